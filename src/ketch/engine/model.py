@@ -1,0 +1,315 @@
+"""What the engine remembers of a container: its configuration as given, and its state.
+
+The configuration structs carry the field names of the Docker Engine API (v1.51) because that *is*
+the engine's vocabulary; msgspec maps ``PortBindings`` to ``port_bindings`` and back.  Unknown fields
+of a request are ignored, wrong types are refused by the decoder.  Times are integer nanoseconds
+since the epoch, 0 meaning "never"; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_SPECIAL = {
+    "cpu_period": "CpuPeriod",
+    "blkio_weight": "BlkioWeight",
+    "oom_score_adj": "OomScoreAdj",
+    "dns": "Dns",
+    "nano_cpus": "NanoCpus",
+    "ipam_config": "IPAMConfig",
+    "ip_address": "IPAddress",
+    "ip_prefix_len": "IPPrefixLen",
+    "host_ip": "HostIp",
+    "uts_mode": "UTSMode",
+    "endpoint_id": "EndpointID",
+    "network_id": "NetworkID",
+    "global_ipv6_address": "GlobalIPv6Address",
+    "global_ipv6_prefix_len": "GlobalIPv6PrefixLen",
+    "ipv6_gateway": "IPv6Gateway",
+    "dns_names": "DNSNames",
+    "container_id_file": "ContainerIDFile",
+    "io_maximum_iops": "IOMaximumIOps",
+    "io_maximum_bandwidth": "IOMaximumBandwidth",
+    "blkio_device_read_iops": "BlkioDeviceReadIOps",
+    "blkio_device_write_iops": "BlkioDeviceWriteIOps",
+    "device_ids": "DeviceIDs",
+    "size_bytes": "SizeBytes",
+    "tmpfs_options": "TmpfsOptions",
+}
+
+
+def _docker_name(field: str) -> str:
+    return _SPECIAL.get(field) or "".join(part.capitalize() for part in field.split("_"))
+
+
+class _Wire(msgspec.Struct, rename=_docker_name, kw_only=True):
+    """Base of the structs that carry Docker's names."""
+
+
+class HealthConfig(_Wire):
+    """``Healthcheck``: times in nanoseconds; ``test`` is ``[]`` (inherit), ``["NONE"]``, ``["CMD", …]`` or ``["CMD-SHELL", …]``."""
+
+    test: list[str] | None = None
+    interval: int = 0
+    timeout: int = 0
+    retries: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+
+
+class ContainerConfig(_Wire):
+    """What runs in the container, independent of the host (``Config`` in an inspect answer)."""
+
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: dict[str, Any] | None = None
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: list[str] | None = None
+    cmd: list[str] | str | None = None
+    healthcheck: HealthConfig | None = None
+    args_escaped: bool = False
+    image: str = ""
+    volumes: dict[str, Any] | None = None
+    working_dir: str = ""
+    entrypoint: list[str] | str | None = None
+    network_disabled: bool = False
+    mac_address: str = ""
+    on_build: list[str] | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    shell: list[str] | None = None
+
+
+class PortBinding(_Wire):
+    """One host side of a published port; an empty ``host_port`` asks for any free one."""
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class RestartPolicy(_Wire):
+    """``name`` is ``no``, ``always``, ``unless-stopped``, ``on-failure`` or empty (= ``no``)."""
+
+    name: str = ""
+    maximum_retry_count: int = 0
+
+
+class LogConfig(_Wire):
+    """``type`` names the log driver; empty is the daemon's default."""
+
+    type: str = ""
+    config: dict[str, str] | None = None
+
+
+class Ulimit(_Wire):
+    """One resource limit: ``name`` without ``RLIMIT_``, lower case; -1 is unlimited."""
+
+    name: str = ""
+    soft: int = 0
+    hard: int = 0
+
+
+class DeviceMapping(_Wire):
+    """A host device node shown inside, with cgroup permissions (a subset of ``rwm``)."""
+
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = "rwm"
+
+
+class Mount(_Wire):
+    """``Mounts`` of the host configuration (``--mount``)."""
+
+    target: str = ""
+    source: str = ""
+    type: str = "volume"
+    read_only: bool = False
+    consistency: str = ""
+    bind_options: dict[str, Any] | None = None
+    volume_options: dict[str, Any] | None = None
+    tmpfs_options: dict[str, Any] | None = None
+    image_options: dict[str, Any] | None = None
+
+
+class HostConfig(_Wire):
+    """How the container meets this host: limits, mounts, privileges, network, restart policy."""
+
+    binds: list[str] | None = None
+    container_id_file: str = ""
+    log_config: LogConfig = msgspec.field(default_factory=LogConfig)
+    network_mode: str = ""
+    port_bindings: dict[str, list[PortBinding] | None] | None = None
+    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+    auto_remove: bool = False
+    volume_driver: str = ""
+    volumes_from: list[str] | None = None
+    mounts: list[Mount] | None = None
+    console_size: list[int] | None = None
+    annotations: dict[str, str] | None = None
+    cap_add: list[str] | None = None
+    cap_drop: list[str] | None = None
+    cgroupns_mode: str = ""
+    dns: list[str] | None = None
+    dns_options: list[str] | None = None
+    dns_search: list[str] | None = None
+    extra_hosts: list[str] | None = None
+    group_add: list[str] | None = None
+    ipc_mode: str = ""
+    cgroup: str = ""
+    links: list[str] | None = None
+    oom_score_adj: int = 0
+    pid_mode: str = ""
+    privileged: bool = False
+    publish_all_ports: bool = False
+    readonly_rootfs: bool = False
+    security_opt: list[str] | None = None
+    storage_opt: dict[str, str] | None = None
+    tmpfs: dict[str, str] | None = None
+    uts_mode: str = ""
+    userns_mode: str = ""
+    shm_size: int = 0
+    sysctls: dict[str, str] | None = None
+    runtime: str = ""
+    isolation: str = ""
+    masked_paths: list[str] | None = None
+    readonly_paths: list[str] | None = None
+    # resources
+    cpu_shares: int = 0
+    memory: int = 0
+    cgroup_parent: str = ""
+    blkio_weight: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    devices: list[DeviceMapping] | None = None
+    device_cgroup_rules: list[str] | None = None
+    device_requests: list[dict[str, Any]] | None = None
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    memory_swappiness: int | None = None
+    nano_cpus: int = 0
+    oom_kill_disable: bool | None = None
+    init: bool | None = None
+    pids_limit: int | None = None
+    ulimits: list[Ulimit] | None = None
+
+
+class EndpointSettings(_Wire):
+    """One network of a container: what was asked for, and (after the start) what it got."""
+
+    ipam_config: dict[str, Any] | None = None
+    links: list[str] | None = None
+    mac_address: str = ""
+    aliases: list[str] | None = None
+    driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
+    network_id: str = ""
+    endpoint_id: str = ""
+    gateway: str = ""
+    ip_address: str = ""
+    ip_prefix_len: int = 0
+    ipv6_gateway: str = ""
+    global_ipv6_address: str = ""
+    global_ipv6_prefix_len: int = 0
+    dns_names: list[str] | None = None
+
+
+class NetworkingConfig(_Wire):
+    """Networks to join, by name."""
+
+    endpoints_config: dict[str, EndpointSettings | None] | None = None
+
+
+class MountPoint(_Wire):
+    """A mount as resolved at creation (``Mounts`` in an inspect answer)."""
+
+    type: str
+    source: str
+    destination: str
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    rw: bool = msgspec.field(default=True, name="RW")
+    propagation: str = ""
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Where a container is in its life; ``status`` is one of Docker's six words."""
+
+    status: str = "created"  # created running paused restarting removing exited dead
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.status in ("running", "paused")
+
+
+class Container(msgspec.Struct, kw_only=True):
+    """One container's row: everything that must survive a restart of the daemon.
+
+    ``name`` has no leading slash; ``image_id`` is ``sha256:…``; ``config`` is already merged with
+    the image's own configuration; ``path``/``args`` are the command as it will be executed.
+    """
+
+    id: str
+    name: str
+    created: int
+    image_id: str
+    image_ref: str
+    config: ContainerConfig
+    host: HostConfig
+    networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
+    ports: dict[str, list[PortBinding]] = msgspec.field(default_factory=dict)
+    mounts: list[MountPoint] = msgspec.field(default_factory=list)
+    state: State = msgspec.field(default_factory=State)
+    platform: str = "linux"
+    path: str = ""
+    args: list[str] = msgspec.field(default_factory=list)
+    restart_count: int = 0
+    stopped_by_user: bool = False
+    exec_ids: list[str] = msgspec.field(default_factory=list)
+
+
+class ExecConfig(_Wire):
+    """The body of ``POST /containers/{id}/exec``."""
+
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    detach_keys: str = ""
+    tty: bool = False
+    cmd: list[str] | None = None
+    env: list[str] | None = None
+    user: str = ""
+    privileged: bool = False
+    working_dir: str = ""
+    console_size: list[int] | None = None
+
+
+class Exec(msgspec.Struct, kw_only=True):
+    """A process added to a running container; ``exit_code`` is None until it has ended."""
+
+    id: str
+    container_id: str
+    config: ExecConfig
+    running: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+    started: bool = False

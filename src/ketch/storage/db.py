@@ -1,0 +1,90 @@
+"""The engine's state: one SQLite file in WAL mode.
+
+Each package that keeps rows hands its own ``Schema`` to ``Database``; a schema is a name and a
+list of migration scripts, applied once each, in order, and recorded in ``schema_version``.
+Commits are durable when they return (``synchronous=FULL``): what was acknowledged survives a power cut.
+
+One connection, one lock: callers may come from any thread, and transactions do not interleave.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ketch.errors import DataLoss
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A package's tables: ``migrations[i]`` takes the tables from version i to i+1."""
+
+    name: str
+    migrations: Sequence[str]
+
+
+class Database:
+    """``path`` is created when missing; raises DataLoss when the file is not a usable database."""
+
+    def __init__(self, path: str, schemas: Sequence[Schema]) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        try:
+            self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=256)
+            self._conn.row_factory = sqlite3.Row
+            self._conn.execute("PRAGMA journal_mode=WAL")
+            self._conn.execute("PRAGMA synchronous=FULL")
+            self._conn.execute("PRAGMA foreign_keys=ON")
+            for schema in schemas:
+                self._migrate(schema)
+        except sqlite3.DatabaseError as e:
+            raise DataLoss(f"open state database `{path}`: {e}", hint="restore the file from a backup") from e
+
+    def _migrate(self, schema: Schema) -> None:
+        with self.transaction() as tx:
+            tx.execute("CREATE TABLE IF NOT EXISTS schema_version (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
+            row = tx.execute("SELECT version FROM schema_version WHERE name = ?", (schema.name,)).fetchone()
+            version = row["version"] if row else 0
+            if version > len(schema.migrations):
+                raise DataLoss(
+                    f"open state database: its `{schema.name}` tables are version {version}, "
+                    f"this program knows {len(schema.migrations)}",
+                    hint="run the newer version of ketch that wrote it",
+                )
+            for script in schema.migrations[version:]:
+                for statement in script.split(";"):
+                    if statement.strip():
+                        tx.execute(statement)
+            tx.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (schema.name, len(schema.migrations)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; nested calls join the outer transaction."""
+        with self._lock:
+            if self._depth == 0:
+                self._conn.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield self._conn
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._conn.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                self._conn.execute("COMMIT")
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """All rows of a read."""
+        with self._lock:
+            return self._conn.execute(sql, parameters).fetchall()
+
+    def close(self) -> None:
+        """Checkpoint and close; the object is unusable afterwards."""
+        with self._lock:
+            self._conn.close()
