@@ -1,0 +1,113 @@
+"""The containers that exist: rows in the state database, mirrored in memory.
+
+    CREATE TABLE containers (id, name UNIQUE, record)     record = Container as JSON
+
+Reads never touch the disk; every write is a transaction that is durable when it returns.  The mirror is
+changed only from the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.engine.model import Container
+from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.storage.db import Schema
+
+if TYPE_CHECKING:
+    from ketch.storage.db import Database
+
+SCHEMA = Schema(
+    "containers",
+    ("CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL)",),
+)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Container).decode
+
+
+class ContainerStore:
+    """All containers of one daemon."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._by_id: dict[str, Container] = {}
+        self._ids: dict[str, str] = {}
+        for row in db.query("SELECT record FROM containers"):
+            container = _decode(row["record"])
+            self._by_id[container.id] = container
+            self._ids[container.name] = container.id
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Name → id of every container (read only)."""
+        return self._ids
+
+    def add(self, container: Container) -> None:
+        """Raises Conflict, in Docker's words, when the name is taken."""
+        self.check_free(container.name)
+        try:
+            with self._db.transaction() as tx:
+                tx.execute(
+                    "INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, _encode(container))
+                )
+        except sqlite3.IntegrityError as e:
+            raise Conflict(f"create container `{container.name}`: the name is already in use") from e
+        self._by_id[container.id] = container
+        self._ids[container.name] = container.id
+
+    def check_free(self, name: str) -> None:
+        """Raises Conflict when another container has ``name``."""
+        if owner := self._ids.get(name):
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def save(self, container: Container) -> None:
+        """Write the record as it is now; a container that was removed meanwhile stays removed."""
+        if container.id not in self._by_id:
+            return
+        with self._db.transaction() as tx:
+            tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(container), container.id))
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give ``container`` another name (Conflict when taken)."""
+        self.check_free(name)
+        old, container.name = container.name, name
+        with self._db.transaction() as tx:
+            tx.execute(
+                "UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, _encode(container), container.id)
+            )
+        del self._ids[old]
+        self._ids[name] = container.id
+
+    def remove(self, container: Container) -> None:
+        """Forget ``container``."""
+        with self._db.transaction() as tx:
+            tx.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+        self._by_id.pop(container.id, None)
+        self._ids.pop(container.name, None)
+
+    def get(self, ref: str) -> Container:
+        """By full id, name, or unambiguous id prefix, in this order (NotFound, InvalidArgument)."""
+        ref = ref.removeprefix("/")
+        if (container := self._by_id.get(ref)) is not None:
+            return container
+        if (full := self._ids.get(ref)) is not None:
+            return self._by_id[full]
+        matches = [cid for cid in self._by_id if cid.startswith(ref)] if ref else []
+        if len(matches) == 1:
+            return self._by_id[matches[0]]
+        if matches:
+            found = ", ".join(sorted(m[:12] for m in matches[:5]))
+            raise InvalidArgument(
+                f"Multiple IDs found with provided prefix: {ref} ({found})", hint="give more digits, or the name"
+            )
+        raise NotFound(f"No such container: {ref}")
+
+    def all(self) -> list[Container]:
+        """Every container, newest first."""
+        return sorted(self._by_id.values(), key=lambda c: c.created, reverse=True)
