@@ -45,6 +45,11 @@ class ContainerStore:
         """Name → id of every container (read only)."""
         return self._ids
 
+    @property
+    def ids(self) -> dict[str, Container]:
+        """Id → container (read only)."""
+        return self._by_id
+
     def add(self, container: Container) -> None:
         """Raises Conflict, in Docker's words, when the name is taken."""
         self.check_free(container.name)

@@ -1,0 +1,321 @@
+"""The verbs on containers that the API offers; state changes are delegated to ``lifecycle``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine import bundle, lifecycle, merge, mounts, names, networks, stats, top, validate
+from ketch.engine.logs import read_logs
+from ketch.engine.model import Container, EndpointSettings
+from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.engine.context import Context, Live
+    from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
+    from ketch.engine.streams import AttachOptions, ClientStream, LogOptions
+
+log = logging.getLogger(__name__)
+WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
+
+
+class Waiter:
+    """A registered wait; ``result`` answers (exit code, error message)."""
+
+    def __init__(self, future: asyncio.Future[tuple[int, str]]) -> None:
+        self._future = future
+
+    async def result(self) -> tuple[int, str]:
+        """The exit code and, when the start itself failed, why."""
+        return await self._future
+
+
+class ContainerService:
+    """All containers of the engine."""
+
+    def __init__(self, context: Context, life: lifecycle.Lifecycle) -> None:
+        self._ctx = context
+        self._life = life
+        life.remove = self._remove_ended
+
+    def get(self, ref: str) -> Container:
+        """By id, name or unambiguous prefix (NotFound, InvalidArgument)."""
+        return self._ctx.store.get(ref)
+
+    def list(self) -> list[Container]:
+        """Every container, newest first."""
+        return self._ctx.store.all()
+
+    # -- create and remove -----------------------------------------------------------------------
+
+    async def create(
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig | None = None,
+        name: str | None = None,
+        platform: str | None = None,
+    ) -> tuple[Container, list[str]]:
+        """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
+        ctx = self._ctx
+        if name:
+            name = names.check(name)
+            ctx.store.check_free(name)
+        warnings = validate.check(config, host)
+        kind = networks.kind(host.network_mode)
+        if kind == "container":
+            ctx.store.get(host.network_mode[10:])
+        image = ctx.images.resolve(config.image)
+        merged = merge.merge(config, image.config.config)
+        path, args = merge.command_of(merged)
+        container = Container(
+            id=names.new_id(),
+            name=name or names.generate(ctx.store.names),
+            created=time.time_ns(),
+            image_id=image.id,
+            image_ref=config.image,
+            config=merged,
+            host=host,
+            path=path,
+            args=args,
+            platform=platform or "linux",
+        )
+        if not host.network_mode or host.network_mode == "default":
+            host.network_mode = "bridge"
+        container.networks = _networks(kind, networking)
+        bundle.build(container, "/", "/", lambda _ref, _kind: "")  # every complaint about values belongs here, not to the start
+        with contextlib.ExitStack() as undo:
+            container.mounts = mounts.plan(merged, host, ctx.volumes)
+            ctx.snapshots.prepare(container.id, image.chain_ids)
+            undo.callback(ctx.snapshots.remove, container.id)
+            ctx.store.add(container)
+            undo.pop_all()
+        ctx.event(container, "create")
+        return container, warnings
+
+    async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        """Remove a container; a running one only with ``force`` (Conflict), its anonymous volumes with ``volumes``."""
+        container = self.get(ref)
+        if link:
+            raise InvalidArgument(f"remove link {ref}: links are not supported", hint="leave out --link")
+        live = self._ctx.live(container.id)
+        if container.state.status in ("running", "paused", "restarting"):
+            if not force:
+                raise Conflict(
+                    f'cannot remove container "/{container.name}": container is {container.state.status}: '
+                    "stop the container before removing or force remove"
+                )
+            auto_remove, container.host.auto_remove = container.host.auto_remove, False
+            try:
+                with contextlib.suppress(NotModified):
+                    await self._life.stop(container, 0, "KILL")
+            finally:
+                container.host.auto_remove = auto_remove
+        async with live.lock:
+            if container.id not in self._ctx.store.ids:
+                return
+            if container.state.running:
+                raise Conflict(f'cannot remove container "/{container.name}": container is running')
+            await self._remove_locked(container, volumes)
+
+    async def _remove_ended(self, container: Container) -> None:
+        """``--rm``: called by the lifecycle with the lock held."""
+        await self._remove_locked(container, volumes=True)
+
+    async def _remove_locked(self, container: Container, volumes: bool) -> None:
+        ctx, live = self._ctx, self._ctx.live(container.id)
+        for _, stream in live.early:
+            stream.close()
+        # Once the row is gone the name is free and the container does not come back; its files go
+        # behind the caller's back, and those that a crash leaves are found at the next start.
+        ctx.store.remove(container)
+        ctx.forget(container.id)
+        if volumes:
+            self._remove_anonymous_volumes(container)
+        ctx.event(container, "destroy")
+        live.resolve(live.removed_waiters, container.state.exit_code, container.state.error)
+        live.resolve(live.exit_waiters, container.state.exit_code, container.state.error)
+        ctx.background(asyncio.to_thread(remove_files, ctx, container.id))
+
+    def _remove_anonymous_volumes(self, container: Container) -> None:
+        for point in container.mounts:
+            if point.type != "volume" or not point.name:
+                continue
+            try:
+                volume = self._ctx.volumes.get(point.name)
+            except NotFound:
+                continue
+            if volume.anonymous and not self._ctx.volumes.used_by(volume.name):
+                self._ctx.volumes.remove(volume.name)
+
+    async def rename(self, ref: str, new_name: str) -> None:
+        """Give the container another name."""
+        container = self.get(ref)
+        if not new_name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        new_name = names.check(new_name)
+        old = container.name
+        if new_name == old:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        self._ctx.store.rename(container, new_name)
+        self._ctx.event(container, "rename", oldName=f"/{old}")
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self, ref: str, detach_keys: str = "") -> None:
+        """Start a container that does not run."""
+        await self._life.start(self.get(ref))
+
+    async def stop(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
+        """Stop a running container."""
+        await self._life.stop(self.get(ref), timeout_s, signal)
+
+    async def restart(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
+        """Stop and start."""
+        await self._life.restart(self.get(ref), timeout_s, signal)
+
+    async def kill(self, ref: str, signal: str = "KILL") -> None:
+        """Send a signal to the container's first process."""
+        await self._life.kill(self.get(ref), signal)
+
+    async def pause(self, ref: str) -> None:
+        """Freeze every process of the container."""
+        await self._freeze(ref, frozen=True)
+
+    async def unpause(self, ref: str) -> None:
+        """Let a frozen container go on."""
+        await self._freeze(ref, frozen=False)
+
+    async def _freeze(self, ref: str, *, frozen: bool) -> None:
+        container = self.get(ref)
+        async with self._ctx.live(container.id).lock:
+            wanted = "running" if frozen else "paused"
+            if container.state.status != wanted:
+                verb = "pause" if frozen else "unpause"
+                raise Conflict(f"cannot {verb} container {container.id}: it is {container.state.status}")
+            stats.cgroups_of(self._ctx, container).freeze(frozen)
+            container.state.status = "paused" if frozen else "running"
+            self._ctx.store.save(container)
+            self._ctx.event(container, "pause" if frozen else "unpause")
+
+    def wait(self, ref: str, condition: str = "") -> Waiter:
+        """Register for an exit (``not-running``, ``next-exit``) or a removal (``removed``)."""
+        if condition not in WAIT_CONDITIONS:
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        container = self.get(ref)
+        live = self._ctx.live(container.id)
+        future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        if condition == "removed":
+            live.removed_waiters.add(future)
+        elif condition == "next-exit" or container.state.running:
+            live.exit_waiters.add(future)
+        else:
+            future.set_result((container.state.exit_code, container.state.error))
+        return Waiter(future)
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    def check_attach(self, ref: str) -> Container:
+        """What can be refused before the connection is upgraded."""
+        container = self.get(ref)
+        if container.state.status == "paused":
+            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+        if container.state.status == "restarting":
+            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        return container
+
+    async def attach(self, ref: str, options: AttachOptions, stream: ClientStream) -> None:
+        """Join a client to the container's streams; before the start it waits for it. Consumes ``stream``."""
+        container = self.check_attach(ref)
+        live = self._ctx.live(container.id)
+        self._ctx.event(container, "attach")
+        if live.monitor is not None and options.stream:
+            await self._life.hand_over(live.monitor, options, stream, container)
+        elif options.logs or not options.stream or container.state.status == "exited" and not options.stream:
+            await self._replay(container, options, stream)
+        else:
+            live.early.append((options, stream))
+
+    async def _replay(self, container: Container, options: AttachOptions, stream: ClientStream) -> None:
+        """What was logged, to a client that does not want (or cannot have) what comes."""
+        try:
+            if options.logs:
+                chunks = read_logs(
+                    self._ctx.log_dir(container.id), None, stdout=options.stdout, stderr=options.stderr,
+                    since_ns=0, until_ns=0, tail=None, timestamps=False, details=False, follow=False,
+                    tty=container.config.tty,
+                )  # fmt: skip
+                async for chunk in chunks:
+                    await stream.write(chunk)
+        finally:
+            stream.close()
+
+    async def resize(self, ref: str, rows: int, cols: int) -> None:
+        """Tell the container's terminal its size in characters."""
+        container = self.get(ref)
+        monitor = self._ctx.live(container.id).monitor
+        if monitor is None:
+            raise Conflict(f"cannot resize: container {container.id} is not running")
+        await monitor.resize(rows, cols)
+
+    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
+        container = self.get(ref)
+        if container.host.log_config.type == "none":
+            raise NotFound("configured logging driver does not support reading", hint="start it with another --log-driver")
+        live = self._ctx.live(container.id)
+        labels = container.config.labels or {}
+        return read_logs(
+            self._ctx.log_dir(container.id), live.monitor, stdout=options.stdout, stderr=options.stderr,
+            since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
+            details=bool(options.details and labels), follow=options.follow, tty=container.config.tty,
+        )  # fmt: skip
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    async def top(self, ref: str, ps_args: str = "") -> dict[str, Any]:
+        """The processes of a running container, as ``ps`` shows them."""
+        container = self.get(ref)
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running")
+        return top.table(stats.cgroups_of(self._ctx, container).pids(), ps_args)
+
+    async def stats_sample(self, ref: str) -> dict[str, Any]:
+        """One reading of the container's counters (raw; see ``engine.stats``)."""
+        return await stats.sample(self._ctx, self.get(ref))
+
+    async def sizes(self, ref: str) -> tuple[int, int]:
+        """(bytes written by the container, bytes of its whole root filesystem)."""
+        container = self.get(ref)
+        written = await asyncio.to_thread(self._ctx.snapshots.usage, container.id)
+        return written, written + self._ctx.images.resolve(container.image_id).size
+
+
+def _networks(kind: str, networking: NetworkingConfig | None) -> dict[str, EndpointSettings]:
+    wanted = (networking.endpoints_config if networking else None) or {}
+    for name in wanted:
+        if name not in ("bridge", "default", "host", "none"):
+            raise NotFound(f"network {name} not found", hint="use bridge, host or none")
+    if kind == "container":
+        return {}
+    return {kind: wanted.get(kind) or wanted.get("default") or EndpointSettings()}
+
+
+def remove_files(ctx: Context, container_id: str) -> None:
+    """Delete what a container had on disk; what is gone already is no error."""
+    ctx.snapshots.remove(container_id)
+    for path in (ctx.directory(container_id), ctx.run_dir(container_id)):
+        if os.path.lexists(path):
+            shutil.rmtree(path, onerror=_log_failed_removal)
+
+
+def _log_failed_removal(_function: object, path: str, info: tuple[type, BaseException, object]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        log.warning("remove %s: %s", path, info[1])

@@ -1,0 +1,126 @@
+"""What the engine's services share: the concrete parts that the daemon built, and the containers' live side.
+
+A container's *record* (``model.Container``) is durable.  Its *live side* (``Live``) exists in memory
+only: a lock that orders its state changes, the monitor's connection while it runs, clients that attached
+before the start, and those who wait for an exit or a removal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from ketch.engine.events import EventBus
+    from ketch.engine.model import Container
+    from ketch.engine.shim import Launcher, Monitor
+    from ketch.engine.store import ContainerStore
+    from ketch.engine.streams import AttachOptions, ClientStream
+    from ketch.engine.volumes import VolumeStore
+    from ketch.images.store import ImageStore
+    from ketch.network.manager import NetworkManager
+    from ketch.storage.snapshots import OverlaySnapshots
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Live:
+    """The part of a container that lives in memory; guarded by ``lock`` where it decides about state."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    monitor: Monitor | None = None
+    early: list[tuple[AttachOptions, ClientStream]] = field(default_factory=list)
+    exit_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
+    removed_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    restart_task: asyncio.Task[None] | None = None
+    restart_delay_s: float = 0.1
+
+    def resolve(self, waiters: set[asyncio.Future[tuple[int, str]]], code: int, error: str = "") -> None:
+        """Wake everybody in ``waiters`` with an exit code and forget them."""
+        for future in waiters:
+            if not future.done():
+                future.set_result((code, error))
+        waiters.clear()
+
+
+@dataclass(eq=False)
+class Context:
+    """The engine's parts; built once by the daemon."""
+
+    data_root: str
+    exec_root: str
+    store: ContainerStore
+    images: ImageStore
+    snapshots: OverlaySnapshots
+    volumes: VolumeStore
+    events: EventBus
+    launcher: Launcher
+    network: NetworkManager | None
+    cgroup_parent: str = "/ketch"
+    log_max_size: int = 20 << 20
+    log_max_files: int = 5
+    network_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "network"))
+    _live: dict[str, Live] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def live(self, container_id: str) -> Live:
+        """The live side of a container, made at first use."""
+        found = self._live.get(container_id)
+        if found is None:
+            found = self._live[container_id] = Live()
+        return found
+
+    def forget(self, container_id: str) -> None:
+        """Drop the live side of a container that was removed."""
+        self._live.pop(container_id, None)
+
+    def directory(self, container_id: str) -> str:
+        """``containers/<id>`` under the data root."""
+        return os.path.join(self.data_root, "containers", container_id)
+
+    def run_dir(self, container_id: str) -> str:
+        """The container's directory under the exec root (sockets, exit record)."""
+        return os.path.join(self.exec_root, "run", container_id)
+
+    def log_dir(self, container_id: str) -> str:
+        """Where the monitor writes the container's log."""
+        return os.path.join(self.directory(container_id), "log")
+
+    def cgroup_path(self, container: Container) -> str:
+        """The container's cgroup, relative to each hierarchy's root."""
+        parent = container.host.cgroup_parent or self.cgroup_parent
+        return os.path.join("/", parent, container.id)
+
+    async def in_network(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run one of the network's blocking calls on its own thread (they are never concurrent)."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.network_thread, lambda: call(*args, **kwargs))
+
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that the engine keeps a reference to and waits for when it stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Wait for background work that has been begun (removal of directories, exits being recorded)."""
+        while pending := [t for t in self._tasks if t is not asyncio.current_task()]:
+            await asyncio.wait(pending)
+
+    def event(self, container: Container, action: str, **attributes: str) -> None:
+        """Publish a container event with Docker's usual attributes."""
+        labels = container.config.labels or {}
+        self.events.publish(
+            "container",
+            action,
+            container.id,
+            {**labels, "image": container.image_ref, "name": container.name, **attributes},
+        )

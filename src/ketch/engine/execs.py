@@ -1,0 +1,145 @@
+"""Processes added to running containers (``exec``): records in memory, the processes with the monitor."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from ketch.engine import bundle, names
+from ketch.engine.model import Exec
+from ketch.errors import Conflict, InvalidArgument, NotFound, RuntimeFailure
+
+if TYPE_CHECKING:
+    from ketch.engine.context import Context
+    from ketch.engine.lifecycle import Lifecycle
+    from ketch.engine.model import Container, ExecConfig
+    from ketch.engine.streams import ClientStream
+
+_EXIT_CODES = {"not_found": 127, "not_executable": 126}
+
+
+class ExecService:
+    """All execs since the daemon started; the record of an ended one stays as long as its container."""
+
+    def __init__(self, context: Context, life: Lifecycle) -> None:
+        self._ctx = context
+        self._execs: dict[str, Exec] = {}
+        life.exec_exited = self._exited
+
+    def get(self, exec_id: str) -> Exec:
+        """By id (NotFound)."""
+        try:
+            return self._execs[exec_id]
+        except KeyError:
+            raise NotFound(f"No such exec instance: {exec_id}") from None
+
+    def of(self, container_id: str) -> list[str]:
+        """Ids of the execs that run in a container."""
+        return [e.id for e in self._execs.values() if e.container_id == container_id and e.running]
+
+    def create(self, ref: str, config: ExecConfig) -> Exec:
+        """Register a command; the container must be running (Conflict)."""
+        container = self._ctx.store.get(ref)
+        self._check_running(container)
+        if not config.cmd:
+            raise InvalidArgument("No exec command specified")
+        exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
+        self._forget_orphans()
+        self._execs[exec_.id] = exec_
+        self._ctx.event(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
+        return exec_
+
+    def _check_running(self, container: Container) -> None:
+        if container.state.status == "paused":
+            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running")
+
+    def _forget_orphans(self) -> None:
+        if len(self._execs) > 1000:
+            ids = self._ctx.store.ids
+            self._execs = {k: e for k, e in self._execs.items() if e.running or (not e.started and e.container_id in ids)}
+
+    async def start(
+        self,
+        exec_id: str,
+        detach: bool = False,
+        tty: bool | None = None,
+        console_size: list[int] | None = None,
+        stream: ClientStream | None = None,
+    ) -> None:
+        """Run the command, handing ``stream`` (consumed) to it; RuntimeFailure when it cannot be started.
+
+        The caller reports a failure on the stream itself when it has been upgraded, so the stream is
+        closed here only after the monitor has its own copy.
+        """
+        exec_ = self.get(exec_id)
+        container = self._ctx.store.get(exec_.container_id)
+        if exec_.started:
+            raise Conflict(f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running")
+        self._check_running(container)
+        monitor = self._ctx.live(container.id).monitor
+        if monitor is None:
+            raise Conflict(f"container {container.id} is not running")
+        config = exec_.config
+        size = console_size or config.console_size or [0, 0]
+        exec_.started = exec_.running = True
+        try:
+            exec_.pid = await monitor.exec(
+                exec_.id,
+                bundle.exec_process(container, config),
+                stream.fd if stream is not None and not detach else None,
+                tty=config.tty,
+                stdin=config.attach_stdin and not detach,
+                stdout=config.attach_stdout,
+                stderr=config.attach_stderr,
+                detach_keys=config.detach_keys,
+                initial=stream.initial if stream is not None else b"",
+                rows=size[0],
+                cols=size[1],
+            )
+        except RuntimeFailure as e:
+            exec_.running = False
+            exec_.exit_code = _EXIT_CODES.get(e.kind, 126)
+            raise
+        self._ctx.event(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
+        if stream is not None:
+            stream.close()
+
+    def _exited(self, exec_id: str, code: int) -> None:
+        exec_ = self._execs.get(exec_id)
+        if exec_ is None:
+            return
+        exec_.running, exec_.exit_code = False, code
+        try:
+            container = self._ctx.store.get(exec_.container_id)
+        except NotFound:
+            return
+        self._ctx.event(container, "exec_die", execID=exec_id, exitCode=str(code))
+
+    async def resize(self, exec_id: str, rows: int, cols: int) -> None:
+        """Tell the exec's terminal its size in characters."""
+        exec_ = self.get(exec_id)
+        monitor = self._ctx.live(exec_.container_id).monitor
+        if monitor is None or not exec_.running:
+            raise Conflict(f"cannot resize exec {exec_id}: it is not running")
+        await monitor.resize(rows, cols, exec_id=exec_id)
+
+    def recover(self, container: Container, running: dict[str, int]) -> None:
+        """After a restart of the daemon: the execs that a monitor still has, and those that ended meanwhile."""
+        from ketch.engine.model import ExecConfig
+
+        for exec_id, pid in running.items():
+            self._execs[exec_id] = Exec(
+                id=exec_id, container_id=container.id, config=ExecConfig(), running=True, started=True, pid=pid
+            )
+        run_dir = self._ctx.run_dir(container.id)
+        for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
+            if entry.startswith("exec-") and entry.endswith(".json"):
+                with open(os.path.join(run_dir, entry), encoding="utf-8") as f:
+                    record = json.load(f)
+                exec_id = entry[5:-5]
+                self._execs[exec_id] = Exec(
+                    id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=record["code"]
+                )

@@ -1,0 +1,385 @@
+"""Start, stop, kill, restart, and what happens when a container ends.
+
+                 start                    exit (event from the monitor)
+    created ───────────────► running ─────────────────────────► exited ──► (restart policy) start again
+       ▲  failed: stays created │ stop, kill: a signal, then wait for the exit    │ --rm
+       └────────────────────────┘                                                 └──► removed
+
+State changes of one container are ordered by its ``Live.lock``.  The exit is handled in one place
+(``_on_exit``), whoever caused it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.engine import bundle, networks
+from ketch.engine.model import EndpointSettings, PortBinding
+from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified, RuntimeFailure
+from ketch.network import files, ports
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ketch.engine.context import Context, Live
+    from ketch.engine.model import Container
+    from ketch.engine.shim import Exit, Monitor
+    from ketch.engine.streams import AttachOptions, ClientStream
+
+log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+DEFAULT_STOP_TIMEOUT_S = 10
+_EXIT_CODES = {"not_found": 127, "not_executable": 126}
+
+
+class Lifecycle:
+    """The verbs that change whether a container runs; ``remove`` is called for ``--rm`` containers that ended."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+        self.remove: Callable[[Container], Awaitable[None]] | None = None
+        self.exec_exited: Callable[[str, int], None] | None = None
+        self.stopping = False
+
+    # -- start ---------------------------------------------------------------------------------
+
+    async def start(self, container: Container) -> None:
+        """Bring the container up; NotModified when it runs, RuntimeFailure when its program cannot be started."""
+        live = self._ctx.live(container.id)
+        async with live.lock:
+            if container.state.running:
+                raise NotModified(f"container {container.id} is already running")
+            if container.state.status in ("removing", "dead"):
+                raise Conflict(f"start container `{container.name}`: it is being removed")
+            container.stopped_by_user = False
+            await self._start_locked(container, live)
+
+    async def _start_locked(self, container: Container, live: Live) -> None:
+        state = container.state
+        monitor: Monitor | None = None
+        try:
+            monitor = await self._ctx.launcher.start_container(self._prepare(container))
+            created = await monitor.created()
+            try:
+                await self._wire(container, created.netns_fd, created.rtnl_fd)
+            finally:
+                created.close()
+            for options, stream in live.early:
+                await self.hand_over(monitor, options, stream, container)
+            live.early.clear()
+            started_at = await monitor.start()
+        except BaseException as e:
+            await self._undo_start(container, live, monitor, e)
+            raise
+        state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
+        state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
+        self._ctx.store.save(container)
+        self._watch(container, live, monitor)
+        self._ctx.event(container, "start")
+
+    def _prepare(self, container: Container) -> dict[str, object]:
+        """Write bundle and network files; return the message for the launcher."""
+        ctx, directory = self._ctx, self._ctx.directory(container.id)
+        spec = bundle.build(container, directory, ctx.cgroup_path(container), self._namespace_of)
+        for name in ("hostname", "hosts", "resolv.conf"):
+            with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+                if name == "hostname":
+                    f.write(bundle.hostname(container) + "\n")
+        bundle_dir = os.path.join(directory, "bundle")
+        os.makedirs(bundle_dir, mode=0o700, exist_ok=True)
+        with open(os.path.join(bundle_dir, "config.json"), "wb") as f:
+            f.write(_encode(spec))
+        os.makedirs(ctx.log_dir(container.id), mode=0o700, exist_ok=True)
+        os.makedirs(ctx.run_dir(container.id), mode=0o700, exist_ok=True)
+        image = ctx.images.resolve(container.image_id)
+        pid_mode = container.host.pid_mode
+        options = container.host.log_config.config or {}
+        return {
+            "id": container.id,
+            "bundle": bundle_dir,
+            "run_dir": ctx.run_dir(container.id),
+            "rootfs": ctx.snapshots.mounts(container.id, image.chain_ids),
+            "tty": container.config.tty,
+            "stdin": container.config.open_stdin,
+            "stdin_once": container.config.stdin_once,
+            "pidns": self._namespace_of(pid_mode[10:], "pid") if pid_mode.startswith("container:") else pid_mode or "new",
+            "cgroup": ctx.cgroup_path(container),
+            "log": {
+                "driver": "none" if container.host.log_config.type == "none" else "local",
+                "dir": ctx.log_dir(container.id),
+                "max_size": _size(options.get("max-size"), ctx.log_max_size),
+                "max_files": int(options.get("max-file") or ctx.log_max_files),
+            },
+        }
+
+    def _namespace_of(self, ref: str, kind: str) -> str:
+        """Path of the namespace of another, running container (``container:ref`` modes)."""
+        other = self._ctx.store.get(ref)
+        if not other.state.running:
+            raise Conflict(f"cannot join {kind} namespace of a non running container: {other.name}")
+        return f"/proc/{other.state.pid}/ns/{'net' if kind == 'network' else kind}"
+
+    async def _wire(self, container: Container, netns_fd: int | None, rtnl_fd: int | None) -> None:
+        """Give the container its interface and ports; write its hosts and resolv.conf."""
+        ctx, host = self._ctx, container.host
+        kind = networks.kind(host.network_mode)
+        ip, ip_entry = "", EndpointSettings()
+        if kind == "bridge" and netns_fd is not None and ctx.network is not None:
+            wanted = ports.requests(
+                host.port_bindings and {k: v or [] for k, v in msgspec.to_builtins(host.port_bindings).items()},
+                container.config.exposed_ports,
+                host.publish_all_ports,
+            )
+            settings = container.networks.get("bridge") or EndpointSettings()
+            endpoint = await ctx.in_network(
+                ctx.network.connect, container.id, netns_fd, rtnl_fd, hostname=bundle.hostname(container),
+                ports=wanted, mac=settings.mac_address or container.config.mac_address or None,
+            )  # fmt: skip
+            ip = endpoint.ip
+            ip_entry = EndpointSettings(
+                ipam_config=settings.ipam_config, aliases=settings.aliases, network_id=endpoint.network_id,
+                endpoint_id=endpoint.endpoint_id, gateway=endpoint.gateway, ip_address=ip,
+                ip_prefix_len=endpoint.prefix_len, mac_address=endpoint.mac,
+            )  # fmt: skip
+            container.ports = {
+                port: [PortBinding(host_ip=b["HostIp"], host_port=b["HostPort"]) for b in bindings]
+                for port, bindings in endpoint.ports.items()
+            }
+            container.networks["bridge"] = ip_entry
+        elif kind == "none" and rtnl_fd is not None and ctx.network is not None:
+            await ctx.in_network(ctx.network.loopback_up, rtnl_fd)
+        self._write_network_files(container, kind, ip)
+
+    def _write_network_files(self, container: Container, kind: str, ip: str) -> None:
+        # The files are bind-mounted into the container already: they are written in place, never replaced.
+        directory, config, host = self._ctx.directory(container.id), container.config, container.host
+        if kind == "container":
+            source = self._ctx.directory(self._ctx.store.get(host.network_mode[10:]).id)
+            contents = {name: _read(os.path.join(source, name)) for name in ("hosts", "resolv.conf", "hostname")}
+        elif kind == "host":
+            contents = {"hosts": _read("/etc/hosts"), "resolv.conf": _read("/etc/resolv.conf")}
+        else:
+            contents = {
+                "hosts": files.hosts(bundle.hostname(container), config.domainname, ip, host.extra_hosts or []),
+                "resolv.conf": files.resolv(
+                    host.dns or [], host.dns_search or [], host.dns_options or [], _read("/etc/resolv.conf")
+                ),
+            }
+        for name, text in contents.items():
+            with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+                f.write(text)
+
+    async def _undo_start(self, container: Container, live: Live, monitor: Monitor | None, why: BaseException) -> None:
+        """After a failed start: nothing of it is left, and the record says why."""
+        for _, stream in live.early:
+            stream.close()
+        live.early.clear()
+        if monitor is not None:
+            await monitor.abandon()
+        await self._unwire(container)
+        if isinstance(why, KetchError):
+            kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
+            container.state.error = why.message
+            container.state.exit_code = _EXIT_CODES.get(kind, 128)
+            if container.state.status != "exited":
+                container.state.status = "created"
+            self._ctx.store.save(container)
+            self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
+            live.resolve(live.exit_waiters, container.state.exit_code, why.message)
+            if container.host.auto_remove and self.remove is not None:
+                await self.remove(container)
+
+    async def _unwire(self, container: Container) -> None:
+        if self._ctx.network is not None:
+            await self._ctx.in_network(self._ctx.network.disconnect, container.id)
+        container.ports = {}
+        if (settings := container.networks.get("bridge")) is not None:
+            settings.gateway = settings.ip_address = settings.endpoint_id = ""
+            settings.ip_prefix_len = 0
+
+    async def hand_over(
+        self, monitor: Monitor, options: AttachOptions, stream: ClientStream, container: Container
+    ) -> None:
+        """Pass a client's socket to the monitor; from here on its bytes never cross this process."""
+        try:
+            await monitor.attach(
+                stream.fd,
+                stdin=options.stdin and container.config.open_stdin,
+                stdout=options.stdout,
+                stderr=options.stderr,
+                mux=not container.config.tty,
+                detach_keys=options.detach_keys,
+                initial=stream.initial,
+                start="start" if options.logs else None,
+            )
+        finally:
+            stream.close()
+
+    # -- exit ----------------------------------------------------------------------------------
+
+    def adopt(self, container: Container, monitor: Monitor) -> None:
+        """Take charge of a container that kept running while the daemon was away."""
+        self._watch(container, self._ctx.live(container.id), monitor)
+
+    def _watch(self, container: Container, live: Live, monitor: Monitor) -> None:
+        live.monitor = monitor
+        live.exited.clear()
+        if self.exec_exited is not None:
+            monitor.on_exec_exit = self.exec_exited
+        self._ctx.background(self._await_exit(container, live, monitor))
+
+    async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
+        exit_ = await monitor.exited
+        async with live.lock:
+            await self.on_exit(container, live, exit_)
+
+    async def on_exit(self, container: Container, live: Live, exit_: Exit) -> None:
+        """Record an exit, free the network, wake those who wait, then restart or remove as configured."""
+        state = container.state
+        ran_s = (exit_.at_ns - state.started_at) / 1e9
+        live.monitor = None
+        state.status, state.pid, state.exit_code = "exited", 0, exit_.code
+        state.finished_at, state.oom_killed = exit_.at_ns, exit_.oom
+        await self._unwire(container)
+        restart = self._should_restart(container)
+        if restart:
+            state.status = "restarting"
+            container.restart_count += 1
+        if not container.host.auto_remove:
+            self._ctx.store.save(container)
+        if exit_.oom:
+            self._ctx.event(container, "oom")
+        self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
+        live.exited.set()
+        live.resolve(live.exit_waiters, exit_.code)
+        if restart:
+            live.restart_delay_s = 0.1 if ran_s >= 10 else min(live.restart_delay_s * 2, 60.0)
+            live.restart_task = self._ctx.background(self._restart_later(container, live))
+        elif container.host.auto_remove and self.remove is not None:
+            await self.remove(container)
+
+    def _should_restart(self, container: Container) -> bool:
+        policy = container.host.restart_policy
+        if container.stopped_by_user or self.stopping:
+            return False
+        if policy.name in ("always", "unless-stopped"):
+            return True
+        if policy.name != "on-failure" or container.state.exit_code == 0:
+            return False
+        return policy.maximum_retry_count == 0 or container.restart_count < policy.maximum_retry_count
+
+    async def _restart_later(self, container: Container, live: Live) -> None:
+        await asyncio.sleep(live.restart_delay_s)
+        async with live.lock:
+            if container.state.status != "restarting" or container.stopped_by_user or self.stopping:
+                return
+            try:
+                await self._start_locked(container, live)
+            except KetchError as e:
+                log.warning("restart container %s: %s", container.id[:12], e.message)
+                container.state.status = "exited"
+                self._ctx.store.save(container)
+
+    # -- stop, kill ----------------------------------------------------------------------------
+
+    async def kill(self, container: Container, signal_name: str) -> None:
+        """Send one signal to PID 1 (Conflict when the container does not run)."""
+        number = bundle.signal_number(signal_name or "KILL")
+        live = self._ctx.live(container.id)
+        if not container.state.running or live.monitor is None:
+            raise Conflict(
+                f"cannot kill container: {container.name}: container {container.id} is not running"
+            )
+        if number in (9, 15) or number == self._stop_signal(container):
+            container.stopped_by_user = True
+        await live.monitor.kill(number)
+        self._ctx.event(container, "kill", signal=str(number))
+
+    @staticmethod
+    def _stop_signal(container: Container) -> int:
+        return bundle.signal_number(container.config.stop_signal or "TERM")
+
+    async def stop(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
+        """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down already."""
+        live = self._ctx.live(container.id)
+        if container.state.status == "restarting":
+            container.stopped_by_user = True
+            container.state.status = "exited"
+            self._ctx.store.save(container)
+            return
+        if not container.state.running or live.monitor is None:
+            raise NotModified(f"container {container.id} is already stopped")
+        number = bundle.signal_number(signal_name) if signal_name else self._stop_signal(container)
+        if timeout_s is None:
+            timeout_s = container.config.stop_timeout
+        if timeout_s is None:
+            timeout_s = DEFAULT_STOP_TIMEOUT_S
+        container.stopped_by_user = True
+        await self._signal(container, live, number)
+        if not await self._down_within(live, timeout_s if timeout_s >= 0 else None):
+            await self._signal(container, live, 9)
+            if not await self._down_within(live, 10):
+                raise KetchError(
+                    f"stop container `{container.name}`: its processes do not end after SIGKILL",
+                    hint="a process in uninterruptible sleep (state D) holds it; look with `ketch top`",
+                )
+        self._ctx.event(container, "stop")
+
+    async def _signal(self, container: Container, live: Live, number: int) -> None:
+        if live.monitor is not None:
+            await live.monitor.kill(number)
+            self._ctx.event(container, "kill", signal=str(number))
+
+    @staticmethod
+    async def _down_within(live: Live, seconds: float | None) -> bool:
+        try:
+            await asyncio.wait_for(live.exited.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
+        """Stop (when running), then start."""
+        if container.state.running or container.state.status == "restarting":
+            # Its --rm must not take it away between the two halves.
+            auto_remove, container.host.auto_remove = container.host.auto_remove, False
+            try:
+                await self.stop(container, timeout_s, signal_name)
+            except NotModified:
+                log.debug("container %s ended by itself before its restart", container.id[:12])
+            finally:
+                container.host.auto_remove = auto_remove
+        await self.start(container)
+        self._ctx.event(container, "restart")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _size(text: str | None, default: int) -> int:
+    """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0)."""
+    if not text:
+        return default
+    if text == "-1":
+        return 0
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1].lower(), 1)
+    digits = text.rstrip("bB").rstrip("kKmMgG")
+    if not digits.isdecimal() or int(digits) * factor <= 0:
+        raise InvalidArgument(f"log option max-size: `{text}` is not a size", hint="use e.g. 10m")
+    return int(digits) * factor
+
+
+def now_ns() -> int:
+    """The wall clock in nanoseconds."""
+    return time.time_ns()
