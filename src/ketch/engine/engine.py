@@ -1,0 +1,61 @@
+"""The engine: everything that the API can ask for, behind one object."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ketch.engine import restore
+from ketch.engine.containers import ContainerService
+from ketch.engine.execs import ExecService
+from ketch.engine.images import ImageService
+from ketch.engine.lifecycle import Lifecycle
+from ketch.engine.system import SystemService
+
+if TYPE_CHECKING:
+    from ketch.engine.context import Context
+    from ketch.engine.events import EventBus
+    from ketch.engine.networks import NetworkRegistry
+    from ketch.engine.volumes import VolumeStore
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Services over one ``Context``; ``start`` before the first request, ``close`` after the last."""
+
+    containers: ContainerService
+    execs: ExecService
+    images: ImageService
+    system: SystemService
+    events: EventBus
+    volumes: VolumeStore
+    networks: NetworkRegistry
+
+    def __init__(self, context: Context, networks: NetworkRegistry, engine_id: str) -> None:
+        self.context = context
+        self._life = Lifecycle(context)
+        self.containers = ContainerService(context, self._life)
+        self.execs = ExecService(context, self._life)
+        self.images = ImageService(context, context.images)
+        self.system = SystemService(context, engine_id)
+        self.events = context.events
+        self.volumes = context.volumes
+        self.networks = networks
+
+    async def start(self) -> None:
+        """Take over what a former daemon left running, remove what it left half-done."""
+        await restore.restore(self.context, self._life, self.execs)
+
+    async def close(self) -> None:
+        """Stop serving; containers go on running under their monitors."""
+        self._life.stopping = True
+        ctx = self.context
+        for container in ctx.store.all():
+            live = ctx.live(container.id)
+            for _, stream in live.early:
+                stream.close()
+            live.early.clear()
+            if live.monitor is not None:
+                live.monitor.disconnect()
+        await ctx.launcher.close()

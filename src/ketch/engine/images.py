@@ -1,0 +1,174 @@
+"""Images as the API needs them: the blocking image store, driven from the event loop.
+
+Long work (load, import, save, bootstrap) runs in a thread; its progress arrives as dicts in the shape
+of Docker's JSON progress stream.  A client that goes away cancels the work at its next read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from typing import TYPE_CHECKING, Any
+
+from ketch.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from ketch.engine.context import Context
+    from ketch.images.store import Image, ImageStore
+
+Progress = dict[str, Any]
+_END = None
+
+
+class BodyReader(io.RawIOBase):
+    """A request's body (an async iterator of chunks) as a blocking file, to be read in a thread."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._chunks = chunks
+        self._loop = loop
+        self._rest = memoryview(b"")
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Make the next read fail: whoever sent the body is gone."""
+        self._cancelled = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            if self._cancelled:
+                raise Unavailable("read the request's body: the client went away")
+            chunk = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        n = min(len(buffer), len(self._rest))
+        buffer[:n] = self._rest[:n]
+        self._rest = self._rest[n:]
+        return n
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._chunks, None)
+
+
+class ImageService:
+    """All images of the engine."""
+
+    def __init__(self, context: Context, store: ImageStore) -> None:
+        self._ctx = context
+        self._store = store
+
+    def get(self, ref: str) -> Image:
+        """By reference, id or id prefix (NotFound)."""
+        return self._store.resolve(ref)
+
+    def list(self) -> list[Image]:
+        """Every image."""
+        return self._store.list()
+
+    def history(self, ref: str) -> list[dict[str, Any]]:
+        """Docker's history rows, newest first."""
+        return self._store.history(ref)
+
+    def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        """Give an image one more name."""
+        image = self._store.resolve(ref)
+        name = f"{repo}:{tag}" if tag else repo
+        self._store.tag(ref, name)
+        self._event("tag", image.id, name)
+
+    def containers_of(self, image_id: str) -> list[tuple[str, bool]]:
+        """(container id, running) of each container made from an image."""
+        return [(c.id, c.state.running) for c in self._ctx.store.all() if c.image_id == image_id]
+
+    async def remove(self, ref: str, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
+        """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``."""
+        rows = await asyncio.to_thread(self._store.remove, ref, force, self.containers_of)
+        for row in rows:
+            for action, what in row.items():
+                self._event("untag" if action == "Untagged" else "delete", what, what)
+        return rows
+
+    async def load(self, body: AsyncIterator[bytes], quiet: bool = False) -> AsyncIterator[Progress]:
+        """Read a docker-save or OCI archive; yields progress."""
+        reader = BodyReader(body, asyncio.get_running_loop())
+        async for item in self._run(lambda report: self._store.load(io.BufferedReader(reader, 1 << 20), report), reader):
+            if not quiet or "stream" in item:
+                yield item
+
+    async def import_(
+        self,
+        body: AsyncIterator[bytes],
+        repo: str = "",
+        tag: str = "",
+        changes: list[str] | None = None,
+        message: str = "",
+        platform: str = "",
+    ) -> AsyncIterator[Progress]:
+        """Make an image of one layer from a root filesystem's tar; the last item is ``{"status": image id}``."""
+        reader = BodyReader(body, asyncio.get_running_loop())
+
+        def work(report: Callable[[Progress], None]) -> None:
+            image = self._store.import_(
+                io.BufferedReader(reader, 1 << 20), repo=repo, tag=tag, changes=changes or [], message=message,
+                progress=report,
+            )  # fmt: skip
+            report({"status": image.id})
+
+        async for item in self._run(work, reader):
+            yield item
+        self._event("import", repo or "", repo or "")
+
+    async def bootstrap(self, ref: str) -> AsyncIterator[Progress]:
+        """Make a base image from the distribution's packages, without a registry."""
+        async for item in self._run(lambda report: self._store.bootstrap(ref, report)):
+            yield item
+
+    async def save(self, refs: list[str]) -> AsyncIterator[bytes]:
+        """One archive with these images, as chunks."""
+        for ref in refs:
+            self._store.resolve(ref)
+        read_fd, write_fd = os.pipe()
+
+        def work() -> None:
+            with open(write_fd, "wb") as f:
+                self._store.save(refs, f)
+
+        task = asyncio.ensure_future(asyncio.to_thread(work))
+        with open(read_fd, "rb", buffering=0) as f:
+            while chunk := await asyncio.to_thread(f.read, 1 << 18):
+                yield chunk
+        await task
+
+    async def _run(
+        self, work: Callable[[Callable[[Progress], None]], Any], reader: BodyReader | None = None
+    ) -> AsyncIterator[Progress]:
+        """Run ``work(report)`` in a thread and yield what it reports; its error is raised at the end."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+        def report(item: Progress) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+        def run() -> None:
+            try:
+                work(report)
+            finally:
+                loop.call_soon_threadsafe(queue.put_nowait, _END)
+
+        task = self._ctx.background(asyncio.to_thread(run))
+        try:
+            while (item := await queue.get()) is not _END:
+                yield item
+            await task
+        finally:
+            if reader is not None:
+                reader.cancel()
+
+    def _event(self, action: str, image_id: str, name: str) -> None:
+        self._ctx.events.publish("image", action, image_id, {"name": name})

@@ -1,0 +1,98 @@
+"""At the daemon's start: what the last one left, brought in line with what is true now.
+
+For each container that was up: its monitor is alive (take charge again), or it left an exit record
+(handle the exit now), or both are gone (it died with the machine: exit code 137).  Then whatever belongs to
+no container is removed: directories, cgroups, interfaces and port mappings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ketch.engine import containers, stats
+from ketch.engine.shim import Exit, Monitor
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.engine.context import Context
+    from ketch.engine.execs import ExecService
+    from ketch.engine.lifecycle import Lifecycle
+    from ketch.engine.model import Container
+
+log = logging.getLogger(__name__)
+
+
+async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
+    """Reconnect, record, clean up; a container that fails is logged and does not stop the others."""
+    everything = ctx.store.all()
+    for container in everything:
+        try:
+            await _restore_one(ctx, life, execs, container)
+        except (KetchError, OSError):
+            log.exception("restore container %s", container.id[:12])
+    await asyncio.to_thread(_sweep, ctx)
+    if ctx.network is not None:
+        await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
+    for container in ctx.store.all():
+        policy = container.host.restart_policy.name
+        down = container.state.status in ("exited", "restarting")
+        if down and (policy == "always" or (policy == "unless-stopped" and not container.stopped_by_user)):
+            try:
+                await life.start(container)
+            except KetchError as e:
+                log.warning("restart container %s: %s", container.id[:12], e.message)
+
+
+async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, container: Container) -> None:
+    run_dir, live = ctx.run_dir(container.id), ctx.live(container.id)
+    if container.state.status == "removing":
+        ctx.store.remove(container)
+        return
+    monitor = await Monitor.connect(run_dir)
+    if monitor is not None:
+        if container.state.status != "paused":
+            container.state.status = "running"
+        container.state.pid = monitor.pid
+        container.state.started_at = monitor.started_at or container.state.started_at
+        ctx.store.save(container)
+        life.adopt(container, monitor)
+        execs.recover(container, monitor.execs)
+        return
+    if not container.state.running:
+        if container.host.auto_remove and container.state.status == "exited" and life.remove is not None:
+            await life.remove(container)
+        return
+    async with live.lock:
+        await life.on_exit(container, live, _exit_record(run_dir) or _vanished(ctx, container))
+
+
+def _exit_record(run_dir: str) -> Exit | None:
+    """What the monitor wrote when its container ended; None when there is no (whole) record."""
+    try:
+        with open(os.path.join(run_dir, "exit.json"), encoding="utf-8") as f:
+            record = json.load(f)
+        return Exit(record["code"], record["at"], record["oom"])
+    except FileNotFoundError:
+        return None
+
+
+def _vanished(ctx: Context, container: Container) -> Exit:
+    """A monitor that is gone without a record: make sure that its processes are, too."""
+    cgroup = stats.cgroups_of(ctx, container)
+    cgroup.kill()
+    cgroup.remove()
+    return Exit(137, time.time_ns(), False)
+
+
+def _sweep(ctx: Context) -> None:
+    """Remove directories that belong to no container."""
+    for root in (os.path.join(ctx.data_root, "containers"), os.path.join(ctx.exec_root, "run")):
+        for name in os.listdir(root) if os.path.isdir(root) else ():
+            if name not in ctx.store.ids:
+                log.info("remove what is left of container %s", name[:12])
+                containers.remove_files(ctx, name)

@@ -1,0 +1,149 @@
+"""``info``, ``version`` and ``system df``: the engine about itself and its machine, in Docker's JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+from ketch import __version__
+from ketch.runtime.cgroups import common
+
+if TYPE_CHECKING:
+    from ketch.engine.context import Context
+
+API_VERSION = "1.51"
+MIN_API_VERSION = "1.24"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def architecture() -> str:
+    """The machine's architecture in OCI's words."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+class SystemService:
+    """Answers about the engine as a whole."""
+
+    def __init__(self, context: Context, engine_id: str) -> None:
+        self._ctx = context
+        self._id = engine_id
+        self._started = time.time_ns()
+
+    def version(self) -> dict[str, Any]:
+        """The body of ``GET /version``."""
+        kernel = os.uname().release
+        details = {
+            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Arch": architecture(), "Os": "linux",
+            "KernelVersion": kernel, "Experimental": "false", "GitCommit": "", "GoVersion": "none",
+            "BuildTime": "",
+        }  # fmt: skip
+        python = platform.python_version()
+        return {
+            "Platform": {"Name": "Ketch"},
+            "Components": [
+                {"Name": "Engine", "Version": __version__, "Details": details},
+                {"Name": "ketch-runtime", "Version": __version__, "Details": {"Python": python}},
+            ],
+            "Version": __version__,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "GitCommit": "",
+            "GoVersion": f"none (Python {python})",
+            "Os": "linux",
+            "Arch": architecture(),
+            "KernelVersion": kernel,
+            "BuildTime": "",
+        }
+
+    def info(self) -> dict[str, Any]:
+        """The body of ``GET /info``."""
+        ctx = self._ctx
+        states = [c.state.status for c in ctx.store.all()]
+        release = _os_release()
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return {
+            "ID": self._id,
+            "Containers": len(states),
+            "ContainersRunning": states.count("running"),
+            "ContainersPaused": states.count("paused"),
+            "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+            "Images": len(ctx.images.list()),
+            "Driver": "overlay2",
+            "DriverStatus": [["Backing Filesystem", _filesystem(ctx.data_root)], ["Supports d_type", "true"]],
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None, "Log": ["local", "none"]},
+            "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
+            "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.version() == 1,
+            "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
+            "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S.000000000Z", time.gmtime()),
+            "LoggingDriver": "local", "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.version()),
+            "NEventsListener": ctx.events.listeners,
+            "KernelVersion": os.uname().release,
+            "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+            "OSVersion": release.get("VERSION_ID", ""),
+            "OSType": "linux",
+            "Architecture": platform.machine(),
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {"InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"], "IndexConfigs": {}, "Mirrors": []},
+            "NCPU": os.cpu_count() or 1,
+            "MemTotal": memory,
+            "GenericResources": None,
+            "DockerRootDir": ctx.data_root,
+            "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
+            "Name": os.uname().nodename,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "ServerVersion": __version__,
+            "Runtimes": {"ketch": {"path": "ketch-runtime"}},
+            "DefaultRuntime": "ketch",
+            "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": "", "RemoteManagers": None},
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "tini",
+            "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
+            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "CDISpecDirs": [],
+            "Warnings": [],
+        }  # fmt: skip
+
+    async def df(self) -> dict[str, Any]:
+        """Raw material of ``GET /system/df``: sizes in bytes by kind of object."""
+        ctx = self._ctx
+        images = ctx.images.list()
+        written = {c.id: await asyncio.to_thread(ctx.snapshots.usage, c.id) for c in ctx.store.all()}
+        volumes = {v.name: await asyncio.to_thread(_tree_size, v.mountpoint) for v in ctx.volumes.list()}
+        layers = await asyncio.to_thread(ctx.images.layers_size)
+        return {"images": images, "layers_size": layers, "containers": written, "volumes": volumes}
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _filesystem(path: str) -> str:
+    """The type of the filesystem that holds ``path``, as ``/proc/self/mountinfo`` names it (proc(5))."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        for line in f:
+            head, _, tail = line.partition(" - ")
+            if head.split()[2] == wanted:
+                return tail.split()[0]
+    return "unknown"
+
+
+def _tree_size(root: str) -> int:
+    total = 0
+    for directory, _, names in os.walk(root):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
