@@ -1,0 +1,5 @@
+"""``python -m ketch.daemon`` is ``ketchd``."""
+
+from ketch.daemon.main import main
+
+main()

@@ -1,0 +1,164 @@
+"""The daemon's settings: ``ketchd`` flags over ``daemon.json`` over defaults, with dockerd's names."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from ketch import __version__
+from ketch.errors import InvalidArgument
+
+DEFAULT_HOST = "unix:///var/run/ketch.sock"
+DEFAULT_CONFIG = "/etc/ketch/daemon.json"
+_LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+
+@dataclass
+class Config:
+    """What ``ketchd`` was told; paths are absolute, ``hosts`` are URLs."""
+
+    data_root: str = "/var/lib/ketch"
+    exec_root: str = "/run/ketch"
+    hosts: list[str] = field(default_factory=list)
+    pidfile: str = ""
+    bridge: str = "ketch0"
+    bip: str = ""
+    mtu: int = 1500
+    cgroup_parent: str = "/ketch"
+    group: str = "docker"
+    log_level: str = "info"
+    log_opts: dict[str, str] = field(default_factory=dict)
+    tls: bool = False
+    tlsverify: bool = False
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+    insecure_tcp: bool = False
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ketchd", description="The Ketch daemon: a container engine that speaks the Docker Engine API.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--data-root", metavar="DIR", help="persistent state (default /var/lib/ketch)")
+    add("--exec-root", metavar="DIR", help="run-time state (default /run/ketch)")
+    add("-H", "--host", metavar="URL", action="append", dest="hosts",
+        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; may be repeated (default {DEFAULT_HOST})")  # fmt: skip
+    add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
+    add("-b", "--bridge", metavar="NAME", help="bridge of the default network (default ketch0; none: no bridge)")
+    add("--bip", metavar="CIDR", help="address and prefix of the bridge, e.g. 172.28.0.1/16 (default: a free one)")
+    add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
+    add("--cgroup-parent", metavar="PATH", help="cgroup under which containers live (default /ketch)")
+    add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
+    add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="default log option: max-size, max-file")
+    add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
+    add("-D", "--debug", action="store_true", default=None, help="the same as --log-level debug")
+    add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {DEFAULT_CONFIG})")
+    add("--tls", action="store_true", default=None, help="serve tcp:// with TLS")
+    add("--tlsverify", action="store_true", default=None, help="TLS, and clients need a certificate of --tlscacert")
+    add("--tlscacert", metavar="FILE", help="certificates of the authority that signs clients")
+    add("--tlscert", metavar="FILE", help="the server's certificate")
+    add("--tlskey", metavar="FILE", help="the server's key")
+    add("--insecure-tcp", action="store_true", default=None,
+        help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine")  # fmt: skip
+    add("-v", "--version", action="version", version=f"ketchd version {__version__}")
+    return parser
+
+
+def load(argv: list[str]) -> Config:
+    """The settings for these arguments; raises InvalidArgument with a sentence, or SystemExit from argparse."""
+    flags = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
+    values = _from_file(flags.pop("config_file", None), flags)
+    if flags.pop("debug", False) or values.pop("debug", False):
+        values["log_level"] = "debug"
+    if options := flags.pop("log_opt", None):
+        values["log_opts"] = {**values.get("log_opts", {}), **dict(_pair(o) for o in options)}
+    values.update(flags)
+    config = Config(**values)
+    config.data_root = os.path.abspath(config.data_root)
+    config.exec_root = os.path.abspath(config.exec_root)
+    config.hosts = config.hosts or [DEFAULT_HOST]
+    _check(config)
+    return config
+
+
+def _pair(option: str) -> tuple[str, str]:
+    key, equals, value = option.partition("=")
+    if not equals:
+        raise InvalidArgument(f"invalid --log-opt `{option}`", hint="write KEY=VALUE")
+    return key, value
+
+
+def _from_file(path: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    explicit, path = path is not None, path or DEFAULT_CONFIG
+    try:
+        with open(path, encoding="utf-8") as f:
+            raw = json.load(f)
+    except FileNotFoundError:
+        if explicit:
+            raise InvalidArgument(f"read configuration `{path}`: no such file") from None
+        return {}
+    except ValueError as e:
+        raise InvalidArgument(f"read configuration `{path}`: {e}", hint="the file must be one JSON object") from e
+    if not isinstance(raw, dict):
+        raise InvalidArgument(f"read configuration `{path}`: not a JSON object")
+    known = Config.__dataclass_fields__.keys() | {"debug"}
+    values = {key.replace("-", "_"): value for key, value in raw.items()}
+    if unknown := sorted(values.keys() - known):
+        raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
+    if both := sorted(values.keys() & flags.keys() - {"hosts"}):
+        raise InvalidArgument(f"set both in `{path}` and by a flag: {', '.join(both)}", hint="keep one of the two")
+    return values
+
+
+def _check(config: Config) -> None:
+    for host in config.hosts:
+        scheme, _, rest = host.partition("://")
+        if scheme == "unix" and rest:
+            continue
+        if scheme != "tcp":
+            raise InvalidArgument(f"listen on `{host}`: unknown address", hint="use unix://PATH or tcp://ADDRESS:PORT")
+        address, _ = tcp_address(host)
+        secured = config.tls or config.tlsverify
+        if not secured and not config.insecure_tcp and not _is_loopback(address):
+            raise InvalidArgument(
+                f"listen on `{host}`: refused, because without TLS whoever reaches this port is root here",
+                hint="listen on 127.0.0.1, use --tlsverify with certificates, or say --insecure-tcp",
+            )
+    if (config.tls or config.tlsverify) and not (config.tlscert and config.tlskey):
+        raise InvalidArgument("TLS is asked for without a certificate", hint="give --tlscert and --tlskey")
+    if config.tlsverify and not config.tlscacert:
+        raise InvalidArgument("--tlsverify needs --tlscacert", hint="name the authority that signs your clients")
+    if len(config.bridge.encode()) > 15:
+        raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
+    if config.bip:
+        try:
+            ipaddress.IPv4Interface(config.bip)
+        except ValueError as e:
+            raise InvalidArgument(f"--bip {config.bip}: {e}") from e
+
+
+def tcp_address(host: str) -> tuple[str, int]:
+    """``tcp://ADDRESS[:PORT]`` → (address, port); 2375 without, as Docker's convention has it."""
+    rest = host.partition("://")[2]
+    address, colon, port = rest.rpartition(":")
+    if not colon or address.count("[") != address.count("]"):
+        address, port = rest, "2375"
+    if not port.isdecimal() or int(port) > 65535:
+        raise InvalidArgument(f"listen on `{host}`: `{port}` is not a port")
+    return address.strip("[]") or "0.0.0.0", int(port)  # what an empty address means
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,61 @@
+"""``ketchd``: parse the settings, build the engine, serve the API until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.daemon.config import Config
+
+log = logging.getLogger("ketchd")
+_LEVELS = {"warn": "WARNING", "fatal": "CRITICAL"}
+
+
+def main() -> None:
+    """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
+    from ketch.daemon import config as configuration
+
+    try:
+        config = configuration.load(sys.argv[1:])
+        level = _LEVELS.get(config.log_level, config.log_level.upper())
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+        if os.geteuid() != 0:
+            raise KetchError("ketchd needs root", hint="start it as root, e.g. with sudo")
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(config))
+    except KetchError as e:
+        sys.stderr.write(f"ketchd: {e.message}\n" + (f"  {e.hint}\n" if e.hint else ""))
+        raise SystemExit(1) from None
+
+
+async def serve(config: Config) -> None:
+    """Run the daemon until SIGTERM or SIGINT; containers are left running."""
+    from ketch.daemon import listen
+    from ketch.engine.shim import Launcher
+
+    for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
+        os.makedirs(path, mode=mode, exist_ok=True)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(listen.data_lock(config.data_root))
+        # The launcher needs as long to start as our own imports: they go on side by side.
+        launcher = await Launcher.start(config.exec_root)
+        from ketch.daemon import wiring
+
+        engine = await wiring.build(config, launcher, stack)
+        await wiring.listen_and_serve(config, engine, stack)
+        stack.enter_context(listen.pid_file(config.pidfile))
+        log.info("API listen on %s", ", ".join(config.hosts))
+        await stop.wait()
+        log.info("stopping; running containers stay up")

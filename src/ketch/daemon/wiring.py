@@ -1,0 +1,124 @@
+"""Where the concrete parts meet: the only place that constructs them (the composition root)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ketch.api.server import build_app
+from ketch.daemon import listen
+from ketch.engine import store, volumes
+from ketch.engine.context import Context
+from ketch.engine.engine import Engine
+from ketch.engine.events import EventBus
+from ketch.engine.networks import Network, NetworkRegistry, network_id
+from ketch.images import schema as image_schema
+from ketch.images.store import ImageStore
+from ketch.network import schema as network_schema
+from ketch.network.manager import NetworkManager
+from ketch.runtime.cgroups import common as cgroups
+from ketch.storage.db import Database
+from ketch.storage.snapshots import OverlaySnapshots
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from ketch.daemon.config import Config
+    from ketch.engine.shim import Launcher
+
+log = logging.getLogger("ketchd")
+
+
+async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> Engine:
+    """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
+    stack.push_async_callback(launcher.close)
+    db = Database(
+        os.path.join(config.data_root, "ketch.db"),
+        [image_schema.SCHEMA, store.SCHEMA, volumes.SCHEMA, network_schema.SCHEMA],
+    )
+    stack.callback(db.close)
+    containers = store.ContainerStore(db)
+
+    def users_of(volume: str) -> list[str]:
+        return [c.id for c in containers.all() if any(m.name == volume for m in c.mounts)]
+
+    network = None
+    if config.bridge != "none":
+        network = NetworkManager(db, bridge=config.bridge, subnet=config.bip or None, mtu=config.mtu)
+    ctx = Context(
+        data_root=config.data_root,
+        exec_root=config.exec_root,
+        store=containers,
+        images=ImageStore(db, config.data_root),
+        snapshots=OverlaySnapshots(config.data_root),
+        volumes=volumes.VolumeStore(db, config.data_root, users_of),
+        events=EventBus(),
+        launcher=launcher,
+        network=network,
+        cgroup_parent=config.cgroup_parent,
+    )
+    stack.callback(ctx.network_thread.shutdown)
+    stack.push_async_callback(_release, ctx)
+    if network is not None:
+        await ctx.in_network(network.setup)
+    engine = Engine(ctx, NetworkRegistry(_networks(config, network)), _engine_id(config.data_root))
+    await engine.start()
+    stack.push_async_callback(engine.close)
+    return engine
+
+
+def _engine_id(data_root: str) -> str:
+    return hashlib.sha256(f"{data_root}{os.uname().nodename}".encode()).hexdigest()[:36]
+
+
+def _networks(config: Config, network: NetworkManager | None) -> list[Network]:
+    now = time.time_ns()
+    result = [
+        Network(id=network_id(config.data_root, name), name=name, driver=driver, created=now)
+        for name, driver in (("host", "host"), ("none", "null"))
+    ]
+    if network is not None:
+        result.insert(
+            0,
+            Network(
+                id=network.network_id, name="bridge", driver="bridge", created=now, subnet=str(network.subnet),
+                gateway=str(network.gateway), bridge=config.bridge, mtu=config.mtu,
+            ),
+        )  # fmt: skip
+    return result
+
+
+async def _release(ctx: Context) -> None:
+    """At the daemon's end: the bridge, the firewall table and the parent cgroup go when nothing uses them."""
+    await ctx.drain_removals()
+    if any(c.state.running for c in ctx.store.all()):
+        return
+    if ctx.network is not None:
+        await ctx.in_network(ctx.network.teardown)
+    cgroups.remove_parent(ctx.cgroup_parent)
+
+
+async def listen_and_serve(config: Config, engine: Engine, stack: AsyncExitStack) -> None:
+    """Accept requests on every configured address; returns when all of them listen."""
+    runner = web.AppRunner(build_app(engine), access_log=None, handle_signals=False, shutdown_timeout=2.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    tls = listen.tls_context(config)
+    for host in config.hosts:
+        if host.startswith("unix://"):
+            path = host.removeprefix("unix://")
+            site = web.SockSite(runner, listen.unix_socket(path, config.group))
+            stack.callback(_unlink, path)
+        else:
+            site = web.SockSite(runner, listen.tcp_socket(host), ssl_context=tls)
+        await site.start()
+
+
+def _unlink(path: str) -> None:
+    if os.path.exists(path):
+        os.unlink(path)
