@@ -95,7 +95,7 @@ def _networks(config: Config, network: NetworkManager | None) -> list[Network]:
 
 async def _release(ctx: Context) -> None:
     """At the daemon's end: the bridge, the firewall table and the parent cgroup go when nothing uses them."""
-    await ctx.drain_removals()
+    await ctx.drain()
     if any(c.state.running for c in ctx.store.all()):
         return
     if ctx.network is not None:

@@ -68,7 +68,8 @@ class Context:
     log_max_files: int = 5
     network_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "network"))
     _live: dict[str, Live] = field(default_factory=dict)
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _brief: set[asyncio.Task[Any]] = field(default_factory=set)
+    _watchers: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def live(self, container_id: str) -> Live:
         """The live side of a container, made at first use."""
@@ -103,17 +104,23 @@ class Context:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.network_thread, lambda: call(*args, **kwargs))
 
-    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that the engine keeps a reference to and waits for when it stops."""
+    def background(self, work: Coroutine[Any, Any, T], *, brief: bool = True) -> asyncio.Task[T]:
+        """A task that the engine keeps a reference to; ``drain`` waits for those that are ``brief``."""
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks = self._brief if brief else self._watchers
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         return task
 
     async def drain(self) -> None:
-        """Wait for background work that has been begun (removal of directories, exits being recorded)."""
-        while pending := [t for t in self._tasks if t is not asyncio.current_task()]:
+        """Wait for the brief work that has begun (removal of directories and the like)."""
+        while pending := [t for t in self._brief if t is not asyncio.current_task()]:
             await asyncio.wait(pending)
+
+    def cancel_watchers(self) -> None:
+        """Stop waiting for containers to end."""
+        for task in list(self._watchers):
+            task.cancel()
 
     def event(self, container: Container, action: str, **attributes: str) -> None:
         """Publish a container event with Docker's usual attributes."""

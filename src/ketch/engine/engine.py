@@ -51,6 +51,7 @@ class Engine:
         """Stop serving; containers go on running under their monitors."""
         self._life.stopping = True
         ctx = self.context
+        ctx.cancel_watchers()
         for container in ctx.store.all():
             live = ctx.live(container.id)
             for _, stream in live.early:

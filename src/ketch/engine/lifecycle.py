@@ -232,7 +232,7 @@ class Lifecycle:
         live.exited.clear()
         if self.exec_exited is not None:
             monitor.on_exec_exit = self.exec_exited
-        self._ctx.background(self._await_exit(container, live, monitor))
+        self._ctx.background(self._await_exit(container, live, monitor), brief=False)
 
     async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
         exit_ = await monitor.exited
@@ -260,7 +260,7 @@ class Lifecycle:
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
             live.restart_delay_s = 0.1 if ran_s >= 10 else min(live.restart_delay_s * 2, 60.0)
-            live.restart_task = self._ctx.background(self._restart_later(container, live))
+            live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
         elif container.host.auto_remove and self.remove is not None:
             await self.remove(container)
 
