@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
     add("--cgroup-parent", metavar="PATH", help="cgroup under which containers live (default /ketch)")
     add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
-    add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="default log option: max-size, max-file")
+    add(
+        "--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="default log option: max-size, max-file"
+    )
     add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
     add("-D", "--debug", action="store_true", default=None, help="the same as --log-level debug")
     add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {DEFAULT_CONFIG})")

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")
-_BAD_ULIMITS = frozenset(("",))
-NamespaceOf = "Callable[[str, str], str]"
 
 
 def environment(container: Container, *, tty: bool, extra: Sequence[str] = ()) -> list[str]:
@@ -167,15 +165,14 @@ def resources(host: HostConfig) -> dict[str, Any]:
     if host.nano_cpus > 0:
         cpu["period"] = 100_000
         cpu["quota"] = host.nano_cpus * 100_000 // 1_000_000_000
-    for key, value in (
-        ("shares", host.cpu_shares),
-        ("period", host.cpu_period),
-        ("quota", host.cpu_quota),
-        ("cpus", host.cpuset_cpus),
-        ("mems", host.cpuset_mems),
-    ):
-        if value:
-            cpu[key] = value
+    given = {
+        "shares": host.cpu_shares,
+        "period": host.cpu_period,
+        "quota": host.cpu_quota,
+        "cpus": host.cpuset_cpus,
+        "mems": host.cpuset_mems,
+    }
+    cpu.update({key: value for key, value in given.items() if value})
     result: dict[str, Any] = {}
     if memory:
         result["memory"] = memory
@@ -262,7 +259,12 @@ def file_mounts(directory: str, container: Container) -> list[dict[str, Any]]:
     """hostname, hosts and resolv.conf, unless the user mounts something of their own there."""
     taken = {point.destination for point in container.mounts}
     return [
-        {"destination": f"/etc/{name}", "type": "bind", "source": f"{directory}/{name}", "options": ["rbind", "rprivate"]}
+        {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": f"{directory}/{name}",
+            "options": ["rbind", "rprivate"],
+        }
         for name in ("resolv.conf", "hostname", "hosts")
         if f"/etc/{name}" not in taken
     ]

@@ -18,7 +18,7 @@ from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ketch.engine.context import Context, Live
+    from ketch.engine.context import Context
     from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
     from ketch.engine.streams import AttachOptions, ClientStream, LogOptions
 
@@ -90,7 +90,9 @@ class ContainerService:
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
         container.networks = _networks(kind, networking)
-        bundle.build(container, "/", "/", lambda _ref, _kind: "")  # every complaint about values belongs here, not to the start
+        bundle.build(
+            container, "/", "/", lambda _ref, _kind: ""
+        )  # every complaint about values belongs here, not to the start
         with contextlib.ExitStack() as undo:
             container.mounts = mounts.plan(merged, host, ctx.volumes)
             ctx.snapshots.prepare(container.id, image.chain_ids)
@@ -269,7 +271,9 @@ class ContainerService:
         """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
         container = self.get(ref)
         if container.host.log_config.type == "none":
-            raise NotFound("configured logging driver does not support reading", hint="start it with another --log-driver")
+            raise NotFound(
+                "configured logging driver does not support reading", hint="start it with another --log-driver"
+            )
         live = self._ctx.live(container.id)
         labels = container.config.labels or {}
         return read_logs(

@@ -59,7 +59,9 @@ class ExecService:
     def _forget_orphans(self) -> None:
         if len(self._execs) > 1000:
             ids = self._ctx.store.ids
-            self._execs = {k: e for k, e in self._execs.items() if e.running or (not e.started and e.container_id in ids)}
+            self._execs = {
+                k: e for k, e in self._execs.items() if e.running or (not e.started and e.container_id in ids)
+            }
 
     async def start(
         self,
@@ -77,7 +79,9 @@ class ExecService:
         exec_ = self.get(exec_id)
         container = self._ctx.store.get(exec_.container_id)
         if exec_.started:
-            raise Conflict(f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running")
+            raise Conflict(
+                f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running"
+            )
         self._check_running(container)
         monitor = self._ctx.live(container.id).monitor
         if monitor is None:

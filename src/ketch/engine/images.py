@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ketch.images.store import Image, ImageStore
 
 Progress = dict[str, Any]
+Rows = list[dict[str, Any]]
+Strings = list[str]
+Users = list[tuple[str, bool]]
 _END = None
 
 
@@ -71,7 +74,7 @@ class ImageService:
         """Every image."""
         return self._store.list()
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
+    def history(self, ref: str) -> Rows:
         """Docker's history rows, newest first."""
         return self._store.history(ref)
 
@@ -82,11 +85,11 @@ class ImageService:
         self._store.tag(ref, name)
         self._event("tag", image.id, name)
 
-    def containers_of(self, image_id: str) -> list[tuple[str, bool]]:
+    def containers_of(self, image_id: str) -> Users:
         """(container id, running) of each container made from an image."""
         return [(c.id, c.state.running) for c in self._ctx.store.all() if c.image_id == image_id]
 
-    async def remove(self, ref: str, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
+    async def remove(self, ref: str, force: bool = False, prune: bool = True) -> Rows:
         """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``."""
         rows = await asyncio.to_thread(self._store.remove, ref, force, self.containers_of)
         for row in rows:
@@ -97,7 +100,9 @@ class ImageService:
     async def load(self, body: AsyncIterator[bytes], quiet: bool = False) -> AsyncIterator[Progress]:
         """Read a docker-save or OCI archive; yields progress."""
         reader = BodyReader(body, asyncio.get_running_loop())
-        async for item in self._run(lambda report: self._store.load(io.BufferedReader(reader, 1 << 20), report), reader):
+        async for item in self._run(
+            lambda report: self._store.load(io.BufferedReader(reader, 1 << 20), report), reader
+        ):
             if not quiet or "stream" in item:
                 yield item
 
@@ -106,7 +111,7 @@ class ImageService:
         body: AsyncIterator[bytes],
         repo: str = "",
         tag: str = "",
-        changes: list[str] | None = None,
+        changes: Strings | None = None,
         message: str = "",
         platform: str = "",
     ) -> AsyncIterator[Progress]:
@@ -129,7 +134,7 @@ class ImageService:
         async for item in self._run(lambda report: self._store.bootstrap(ref, report)):
             yield item
 
-    async def save(self, refs: list[str]) -> AsyncIterator[bytes]:
+    async def save(self, refs: Strings) -> AsyncIterator[bytes]:
         """One archive with these images, as chunks."""
         for ref in refs:
             self._store.resolve(ref)
@@ -139,10 +144,12 @@ class ImageService:
             with open(write_fd, "wb") as f:
                 self._store.save(refs, f)
 
-        task = asyncio.ensure_future(asyncio.to_thread(work))
-        with open(read_fd, "rb", buffering=0) as f:
-            while chunk := await asyncio.to_thread(f.read, 1 << 18):
+        task = self._ctx.background(asyncio.to_thread(work))
+        try:
+            while chunk := await asyncio.to_thread(os.read, read_fd, 1 << 18):
                 yield chunk
+        finally:
+            os.close(read_fd)  # a client that went away breaks the pipe and so ends the work
         await task
 
     async def _run(

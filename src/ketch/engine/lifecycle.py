@@ -108,7 +108,9 @@ class Lifecycle:
             "tty": container.config.tty,
             "stdin": container.config.open_stdin,
             "stdin_once": container.config.stdin_once,
-            "pidns": self._namespace_of(pid_mode[10:], "pid") if pid_mode.startswith("container:") else pid_mode or "new",
+            "pidns": self._namespace_of(pid_mode[10:], "pid")
+            if pid_mode.startswith("container:")
+            else pid_mode or "new",
             "cgroup": ctx.cgroup_path(container),
             "log": {
                 "driver": "none" if container.host.log_config.type == "none" else "local",
@@ -293,9 +295,7 @@ class Lifecycle:
         number = bundle.signal_number(signal_name or "KILL")
         live = self._ctx.live(container.id)
         if not container.state.running or live.monitor is None:
-            raise Conflict(
-                f"cannot kill container: {container.name}: container {container.id} is not running"
-            )
+            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         if number in (9, 15) or number == self._stop_signal(container):
             container.stopped_by_user = True
         await live.monitor.kill(number)
@@ -306,7 +306,7 @@ class Lifecycle:
         return bundle.signal_number(container.config.stop_signal or "TERM")
 
     async def stop(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
-        """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down already."""
+        """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down."""
         live = self._ctx.live(container.id)
         if container.state.status == "restarting":
             container.stopped_by_user = True

@@ -49,7 +49,10 @@ class _Wire(msgspec.Struct, rename=_docker_name, kw_only=True):
 
 
 class HealthConfig(_Wire):
-    """``Healthcheck``: times in nanoseconds; ``test`` is ``[]`` (inherit), ``["NONE"]``, ``["CMD", …]`` or ``["CMD-SHELL", …]``."""
+    """``Healthcheck``: times in nanoseconds.
+
+    ``test`` is ``[]`` (inherit), ``["NONE"]``, ``["CMD", …]`` or ``["CMD-SHELL", …]``.
+    """
 
     test: list[str] | None = None
     interval: int = 0

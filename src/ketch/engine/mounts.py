@@ -63,10 +63,14 @@ def parse_bind(spec: str) -> MountPoint:
 def check_target(target: str, spec: str) -> str:
     """``target`` made canonical; it must be absolute and not the root itself."""
     if not target.startswith("/"):
-        raise InvalidArgument(f"invalid volume specification: '{spec}': invalid mount path: '{target}' mount path must be absolute")
+        raise InvalidArgument(
+            f"invalid volume specification: '{spec}': invalid mount path: '{target}' mount path must be absolute"
+        )
     target = posixpath.normpath("/" + target.lstrip("/"))
     if target == "/":
-        raise InvalidArgument(f"invalid volume specification: '{spec}': invalid specification: destination can't be '/'")
+        raise InvalidArgument(
+            f"invalid volume specification: '{spec}': invalid specification: destination can't be '/'"
+        )
     return target
 
 
@@ -159,7 +163,9 @@ def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[dict[str, Any
         for word in ("exec", "suid", "dev"):
             if word in options:
                 options.remove("no" + word)
-        result.append({"destination": posixpath.normpath(target), "type": "tmpfs", "source": "tmpfs", "options": options})
+        result.append(
+            {"destination": posixpath.normpath(target), "type": "tmpfs", "source": "tmpfs", "options": options}
+        )
     return sorted(result, key=lambda m: m["destination"].count("/"))
 
 

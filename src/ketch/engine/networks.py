@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ketch.engine.model import Container
 
 
+Strings = list[str]
+
+
 class Network(msgspec.Struct, kw_only=True):
     """One network; ``subnet``/``gateway`` are empty where the driver has none."""
 
@@ -60,6 +63,6 @@ class NetworkRegistry:
         raise NotFound(f"network {ref} not found")
 
     @staticmethod
-    def of(container: Container) -> list[str]:
+    def of(container: Container) -> Strings:
         """Names of the networks that a container is on."""
         return list(container.networks)

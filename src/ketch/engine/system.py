@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
+_PLUGINS = {
+    "Volume": ["local"],
+    "Network": ["bridge", "host", "null"],
+    "Authorization": None,
+    "Log": ["local", "none"],
+}
+_NO_SWARM = {
+    "NodeID": "",
+    "NodeAddr": "",
+    "LocalNodeState": "inactive",
+    "ControlAvailable": False,
+    "Error": "",
+    "RemoteManagers": None,
+}
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -74,7 +88,7 @@ class SystemService:
             "Images": len(ctx.images.list()),
             "Driver": "overlay2",
             "DriverStatus": [["Backing Filesystem", _filesystem(ctx.data_root)], ["Supports d_type", "true"]],
-            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None, "Log": ["local", "none"]},
+            "Plugins": _PLUGINS,
             "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.version() == 1,
             "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
@@ -99,7 +113,7 @@ class SystemService:
             "ServerVersion": __version__,
             "Runtimes": {"ketch": {"path": "ketch-runtime"}},
             "DefaultRuntime": "ketch",
-            "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": "", "RemoteManagers": None},
+            "Swarm": _NO_SWARM,
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": "tini",

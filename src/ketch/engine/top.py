@@ -14,8 +14,8 @@ from ketch.errors import InvalidArgument
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_EF = ("user", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
-_AUX = ("user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "args")
+_EF: tuple[str, ...] = ("user", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
+_AUX: tuple[str, ...] = ("user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "args")
 _HEADERS = {
     "user": "UID", "pid": "PID", "ppid": "PPID", "c": "C", "stime": "STIME", "tty": "TTY", "time": "TIME",
     "cmd": "CMD", "args": "COMMAND", "%cpu": "%CPU", "%mem": "%MEM", "vsz": "VSZ", "rss": "RSS", "stat": "STAT",
@@ -29,7 +29,7 @@ def columns(ps_args: str) -> tuple[list[str], list[str]]:
     """(column keys, titles) for the options of ps; InvalidArgument for what is not understood."""
     words = ps_args.split()
     chosen: list[str] = []
-    style = _EF
+    style: tuple[str, ...] = _EF
     while words:
         word = words.pop(0)
         if word in ("-o", "o", "--format", "-eo", "-o=") and words:
@@ -39,7 +39,7 @@ def columns(ps_args: str) -> tuple[list[str], list[str]]:
         elif not word.startswith("-") and set(word) <= set("auxwww"):
             style = _AUX if "u" in word else style
         elif word.startswith("-") and set(word[1:]) <= set("efFlAw"):
-            style = _EF
+            style: tuple[str, ...] = _EF
         else:
             raise InvalidArgument(f"top: ps option `{word}` is not understood", hint="use -ef, aux or -o COLUMNS")
     if not chosen:

@@ -1,7 +1,7 @@
 """Named volumes: directories under the data root that outlive every container.
 
-    volumes/<name>/_data      what containers see
-    CREATE TABLE volumes (name, record)
+volumes/<name>/_data      what containers see
+CREATE TABLE volumes (name, record)
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ketch.storage.db import Database
 
 SCHEMA = Schema("volumes", ("CREATE TABLE volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL)",))
+Strings = list[str]
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 
@@ -76,9 +77,7 @@ class VolumeStore:
             return existing
         path = os.path.join(self._root, name, "_data")
         os.makedirs(path, mode=0o755, exist_ok=True)
-        volume = Volume(
-            name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, anonymous=anonymous
-        )
+        volume = Volume(name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, anonymous=anonymous)
         with self._db.transaction() as tx:
             tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
         self._volumes[name] = volume
@@ -95,7 +94,7 @@ class VolumeStore:
         """All volumes by name."""
         return sorted(self._volumes.values(), key=lambda v: v.name)
 
-    def used_by(self, name: str) -> list[str]:
+    def used_by(self, name: str) -> Strings:
         """Ids of the containers that refer to the volume."""
         return self._in_use(name)
 
