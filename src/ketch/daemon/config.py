@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-root", metavar="DIR", help="persistent state (default /var/lib/ketch)")
     add("--exec-root", metavar="DIR", help="run-time state (default /run/ketch)")
     add("-H", "--host", metavar="URL", action="append", dest="hosts",
-        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; may be repeated (default {DEFAULT_HOST})")  # fmt: skip
+        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; repeatable (default {DEFAULT_HOST})")  # fmt: skip
     add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
     add("-b", "--bridge", metavar="NAME", help="bridge of the default network (default ketch0; none: no bridge)")
     add("--bip", metavar="CIDR", help="address and prefix of the bridge, e.g. 172.28.0.1/16 (default: a free one)")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ketch.engine.streams import AttachOptions, ClientStream, LogOptions
 
 log = logging.getLogger(__name__)
+Strings = list[str]
 WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
 
 
@@ -62,7 +63,7 @@ class ContainerService:
         networking: NetworkingConfig | None = None,
         name: str | None = None,
         platform: str | None = None,
-    ) -> tuple[Container, list[str]]:
+    ) -> tuple[Container, Strings]:
         """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
         ctx = self._ctx
         if name:

@@ -29,7 +29,7 @@ def columns(ps_args: str) -> tuple[list[str], list[str]]:
     """(column keys, titles) for the options of ps; InvalidArgument for what is not understood."""
     words = ps_args.split()
     chosen: list[str] = []
-    style: tuple[str, ...] = _EF
+    style = _EF
     while words:
         word = words.pop(0)
         if word in ("-o", "o", "--format", "-eo", "-o=") and words:
@@ -39,7 +39,7 @@ def columns(ps_args: str) -> tuple[list[str], list[str]]:
         elif not word.startswith("-") and set(word) <= set("auxwww"):
             style = _AUX if "u" in word else style
         elif word.startswith("-") and set(word[1:]) <= set("efFlAw"):
-            style: tuple[str, ...] = _EF
+            style = _EF
         else:
             raise InvalidArgument(f"top: ps option `{word}` is not understood", hint="use -ef, aux or -o COLUMNS")
     if not chosen:
