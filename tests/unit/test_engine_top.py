@@ -20,16 +20,15 @@ def test_default_columns_show_this_process_as_ps_does():
 
 
 def test_chosen_columns_agree_with_ps():
-    child = subprocess.Popen(["sleep", "60"])
-    try:
+    command = ["sh", "-c", "echo ready; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
         answer = top.table([child.pid], "-o pid,ppid,comm,args")
         expected = subprocess.run(
             ["ps", "-o", "pid=,ppid=,comm=,args=", "-p", str(child.pid)], capture_output=True, text=True, check=True
         ).stdout.split(maxsplit=3)
-        assert answer["Processes"] == [[*expected[:3], expected[3].strip()]]
-    finally:
-        child.kill()
-        child.wait()
+        child.stdin.close()
+    assert answer["Processes"] == [[*expected[:3], expected[3].strip()]]
 
 
 def test_aux_and_titles():
