@@ -1,0 +1,123 @@
+"""The text of a container's ``/etc/hosts`` and ``/etc/resolv.conf``."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HOSTS_HEAD = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
+# What a container gets when the host names only resolvers that a container cannot reach (Docker's choice, too).
+FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
+SYSTEMD_RESOLVED = "/run/systemd/resolve/resolv.conf"
+
+
+def hosts(hostname: str, domainname: str, ip: str, extra_hosts: Sequence[str], gateway: str = "") -> str:
+    """``/etc/hosts`` of a container; ``ip`` is empty when it has no address of its own.
+
+    ``extra_hosts`` are ``name:address`` (or ``name=address``, where an IPv6 address may stand in brackets); the address
+    ``host-gateway`` means ``gateway``.  Raises InvalidArgument for anything else.
+    """
+    lines = [_HOSTS_HEAD]
+    for entry in extra_hosts:
+        name, address = parse_extra_host(entry)
+        if address == "host-gateway":
+            if not gateway:
+                continue
+            address = gateway
+        lines.append(f"{address}\t{name}\n")
+    if ip and hostname:
+        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+        if not domainname and "." in hostname:
+            names = f"{hostname} {hostname.split('.', 1)[0]}"
+        lines.append(f"{ip}\t{names}\n")
+    return "".join(lines)
+
+
+def parse_extra_host(entry: str) -> tuple[str, str]:
+    """Split one ``--add-host`` value into name and address (``host-gateway`` is passed through)."""
+    name, separator, address = entry.partition("=") if "=" in entry else entry.partition(":")
+    if not name or not separator or not address or any(c.isspace() for c in entry):
+        raise InvalidArgument(f"bad format for add-host: `{entry}`", hint="use --add-host NAME:ADDRESS")
+    if address == "host-gateway":
+        return name, address
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    try:
+        ipaddress.ip_address(address)
+    except ValueError as e:
+        raise InvalidArgument(f"invalid IP address in add-host: `{address}`", hint="use an IPv4 or IPv6 address") from e
+    return name, address
+
+
+def resolv(dns: Sequence[str], search: Sequence[str], options: Sequence[str], host_text: str) -> str:
+    """``/etc/resolv.conf`` of a container: what was asked for, else what the host has and a container can use.
+
+    Each of ``dns``, ``search`` and ``options`` replaces the host's when it is not empty; ``search == ["."]`` means
+    none.  Nameservers on the host's loopback are left out, since a container's loopback is another one.
+    """
+    host_servers, host_search, host_options = parse_resolv(host_text)
+    servers = list(dns) or [s for s in host_servers if not _unreachable(s)] or list(FALLBACK_NAMESERVERS)
+    domains = list(search) or host_search
+    if domains == ["."]:
+        domains = []
+    lines = [f"nameserver {server}\n" for server in servers]
+    if domains:
+        lines.append(f"search {' '.join(domains)}\n")
+    if chosen := list(options) or host_options:
+        lines.append(f"options {' '.join(chosen)}\n")
+    return "".join(lines)
+
+
+def parse_resolv(text: str) -> tuple[list[str], list[str], list[str]]:
+    """Nameservers, search domains and options of a resolv.conf(5); the last ``search``/``domain`` line counts."""
+    servers: list[str] = []
+    search: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        words = line.split("#", 1)[0].split(";", 1)[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            search = words[1:]
+        elif words[0] == "options":
+            options += words[1:]
+    return servers, search, options
+
+
+def host_resolv_text() -> str:
+    """The host's resolv.conf; behind systemd-resolved's stub, the file that names the real servers. Empty when none."""
+    text = _read("/etc/resolv.conf")
+    servers = parse_resolv(text)[0]
+    if servers and all(_unreachable(s) for s in servers):
+        return _read(SYSTEMD_RESOLVED) or text
+    return text
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+def _unreachable(server: str) -> bool:
+    """Whether a nameserver is of no use inside a container: loopback, or bound to one of the host's interfaces."""
+    try:
+        return "%" in server or ipaddress.ip_address(server).is_loopback
+    except ValueError:
+        return True
