@@ -1,0 +1,34 @@
+"""From the family of errors to HTTP: the only place that knows status codes."""
+
+from __future__ import annotations
+
+from ketch import errors
+
+STATUS: dict[type[errors.KetchError], int] = {
+    errors.InvalidArgument: 400,
+    errors.Unauthenticated: 401,
+    errors.PermissionDenied: 403,
+    errors.NotFound: 404,
+    errors.AlreadyExists: 409,
+    errors.Conflict: 409,
+    errors.NotModified: 304,
+    errors.FailedPrecondition: 500,
+    errors.ResourceExhausted: 500,
+    errors.Unavailable: 503,
+    errors.NotImplemented: 501,
+    errors.DataLoss: 500,
+    errors.RuntimeFailure: 500,
+    errors.KetchError: 500,
+}
+
+
+def status_of(error: errors.KetchError) -> int:
+    """The HTTP status for an error; a program that cannot be executed is the caller's mistake (400), as with Docker."""
+    if isinstance(error, errors.RuntimeFailure) and error.kind in ("not_found", "not_executable"):
+        return 400
+    return STATUS[next(cls for cls in type(error).__mro__ if cls in STATUS)]
+
+
+def message_of(error: errors.KetchError) -> str:
+    """The one line that clients print: what happened and, when known, what to do."""
+    return f"{error.message} ({error.hint})" if error.hint else error.message

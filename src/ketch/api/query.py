@@ -1,0 +1,74 @@
+"""Query strings: booleans, numbers and times in the forms that Docker accepts."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FALSE = frozenset(("", "0", "no", "false", "none"))
+_TIMESTAMP = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?\Z")
+
+
+def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
+    """``1``, ``true``, … → True; ``0``, ``no``, ``false``, ``none`` and the empty string → False."""
+    value = query.get(name)
+    return default if value is None else value.lower() not in _FALSE
+
+
+def number(query: Mapping[str, str], name: str, default: int | None = None) -> int | None:
+    """A decimal integer (InvalidArgument otherwise)."""
+    text = query.get(name)
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax (parameter {name})') from None
+
+
+def timestamp(query: Mapping[str, str], name: str) -> int:
+    """``seconds[.nanoseconds]`` or RFC 3339 → ns since the epoch; 0 when absent or "0"."""
+    text = query.get(name) or ""
+    if not text or text == "0":
+        return 0
+    if match := _TIMESTAMP.match(text):
+        return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    try:
+        moment = time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")
+    except ValueError:
+        raise InvalidArgument(f'invalid value for "{name}": {text}', hint="use seconds since 1970 or RFC 3339") from None
+    import calendar
+
+    return calendar.timegm(moment) * 1_000_000_000
+
+
+def tail(query: Mapping[str, str]) -> int | None:
+    """The ``tail`` of logs: a count, or None for ``all``."""
+    text = query.get("tail", "all")
+    if text in ("", "all"):
+        return None
+    # Docker takes what is not a number as "all", too; a negative count means the same.
+    return int(text) if text.isdecimal() else None
+
+
+def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
+    """``{"status": ["running"]}`` or the older ``{"status": {"running": true}}`` → lists."""
+    text = query.get("filters")
+    if not text:
+        return {}
+    try:
+        raw: Any = msgspec.json.decode(text)
+        return {
+            name: [str(v) for v in values] if isinstance(values, list) else [k for k, on in values.items() if on]
+            for name, values in raw.items()
+        }
+    except (msgspec.DecodeError, AttributeError) as e:
+        raise InvalidArgument(f"invalid filters: {e}", hint='send JSON such as {"status": ["running"]}') from e

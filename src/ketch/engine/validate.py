@@ -1,0 +1,157 @@
+"""What Docker refuses at ``create`` before anything is made: pure checks of the two configurations."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from ketch.engine.model import ContainerConfig, HostConfig
+
+MINIMUM_MEMORY = 6 << 20
+_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?\Z")
+_RESTART = ("", "no", "always", "unless-stopped", "on-failure")
+_LOG_DRIVERS = ("", "local", "json-file", "none")
+_LOG_OPTIONS = frozenset(("max-size", "max-file", "labels", "env", "tag", "mode", "compress", "labels-regex", "env-regex"))
+_CPU_SET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
+
+
+def check(config: ContainerConfig, host: HostConfig) -> list[str]:
+    """Warnings for what is accepted and has no effect; raises InvalidArgument with Docker's words otherwise."""
+    if not config.image:
+        raise InvalidArgument("no image was specified")
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+    for item in config.env or ():
+        if not item or item.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: {item}")
+        if "\0" in item:
+            raise InvalidArgument("invalid environment variable: it contains a NUL byte")
+    _check_stop(config)
+    _check_restart(host)
+    _check_logging(host)
+    _check_ports(config, host)
+    warnings = _check_memory(host)
+    _check_cpu(host)
+    _check_modes(host)
+    if host.runtime not in ("", "ketch", "runc"):
+        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    if host.links:
+        warnings.append("Links are not supported; use a network and names instead.")
+    return warnings
+
+
+def _check_stop(config: ContainerConfig) -> None:
+    if config.stop_signal:
+        from ketch.engine.bundle import signal_number
+
+        signal_number(config.stop_signal)
+    if (health := config.healthcheck) is not None:
+        for name, value in (("Interval", health.interval), ("Timeout", health.timeout)):
+            if value and value < 1_000_000:
+                raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+
+
+def _check_restart(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if policy.name not in _RESTART:
+        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_logging(host: HostConfig) -> None:
+    if host.log_config.type not in _LOG_DRIVERS:
+        raise InvalidArgument(
+            f"logger: no log driver named '{host.log_config.type}' is registered", hint="use local or none"
+        )
+    for option, value in (host.log_config.config or {}).items():
+        if option not in _LOG_OPTIONS:
+            raise InvalidArgument(f"unknown log opt '{option}' for {host.log_config.type or 'local'} log driver")
+        if option == "max-file" and (not value.isdecimal() or int(value) < 1):
+            raise InvalidArgument(f"max-file cannot be less than 1: '{value}'")
+
+
+def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
+    for spec in (*(config.exposed_ports or ()), *(host.port_bindings or ())):
+        match = _PORT.match(spec)
+        if not match or not all(0 < int(p) < 65536 for p in match.groups()[:2] if p):
+            raise InvalidArgument(f'invalid port specification: "{spec}"')
+    for spec, bindings in (host.port_bindings or {}).items():
+        for binding in bindings or ():
+            if binding.host_port and not _valid_host_port(binding.host_port):
+                raise InvalidArgument(f'invalid port specification: "{binding.host_port}" (for {spec})')
+
+
+def _valid_host_port(text: str) -> bool:
+    first, dash, last = text.partition("-")
+    numbers = [first, last] if dash else [first]
+    return all(n.isdecimal() and int(n) < 65536 for n in numbers)
+
+
+def _check_memory(host: HostConfig) -> list[str]:
+    warnings: list[str] = []
+    if host.memory and host.memory < MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory and 0 < host.memory_swap < host.memory:
+        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
+        raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
+    if host.memory and host.memory < host.memory_reservation:
+        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if host.oom_kill_disable and not host.memory:
+        warnings.append("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.")
+    if host.oom_score_adj and not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    return warnings
+
+
+def _check_cpu(host: HostConfig) -> None:
+    cpus = os.cpu_count() or 1
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    if host.nano_cpus < 0 or host.nano_cpus > cpus * 1_000_000_000:
+        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    for name, value in (("cpus", host.cpuset_cpus), ("memory nodes", host.cpuset_mems)):
+        if value and not _CPU_SET.match(value):
+            raise InvalidArgument(f"Invalid value {value} for cpuset {name}")
+    if host.cpuset_cpus:
+        highest = max(int(n) for part in host.cpuset_cpus.split(",") for n in part.split("-"))
+        if highest >= cpus:
+            raise InvalidArgument(
+                f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: 0-{cpus - 1}"
+            )
+    if host.pids_limit is not None and host.pids_limit < -1:
+        raise InvalidArgument(f"invalid pids limit: {host.pids_limit}")
+
+
+def _check_modes(host: HostConfig) -> None:
+    for name, mode, words in (
+        ("PID mode", host.pid_mode, ("", "private", "host")),
+        ("IPC mode", host.ipc_mode, ("", "none", "private", "shareable", "host")),
+        ("UTS mode", host.uts_mode, ("", "host")),
+        ("cgroup namespace mode", host.cgroupns_mode, ("", "private", "host")),
+        ("user namespace mode", host.userns_mode, ("", "host")),
+    ):
+        if mode not in words and not (mode.startswith("container:") and len(mode) > 10 and "userns" not in name):
+            raise InvalidArgument(f"invalid {name}: {mode}")
+    network = host.network_mode
+    if network.startswith("container:") and host.port_bindings:
+        raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+    if network not in ("", "default", "bridge", "none", "host") and not network.startswith("container:"):
+        raise NotFound(f"network {network} not found", hint="use bridge, host, none or container:NAME")
