@@ -11,7 +11,7 @@
     ├── FailedPrecondition   the machine lacks what is needed
     ├── ResourceExhausted    no address, space, memory or descriptor left
     ├── Unavailable          try again later
-    ├── NotImplemented       known, but not there yet
+    ├── Unimplemented        known, but not there yet
     ├── DataLoss             stored data is broken
     └── RuntimeFailure       a container's process could not be started
 
@@ -73,7 +73,7 @@ class Unavailable(KetchError):
     """A part that is needed does not answer just now."""
 
 
-class NotImplemented(KetchError):
+class Unimplemented(KetchError):
     """The request is known, and this version cannot do it."""
 
 
@@ -95,3 +95,6 @@ class RuntimeFailure(KetchError):
         self.kind = kind
         self.step = step
         self.errno = errno
+
+
+NotImplemented = Unimplemented

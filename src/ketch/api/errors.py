@@ -15,7 +15,7 @@ STATUS: dict[type[errors.KetchError], int] = {
     errors.FailedPrecondition: 500,
     errors.ResourceExhausted: 500,
     errors.Unavailable: 503,
-    errors.NotImplemented: 501,
+    errors.Unimplemented: 501,
     errors.DataLoss: 500,
     errors.RuntimeFailure: 500,
     errors.KetchError: 500,

@@ -44,7 +44,9 @@ def timestamp(query: Mapping[str, str], name: str) -> int:
     try:
         moment = time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")
     except ValueError:
-        raise InvalidArgument(f'invalid value for "{name}": {text}', hint="use seconds since 1970 or RFC 3339") from None
+        raise InvalidArgument(
+            f'invalid value for "{name}": {text}', hint="use seconds since 1970 or RFC 3339"
+        ) from None
     import calendar
 
     return calendar.timegm(moment) * 1_000_000_000

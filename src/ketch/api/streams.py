@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -38,7 +38,7 @@ class Gone(web.StreamResponse):
 
 def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     """Answer the upgrade and take the connection; the caller returns ``Gone()`` afterwards."""
-    transport = cast("asyncio.Transport | None", request.transport)
+    transport = request.transport
     if transport is None:
         raise Unavailable("take over the connection: the client is gone")
     transport.pause_reading()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ketch.api.server import build_app
+from ketch.api.server import build_server
 from ketch.daemon import listen
 from ketch.engine import store, volumes
 from ketch.engine.context import Context
@@ -105,7 +105,7 @@ async def _release(ctx: Context) -> None:
 
 async def listen_and_serve(config: Config, engine: Engine, stack: AsyncExitStack) -> None:
     """Accept requests on every configured address; returns when all of them listen."""
-    runner = web.AppRunner(build_app(engine), access_log=None, handle_signals=False, shutdown_timeout=2.0)
+    runner = web.ServerRunner(build_server(engine), handle_signals=False, shutdown_timeout=2.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     tls = listen.tls_context(config)

@@ -63,6 +63,13 @@ class ExecService:
                 k: e for k, e in self._execs.items() if e.running or (not e.started and e.container_id in ids)
             }
 
+    def check_startable(self, exec_id: str) -> Container:
+        """What can be refused before the connection is upgraded; returns the exec's container."""
+        exec_ = self.get(exec_id)
+        container = self._ctx.store.get(exec_.container_id)
+        self._check_running(container)
+        return container
+
     async def start(
         self,
         exec_id: str,

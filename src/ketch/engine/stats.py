@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.model import Container
 
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,7 +34,11 @@ async def sample(ctx: Context, container: Container) -> dict[str, Any]:
     if ctx.network is not None and "bridge" in container.networks:
         networks = await ctx.in_network(ctx.network.stats, container.id)
     reading.update(
-        networks=networks, read=time.time_ns(), system_cpu_ns=system_cpu_ns(), online_cpus=os.cpu_count() or 1
+        networks=networks,
+        read=time.time_ns(),
+        system_cpu_ns=system_cpu_ns(),
+        online_cpus=os.cpu_count() or 1,
+        machine_memory=_MEMORY,
     )
     return reading
 

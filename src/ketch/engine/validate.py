@@ -15,7 +15,9 @@ MINIMUM_MEMORY = 6 << 20
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?\Z")
 _RESTART = ("", "no", "always", "unless-stopped", "on-failure")
 _LOG_DRIVERS = ("", "local", "json-file", "none")
-_LOG_OPTIONS = frozenset(("max-size", "max-file", "labels", "env", "tag", "mode", "compress", "labels-regex", "env-regex"))
+_LOG_OPTIONS = frozenset(
+    ("max-size", "max-file", "labels", "env", "tag", "mode", "compress", "labels-regex", "env-regex")
+)
 _CPU_SET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
 
 
@@ -24,7 +26,9 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     if not config.image:
         raise InvalidArgument("no image was specified")
     if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+        raise InvalidArgument(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
     for item in config.env or ():
         if not item or item.startswith("="):
             raise InvalidArgument(f"invalid environment variable: {item}")
@@ -60,7 +64,10 @@ def _check_stop(config: ContainerConfig) -> None:
 def _check_restart(host: HostConfig) -> None:
     policy = host.restart_policy
     if policy.name not in _RESTART:
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
     if policy.maximum_retry_count and policy.name != "on-failure":
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if policy.maximum_retry_count < 0:
@@ -111,7 +118,10 @@ def _check_memory(host: HostConfig) -> list[str]:
     if host.memory and host.memory < host.memory_reservation:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if host.oom_kill_disable and not host.memory:
-        warnings.append("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.")
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, "
+            "this can result in the system running out of resources."
+        )
     if host.oom_score_adj and not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     return warnings

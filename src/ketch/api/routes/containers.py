@@ -1,0 +1,261 @@
+"""Every ``/containers`` endpoint but the execs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.api import query, streams
+from ketch.api.wire import containers as wire
+from ketch.api.wire import filters, stats
+from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
+from ketch.engine.streams import AttachOptions, LogOptions
+from ketch.errors import InvalidArgument, KetchError, NotFound
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from ketch.api.server import Call
+
+
+class CreateBody(ContainerConfig, kw_only=True):
+    """The body of ``create``: the configuration with the host's and the networks' beside it."""
+
+    host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None
+
+
+_CONFIG_FIELDS = ContainerConfig.__struct_fields__
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Make a container."""
+    body: CreateBody = await call.body(CreateBody)
+    config = ContainerConfig(**{name: getattr(body, name) for name in _CONFIG_FIELDS})
+    container, warnings = await call.engine.containers.create(
+        config,
+        body.host_config or HostConfig(),
+        body.networking_config,
+        call.query.get("name") or None,
+        call.query.get("platform") or None,
+    )
+    return call.json({"Id": container.id, "Warnings": warnings}, 201)
+
+
+async def list_(call: Call) -> web.StreamResponse:
+    """The rows of ``ps``."""
+    chosen = query.filters(call.query)
+    everything = query.flag(call.query, "all") or bool(chosen.keys() & {"status", "exited"})
+    limit = query.number(call.query, "limit", 0) or 0
+    predicate = filters.container_predicate(call.engine, chosen)
+    rows = [c for c in call.engine.containers.list() if (everything or limit or c.state.running) and predicate(c)]
+    if limit > 0:
+        rows = rows[:limit]
+    with_size = query.flag(call.query, "size")
+    answer = []
+    for container in rows:
+        sizes = await call.engine.containers.sizes(container.id) if with_size else None
+        answer.append(wire.row(call.engine, container, sizes))
+    return call.json(answer)
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """Everything about one container."""
+    container = call.engine.containers.get(call.path["id"])
+    sizes = await call.engine.containers.sizes(container.id) if query.flag(call.query, "size") else None
+    return call.json(wire.inspect(call.engine, container, sizes))
+
+
+async def start(call: Call) -> web.StreamResponse:
+    """Start a container."""
+    await call.engine.containers.start(call.path["id"], call.query.get("detachKeys", ""))
+    return call.empty()
+
+
+async def stop(call: Call) -> web.StreamResponse:
+    """Stop a container."""
+    await call.engine.containers.stop(call.path["id"], query.number(call.query, "t"), call.query.get("signal") or None)
+    return call.empty()
+
+
+async def restart(call: Call) -> web.StreamResponse:
+    """Stop and start a container."""
+    await call.engine.containers.restart(
+        call.path["id"], query.number(call.query, "t"), call.query.get("signal") or None
+    )
+    return call.empty()
+
+
+async def kill(call: Call) -> web.StreamResponse:
+    """Send a signal."""
+    await call.engine.containers.kill(call.path["id"], call.query.get("signal") or "KILL")
+    return call.empty()
+
+
+async def pause(call: Call) -> web.StreamResponse:
+    """Freeze."""
+    await call.engine.containers.pause(call.path["id"])
+    return call.empty()
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    """Go on."""
+    await call.engine.containers.unpause(call.path["id"])
+    return call.empty()
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    """Another name."""
+    await call.engine.containers.rename(call.path["id"], call.query.get("name", ""))
+    return call.empty()
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """Remove a container."""
+    await call.engine.containers.remove(
+        call.path["id"],
+        force=query.flag(call.query, "force"),
+        volumes=query.flag(call.query, "v"),
+        link=query.flag(call.query, "link"),
+    )
+    return call.empty()
+
+
+async def wait(call: Call) -> web.StreamResponse:
+    """The exit code, when there is one; headers go out as soon as the wait is registered."""
+    waiter = call.engine.containers.wait(call.path["id"], call.query.get("condition", ""))
+    response = await call.stream()
+    code, error = await waiter.result()
+    answer: dict[str, Any] = {"StatusCode": code}
+    if error:
+        answer["Error"] = {"Message": error}
+    await response.write(msgspec.json.encode(answer) + b"\n")
+    return response
+
+
+async def attach(call: Call) -> web.StreamResponse:
+    """Join the container's streams; from here on the connection is not HTTP."""
+    options = AttachOptions(
+        stream=query.flag(call.query, "stream"),
+        logs=query.flag(call.query, "logs"),
+        stdin=query.flag(call.query, "stdin"),
+        stdout=query.flag(call.query, "stdout"),
+        stderr=query.flag(call.query, "stderr"),
+        detach_keys=call.query.get("detachKeys", ""),
+    )
+    container = call.engine.containers.check_attach(call.path["id"])
+    stream = streams.hijack(call.request, content_type(call, container.config.tty))
+    await call.engine.containers.attach(container.id, options, stream)
+    return streams.Gone()
+
+
+def content_type(call: Call, tty: bool) -> str:
+    """Since API 1.42 a multiplexed stream has a media type of its own."""
+    return streams.MULTIPLEXED if not tty and call.version >= (1, 42) else streams.RAW
+
+
+async def resize(call: Call) -> web.StreamResponse:
+    """The terminal's new size."""
+    rows, cols = size(call)
+    await call.engine.containers.resize(call.path["id"], rows, cols)
+    return call.empty(200)
+
+
+def size(call: Call) -> tuple[int, int]:
+    """``h`` and ``w`` of a resize (InvalidArgument when absent or out of range)."""
+    rows, cols = query.number(call.query, "h"), query.number(call.query, "w")
+    if rows is None or cols is None or not (0 <= rows <= 65535 and 0 <= cols <= 65535):
+        raise InvalidArgument("resize: `h` and `w` must be numbers of characters")
+    return rows, cols
+
+
+async def logs(call: Call) -> web.StreamResponse:
+    """What the container printed, and with ``follow`` what it will."""
+    options = LogOptions(
+        stdout=query.flag(call.query, "stdout"),
+        stderr=query.flag(call.query, "stderr"),
+        since_ns=query.timestamp(call.query, "since"),
+        until_ns=query.timestamp(call.query, "until"),
+        tail=query.tail(call.query),
+        timestamps=query.flag(call.query, "timestamps"),
+        details=query.flag(call.query, "details"),
+        follow=query.flag(call.query, "follow"),
+    )
+    if not (options.stdout or options.stderr):
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    container = call.engine.containers.get(call.path["id"])
+    chunks = call.engine.containers.logs(container.id, options)
+    response = await call.stream(content_type(call, container.config.tty))
+    async for chunk in chunks:
+        await response.write(chunk)
+    return response
+
+
+async def top(call: Call) -> web.StreamResponse:
+    """Processes."""
+    return call.json(await call.engine.containers.top(call.path["id"], call.query.get("ps_args", "-ef")))
+
+
+async def container_stats(call: Call) -> web.StreamResponse:
+    """Counters: one reading a second, or (``stream=0``) one that can be compared with the one before it."""
+    container = call.engine.containers.get(call.path["id"])
+    follow, one_shot = query.flag(call.query, "stream", True), query.flag(call.query, "one-shot")
+    if not container.state.running and not follow:
+        return call.json(stats.empty(container))
+    response = await call.stream()
+    previous: dict[str, Any] | None = None
+    if not one_shot and not follow:
+        previous = await call.engine.containers.stats_sample(container.id)
+        await asyncio.sleep(1)
+    while True:
+        try:
+            current = await call.engine.containers.stats_sample(container.id)
+        except NotFound:
+            break
+        except KetchError:  # it stopped: Docker sends empty readings until it runs again or is removed
+            current = None
+        answer = stats.answer(container, current, previous) if current else stats.empty(container)
+        await response.write(msgspec.json.encode(answer) + b"\n")
+        if not follow:
+            break
+        previous = current
+        await asyncio.sleep(1)
+    return response
+
+
+async def prune(call: Call) -> web.StreamResponse:
+    """Remove every container that does not run."""
+    matches = filters.prune_predicate(query.filters(call.query))
+    deleted, space = [], 0
+    for container in call.engine.containers.list():
+        if container.state.status in ("created", "exited", "dead") and matches(
+            container.created, container.config.labels
+        ):
+            space += (await call.engine.containers.sizes(container.id))[0]
+            await call.engine.containers.remove(container.id)
+            deleted.append(container.id)
+    return call.json({"ContainersDeleted": deleted, "SpaceReclaimed": space})
+
+
+ROUTES = (
+    ("POST", "/containers/create", create),
+    ("POST", "/containers/prune", prune),
+    ("GET", "/containers/json", list_),
+    ("GET", "/containers/{id}/json", inspect),
+    ("POST", "/containers/{id}/start", start),
+    ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/restart", restart),
+    ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/pause", pause),
+    ("POST", "/containers/{id}/unpause", unpause),
+    ("POST", "/containers/{id}/rename", rename),
+    ("POST", "/containers/{id}/wait", wait),
+    ("POST", "/containers/{id}/attach", attach),
+    ("POST", "/containers/{id}/resize", resize),
+    ("GET", "/containers/{id}/logs", logs),
+    ("GET", "/containers/{id}/top", top),
+    ("GET", "/containers/{id}/stats", container_stats),
+    ("DELETE", "/containers/{id}", remove),
+)

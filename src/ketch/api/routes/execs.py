@@ -1,0 +1,77 @@
+"""``/containers/{id}/exec`` and ``/exec/{id}/…``."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.api import streams
+from ketch.api.routes.containers import content_type, size
+from ketch.api.wire import execs as wire
+from ketch.engine.model import ExecConfig
+from ketch.errors import Conflict, KetchError, Unavailable
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from ketch.api.server import Call
+
+
+class StartBody(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of ``start``; ``console_size`` is [rows, columns]."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Register a command to run in a container."""
+    config = await call.body(ExecConfig)
+    return call.json({"Id": call.engine.execs.create(call.path["id"], config).id}, 201)
+
+
+async def start(call: Call) -> web.StreamResponse:
+    """Run it: detached, or with its streams on this connection."""
+    body: StartBody = await call.body(StartBody, optional=True)
+    exec_ = call.engine.execs.get(call.path["id"])
+    if body.detach:
+        await call.engine.execs.start(exec_.id, detach=True, console_size=body.console_size)
+        return call.empty(200)
+    if exec_.started:
+        raise Conflict(f"Error: Exec command {exec_.id} has already run")
+    call.engine.execs.check_startable(exec_.id)
+    stream = streams.hijack(call.request, content_type(call, exec_.config.tty))
+    try:
+        await call.engine.execs.start(exec_.id, tty=body.tty, console_size=body.console_size, stream=stream)
+    except KetchError as e:
+        # The answer has begun: the client reads the reason where the command's own output would be.
+        text = f"{e.message}\r\n".encode()
+        with contextlib.suppress(Unavailable):  # the client left: there is nobody to tell
+            await stream.write(text if exec_.config.tty else struct.pack(">BxxxI", 2, len(text)) + text)
+    finally:
+        stream.close()
+    return streams.Gone()
+
+
+async def resize(call: Call) -> web.StreamResponse:
+    """The terminal's new size."""
+    rows, cols = size(call)
+    await call.engine.execs.resize(call.path["id"], rows, cols)
+    return call.empty(200)
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """State and exit code."""
+    return call.json(wire.inspect(call.engine.execs.get(call.path["id"])))
+
+
+ROUTES = (
+    ("POST", "/containers/{id}/exec", create),
+    ("POST", "/exec/{id}/start", start),
+    ("POST", "/exec/{id}/resize", resize),
+    ("GET", "/exec/{id}/json", inspect),
+)

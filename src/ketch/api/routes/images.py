@@ -1,0 +1,161 @@
+"""Every ``/images`` endpoint, and Ketch's own ``/ketch/images/bootstrap``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.api import query
+from ketch.api.errors import message_of
+from ketch.api.wire import filters
+from ketch.api.wire import images as wire
+from ketch.errors import InvalidArgument, KetchError, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiohttp import web
+
+    from ketch.api.server import Call
+
+_CHUNK = 1 << 18
+
+
+async def list_(call: Call) -> web.StreamResponse:
+    """The rows of ``images``."""
+    predicate = filters.image_predicate(call.engine, query.filters(call.query))
+    images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
+    return call.json([wire.row(image) for image in images if predicate(image)])
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """Everything about one image."""
+    return call.json(wire.inspect(call.engine, call.engine.images.get(call.path["name"])))
+
+
+async def history(call: Call) -> web.StreamResponse:
+    """How the image was made."""
+    return call.json(call.engine.images.history(call.path["name"]))
+
+
+async def tag(call: Call) -> web.StreamResponse:
+    """One more name."""
+    repo = call.query.get("repo", "")
+    if not repo:
+        raise InvalidArgument("invalid reference format: repository name must not be empty")
+    call.engine.images.tag(call.path["name"], repo, call.query.get("tag", ""))
+    return call.empty(201)
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """Untag, and delete what nothing needs."""
+    rows = await call.engine.images.remove(
+        call.path["name"], force=query.flag(call.query, "force"), prune=not query.flag(call.query, "noprune")
+    )
+    return call.json(rows)
+
+
+async def load(call: Call) -> web.StreamResponse:
+    """Read an archive from the request's body."""
+    body = call.request.content.iter_chunked(_CHUNK)
+    return await progress(call, call.engine.images.load(body, quiet=query.flag(call.query, "quiet")))
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Import a root filesystem (``fromSrc=-``); pulling is not there yet."""
+    source, image = call.query.get("fromSrc"), call.query.get("fromImage")
+    if image:
+        tag_ = call.query.get("tag", "")
+        name = f"{image}@{tag_}" if tag_.startswith("sha256:") else f"{image}:{tag_}" if tag_ else image
+        raise NotImplementedError(
+            f"pull {name}: this version of Ketch cannot pull from registries yet",
+            hint="load it with `docker load` or `ketch image bootstrap`",
+        )
+    if source != "-":
+        raise NotImplementedError(f"import from `{source}`: only the request's body (`-`) can be imported")
+    changes = [value for key, value in call.query.items() if key == "changes"]
+    work = call.engine.images.import_(
+        call.request.content.iter_chunked(_CHUNK),
+        repo=call.query.get("repo", ""),
+        tag=call.query.get("tag", ""),
+        changes=changes,
+        message=call.query.get("message", ""),
+        platform=call.query.get("platform", ""),
+    )
+    return await progress(call, work)
+
+
+async def bootstrap(call: Call) -> web.StreamResponse:
+    """Make a base image from the distribution's packages."""
+    ref = call.query.get("ref", "")
+    if not ref:
+        raise InvalidArgument("bootstrap: which image?", hint="give ref=debian:bookworm or ref=busybox")
+    return await progress(call, call.engine.images.bootstrap(ref))
+
+
+async def progress(call: Call, items: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+    """A stream of JSON lines; an error before the first line is a status, a later one is a line."""
+    response: web.StreamResponse | None = None
+    try:
+        async for item in items:
+            if response is None:
+                response = await call.stream()
+            await response.write(msgspec.json.encode(item) + b"\r\n")
+    except KetchError as e:
+        if response is None:
+            raise
+        message = message_of(e)
+        line = {"errorDetail": {"message": message}, "error": message}
+        await response.write(msgspec.json.encode(line) + b"\r\n")
+    return response or await call.stream()
+
+
+async def save(call: Call) -> web.StreamResponse:
+    """An archive of one image or several."""
+    names = [call.path["name"]] if "name" in call.path else call.query.getall("names", [])
+    if not names:
+        raise InvalidArgument("save: no image named", hint="give names=IMAGE")
+    for name in names:
+        call.engine.images.get(name)
+    response = await call.stream("application/x-tar")
+    async for chunk in call.engine.images.save(names):
+        await response.write(chunk)
+    return response
+
+
+async def prune(call: Call) -> web.StreamResponse:
+    """Delete images without a name (``dangling=false``: without a container) that no container uses."""
+    chosen = query.filters(call.query)
+    matches = filters.prune_predicate(chosen)
+    dangling = not any(v.lower() in ("0", "false") for v in chosen.get("dangling", ["true"]))
+    deleted: list[dict[str, str]] = []
+    space = 0
+    for image in call.engine.images.list():
+        config = image.config.config
+        if (dangling and image.repo_tags) or call.engine.images.containers_of(image.id):
+            continue
+        if not matches(image.created, config.labels if config else None):
+            continue
+        for name in list(image.repo_tags) or [image.id]:
+            try:
+                deleted += await call.engine.images.remove(name)
+            except NotFound:
+                continue
+        space += image.size
+    return call.json({"ImagesDeleted": deleted or None, "SpaceReclaimed": space})
+
+
+ROUTES = (
+    ("GET", "/images/json", list_),
+    ("POST", "/images/create", create),
+    ("POST", "/images/load", load),
+    ("POST", "/images/prune", prune),
+    ("GET", "/images/get", save),
+    ("GET", "/images/{name:path}/get", save),
+    ("GET", "/images/{name:path}/json", inspect),
+    ("GET", "/images/{name:path}/history", history),
+    ("POST", "/images/{name:path}/tag", tag),
+    ("DELETE", "/images/{name:path}", remove),
+    ("POST", "/ketch/images/bootstrap", bootstrap),
+)

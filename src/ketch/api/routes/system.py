@@ -1,0 +1,70 @@
+"""``_ping``, ``version``, ``info``, ``events``, ``system/df``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from ketch.api import query
+from ketch.api.wire import df as wire_df
+from ketch.api.wire import filters
+from ketch.engine.system import API_VERSION
+
+if TYPE_CHECKING:
+    from ketch.api.server import Call
+
+_PING = {
+    "Api-Version": API_VERSION,
+    "Builder-Version": "1",
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Swarm": "inactive",
+    "Server": "Ketch (linux)",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+}
+
+
+async def ping(call: Call) -> web.StreamResponse:
+    """Is anybody there, and which version of the API?"""
+    body = b"" if call.request.method == "HEAD" else b"OK"
+    return web.Response(body=body, headers=_PING, content_type="text/plain", charset="utf-8")
+
+
+async def version(call: Call) -> web.StreamResponse:
+    """Versions of the engine and its parts."""
+    return call.json(call.engine.system.version())
+
+
+async def info(call: Call) -> web.StreamResponse:
+    """The engine and the machine."""
+    return call.json(call.engine.system.info())
+
+
+async def events(call: Call) -> web.StreamResponse:
+    """A stream of JSON objects, one for each event, from ``since`` until ``until``."""
+    since, until = query.timestamp(call.query, "since"), query.timestamp(call.query, "until")
+    matches = filters.event_predicate(query.filters(call.query))
+    response = await call.stream()
+    async for event in call.engine.events.subscribe(since or None, until or None):
+        if matches(event):
+            await response.write(msgspec.json.encode(event) + b"\n")
+    return response
+
+
+async def df(call: Call) -> web.StreamResponse:
+    """Disk usage by kind of object."""
+    raw = await call.engine.system.df()
+    return call.json(wire_df.answer(call.engine, raw))
+
+
+ROUTES = (
+    ("GET", "/_ping", ping),
+    ("HEAD", "/_ping", ping),
+    ("GET", "/version", version),
+    ("GET", "/info", info),
+    ("GET", "/events", events),
+    ("GET", "/system/df", df),
+)

@@ -1,0 +1,195 @@
+"""The Engine API over HTTP: one handler, a table of routes, versions, and errors as JSON.
+
+aiohttp's low-level server is used as it is: there is no per-request application, resource tree or
+middleware, because a start of a container is six requests and each of them counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from ketch.api.errors import message_of, status_of
+from ketch.api.routes import containers, execs, images, networks, system, volumes
+from ketch.engine.system import API_VERSION, MIN_API_VERSION
+from ketch.errors import InvalidArgument, KetchError, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ketch.engine.engine import Engine
+
+    Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger(__name__)
+_VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)\Z")
+_HEADERS = {
+    "Api-Version": API_VERSION,
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": "Ketch (linux)",
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class Call:
+    """One request: the engine, the path's parameters, and ways to answer."""
+
+    __slots__ = ("engine", "path", "query", "request", "version")
+
+    def __init__(
+        self, engine: Engine, request: web.BaseRequest, path: dict[str, str], version: tuple[int, int]
+    ) -> None:
+        self.engine = engine
+        self.request = request
+        self.path = path
+        self.version = version
+        self.query = request.query
+
+    async def body(self, kind: type[Any], *, optional: bool = False) -> Any:
+        """The JSON body as ``kind``; InvalidArgument with the place of the mistake."""
+        raw = await self.request.read()
+        if not raw.strip():
+            if optional:
+                return kind()
+            raise InvalidArgument("invalid JSON: got EOF while reading request body")
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except msgspec.ValidationError as e:
+            raise InvalidArgument(f"invalid JSON: {e}") from e
+        except msgspec.DecodeError as e:
+            raise InvalidArgument(f"invalid JSON: {e}", hint="send one JSON object") from e
+
+    def json(self, value: Any, status: int = 200) -> web.StreamResponse:
+        """``value`` as a JSON answer."""
+        return web.Response(body=_encode(value), status=status, content_type="application/json", headers=_HEADERS)
+
+    def empty(self, status: int = 204) -> web.StreamResponse:
+        """An answer without a body."""
+        return web.Response(status=status, headers=_HEADERS)
+
+    async def stream(self, content_type: str = "application/json", status: int = 200) -> web.StreamResponse:
+        """A chunked answer whose headers are sent now; the caller writes and the server ends it."""
+        response = web.StreamResponse(status=status, headers={**_HEADERS, "Content-Type": content_type})
+        response.enable_chunked_encoding()
+        await response.prepare(self.request)
+        return response
+
+
+class Routes:
+    """(method, pattern) → handler; the first path segment chooses a short list of patterns."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, list[tuple[str, re.Pattern[str], Handler]]] = {}
+        self._patterns: list[tuple[str, str]] = []
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        """``{name}`` is one segment; ``{name:path}`` may contain slashes (image references do)."""
+        head = path.split("/")[1]
+        expression = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", path)
+        expression = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", expression)
+        self._groups.setdefault(head, []).append((method, re.compile(expression + r"/?\Z"), handler))
+        self._patterns.append((method, path))
+
+    def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]]:
+        """Raises NotFound, in Docker's words, for what no version of the API has."""
+        for known, pattern, handler in self._groups.get(path.split("/", 2)[1], ()):
+            if (known == method or (method == "HEAD" and known == "GET")) and (match := pattern.match(path)):
+                return handler, match.groupdict()
+        raise NotFound("page not found")
+
+    def all(self) -> list[tuple[str, str]]:
+        """Every (method, path) that is served."""
+        return list(self._patterns)
+
+
+# Known to the specification, not there yet: these answer 501 with a sentence and never pretend.
+NOT_YET = (
+    ("GET", "/containers/{id}/changes"), ("GET", "/containers/{id}/export"), ("POST", "/containers/{id}/update"),
+    ("GET", "/containers/{id}/attach/ws"), ("HEAD", "/containers/{id}/archive"), ("GET", "/containers/{id}/archive"),
+    ("PUT", "/containers/{id}/archive"), ("POST", "/build"), ("POST", "/build/prune"),
+    ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"), ("POST", "/commit"),
+    ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"), ("POST", "/networks/create"),
+    ("DELETE", "/networks/{id}"), ("POST", "/networks/{id}/connect"), ("POST", "/networks/{id}/disconnect"),
+    ("GET", "/plugins"), ("GET", "/plugins/{rest:path}"), ("POST", "/plugins/{rest:path}"),
+    ("GET", "/swarm"), ("GET", "/swarm/{rest:path}"), ("POST", "/swarm/{rest:path}"), ("GET", "/nodes"),
+    ("GET", "/nodes/{rest:path}"), ("GET", "/services"), ("POST", "/services/{rest:path}"),
+    ("GET", "/services/{rest:path}"),
+    ("GET", "/tasks"), ("GET", "/tasks/{rest:path}"), ("GET", "/secrets"), ("POST", "/secrets/{rest:path}"),
+    ("GET", "/configs"), ("POST", "/configs/{rest:path}"), ("PUT", "/volumes/{name}"),
+)  # fmt: skip
+
+
+async def _not_yet(call: Call) -> web.StreamResponse:
+    raise NotImplementedError(
+        f"{call.request.method} {call.request.path}: this version of Ketch does not have it yet",
+        hint="see the documentation for what it does have",
+    )
+
+
+def build_routes() -> Routes:
+    """Every route of the API."""
+    routes = Routes()
+    for module in (containers, execs, images, networks, system, volumes):
+        for method, path, handler in module.ROUTES:
+            routes.add(method, path, handler)
+    for method, path in NOT_YET:
+        routes.add(method, path, _not_yet)
+    return routes
+
+
+def parse_version(path: str) -> tuple[tuple[int, int], str]:
+    """``/v1.43/info`` → ((1, 43), ``/info``); the newest version without a prefix (InvalidArgument outside ours)."""
+    highest = tuple(int(n) for n in API_VERSION.split("."))
+    lowest = tuple(int(n) for n in MIN_API_VERSION.split("."))
+    match = _VERSION.match(path)
+    if not match:
+        return (highest[0], highest[1]), path
+    version = (int(match[1]), int(match[2]))
+    text = f"{match[1]}.{match[2]}"
+    if version < lowest:
+        raise InvalidArgument(
+            f"client version {text} is too old. Minimum supported API version is {MIN_API_VERSION}, "
+            "please upgrade your client to a newer version"
+        )
+    if version > highest:
+        raise InvalidArgument(f"client version {text} is too new. Maximum supported API version is {API_VERSION}")
+    return version, match[3]
+
+
+def build_server(engine: Engine) -> web.Server:
+    """The HTTP server for an engine; the caller gives it its listening sockets."""
+    routes = build_routes()
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            version, path = parse_version(request.path)
+            handler, parameters = routes.find(request.method, path)
+            return await handler(Call(engine, request, parameters, version))
+        except KetchError as e:
+            status = status_of(e)
+            if status >= 500 and status != 501:
+                log.warning("%s %s: %s", request.method, request.path, e.message)
+            return _failure(status, message_of(e))
+        except web.HTTPRequestEntityTooLarge:
+            return _failure(413, "the request's body is too large")
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as e:
+            log.exception("%s %s", request.method, request.path)
+            return _failure(500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
+
+    return web.Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
+
+
+def _failure(status: int, message: str) -> web.StreamResponse:
+    if status == 304:
+        return web.Response(status=304, headers=_HEADERS)
+    return web.Response(
+        body=_encode({"message": message}), status=status, content_type="application/json", headers=_HEADERS
+    )

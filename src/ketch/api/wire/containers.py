@@ -1,0 +1,265 @@
+"""A container in Docker's JSON: the row of a list and the answer of inspect."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.api.wire.times import NEVER, human_duration, rfc3339
+
+if TYPE_CHECKING:
+    from ketch.engine.engine import Engine
+    from ketch.engine.model import Container, EndpointSettings
+
+
+def status_text(container: Container) -> str:
+    """``Up 5 minutes``, ``Exited (0) 2 hours ago``, ``Created`` …"""
+    state, now = container.state, time.time_ns()
+    if state.status in ("running", "paused"):
+        text = f"Up {human_duration((now - state.started_at) / 1e9)}"
+        return text + " (Paused)" if state.status == "paused" else text
+    since = human_duration((now - state.finished_at) / 1e9)
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {since} ago"
+    if state.status == "removing":
+        return "Removal In Progress"
+    if state.status == "dead":
+        return "Dead"
+    if not state.finished_at:
+        return "Created"
+    return f"Exited ({state.exit_code}) {since} ago"
+
+
+def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = None) -> dict[str, Any]:
+    """One entry of ``GET /containers/json``."""
+    command = " ".join([container.path, *(_quoted(a) for a in container.args)])
+    answer: dict[str, Any] = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": _image_shown(engine, container),
+        "ImageID": container.image_id,
+        "Command": command,
+        "Created": container.created // 1_000_000_000,
+        "Ports": _port_rows(container),
+        "Labels": container.config.labels or {},
+        "State": container.state.status,
+        "Status": status_text(container),
+        "HostConfig": {"NetworkMode": container.host.network_mode},
+        "NetworkSettings": {"Networks": _networks(engine, container)},
+        "Mounts": [_mount(m) for m in container.mounts],
+    }
+    if sizes is not None:
+        if sizes[0]:
+            answer["SizeRw"] = sizes[0]
+        answer["SizeRootFs"] = sizes[1]
+    return answer
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'" if " " in word else word
+
+
+def _image_shown(engine: Engine, container: Container) -> str:
+    """The name it was created from, or the id when that name means another image now."""
+    from ketch.errors import KetchError
+
+    try:
+        if engine.images.get(container.image_ref).id == container.image_id:
+            return container.image_ref
+    except KetchError:
+        pass  # the name is gone; the id still tells
+    return container.image_id
+
+
+def _port_rows(container: Container) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    published = container.ports if container.state.running else {}
+    for port, bindings in published.items():
+        number, _, proto = port.partition("/")
+        rows.extend(
+            {"IP": b.host_ip, "PrivatePort": int(number), "PublicPort": int(b.host_port), "Type": proto}
+            for b in bindings
+        )
+    if container.state.running:
+        for port in container.config.exposed_ports or ():
+            number, _, proto = port.partition("/")
+            if port not in published and number.isdecimal():
+                rows.append({"PrivatePort": int(number), "Type": proto or "tcp"})
+    return sorted(rows, key=lambda r: (r["PrivatePort"], r.get("PublicPort", 0)))
+
+
+def _mount(point: Any) -> dict[str, Any]:
+    answer = {
+        "Type": point.type,
+        "Source": point.source,
+        "Destination": point.destination,
+        "Mode": point.mode,
+        "RW": point.rw,
+        "Propagation": point.propagation,
+    }
+    if point.type == "volume":
+        answer.update(Name=point.name, Driver=point.driver)
+    return answer
+
+
+def _networks(engine: Engine, container: Container) -> dict[str, Any]:
+    return {name: _endpoint(engine, container, name, settings) for name, settings in container.networks.items()}
+
+
+def _endpoint(engine: Engine, container: Container, name: str, settings: EndpointSettings) -> dict[str, Any]:
+    running = container.state.running
+    network_id = settings.network_id if running else ""
+    if running and not network_id:
+        network_id = next((n.id for n in engine.networks.list() if n.name == name), "")
+    return {
+        "IPAMConfig": settings.ipam_config,
+        "Links": settings.links,
+        "Aliases": settings.aliases,
+        "MacAddress": settings.mac_address if running else "",
+        "DriverOpts": settings.driver_opts,
+        "GwPriority": settings.gw_priority,
+        "NetworkID": network_id,
+        "EndpointID": settings.endpoint_id,
+        "Gateway": settings.gateway,
+        "IPAddress": settings.ip_address,
+        "IPPrefixLen": settings.ip_prefix_len,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": settings.dns_names,
+    }
+
+
+def _state(container: Container) -> dict[str, Any]:
+    state = container.state
+    return {
+        "Status": state.status,
+        "Running": state.status in ("running", "paused", "restarting"),
+        "Paused": state.status == "paused",
+        "Restarting": state.status == "restarting",
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == "dead",
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_at) if state.started_at else NEVER,
+        "FinishedAt": rfc3339(state.finished_at) if state.finished_at else NEVER,
+    }
+
+
+def _config(container: Container) -> dict[str, Any]:
+    config: dict[str, Any] = msgspec.to_builtins(container.config)
+    config["Hostname"] = config["Hostname"] or ("" if container.host.network_mode == "host" else container.id[:12])
+    for optional in (
+        "Healthcheck",
+        "StopTimeout",
+        "Shell",
+        "ArgsEscaped",
+        "NetworkDisabled",
+        "MacAddress",
+        "StopSignal",
+    ):
+        if not config.get(optional):
+            config.pop(optional, None)
+    if not config.get("ExposedPorts"):
+        config.pop("ExposedPorts", None)
+    config["Labels"] = config["Labels"] or {}
+    config["Env"] = config["Env"] or []
+    return config
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    host: dict[str, Any] = msgspec.to_builtins(container.host)
+    host["RestartPolicy"]["Name"] = host["RestartPolicy"]["Name"] or "no"
+    host["LogConfig"] = {"Type": host["LogConfig"]["Type"] or "local", "Config": host["LogConfig"]["Config"] or {}}
+    host["ShmSize"] = host["ShmSize"] or 64 << 20
+    host["Runtime"] = host["Runtime"] or "ketch"
+    host["IpcMode"] = host["IpcMode"] or "private"
+    host["CgroupnsMode"] = host["CgroupnsMode"] or "private"
+    host["PortBindings"] = host["PortBindings"] or {}
+    host["ConsoleSize"] = host["ConsoleSize"] or [0, 0]
+    for name in ("Dns", "DnsOptions", "DnsSearch", "Devices"):
+        host[name] = host[name] or []
+    for name in ("Mounts", "Tmpfs", "Sysctls", "Init", "Annotations", "StorageOpt"):
+        if not host.get(name):
+            host.pop(name, None)
+    return host
+
+
+def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The body of ``GET /containers/{id}/json``."""
+    directory = engine.context.directory(container.id)
+    chains = engine.context.images.resolve(container.image_id).chain_ids
+    answer: dict[str, Any] = {
+        "Id": container.id,
+        "Created": rfc3339(container.created),
+        "Path": container.path,
+        "Args": container.args,
+        "State": _state(container),
+        "Image": container.image_id,
+        "ResolvConfPath": os.path.join(directory, "resolv.conf"),
+        "HostnamePath": os.path.join(directory, "hostname"),
+        "HostsPath": os.path.join(directory, "hosts"),
+        "LogPath": os.path.join(engine.context.log_dir(container.id), "log"),
+        "Name": f"/{container.name}",
+        "RestartCount": container.restart_count,
+        "Driver": "overlay2",
+        "Platform": container.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": engine.execs.of(container.id) or None,
+        "HostConfig": _host_config(container),
+        "GraphDriver": {"Name": "overlay2", "Data": _graph(engine, container, directory, chains)},
+        "Mounts": [_mount(m) for m in container.mounts],
+        "Config": _config(container),
+        "NetworkSettings": _network_settings(engine, container),
+    }
+    if sizes is not None:
+        answer["SizeRw"], answer["SizeRootFs"] = sizes
+    return answer
+
+
+def _graph(engine: Engine, container: Container, directory: str, chains: list[str]) -> dict[str, str]:
+    layers = os.path.join(engine.context.data_root, "layers")
+    lower = [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(chains)]
+    return {
+        "ID": container.id,
+        "LowerDir": ":".join(lower),
+        "UpperDir": os.path.join(directory, "upper"),
+        "WorkDir": os.path.join(directory, "work"),
+        "MergedDir": f"/proc/{container.state.pid}/root" if container.state.pid else "",
+    }
+
+
+def _network_settings(engine: Engine, container: Container) -> dict[str, Any]:
+    running = container.state.running
+    ports: dict[str, Any] = {}
+    if running:
+        ports = dict.fromkeys(container.config.exposed_ports or ())
+        ports.update({port: msgspec.to_builtins(bindings) for port, bindings in container.ports.items()})
+    bridge = container.networks.get("bridge")
+    networks = _networks(engine, container)
+    return {
+        "Bridge": "",
+        "SandboxID": container.id if running else "",
+        "SandboxKey": f"/proc/{container.state.pid}/ns/net" if running else "",
+        "Ports": ports,
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": bridge.endpoint_id if bridge else "",
+        "Gateway": bridge.gateway if bridge else "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": bridge.ip_address if bridge else "",
+        "IPPrefixLen": bridge.ip_prefix_len if bridge else 0,
+        "IPv6Gateway": "",
+        "MacAddress": bridge.mac_address if bridge and running else "",
+        "Networks": networks,
+    }

@@ -1,0 +1,48 @@
+"""``system df`` in Docker's JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ketch.api.wire import containers, images
+from ketch.api.wire.times import rfc3339
+
+if TYPE_CHECKING:
+    from ketch.engine.engine import Engine
+    from ketch.engine.volumes import Volume
+
+
+def answer(engine: Engine, raw: dict[str, Any]) -> dict[str, Any]:
+    """The body of ``GET /system/df`` from what the engine measured."""
+    everything = engine.containers.list()
+    rows = []
+    for container in everything:
+        written = raw["containers"].get(container.id, 0)
+        rows.append(containers.row(engine, container, (written, written)))
+    return {
+        "LayersSize": raw["layers_size"],
+        "Images": [images.row(i, sum(c.image_id == i.id for c in everything)) for i in raw["images"]],
+        "Containers": rows,
+        "Volumes": [
+            volume(engine, v)
+            | {"UsageData": {"Size": raw["volumes"].get(v.name, 0), "RefCount": len(engine.volumes.used_by(v.name))}}
+            for v in engine.volumes.list()
+        ],
+        "BuildCache": [],
+    }  # fmt: skip
+
+
+def volume(engine: Engine, one: Volume) -> dict[str, Any]:
+    """A volume as ``/volumes`` shows it."""
+    labels = dict(one.labels)
+    if one.anonymous:
+        labels["com.docker.volume.anonymous"] = ""
+    return {
+        "CreatedAt": rfc3339(one.created // 1_000_000_000 * 1_000_000_000),
+        "Driver": one.driver,
+        "Labels": labels or None,
+        "Mountpoint": one.mountpoint,
+        "Name": one.name,
+        "Options": one.options or None,
+        "Scope": "local",
+    }

@@ -1,0 +1,86 @@
+"""An image in Docker's JSON: the row of a list and the answer of inspect."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.api.wire.times import rfc3339
+
+if TYPE_CHECKING:
+    from ketch.engine.engine import Engine
+    from ketch.images.store import Image
+
+_CONFIG_NAMES = {
+    "user": "User",
+    "exposed_ports": "ExposedPorts",
+    "env": "Env",
+    "entrypoint": "Entrypoint",
+    "cmd": "Cmd",
+    "volumes": "Volumes",
+    "working_dir": "WorkingDir",
+    "labels": "Labels",
+    "stop_signal": "StopSignal",
+    "on_build": "OnBuild",
+    "shell": "Shell",
+    "healthcheck": "Healthcheck",
+    "args_escaped": "ArgsEscaped",
+}
+_ALWAYS = ("Env", "Cmd", "Entrypoint", "Labels", "OnBuild", "Volumes", "User", "WorkingDir")
+
+
+def run_config(image: Image) -> dict[str, Any]:
+    """The ``Config`` of an image."""
+    config = image.config.config
+    answer: dict[str, Any] = {}
+    for attribute, name in _CONFIG_NAMES.items():
+        value = getattr(config, attribute, None) if config else None
+        if value or name in _ALWAYS:
+            answer[name] = msgspec.to_builtins(value)
+    answer["User"] = answer["User"] or ""
+    answer["WorkingDir"] = answer["WorkingDir"] or ""
+    return answer
+
+
+def row(image: Image, containers: int = -1) -> dict[str, Any]:
+    """One entry of ``GET /images/json``."""
+    config = image.config.config
+    return {
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": list(image.repo_tags),
+        "RepoDigests": list(image.repo_digests),
+        "Created": image.created // 1_000_000_000,
+        "Size": image.size,
+        "SharedSize": -1,
+        "Containers": containers,
+        "Labels": (config.labels if config else None) or {},
+    }
+
+
+def inspect(engine: Engine, image: Image) -> dict[str, Any]:
+    """The body of ``GET /images/{name}/json``."""
+    layers = os.path.join(engine.context.data_root, "layers")
+    dirs = [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(image.chain_ids)]
+    return {
+        "Id": image.id,
+        "RepoTags": list(image.repo_tags),
+        "RepoDigests": list(image.repo_digests),
+        "Parent": "",
+        "Comment": getattr(image.config, "comment", None) or "",
+        "Created": rfc3339(image.created),
+        "DockerVersion": "",
+        "Author": image.config.author or "",
+        "Config": run_config(image),
+        "Architecture": image.config.architecture,
+        "Os": image.config.os,
+        "Size": image.size,
+        "GraphDriver": {
+            "Name": "overlay2",
+            "Data": {"UpperDir": dirs[0] if dirs else "", "LowerDir": ":".join(dirs[1:])},
+        },
+        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
+        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+    }
