@@ -95,6 +95,3 @@ class RuntimeFailure(KetchError):
         self.kind = kind
         self.step = step
         self.errno = errno
-
-
-NotImplemented = Unimplemented
