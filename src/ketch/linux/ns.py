@@ -1,0 +1,48 @@
+"""Namespaces: unshare(2), setns(2) and the names of the UTS namespace."""
+
+from __future__ import annotations
+
+import os
+
+from ketch.linux.syscall import c_char_p, c_int, failed, function
+from ketch.linux.syscall import c_long as _long
+
+CLONE_NEWTIME = 0x80
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+_unshare = function("unshare", c_int)
+_setns = function("setns", c_int, c_int)
+_sethostname = function("sethostname", c_char_p, _long)
+_setdomainname = function("setdomainname", c_char_p, _long)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): with CLONE_NEWPID the *next* child is the new namespace's PID 1."""
+    if _unshare(flags) != 0:
+        raise failed("unshare")
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """setns(2): ``fd`` is a namespace file, or (Linux 5.8) a pidfd whose namespaces ``flags`` are joined at once."""
+    if _setns(fd, flags) != 0:
+        raise failed("setns")
+
+
+def sethostname(name: str) -> None:
+    """Set the host name of the UTS namespace (at most 64 bytes)."""
+    encoded = os.fsencode(name)
+    if _sethostname(encoded, len(encoded)) != 0:
+        raise failed("sethostname", name)
+
+
+def setdomainname(name: str) -> None:
+    """Set the NIS domain name of the UTS namespace (at most 64 bytes)."""
+    encoded = os.fsencode(name)
+    if _setdomainname(encoded, len(encoded)) != 0:
+        raise failed("setdomainname", name)

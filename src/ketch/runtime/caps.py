@@ -1,0 +1,51 @@
+"""The capability sets of a container's process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import caps
+from ketch.runtime.failure import failure
+
+_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
+
+class Sets:
+    """Five bit masks, cut down to what this process may give (a capability it lacks is dropped, as runc does)."""
+
+    __slots__ = (*_SETS, "missing")
+
+    bounding: int
+    effective: int
+    inheritable: int
+    permitted: int
+    ambient: int
+
+    def __init__(self, document: dict[str, Any] | None) -> None:
+        available = caps.get()[1]
+        self.missing = 0
+        for name in _SETS:
+            try:
+                wanted = caps.mask((document or {}).get(name) or [])
+            except KeyError as e:
+                raise RuntimeFailure(f"read config.json: unknown capability `{e.args[0]}`", step="config") from e
+            self.missing |= wanted & ~available
+            setattr(self, name, wanted & available)
+
+
+def limit_bounding(sets: Sets) -> None:
+    """Drop from the bounding set what the container must never get back; needs CAP_SETPCAP."""
+    try:
+        caps.drop_bounding(caps.bounding() & ~sets.bounding)
+    except OSError as e:
+        raise failure("capabilities", "drop capabilities from the bounding set", e, "CAP_SETPCAP is needed") from e
+
+
+def apply(sets: Sets) -> None:
+    """Set the process's own sets; called after its user has changed, with PR_SET_KEEPCAPS in force."""
+    try:
+        caps.set_(sets.effective & sets.permitted, sets.permitted, sets.inheritable)
+        caps.set_ambient(sets.ambient & sets.permitted & sets.inheritable)
+    except OSError as e:
+        raise failure("capabilities", "set capabilities", e) from e

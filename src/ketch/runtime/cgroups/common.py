@@ -1,0 +1,173 @@
+"""Which cgroups this machine has, and the one object that stands for a container's.
+
+v1: every controller (or group of controllers) is a hierarchy mounted on its own; v2: one hierarchy.  Hybrid
+machines have both, with the controllers on v1, and count as v1.  A container's cgroup is one path, made in every
+hierarchy.  The child makes it (`create`) and joins it before its cgroup namespace is made; the monitor and ketchd
+come back to it with `open` and what `describe` gave.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+from ketch.errors import RuntimeFailure
+from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups.v1.manager import Manager
+from ketch.runtime.cgroups.v2.manager import Manager as Unified
+from ketch.runtime.failure import failure
+
+
+class Cgroup(Protocol):
+    """A container's cgroup; numbers are bytes, nanoseconds and counts."""
+
+    version: int
+
+    def describe(self) -> dict[str, Any]:
+        """What `open` needs, as plain JSON."""
+
+    def make(self) -> None:
+        """Make its directories, with what must be set before a process may enter; idempotent."""
+
+    def join(self) -> None:
+        """Move the calling single-threaded process in."""
+
+    def update(self, resources: dict[str, Any]) -> None:
+        """Apply OCI ``linux.resources``."""
+
+    def stats(self) -> dict[str, Any]:
+        """{"memory": …, "cpu": …, "pids": …, "blkio": […]}."""
+
+    def pids(self) -> list[int]:
+        """Host pids of every process inside."""
+
+    def kill(self) -> None:
+        """SIGKILL every process inside."""
+
+    def freeze(self, frozen: bool) -> None:
+        """Pause or resume every process inside."""
+
+    def is_frozen(self) -> bool:
+        """True while paused."""
+
+    def oom_kills(self) -> int:
+        """How often the kernel killed a process inside for want of memory."""
+
+    def remove(self) -> None:
+        """Remove the cgroup, which must have no process any more; idempotent."""
+
+
+class Layout:
+    """``hierarchies``: {controller: mount point} of v1; ``unified``: where v2 is mounted, or None."""
+
+    __slots__ = ("hierarchies", "unified")
+
+    def __init__(self, hierarchies: dict[str, str], unified: str | None) -> None:
+        self.hierarchies = hierarchies
+        self.unified = unified
+
+    @property
+    def version(self) -> int:
+        """2 only when no controller is on v1."""
+        return 1 if any(not name.startswith("name=") for name in self.hierarchies) else 2
+
+
+_layout: Layout | None = None
+
+
+def layout() -> Layout:
+    """This machine's hierarchies, read once."""
+    global _layout
+    if _layout is None:
+        _layout = parse_mountinfo(files.read("/proc/self", "mountinfo"))
+    return _layout
+
+
+def parse_mountinfo(text: str) -> Layout:
+    """The cgroup mounts of a mountinfo file (proc_pid_mountinfo(5)); of several for one controller the first."""
+    hierarchies: dict[str, str] = {}
+    unified = None
+    for line in text.splitlines():
+        before, separator, after = line.partition(" - ")
+        left, right = before.split(), after.split()
+        if not separator or len(left) < 5 or len(right) < 3:
+            continue
+        place = left[4].replace("\\040", " ")
+        if right[0] == "cgroup2":
+            unified = unified or place
+        elif right[0] == "cgroup":
+            for option in right[2].split(","):
+                if option not in ("rw", "ro", "xattr", "noprefix", "clone_children") and (
+                    "=" not in option or option.startswith("name=")
+                ):
+                    hierarchies.setdefault(option, place)
+    return Layout(hierarchies, unified)
+
+
+def create(path: str, resources: dict[str, Any] | None) -> Cgroup:
+    """Make the cgroup ``path`` (absolute: below each hierarchy's root) with its limits; nobody is inside yet.
+
+    Raises RuntimeFailure with step ``cgroups``; what was made then is removed again.
+    """
+    manager = at(path)
+    try:
+        manager.make()
+        if resources:
+            manager.update(resources)
+    except OSError as e:
+        try:
+            manager.remove()
+        except OSError as second:
+            e.add_note(f"clean up: {second}")
+        what = f"set `{e.filename}`" if e.filename else f"make cgroup `{path}`"
+        detail = f"{what}: {e.strerror}" if (e.strerror or "").startswith("write") else what
+        raise failure("cgroups", detail, e) from e
+    return manager
+
+
+def open(cgroups: dict[str, Any]) -> Cgroup:
+    """The cgroup that `describe` described; nothing is touched until a method is called."""
+    if cgroups.get("version") == 2:
+        return Unified(cgroups["dir"])
+    return Manager(dict(cgroups.get("dirs") or {}))
+
+
+def prune(path: str) -> None:
+    """Remove the cgroup ``path`` in every hierarchy where it is empty: parents that containers left behind."""
+    here = layout()
+    for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
+        try:
+            os.rmdir(root + os.path.normpath("/" + path))
+        except OSError:
+            continue  # in use, or never made
+
+
+def own_paths() -> dict[str, str]:
+    """{controller ("" for v2): cgroup path} of the calling process (/proc/self/cgroup)."""
+    found = {}
+    for line in files.read("/proc/self", "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for name in controllers.split(","):
+            found[name] = path
+    return found
+
+
+def unified_dir_of(pid: int) -> str:
+    """The v2 cgroup directory that process ``pid`` is in."""
+    for line in files.read(f"/proc/{pid}", "cgroup").splitlines():
+        if line.startswith("0::"):
+            return (layout().unified or "/sys/fs/cgroup") + line[3:].rstrip("/")
+    raise RuntimeFailure(f"find the cgroup of process {pid}: no unified hierarchy", step="cgroups")
+
+
+def at(path: str) -> Cgroup:
+    """The cgroup ``path`` on this machine, whether it exists or not (to remove what a killed child made)."""
+    path = os.path.normpath("/" + path.lstrip("/"))
+    if path == "/" or ":" in path:
+        raise RuntimeFailure(f"make cgroup `{path}`: not a path below the root", step="cgroups")
+    here = layout()
+    if here.version == 2:
+        if here.unified is None:
+            raise RuntimeFailure("make cgroup: no cgroup file system is mounted", step="cgroups")
+        return Unified(here.unified + path, here.unified)
+    return Manager({name: place + path for name, place in here.hierarchies.items()})

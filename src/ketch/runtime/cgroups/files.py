@@ -1,0 +1,74 @@
+"""Reading and writing the small text files of a cgroup directory."""
+
+from __future__ import annotations
+
+import os
+from errno import ENODEV, ENOENT
+
+
+def read(directory: str, name: str) -> str:
+    """The whole file without its last newline."""
+    fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, 65536)
+        while len(data) >= 2048:  # a seq file may give a long text in pieces of about a page
+            more = os.read(fd, 65536)
+            if not more:
+                break
+            data += more
+    finally:
+        os.close(fd)
+    return data.decode(errors="surrogateescape").rstrip("\n")
+
+
+def read_or(directory: str, name: str, default: str = "") -> str:
+    """`read`, or ``default`` where this kernel has no such file (or the cgroup is gone)."""
+    try:
+        return read(directory, name)
+    except OSError as e:
+        if e.errno in (ENOENT, ENODEV):
+            return default
+        raise
+
+
+def write(directory: str, name: str, value: str | int) -> None:
+    """Write ``value`` in one call, which is how cgroup files want it."""
+    path = f"{directory}/{name}"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(value).encode())
+    except OSError as e:
+        raise OSError(e.errno, f"write `{value}`", path) from e
+    finally:
+        os.close(fd)
+
+
+def exists(directory: str, name: str) -> bool:
+    """Whether this kernel has the file."""
+    return os.path.exists(f"{directory}/{name}")
+
+
+def number(text: str, default: int = 0) -> int:
+    """A decimal number; ``max`` is 2**64-1, as v1 says unlimited; anything else is ``default``."""
+    if text.isdigit():
+        return int(text)
+    return (1 << 64) - 1 if text == "max" else default
+
+
+def pairs(text: str) -> dict[str, int]:
+    """``key value`` lines as a dict; lines that are something else are skipped."""
+    found = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if value.isdigit():
+            found[key] = int(value)
+    return found
+
+
+def throttle_lines(resources: dict[str, object], key: str) -> list[tuple[str, int]]:
+    """("major:minor", rate) for each entry of one of blockIO's throttle lists."""
+    found = []
+    entries = resources.get(key)
+    for entry in entries if isinstance(entries, list) else ():
+        found.append((f"{entry['major']}:{entry['minor']}", int(entry["rate"])))
+    return found

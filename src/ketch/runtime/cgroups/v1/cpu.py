@@ -1,0 +1,35 @@
+"""cpu controller, v1: shares and CFS bandwidth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.runtime.cgroups import files
+
+
+def apply(directory: str, resources: dict[str, Any]) -> None:
+    """Set shares, period and quota (microseconds; quota -1 is unlimited)."""
+    cpu = resources.get("cpu") or {}
+    if cpu.get("shares"):
+        files.write(directory, "cpu.shares", cpu["shares"])
+    if cpu.get("period"):
+        files.write(directory, "cpu.cfs_period_us", cpu["period"])
+    if cpu.get("quota"):
+        files.write(directory, "cpu.cfs_quota_us", cpu["quota"])
+    if cpu.get("burst") is not None:
+        files.write(directory, "cpu.cfs_burst_us", cpu["burst"])
+    if cpu.get("realtimePeriod"):
+        files.write(directory, "cpu.rt_period_us", cpu["realtimePeriod"])
+    if cpu.get("realtimeRuntime"):
+        files.write(directory, "cpu.rt_runtime_us", cpu["realtimeRuntime"])
+    if cpu.get("idle") is not None and files.exists(directory, "cpu.idle"):
+        files.write(directory, "cpu.idle", cpu["idle"])
+
+
+def stats(directory: str, out: dict[str, Any]) -> None:
+    """Add the throttling counters to ``out["cpu"]``."""
+    values = files.pairs(files.read_or(directory, "cpu.stat"))
+    cpu = out.setdefault("cpu", {})
+    cpu["periods"] = values.get("nr_periods", 0)
+    cpu["throttled_periods"] = values.get("nr_throttled", 0)
+    cpu["throttled_ns"] = values.get("throttled_time", 0)

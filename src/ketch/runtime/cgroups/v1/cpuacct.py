@@ -1,0 +1,17 @@
+"""cpuacct controller, v1: time used, in nanoseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.runtime.cgroups import files
+
+
+def stats(directory: str, out: dict[str, Any]) -> None:
+    """Add the times to ``out["cpu"]``."""
+    read = files.read_or
+    cpu = out.setdefault("cpu", {})
+    cpu["total_ns"] = files.number(read(directory, "cpuacct.usage"))
+    cpu["user_ns"] = files.number(read(directory, "cpuacct.usage_user"))
+    cpu["system_ns"] = files.number(read(directory, "cpuacct.usage_sys"))
+    cpu["percpu_ns"] = [int(value) for value in read(directory, "cpuacct.usage_percpu").split()]

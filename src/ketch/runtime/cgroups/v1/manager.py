@@ -1,0 +1,112 @@
+"""A container's cgroups on v1 (and hybrid): one directory in each controller's hierarchy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import ModuleType
+from typing import Any
+
+from ketch.runtime.cgroups import files, tree
+from ketch.runtime.cgroups.v1 import blkio, cpu, cpuacct, cpuset, devices, freezer, hugetlb, memory, pids
+
+_APPLY: dict[str, ModuleType] = {
+    "cpuset": cpuset,
+    "memory": memory,
+    "cpu": cpu,
+    "pids": pids,
+    "blkio": blkio,
+    "devices": devices,
+    "hugetlb": hugetlb,
+}
+_STATS: dict[str, ModuleType] = {"memory": memory, "cpuacct": cpuacct, "cpu": cpu, "pids": pids, "blkio": blkio}
+
+
+class Manager:
+    """``dirs``: {controller: directory}; co-mounted controllers share a directory."""
+
+    version = 1
+
+    def __init__(self, dirs: dict[str, str]) -> None:
+        self.dirs = dirs
+
+    def describe(self) -> dict[str, Any]:
+        """What `common.open` needs to come back here from another process."""
+        return {"version": 1, "dirs": self.dirs}
+
+    def make(self) -> None:
+        """Make the directories; with what is needed before a process may enter."""
+        for directory in dict.fromkeys(self.dirs.values()):
+            tree.make(directory)
+        if "cpuset" in self.dirs:
+            cpuset.inherit(self.dirs["cpuset"])
+
+    def join(self) -> None:
+        """Move the calling process, which must have one thread only, into every hierarchy.
+
+        ``tasks`` with a 0 moves just the calling thread and therefore needs no lock against forks elsewhere;
+        ``cgroup.procs`` waits for an RCU grace period first: 14 ms where this takes 50 µs.
+        """
+        for directory in dict.fromkeys(self.dirs.values()):
+            files.write(directory, "tasks", "0")
+
+    def update(self, resources: dict[str, Any]) -> None:
+        """Apply OCI ``linux.resources``; only what is given changes."""
+        for controller, module in _APPLY.items():
+            directory = self.dirs.get(controller)
+            if directory is not None:
+                module.apply(directory, resources)
+
+    def stats(self) -> dict[str, Any]:
+        """Raw numbers by controller; what the machine has no controller for is missing."""
+        out: dict[str, Any] = {}
+        for controller, module in _STATS.items():
+            directory = self.dirs.get(controller)
+            if directory is not None:
+                module.stats(directory, out)
+        return out
+
+    def pids(self) -> list[int]:
+        """Every process in the cgroup and below."""
+        directory = self._any()
+        return tree.pids(directory) if directory else []
+
+    def kill(self) -> None:
+        """SIGKILL everything inside, until nothing is left (bounded: two seconds)."""
+        if self.is_frozen():
+            self.freeze(False)
+        deadline = time.monotonic() + 2
+        while True:
+            found = self.pids()
+            for pid in found:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            if not found or time.monotonic() > deadline:
+                return
+            time.sleep(0.002)
+
+    def freeze(self, frozen: bool) -> None:
+        """Pause or resume."""
+        freezer.freeze(self.dirs["freezer"], frozen)
+
+    def is_frozen(self) -> bool:
+        """True while paused."""
+        return "freezer" in self.dirs and freezer.is_frozen(self.dirs["freezer"])
+
+    def oom_kills(self) -> int:
+        """Processes killed by the kernel for want of memory."""
+        return memory.oom_kills(self.dirs["memory"]) if "memory" in self.dirs else 0
+
+    def remove(self) -> None:
+        """Remove the directories; what is gone already is fine."""
+        for directory in dict.fromkeys(self.dirs.values()):
+            tree.remove(directory)
+
+    def _any(self) -> str | None:
+        for name in ("pids", "freezer", "memory", *self.dirs):
+            if name in self.dirs:
+                return self.dirs[name]
+        return None

@@ -1,0 +1,54 @@
+"""memory controller, v1 (Documentation/admin-guide/cgroup-v1/memory.rst)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.runtime.cgroups import files
+
+_LIMIT, _SWAP = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+
+
+def apply(directory: str, resources: dict[str, Any]) -> None:
+    """Set limits in bytes; -1 is unlimited.  Memory plus swap may never be below memory, so the order matters."""
+    memory = resources.get("memory") or {}
+    limit, swap = memory.get("limit"), memory.get("swap")
+    if not files.exists(directory, _SWAP):
+        swap = None  # kernel without swap accounting
+    if limit and swap and _is_raise(directory, swap):
+        files.write(directory, _SWAP, swap)
+        files.write(directory, _LIMIT, limit)
+    else:
+        if limit:
+            files.write(directory, _LIMIT, limit)
+        if swap:
+            files.write(directory, _SWAP, swap)
+    if memory.get("reservation"):
+        files.write(directory, "memory.soft_limit_in_bytes", memory["reservation"])
+    if memory.get("kernelTCP"):
+        files.write(directory, "memory.kmem.tcp.limit_in_bytes", memory["kernelTCP"])
+    if memory.get("swappiness") is not None and files.exists(directory, "memory.swappiness"):
+        files.write(directory, "memory.swappiness", memory["swappiness"])
+    if memory.get("disableOOMKiller"):
+        files.write(directory, "memory.oom_control", "1")
+
+
+def stats(directory: str, out: dict[str, Any]) -> None:
+    """Fill ``out["memory"]``; bytes, except the event counts of ``stat``."""
+    read = files.read_or
+    out["memory"] = {
+        "usage": files.number(read(directory, "memory.usage_in_bytes")),
+        "max_usage": files.number(read(directory, "memory.max_usage_in_bytes")),
+        "limit": files.number(read(directory, _LIMIT)),
+        "failcnt": files.number(read(directory, "memory.failcnt")),
+        "stat": files.pairs(read(directory, "memory.stat")),
+    }
+
+
+def oom_kills(directory: str) -> int:
+    """How many processes of this cgroup the kernel killed for want of memory."""
+    return files.pairs(files.read_or(directory, "memory.oom_control")).get("oom_kill", 0)
+
+
+def _is_raise(directory: str, swap: int) -> bool:
+    return swap < 0 or swap > files.number(files.read(directory, _SWAP))

@@ -1,0 +1,23 @@
+"""pids controller; v1 and v2 have the same files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.runtime.cgroups import files
+
+
+def apply(directory: str, resources: dict[str, Any]) -> None:
+    """Limit the number of tasks; 0 and below is unlimited."""
+    limit = (resources.get("pids") or {}).get("limit")
+    if limit is not None:
+        files.write(directory, "pids.max", limit if limit > 0 else "max")
+
+
+def stats(directory: str, out: dict[str, Any]) -> None:
+    """Fill ``out["pids"]``; limit 0 is unlimited."""
+    limit = files.read_or(directory, "pids.max")
+    out["pids"] = {
+        "current": files.number(files.read_or(directory, "pids.current")),
+        "limit": 0 if limit == "max" else files.number(limit),
+    }

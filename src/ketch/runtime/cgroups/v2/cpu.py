@@ -1,0 +1,43 @@
+"""cpu controller, v2: weight and bandwidth; times come from ``cpu.stat``, which every cgroup has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.runtime.cgroups import files
+
+_DEFAULT_PERIOD_US = 100000
+
+
+def apply(directory: str, resources: dict[str, Any]) -> None:
+    """Set weight (from OCI shares) and ``cpu.max`` (microseconds; quota -1 is unlimited)."""
+    cpu = resources.get("cpu") or {}
+    if cpu.get("shares"):
+        files.write(directory, "cpu.weight", weight(cpu["shares"]))
+    quota, period = cpu.get("quota"), cpu.get("period")
+    if quota or period:
+        files.write(directory, "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or _DEFAULT_PERIOD_US}")
+    if cpu.get("burst") is not None:
+        files.write(directory, "cpu.max.burst", cpu["burst"])
+    if cpu.get("idle") is not None and files.exists(directory, "cpu.idle"):
+        files.write(directory, "cpu.idle", cpu["idle"])
+
+
+def weight(shares: int) -> int:
+    """cpu.weight (1…10000) for v1 shares (2…262144): the linear map that runc and systemd use."""
+    shares = min(max(shares, 2), 262144)
+    return 1 + (shares - 2) * 9999 // 262142
+
+
+def stats(directory: str, out: dict[str, Any]) -> None:
+    """Fill ``out["cpu"]``; nanoseconds and counts.  v2 has no times by CPU."""
+    values = files.pairs(files.read_or(directory, "cpu.stat"))
+    out["cpu"] = {
+        "total_ns": values.get("usage_usec", 0) * 1000,
+        "user_ns": values.get("user_usec", 0) * 1000,
+        "system_ns": values.get("system_usec", 0) * 1000,
+        "percpu_ns": [],
+        "periods": values.get("nr_periods", 0),
+        "throttled_periods": values.get("nr_throttled", 0),
+        "throttled_ns": values.get("throttled_usec", 0) * 1000,
+    }

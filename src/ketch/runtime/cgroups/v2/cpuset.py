@@ -1,0 +1,16 @@
+"""cpuset controller, v2: an unset cpuset inherits by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.runtime.cgroups import files
+
+
+def apply(directory: str, resources: dict[str, Any]) -> None:
+    """Set CPUs and memory nodes (list syntax: ``0-3,7``)."""
+    cpu = resources.get("cpu") or {}
+    if cpu.get("cpus"):
+        files.write(directory, "cpuset.cpus", cpu["cpus"])
+    if cpu.get("mems"):
+        files.write(directory, "cpuset.mems", cpu["mems"])

@@ -1,0 +1,45 @@
+"""io controller, v2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.runtime.cgroups import files
+
+_THROTTLES = (
+    ("throttleReadBpsDevice", "rbps"),
+    ("throttleWriteBpsDevice", "wbps"),
+    ("throttleReadIOPSDevice", "riops"),
+    ("throttleWriteIOPSDevice", "wiops"),
+)
+
+
+def apply(directory: str, resources: dict[str, Any]) -> None:
+    """Set weight (OCI 10…1000) and throttles."""
+    block = resources.get("blockIO") or {}
+    if block.get("weight"):
+        if files.exists(directory, "io.bfq.weight"):
+            files.write(directory, "io.bfq.weight", block["weight"])
+        elif files.exists(directory, "io.weight"):
+            files.write(directory, "io.weight", weight(block["weight"]))
+    for key, name in _THROTTLES:
+        for device, rate in files.throttle_lines(block, key):
+            files.write(directory, "io.max", f"{device} {name}={rate or 'max'}")
+
+
+def weight(value: int) -> int:
+    """io.weight (1…10000) for an OCI block weight (10…1000)."""
+    return 1 + (min(max(value, 10), 1000) - 10) * 9999 // 990
+
+
+def stats(directory: str, out: dict[str, Any]) -> None:
+    """Fill ``out["blkio"]`` with bytes by device, under v1's names for the operations."""
+    found = []
+    for line in files.read_or(directory, "io.stat").splitlines():
+        device, *fields = line.split()
+        major, _, minor = device.partition(":")
+        values = dict(field.split("=", 1) for field in fields if "=" in field)
+        for key, operation in (("rbytes", "Read"), ("wbytes", "Write")):
+            value = int(values.get(key, 0))
+            found.append({"major": int(major), "minor": int(minor), "op": operation, "value": value})
+    out["blkio"] = found

@@ -1,0 +1,133 @@
+"""A container's cgroup on the unified hierarchy."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import TYPE_CHECKING, Any
+
+from ketch.errors import RuntimeFailure
+from ketch.runtime.cgroups import files, tree
+from ketch.runtime.cgroups.v1 import pids
+from ketch.runtime.cgroups.v2 import cpu, cpuset, devices, io, memory
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc", "rdma")
+_APPLY: dict[str, ModuleType] = {"cpuset": cpuset, "cpu": cpu, "io": io, "memory": memory, "pids": pids}
+
+
+class Manager:
+    """``directory``: the cgroup; ``root``: where the hierarchy is mounted (only `make` needs it)."""
+
+    version = 2
+
+    def __init__(self, directory: str, root: str = "/sys/fs/cgroup") -> None:
+        self.directory = directory
+        self.root = root
+
+    def describe(self) -> dict[str, Any]:
+        """What `common.open` needs to come back here from another process."""
+        return {"version": 2, "dir": self.directory}
+
+    def make(self) -> None:
+        """Make the directory and hand the controllers down to it, from the root of the hierarchy on."""
+        tree.make(self.directory)
+        here = self.root
+        for name in os.path.relpath(os.path.dirname(self.directory), self.root).split("/"):
+            _delegate(here)
+            if name != ".":
+                here = f"{here}/{name}"
+        _delegate(here)
+
+    def join(self) -> None:
+        """Move the calling process in."""
+        files.write(self.directory, "cgroup.procs", "0")
+
+    def update(self, resources: dict[str, Any]) -> None:
+        """Apply OCI ``linux.resources``; only what is given changes."""
+        for module in _APPLY.values():
+            module.apply(self.directory, resources)
+        for name, value in (resources.get("unified") or {}).items():
+            if "/" in name:
+                raise RuntimeFailure(f"set cgroup file `{name}`: not a file name", step="cgroups")
+            for line in str(value).split("\n"):
+                files.write(self.directory, name, line)
+        devices.apply(self.directory, resources)
+
+    def stats(self) -> dict[str, Any]:
+        """Raw numbers by controller."""
+        out: dict[str, Any] = {}
+        for module in (memory, cpu, pids, io):
+            module.stats(self.directory, out)
+        return out
+
+    def pids(self) -> list[int]:
+        """Every process in the cgroup and below."""
+        return tree.pids(self.directory)
+
+    def kill(self) -> None:
+        """SIGKILL everything inside at once (Linux 5.14); frozen processes die as well."""
+        try:
+            files.write(self.directory, "cgroup.kill", "1")
+        except FileNotFoundError:
+            return  # the cgroup is gone
+        self._wait("populated", 0, 2.0)
+
+    def freeze(self, frozen: bool) -> None:
+        """Pause or resume; returns when it is so."""
+        files.write(self.directory, "cgroup.freeze", int(frozen))
+        if not self._wait("frozen", int(frozen), 5.0):
+            raise RuntimeFailure(f"freeze cgroup `{self.directory}`: not done after 5 s", step="freeze")
+
+    def is_frozen(self) -> bool:
+        """True while paused."""
+        return files.read_or(self.directory, "cgroup.freeze") == "1"
+
+    def oom_kills(self) -> int:
+        """Processes killed by the kernel for want of memory, here and below."""
+        return memory.oom_kills(self.directory)
+
+    def remove(self) -> None:
+        """Remove the directory; gone already is fine."""
+        tree.remove(self.directory)
+
+    def _wait(self, key: str, value: int, timeout_s: float) -> bool:
+        """Until ``cgroup.events`` says so: the kernel announces changes of that file to poll(2) as POLLPRI."""
+        try:
+            fd = os.open(f"{self.directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLPRI)
+            deadline = time.monotonic() + timeout_s
+            while True:
+                text = os.pread(fd, 4096, 0).decode()
+                if files.pairs(text).get(key) == value:
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                poll.poll(left * 1000)
+        finally:
+            os.close(fd)
+
+
+def _delegate(directory: str) -> None:
+    """Enable what can be enabled for the children; one by one where the kernel refuses the lot."""
+    available = set(files.read(directory, "cgroup.controllers").split())
+    enabled = set(files.read(directory, "cgroup.subtree_control").split())
+    missing = [name for name in _CONTROLLERS if name in available and name not in enabled]
+    if not missing:
+        return
+    try:
+        files.write(directory, "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+    except OSError:
+        for name in missing:
+            try:
+                files.write(directory, "cgroup.subtree_control", f"+{name}")
+            except OSError:
+                continue  # not ours to give; a limit that needs it will say so

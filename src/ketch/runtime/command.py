@@ -1,0 +1,69 @@
+"""Finding the program to run, with the errors that Docker's users know."""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EACCES, EISDIR, ENOENT, ENOEXEC, ENOTDIR
+
+from ketch.errors import RuntimeFailure
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def find(name: str, path: str) -> str:
+    """The file to execve for ``name``, searched in ``path`` unless it has a slash.
+
+    Looked up as the process that will run it (root, user, working directory).  RuntimeFailure has kind
+    ``not_found`` or ``not_executable``.
+    """
+    if not name:
+        raise _failure(name, "no command specified", "not_found", ENOENT)
+    if "/" in name:
+        _check(name, name)
+        return name
+    denied = False
+    for directory in path.split(":"):
+        candidate = os.path.join(directory or ".", name)
+        try:
+            status = os.stat(candidate)
+        except OSError as e:
+            denied = denied or e.errno == EACCES
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            continue
+        if os.access(candidate, os.X_OK, effective_ids=True):
+            return candidate
+        denied = True
+    if denied:
+        raise _failure(name, "permission denied", "not_executable", EACCES)
+    raise _failure(name, "executable file not found in $PATH", "not_found", ENOENT)
+
+
+def execution_failed(name: str, error: OSError) -> RuntimeFailure:
+    """What to say when execve(2) itself refused the file."""
+    if error.errno == ENOEXEC:
+        return _failure(name, "exec format error", "not_executable", ENOEXEC)
+    if error.errno == ENOENT:
+        # The file was found: it is its interpreter (#! line or ELF loader) that is missing.
+        return _failure(name, "no such file or directory", "not_found", ENOENT)
+    return _failure(name, os.strerror(error.errno or 0).lower(), "not_executable", error.errno or 0)
+
+
+def _check(name: str, path: str) -> None:
+    try:
+        status = os.stat(path)
+    except OSError as e:
+        if e.errno in (ENOENT, ENOTDIR):
+            reason = "no such file or directory" if e.errno == ENOENT else "not a directory"
+            raise _failure(name, f"stat {path}: {reason}", "not_found", e.errno) from e
+        raise _failure(name, os.strerror(e.errno or 0).lower(), "not_executable", e.errno or 0) from e
+    if stat.S_ISDIR(status.st_mode):
+        raise _failure(name, "is a directory", "not_executable", EISDIR)
+    if not os.access(path, os.X_OK, effective_ids=True):
+        raise _failure(name, "permission denied", "not_executable", EACCES)
+
+
+def _failure(name: str, reason: str, kind: str, number: int) -> RuntimeFailure:
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return RuntimeFailure(f'exec: "{quoted}": {reason}', kind=kind, step="exec", errno=number)

@@ -1,0 +1,85 @@
+"""What a container gets when nobody says otherwise: Docker's defaults, for the engine's spec writer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DEFAULT_CAPS = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+]
+
+MASKED_PATHS = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]
+
+READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+NAMESPACES = ["mount", "pid", "network", "ipc", "uts", "cgroup"]
+
+
+def mounts(*, shm_size: int = 64 << 20, privileged: bool = False) -> list[dict[str, Any]]:
+    """The mounts of every container, in the order in which they must be made."""
+    guard = ["nosuid", "noexec", "nodev"]
+    access = "rw" if privileged else "ro"
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": [*guard]},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*guard, access]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*guard, access]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": [*guard]},
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": [*guard, "mode=1777", f"size={shm_size}"],
+        },
+    ]
+
+
+def device_rules() -> list[dict[str, Any]]:
+    """cgroup device rules: nothing, except making any node and using the ones that are in every /dev."""
+    rules: list[dict[str, Any]] = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "access": "m"},
+        {"allow": True, "type": "b", "access": "m"},
+    ]
+    # null zero full tty random urandom; console; ptmx and every pts
+    for major, minor in ((1, 3), (1, 5), (1, 7), (5, 0), (1, 8), (1, 9), (5, 1), (5, 2)):
+        rules.append({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"})
+    rules.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
+    return rules

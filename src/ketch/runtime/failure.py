@@ -1,0 +1,50 @@
+"""Turning what the kernel said into the one error that travels from child to parent."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def failure(step: str, what: str, error: OSError, hint: str | None = None) -> RuntimeFailure:
+    """RuntimeFailure "``what``: reason", where ``what`` reads "verb `object`"."""
+    return RuntimeFailure(f"{what}: {reason(error)}", step=step, errno=error.errno or 0, hint=hint)
+
+
+def reason(error: OSError) -> str:
+    """The error number's sentence in lower case, without Python's decoration."""
+    if not error.errno:
+        return str(error)
+    text = os.strerror(error.errno)
+    return text[:1].lower() + text[1:]
+
+
+def to_message(error: BaseException) -> dict[str, Any]:
+    """The ``failed`` event of the child's protocol for any exception."""
+    if isinstance(error, RuntimeFailure):
+        message = error.message if error.hint is None else f"{error.message} ({error.hint})"
+        return {"ev": "failed", "step": error.step, "errno": error.errno, "kind": error.kind, "message": message}
+    number = error.errno or 0 if isinstance(error, OSError) else 0
+    text = f"{type(error).__name__}: {error}"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is not None:
+        # the traceback module is not imported here; file and line are what a bug report needs
+        text += f" at {os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}"
+    return {"ev": "failed", "step": "internal", "errno": number, "kind": "setup", "message": text}
+
+
+def from_message(message: dict[str, Any]) -> RuntimeFailure:
+    """The RuntimeFailure that `to_message` described."""
+    return RuntimeFailure(
+        message.get("message", "the container's process ended during its set-up"),
+        kind=message.get("kind", "setup"),
+        step=message.get("step", ""),
+        errno=message.get("errno", 0),
+    )

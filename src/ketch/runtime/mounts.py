@@ -1,0 +1,196 @@
+"""The spec's list of mounts: opened while the host's paths exist, attached once the container's root is `/`.
+
+`prepare` turns each entry into a `Planned` mount, with its source already open as a detached tree when it
+comes from the host.  `attach` resolves the destination inside the root (no link of the image leads out),
+makes it when missing, and puts the mount there.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EINVAL, ENOENT, ENOTDIR
+from stat import S_ISDIR
+from typing import Any
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import mount as m
+from ketch.runtime import copyup, paths
+from ketch.runtime.failure import failure
+from ketch.runtime.mountopts import Options, is_superblock_flag
+from ketch.runtime.overlay import open_overlay
+
+# Destinations below /proc that a bind mount may cover (LXCFS replaces these files); anything else there would
+# let a mount stand in for what the runtime itself reads and writes in /proc.
+_PROC_OVERMOUNTS = frozenset(
+    "/proc/" + name
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
+                 "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "timer_list")
+)  # fmt: skip
+
+
+class Planned:
+    """One mount to be made; ``tree_fd`` is its open source, or -1 when the file system is made on the spot."""
+
+    __slots__ = ("destination", "directory", "fstype", "options", "source", "tree_fd")
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.destination: str = os.path.normpath("/" + entry["destination"].lstrip("/"))
+        self.source: str = entry.get("source") or ""
+        self.fstype: str = entry.get("type") or ""
+        self.options = Options(entry.get("options") or [])
+        self.tree_fd = -1
+        self.directory = True
+
+    def describe(self) -> str:
+        """How error messages name it."""
+        what = self.source if self.options.bind or not self.fstype else self.fstype
+        return f"mount `{what}` on `{self.destination}`"
+
+
+def prepare(entries: list[dict[str, Any]]) -> list[Planned]:
+    """Open what comes from the host; the descriptors are closed by `attach` (or with the process)."""
+    planned = []
+    for entry in entries:
+        one = Planned(entry)
+        _check_destination(one)
+        if one.options.bind or one.fstype == "bind":
+            _open_bind(one)
+        elif one.fstype == "overlay":
+            one.tree_fd = open_overlay(entry.get("options") or [])
+        planned.append(one)
+    return planned
+
+
+def attach(root_fd: int, one: Planned) -> None:
+    """Make the mount below ``root_fd``; raises RuntimeFailure with step ``mounts``."""
+    try:
+        target_fd = _target(root_fd, one)
+        try:
+            if one.tree_fd < 0:
+                one.tree_fd = _make(one, target_fd)
+            m.move_mount(one.tree_fd, target_fd)
+        finally:
+            os.close(target_fd)
+        _set_propagation(one)
+    except OSError as e:
+        raise failure("mounts", one.describe(), e) from e
+    finally:
+        if one.tree_fd >= 0:
+            os.close(one.tree_fd)
+            one.tree_fd = -1
+
+
+def make_file_system(fstype: str, source: str, options: Options, *, attributes: int | None = None) -> int:
+    """A new detached file system; an option that it does not know is named in the error."""
+    context_fd = m.fsopen(fstype)
+    try:
+        if source:
+            m.fsconfig(context_fd, "source", source)
+        for option in options.data:
+            key, equals, value = option.partition("=")
+            if not equals and is_superblock_flag(key):
+                m.fsconfig(context_fd, key)
+            else:
+                m.fsconfig(context_fd, key, value if equals else None)
+        return m.fsmount(context_fd, options.set if attributes is None else attributes)
+    except OSError as e:
+        raise _with_kernel_log(context_fd, e) from e
+    finally:
+        os.close(context_fd)
+
+
+def _open_bind(one: Planned) -> None:
+    try:
+        one.tree_fd = m.open_tree(one.source, recursive=one.options.recursive)
+        one.directory = S_ISDIR(os.fstat(one.tree_fd).st_mode)
+        options = one.options
+        if options.set or options.clear:
+            m.mount_setattr(one.tree_fd, set_=options.set, clear=options.clear)
+        if options.rec_set or options.rec_clear:
+            m.mount_setattr(one.tree_fd, set_=options.rec_set, clear=options.rec_clear, recursive=True)
+    except OSError as e:
+        raise failure("mounts", one.describe(), e) from e
+
+
+def _check_destination(one: Planned) -> None:
+    destination = one.destination
+    if destination == "/proc":
+        if one.fstype != "proc" and not (one.options.bind or one.fstype == "bind"):
+            raise RuntimeFailure(f"{one.describe()}: only proc may be mounted there", step="mounts")
+    elif destination.startswith("/proc/") and destination not in _PROC_OVERMOUNTS:
+        raise RuntimeFailure(f"{one.describe()}: it is inside /proc", step="mounts")
+
+
+def _target(root_fd: int, one: Planned) -> int:
+    if one.fstype in ("proc", "sysfs"):
+        _refuse_link(root_fd, one)
+    if one.directory:
+        return paths.make_dirs(root_fd, one.destination)
+    target_fd = paths.make_file(root_fd, one.destination)
+    if S_ISDIR(os.fstat(target_fd).st_mode):
+        os.close(target_fd)
+        raise RuntimeFailure(
+            f"{one.describe()}: the source is a file and the destination a directory",
+            step="mounts",
+            errno=ENOTDIR,
+            hint="check that the source exists and is of the expected type",
+        )
+    return target_fd
+
+
+def _refuse_link(root_fd: int, one: Planned) -> None:
+    """/proc and /sys have to be where masks and read-only paths will be looked for."""
+    try:
+        os.close(paths.open_in(root_fd, one.destination, resolve=paths.RESOLVE_NO_SYMLINKS))
+    except OSError as e:
+        if e.errno != ENOENT:
+            raise RuntimeFailure(f"{one.describe()}: the image has a symbolic link there", step="mounts") from e
+
+
+def _make(one: Planned, target_fd: int) -> int:
+    options = one.options
+    if one.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options.data):
+        # A tmpfs over a directory of the image keeps that directory's mode (/tmp: 1777), as Docker does it.
+        options.data.append(f"mode={os.fstat(target_fd).st_mode & 0o7777:o}")
+    attributes = options.set
+    if one.destination == "/dev" or options.copy_up:
+        attributes &= ~m.MOUNT_ATTR_RDONLY  # something is written first; see `seal`
+    if not one.fstype:
+        raise OSError(EINVAL, "mount: no type")
+    source = one.source if one.fstype not in ("proc", "sysfs", "mqueue") else ""
+    tree_fd = make_file_system(one.fstype, source, options, attributes=attributes)
+    if options.copy_up:
+        _copy_up(one, target_fd, tree_fd)
+    return tree_fd
+
+
+def _copy_up(one: Planned, source_fd: int, tree_fd: int) -> None:
+    copyup.copy_tree(source_fd, tree_fd)
+    if one.options.set & m.MOUNT_ATTR_RDONLY:
+        m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY)
+
+
+def _set_propagation(one: Planned) -> None:
+    options = one.options
+    if options.propagation:
+        m.mount_setattr(one.tree_fd, propagation=options.propagation, recursive=options.propagation_recursive)
+
+
+def seal(root_fd: int, planned: list[Planned]) -> None:
+    """Make read-only what had to be writable until now (a /dev asked for with ``ro``)."""
+    for one in planned:
+        if one.destination == "/dev" and one.options.set & m.MOUNT_ATTR_RDONLY and not one.options.bind:
+            target_fd = paths.open_in(root_fd, "/dev")
+            try:
+                m.mount_setattr(target_fd, set_=m.MOUNT_ATTR_RDONLY)
+            finally:
+                os.close(target_fd)
+
+
+def _with_kernel_log(context_fd: int, error: OSError) -> OSError:
+    """The error with the kernel's own sentence, if it left one in the context (fsopen(2): `e tmpfs: Unknown …`)."""
+    try:
+        text = os.read(context_fd, 512).decode(errors="replace").strip()
+    except OSError:
+        return error
+    return OSError(0, text[2:] if text[:2] in ("e ", "w ", "i ") else text) if text else error

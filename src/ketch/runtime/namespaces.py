@@ -1,0 +1,136 @@
+"""The namespaces of a container: which are new, which are joined by path, which stay the host's.
+
+The pid namespace is the parent's business: a process cannot change its own.  The parent calls
+`enter_pid` and forks; the child then calls `enter` for all the others.  A new cgroup namespace is made
+last (`unshare_cgroup`), after the child has moved into its cgroup, so that this cgroup is its root.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import ns
+from ketch.runtime.failure import failure
+
+FLAGS = {
+    "mount": ns.CLONE_NEWNS,
+    "pid": ns.CLONE_NEWPID,
+    "network": ns.CLONE_NEWNET,
+    "ipc": ns.CLONE_NEWIPC,
+    "uts": ns.CLONE_NEWUTS,
+    "cgroup": ns.CLONE_NEWCGROUP,
+    "user": ns.CLONE_NEWUSER,
+    "time": ns.CLONE_NEWTIME,
+}
+FILES = {
+    "mount": "mnt",
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroup",
+    "user": "user",
+    "time": "time",
+}
+
+
+class Plan:
+    """``new``: CLONE_* flags to unshare; ``join``: {type: path}; what is in neither stays the host's."""
+
+    __slots__ = ("join", "new")
+
+    def __init__(self, entries: list[dict[str, Any]]) -> None:
+        self.new = 0
+        self.join: dict[str, str] = {}
+        for entry in entries:
+            kind, path = entry.get("type", ""), entry.get("path")
+            flag = FLAGS.get(kind)
+            if flag is None:
+                raise RuntimeFailure(f"read config.json: unknown namespace type `{kind}`", step="config")
+            if self.new & flag or kind in self.join:
+                raise RuntimeFailure(f"read config.json: namespace `{kind}` is listed twice", step="config")
+            if path:
+                self.join[kind] = path
+            else:
+                self.new |= flag
+        if self.new & ns.CLONE_NEWUSER or "user" in self.join:
+            raise RuntimeFailure("enter user namespace: not supported yet", step="namespaces")
+
+    def is_new(self, kind: str) -> bool:
+        """True when the container gets its own namespace of that kind."""
+        return bool(self.new & FLAGS[kind])
+
+    def pid_mode(self) -> str:
+        """``new``, ``host`` or the path to join: what `enter_pid` takes."""
+        return "new" if self.is_new("pid") else self.join.get("pid", "host")
+
+
+def enter_pid(mode: str) -> None:
+    """Make this process's *next children* members of a pid namespace: ``new``, ``host`` or a path.
+
+    With ``new`` the first child forked afterwards is PID 1, and every later one joins it there, which is
+    how the monitor puts exec'd processes into the container without another fork.
+    """
+    try:
+        if mode == "new":
+            ns.unshare(ns.CLONE_NEWPID)
+        elif mode != "host":
+            _join(mode, ns.CLONE_NEWPID)
+    except OSError as e:
+        raise failure("namespaces", f"enter pid namespace `{mode}`", e) from e
+
+
+def enter(plan: Plan) -> None:
+    """Join and unshare everything but the pid, cgroup and (new) time namespaces in the calling process."""
+    opened: list[tuple[str, int]] = []
+    try:
+        # All are opened before the first is joined: afterwards the paths may lead elsewhere.
+        for kind, path in plan.join.items():
+            if kind != "pid":
+                opened.append((kind, _open(kind, path)))
+        opened.sort(key=lambda item: item[0] == "mount")
+        for kind, fd in opened:
+            try:
+                ns.setns(fd, FLAGS[kind])
+            except OSError as e:
+                raise failure("namespaces", f"join {kind} namespace `{plan.join[kind]}`", e) from e
+    finally:
+        for _, fd in opened:
+            os.close(fd)
+    now = plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP)
+    if now:
+        try:
+            ns.unshare(now)
+        except OSError as e:
+            kinds = ", ".join(kind for kind, flag in FLAGS.items() if now & flag)
+            raise failure("namespaces", f"make new {kinds} namespaces", e, _hint(e)) from e
+
+
+def unshare_cgroup(plan: Plan) -> None:
+    """Make the cgroup that the process is in now the root of its view, if the plan says so."""
+    if plan.new & ns.CLONE_NEWCGROUP:
+        try:
+            ns.unshare(ns.CLONE_NEWCGROUP)
+        except OSError as e:
+            raise failure("namespaces", "make new cgroup namespace", e, _hint(e)) from e
+
+
+def _open(kind: str, path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        raise failure("namespaces", f"open {kind} namespace `{path}`", e) from e
+
+
+def _join(path: str, flag: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ns.setns(fd, flag)
+    finally:
+        os.close(fd)
+
+
+def _hint(error: OSError) -> str | None:
+    return "CAP_SYS_ADMIN is needed" if error.errno == 1 else None

@@ -1,0 +1,128 @@
+"""Paths inside a root: found with openat2(2), so that no symbolic link of an image can lead out.
+
+A root is a directory descriptor.  Everything here returns O_PATH descriptors, close-on-exec, the
+caller's to close, and raises OSError.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EEXIST, ELOOP, ENOENT
+from stat import S_ISLNK
+
+from ketch.linux.syscall import c_char_p, c_int, c_long, failed, number, raw
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_IN_ROOT = 0x10
+O_PATH = os.O_PATH | os.O_CLOEXEC
+_MAX_LINKS = 40  # the kernel's own limit (MAXSYMLINKS)
+
+_openat2 = raw("openat2", c_int, c_char_p, c_char_p, c_long)
+_OPENAT2 = number("openat2")
+
+
+def open_in(root_fd: int, path: str, flags: int = O_PATH, *, resolve: int = 0) -> int:
+    """Open ``path`` as if ``root_fd`` were ``/``; absolute links and ``..`` stay inside, magic links fail (ELOOP)."""
+    how = b"".join(
+        value.to_bytes(8, "little")
+        for value in (flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
+    )
+    fd = _openat2(_OPENAT2, root_fd, os.fsencode(path) or b".", how, len(how))
+    if fd < 0:
+        raise failed("openat2", path)
+    return fd
+
+
+def make_dirs(root_fd: int, path: str, mode: int = 0o755) -> int:
+    """Open the directory ``path`` in the root, making what is missing (also behind dangling links)."""
+    try:
+        return open_in(root_fd, path, O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return _make_missing(root_fd, path, mode)
+
+
+def make_file(root_fd: int, path: str, mode: int = 0o644) -> int:
+    """Open the non-directory ``path`` in the root, making an empty regular file if nothing is there."""
+    try:
+        return open_in(root_fd, path)
+    except FileNotFoundError:
+        pass
+    path = _follow_dangling(root_fd, path)
+    parent_fd = make_dirs(root_fd, os.path.dirname(path) or "/")
+    try:
+        name = os.path.basename(path)
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY
+        os.close(os.open(name, flags, mode, dir_fd=parent_fd))
+        return os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+
+
+def read_in(root_fd: int, path: str, limit: int = 16 << 20) -> bytes:
+    """The content of a regular file in the root; FIFOs and devices are refused (EINVAL) instead of waited for."""
+    fd = open_in(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        status = os.fstat(fd)
+        if status.st_mode & 0o170000 != 0o100000:
+            raise OSError(22, "not a regular file", path)
+        return os.read(fd, min(status.st_size, limit) + 1)
+    finally:
+        os.close(fd)
+
+
+def _make_missing(root_fd: int, path: str, mode: int) -> int:
+    current = "/"
+    parts = [part for part in path.split("/") if part and part != "."]
+    links = 0
+    while parts:
+        name = parts.pop(0)
+        if name == "..":
+            current = os.path.dirname(current)
+            continue
+        here = os.path.join(current, name)
+        try:
+            os.close(open_in(root_fd, here, O_PATH | os.O_DIRECTORY))
+        except FileNotFoundError:
+            target = _make_one(root_fd, current, name, mode)
+            if target is not None:  # a dangling link: go on along its target
+                links += 1
+                if links > _MAX_LINKS:
+                    raise OSError(ELOOP, os.strerror(ELOOP), path) from None
+                parts[:0] = [part for part in target.split("/") if part and part != "."]
+                current = "/" if target.startswith("/") else current
+                continue
+        current = here
+    return open_in(root_fd, current, O_PATH | os.O_DIRECTORY)
+
+
+def _make_one(root_fd: int, parent: str, name: str, mode: int) -> str | None:
+    """Make one directory; when the name is a dangling link, give back its target instead."""
+    parent_fd = open_in(root_fd, parent, O_PATH | os.O_DIRECTORY)
+    try:
+        os.mkdir(name, mode, dir_fd=parent_fd)
+    except OSError as e:
+        if e.errno != EEXIST:
+            raise
+        if S_ISLNK(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+            return os.readlink(name, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+    return None
+
+
+def _follow_dangling(root_fd: int, path: str) -> str:
+    """The path to create when ``path`` may be a chain of links to something that is not there."""
+    for _ in range(_MAX_LINKS):
+        try:
+            fd = open_in(root_fd, path, O_PATH | os.O_NOFOLLOW)
+        except OSError as e:
+            if e.errno == ENOENT:
+                return path
+            raise
+        try:
+            target = os.readlink("", dir_fd=fd)
+        finally:
+            os.close(fd)
+        path = target if target.startswith("/") else os.path.join(os.path.dirname(path), target)
+    raise OSError(ELOOP, os.strerror(ELOOP), path)

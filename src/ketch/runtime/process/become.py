@@ -1,0 +1,165 @@
+"""The last part of a container's process, the same for PID 1 and for an exec: from root to what it will be.
+
+    prepare    look everything up that can fail, in the container's own files (nothing changes)
+    settle     terminal, limits, user, capabilities: after it the process has the container's identity
+    run        close everything, (filter,) execve
+
+No import may happen once the container's root is `/`: modules would come from the image.  `forget_imports`
+makes sure of that.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import stat
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from ketch.linux import keyring, prctl
+from ketch.runtime import caps, command, paths, rlimits, seccomp, tty, users
+from ketch.runtime.failure import failure
+
+_NULL = os.makedev(1, 3)
+_HIGHEST_FD = 1 << 30
+
+
+def forget_imports() -> None:
+    """From now on an import statement fails instead of reading files; called before the root changes."""
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+class Process:
+    """What the OCI process object asks for, resolved.
+
+    ``user`` as name comes from ``dev.ketch.user`` (or ``user.username`` for an exec), else from the numbers.
+    """
+
+    __slots__ = ("args", "caps", "console_size", "cwd", "env", "filter", "limits", "no_new_privs", "path", "program",
+                 "umask", "user")  # fmt: skip
+
+    def __init__(self, process: dict[str, Any], profile: dict[str, Any] | None) -> None:
+        self.args: list[str] = process["args"]
+        self.cwd: str = process.get("cwd") or "/"
+        self.env = environment(process.get("env") or [])
+        self.limits: list[dict[str, Any]] = process.get("rlimits") or []
+        self.caps = caps.Sets(process.get("capabilities"))
+        self.no_new_privs = bool(process.get("noNewPrivileges"))
+        self.console_size: dict[str, int] | None = process.get("consoleSize")
+        umask = (process.get("user") or {}).get("umask")
+        self.umask = 0o022 if umask is None else int(umask)
+        self.filter = profile
+        # Compiled before the root changes: the library must be the host's.
+        self.program = seccomp.program_of(profile) if profile else b""
+        self.user = users.User(0, 0, [], None)
+        self.path = ""
+
+    def resolve(self, root_fd: int, process: dict[str, Any], named: str | None, group_add: str) -> None:
+        """Find the user in the container's files and make the working directory; needs the container's root."""
+        numeric = process.get("user") or {}
+        if named is not None:
+            self.user = users.lookup(root_fd, named, group_add)
+        else:
+            groups = list(numeric.get("additionalGids") or [])
+            self.user = users.User(numeric.get("uid") or 0, numeric.get("gid") or 0, groups, None)
+        if "HOME" not in self.env:
+            home = self.user.home if named is not None else users.home_of(root_fd, self.user.uid)
+            self.env["HOME"] = home or "/"
+        if self.cwd != "/":
+            try:
+                os.close(paths.make_dirs(root_fd, self.cwd))
+            except OSError as e:
+                raise failure("cwd", f"make working directory `{self.cwd}`", e) from e
+
+
+def environment(entries: list[str]) -> dict[str, str]:
+    """``NAME=value`` strings as a dict, the last of a name winning; entries without ``=`` are left out."""
+    env = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if equals and name:
+            env[name] = value
+    return env
+
+
+def settle(process: Process, slave_fd: int) -> None:
+    """Take on the identity; ``slave_fd`` (-1: none) becomes stdin, stdout, stderr and controlling terminal.
+
+    Afterwards only stdio, and what the caller still has open, remind of the host.
+    """
+    os.setsid()
+    if slave_fd >= 0:
+        tty.take(slave_fd)
+        if process.console_size:
+            tty.set_size(0, process.console_size.get("height", 0), process.console_size.get("width", 0))
+    with suppress(OSError):  # no keyrings in this kernel, or none allowed: nothing is inherited then either
+        keyring.join_session_keyring()
+    rlimits.apply(process.limits)
+    _own_stdio(process.user.uid)
+    if process.filter and not process.no_new_privs:
+        # Without no_new_privs a filter can only be set while CAP_SYS_ADMIN is there.
+        seccomp.install(process.filter, process.program)
+    caps.limit_bounding(process.caps)
+    _change_user(process.user)
+    caps.apply(process.caps)
+    if process.no_new_privs:
+        prctl.set_no_new_privs()
+    os.umask(process.umask)
+    _change_directory(process.cwd)
+    process.path = command.find(process.args[0], process.env.get("PATH", command.DEFAULT_PATH))
+
+
+def run(process: Process, sync_fd: int) -> NoReturn:
+    """execve; returns only by raising RuntimeFailure."""
+    _reset_signals()
+    os.closerange(3, max(sync_fd, 3))
+    os.closerange(sync_fd + 1, _HIGHEST_FD)
+    if process.filter and process.no_new_privs:
+        seccomp.install(process.filter, process.program)
+    try:
+        os.execve(process.path, process.args, process.env)
+    except OSError as e:
+        raise command.execution_failed(process.args[0], e) from e
+
+
+def _own_stdio(uid: int) -> None:
+    """Give stdio to the user, who may want to reopen /dev/stdout; a device that everybody shares stays as it is."""
+    for fd in (0, 1, 2):
+        try:
+            status = os.fstat(fd)
+            shared = stat.S_ISREG(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL)
+            if status.st_uid != uid and not shared:
+                os.fchown(fd, uid, -1)
+        except OSError:
+            continue  # closed, or of a kind that has no owner: the program will see
+
+
+def _change_user(user: users.User) -> None:
+    try:
+        prctl.prctl(prctl.PR_SET_KEEPCAPS, 1)
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as e:
+        raise failure("user", f"become user {user.uid}:{user.gid}", e) from e
+
+
+def _change_directory(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+        # A working directory outside the root would be a way out; the kernel then has no path for it.
+        if not os.getcwd().startswith("/"):
+            raise FileNotFoundError(2, "outside the container")
+    except OSError as e:
+        raise failure("cwd", f"change to working directory `{cwd}`", e) from e
+
+
+def _reset_signals() -> None:
+    """Undo what Python and the monitor did: execve keeps ignored signals ignored and blocked ones blocked."""
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -1,0 +1,108 @@
+"""The child that becomes an additional process in a running container (``exec``).
+
+The monitor forks it; since the monitor's children are born in the container's pid namespace
+(`namespaces.enter_pid` was called before PID 1 was forked), no further fork is needed and the pid that fork
+returned is the process's.  The protocol is that of `init`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from contextlib import suppress
+from errno import EBUSY
+from typing import Any, NoReturn
+
+from ketch.linux import fdpass, ns, prctl
+from ketch.runtime import spec, tty
+from ketch.runtime.cgroups import common
+from ketch.runtime.failure import failure, to_message
+from ketch.runtime.process import become
+
+_HIGHEST_FD = 1 << 30
+_NAMESPACES = ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP
+
+
+def child_main(
+    init_pid: int,
+    process: dict[str, Any],
+    sync_fd: int,
+    *,
+    tty: bool,
+    cgroups: dict[str, Any] | None,
+    bundle: str = "",
+) -> NoReturn:
+    """Run in the freshly forked child and never return.
+
+    ``process`` is an OCI process object; ``user.username`` ("name|uid[:group|gid]") is looked up in the
+    container's files and wins over the numbers.  The seccomp filter is ``process["seccomp"]`` if that key is there
+    (None: no filter), else the one in ``bundle``/config.json.  ``cgroups`` is what `ready` reported for PID 1.
+    ``ready`` carries "tty" and, if so, the terminal's master as the only descriptor.
+    """
+    master_fd = slave_fd = -1
+    try:
+        gc.disable()
+        os.closerange(3, max(sync_fd, 3))
+        os.closerange(sync_fd + 1, _HIGHEST_FD)
+        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
+        spec.check_process(process)
+        profile, group_add = _from_bundle(process, bundle)
+        prepared = become.Process(process, profile)
+        _enter(init_pid, cgroups)
+        os.umask(0)
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        named = (process.get("user") or {}).get("username")
+        prepared.resolve(root_fd, process, named, group_add)
+        os.close(root_fd)
+        if tty:
+            master_fd, slave_fd = _open_pair()
+        become.settle(prepared, slave_fd)
+        message = {"ev": "ready", "netns": False, "tty": tty}
+        fdpass.send(sync_fd, json.dumps(message).encode(), [master_fd] if tty else [])
+        if tty:
+            os.close(master_fd)
+        payload, _ = fdpass.recv(sync_fd, 0, size=64)
+        if payload == b"go":
+            become.run(prepared, sync_fd)
+    except BaseException as e:  # the parent must hear of everything
+        with suppress(OSError):  # nobody may be left to be told
+            fdpass.send(sync_fd, json.dumps(to_message(e)).encode())
+    os._exit(1)
+
+
+_open_pair = tty.open_pair
+
+
+def _from_bundle(process: dict[str, Any], bundle: str) -> tuple[dict[str, Any] | None, str]:
+    """(seccomp profile, additional groups)."""
+    document = spec.load(bundle) if bundle else {}
+    profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
+    return profile, (document.get("annotations") or {}).get(spec.ANNOTATION_GROUP_ADD) or ""
+
+
+def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:
+    """Join the container's cgroup, then all its namespaces in one step."""
+    try:
+        pidfd = os.pidfd_open(init_pid)
+    except OSError as e:
+        raise failure("namespaces", f"enter container of process {init_pid}", e) from e
+    if cgroups:
+        _join_cgroup(init_pid, cgroups)
+    become.forget_imports()
+    try:
+        ns.setns(pidfd, _NAMESPACES)
+    except OSError as e:
+        raise failure("namespaces", f"join the namespaces of process {init_pid}", e) from e
+    finally:
+        os.close(pidfd)
+
+
+def _join_cgroup(init_pid: int, cgroups: dict[str, Any]) -> None:
+    try:
+        common.open(cgroups).join()
+    except OSError as e:
+        if e.errno != EBUSY or cgroups.get("version") != 2:
+            raise failure("cgroups", "join the container's cgroup", e) from e
+        # PID 1 has made sub-cgroups (systemd does), so the container's own may hold no process: go where PID 1 is.
+        common.open({"version": 2, "dir": common.unified_dir_of(init_pid)}).join()

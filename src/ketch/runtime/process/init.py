@@ -1,0 +1,231 @@
+"""The child that becomes a container's PID 1.
+
+    monitor                                   child (this module)
+    enter_pid("new"), fork  ───────────────►  cgroup made and joined
+                                              namespaces, rootfs, mounts, devices, masks
+                                              user, limits, capabilities
+      ◄── {"ev":"ready", …} + descriptors ──  (everything that can be checked has been)
+    (the network is wired meanwhile)
+      ─── b"go" ───────────────────────────►  execve
+      ◄── end of file ──────────────────────  (the sync socket is close-on-exec: the program runs)
+
+On any failure the child sends {"ev":"failed", …} and ends.  Everything is done here and nothing in the monitor, so
+that the monitor's memory stays small and whatever is half-done goes away with this process, except the cgroup:
+its description is in both messages.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
+from contextlib import suppress
+from errno import EACCES
+from typing import Any, NoReturn
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import fdpass, ns, prctl
+from ketch.runtime import cgroupmount, devices, masks, mounts, namespaces, rootfs, spec, sysctl, tty
+from ketch.runtime.cgroups import common
+from ketch.runtime.failure import failure, to_message
+from ketch.runtime.process import become
+
+_NETLINK_ROUTE = 0
+_HIGHEST_FD = 1 << 30
+
+
+def fork_child(pid_mode: str = "new") -> int:
+    """Enter the pid namespace for children (see `namespaces.enter_pid`) and fork; 0 in the child."""
+    namespaces.enter_pid(pid_mode)
+    return os.fork()
+
+
+def child_main(
+    bundle: str, mounts_of_root: list[dict[str, Any]], sync_fd: int, *, tty: bool, start_fd: int = -1
+) -> NoReturn:
+    """Run in the freshly forked child and never return; see the module's text for the protocol.
+
+    Descriptors 0, 1, 2 are already the container's stdio (with ``tty``: anything; they are replaced).  ``ready``
+    carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
+    it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
+    ``start_fd``: a listening SEQPACKET socket on which to wait for "go" instead, for a parent that does not stay.
+    """
+    child = _Child(bundle, sync_fd)
+    try:
+        gc.disable()
+        child.close_others(start_fd)
+        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)  # nobody in a shared pid namespace may look into this process
+        child.set_up(mounts_of_root, tty)
+        child.report_ready()
+        child.wait(start_fd)
+        become.run(child.process, child.sync_fd)
+    except BaseException as e:  # the parent must hear of everything; SystemExit and the like mean the same here
+        child.report_failure(e)
+    os._exit(1)
+
+
+class _Child:
+    """What the steps share; lives until execve."""
+
+    def __init__(self, bundle: str, sync_fd: int) -> None:
+        self.bundle = bundle
+        self.sync_fd = sync_fd
+        self.cgroup: common.Cgroup | None = None
+        self.passed: list[int] = []
+        self.netns = False
+        self.master_fd = -1
+        self.process: become.Process
+
+    def close_others(self, start_fd: int) -> None:
+        """Close what the monitor has open: logs, control sockets, other containers' pipes."""
+        before = 3
+        for kept in sorted({self.sync_fd, start_fd} - {-1}):
+            if before < kept:  # an upper end below the lower one would mean "all" to close_range(2)
+                os.closerange(before, kept)
+            before = kept + 1
+        os.closerange(max(before, 3), _HIGHEST_FD)
+
+    def set_up(self, mounts_of_root: list[dict[str, Any]], terminal: bool) -> None:
+        document = spec.load(self.bundle)
+        if "process" not in document:
+            raise RuntimeFailure("read config.json: no process", step="config")
+        linux = document.get("linux") or {}
+        plan = namespaces.Plan(linux.get("namespaces") or [])
+        sysctls = linux.get("sysctl") or {}
+        sysctl.check(sysctls, plan)
+        self._make_cgroup(linux)
+        self.process = become.Process(document["process"], linux.get("seccomp"))
+        namespaces.enter(plan)
+        namespaces.unshare_cgroup(plan)
+        _set_oom_score(document["process"].get("oomScoreAdj"))
+        _set_names(document, plan)
+        if plan.is_new("network"):
+            self._open_network()
+        if plan.is_new("mount"):
+            root_fd = self._make_root(document, mounts_of_root, sysctls, terminal)
+        else:
+            become.forget_imports()
+            root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._settle(document, root_fd, terminal)
+
+    def _make_cgroup(self, linux: dict[str, Any]) -> None:
+        path = linux.get("cgroupsPath")
+        if not path:
+            return
+        self.cgroup = common.create(path, linux.get("resources"))
+        try:
+            self.cgroup.join()
+        except OSError as e:
+            raise failure("cgroups", f"join cgroup `{path}`", e) from e
+
+    def _open_network(self) -> None:
+        self.netns = True
+        self.passed.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        self.passed.append(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, _NETLINK_ROUTE).detach())
+
+    def _make_root(
+        self, document: dict[str, Any], mounts_of_root: list[dict[str, Any]], sysctls: dict[str, str], terminal: bool
+    ) -> int:
+        linux, root = document.get("linux") or {}, document["root"]
+        propagation = linux.get("rootfsPropagation")
+        rootfs.isolate(propagation)
+        planned = mounts.prepare(document.get("mounts") or [])
+        view = None
+        if any(one.fstype in ("cgroup", "cgroup2") for one in planned):
+            view = cgroupmount.View(self.cgroup)
+        place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
+        become.forget_imports()
+        rootfs.enter(place)
+        os.umask(0)
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for one in planned:
+            if view is not None and one.fstype in ("cgroup", "cgroup2"):
+                view.attach(root_fd, one)
+            else:
+                mounts.attach(root_fd, one)
+        self._make_devices(root_fd, planned, linux, terminal)
+        sysctl.apply(root_fd, sysctls)
+        mounts.seal(root_fd, planned)
+        masks.make_readonly(root_fd, linux.get("readonlyPaths") or [])
+        masks.mask(root_fd, linux.get("maskedPaths") or [])
+        return root_fd
+
+    def _make_devices(self, root_fd: int, planned: list[mounts.Planned], linux: dict[str, Any], terminal: bool) -> None:
+        fresh = any(one.destination == "/dev" and not one.options.bind for one in planned)
+        if fresh:
+            devices.populate(root_fd, linux.get("devices") or [])
+        if terminal:
+            self.master_fd, self.slave_fd = tty.open_pair()
+            if fresh:
+                devices.bind_console(root_fd, self.slave_fd)
+
+    def _settle(self, document: dict[str, Any], root_fd: int, terminal: bool) -> None:
+        annotations = document.get("annotations") or {}
+        named, group_add = annotations.get(spec.ANNOTATION_USER), annotations.get(spec.ANNOTATION_GROUP_ADD) or ""
+        self.process.resolve(root_fd, document["process"], named, group_add)
+        linux = document.get("linux") or {}
+        if linux.get("namespaces"):
+            readonly = bool(document["root"].get("readonly"))
+            rootfs.finish(root_fd, readonly=readonly, propagation=linux.get("rootfsPropagation"))
+        os.close(root_fd)
+        if terminal and self.master_fd < 0:
+            self.master_fd, self.slave_fd = tty.open_pair("/dev/ptmx")
+        become.settle(self.process, self.slave_fd if terminal else -1)
+
+    slave_fd = -1
+
+    def report_ready(self) -> None:
+        """Tell the parent, and give away the descriptors: the program must not have them."""
+        message: dict[str, Any] = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
+        message["cgroups"] = self.cgroup.describe() if self.cgroup else None
+        fds = [*self.passed, self.master_fd] if self.master_fd >= 0 else self.passed
+        fdpass.send(self.sync_fd, json.dumps(message).encode(), fds)
+        for fd in fds:
+            os.close(fd)
+
+    def wait(self, start_fd: int) -> None:
+        """Until the parent says go; a parent that goes away instead ends this process."""
+        if start_fd >= 0:
+            listener = socket(fileno=start_fd)
+            os.close(self.sync_fd)
+            accepted, _ = listener._accept()  # type: ignore[attr-defined]
+            listener.detach()
+            os.close(start_fd)
+            self.sync_fd = accepted
+        payload, _ = fdpass.recv(self.sync_fd, 0, size=64)
+        if payload != b"go":
+            os._exit(1)
+
+    def report_failure(self, error: BaseException) -> None:
+        message = to_message(error)
+        message["cgroups"] = self.cgroup.describe() if self.cgroup else None
+        with suppress(OSError):  # nobody may be left to be told
+            fdpass.send(self.sync_fd, json.dumps(message).encode())
+
+
+def _set_oom_score(value: int | None) -> None:
+    if value is None:
+        return
+    path = "/proc/self/oom_score_adj"
+    with open(path, "rb+", buffering=0) as file:
+        if int(file.read()) == value:
+            return
+        try:
+            file.write(str(value).encode())
+        except OSError as e:
+            hint = "lowering it needs CAP_SYS_RESOURCE" if e.errno == EACCES else None
+            raise failure("oom_score_adj", f"set oom_score_adj to {value}", e, hint) from e
+
+
+def _set_names(document: dict[str, Any], plan: namespaces.Plan) -> None:
+    for key, setter in (("hostname", ns.sethostname), ("domainname", ns.setdomainname)):
+        name = document.get(key)
+        if not name:
+            continue
+        if not plan.is_new("uts") and "uts" not in plan.join:
+            raise RuntimeFailure(f"set {key} `{name}`: the container shares the host's uts namespace", step="hostname")
+        try:
+            setter(name)
+        except OSError as e:
+            raise failure("hostname", f"set {key} `{name}`", e) from e

@@ -1,0 +1,39 @@
+"""Resource limits (setrlimit(2)): the spec's explicit ones, or a clear error."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+from ketch.errors import RuntimeFailure
+from ketch.runtime.failure import failure
+
+_NAMES = "AS CORE CPU DATA FSIZE MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
+_RESOURCES = {f"RLIMIT_{name}": getattr(resource, f"RLIMIT_{name}", -1) for name in _NAMES.split()}
+_RESOURCES |= {"RLIMIT_LOCKS": 10, "RLIMIT_RTTIME": 15}  # not in the resource module (asm-generic/resource.h)
+_INFINITY = (1 << 64) - 1
+
+
+def apply(limits: list[dict[str, Any]]) -> None:
+    """Set every limit on the calling process; raising a hard limit needs CAP_SYS_RESOURCE."""
+    for limit in limits:
+        name = limit.get("type") or ""
+        soft, hard = _value(limit.get("soft", 0)), _value(limit.get("hard", 0))
+        number = _RESOURCES.get(name)
+        if number is None:
+            raise RuntimeFailure(f"set rlimit `{name}`: unknown", step="rlimits")
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError) as e:
+            current = resource.getrlimit(number)[1]
+            reason = e if isinstance(e, OSError) and e.errno else PermissionError(1, str(e))
+            hint = f"the hard limit here is {_show(current)} and raising it needs CAP_SYS_RESOURCE"
+            raise failure("rlimits", f"set rlimit `{name}` to {_show(soft)}:{_show(hard)}", reason, hint) from e
+
+
+def _value(limit: int) -> int:
+    return -1 if limit >= _INFINITY or limit < 0 else limit
+
+
+def _show(limit: int) -> str:
+    return "unlimited" if limit < 0 else str(limit)

@@ -1,0 +1,101 @@
+"""Reading a bundle's config.json: the runtime's own narrow view of the OCI runtime specification 1.2.
+
+The document stays the plain dict that JSON gives.  `load` checks the shape of what the runtime is going
+to touch, once, so that later steps may index without asking.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ketch.errors import RuntimeFailure
+
+Spec = dict[str, Any]
+
+ANNOTATION_USER = "dev.ketch.user"
+ANNOTATION_GROUP_ADD = "dev.ketch.group-add"
+
+_SHAPES: tuple[tuple[str, type], ...] = (
+    ("process", dict),
+    ("root", dict),
+    ("hostname", str),
+    ("domainname", str),
+    ("mounts", list),
+    ("annotations", dict),
+    ("linux", dict),
+    ("hooks", dict),
+)
+_PROCESS_SHAPES: tuple[tuple[str, type], ...] = (
+    ("args", list),
+    ("env", list),
+    ("cwd", str),
+    ("user", dict),
+    ("capabilities", dict),
+    ("rlimits", list),
+)
+
+
+def load(bundle: str) -> Spec:
+    """Read and check ``bundle``/config.json; raises RuntimeFailure with step ``config``."""
+    path = f"{bundle}/config.json"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            document = json.loads(file.read())
+    except OSError as e:
+        raise RuntimeFailure(f"read `{path}`: {e.strerror}", step="config", errno=e.errno or 0) from e
+    except ValueError as e:
+        raise RuntimeFailure(f"read `{path}`: {e}", step="config") from e
+    check(document)
+    return document  # type: ignore[no-any-return]
+
+
+def check(document: object) -> None:
+    """Raise RuntimeFailure unless ``document`` has the shape of a Linux container's configuration."""
+    if not isinstance(document, dict):
+        raise _wrong("the document", "an object")
+    version = document.get("ociVersion", "1.0.0")
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise RuntimeFailure(f"read config.json: ociVersion `{version}` is not 1.x", step="config")
+    _check_members(document, _SHAPES, "")
+    if "root" not in document or not isinstance(document["root"].get("path"), str):
+        raise _wrong("root.path", "a string")
+    process = document.get("process")
+    if process is not None:
+        check_process(process)
+    for mount in document.get("mounts") or ():
+        if not isinstance(mount, dict) or not isinstance(mount.get("destination"), str):
+            raise _wrong("mounts[].destination", "a string")
+
+
+def check_process(process: object) -> None:
+    """Raise RuntimeFailure unless ``process`` has the shape of an OCI process object."""
+    if not isinstance(process, dict):
+        raise _wrong("process", "an object")
+    _check_members(process, _PROCESS_SHAPES, "process.")
+    args = process.get("args")
+    if not args or not all(isinstance(arg, str) for arg in args):
+        raise _wrong("process.args", "a list of at least one string")
+    if not process.get("cwd", "/").startswith("/"):
+        raise RuntimeFailure(f"read config.json: process.cwd `{process['cwd']}` is not absolute", step="config")
+
+
+def member(document: dict[str, Any], *path: str) -> Any:
+    """``document[a][b]…``, or None as soon as one of them is missing or null."""
+    value: Any = document
+    for name in path:
+        if not value:
+            return None
+        value = value.get(name)
+    return value
+
+
+def _check_members(document: dict[str, Any], shapes: tuple[tuple[str, type], ...], prefix: str) -> None:
+    for name, kind in shapes:
+        value = document.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise _wrong(prefix + name, {dict: "an object", list: "a list", str: "a string"}[kind])
+
+
+def _wrong(name: str, kind: str) -> RuntimeFailure:
+    return RuntimeFailure(f"read config.json: {name} is not {kind}", step="config")

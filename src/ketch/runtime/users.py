@@ -1,0 +1,133 @@
+"""Who a container's process is: names looked up in the container's *own* /etc/passwd and /etc/group."""
+
+from __future__ import annotations
+
+from errno import ENOENT, ENOTDIR
+from typing import NamedTuple
+
+from ketch.errors import RuntimeFailure
+from ketch.runtime import paths
+
+_MAX_ID = (1 << 31) - 1  # what Docker accepts
+
+
+class User(NamedTuple):
+    """Numeric identity; ``home`` is None when the passwd file has no entry."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    home: str | None
+
+
+class _Passwd(NamedTuple):
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+class _Group(NamedTuple):
+    name: str
+    gid: int
+    members: list[str]
+
+
+def lookup(root_fd: int, text: str, group_add: str = "") -> User:
+    """Resolve ``name|uid[:group|gid]`` (Docker's USER) plus comma-separated additional groups.
+
+    Names must be in the files; numbers need not be.  Raises RuntimeFailure with Docker's sentences.
+    """
+    passwd = parse_passwd(_read(root_fd, "/etc/passwd"))
+    group_text = None
+    if ":" in text:
+        text, _, group_text = text.partition(":")
+    need_groups = group_text is not None or group_add or text not in ("", "0", "root")
+    groups = parse_group(_read(root_fd, "/etc/group")) if need_groups or passwd else []
+    return resolve(text, group_text or None, [g for g in group_add.split(",") if g], passwd, groups)
+
+
+def home_of(root_fd: int, uid: int) -> str | None:
+    """The home directory that the container's passwd gives ``uid``."""
+    for entry in parse_passwd(_read(root_fd, "/etc/passwd")):
+        if entry.uid == uid:
+            return entry.home or None
+    return None
+
+
+def resolve(user: str, group: str | None, additional: list[str], passwd: list[_Passwd], groups: list[_Group]) -> User:
+    """The pure part of `lookup`."""
+    entry = _find_user(user or "0", passwd)
+    uid = entry.uid if entry else _number(user or "0", "user", user)
+    gid = entry.gid if entry else 0
+    supplementary: list[int] = []
+    if group is not None:
+        gid = _group_id(group, groups)
+    elif entry is not None:
+        supplementary = [g.gid for g in groups if entry.name in g.members and g.gid != gid]
+    for name in additional:
+        supplementary.append(_group_id(name, groups))
+    return User(uid, gid, list(dict.fromkeys(supplementary)), entry.home or None if entry else None)
+
+
+def parse_passwd(data: bytes) -> list[_Passwd]:
+    """Entries of a passwd(5) file; lines that are no entries are skipped."""
+    entries = []
+    for line in data.decode(errors="surrogateescape").splitlines():
+        fields = line.strip().split(":")
+        if len(fields) >= 4 and fields[0] and not line.startswith("#") and _is_id(fields[2]) and _is_id(fields[3]):
+            entries.append(_Passwd(fields[0], int(fields[2]), int(fields[3]), fields[5] if len(fields) > 5 else ""))
+    return entries
+
+
+def parse_group(data: bytes) -> list[_Group]:
+    """Entries of a group(5) file; lines that are no entries are skipped."""
+    entries = []
+    for line in data.decode(errors="surrogateescape").splitlines():
+        fields = line.strip().split(":")
+        if len(fields) >= 3 and fields[0] and not line.startswith("#") and _is_id(fields[2]):
+            members = [m for m in fields[3].split(",") if m] if len(fields) > 3 else []
+            entries.append(_Group(fields[0], int(fields[2]), members))
+    return entries
+
+
+def _find_user(user: str, passwd: list[_Passwd]) -> _Passwd | None:
+    """A name wins over a number: there may be a user called ``1000``."""
+    for entry in passwd:
+        if entry.name == user:
+            return entry
+    if _is_id(user):
+        for entry in passwd:
+            if entry.uid == int(user):
+                return entry
+    return None
+
+
+def _group_id(group: str, groups: list[_Group]) -> int:
+    for entry in groups:
+        if entry.name == group:
+            return entry.gid
+    return _number(group, "group", group)
+
+
+def _number(text: str, what: str, shown: str) -> int:
+    if not _is_id(text):
+        file = "passwd" if what == "user" else "group"
+        raise RuntimeFailure(f"unable to find {what} {shown}: no matching entries in {file} file", step="user")
+    number = int(text)
+    if number > _MAX_ID:
+        raise RuntimeFailure("uids and gids must be in range 0-2147483647", step="user")
+    return number
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _read(root_fd: int, path: str) -> bytes:
+    try:
+        return paths.read_in(root_fd, path)
+    except OSError as e:
+        if e.errno in (ENOENT, ENOTDIR):
+            return b""
+        raise RuntimeFailure(f"read the container's `{path}`: {e.strerror}", step="user", errno=e.errno or 0) from e
