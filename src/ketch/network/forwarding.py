@@ -1,0 +1,41 @@
+"""IPv4 forwarding of the host, turned on without making a router of it.
+
+Containers need ``ip_forward``, which is one switch for all interfaces.  Where the engine is the one who turns it on,
+it notes the interfaces of that moment, and the firewall table keeps dropping packets *between them*: the host
+forwards for containers, and for interfaces that somebody adds later (a VPN, another bridge), but two of its networks
+that were apart stay apart.  The note is ``BOOT_ID:name,name…``: it holds until the next boot.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.network import links, sysctl
+
+if TYPE_CHECKING:
+    from ketch.network.netlink import Netlink
+
+
+def enable(rtnl: Netlink, note: str, bridge: str) -> str:
+    """Turn forwarding on when it is off; return the note to keep."""
+    boot = sysctl.boot_id()
+    if sysctl.forwarding():
+        return note if note.startswith(boot + ":") else ""
+    names = _others(rtnl, bridge)
+    sysctl.set_forwarding(True)
+    return f"{boot}:{','.join(names)}"
+
+
+def restore(rtnl: Netlink, note: str, bridge: str) -> None:
+    """Turn forwarding off again if we turned it on and no interface came since that may need it."""
+    if note and set(_others(rtnl, bridge)) <= set(interfaces(note)):
+        sysctl.set_forwarding(False)
+
+
+def interfaces(note: str) -> list[str]:
+    """The interfaces that the note names."""
+    return [name for name in note.partition(":")[2].split(",") if name]
+
+
+def _others(rtnl: Netlink, bridge: str) -> list[str]:
+    return [link.name for link in links.list_links(rtnl) if link.name not in ("lo", bridge) and '"' not in link.name]
