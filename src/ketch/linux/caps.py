@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from errno import EINVAL
 
 from ketch.linux.prctl import (
     PR_CAP_AMBIENT,
@@ -84,10 +85,15 @@ def bounding() -> int:
 
 
 def drop_bounding(drop: int) -> None:
-    """Remove every capability in ``drop`` from the bounding set (needs CAP_SETPCAP)."""
+    """Remove every capability in ``drop`` from the bounding set (needs CAP_SETPCAP); absent ones do no harm."""
     for number in range(64):
         if drop >> number & 1:
-            prctl(PR_CAPBSET_DROP, number)
+            try:
+                prctl(PR_CAPBSET_DROP, number)
+            except OSError as e:
+                if e.errno == EINVAL and number > NUMBERS["CAP_SYSLOG"]:
+                    return  # the kernel knows no such capability, nor any later one
+                raise
 
 
 def set_ambient(bits: int) -> None:

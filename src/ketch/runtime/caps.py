@@ -37,7 +37,7 @@ class Sets:
 def limit_bounding(sets: Sets) -> None:
     """Drop from the bounding set what the container must never get back; needs CAP_SETPCAP."""
     try:
-        caps.drop_bounding(caps.bounding() & ~sets.bounding)
+        caps.drop_bounding(~sets.bounding)
     except OSError as e:
         raise failure("capabilities", "drop capabilities from the bounding set", e, "CAP_SETPCAP is needed") from e
 

@@ -73,6 +73,7 @@ def _cover_directory(target_fd: int, empty: int) -> int:
     if empty < 0:
         context_fd = m.fsopen("tmpfs")
         try:
+            m.fsconfig(context_fd, "source", "tmpfs")
             m.fsconfig(context_fd, "size", "0k")
             m.fsconfig(context_fd, "nr_inodes", "1")
             attributes = m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC

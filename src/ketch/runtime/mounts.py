@@ -157,8 +157,7 @@ def _make(one: Planned, target_fd: int) -> int:
         attributes &= ~m.MOUNT_ATTR_RDONLY  # something is written first; see `seal`
     if not one.fstype:
         raise OSError(EINVAL, "mount: no type")
-    source = one.source if one.fstype not in ("proc", "sysfs", "mqueue") else ""
-    tree_fd = make_file_system(one.fstype, source, options, attributes=attributes)
+    tree_fd = make_file_system(one.fstype, one.source or one.fstype, options, attributes=attributes)
     if options.copy_up:
         _copy_up(one, target_fd, tree_fd)
     return tree_fd

@@ -71,6 +71,7 @@ def split_lowerdir(value: str) -> list[str]:
 def _by_fsconfig(lowers: list[str], rest: list[tuple[str, str | None]], attributes: int, held: list[int]) -> int:
     context_fd = m.fsopen("overlay")
     try:
+        m.fsconfig(context_fd, "source", "overlay")
         for lower in lowers:
             m.fsconfig(context_fd, "lowerdir+", _short(lower, held))
         for key, value in rest:

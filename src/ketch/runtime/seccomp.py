@@ -84,7 +84,7 @@ def warm(profile: dict[str, Any]) -> None:
 def compiled(profile: dict[str, Any]) -> bytes | None:
     """The program kept for an equal profile."""
     for known, program in _cache:
-        if known == profile:
+        if known is profile or known == profile:
             return program
     return None
 

@@ -7,6 +7,7 @@ to touch, once, so that later steps may index without asking.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from ketch.errors import RuntimeFailure
@@ -40,14 +41,22 @@ def load(bundle: str) -> Spec:
     """Read and check ``bundle``/config.json; raises RuntimeFailure with step ``config``."""
     path = f"{bundle}/config.json"
     try:
-        with open(path, "rb", buffering=0) as file:
-            document = json.loads(file.read())
+        document = json.loads(_read(path))
     except OSError as e:
         raise RuntimeFailure(f"read `{path}`: {e.strerror}", step="config", errno=e.errno or 0) from e
     except ValueError as e:
         raise RuntimeFailure(f"read `{path}`: {e}", step="config") from e
     check(document)
     return document  # type: ignore[no-any-return]
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        return os.read(fd, size + 1).decode()
+    finally:
+        os.close(fd)
 
 
 def check(document: object) -> None:

@@ -21,7 +21,13 @@ from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
 
 _HIGHEST_FD = 1 << 30
-_NAMESPACES = ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP
+_NAMESPACES = (
+    (ns.CLONE_NEWIPC, "ipc"),
+    (ns.CLONE_NEWUTS, "uts"),
+    (ns.CLONE_NEWNET, "net"),
+    (ns.CLONE_NEWCGROUP, "cgroup"),
+    (ns.CLONE_NEWNS, "mnt"),  # last: /proc is the container's afterwards
+)
 
 
 def child_main(
@@ -82,20 +88,25 @@ def _from_bundle(process: dict[str, Any], bundle: str) -> tuple[dict[str, Any] |
 
 
 def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:
-    """Join the container's cgroup, then all its namespaces in one step."""
+    """Join the container's cgroup, then its namespaces.
+
+    Not through a pidfd in one step: this process is in the container's pid namespace already, where
+    ``init_pid`` (the monitor's number for it) means nothing; the host's /proc knows it.
+    """
+    fds: list[tuple[int, int]] = []
     try:
-        pidfd = os.pidfd_open(init_pid)
-    except OSError as e:
-        raise failure("namespaces", f"enter container of process {init_pid}", e) from e
-    if cgroups:
-        _join_cgroup(init_pid, cgroups)
-    become.forget_imports()
-    try:
-        ns.setns(pidfd, _NAMESPACES)
+        for flag, name in _NAMESPACES:
+            fds.append((flag, os.open(f"/proc/{init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
+        if cgroups:
+            _join_cgroup(init_pid, cgroups)
+        become.forget_imports()
+        for flag, fd in fds:
+            ns.setns(fd, flag)
     except OSError as e:
         raise failure("namespaces", f"join the namespaces of process {init_pid}", e) from e
     finally:
-        os.close(pidfd)
+        for _, fd in fds:
+            os.close(fd)
 
 
 def _join_cgroup(init_pid: int, cgroups: dict[str, Any]) -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from typing import Any
-
-from ketch.runtime.cgroups import files
 
 
 def apply(directory: str, resources: dict[str, Any]) -> None:
     """Apply the spec's rules in their order; no rules leave what the parent cgroup allows."""
-    for rule in resources.get("devices") or ():
-        files.write(directory, "devices.allow" if rule.get("allow") else "devices.deny", line(rule))
+    rules = resources.get("devices") or ()
+    if not rules:
+        return
+    with ExitStack() as stack:
+        fds = {}
+        for name in ("devices.deny", "devices.allow"):
+            fds[name] = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fds[name])
+        for rule in rules:
+            name, text = "devices.allow" if rule.get("allow") else "devices.deny", line(rule)
+            try:
+                os.write(fds[name], text.encode())
+            except OSError as e:
+                raise OSError(e.errno, f"write `{text}`", f"{directory}/{name}") from e
 
 
 def line(rule: dict[str, Any]) -> str:
