@@ -31,7 +31,7 @@ _BPF = number("bpf")
 
 
 class Assembler:
-    """Builds a device program.  r2 type, r3 wanted accesses, r4 major, r5 minor; a rule is a block that falls through."""
+    """Builds a device program: r2 type, r3 wanted accesses, r4 major, r5 minor; each rule falls through to the next."""
 
     def __init__(self) -> None:
         self._code: list[bytes] = []

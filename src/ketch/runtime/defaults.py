@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from ketch.linux import caps
+
+ALL_CAPS = list(caps.NAMES)
 DEFAULT_CAPS = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -41,10 +45,25 @@ READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 NAMESPACES = ["mount", "pid", "network", "ipc", "uts", "cgroup"]
 
 
-def mounts(*, shm_size: int = 64 << 20, privileged: bool = False) -> list[dict[str, Any]]:
-    """The mounts of every container, in the order in which they must be made."""
+def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, host_ipc: bool = False) -> list[dict[str, Any]]:
+    """The mounts of every container, in the order in which they must be made; ``shm_size`` in bytes."""
     guard = ["nosuid", "noexec", "nodev"]
     access = "rw" if privileged else "ro"
+    shared: list[dict[str, Any]] = [
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": [*guard]},
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": [*guard, "mode=1777", f"size={shm_size}"],
+        },
+    ]
+    if host_ipc:
+        shared = [
+            {"destination": place, "type": "bind", "source": place, "options": ["rbind", *guard]}
+            for place in ("/dev/mqueue", "/dev/shm")
+            if os.path.isdir(place)
+        ]
     return [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": [*guard]},
         {
@@ -61,13 +80,7 @@ def mounts(*, shm_size: int = 64 << 20, privileged: bool = False) -> list[dict[s
         },
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*guard, access]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*guard, access]},
-        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": [*guard]},
-        {
-            "destination": "/dev/shm",
-            "type": "tmpfs",
-            "source": "shm",
-            "options": [*guard, "mode=1777", f"size={shm_size}"],
-        },
+        *shared,
     ]
 
 

@@ -7,6 +7,7 @@ Everything else fails with EPERM.  Which calls these are follows moby's profiles
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 _ALLOWED = """
@@ -75,6 +76,7 @@ _ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
 }
+_DOCKER_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # Go's names
 _ENOSYS = 38
 _AF_ALG, _AF_VSOCK = 38, 40
 # personality(2): PER_LINUX, UNAME26, PER_LINUX32, PER_LINUX32|UNAME26, and asking for the present one
@@ -83,8 +85,12 @@ _PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
 _CLONE_NAMESPACES = 0x7E020000
 
 
-def profile(capabilities: list[str], arch: str = "x86_64") -> dict[str, Any]:
-    """The OCI seccomp object for a container with these (bounding) capabilities on ``arch`` (uname -m)."""
+def profile(capabilities: list[str], arch: str | None = None) -> dict[str, Any]:
+    """The OCI seccomp object for a container with these (bounding) capabilities.
+
+    ``arch`` is a machine as uname(2) names it; default: this one.
+    """
+    arch = arch or os.uname().machine
     allowed = _ALLOWED.split() + _BY_ARCHITECTURE.get(arch, "").split()
     for capability, names in _BY_CAPABILITY.items():
         if capability in capabilities:
@@ -110,3 +116,58 @@ def _allow_if(name: str, index: int, operator: str, value: int, value_two: int |
     if value_two is not None:
         condition["valueTwo"] = value_two
     return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [condition]}
+
+
+def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | None = None) -> dict[str, Any]:
+    """The OCI object for a profile in Docker's own format (``archMap``, rules with ``includes`` and ``excludes``).
+
+    A document that is an OCI object already comes back the same, but for rules that do not apply.
+    """
+    machine = arch or os.uname().machine
+    short = _DOCKER_ARCHITECTURES.get(machine, machine)
+    kept = ("names", "action", "args", "errnoRet")
+    rules = []
+    for rule in document.get("syscalls") or ():
+        if _applies(rule, short, capabilities):
+            clean = {key: rule[key] for key in kept if rule.get(key)}
+            if "name" in rule and "names" not in clean:
+                clean["names"] = [rule["name"]]
+            rules.append(clean)
+    result = {
+        key: document[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if document.get(key) is not None
+    }
+    result["syscalls"] = rules
+    result["architectures"] = list(document.get("architectures") or ())
+    for entry in document.get("archMap") or ():
+        if entry.get("architecture") in _ARCHITECTURES.get(machine, [])[:1]:
+            result["architectures"] = [entry["architecture"], *(entry.get("subArchitectures") or ())]
+    return result
+
+
+def _applies(rule: dict[str, Any], arch: str, capabilities: list[str]) -> bool:
+    includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
+    if includes.get("arches") and arch not in includes["arches"]:
+        return False
+    if not all(capability in capabilities for capability in includes.get("caps") or ()):
+        return False
+    if includes.get("minKernel") and _kernel() < _version(includes["minKernel"]):
+        return False
+    if arch in (excludes.get("arches") or ()):
+        return False
+    if excludes.get("minKernel") and _kernel() >= _version(excludes["minKernel"]):
+        return False
+    return not any(capability in capabilities for capability in excludes.get("caps") or ())
+
+
+def _kernel() -> tuple[int, int]:
+    return _version(os.uname().release)
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, _, rest = text.partition(".")
+    minor = ""
+    for character in rest:
+        if not character.isdigit():
+            break
+        minor += character
+    return int(major) if major.isdigit() else 0, int(minor or 0)

@@ -14,9 +14,11 @@ from ketch.errors import RuntimeFailure
 
 Spec = dict[str, Any]
 
+ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given then means "look 0 up"
 ANNOTATION_USER = "dev.ketch.user"
 ANNOTATION_GROUP_ADD = "dev.ketch.group-add"
 
+_KINDS = {"dict": "an object", "list": "a list", "str": "a string"}
 _SHAPES: tuple[tuple[str, type], ...] = (
     ("process", dict),
     ("root", dict),
@@ -99,11 +101,17 @@ def member(document: dict[str, Any], *path: str) -> Any:
     return value
 
 
+def named_user(annotations: dict[str, str]) -> tuple[str | None, str]:
+    """(user to look up by name, or None to take the numbers of ``process.user``; groups to add, with commas)."""
+    default = "" if ANNOTATION_ID in annotations else None
+    return annotations.get(ANNOTATION_USER, default), annotations.get(ANNOTATION_GROUP_ADD) or ""
+
+
 def _check_members(document: dict[str, Any], shapes: tuple[tuple[str, type], ...], prefix: str) -> None:
     for name, kind in shapes:
         value = document.get(name)
         if value is not None and not isinstance(value, kind):
-            raise _wrong(prefix + name, {dict: "an object", list: "a list", str: "a string"}[kind])
+            raise _wrong(prefix + name, _KINDS[kind.__name__])
 
 
 def _wrong(name: str, kind: str) -> RuntimeFailure:

@@ -67,8 +67,7 @@ def pairs(text: str) -> dict[str, int]:
 
 def throttle_lines(resources: dict[str, object], key: str) -> list[tuple[str, int]]:
     """("major:minor", rate) for each entry of one of blockIO's throttle lists."""
-    found = []
     entries = resources.get(key)
-    for entry in entries if isinstance(entries, list) else ():
-        found.append((f"{entry['major']}:{entry['minor']}", int(entry["rate"])))
-    return found
+    if not isinstance(entries, list):
+        return []
+    return [(f"{entry['major']}:{entry['minor']}", int(entry["rate"])) for entry in entries]

@@ -10,8 +10,8 @@ makes sure of that.
 
 from __future__ import annotations
 
-import _signal
 import os
+import signal
 import stat
 import sys
 from contextlib import suppress
@@ -160,6 +160,6 @@ def _change_directory(cwd: str) -> None:
 
 def _reset_signals() -> None:
     """Undo what Python and the monitor did: execve keeps ignored signals ignored and blocked ones blocked."""
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

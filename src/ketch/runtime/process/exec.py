@@ -41,10 +41,11 @@ def child_main(
 ) -> NoReturn:
     """Run in the freshly forked child and never return.
 
-    ``process`` is an OCI process object; ``user.username`` ("name|uid[:group|gid]") is looked up in the
-    container's files and wins over the numbers.  The seccomp filter is ``process["seccomp"]`` if that key is there
-    (None: no filter), else the one in ``bundle``/config.json.  ``cgroups`` is what `ready` reported for PID 1.
-    ``ready`` carries "tty" and, if so, the terminal's master as the only descriptor.
+    ``process`` is an OCI process object; its ``annotations`` may name a user as the container's can, and so
+    may ``user.username`` ("name|uid[:group|gid]"): names win over the numbers.  The seccomp filter is
+    ``process["seccomp"]`` if that key is there (None: no filter), else the one in ``bundle``/config.json.
+    ``cgroups`` is what `ready` reported for PID 1.  ``ready`` carries "tty" and, if so, the terminal's master
+    as the only descriptor.
     """
     master_fd = slave_fd = -1
     try:
@@ -53,12 +54,13 @@ def child_main(
         os.closerange(sync_fd + 1, _HIGHEST_FD)
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         spec.check_process(process)
-        profile, group_add = _from_bundle(process, bundle)
+        document = spec.load(bundle) if bundle else {}
+        profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
+        named, group_add = _user(process, document)
         prepared = become.Process(process, profile)
         _enter(init_pid, cgroups)
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        named = (process.get("user") or {}).get("username")
         prepared.resolve(root_fd, process, named, group_add)
         os.close(root_fd)
         if tty:
@@ -80,11 +82,13 @@ def child_main(
 _open_pair = tty.open_pair
 
 
-def _from_bundle(process: dict[str, Any], bundle: str) -> tuple[dict[str, Any] | None, str]:
-    """(seccomp profile, additional groups)."""
-    document = spec.load(bundle) if bundle else {}
-    profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
-    return profile, (document.get("annotations") or {}).get(spec.ANNOTATION_GROUP_ADD) or ""
+def _user(process: dict[str, Any], document: dict[str, Any]) -> tuple[str | None, str]:
+    """What `spec.named_user` says of the process's own annotations, then of ``user.username``, then of the bundle."""
+    _, group_add = spec.named_user(document.get("annotations") or {})
+    named, own_group_add = spec.named_user(process.get("annotations") or {})
+    if named is None:
+        named = (process.get("user") or {}).get("username")
+    return named, own_group_add or group_add
 
 
 def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:

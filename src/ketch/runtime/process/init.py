@@ -161,8 +161,7 @@ class _Child:
                 devices.bind_console(root_fd, self.slave_fd)
 
     def _settle(self, document: dict[str, Any], root_fd: int, terminal: bool) -> None:
-        annotations = document.get("annotations") or {}
-        named, group_add = annotations.get(spec.ANNOTATION_USER), annotations.get(spec.ANNOTATION_GROUP_ADD) or ""
+        named, group_add = spec.named_user(document.get("annotations") or {})
         self.process.resolve(root_fd, document["process"], named, group_add)
         linux = document.get("linux") or {}
         if linux.get("namespaces"):

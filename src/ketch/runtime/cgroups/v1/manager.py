@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ketch.runtime.cgroups import files, tree
 from ketch.runtime.cgroups.v1 import blkio, cpu, cpuacct, cpuset, devices, freezer, hugetlb, memory, pids
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _APPLY: dict[str, ModuleType] = {
     "cpuset": cpuset,
