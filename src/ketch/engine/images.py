@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from ketch.engine.context import Context
-    from ketch.images.store import Image, ImageStore
+    from ketch.images.model import Image
+    from ketch.images.store import ImageStore
 
 Progress = dict[str, Any]
 Rows = list[dict[str, Any]]

@@ -11,7 +11,7 @@ from ketch.api.wire.times import rfc3339
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.images.store import Image
+    from ketch.images.model import Image
 
 _CONFIG_NAMES = {
     "user": "User",

@@ -1,0 +1,120 @@
+"""One layer from a stream: kept as a blob, unpacked as a directory, digests computed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import IO, TYPE_CHECKING, Any
+
+from ketch.errors import InvalidArgument
+from ketch.oci.digest import chain_ids
+from ketch.storage.archive import compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.images.store import ImageStore
+
+_BUFFER = 1 << 20
+
+
+class Hashing(io.RawIOBase):
+    """Passes reads through, hashing and counting; ``sink`` gets every chunk as well."""
+
+    def __init__(self, source: IO[bytes], sink: Callable[[bytes], object] | None = None) -> None:
+        self._source = source
+        self._sink = sink
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        if data:
+            self._hash.update(data)
+            self.size += len(data)
+            if self._sink is not None:
+                self._sink(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def drain(self) -> None:
+        """Read to the end (a tar has padding behind its last member)."""
+        while self.read(_BUFFER):
+            pass
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was read so far."""
+        return "sha256:" + self._hash.hexdigest()
+
+
+def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> int:
+    """Unpack a layer's blob under its chain id; returns the bytes of its files.
+
+    InvalidArgument when the content is not what ``diff_id`` promises; then nothing stays.
+    """
+    path = store.layers.begin()
+    try:
+        with store.content.open(blob) as f, compression.reader(f, f"layer {diff_id[7:19]}") as plain:
+            hashing = Hashing(plain)
+            size = store.layers.unpack(path, hashing)
+            hashing.drain()
+        if hashing.digest != diff_id:
+            raise InvalidArgument(f"unpack layer {blob}: its content is {hashing.digest}, the image says {diff_id}")
+        store.layers.commit(path, chain_id)
+    except BaseException:
+        store.layers.abort(path)
+        raise
+    return size
+
+
+def receive_layer(store: ImageStore, source: IO[bytes], what: str) -> tuple[str, str, int]:
+    """Store and unpack the lowest layer of a new image from a tar stream in one pass.
+
+    Returns (blob digest, diff id, bytes of files).  A gzip or zstd stream is kept as it came, others are gzipped.
+    """
+    from isal import igzip
+
+    path = store.layers.begin()
+    try:
+        with store.content.ingest() as ingest:
+            peekable = compression.Peekable(source)
+            keep = compression.kind(peekable.peek(6)) in ("gzip", "zstd")
+            outer: Any = Hashing(peekable, ingest.write) if keep else peekable
+            writer = None if keep else igzip.IGzipFile(fileobj=_Sink(ingest.write), mode="wb", compresslevel=1, mtime=0)
+            with compression.reader(outer, what) as plain:
+                hashing = Hashing(plain, writer.write if writer else None)
+                size = store.layers.unpack(path, hashing)
+                hashing.drain()
+            if keep:
+                outer.drain()
+            if writer is not None:
+                writer.close()
+        if hashing.size == 0:
+            raise InvalidArgument(f"read {what}: it is empty", hint="send a tar archive")
+        store.layers.commit(path, chain_ids([hashing.digest])[0])
+    except BaseException:
+        store.layers.abort(path)
+        raise
+    return ingest.digest, hashing.digest, size
+
+
+class _Sink(io.RawIOBase):
+    """A write-only file over a function."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._write(bytes(data))
+        return len(data)

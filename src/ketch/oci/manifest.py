@@ -1,0 +1,62 @@
+"""Descriptors, manifests and indexes (image-spec v1.1), with Docker's media types beside OCI's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = LAYER + "+gzip"
+LAYER_ZSTD = LAYER + "+zstd"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+INDEXES = frozenset((INDEX, DOCKER_INDEX))
+
+
+class Platform(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What an image runs on."""
+
+    architecture: str
+    os: str
+    variant: str | None = None
+
+
+class Descriptor(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """Media type, digest and size (bytes) of a blob."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str] | None = None
+    platform: Platform | None = None
+
+
+class Manifest(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """One image for one platform."""
+
+    config: Descriptor
+    layers: list[Descriptor]
+    schema_version: int = 2
+    media_type: str | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Index(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """Several manifests; also the root of an image-layout."""
+
+    manifests: list[Descriptor]
+    schema_version: int = 2
+    media_type: str | None = None
+    annotations: dict[str, str] | None = None
+
+
+def encode(value: Any) -> bytes:
+    """JSON, with ``schemaVersion`` first even though it is a default."""
+    builtins = msgspec.to_builtins(value)
+    if isinstance(value, Manifest | Index):
+        builtins = {"schemaVersion": 2, **builtins}
+    return msgspec.json.encode(builtins)

@@ -1,0 +1,87 @@
+"""Image references as people type them, normalized as Docker does.
+
+busybox                     docker.io/library/busybox:latest     familiar: busybox:latest
+user/app:1                  docker.io/user/app:1                 familiar: user/app:1
+localhost:5000/app@sha256:… localhost:5000/app@sha256:…          familiar: the same
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ketch.errors import InvalidArgument
+from ketch.oci import digest as digests
+
+DEFAULT_DOMAIN = "docker.io"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_TAG = re.compile(r"\w[\w.-]{0,127}\Z", re.ASCII)
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?\Z")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A normalized reference; at least one of ``tag`` and ``digest`` is set."""
+
+    domain: str
+    path: str
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def repository(self) -> str:
+        """Domain and path in full."""
+        return f"{self.domain}/{self.path}"
+
+    @property
+    def familiar_repository(self) -> str:
+        """The repository as Docker shows it: without ``docker.io/`` and ``library/``."""
+        if self.domain != DEFAULT_DOMAIN:
+            return self.repository
+        return self.path.removeprefix("library/")
+
+    @property
+    def familiar(self) -> str:
+        """``name:tag``, or ``name@digest`` when there is no tag."""
+        return self.familiar_repository + (f":{self.tag}" if self.tag else f"@{self.digest}")
+
+    def __str__(self) -> str:
+        return self.repository + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def parse(text: str) -> Reference:
+    """Normalize; InvalidArgument with Docker's words for what is not a reference."""
+
+    def bad(why: str = "") -> InvalidArgument:
+        return InvalidArgument(f"invalid reference format{': ' + why if why else ''}")
+
+    name, at, digest = text.partition("@")
+    if at and not digests.valid(digest):
+        raise bad()
+    tag = ""
+    head, colon, tail = name.rpartition(":")
+    if colon and "/" not in tail:
+        name, tag = head, tail
+        if not _TAG.match(tag):
+            raise bad()
+    domain, path = _split_domain(name)
+    if not _PATH.match(path):
+        if path.lower() != path and _PATH.match(path.lower()):
+            raise bad(f"repository name ({name}) must be lowercase")
+        raise bad()
+    if not _DOMAIN.match(domain) or len(path) > 255:
+        raise bad()
+    return Reference(domain, path, tag or ("" if digest else "latest"), digest)
+
+
+def _split_domain(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    is_domain = slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
+    domain, path = (first, rest) if is_domain else (DEFAULT_DOMAIN, name)
+    if domain == "index.docker.io":
+        domain = DEFAULT_DOMAIN
+    if domain == DEFAULT_DOMAIN and "/" not in path:
+        path = f"library/{path}"
+    return domain, path

@@ -1,0 +1,102 @@
+"""Which compression a stream has, by its first bytes, and how to read through it."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAGIC = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"BZh", "bzip2"),
+)
+
+
+class Peekable(io.RawIOBase):
+    """A stream whose first bytes can be looked at before they are read."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._head = b""
+
+    def peek(self, n: int) -> bytes:
+        """The next ``n`` bytes (fewer at the end), still to be read."""
+        while len(self._head) < n and (chunk := self._source.read(n - len(self._head))):
+            self._head += chunk
+        return self._head[:n]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] if self._head else self._source.read(len(buffer))
+        if self._head:
+            self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def kind(head: bytes) -> str:
+    """``gzip``, ``zstd``, ``xz``, ``bzip2`` or ``none`` from a stream's first six bytes."""
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), "none")
+
+
+@contextmanager
+def reader(source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
+    """``source`` uncompressed; broken or truncated data is InvalidArgument, ``what`` names it in the message."""
+    peekable = Peekable(source)
+    name = kind(peekable.peek(6))
+    errors: tuple[type[Exception], ...] = (EOFError, OSError, ValueError)
+    stream: Any
+    if name == "gzip":
+        from isal import igzip, isal_zlib
+
+        errors = (*errors, isal_zlib.error)
+        stream = igzip.IGzipFile(fileobj=io.BufferedReader(peekable, 1 << 17), mode="rb")
+    elif name == "zstd":
+        import zstandard
+
+        errors = (*errors, zstandard.ZstdError)
+        stream = zstandard.ZstdDecompressor().stream_reader(peekable, read_size=1 << 17, read_across_frames=True)
+    elif name == "xz":
+        import lzma
+
+        errors = (*errors, lzma.LZMAError)
+        stream = lzma.LZMAFile(io.BufferedReader(peekable, 1 << 17))
+    elif name == "bzip2":
+        import bz2
+
+        stream = bz2.BZ2File(io.BufferedReader(peekable, 1 << 17))
+    else:
+        stream = io.BufferedReader(peekable, 1 << 17)
+    yield Guarded(stream, errors, f"{what}: broken {name} stream" if name != "none" else f"read {what}")
+
+
+class Guarded(io.RawIOBase):
+    """Turns a decoder's own errors into InvalidArgument, where they happen and nowhere else."""
+
+    def __init__(self, stream: IO[bytes], errors: tuple[type[Exception], ...], what: str) -> None:
+        self._stream = stream
+        self._errors = errors
+        self._what = what
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._stream.read(size)
+        except self._errors as e:
+            raise InvalidArgument(f"{self._what}: {e}", hint="the archive is damaged or cut short") from e
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,156 @@
+"""Content-addressed blobs, kept as an OCI image-layout so that other programs can read them.
+
+    content/oci-layout, index.json       (image-spec v1.1 §image-layout)
+    content/blobs/sha256/<hex>           committed, verified, never changed
+    content/ingest/<random>              being written
+
+Write → fsync → compare the digest → rename → fsync the directory: a blob that has its name is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from ketch.errors import DataLoss, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BUFFER = 1 << 20
+
+
+class Ingest:
+    """A blob being written; ``commit`` gives it its name, anything else takes it away."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self.file: IO[bytes] = open(path, "xb")  # noqa: SIM115 - closed by ContentStore.ingest
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+        self.file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was written so far."""
+        return "sha256:" + self._hash.hexdigest()
+
+
+class ContentStore:
+    """All blobs under one root."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._blobs = os.path.join(root, "blobs", "sha256")
+        self._ingest = os.path.join(root, "ingest")
+        os.makedirs(self._blobs, exist_ok=True)
+        os.makedirs(self._ingest, exist_ok=True)
+        for name in os.listdir(self._ingest):  # what an earlier process did not finish
+            os.unlink(os.path.join(self._ingest, name))
+        layout = os.path.join(root, "oci-layout")
+        if not os.path.exists(layout):
+            with open(layout, "w", encoding="ascii") as f:
+                f.write('{"imageLayoutVersion":"1.0.0"}')
+
+    def path(self, digest: str) -> str:
+        """Where a blob is, or would be."""
+        return os.path.join(self._blobs, digest.removeprefix("sha256:"))
+
+    def exists(self, digest: str) -> bool:
+        """Whether the blob is here."""
+        return os.path.exists(self.path(digest))
+
+    def size(self, digest: str) -> int:
+        """Its size in bytes (NotFound)."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            raise NotFound(f"no such blob: {digest}") from None
+
+    def open(self, digest: str) -> IO[bytes]:
+        """A blob as a file; the caller closes it (NotFound)."""
+        try:
+            return open(self.path(digest), "rb")
+        except FileNotFoundError:
+            raise NotFound(f"no such blob: {digest}") from None
+
+    def read(self, digest: str, limit: int = 8 << 20) -> bytes:
+        """A small blob whole, verified (NotFound, DataLoss)."""
+        with self.open(digest) as f:
+            data = f.read(limit + 1)
+        if len(data) > limit:
+            raise InvalidArgument(f"read blob {digest}: larger than {limit} bytes")
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            raise DataLoss(f"read blob {digest}: its content does not match its digest")
+        return data
+
+    @contextmanager
+    def ingest(self, expected: str | None = None) -> Iterator[Ingest]:
+        """Write a blob; it is committed at the end of the block, or removed when that fails.
+
+        InvalidArgument when ``expected`` is given and the digest is another one.
+        """
+        path = os.path.join(self._ingest, secrets.token_hex(8))
+        ingest = Ingest(path)
+        try:
+            yield ingest
+            if expected is not None and ingest.digest != expected:
+                raise InvalidArgument(f"write blob: expected {expected}, got {ingest.digest}")
+            ingest.file.flush()
+            os.fsync(ingest.file.fileno())
+            os.rename(path, self.path(ingest.digest))
+            _sync_directory(self._blobs)
+        except BaseException:
+            if os.path.exists(path):
+                os.unlink(path)
+            raise
+        finally:
+            ingest.file.close()
+
+    def put(self, data: bytes) -> str:
+        """Store bytes; returns their digest. Storing what is here already is cheap."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        if not self.exists(digest):
+            with self.ingest(digest) as ingest:
+                ingest.write(data)
+        return digest
+
+    def copy_in(self, source: IO[bytes], expected: str | None = None) -> tuple[str, int]:
+        """Store a stream; returns (digest, size)."""
+        with self.ingest(expected) as ingest:
+            while chunk := source.read(_BUFFER):
+                ingest.write(chunk)
+        return ingest.digest, ingest.size
+
+    def remove(self, digest: str) -> None:
+        """Delete a blob; one that is gone is no error."""
+        path = self.path(digest)
+        if os.path.exists(path):
+            os.unlink(path)
+
+    def all(self) -> list[str]:
+        """The digests of all blobs."""
+        return ["sha256:" + name for name in os.listdir(self._blobs)]
+
+    def write_index(self, data: bytes) -> None:
+        """Replace ``index.json`` atomically."""
+        path = os.path.join(self.root, "index.json")
+        with open(path + ".new", "wb") as f:
+            f.write(data)
+        os.rename(path + ".new", path)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,142 @@
+"""Layers and containers' writable snapshots, as overlay mounts that the runtime carries out.
+
+    layers/<chain id's digits>/diff      committed: the files of one layer
+    layers/.new-<random>/                being unpacked; removed when found at a start
+    containers/<id>/upper, work          active: what a container writes
+
+Nothing is mounted here: a snapshot is described as a list of mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from typing import IO, TYPE_CHECKING, Any
+
+from ketch.errors import DataLoss
+from ketch.linux.openat2 import syncfs
+from ketch.storage.archive.extract import extract
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Mounts = list[dict[str, Any]]
+
+
+class Layers:
+    """Unpacked layers by chain id."""
+
+    def __init__(self, data_root: str) -> None:
+        self._root = os.path.join(data_root, "layers")
+        os.makedirs(self._root, mode=0o710, exist_ok=True)
+        for name in os.listdir(self._root):
+            if name.startswith(".new-"):
+                shutil.rmtree(os.path.join(self._root, name))
+
+    def diff(self, chain_id: str) -> str:
+        """The directory with a layer's files."""
+        return os.path.join(self._root, chain_id.removeprefix("sha256:"), "diff")
+
+    def exists(self, chain_id: str) -> bool:
+        """Whether a layer is unpacked."""
+        return os.path.isdir(self.diff(chain_id))
+
+    def begin(self) -> str:
+        """A fresh directory for ``unpack``; ``commit`` or ``abort`` it."""
+        path = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
+        os.makedirs(os.path.join(path, "diff"), mode=0o755)
+        os.chmod(os.path.join(path, "diff"), 0o755)
+        return path
+
+    @staticmethod
+    def unpack(path: str, source: IO[bytes]) -> int:
+        """Unpack a plain tar into a directory from ``begin``; returns the bytes of its files."""
+        return extract(source, os.path.join(path, "diff"))
+
+    def commit(self, path: str, chain_id: str) -> None:
+        """Give an unpacked layer its name, once its files are on the disk; one that is here already stays."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            syncfs(fd)
+        finally:
+            os.close(fd)
+        target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
+        if os.path.isdir(target):
+            shutil.rmtree(path)
+        else:
+            os.rename(path, target)
+
+    @staticmethod
+    def abort(path: str) -> None:
+        """Remove what was unpacked so far."""
+        shutil.rmtree(path, ignore_errors=True)
+
+    def remove(self, chain_id: str) -> None:
+        """Delete a layer: renamed first, so that it is whole or gone."""
+        target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
+        if os.path.isdir(target):
+            doomed = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
+            os.rename(target, doomed)
+            shutil.rmtree(doomed)
+
+    def all(self) -> list[str]:
+        """Chain ids of the unpacked layers."""
+        return ["sha256:" + n for n in os.listdir(self._root) if not n.startswith(".")]
+
+
+class OverlaySnapshots:
+    """The writable side of containers."""
+
+    def __init__(self, data_root: str) -> None:
+        self._containers = os.path.join(data_root, "containers")
+        self._layers = Layers(data_root)
+        os.makedirs(self._containers, mode=0o710, exist_ok=True)
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str]) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it."""
+        directory = os.path.join(self._containers, container_id)
+        os.makedirs(directory, mode=0o710)
+        for name in ("upper", "work"):
+            os.mkdir(os.path.join(directory, name), 0o755)
+        if chain_ids:  # the root directory itself has the image's mode and owner
+            top = os.stat(self._layers.diff(chain_ids[-1]))
+            upper = os.path.join(directory, "upper")
+            os.chown(upper, top.st_uid, top.st_gid)
+            os.chmod(upper, top.st_mode & 0o7777)
+        return self.mounts(container_id, chain_ids)
+
+    def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
+        """What to mount for the container's root; DataLoss when a layer is missing."""
+        lowers = [self._layers.diff(chain) for chain in reversed(chain_ids)]
+        for path in lowers:
+            if not os.path.isdir(path):
+                raise DataLoss(
+                    f"mount container {container_id[:12]}: layer `{path}` is gone", hint="load the image again"
+                )
+        directory = os.path.join(self._containers, container_id)
+        upper = os.path.join(directory, "upper")
+        if readonly:
+            return [{"type": "overlay", "source": "overlay", "options": ["lowerdir=" + ":".join([upper, *lowers])]}]
+        if not lowers:  # an image from scratch: overlay wants at least one lower directory
+            return [{"type": "bind", "source": upper, "options": []}]
+        options = ["lowerdir=" + ":".join(lowers), f"upperdir={upper}", f"workdir={directory}/work"]
+        return [{"type": "overlay", "source": "overlay", "options": options}]
+
+    def usage(self, container_id: str) -> int:
+        """Bytes that the container has written."""
+        total = 0
+        for directory, _, names in os.walk(os.path.join(self._containers, container_id, "upper")):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(directory, name)).st_size
+                except FileNotFoundError:
+                    continue
+        return total
+
+    def remove(self, container_id: str) -> None:
+        """Delete the snapshot; one that is gone is no error."""
+        for name in ("upper", "work"):
+            path = os.path.join(self._containers, container_id, name)
+            if os.path.isdir(path):
+                shutil.rmtree(path)
