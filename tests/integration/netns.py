@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.linux import ns
@@ -108,6 +109,9 @@ def outside_machine(address: str = "192.0.2.2/24", host_address: str = "192.0.2.
         inside.run([links.add_address(index, ipaddress.IPv4Interface(address))])
         index = links.get_link(rtnl, link).index
         rtnl.run([links.set_up(index=index), links.add_address(index, ipaddress.IPv4Interface(host_address))])
+        for end, name in ((inside, "eth0"), (rtnl, link)):
+            while links.get_link(end, name).operstate != links.IF_OPER_UP:
+                time.sleep(0.001)  # the kernel raises the carrier a moment later
     return machine
 
 

@@ -13,10 +13,12 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from ketch.network.netlink import NETLINK_NETFILTER, Netlink, Request, attr, attributes
+from ketch.network.netlink import Request, attr, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from ketch.network.netlink import Netlink
 
 _CT_GET = (1 << 8) | 1
 _CT_DELETE = (1 << 8) | 2
@@ -28,20 +30,18 @@ _PROTO_NUM, _PROTO_DST_PORT = 1, 3
 _NLA_F_NESTED = 0x8000
 
 
-def forget_udp(ports: Collection[int], local: Collection[str], container_ip: str) -> None:
+def forget_udp(ct: Netlink, ports: Collection[int], local: Collection[str], container_ip: str) -> None:
     """Delete the flows to one of the host's ``ports`` that stayed with the host, or that went to ``container_ip``.
 
-    ``local`` are the host's addresses.  Reads the whole table: call it only for containers that publish UDP ports.
+    ``ct`` is a netfilter socket, ``local`` are the host's addresses.  The kernel walks its whole table (10 ms).
     """
     container = ipaddress.IPv4Address(container_ip).packed
     addresses = {ipaddress.IPv4Address(a).packed for a in local}
-    with Netlink(protocol=NETLINK_NETFILTER) as ct:
-        for original, source, body in _flows(ct):
-            destination, port = original
-            stayed = port in ports and source == destination and destination in addresses
-            if stayed or source == container:
-                with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
-                    ct.run([Request(_CT_DELETE, 0, _NFGENMSG + body, "forget a UDP flow")])
+    for (destination, port), source, body in _flows(ct):
+        stayed = port in ports and source == destination and destination in addresses
+        if stayed or source == container:
+            with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
+                ct.run([Request(_CT_DELETE, 0, _NFGENMSG + body, "forget a UDP flow")])
 
 
 def _flows(ct: Netlink) -> Iterator[tuple[tuple[bytes, int], bytes, bytes]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IFNAME = "eth0"
+_CARRIER_TIMEOUT_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Endpoint:
 
 
 def wire(
-    rtnl: netlink.Netlink, endpoint: Endpoint, *, bridge_index: int, mtu: int, netns_fd: int, rtnl_fd: int | None
+    rtnl: netlink.Netlink, endpoint: Endpoint, *, bridge: links.Link, mtu: int, netns_fd: int, rtnl_fd: int | None
 ) -> None:
     """Make the veth pair and bring it up at both ends; on failure nothing is left.
 
@@ -65,18 +67,19 @@ def wire(
     """
     mac = bytes.fromhex(endpoint.mac.replace(":", ""))
     rtnl.run([
-        links.new_veth(endpoint.veth, bridge_index, mtu, peer=IFNAME, peer_mac=mac, netns_fd=netns_fd)
+        links.new_veth(endpoint.veth, bridge.index, mtu, peer=IFNAME, peer_mac=mac, netns_fd=netns_fd)
     ])  # fmt: skip
     try:
         with inside(netns_fd, rtnl_fd) as container:
             _configure(container, endpoint)
-        # The bridge's end comes up last: then both ends have a carrier at once and the first packet is not lost.
-        requests = [links.set_up(name=endpoint.veth)]
+            rtnl.run([links.set_up(name=endpoint.veth)])
+            _wait_until_it_carries(container, IFNAME)
+            index = _wait_until_it_carries(rtnl, endpoint.veth).index
+            _wait_until_it_carries(rtnl, bridge.name)  # it has no carrier while it has no port
         if endpoint.bindings:
             # A container that calls its own published port gets its packet back through the port it came from, when
             # the host passes bridged packets through its firewall (net.bridge.bridge-nf-call-iptables).
-            requests.append(links.hairpin(links.get_link(rtnl, endpoint.veth).index))
-        rtnl.run(requests)
+            rtnl.run([links.hairpin(index)])
     except BaseException:
         unwire(rtnl, endpoint.veth)
         raise
@@ -93,6 +96,22 @@ def _configure(container: netlink.Netlink, endpoint: Endpoint) -> None:
             links.default_route(index, ipaddress.IPv4Address(endpoint.gateway)),
         ]
     )
+
+
+def _wait_until_it_carries(rtnl: netlink.Netlink, name: str) -> links.Link:
+    """Wait until the link passes packets; one look is enough where looking settles it (Linux 6.12 and later).
+
+    The kernel notices "carrier on" in a work queue.  Until then it silently drops what is sent, and a container whose
+    first act is to connect somewhere would lose a whole second to TCP's first retransmission.
+    """
+    deadline = time.monotonic() + _CARRIER_TIMEOUT_S
+    pause_s = 0.0002
+    while True:
+        link = links.get_link(rtnl, name)
+        if link.operstate == links.IF_OPER_UP or time.monotonic() > deadline:
+            return link
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.005)
 
 
 def unwire(rtnl: netlink.Netlink, veth: str) -> None:

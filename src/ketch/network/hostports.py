@@ -43,7 +43,8 @@ class HostPorts:
         """Hold a host port for each request, or none of them (KetchError, worded as Docker does)."""
         bindings: list[Binding] = []
         try:
-            bindings += [self._reserve(r) for r in requests]
+            for request in requests:
+                bindings.append(self._reserve(request))  # noqa: PERF401 (what was done must be undone)
         except BaseException:
             self.release(bindings)
             raise

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, InvalidArgument, KetchError
 from ketch.network import bridge as bridges
-from ketch.network import conntrack, endpoint, forwarding, ipam, links, sysctl
+from ketch.network import endpoint, forwarding, ipam, links, sysctl
 from ketch.network.endpoint import Endpoint
 from ketch.network.firewall import Firewall, check_name
 from ketch.network.hostports import HostPorts
@@ -92,8 +92,7 @@ class NetworkManager:
             try:
                 self._row = self._load_row()
                 self._endpoints = self._state.endpoints(self._row)
-                link = bridges.ensure(self._rtnl, self._bridge, self._row.gateway, self._mtu, self._row.id)
-                self._index, self._made_bridge = link.index, bridges.is_ours(link)
+                self._link = bridges.ensure(self._rtnl, self._bridge, self._row.gateway, self._mtu, self._row.id)
                 sysctl.prepare_bridge(self._bridge)
                 self._enable_forwarding()
             except OSError as e:
@@ -111,7 +110,7 @@ class NetworkManager:
             self.disconnect(container_id)
         with contextlib.ExitStack() as steps:
             steps.callback(self.close)
-            if self._made_bridge:
+            if bridges.is_ours(self._link):
                 steps.callback(endpoint.unwire, self._rtnl, self._bridge)
             steps.callback(forwarding.restore, self._rtnl, self._row.unforwarded, self._bridge)
             steps.callback(self._reaper.drain)
@@ -125,7 +124,7 @@ class NetworkManager:
             self.disconnect(container_id)
         for kept in self._endpoints.values():
             self._host_ports.reopen(kept.bindings)
-        if self._made_bridge:
+        if bridges.is_ours(self._link):
             known = {e.veth for e in self._endpoints.values()}
             for stray in bridges.port_names(self._rtnl, self._bridge):
                 if stray not in known:
@@ -203,9 +202,7 @@ class NetworkManager:
             self._state.add(made, address if ip is None else self._row.last_ip)
             undo.callback(self._state.remove, container_id)
             try:
-                endpoint.wire(
-                    self._rtnl, made, bridge_index=self._index, mtu=self._mtu, netns_fd=netns_fd, rtnl_fd=rtnl_fd
-                )
+                endpoint.wire(self._rtnl, made, bridge=self._link, mtu=self._mtu, netns_fd=netns_fd, rtnl_fd=rtnl_fd)
                 undo.callback(self._reaper.delete, made.veth)
                 self._endpoints[container_id] = made
                 undo.callback(self._endpoints.pop, container_id, None)
@@ -281,11 +278,7 @@ class NetworkManager:
     def _forget_flows(self, changed: Endpoint) -> None:
         udp = {b.host_port for b in changed.bindings if b.proto == "udp"}
         if udp:
-            local = {str(address.ip) for _, address in links.list_addresses(self._rtnl)}
-            try:
-                conntrack.forget_udp(udp, local, changed.ip)
-            except OSError as e:
-                log.warning("forget UDP flows of %s: %s", changed.ip, e)
+            self._reaper.forget_udp(udp, changed.ip)
 
 
 _OTHER_END = {n: ("tx" if n.startswith("rx") else "rx") + n[2:] for n in links.STATS_NAMES}
