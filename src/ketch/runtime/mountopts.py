@@ -91,3 +91,11 @@ def names_propagation(text: str) -> tuple[int, bool] | None:
 def is_superblock_flag(option: str) -> bool:
     """True for the options that belong to every file system's superblock (``sync``, ``dirsync`` …)."""
     return option in _SUPERBLOCK
+
+
+def known() -> list[str]:
+    """Every option that is not left to the file system."""
+    recursive = [f"r{name}" for name in (*_ATTRIBUTES, *_PROPAGATION)]
+    return sorted(
+        {*_ATTRIBUTES, *_PROPAGATION, *recursive, *_SUPERBLOCK, *_NOTHING, "bind", "rbind", "tmpcopyup"} - {""}
+    )

@@ -20,7 +20,7 @@ from ketch.linux import seccomp as native
 from ketch.linux.syscall import MACHINE
 from ketch.runtime.failure import failure
 
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": native.ACT_KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": native.ACT_KILL_THREAD,
     "SCMP_ACT_KILL_PROCESS": native.ACT_KILL_PROCESS,
@@ -31,7 +31,7 @@ _ACTIONS = {
     "SCMP_ACT_ALLOW": native.ACT_ALLOW,
 }
 _WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE": 1,
     "SCMP_CMP_LT": 2,
     "SCMP_CMP_LE": 3,
@@ -40,7 +40,7 @@ _OPERATORS = {
     "SCMP_CMP_GT": 6,
     "SCMP_CMP_MASKED_EQ": 7,
 }
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": native.FILTER_FLAG_TSYNC,
     "SECCOMP_FILTER_FLAG_LOG": native.FILTER_FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": native.FILTER_FLAG_SPEC_ALLOW,
@@ -99,9 +99,9 @@ def install(profile: dict[str, Any], program: bytes) -> None:
     names = profile.get("flags")
     flags = native.FILTER_FLAG_SPEC_ALLOW if names is None else 0
     for name in names or ():
-        if name not in _FLAGS:
+        if name not in FLAGS:
             raise RuntimeFailure(f"read config.json: unknown seccomp flag `{name}`", step="seccomp")
-        flags |= _FLAGS[name]
+        flags |= FLAGS[name]
     try:
         native.install(program, flags)
     except OSError as e:
@@ -143,11 +143,11 @@ def _load() -> Any:
 
 
 def _action(name: object, errno_ret: int | None) -> int:
-    if not isinstance(name, str) or name not in _ACTIONS:
+    if not isinstance(name, str) or name not in ACTIONS:
         raise RuntimeFailure(f"compile seccomp profile: unsupported action `{name}`", step="seccomp")
     if name in _WITH_ERRNO:
-        return _ACTIONS[name] | ((_EPERM if errno_ret is None else errno_ret) & 0xFFFF)
-    return _ACTIONS[name]
+        return ACTIONS[name] | ((_EPERM if errno_ret is None else errno_ret) & 0xFFFF)
+    return ACTIONS[name]
 
 
 def _add_architectures(lib: Any, context: int, names: list[str]) -> None:
@@ -189,7 +189,7 @@ def _comparisons(args: list[dict[str, Any]]) -> list[list[native.ArgCmp]]:
     """The rule's conditions: all must hold, except that several on one argument are alternatives (as runc has it)."""
     out = []
     for arg in args:
-        operator = _OPERATORS.get(arg.get("op") or "")
+        operator = OPERATORS.get(arg.get("op") or "")
         if operator is None:
             raise RuntimeFailure(f"compile seccomp profile: unknown operator `{arg.get('op')}`", step="seccomp")
         out.append(native.ArgCmp(arg.get("index", 0), operator, arg.get("value", 0), arg.get("valueTwo") or 0))

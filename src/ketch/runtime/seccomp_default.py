@@ -72,7 +72,7 @@ _BY_CAPABILITY = {
     "CAP_BPF": "bpf",
     "CAP_PERFMON": "perf_event_open",
 }
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
 }
@@ -106,7 +106,7 @@ def profile(capabilities: list[str], arch: str | None = None) -> dict[str, Any]:
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,
-        "architectures": _ARCHITECTURES.get(arch, []),
+        "architectures": ARCHITECTURES.get(arch, []),
         "syscalls": rules,
     }
 
@@ -139,7 +139,7 @@ def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | N
     result["syscalls"] = rules
     result["architectures"] = list(document.get("architectures") or ())
     for entry in document.get("archMap") or ():
-        if entry.get("architecture") in _ARCHITECTURES.get(machine, [])[:1]:
+        if entry.get("architecture") in ARCHITECTURES.get(machine, [])[:1]:
             result["architectures"] = [entry["architecture"], *(entry.get("subArchitectures") or ())]
     return result
 

@@ -113,10 +113,12 @@ def settle(process: Process, slave_fd: int) -> None:
     process.path = command.find(process.args[0], process.env.get("PATH", command.DEFAULT_PATH))
 
 
-def run(process: Process, sync_fd: int) -> NoReturn:
-    """execve; returns only by raising RuntimeFailure."""
+def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
+    """execve; returns only by raising RuntimeFailure.  ``preserve_fds`` descriptors from 3 on stay open."""
     _reset_signals()
-    os.closerange(3, max(sync_fd, 3))
+    for fd in range(3, 3 + preserve_fds):
+        os.set_inheritable(fd, True)
+    os.closerange(3 + preserve_fds, max(sync_fd, 3 + preserve_fds))
     os.closerange(sync_fd + 1, _HIGHEST_FD)
     if process.filter and process.no_new_privs:
         seccomp.install(process.filter, process.program)

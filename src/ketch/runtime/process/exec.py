@@ -38,6 +38,7 @@ def child_main(
     tty: bool,
     cgroups: dict[str, Any] | None,
     bundle: str = "",
+    preserve_fds: int = 0,
 ) -> NoReturn:
     """Run in the freshly forked child and never return.
 
@@ -50,7 +51,7 @@ def child_main(
     master_fd = slave_fd = -1
     try:
         gc.disable()
-        os.closerange(3, max(sync_fd, 3))
+        os.closerange(3 + preserve_fds, max(sync_fd, 3 + preserve_fds))
         os.closerange(sync_fd + 1, _HIGHEST_FD)
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         spec.check_process(process)
@@ -72,7 +73,7 @@ def child_main(
             os.close(master_fd)
         payload, _ = fdpass.recv(sync_fd, 0, size=64)
         if payload == b"go":
-            become.run(prepared, sync_fd)
+            become.run(prepared, sync_fd, preserve_fds)
     except BaseException as e:  # the parent must hear of everything
         with suppress(OSError):  # nobody may be left to be told
             fdpass.send(sync_fd, json.dumps(to_message(e)).encode())

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import cgroupmount, devices, masks, mounts, namespaces, rootfs, spec, sysctl, tty
+from ketch.runtime import cgroupmount, devices, hooks, masks, mounts, namespaces, rootfs, spec, sysctl, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
@@ -42,7 +42,13 @@ def fork_child(pid_mode: str = "new") -> int:
 
 
 def child_main(
-    bundle: str, mounts_of_root: list[dict[str, Any]], sync_fd: int, *, tty: bool, start_fd: int = -1
+    bundle: str,
+    mounts_of_root: list[dict[str, Any]],
+    sync_fd: int,
+    *,
+    tty: bool,
+    start_fd: int = -1,
+    preserve_fds: int = 0,
 ) -> NoReturn:
     """Run in the freshly forked child and never return; see the module's text for the protocol.
 
@@ -50,8 +56,10 @@ def child_main(
     carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
     it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
     ``start_fd``: a listening SEQPACKET socket on which to wait for "go" instead, for a parent that does not stay.
+    ``preserve_fds``: so many descriptors from 3 on are left to the program.  A spec with hooks that run before
+    pivot_root makes the child send {"ev":"hooks"} and wait for the state, as JSON, to give them.
     """
-    child = _Child(bundle, sync_fd)
+    child = _Child(bundle, sync_fd, preserve_fds)
     try:
         gc.disable()
         child.close_others(start_fd)
@@ -59,7 +67,7 @@ def child_main(
         child.set_up(mounts_of_root, tty)
         child.report_ready()
         child.wait(start_fd)
-        become.run(child.process, child.sync_fd)
+        child.run()
     except BaseException as e:  # the parent must hear of everything; SystemExit and the like mean the same here
         child.report_failure(e)
     os._exit(1)
@@ -68,9 +76,12 @@ def child_main(
 class _Child:
     """What the steps share; lives until execve."""
 
-    def __init__(self, bundle: str, sync_fd: int) -> None:
+    def __init__(self, bundle: str, sync_fd: int, preserve_fds: int) -> None:
         self.bundle = bundle
         self.sync_fd = sync_fd
+        self.preserve_fds = preserve_fds
+        self.hooks: dict[str, Any] = {}
+        self.state = b""
         self.cgroup: common.Cgroup | None = None
         self.passed: list[int] = []
         self.netns = False
@@ -79,12 +90,12 @@ class _Child:
 
     def close_others(self, start_fd: int) -> None:
         """Close what the monitor has open: logs, control sockets, other containers' pipes."""
-        before = 3
+        before = 3 + self.preserve_fds
         for kept in sorted({self.sync_fd, start_fd} - {-1}):
             if before < kept:  # an upper end below the lower one would mean "all" to close_range(2)
                 os.closerange(before, kept)
             before = kept + 1
-        os.closerange(max(before, 3), _HIGHEST_FD)
+        os.closerange(before, _HIGHEST_FD)
 
     def set_up(self, mounts_of_root: list[dict[str, Any]], terminal: bool) -> None:
         document = spec.load(self.bundle)
@@ -94,6 +105,7 @@ class _Child:
         plan = namespaces.Plan(linux.get("namespaces") or [])
         sysctls = linux.get("sysctl") or {}
         sysctl.check(sysctls, plan)
+        self.hooks = document.get("hooks") or {}
         self._make_cgroup(linux)
         self.process = become.Process(document["process"], linux.get("seccomp"))
         namespaces.enter(plan)
@@ -135,6 +147,7 @@ class _Child:
         if any(one.fstype in ("cgroup", "cgroup2") for one in planned):
             view = cgroupmount.View(self.cgroup)
         place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
+        self._run_hooks()
         become.forget_imports()
         rootfs.enter(place)
         os.umask(0)
@@ -150,6 +163,16 @@ class _Child:
         masks.make_readonly(root_fd, linux.get("readonlyPaths") or [])
         masks.mask(root_fd, linux.get("maskedPaths") or [])
         return root_fd
+
+    def _run_hooks(self) -> None:
+        """Let the parent run its hooks, then run ours (createContainer: these namespaces, the host's files)."""
+        if not any(self.hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
+            return
+        fdpass.send(self.sync_fd, b'{"ev":"hooks"}')
+        self.state, _ = fdpass.recv(self.sync_fd, 0)
+        if not self.state:
+            os._exit(1)
+        hooks.run(self.hooks.get("createContainer") or [], self.state, "createContainer")
 
     def _make_devices(self, root_fd: int, planned: list[mounts.Planned], linux: dict[str, Any], terminal: bool) -> None:
         fresh = any(one.destination == "/dev" and not one.options.bind for one in planned)
@@ -195,6 +218,11 @@ class _Child:
         payload, _ = fdpass.recv(self.sync_fd, 0, size=64)
         if payload != b"go":
             os._exit(1)
+
+    def run(self) -> NoReturn:
+        """The last hooks (in the container, with the program's identity), then the program."""
+        hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer")
+        become.run(self.process, self.sync_fd, self.preserve_fds)
 
     def report_failure(self, error: BaseException) -> None:
         message = to_message(error)

@@ -1,0 +1,133 @@
+"""What ``ketch-runtime`` remembers of a container between two calls: ``ROOT/ID/state.json``.
+
+    ROOT/ID/state.json    written once, when the container has been created
+    ROOT/ID/start.sock    the created container waits here for ``start``; gone once it runs
+
+The status is never stored but seen: is the process with that pid *and* start time alive, does start.sock exist.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import Any
+
+from ketch.errors import AlreadyExists, InvalidArgument, NotFound
+from ketch.runtime.cgroups import common
+
+OCI_VERSION = "1.2.0"
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+class State:
+    """One container of a runtime root."""
+
+    def __init__(self, directory: str, document: dict[str, Any]) -> None:
+        self.directory = directory
+        self.document = document
+
+    @property
+    def id(self) -> str:
+        return str(self.document["id"])
+
+    @property
+    def pid(self) -> int:
+        return int(self.document.get("pid") or 0)
+
+    @property
+    def bundle(self) -> str:
+        return str(self.document["bundle"])
+
+    @property
+    def start_socket(self) -> str:
+        return f"{self.directory}/start.sock"
+
+    def cgroup(self) -> common.Cgroup | None:
+        """The container's cgroup, if it has one of its own."""
+        described = self.document.get("cgroups")
+        return common.open(described) if described else None
+
+    def status(self) -> str:
+        """``creating``, ``created``, ``running``, ``paused`` or ``stopped``."""
+        if not self.pid:
+            return "creating"
+        if start_time(self.pid) != self.document.get("start_time"):
+            return "stopped"
+        if os.path.exists(self.start_socket):
+            return "created"
+        cgroup = self.cgroup()
+        return "paused" if cgroup is not None and cgroup.is_frozen() else "running"
+
+    def oci(self) -> dict[str, Any]:
+        """The state object of the OCI runtime specification (§ runtime.md, State)."""
+        status = self.status()
+        document: dict[str, Any] = {"ociVersion": OCI_VERSION, "id": self.id, "status": status}
+        document["pid"] = 0 if status == "stopped" else self.pid
+        document["bundle"] = self.bundle
+        document["rootfs"] = self.document.get("rootfs", "")
+        document["created"] = self.document.get("created", "")
+        document["annotations"] = self.document.get("annotations") or {}
+        return document
+
+    def save(self) -> None:
+        """Write state.json, all or nothing."""
+        temporary = f"{self.directory}/state.json.new"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(self.document, file)
+        os.rename(temporary, f"{self.directory}/state.json")
+
+    def forget(self) -> None:
+        """Remove the container's directory."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def reserve(root: str, container_id: str, bundle: str) -> State:
+    """Make the directory of a new container; AlreadyExists when the id is taken."""
+    _check_id(container_id)
+    directory = f"{root}/{container_id}"
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, 0o711)
+    except FileExistsError as e:
+        raise AlreadyExists(f"create container `{container_id}`: container with given ID already exists") from e
+    return State(directory, {"id": container_id, "bundle": bundle})
+
+
+def load(root: str, container_id: str) -> State:
+    """The container's state; NotFound when there is none."""
+    _check_id(container_id)
+    directory = f"{root}/{container_id}"
+    try:
+        with open(f"{directory}/state.json", encoding="utf-8") as file:
+            return State(directory, json.load(file))
+    except FileNotFoundError as e:
+        raise NotFound(f"find container `{container_id}`: container does not exist") from e
+
+
+def load_all(root: str) -> list[State]:
+    """Every container of the root, by id."""
+    found = []
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    for name in names:
+        try:
+            found.append(load(root, name))
+        except (NotFound, InvalidArgument):
+            continue  # being created or deleted just now
+    return found
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 for one that does not exist or is a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # the name, field 2, may contain anything, also parentheses and spaces
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _check_id(container_id: str) -> None:
+    if not container_id or not _NAME_CHARACTERS.issuperset(container_id) or container_id in (".", ".."):
+        raise InvalidArgument(f"invalid container id `{container_id}`", hint="use letters, digits and _ + - .")
