@@ -26,12 +26,13 @@ from typing import Any, NoReturn
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import cgroupmount, devices, hooks, masks, mounts, namespaces, rootfs, spec, sysctl, tty
+from ketch.runtime import cgroupmount, defaults, devices, hooks, masks, mounts, namespaces, rootfs, spec, sysctl, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
 
 _NETLINK_ROUTE = 0
+_DEFAULT_RULES = defaults.device_rules()[1:]
 _HIGHEST_FD = 1 << 30
 
 
@@ -125,7 +126,7 @@ class _Child:
         path = linux.get("cgroupsPath")
         if not path:
             return
-        self.cgroup = common.create(path, linux.get("resources"))
+        self.cgroup = common.create(path, _with_default_devices(linux.get("resources") or {}))
         try:
             self.cgroup.join()
         except OSError as e:
@@ -229,6 +230,15 @@ class _Child:
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
         with suppress(OSError):  # nobody may be left to be told
             fdpass.send(self.sync_fd, json.dumps(message).encode())
+
+
+def _with_default_devices(resources: dict[str, Any]) -> dict[str, Any]:
+    """Let the container use what every /dev has, also when the spec's list of devices leaves it out (as runc does)."""
+    rules = resources.get("devices")
+    if not rules or (rules[-1].get("allow") and "major" not in rules[-1] and "type" not in rules[-1]):
+        return resources
+    missing = [rule for rule in _DEFAULT_RULES if rule not in rules]
+    return {**resources, "devices": [*rules, *missing]} if missing else resources
 
 
 def _set_oom_score(value: int | None) -> None:
