@@ -167,10 +167,13 @@ class Lifecycle:
         elif kind == "host":
             contents = {"hosts": _read("/etc/hosts"), "resolv.conf": _read("/etc/resolv.conf")}
         else:
+            gateway = str(self._ctx.network.gateway) if self._ctx.network is not None else ""
             contents = {
-                "hosts": files.hosts(bundle.hostname(container), config.domainname, ip, host.extra_hosts or []),
+                "hosts": files.hosts(
+                    bundle.hostname(container), config.domainname, ip, host.extra_hosts or [], gateway
+                ),
                 "resolv.conf": files.resolv(
-                    host.dns or [], host.dns_search or [], host.dns_options or [], _read("/etc/resolv.conf")
+                    host.dns or [], host.dns_search or [], host.dns_options or [], files.host_resolv_text()
                 ),
             }
         for name, text in contents.items():

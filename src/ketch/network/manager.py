@@ -174,7 +174,8 @@ class NetworkManager:
     ) -> Endpoint:
         """Give a container its interface, address, route and published ports; all of it or nothing.
 
-        The file descriptors stay the caller's.  ``rtnl_fd`` may be None (slower).  Raises InvalidArgument, Conflict,
+        The file descriptors stay the caller's.  ``rtnl_fd`` may be None (slower).  A ``mac`` of the form that is made
+        here from another address is replaced.  Raises InvalidArgument, Conflict,
         ResourceExhausted, or KetchError for a host port that is taken.
         """
         self.disconnect(container_id)
@@ -195,7 +196,7 @@ class NetworkManager:
                 ip=str(ipaddress.IPv4Address(address)),
                 prefix_len=self.subnet.prefixlen,
                 gateway=str(self.gateway),
-                mac=ipam.format_mac(ipam.parse_mac(mac) if mac else ipam.mac_for(address)),
+                mac=ipam.format_mac(self._mac(mac, address)),
                 veth=f"veth{endpoint_id[:8]}",
                 bindings=bindings,
             )
@@ -255,6 +256,18 @@ class NetworkManager:
         if address in taken:
             raise Conflict(f"address {wanted} is already in use", hint="leave it out to get a free one")
         return address
+
+    def _mac(self, wanted: str | None, address: int) -> bytes:
+        """The hardware address: as requested, unless it is the one that belongs to another address of the subnet.
+
+        A caller that repeats what a container had before would otherwise give two containers the same one.
+        """
+        own = ipam.mac_for(address)
+        if not wanted:
+            return own
+        packed = ipam.parse_mac(wanted)
+        made_here = packed[:2] == own[:2] and ipaddress.IPv4Address(packed[2:]) in self.subnet
+        return own if made_here else packed
 
     def _publish(self, made: Endpoint) -> None:
         if not made.bindings:

@@ -36,7 +36,7 @@ class PortRequest:
 
 
 def requests(
-    port_bindings: Mapping[str, list[dict[str, str]] | None] | None,
+    port_bindings: Mapping[str, Any] | None,
     exposed_ports: Mapping[str, Any] | None,
     publish_all: bool,
 ) -> list[PortRequest]:
