@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ipaddress
 import os
 import re
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -85,6 +87,37 @@ def test_without_a_socket_of_the_namespace_one_is_opened(tmp_path: Path) -> None
 
 
 @in_new_host
+def test_links_too_small_for_ipv6(tmp_path: Path) -> None:
+    with network(tmp_path, mtu=1000) as manager, container(manager, "a") as (a, ea):
+        with a.entered():
+            server = listen("0.0.0.0", 80)
+        talk(server, ea.ip, 80)
+
+
+@in_new_host
+def test_daemons_that_start_together_choose_different_subnets(tmp_path: Path) -> None:
+    managers: list[NetworkManager] = []
+    databases = [Database(str(tmp_path / f"{number}.db"), [SCHEMA]) for number in range(5)]
+
+    def start(number: int) -> None:
+        manager = NetworkManager(databases[number], bridge=f"ketch{number}")
+        manager.setup()
+        managers.append(manager)
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(netns.TIMEOUT_S)
+    assert len({m.subnet for m in managers}) == 5
+    for manager in managers:
+        manager.teardown()
+    for db in databases:
+        db.close()
+    assert link_names() == {"lo"}
+
+
+@in_new_host
 def test_network_none_gets_a_loopback(tmp_path: Path) -> None:
     with network(tmp_path) as manager, Netns() as space:
         manager.loopback_up(space.rtnl_fd)
@@ -127,6 +160,7 @@ def test_a_hundred_connections_leave_nothing_and_are_quick(tmp_path: Path) -> No
         manager.connect("warm", space.fd, space.rtnl_fd, ports=port)
         manager.disconnect("warm")
         manager.reconcile([])
+        gc.collect()  # earlier tests' files
         links_before, rules_before, fds_before = link_names(), ruleset(), len(os.listdir("/proc/self/fd"))
         connecting, disconnecting, addresses = [], [], set()
         for i in range(100):

@@ -35,11 +35,13 @@ def test_containers_reach_each_other_and_the_host(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host_ip", ["0.0.0.0", "127.0.0.1", "172.28.0.1"])
 @in_new_host
 def test_the_host_reaches_a_published_port(tmp_path: Path, host_ip: str) -> None:
-    with network(tmp_path, subnet="172.28.0.1/16") as manager:
+    with open("/proc/sys/net/ipv4/conf/all/rp_filter", "w", encoding="ascii") as f:
+        f.write("1")
+    with netns.outside_machine(), network(tmp_path, subnet="172.28.0.1/16") as manager:
         with container(manager, "a", f"{host_ip}:8080:80/tcp") as (a, ea):
             with a.entered():
                 server = listen("0.0.0.0", 80)
-            for address in ("127.0.0.1", "127.0.0.2", "172.28.0.1"):
+            for address in ("127.0.0.1", "127.0.0.2", "172.28.0.1", "192.0.2.1"):
                 if host_ip in ("0.0.0.0", address):
                     talk(server, address, 8080)
                 else:

@@ -7,6 +7,7 @@ tells the data roots apart whose containers may still be attached.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from typing import TYPE_CHECKING
@@ -16,10 +17,13 @@ from ketch.network import ipam, links
 
 if TYPE_CHECKING:
     import ipaddress
+    from collections.abc import Iterator
 
     from ketch.network.netlink import Netlink
 
 _ALIAS = "ketch:"
+_TURN = "\0ketch/subnets"
+_TURN_TIMEOUT_S = 10.0
 
 
 def claim(name: str) -> socket.socket:
@@ -35,6 +39,34 @@ def claim(name: str) -> socket.socket:
             f"use bridge `{name}`: another ketchd uses it", hint="give each daemon its own --bridge and --bip"
         ) from e
     return sock
+
+
+@contextlib.contextmanager
+def turn() -> Iterator[None]:
+    """One daemon at a time in this network namespace: while a subnet is chosen and until its address is in place."""
+    sock = _take_turn()
+    try:
+        yield
+    finally:
+        sock.close()
+
+
+def _take_turn() -> socket.socket:
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(_TURN)
+            sock.listen(64)
+            return sock
+        except OSError as e:
+            sock.close()
+            if e.errno != errno.EADDRINUSE:
+                raise
+        # Connecting to the holder and reading ends when it closes its socket, or dies.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting, contextlib.suppress(ConnectionError):
+            waiting.settimeout(_TURN_TIMEOUT_S)
+            waiting.connect(_TURN)
+            waiting.recv(1)
 
 
 def ensure(rtnl: Netlink, name: str, gateway: ipaddress.IPv4Interface, mtu: int, network_id: str) -> links.Link:

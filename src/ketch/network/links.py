@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -154,9 +155,10 @@ def set_up(*, index: int = 0, name: str = "") -> Request:
 
 
 def no_ipv6_address(index: int) -> Request:
-    """Keep the kernel from giving the link a link-local IPv6 address when it comes up."""
+    """Keep the kernel from giving the link a link-local IPv6 address when it comes up (it may know no IPv6 at all)."""
     mode = nest(socket.AF_INET6, u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
-    return Request(RTM_NEWLINK, 0, ifinfo(index) + nest(IFLA_AF_SPEC, mode), "turn off IPv6 address generation")
+    body = ifinfo(index) + nest(IFLA_AF_SPEC, mode)
+    return Request(RTM_NEWLINK, 0, body, "turn off IPv6 address generation", tolerated=errno.EAFNOSUPPORT)
 
 
 def delete_link(name: str) -> Request:

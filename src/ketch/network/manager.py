@@ -90,9 +90,11 @@ class NetworkManager:
             opened.callback(self._host_ports.close)
             self._firewall = Firewall(self._table, self._bridge)
             try:
-                self._row = self._load_row()
+                with bridges.turn():
+                    self._row = self._load_row()
+                    self._link = bridges.ensure(self._rtnl, self._bridge, self._row.gateway, self._mtu, self._row.id)
                 self._endpoints = self._state.endpoints(self._row)
-                self._link = bridges.ensure(self._rtnl, self._bridge, self._row.gateway, self._mtu, self._row.id)
+                self._taken = {int(self.gateway), *(int(ipaddress.IPv4Address(e.ip)) for e in self._endpoints.values())}
                 sysctl.prepare_bridge(self._bridge)
                 self._enable_forwarding()
             except OSError as e:
@@ -182,6 +184,8 @@ class NetworkManager:
         label = f"{hostname or container_id[:12]} ({container_id[:12]})"
         with contextlib.ExitStack() as undo:
             address = self._address(ip)
+            self._taken.add(address)
+            undo.callback(self._taken.discard, address)
             try:
                 bindings = self._host_ports.reserve(ports)
             except KetchError as e:
@@ -221,6 +225,7 @@ class NetworkManager:
         if gone is None:
             return
         with contextlib.ExitStack() as steps:
+            steps.callback(self._taken.discard, int(ipaddress.IPv4Address(gone.ip)))
             steps.callback(self._state.remove, container_id)
             steps.callback(self._host_ports.release, gone.bindings)
             steps.callback(self._reaper.delete, gone.veth)
@@ -249,11 +254,10 @@ class NetworkManager:
         return {known.ifname: {_OTHER_END[name]: value for name, value in counters.items()}}
 
     def _address(self, wanted: str | None) -> int:
-        taken = {int(ipaddress.IPv4Address(e.ip)) for e in self._endpoints.values()} | {int(self.gateway)}
         if not wanted:
-            return ipam.next_address(self.subnet, taken, self._row.last_ip)
+            return ipam.next_address(self.subnet, self._taken, self._row.last_ip)
         address = ipam.parse_address(wanted, self.subnet)
-        if address in taken:
+        if address in self._taken:
             raise Conflict(f"address {wanted} is already in use", hint="leave it out to get a free one")
         return address
 

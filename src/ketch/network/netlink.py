@@ -41,15 +41,18 @@ _NLM_F_ACK_TLVS = 0x200
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 16
+_NLM_F_DUMP_INTR = 0x10
+_DUMP_ATTEMPTS = 5
 
 
 class Request(NamedTuple):
-    """One message to the kernel; ``what`` says in an error what was tried."""
+    """One message to the kernel; ``what`` says in an error what was tried; the errno ``tolerated`` is none."""
 
     kind: int
     flags: int
     body: bytes
     what: str
+    tolerated: int = 0
 
 
 class Netlink:
@@ -88,18 +91,27 @@ class Netlink:
         return bodies[0] if bodies else None
 
     def dump(self, request: Request) -> Iterator[bytes]:
-        """Every object's body; the whole answer is read before the first is yielded."""
+        """Every object's body, read to the end first; asked again when the table changed meanwhile."""
+        for _ in range(_DUMP_ATTEMPTS):
+            bodies, interrupted = self._dump(request)
+            if not interrupted:
+                break
+        return iter(bodies)
+
+    def _dump(self, request: Request) -> tuple[list[bytes], bool]:
         self._seq += 1
         self._sock.send(_message(request, self._seq, NLM_F_REQUEST | NLM_F_DUMP))
         bodies: list[bytes] = []
+        interrupted = False
         while True:
             for kind, flags, seq, body in _split(self._sock.recv(_RECEIVE_BYTES)):
                 if seq != self._seq:
                     continue
+                interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
                 if kind == NLMSG_ERROR:
                     _raise_for(body, flags, request)
                 if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    return iter(bodies)
+                    return bodies, interrupted
                 bodies.append(body)
 
     def _transact(self, requests: Sequence[Request]) -> list[bytes]:
@@ -146,7 +158,7 @@ def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 def _raise_for(body: bytes, flags: int, request: Request) -> None:
     code = -struct.unpack_from("=i", body)[0]
-    if code == 0:
+    if code in (0, request.tolerated):
         return
     detail = ""
     if flags & _NLM_F_ACK_TLVS:
