@@ -33,6 +33,13 @@ class Sets:
             self.missing |= wanted & ~available
             setattr(self, name, wanted & available)
 
+    def leave_to_execve(self) -> None:
+        """For an ordinary user: no more than what execve would leave, so that files are looked up with his own rights.
+
+        Docker does the same; whoever writes numbers into ``process.user`` has chosen the sets for them.
+        """
+        self.effective = self.permitted = self.ambient
+
 
 def limit_bounding(sets: Sets) -> None:
     """Drop from the bounding set what the container must never get back; needs CAP_SETPCAP."""

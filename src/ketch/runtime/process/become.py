@@ -15,6 +15,7 @@ import signal
 import stat
 import sys
 from contextlib import suppress
+from errno import EACCES
 from typing import Any, NoReturn
 
 from ketch.linux import keyring, prctl
@@ -63,6 +64,8 @@ class Process:
         numeric = process.get("user") or {}
         if named is not None:
             self.user = users.lookup(root_fd, named, group_add)
+            if self.user.uid != 0:
+                self.caps.leave_to_execve()
         else:
             groups = list(numeric.get("additionalGids") or [])
             self.user = users.User(numeric.get("uid") or 0, numeric.get("gid") or 0, groups, None)
@@ -104,12 +107,14 @@ def settle(process: Process, slave_fd: int) -> None:
         # Without no_new_privs a filter can only be set while CAP_SYS_ADMIN is there.
         seccomp.install(process.filter, process.program)
     caps.limit_bounding(process.caps)
+    entered = _change_directory(process.cwd, may_fail=True)
     _change_user(process.user)
     caps.apply(process.caps)
     if process.no_new_privs:
         prctl.set_no_new_privs()
     os.umask(process.umask)
-    _change_directory(process.cwd)
+    if not entered:
+        _change_directory(process.cwd)
     process.path = command.find(process.args[0], process.env.get("PATH", command.DEFAULT_PATH))
 
 
@@ -150,14 +155,20 @@ def _change_user(user: users.User) -> None:
         raise failure("user", f"become user {user.uid}:{user.gid}", e) from e
 
 
-def _change_directory(cwd: str) -> None:
+def _change_directory(cwd: str, *, may_fail: bool = False) -> bool:
+    """Enter ``cwd``: first as root, so that a user may start in a directory that he could not enter (as with Docker),
+    then as the user, for file systems that trust users more than root.
+    """
     try:
         os.chdir(cwd)
         # A working directory outside the root would be a way out; the kernel then has no path for it.
         if not os.getcwd().startswith("/"):
             raise FileNotFoundError(2, "outside the container")
     except OSError as e:
+        if may_fail and e.errno == EACCES:
+            return False
         raise failure("cwd", f"change to working directory `{cwd}`", e) from e
+    return True
 
 
 def _reset_signals() -> None:
