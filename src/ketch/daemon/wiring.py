@@ -100,7 +100,7 @@ async def _release(ctx: Context) -> None:
         return
     if ctx.network is not None:
         await ctx.in_network(ctx.network.teardown)
-    cgroups.remove_parent(ctx.cgroup_parent)
+    cgroups.prune(ctx.cgroup_parent)
 
 
 async def listen_and_serve(config: Config, engine: Engine, stack: AsyncExitStack) -> None:

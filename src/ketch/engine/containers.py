@@ -252,7 +252,7 @@ class ContainerService:
             if options.logs:
                 chunks = read_logs(
                     self._ctx.log_dir(container.id), None, stdout=options.stdout, stderr=options.stderr,
-                    since_ns=0, until_ns=0, tail=None, timestamps=False, details=False, follow=False,
+                    since_ns=0, until_ns=0, tail=None, timestamps=False, details="", follow=False,
                     tty=container.config.tty,
                 )  # fmt: skip
                 async for chunk in chunks:
@@ -280,7 +280,7 @@ class ContainerService:
         return read_logs(
             self._ctx.log_dir(container.id), live.monitor, stdout=options.stdout, stderr=options.stderr,
             since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
-            details=bool(options.details and labels), follow=options.follow, tty=container.config.tty,
+            details=",".join(f"{k}={v}" for k, v in sorted(labels.items())) if options.details else "", follow=options.follow, tty=container.config.tty,
         )  # fmt: skip
 
     # -- looking ---------------------------------------------------------------------------------

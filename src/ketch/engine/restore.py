@@ -8,14 +8,13 @@ no container is removed: directories, cgroups, interfaces and port mappings.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
 from typing import TYPE_CHECKING
 
 from ketch.engine import containers, stats
-from ketch.engine.shim import Exit, Monitor
+from ketch.engine.shim import Exit, Monitor, read_exit
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -68,17 +67,7 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
             await life.remove(container)
         return
     async with live.lock:
-        await life.on_exit(container, live, _exit_record(run_dir) or _vanished(ctx, container))
-
-
-def _exit_record(run_dir: str) -> Exit | None:
-    """What the monitor wrote when its container ended; None when there is no (whole) record."""
-    try:
-        with open(os.path.join(run_dir, "exit.json"), encoding="utf-8") as f:
-            record = json.load(f)
-        return Exit(record["code"], record["at"], record["oom"])
-    except FileNotFoundError:
-        return None
+        await life.on_exit(container, live, read_exit(run_dir) or _vanished(ctx, container))
 
 
 def _vanished(ctx: Context, container: Container) -> Exit:

@@ -19,7 +19,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def cgroups_of(ctx: Context, container: Container) -> Any:
     """The container's cgroup, whatever the machine's hierarchy."""
-    return common.open_path(ctx.cgroup_path(container))
+    return common.at(ctx.cgroup_path(container))
 
 
 async def sample(ctx: Context, container: Container) -> dict[str, Any]:

@@ -128,6 +128,11 @@ class Firewall:
         published = "".join(elements(self._table, "add", e.ip, e.bindings) for e in endpoints)
         self._run(table_rules(self._table, self._bridge, subnet, unforwarded) + published, "install")
 
+    def exists(self) -> bool:
+        """Whether the table is there."""
+        code, _, _ = self._nft.cmd(f"list chain ip {self._table} guard")
+        return bool(code == 0)
+
     def publish(self, endpoint: Endpoint) -> None:
         """Redirect the endpoint's host ports to it."""
         if endpoint.bindings:

@@ -2,7 +2,8 @@
 
     setup ─► reconcile(live containers) ─► connect/disconnect … ─► teardown (or just close: containers keep working)
 
-Everything runs on one thread of the caller's (the sockets belong to that thread's network namespace).
+The sockets belong to the network namespace of the thread that calls ``setup``.  One lock orders everything: the watch
+over the firewall's table has its own thread.
 An endpoint's row is written before anything is made in the kernel and deleted after all of it is gone, so that
 ``reconcile`` finds whatever a crash left half-done.
 """
@@ -13,6 +14,7 @@ import contextlib
 import ipaddress
 import logging
 import secrets
+import threading
 from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, InvalidArgument, KetchError
@@ -24,6 +26,7 @@ from ketch.network.hostports import HostPorts
 from ketch.network.netlink import Netlink
 from ketch.network.reaper import Reaper
 from ketch.network.state import NetworkRow, NetworkState
+from ketch.network.watch import TableWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,6 +65,8 @@ class NetworkManager:
         self._host_ports = HostPorts()
         self._endpoints: dict[str, Endpoint] = {}
         self._open = contextlib.ExitStack()
+        self._lock = threading.RLock()
+        self._watch: TableWatch | None = None
 
     # -- the network as a whole ----------------------------------------------------------------
 
@@ -83,7 +88,7 @@ class NetworkManager:
     def setup(self) -> None:
         """Make or adopt bridge, kernel settings and table; idempotent.  Endpoints from before keep working."""
         self.close()
-        with contextlib.ExitStack() as opened:
+        with self._lock, contextlib.ExitStack() as opened:
             opened.enter_context(bridges.claim(self._bridge))
             self._rtnl = opened.enter_context(Netlink())
             self._reaper = opened.enter_context(Reaper())
@@ -100,14 +105,24 @@ class NetworkManager:
             except OSError as e:
                 raise KetchError(f"set up bridge `{self._bridge}`: {e}", hint=_hint(e)) from e
             self._install()
+            self._watch = TableWatch(self._table, self._restore_table)
             self._open = opened.pop_all()
 
     def close(self) -> None:
         """Let go of the bridge without changing anything: connected containers keep their network."""
-        self._open.close()
+        if self._watch is not None:
+            self._watch.close()  # before taking the lock, which it may be waiting for
+        with self._lock:
+            self._open.close()
 
     def teardown(self) -> None:
         """Disconnect everything; remove table and bridge (not one that the administrator made)."""
+        if self._watch is not None:
+            self._watch.close()
+        with self._lock:
+            self._teardown()
+
+    def _teardown(self) -> None:
         for container_id in list(self._endpoints):
             self.disconnect(container_id)
         with contextlib.ExitStack() as steps:
@@ -120,7 +135,10 @@ class NetworkManager:
 
     def reconcile(self, live_container_ids: Iterable[str]) -> None:
         """Remove what belongs to no live container; hold the ports of those that live.  Waits for the removal."""
-        live = set(live_container_ids)
+        with self._lock:
+            self._reconcile(set(live_container_ids))
+
+    def _reconcile(self, live: set[str]) -> None:
         for container_id in [c for c in self._endpoints if c not in live]:
             log.info("network: remove what container %s left behind", container_id[:12])
             self.disconnect(container_id)
@@ -180,9 +198,9 @@ class NetworkManager:
         here from another address is replaced.  Raises InvalidArgument, Conflict,
         ResourceExhausted, or KetchError for a host port that is taken.
         """
-        self.disconnect(container_id)
         label = f"{hostname or container_id[:12]} ({container_id[:12]})"
-        with contextlib.ExitStack() as undo:
+        with self._lock, contextlib.ExitStack() as undo:
+            self.disconnect(container_id)
             address = self._address(ip)
             self._taken.add(address)
             undo.callback(self._taken.discard, address)
@@ -221,10 +239,10 @@ class NetworkManager:
 
     def disconnect(self, container_id: str) -> None:
         """Take everything back; idempotent.  The kernel finishes removing the interface a moment later."""
-        gone = self._endpoints.pop(container_id, None)
-        if gone is None:
-            return
-        with contextlib.ExitStack() as steps:
+        with self._lock, contextlib.ExitStack() as steps:
+            gone = self._endpoints.pop(container_id, None)
+            if gone is None:
+                return
             steps.callback(self._taken.discard, int(ipaddress.IPv4Address(gone.ip)))
             steps.callback(self._state.remove, container_id)
             steps.callback(self._host_ports.release, gone.bindings)
@@ -246,7 +264,8 @@ class NetworkManager:
         if known is None:
             return {}
         try:
-            link = links.get_link(self._rtnl, known.veth, stats=True)
+            with self._lock:
+                link = links.get_link(self._rtnl, known.veth, stats=True)
         except OSError:
             return {}
         # What this end of the pair receives is what the container has sent.
@@ -279,7 +298,7 @@ class NetworkManager:
         try:
             self._firewall.publish(made)
         except KetchError:
-            # Somebody flushed the whole ruleset (`nft flush ruleset`): put the table back, this endpoint included.
+            # The table was removed a moment ago (see `watch`): put it back, this endpoint included.
             self._install()
         self._forget_flows(made)
 
@@ -291,6 +310,16 @@ class NetworkManager:
         except KetchError:
             self._install()
         self._forget_flows(gone)
+
+    def _restore_table(self) -> None:
+        with self._lock:
+            if self._firewall.exists():
+                return
+            log.warning("network: nftables table `%s` was removed by another program; putting it back", self._table)
+            try:
+                self._install()
+            except KetchError as e:
+                log.error("network: %s", e.message)
 
     def _forget_flows(self, changed: Endpoint) -> None:
         udp = {b.host_port for b in changed.bindings if b.proto == "udp"}

@@ -104,7 +104,7 @@ class Netlink:
         bodies: list[bytes] = []
         interrupted = False
         while True:
-            for kind, flags, seq, body in _split(self._sock.recv(_RECEIVE_BYTES)):
+            for kind, flags, seq, body in split(self._sock.recv(_RECEIVE_BYTES)):
                 if seq != self._seq:
                     continue
                 interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
@@ -125,7 +125,7 @@ class Netlink:
         bodies: list[bytes] = []
         failure: OSError | None = None
         while pending:
-            for kind, flags, seq, body in _split(self._sock.recv(_RECEIVE_BYTES)):
+            for kind, flags, seq, body in split(self._sock.recv(_RECEIVE_BYTES)):
                 if seq not in pending:
                     continue
                 if kind != NLMSG_ERROR:
@@ -146,7 +146,8 @@ def _message(request: Request, seq: int, flags: int) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), request.kind, request.flags | flags, seq, 0) + body
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence number, body) of each message in what was received."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, flags, seq, _ = _HEADER.unpack_from(data, offset)

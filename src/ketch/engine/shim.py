@@ -1,0 +1,298 @@
+"""The engine's side of launcher and monitors: their datagrams as awaitable calls.
+
+Everything happens in the event loop's thread, driven by readiness of the sockets; no call blocks.
+Descriptors that are passed stay the caller's, which closes its own copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ketch.errors import KetchError, RuntimeFailure, Unavailable
+from ketch.runtime.failure import from_message
+from ketch.runtime.process import messages, zygote
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+_ANSWER_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a container ended: ``code`` as Docker's, ``at_ns`` since the epoch, ``oom`` when memory ran out."""
+
+    code: int
+    at_ns: int
+    oom: bool
+
+
+@dataclass
+class Created:
+    """A container that waits for its start: its PID 1 and, with a network namespace of its own, two descriptors."""
+
+    pid: int
+    netns_fd: int | None
+    rtnl_fd: int | None
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for fd in (self.netns_fd, self.rtnl_fd):
+            if fd is not None:
+                os.close(fd)
+        self.netns_fd = self.rtnl_fd = None
+
+
+class Launcher:
+    """The zygote that forks monitors; started again when it is found dead."""
+
+    def __init__(self, process: subprocess.Popen[bytes], fd: int) -> None:
+        self._process = process
+        self._fd = fd
+
+    @classmethod
+    async def start(cls, _exec_root: str = "") -> Launcher:
+        """Start one; it gets warm while the caller goes on."""
+        return cls(*zygote.spawn())
+
+    async def start_container(self, message: dict[str, Any]) -> Monitor:
+        """Have a monitor forked for the container that ``message`` describes (see `runtime.process.messages`)."""
+        ours, theirs = messages.pair()
+        try:
+            try:
+                messages.send(self._fd, {"op": "start", **message}, [theirs])
+            except BrokenPipeError:
+                log.warning("the launcher (pid %d) is gone: starting another", self._process.pid)
+                await self.close()
+                self._process, self._fd = zygote.spawn()
+                messages.send(self._fd, {"op": "start", **message}, [theirs])
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return Monitor(ours, str(message["run_dir"]))
+
+    async def close(self) -> None:
+        """Let the launcher end; monitors go on."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        await asyncio.to_thread(self._process.wait)
+
+
+class Monitor:
+    """One connection to one monitor; ``exited`` is resolved once, whatever happens."""
+
+    def __init__(self, fd: int, run_dir: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fd = fd
+        self._run_dir = run_dir
+        self._seq = 0
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._created: asyncio.Future[Created] = self._loop.create_future()
+        self._hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self.on_exec_exit: Callable[[str, int], None] = lambda _exec_id, _code: None
+        self.pid = 0
+        self.started_at = 0
+        self.state = ""
+        self.execs: dict[str, int] = {}
+        os.set_blocking(fd, False)
+        self._loop.add_reader(fd, self._readable)
+
+    @classmethod
+    async def connect(cls, run_dir: str) -> Monitor | None:
+        """Find the monitor of a container that ran before this process did; None when there is none."""
+        try:
+            directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
+        except (FileNotFoundError, ConnectionRefusedError):
+            sock.close()
+            return None
+        finally:
+            os.close(directory)
+        monitor = cls(sock.detach(), run_dir)
+        try:
+            hello = await asyncio.wait_for(monitor._hello, _ANSWER_TIMEOUT_S)
+        except (TimeoutError, Unavailable):
+            monitor.disconnect()
+            return None
+        monitor.pid, monitor.started_at, monitor.state = hello["pid"], hello["started_at"], hello["state"]
+        monitor.execs = hello["execs"]
+        return monitor
+
+    # -- what it says ----------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        while self._fd >= 0:
+            try:
+                message, fds = messages.receive(self._fd)
+            except BlockingIOError:
+                return
+            except OSError:
+                message, fds = None, []
+            if message is None:
+                self._lost()
+                return
+            self._dispatch(message, fds)
+
+    def _dispatch(self, message: dict[str, Any], fds: list[int]) -> None:
+        event = message.get("ev")
+        if event is None:
+            future = self._waiting.pop(message["seq"], None)
+            if future is not None and not future.done():
+                future.set_result(message)
+        elif event == "created":
+            self.pid = message["pid"]
+            created = Created(self.pid, *(fds[:2] if len(fds) >= 2 else (None, None)))
+            if self._created.done():
+                created.close()
+            else:
+                self._created.set_result(created)
+        elif event == "failed":
+            _fail(self._created, from_message(message))
+        elif event == "exit":
+            _resolve(self.exited, Exit(message["code"], message["at"], message["oom"]))
+        elif event == "exec_exit":
+            self.on_exec_exit(message["exec_id"], message["code"])
+        elif event == "hello":
+            _resolve(self._hello, message)
+
+    def _lost(self) -> None:
+        """The connection ended: the container has, too, or its monitor was killed."""
+        self.disconnect()
+        gone = Unavailable("the container's monitor is gone")
+        _fail(self._created, RuntimeFailure("start container: its monitor ended unexpectedly"))
+        _fail(self._hello, gone)
+        for future in self._waiting.values():
+            _fail(future, gone)
+        self._waiting.clear()
+        if not self.exited.done():
+            self.exited.set_result(read_exit(self._run_dir) or Exit(137, time.time_ns(), False))
+
+    def disconnect(self) -> None:
+        """Close the connection; the container goes on."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    # -- what it is asked ------------------------------------------------------------------------
+
+    async def created(self) -> Created:
+        """Wait until PID 1 exists and waits for its start (RuntimeFailure when it could not be made)."""
+        return await asyncio.shield(self._created)
+
+    async def _call(self, op: str, fd: int | None = None, **arguments: Any) -> dict[str, Any]:
+        if self._fd < 0:
+            raise Unavailable("the container's monitor is gone")
+        self._seq += 1
+        future = self._waiting[self._seq] = self._loop.create_future()
+        try:
+            messages.send(self._fd, {"op": op, "seq": self._seq, **arguments}, [] if fd is None else [fd])
+        except OSError as e:
+            del self._waiting[self._seq]
+            raise Unavailable(f"ask the container's monitor to {op}: {e.strerror}") from e
+        answer = await asyncio.wait_for(future, _ANSWER_TIMEOUT_S)
+        if not answer["ok"]:
+            raise from_message(answer["error"])
+        return answer
+
+    async def start(self) -> int:
+        """Let PID 1 execute its program; returns the time in ns (RuntimeFailure when it cannot)."""
+        self.started_at = (await self._call("start"))["started_at"]
+        return self.started_at
+
+    async def attach(
+        self,
+        fd: int,
+        *,
+        stdin: bool = False,
+        stdout: bool = False,
+        stderr: bool = False,
+        mux: bool = False,
+        detach_keys: str = "",
+        initial: bytes = b"",
+        start: Any = None,
+        frames: bool = False,
+    ) -> None:
+        """Hand a client's socket over; ``start`` is "start" or {"inode", "offset"}: replay the log from there first."""
+        await self._call(
+            "attach", fd, stdin=stdin, stdout=stdout, stderr=stderr, mux=mux, detach_keys=detach_keys,
+            initial=initial.decode("latin-1"), frames=frames, **{"from": start},
+        )  # fmt: skip
+
+    async def exec(
+        self,
+        exec_id: str,
+        process: dict[str, Any],
+        fd: int | None,
+        *,
+        tty: bool,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        detach_keys: str = "",
+        initial: bytes = b"",
+        rows: int = 0,
+        cols: int = 0,
+    ) -> int:
+        """Run one more process; returns its pid (RuntimeFailure when it cannot be executed)."""
+        answer = await self._call(
+            "exec", fd, exec_id=exec_id, process=process, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr,
+            detach_keys=detach_keys, initial=initial.decode("latin-1"), rows=rows, cols=cols,
+        )  # fmt: skip
+        return int(answer["pid"])
+
+    async def resize(self, rows: int, cols: int, exec_id: str | None = None) -> None:
+        """Set a terminal's size."""
+        await self._call("resize", rows=rows, cols=cols, exec_id=exec_id)
+
+    async def kill(self, signal: int, exec_id: str | None = None) -> None:
+        """Send a signal to PID 1 or to an exec's process."""
+        await self._call("kill", signal=signal, exec_id=exec_id)
+
+    async def abandon(self) -> None:
+        """Give a start up: a monitor that loses its only connection before the start undoes everything and ends."""
+        if self.exited.done() or self._fd < 0:
+            return
+        try:
+            await self._call("kill", signal=9)
+        except KetchError:
+            log.debug("abandon: the monitor was gone already")
+        self.disconnect()
+
+
+def read_exit(run_dir: str) -> Exit | None:
+    """What a monitor wrote when its container ended; None when there is no record."""
+    try:
+        with open(os.path.join(run_dir, messages.EXIT_RECORD), encoding="utf-8") as f:
+            record = json.load(f)
+    except FileNotFoundError:
+        return None
+    return Exit(record["code"], record["at"], record["oom"])
+
+
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # retrieved: nobody may ever ask, and that is no fault

@@ -1,0 +1,102 @@
+"""The container's log: frames as they were read, rotated by size.
+
+    log, log.1 … log.N      N = max_files - 1, the highest number is the oldest
+    frame = time ns (u64) | length (u32) | stream (u8) | flags (u8) | 2 spare | payload | length (u32)
+
+One frame is one read from the container, written with one ``writev``: there is no encoding in the hot path.
+The length stands at both ends, so that a reader can go backwards.  A frame that a crash cut short is
+dropped at the next open.
+"""
+
+from __future__ import annotations
+
+import os
+from struct import Struct
+from time import time_ns
+
+STDOUT, STDERR = 1, 2
+HEADER = Struct("<QIBB2x")
+TRAILER = Struct("<I")
+OVERHEAD = HEADER.size + TRAILER.size
+MAX_PAYLOAD = 1 << 20
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+def names(directory: str) -> list[str]:
+    """The log's files that exist, oldest first."""
+    numbered = []
+    for entry in os.listdir(directory):
+        base, dot, number = entry.partition(".")
+        if base == "log" and (not dot or number.isdecimal()):
+            numbered.append((-int(number or 0), entry))
+    return [os.path.join(directory, entry) for _, entry in sorted(numbered)]
+
+
+def whole_size(fd: int) -> int:
+    """Bytes of the file up to the end of its last whole frame."""
+    size = os.fstat(fd).st_size
+    if size == 0 or _ends_with_frame(fd, size):
+        return size
+    offset = 0
+    while offset + OVERHEAD <= size:
+        _, length, _, _ = HEADER.unpack(os.pread(fd, HEADER.size, offset))
+        if length > MAX_PAYLOAD or offset + OVERHEAD + length > size:
+            break
+        offset += OVERHEAD + length
+    return offset
+
+
+def _ends_with_frame(fd: int, size: int) -> bool:
+    if size < OVERHEAD:
+        return False
+    (length,) = TRAILER.unpack(os.pread(fd, TRAILER.size, size - TRAILER.size))
+    start = size - OVERHEAD - length
+    return start >= 0 and HEADER.unpack(os.pread(fd, HEADER.size, start))[1] == length
+
+
+class Writer:
+    """Appends frames; ``inode`` and ``offset`` are the position behind the last one."""
+
+    def __init__(self, directory: str, max_size: int, max_files: int) -> None:
+        self._directory = directory
+        self._path = os.path.join(directory, "log")
+        self._max_size = max_size
+        self._max_files = max(max_files, 1)
+        self._open()
+
+    def _open(self) -> None:
+        self.fd = os.open(self._path, _FLAGS, 0o640)
+        self.offset = whole_size(self.fd)
+        status = os.fstat(self.fd)
+        self.inode = status.st_ino
+        if status.st_size != self.offset:
+            os.ftruncate(self.fd, self.offset)
+
+    def write(self, stream: int, data: bytes) -> tuple[bytes, bytes]:
+        """Append one frame; returns its header and trailer (for those who send it on). OSError when the disk is full."""
+        header = HEADER.pack(time_ns(), len(data), stream, 0)
+        trailer = TRAILER.pack(len(data))
+        if self._max_size and self.offset and self.offset + len(data) > self._max_size:
+            self._rotate()
+        wanted = OVERHEAD + len(data)
+        written = os.writev(self.fd, (header, data, trailer))
+        if written != wanted:
+            os.ftruncate(self.fd, self.offset)
+            raise OSError(28, "write log: no space left")
+        self.offset += wanted
+        return header, trailer
+
+    def _rotate(self) -> None:
+        os.close(self.fd)
+        for number in range(self._max_files - 1, 0, -1):
+            older = f"{self._path}.{number}"
+            newer = f"{self._path}.{number - 1}" if number > 1 else self._path
+            if os.path.exists(newer):
+                os.rename(newer, older)
+        if self._max_files == 1:
+            os.unlink(self._path)
+        self._open()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)

@@ -1,0 +1,178 @@
+"""Exec'd processes of one monitor: forked here, born in the container's pid namespace."""
+
+from __future__ import annotations
+
+import _signal
+import os
+from contextlib import suppress
+from time import time_ns
+from typing import TYPE_CHECKING
+
+from ketch.errors import KetchError
+from ketch.linux import fdpass
+from ketch.runtime.process import exec as child
+from ketch.runtime.process import messages
+from ketch.runtime.process.loop import READ
+from ketch.runtime.process.streams import Streams
+
+if TYPE_CHECKING:
+    from _socket import socket
+    from typing import Any, NoReturn
+
+    from ketch.runtime.process.monitor import Monitor
+
+
+class Exec:
+    """One exec'd process: setup → starting → running → ended, and its streams."""
+
+    def __init__(self, exec_id: str, message: dict[str, Any], client_fd: int, streams: Streams) -> None:
+        self.id = exec_id
+        self.message = message
+        self.client_fd = client_fd
+        self.streams = streams
+        self.pid = 0
+        self.sync = -1
+        self.state = "setup"
+        self.status: int | None = None
+        self.asked: tuple[socket, int] | None = None
+
+
+class Execs:
+    """All of them, by id and by pid."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._by_id: dict[str, Exec] = {}
+
+    def running(self) -> dict[str, int]:
+        """Id → pid of those that run."""
+        return {e.id: e.pid for e in self._by_id.values() if e.state == "running"}
+
+    def _get(self, exec_id: str) -> Exec:
+        try:
+            return self._by_id[exec_id]
+        except KeyError:
+            raise KetchError(f"no exec `{exec_id}` is running") from None
+
+    def streams(self, exec_id: str) -> Streams:
+        """The streams of one (KetchError when it does not run)."""
+        return self._get(exec_id).streams
+
+    def pid(self, exec_id: str) -> int:
+        """The host pid of one (KetchError when it does not run)."""
+        return self._get(exec_id).pid
+
+    def begin(self, control: socket, seq: int, message: dict[str, Any], client_fd: int) -> None:
+        """Fork it; the answer is sent when its program runs or could not be executed. ``client_fd`` is consumed."""
+        monitor = self._monitor
+        if monitor.state != "running":
+            if client_fd >= 0:
+                os.close(client_fd)
+            raise KetchError(f"exec: the container is {monitor.state}")
+        streams = Streams(monitor.loop, terminal=message["tty"], stdin=bool(message.get("stdin")), log=None)
+        one = Exec(message["exec_id"], message, client_fd, streams)
+        one.asked = (control, seq)
+        streams.stdin_once = True
+        streams.on_end = lambda: self._output_ended(one)
+        parent_end, child_end = messages.pair()
+        one.pid = os.fork()
+        if one.pid == 0:
+            self._in_child(one, child_end)
+        os.close(child_end)
+        streams.forked()
+        one.sync = parent_end
+        self._by_id[one.id] = one
+        monitor.loop.add(parent_end, READ, lambda _events: self._speaks(one))
+
+    def _in_child(self, one: Exec, sync_fd: int) -> NoReturn:
+        _signal.set_wakeup_fd(-1)
+        one.streams.become_stdio()
+        monitor, message = self._monitor, one.message
+        process = message["process"]
+        if process.get("dev.ketch.privileged"):
+            process["seccomp"] = None
+        child.child_main(
+            monitor.pid, process, sync_fd, tty=message["tty"], cgroups=monitor.cgroups, bundle=monitor.bundle
+        )
+
+    def _speaks(self, one: Exec) -> None:
+        try:
+            message, fds = messages.receive(one.sync)
+        except OSError:
+            message, fds = None, []
+        if message is not None and message["ev"] == "ready":
+            one.state = "starting"
+            one.streams.listen(fds.pop() if message.get("tty") else -1)
+            if one.message.get("rows"):
+                one.streams.resize(one.message["rows"], one.message["cols"])
+            with suppress(OSError):  # it died: the end of file comes next
+                fdpass.send(one.sync, b"go")
+            return
+        self._monitor.loop.remove(one.sync)
+        os.close(one.sync)
+        if message is None and one.state == "starting":
+            self._started(one)
+        else:
+            self._failed(one, message or {"ev": "failed", "message": "exec: the process died during its set-up"})
+
+    def _started(self, one: Exec) -> None:
+        one.state = "running"
+        if one.client_fd >= 0:
+            fd, one.client_fd = one.client_fd, -1
+            one.streams.attach(fd, {**one.message, "mux": not one.message["tty"]})
+        elif one.message.get("stdin"):
+            one.streams.input_ended(None)
+        one.message = {}
+        self._reply(one, {"ok": True, "pid": one.pid})
+        if one.streams.ended:
+            self._output_ended(one)
+
+    def _failed(self, one: Exec, error: dict[str, Any]) -> None:
+        one.state = "failed"
+        del self._by_id[one.id]
+        if one.client_fd >= 0:
+            os.close(one.client_fd)
+        one.streams.on_end = lambda: None
+        if not one.streams.ended:
+            one.streams.cut()
+        one.streams.discard()
+        self._reply(one, {"ok": False, "error": error})
+
+    def _reply(self, one: Exec, answer: dict[str, Any]) -> None:
+        if one.asked is not None:
+            control, seq = one.asked
+            one.asked = None
+            self._monitor.answer(control, {"seq": seq, **answer})
+
+    def ended(self, pid: int, status: int) -> None:
+        """A child of the monitor other than PID 1 has ended; those that are no exec were orphans."""
+        for one in self._by_id.values():
+            if one.pid == pid:
+                one.status = status
+                if one.state == "running" and one.streams.ended:
+                    self._output_ended(one)
+                elif one.state == "running":
+                    self._drain_soon(one)
+                return
+
+    def _drain_soon(self, one: Exec) -> None:
+        """Its children may hold its outputs for ever: Docker's clients still want the end now."""
+        one.streams.drain_and_cut()
+
+    def _output_ended(self, one: Exec) -> None:
+        if one.status is None or one.state != "running":
+            return
+        one.state = "ended"
+        del self._by_id[one.id]
+        record = {"code": messages.exit_code(one.status), "at": time_ns()}
+        one.streams.finish()
+        if not self._monitor.tell({"ev": "exec_exit", "exec_id": one.id, **record}):
+            with suppress(OSError):
+                messages.write_record(self._monitor.run_dir, f"exec-{one.id}.json", record)
+
+    def cut(self) -> None:
+        """The container has ended and all these with it."""
+        for one in list(self._by_id.values()):
+            if one.status is None:
+                one.status = 9
+            one.streams.cut()

@@ -1,0 +1,52 @@
+"""A loop over epoll: descriptors and what to call when they are ready; nothing polls."""
+
+from __future__ import annotations
+
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Handler = Callable[[int], None]
+
+READ, WRITE, GONE = EPOLLIN, EPOLLOUT, EPOLLHUP | EPOLLERR
+
+
+class Loop:
+    """Level-triggered; ``GONE`` is always reported.  Handlers may add and remove descriptors, also their own."""
+
+    def __init__(self) -> None:
+        self._epoll = epoll()
+        self._handlers: dict[int, Handler] = {}
+        self.deadline: float | None = None
+        self.on_deadline: Callable[[], None] = lambda: None
+        self.running = True
+
+    def add(self, fd: int, events: int, handler: Handler) -> None:
+        """Call ``handler(events)`` whenever ``fd`` is ready."""
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def change(self, fd: int, events: int) -> None:
+        """Wait for other events from now on."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget ``fd`` (which must still be open)."""
+        self._epoll.unregister(fd)
+        del self._handlers[fd]
+
+    def run(self) -> None:
+        """Until ``running`` is False."""
+        while self.running:
+            timeout = -1.0 if self.deadline is None else max(self.deadline - monotonic(), 0)
+            ready = self._epoll.poll(timeout, 16)
+            if not ready and self.deadline is not None and monotonic() >= self.deadline:
+                self.deadline = None
+                self.on_deadline()
+            for fd, events in ready:
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler(events)

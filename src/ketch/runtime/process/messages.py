@@ -1,0 +1,59 @@
+"""What launcher, monitor and ketchd say to each other: JSON datagrams with descriptors (SOCK_SEQPACKET).
+
+ketchd   → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty", "stdin", "stdin_once", "pidns",
+                       "cgroup", "log":{"driver","dir","max_size","max_files"}}            + control socket
+monitor  → ketchd     {"ev":"created","pid"} + network namespace, netlink socket
+                      {"ev":"failed", …}                    (see runtime.failure)
+                      {"ev":"exit","code","at","oom"}      {"ev":"exec_exit","exec_id","code","at"}
+                      {"ev":"hello", …}                     first on every later connection
+ketchd   → monitor    {"op":…, "seq":n}  answered with {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"error":…}
+                      start · attach · exec · resize · kill · status
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
+from typing import TYPE_CHECKING
+
+from ketch.linux import fdpass
+
+if TYPE_CHECKING:
+    from _socket import socket
+    from typing import Any
+
+EXIT_RECORD = "exit.json"
+CONTROL_SOCKET = "control.sock"
+
+
+def send(sock: socket | int, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> None:
+    """Send a message; ``fds`` stay the caller's (OSError as `fdpass.send`)."""
+    fdpass.send(sock, json.dumps(message).encode(), fds)
+
+
+def receive(sock: socket | int) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message and its descriptors, the caller's to close; (None, []) at the end (OSError as `fdpass.recv`)."""
+    payload, fds = fdpass.recv(sock)
+    if not payload:
+        return None, fds
+    return json.loads(payload), fds
+
+
+def pair() -> tuple[int, int]:
+    """Two connected SEQPACKET descriptors, close-on-exec, the caller's to close."""
+    one, other = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    return one.detach(), other.detach()
+
+
+def write_record(directory: str, name: str, record: dict[str, Any]) -> None:
+    """Write a small JSON file so that readers see all of it or nothing."""
+    path = os.path.join(directory, name)
+    with open(path + ".new", "w", encoding="utf-8") as f:
+        json.dump(record, f)
+    os.rename(path + ".new", path)
+
+
+def exit_code(status: int) -> int:
+    """A wait status → the code that Docker reports: 128 + n for a signal."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

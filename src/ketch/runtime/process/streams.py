@@ -1,0 +1,308 @@
+"""The standard streams of one process: pipes or a terminal, its log, and the clients attached to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from ketch.runtime import logformat, tty
+from ketch.runtime.process.client import FRAMES, MUX, RAW, Client
+from ketch.runtime.process.detach import Matcher, parse
+from ketch.runtime.process.loop import READ, WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ketch.runtime.process.loop import Loop
+
+_CHUNK = 1 << 16
+_F_SETPIPE_SZ = 1031
+_PIPE_SIZE = 1 << 18
+_INPUT_LIMIT = 1 << 16
+
+
+class Streams:
+    """Owns the monitor's ends; ``child_fds`` are the process's and are closed after the fork."""
+
+    def __init__(self, loop: Loop, *, terminal: bool, stdin: bool, log: logformat.Writer | None) -> None:
+        self._loop = loop
+        self.terminal = terminal
+        self.log = log
+        self.log_dir = ""
+        self.clients: list[Client] = []
+        self.stdin_once = False
+        self.on_end: Callable[[], None] = lambda: None
+        self.on_drained: Callable[[], None] = lambda: None
+        self._outputs: dict[int, int] = {}
+        self._input_fd = -1
+        self._queue = bytearray()
+        self._close_input = False
+        self._paused = False
+        self._listening = False
+        self.child_fds: list[int] = []
+        if terminal:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            self.child_fds = [null, null, null]
+        else:
+            self._make_pipes(stdin)
+
+    def _make_pipes(self, stdin: bool) -> None:
+        if stdin:
+            inner, self._input_fd = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._input_fd, False)
+        else:
+            inner = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self.child_fds.append(inner)
+        for number in (logformat.STDOUT, logformat.STDERR):
+            outer, inner = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(outer, False)
+            try:
+                fcntl.fcntl(outer, _F_SETPIPE_SZ, _PIPE_SIZE)
+            except OSError:
+                pass  # the user's pipe budget is spent: the default size works, too
+            self._outputs[outer] = number
+            self.child_fds.append(inner)
+
+    def become_stdio(self) -> None:
+        """In the child: make ``child_fds`` descriptors 0, 1, 2."""
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in self.child_fds]
+        for target, fd in enumerate(high):
+            os.dup2(fd, target)
+
+    def forked(self) -> None:
+        """In the monitor: the child has its copies."""
+        for fd in set(self.child_fds):
+            os.close(fd)
+        self.child_fds = []
+
+    def listen(self, master_fd: int = -1) -> None:
+        """Begin to read; ``master_fd`` is the terminal's, when there is one."""
+        if master_fd >= 0:
+            os.set_blocking(master_fd, False)
+            self._outputs = {master_fd: logformat.STDOUT}
+            self._input_fd = master_fd
+        self._listening = True
+        for fd in self._outputs:
+            self._loop.add(fd, READ, lambda events, fd=fd: self._ready(fd, events))  # type: ignore[misc]
+        if self._input_fd >= 0 and master_fd < 0:
+            self._loop.add(self._input_fd, 0, self._input_ready)
+        self._flush()
+
+    # -- output ----------------------------------------------------------------------------------
+
+    def _ready(self, fd: int, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if fd not in self._outputs or not events & ~WRITE:
+            return
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: the last process closed the terminal
+            data = b""
+        if data:
+            self._emit(self._outputs[fd], data)
+        else:
+            self._end_output(fd)
+
+    def _emit(self, stream: int, data: bytes) -> None:
+        frame = None
+        if self.log is not None:
+            try:
+                frame = self.log.write(stream, data)
+            except OSError:
+                frame = None  # a full disk must not stop the container; live clients still get the output
+        for client in list(self.clients):
+            client.deliver(stream, data, frame)
+        if self.log is None and any(c.full for c in self.clients):
+            self._pause(True)
+
+    def _pause(self, paused: bool) -> None:
+        """Without a log a client that is full makes the process wait, as a pipe would."""
+        if paused == self._paused:
+            return
+        self._paused = paused
+        for fd in self._outputs:
+            self._loop.change(fd, self._interest(fd))
+
+    def _interest(self, fd: int) -> int:
+        writing = WRITE if fd == self._input_fd and self._queue else 0
+        return (0 if self._paused else READ) | writing
+
+    def _end_output(self, fd: int) -> None:
+        self._loop.remove(fd)
+        del self._outputs[fd]
+        if fd == self._input_fd:
+            self._input_fd = -1
+        os.close(fd)
+        if not self._outputs:
+            self.on_end()
+
+    @property
+    def ended(self) -> bool:
+        """Whether every output was read to its end."""
+        return not self._outputs
+
+    def drain_and_cut(self) -> None:
+        """The process has ended: take what is in its outputs now, and stop."""
+        for fd, stream in list(self._outputs.items()):
+            while True:
+                try:
+                    data = os.read(fd, _CHUNK)
+                except OSError:
+                    break
+                if not data:
+                    break
+                self._emit(stream, data)
+        self.cut()
+
+    def cut(self) -> None:
+        """Stop reading: the process is gone and something else still holds its outputs."""
+        if not self._listening:
+            return
+        for fd in list(self._outputs):
+            self._end_output(fd)
+
+    # -- input -----------------------------------------------------------------------------------
+
+    @property
+    def accepts_input(self) -> bool:
+        """Whether clients should be read from."""
+        return self._input_fd >= 0 and len(self._queue) < _INPUT_LIMIT
+
+    def feed(self, data: bytes) -> None:
+        """Input for the process."""
+        if self._input_fd >= 0 or not self.ended:
+            self._queue += data
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._input_fd < 0:
+            return
+        before = self.accepts_input
+        while self._queue:
+            try:
+                sent = os.write(self._input_fd, self._queue)
+            except BlockingIOError:
+                break
+            except OSError:  # the process does not read any more
+                self._queue.clear()
+                self._close_input = not self.terminal
+                break
+            del self._queue[:sent]
+        if not self._queue and self._close_input:
+            self._loop.remove(self._input_fd)
+            os.close(self._input_fd)
+            self._input_fd = -1
+        else:
+            fd = self._input_fd
+            if self.terminal:
+                self._loop.change(fd, self._interest(fd))
+            else:
+                self._loop.change(fd, WRITE if self._queue else 0)
+        if before != self.accepts_input:
+            for client in self.clients:
+                client.room_changed()
+
+    def _input_ready(self, events: int) -> None:
+        if events & ~WRITE:
+            # The process closed its stdin: EPOLLERR would be reported for ever.
+            self._queue.clear()
+            self._close_input = True
+        self._flush()
+
+    def input_ended(self, _client: Client | None) -> None:
+        """A client closed its sending side."""
+        if self.stdin_once and not self.terminal:
+            self._close_input = True
+            self._flush()
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Set the terminal's size; nothing happens without one."""
+        if self.terminal and self._input_fd >= 0:
+            tty.set_size(self._input_fd, rows, cols)
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def attach(self, fd: int, request: dict[str, Any]) -> None:
+        """Take a client's socket; ``request`` is the ``attach`` message."""
+        wanted = (bool(request.get("stdin")), bool(request.get("stdout")), bool(request.get("stderr")))
+        form = FRAMES if request.get("frames") else MUX if request.get("mux") else RAW
+        keys = Matcher(parse(request.get("detach_keys", ""))) if self.terminal and wanted[0] else None
+        client = Client(self._loop, fd, self, wanted=wanted, form=form, keys=keys)
+        self.clients.append(client)
+        position = request.get("from")
+        if position and self.log is not None:
+            client.lag(*self._position(position))
+        if initial := request.get("initial", ""):
+            client.take(initial.encode("latin-1"))
+
+    def _position(self, position: Any) -> tuple[int, int]:
+        """(descriptor, offset) for ``"start"`` or {"inode", "offset"}; a file that is gone means the oldest."""
+        files = logformat.names(self.log_dir)
+        if position != "start":
+            for path in files:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if os.fstat(fd).st_ino == position["inode"]:
+                    return fd, position["offset"]
+                os.close(fd)
+        return os.open(files[0], os.O_RDONLY | os.O_CLOEXEC), 0
+
+    def next_log(self, fd: int) -> int:
+        """The file after ``fd`` in the log, -1 when that was the newest."""
+        assert self.log is not None
+        inode = os.fstat(fd).st_ino
+        if inode == self.log.inode:
+            return -1
+        files = logformat.names(self.log_dir)
+        inodes = [os.stat(path).st_ino for path in files]
+        following = inodes.index(inode) + 1 if inode in inodes else 0
+        return os.open(files[min(following, len(files) - 1)], os.O_RDONLY | os.O_CLOEXEC)
+
+    def detach(self, client: Client) -> None:
+        """The client typed the detach keys, or has all: the process keeps its stdin."""
+        client.close()
+        self.clients.remove(client)
+        if not self.clients:
+            self.on_drained()
+
+    def drop(self, client: Client) -> None:
+        """The client is gone."""
+        if client in self.clients:
+            self.detach(client)
+            if client.stdin:
+                self.input_ended(client)
+            self.caught_up(client)
+
+    def caught_up(self, client: Client) -> None:
+        """A client has room again, or has gone."""
+        if self._paused and not any(c.full for c in self.clients):
+            self._pause(False)
+        if client.finishing and not client.closed and not client.behind:
+            self.detach(client)
+
+    def finish(self) -> None:
+        """All output was read: close the clients that have it all, the others when they have."""
+        for client in list(self.clients):
+            client.finishing = True
+            if not client.behind:
+                self.detach(client)
+        self._drop_input()
+
+    def discard(self) -> None:
+        """The process never ran: close what was made for it."""
+        for fd in list(self._outputs):
+            os.close(fd)
+        self._outputs = {}
+        self._drop_input()
+
+    def _drop_input(self) -> None:
+        if self._input_fd >= 0:
+            self._queue.clear()
+            if self._listening:
+                self._loop.remove(self._input_fd)
+            os.close(self._input_fd)
+            self._input_fd = -1
