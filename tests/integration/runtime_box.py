@@ -168,7 +168,8 @@ def _monitor(place: str, root: list[dict[str, Any]], tty: bool, res_w: int) -> N
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     report: dict[str, Any] = {"code": None, "failed": {}, "seen": {}}
     try:
-        document = json.loads(open(f"{place}/config.json").read())
+        with open(f"{place}/config.json") as file:
+            document = json.load(file)
         modes = {entry["type"]: entry.get("path") or "new" for entry in document["linux"]["namespaces"]}
         pid = init.fork_child(modes.get("pid", "host"))
         if pid == 0:
@@ -210,7 +211,7 @@ def _drain(master_fd: int) -> None:
 
 
 def _collect(fds: list[int], timeout_s: float) -> list[bytes]:
-    buffers = {fd: b"" for fd in fds}
+    buffers = dict.fromkeys(fds, b"")
     waiting = list(fds)
     deadline = time.monotonic() + timeout_s
     try:

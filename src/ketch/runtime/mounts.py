@@ -192,4 +192,4 @@ def _with_kernel_log(context_fd: int, error: OSError) -> OSError:
         text = os.read(context_fd, 512).decode(errors="replace").strip()
     except OSError:
         return error
-    return OSError(0, text[2:] if text[:2] in ("e ", "w ", "i ") else text) if text else error
+    return OSError(text[2:] if text[:2] in ("e ", "w ", "i ") else text) if text else error
