@@ -248,7 +248,7 @@ def test_a_failed_connection_leaves_nothing(tmp_path: Path) -> None:
             body += netlink.nest(links.IFLA_LINKINFO, netlink.text(links.IFLA_INFO_KIND, "bridge"))
             inside.run([netlink.Request(links.RTM_NEWLINK, netlink.NLM_F_CREATE, body, "occupy eth0")])
         before = link_names(), ruleset()
-        with pytest.raises(KetchError, match="connect container a"):
+        with pytest.raises(KetchError, match="connect container a "):
             manager.connect("a", space.fd, space.rtnl_fd, hostname="a", ports=[PortRequest("tcp", 80, host_port=8080)])
         assert (link_names(), ruleset(), rows(db)) == (*before, 0)
         assert manager.endpoint("a") is None

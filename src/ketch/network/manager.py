@@ -198,7 +198,8 @@ class NetworkManager:
         here from another address is replaced.  Raises InvalidArgument, Conflict,
         ResourceExhausted, or KetchError for a host port that is taken.
         """
-        label = f"{hostname or container_id[:12]} ({container_id[:12]})"
+        short = container_id[:12]
+        label = f"{hostname} ({short})" if hostname not in ("", short) else short
         with self._lock, contextlib.ExitStack() as undo:
             self.disconnect(container_id)
             address = self._address(ip)
