@@ -16,8 +16,9 @@ from aiohttp import web
 
 from ketch.api.errors import message_of, status_of
 from ketch.api.routes import containers, execs, images, networks, system, volumes
+from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,7 +127,7 @@ NOT_YET = (
 
 
 async def _not_yet(call: Call) -> web.StreamResponse:
-    raise NotImplementedError(
+    raise Unimplemented(
         f"{call.request.method} {call.request.path}: this version of Ketch does not have it yet",
         hint="see the documentation for what it does have",
     )
@@ -178,7 +179,9 @@ def build_server(engine: Engine) -> web.Server:
             return _failure(status, message_of(e))
         except web.HTTPRequestEntityTooLarge:
             return _failure(413, "the request's body is too large")
-        except (ConnectionError, asyncio.CancelledError):
+        except ConnectionError:
+            return Gone()  # the client left in the middle of a stream: nobody is there to be answered
+        except asyncio.CancelledError:
             raise
         except Exception as e:
             log.exception("%s %s", request.method, request.path)

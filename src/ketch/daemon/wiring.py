@@ -105,7 +105,7 @@ async def _release(ctx: Context) -> None:
 
 async def listen_and_serve(config: Config, engine: Engine, stack: AsyncExitStack) -> None:
     """Accept requests on every configured address; returns when all of them listen."""
-    runner = web.ServerRunner(build_server(engine), handle_signals=False, shutdown_timeout=2.0)
+    runner = web.ServerRunner(build_server(engine), handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     tls = listen.tls_context(config)

@@ -143,8 +143,8 @@ class ContainerService:
         if volumes:
             self._remove_anonymous_volumes(container)
         ctx.event(container, "destroy")
-        live.resolve(live.removed_waiters, container.state.exit_code, container.state.error)
-        live.resolve(live.exit_waiters, container.state.exit_code, container.state.error)
+        live.resolve(live.removed_waiters, container.state.exit_code)
+        live.resolve(live.exit_waiters, container.state.exit_code)
         ctx.background(asyncio.to_thread(remove_files, ctx, container.id))
 
     def _remove_anonymous_volumes(self, container: Container) -> None:
@@ -276,11 +276,12 @@ class ContainerService:
                 "configured logging driver does not support reading", hint="start it with another --log-driver"
             )
         live = self._ctx.live(container.id)
-        labels = container.config.labels or {}
+        labels = (container.config.labels or {}) if options.details else {}
+        details = ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
         return read_logs(
             self._ctx.log_dir(container.id), live.monitor, stdout=options.stdout, stderr=options.stderr,
             since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
-            details=",".join(f"{k}={v}" for k, v in sorted(labels.items())) if options.details else "", follow=options.follow, tty=container.config.tty,
+            details=details, follow=options.follow, tty=container.config.tty,
         )  # fmt: skip
 
     # -- looking ---------------------------------------------------------------------------------

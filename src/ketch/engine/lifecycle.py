@@ -196,7 +196,6 @@ class Lifecycle:
                 container.state.status = "created"
             self._ctx.store.save(container)
             self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
-            live.resolve(live.exit_waiters, container.state.exit_code, why.message)
             if container.host.auto_remove and self.remove is not None:
                 await self.remove(container)
 

@@ -10,7 +10,7 @@ from ketch.api import query
 from ketch.api.errors import message_of
 from ketch.api.wire import filters
 from ketch.api.wire import images as wire
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,12 +68,12 @@ async def create(call: Call) -> web.StreamResponse:
     if image:
         tag_ = call.query.get("tag", "")
         name = f"{image}@{tag_}" if tag_.startswith("sha256:") else f"{image}:{tag_}" if tag_ else image
-        raise NotImplementedError(
+        raise Unimplemented(
             f"pull {name}: this version of Ketch cannot pull from registries yet",
             hint="load it with `docker load` or `ketch image bootstrap`",
         )
     if source != "-":
-        raise NotImplementedError(f"import from `{source}`: only the request's body (`-`) can be imported")
+        raise Unimplemented(f"import from `{source}`: only the request's body (`-`) can be imported")
     changes = [value for key, value in call.query.items() if key == "changes"]
     work = call.engine.images.import_(
         call.request.content.iter_chunked(_CHUNK),

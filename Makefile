@@ -1,0 +1,18 @@
+# The verbs of the project; each installs what it needs by itself.
+PYTHON = .venv/bin/python
+
+.PHONY: setup demo test lint bench check
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(PYTHON) scripts/demo.py
+
+test: setup
+	@$(PYTHON) -m pytest -q
+
+lint check: setup
+	@$(PYTHON) -m pytest -q tests/unit/test_linters.py
+
+bench: setup
+	@$(PYTHON) bench/run.py $(BENCH)
