@@ -11,9 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import netns
 import pytest
-from netns import Netns, container, in_new_host, link_names, listen, network, nft, refused, ruleset, talk
 
 from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, KetchError, ResourceExhausted
 from ketch.network import links, netlink
@@ -21,6 +19,19 @@ from ketch.network.manager import NetworkManager
 from ketch.network.ports import PortRequest
 from ketch.network.schema import SCHEMA
 from ketch.storage.db import Database
+from tests.integration import netns
+from tests.integration.netns import (
+    Netns,
+    container,
+    in_new_host,
+    link_names,
+    listen,
+    network,
+    nft,
+    refused,
+    ruleset,
+    talk,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,21 @@ import contextlib
 import ipaddress
 from typing import TYPE_CHECKING
 
-import netns
 import pytest
-from netns import container, in_new_host, listen, network, nft, refused, send_to_loopback, talk, udp_server
 
 from ketch.network import links, netlink
+from tests.integration import netns
+from tests.integration.netns import (
+    container,
+    in_new_host,
+    listen,
+    network,
+    nft,
+    refused,
+    send_to_loopback,
+    talk,
+    udp_server,
+)
 
 if TYPE_CHECKING:
     import socket

@@ -30,16 +30,16 @@ _PROTO_NUM, _PROTO_DST_PORT = 1, 3
 _NLA_F_NESTED = 0x8000
 
 
-def forget_udp(ct: Netlink, ports: Collection[int], local: Collection[str], container_ip: str) -> None:
-    """Delete the flows to one of the host's ``ports`` that stayed with the host, or that went to ``container_ip``.
+def forget_udp(ct: Netlink, ports: Collection[int], local: Collection[str], containers: Collection[str]) -> None:
+    """Delete the flows to one of the host's ``ports`` that stayed with the host, or that went to one of ``containers``.
 
     ``ct`` is a netfilter socket, ``local`` are the host's addresses.  The kernel walks its whole table (10 ms).
     """
-    container = ipaddress.IPv4Address(container_ip).packed
+    gone_to = {ipaddress.IPv4Address(c).packed for c in containers}
     addresses = {ipaddress.IPv4Address(a).packed for a in local}
     for (destination, port), source, body in _flows(ct):
         stayed = port in ports and source == destination and destination in addresses
-        if stayed or source == container:
+        if stayed or source in gone_to:
             with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
                 ct.run([Request(_CT_DELETE, 0, _NFGENMSG + body, "forget a UDP flow")])
 

@@ -6,6 +6,7 @@ Deleting a veth pair takes some 30 ms (the kernel's grace periods), reading the 
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FORGET_DELAY_S = 0.2
+
 
 class Reaper:
     """One thread with a socket of the maker's network namespace; a context manager that finishes its work."""
@@ -26,18 +29,42 @@ class Reaper:
         self._ct = Netlink(protocol=NETLINK_NETFILTER)
         self._thread = ThreadPoolExecutor(1, "veth-reaper")
         self._pending: set[Future[None]] = set()
+        self._lock = threading.Lock()  # guards what follows
+        self._timer: threading.Timer | None = None
+        self._changed_ports: set[int] = set()
+        self._changed_ips: set[str] = set()
 
     def delete(self, veth: str) -> None:
         """Delete soon; a failure is logged, and ``reconcile`` would find what is left."""
         self._submit(endpoint.unwire, self._rtnl, veth)
 
     def forget_udp(self, ports: set[int], container_ip: str) -> None:
-        """Make UDP clients that already send to these host ports notice a change soon (see ``conntrack``)."""
-        self._submit(self._forget_udp, ports, container_ip)
+        """Make UDP clients that already send to these host ports notice a change soon (see ``conntrack``).
 
-    def _forget_udp(self, ports: set[int], container_ip: str) -> None:
+        A moment later, and for all changes of that moment at once: while the kernel walks its table, everything that
+        waits for an RCU grace period (the end of a container does) waits with it.
+        """
+        with self._lock:
+            self._changed_ports |= ports
+            self._changed_ips.add(container_ip)
+            if self._timer is None:
+                self._timer = threading.Timer(_FORGET_DELAY_S, self._forget_changed)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _forget_changed(self) -> None:
+        with self._lock:
+            if self._timer is None:
+                return
+            self._timer.cancel()
+            self._timer = None
+            ports, ips = self._changed_ports, self._changed_ips
+            self._changed_ports, self._changed_ips = set(), set()
+            self._submit(self._forget_udp, ports, ips)
+
+    def _forget_udp(self, ports: set[int], ips: set[str]) -> None:
         local = {str(address.ip) for _, address in links.list_addresses(self._rtnl)}
-        conntrack.forget_udp(self._ct, ports, local, container_ip)
+        conntrack.forget_udp(self._ct, ports, local, ips)
 
     def _submit(self, call: Callable[..., None], *args: object) -> None:
         def run() -> None:
@@ -52,12 +79,14 @@ class Reaper:
 
     def drain(self) -> None:
         """Wait until everything asked for is gone."""
+        self._forget_changed()
         wait(list(self._pending))
 
     def __enter__(self) -> Reaper:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._forget_changed()
         self._thread.shutdown()
         self._rtnl.close()
         self._ct.close()
