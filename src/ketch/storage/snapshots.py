@@ -139,4 +139,10 @@ class OverlaySnapshots:
         for name in ("upper", "work"):
             path = os.path.join(self._containers, container_id, name)
             if os.path.isdir(path):
-                shutil.rmtree(path)
+                shutil.rmtree(path, onerror=_unless_missing)
+
+
+def _unless_missing(_function: object, _path: str, info: tuple[type, BaseException, object]) -> None:
+    """Two may remove the same at once: a background removal and the sweep at the daemon's start."""
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]
