@@ -53,6 +53,7 @@ def make_rootfs(path: Path) -> Path:
     """A root file system of busybox with a few users."""
     for name in ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr/sbin"):
         (path / name).mkdir(parents=True)
+    path.chmod(0o755)
     (path / "tmp").chmod(0o1777)
     shutil.copy(BUSYBOX, path / "bin/busybox")
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -247,10 +248,10 @@ def warm() -> None:
     common.layout()
 
 
-def host_mounts() -> list[str]:
-    """The mount points of the test's own mount namespace."""
+def host_mounts(directory: Path) -> list[str]:
+    """What is mounted in the test's own mount namespace and has to do with ``directory`` (as place or as source)."""
     with open("/proc/self/mountinfo") as file:
-        return sorted(line.split()[4] for line in file)
+        return [line for line in file if str(directory) in line]
 
 
 def cgroup_leftovers(parent: str) -> list[str]:

@@ -6,15 +6,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import runtime_box
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import common, files
+from tests.integration import runtime_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime_box import Box
+    from tests.integration.runtime_box import Box
 
 pytestmark = [
     pytest.mark.timeout(60),

@@ -7,15 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import runtime_box
 
 from ketch.linux import caps
 from ketch.runtime import defaults
+from tests.integration import runtime_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime_box import Box
+    from tests.integration.runtime_box import Box
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -33,11 +33,10 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def box(tmp_path: Any, rootfs: Any) -> Iterator[Box]:
     """A box that must leave the host's mounts and cgroups as they were."""
-    mounts = runtime_box.host_mounts()
     box = runtime_box.Box(tmp_path, rootfs)
     yield box
     box.close()
-    assert runtime_box.host_mounts() == mounts
+    assert runtime_box.host_mounts(tmp_path) == []
     assert runtime_box.cgroup_leftovers(box.parent) == []
 
 

@@ -20,7 +20,7 @@ def relay(master_fd: int, pid: int) -> int:
     saved: list[Any] | None = None
     if os.isatty(0):
         saved = termios.tcgetattr(0)
-        pty_modes.setraw(0)
+        pty_modes.setraw(0, termios.TCSADRAIN)  # not FLUSH: what was typed ahead counts
         _copy_size(master_fd)
         signal.signal(signal.SIGWINCH, lambda *_: _copy_size(master_fd))
     try:
