@@ -1,0 +1,51 @@
+"""What every command gets: where the daemon is, and where to print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from ketch.client.http import Client
+
+
+class Context:
+    """One run of the command line; ``client()`` is made at first use."""
+
+    def __init__(self, host: str = "") -> None:
+        self._host = host
+        self._client: Client | None = None
+        self.out: TextIO = sys.stdout
+        self.err: TextIO = sys.stderr
+
+    @property
+    def host(self) -> str:
+        """The daemon's address: ``--host``, KETCH_HOST, DOCKER_HOST, or the default socket."""
+        from ketch.client.http import DEFAULT_HOST
+
+        return self._host or os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the user named a daemon (then none is started on their behalf)."""
+        return bool(self._host or os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST"))
+
+    def client(self) -> Client:
+        """The connection to the daemon."""
+        if self._client is None:
+            from ketch.client.http import Client
+
+            self._client = Client(self.host)
+        return self._client
+
+    def print(self, text: str = "") -> None:
+        """A line on standard output."""
+        self.out.write(text + "\n")
+
+    def warn(self, text: str) -> None:
+        """A line on standard error."""
+        self.err.write(text + "\n")
+        self.err.flush()

@@ -1,0 +1,170 @@
+"""Command-line flags as Docker's users type them: ``-it``, ``--name=x``, ``--name x``, ``--rm=false``, ``-p 1 -p 2``.
+
+A small parser of our own, because importing argparse costs as much as a container's start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_TRUE, _FALSE = ("1", "t", "true", "yes"), ("0", "f", "false", "no")
+
+
+class HelpRequested(Exception):
+    """``--help`` was given; the text is the argument."""
+
+
+class _Flag:
+    def __init__(self, name: str, short: str, kind: str, default: Any, help_text: str) -> None:
+        self.name, self.short, self.kind, self.default, self.help = name, short, kind, default, help_text
+
+
+class Options:
+    """Parsed flags: ``opts["name"]``; ``opts.given`` has the names that were typed."""
+
+    def __init__(self, values: dict[str, Any], given: set[str]) -> None:
+        self._values = values
+        self.given = given
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+
+class FlagSet:
+    """The flags of one command; ``interspersed`` False stops at the first argument (``run``, ``exec``)."""
+
+    def __init__(self, command: str, usage: str, summary: str, *, interspersed: bool = True) -> None:
+        self.command = command
+        self._usage = usage
+        self._summary = summary
+        self._interspersed = interspersed
+        self._flags: dict[str, _Flag] = {}
+        self._short: dict[str, _Flag] = {}
+
+    def _add(self, name: str, short: str, kind: str, default: Any, help_text: str) -> FlagSet:
+        flag = _Flag(name, short, kind, default, help_text)
+        self._flags[name] = flag
+        if short:
+            self._short[short] = flag
+        return self
+
+    def bool(self, name: str, short: str = "", help: str = "", default: bool = False) -> FlagSet:
+        """A switch; ``--name=false`` turns it off."""
+        return self._add(name, short, "bool", default, help)
+
+    def string(self, name: str, short: str = "", help: str = "", default: str = "") -> FlagSet:
+        """One value; the last one wins."""
+        return self._add(name, short, "string", default, help)
+
+    def int(self, name: str, short: str = "", help: str = "", default: int | None = None) -> FlagSet:
+        """One whole number."""
+        return self._add(name, short, "int", default, help)
+
+    def list(self, name: str, short: str = "", help: str = "") -> FlagSet:
+        """Any number of values, in order."""
+        return self._add(name, short, "list", None, help)
+
+    def parse(self, args: list[str]) -> tuple[Options, list[str]]:
+        """(options, arguments); InvalidArgument for what is not a flag, HelpRequested for ``--help``."""
+        values = {f.name: [] if f.kind == "list" else f.default for f in self._flags.values()}
+        given: set[str] = set()
+        rest: list[str] = []
+        queue = list(reversed(args))
+        while queue:
+            word = queue.pop()
+            if word == "--":
+                rest += reversed(queue)
+                break
+            if word == "--help":
+                raise HelpRequested(self.help())
+            if word.startswith("--"):
+                self._long(word, queue, values, given)
+            elif word.startswith("-") and word != "-":
+                self._shorts(word, queue, values, given)
+            else:
+                rest.append(word)
+                if not self._interspersed:
+                    rest += reversed(queue)
+                    break
+        return Options(values, given), rest
+
+    def _long(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:
+        name, equals, value = word[2:].partition("=")
+        flag = self._flags.get(name)
+        if flag is None:
+            self._unknown(f"unknown flag: --{name}")
+        if not equals:
+            if flag.kind == "bool":
+                value = "true"
+            elif not queue:
+                self._unknown(f"flag needs an argument: --{name}")
+            else:
+                value = queue.pop()
+        self._set(flag, value, values, given)
+
+    def _shorts(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            flag = self._short.get(letter)
+            if flag is None:
+                if letter == "h":
+                    raise HelpRequested(self.help())
+                self._unknown(f"unknown shorthand flag: '{letter}' in {word}")
+            if flag.kind == "bool" and not letters.startswith("="):
+                self._set(flag, "true", values, given)
+                continue
+            if letters:
+                value = letters.removeprefix("=")
+            elif queue:
+                value = queue.pop()
+            else:
+                self._unknown(f"flag needs an argument: '{letter}' in {word}")
+            self._set(flag, value, values, given)
+            return
+
+    def _set(self, flag: _Flag, value: str, values: dict[str, Any], given: set[str]) -> None:
+        given.add(flag.name)
+        if flag.kind == "list":
+            values[flag.name].append(value)
+        elif flag.kind == "string":
+            values[flag.name] = value
+        elif flag.kind == "int":
+            try:
+                values[flag.name] = int(value)
+            except ValueError:
+                self._unknown(f'invalid argument "{value}" for "--{flag.name}": not a whole number')
+        elif value.lower() in _TRUE:
+            values[flag.name] = True
+        elif value.lower() in _FALSE:
+            values[flag.name] = False
+        else:
+            self._unknown(f'invalid argument "{value}" for "--{flag.name}": use true or false')
+
+    def _unknown(self, message: str) -> NoReturn:
+        raise InvalidArgument(message, hint=f"see: ketch {self.command} --help")
+
+    def arguments(self, rest: list[str], at_least: int, at_most: int | None = None) -> None:
+        """Check the number of arguments (``at_most`` None: any)."""
+        if len(rest) < at_least or (at_most is not None and len(rest) > at_most):
+            if at_most is None:
+                wanted = f"at least {at_least} argument{'s' if at_least != 1 else ''}"
+            elif at_least == at_most:
+                wanted = f"{at_least} argument{'s' if at_least != 1 else ''}" if at_least else "no arguments"
+            else:
+                wanted = f"{at_least} to {at_most} arguments"
+            raise InvalidArgument(f"`ketch {self.command}` takes {wanted}", hint=f"usage: {self._usage}")
+
+    def help(self) -> str:
+        """Usage, summary and the flags with their meaning."""
+        lines = [f"Usage:  {self._usage}", "", self._summary, "", "Options:"]
+        for flag in sorted(self._flags.values(), key=lambda f: f.name):
+            short = f"-{flag.short}, " if flag.short else "    "
+            kind = "" if flag.kind == "bool" else f" {flag.kind}"
+            lines.append(f"  {short}--{flag.name}{kind:<{max(24 - len(flag.name), 1)}} {flag.help}".rstrip())
+        return "\n".join(lines) + "\n"

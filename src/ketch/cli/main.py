@@ -1,0 +1,153 @@
+"""``ketch``: find the command, import its module alone, turn errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+from ketch.errors import KetchError
+
+# command → "module:function" below ketch.cli; nothing is imported before it is needed
+COMMANDS = {
+    "attach": "attach:cmd_attach",
+    "create": "run:cmd_create",
+    "daemon": "daemon:cmd_daemon",
+    "events": "events:cmd_events",
+    "exec": "exec:cmd_exec",
+    "history": "images:cmd_history",
+    "images": "images:cmd_images",
+    "import": "archives:cmd_import",
+    "info": "info:cmd_info",
+    "inspect": "inspect:cmd_inspect",
+    "kill": "lifecycle:cmd_kill",
+    "load": "archives:cmd_load",
+    "logs": "logs:cmd_logs",
+    "pause": "lifecycle:cmd_pause",
+    "port": "top:cmd_port",
+    "ps": "ps:cmd_ps",
+    "rename": "lifecycle:cmd_rename",
+    "restart": "lifecycle:cmd_restart",
+    "rm": "lifecycle:cmd_rm",
+    "rmi": "images:cmd_rmi",
+    "run": "run:cmd_run",
+    "save": "archives:cmd_save",
+    "start": "start:cmd_start",
+    "stats": "stats:cmd_stats",
+    "stop": "lifecycle:cmd_stop",
+    "tag": "images:cmd_tag",
+    "top": "top:cmd_top",
+    "unpause": "lifecycle:cmd_unpause",
+    "version": "info:cmd_version",
+    "wait": "lifecycle:cmd_wait",
+}
+GROUPS = {
+    "container": {
+        **{n: COMMANDS[n] for n in (
+            "attach create exec inspect kill logs pause port rename restart rm run start stats stop top unpause wait".split()
+        )},
+        "ls": "ps:cmd_ps", "list": "ps:cmd_ps", "ps": "ps:cmd_ps", "prune": "lifecycle:cmd_prune",
+    },
+    "image": {
+        **{n: COMMANDS[n] for n in ("history", "import", "inspect", "load", "save", "tag")},
+        "ls": "images:cmd_images", "list": "images:cmd_images", "rm": "images:cmd_rmi",
+        "bootstrap": "archives:cmd_bootstrap", "prune": "images:cmd_prune",
+    },
+    "system": {"info": COMMANDS["info"], "events": COMMANDS["events"], "df": "info:cmd_df"},
+    "volume": {
+        "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect", "rm": "volumes:cmd_rm",
+        "prune": "volumes:cmd_prune",
+    },
+    "network": {"ls": "networks:cmd_ls", "inspect": "networks:cmd_inspect"},
+}  # fmt: skip
+_RUN_LIKE = ("run", "create", "exec")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Carry out one command line; returns the exit code."""
+    from ketch.cli.flags import HelpRequested
+
+    command = ""
+    try:
+        host, args = _global_flags(argv)
+        target, command, rest = _find(args)
+        if target is None:
+            sys.stdout.write(_help(args))
+            return 0 if not args or args[0] in ("help", "--help", "-h") else 1
+        module_name, _, function = target.partition(":")
+        module = __import__(f"ketch.cli.{module_name}", fromlist=[function])
+        from ketch.cli.context import Context
+
+        code: int = getattr(module, function)(rest, Context(host))
+        sys.stdout.flush()
+        return code
+    except HelpRequested as e:
+        sys.stdout.write(str(e))
+        return 0
+    except KetchError as e:
+        sys.stdout.flush()
+        sys.stderr.write(f"ketch: {e.message}\n" + (f"  {e.hint}\n" if e.hint else ""))
+        return failure_code(command, e)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def failure_code(command: str, error: KetchError) -> int:
+    """125 where Docker's clients say so (126 and 127 when the program could not be executed), else 1."""
+    if command not in _RUN_LIKE:
+        return 1
+    text = error.message
+    if "executable file not found" in text or "no such file or directory" in text:
+        return 127
+    if "permission denied" in text or "is a directory" in text or "exec format error" in text:
+        return 126
+    return 1 if command == "exec" else 125
+
+
+def _global_flags(argv: list[str]) -> tuple[str, list[str]]:
+    host, args = "", list(argv)
+    while args and args[0].startswith("-"):
+        word = args[0]
+        if word in ("-H", "--host") and len(args) > 1:
+            host, args = args[1], args[2:]
+        elif word.startswith("--host="):
+            host, args = word[7:], args[1:]
+        elif word in ("-v", "--version"):
+            args = ["version", "--short"]
+            break
+        else:
+            break
+    return host, args
+
+
+def _find(args: list[str]) -> tuple[str | None, str, list[str]]:
+    """(module:function, command, its arguments)."""
+    if not args:
+        return None, "", []
+    name = args[0]
+    if name in COMMANDS:
+        return COMMANDS[name], name, args[1:]
+    group = GROUPS.get(name)
+    if group and len(args) > 1 and args[1] in group:
+        return group[args[1]], args[1], args[2:]
+    if group or name in ("help", "--help", "-h"):
+        return None, "", args
+    from ketch.errors import InvalidArgument
+
+    raise InvalidArgument(f"`{name}` is not a ketch command", hint="see: ketch --help")
+
+
+def _help(args: list[str]) -> str:
+    group = GROUPS.get(args[0]) if args else None
+    if group:
+        return f"Usage:  ketch {args[0]} COMMAND\n\nCommands:\n" + "".join(f"  {name}\n" for name in sorted(group))
+    lines = ["Usage:  ketch [-H HOST] COMMAND", "", "A container engine that speaks the Docker Engine API.", "", "Commands:"]
+    lines += [f"  {name}" for name in sorted(COMMANDS)]
+    lines += ["", "Groups (each with commands of its own):"] + [f"  {name}" for name in sorted(GROUPS)]
+    return "\n".join([*lines, "", "`ketch COMMAND --help` explains a command.", ""])

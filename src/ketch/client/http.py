@@ -1,0 +1,246 @@
+"""The Engine API over a plain socket: a small HTTP/1.1 client, because importing one costs more than a start.
+
+Speaks what the API needs: JSON requests, answers with a length, in chunks or until the end, and connections
+that stop being HTTP (``hijack``).  Errors of the daemon are raised as ``ketch.errors`` with its own words.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
+
+from ketch import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+DEFAULT_HOST = "unix:///var/run/ketch.sock"
+_CLASSES = {
+    400: errors.InvalidArgument,
+    401: errors.Unauthenticated,
+    403: errors.PermissionDenied,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    501: errors.Unimplemented,
+    503: errors.Unavailable,
+}
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
+
+
+def quote(text: str) -> str:
+    """Percent-encode for a path or a query value (RFC 3986)."""
+    return "".join(chr(b) if b in _SAFE else f"%{b:02X}" for b in text.encode())
+
+
+def connect(host: str) -> socket.socket:
+    """A socket connected to ``unix://PATH`` or ``tcp://ADDRESS:PORT`` (Unavailable when nobody answers)."""
+    scheme, _, rest = host.partition("://")
+    try:
+        if scheme == "unix":
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(rest)
+            return sock
+        if scheme in ("tcp", "http"):
+            address, _, port = rest.rstrip("/").rpartition(":")
+            return socket.create_connection((address.strip("[]") or "127.0.0.1", int(port)))
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or str(e)
+        raise errors.Unavailable(
+            f"cannot connect to the daemon at {host}: {reason}", hint="is ketchd running? start it with: ketch daemon start"
+        ) from e
+    raise errors.InvalidArgument(f"host `{host}`: unknown scheme", hint="use unix://PATH or tcp://ADDRESS:PORT")
+
+
+class Response:
+    """An answer whose body is read as it comes."""
+
+    def __init__(self, sock: socket.socket, status: int, headers: dict[str, str], rest: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._sock = sock
+        self._buffer = rest
+        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        length = headers.get("content-length")
+        self._left = int(length) if length is not None and not self._chunked else None
+
+    def _more(self) -> bool:
+        data = self._sock.recv(1 << 18)
+        self._buffer += data
+        return bool(data)
+
+    def iter_chunks(self) -> Iterator[bytes]:
+        """The body in pieces, as they arrive."""
+        if self.status in (204, 304) or self._left == 0:
+            return
+        if self._chunked:
+            yield from self._iter_chunked()
+            return
+        while self._left is None or self._left > 0:
+            if not self._buffer and not self._more():
+                return
+            data, self._buffer = self._buffer, b""
+            if self._left is not None:
+                self._left -= len(data)
+            yield data
+
+    def _iter_chunked(self) -> Iterator[bytes]:
+        while True:
+            while b"\r\n" not in self._buffer:
+                if not self._more():
+                    return
+            line, _, self._buffer = self._buffer.partition(b"\r\n")
+            size = int(line.split(b";")[0], 16)
+            if size == 0:
+                return
+            while len(self._buffer) < size + 2:
+                if not self._more():
+                    return
+            data, self._buffer = self._buffer[:size], self._buffer[size + 2 :]
+            yield data
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.iter_chunks())
+
+    def json(self) -> Any:
+        """The body as JSON; None when it is empty."""
+        body = self.read()
+        return json.loads(body) if body.strip() else None
+
+    def stream_lines(self) -> Iterator[Any]:
+        """One JSON value a line, as they arrive."""
+        rest = b""
+        for chunk in self.iter_chunks():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield json.loads(line)
+        if rest.strip():
+            yield json.loads(rest)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._sock.close()
+
+
+class Hijacked:
+    """A connection that is not HTTP any more, and the bytes that came with the answer."""
+
+    def __init__(self, sock: socket.socket, initial: bytes, content_type: str) -> None:
+        self.sock = sock
+        self.initial = initial
+        self.content_type = content_type
+
+
+class Client:
+    """Requests to one daemon; every request has a connection of its own until it is read, then it is reused."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self._idle: socket.socket | None = None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        body: Any = None,
+        *,
+        stream: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Send a request; an error status is raised.  With ``stream`` the body is left to the caller.
+
+        ``body`` is a JSON value, bytes, or an iterable of bytes (sent in chunks).
+        """
+        sock = self._idle or connect(self.host)
+        self._idle = None
+        try:
+            self._send(sock, method, path, query, body, headers or {})
+        except BrokenPipeError:
+            pass  # the daemon answered before it read everything: the answer says why
+        response = self._receive(sock)
+        if response.status >= 400:
+            raise error_of(response)
+        if not stream:
+            body_bytes = response.read()
+            response._buffer, response._left, response._chunked = body_bytes, len(body_bytes), False
+            if response.headers.get("connection", "").lower() != "close" and not response.headers.get("upgrade"):
+                self._idle = sock
+        return response
+
+    def hijack(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Hijacked:
+        """Ask for the connection itself (101, or 200 from older daemons)."""
+        sock = connect(self.host)
+        self._send(sock, method, path, query, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
+        response = self._receive(sock)
+        if response.status >= 400:
+            raise error_of(response)
+        return Hijacked(sock, response._buffer, response.headers.get("content-type", ""))
+
+    def _send(
+        self,
+        sock: socket.socket,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None,
+        body: Any,
+        headers: dict[str, str],
+    ) -> None:
+        target = quote(path)
+        pairs = [(k, v) for k, vs in (query or {}).items() for v in (vs if isinstance(vs, list) else [vs])]
+        if pairs:
+            target += "?" + "&".join(f"{quote(k)}={_value(v)}" for k, v in pairs if v is not None)
+        lines = [f"{method} {target} HTTP/1.1", "Host: ketch", "User-Agent: ketch"]
+        payload = b""
+        chunks: Iterable[bytes] | None = None
+        if isinstance(body, bytes):
+            payload = body
+        elif body is not None and not isinstance(body, (dict, list, str)):
+            chunks = body
+            lines += ["Transfer-Encoding: chunked", "Content-Type: application/x-tar"]
+        elif body is not None:
+            payload = json.dumps(body).encode()
+            lines.append("Content-Type: application/json")
+        if chunks is None and (payload or method == "POST"):
+            lines.append(f"Content-Length: {len(payload)}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + payload)
+        if chunks is not None:
+            for chunk in chunks:
+                if chunk:
+                    sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            sock.sendall(b"0\r\n\r\n")
+
+    def _receive(self, sock: socket.socket) -> Response:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            try:
+                more = sock.recv(1 << 16)
+            except OSError as e:
+                raise errors.Unavailable(f"read the daemon's answer: {e.strerror}") from e
+            if not more:
+                raise errors.Unavailable("the daemon closed the connection without an answer", hint="look at its log")
+            data += more
+        head, _, rest = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return Response(sock, int(first.split(" ", 2)[1]), headers, rest)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return quote(value if isinstance(value, str) else json.dumps(value)).replace("/", "%2F").replace(":", "%3A")
+
+
+def error_of(response: Response) -> errors.KetchError:
+    """The error that an answer describes."""
+    body = response.read()
+    try:
+        message = json.loads(body)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = body.decode(errors="replace").strip() or f"status {response.status}"
+    return _CLASSES.get(response.status, errors.KetchError)(message)
