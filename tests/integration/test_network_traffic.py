@@ -164,6 +164,30 @@ def test_the_hosts_own_firewall_keeps_its_say(tmp_path: Path) -> None:
 
 
 @in_new_host
+def test_a_host_that_forwards_nothing_must_allow_the_bridge(tmp_path: Path) -> None:
+    """What docs/networking.md says about a `forward` policy of drop (dockerd sets it, too)."""
+    with netns.outside_machine() as outside, network(tmp_path) as manager:
+        with container(manager, "a", "0.0.0.0:8080:80/tcp") as (a, _):
+            with a.entered():
+                server = listen("0.0.0.0", 80)
+            with outside.entered():
+                elsewhere = listen("0.0.0.0", 81)
+            nft("add table ip admin")
+            nft("add chain ip admin forward { type filter hook forward priority 0; policy drop; }")
+            talk(server, "127.0.0.1", 8080)
+            with outside.entered():
+                assert refused("192.0.2.1", 8080)
+            with a.entered():
+                assert refused("192.0.2.2", 81)
+            nft('add rule ip admin forward iifname "ketch0" accept; add rule ip admin forward oifname "ketch0" accept')
+            with outside.entered():
+                talk(server, "192.0.2.1", 8080)
+            with a.entered():
+                talk(elsewhere, "192.0.2.2", 81)
+            nft("delete table ip admin")
+
+
+@in_new_host
 def test_turning_forwarding_on_does_not_make_a_router_of_the_host(tmp_path: Path) -> None:
     forwarding = "/proc/sys/net/ipv4/ip_forward"
     with open(forwarding, "w", encoding="ascii") as f:
