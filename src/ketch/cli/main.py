@@ -42,7 +42,7 @@ COMMANDS = {
 GROUPS = {
     "container": {
         **{n: COMMANDS[n] for n in (
-            "attach create exec inspect kill logs pause port rename restart rm run start stats stop top unpause wait".split()
+            ["attach", "create", "exec", "inspect", "kill", "logs", "pause", "port", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "wait"]
         )},
         "ls": "ps:cmd_ps", "list": "ps:cmd_ps", "ps": "ps:cmd_ps", "prune": "lifecycle:cmd_prune",
     },
@@ -147,7 +147,13 @@ def _help(args: list[str]) -> str:
     group = GROUPS.get(args[0]) if args else None
     if group:
         return f"Usage:  ketch {args[0]} COMMAND\n\nCommands:\n" + "".join(f"  {name}\n" for name in sorted(group))
-    lines = ["Usage:  ketch [-H HOST] COMMAND", "", "A container engine that speaks the Docker Engine API.", "", "Commands:"]
+    lines = [
+        "Usage:  ketch [-H HOST] COMMAND",
+        "",
+        "A container engine that speaks the Docker Engine API.",
+        "",
+        "Commands:",
+    ]
     lines += [f"  {name}" for name in sorted(COMMANDS)]
     lines += ["", "Groups (each with commands of its own):"] + [f"  {name}" for name in sorted(GROUPS)]
     return "\n".join([*lines, "", "`ketch COMMAND --help` explains a command.", ""])

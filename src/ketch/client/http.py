@@ -48,7 +48,8 @@ def connect(host: str) -> socket.socket:
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or str(e)
         raise errors.Unavailable(
-            f"cannot connect to the daemon at {host}: {reason}", hint="is ketchd running? start it with: ketch daemon start"
+            f"cannot connect to the daemon at {host}: {reason}",
+            hint="is ketchd running? start it with: ketch daemon start",
         ) from e
     raise errors.InvalidArgument(f"host `{host}`: unknown scheme", hint="use unix://PATH or tcp://ADDRESS:PORT")
 

@@ -1,0 +1,157 @@
+"""``run`` and ``create``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ketch.cli import run_flags
+from ketch.cli.session import Session, check_terminal
+from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+    from ketch.cli.flags import Options
+    from ketch.client.http import Client, Response
+
+
+def cmd_create(args: list[str], ctx: Context) -> int:
+    """Make a container without starting it."""
+    spec = run_flags.flag_set("create", "Create a new container")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    body = run_flags.body(opts, rest[0], rest[1:])
+    body.update(AttachStdin=False, AttachStdout=True, AttachStderr=True, StdinOnce=opts["interactive"])
+    ctx.print(_create(ctx, opts, body))
+    return 0
+
+
+def cmd_run(args: list[str], ctx: Context) -> int:
+    """Make a container, attach to it, start it, and take over its exit code."""
+    spec = run_flags.flag_set("run", "Create and run a new container from an image")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    body = run_flags.body(opts, rest[0], rest[1:])
+    wanted = _wanted(opts)
+    if not opts["detach"]:
+        check_terminal(opts["tty"], opts["interactive"])
+    body.update(
+        AttachStdin="stdin" in wanted, AttachStdout="stdout" in wanted, AttachStderr="stderr" in wanted,
+        StdinOnce=opts["interactive"] and not opts["detach"],
+    )  # fmt: skip
+    _ensure_daemon(ctx)
+    container = _create(ctx, opts, body)
+    if opts["detach"]:
+        ctx.client().request("POST", f"/containers/{container}/start")
+        ctx.print(container)
+        return 0
+    return _run_attached(ctx, opts, container, wanted)
+
+
+def _wanted(opts: Options) -> list[str]:
+    if opts["attach"]:
+        if opts["detach"]:
+            raise InvalidArgument("conflicting options: -a and -d")
+        for stream in opts["attach"]:
+            if stream.lower() not in ("stdin", "stdout", "stderr"):
+                raise InvalidArgument(f"invalid --attach `{stream}`: valid streams are STDIN, STDOUT and STDERR")
+        return [stream.lower() for stream in opts["attach"]]
+    if opts["detach"]:
+        return []
+    return ["stdin", "stdout", "stderr"] if opts["interactive"] else ["stdout", "stderr"]
+
+
+def _ensure_daemon(ctx: Context) -> None:
+    """When nothing answers on the default socket, start a daemon and say so."""
+    if ctx.chosen:
+        return
+    try:
+        ctx.client().request("GET", "/_ping")
+    except Unavailable:
+        from ketch.cli.daemon import start
+
+        ctx.warn(
+            f"ketch: no daemon was running, started ketchd (pid {start(ctx.host)}); stop it with: ketch daemon stop"
+        )
+
+
+def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
+    if opts["cidfile"] and os.path.exists(opts["cidfile"]):
+        raise InvalidArgument(
+            f"container ID file found, make sure the other container isn't running or delete {opts['cidfile']}"
+        )
+    if opts["tty"] and sys.stdout.isatty():
+        from ketch.cli.session import window
+
+        body["HostConfig"]["ConsoleSize"] = list(window())
+    query = {"name": opts["name"] or None, "platform": opts["platform"] or None}
+    try:
+        answer = ctx.client().request("POST", "/containers/create", query, body).json()
+    except NotFound as e:
+        if "No such image" in e.message:
+            image = body["Image"]
+            raise NotFound(
+                f"image `{image}` is not here",
+                hint=f"make it with `ketch image bootstrap {image}` or read it with `ketch load`",
+            ) from e
+        raise
+    for warning in answer.get("Warnings") or ():
+        ctx.warn(f"WARNING: {warning}")
+    if opts["cidfile"]:
+        with open(opts["cidfile"], "w", encoding="ascii") as f:
+            f.write(answer["Id"])
+    return str(answer["Id"])
+
+
+def _run_attached(ctx: Context, opts: Options, container: str, wanted: list[str]) -> int:
+    client = ctx.client()
+    query = {"stream": True, **dict.fromkeys(wanted, True)}
+    if opts["detach-keys"]:
+        query["detachKeys"] = opts["detach-keys"]
+    connection = client.hijack("POST", f"/containers/{container}/attach", query) if wanted else None
+    waiting = wait_for(client, container, "removed" if opts["rm"] else "next-exit")
+    client.request("POST", f"/containers/{container}/start")
+    if connection is not None:
+        Session(
+            connection,
+            tty=opts["tty"],
+            stdin="stdin" in wanted,
+            resize=lambda rows, cols: client.request("POST", f"/containers/{container}/resize", {"h": rows, "w": cols}),
+            forward=(lambda n: client.request("POST", f"/containers/{container}/kill", {"signal": str(n)}))
+            if opts["sig-proxy"]
+            else None,
+        ).run()
+        if opts["tty"] and still_runs(client, container):
+            return 0  # detached
+    return exit_code(waiting)
+
+
+def wait_for(client: Client, container: str, condition: str) -> Response:
+    """Register for the exit; the answer is read later (see `exit_code`)."""
+    from ketch.client.http import Client
+
+    return Client(client.host).request("POST", f"/containers/{container}/wait", {"condition": condition}, stream=True)
+
+
+def exit_code(waiting: Response) -> int:
+    """The container's exit code, when it comes (KetchError with the daemon's reason when it has none)."""
+    answer = waiting.json()
+    if not answer:
+        raise Unavailable(
+            "the daemon went away before the container ended", hint="ask again with: ketch wait CONTAINER"
+        )
+    if error := (answer.get("Error") or {}).get("Message"):
+        raise KetchError(error)
+    return int(answer["StatusCode"])
+
+
+def still_runs(client: Client, container: str) -> bool:
+    """Whether the connection ended because the user detached."""
+    try:
+        state = client.request("GET", f"/containers/{container}/json").json()["State"]
+    except KetchError:
+        return False
+    return bool(state["Running"])

@@ -1,0 +1,367 @@
+"""The flags of ``run`` and ``create`` → the three configurations of ``POST /containers/create``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch.cli import units
+from ketch.cli.flags import FlagSet
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.flags import Options
+
+_LISTS = (
+    "add-host attach:a cap-add cap-drop device device-cgroup-rule dns dns-option dns-search env:e env-file expose "
+    "group-add label:l label-file link log-opt mount network-alias publish:p security-opt storage-opt sysctl tmpfs ulimit "
+    "volume:v volumes-from annotation"
+)
+_STRINGS = (
+    "cgroup-parent cgroupns cidfile cpus cpuset-cpus cpuset-mems detach-keys domainname entrypoint health-cmd "
+    "health-interval health-start-interval health-start-period health-timeout hostname:h ip ip6 ipc isolation log-driver "
+    "mac-address memory:m memory-reservation memory-swap name network pid platform pull restart runtime shm-size "
+    "stop-signal user:u userns uts volume-driver workdir:w net"
+)
+_INTS = "blkio-weight cpu-period cpu-quota cpu-shares:c health-retries memory-swappiness oom-score-adj pids-limit stop-timeout"
+_BOOLS = "disable-content-trust init interactive:i no-healthcheck oom-kill-disable privileged publish-all:P quiet:q read-only rm tty:t"
+
+
+def flag_set(command: str, summary: str) -> FlagSet:
+    """All flags of Docker's ``run`` (``create`` lacks a few)."""
+    spec = FlagSet(command, f"ketch {command} [OPTIONS] IMAGE [COMMAND] [ARG...]", summary, interspersed=False)
+    for words, add in ((_LISTS, spec.list), (_STRINGS, spec.string), (_INTS, spec.int), (_BOOLS, spec.bool)):
+        for word in words.split():
+            name, _, short = word.partition(":")
+            add(name, short)  # type: ignore[operator]
+    if command == "run":
+        spec.bool("detach", "d", "run in the background and print the container's id")
+        spec.bool("sig-proxy", "", "pass signals on to the process", default=True)
+    return spec
+
+
+def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
+    """The request's body (InvalidArgument for what cannot be understood)."""
+    config: dict[str, Any] = {
+        "Image": image,
+        "Cmd": command or None,
+        "Tty": opts["tty"],
+        "OpenStdin": opts["interactive"],
+        "Env": environment(opts),
+        "Labels": _labels(opts),
+        "Hostname": opts["hostname"],
+        "Domainname": opts["domainname"],
+        "User": opts["user"],
+        "WorkingDir": opts["workdir"],
+        "StopSignal": opts["stop-signal"],
+        "StopTimeout": opts["stop-timeout"],
+        "MacAddress": opts["mac-address"],
+    }
+    if "entrypoint" in opts.given:
+        config["Entrypoint"] = [opts["entrypoint"]]
+    if health := _health(opts):
+        config["Healthcheck"] = health
+    exposed, bindings = _ports(opts)
+    config["ExposedPorts"] = exposed
+    binds, volumes = _volumes(opts)
+    config["Volumes"] = volumes
+    host = {**_host(opts), "Binds": binds, "PortBindings": bindings}
+    network = host["NetworkMode"]
+    return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": _endpoints(opts, network)}}
+
+
+def _endpoints(opts: Options, network: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if opts["network-alias"]:
+        settings["Aliases"] = opts["network-alias"]
+    if opts["ip"] or opts["ip6"]:
+        settings["IPAMConfig"] = {"IPv4Address": opts["ip"], "IPv6Address": opts["ip6"]}
+    if opts["mac-address"]:
+        settings["MacAddress"] = opts["mac-address"]
+    return {network: settings} if settings else {}
+
+
+def _host(opts: Options) -> dict[str, Any]:
+    host: dict[str, Any] = {
+        "NetworkMode": opts["network"] or opts["net"] or "default",
+        "AutoRemove": opts["rm"],
+        "Privileged": opts["privileged"],
+        "PublishAllPorts": opts["publish-all"],
+        "ReadonlyRootfs": opts["read-only"],
+        "Mounts": [mount(text) for text in opts["mount"]] or None,
+        "Tmpfs": dict((t.partition(":")[0], t.partition(":")[2]) for t in opts["tmpfs"]) or None,
+        "RestartPolicy": _restart(opts["restart"]),
+        "LogConfig": {"Type": opts["log-driver"], "Config": _pairs(opts["log-opt"], "log-opt")},
+        "Annotations": _pairs(opts["annotation"], "annotation") or None,
+        "StorageOpt": _pairs(opts["storage-opt"], "storage-opt") or None,
+        "Sysctls": _pairs(opts["sysctl"], "sysctl") or None,
+        "SecurityOpt": [_security(text) for text in opts["security-opt"]] or None,
+        "Ulimits": [_ulimit(text) for text in opts["ulimit"]] or None,
+        "Devices": [_device(text) for text in opts["device"]] or None,
+        "ContainerIDFile": opts["cidfile"],
+        "OomKillDisable": opts["oom-kill-disable"] or None,
+        "Init": opts["init"] if "init" in opts.given else None,
+        "ExtraHosts": [_extra_host(text) for text in opts["add-host"]] or None,
+    }
+    for key, flag in (
+        ("CapAdd", "cap-add"), ("CapDrop", "cap-drop"), ("DeviceCgroupRules", "device-cgroup-rule"), ("Dns", "dns"),
+        ("DnsOptions", "dns-option"), ("DnsSearch", "dns-search"), ("GroupAdd", "group-add"), ("Links", "link"),
+        ("VolumesFrom", "volumes-from"),
+    ):  # fmt: skip
+        host[key] = opts[flag] or None
+    for key, flag in (
+        ("CgroupParent", "cgroup-parent"), ("CgroupnsMode", "cgroupns"), ("CpusetCpus", "cpuset-cpus"),
+        ("CpusetMems", "cpuset-mems"), ("IpcMode", "ipc"), ("Isolation", "isolation"), ("PidMode", "pid"),
+        ("Runtime", "runtime"), ("UTSMode", "uts"), ("UsernsMode", "userns"), ("VolumeDriver", "volume-driver"),
+    ):  # fmt: skip
+        host[key] = opts[flag]
+    host.update(_limits(opts))
+    return host
+
+
+def _limits(opts: Options) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    for key, flag in (
+        ("BlkioWeight", "blkio-weight"), ("CpuPeriod", "cpu-period"), ("CpuQuota", "cpu-quota"), ("CpuShares", "cpu-shares"),
+        ("MemorySwappiness", "memory-swappiness"), ("OomScoreAdj", "oom-score-adj"), ("PidsLimit", "pids-limit"),
+    ):  # fmt: skip
+        if opts[flag] is not None:
+            limits[key] = opts[flag]
+    for key, flag in (("Memory", "memory"), ("MemoryReservation", "memory-reservation"), ("ShmSize", "shm-size")):
+        if opts[flag]:
+            limits[key] = units.size(opts[flag], f"--{flag}")
+    if opts["memory-swap"]:
+        limits["MemorySwap"] = -1 if opts["memory-swap"] == "-1" else units.size(opts["memory-swap"], "--memory-swap")
+    if opts["cpus"]:
+        try:
+            limits["NanoCpus"] = round(float(opts["cpus"]) * 1e9)
+        except ValueError:
+            raise InvalidArgument(f"invalid --cpus `{opts['cpus']}`: not a number", hint="use e.g. 1.5") from None
+    return limits
+
+
+def environment(opts: Options) -> list[str] | None:
+    result: list[str] = []
+    for path in opts["env-file"]:
+        result += _lines(path, "--env-file")
+    result += opts["env"]
+    resolved = []
+    for item in result:
+        name, equals, _ = item.partition("=")
+        if not name or " " in name:
+            raise InvalidArgument(f"invalid environment variable: {item}")
+        if equals:
+            resolved.append(item)
+        elif name in os.environ:
+            resolved.append(f"{name}={os.environ[name]}")
+    return resolved or None
+
+
+def _lines(path: str, flag: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as f:
+            lines = [line.lstrip().rstrip("\r\n") for line in f]
+    except OSError as e:
+        raise InvalidArgument(f"read {flag} `{path}`: {e.strerror}") from e
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _labels(opts: Options) -> dict[str, str] | None:
+    items = [line for path in opts["label-file"] for line in _lines(path, "--label-file")] + opts["label"]
+    return {key: value for key, _, value in (item.partition("=") for item in items)} or None
+
+
+def _pairs(items: list[str], flag: str) -> dict[str, str]:
+    result = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise InvalidArgument(f"invalid --{flag} `{item}`", hint="write KEY=VALUE")
+        result[key] = value
+    return result
+
+
+def _restart(text: str) -> dict[str, Any]:
+    name, colon, count = text.partition(":")
+    if colon and not count.isdecimal():
+        raise InvalidArgument(f"invalid --restart `{text}`: maximum retry count must be an integer")
+    return {"Name": name or "no", "MaximumRetryCount": int(count or 0)}
+
+
+def _security(text: str) -> str:
+    """A seccomp profile is sent by content, as the daemon may be elsewhere."""
+    name, equals, value = text.partition("=")
+    if name == "seccomp" and equals and value not in ("unconfined", "builtin"):
+        try:
+            with open(value, encoding="utf-8") as f:
+                return f"seccomp={f.read()}"
+        except OSError as e:
+            raise InvalidArgument(f"opening seccomp profile ({value}) failed: {e.strerror}") from e
+    return text
+
+
+def _ulimit(text: str) -> dict[str, Any]:
+    name, _, values = text.partition("=")
+    soft, colon, hard = values.partition(":")
+    try:
+        return {"Name": name, "Soft": int(soft), "Hard": int(hard) if colon else int(soft)}
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid --ulimit `{text}`", hint="write NAME=SOFT[:HARD], e.g. nofile=1024:2048"
+        ) from None
+
+
+def _device(text: str) -> dict[str, str]:
+    parts = text.split(":")
+    if len(parts) > 3 or not parts[0]:
+        raise InvalidArgument(f"invalid --device `{text}`", hint="write HOST[:CONTAINER[:rwm]]")
+    target, access = parts[0], "rwm"
+    for part in parts[1:]:
+        if part and set(part) <= set("rwm"):
+            access = part
+        else:
+            target = part
+    return {"PathOnHost": parts[0], "PathInContainer": target, "CgroupPermissions": access}
+
+
+def _extra_host(text: str) -> str:
+    name, separator, address = text.partition("=") if "=" in text else text.partition(":")
+    if not separator or not name or not address:
+        raise InvalidArgument(f'bad format for add-host: "{text}"', hint="write NAME:ADDRESS")
+    return f"{name}:{address}"
+
+
+def _health(opts: Options) -> dict[str, Any] | None:
+    if opts["no-healthcheck"]:
+        return {"Test": ["NONE"]}
+    health: dict[str, Any] = {}
+    if opts["health-cmd"]:
+        health["Test"] = ["CMD-SHELL", opts["health-cmd"]]
+    for key, flag in (
+        ("Interval", "health-interval"), ("Timeout", "health-timeout"), ("StartPeriod", "health-start-period"),
+        ("StartInterval", "health-start-interval"),
+    ):  # fmt: skip
+        if opts[flag]:
+            health[key] = units.duration(opts[flag], f"--{flag}")
+    if opts["health-retries"]:
+        health["Retries"] = opts["health-retries"]
+    return health or None
+
+
+def _range(text: str, what: str) -> range:
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise InvalidArgument(f"invalid {what} `{text}`: not a port")
+    span = range(int(first), int(last or first) + 1)
+    if not span or span[0] < 0 or span[-1] > 65535:
+        raise InvalidArgument(f"invalid {what} `{text}`: ports go from 1 to 65535")
+    return span
+
+
+def _ports(opts: Options) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    exposed: dict[str, Any] = {}
+    for text in opts["expose"]:
+        numbers, _, proto = text.partition("/")
+        exposed.update({f"{n}/{proto or 'tcp'}": {} for n in _range(numbers, "--expose")})
+    bindings: dict[str, Any] = {}
+    for text in opts["publish"]:
+        for port, binding in publish(text):
+            exposed[port] = {}
+            bindings.setdefault(port, []).append(binding)
+    return exposed or None, bindings or None
+
+
+def publish(text: str) -> list[tuple[str, dict[str, str]]]:
+    """``[ip:][host[-host]:]container[-container][/proto]`` → (port, binding) pairs (InvalidArgument otherwise)."""
+    spec, _, proto = text.partition("/")
+    proto = (proto or "tcp").lower()
+    if proto not in ("tcp", "udp", "sctp"):
+        raise InvalidArgument(f"invalid --publish `{text}`: unknown protocol `{proto}`")
+    address, host = "", ""
+    if spec.startswith("["):
+        address, bracket, rest = spec[1:].partition("]")
+        if not bracket or not rest.startswith(":"):
+            raise InvalidArgument(f"invalid --publish `{text}`", hint="write [IPV6]:HOST:CONTAINER")
+        spec = rest[1:]
+        host, _, spec = spec.rpartition(":")
+    else:
+        parts = spec.split(":")
+        if len(parts) > 3:
+            raise InvalidArgument(f"invalid --publish `{text}`", hint="write [IP:][HOST:]CONTAINER[/PROTOCOL]")
+        spec = parts[-1]
+        host = parts[-2] if len(parts) > 1 else ""
+        address = parts[0] if len(parts) == 3 else ""
+    inner = _range(spec, "--publish")
+    if inner[0] == 0:
+        raise InvalidArgument(f"invalid --publish `{text}`: port 0 cannot be published")
+    if not host:
+        return [(f"{n}/{proto}", {"HostIp": address, "HostPort": ""}) for n in inner]
+    outer = _range(host, "--publish")
+    if len(outer) != len(inner):
+        if len(inner) != 1:
+            raise InvalidArgument(f"invalid --publish `{text}`: the two ranges have different lengths")
+        return [(f"{inner[0]}/{proto}", {"HostIp": address, "HostPort": host})]
+    return [(f"{n}/{proto}", {"HostIp": address, "HostPort": str(o)}) for n, o in zip(inner, outer, strict=True)]
+
+
+def _volumes(opts: Options) -> tuple[list[str] | None, dict[str, Any] | None]:
+    binds, volumes = [], {}
+    for text in opts["volume"]:
+        if ":" not in text:
+            volumes[text] = {}
+            continue
+        source, _, rest = text.partition(":")
+        if source.startswith((".", "~")) or (os.sep in source and not source.startswith("/")):
+            source = os.path.abspath(os.path.expanduser(source))
+        binds.append(f"{source}:{rest}")
+    return binds or None, volumes or None
+
+
+_MOUNT_KEYS = {
+    "type": "Type", "source": "Source", "src": "Source", "target": "Target", "destination": "Target", "dst": "Target",
+    "consistency": "Consistency",
+}  # fmt: skip
+
+
+def mount(text: str) -> dict[str, Any]:
+    """``type=bind,source=…,target=…`` → a Mount of the API (InvalidArgument otherwise)."""
+    result: dict[str, Any] = {"Type": "volume"}
+
+    def options(kind: str) -> dict[str, Any]:
+        found: dict[str, Any] = result.setdefault(f"{kind}Options", {})
+        return found
+
+    for item in text.split(","):
+        key, equals, value = item.partition("=")
+        key = key.lower()
+        if key in _MOUNT_KEYS:
+            result[_MOUNT_KEYS[key]] = value
+        elif key in ("readonly", "ro"):
+            result["ReadOnly"] = not equals or value.lower() in ("1", "true")
+        elif key == "bind-propagation":
+            options("Bind")["Propagation"] = value
+        elif key == "bind-nonrecursive":
+            options("Bind")["NonRecursive"] = not equals or value.lower() in ("1", "true")
+        elif key == "volume-nocopy":
+            options("Volume")["NoCopy"] = not equals or value.lower() in ("1", "true")
+        elif key == "volume-label":
+            name, _, label = value.partition("=")
+            options("Volume").setdefault("Labels", {})[name] = label
+        elif key == "volume-subpath":
+            options("Volume")["Subpath"] = value
+        elif key == "tmpfs-size":
+            options("Tmpfs")["SizeBytes"] = units.size(value, "tmpfs-size")
+        elif key == "tmpfs-mode":
+            try:
+                options("Tmpfs")["Mode"] = int(value, 8)
+            except ValueError:
+                raise InvalidArgument(f"invalid --mount `{text}`: tmpfs-mode is octal, e.g. 1777") from None
+        else:
+            raise InvalidArgument(f"invalid --mount `{text}`: unexpected key '{key}'")
+    if not result.get("Target"):
+        raise InvalidArgument(f"invalid --mount `{text}`: target is required")
+    if result["Type"] == "bind" and result.get("Source", "").startswith("."):
+        result["Source"] = os.path.abspath(result["Source"])
+    return result

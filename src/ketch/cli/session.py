@@ -1,0 +1,203 @@
+"""A person at a container: terminal mode, both directions of bytes, window size, signals, and the end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import struct
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument, KetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ketch.client.http import Hijacked
+
+_CHUNK = 1 << 17
+_HEADER = struct.Struct(">BxxxI")
+
+
+class Demultiplexer:
+    """Cuts the daemon's frames apart: stream number, length, payload."""
+
+    def __init__(self, write: Callable[[int, memoryview], None]) -> None:
+        self._write = write
+        self._head = b""
+        self._stream = 1
+        self._left = 0
+
+    def feed(self, data: bytes) -> None:
+        """Any piece of the stream; payload goes on at once, whole frames or not."""
+        view = memoryview(data)
+        while view:
+            if self._left:
+                part = view[: self._left]
+                self._write(self._stream, part)
+                self._left -= len(part)
+                view = view[len(part) :]
+                continue
+            need = 8 - len(self._head)
+            self._head += bytes(view[:need])
+            view = view[need:]
+            if len(self._head) == 8:
+                self._stream, self._left = _HEADER.unpack(self._head)
+                self._head = b""
+
+
+def write_all(fd: int, data: memoryview | bytes) -> None:
+    """Write everything to a descriptor of ours (also one that somebody made non-blocking)."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+
+
+def to_stdio(stream: int, data: memoryview) -> None:
+    """Where a frame belongs: 2 is standard error."""
+    write_all(2 if stream == 2 else 1, data)
+
+
+@contextmanager
+def raw_terminal(active: bool) -> Iterator[None]:
+    """Give every key to the container; whatever happens, the terminal is put back."""
+    if not active:
+        yield
+        return
+    import termios
+    import tty
+
+    saved = termios.tcgetattr(0)
+    try:
+        tty.setraw(0, termios.TCSANOW)
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSANOW, saved)
+
+
+def check_terminal(tty: bool, interactive: bool) -> None:
+    """``-it`` needs a terminal on standard input, as with Docker."""
+    if tty and interactive and not sys.stdin.isatty():
+        raise InvalidArgument(
+            "the input device is not a TTY", hint="leave out -t when standard input is not a terminal"
+        )
+
+
+def window() -> tuple[int, int]:
+    """(rows, columns) of our terminal; zeros without one."""
+    for fd in (1, 0):
+        with suppress(OSError):
+            size = os.get_terminal_size(fd)
+            return size.lines, size.columns
+    return 0, 0
+
+
+class Session:
+    """Copies between our standard streams and a hijacked connection until the daemon ends it."""
+
+    def __init__(
+        self,
+        connection: Hijacked,
+        *,
+        tty: bool,
+        stdin: bool,
+        resize: Callable[[int, int], Any] | None = None,
+        forward: Callable[[int], Any] | None = None,
+        write: Callable[[int, memoryview], None] = to_stdio,
+    ) -> None:
+        self._sock = connection.sock
+        self._initial = connection.initial
+        self._tty = tty
+        self._stdin = stdin
+        self._resize = resize if tty else None
+        self._forward = forward
+        self._write = write
+
+    def run(self) -> None:
+        """Until the end of the output; signals are handled meanwhile."""
+        demultiplexer = Demultiplexer(self._write)
+        emit: Callable[[bytes], None] = demultiplexer.feed
+        if self._tty:
+            emit = lambda data: self._write(1, memoryview(data))  # noqa: E731
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        wanted = self._signals()
+        previous = {number: signal.signal(number, lambda _n, _f: None) for number in wanted}
+        old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            with raw_terminal(self._tty and self._stdin and os.isatty(0)):
+                self._say_size()
+                if self._initial:
+                    emit(self._initial)
+                self._copy(emit, reader)
+        finally:
+            signal.set_wakeup_fd(old)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+            self._sock.close()
+
+    def _signals(self) -> list[int]:
+        chosen = [signal.SIGWINCH] if self._resize else []
+        if self._forward and not self._tty:
+            chosen += [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+        elif self._forward:
+            chosen += [signal.SIGTERM, signal.SIGHUP]
+        return [int(number) for number in chosen]
+
+    def _say_size(self) -> None:
+        if self._resize:
+            rows, cols = window()
+            if rows and cols:
+                with suppress(KetchError):  # it may have ended already
+                    self._resize(rows, cols)
+
+    def _copy(self, emit: Callable[[bytes], None], signals: int) -> None:
+        poll = select.poll()
+        sock_fd = self._sock.fileno()
+        poll.register(sock_fd, select.POLLIN)
+        poll.register(signals, select.POLLIN)
+        if self._stdin:
+            poll.register(0, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == sock_fd:
+                    try:
+                        data = self._sock.recv(_CHUNK)
+                    except ConnectionResetError:
+                        return
+                    if not data:
+                        return
+                    emit(data)
+                elif fd == signals:
+                    self._handle_signals(os.read(signals, 512))
+                elif not self._take_input():
+                    poll.unregister(0)
+
+    def _take_input(self) -> bool:
+        try:
+            data = os.read(0, _CHUNK)
+        except OSError:
+            data = b""
+        try:
+            if data:
+                self._sock.sendall(data)
+                return True
+            self._sock.shutdown(1)  # SHUT_WR: the process sees the end of its input, we still see its output
+        except OSError:
+            pass  # the process has ended: the output's end comes next
+        return False
+
+    def _handle_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGWINCH:
+                self._say_size()
+            elif self._forward and number != signal.SIGCHLD:
+                with suppress(KetchError):
+                    self._forward(number)
