@@ -1,0 +1,182 @@
+"""The runtime's pure parts: options, users, environments, specs, command lines."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.errors import InvalidArgument, RuntimeFailure
+from ketch.linux import caps
+from ketch.linux import mount as m
+from ketch.runtime import cli, defaults, mountopts, overlay, spec, users
+from ketch.runtime.failure import failure, from_message, to_message
+from ketch.runtime.mountopts import Options
+from ketch.runtime.process import become
+
+PASSWD = (
+    b"root:x:0:0:root:/root:/bin/sh\n# comment\n\nbob:x:1000:100::/home/bob:/bin/sh\n1000:x:7:8::/seven:\nbad:x:y:z\n"
+)
+GROUP = b"root:x:0:\nusers:x:100:\nwheel:x:10:bob,root\nempty:x:11:\nbob:x:12:bob\n"
+
+
+def test_options_are_sorted_by_who_takes_them() -> None:
+    options = Options(["ro", "nosuid", "rbind", "rslave", "size=64m", "mode=755", "defaults", "rro"])
+    assert options.set == m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID
+    assert options.rec_set == m.MOUNT_ATTR_RDONLY
+    assert options.bind
+    assert options.recursive
+    assert (options.propagation, options.propagation_recursive) == (m.MS_SLAVE, True)
+    assert options.data == ["size=64m", "mode=755"]
+
+
+def test_the_last_option_wins() -> None:
+    options = Options(["ro", "noexec", "rw"])
+    assert options.set == m.MOUNT_ATTR_NOEXEC
+    assert options.clear == m.MOUNT_ATTR_RDONLY
+
+
+@given(st.lists(st.sampled_from(["atime", "noatime", "relatime", "strictatime", "nodev", "dev", "ro", "rw"])))
+def test_the_access_time_field_is_cleared_whole(names: list[str]) -> None:
+    """mount_setattr(2) refuses (EINVAL) part of the field, and a bit that is set and cleared outside of it."""
+    options = Options(names)
+    cleared = options.clear & m.MOUNT_ATTR__ATIME
+    assert cleared in (0, m.MOUNT_ATTR__ATIME)
+    if options.set & m.MOUNT_ATTR__ATIME:
+        assert cleared == m.MOUNT_ATTR__ATIME
+    assert not options.set & options.clear & ~m.MOUNT_ATTR__ATIME
+    times = [name for name in names if name.endswith("atime")]
+    if times:
+        expected = {"noatime": m.MOUNT_ATTR_NOATIME, "strictatime": m.MOUNT_ATTR_STRICTATIME}.get(times[-1], 0)
+        assert options.set & m.MOUNT_ATTR__ATIME == expected
+
+
+@given(st.lists(st.text(max_size=20), max_size=8))
+def test_any_option_is_either_known_or_data(names: list[str]) -> None:
+    options = Options(names)
+    assert all(name in names and name not in mountopts.known() for name in options.data)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\\\0", min_codepoint=1), min_size=1), min_size=1, max_size=6))
+def test_lowerdir_splits_what_was_joined(directories: list[str]) -> None:
+    joined = ":".join(directory.replace(":", "\\:") for directory in directories)
+    assert overlay.split_lowerdir(joined) == directories
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "expected"),
+    [
+        ("", None, (0, 0, [10], "/root")),
+        ("bob", None, (1000, 100, [10, 12], "/home/bob")),
+        ("bob", "wheel", (1000, 10, [], "/home/bob")),
+        ("1000", None, (7, 8, [], "/seven")),  # a user called 1000, not the one numbered so
+        ("999", None, (999, 0, [], None)),
+        ("999", "55", (999, 55, [], None)),
+    ],
+)
+def test_users(user: str, group: str | None, expected: tuple[int, int, list[int], str | None]) -> None:
+    passwd, groups = users.parse_passwd(PASSWD), users.parse_group(GROUP)
+    assert tuple(users.resolve(user, group, [], passwd, groups)) == expected
+
+
+def test_additional_groups_are_added_once() -> None:
+    passwd, groups = users.parse_passwd(PASSWD), users.parse_group(GROUP)
+    assert users.resolve("bob", None, ["wheel", "11", "77"], passwd, groups).groups == [10, 12, 11, 77]
+    with pytest.raises(RuntimeFailure, match="unable to find group nope: no matching entries in group file"):
+        users.resolve("bob", None, ["nope"], passwd, groups)
+
+
+@given(st.binary(max_size=300))
+def test_any_file_can_be_read_as_passwd_and_group(data: bytes) -> None:
+    for entry in users.parse_passwd(data):
+        assert entry.name
+        assert entry.uid >= 0
+    for group in users.parse_group(data):
+        assert group.name
+
+
+@given(st.lists(st.text(max_size=12), max_size=10))
+def test_environment_keeps_the_last_of_each_name(entries: list[str]) -> None:
+    env = become.environment(entries)
+    for entry in entries:
+        name, equals, _ = entry.partition("=")
+        assert (name in env) == any(e.partition("=")[0] == name and "=" in e for e in entries) or not (name and equals)
+    for name, value in env.items():
+        assert [e for e in entries if e.startswith(f"{name}=")][-1] == f"{name}={value}"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["args", "cwd", "env", "path"]), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["ociVersion", "process", "root", "mounts", "linux", "annotations"]), JSON))
+def test_any_document_is_accepted_or_explained(document: object) -> None:
+    try:
+        spec.check(document)
+    except RuntimeFailure as e:
+        assert e.step == "config"
+        assert e.message.startswith("read config.json: ")
+
+
+def test_named_users_in_annotations() -> None:
+    assert spec.named_user({}) == (None, "")
+    assert spec.named_user({"dev.ketch.id": "x"}) == ("", "")
+    assert spec.named_user({"dev.ketch.user": "u:g", "dev.ketch.group-add": "a,b"}) == ("u:g", "a,b")
+
+
+def test_failures_travel() -> None:
+    original = failure("mounts", "mount `a` on `/b`", FileNotFoundError(2, "x"), "look there")
+    message = to_message(original)
+    assert message["message"] == "mount `a` on `/b`: no such file or directory (look there)"
+    again = from_message(message)
+    assert (again.step, again.errno, again.kind) == ("mounts", 2, "setup")
+
+
+def test_a_bug_in_the_child_is_reported_with_its_place() -> None:
+    try:
+        {}["missing"]
+    except KeyError as e:
+        message = to_message(e)
+    assert message["step"] == "internal"
+    assert "KeyError: 'missing' at test_runtime_parsing.py:" in message["message"]
+
+
+@pytest.mark.parametrize(("text", "number"), [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("hup", 1)])
+def test_signals(text: str, number: int) -> None:
+    assert cli.signal_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "0", "NOPE", "DFL", "999", "-1"])
+def test_signals_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        cli.signal_number(text)
+
+
+def test_command_lines() -> None:
+    flags = {"d": "bool:detach", "detach": "bool:detach", "pid-file": "value:pid-file", "env": "list:env"}
+    options, rest = cli.parse(
+        ["-d", "--pid-file", "p", "--env=a=b", "id", "--env", "c", "--", "-x"], flags, interspersed=True
+    )
+    assert options == {"detach": True, "pid-file": "p", "env": ["a=b", "c"]}
+    assert rest == ["id", "-x"]
+    options, rest = cli.parse(["--detach=false", "id", "-d"], flags, interspersed=False)
+    assert (options, rest) == ({"detach": False}, ["id", "-d"])
+    with pytest.raises(InvalidArgument, match="needs a value"):
+        cli.parse(["--pid-file"], flags, interspersed=True)
+
+
+@given(st.sets(st.sampled_from(caps.NAMES)))
+def test_capability_masks(names: set[str]) -> None:
+    assert set(caps.names(caps.mask(list(names)))) == names
+
+
+def test_capability_numbers() -> None:
+    assert (caps.NUMBERS["CAP_CHOWN"], caps.NUMBERS["CAP_SYS_ADMIN"], caps.NUMBERS["CAP_CHECKPOINT_RESTORE"]) == (
+        0,
+        21,
+        40,
+    )
+    assert f"{caps.mask(defaults.DEFAULT_CAPS):x}" == "a80425fb"  # what every Docker container shows in /proc/1/status
