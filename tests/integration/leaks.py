@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from dataclasses import dataclass
+
+MARK = "KETCH_TEST_SESSION"
 
 
 @dataclass
 class Census:
-    """Names of mounts, links, cgroups, firewall tables and processes."""
+    """Names of mounts, links, firewall tables, and of the session's own cgroups and processes."""
 
     things: set[str]
+    session: str
 
     @classmethod
-    def take(cls) -> Census:
-        return cls(set(_mounts()) | set(_links()) | set(_cgroups()) | set(_tables()) | set(_processes()))
+    def take(cls, session: str) -> Census:
+        """Count now. ``session`` is in the names of the session's cgroups and in its daemons' environment.
 
-    def beyond(self, before: Census) -> list[str]:
-        """What is here now and was not; the kernel gets a moment for what it removes by itself."""
+        Cgroups and processes are counted by that mark only: other programs of the machine make them all the time.
+        """
+        things = {*_mounts(), *_links(), *_tables(), *_cgroups(session), *_processes(session)}
+        return cls(things, session)
+
+    def left_over(self) -> list[str]:
+        """What is here now and was not when this census was taken.
+
+        The kernel gets a moment: it destroys links of a dead network namespace by itself, some time later.
+        """
         deadline = time.monotonic() + 3
-        now = self
-        while (extra := now.things - before.things) and time.monotonic() < deadline:
+        while extra := Census.take(self.session).things - self.things:
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.05)
-            now = Census.take()
         return sorted(extra)
 
 
@@ -39,12 +49,6 @@ def _links():
         yield "link " + name
 
 
-def _cgroups():
-    for root, names, _ in os.walk("/sys/fs/cgroup"):
-        for name in names:
-            yield "cgroup " + os.path.join(root, name)
-
-
 def _tables():
     import nftables
 
@@ -53,8 +57,30 @@ def _tables():
         yield "nft " + line.strip()
 
 
-def _processes():
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines():
-        if "ketch" in line and ("launcher" in line or "ketchd" in line or "monitor" in line):
-            yield "process " + line.strip()
+def _cgroups(session: str):
+    for root, names, _ in os.walk("/sys/fs/cgroup"):
+        for name in names:
+            path = os.path.join(root, name)
+            if session in path:
+                yield "cgroup " + path
+
+
+def _processes(session: str):
+    """Daemons, launchers, monitors (they inherit the mark) and their children, containers."""
+    marked, parents = {}, {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+                name, _, rest = f.read().partition(" (")[2].rpartition(") ")
+            state, parent = rest.split()[:2]
+            if state == "Z":
+                continue
+            parents[pid] = (parent, name)
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if f"{MARK}={session}".encode() in f.read().split(b"\0"):
+                    marked[pid] = name
+        except OSError:
+            continue
+    for pid, (parent, name) in parents.items():
+        if pid in marked or parent in marked:
+            yield f"process {pid} {name}"

@@ -1,0 +1,172 @@
+"""Daemons for tests: ketchd (or dockerd) on roots, bridge and cgroup of its own, and the clients that talk to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+import docker
+
+from tests.integration.leaks import MARK
+from tests.integration.terminal import Piped, Terminal
+
+SESSION = f"kt{os.getpid()}"
+BIN = os.path.dirname(sys.executable)
+DOCKER = shutil.which("docker", path="/usr/local/bin:/usr/bin") or "docker"
+PROGRAMS = {"docker": DOCKER, "ketch": os.path.join(BIN, "ketch")}
+
+
+@dataclass
+class Result:
+    """What a program answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Client:
+    """A command line client that talks to one engine; call it to run one command."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+
+    def __call__(self, *args: str, stdin: bytes = b"", check: bool = True, timeout: float = 30) -> Result:
+        """Run to the end. ``check``: a failure of the command is a failure of the test."""
+        done = subprocess.run(
+            [PROGRAMS[self.name], *args], input=stdin, capture_output=True, env=self.engine.environment(),
+            timeout=timeout, check=False,
+        )  # fmt: skip
+        result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        if check:
+            assert result.code == 0, f"{self.name} {' '.join(args)} → {result.code}\n{result.out}{result.err}"
+        return result
+
+    def terminal(self, *args: str) -> Terminal:
+        """Run on a terminal of its own."""
+        return Terminal([PROGRAMS[self.name], *args], self.engine.environment())
+
+    def piped(self, *args: str) -> Piped:
+        """Run with pipes, in the background."""
+        return Piped([PROGRAMS[self.name], *args], self.engine.environment())
+
+
+class Engine:
+    """One daemon, started and stopped by the tests. ``extra`` are further flags of the daemon."""
+
+    def __init__(self, kind: str, suffix: str = "") -> None:
+        self.kind = kind
+        self.name = SESSION + suffix
+        self.root = tempfile.mkdtemp(prefix="kt-", dir="/tmp")
+        self.socket = os.path.join(self.root, "s.sock")
+        self.log_path = os.path.join(self.root, "log")
+        self.pidfile = os.path.join(self.root, "pid")
+        self.data_root = os.path.join(self.root, "data")
+        self.exec_root = os.path.join(self.root, "exec")
+        self.extra: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        self.docker = Client(self, "docker")
+        self.ketch = Client(self, "ketch")
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket}"
+
+    def environment(self) -> dict[str, str]:
+        """For clients: where the daemon is, and no settings of the person who runs the tests."""
+        return {**os.environ, "DOCKER_HOST": self.host, "DOCKER_CONFIG": self.root, "HOME": self.root}
+
+    def command(self) -> list[str]:
+        """The daemon's command line."""
+        roots = ["--data-root", self.data_root, "--exec-root", self.exec_root, "-H", self.host]
+        common = [*roots, "--pidfile", self.pidfile, *self.extra]
+        if self.kind == "dockerd":
+            return ["/usr/sbin/dockerd", *common]
+        return [os.path.join(BIN, "ketchd"), *common, "--bridge", self.name, "--cgroup-parent", f"/{self.name}"]
+
+    def start(self) -> float:
+        """Start and wait until it answers; returns the seconds that it took."""
+        begin = time.monotonic()
+        environment = {**os.environ, MARK: SESSION}
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+            )
+        while not self.answers():
+            assert self.process.poll() is None, f"{self.kind} ended at once:\n{self.log()}"
+            assert time.monotonic() < begin + 30, f"{self.kind} does not answer:\n{self.log()}"
+            time.sleep(0.01)
+        return time.monotonic() - begin
+
+    def answers(self) -> bool:
+        """Whether the daemon answers a ping."""
+        if not os.path.exists(self.socket):
+            return False
+        with contextlib.closing(self.py()) as client, contextlib.suppress(Exception):
+            return bool(client.ping())
+        return False
+
+    def py(self, **options: object) -> docker.DockerClient:
+        """A docker-py client; the caller closes it."""
+        return docker.DockerClient(base_url=self.host, version="1.41", timeout=30, **options)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; returns the daemon's exit code."""
+        assert self.process
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        self.process = None
+        return code
+
+    def log(self) -> str:
+        """The end of the daemon's log."""
+        with contextlib.suppress(FileNotFoundError), open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()[-2500:]
+        return ""
+
+    def add_busybox(self) -> None:
+        """Have ``busybox:latest``: bootstrapped by Ketch, imported into others."""
+        if self.kind == "ketch":
+            with contextlib.closing(self.py()) as client:
+                url = client.api._url("/ketch/images/bootstrap")
+                answer = client.api.post(url.replace("/v1.41", ""), params={"ref": "busybox"}, timeout=30)
+                assert answer.ok, answer.text
+        else:
+            self.docker("import", "-c", 'CMD ["sh"]', "-", "busybox", stdin=busybox_tar())
+
+    def remove_all(self) -> None:
+        """Remove every container and its volumes."""
+        ids = self.docker("ps", "-aq", check=False).out.split()
+        if ids:
+            self.docker("rm", "-fv", *ids, check=False)
+
+    def delete(self) -> None:
+        """Stop the daemon if it runs, and remove its files."""
+        if self.process is not None:
+            self.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def busybox_tar() -> bytes:
+    """A root file system with busybox and its applets."""
+    with tempfile.TemporaryDirectory() as root:
+        os.mkdir(f"{root}/bin")
+        shutil.copy("/bin/busybox", f"{root}/bin/busybox")
+        names = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
+        for name in set(names) - {"busybox"}:
+            os.symlink("busybox", f"{root}/bin/{name}")
+        for name in ("etc", "tmp", "root"):
+            os.mkdir(f"{root}/{name}")
+        with open(f"{root}/etc/passwd", "w", encoding="utf-8") as f:
+            f.write("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")
+        with open(f"{root}/etc/group", "w", encoding="utf-8") as f:
+            f.write("root:x:0:\nnogroup:x:65534:\n")
+        return subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True).stdout
