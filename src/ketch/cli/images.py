@@ -1,0 +1,145 @@
+"""``images``, ``history``, ``tag``, ``rmi``, ``image prune``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ketch.cli.flags import FlagSet
+from ketch.cli.listing import ellipsis, filters, show, since
+from ketch.cli.units import human_size
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+_IMAGES = [
+    ("REPOSITORY", "Repository"), ("TAG", "Tag"), ("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")
+]  # fmt: skip
+_HISTORY = [
+    ("IMAGE", "ID"), ("CREATED", "CreatedSince"), ("CREATED BY", "CreatedBy"), ("SIZE", "Size"), ("COMMENT", "Comment")
+]  # fmt: skip
+_DIGESTS = [*_IMAGES[:2], ("DIGEST", "Digest"), *_IMAGES[2:]]
+
+
+def cmd_images(args: list[str], ctx: Context) -> int:
+    """List images."""
+    spec = FlagSet("images", "ketch images [OPTIONS] [REPOSITORY[:TAG]]", "List images")
+    spec.bool("all", "a", "all images").bool("digests", "", "show digests").list("filter", "f", "which ones")
+    spec.string("format", "", "how").bool("no-trunc", "", "whole ids").bool("quiet", "q", "ids only")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 1)
+    chosen = opts["filter"] + [f"reference={r}" for r in rest]
+    images = (
+        ctx.client().request("GET", "/images/json", {"all": opts["all"] or None, "filters": filters(chosen)}).json()
+    )
+    rows = [row for image in images for row in _rows(image, whole=opts["no-trunc"])]
+    show(
+        ctx, rows, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"],
+        headers={"Digest": "DIGEST", "CreatedAt": "CREATED AT"}, quiet="ID" if opts["quiet"] else "",
+    )  # fmt: skip
+    return 0
+
+
+def _rows(image: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+    names = [(*tag.rpartition(":")[::2], "<none>") for tag in image.get("RepoTags") or ()]
+    digests = {d.partition("@")[0]: d.partition("@")[2] for d in image.get("RepoDigests") or ()}
+    names = [(repo, tag, digests.get(repo, "<none>")) for repo, tag, _ in names]
+    if not names:
+        names = [(repo, "<none>", digest) for repo, digest in digests.items()] or [("<none>", "<none>", "<none>")]
+    return [
+        {
+            "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
+            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(image["Created"])),
+            "CreatedSince": since(image["Created"]),
+            "Digest": digest,
+            "ID": image["Id"] if whole else image["Id"].removeprefix("sha256:")[:12],
+            "Repository": repo,
+            "SharedSize": "N/A",
+            "Size": human_size(image["Size"]),
+            "Tag": tag,
+            "UniqueSize": "N/A",
+        }
+        for repo, tag, digest in names
+    ]
+
+
+def cmd_history(args: list[str], ctx: Context) -> int:
+    """How an image was made."""
+    spec = FlagSet("history", "ketch history [OPTIONS] IMAGE", "Show the history of an image")
+    spec.string("format", "", "how").bool("human", "H", "sizes and dates for people", default=True)
+    spec.bool("no-trunc", "", "whole texts").bool("quiet", "q", "ids only")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1, 1)
+    whole, human = opts["no-trunc"], opts["human"]
+    rows = []
+    for step in ctx.client().request("GET", f"/images/{rest[0]}/history").json():
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step["Created"]))
+        image = step["Id"] if whole or step["Id"] == "<missing>" else step["Id"].removeprefix("sha256:")[:12]
+        by = step["CreatedBy"].replace("\t", " ")
+        rows.append({
+            "Comment": step["Comment"], "CreatedAt": created, "CreatedBy": by if whole else ellipsis(by, 45),
+            "CreatedSince": since(step["Created"]) if human else created, "ID": image,
+            "Size": human_size(step["Size"]) if human else str(step["Size"]),
+        })  # fmt: skip
+    show(ctx, rows, columns=_HISTORY, form=opts["format"], quiet="ID" if opts["quiet"] else "")
+    return 0
+
+
+def cmd_tag(args: list[str], ctx: Context) -> int:
+    """One more name for an image."""
+    spec = FlagSet("tag", "ketch tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag that refers to an image")
+    _, rest = spec.parse(args)
+    spec.arguments(rest, 2, 2)
+    repo, tag = split_tag(rest[1])
+    ctx.client().request("POST", f"/images/{rest[0]}/tag", {"repo": repo, "tag": tag})
+    return 0
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """(repository, tag) of a name; a port is no tag."""
+    head, colon, tail = name.rpartition(":")
+    return (head, tail) if colon and "/" not in tail else (name, "")
+
+
+def cmd_rmi(args: list[str], ctx: Context) -> int:
+    """Remove images."""
+    spec = FlagSet("rmi", "ketch rmi [OPTIONS] IMAGE [IMAGE...]", "Remove one or more images")
+    spec.bool("force", "f", "also when a stopped container uses it").bool("no-prune", "", "keep untagged parents")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    failed = 0
+    for ref in rest:
+        query = {"force": opts["force"] or None, "noprune": opts["no-prune"] or None}
+        try:
+            answer = ctx.client().request("DELETE", f"/images/{ref}", query).json()
+        except KetchError as e:
+            ctx.warn(f"ketch: {e.message}" + (f"\n  {e.hint}" if e.hint else ""))
+            failed = 1
+            continue
+        for row in answer:
+            for action, what in row.items():
+                ctx.print(f"{action}: {what}")
+    return failed
+
+
+def cmd_prune(args: list[str], ctx: Context) -> int:
+    """Remove images that nothing uses."""
+    from ketch.cli.lifecycle import confirm
+
+    spec = FlagSet("image prune", "ketch image prune [OPTIONS]", "Remove unused images")
+    spec.bool("all", "a", "also those with a name").bool("force", "f", "do not ask").list("filter", "", "which ones")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    what = "images without at least one container" if opts["all"] else "dangling images"
+    if not opts["force"] and not confirm(ctx, f"This will remove all {what}."):
+        return 1
+    chosen = opts["filter"] + ([] if not opts["all"] else ["dangling=false"])
+    answer = ctx.client().request("POST", "/images/prune", {"filters": filters(chosen)}).json()
+    rows = [f"{action.lower()}: {what}" for row in answer["ImagesDeleted"] or () for action, what in row.items()]
+    if rows:
+        ctx.print("Deleted Images:\n" + "\n".join(rows) + "\n")
+    ctx.print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
+    return 0

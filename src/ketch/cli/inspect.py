@@ -1,0 +1,75 @@
+"""``inspect`` for containers, images, volumes and networks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ketch.cli.flags import FlagSet
+from ketch.errors import InvalidArgument, KetchError, NotFound
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+# In this order a name is looked for when --type does not say what it is.
+_PATHS = {
+    "container": "/containers/{}/json",
+    "image": "/images/{}/json",
+    "network": "/networks/{}",
+    "volume": "/volumes/{}",
+}
+
+
+def cmd_inspect(args: list[str], ctx: Context) -> int:
+    """Everything about one or more objects, as JSON or as a template says."""
+    spec = FlagSet("inspect", "ketch inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on objects")
+    spec.string("format", "f", "how").bool("size", "s", "sizes on disk").string("type", "", "what kind of object")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    kinds = [opts["type"]] if opts["type"] else list(_PATHS)
+    if kinds[0] not in _PATHS:
+        raise InvalidArgument(f'"{opts["type"]}" is not a valid value for --type', hint=f"use {', '.join(_PATHS)}")
+    return many(ctx, rest, kinds, opts["format"], size=opts["size"])
+
+
+def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False) -> int:
+    """Inspect each; what was found is printed even when something was not."""
+    template = None
+    if form and form != "json":
+        from ketch.cli.gotemplate import Template
+
+        template = Template(form)
+    found: list[Any] = []
+    errors: list[KetchError] = []
+    for ref in refs:
+        try:
+            found.append(_one(ctx, ref, kinds, size=size))
+        except KetchError as e:
+            errors.append(e)
+    if template is not None:
+        for one in found:
+            ctx.print(template.render(one))
+    elif form == "json":
+        ctx.print(json.dumps(found, separators=(",", ":")))
+    else:
+        ctx.print(json.dumps(found, indent=4, ensure_ascii=False))
+    ctx.out.flush()
+    for error in errors:
+        ctx.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
+    return 1 if errors else 0
+
+
+def _one(ctx: Context, ref: str, kinds: list[str], *, size: bool) -> Any:
+    for kind in kinds:
+        query = {"size": True} if size and kind == "container" else None
+        try:
+            return ctx.client().request("GET", _PATHS[kind].format(ref), query).json()
+        except NotFound:
+            if len(kinds) == 1:
+                raise
+        except InvalidArgument:
+            if kind == kinds[-1]:
+                raise
+    raise NotFound(f"no such object: {ref}")

@@ -1,0 +1,92 @@
+"""``volume ls``, ``create``, ``inspect``, ``rm``, ``prune``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.cli.flags import FlagSet
+from ketch.cli.lifecycle import confirm, each
+from ketch.cli.listing import filters, show
+from ketch.cli.units import human_size
+
+if TYPE_CHECKING:
+    from ketch.cli.context import Context
+
+
+def cmd_ls(args: list[str], ctx: Context) -> int:
+    """List volumes."""
+    spec = FlagSet("volume ls", "ketch volume ls [OPTIONS]", "List volumes").list("filter", "f", "which ones")
+    spec.string("format", "", "how").bool("quiet", "q", "names only")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    volumes = ctx.client().request("GET", "/volumes", {"filters": filters(opts["filter"])}).json()["Volumes"] or []
+    rows = [
+        {
+            "Driver": v["Driver"], "Labels": ",".join(f"{k}={x}" for k, x in sorted((v["Labels"] or {}).items())),
+            "Mountpoint": v["Mountpoint"], "Name": v["Name"], "Scope": v["Scope"],
+        }
+        for v in volumes
+    ]  # fmt: skip
+    columns = [("DRIVER", "Driver"), ("VOLUME NAME", "Name")]
+    show(ctx, rows, columns=columns, form=opts["format"], quiet="Name" if opts["quiet"] else "")
+    return 0
+
+
+def cmd_create(args: list[str], ctx: Context) -> int:
+    """Make a volume."""
+    spec = FlagSet("volume create", "ketch volume create [OPTIONS] [VOLUME]", "Create a volume").list(
+        "label", "", "a label"
+    )
+    spec.string("driver", "d", "which driver", default="local").list("opt", "o", "driver options").string(
+        "name", "", "name"
+    )
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 1)
+    body = {
+        "Name": rest[0] if rest else opts["name"],
+        "Driver": opts["driver"],
+        "DriverOpts": dict(o.partition("=")[::2] for o in opts["opt"]),
+        "Labels": dict(o.partition("=")[::2] for o in opts["label"]),
+    }
+    ctx.print(ctx.client().request("POST", "/volumes/create", None, body).json()["Name"])
+    return 0
+
+
+def cmd_inspect(args: list[str], ctx: Context) -> int:
+    """Everything about volumes."""
+    from ketch.cli.inspect import many
+
+    spec = FlagSet(
+        "volume inspect", "ketch volume inspect [OPTIONS] VOLUME [VOLUME...]", "Display information on volumes"
+    )
+    spec.string("format", "f", "how")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    return many(ctx, rest, ["volume"], opts["format"])
+
+
+def cmd_rm(args: list[str], ctx: Context) -> int:
+    """Delete volumes and their data."""
+    spec = FlagSet("volume rm", "ketch volume rm [OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes")
+    spec.bool("force", "f", "a missing one is no error")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    query = {"force": opts["force"] or None}
+    return each(ctx, rest, lambda name: ctx.client().request("DELETE", f"/volumes/{name}", query))
+
+
+def cmd_prune(args: list[str], ctx: Context) -> int:
+    """Delete the volumes that no container uses."""
+    spec = FlagSet("volume prune", "ketch volume prune [OPTIONS]", "Remove unused local volumes")
+    spec.bool("all", "a", "also those with a name").bool("force", "f", "do not ask").list("filter", "", "which ones")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    what = "local volumes" if opts["all"] else "anonymous local volumes"
+    if not opts["force"] and not confirm(ctx, f"This will remove all {what} not used by at least one container."):
+        return 1
+    chosen = opts["filter"] + (["all=true"] if opts["all"] else [])
+    answer = ctx.client().request("POST", "/volumes/prune", {"filters": filters(chosen)}).json()
+    if answer["VolumesDeleted"]:
+        ctx.print("Deleted Volumes:\n" + "\n".join(answer["VolumesDeleted"]) + "\n")
+    ctx.print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
+    return 0
