@@ -299,6 +299,22 @@ def test_preserved_descriptors(runtime: Runtime) -> None:
     assert done.stdout == "0 1 2 3 4 through three"  # 4 is ls's own
 
 
+def test_another_containers_ipc_namespace_comes_with_its_shared_memory(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sleep", "60"])
+    runtime.create_detached("donor", tmp_path / "out")
+    runtime("start", "donor")
+    ipc = f"/proc/{runtime.state('donor')['pid']}/ns/ipc"
+    namespaces = [one for one in runtime.document["linux"]["namespaces"] if one["type"] != "ipc"]
+    changes = {
+        "annotations": {"dev.ketch.id": "x"},
+        "linux.namespaces": [*namespaces, {"type": "ipc", "path": ipc}],
+        "linux.cgroupsPath": f"{runtime.box.parent}/second",
+    }
+    runtime.configure(["sh", "-c", "readlink /proc/self/ns/ipc; echo shared > /dev/shm/file"], changes)
+    assert runtime("run", "taker").stdout.strip() == os.readlink(ipc)
+    assert runtime("exec", "donor", "cat", "/dev/shm/file").stdout == "shared\n"
+
+
 def test_usage_errors(runtime: Runtime) -> None:
     assert "unknown command `fly`" in runtime("fly", code=1).stderr
     assert "unknown option `--wings`" in runtime("create", "--wings", "x", code=1).stderr

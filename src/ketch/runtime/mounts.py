@@ -14,6 +14,7 @@ from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
+from ketch.linux import ns
 from ketch.runtime import copyup, paths
 from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options, is_superblock_flag
@@ -78,6 +79,34 @@ def attach(root_fd: int, one: Planned) -> None:
         if one.tree_fd >= 0:
             os.close(one.tree_fd)
             one.tree_fd = -1
+
+
+def replace(planned: list[Planned], destination: str, tree_fd: int) -> None:
+    """Put the tree ``tree_fd``, as it is, where a file system would have been made."""
+    for one in planned:
+        if one.destination == destination and one.tree_fd < 0:
+            one.options = Options([])
+            one.tree_fd = tree_fd
+
+
+def tree_of_namespace(namespace: str, path: str) -> int:
+    """A detached copy of the mount at ``path`` in another mount namespace, which is entered for a moment.
+
+    The kernel copies mounts of the caller's own namespace only.
+    """
+    here_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there_fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            ns.setns(there_fd, ns.CLONE_NEWNS)
+        finally:
+            os.close(there_fd)
+        try:
+            return m.open_tree(path)
+        finally:
+            ns.setns(here_fd, ns.CLONE_NEWNS)
+    finally:
+        os.close(here_fd)
 
 
 def make_file_system(fstype: str, source: str, options: Options, *, attributes: int | None = None) -> int:

@@ -109,6 +109,7 @@ class _Child:
         self.hooks = document.get("hooks") or {}
         self._make_cgroup(linux)
         self.process = become.Process(document["process"], linux.get("seccomp"))
+        shm_fd = _shared_memory_of(plan, document)
         namespaces.enter(plan)
         namespaces.unshare_cgroup(plan)
         _set_oom_score(document["process"].get("oomScoreAdj"))
@@ -116,7 +117,7 @@ class _Child:
         if plan.is_new("network"):
             self._open_network()
         if plan.is_new("mount"):
-            root_fd = self._make_root(document, mounts_of_root, sysctls, terminal)
+            root_fd = self._make_root(document, mounts_of_root, sysctls, terminal, shm_fd)
         else:
             become.forget_imports()
             root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -138,12 +139,19 @@ class _Child:
         self.passed.append(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, _NETLINK_ROUTE).detach())
 
     def _make_root(
-        self, document: dict[str, Any], mounts_of_root: list[dict[str, Any]], sysctls: dict[str, str], terminal: bool
+        self,
+        document: dict[str, Any],
+        mounts_of_root: list[dict[str, Any]],
+        sysctls: dict[str, str],
+        terminal: bool,
+        shm_fd: int,
     ) -> int:
         linux, root = document.get("linux") or {}, document["root"]
         propagation = linux.get("rootfsPropagation")
         rootfs.isolate(propagation)
         planned = mounts.prepare(document.get("mounts") or [])
+        if shm_fd >= 0:
+            mounts.replace(planned, "/dev/shm", shm_fd)
         view = None
         if any(one.fstype in ("cgroup", "cgroup2") for one in planned):
             view = cgroupmount.View(self.cgroup)
@@ -230,6 +238,20 @@ class _Child:
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
         with suppress(OSError):  # nobody may be left to be told
             fdpass.send(self.sync_fd, json.dumps(message).encode())
+
+
+def _shared_memory_of(plan: namespaces.Plan, document: dict[str, Any]) -> int:
+    """With another container's ipc namespace comes its /dev/shm: POSIX shared memory is files there.
+
+    A descriptor of it, or -1.  Only for the engine's containers; other callers of the runtime mount what they want.
+    """
+    path = plan.join.get("ipc", "")
+    if not path.endswith("/ns/ipc") or spec.ANNOTATION_ID not in (document.get("annotations") or {}):
+        return -1
+    try:
+        return mounts.tree_of_namespace(path.removesuffix("ipc") + "mnt", "/dev/shm")
+    except OSError as e:
+        raise failure("mounts", f"share /dev/shm of `{path}`", e) from e
 
 
 def _with_default_devices(resources: dict[str, Any]) -> dict[str, Any]:
