@@ -29,8 +29,10 @@ def cmd_events(args: list[str], ctx: Context) -> int:
 
         template = Template(opts["format"])
     query = {
-        "since": moment(opts["since"]) or None, "until": moment(opts["until"]) or None, "filters": filters(opts["filter"])
-    }  # fmt: skip
+        "since": moment(opts["since"]) or None,
+        "until": moment(opts["until"]) or None,
+        "filters": filters(opts["filter"]),
+    }
     for event in ctx.client().request("GET", "/events", query, stream=True).stream_lines():
         if template is not None:
             ctx.print(template.render(event))

@@ -12,6 +12,9 @@ from ketch.errors import InvalidArgument
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+# `list` and `int` are methods below, as the flags' kinds.
+Words = list[str]
+Count = int
 _TRUE, _FALSE = ("1", "t", "true", "yes"), ("0", "f", "false", "no")
 
 
@@ -61,7 +64,7 @@ class FlagSet:
         """One value; the last one wins."""
         return self._add(name, short, "string", default, help)
 
-    def int(self, name: str, short: str = "", help: str = "", default: int | None = None) -> FlagSet:
+    def int(self, name: str, short: str = "", help: str = "", default: Count | None = None) -> FlagSet:
         """One whole number."""
         return self._add(name, short, "int", default, help)
 
@@ -69,11 +72,11 @@ class FlagSet:
         """Any number of values, in order."""
         return self._add(name, short, "list", None, help)
 
-    def parse(self, args: list[str]) -> tuple[Options, list[str]]:
+    def parse(self, args: Words) -> tuple[Options, Words]:
         """(options, arguments); InvalidArgument for what is not a flag, HelpRequested for ``--help``."""
         values = {f.name: [] if f.kind == "list" else f.default for f in self._flags.values()}
         given: set[str] = set()
-        rest: list[str] = []
+        rest: Words = []
         queue = list(reversed(args))
         while queue:
             word = queue.pop()
@@ -93,7 +96,7 @@ class FlagSet:
                     break
         return Options(values, given), rest
 
-    def _long(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:
+    def _long(self, word: str, queue: Words, values: dict[str, Any], given: set[str]) -> None:
         name, equals, value = word[2:].partition("=")
         flag = self._flags.get(name)
         if flag is None:
@@ -107,7 +110,7 @@ class FlagSet:
                 value = queue.pop()
         self._set(flag, value, values, given)
 
-    def _shorts(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:
+    def _shorts(self, word: str, queue: Words, values: dict[str, Any], given: set[str]) -> None:
         letters = word[1:]
         while letters:
             letter, letters = letters[0], letters[1:]
@@ -136,7 +139,7 @@ class FlagSet:
             values[flag.name] = value
         elif flag.kind == "int":
             try:
-                values[flag.name] = int(value)
+                values[flag.name] = Count(value)
             except ValueError:
                 self._unknown(f'invalid argument "{value}" for "--{flag.name}": not a whole number')
         elif value.lower() in _TRUE:
@@ -149,7 +152,7 @@ class FlagSet:
     def _unknown(self, message: str) -> NoReturn:
         raise InvalidArgument(message, hint=f"see: ketch {self.command} --help")
 
-    def arguments(self, rest: list[str], at_least: int, at_most: int | None = None) -> None:
+    def arguments(self, rest: Words, at_least: Count, at_most: Count | None = None) -> None:
         """Check the number of arguments (``at_most`` None: any)."""
         if len(rest) < at_least or (at_most is not None and len(rest) > at_most):
             if at_most is None:

@@ -42,7 +42,8 @@ def cmd_version(args: list[str], ctx: Context) -> int:
         ctx.print(f"ketch version {__version__}")
         return 0
     mine = {
-        "Platform": {"Name": "Ketch"}, "Version": __version__, "ApiVersion": API_VERSION, "DefaultAPIVersion": API_VERSION,
+        "Platform": {"Name": "Ketch"}, "Version": __version__, "ApiVersion": API_VERSION,
+        "DefaultAPIVersion": API_VERSION,
         "GitCommit": "", "Python": platform.python_version(), "Os": "linux", "Arch": _arch(), "BuildTime": "",
         "Context": "default",
     }  # fmt: skip
@@ -159,6 +160,9 @@ def cmd_df(args: list[str], ctx: Context) -> int:
 def _df(kind: str, total: int, active: int, size: int, idle: int) -> dict[str, Any]:
     share = f" ({100 * idle // size}%)" if size and kind != "Build Cache" else ""
     return {
-        "Active": str(active), "Reclaimable": human_size(idle) + share, "Size": human_size(size), "TotalCount": str(total),
+        "Active": str(active),
+        "Reclaimable": human_size(idle) + share,
+        "Size": human_size(size),
+        "TotalCount": str(total),
         "Type": kind,
-    }  # fmt: skip
+    }

@@ -65,7 +65,7 @@ def show(
 def _templated(ctx: Context, rows: list[dict[str, Any]], form: str, titles: dict[str, str]) -> None:
     from ketch.cli.gotemplate import Template
 
-    as_table = form.startswith("table ") or form.startswith("table\t")
+    as_table = form.startswith(("table ", "table\t"))
     text = form[5:].lstrip() if as_table else form
     text = text.replace("\\t", "\t").replace("\\n", "\n")
     template = Template(text)

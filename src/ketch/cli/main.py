@@ -39,11 +39,10 @@ COMMANDS = {
     "version": "info:cmd_version",
     "wait": "lifecycle:cmd_wait",
 }
+_CONTAINER = "attach create exec inspect kill logs pause port rename restart rm run start stats stop top unpause wait"
 GROUPS = {
     "container": {
-        **{n: COMMANDS[n] for n in (
-            ["attach", "create", "exec", "inspect", "kill", "logs", "pause", "port", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "wait"]
-        )},
+        **{n: COMMANDS[n] for n in _CONTAINER.split()},
         "ls": "ps:cmd_ps", "list": "ps:cmd_ps", "ps": "ps:cmd_ps", "prune": "lifecycle:cmd_prune",
     },
     "image": {
@@ -53,8 +52,8 @@ GROUPS = {
     },
     "system": {"info": COMMANDS["info"], "events": COMMANDS["events"], "df": "info:cmd_df"},
     "volume": {
-        "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect", "rm": "volumes:cmd_rm",
-        "prune": "volumes:cmd_prune",
+        "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect",
+        "rm": "volumes:cmd_rm", "prune": "volumes:cmd_prune",
     },
     "network": {"ls": "networks:cmd_ls", "inspect": "networks:cmd_inspect"},
 }  # fmt: skip

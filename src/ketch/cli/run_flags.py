@@ -15,18 +15,24 @@ if TYPE_CHECKING:
     from ketch.cli.flags import Options
 
 _LISTS = (
-    "add-host attach:a cap-add cap-drop device device-cgroup-rule dns dns-option dns-search env:e env-file expose "
-    "group-add label:l label-file link log-opt mount network-alias publish:p security-opt storage-opt sysctl tmpfs ulimit "
-    "volume:v volumes-from annotation"
+    "add-host annotation attach:a cap-add cap-drop device device-cgroup-rule dns dns-option dns-search env:e env-file "
+    "expose group-add label:l label-file link log-opt mount network-alias publish:p security-opt storage-opt sysctl "
+    "tmpfs ulimit volume:v volumes-from"
 )
 _STRINGS = (
     "cgroup-parent cgroupns cidfile cpus cpuset-cpus cpuset-mems detach-keys domainname entrypoint health-cmd "
-    "health-interval health-start-interval health-start-period health-timeout hostname:h ip ip6 ipc isolation log-driver "
-    "mac-address memory:m memory-reservation memory-swap name network pid platform pull restart runtime shm-size "
-    "stop-signal user:u userns uts volume-driver workdir:w net"
+    "health-interval health-start-interval health-start-period health-timeout hostname:h ip ip6 ipc isolation "
+    "log-driver mac-address memory:m memory-reservation memory-swap name network pid platform pull restart runtime "
+    "shm-size stop-signal user:u userns uts volume-driver workdir:w net"
 )
-_INTS = "blkio-weight cpu-period cpu-quota cpu-shares:c health-retries memory-swappiness oom-score-adj pids-limit stop-timeout"
-_BOOLS = "disable-content-trust init interactive:i no-healthcheck oom-kill-disable privileged publish-all:P quiet:q read-only rm tty:t"
+_INTS = (
+    "blkio-weight cpu-period cpu-quota cpu-shares:c health-retries memory-swappiness oom-score-adj pids-limit "
+    "stop-timeout"
+)
+_BOOLS = (
+    "disable-content-trust init interactive:i no-healthcheck oom-kill-disable privileged publish-all:P quiet:q "
+    "read-only rm tty:t"
+)
 
 
 def flag_set(command: str, summary: str) -> FlagSet:
@@ -35,7 +41,7 @@ def flag_set(command: str, summary: str) -> FlagSet:
     for words, add in ((_LISTS, spec.list), (_STRINGS, spec.string), (_INTS, spec.int), (_BOOLS, spec.bool)):
         for word in words.split():
             name, _, short = word.partition(":")
-            add(name, short)  # type: ignore[operator]
+            add(name, short)
     if command == "run":
         spec.bool("detach", "d", "run in the background and print the container's id")
         spec.bool("sig-proxy", "", "pass signals on to the process", default=True)
@@ -91,7 +97,7 @@ def _host(opts: Options) -> dict[str, Any]:
         "PublishAllPorts": opts["publish-all"],
         "ReadonlyRootfs": opts["read-only"],
         "Mounts": [mount(text) for text in opts["mount"]] or None,
-        "Tmpfs": dict((t.partition(":")[0], t.partition(":")[2]) for t in opts["tmpfs"]) or None,
+        "Tmpfs": {t.partition(":")[0]: t.partition(":")[2] for t in opts["tmpfs"]} or None,
         "RestartPolicy": _restart(opts["restart"]),
         "LogConfig": {"Type": opts["log-driver"], "Config": _pairs(opts["log-opt"], "log-opt")},
         "Annotations": _pairs(opts["annotation"], "annotation") or None,
@@ -124,8 +130,8 @@ def _host(opts: Options) -> dict[str, Any]:
 def _limits(opts: Options) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     for key, flag in (
-        ("BlkioWeight", "blkio-weight"), ("CpuPeriod", "cpu-period"), ("CpuQuota", "cpu-quota"), ("CpuShares", "cpu-shares"),
-        ("MemorySwappiness", "memory-swappiness"), ("OomScoreAdj", "oom-score-adj"), ("PidsLimit", "pids-limit"),
+        ("BlkioWeight", "blkio-weight"), ("CpuPeriod", "cpu-period"), ("CpuQuota", "cpu-quota"),
+        ("CpuShares", "cpu-shares"), ("MemorySwappiness", "memory-swappiness"), ("OomScoreAdj", "oom-score-adj"), ("PidsLimit", "pids-limit"),
     ):  # fmt: skip
         if opts[flag] is not None:
             limits[key] = opts[flag]
@@ -307,7 +313,8 @@ def publish(text: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def _volumes(opts: Options) -> tuple[list[str] | None, dict[str, Any] | None]:
-    binds, volumes = [], {}
+    binds: list[str] = []
+    volumes: dict[str, Any] = {}
     for text in opts["volume"]:
         if ":" not in text:
             volumes[text] = {}

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 _COLUMNS = [
-    ("CONTAINER ID", "ID"), ("NAME", "Name"), ("CPU %", "CPUPerc"), ("MEM USAGE / LIMIT", "MemUsage"), ("MEM %", "MemPerc"),
-    ("NET I/O", "NetIO"), ("BLOCK I/O", "BlockIO"), ("PIDS", "PIDs"),
+    ("CONTAINER ID", "ID"), ("NAME", "Name"), ("CPU %", "CPUPerc"), ("MEM USAGE / LIMIT", "MemUsage"),
+    ("MEM %", "MemPerc"), ("NET I/O", "NetIO"), ("BLOCK I/O", "BlockIO"), ("PIDS", "PIDs"),
 ]  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def cpu_percent(reading: dict[str, Any]) -> float:
     machine = now.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
     if used <= 0 or machine <= 0:
         return 0.0
-    return 100.0 * used / machine * (now.get("online_cpus") or 1)
+    return float(100.0 * used / machine * (now.get("online_cpus") or 1))
 
 
 def _blocks(reading: dict[str, Any]) -> tuple[int, int]:

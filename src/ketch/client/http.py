@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch import errors
@@ -158,10 +159,8 @@ class Client:
         """
         sock = self._idle or connect(self.host)
         self._idle = None
-        try:
+        with suppress(BrokenPipeError):  # the daemon may answer before it has read everything
             self._send(sock, method, path, query, body, headers or {})
-        except BrokenPipeError:
-            pass  # the daemon answered before it read everything: the answer says why
         response = self._receive(sock)
         if response.status >= 400:
             raise error_of(response)

@@ -14,6 +14,7 @@ from ketch.engine import bundle, lifecycle, merge, mounts, names, networks, stat
 from ketch.engine.logs import read_logs
 from ketch.engine.model import Container, EndpointSettings
 from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
+from ketch.oci.config import RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,7 +75,7 @@ class ContainerService:
         if kind == "container":
             ctx.store.get(host.network_mode[10:])
         image = ctx.images.resolve(config.image)
-        merged = merge.merge(config, image.config.config)
+        merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
         container = Container(
             id=names.new_id(),

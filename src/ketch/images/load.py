@@ -78,7 +78,7 @@ class _Archive:
             ):
                 for member in tar:
                     self._member(tar, member)
-                    tar.members = []
+                    tar.members = []  # type: ignore[attr-defined]
         except tarfile.TarError as e:
             raise InvalidArgument(f"load: {e}", hint="it is not a tar archive, or it is cut short") from e
 

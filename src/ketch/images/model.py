@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ketch.oci.config import ImageConfig
+from ketch.oci.config import ImageConfig  # noqa: TC001 - msgspec reads the annotation at run time
 
 
 class Image(msgspec.Struct, kw_only=True):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})\Z")
 _encode = msgspec.json.Encoder().encode
 Images = list[Image]
+Strings = list[str]
+Users = list[tuple[str, bool]]
 Rows = list[dict[str, Any]]
 
 
@@ -64,11 +66,9 @@ class ImageStore:
         return found
 
     def _look_up(self, ref: str) -> Image:
-        if match := _ID.match(ref):
-            if ref.startswith("sha256:") or len(match[1]) == 64:
-                exact = self._images.get(f"sha256:{match[1]}")
-                if exact is not None:
-                    return exact
+        match = _ID.match(ref)
+        if match and (exact := self._images.get(f"sha256:{match[1]}")) is not None:
+            return exact
         try:
             parsed = reference.parse(ref)
         except InvalidArgument:
@@ -188,7 +188,7 @@ class ImageStore:
             return False
 
     @staticmethod
-    def _check_removal_by_id(short: str, image: Image, users: list[tuple[str, bool]], force: bool) -> None:
+    def _check_removal_by_id(short: str, image: Image, users: Users, force: bool) -> None:
         for container, running in users:
             if running:
                 raise Conflict(
@@ -206,7 +206,7 @@ class ImageStore:
                 f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
             )
 
-    def _collect(self, image: Image) -> list[str]:
+    def _collect(self, image: Image) -> Strings:
         """Delete the layers and blobs that only ``image`` needed; returns the layers' chain ids, top first."""
         chains = {chain for other in self._images.values() for chain in other.chain_ids}
         blobs = {b for other in self._images.values() for b in (*other.blobs, other.manifest, other.id)}

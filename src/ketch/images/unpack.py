@@ -63,7 +63,7 @@ def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> in
     path = store.layers.begin()
     try:
         with store.content.open(blob) as f, compression.reader(f, f"layer {diff_id[7:19]}") as plain:
-            hashing = Hashing(plain)
+            hashing: Any = Hashing(plain)
             size = store.layers.unpack(path, hashing)
             hashing.drain()
         if hashing.digest != diff_id:
@@ -80,17 +80,15 @@ def receive_layer(store: ImageStore, source: IO[bytes], what: str) -> tuple[str,
 
     Returns (blob digest, diff id, bytes of files).  A gzip or zstd stream is kept as it came, others are gzipped.
     """
-    from isal import igzip
-
     path = store.layers.begin()
     try:
         with store.content.ingest() as ingest:
-            peekable = compression.Peekable(source)
+            peekable: Any = compression.Peekable(source)
             keep = compression.kind(peekable.peek(6)) in ("gzip", "zstd")
             outer: Any = Hashing(peekable, ingest.write) if keep else peekable
-            writer = None if keep else igzip.IGzipFile(fileobj=_Sink(ingest.write), mode="wb", compresslevel=1, mtime=0)
+            writer: Any = None if keep else _gzip_writer(ingest.write)
             with compression.reader(outer, what) as plain:
-                hashing = Hashing(plain, writer.write if writer else None)
+                hashing: Any = Hashing(plain, writer.write if writer else None)
                 size = store.layers.unpack(path, hashing)
                 hashing.drain()
             if keep:
@@ -104,6 +102,13 @@ def receive_layer(store: ImageStore, source: IO[bytes], what: str) -> tuple[str,
         store.layers.abort(path)
         raise
     return ingest.digest, hashing.digest, size
+
+
+def _gzip_writer(write: Callable[[bytes], object]) -> Any:
+    """A fast gzip compressor whose output has no time in it: the same content makes the same blob."""
+    from isal import igzip
+
+    return igzip.IGzipFile(fileobj=_Sink(write), mode="wb", compresslevel=1, mtime=0)  # type: ignore[no-untyped-call]
 
 
 class _Sink(io.RawIOBase):

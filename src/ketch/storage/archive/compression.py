@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ketch.errors import InvalidArgument
 
@@ -51,15 +51,17 @@ def kind(head: bytes) -> str:
 @contextmanager
 def reader(source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
     """``source`` uncompressed; broken or truncated data is InvalidArgument, ``what`` names it in the message."""
-    peekable = Peekable(source)
+    peekable: Any = Peekable(source)
     name = kind(peekable.peek(6))
-    errors: tuple[type[Exception], ...] = (EOFError, OSError, ValueError)
+    errors: tuple[Any, ...] = (EOFError, OSError, ValueError)
     stream: Any
     if name == "gzip":
         from isal import igzip, isal_zlib
 
         errors = (*errors, isal_zlib.error)
-        stream = igzip.IGzipFile(fileobj=io.BufferedReader(peekable, 1 << 17), mode="rb")
+        stream = igzip.IGzipFile(  # type: ignore[no-untyped-call]
+            fileobj=io.BufferedReader(peekable, 1 << 17), mode="rb"
+        )
     elif name == "zstd":
         import zstandard
 
@@ -73,16 +75,18 @@ def reader(source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
     elif name == "bzip2":
         import bz2
 
-        stream = bz2.BZ2File(io.BufferedReader(peekable, 1 << 17))
+        stream = bz2.open(io.BufferedReader(peekable, 1 << 17))
     else:
         stream = io.BufferedReader(peekable, 1 << 17)
-    yield Guarded(stream, errors, f"{what}: broken {name} stream" if name != "none" else f"read {what}")
+    yield cast(
+        "IO[bytes]", Guarded(stream, errors, f"{what}: broken {name} stream" if name != "none" else f"read {what}")
+    )
 
 
 class Guarded(io.RawIOBase):
     """Turns a decoder's own errors into InvalidArgument, where they happen and nowhere else."""
 
-    def __init__(self, stream: IO[bytes], errors: tuple[type[Exception], ...], what: str) -> None:
+    def __init__(self, stream: IO[bytes], errors: tuple[Any, ...], what: str) -> None:
         self._stream = stream
         self._errors = errors
         self._what = what

@@ -66,7 +66,7 @@ class _Extractor:
             with tarfile.open(fileobj=source, mode="r|", bufsize=_BUFFER, errorlevel=2) as tar:
                 for member in tar:
                     self._member(tar, member)
-                    tar.members = []  # tarfile would keep every header for ever
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header for ever
             for path, mtime in reversed(self._directories):
                 fd = open_beneath(self._root_fd, path, _DIRECTORY)
                 try:
