@@ -1,12 +1,12 @@
 """The child that becomes a container's PID 1.
 
     monitor                                   child (this module)
-    enter_pid("new"), fork  ───────────────►  cgroup made and joined
-                                              namespaces, rootfs, mounts, devices, masks
+    enter_pid("new"), fork  ───────────────►  namespaces
+      ◄── {"ev":"netns"} + descriptors ─────  (if ``early``: the network is wired while the rest is done)
+                                              cgroup, rootfs, mounts, devices, masks
                                               user, limits, capabilities
       ◄── {"ev":"ready", …} + descriptors ──  (everything that can be checked has been)
-    (the network is wired meanwhile)
-      ─── b"go" ───────────────────────────►  execve
+      ─── b"go" ───────────────────────────►  execve; "go" may be sent before "ready" has come
       ◄── end of file ──────────────────────  (the sync socket is close-on-exec: the program runs)
 
 On any failure the child sends {"ev":"failed", …} and ends.  Everything is done here and nothing in the monitor, so
@@ -50,17 +50,19 @@ def child_main(
     tty: bool,
     start_fd: int = -1,
     preserve_fds: int = 0,
+    early: bool = False,
 ) -> NoReturn:
     """Run in the freshly forked child and never return; see the module's text for the protocol.
 
     Descriptors 0, 1, 2 are already the container's stdio (with ``tty``: anything; they are replaced).  ``ready``
     carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
     it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
+    ``early``: send {"ev":"netns"} with the first two as soon as they are there; ``ready`` then has "netns" false.
     ``start_fd``: a listening SEQPACKET socket on which to wait for "go" instead, for a parent that does not stay.
     ``preserve_fds``: so many descriptors from 3 on are left to the program.  A spec with hooks that run before
     pivot_root makes the child send {"ev":"hooks"} and wait for the state, as JSON, to give them.
     """
-    child = _Child(bundle, sync_fd, preserve_fds)
+    child = _Child(bundle, sync_fd, preserve_fds, early)
     try:
         gc.disable()
         child.close_others(start_fd)
@@ -77,10 +79,11 @@ def child_main(
 class _Child:
     """What the steps share; lives until execve."""
 
-    def __init__(self, bundle: str, sync_fd: int, preserve_fds: int) -> None:
+    def __init__(self, bundle: str, sync_fd: int, preserve_fds: int, early: bool) -> None:
         self.bundle = bundle
         self.sync_fd = sync_fd
         self.preserve_fds = preserve_fds
+        self.early = early
         self.hooks: dict[str, Any] = {}
         self.state = b""
         self.cgroup: common.Cgroup | None = None
@@ -107,15 +110,15 @@ class _Child:
         sysctls = linux.get("sysctl") or {}
         sysctl.check(sysctls, plan)
         self.hooks = document.get("hooks") or {}
-        self._make_cgroup(linux)
         self.process = become.Process(document["process"], linux.get("seccomp"))
         shm_fd = _shared_memory_of(plan, document)
         namespaces.enter(plan)
+        if plan.is_new("network"):
+            self._open_network()
+        self._make_cgroup(linux)
         namespaces.unshare_cgroup(plan)
         _set_oom_score(document["process"].get("oomScoreAdj"))
         _set_names(document, plan)
-        if plan.is_new("network"):
-            self._open_network()
         if plan.is_new("mount"):
             root_fd = self._make_root(document, mounts_of_root, sysctls, terminal, shm_fd)
         else:
@@ -137,6 +140,11 @@ class _Child:
         self.netns = True
         self.passed.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         self.passed.append(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, _NETLINK_ROUTE).detach())
+        if self.early:
+            fdpass.send(self.sync_fd, b'{"ev":"netns"}', self.passed)
+            while self.passed:
+                os.close(self.passed.pop())
+            self.netns = False
 
     def _make_root(
         self,
