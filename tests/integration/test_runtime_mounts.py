@@ -255,6 +255,7 @@ def test_kernels_without_the_new_overlay_api(box: Box, monkeypatch: pytest.Monke
     result = box.run(["sh", "-c", "echo kept > /file; grep ' / ' /proc/mounts"])
     assert "/proc/self/fd/" in result.out
     assert (box.directory / "c2/upper/file").read_text() == "kept\n"
+    assert box.run(["true"], {"linux.rootfsPropagation": "shared"}).code == 0
 
 
 def test_a_single_layer_without_upper_is_readonly(box: Box) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from ketch.linux.syscall import c_char_p, c_int, failed, function
 from ketch.linux.syscall import c_long as _long
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CLONE_NEWTIME = 0x80
 CLONE_NEWNS = 0x20000
@@ -32,6 +37,31 @@ def setns(fd: int, flags: int = 0) -> None:
     """setns(2): ``fd`` is a namespace file, or (Linux 5.8) a pidfd whose namespaces ``flags`` are joined at once."""
     if _setns(fd, flags) != 0:
         raise failed("setns")
+
+
+@contextmanager
+def other_mount_namespace(path: str | None) -> Iterator[None]:
+    """Be in the mount namespace at ``path`` (None: in a new copy of one's own) for a while; single-threaded only.
+
+    setns(2) puts root and working directory at the top of the namespace, so a changed root is put back afterwards.
+    """
+    with ExitStack() as stack:
+        here_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, here_fd)
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, root_fd)
+        if path is None:
+            unshare(CLONE_NEWNS)
+        else:
+            there_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, there_fd)
+            setns(there_fd, CLONE_NEWNS)
+        try:
+            yield
+        finally:
+            setns(here_fd, CLONE_NEWNS)
+            os.fchdir(root_fd)
+            os.chroot(".")
 
 
 def sethostname(name: str) -> None:

@@ -94,19 +94,8 @@ def tree_of_namespace(namespace: str, path: str) -> int:
 
     The kernel copies mounts of the caller's own namespace only.
     """
-    here_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        there_fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            ns.setns(there_fd, ns.CLONE_NEWNS)
-        finally:
-            os.close(there_fd)
-        try:
-            return m.open_tree(path)
-        finally:
-            ns.setns(here_fd, ns.CLONE_NEWNS)
-    finally:
-        os.close(here_fd)
+    with ns.other_mount_namespace(namespace):
+        return m.open_tree(path)
 
 
 def make_file_system(fstype: str, source: str, options: Options, *, attributes: int | None = None) -> int:

@@ -11,6 +11,7 @@ import os
 from errno import EINVAL, EOPNOTSUPP
 
 from ketch.linux import mount as m
+from ketch.linux import ns
 from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options
 
@@ -105,28 +106,22 @@ def _by_descriptor(path: str, held: list[int]) -> str:
 def _by_one_string(lowers: list[str], rest: list[tuple[str, str | None]], attributes: int, held: list[int]) -> int:
     """For kernels whose overlay only knows mount(2): options of one page at most.
 
-    The mount is made on an ephemeral directory's place, then picked up as a detached copy and taken away again.
+    mount(2) needs a directory to mount on, which may be shared with the host.  So it is done in a passing mount
+    namespace where everything is private, and the result picked up as a detached copy.
     """
-    names = [_by_descriptor(lower, held) for lower in lowers]
-    options = ["lowerdir=" + ":".join(names)]
-    for key, value in rest:
-        if value is None:
-            options.append(key)
-        elif key in _DIRECTORY_KEYS:
-            options.append(f"{key}={_by_descriptor(value, held)}")
-        else:
-            options.append(f"{key}={value}")
-    # Any directory serves: the mount lives in this process's own mount namespace and only until the copy is taken.
-    target = "/"
-    for candidate in ("/mnt", "/tmp", "/run", "/dev"):
-        if os.path.isdir(candidate):
-            target = candidate
-            break
-    m.mount("overlay", target, "overlay", 0, ",".join(options))
-    try:
-        tree_fd = m.open_tree(target)
-    finally:
-        m.umount2(target, m.MNT_DETACH)
+    with ns.other_mount_namespace(None):
+        m.mount(None, "/", None, m.MS_REC | m.MS_PRIVATE)
+        options = ["lowerdir=" + ":".join(_by_descriptor(lower, held) for lower in lowers)]
+        for key, value in rest:
+            if value is None:
+                options.append(key)
+            elif key in _DIRECTORY_KEYS:
+                options.append(f"{key}={_by_descriptor(value, held)}")
+            else:
+                options.append(f"{key}={value}")
+        place = lowers[0]  # any directory
+        m.mount("overlay", place, "overlay", 0, ",".join(options))
+        tree_fd = m.open_tree(place)
     if attributes:
         m.mount_setattr(tree_fd, set_=attributes)
     return tree_fd
