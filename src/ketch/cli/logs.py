@@ -26,7 +26,8 @@ def cmd_logs(args: list[str], ctx: Context) -> int:
     tty = client.request("GET", f"/containers/{rest[0]}/json").json()["Config"]["Tty"]
     query = {
         "stdout": True, "stderr": True, "follow": opts["follow"], "timestamps": opts["timestamps"],
-        "tail": opts["tail"], "details": opts["details"], "since": moment(opts["since"]) or None, "until": moment(opts["until"]) or None,
+        "tail": opts["tail"], "details": opts["details"], "since": moment(opts["since"]) or None,
+        "until": moment(opts["until"]) or None,
     }  # fmt: skip
     response = client.request("GET", f"/containers/{rest[0]}/logs", query, stream=True)
     demultiplexer = Demultiplexer(to_stdio)

@@ -131,7 +131,8 @@ def _limits(opts: Options) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     for key, flag in (
         ("BlkioWeight", "blkio-weight"), ("CpuPeriod", "cpu-period"), ("CpuQuota", "cpu-quota"),
-        ("CpuShares", "cpu-shares"), ("MemorySwappiness", "memory-swappiness"), ("OomScoreAdj", "oom-score-adj"), ("PidsLimit", "pids-limit"),
+        ("CpuShares", "cpu-shares"), ("MemorySwappiness", "memory-swappiness"), ("OomScoreAdj", "oom-score-adj"),
+        ("PidsLimit", "pids-limit"),
     ):  # fmt: skip
         if opts[flag] is not None:
             limits[key] = opts[flag]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ async def serve(config: Config) -> None:
     from ketch.daemon import listen
     from ketch.engine.shim import Launcher
 
+    # Each published port is one descriptor, each running container another.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
         os.makedirs(path, mode=mode, exist_ok=True)
     stop = asyncio.Event()

@@ -187,7 +187,7 @@ def resources(host: HostConfig) -> dict[str, Any]:
 
 def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(OCI ``linux.devices``, extra device cgroup rules) for ``--device`` and ``--device-cgroup-rule``."""
-    nodes, rules = [], []
+    nodes, rules = (_host_devices() if host.privileged else []), []
     for mapping in host.devices or ():
         try:
             info = os.stat(mapping.path_on_host)
@@ -208,16 +208,37 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                         f'error gathering device information while adding custom device "{source}": not a device node'
                     )
                 continue
-            kind = "c" if stat.S_ISCHR(info.st_mode) else "b"
-            major, minor = os.major(info.st_rdev), os.minor(info.st_rdev)
-            nodes.append(
-                {"path": target, "type": kind, "major": major, "minor": minor,
-                 "fileMode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid}
-            )  # fmt: skip
+            node = _node(target, info)
+            nodes.append(node)
             access = mapping.cgroup_permissions or "rwm"
-            rules.append({"allow": True, "type": kind, "major": major, "minor": minor, "access": access})
+            rules.append({"allow": True, **{k: node[k] for k in ("type", "major", "minor")}, "access": access})
     rules.extend(_cgroup_rule(rule) for rule in host.device_cgroup_rules or ())
     return nodes, rules
+
+
+_OWN_DEVICES = frozenset(("pts", "shm", "mqueue", "fd", "console", "core", "stdin", "stdout", "stderr", "ptmx"))
+
+
+def _host_devices() -> list[dict[str, Any]]:
+    """Every device node of the host's /dev, for a privileged container; terminals and the like are its own."""
+    nodes = []
+    for directory, names, files in os.walk("/dev"):
+        if directory == "/dev":
+            names[:] = [n for n in names if n not in _OWN_DEVICES]
+            files = [n for n in files if n not in _OWN_DEVICES]
+        for name in files:
+            path = os.path.join(directory, name)
+            info = os.lstat(path)
+            if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+                nodes.append(_node(path, info))
+    return nodes
+
+
+def _node(path: str, info: os.stat_result) -> dict[str, Any]:
+    return {
+        "path": path, "type": "c" if stat.S_ISCHR(info.st_mode) else "b", "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev), "fileMode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid,
+    }  # fmt: skip
 
 
 def _cgroup_rule(rule: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from ketch.engine import bundle, lifecycle, merge, mounts, names, networks, stats, top, validate
+from ketch.engine import bundle, copyup, lifecycle, merge, mounts, names, networks, stats, top, validate
 from ketch.engine.logs import read_logs
 from ketch.engine.model import Container, EndpointSettings
 from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
@@ -72,8 +72,6 @@ class ContainerService:
             ctx.store.check_free(name)
         warnings = validate.check(config, host)
         kind = networks.kind(host.network_mode)
-        if kind == "container":
-            ctx.store.get(host.network_mode[10:])
         image = ctx.images.resolve(config.image)
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
@@ -92,11 +90,15 @@ class ContainerService:
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
         container.networks = _networks(kind, networking)
-        bundle.build(
-            container, "/", "/", lambda _ref, _kind: ""
-        )  # every complaint about values belongs here, not to the start
+        if not merged.mac_address and "bridge" in container.networks:
+            merged.mac_address = container.networks["bridge"].mac_address
+        # Every complaint about values belongs here and not to the start.
+        bundle.build(container, "/", "/", lambda _ref, _kind: "")
         with contextlib.ExitStack() as undo:
-            container.mounts = mounts.plan(merged, host, ctx.volumes)
+            undo.callback(self._remove_anonymous_volumes, container)
+            mounts.plan(merged, host, ctx.volumes, container.mounts)
+            if any(point.type == "volume" for point in container.mounts):
+                await asyncio.to_thread(copyup.populate, ctx.snapshots, image.chain_ids, container.mounts)
             ctx.snapshots.prepare(container.id, image.chain_ids)
             undo.callback(ctx.snapshots.remove, container.id)
             ctx.store.add(container)
@@ -307,12 +309,10 @@ class ContainerService:
 
 def _networks(kind: str, networking: NetworkingConfig | None) -> dict[str, EndpointSettings]:
     wanted = (networking.endpoints_config if networking else None) or {}
-    for name in wanted:
-        if name not in ("bridge", "default", "host", "none"):
-            raise NotFound(f"network {name} not found", hint="use bridge, host or none")
     if kind == "container":
         return {}
-    return {kind: wanted.get(kind) or wanted.get("default") or EndpointSettings()}
+    result = {networks.kind(name): settings or EndpointSettings() for name, settings in wanted.items()}
+    return {kind: EndpointSettings(), **result}
 
 
 def remove_files(ctx: Context, container_id: str) -> None:

@@ -21,7 +21,7 @@ import msgspec
 
 from ketch.engine import bundle, networks
 from ketch.engine.model import EndpointSettings, PortBinding
-from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified, RuntimeFailure
+from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified, RuntimeFailure, Unavailable
 from ketch.network import files, ports
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class Lifecycle:
     def _prepare(self, container: Container) -> dict[str, object]:
         """Write bundle and network files; return the message for the launcher."""
         ctx, directory = self._ctx, self._ctx.directory(container.id)
+        for name in {networks.kind(container.host.network_mode), *container.networks}:
+            networks.check(name)
         spec = bundle.build(container, directory, ctx.cgroup_path(container), self._namespace_of)
         for name in ("hostname", "hosts", "resolv.conf"):
             with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
@@ -141,7 +143,7 @@ class Lifecycle:
             settings = container.networks.get("bridge") or EndpointSettings()
             endpoint = await ctx.in_network(
                 ctx.network.connect, container.id, netns_fd, rtnl_fd, hostname=bundle.hostname(container),
-                ports=wanted, mac=settings.mac_address or container.config.mac_address or None,
+                ports=wanted, mac=container.config.mac_address or None,
             )  # fmt: skip
             ip = endpoint.ip
             ip_entry = EndpointSettings(
@@ -334,9 +336,13 @@ class Lifecycle:
         self._ctx.event(container, "stop")
 
     async def _signal(self, container: Container, live: Live, number: int) -> None:
-        if live.monitor is not None:
+        if live.monitor is None:
+            return
+        try:
             await live.monitor.kill(number)
-            self._ctx.event(container, "kill", signal=str(number))
+        except Unavailable:  # it ended just now: its exit is about to be handled
+            return
+        self._ctx.event(container, "kill", signal=str(number))
 
     @staticmethod
     async def _down_within(live: Live, seconds: float | None) -> bool:

@@ -113,8 +113,14 @@ def _from_mount(mount: Mount) -> MountPoint:
     raise InvalidArgument(f"mount type {mount.type!r} unknown", hint="use bind, volume or tmpfs")
 
 
-def plan(config: ContainerConfig, host: HostConfig, volumes: VolumeStore) -> list[MountPoint]:
-    """All mounts of a new container, volumes made; a later form of the same target is a duplicate (InvalidArgument)."""
+def plan(
+    config: ContainerConfig, host: HostConfig, volumes: VolumeStore, planned: list[MountPoint] | None = None
+) -> list[MountPoint]:
+    """All mounts of a new container, parents first, volumes made; the same target twice is InvalidArgument.
+
+    ``planned`` is filled as volumes are made, so that a caller whose plan fails knows what to undo.
+    """
+    planned = [] if planned is None else planned
     explicit = [parse_bind(spec) for spec in host.binds or ()] + [_from_mount(m) for m in host.mounts or ()]
     seen: set[str] = set()
     for point in explicit:
@@ -134,9 +140,11 @@ def plan(config: ContainerConfig, host: HostConfig, volumes: VolumeStore) -> lis
             labels = _volume_labels(host, point)
             volume = volumes.create(point.name, labels=labels)
             point.name, point.source = volume.name, volume.mountpoint
+            planned.append(point)
         elif point.type == "bind" and not os.path.lexists(point.source):
             os.makedirs(point.source, exist_ok=True)
-    return sorted(explicit, key=lambda p: p.destination.count("/"))
+    planned[:] = sorted(explicit, key=lambda p: p.destination.count("/"))
+    return planned
 
 
 def _volume_labels(host: HostConfig, point: MountPoint) -> dict[str, str]:

@@ -35,14 +35,20 @@ def network_id(salt: str, name: str) -> str:
 
 
 def kind(mode: str) -> str:
-    """What a ``NetworkMode`` asks for: ``bridge``, ``none``, ``host`` or ``container``."""
+    """What a ``NetworkMode`` asks for: ``bridge``, ``none``, ``host``, ``container``, or the mode itself: a name."""
     if mode in ("", "default", "bridge"):
         return "bridge"
     if mode in ("none", "host"):
         return mode
     if mode.startswith("container:"):
         return "container"
-    raise NotFound(f"network {mode} not found", hint="use bridge, host, none or container:NAME")
+    return mode
+
+
+def check(kind_: str) -> None:
+    """NotFound for a network that does not exist: said at the start, as Docker does (a create would have it pull)."""
+    if kind_ not in ("bridge", "none", "host", "container"):
+        raise NotFound(f"network {kind_} not found", hint="use bridge, host, none or container:NAME")
 
 
 class NetworkRegistry:

@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from ketch.engine.model import ContainerConfig, HostConfig
@@ -163,5 +163,3 @@ def _check_modes(host: HostConfig) -> None:
     network = host.network_mode
     if network.startswith("container:") and host.port_bindings:
         raise InvalidArgument("conflicting options: port publishing and the container type network mode")
-    if network not in ("", "default", "bridge", "none", "host") and not network.startswith("container:"):
-        raise NotFound(f"network {network} not found", hint="use bridge, host, none or container:NAME")

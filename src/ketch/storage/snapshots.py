@@ -123,6 +123,10 @@ class OverlaySnapshots:
         options = ["lowerdir=" + ":".join(lowers), f"upperdir={upper}", f"workdir={directory}/work"]
         return [{"type": "overlay", "source": "overlay", "options": options}]
 
+    def view(self, chain_ids: Sequence[str]) -> list[str]:
+        """Overlay options for looking at these layers alone, read-only."""
+        return ["lowerdir=" + ":".join(self._layers.diff(chain) for chain in reversed(chain_ids)), "ro"]
+
     def usage(self, container_id: str) -> int:
         """Bytes that the container has written."""
         total = 0

@@ -71,11 +71,11 @@ def reader(source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
         import lzma
 
         errors = (*errors, lzma.LZMAError)
-        stream = lzma.LZMAFile(io.BufferedReader(peekable, 1 << 17))
+        stream = lzma.LZMAFile(io.BufferedReader(peekable, 1 << 17))  # noqa: SIM115 - ends with the caller's source
     elif name == "bzip2":
         import bz2
 
-        stream = bz2.open(io.BufferedReader(peekable, 1 << 17))
+        stream = bz2.BZ2File(io.BufferedReader(peekable, 1 << 17))
     else:
         stream = io.BufferedReader(peekable, 1 << 17)
     yield cast(
