@@ -207,7 +207,7 @@ class Monitor:
         except OSError as e:
             del self._waiting[self._seq]
             raise Unavailable(f"ask the container's monitor to {op}: {e.strerror}") from e
-        answer = await asyncio.wait_for(future, _ANSWER_TIMEOUT_S)
+        answer: dict[str, Any] = await asyncio.wait_for(future, _ANSWER_TIMEOUT_S)
         if not answer["ok"]:
             raise from_message(answer["error"])
         return answer
@@ -263,8 +263,12 @@ class Monitor:
         await self._call("resize", rows=rows, cols=cols, exec_id=exec_id)
 
     async def kill(self, signal: int, exec_id: str | None = None) -> None:
-        """Send a signal to PID 1 or to an exec's process."""
-        await self._call("kill", signal=signal, exec_id=exec_id)
+        """Send a signal to PID 1 or to an exec's process; nothing happens when the container has just ended."""
+        try:
+            await self._call("kill", signal=signal, exec_id=exec_id)
+        except Unavailable:
+            if not self.exited.done():
+                raise
 
     async def abandon(self) -> None:
         """Give a start up: a monitor that loses its only connection before the start undoes everything and ends."""

@@ -19,7 +19,7 @@ from errno import EACCES
 from typing import Any, NoReturn
 
 from ketch.linux import keyring, prctl
-from ketch.runtime import caps, command, paths, rlimits, seccomp, tty, users
+from ketch.runtime import caps, command, lsm, paths, rlimits, seccomp, tty, users
 from ketch.runtime.failure import failure
 
 _NULL = os.makedev(1, 3)
@@ -40,8 +40,8 @@ class Process:
     ``user`` as name comes from ``dev.ketch.user`` (or ``user.username`` for an exec), else from the numbers.
     """
 
-    __slots__ = ("args", "caps", "console_size", "cwd", "env", "filter", "limits", "no_new_privs", "path", "program",
-                 "umask", "user")  # fmt: skip
+    __slots__ = ("apparmor", "args", "caps", "console_size", "cwd", "env", "filter", "limits", "no_new_privs", "path", "program",
+                 "selinux", "umask", "user")  # fmt: skip
 
     def __init__(self, process: dict[str, Any], profile: dict[str, Any] | None) -> None:
         self.args: list[str] = process["args"]
@@ -50,6 +50,8 @@ class Process:
         self.limits: list[dict[str, Any]] = process.get("rlimits") or []
         self.caps = caps.Sets(process.get("capabilities"))
         self.no_new_privs = bool(process.get("noNewPrivileges"))
+        self.apparmor: str = process.get("apparmorProfile") or ""
+        self.selinux: str = process.get("selinuxLabel") or ""
         self.console_size: dict[str, int] | None = process.get("consoleSize")
         umask = (process.get("user") or {}).get("umask")
         self.umask = 0o022 if umask is None else int(umask)
@@ -106,6 +108,7 @@ def settle(process: Process, slave_fd: int) -> None:
     if process.filter and not process.no_new_privs:
         # Without no_new_privs a filter can only be set while CAP_SYS_ADMIN is there.
         seccomp.install(process.filter, process.program)
+    lsm.prepare_exec(process.apparmor, process.selinux)
     caps.limit_bounding(process.caps)
     entered = _change_directory(process.cwd, may_fail=True)
     _change_user(process.user)
@@ -134,12 +137,13 @@ def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
 
 
 def _own_stdio(uid: int) -> None:
-    """Give stdio to the user, who may want to reopen /dev/stdout; a device that everybody shares stays as it is."""
+    """Give pipes and terminals to the user, who may want to reopen /dev/stdout; what others share stays as it is."""
     for fd in (0, 1, 2):
         try:
             status = os.fstat(fd)
-            shared = stat.S_ISREG(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL)
-            if status.st_uid != uid and not shared:
+            mode = status.st_mode
+            own = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and status.st_rdev != _NULL)
+            if own and status.st_uid != uid:
                 os.fchown(fd, uid, -1)
         except OSError:
             continue  # closed, or of a kind that has no owner: the program will see

@@ -45,7 +45,7 @@ class Client:
         self.finishing = False
         self.closed = False
         os.set_blocking(fd, False)
-        loop.add(fd, READ if self.stdin else 0, self._ready)
+        loop.add(fd, READ if self.stdin and streams.accepts_input else 0, self._ready)
 
     @property
     def behind(self) -> bool:
@@ -116,6 +116,7 @@ class Client:
                     self._streams.drop(self)
                     return
                 del self._pending[:sent]
+                self._streams.taken += sent
                 if self._pending:
                     return
             if self._lag_fd < 0:
@@ -126,9 +127,10 @@ class Client:
 
     def _refill(self) -> None:
         """Read the next frames of the log into ``_pending``, or find that there are none and be live again."""
-        chunk = os.pread(self._lag_fd, _CHUNK, self._lag_offset)
+        available = self._streams.available(self._lag_fd, self._lag_offset)
+        chunk = os.pread(self._lag_fd, max(min(_CHUNK, available), 0), self._lag_offset)
         if len(chunk) >= logformat.HEADER.size:
-            need = logformat.HEADER.unpack_from(chunk)[1] + logformat.OVERHEAD
+            need = min(logformat.HEADER.unpack_from(chunk)[1] + logformat.OVERHEAD, available)
             if need > len(chunk):
                 chunk = os.pread(self._lag_fd, need, self._lag_offset)
             position = 0
@@ -177,6 +179,8 @@ class Client:
             self.take(data)
             return
         self.stdin = False  # half-closed: it may still want the output
+        if self._keys is not None and (held := self._keys.flush()):
+            self._streams.feed(held)
         self._watch()
         self._streams.input_ended(self)
 

@@ -47,3 +47,8 @@ class Matcher:
                 self._held = data[-length:]
                 return data[:-length], False
         return data, False
+
+    def flush(self) -> bytes:
+        """There is no more input: what was held back was not the sequence."""
+        held, self._held = self._held, b""
+        return held

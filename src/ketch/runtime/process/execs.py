@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import os
 from contextlib import suppress
 from time import time_ns
@@ -21,14 +21,21 @@ if TYPE_CHECKING:
 
     from ketch.runtime.process.monitor import Monitor
 
+_DIED = {
+    "ev": "failed",
+    "kind": "setup",
+    "step": "exec",
+    "errno": 0,
+    "message": "exec: the process died during its set-up",
+}
+
 
 class Exec:
     """One exec'd process: setup → starting → running → ended, and its streams."""
 
-    def __init__(self, exec_id: str, message: dict[str, Any], client_fd: int, streams: Streams) -> None:
+    def __init__(self, exec_id: str, message: dict[str, Any], streams: Streams) -> None:
         self.id = exec_id
         self.message = message
-        self.client_fd = client_fd
         self.streams = streams
         self.pid = 0
         self.sync = -1
@@ -43,6 +50,7 @@ class Execs:
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._by_id: dict[str, Exec] = {}
+        self._behind: list[Streams] = []
 
     def running(self) -> dict[str, int]:
         """Id → pid of those that run."""
@@ -62,27 +70,56 @@ class Execs:
         """The host pid of one (KetchError when it does not run)."""
         return self._get(exec_id).pid
 
-    def begin(self, control: socket, seq: int, message: dict[str, Any], client_fd: int) -> None:
-        """Fork it; the answer is sent when its program runs or could not be executed. ``client_fd`` is consumed."""
+    @property
+    def lingering(self) -> bool:
+        """Whether a client of an ended one has not got everything yet."""
+        self._behind = [streams for streams in self._behind if streams.clients]
+        return bool(self._behind)
+
+    @property
+    def taken(self) -> int:
+        """Bytes that clients of ended ones have taken."""
+        return sum(streams.taken for streams in self._behind)
+
+    def begin(self, control: socket, seq: int, message: dict[str, Any], fds: list[int]) -> None:
+        """Fork it; the answer is sent when its program runs or could not be executed.
+
+        The client's socket is taken out of ``fds``.
+        """
         monitor = self._monitor
         if monitor.state != "running":
-            if client_fd >= 0:
-                os.close(client_fd)
             raise KetchError(f"exec: the container is {monitor.state}")
-        streams = Streams(monitor.loop, terminal=message["tty"], stdin=bool(message.get("stdin")), log=None)
-        one = Exec(message["exec_id"], message, client_fd, streams)
+        if message["exec_id"] in self._by_id:
+            raise KetchError(f"exec `{message['exec_id']}`: it runs already")
+        streams = Streams(monitor.loop, terminal=message["tty"], stdin=bool(message.get("stdin")))
+        one = Exec(message["exec_id"], message, streams)
         one.asked = (control, seq)
         streams.stdin_once = True
-        streams.on_end = lambda: self._output_ended(one)
-        parent_end, child_end = messages.pair()
-        one.pid = os.fork()
-        if one.pid == 0:
-            self._in_child(one, child_end)
-        os.close(child_end)
+        try:
+            # Attached before it is forked: no output can come too early.
+            if not message["tty"]:
+                streams.listen()
+            if fds:
+                streams.attach(fds[-1], {**message, "mux": not message["tty"]})
+                fds.pop()
+            one.sync, child_end = messages.pair()
+            try:
+                one.pid = os.fork()
+                if one.pid == 0:
+                    self._in_child(one, child_end)
+            finally:
+                os.close(child_end)
+        except BaseException:
+            streams.discard()
+            if one.sync >= 0:
+                os.close(one.sync)
+            raise
         streams.forked()
-        one.sync = parent_end
+        if not streams.clients and message.get("stdin"):
+            streams.input_ended(None)
+        streams.on_end = lambda: self._output_ended(one)
         self._by_id[one.id] = one
-        monitor.loop.add(parent_end, READ, lambda _events: self._speaks(one))
+        monitor.loop.add(one.sync, READ, lambda _events: self._speaks(one))
 
     def _in_child(self, one: Exec, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
@@ -102,7 +139,8 @@ class Execs:
             message, fds = None, []
         if message is not None and message["ev"] == "ready":
             one.state = "starting"
-            one.streams.listen(fds.pop() if message.get("tty") else -1)
+            if message.get("tty"):
+                one.streams.listen(fds.pop())
             if one.message.get("rows"):
                 one.streams.resize(one.message["rows"], one.message["cols"])
             with suppress(OSError):  # it died: the end of file comes next
@@ -113,28 +151,20 @@ class Execs:
         if message is None and one.state == "starting":
             self._started(one)
         else:
-            self._failed(one, message or {"ev": "failed", "message": "exec: the process died during its set-up"})
+            self._failed(one, message or _DIED)
 
     def _started(self, one: Exec) -> None:
         one.state = "running"
-        if one.client_fd >= 0:
-            fd, one.client_fd = one.client_fd, -1
-            one.streams.attach(fd, {**one.message, "mux": not one.message["tty"]})
-        elif one.message.get("stdin"):
-            one.streams.input_ended(None)
         one.message = {}
         self._reply(one, {"ok": True, "pid": one.pid})
-        if one.streams.ended:
+        if one.status is not None:
+            one.streams.drain_and_cut()
             self._output_ended(one)
 
     def _failed(self, one: Exec, error: dict[str, Any]) -> None:
         one.state = "failed"
         del self._by_id[one.id]
-        if one.client_fd >= 0:
-            os.close(one.client_fd)
-        one.streams.on_end = lambda: None
-        if not one.streams.ended:
-            one.streams.cut()
+        # The caller has a copy of the client's socket and tells the client why.
         one.streams.discard()
         self._reply(one, {"ok": False, "error": error})
 
@@ -142,22 +172,18 @@ class Execs:
         if one.asked is not None:
             control, seq = one.asked
             one.asked = None
-            self._monitor.answer(control, {"seq": seq, **answer})
+            self._monitor.controls.answer(control, {"seq": seq, **answer})
 
     def ended(self, pid: int, status: int) -> None:
         """A child of the monitor other than PID 1 has ended; those that are no exec were orphans."""
         for one in self._by_id.values():
             if one.pid == pid:
                 one.status = status
-                if one.state == "running" and one.streams.ended:
+                if one.state == "running":
+                    # Its children may hold its outputs for ever: Docker's clients still want the end now.
+                    one.streams.drain_and_cut()
                     self._output_ended(one)
-                elif one.state == "running":
-                    self._drain_soon(one)
                 return
-
-    def _drain_soon(self, one: Exec) -> None:
-        """Its children may hold its outputs for ever: Docker's clients still want the end now."""
-        one.streams.drain_and_cut()
 
     def _output_ended(self, one: Exec) -> None:
         if one.status is None or one.state != "running":
@@ -165,14 +191,24 @@ class Execs:
         one.state = "ended"
         del self._by_id[one.id]
         record = {"code": messages.exit_code(one.status), "at": time_ns()}
-        one.streams.finish()
-        if not self._monitor.tell({"ev": "exec_exit", "exec_id": one.id, **record}):
+        # First this: a client that sees its connection end asks ketchd for the exit code at once.
+        if not self._monitor.controls.tell({"ev": "exec_exit", "exec_id": one.id, **record}):
             with suppress(OSError):
                 messages.write_record(self._monitor.run_dir, f"exec-{one.id}.json", record)
+        one.streams.finish()
+        if one.streams.clients:
+            one.streams.on_drained = self._monitor.drained
+            self._behind.append(one.streams)
 
     def cut(self) -> None:
         """The container has ended and all these with it."""
         for one in list(self._by_id.values()):
+            if one.state != "running":
+                self._monitor.loop.remove(one.sync)
+                os.close(one.sync)
+                self._failed(one, _DIED)
+                continue
             if one.status is None:
                 one.status = 9
-            one.streams.cut()
+            one.streams.drain_and_cut()
+            self._output_ended(one)

@@ -8,14 +8,16 @@ When its socket ends, because ketchd died or stopped, it ends as well; the monit
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import sys
-from _socket import socket
+from _socket import AF_UNIX, SOCK_SEQPACKET, socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch.runtime import defaults, seccomp, seccomp_default
+from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor
 
 if TYPE_CHECKING:
@@ -34,31 +36,54 @@ def main(fd: int) -> NoReturn:
     for number in (_signal.SIGINT, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_IGN)
     seccomp.warm(seccomp_default.profile(list(defaults.DEFAULT_CAPS)))
-    forget()
-    sock = socket(fileno=fd)
+    common.layout()
+    title = _Title()
+    title.set("ketch-launcher")
+    sys.path_importer_cache.clear()  # only importing needed it
+    sock = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
     gc.disable()
     gc.collect()
     gc.freeze()
     while True:
-        message, fds = messages.receive(sock)
+        try:
+            message, fds = messages.receive(sock)
+        except OSError:
+            os._exit(1)
         if message is None:
             os._exit(0)
-        _fork(sock, message, fds)
+        _fork(sock, message, fds, title)
 
 
-def forget() -> None:
-    """Drop what only importing needed."""
-    sys.path_importer_cache.clear()
-
-
-def _fork(sock: socket, message: dict[str, Any], fds: list[int]) -> None:
-    pid = os.fork()
+def _fork(sock: socket, message: dict[str, Any], fds: list[int], title: _Title) -> None:
+    try:
+        pid = os.fork()
+    except OSError:
+        # No memory or no more processes: ketchd sees that the connection ends, and the next start may work.
+        pid = -1
     if pid:
         for fd in fds:
             os.close(fd)
         return
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     sock.close()
-    with open("/proc/self/comm", "w", encoding="ascii") as f:
-        f.write("ketch-monitor")
+    messages.write_file("/proc/self/comm", b"ketch-monitor")
+    title.set(f"ketch-monitor {message['id']}")
     monitor.main(message, fds[0])
+
+
+class _Title:
+    """What ``ps`` shows as command line: the memory where the kernel put the arguments (proc_pid_cmdline(5))."""
+
+    def __init__(self) -> None:
+        fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+        os.close(fd)
+        self._start = int(fields[45])  # arg_start, the 48th field; the first two stand before the bracket
+        self._room = int(fields[46]) - self._start
+
+    def set(self, text: str) -> None:
+        """Write it, cut to the room there is."""
+        with suppress(OSError):  # only a name
+            fd = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+            os.pwrite(fd, text.encode()[: self._room - 1].ljust(self._room, b"\0"), self._start)
+            os.close(fd)

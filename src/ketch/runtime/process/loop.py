@@ -22,6 +22,7 @@ class Loop:
         self._handlers: dict[int, Handler] = {}
         self.deadline: float | None = None
         self.on_deadline: Callable[[], None] = lambda: None
+        self.on_error: Callable[[], None] = lambda: None
         self.running = True
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
@@ -39,7 +40,7 @@ class Loop:
         del self._handlers[fd]
 
     def run(self) -> None:
-        """Until ``running`` is False."""
+        """Until ``running`` is False.  A handler that raises loses its descriptor, not the container its monitor."""
         while self.running:
             timeout = -1.0 if self.deadline is None else max(self.deadline - monotonic(), 0)
             ready = self._epoll.poll(timeout, 16)
@@ -48,5 +49,11 @@ class Loop:
                 self.on_deadline()
             for fd, events in ready:
                 handler = self._handlers.get(fd)
-                if handler is not None:
+                if handler is None:
+                    continue
+                try:
                     handler(events)
+                except Exception:
+                    self.on_error()
+                    if self._handlers.get(fd) is handler:
+                        self.remove(fd)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_RECORD = "exit.json"
 CONTROL_SOCKET = "control.sock"
+PID_FILE = "monitor.pid"
 
 
 def send(sock: socket | int, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> None:
@@ -46,11 +47,19 @@ def pair() -> tuple[int, int]:
     return one.detach(), other.detach()
 
 
+def write_file(path: str, data: bytes) -> None:
+    """Make or replace a file's contents, without the memory that Python's file objects cost a monitor for ever."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
 def write_record(directory: str, name: str, record: dict[str, Any]) -> None:
     """Write a small JSON file so that readers see all of it or nothing."""
     path = os.path.join(directory, name)
-    with open(path + ".new", "w", encoding="utf-8") as f:
-        json.dump(record, f)
+    write_file(path + ".new", json.dumps(record).encode())
     os.rename(path + ".new", path)
 
 

@@ -8,15 +8,21 @@
 It keeps stdio, writes the log, forks exec'd processes, and keeps the exit status: on disk before anyone is
 told.  It needs nobody: when ketchd and the launcher die it goes on.  One thread, one epoll loop.
 
-    states      setup ──created──► created ──start──► running ──exit──► done (until slow clients have all)
-                  └──── failed ──────┴── start fails: everything undone, process ends
+    states      setup ──netns──► created ──start──► starting ──exec──► running ──exit──► done
+                  └─── failed ──────┴───────────────────┘   everything undone, process ends
+
+``done`` lasts until slow clients have taken what they are owed.  At the end the order is: outputs read to
+their end, log complete, exit record written, cgroup removed, ketchd told, clients closed: whoever hears of
+the exit finds everything in its place, and who sees its connection end can ask ketchd for the exit code.
 """
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
+import gc
 import os
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, socket
+import sys
+from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING
@@ -27,6 +33,7 @@ from ketch.runtime import logformat
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import init, messages
+from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
 from ketch.runtime.process.loop import READ, Loop
 from ketch.runtime.process.streams import Streams
@@ -34,19 +41,29 @@ from ketch.runtime.process.streams import Streams
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-# After PID 1 has ended: how long something else may hold its outputs, and a client may take none.
+# After PID 1 has ended: how long something else may hold its outputs, and a client may take nothing at all.
 _DRAIN_S = 5.0
 _LINGER_S = 60.0
 
 
 def main(message: dict[str, Any], control_fd: int) -> NoReturn:
     """Run in a process that the launcher forked; never returns."""
-    code = 1
     try:
         Monitor(message, control_fd).run()
-        code = 0
-    finally:
-        os._exit(code)
+    except BaseException:
+        report(message["run_dir"])
+    os._exit(0)
+
+
+def report(run_dir: str) -> None:
+    """Leave the current exception's traceback in ``monitor.err``: nobody reads a monitor's stderr."""
+    with suppress(OSError):
+        fd = os.open(os.path.join(run_dir, "monitor.err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.dup2(fd, 2)
+        os.close(fd)
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+        os.dup2(0, 2)
 
 
 class Monitor:
@@ -58,30 +75,38 @@ class Monitor:
         self.run_dir: str = message["run_dir"]
         self._message = message
         self.loop = Loop()
+        self.loop.on_error = lambda: report(self.run_dir)
+        self.controls = Controls(self.loop, self.run_dir, self._serve, self._hello, self._alone)
+        self._first = socket(AF_UNIX, SOCK_SEQPACKET, 0, control_fd)
         self.state = "setup"
         self.pid = 0
         self._started_at = 0
         self.cgroups: dict[str, Any] | None = None
         self._sync = -1
-        self._start_seq: tuple[socket, int] | None = None
+        self._failure: dict[str, Any] | None = None
+        self._start: tuple[socket, int] | None = None
         self._status: int | None = None
-        self._controls: list[socket] = []
-        self._first = socket(fileno=control_fd)
-        self.children: dict[int, Any] = {}
+        self.streams: Streams | None = None
+        self.execs = Execs(self)
+        self._progress = 0
 
     def run(self) -> None:
         """Set up, then serve until the container has ended and everybody has what is theirs."""
+        # Whoever waits for the end of ketchd's stdout must not have to wait for its containers; 0 is /dev/null.
+        os.dup2(0, 1)
+        os.dup2(0, 2)
         os.setsid()
         prctl.set_child_subreaper()
         for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE):
             _signal.signal(number, _signal.SIG_IGN)
         self._watch_children()
-        self._add_control(self._first)
+        self.controls.add(self._first)
         try:
             self._set_up()
         except (OSError, KetchError) as e:
             self._fail(to_message(e))
             return
+        gc.enable()  # the launcher's frozen heap is not looked at; this one lives for months
         self.loop.run()
 
     # -- set-up ----------------------------------------------------------------------------------
@@ -94,114 +119,115 @@ class Monitor:
         self.loop.add(reader, READ, self._reap)
 
     def _set_up(self) -> None:
-        message = self._message
-        log = message["log"]
-        writer = None
-        if log["driver"] != "none":
-            writer = logformat.Writer(log["dir"], log["max_size"], log["max_files"])
-        self.streams = Streams(self.loop, terminal=message["tty"], stdin=message["stdin"], log=writer)
-        self.streams.log_dir = log["dir"]
+        """Fork the child first: it works on another processor while this one finishes."""
+        message, log = self._message, self._message["log"]
+        self.streams = Streams(self.loop, terminal=message["tty"], stdin=message["stdin"])
         self.streams.stdin_once = message["stdin_once"]
         self.streams.on_end = self._output_ended
-        self.execs = Execs(self)
-        self._listen()
-        parent_end, child_end = messages.pair()
+        self.streams.on_drained = self.drained
+        self._sync, child_end = messages.pair()
         self.pid = init.fork_child(message.get("pidns", "new"))
         if self.pid == 0:
             self._in_child(child_end)
         os.close(child_end)
         self.streams.forked()
+        if log["driver"] != "none":
+            self.streams.log = logformat.Writer(log["dir"], log["max_size"], log["max_files"])
+            self.streams.log_dir = log["dir"]
+        self.controls.listen()
         if not message["tty"]:
             self.streams.listen()
-        self._sync = parent_end
-        self.loop.add(parent_end, READ, self._child_speaks)
+        self.loop.add(self._sync, READ, self._child_speaks)
 
     def _in_child(self, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
+        assert self.streams is not None
         self.streams.become_stdio()
-        init.child_main(self.bundle, self._message["rootfs"], sync_fd, tty=self._message["tty"])
-
-    def _listen(self) -> None:
-        """Listen in the run directory, by a short path: socket names have only 107 bytes."""
-        with open(os.path.join(self.run_dir, "monitor.pid"), "w", encoding="ascii") as f:
-            f.write(f"{os.getpid()}\n")
-        path = os.path.join(self.run_dir, messages.CONTROL_SOCKET)
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        directory = os.open(self.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK)
-        self._listener.bind(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
-        os.close(directory)
-        self._listener.listen(8)
-        self.loop.add(self._listener.fileno(), READ, self._accept)
+        init.child_main(self.bundle, self._message["rootfs"], sync_fd, tty=self._message["tty"], early=True)
 
     def _child_speaks(self, _events: int) -> None:
-        """The child is ready, or has failed, or (after "go") its program runs: end of file."""
+        """The child has a network, is ready, or has failed, or (end of file after "go") its program runs."""
         try:
             message, fds = messages.receive(self._sync)
         except OSError:
             message, fds = None, []
-        if message is None:
+        event = "end" if message is None else message["ev"]
+        if message is not None and event == "netns":
+            self._created(fds)
+        elif message is not None and event == "ready":
+            self._ready(message, fds)
+        elif message is None and self.state == "starting":
             self._end_sync()
-            if self.state == "starting":
-                self._started()
-            elif self.state == "setup":
-                self._fail({"ev": "failed", "kind": "setup", "step": "init", "errno": 0,
-                            "message": "start container: its first process died during the set-up"})  # fmt: skip
-        elif message["ev"] == "ready":
-            self._created(message, fds)
+            self._started()
         else:
             self._end_sync()
-            self.cgroups = message.get("cgroups") or self.cgroups
-            self._fail(message)
+            self._child_failed(message or _died("during the set-up"))
 
     def _end_sync(self) -> None:
         self.loop.remove(self._sync)
         os.close(self._sync)
         self._sync = -1
 
-    def _created(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _created(self, fds: list[int]) -> None:
+        """Let the network be wired, while the child may still be at work."""
         self.state = "created"
+        try:
+            if not self.controls.tell({"ev": "created", "pid": self.pid}, fds):
+                self._alone()
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _ready(self, message: dict[str, Any], fds: list[int]) -> None:
+        assert self.streams is not None
         self.cgroups = message.get("cgroups")
         if message.get("tty"):
             self.streams.listen(fds.pop())
-        self.tell({"ev": "created", "pid": self.pid}, fds)
-        for fd in fds:
-            os.close(fd)
-        if not self._controls:
-            self._fail({"ev": "failed"})
+        if self.state == "setup":
+            self._created(fds)
+
+    def _child_failed(self, message: dict[str, Any]) -> None:
+        self.cgroups = message.get("cgroups") or self.cgroups
+        if self.state == "created":
+            self._failure = message  # ketchd is busy with the network: the answer to "start" says it
+        else:
+            self._fail(message)
+
+    def _alone(self) -> None:
+        """The last control connection is gone."""
+        if self.state in ("setup", "created"):
+            # Nobody is left who could say start: the container was never acknowledged.
+            self._fail(_died("before the start"))
 
     def _started(self) -> None:
         self.state = "running"
         self._started_at = time_ns()
-        # The message was needed for the set-up only; what is left of it is the container's for days.
+        # The message was needed for the set-up only; what is left of it would be kept for the container's life.
         self._message = {}
-        if self._start_seq is not None:
-            control, seq = self._start_seq
-            self._answer(control, {"seq": seq, "ok": True, "started_at": self._started_at})
+        if self._start is not None:
+            control, seq = self._start
+            self._start = None
+            self.controls.answer(control, {"seq": seq, "ok": True, "started_at": self._started_at})
         if self._status is not None:
-            self._init_ended(self._status)
+            self._init_ended()
 
     def _fail(self, message: dict[str, Any]) -> None:
         """Undo everything, say why, end."""
+        if self.state == "failed":
+            return
         self.state = "failed"
-        if self.pid:
+        if self.pid and self._status is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, 9)
             with suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
         self._remove_cgroup()
-        for name in ("monitor.pid", messages.CONTROL_SOCKET):
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.run_dir, name))
-        if self._start_seq is not None:
-            control, seq = self._start_seq
-            self._answer(control, {"seq": seq, "ok": False, "error": message})
+        self.controls.retire()
+        if self._start is not None:
+            control, seq = self._start
+            self.controls.answer(control, {"seq": seq, "ok": False, "error": message})
         else:
-            self.tell(message)
-        if hasattr(self, "streams"):
-            self.streams.cut()
-            self.streams.finish()
+            self.controls.tell(message)
         self.loop.running = False
 
     def _remove_cgroup(self) -> None:
@@ -214,105 +240,57 @@ class Monitor:
             with suppress(OSError, KetchError):
                 cgroup.remove()
 
-    # -- control connections ---------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------------
 
-    def _accept(self, _events: int) -> None:
-        fd, _ = self._listener._accept()  # type: ignore[attr-defined]
-        control = socket(fileno=fd)
-        self._add_control(control)
-        hello = {"ev": "hello", "id": self.id, "pid": self.pid, "started_at": self._started_at, "state": self.state}
-        self._answer(control, {**hello, "execs": self.execs.running()})
+    def _hello(self) -> dict[str, Any]:
+        return {"id": self.id, "pid": self.pid, "started_at": self._started_at, "state": self.state,
+                "execs": self.execs.running()}  # fmt: skip
 
-    def _add_control(self, control: socket) -> None:
-        control.setblocking(False)
-        self._controls.append(control)
-        self.loop.add(control.fileno(), READ, lambda _events: self._request(control))
-
-    def _drop_control(self, control: socket) -> None:
-        if control in self._controls:
-            self._controls.remove(control)
-            self.loop.remove(control.fileno())
-            control.close()
-        if not self._controls and self.state in ("setup", "created"):
-            # Nobody is left who could say start: the container was never acknowledged.
-            self._fail({"ev": "failed"})
-
-    def _answer(self, control: socket, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
-        try:
-            messages.send(control, message, fds)
-        except OSError:  # gone, or it does not read: it can connect again
-            self._drop_control(control)
-            return False
-        return True
-
-    def tell(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
-        """Tell every connection; False when there was none to hear it."""
-        return any([self._answer(control, message, fds) for control in list(self._controls)])
-
-    def _request(self, control: socket) -> None:
-        try:
-            message, fds = messages.receive(control)
-        except BlockingIOError:
-            return
-        except (OSError, ValueError):
-            message, fds = None, []
-        if message is None:
-            self._drop_control(control)
-            return
-        seq = message.get("seq", 0)
-        try:
-            answer = self._perform(control, seq, message, fds)
-        except (KetchError, OSError, KeyError) as e:
-            answer = {"ok": False, "error": to_message(e)}
-        finally:
-            for fd in fds:
-                os.close(fd)
-        if answer is not None:
-            self._answer(control, {"seq": seq, "ok": True, **answer})
-
-    def _perform(self, control: socket, seq: int, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
+    def _serve(self, control: socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         """Carry out one request; descriptors that are kept are taken out of ``fds``. None: answered later."""
-        op = message["op"]
+        op, exec_id = message["op"], message.get("exec_id")
         if op == "start":
-            return self._start(control, seq)
-        if op == "attach":
-            streams = self.execs.streams(message["exec_id"]) if message.get("exec_id") else self.streams
-            streams.attach(fds.pop(), message)
-            if streams.ended and self.state == "done":
-                streams.finish()
-        elif op == "exec":
-            self.execs.begin(control, seq, message, fds.pop() if fds else -1)
+            self._go(control, message["seq"])
             return None
+        if op == "exec":
+            self.execs.begin(control, message["seq"], message, fds)
+            return None
+        if op == "attach":
+            streams = self._streams_of(exec_id)
+            streams.attach(fds[-1], message)
+            fds.pop()
+            if self.state == "done":
+                streams.finish()
         elif op == "resize":
-            streams = self.execs.streams(message["exec_id"]) if message.get("exec_id") else self.streams
-            streams.resize(message["rows"], message["cols"])
+            self._streams_of(exec_id).resize(message["rows"], message["cols"])
         elif op == "kill":
-            pid = self.execs.pid(message["exec_id"]) if message.get("exec_id") else self.pid
-            if self._status is None:
+            pid = self.execs.pid(exec_id) if exec_id else self.pid
+            if exec_id or self._status is None:  # a pid that was waited for may be somebody else's by now
                 os.kill(pid, message["signal"])
         elif op == "status":
-            return {"state": self.state, "pid": self.pid, "started_at": self._started_at}
+            return self._hello()
         else:
             raise KetchError(f"control request `{op}`: unknown")
         return {}
 
-    def answer(self, control: socket, message: dict[str, Any]) -> None:
-        """An answer that comes later than its request."""
-        if control in self._controls:
-            self._answer(control, message)
+    def _streams_of(self, exec_id: str | None) -> Streams:
+        if exec_id:
+            return self.execs.streams(exec_id)
+        assert self.streams is not None
+        return self.streams
 
-    def _start(self, control: socket, seq: int) -> dict[str, Any] | None:
+    def _go(self, control: socket, seq: int) -> None:
         if self.state != "created":
             raise KetchError(f"start container: it is {self.state}")
-        self.state = "starting"
-        self._start_seq = (control, seq)
+        self._start = (control, seq)
         try:
+            if self._sync < 0:
+                raise BrokenPipeError
             fdpass.send(self._sync, b"go")
         except OSError:
-            self._end_sync()
-            self._fail({"ev": "failed", "kind": "setup", "step": "init", "errno": 0,
-                        "message": "start container: its first process died before the start"})  # fmt: skip
-        return None
+            self._fail(self._failure or _died("before the start"))
+            return
+        self.state = "starting"
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -329,12 +307,13 @@ class Monitor:
             if pid == self.pid:
                 self._status = status
                 if self.state == "running":
-                    self._init_ended(status)
+                    self._init_ended()
             else:
                 self.execs.ended(pid, status)
 
-    def _init_ended(self, _status: int) -> None:
+    def _init_ended(self) -> None:
         """PID 1 is gone: nothing of the container may stay, and its outputs must end soon."""
+        assert self.streams is not None
         if self.cgroups:
             with suppress(OSError, KetchError):
                 common.open(self.cgroups).kill()
@@ -349,29 +328,45 @@ class Monitor:
             self._record_exit(self._status)
 
     def _record_exit(self, status: int) -> None:
-        """Everything is read: write the record, then tell, then let the clients go."""
+        """Everything is read: write the record, tell, let the clients go."""
+        assert self.streams is not None
         self.state = "done"
+        self.loop.deadline = None
+        self.execs.cut()
         oom = False
         if self.cgroups:
-            cgroup = common.open(self.cgroups)
             with suppress(OSError, KetchError):
-                oom = cgroup.oom_kills() > 0
+                oom = common.open(self.cgroups).oom_kills() > 0
         record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
         with suppress(OSError):  # the exec root may be gone; ketchd, if it is there, is told all the same
             messages.write_record(self.run_dir, messages.EXIT_RECORD, record)
-        self.execs.cut()
         self._remove_cgroup()
+        # Before anybody knows: a restart's monitor will use the same names.
+        self.controls.retire()
+        self.controls.tell({"ev": "exit", **record})
         self.streams.finish()
-        self.tell({"ev": "exit", **record})
-        self.loop.remove(self._listener.fileno())
-        self._listener.close()
-        with suppress(OSError):
-            os.unlink(os.path.join(self.run_dir, messages.CONTROL_SOCKET))
-        self.loop.deadline = monotonic() + _LINGER_S
-        self.loop.on_deadline = self._give_up
-        self.streams.on_drained = self._give_up
-        if not self.streams.clients:
+        self._progress = -1
+        self._linger()
+        self.drained()
+
+    def drained(self) -> None:
+        """A client has all that it is owed: when that was the last one, nothing keeps this process."""
+        assert self.streams is not None
+        if self.state == "done" and not self.streams.clients and not self.execs.lingering:
             self.loop.running = False
 
-    def _give_up(self) -> None:
-        self.loop.running = False
+    def _linger(self) -> None:
+        """Wait for the clients that still take something; one that takes nothing for a while is given up."""
+        assert self.streams is not None
+        taken = self.streams.taken + self.execs.taken
+        if taken == self._progress:
+            self.loop.running = False
+            return
+        self._progress = taken
+        self.loop.deadline = monotonic() + _LINGER_S
+        self.loop.on_deadline = self._linger
+
+
+def _died(when: str) -> dict[str, Any]:
+    text = f"start container: its first process died {when}"
+    return {"ev": "failed", "kind": "setup", "step": "init", "errno": 0, "message": text}

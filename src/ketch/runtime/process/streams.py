@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch.runtime import logformat, tty
@@ -19,19 +20,20 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _F_SETPIPE_SZ = 1031
-_PIPE_SIZE = 1 << 18
+_PIPE_SIZE = 1 << 20
 _INPUT_LIMIT = 1 << 16
 
 
 class Streams:
     """Owns the monitor's ends; ``child_fds`` are the process's and are closed after the fork."""
 
-    def __init__(self, loop: Loop, *, terminal: bool, stdin: bool, log: logformat.Writer | None) -> None:
+    def __init__(self, loop: Loop, *, terminal: bool, stdin: bool) -> None:
         self._loop = loop
         self.terminal = terminal
-        self.log = log
+        self.log: logformat.Writer | None = None
         self.log_dir = ""
         self.clients: list[Client] = []
+        self.taken = 0  # bytes that clients have got from what was kept for them: whether they move at all
         self.stdin_once = False
         self.on_end: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
@@ -39,6 +41,8 @@ class Streams:
         self._input_fd = -1
         self._queue = bytearray()
         self._close_input = False
+        self._input_over = not (terminal or stdin)
+        self._accepted = True  # what accepts_input was when clients heard of it
         self._paused = False
         self._listening = False
         self.child_fds: list[int] = []
@@ -58,10 +62,8 @@ class Streams:
         for number in (logformat.STDOUT, logformat.STDERR):
             outer, inner = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(outer, False)
-            try:
+            with suppress(OSError):  # the user's pipe budget is spent: the default size works, too
                 fcntl.fcntl(outer, _F_SETPIPE_SZ, _PIPE_SIZE)
-            except OSError:
-                pass  # the user's pipe budget is spent: the default size works, too
             self._outputs[outer] = number
             self.child_fds.append(inner)
 
@@ -137,6 +139,7 @@ class Streams:
         del self._outputs[fd]
         if fd == self._input_fd:
             self._input_fd = -1
+            self._input_over = True
         os.close(fd)
         if not self._outputs:
             self.on_end()
@@ -149,7 +152,8 @@ class Streams:
     def drain_and_cut(self) -> None:
         """The process has ended: take what is in its outputs now, and stop."""
         for fd, stream in list(self._outputs.items()):
-            while True:
+            left = _PIPE_SIZE  # what it has written is no more; its children may go on for ever
+            while left > 0:
                 try:
                     data = os.read(fd, _CHUNK)
                 except OSError:
@@ -157,6 +161,7 @@ class Streams:
                 if not data:
                     break
                 self._emit(stream, data)
+                left -= len(data)
         self.cut()
 
     def cut(self) -> None:
@@ -171,21 +176,27 @@ class Streams:
     @property
     def accepts_input(self) -> bool:
         """Whether clients should be read from."""
-        return self._input_fd >= 0 and len(self._queue) < _INPUT_LIMIT
+        return not self._input_over and len(self._queue) < _INPUT_LIMIT
 
     def feed(self, data: bytes) -> None:
-        """Input for the process."""
-        if self._input_fd >= 0 or not self.ended:
+        """Input for the process; what comes before its terminal exists is kept."""
+        if not self._input_over:
             self._queue += data
             self._flush()
 
     def _flush(self) -> None:
-        if self._input_fd < 0:
-            return
-        before = self.accepts_input
+        if self._input_fd >= 0:
+            self._write_input()
+        if self._accepted != self.accepts_input:
+            self._accepted = self.accepts_input
+            for client in self.clients:
+                client.room_changed()
+
+    def _write_input(self) -> None:
+        fd = self._input_fd
         while self._queue:
             try:
-                sent = os.write(self._input_fd, self._queue)
+                sent = os.write(fd, self._queue)
             except BlockingIOError:
                 break
             except OSError:  # the process does not read any more
@@ -194,18 +205,14 @@ class Streams:
                 break
             del self._queue[:sent]
         if not self._queue and self._close_input:
-            self._loop.remove(self._input_fd)
-            os.close(self._input_fd)
+            self._loop.remove(fd)
+            os.close(fd)
             self._input_fd = -1
+            self._input_over = True
+        elif self.terminal:
+            self._loop.change(fd, self._interest(fd))
         else:
-            fd = self._input_fd
-            if self.terminal:
-                self._loop.change(fd, self._interest(fd))
-            else:
-                self._loop.change(fd, WRITE if self._queue else 0)
-        if before != self.accepts_input:
-            for client in self.clients:
-                client.room_changed()
+            self._loop.change(fd, WRITE if self._queue else 0)
 
     def _input_ready(self, events: int) -> None:
         if events & ~WRITE:
@@ -228,15 +235,16 @@ class Streams:
     # -- clients ---------------------------------------------------------------------------------
 
     def attach(self, fd: int, request: dict[str, Any]) -> None:
-        """Take a client's socket; ``request`` is the ``attach`` message."""
+        """Take a client's socket; ``request`` is the ``attach`` message.  It stays the caller's if this raises."""
         wanted = (bool(request.get("stdin")), bool(request.get("stdout")), bool(request.get("stderr")))
         form = FRAMES if request.get("frames") else MUX if request.get("mux") else RAW
         keys = Matcher(parse(request.get("detach_keys", ""))) if self.terminal and wanted[0] else None
+        position = request.get("from")
+        lag_fd, offset = self._position(position) if position and self.log is not None else (-1, 0)
         client = Client(self._loop, fd, self, wanted=wanted, form=form, keys=keys)
         self.clients.append(client)
-        position = request.get("from")
-        if position and self.log is not None:
-            client.lag(*self._position(position))
+        if lag_fd >= 0:
+            client.lag(lag_fd, offset)
         if initial := request.get("initial", ""):
             client.take(initial.encode("latin-1"))
 
@@ -250,6 +258,12 @@ class Streams:
                     return fd, position["offset"]
                 os.close(fd)
         return os.open(files[0], os.O_RDONLY | os.O_CLOEXEC), 0
+
+    def available(self, fd: int, offset: int) -> int:
+        """How many bytes of ``fd`` behind ``offset`` are this process's: a later run appends to the same file."""
+        assert self.log is not None
+        status = os.fstat(fd)
+        return (self.log.offset if status.st_ino == self.log.inode else status.st_size) - offset
 
     def next_log(self, fd: int) -> int:
         """The file after ``fd`` in the log, -1 when that was the newest."""
@@ -265,7 +279,8 @@ class Streams:
     def detach(self, client: Client) -> None:
         """The client typed the detach keys, or has all: the process keeps its stdin."""
         client.close()
-        self.clients.remove(client)
+        if client in self.clients:
+            self.clients.remove(client)
         if not self.clients:
             self.on_drained()
 
@@ -293,13 +308,19 @@ class Streams:
         self._drop_input()
 
     def discard(self) -> None:
-        """The process never ran: close what was made for it."""
-        for fd in list(self._outputs):
+        """The process never ran: close what was made for it, and let its clients go."""
+        self.on_end = self.on_drained = lambda: None
+        self.forked()
+        for client in list(self.clients):
+            self.detach(client)
+        self.cut()
+        for fd in self._outputs:
             os.close(fd)
         self._outputs = {}
         self._drop_input()
 
     def _drop_input(self) -> None:
+        self._input_over = True
         if self._input_fd >= 0:
             self._queue.clear()
             if self._listening:

@@ -1,0 +1,135 @@
+"""Control connections: whoever runs the engine, now and after its restarts.
+
+    run_dir/control.sock ──accept──► connection ──► hello, then requests and answers, events in between
+    launcher's message   ──────────► the first connection (it needs no hello)
+
+A connection that does not read is dropped, never waited for: what it must know is on disk, and it can connect
+again.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ketch.runtime.failure import to_message
+from ketch.runtime.process import messages
+from ketch.runtime.process.loop import READ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ketch.runtime.process.loop import Loop
+
+    # (connection, request, descriptors) → answer, None when it comes later; what is kept leaves the list
+    Serve = Callable[[socket, dict[str, Any], list[int]], dict[str, Any] | None]
+
+
+class Controls:
+    """All connections; ``on_alone`` is called when the last one is lost."""
+
+    def __init__(
+        self, loop: Loop, run_dir: str, serve: Serve, hello: Callable[[], dict[str, Any]], on_alone: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._run_dir = run_dir
+        self._serve = serve
+        self._hello = hello
+        self._on_alone = on_alone
+        self._all: list[socket] = []
+        self._listener: socket | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def listen(self) -> None:
+        """Accept connections in the run directory, by a short path: socket names have only 107 bytes."""
+        messages.write_file(os.path.join(self._run_dir, messages.PID_FILE), b"%d\n" % os.getpid())
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._run_dir, messages.CONTROL_SOCKET))
+        directory = os.open(self._run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK)
+            listener.bind(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
+            listener.listen(8)
+        finally:
+            os.close(directory)
+        self._listener = listener
+        self._loop.add(listener.fileno(), READ, self._accept)
+
+    def retire(self) -> None:
+        """Accept nobody any more and leave the names to the container's next monitor; connections stay."""
+        if self._listener is None:
+            return
+        self._loop.remove(self._listener.fileno())
+        self._listener.close()
+        self._listener = None
+        for name in (messages.PID_FILE, messages.CONTROL_SOCKET):
+            with suppress(OSError):  # the exec root may be gone by now
+                os.unlink(os.path.join(self._run_dir, name))
+
+    def _accept(self, _events: int) -> None:
+        assert self._listener is not None
+        try:
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+        except OSError:  # it went away before its turn, or there is no descriptor left for it
+            return
+        control = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
+        self.add(control)
+        self.answer(control, {"ev": "hello", **self._hello()})
+
+    def add(self, control: socket) -> None:
+        """Serve a connection until it ends."""
+        control.setblocking(False)
+        self._all.append(control)
+        self._loop.add(control.fileno(), READ, lambda _events: self._request(control))
+
+    def _drop(self, control: socket) -> None:
+        if control not in self._all:
+            return
+        self._all.remove(control)
+        self._loop.remove(control.fileno())
+        control.close()
+        if not self._all:
+            self._on_alone()
+
+    def answer(self, control: socket, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
+        """Send to one connection; False when it is gone."""
+        if control not in self._all:
+            return False
+        try:
+            messages.send(control, message, fds)
+        except OSError:
+            self._drop(control)
+            return False
+        return True
+
+    def tell(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
+        """Send to every connection; False when there was none to hear it."""
+        heard = 0
+        for control in list(self._all):
+            heard += self.answer(control, message, fds)
+        return heard > 0
+
+    def _request(self, control: socket) -> None:
+        try:
+            message, fds = messages.receive(control)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            message, fds = None, []
+        if message is None:
+            self._drop(control)
+            return
+        try:
+            answer = self._serve(control, message, fds)
+        except Exception as e:  # a request that this monitor does not understand must not cost a container
+            answer = {"ok": False, "error": to_message(e)}
+        finally:
+            for fd in fds:
+                os.close(fd)
+        if answer is not None:
+            self.answer(control, {"seq": message.get("seq", 0), "ok": True, **answer})
