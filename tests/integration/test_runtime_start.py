@@ -337,6 +337,14 @@ def test_readonly_root(box: Box) -> None:
     assert result.out == "ok\n"
 
 
+def test_confinement_that_the_kernel_lacks_is_an_error(box: Box) -> None:
+    for key, what in (("apparmorProfile", "AppArmor profile"), ("selinuxLabel", "SELinux label")):
+        result = box.run(["true"], {f"process.{key}": "no-such-thing"})
+        assert result.failed["step"] == "lsm"
+        assert f"set {what} `no-such-thing`" in result.failed["message"]
+    assert box.run(["true"], {"process.apparmorProfile": "unconfined"}).code == 0
+
+
 def test_a_broken_config_is_explained(box: Box) -> None:
     assert box.run(["true"], {"ociVersion": "2.0"}).failed["message"] == "read config.json: ociVersion `2.0` is not 1.x"
     assert box.run([]).failed["message"] == "read config.json: process.args is not a list of at least one string"

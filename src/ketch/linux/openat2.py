@@ -7,24 +7,27 @@ import os
 from ketch.linux.syscall import c_char_p, c_int, c_long, failed, function, number, raw
 
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
 
 _openat2 = raw("openat2", c_int, c_char_p, c_char_p, c_long)
 _OPENAT2 = number("openat2")
 _syncfs = function("syncfs", c_int)
 
 
-def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open ``path`` below ``dir_fd``; OSError with EXDEV when a link or ``..`` would lead out.
-
-    The descriptor is close-on-exec and the caller's.
-    """
-    words = (flags | os.O_CLOEXEC, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
-    how = b"".join(word.to_bytes(8, "little") for word in words)
+def openat2(dir_fd: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    """openat2(2); the descriptor is close-on-exec and the caller's."""
+    how = b"".join(word.to_bytes(8, "little") for word in (flags | os.O_CLOEXEC, mode, resolve))
     fd = _openat2(_OPENAT2, dir_fd, os.fsencode(path), how, len(how))
     if fd < 0:
         raise failed("openat2", path)
     return fd
+
+
+def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open ``path`` below ``dir_fd``; OSError with EXDEV when a link or ``..`` would lead out."""
+    return openat2(dir_fd, path, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
 
 
 def syncfs(fd: int) -> None:

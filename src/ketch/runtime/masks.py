@@ -91,7 +91,7 @@ def _cover_directory(target_fd: int, empty: int) -> int:
 
 
 def _open_null(root_fd: int) -> int:
-    fd = paths.open_in(root_fd, "/dev/null", resolve=paths.RESOLVE_NO_SYMLINKS)
+    fd = paths.open_in(root_fd, "/dev/null", links=False)
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _DEV_NULL:
         os.close(fd)

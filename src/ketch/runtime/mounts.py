@@ -159,7 +159,7 @@ def _target(root_fd: int, one: Planned) -> int:
 def _refuse_link(root_fd: int, one: Planned) -> None:
     """/proc and /sys have to be where masks and read-only paths will be looked for."""
     try:
-        os.close(paths.open_in(root_fd, one.destination, resolve=paths.RESOLVE_NO_SYMLINKS))
+        os.close(paths.open_in(root_fd, one.destination, links=False))
     except OSError as e:
         if e.errno != ENOENT:
             raise RuntimeFailure(f"{one.describe()}: the image has a symbolic link there", step="mounts") from e

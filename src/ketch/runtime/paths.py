@@ -10,28 +10,19 @@ import os
 from errno import EEXIST, ELOOP, ENOENT
 from stat import S_ISLNK
 
-from ketch.linux.syscall import c_char_p, c_int, c_long, failed, number, raw
+from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_IN_ROOT = 0x10
 O_PATH = os.O_PATH | os.O_CLOEXEC
 _MAX_LINKS = 40  # the kernel's own limit (MAXSYMLINKS)
 
-_openat2 = raw("openat2", c_int, c_char_p, c_char_p, c_long)
-_OPENAT2 = number("openat2")
 
+def open_in(root_fd: int, path: str, flags: int = O_PATH, *, links: bool = True) -> int:
+    """Open ``path`` as if ``root_fd`` were ``/``; absolute links and ``..`` stay inside, magic links fail (ELOOP).
 
-def open_in(root_fd: int, path: str, flags: int = O_PATH, *, resolve: int = 0) -> int:
-    """Open ``path`` as if ``root_fd`` were ``/``; absolute links and ``..`` stay inside, magic links fail (ELOOP)."""
-    how = b"".join(
-        value.to_bytes(8, "little")
-        for value in (flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
-    )
-    fd = _openat2(_OPENAT2, root_fd, os.fsencode(path) or b".", how, len(how))
-    if fd < 0:
-        raise failed("openat2", path)
-    return fd
+    Without ``links`` every symbolic link fails so.
+    """
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if links else RESOLVE_NO_SYMLINKS)
+    return openat2(root_fd, path or ".", flags, 0, resolve)
 
 
 def make_dirs(root_fd: int, path: str, mode: int = 0o755) -> int:

@@ -164,7 +164,8 @@ def at(path: str) -> Cgroup:
     """The cgroup ``path`` on this machine, whether it exists or not (to remove what a killed child made)."""
     path = os.path.normpath("/" + path.lstrip("/"))
     if path == "/" or ":" in path:
-        raise RuntimeFailure(f"make cgroup `{path}`: not a path below the root", step="cgroups")
+        hint = "systemd's slice:prefix:name form is not supported; use the cgroupfs manager" if ":" in path else None
+        raise RuntimeFailure(f"make cgroup `{path}`: not a path below the root", step="cgroups", hint=hint)
     here = layout()
     if here.version == 2:
         if here.unified is None:

@@ -40,8 +40,8 @@ class Process:
     ``user`` as name comes from ``dev.ketch.user`` (or ``user.username`` for an exec), else from the numbers.
     """
 
-    __slots__ = ("apparmor", "args", "caps", "console_size", "cwd", "env", "filter", "limits", "no_new_privs", "path", "program",
-                 "selinux", "umask", "user")  # fmt: skip
+    __slots__ = ("apparmor", "args", "caps", "console_size", "cwd", "env", "filter", "limits", "no_new_privs", "path",
+                 "program", "selinux", "umask", "user")  # fmt: skip
 
     def __init__(self, process: dict[str, Any], profile: dict[str, Any] | None) -> None:
         self.args: list[str] = process["args"]
