@@ -52,10 +52,10 @@ class Driven:
                 self.text = self.text[match.end() :]
                 return match
             left = deadline - time.monotonic()
-            if left <= 0 or not self._read(left):
-                raise AssertionError(f"no {pattern!r} in {self.text!r}")
+            if left <= 0 or not self.read(left):
+                raise AssertionError(f"no {pattern!r} in {len(self.text)} characters: … {self.text[-600:]!r}")
 
-    def _read(self, timeout: float) -> bool:
+    def read(self, timeout: float) -> bool:
         """Take what there is; False at the end of the output and after the time."""
         if not select.select([self._out_fd], [], [], timeout)[0]:
             return False
@@ -73,13 +73,13 @@ class Driven:
             while not select.select([pidfd], [], [], 0)[0]:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise AssertionError(f"the program does not end; it printed {self.text!r}")
-                if not self._read(min(left, 0.2)):
+                    raise AssertionError(f"the program does not end; it printed … {self.text[-600:]!r}")
+                if not self.read(min(left, 0.2)):
                     select.select([pidfd], [], [], min(left, 0.2))
         finally:
             os.close(pidfd)
         self._status = os.waitpid(self.pid, 0)[1]
-        while self._read(0):
+        while self.read(0):
             pass
         return os.waitstatus_to_exitcode(self._status)
 
