@@ -38,8 +38,9 @@ def test_the_same_setting_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"), [("{", "read configuration"), ("[]", "not a JSON object"), ('{"dta-root": "x"}', "unknown keys: dta_root")]
-)  # fmt: skip
+    ("text", "complaint"),
+    [("{", "read configuration"), ("[]", "not a JSON object"), ('{"dta-root": "x"}', "unknown keys: dta_root")],
+)
 def test_bad_files(tmp_path, text, complaint):
     path = tmp_path / "daemon.json"
     path.write_text(text)
@@ -47,7 +48,9 @@ def test_bad_files(tmp_path, text, complaint):
         config.load(["--config-file", str(path)])
 
 
-@pytest.mark.parametrize("host", ["tcp://127.0.0.1:0", "tcp://localhost:2375", "tcp://[::1]:2375", "unix:///tmp/x.sock"])
+@pytest.mark.parametrize(
+    "host", ["tcp://127.0.0.1:0", "tcp://localhost:2375", "tcp://[::1]:2375", "unix:///tmp/x.sock"]
+)
 def test_loopback_needs_no_tls(host):
     assert config.load(["-H", host]).hosts == [host]
 
@@ -67,6 +70,13 @@ def test_bad_addresses(host):
         config.load(["-H", host])
 
 
-@pytest.mark.parametrize(("host", "expected"), [("tcp://127.0.0.1", ("127.0.0.1", 2375)), ("tcp://[::1]:80", ("::1", 80)), ("tcp://:1", ("0.0.0.0", 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("tcp://127.0.0.1", ("127.0.0.1", 2375)),
+        ("tcp://[::1]:80", ("::1", 80)),
+        ("tcp://:1", ("0.0.0.0", 1)),
+    ],
+)
 def test_tcp_addresses(host, expected):
     assert config.tcp_address(host) == expected

@@ -1,0 +1,314 @@
+"""The image store on a real disk: archives good and bad, garbage, and what foreign tools say of ours."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import stat
+import subprocess
+import tarfile
+
+import pytest
+import zstandard
+
+from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.images.schema import SCHEMA
+from ketch.images.store import ImageStore
+from ketch.oci import digest
+from ketch.storage.db import Database
+
+_XATTR = "SCHILY.xattr.trusted.overlay.opaque"
+
+
+@pytest.fixture
+def store(tmp_path):
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    yield ImageStore(db, str(tmp_path))
+    db.close()
+
+
+def tar(*members: tuple, **options) -> bytes:
+    """(name, type, content or link target, fields) … → a tar."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=options.get("format", tarfile.PAX_FORMAT)) as archive:
+        for name, kind, content, fields in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            data = b""
+            if kind == tarfile.REGTYPE:
+                data = content
+                info.size = len(data)
+            elif content:
+                info.linkname = content
+            for key, value in fields.items():
+                setattr(info, key, value)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def file(name: str, content: bytes = b"x", **fields) -> tuple:
+    return name, tarfile.REGTYPE, content, fields
+
+
+def directory(name: str, **fields) -> tuple:
+    return name, tarfile.DIRTYPE, "", {"mode": 0o755, **fields}
+
+
+def load(store: ImageStore, data: bytes) -> list:
+    return store.load(io.BytesIO(data), lambda _item: None)
+
+
+def bring(store: ImageStore, data: bytes, name: str = "test"):
+    return store.import_(io.BytesIO(data), repo=name)
+
+
+def contents(store: ImageStore) -> tuple:
+    """Everything on the disk that a failed request could leave."""
+    data = os.path.dirname(store.content.root)
+    found = []
+    for root, names, files in os.walk(data):
+        found += [os.path.join(root, n) for n in (*names, *files) if "ketch.db" not in n and n != "index.json"]
+    return tuple(sorted(found))
+
+
+def test_everything_that_a_tar_can_say(store):
+    image = bring(
+        store,
+        tar(
+            directory("d", mode=0o2775, mtime=1_000_000_000.0),
+            file("d/suid", b"#!", mode=0o4755, uid=1000, gid=1001, pax_headers={"mtime": "1234567890.123456789"}),
+            ("d/link", tarfile.SYMTYPE, "/etc/passwd", {}),
+            ("hard", tarfile.LNKTYPE, "d/suid", {}),
+            ("pipe", tarfile.FIFOTYPE, "", {}),
+            directory("dev"),
+            ("dev/null", tarfile.CHRTYPE, "", {"devmajor": 1, "devminor": 3, "mode": 0o666}),
+            file("x" * 120 + "/deep/" + "y" * 200),
+            file("attributes", pax_headers={"SCHILY.xattr.user.colour": "blue", _XATTR: "y"}),
+        ),
+    )  # fmt: skip
+    root = store.layers.diff(image.chain_ids[0])
+    suid = os.stat(f"{root}/d/suid")
+    assert (stat.S_IMODE(suid.st_mode), suid.st_uid, suid.st_gid) == (0o4755, 1000, 1001)
+    assert suid.st_mtime_ns == 1234567890123456789
+    assert suid.st_nlink == 2
+    assert os.readlink(f"{root}/d/link") == "/etc/passwd"
+    assert os.stat(f"{root}/d").st_mtime == 1_000_000_000
+    assert stat.S_IMODE(os.stat(f"{root}/d").st_mode) == 0o2775
+    assert stat.S_ISFIFO(os.stat(f"{root}/pipe").st_mode)
+    assert os.stat(f"{root}/dev/null").st_rdev == os.makedev(1, 3)
+    assert os.path.exists(f"{root}/{'x' * 120}/deep/{'y' * 200}")
+    assert os.getxattr(f"{root}/attributes", "user.colour") == b"blue"
+    assert "trusted.overlay.opaque" not in os.listxattr(f"{root}/attributes")
+
+
+def test_whiteouts_take_overlay_s_form(store):
+    image = bring(store, tar(directory("d"), file("d/.wh..wh..opq", b""), file("d/.wh.gone", b""), file("d/kept")))
+    root = store.layers.diff(image.chain_ids[0])
+    gone = os.lstat(f"{root}/d/gone")
+    assert stat.S_ISCHR(gone.st_mode) and gone.st_rdev == 0
+    assert os.getxattr(f"{root}/d", "trusted.overlay.opaque") == b"y"
+    assert sorted(os.listdir(f"{root}/d")) == ["gone", "kept"]
+
+
+EVIL = {
+    "absolute name": (tar(file("/etc/evil")), "absolute path"),
+    "dots": (tar(file("a/../../evil")), "leads out"),
+    "symlink to the outside": (tar(("out", tarfile.SYMTYPE, "/tmp", {}), file("out/ketch-evil")), "symbolic link"),
+    "relative symlink": (tar(("out", tarfile.SYMTYPE, "../../../../tmp", {}), file("out/ketch-evil")), "symbolic link"),
+    "hard link by name": (tar(("evil", tarfile.LNKTYPE, "../../../etc/passwd", {})), "leads out"),
+    "hard link, absolute": (tar(("evil", tarfile.LNKTYPE, "/etc/passwd", {})), "absolute hard link"),
+    "hard link through a symlink": (
+        tar(("out", tarfile.SYMTYPE, "/etc", {}), ("evil", tarfile.LNKTYPE, "out/passwd", {})), "symbolic link",
+    ),
+    "hard link to nothing": (tar(("evil", tarfile.LNKTYPE, "missing", {})), "broken archive"),
+    "block device": (tar(("dev/sda", tarfile.BLKTYPE, "", {"devmajor": 8, "devminor": 0})), "block device 8:0"),
+    "device elsewhere": (tar(("null", tarfile.CHRTYPE, "", {"devmajor": 1, "devminor": 3})), "character device"),
+    "hidden whiteout": (tar(("dev/x", tarfile.CHRTYPE, "", {"devmajor": 0, "devminor": 0})), "character device 0:0"),
+    "whiteout of everything": (tar(file(".wh..", b"")), "not a whiteout"),
+    "cut short": (tar(file("big", b"x" * 100_000))[:50_000], "archive"),
+    "gzip cut short": (gzip.compress(tar(file("big", os.urandom(100_000))))[:50_000], "gzip"),
+    "zstd cut short": (zstandard.compress(tar(file("big", os.urandom(100_000))))[:50_000], "archive|zstd"),
+    "no tar at all": (b"hello" * 1000, "invalid header"),
+    "nothing": (b"", "empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_evil_archives_leave_nothing(store, name):
+    data, complaint = EVIL[name]
+    before = contents(store)
+    with pytest.raises(InvalidArgument, match=complaint):
+        bring(store, data)
+    assert contents(store) == before
+    assert not os.path.exists("/tmp/ketch-evil")
+    assert store.list() == []
+    assert bring(store, tar(file("fine"))).repo_tags == ["test:latest"]
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
+def test_the_same_content_is_the_same_layer(store, compress):
+    data = tar(directory("a"), file("a/b", b"hello"))
+    image = bring(store, compress(data))
+    assert image.diff_ids == [digest.of(data)]
+    again = bring(store, compress(data), "other")
+    assert again.chain_ids == image.chain_ids
+    assert len(store.layers.all()) == 1
+
+
+def test_save_and_load_and_rmi_end_where_they_began(store, tmp_path):
+    empty = contents(store)
+    first = bring(store, tar(directory("a"), file("a/one", b"1")), "one")
+    second = bring(store, tar(directory("a"), file("a/two", b"2")), "example.org/two:v2")
+    path = tmp_path / "both.tar"
+    with open(path, "wb") as f:
+        store.save(["one", "example.org/two:v2"], f)
+    for ref in ("one", "example.org/two:v2"):
+        rows = store.remove(ref, False, lambda _id: [])
+        assert [list(row) for row in rows] == [["Untagged"], ["Deleted"], ["Deleted"]]
+    path_saved = path.read_bytes()
+    path.unlink()
+    assert contents(store) == empty
+    for compress in (bytes, gzip.compress, zstandard.compress):
+        assert sorted(i.id for i in load(store, compress(path_saved))) == sorted([first.id, second.id])
+    assert store.resolve("one").manifest == first.manifest
+    assert store.resolve("example.org/two:v2").id == second.id
+
+
+def test_skopeo_reads_ours_and_we_read_skopeo_s(store, tmp_path):
+    image = bring(store, tar(directory("etc"), file("etc/name", b"ours")), "ours")
+    with open(tmp_path / "ours.tar", "wb") as f:
+        store.save(["ours"], f)
+    policy = ["skopeo", "copy", "--insecure-policy", "-q"]
+    for source, target in (
+        (f"docker-archive:{tmp_path}/ours.tar:ours:latest", f"oci-archive:{tmp_path}/theirs.tar:localhost/theirs:1"),
+        (f"oci:{store.content.root}:docker.io/library/ours:latest", f"dir:{tmp_path}/dir"),
+        (f"docker-archive:{tmp_path}/ours.tar:ours:latest", f"docker-archive:{tmp_path}/docker.tar:localhost/docker:2"),
+    ):
+        subprocess.run([*policy, source, target], check=True, capture_output=True)
+    with open(tmp_path / "dir" / "manifest.json") as f:
+        assert json.load(f)["config"]["digest"] == image.id
+    store.remove("ours", False, lambda _id: [])
+    theirs = load(store, (tmp_path / "theirs.tar").read_bytes())
+    assert theirs[0].diff_ids == image.diff_ids
+    assert store.resolve("localhost/theirs:1").id == theirs[0].id
+    docker = load(store, (tmp_path / "docker.tar").read_bytes())
+    assert docker[0].repo_tags == ["localhost/docker:2"]
+    assert docker[0].diff_ids == image.diff_ids
+
+
+def saved(store: ImageStore) -> dict[str, bytes]:
+    """The files of a saved image, to be broken."""
+    bring(store, tar(file("a", b"content")))
+    buffer = io.BytesIO()
+    store.save(["test"], buffer)
+    store.remove("test", False, lambda _id: [])
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    return tar(*(file(name, data) for name, data in files.items()))
+
+
+def test_broken_saved_archives_leave_nothing(store):
+    files = saved(store)
+    before = contents(store)
+    entry = json.loads(files["manifest.json"])[0]
+    layer = entry["Layers"][0]
+    lying = {**files, layer: files[layer] + b"x"}
+    other = "blobs/sha256/" + digest.hexadecimal(digest.of(b"other"))
+    for broken, complaint in (
+        (lying, "expected sha256"),
+        ({k: v for k, v in files.items() if k != layer}, "missing in the archive"),
+        ({k: v for k, v in files.items() if k != entry["Config"]}, "missing in the archive"),
+        ({**files, "manifest.json": b"{"}, "manifest.json"),
+        ({**files, "manifest.json": json.dumps([{**entry, "Layers": []}]).encode()}, "1 layers, its manifest 0"),
+        ({**files, "manifest.json": json.dumps([{**entry, "RepoTags": ["Not A Name"]}]).encode()}, "invalid reference"),
+        (
+            {**files, other: b"other", "manifest.json": json.dumps([{**entry, "Layers": [other]}]).encode()},
+            "tar|archive",
+        ),
+        ({**files, "manifest.json": json.dumps([{**entry, "Config": "../../etc/passwd"}]).encode()}, "leads out"),
+        ({"hello": b"x"}, "neither manifest.json nor index.json"),
+    ):
+        with pytest.raises(InvalidArgument, match=complaint):
+            load(store, packed(broken))
+        assert contents(store) == before, complaint
+    assert load(store, packed(files))[0].repo_tags == ["test:latest"]
+
+
+def test_docker_s_old_archives_with_shared_layers_as_links(store):
+    layer = tar(file("a", b"1"))
+    config = {
+        "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest.of(layer)] * 2},
+        "history": [{"created_by": "x"}, {"created_by": "y"}],
+    }  # fmt: skip
+    archive = tar(
+        directory("l1"),
+        file("l1/layer.tar", layer),
+        directory("l2"),
+        ("l2/layer.tar", tarfile.SYMTYPE, "../l1/layer.tar", {}),
+        file("c.json", json.dumps(config).encode()),
+        file(
+            "manifest.json",
+            json.dumps(
+                [{"Config": "c.json", "RepoTags": ["old:1"], "Layers": ["l1/layer.tar", "l2/layer.tar"]}]
+            ).encode(),
+        ),
+    )
+    image = load(store, archive)[0]
+    assert image.repo_tags == ["old:1"]
+    assert image.id == digest.of(json.dumps(config).encode())
+    assert len(set(image.chain_ids)) == 2
+
+
+def test_names_ids_and_conflicts(store):
+    image = bring(store, tar(file("a")), "one")
+    assert store.resolve("one").id == store.resolve(image.id).id == store.resolve(image.id[7:19]).id == image.id
+    assert store.resolve(f"one@{image.manifest}").id == image.id
+    for missing in (
+        "two",
+        "one:2",
+        "sha256:" + "0" * 64,
+        "ffffffffffff" if not image.id.startswith("sha256:f") else "0",
+    ):
+        with pytest.raises(NotFound, match="No such image"):
+            store.resolve(missing)
+    with pytest.raises(InvalidArgument):
+        store.tag("one", "Bad Name")
+    store.tag("one", "example.org/second:x")
+    with pytest.raises(Conflict, match="referenced in multiple repositories"):
+        store.remove(image.id[7:19], False, lambda _id: [])
+    assert store.remove("one", False, lambda _id: [("c" * 64, True)]) == [{"Untagged": "one:latest"}]
+    with pytest.raises(Conflict, match="must force"):
+        store.remove("example.org/second:x", False, lambda _id: [("c" * 64, False)])
+    with pytest.raises(Conflict, match="cannot be forced"):
+        store.remove(image.id, True, lambda _id: [("c" * 64, True)])
+    assert store.remove(image.id, True, lambda _id: [("c" * 64, False)]) == [{"Untagged": "example.org/second:x"}]
+    assert store.resolve(image.id).repo_tags == [], "its layers are a container's: it stays without a name"
+    assert {"Deleted": image.id} in store.remove(image.id, False, lambda _id: [])
+
+
+def test_bootstrap_busybox_is_the_same_every_time(store):
+    first = store.bootstrap("busybox", lambda _item: None)
+    root = store.layers.diff(first.chain_ids[0])
+    assert os.stat(f"{root}/bin/sh").st_ino == os.stat(f"{root}/bin/busybox").st_ino
+    assert stat.S_IMODE(os.stat(f"{root}/tmp").st_mode) == 0o1777
+    assert first.config.config.cmd == ["sh"]
+    store.remove("busybox", False, lambda _id: [])
+    assert store.bootstrap("busybox", lambda _item: None).id == first.id
+    with pytest.raises(InvalidArgument, match="unknown distribution"):
+        store.bootstrap("fedora:40", lambda _item: None)
+
+
+def test_what_a_crash_left_is_swept(store, tmp_path):
+    os.makedirs(tmp_path / "layers" / ".new-dead" / "diff")
+    (tmp_path / "content" / "ingest" / "dead").write_bytes(b"half")
+    db = Database(str(tmp_path / "again.db"), [SCHEMA])
+    ImageStore(db, str(tmp_path))
+    db.close()
+    assert os.listdir(tmp_path / "content" / "ingest") == []
+    assert os.listdir(tmp_path / "layers") == []

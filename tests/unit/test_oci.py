@@ -1,0 +1,123 @@
+"""References, digests, chain ids, times, and the instructions of --change."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.errors import InvalidArgument
+from ketch.images import changes
+from ketch.oci import config, digest, reference
+
+SHA = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "full", "familiar"),
+    [
+        ("busybox", "docker.io/library/busybox:latest", "busybox:latest"),
+        ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
+        ("user/app", "docker.io/user/app:latest", "user/app:latest"),
+        ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
+        ("index.docker.io/user/app:x", "docker.io/user/app:x", "user/app:x"),
+        ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
+        ("localhost:5000/a/b:t", "localhost:5000/a/b:t", "localhost:5000/a/b:t"),
+        ("example.org/x__y/z-w:1", "example.org/x__y/z-w:1", "example.org/x__y/z-w:1"),
+        ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
+        (f"app@{SHA}", f"docker.io/library/app@{SHA}", f"app@{SHA}"),
+        (f"app:1@{SHA}", f"docker.io/library/app:1@{SHA}", "app:1"),
+    ],
+)
+def test_references(text, full, familiar):
+    parsed = reference.parse(text)
+    assert (str(parsed), parsed.familiar) == (full, familiar)
+    assert reference.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", ":", "a:", "App", "a//b", "/a", "a/", "a b", "a:b:c/d:e:", "-a", "a@sha256:12", "a@md5:" + "0" * 32, "ä",
+     "a" * 300, "x/" + "y" * 256, "a:" + "t" * 129],
+)  # fmt: skip
+def test_bad_references(bad):
+    with pytest.raises(InvalidArgument, match="invalid reference format"):
+        reference.parse(bad)
+
+
+@given(st.text(max_size=60))
+def test_what_parses_is_stable(text):
+    try:
+        parsed = reference.parse(text)
+    except InvalidArgument:
+        return
+    assert reference.parse(str(parsed)) == parsed
+    assert reference.parse(parsed.familiar).repository == parsed.repository
+
+
+def test_chain_ids_are_the_specification_s():
+    first, second, third = (digest.of(bytes([n])) for n in range(3))
+    two = "sha256:" + hashlib.sha256(f"{first} {second}".encode()).hexdigest()
+    three = "sha256:" + hashlib.sha256(f"{two} {third}".encode()).hexdigest()
+    assert digest.chain_ids([first, second, third]) == [first, two, three]
+    assert digest.chain_ids([]) == []
+
+
+@pytest.mark.parametrize("bad", ["", "sha256:", "sha256:" + "A" * 64, "sha512:" + "a" * 128, SHA + "0", SHA + "\n"])
+def test_bad_digests(bad):
+    with pytest.raises(InvalidArgument):
+        digest.check(bad)
+
+
+@given(st.integers(min_value=0, max_value=4_000_000_000_000_000_000))
+def test_times_come_back_to_the_nanosecond(ns):
+    assert config.parse_time(config.format_time(ns)) == ns
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1970-01-01T00:00:01Z", 10**9),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("1970-01-01T00:00:00.5-00:01", 60 * 10**9 + 500_000_000),
+        ("0001-01-01T00:00:00Z", 0),
+        ("yesterday", 0),
+        (None, 0),
+    ],
+)
+def test_times_in_other_forms(text, ns):
+    assert config.parse_time(text) == ns
+
+
+def test_changes():
+    run = config.RunConfig(env=["A=1"])
+    changes.apply(
+        run,
+        ['CMD ["sh", "-c"]', "ENTRYPOINT echo hi", "ENV A=2 B='x y'", "ENV OLD form of it", "EXPOSE 80 53/udp", "USER me",
+         "WORKDIR /w", 'VOLUME ["/a"]', "VOLUME /b /c", "LABEL k=v", "STOPSIGNAL SIGINT", "ONBUILD RUN x",
+         "HEALTHCHECK CMD true"],
+    )  # fmt: skip
+    assert run.cmd == ["sh", "-c"]
+    assert run.entrypoint == ["/bin/sh", "-c", "echo hi"]
+    assert run.env == ["A=2", "B=x y", "OLD=form of it"]
+    assert run.exposed_ports == {"80/tcp": {}, "53/udp": {}}
+    assert run.volumes == {"/a": {}, "/b": {}, "/c": {}}
+    assert (run.user, run.working_dir, run.labels, run.stop_signal) == ("me", "/w", {"k": "v"}, "SIGINT")
+    assert run.on_build == ["RUN x"]
+    assert run.healthcheck == {"Test": ["CMD-SHELL", "true"]}
+
+
+@pytest.mark.parametrize("bad", ["RUN true", "CMD", "EXPOSE http", "EXPOSE 70000", "EXPOSE 80/x", "ENV A", "LABEL 'a"])
+def test_bad_changes(bad):
+    with pytest.raises(InvalidArgument):
+        changes.apply(config.RunConfig(), [bad])
+
+
+@given(st.text(max_size=40))
+def test_no_change_breaks_the_parser(text):
+    try:
+        changes.apply(config.RunConfig(), [text])
+    except InvalidArgument:
+        return
