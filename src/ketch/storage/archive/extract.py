@@ -3,7 +3,7 @@
 Every path is opened beneath the root with openat2(2): absolute names, ``..`` and symbolic links that
 lead out are refused (InvalidArgument).  Whiteouts become overlay's: a character device 0/0 for a removed
 name, ``trusted.overlay.opaque`` for a directory that hides what is below it (image-spec v1.1 §layer).
-tarfile only parses headers; owners, modes, times and extended attributes are set by descriptor.
+Owners, modes, times and extended attributes are set by descriptor.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tarfile
-from errno import EEXIST, ELOOP, ENOENT, ENOTDIR, EXDEV
-from typing import IO
+from errno import EDQUOT, EEXIST, ELOOP, ENOENT, ENOSPC, ENOTDIR, ENOTSUP, EXDEV
+from typing import IO, TYPE_CHECKING
 
 from ketch.errors import InvalidArgument, ResourceExhausted
 from ketch.linux.openat2 import open_beneath
+from ketch.storage.archive import tar
+
+if TYPE_CHECKING:
+    from ketch.storage.archive.tar import Member, TarReader
 
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_XATTR = "SCHILY.xattr."
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Nodes that any container has in /dev anyway; an image has no business with others.
 _NODES = frozenset(((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (10, 229)))
-_BUFFER = 1 << 20
 
 
 def extract(source: IO[bytes], root: str) -> int:
@@ -34,9 +36,7 @@ def extract(source: IO[bytes], root: str) -> int:
     """
     root_fd = os.open(root, _DIRECTORY | os.O_CLOEXEC)
     try:
-        return _Extractor(root_fd).run(source)
-    except tarfile.TarError as e:
-        raise InvalidArgument(f"read archive: {e}", hint="it is not a tar archive, or it is cut short") from e
+        return _Extractor(root_fd).run(tar.TarReader(source))
     finally:
         os.close(root_fd)
 
@@ -58,41 +58,56 @@ class _Extractor:
         self._root_fd = root_fd
         self._parent = ""
         self._parent_fd = -1
-        self._directories: list[tuple[str, int]] = []
+        self._times: dict[str, int] = {}  # directories': set at the end, for their files change them
         self._size = 0
 
-    def run(self, source: IO[bytes]) -> int:
+    def run(self, archive: TarReader) -> int:
         try:
-            with tarfile.open(fileobj=source, mode="r|", bufsize=_BUFFER, errorlevel=2) as tar:
-                for member in tar:
-                    self._member(tar, member)
-                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header for ever
-            for path, mtime in reversed(self._directories):
-                fd = open_beneath(self._root_fd, path, _DIRECTORY)
+            for member in archive:
                 try:
-                    os.utime(fd, ns=(mtime, mtime))
-                finally:
-                    os.close(fd)
+                    self._member(archive, member)
+                except OSError as e:
+                    raise _explain(e, member.name) from e
+            for path, mtime in self._times.items():
+                self._set_time(path, mtime)
         finally:
             if self._parent_fd >= 0:
                 os.close(self._parent_fd)
         return self._size
 
-    def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        path = clean(member.name)
+    def _set_time(self, path: str, mtime: int) -> None:
         try:
-            if path == ".":
-                if member.isdir():
-                    self._finish_directory(path, os.dup(self._root_fd), member)
-                return
-            directory, _, name = path.rpartition("/")
-            dir_fd = self._open_parent(directory or ".")
-            if name.startswith(_WHITEOUT):
-                self._whiteout(dir_fd, name)
-            else:
-                self._make(tar, member, path, dir_fd, name)
+            fd = open_beneath(self._root_fd, path, _DIRECTORY | os.O_NOFOLLOW)
         except OSError as e:
-            raise _explain(e, member.name) from e
+            if e.errno in (ENOENT, ENOTDIR, ELOOP, EXDEV):
+                return  # a later member replaced it
+            raise
+        try:
+            os.utime(fd, ns=(mtime, mtime))
+        finally:
+            os.close(fd)
+
+    def _member(self, archive: TarReader, member: Member) -> None:
+        path = clean(member.name)
+        if path == ".":
+            if member.kind == tar.DIRECTORY:
+                self._finish_directory(path, os.dup(self._root_fd), member)
+            return
+        directory, _, name = path.rpartition("/")
+        dir_fd = self._open_parent(directory or ".")
+        kind = member.kind
+        if name.startswith(_WHITEOUT):
+            self._whiteout(dir_fd, name)
+        elif kind == tar.FILE:
+            self._file(archive, member, dir_fd, name)
+        elif kind == tar.DIRECTORY:
+            self._directory(member, path, dir_fd, name)
+        elif kind == tar.SYMLINK:
+            self._symlink(member, dir_fd, name)
+        elif kind == tar.LINK:
+            self._hard_link(member, dir_fd, name)
+        else:
+            self._node(member, path, dir_fd, name)
 
     def _open_parent(self, path: str) -> int:
         """A descriptor of the member's directory, which is made when the archive does not name it."""
@@ -117,6 +132,7 @@ class _Extractor:
             except FileNotFoundError:
                 os.mkdir(part, 0o755, dir_fd=fd)
                 below = open_beneath(self._root_fd, done, _DIRECTORY)
+                os.fchmod(below, 0o755)  # whatever the umask
             finally:
                 os.close(fd)
             fd = below
@@ -142,32 +158,19 @@ class _Extractor:
             return
         except IsADirectoryError:
             shutil.rmtree(name, dir_fd=dir_fd)
-            self._parent, self._parent_fd = self._forget_parent()
+            self._parent = (
+                "\0"  # the cached directory may be the one that went; its descriptor still serves this member
+            )
 
-    def _forget_parent(self) -> tuple[str, int]:
-        # The cached directory may be the one that went; dir_fd itself stays open for this member.
-        return "\0", self._parent_fd
+    def _symlink(self, member: Member, dir_fd: int, name: str) -> None:
+        self._clear(dir_fd, name)
+        os.symlink(member.linkname, name, dir_fd=dir_fd)
+        os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
+        if member.xattrs:
+            _set_xattrs(f"/proc/self/fd/{dir_fd}/{name}", member.xattrs)
+        os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
 
-    def _make(self, tar: tarfile.TarFile, member: tarfile.TarInfo, path: str, dir_fd: int, name: str) -> None:
-        if member.isdir():
-            self._directory(member, path, dir_fd, name)
-        elif member.isreg():
-            self._file(tar, member, dir_fd, name)
-        elif member.issym():
-            self._clear(dir_fd, name)
-            os.symlink(member.linkname, name, dir_fd=dir_fd)
-            os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
-            self._xattrs(f"/proc/self/fd/{dir_fd}/{name}", member)
-            mtime = _mtime(member)
-            os.utime(name, ns=(mtime, mtime), dir_fd=dir_fd, follow_symlinks=False)
-        elif member.islnk():
-            self._hard_link(member, dir_fd, name)
-        elif member.ischr() or member.isblk() or member.isfifo():
-            self._node(member, path, dir_fd, name)
-        else:
-            raise InvalidArgument(f"extract `{member.name}`: unknown type {member.type!r} in archive")
-
-    def _directory(self, member: tarfile.TarInfo, path: str, dir_fd: int, name: str) -> None:
+    def _directory(self, member: Member, path: str, dir_fd: int, name: str) -> None:
         try:
             os.mkdir(name, 0o700, dir_fd=dir_fd)
         except FileExistsError:
@@ -176,49 +179,35 @@ class _Extractor:
                 os.mkdir(name, 0o700, dir_fd=dir_fd)
         self._finish_directory(path, os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd), member)
 
-    def _finish_directory(self, path: str, fd: int, member: tarfile.TarInfo) -> None:
+    def _finish_directory(self, path: str, fd: int, member: Member) -> None:
         try:
-            os.fchown(fd, member.uid, member.gid)
-            os.fchmod(fd, member.mode & 0o7777)
-            self._xattrs(fd, member)
+            _set_owner(fd, member)
         finally:
             os.close(fd)
-        self._directories.append((path, _mtime(member)))
+        self._times[path] = member.mtime_ns
 
-    def _file(self, tar: tarfile.TarFile, member: tarfile.TarInfo, dir_fd: int, name: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _file(self, archive: TarReader, member: Member, dir_fd: int, name: str) -> None:
         try:
-            fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=dir_fd)
         except FileExistsError:
             self._clear(dir_fd, name)
-            fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=dir_fd)
         try:
-            content = tar.extractfile(member)
-            if content is not None and member.size:
-                self._copy(content, fd, member)
-            os.fchown(fd, member.uid, member.gid)
-            os.fchmod(fd, member.mode & 0o7777)
-            self._xattrs(fd, member)
-            mtime = _mtime(member)
-            os.utime(fd, ns=(mtime, mtime))
+            if member.extents is None:
+                for _, data in archive.chunks(member):
+                    _write_all(fd, data)
+            else:
+                for offset, data in archive.chunks(member):
+                    os.lseek(fd, offset, os.SEEK_SET)
+                    _write_all(fd, data)
+                os.ftruncate(fd, member.size)
+            self._size += member.size
+            _set_owner(fd, member)
+            os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(fd)
 
-    def _copy(self, content: IO[bytes], fd: int, member: tarfile.TarInfo) -> None:
-        left = member.size
-        while left:
-            chunk = content.read(min(left, _BUFFER))
-            if not chunk:
-                raise InvalidArgument(f"extract `{member.name}`: the archive ends in the middle of it")
-            if member.issparse() and not chunk.strip(b"\0"):
-                os.lseek(fd, len(chunk), os.SEEK_CUR)
-            else:
-                os.writev(fd, [chunk])
-            left -= len(chunk)
-        os.ftruncate(fd, member.size)
-        self._size += member.size
-
-    def _hard_link(self, member: tarfile.TarInfo, dir_fd: int, name: str) -> None:
+    def _hard_link(self, member: Member, dir_fd: int, name: str) -> None:
         target = clean(member.linkname, "hard link")
         directory, _, source = target.rpartition("/")
         source_fd = open_beneath(self._root_fd, directory or ".", _DIRECTORY)
@@ -231,38 +220,47 @@ class _Extractor:
         finally:
             os.close(source_fd)
 
-    def _node(self, member: tarfile.TarInfo, path: str, dir_fd: int, name: str) -> None:
-        number = (member.devmajor, member.devminor)
-        if not member.isfifo() and (member.isblk() or number not in _NODES or not path.startswith("dev/")):
-            kind = "block" if member.isblk() else "character"
+    def _node(self, member: Member, path: str, dir_fd: int, name: str) -> None:
+        number = (member.major, member.minor)
+        fifo = member.kind == tar.FIFO
+        if not fifo and (member.kind == tar.BLOCK or number not in _NODES or not path.startswith("dev/")):
+            kind = "block" if member.kind == tar.BLOCK else "character"
             raise InvalidArgument(
                 f"extract `{member.name}`: {kind} device {number[0]}:{number[1]} in archive refused",
                 hint="images get their devices at run time (--device)",
             )
         self._clear(dir_fd, name)
-        mode = stat.S_IFIFO if member.isfifo() else stat.S_IFCHR
-        os.mknod(name, mode | 0o600, os.makedev(*number), dir_fd=dir_fd)
+        os.mknod(name, (stat.S_IFIFO if fifo else stat.S_IFCHR) | 0o600, os.makedev(*number), dir_fd=dir_fd)
         os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
-        os.chmod(name, member.mode & 0o7777, dir_fd=dir_fd)
-
-    @staticmethod
-    def _xattrs(target: int | str, member: tarfile.TarInfo) -> None:
-        for key, value in member.pax_headers.items():
-            if key.startswith(_XATTR) and not key.startswith(_XATTR + "trusted."):
-                attribute, data = key[len(_XATTR) :], value.encode("utf-8", "surrogateescape")
-                if isinstance(target, int):
-                    os.setxattr(target, attribute, data)
-                else:
-                    os.setxattr(target, attribute, data, follow_symlinks=False)
+        os.chmod(name, member.mode, dir_fd=dir_fd)
 
 
-def _mtime(member: tarfile.TarInfo) -> int:
-    """Nanoseconds; pax times are decimal text, which a float would round."""
-    text = member.pax_headers.get("mtime")
-    if not text:
-        return int(member.mtime) * 1_000_000_000
-    seconds, _, fraction = text.partition(".")
-    return int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)
+def _write_all(fd: int, data: memoryview) -> None:
+    done = os.write(fd, data)
+    while done < len(data):
+        done += os.write(fd, data[done:])
+
+
+def _set_owner(fd: int, member: Member) -> None:
+    """Owner, then mode and attributes: a change of owner clears setuid bits and capabilities."""
+    os.fchown(fd, member.uid, member.gid)
+    os.fchmod(fd, member.mode)
+    if member.xattrs:
+        _set_xattrs(fd, member.xattrs)
+
+
+def _set_xattrs(target: int | str, xattrs: dict[str, bytes]) -> None:
+    for name, value in xattrs.items():
+        if name.startswith("trusted."):
+            continue  # overlay's own: an archive must not speak for it
+        try:
+            if isinstance(target, int):
+                os.setxattr(target, name, value)
+            else:
+                os.setxattr(target, name, value, follow_symlinks=False)
+        except OSError as e:
+            if e.errno != ENOTSUP:  # the file system has no such attributes; Docker goes on, too
+                raise
 
 
 def _explain(error: OSError, name: str) -> Exception:
@@ -270,6 +268,6 @@ def _explain(error: OSError, name: str) -> Exception:
         return InvalidArgument(f"extract `{name}`: a symbolic link leads out of the archive")
     if error.errno in (ENOENT, ENOTDIR, EEXIST):
         return InvalidArgument(f"extract `{name}`: {error.strerror} (a broken archive)")
-    if error.errno == 28:
+    if error.errno in (ENOSPC, EDQUOT):
         return ResourceExhausted(f"extract `{name}`: no space left on the device")
     return InvalidArgument(f"extract `{name}`: {error.strerror or error}")
