@@ -170,7 +170,8 @@ def build_server(engine: Engine) -> web.Server:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         try:
             version, path = parse_version(request.path)
-            handler, parameters = routes.find(request.method, path)
+            # A name may be typed as Docker stores it, "/web", and then stands behind two slashes.
+            handler, parameters = routes.find(request.method, path.replace("//", "/"))
             return await handler(Call(engine, request, parameters, version))
         except KetchError as e:
             status = status_of(e)
