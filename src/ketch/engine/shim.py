@@ -70,7 +70,7 @@ class Launcher:
         try:
             try:
                 messages.send(self._fd, {"op": "start", **message}, [theirs])
-            except BrokenPipeError:
+            except ConnectionError:
                 log.warning("the launcher (pid %d) is gone: starting another", self._process.pid)
                 await self.close()
                 self._process, self._fd = zygote.spawn()
@@ -95,7 +95,6 @@ class Monitor:
 
     def __init__(self, fd: int, run_dir: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._fd = fd
         self._run_dir = run_dir
         self._seq = 0
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -107,25 +106,24 @@ class Monitor:
         self.started_at = 0
         self.state = ""
         self.execs: dict[str, int] = {}
+        self._begun = False
+        self._use(fd)
+
+    def _use(self, fd: int) -> None:
         os.set_blocking(fd, False)
+        self._fd = fd
         self._loop.add_reader(fd, self._readable)
 
     @classmethod
     async def connect(cls, run_dir: str) -> Monitor | None:
-        """Find the monitor of a container that ran before this process did; None when there is none."""
-        try:
-            directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        """Find the monitor of a container that ran before this process did; None when there is none.
+
+        A container that was never told to start is not found: without us its monitor undoes it.
+        """
+        fd = _dial(run_dir)
+        if fd < 0:
             return None
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        try:
-            sock.connect(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
-        except (FileNotFoundError, ConnectionRefusedError):
-            sock.close()
-            return None
-        finally:
-            os.close(directory)
-        monitor = cls(sock.detach(), run_dir)
+        monitor = cls(fd, run_dir)
         try:
             hello = await asyncio.wait_for(monitor._hello, _ANSWER_TIMEOUT_S)
         except (TimeoutError, Unavailable):
@@ -133,6 +131,10 @@ class Monitor:
             return None
         monitor.pid, monitor.started_at, monitor.state = hello["pid"], hello["started_at"], hello["state"]
         monitor.execs = hello["execs"]
+        if monitor.state in ("setup", "created"):
+            monitor.disconnect()
+            return None
+        monitor._begun = True
         return monitor
 
     # -- what it says ----------------------------------------------------------------------------
@@ -173,7 +175,7 @@ class Monitor:
             _resolve(self._hello, message)
 
     def _lost(self) -> None:
-        """The connection ended: the container has, too, or its monitor was killed."""
+        """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
         self.disconnect()
         gone = Unavailable("the container's monitor is gone")
         _fail(self._created, RuntimeFailure("start container: its monitor ended unexpectedly"))
@@ -181,8 +183,13 @@ class Monitor:
         for future in self._waiting.values():
             _fail(future, gone)
         self._waiting.clear()
-        if not self.exited.done():
-            self.exited.set_result(read_exit(self._run_dir) or Exit(137, time.time_ns(), False))
+        if self.exited.done():
+            return
+        record = read_exit(self._run_dir)
+        if record is None and self._begun and (fd := _dial(self._run_dir)) >= 0:
+            self._use(fd)  # it drops those that do not read for long; what it said meanwhile is on disk
+            return
+        self.exited.set_result(record or Exit(137, time.time_ns(), False))
 
     def disconnect(self) -> None:
         """Close the connection; the container goes on."""
@@ -200,21 +207,30 @@ class Monitor:
     async def _call(self, op: str, fd: int | None = None, **arguments: Any) -> dict[str, Any]:
         if self._fd < 0:
             raise Unavailable("the container's monitor is gone")
-        self._seq += 1
-        future = self._waiting[self._seq] = self._loop.create_future()
+        self._seq = seq = self._seq + 1
+        future = self._waiting[seq] = self._loop.create_future()
         try:
-            messages.send(self._fd, {"op": op, "seq": self._seq, **arguments}, [] if fd is None else [fd])
+            messages.send(self._fd, {"op": op, "seq": seq, **arguments}, [] if fd is None else [fd])
         except OSError as e:
-            del self._waiting[self._seq]
+            del self._waiting[seq]
             raise Unavailable(f"ask the container's monitor to {op}: {e.strerror}") from e
-        answer: dict[str, Any] = await asyncio.wait_for(future, _ANSWER_TIMEOUT_S)
+        try:
+            answer: dict[str, Any] = await asyncio.wait_for(future, _ANSWER_TIMEOUT_S)
+        except TimeoutError:
+            raise Unavailable(f"ask the container's monitor to {op}: no answer in {_ANSWER_TIMEOUT_S:.0f} s") from None
+        finally:
+            self._waiting.pop(seq, None)
         if not answer["ok"]:
             raise from_message(answer["error"])
         return answer
 
     async def start(self) -> int:
         """Let PID 1 execute its program; returns the time in ns (RuntimeFailure when it cannot)."""
-        self.started_at = (await self._call("start"))["started_at"]
+        self._begun = True
+        try:
+            self.started_at = (await self._call("start"))["started_at"]
+        except Unavailable as e:
+            raise RuntimeFailure(f"start container: {e.message}") from e
         return self.started_at
 
     async def attach(
@@ -279,6 +295,23 @@ class Monitor:
         except KetchError:
             log.debug("abandon: the monitor was gone already")
         self.disconnect()
+
+
+def _dial(run_dir: str) -> int:
+    """A connection to the monitor that listens in ``run_dir``, by a short path; -1 when there is none."""
+    try:
+        directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return -1
+    finally:
+        os.close(directory)
+    return sock.detach()
 
 
 def read_exit(run_dir: str) -> Exit | None:

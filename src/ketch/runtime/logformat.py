@@ -32,26 +32,30 @@ def names(directory: str) -> list[str]:
     return [os.path.join(directory, entry) for _, entry in sorted(numbered)]
 
 
-def whole_size(fd: int) -> int:
-    """Bytes of the file up to the end of its last whole frame."""
+def frame_end(fd: int) -> int:
+    """The file's size when it ends with a whole frame (or is empty), else -1."""
     size = os.fstat(fd).st_size
-    if size == 0 or _ends_with_frame(fd, size):
+    if size == 0:
+        return 0
+    if size < OVERHEAD:
+        return -1
+    (length,) = TRAILER.unpack(os.pread(fd, TRAILER.size, size - TRAILER.size))
+    start = size - OVERHEAD - length
+    return size if start >= 0 and HEADER.unpack(os.pread(fd, HEADER.size, start))[1] == length else -1
+
+
+def whole_size(fd: int) -> int:
+    """Bytes of the file up to the end of its last whole frame; looks at every frame when that is not the last byte."""
+    size = frame_end(fd)
+    if size >= 0:
         return size
-    offset = 0
+    size, offset = os.fstat(fd).st_size, 0
     while offset + OVERHEAD <= size:
         _, length, _, _ = HEADER.unpack(os.pread(fd, HEADER.size, offset))
         if length > MAX_PAYLOAD or offset + OVERHEAD + length > size:
             break
         offset += OVERHEAD + length
     return offset
-
-
-def _ends_with_frame(fd: int, size: int) -> bool:
-    if size < OVERHEAD:
-        return False
-    (length,) = TRAILER.unpack(os.pread(fd, TRAILER.size, size - TRAILER.size))
-    start = size - OVERHEAD - length
-    return start >= 0 and HEADER.unpack(os.pread(fd, HEADER.size, start))[1] == length
 
 
 class Writer:

@@ -48,8 +48,9 @@ class Controls:
     def listen(self) -> None:
         """Accept connections in the run directory, by a short path: socket names have only 107 bytes."""
         messages.write_file(os.path.join(self._run_dir, messages.PID_FILE), b"%d\n" % os.getpid())
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._run_dir, messages.CONTROL_SOCKET))
+        for name in (messages.CONTROL_SOCKET, messages.EXIT_RECORD):  # what an earlier run left
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._run_dir, name))
         directory = os.open(self._run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK)
