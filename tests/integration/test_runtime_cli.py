@@ -81,7 +81,11 @@ def runtime(tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
 
 
 def wait_for_end(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
+    """Until the process is gone; it is not our child."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     ready, _, _ = select.select([pidfd], [], [], 10)
     os.close(pidfd)
     assert ready

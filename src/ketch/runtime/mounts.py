@@ -15,7 +15,7 @@ from typing import Any
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux import ns
-from ketch.runtime import copyup, paths
+from ketch.runtime import copyup, namespaces, paths
 from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options, is_superblock_flag
 from ketch.runtime.overlay import open_overlay
@@ -89,12 +89,14 @@ def replace(planned: list[Planned], destination: str, tree_fd: int) -> None:
             one.tree_fd = tree_fd
 
 
-def tree_of_namespace(namespace: str, path: str) -> int:
-    """A detached copy of the mount at ``path`` in another mount namespace, which is entered for a moment.
+def tree_of_container(pid: int, path: str) -> int:
+    """A detached copy of the mount at ``path`` in the container of ``pid``, whose namespace is entered for a moment.
 
     The kernel copies mounts of the caller's own namespace only.
     """
-    with ns.other_mount_namespace(namespace):
+    root_fd = namespaces.root_of(pid)
+    with ns.other_mount_namespace(f"/proc/{pid}/ns/mnt"):
+        namespaces.change_root(root_fd)
         return m.open_tree(path)
 
 

@@ -117,6 +117,30 @@ def unshare_cgroup(plan: Plan) -> None:
             raise failure("namespaces", "make new cgroup namespace", e, _hint(e)) from e
 
 
+def root_of(pid: int) -> int:
+    """A descriptor of the root directory of ``pid`` if entering its mount namespace will not lead there, else -1.
+
+    setns(2) leads to the root of the namespace.  That is the container's, unless this engine itself lives in a
+    chroot, below which pivot_root has put the container's.  (Always going to PID 1's root would be wrong: there are
+    servers that chroot themselves into an empty directory.)
+    """
+    try:
+        ours, first = os.stat("/"), os.stat("/proc/1/root/")
+    except OSError:
+        return -1
+    if (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino):
+        return -1
+    return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def change_root(root_fd: int) -> None:
+    """Make the directory the root and close its descriptor; -1 means nothing is to be done."""
+    if root_fd >= 0:
+        os.fchdir(root_fd)
+        os.chroot(".")
+        os.close(root_fd)
+
+
 def _open(kind: str, path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

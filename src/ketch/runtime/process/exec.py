@@ -15,7 +15,7 @@ from errno import EBUSY
 from typing import Any, NoReturn
 
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import spec, tty
+from ketch.runtime import namespaces, spec, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
@@ -104,9 +104,11 @@ def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:
             fds.append((flag, os.open(f"/proc/{init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
         if cgroups:
             _join_cgroup(init_pid, cgroups)
+        root_fd = namespaces.root_of(init_pid)
         become.forget_imports()
         for flag, fd in fds:
             ns.setns(fd, flag)
+        namespaces.change_root(root_fd)
     except OSError as e:
         raise failure("namespaces", f"join the namespaces of process {init_pid}", e) from e
     finally:

@@ -254,10 +254,11 @@ def _shared_memory_of(plan: namespaces.Plan, document: dict[str, Any]) -> int:
     A descriptor of it, or -1.  Only for the engine's containers; other callers of the runtime mount what they want.
     """
     path = plan.join.get("ipc", "")
-    if not path.endswith("/ns/ipc") or spec.ANNOTATION_ID not in (document.get("annotations") or {}):
+    pid = path.removeprefix("/proc/").removesuffix("/ns/ipc")
+    if not pid.isdigit() or spec.ANNOTATION_ID not in (document.get("annotations") or {}):
         return -1
     try:
-        return mounts.tree_of_namespace(path.removesuffix("ipc") + "mnt", "/dev/shm")
+        return mounts.tree_of_container(int(pid), "/dev/shm")
     except OSError as e:
         raise failure("mounts", f"share /dev/shm of `{path}`", e) from e
 
