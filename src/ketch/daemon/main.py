@@ -53,13 +53,13 @@ async def serve(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(listen.data_lock(config.data_root))
+        stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
         launcher = await Launcher.start(config.exec_root)
         from ketch.daemon import wiring
 
         engine = await wiring.build(config, launcher, stack)
         await wiring.listen_and_serve(config, engine, stack)
-        stack.enter_context(listen.pid_file(config.pidfile))
         log.info("API listen on %s", ", ".join(config.hosts))
         await stop.wait()
         log.info("stopping; running containers stay up")
