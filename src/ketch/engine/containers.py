@@ -10,9 +10,11 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ketch.engine import bundle, copyup, lifecycle, merge, mounts, names, networks, stats, top, validate
 from ketch.engine.logs import read_logs
-from ketch.engine.model import Container, EndpointSettings
+from ketch.engine.model import Container, EndpointSettings, MountPoint
 from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
 from ketch.oci.config import RunConfig
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Strings = list[str]
+Mounts = list[MountPoint]
 WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
 
 
@@ -96,7 +99,7 @@ class ContainerService:
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         with contextlib.ExitStack() as undo:
             undo.callback(self._remove_anonymous_volumes, container)
-            mounts.plan(merged, host, ctx.volumes, container.mounts)
+            mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host))
             if any(point.type == "volume" for point in container.mounts):
                 await asyncio.to_thread(copyup.populate, ctx.snapshots, image.chain_ids, container.mounts)
             ctx.snapshots.prepare(container.id, image.chain_ids)
@@ -105,6 +108,17 @@ class ContainerService:
             undo.pop_all()
         ctx.event(container, "create")
         return container, warnings
+
+    def _inherited(self, host: HostConfig) -> Mounts:
+        """The mounts that ``--volumes-from CONTAINER[:ro|rw]`` brings."""
+        result: Mounts = []
+        for spec in host.volumes_from or ():
+            ref, _, mode = spec.partition(":")
+            if mode not in ("", "ro", "rw", "z", "Z"):
+                raise InvalidArgument(f"invalid mode: {mode}", hint="use --volumes-from CONTAINER[:ro]")
+            for point in self._ctx.store.get(ref).mounts:
+                result.append(msgspec.structs.replace(point, rw=point.rw and mode != "ro"))
+        return result
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove a container; a running one only with ``force`` (Conflict), its anonymous volumes with ``volumes``."""

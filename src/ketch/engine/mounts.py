@@ -14,6 +14,8 @@ from ketch.engine.model import ContainerConfig, HostConfig, Mount, MountPoint
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.engine.volumes import VolumeStore
 
 _PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
@@ -114,11 +116,16 @@ def _from_mount(mount: Mount) -> MountPoint:
 
 
 def plan(
-    config: ContainerConfig, host: HostConfig, volumes: VolumeStore, planned: list[MountPoint] | None = None
+    config: ContainerConfig,
+    host: HostConfig,
+    volumes: VolumeStore,
+    planned: list[MountPoint] | None = None,
+    inherited: Sequence[MountPoint] = (),
 ) -> list[MountPoint]:
     """All mounts of a new container, parents first, volumes made; the same target twice is InvalidArgument.
 
     ``planned`` is filled as volumes are made, so that a caller whose plan fails knows what to undo.
+    ``inherited`` are the mounts of ``--volumes-from``: what the container itself says of a target goes before them.
     """
     planned = [] if planned is None else planned
     explicit = [parse_bind(spec) for spec in host.binds or ()] + [_from_mount(m) for m in host.mounts or ()]
@@ -129,6 +136,10 @@ def plan(
         seen.add(point.destination)
     for target in host.tmpfs or {}:
         seen.add(check_target(target, target))
+    for point in inherited:
+        if point.destination not in seen:
+            seen.add(point.destination)
+            explicit.append(point)
     for target in config.volumes or {}:
         # Docker's API also allows "host:container" here in old clients; only targets are defined now.
         target = check_target(target, target)

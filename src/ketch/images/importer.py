@@ -13,13 +13,15 @@ from ketch.images.model import Image
 from ketch.images.unpack import receive_layer
 from ketch.oci import manifest as oci
 from ketch.oci import reference
-from ketch.oci.config import History, ImageConfig, RootFS, RunConfig, format_time
+from ketch.oci.config import History, ImageConfig, RootFS, RunConfig, format_time, parse_time
 from ketch.oci.digest import chain_ids
+from ketch.storage.archive.compression import kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.images.store import ImageStore
+    from ketch.storage.leases import Lease
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -45,9 +47,8 @@ def import_rootfs(
     names = [str(reference.parse(f"{repo}:{tag}" if tag else repo))] if repo else []
     run = RunConfig()
     change.apply(run, changes)  # bad instructions are refused before anything is read
-    progress({"status": "Importing"})
-    with store.lock:
-        blob, diff_id, size = receive_layer(store, source, "archive")
+    with store.lease() as lease:
+        blob, diff_id, size = receive_layer(store, lease, source, "archive")
         now = time.time_ns() if created_ns is None else created_ns
         step = History(created=format_time(now), created_by=created_by or None, comment=message or "Imported from -")
         config = ImageConfig(
@@ -58,38 +59,34 @@ def import_rootfs(
             rootfs=RootFS(diff_ids=[diff_id]),
             history=[step],
         )
-        return store.add(finish(store, config, [blob], [size]), names)
+        image_id = store.content.put(encode_config(config), hold=lease.hold, durable=False)
+        manifest = write_manifest(store, lease, image_id, [blob])
+        return store.add([(make_image(image_id, manifest, config, [blob], [size]), names)])[0]
 
 
-def finish(store: ImageStore, config: ImageConfig, blobs: list[str], sizes: list[int]) -> Image:
-    """Write configuration and manifest for layers that are in place."""
+def encode_config(config: ImageConfig) -> bytes:
+    """The JSON of a configuration that is made here."""
     builtins = msgspec.to_builtins(config)
     builtins["rootfs"] = {"type": "layers", "diff_ids": config.rootfs.diff_ids}  # required even when a default
-    raw = msgspec.json.encode(builtins)
-    image_id = store.content.put(raw)
-    layers = [
-        oci.Descriptor(media_type=_media_type(store, blob), digest=blob, size=store.content.size(blob))
-        for blob in blobs
-    ]
-    manifest = oci.Manifest(
-        config=oci.Descriptor(media_type=oci.CONFIG, digest=image_id, size=len(raw)),
-        layers=layers,
-        media_type=oci.MANIFEST,
-    )
-    return make_image(image_id, store.content.put(oci.encode(manifest)), config, blobs, sizes)
+    return msgspec.json.encode(builtins)
+
+
+def write_manifest(store: ImageStore, lease: Lease, config: str, blobs: list[str]) -> str:
+    """Write the manifest for a configuration and layers that are in place; returns its digest."""
+    content = store.content
+    layers = [oci.Descriptor(media_type=_media_type(store, b), digest=b, size=content.size(b)) for b in blobs]
+    described = oci.Descriptor(media_type=oci.CONFIG, digest=config, size=content.size(config))
+    manifest = oci.Manifest(config=described, layers=layers, media_type=oci.MANIFEST)
+    return content.put(oci.encode(manifest), hold=lease.hold, durable=False)
 
 
 def _media_type(store: ImageStore, blob: str) -> str:
-    from ketch.storage.archive.compression import kind
-
     with store.content.open(blob) as f:
         return {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}.get(kind(f.read(6)), oci.LAYER)
 
 
 def make_image(image_id: str, manifest: str, config: ImageConfig, blobs: list[str], sizes: list[int]) -> Image:
     """The record for content that is in place."""
-    from ketch.oci.config import parse_time
-
     return Image(
         id=image_id,
         manifest=manifest,

@@ -24,9 +24,14 @@ _CHUNK = 1 << 18
 
 async def list_(call: Call) -> web.StreamResponse:
     """The rows of ``images``."""
-    predicate = filters.image_predicate(call.engine, query.filters(call.query))
+    chosen = query.filters(call.query)
+    predicate = filters.image_predicate(call.engine, chosen)
     images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
-    return call.json([wire.row(image) for image in images if predicate(image)])
+    rows = [wire.row(image) for image in images if predicate(image)]
+    if patterns := chosen.get("reference"):  # of an image with several names, those that were asked for
+        for row in rows:
+            row["RepoTags"] = [tag for tag in row["RepoTags"] if filters.refers(tag, patterns)]
+    return call.json(rows)
 
 
 async def inspect(call: Call) -> web.StreamResponse:

@@ -121,15 +121,16 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
             and all(image.created > m for m in moments["since"])
             and all(image.created < m for m in until)
             and (not dangling or (not image.repo_tags) in dangling)
-            and (not references or any(_refers(tag, r) for tag in image.repo_tags for r in references))
+            and (not references or any(refers(tag, references) for tag in image.repo_tags))
         )
 
     return keep
 
 
-def _refers(tag: str, pattern: str) -> bool:
-    """Docker matches the pattern with and without the tag."""
-    return fnmatch.fnmatchcase(tag, pattern) or fnmatch.fnmatchcase(tag.rpartition(":")[0], pattern)
+def refers(tag: str, patterns: list[str]) -> bool:
+    """Whether any pattern matches the name, with or without its tag, as with Docker."""
+    names = (tag, tag.rpartition(":")[0])
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def _moment(text: str) -> int:
