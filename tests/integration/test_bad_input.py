@@ -1,0 +1,130 @@
+"""What is wrong is refused with a clear sentence and Docker's code; nothing half-made stays, the daemon goes on."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(client):
+    yield
+    assert client.engine.docker("ps", "-aq").out == ""
+    assert client.engine.answers()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("run", "--pull", "never", "no-such-image"), 125, "no such image"),
+        (("run", "-m", "lots", "busybox"), 125, "invalid"),
+        (("run", "-m", "1k", "busybox"), 125, "minimum memory"),
+        (("run", "--cpus", "-1", "busybox"), 125, "cpus"),
+        (("run", "-p", "99999:80", "busybox"), 125, "invalid"),
+        (("run", "-p", "80:eighty", "busybox"), 125, "invalid"),
+        (("run", "-v", "a:b:c:d", "busybox"), 125, "invalid"),
+        (("run", "-v", "data:relative", "busybox"), 125, "invalid|absolute"),
+        (("run", "--mount", "type=nonsense,dst=/x", "busybox"), 125, "nonsense|invalid"),
+        (("run", "--name", "not/valid", "busybox"), 125, "invalid container name"),
+        (("run", "--workdir", "relative", "busybox"), 125, "absolute"),
+        (("run", "--user", "a:b:c", "busybox"), 125, "."),
+        (("run", "--network", "container:none", "busybox"), 125, "no such container"),
+        (("run", "--cap-add", "NO_SUCH", "busybox"), 125, "(?i)invalid|unknown"),
+        (("run", "--ulimit", "nofile=x", "busybox"), 125, "invalid"),
+        (("run", "-e", "=x", "busybox"), 125, "invalid environment"),
+        (("run", "--stop-signal", "SIGNONE", "busybox"), 125, "invalid signal"),
+        (("run", "--cpuset-cpus", "9999", "busybox"), 125, "cpu"),
+        (("run", "--restart", "sometimes", "busybox"), 125, "invalid restart policy"),
+        (("run",), None, "requires at least 1 argument"),
+        (("start", "none"), 1, "no such container"),
+        (("stop", "none"), 1, "no such container"),
+        (("exec", "none", "true"), 1, "no such container"),
+        (("logs", "none"), 1, "no such container"),
+        (("inspect", "none"), 1, "no such object"),
+        (("rm", "none"), 1, "no such container"),
+        (("attach", "none"), 1, "no such container"),
+        (("kill", "-s", "NONSENSE", "none"), 1, "."),
+        (("rmi", "none"), 1, "no such image"),
+        (("tag", "none", "other"), 1, "no such image"),
+        (("tag", "busybox", "UPPER CASE"), 1, "invalid reference|not a valid"),
+        (("ps", "--filter", "nonsense=1"), 1, "invalid filter"),
+        (("no-such-command",), None, "no-such-command"),
+        (("ps", "--no-such-flag"), None, "unknown flag"),
+    ],
+)
+def test_command_line(client, args, code, message):
+    result = client(*args, check=False)
+    try:
+        assert result.code == code if code is not None else result.code > 0
+        assert re.search(message, result.err, re.IGNORECASE), result.err
+        assert "Traceback" not in result.err
+    finally:
+        client.engine.remove_all()  # a bad start leaves its container in state created, as Docker's does
+
+
+class Unix(http.client.HTTPConnection):
+    """HTTP over the daemon's socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(self._path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1.41/containers/create", b"{not json", 400),
+        ("POST", "/v1.41/containers/create", b"[1, 2]", 400),
+        ("POST", "/v1.41/containers/create", b"", 400),
+        ("POST", "/v1.41/containers/create", b'{"Image": 5}', 400),
+        ("POST", "/v1.41/containers/create", b'{"Image": "no-such"}', 404),
+        ("POST", "/v1.41/containers/create?name=a/b", b'{"Image": "busybox"}', 400),
+        ("GET", "/v1.99/containers/json", b"", 400),
+        ("GET", "/v1.1/containers/json", b"", 400),
+        ("GET", "/v1.41/no/such/page", b"", 404),
+        ("GET", "/v1.41/containers/none/json", b"", 404),
+        ("GET", "/v1.41/images/none/json", b"", 404),
+        ("GET", "/v1.41/containers/json?filters=%7Bbroken", b"", 400),
+        ("GET", "/v1.41/containers/json?limit=many", b"", 400),
+        ("POST", "/v1.41/containers/none/start", b"", 404),
+        ("POST", "/v1.41/containers/none/wait", b"", 404),
+        ("DELETE", "/v1.41/containers/none", b"", 404),
+        ("POST", "/v1.41/exec/none/start", b'{"Detach": true}', 404),
+    ],
+)
+def test_http(engine, client, method, path, body, status):
+    if client.name == "ketch":
+        pytest.skip("there is no client in this")
+    connection = Unix(engine.socket)
+    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    assert answer.status == status or (engine.kind == "dockerd" and answer.status >= 400), text
+    assert isinstance(json.loads(text)["message"], str)
+
+
+def test_garbage_on_the_socket(engine, client):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        s.connect(engine.socket)
+        s.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n" + b"\0" * 5000)
+        assert re.match(rb"HTTP/1\.[01] 400 ", s.recv(100))
+
+
+def test_ambiguous_id(client):
+    ids = [client("create", "busybox").out.strip() for _ in range(17)]
+    first = next(i[0] for i in ids if sum(other[0] == i[0] for other in ids) > 1)  # 17 ids, 16 first digits
+    result = client("inspect", first, check=False)
+    client.engine.remove_all()
+    assert result.code == 1
+    assert re.search("multiple|ambiguous", result.err, re.IGNORECASE)

@@ -1,0 +1,60 @@
+"""Limits are in force, not only accepted: read where the kernel has them, and run into them."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+V1 = os.path.isdir("/sys/fs/cgroup/memory")
+
+
+def cgroup_file(client, name: str, controller: str, file: str) -> str:
+    """A file of the container's cgroup, found through its first process."""
+    pid = json.loads(client("inspect", name).out)[0]["State"]["Pid"]
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as f:
+        paths = dict(line.strip().split(":", 2)[1:] for line in f)
+    mine = next(path for names, path in paths.items() if controller in names.split(","))
+    with open(f"/sys/fs/cgroup/{controller}{mine}/{file}", encoding="utf-8") as f:
+        return f.read().strip()
+
+
+@pytest.mark.skipif(not V1, reason="reads cgroup v1 files")
+def test_limits_are_in_the_kernel(client):
+    client(
+        "run", "-d", "--name", "small", "-m", "32m", "--cpus", "0.5", "--pids-limit", "17", "--cpuset-cpus", "0",
+        "--cpu-shares", "512", "busybox", "sleep", "1000",
+    )  # fmt: skip
+    assert cgroup_file(client, "small", "memory", "memory.limit_in_bytes") == str(32 << 20)
+    quota = int(cgroup_file(client, "small", "cpu", "cpu.cfs_quota_us"))
+    assert quota / int(cgroup_file(client, "small", "cpu", "cpu.cfs_period_us")) == 0.5
+    assert cgroup_file(client, "small", "cpu", "cpu.shares") == "512"
+    assert cgroup_file(client, "small", "pids", "pids.max") == "17"
+    assert cgroup_file(client, "small", "cpuset", "cpuset.cpus") == "0"
+
+
+def test_out_of_memory(client):
+    result = client(
+        "run", "--name", "greedy", "-m", "16m", "--memory-swap", "16m", "busybox",
+        "sh", "-c", "x=y; while :; do x=$x$x$x$x; done", check=False,
+    )  # fmt: skip
+    assert result.code == 137
+    assert client("inspect", "-f", "{{.State.OOMKilled}}", "greedy").out == "true\n"
+
+
+def test_too_many_processes(client):
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait"
+    result = client("run", "--rm", "--pids-limit", "5", "busybox", "sh", "-c", script, check=False)
+    assert "can't fork" in result.err
+
+
+def test_cgroup_is_under_the_daemons_parent_and_goes(client):
+    client("run", "-d", "--name", "one", "busybox", "sleep", "1000")
+    pid = json.loads(client("inspect", "one").out)[0]["State"]["Pid"]
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as f:
+        path = f.readline().strip().split(":", 2)[2]
+    assert len(path.rpartition("/")[2]) == 64
+    client("rm", "-f", "one")
+    for controller in os.listdir("/sys/fs/cgroup"):
+        assert not os.path.exists(f"/sys/fs/cgroup/{controller}{path}")

@@ -1,0 +1,81 @@
+"""Mounts as the clients offer them: bind, volume, tmpfs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def test_bind(client, tmp_path):
+    (tmp_path / "in").write_text("from the host\n", encoding="utf-8")
+    script = "cat /m/in; echo from inside > /m/out"
+    assert client("run", "--rm", "-v", f"{tmp_path}:/m", "busybox", "sh", "-c", script).out == "from the host\n"
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "from inside\n"
+
+
+@pytest.mark.parametrize("options", [("-v", "{}:/m:ro"), ("--mount", "type=bind,src={},dst=/m,readonly")])
+def test_read_only_bind(client, tmp_path, options):
+    result = client("run", "--rm", options[0], options[1].format(tmp_path), "busybox", "touch", "/m/x", check=False)
+    assert result.code == 1
+    assert "Read-only file system" in result.err
+
+
+def test_bind_of_a_file(client, tmp_path):
+    path = tmp_path / "one"
+    path.write_text("a file", encoding="utf-8")
+    assert client("run", "--rm", "-v", f"{path}:/deep/er/one", "busybox", "cat", "/deep/er/one").out == "a file"
+
+
+def test_bind_source_is_made_or_refused(client, tmp_path):
+    client("run", "--rm", "-v", f"{tmp_path}/new:/m", "busybox", "touch", "/m/x")
+    assert (tmp_path / "new" / "x").exists()
+    result = client("run", "--rm", "--mount", f"type=bind,src={tmp_path}/none,dst=/m", "busybox", check=False)
+    assert result.code == 125
+    assert "does not exist" in result.err
+    assert client("ps", "-aq").out == ""
+
+
+def test_named_volume_stays(client):
+    name = f"kt-{client.name}"
+    try:
+        client("run", "--rm", "-v", f"{name}:/data", "busybox", "sh", "-c", "echo kept > /data/x")
+        assert client("run", "--rm", "--mount", f"src={name},dst=/d", "busybox", "cat", "/d/x").out == "kept\n"
+        assert client("run", "--rm", "-v", f"{name}:/d:ro", "busybox", "touch", "/d/y", check=False).code == 1
+    finally:
+        client.engine.docker("volume", "rm", name)
+
+
+def test_new_volume_takes_the_image_files(client):
+    """What the image has at the mount point is copied into a new volume."""
+    assert "busybox" in client("run", "--rm", "-v", "/bin", "busybox", "ls", "/bin").out
+    assert client("run", "--rm", "-v", "/root", "busybox", "stat", "-c", "%a", "/root").out.strip() in ("755", "700")
+
+
+def test_anonymous_volume_goes_with_its_container(client):
+    client("run", "--name", "holder", "-v", "/data", "busybox", "true")
+    (mount,) = json.loads(client("inspect", "holder").out)[0]["Mounts"]
+    assert mount["Type"] == "volume" and mount["Destination"] == "/data"
+    client("rm", "-v", "holder")
+    assert mount["Name"] not in client.engine.docker("volume", "ls", "-q").out
+
+
+@pytest.mark.parametrize(
+    "options", [("--tmpfs", "/t:size=1m,mode=1770"), ("--mount", "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770")]
+)
+def test_tmpfs(client, options):
+    script = "stat -f -c %T /t; stat -c %a /t; dd if=/dev/zero of=/t/x bs=1M count=2 2>&1 | grep -c space"
+    out = client("run", "--rm", *options, "busybox", "sh", "-c", script, check=False).out.split()
+    assert out == ["tmpfs", "1770", "1"]
+
+
+def test_volumes_from(client):
+    client("run", "--name", "holder", "-v", "/data", "busybox", "sh", "-c", "echo shared > /data/x")
+    assert client("run", "--rm", "--volumes-from", "holder", "busybox", "cat", "/data/x").out == "shared\n"
+
+
+def test_shm_size(client):
+    assert (
+        client("run", "--rm", "--shm-size", "2m", "busybox", "sh", "-c", "df -k /dev/shm | tail -1").out.split()[1]
+        == "2048"
+    )
