@@ -137,6 +137,10 @@ def _check(config: Config) -> None:
         raise InvalidArgument("TLS is asked for without a certificate", hint="give --tlscert and --tlskey")
     if config.tlsverify and not config.tlscacert:
         raise InvalidArgument("--tlsverify needs --tlscacert", hint="name the authority that signs your clients")
+    if not config.log_opts.get("max-file", "1").isdecimal() or config.log_opts.get("max-file") == "0":
+        raise InvalidArgument(f"--log-opt max-file={config.log_opts['max-file']}: not a number of files")
+    if unknown := sorted(config.log_opts.keys() - {"max-size", "max-file"}):
+        raise InvalidArgument(f"unknown log option `{unknown[0]}`", hint="known: max-size, max-file")
     if len(config.bridge.encode()) > 15:
         raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
     if config.bip:

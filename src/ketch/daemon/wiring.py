@@ -13,9 +13,10 @@ from aiohttp import web
 from ketch.api.server import build_server
 from ketch.daemon import listen
 from ketch.engine import store, volumes
-from ketch.engine.context import Context
+from ketch.engine.context import DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE, Context
 from ketch.engine.engine import Engine
 from ketch.engine.events import EventBus
+from ketch.engine.lifecycle import log_size
 from ketch.engine.networks import Network, NetworkRegistry, network_id
 from ketch.images import schema as image_schema
 from ketch.images.store import ImageStore
@@ -61,6 +62,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         launcher=launcher,
         network=network,
         cgroup_parent=config.cgroup_parent,
+        log_max_size=log_size(config.log_opts.get("max-size"), DEFAULT_LOG_SIZE),
+        log_max_files=int(config.log_opts.get("max-file", DEFAULT_LOG_FILES)),
     )
     stack.callback(ctx.network_thread.shutdown)
     stack.push_async_callback(_release, ctx)

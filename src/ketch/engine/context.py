@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots import OverlaySnapshots
 
 T = TypeVar("T")
+DEFAULT_LOG_SIZE = 20 << 20
+DEFAULT_LOG_FILES = 5
 
 
 @dataclass(eq=False)
@@ -64,8 +66,8 @@ class Context:
     launcher: Launcher
     network: NetworkManager | None
     cgroup_parent: str = "/ketch"
-    log_max_size: int = 20 << 20
-    log_max_files: int = 5
+    log_max_size: int = DEFAULT_LOG_SIZE
+    log_max_files: int = DEFAULT_LOG_FILES
     network_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "network"))
     _live: dict[str, Live] = field(default_factory=dict)
     _brief: set[asyncio.Task[Any]] = field(default_factory=set)

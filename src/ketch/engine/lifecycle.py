@@ -117,7 +117,7 @@ class Lifecycle:
             "log": {
                 "driver": "none" if container.host.log_config.type == "none" else "local",
                 "dir": ctx.log_dir(container.id),
-                "max_size": _size(options.get("max-size"), ctx.log_max_size),
+                "max_size": log_size(options.get("max-size"), ctx.log_max_size),
                 "max_files": int(options.get("max-file") or ctx.log_max_files),
             },
         }
@@ -375,7 +375,7 @@ def _read(path: str) -> str:
         return ""
 
 
-def _size(text: str | None, default: int) -> int:
+def log_size(text: str | None, default: int) -> int:
     """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0)."""
     if not text:
         return default
