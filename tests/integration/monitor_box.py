@@ -68,7 +68,7 @@ class Yard:
         assert cgroup_leftovers(self.box.parent) == []
 
     def message(self, args: list[str], changes: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-        """A start message for ``args``; ``options`` are keys of the message, or ``max_size``/``max_files``/``driver``."""
+        """A start message for ``args``; ``options`` are keys of the message or of its log."""
         place = self.box.bundle(self.box.spec(args, changes))
         name = place.name
         run_dir, log_dir = self.directory / "run" / name, place / "log"

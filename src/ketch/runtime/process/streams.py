@@ -251,13 +251,13 @@ class Streams:
     def _position(self, position: Any) -> tuple[int, int]:
         """(descriptor, offset) for ``"start"`` or {"inode", "offset"}; a file that is gone means the oldest."""
         files = logformat.names(self.log_dir)
+        path, offset = files[0], 0
         if position != "start":
-            for path in files:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                if os.fstat(fd).st_ino == position["inode"]:
-                    return fd, position["offset"]
-                os.close(fd)
-        return os.open(files[0], os.O_RDONLY | os.O_CLOEXEC), 0
+            inode, wanted = position["inode"], int(position["offset"])
+            for one in files:
+                if os.stat(one).st_ino == inode:
+                    path, offset = one, wanted
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC), offset
 
     def available(self, fd: int, offset: int) -> int:
         """How many bytes of ``fd`` behind ``offset`` are this process's: a later run appends to the same file."""
