@@ -41,7 +41,7 @@ _encode = msgspec.json.Encoder().encode
 class Call:
     """One request: the engine, the path's parameters, and ways to answer."""
 
-    __slots__ = ("engine", "path", "query", "request", "version")
+    __slots__ = ("engine", "path", "query", "request", "started", "version")
 
     def __init__(
         self, engine: Engine, request: web.BaseRequest, path: dict[str, str], version: tuple[int, int]
@@ -51,6 +51,7 @@ class Call:
         self.path = path
         self.version = version
         self.query = request.query
+        self.started = False
 
     async def body(self, kind: type[Any], *, optional: bool = False) -> Any:
         """The JSON body as ``kind``; InvalidArgument with the place of the mistake."""
@@ -78,6 +79,7 @@ class Call:
         """A chunked answer whose headers are sent now; the caller writes and the server ends it."""
         response = web.StreamResponse(status=status, headers={**_HEADERS, "Content-Type": content_type})
         response.enable_chunked_encoding()
+        self.started = True
         await response.prepare(self.request)
         return response
 
@@ -168,30 +170,37 @@ def build_server(engine: Engine) -> web.Server:
     routes = build_routes()
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        call: Call | None = None
         try:
             version, path = parse_version(request.path)
             # A name may be typed as Docker stores it, "/web", and then stands behind two slashes.
             handler, parameters = routes.find(request.method, path.replace("//", "/"))
-            return await handler(Call(engine, request, parameters, version))
+            call = Call(engine, request, parameters, version)
+            return await handler(call)
         except KetchError as e:
             status = status_of(e)
             if status >= 500 and status != 501:
                 log.warning("%s %s: %s", request.method, request.path, e.message)
-            return _failure(status, message_of(e))
+            return _failure(call, status, message_of(e))
         except web.HTTPRequestEntityTooLarge:
-            return _failure(413, "the request's body is too large")
+            return _failure(call, 413, "the request's body is too large")
         except ConnectionError:
             return Gone()  # the client left in the middle of a stream: nobody is there to be answered
         except asyncio.CancelledError:
             raise
         except Exception as e:
             log.exception("%s %s", request.method, request.path)
-            return _failure(500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
+            return _failure(call, 500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
 
     return web.Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
 
 
-def _failure(status: int, message: str) -> web.StreamResponse:
+def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse:
+    if call is not None and call.started:
+        # The answer has begun: cutting it off is the only way left to say that it is not whole.
+        if call.request.transport is not None:
+            call.request.transport.abort()
+        return Gone()
     if status == 304:
         return web.Response(status=304, headers=_HEADERS)
     return web.Response(

@@ -91,9 +91,12 @@ class Response:
         while True:
             while b"\r\n" not in self._buffer:
                 if not self._more():
-                    return
+                    raise errors.Unavailable("the daemon's answer broke off", hint="look at its log")
             line, _, self._buffer = self._buffer.partition(b"\r\n")
-            size = int(line.split(b";")[0], 16)
+            try:
+                size = int(line.split(b";")[0], 16)
+            except ValueError:
+                raise errors.Unavailable("the daemon's answer broke off", hint="look at its log") from None
             if size == 0:
                 return
             while len(self._buffer) < size + 2:
