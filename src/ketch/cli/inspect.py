@@ -70,6 +70,6 @@ def _one(ctx: Context, ref: str, kinds: list[str], *, size: bool) -> Any:
             if len(kinds) == 1:
                 raise
         except InvalidArgument:
-            if kind == kinds[-1]:
+            if kind != "image":  # a name of another kind of object need not be a reference
                 raise
     raise NotFound(f"no such object: {ref}")

@@ -20,7 +20,7 @@ _PLUGINS = {
     "Volume": ["local"],
     "Network": ["bridge", "host", "null"],
     "Authorization": None,
-    "Log": ["local", "none"],
+    "Log": ["json-file", "local", "none"],
 }
 _NO_SWARM = {
     "NodeID": "",
@@ -93,7 +93,7 @@ class SystemService:
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.layout().version == 1,
             "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S.000000000Z", time.gmtime()),
-            "LoggingDriver": "local", "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
+            "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
             "NEventsListener": ctx.events.listeners,
             "KernelVersion": os.uname().release,
             "OperatingSystem": release.get("PRETTY_NAME", "Linux"),

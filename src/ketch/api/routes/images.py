@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from ketch.api.server import Call
 
+log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
 
 
@@ -107,10 +109,12 @@ async def progress(call: Call, items: AsyncIterator[dict[str, Any]]) -> web.Stre
             if response is None:
                 response = await call.stream()
             await response.write(msgspec.json.encode(item) + b"\r\n")
-    except KetchError as e:
+    except Exception as e:
         if response is None:
             raise
-        message = message_of(e)
+        if not isinstance(e, KetchError):
+            log.exception("%s %s", call.request.method, call.request.path)
+        message = message_of(e) if isinstance(e, KetchError) else f"internal error in ketchd: {type(e).__name__}: {e}"
         line = {"errorDetail": {"message": message}, "error": message}
         await response.write(msgspec.json.encode(line) + b"\r\n")
     return response or await call.stream()

@@ -174,7 +174,8 @@ def _config(container: Container) -> dict[str, Any]:
 def _host_config(container: Container) -> dict[str, Any]:
     host: dict[str, Any] = msgspec.to_builtins(container.host)
     host["RestartPolicy"]["Name"] = host["RestartPolicy"]["Name"] or "no"
-    host["LogConfig"] = {"Type": host["LogConfig"]["Type"] or "local", "Config": host["LogConfig"]["Config"] or {}}
+    # docker-py reads the logs of a container only when this says json-file (or journald).
+    host["LogConfig"] = {"Type": host["LogConfig"]["Type"] or "json-file", "Config": host["LogConfig"]["Config"] or {}}
     host["ShmSize"] = host["ShmSize"] or 64 << 20
     host["Runtime"] = host["Runtime"] or "ketch"
     host["IpcMode"] = host["IpcMode"] or "private"
