@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Progress = Callable[[dict[str, Any]], None]
 
 _PATH = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_GRACE_S = 10
 _SUITE = re.compile(r"[a-z][a-z0-9.-]{1,40}\Z")
 _STEP = re.compile(r"I: (.*)")
 _KEEP_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
@@ -101,6 +102,7 @@ def _busybox_tar(binary: bytes, applets: list[str], mtime: int) -> bytes:
         add("bin/busybox", 0o755, tarfile.REGTYPE, binary)
         for applet in sorted(set(applets) - {"busybox"}):
             add(f"bin/{applet}", 0o755, tarfile.LNKTYPE, link="bin/busybox")
+        add("usr/bin/env", 0o777, tarfile.SYMTYPE, link="../../bin/env")  # where scripts look for it
         for path, text in files.items():
             add(path, 0o600 if path.endswith("shadow") else 0o644, tarfile.REGTYPE, text.encode())
     return buffer.getvalue()
@@ -134,13 +136,22 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Progress) ->
                 progress=progress,
             )
         except BaseException:
-            process.kill()
+            _stop(process)
             raise
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Let mmdebstrap remove its temporary tree; a kill would leave it."""
+    process.terminate()
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _exclusions(name: reference.Reference) -> list[str]:
     rules = [f"--dpkgopt=path-exclude={path}" for path in _KEEP_OUT] if name.tag.endswith("-slim") else []
-    return [*rules, "--aptopt=Acquire::Languages none"]
+    return [*rules, '--aptopt=Acquire::Languages "none"']
 
 
 def _report(stream: IO[bytes], progress: Progress, tail: deque[str]) -> None:

@@ -1,24 +1,25 @@
 """``load``: archives of ``docker save`` and OCI image-layouts, plain or compressed, with one image or several.
 
 Every file of the archive goes to the content store first (so nothing is read twice, and digests in names
-are checked); then ``manifest.json`` or ``index.json`` says what they are.  What no image uses is deleted again.
+are checked); then ``manifest.json`` or ``index.json`` says what they are.  The lease takes away what no image uses.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
-import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from ketch.errors import DataLoss, InvalidArgument
-from ketch.images.importer import architecture, finish, make_image
+from ketch.images.importer import architecture, make_image, write_manifest
 from ketch.images.unpack import unpack_blob
 from ketch.oci import digest, reference
 from ketch.oci import manifest as oci
 from ketch.oci.config import ImageConfig
-from ketch.storage.archive import compression
+from ketch.storage.archive import compression, tar
 from ketch.storage.archive.extract import clean
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
+    from ketch.storage.leases import Lease
 
     Progress = Callable[[dict[str, Any]], None]
 
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_BLOBS = "blobs/sha256/"
 _MAX_LINKS = 10
+_MAX_FILES = 10_000
+_NOT_AN_IMAGE = "use `import` for the tar of a root filesystem"
 
 
 class _DockerEntry(msgspec.Struct, rename="pascal", kw_only=True):
@@ -41,70 +46,70 @@ class _DockerEntry(msgspec.Struct, rename="pascal", kw_only=True):
     repo_tags: list[str] | None = None
 
 
+Found = list[tuple["Image", list[str]]]
+
+
 def load(store: ImageStore, source: IO[bytes], progress: Progress) -> list[Image]:
-    """Read an archive; returns its images. InvalidArgument when it is none; then nothing of it stays."""
-    with store.lock:
-        archive = _Archive(store)
-        try:
-            archive.read(source)
-            if "manifest.json" in archive.files:
-                loaded = _load_docker(store, archive, progress)
-            elif "index.json" in archive.files:
-                loaded = _load_layout(store, archive, progress)
-            else:
-                raise InvalidArgument(
-                    "load: the archive has neither manifest.json nor index.json",
-                    hint="use `import` for the tar of a root filesystem",
-                )
-        finally:
-            store.forget_unused(archive.new)
-    return loaded
+    """Read an archive; returns its images. InvalidArgument when it is none, or broken; then nothing of it stays."""
+    with store.lease() as lease:
+        archive = _Archive(store, lease)
+        with compression.reader(source, "archive") as plain:
+            archive.read(plain)
+        if "manifest.json" in archive.files:
+            found = _read_docker(store, archive, progress)
+        elif "index.json" in archive.files:
+            found = _read_layout(store, archive, progress)
+        else:
+            raise InvalidArgument(
+                "load: the archive has neither manifest.json nor index.json",
+                hint="use `import` for the tar of a root filesystem",
+            )
+        images = store.add(found)
+    for image, names in found:
+        for name in names:
+            progress({"stream": f"Loaded image: {reference.parse(name).familiar}\n"})
+        if not names:
+            progress({"stream": f"Loaded image ID: {image.id}\n"})
+    return images
 
 
 class _Archive:
-    """The files of an archive by name, as blobs."""
+    """The files of an archive by name, as blobs that the lease holds."""
 
-    def __init__(self, store: ImageStore) -> None:
+    def __init__(self, store: ImageStore, lease: Lease) -> None:
         self._store = store
+        self.lease = lease
         self.files: dict[str, str] = {}
-        self.new: list[str] = []
         self._links: dict[str, str] = {}
 
     def read(self, source: IO[bytes]) -> None:
-        try:
-            with (
-                compression.reader(source, "archive") as plain,
-                tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20) as tar,
-            ):
-                for member in tar:
-                    self._member(tar, member)
-                    tar.members = []  # type: ignore[attr-defined]
-        except tarfile.TarError as e:
-            raise InvalidArgument(f"load: {e}", hint="it is not a tar archive, or it is cut short") from e
+        reader = tar.TarReader(source)
+        for member in reader:
+            name = clean(member.name)
+            if member.kind == tar.FILE:
+                self._file(reader, member, name)
+            elif member.kind == tar.SYMLINK:
+                target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+                self._links[name] = clean(target, "link")
+            elif member.kind == tar.LINK:
+                self._links[name] = clean(member.linkname, "hard link")
+            elif member.kind != tar.DIRECTORY:
+                raise InvalidArgument(f"load: `{member.name}` is neither a file nor a directory", hint=_NOT_AN_IMAGE)
 
-    def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        name = clean(member.name)
-        if member.isreg():
-            content = tar.extractfile(member)
-            assert content is not None
-            expected = None
-            if name.startswith("blobs/sha256/"):
-                expected = digest.check("sha256:" + name.removeprefix("blobs/sha256/"))
-            known = expected is not None and self._store.content.exists(expected)
-            blob, size = self._store.content.copy_in(content, expected)
-            if size != member.size:
-                raise InvalidArgument(f"load: the archive ends in the middle of `{name}`")
-            self.files[name] = blob
-            if not known:
-                self.new.append(blob)
-        elif member.issym():
-            self._links[name] = clean(
-                posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname)), "link"
-            )
-        elif member.islnk():
-            self._links[name] = clean(member.linkname, "hard link")
-        elif not member.isdir():
-            raise InvalidArgument(f"load: `{member.name}` is neither a file nor a directory")
+    def _file(self, reader: tar.TarReader, member: tar.Member, name: str) -> None:
+        if len(self.files) == _MAX_FILES:
+            raise InvalidArgument(f"load: the archive has more than {_MAX_FILES} files", hint=_NOT_AN_IMAGE)
+        expected = None
+        if name.startswith(_BLOBS):
+            expected = digest.check("sha256:" + name.removeprefix(_BLOBS))
+            self.lease.hold(expected)
+            if self._store.content.exists(expected):
+                self.files[name] = expected  # the bytes here were verified when they came
+                return
+        with self._store.content.ingest(expected, hold=self.lease.hold, durable=False) as ingest:
+            for _, data in reader.chunks(member):
+                ingest.write(data)
+        self.files[name] = ingest.digest
 
     def blob(self, name: str) -> str:
         """The digest of a file, links followed (InvalidArgument when it is missing)."""
@@ -117,6 +122,10 @@ class _Archive:
             path = self._links[path]
         raise InvalidArgument(f"load: `{name}` is missing in the archive")
 
+    def named(self, name: str) -> str:
+        """The digest ``name``, when the archive has that blob (InvalidArgument)."""
+        return self.blob(_BLOBS + digest.hexadecimal(digest.check(name)))
+
     def json(self, blob: str, kind: Any, what: str) -> Any:
         """A blob decoded (InvalidArgument with its name)."""
         try:
@@ -125,38 +134,25 @@ class _Archive:
             raise InvalidArgument(f"load: {what}: {e}") from e
 
 
-def _load_docker(store: ImageStore, archive: _Archive, progress: Progress) -> list[Image]:
+def _read_docker(store: ImageStore, archive: _Archive, progress: Progress) -> Found:
     entries = archive.json(archive.blob("manifest.json"), list[_DockerEntry], "manifest.json")
-    loaded = []
+    found: Found = []
     manifests = _manifests_by_config(archive)
     for entry in entries:
         config_blob = archive.blob(entry.config)
         config = _config(archive, config_blob)
         blobs = [archive.blob(layer) for layer in entry.layers]
         names = [str(reference.parse(tag)) for tag in entry.repo_tags or ()]
-        sizes = _unpack(store, config, blobs, progress)
-        found = manifests.get(config_blob)
-        if found is not None and [d.digest for d in found[1].layers] == blobs:
-            image = make_image(config_blob, found[0], config, blobs, sizes)
+        sizes = _unpack(store, archive.lease, config, blobs, progress)
+        known = manifests.get(config_blob)
+        if known is not None and [d.digest for d in known[1].layers] == blobs:
+            manifest = known[0]
         else:
-            image = _own_manifest(store, config_blob, config, blobs, sizes)
-        loaded.append(_add(store, image, names, progress))
-    return loaded
-
-
-def _own_manifest(
-    store: ImageStore, config_blob: str, config: ImageConfig, blobs: list[str], sizes: list[int]
-) -> Image:
-    """An image whose archive came without a manifest: write one that keeps the configuration as it is."""
-    image = finish(store, config, blobs, sizes)
-    if image.id == config_blob:
-        return image
-    raw = store.content.read(image.manifest)
-    manifest = msgspec.json.decode(raw, type=oci.Manifest)
-    manifest.config = oci.Descriptor(media_type=oci.CONFIG, digest=config_blob, size=store.content.size(config_blob))
-    kept = make_image(config_blob, store.content.put(oci.encode(manifest)), config, blobs, sizes)
-    store.forget_unused([image.id, image.manifest])
-    return kept
+            manifest = write_manifest(store, archive.lease, config_blob, blobs)
+        found.append((make_image(config_blob, manifest, config, blobs, sizes), names))
+    if not found:
+        raise InvalidArgument("load: the archive's manifest.json names no image")
+    return found
 
 
 def _manifests_by_config(archive: _Archive) -> dict[str, tuple[str, oci.Manifest]]:
@@ -164,41 +160,43 @@ def _manifests_by_config(archive: _Archive) -> dict[str, tuple[str, oci.Manifest
     result: dict[str, tuple[str, oci.Manifest]] = {}
     if "index.json" in archive.files:
         for descriptor in _flatten(archive, archive.files["index.json"], depth=0):
-            if descriptor.digest in archive.files.values():
+            if descriptor.digest in archive.files.values() and descriptor.media_type in oci.MANIFESTS:
                 manifest = archive.json(descriptor.digest, oci.Manifest, descriptor.digest)
                 result[manifest.config.digest] = (descriptor.digest, manifest)
     return result
 
 
-def _load_layout(store: ImageStore, archive: _Archive, progress: Progress) -> list[Image]:
-    loaded = []
+def _read_layout(store: ImageStore, archive: _Archive, progress: Progress) -> Found:
+    found: dict[str, tuple[Image, list[str]]] = {}
     for descriptor in _flatten(archive, archive.files["index.json"], depth=0):
         if not _fits(descriptor):
             continue
-        path = f"blobs/sha256/{digest.hexadecimal(descriptor.digest)}"
-        manifest = archive.json(archive.blob(path), oci.Manifest, path)
-        config_blob = archive.blob(f"blobs/sha256/{digest.hexadecimal(manifest.config.digest)}")
+        names = _names(descriptor)
+        if descriptor.digest in found:  # one image under several names
+            found[descriptor.digest][1].extend(names)
+            continue
+        manifest = archive.json(archive.named(descriptor.digest), oci.Manifest, descriptor.digest)
+        config_blob = archive.named(manifest.config.digest)
         config = _config(archive, config_blob)
-        blobs = [archive.blob(f"blobs/sha256/{digest.hexadecimal(d.digest)}") for d in manifest.layers]
-        sizes = _unpack(store, config, blobs, progress)
-        image = make_image(config_blob, descriptor.digest, config, blobs, sizes)
-        loaded.append(_add(store, image, _names(descriptor), progress))
-    if not loaded:
+        blobs = [archive.named(d.digest) for d in manifest.layers]
+        sizes = _unpack(store, archive.lease, config, blobs, progress)
+        found[descriptor.digest] = make_image(config_blob, descriptor.digest, config, blobs, sizes), names
+    if not found:
         raise InvalidArgument(f"load: the archive has no image for linux/{architecture()}")
-    return loaded
+    return list(found.values())
 
 
 def _flatten(archive: _Archive, blob: str, depth: int) -> list[oci.Descriptor]:
     """The manifests of an index, nested indexes included; names are inherited from outside."""
     if depth > 3:
         raise InvalidArgument("load: indexes are nested too deeply")
-    index = archive.json(blob, oci.Index, "index.json")
+    index: oci.Index = archive.json(blob, oci.Index, "index.json")
     result: list[oci.Descriptor] = []
     for descriptor in index.manifests:
         if descriptor.media_type not in oci.INDEXES:
             result.append(descriptor)
             continue
-        for inner in _flatten(archive, digest.check(descriptor.digest), depth + 1):
+        for inner in _flatten(archive, archive.named(descriptor.digest), depth + 1):
             inner.annotations = {**(descriptor.annotations or {}), **(inner.annotations or {})}
             result.append(inner)
     return result
@@ -206,6 +204,8 @@ def _flatten(archive: _Archive, blob: str, depth: int) -> list[oci.Descriptor]:
 
 def _fits(descriptor: oci.Descriptor) -> bool:
     platform = descriptor.platform
+    if descriptor.media_type not in oci.MANIFESTS:
+        return False  # an artifact
     return platform is None or (platform.os == "linux" and platform.architecture == architecture())
 
 
@@ -224,37 +224,25 @@ def _config(archive: _Archive, blob: str) -> ImageConfig:
     return config
 
 
-def _unpack(store: ImageStore, config: ImageConfig, blobs: list[str], progress: Progress) -> list[int]:
+def _unpack(store: ImageStore, lease: Lease, config: ImageConfig, blobs: list[str], progress: Progress) -> list[int]:
+    """Make the layers that are not here yet, several at a time; returns the bytes of files in each."""
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != len(blobs):
         raise InvalidArgument(f"load: the image has {len(diff_ids)} layers, its manifest {len(blobs)}")
-    known = {c: s for i in store.list() for c, s in zip(i.chain_ids, i.layer_sizes, strict=True)}
-    fresh: list[str] = []
-    sizes = []
-    try:
-        for blob, diff_id, chain in zip(blobs, diff_ids, digest.chain_ids(diff_ids), strict=True):
-            short = diff_id[7:19]
-            if chain in known and store.layers.exists(chain):
-                progress({"id": short, "status": "Layer already exists"})
-                sizes.append(known[chain])
-                continue
-            total = store.content.size(blob)
-            progress({"id": short, "status": "Loading layer", "progressDetail": {"current": 0, "total": total}})
-            store.layers.remove(chain)  # one that no image knows is what a crash left
-            sizes.append(unpack_blob(store, blob, diff_id, chain))
-            fresh.append(chain)
-            progress({"id": short, "status": "Loading layer", "progressDetail": {"current": total, "total": total}})
-    except BaseException:
-        for chain in reversed(fresh):
-            store.layers.remove(chain)
-        raise
-    return sizes
+    chains = digest.chain_ids(diff_ids)
+    lease.hold(*chains)
+    known = {c: size for i in store.list() for c, size in zip(i.chain_ids, i.layer_sizes, strict=True)}
 
+    def one(blob: str, diff_id: str, chain: str) -> int:
+        short = diff_id[7:19]
+        if chain in known and store.layers.exists(chain):
+            progress({"id": short, "status": "Layer already exists"})
+            return known[chain]
+        total = store.content.size(blob)
+        progress({"id": short, "status": "Loading layer", "progressDetail": {"current": 0, "total": total}})
+        size = unpack_blob(store, blob, diff_id, chain)
+        progress({"id": short, "status": "Loading layer", "progressDetail": {"current": total, "total": total}})
+        return size
 
-def _add(store: ImageStore, image: Image, names: list[str], progress: Progress) -> Image:
-    image = store.add(image, names)
-    for name in names:
-        progress({"stream": f"Loaded image: {reference.parse(name).familiar}\n"})
-    if not names:
-        progress({"stream": f"Loaded image ID: {image.id}\n"})
-    return image
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(one, blobs, diff_ids, chains))

@@ -20,36 +20,53 @@ if TYPE_CHECKING:
 
 
 def save(store: ImageStore, refs: Sequence[str], target: IO[bytes]) -> None:
-    """Write the images that ``refs`` name; a reference by name saves that name, one by id all its content unnamed."""
-    chosen: dict[str, tuple[Image, list[str]]] = {}
-    for ref in refs:
-        image = store.resolve(ref)
-        names = chosen.setdefault(image.id, (image, []))[1]
-        names += [n for n in _names(image, ref) if n not in names]
-    with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        written: set[str] = set()
+    """Write the images that ``refs`` name.
+
+    A name with a tag saves that name, one without all names of the repository; an id saves the content unnamed.
+    """
+    with store.lease() as lease:
+        chosen: dict[str, tuple[Image, list[str]]] = {}
+        for ref in refs:
+            for image, name in _named(store, ref):
+                names = chosen.setdefault(image.id, (image, []))[1]
+                if name and name not in names:
+                    names.append(name)
         for image, _ in chosen.values():
-            for blob in (image.id, *image.blobs, image.manifest):
-                if blob not in written:
-                    written.add(blob)
-                    _add_blob(store, tar, blob)
-        _add(tar, "index.json", oci.encode(_index(store, list(chosen.values()))))
-        _add(tar, "manifest.json", msgspec.json.encode([_docker_entry(i, names) for i, names in chosen.values()]))
+            lease.hold(*image.parts())
+            store.resolve(image.id)  # it may have gone before it was held (NotFound)
+        with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            _write(store, tar, list(chosen.values()))
 
 
-def _names(image: Image, ref: str) -> list[str]:
+def _write(store: ImageStore, tar: tarfile.TarFile, chosen: list[tuple[Image, list[str]]]) -> None:
+    _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+    written: set[str] = set()
+    for image, _ in chosen:
+        for blob in (image.id, *image.blobs, image.manifest):
+            if blob not in written:
+                written.add(blob)
+                _add_blob(store, tar, blob)
+    _add(tar, "index.json", oci.encode(_index(store, chosen)))
+    _add(tar, "manifest.json", msgspec.json.encode([_docker_entry(i, names) for i, names in chosen]))
+
+
+def _named(store: ImageStore, ref: str) -> list[tuple[Image, str]]:
+    """The images that a reference means, each with the name to save it under ("" for an id)."""
     try:
         parsed = reference.parse(ref)
     except InvalidArgument:
-        return []
-    return [parsed.familiar] if parsed.familiar in image.repo_tags else []
+        parsed = None
+    if parsed is not None and not parsed.digest and ref in (parsed.repository, parsed.familiar_repository):
+        names = store.names_in(parsed.repository)
+        if names:
+            return [(store.resolve(name), reference.parse(name).familiar) for name in names]
+    image = store.resolve(ref)
+    return [(image, parsed.familiar if parsed is not None and parsed.familiar in image.repo_tags else "")]
 
 
 def _index(store: ImageStore, chosen: list[tuple[Image, list[str]]]) -> oci.Index:
     entries = []
     for image, names in chosen:
-        platform = oci.Platform(architecture=image.config.architecture, os=image.config.os)
         for name in names or [""]:
             full = str(reference.parse(name)) if name else ""
             annotations = (
@@ -58,7 +75,7 @@ def _index(store: ImageStore, chosen: list[tuple[Image, list[str]]]) -> oci.Inde
             entries.append(
                 oci.Descriptor(
                     media_type=oci.MANIFEST, digest=image.manifest, size=store.content.size(image.manifest),
-                    annotations=annotations, platform=platform,
+                    annotations=annotations, platform=image.platform,
                 )
             )  # fmt: skip
     return oci.Index(manifests=entries, media_type=oci.INDEX)

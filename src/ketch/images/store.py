@@ -1,7 +1,7 @@
 """The images that are here: names → images → layers and blobs.
 
-Everything is sync and may be called from any thread; look-ups are answered from memory.  Adding and
-removing hold one lock, so that removal never takes a layer that an image being added relies on.
+Everything is sync and may be called from any thread; look-ups are answered from memory.  Long work (load, import)
+takes a lease and no lock, so that nothing waits for a slow client.
 """
 
 from __future__ import annotations
@@ -9,22 +9,28 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.errors import InvalidArgument, NotFound
+from ketch.images import removal
 from ketch.images.model import Image
 from ketch.oci import manifest as oci
 from ketch.oci import reference
 from ketch.oci.config import parse_time
 from ketch.storage.content import ContentStore
+from ketch.storage.leases import Leases
 from ketch.storage.snapshots import Layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from sqlite3 import Connection
 
     from ketch.storage.db import Database
+    from ketch.storage.leases import Lease
 
     InUse = Callable[[str], list[tuple[str, bool]]]
     Progress = Callable[[dict[str, Any]], None]
@@ -32,66 +38,80 @@ if TYPE_CHECKING:
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})\Z")
 _encode = msgspec.json.Encoder().encode
 Images = list[Image]
-Strings = list[str]
-Users = list[tuple[str, bool]]
 Rows = list[dict[str, Any]]
+Strings = list[str]
 
 
 class ImageStore:
-    """All images of one daemon, with their content under ``data_root``."""
+    """All images of one daemon, with their content under ``data_root``.
+
+    ``lock`` guards changes and is held briefly; the dicts are replaced and never changed, so that readers need no lock.
+    """
 
     def __init__(self, db: Database, data_root: str) -> None:
         self._db = db
         self.content = ContentStore(os.path.join(data_root, "content"))
         self.layers = Layers(data_root)
         self.lock = threading.RLock()
-        self._images: dict[str, Image] = {}
-        self._names: dict[str, str] = {}
-        self._found: dict[str, Image] = {}
+        self._leases = Leases(self.lock)
         decode = msgspec.json.Decoder(Image).decode
-        for row in db.query("SELECT record FROM images"):
-            image = decode(row["record"])
-            self._images[image.id] = image
-        for row in db.query("SELECT name, id FROM image_names"):
-            self._names[row["name"]] = row["id"]
+        images = [decode(row["record"]) for row in db.query("SELECT record FROM images")]
+        self._images: dict[str, Image] = {image.id: image for image in images}
+        self._names: dict[str, str] = {row["name"]: row["id"] for row in db.query("SELECT name, id FROM image_names")}
+        self._found: dict[str, Image] = {}
         self._refresh()
+        self._collect({*self.content.all(), *self.layers.all()})  # what a crash left
 
     # -- looking -------------------------------------------------------------------------------
 
     def resolve(self, ref: str) -> Image:
         """By name, id or id prefix; NotFound in Docker's words, InvalidArgument when ambiguous."""
-        found = self._found.get(ref)
+        cache = self._found  # an answer found before a change must not get into the cache made after it
+        found = cache.get(ref)
         if found is None:
-            found = self._found[ref] = self._look_up(ref)
+            found = cache[ref] = self._look_up(ref)
         return found
 
     def _look_up(self, ref: str) -> Image:
+        images, names = self._images, self._names
         match = _ID.match(ref)
-        if match and (exact := self._images.get(f"sha256:{match[1]}")) is not None:
-            return exact
+        if match and len(match[1]) == 64:
+            exact = images.get(f"sha256:{match[1]}")
+            if exact is not None:
+                return exact
         try:
             parsed = reference.parse(ref)
         except InvalidArgument:
             if not match:
                 raise
         else:
-            if parsed.digest:
-                for image in self._images.values():
-                    if parsed.digest in (image.manifest, image.id):
-                        return image
-            elif image_id := self._names.get(str(parsed)):
-                return self._images[image_id]
+            found = self._by_digest(parsed) if parsed.digest else images.get(names.get(str(parsed), ""))
+            if found is not None:
+                return found
         if match:
-            matches = [i for key, i in self._images.items() if key.startswith(f"sha256:{match[1]}")]
+            matches = [i for key, i in images.items() if key.startswith(f"sha256:{match[1]}") and not i.hidden]
             if len(matches) == 1:
                 return matches[0]
             if matches:
                 raise InvalidArgument(f"image id prefix {ref} is ambiguous", hint="give more digits")
         raise NotFound(f"No such image: {ref if match or ':' in ref or '@' in ref else ref + ':latest'}")
 
+    def _by_digest(self, parsed: reference.Reference) -> Image | None:
+        """An image of that repository with that manifest (or that id: ``docker`` prints both as digests)."""
+        for image in self._images.values():
+            if parsed.digest in (image.manifest, image.id) and not image.hidden:
+                repositories = {reference.parse(tag).repository for tag in image.repo_tags}
+                if parsed.repository in repositories:
+                    return image
+        return None
+
     def list(self) -> Images:
         """Every image, newest first."""
-        return sorted(self._images.values(), key=lambda i: i.created, reverse=True)
+        return sorted((i for i in self._images.values() if not i.hidden), key=lambda i: i.created, reverse=True)
+
+    def names_in(self, repository: str) -> Strings:
+        """The names (normalized) that a repository has here."""
+        return [name for name in self._names if reference.parse(name).repository == repository]
 
     def history(self, ref: str) -> Rows:
         """Docker's history rows, newest first; steps without files have size 0."""
@@ -122,17 +142,27 @@ class ImageStore:
 
     # -- changing ------------------------------------------------------------------------------
 
-    def add(self, image: Image, names: Sequence[str] = ()) -> Image:
-        """Record an image whose blobs and layers are in place, and point ``names`` (normalized) at it."""
+    def add(self, added: Sequence[tuple[Image, Sequence[str]]]) -> Images:
+        """Record images whose blobs and layers are in place, and point names (normalized) at them: all or none.
+
+        The caller holds their content in a lease.  An image that is known already keeps its record.
+        """
+        self.content.sync()
         with self.lock:
+            images, names = dict(self._images), dict(self._names)
             with self._db.transaction() as tx:
-                tx.execute("INSERT OR REPLACE INTO images VALUES (?, ?)", (image.id, _encode(_bare(image))))
-                for name in names:
-                    tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (name, image.id))
-            self._images[image.id] = image
-            self._names.update(dict.fromkeys(names, image.id))
+                for image, new_names in added:
+                    kept = msgspec.structs.replace(
+                        images.get(image.id, image), hidden=False, last_tagged=time.time_ns()
+                    )
+                    images[image.id] = kept
+                    _write(tx, kept)
+                    for name in new_names:
+                        tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (name, image.id))
+                        names[name] = image.id
+            self._images, self._names = images, names
             self._refresh()
-        return self._images[image.id]
+            return [images[image.id] for image, _ in added]
 
     def tag(self, ref: str, name: str) -> None:
         """Point ``name`` at an image, taking it from the one that had it."""
@@ -140,46 +170,41 @@ class ImageStore:
             image, parsed = self.resolve(ref), reference.parse(name)
             if parsed.digest:
                 raise InvalidArgument("refusing to create a tag with a digest reference")
-            if _ID.match(parsed.familiar_repository) and len(parsed.familiar_repository) == 64:
-                raise InvalidArgument(f"invalid repository name ({name}): 64 hexadecimal digits look like an id")
+            tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False)
             with self._db.transaction() as tx:
+                _write(tx, tagged)
                 tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (str(parsed), image.id))
-            self._names[str(parsed)] = image.id
+            self._images = {**self._images, image.id: tagged}
+            self._names = {**self._names, str(parsed): image.id}
             self._refresh()
 
     def remove(self, ref: str, force: bool, in_use: InUse) -> Rows:
-        """Untag, and delete when no name and no container is left; Conflict in Docker's words."""
+        """Untag, and delete when nothing needs it; Conflict in Docker's words.
+
+        ``in_use`` gives (container id, running) for an image id.  With ``force`` an image goes although stopped
+        containers were made from it: it is hidden then, and its layers go at a later removal, when they do.
+        """
         with self.lock:
             image = self.resolve(ref)
+            names = [name for name, image_id in self._names.items() if image_id == image.id]
             users = in_use(image.id)
-            short = image.id[7:19]
-            by_id = bool(_ID.match(ref)) and not self._is_name(ref)
-            names = [n for n, i in self._names.items() if i == image.id]
-            if by_id:
-                self._check_removal_by_id(short, image, users, force)
-                doomed = names
-            else:
-                doomed = [str(reference.parse(ref))]
-                doomed = doomed if doomed[0] in names else names
-                if len(names) <= 1 and users and not force:
-                    raise Conflict(
-                        f'conflict: unable to remove repository reference "{ref}" (must force) - container '
-                        f"{users[0][0][:12]} is using its referenced image {short}"
-                    )
+            doomed, gone = removal.plan(image, names, ref, users, force=force, is_name=self._is_name(ref))
             rows = [{"Untagged": reference.parse(name).familiar} for name in doomed]
+            rows += [{"Deleted": image.id}] if gone else []
+            forgotten = [i for i in self._images.values() if i.hidden and not in_use(i.id)]
+            forgotten += [image] if gone and not users else []
             with self._db.transaction() as tx:
-                for name in doomed:
-                    tx.execute("DELETE FROM image_names WHERE name = ?", (name,))
-                if len(doomed) == len(names) and not users:
-                    tx.execute("DELETE FROM images WHERE id = ?", (image.id,))
-            for name in doomed:
-                del self._names[name]
-            if len(doomed) == len(names) and not users:
-                del self._images[image.id]
-                rows.append({"Deleted": image.id})
-                rows += [{"Deleted": chain} for chain in self._collect(image)]
+                tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
+                tx.executemany("DELETE FROM images WHERE id = ?", [(i.id,) for i in forgotten])
+                images = {k: v for k, v in self._images.items() if v not in forgotten}
+                if gone and users:
+                    images[image.id] = msgspec.structs.replace(image, hidden=True)
+                    _write(tx, images[image.id])
+            self._images = images
+            self._names = {name: image_id for name, image_id in self._names.items() if name not in doomed}
             self._refresh()
-        return rows
+        chains = self._collect({part for i in forgotten for part in i.parts()})
+        return rows + [{"Deleted": chain} for chain in reversed(image.chain_ids) if chain in chains]
 
     def _is_name(self, ref: str) -> bool:
         try:
@@ -187,49 +212,25 @@ class ImageStore:
         except InvalidArgument:
             return False
 
-    @staticmethod
-    def _check_removal_by_id(short: str, image: Image, users: Users, force: bool) -> None:
-        for container, running in users:
-            if running:
-                raise Conflict(
-                    f"conflict: unable to delete {short} (cannot be forced) - image is being used by running container "
-                    f"{container[:12]}"
-                )
-            if not force:
-                raise Conflict(
-                    f"conflict: unable to delete {short} (must be forced) - image is being used by stopped container "
-                    f"{container[:12]}"
-                )
-        repositories = {tag.rpartition(":")[0] for tag in image.repo_tags}
-        if len(repositories) > 1 and not force:
-            raise Conflict(
-                f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
-            )
+    def lease(self) -> AbstractContextManager[Lease]:
+        """For work that brings content: what it held and no image needs at its end is deleted."""
+        return self._leases.take(self._collect)
 
-    def _collect(self, image: Image) -> Strings:
-        """Delete the layers and blobs that only ``image`` needed; returns the layers' chain ids, top first."""
-        chains = {chain for other in self._images.values() for chain in other.chain_ids}
-        blobs = {b for other in self._images.values() for b in (*other.blobs, other.manifest, other.id)}
-        gone = [chain for chain in reversed(image.chain_ids) if chain not in chains]
-        for chain in gone:
-            self.layers.remove(chain)
-        for blob in (*image.blobs, image.manifest, image.id):
-            if blob not in blobs:
-                self.content.remove(blob)
-        return gone
-
-    def forget_unused(self, digests: Sequence[str]) -> None:
-        """Delete those of these blobs that no image needs (after a load that used only some, or failed)."""
+    def _collect(self, candidates: set[str]) -> set[str]:
+        """Delete those blobs and layers that no image and no lease needs; returns the layers' chain ids."""
         with self.lock:
-            needed = {b for i in self._images.values() for b in (*i.blobs, i.manifest, i.id)}
-            for digest in digests:
-                if digest not in needed:
-                    self.content.remove(digest)
+            needed = self._leases.held().union(*(image.parts() for image in self._images.values()))
+            directories = {name: self.layers.detach(name) for name in candidates - needed}
+            for name in candidates - needed:
+                self.content.remove(name)
+        for directory in filter(None, directories.values()):
+            self.layers.abort(directory)
+        return {name for name, directory in directories.items() if directory}
 
     def _refresh(self) -> None:
         """Recompute what is derived from the tables: names in images, the look-up cache, ``index.json``."""
-        names: dict[str, list[str]] = {}
-        digests: dict[str, list[str]] = {}
+        names: dict[str, Strings] = {}
+        digests: dict[str, Strings] = {}
         for name, image_id in sorted(self._names.items()):
             parsed = reference.parse(name)
             names.setdefault(image_id, []).append(parsed.familiar)
@@ -243,17 +244,18 @@ class ImageStore:
         self._write_index()
 
     def _write_index(self) -> None:
-        entries = []
-        for name, image_id in sorted(self._names.items()):
-            image = self._images[image_id]
-            entries.append(
-                oci.Descriptor(
-                    media_type=oci.MANIFEST,
-                    digest=image.manifest,
-                    size=self.content.size(image.manifest),
-                    annotations={"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name},
-                )
+        """Tell other programs what is here (image-spec v1.1 §index.json); several names are several entries."""
+        entries = [
+            oci.Descriptor(
+                media_type=oci.MANIFEST,
+                digest=image.manifest,
+                size=self.content.size(image.manifest),
+                annotations={"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name},
+                platform=image.platform,
             )
+            for name, image in ((n, self._images[i]) for n, i in sorted(self._names.items()))
+            if self.content.exists(image.manifest)
+        ]
         self.content.write_index(oci.encode(oci.Index(manifests=entries, media_type=oci.INDEX)))
 
     # -- long work (each in a module of its own) -----------------------------------------------
@@ -292,5 +294,7 @@ class ImageStore:
         return bootstrap(self, ref, progress)
 
 
-def _bare(image: Image) -> Image:
-    return msgspec.structs.replace(image, repo_tags=[], repo_digests=[])
+def _write(tx: Connection, image: Image) -> None:
+    record = _encode(msgspec.structs.replace(image, repo_tags=[], repo_digests=[]))
+    tx.execute("INSERT INTO images VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+               (image.id, record))  # fmt: skip

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgument
-from ketch.oci.digest import chain_ids
 from ketch.storage.archive import compression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.images.store import ImageStore
+    from ketch.storage.archive.tar import Source
+    from ketch.storage.leases import Lease
 
 _BUFFER = 1 << 20
 
@@ -21,7 +22,7 @@ _BUFFER = 1 << 20
 class Hashing(io.RawIOBase):
     """Passes reads through, hashing and counting; ``sink`` gets every chunk as well."""
 
-    def __init__(self, source: IO[bytes], sink: Callable[[bytes], object] | None = None) -> None:
+    def __init__(self, source: Source, sink: Callable[[bytes], object] | None = None) -> None:
         self._source = source
         self._sink = sink
         self._hash = hashlib.sha256()
@@ -56,14 +57,14 @@ class Hashing(io.RawIOBase):
 
 
 def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> int:
-    """Unpack a layer's blob under its chain id; returns the bytes of its files.
+    """Unpack a layer's blob under its chain id (held by the caller); returns the bytes of its files.
 
     InvalidArgument when the content is not what ``diff_id`` promises; then nothing stays.
     """
     path = store.layers.begin()
     try:
         with store.content.open(blob) as f, compression.reader(f, f"layer {diff_id[7:19]}") as plain:
-            hashing: Any = Hashing(plain)
+            hashing = Hashing(plain)
             size = store.layers.unpack(path, hashing)
             hashing.drain()
         if hashing.digest != diff_id:
@@ -75,37 +76,35 @@ def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> in
     return size
 
 
-def receive_layer(store: ImageStore, source: IO[bytes], what: str) -> tuple[str, str, int]:
+def receive_layer(store: ImageStore, lease: Lease, source: Source, what: str) -> tuple[str, str, int]:
     """Store and unpack the lowest layer of a new image from a tar stream in one pass.
 
     Returns (blob digest, diff id, bytes of files).  A gzip or zstd stream is kept as it came, others are gzipped.
     """
     path = store.layers.begin()
     try:
-        with store.content.ingest() as ingest:
-            peekable: Any = compression.Peekable(source)
+        with store.content.ingest(hold=lease.hold, durable=False) as ingest:
+            peekable = compression.Peekable(source)
             keep = compression.kind(peekable.peek(6)) in ("gzip", "zstd")
             outer: Any = Hashing(peekable, ingest.write) if keep else peekable
-            writer: Any = None if keep else _gzip_writer(ingest.write)
+            writer: Any = None if keep else _gzip(ingest.write)
             with compression.reader(outer, what) as plain:
-                hashing: Any = Hashing(plain, writer.write if writer else None)
+                hashing = Hashing(plain, writer.write if writer else None)
                 size = store.layers.unpack(path, hashing)
                 hashing.drain()
             if keep:
                 outer.drain()
             if writer is not None:
                 writer.close()
-        if hashing.size == 0:
-            raise InvalidArgument(f"read {what}: it is empty", hint="send a tar archive")
-        store.layers.commit(path, chain_ids([hashing.digest])[0])
+        lease.hold(hashing.digest)
+        store.layers.commit(path, hashing.digest)  # the lowest layer's chain id is its diff id
     except BaseException:
         store.layers.abort(path)
         raise
     return ingest.digest, hashing.digest, size
 
 
-def _gzip_writer(write: Callable[[bytes], object]) -> Any:
-    """A fast gzip compressor whose output has no time in it: the same content makes the same blob."""
+def _gzip(write: Callable[[bytes], object]) -> Any:
     from isal import igzip
 
     return igzip.IGzipFile(fileobj=_Sink(write), mode="wb", compresslevel=1, mtime=0)  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ LAYER_ZSTD = LAYER + "+zstd"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEXES = frozenset((INDEX, DOCKER_INDEX))
+MANIFESTS = frozenset((MANIFEST, DOCKER_MANIFEST))
 
 
 class Platform(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -4,7 +4,9 @@
     content/blobs/sha256/<hex>           committed, verified, never changed
     content/ingest/<random>              being written
 
-Write → fsync → compare the digest → rename → fsync the directory: a blob that has its name is whole.
+Write → compare the digest → fsync → rename → fsync the directory: a blob that has its name is whole.  Work that
+writes many blobs leaves the fsyncs to one ``sync`` before it records what they are; what a power cut left
+unrecorded is deleted at the next start.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from ketch.errors import DataLoss, InvalidArgument, NotFound
+from ketch.linux.openat2 import syncfs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _BUFFER = 1 << 20
 
@@ -57,8 +60,7 @@ class ContentStore:
             os.unlink(os.path.join(self._ingest, name))
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
-            with open(layout, "w", encoding="ascii") as f:
-                f.write('{"imageLayoutVersion":"1.0.0"}')
+            self._replace("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
 
     def path(self, digest: str) -> str:
         """Where a blob is, or would be."""
@@ -93,10 +95,13 @@ class ContentStore:
         return data
 
     @contextmanager
-    def ingest(self, expected: str | None = None) -> Iterator[Ingest]:
+    def ingest(
+        self, expected: str | None = None, *, hold: Callable[[str], None] | None = None, durable: bool = True
+    ) -> Iterator[Ingest]:
         """Write a blob; it is committed at the end of the block, or removed when that fails.
 
-        InvalidArgument when ``expected`` is given and the digest is another one.
+        ``hold`` (a lease's) is called with the digest before the blob gets its name.  Without ``durable`` it is
+        the caller who calls ``sync``.  InvalidArgument when ``expected`` is given and the digest is another one.
         """
         path = os.path.join(self._ingest, secrets.token_hex(8))
         ingest = Ingest(path)
@@ -105,9 +110,13 @@ class ContentStore:
             if expected is not None and ingest.digest != expected:
                 raise InvalidArgument(f"write blob: expected {expected}, got {ingest.digest}")
             ingest.file.flush()
-            os.fsync(ingest.file.fileno())
+            if hold is not None:
+                hold(ingest.digest)
+            if durable:
+                os.fsync(ingest.file.fileno())
             os.rename(path, self.path(ingest.digest))
-            _sync_directory(self._blobs)
+            if durable:
+                _sync_directory(self._blobs)
         except BaseException:
             if os.path.exists(path):
                 os.unlink(path)
@@ -115,20 +124,23 @@ class ContentStore:
         finally:
             ingest.file.close()
 
-    def put(self, data: bytes) -> str:
+    def sync(self) -> None:
+        """Bring all that was written to the disk (the whole file system: one call for many blobs and layers)."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(fd)
+        finally:
+            os.close(fd)
+
+    def put(self, data: bytes, *, hold: Callable[[str], None] | None = None, durable: bool = True) -> str:
         """Store bytes; returns their digest. Storing what is here already is cheap."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        if hold is not None:
+            hold(digest)
         if not self.exists(digest):
-            with self.ingest(digest) as ingest:
+            with self.ingest(digest, durable=durable) as ingest:
                 ingest.write(data)
         return digest
-
-    def copy_in(self, source: IO[bytes], expected: str | None = None) -> tuple[str, int]:
-        """Store a stream; returns (digest, size)."""
-        with self.ingest(expected) as ingest:
-            while chunk := source.read(_BUFFER):
-                ingest.write(chunk)
-        return ingest.digest, ingest.size
 
     def remove(self, digest: str) -> None:
         """Delete a blob; one that is gone is no error."""
@@ -141,8 +153,11 @@ class ContentStore:
         return ["sha256:" + name for name in os.listdir(self._blobs)]
 
     def write_index(self, data: bytes) -> None:
-        """Replace ``index.json`` atomically."""
-        path = os.path.join(self.root, "index.json")
+        """Replace ``index.json`` atomically (not durably: it is derived, and written anew at each start)."""
+        self._replace("index.json", data)
+
+    def _replace(self, name: str, data: bytes) -> None:
+        path = os.path.join(self.root, name)
         with open(path + ".new", "wb") as f:
             f.write(data)
         os.rename(path + ".new", path)

@@ -12,14 +12,16 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from typing import IO, TYPE_CHECKING, Any
+from errno import EEXIST, ENOTEMPTY
+from typing import TYPE_CHECKING, Any
 
 from ketch.errors import DataLoss
-from ketch.linux.openat2 import syncfs
 from ketch.storage.archive.extract import extract
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ketch.storage.archive.tar import Source
 
 Mounts = list[dict[str, Any]]
 
@@ -50,35 +52,36 @@ class Layers:
         return path
 
     @staticmethod
-    def unpack(path: str, source: IO[bytes]) -> int:
+    def unpack(path: str, source: Source) -> int:
         """Unpack a plain tar into a directory from ``begin``; returns the bytes of its files."""
         return extract(source, os.path.join(path, "diff"))
 
     def commit(self, path: str, chain_id: str) -> None:
-        """Give an unpacked layer its name, once its files are on the disk; one that is here already stays."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            syncfs(fd)
-        finally:
-            os.close(fd)
+        """Give an unpacked layer its name; one that is here already stays.
+
+        Durable with the next ``ContentStore.sync``; one that no image names by then is deleted at the next start.
+        """
         target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
-        if os.path.isdir(target):
-            shutil.rmtree(path)
-        else:
+        try:
             os.rename(path, target)
+        except OSError as e:
+            if e.errno not in (ENOTEMPTY, EEXIST):
+                raise
+            shutil.rmtree(path)
 
     @staticmethod
     def abort(path: str) -> None:
         """Remove what was unpacked so far."""
         shutil.rmtree(path, ignore_errors=True)
 
-    def remove(self, chain_id: str) -> None:
-        """Delete a layer: renamed first, so that it is whole or gone."""
-        target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
-        if os.path.isdir(target):
-            doomed = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
-            os.rename(target, doomed)
-            shutil.rmtree(doomed)
+    def detach(self, chain_id: str) -> str | None:
+        """Take a layer's name away, at once; returns the directory to give to ``abort``, which takes a while."""
+        doomed = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
+        try:
+            os.rename(os.path.join(self._root, chain_id.removeprefix("sha256:")), doomed)
+        except FileNotFoundError:
+            return None
+        return doomed
 
     def all(self) -> list[str]:
         """Chain ids of the unpacked layers."""

@@ -11,6 +11,8 @@ from ketch.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ketch.storage.archive.tar import Source
+
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -22,7 +24,7 @@ _MAGIC = (
 class Peekable(io.RawIOBase):
     """A stream whose first bytes can be looked at before they are read."""
 
-    def __init__(self, source: IO[bytes]) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._head = b""
 
@@ -49,7 +51,7 @@ def kind(head: bytes) -> str:
 
 
 @contextmanager
-def reader(source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
+def reader(source: Source, what: str) -> Iterator[IO[bytes]]:
     """``source`` uncompressed; broken or truncated data is InvalidArgument, ``what`` names it in the message."""
     peekable: Any = Peekable(source)
     name = kind(peekable.peek(6))

@@ -12,14 +12,14 @@ import os
 import shutil
 import stat
 from errno import EDQUOT, EEXIST, ELOOP, ENOENT, ENOSPC, ENOTDIR, ENOTSUP, EXDEV
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument, ResourceExhausted
 from ketch.linux.openat2 import open_beneath
 from ketch.storage.archive import tar
 
 if TYPE_CHECKING:
-    from ketch.storage.archive.tar import Member, TarReader
+    from ketch.storage.archive.tar import Member, Source, TarReader
 
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -28,7 +28,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = frozenset(((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (10, 229)))
 
 
-def extract(source: IO[bytes], root: str) -> int:
+def extract(source: Source, root: str) -> int:
     """Unpack a plain tar stream into the existing directory ``root``; returns the bytes of its files.
 
     Raises InvalidArgument for a broken archive or one that tries to escape; what was written by then stays

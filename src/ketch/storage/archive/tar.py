@@ -9,7 +9,7 @@ Source: POSIX.1-2017 pax §"ustar Interchange Format", GNU tar manual §"Basic T
 from __future__ import annotations
 
 import struct
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ketch.errors import InvalidArgument
 
@@ -42,6 +42,12 @@ Records = list[tuple[bytes, bytes]]
 Extents = list[tuple[int, int]]
 
 
+class Source(Protocol):
+    """Whatever bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class Member:
     """One entry: ``size`` is that of the file it makes; ``extents`` (offset, length) is set for sparse files."""
 
@@ -68,7 +74,7 @@ class TarReader:
     Raises InvalidArgument for anything that is no whole tar.  The source's own errors pass through.
     """
 
-    def __init__(self, source: IO[bytes]) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._buffer = b""
         self._at = 0

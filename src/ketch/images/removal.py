@@ -1,0 +1,69 @@
+"""What ``rmi`` does to an image's names and whether the image goes: Docker's rules, as a pure decision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import Conflict
+from ketch.oci import reference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.images.model import Image
+
+    Users = Sequence[tuple[str, bool]]
+
+
+def plan(
+    image: Image, names: Sequence[str], ref: str, users: Users, *, force: bool, is_name: bool
+) -> tuple[list[str], bool]:
+    """(the names to take away, whether the image itself goes); Conflict in Docker's words.
+
+    ``names`` are all of the image's, normalized; ``users`` are (container id, running); ``is_name`` says that
+    ``ref`` is one of the names and no id.
+    """
+    if not is_name and "@" not in ref:
+        _check(image, users, several=len(names) > 1, force=force)
+        return list(names), True
+    if len(names) == 1 and users and not force:
+        raise Conflict(
+            f'conflict: unable to remove repository reference "{ref}" (must force) - container '
+            f"{users[0][0][:12]} is using its referenced image {image.id[7:19]}",
+            hint="remove the container first, or use --force",
+        )
+    doomed = _named(reference.parse(ref), names)
+    if len(doomed) < len(names):
+        return doomed, False
+    running = any(running for _, running in users)
+    return doomed, not running and (force or not users)
+
+
+def _named(parsed: reference.Reference, names: Sequence[str]) -> list[str]:
+    """The one name, or for ``repository@digest`` all of the repository's."""
+    if str(parsed) in names:
+        return [str(parsed)]
+    return [name for name in names if reference.parse(name).repository == parsed.repository]
+
+
+def _check(image: Image, users: Users, *, several: bool, force: bool) -> None:
+    """Removal by id: never from under a running container, and not without force when anything else needs it."""
+    short = image.id[7:19]
+    for container, running in users:
+        if running:
+            raise Conflict(
+                f"conflict: unable to delete {short} (cannot be forced) - image is being used by running container "
+                f"{container[:12]}",
+                hint="stop the container first",
+            )
+    if several and not force:
+        raise Conflict(
+            f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories",
+            hint="remove it by its names, or use --force",
+        )
+    if users and not force:
+        raise Conflict(
+            f"conflict: unable to delete {short} (must be forced) - image is being used by stopped container "
+            f"{users[0][0][:12]}",
+            hint="remove the container first, or use --force",
+        )
