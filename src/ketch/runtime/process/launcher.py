@@ -16,6 +16,7 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ketch.linux import prctl
 from ketch.runtime import defaults, seccomp, seccomp_default
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor
@@ -32,6 +33,8 @@ def main(fd: int) -> NoReturn:
     os.closerange(fd + 1, _HIGHEST_FD)
     os.chdir("/")
     os.umask(0o022)
+    # Inherited by every fork: a container's process that can see an exec's child must not look into it.
+    prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps the monitors
     for number in (_signal.SIGINT, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_IGN)
