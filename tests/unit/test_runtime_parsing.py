@@ -76,7 +76,8 @@ def test_lowerdir_splits_what_was_joined(directories: list[str]) -> None:
 )
 def test_users(user: str, group: str | None, expected: tuple[int, int, list[int], str | None]) -> None:
     passwd, groups = users.parse_passwd(PASSWD), users.parse_group(GROUP)
-    assert tuple(users.resolve(user, group, [], passwd, groups)) == expected
+    found = users.resolve(user, group, [], passwd, groups)
+    assert (found.uid, found.gid, found.groups, found.home) == expected
 
 
 def test_additional_groups_are_added_once() -> None:

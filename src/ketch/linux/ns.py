@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from ketch.linux.syscall import c_char_p, c_int, failed, function
 from ketch.linux.syscall import c_long as _long
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import c_char_p, c_int, c_uint32, c_uint64, c_void_p
-from typing import Any
 
 from ketch.linux.syscall import failed, number, raw
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 ACT_KILL_PROCESS = 0x80000000
 ACT_KILL_THREAD = 0x00000000

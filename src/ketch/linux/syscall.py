@@ -10,10 +10,11 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import c_char_p, c_int, c_long, c_void_p
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 libc = ctypes.CDLL(None, use_errno=True)
 

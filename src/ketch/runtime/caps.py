@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ketch.errors import RuntimeFailure
 from ketch.linux import caps
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 

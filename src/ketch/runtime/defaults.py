@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ketch.linux import caps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 ALL_CAPS = list(caps.NAMES)
 DEFAULT_CAPS = [

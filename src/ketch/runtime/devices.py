@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from errno import EEXIST
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.runtime import paths
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 # OCI runtime-spec, config-linux.md "Default Devices".
 _NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))

@@ -6,10 +6,13 @@ import os
 import select
 import signal
 from contextlib import suppress
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def run(hooks: list[dict[str, Any]], state: bytes, kind: str) -> None:

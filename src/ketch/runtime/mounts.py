@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from errno import EINVAL, ENOENT, ENOTDIR
 from stat import S_ISDIR
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
@@ -19,6 +18,11 @@ from ketch.runtime import copyup, namespaces, paths
 from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options, is_superblock_flag
 from ketch.runtime.overlay import open_overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 # Destinations below /proc that a bind mount may cover (LXCFS replaces these files); anything else there would
 # let a mount stand in for what the runtime itself reads and writes in /proc.

@@ -8,11 +8,15 @@ last (`unshare_cgroup`), after the child has moved into its cgroup, so that this
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import ns
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 FLAGS = {
     "mount": ns.CLONE_NEWNS,

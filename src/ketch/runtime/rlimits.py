@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import resource
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _NAMES = "AS CORE CPU DATA FSIZE MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
 _RESOURCES = {f"RLIMIT_{name}": getattr(resource, f"RLIMIT_{name}", -1) for name in _NAMES.split()}

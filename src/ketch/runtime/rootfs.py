@@ -12,13 +12,16 @@ Sources of bind mounts are opened before `enter` (see `mounts.prepare`), while t
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options, names_propagation
 from ketch.runtime.overlay import open_overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def isolate(propagation: str | None) -> None:

@@ -13,12 +13,16 @@ installed libseccomp does not know yet.
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import seccomp as native
 from ketch.linux.syscall import MACHINE
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 ACTIONS = {
     "SCMP_ACT_KILL": native.ACT_KILL_THREAD,

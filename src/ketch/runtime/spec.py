@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 from ketch.errors import RuntimeFailure
 
-Spec = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given then means "look 0 up"
 ANNOTATION_USER = "dev.ketch.user"
@@ -39,7 +41,7 @@ _PROCESS_SHAPES: tuple[tuple[str, type], ...] = (
 )
 
 
-def load(bundle: str) -> Spec:
+def load(bundle: str) -> dict[str, Any]:
     """Read and check ``bundle``/config.json; raises RuntimeFailure with step ``config``."""
     path = f"{bundle}/config.json"
     try:
@@ -69,7 +71,7 @@ def check(document: object) -> None:
     if not isinstance(version, str) or not version.startswith("1."):
         raise RuntimeFailure(f"read config.json: ociVersion `{version}` is not 1.x", step="config")
     _check_members(document, _SHAPES, "")
-    if "root" not in document or not isinstance(document["root"].get("path"), str):
+    if not isinstance((document.get("root") or {}).get("path"), str):
         raise _wrong("root.path", "a string")
     process = document.get("process")
     if process is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from errno import ENOENT, ENOTDIR
-from typing import NamedTuple
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime import paths
@@ -11,26 +10,35 @@ from ketch.runtime import paths
 _MAX_ID = (1 << 31) - 1  # what Docker accepts
 
 
-class User(NamedTuple):
+class User:
     """Numeric identity; ``home`` is None when the passwd file has no entry."""
 
-    uid: int
-    gid: int
-    groups: list[int]
-    home: str | None
+    __slots__ = ("gid", "groups", "home", "uid")
+
+    def __init__(self, uid: int, gid: int, groups: list[int], home: str | None) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+        self.home = home
 
 
-class _Passwd(NamedTuple):
-    name: str
-    uid: int
-    gid: int
-    home: str
+class _Passwd:
+    __slots__ = ("gid", "home", "name", "uid")
+
+    def __init__(self, name: str, uid: int, gid: int, home: str) -> None:
+        self.name = name
+        self.uid = uid
+        self.gid = gid
+        self.home = home
 
 
-class _Group(NamedTuple):
-    name: str
-    gid: int
-    members: list[str]
+class _Group:
+    __slots__ = ("gid", "members", "name")
+
+    def __init__(self, name: str, gid: int, members: list[str]) -> None:
+        self.name = name
+        self.gid = gid
+        self.members = members
 
 
 def lookup(root_fd: int, text: str, group_add: str = "") -> User:

@@ -9,13 +9,18 @@ come back to it with `open` and what `describe` gave.
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files
 from ketch.runtime.cgroups.v1.manager import Manager
 from ketch.runtime.cgroups.v2.manager import Manager as Unified
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object  # typing itself stays out of the monitors
 
 
 class Cgroup(Protocol):

@@ -16,11 +16,15 @@ import stat
 import sys
 from contextlib import suppress
 from errno import EACCES
-from typing import Any, NoReturn
 
 from ketch.linux import keyring, prctl
 from ketch.runtime import caps, command, lsm, paths, rlimits, seccomp, tty, users
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
 
 _NULL = os.makedev(1, 3)
 _HIGHEST_FD = 1 << 30

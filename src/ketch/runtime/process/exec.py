@@ -12,13 +12,17 @@ import json
 import os
 from contextlib import suppress
 from errno import EBUSY
-from typing import Any, NoReturn
 
 from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import namespaces, spec, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
 
 _HIGHEST_FD = 1 << 30
 _NAMESPACES = (

@@ -22,7 +22,6 @@ import os
 from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 from contextlib import suppress
 from errno import EACCES
-from typing import Any, NoReturn
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
@@ -30,6 +29,11 @@ from ketch.runtime import cgroupmount, defaults, devices, hooks, masks, mounts, 
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
 
 _NETLINK_ROUTE = 0
 _DEFAULT_RULES = defaults.device_rules()[1:]

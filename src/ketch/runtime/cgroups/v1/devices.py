@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def apply(directory: str, resources: dict[str, Any]) -> None:

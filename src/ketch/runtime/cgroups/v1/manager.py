@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
 
 from ketch.runtime.cgroups import files, tree
 from ketch.runtime.cgroups.v1 import blkio, cpu, cpuacct, cpuset, devices, freezer, hugetlb, memory, pids
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Any
 
 _APPLY: dict[str, ModuleType] = {
     "cpuset": cpuset,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ketch.runtime.cgroups import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _LIMIT, _SWAP = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 

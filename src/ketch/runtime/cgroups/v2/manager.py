@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING, Any
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files, tree
 from ketch.runtime.cgroups.v1 import pids
 from ketch.runtime.cgroups.v2 import cpu, cpuset, devices, io, memory
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Any
 
 _CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc", "rdma")
 _APPLY: dict[str, ModuleType] = {"cpuset": cpuset, "cpu": cpu, "io": io, "memory": memory, "pids": pids}
