@@ -89,7 +89,7 @@ def check_process(process: object) -> None:
     args = process.get("args")
     if not args or not all(isinstance(arg, str) for arg in args):
         raise _wrong("process.args", "a list of at least one string")
-    if not process.get("cwd", "/").startswith("/"):
+    if not (process.get("cwd") or "/").startswith("/"):
         raise RuntimeFailure(f"read config.json: process.cwd `{process['cwd']}` is not absolute", step="config")
 
 
