@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
 import os
+import random
 import stat
 import subprocess
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
@@ -287,9 +291,100 @@ def test_names_ids_and_conflicts(store):
         store.remove("example.org/second:x", False, lambda _id: [("c" * 64, False)])
     with pytest.raises(Conflict, match="cannot be forced"):
         store.remove(image.id, True, lambda _id: [("c" * 64, True)])
-    assert store.remove(image.id, True, lambda _id: [("c" * 64, False)]) == [{"Untagged": "example.org/second:x"}]
-    assert store.resolve(image.id).repo_tags == [], "its layers are a container's: it stays without a name"
-    assert {"Deleted": image.id} in store.remove(image.id, False, lambda _id: [])
+    with pytest.raises(Conflict, match="must be forced.*stopped container"):
+        store.remove(image.id, False, lambda _id: [("c" * 64, False)])
+
+
+def test_an_image_removed_by_force_stays_for_its_container(store):
+    image, other = bring(store, tar(file("a")), "one"), bring(store, tar(file("b")), "two")
+    users = {image.id: [("c" * 64, False)]}
+    rows = store.remove("one", True, lambda image_id: users.get(image_id, []))
+    assert rows == [{"Untagged": "one:latest"}, {"Deleted": image.id}]
+    assert [i.id for i in store.list()] == [other.id]
+    with pytest.raises(NotFound):
+        store.resolve(image.id[7:19])
+    assert store.resolve(image.id).chain_ids == image.chain_ids, "the container can start again"
+    assert store.layers.exists(image.chain_ids[0])
+    users.clear()
+    store.remove("two", False, lambda image_id: users.get(image_id, []))
+    assert store.layers.all() == [] and store.content.all() == []
+
+
+def test_removal_by_id_follows_docker(store):
+    image = bring(store, tar(file("a")), "one:1")
+    store.tag("one:1", "one:2")
+    with pytest.raises(Conflict, match="must be forced.*multiple repositories"):
+        store.remove(image.id, False, lambda _id: [])
+    rows = store.remove(image.id, True, lambda _id: [])
+    assert rows == [
+        {"Untagged": "one:1"}, {"Untagged": "one:2"}, {"Deleted": image.id}, {"Deleted": image.chain_ids[0]},
+    ]  # fmt: skip
+
+
+def test_a_digest_belongs_to_its_repository(store):
+    image = bring(store, tar(file("a")), "one:1")
+    store.tag("one:1", "one:2")
+    store.tag("one:1", "other:1")
+    with pytest.raises(NotFound):
+        store.resolve(f"third@{image.manifest}")
+    rows = store.remove(f"one@{image.manifest}", False, lambda _id: [])
+    assert rows == [{"Untagged": "one:1"}, {"Untagged": "one:2"}]
+    assert store.resolve("other:1").repo_tags == ["other:1"]
+
+
+def test_nobody_waits_for_a_slow_client(store):
+    """A load that hangs in the middle keeps no lock, and keeps what it has brought from a removal meanwhile."""
+    image = bring(store, tar(file("a", os.urandom(4 << 20))), "one")
+    saved_fd, client_fd = os.pipe()
+    buffer = io.BytesIO()
+    store.save(["one"], buffer)
+    loaded: list = []
+    with open(saved_fd, "rb") as source, open(client_fd, "wb") as client:
+        thread = threading.Thread(target=lambda: loaded.extend(store.load(source, lambda _item: None)))
+        thread.start()
+        client.write(buffer.getvalue()[: 2 << 20])
+        client.flush()
+        layer = store.content.path(image.blobs[0])
+        while image.blobs[0] not in store._leases.held():
+            os.sched_yield()
+        store.tag("one", "two")
+        store.remove(image.id, True, lambda _id: [])
+        assert store.list() == [] and os.path.exists(layer)
+        client.write(buffer.getvalue()[2 << 20 :])
+        client.close()
+        thread.join(10)
+    assert [i.id for i in loaded] == [image.id]
+    assert store.layers.exists(image.chain_ids[0]) and store.content.exists(image.blobs[0])
+
+
+def test_many_at_once(store):
+    """Threads that import, load, tag and remove the same few images end in a state that is whole."""
+    archives = []
+    for n in range(3):
+        bring(store, tar(file("same", b"x" * 10_000), file(f"own{n}")), f"i{n}")
+        buffer = io.BytesIO()
+        store.save([f"i{n}"], buffer)
+        archives.append(buffer.getvalue())
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(15):
+            n = chance.randrange(3)
+            with contextlib.suppress(NotFound, Conflict):
+                chance.choice(
+                    (
+                        lambda n=n: load(store, archives[n]),
+                        lambda n=n: store.tag(f"i{n}", f"t{n}"),
+                        lambda n=n: store.remove(f"i{n}", True, lambda _id: []),
+                        lambda n=n: store.remove(store.resolve(f"t{n}").id, True, lambda _id: []),
+                    )
+                )()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    images = store.list()
+    assert set(store.layers.all()) == {c for i in images for c in i.chain_ids}
+    assert set(store.content.all()) == {b for i in images for b in (*i.blobs, i.id, i.manifest)}
 
 
 def test_bootstrap_busybox_is_the_same_every_time(store):
@@ -305,10 +400,15 @@ def test_bootstrap_busybox_is_the_same_every_time(store):
 
 
 def test_what_a_crash_left_is_swept(store, tmp_path):
+    kept = bring(store, tar(file("kept")), "kept")
     os.makedirs(tmp_path / "layers" / ".new-dead" / "diff")
+    os.makedirs(tmp_path / "layers" / ("d" * 64) / "diff")
     (tmp_path / "content" / "ingest" / "dead").write_bytes(b"half")
-    db = Database(str(tmp_path / "again.db"), [SCHEMA])
-    ImageStore(db, str(tmp_path))
+    (tmp_path / "content" / "blobs" / "sha256" / ("d" * 64)).write_bytes(b"of no image")
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    again = ImageStore(db, str(tmp_path))
     db.close()
     assert os.listdir(tmp_path / "content" / "ingest") == []
-    assert os.listdir(tmp_path / "layers") == []
+    assert again.layers.all() == kept.chain_ids and len(os.listdir(tmp_path / "layers")) == 1
+    assert sorted(again.content.all()) == sorted([kept.id, kept.manifest, *kept.blobs])
+    assert again.resolve("kept") == kept

@@ -294,11 +294,15 @@ class TarReader:
 
 
 def _checked(block: bytes) -> tuple[bytes, ...]:
-    fields = _HEADER.unpack(block)
-    said = _number(fields[6])
+    """The header's fields; its checksum is that of all bytes with its own taken as spaces (signed in old tars)."""
+    fields: tuple[bytes, ...] = _HEADER.unpack(block)
+    try:
+        said = int(fields[6].strip(b"\0 "), 8)
+    except ValueError:
+        said = -1
     unsigned = sum(block) - sum(fields[6]) + 256
     if said != unsigned and said != unsigned - 256 * sum(b > 127 for b in block[:148] + block[156:]):
-        raise InvalidArgument("read archive: a header's checksum is wrong", hint=_HINT)
+        raise InvalidArgument("read archive: invalid header", hint=_HINT)
     return fields
 
 
