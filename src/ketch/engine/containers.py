@@ -37,6 +37,11 @@ class Waiter:
     def __init__(self, future: asyncio.Future[tuple[int, str]]) -> None:
         self._future = future
 
+    @property
+    def done(self) -> bool:
+        """Whether the answer is known already."""
+        return self._future.done()
+
     async def result(self) -> tuple[int, str]:
         """The exit code and, when the start itself failed, why."""
         return await self._future
@@ -153,6 +158,7 @@ class ContainerService:
         ctx, live = self._ctx, self._ctx.live(container.id)
         for _, stream in live.early:
             stream.close()
+        live.release_held()
         # Once the row is gone the name is free and the container does not come back; its files go
         # behind the caller's back, and those that a crash leaves are found at the next start.
         ctx.store.remove(container)
@@ -239,6 +245,15 @@ class ContainerService:
         else:
             future.set_result((container.state.exit_code, container.state.error))
         return Waiter(future)
+
+    def hold_wait(self, ref: str, fd: int) -> None:
+        """Make a client's ``wait`` outlive this process; ``fd`` is its connection and stays the caller's."""
+        container = self.get(ref)
+        live = self._ctx.live(container.id)
+        if live.monitor is not None:
+            live.monitor.hold(fd)
+        elif not container.state.running:
+            live.held.append(os.dup(fd))  # until the start
 
     # -- streams ---------------------------------------------------------------------------------
 

@@ -38,11 +38,17 @@ class Live:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     monitor: Monitor | None = None
     early: list[tuple[AttachOptions, ClientStream]] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
     exit_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
     removed_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
     restart_delay_s: float = 0.1
+
+    def release_held(self) -> None:
+        """Close the sockets of clients that waited for a start which does not come."""
+        while self.held:
+            os.close(self.held.pop())
 
     def resolve(self, waiters: set[asyncio.Future[tuple[int, str]]], code: int, error: str = "") -> None:
         """Wake everybody in ``waiters`` with an exit code and forget them."""

@@ -57,6 +57,7 @@ class Engine:
             for _, stream in live.early:
                 stream.close()
             live.early.clear()
+            live.release_held()
             if live.monitor is not None:
                 live.monitor.disconnect()
         await ctx.launcher.close()

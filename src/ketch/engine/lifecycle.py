@@ -73,6 +73,9 @@ class Lifecycle:
             for options, stream in live.early:
                 await self.hand_over(monitor, options, stream, container)
             live.early.clear()
+            for fd in live.held:
+                monitor.hold(fd)
+            live.release_held()
             started_at = await monitor.start()
         except BaseException as e:
             await self._undo_start(container, live, monitor, e)

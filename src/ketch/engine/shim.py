@@ -286,6 +286,15 @@ class Monitor:
             if not self.exited.done():
                 raise
 
+    def hold(self, fd: int) -> None:
+        """Leave a copy of a waiting client's socket with the monitor (see `runtime.process.waits`); not waited for."""
+        if self._fd < 0:
+            return
+        try:
+            messages.send(self._fd, {"op": "hold", "seq": 0}, [fd])
+        except OSError as e:
+            log.warning("leave a waiting client with the monitor: %s", e.strerror)
+
     async def abandon(self) -> None:
         """Give a start up: a monitor that loses its only connection before the start undoes everything and ends."""
         if self.exited.done() or self._fd < 0:

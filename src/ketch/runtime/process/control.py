@@ -45,6 +45,10 @@ class Controls:
     def __bool__(self) -> bool:
         return bool(self._all)
 
+    def has(self, control: socket) -> bool:
+        """Whether a connection is still there."""
+        return control in self._all
+
     def listen(self) -> None:
         """Accept connections in the run directory, by a short path: socket names have only 107 bytes."""
         messages.write_file(os.path.join(self._run_dir, messages.PID_FILE), b"%d\n" % os.getpid())

@@ -37,6 +37,7 @@ from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
 from ketch.runtime.process.loop import READ, Loop
 from ketch.runtime.process.streams import Streams
+from ketch.runtime.process.waits import Waits
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -77,6 +78,7 @@ class Monitor:
         self.loop = Loop()
         self.loop.on_error = lambda: report(self.run_dir)
         self.controls = Controls(self.loop, self.run_dir, self._serve, self._hello, self._alone)
+        self.waits = Waits(self.loop, self.controls)
         self._first = socket(AF_UNIX, SOCK_SEQPACKET, 0, control_fd)
         self.state = "setup"
         self.pid = 0
@@ -267,6 +269,8 @@ class Monitor:
             pid = self.execs.pid(exec_id) if exec_id else self.pid
             if exec_id or self._status is None:  # a pid that was waited for may be somebody else's by now
                 os.kill(pid, message["signal"])
+        elif op == "hold":
+            self.waits.hold(control, fds.pop())
         elif op == "status":
             return self._hello()
         else:
@@ -344,6 +348,7 @@ class Monitor:
         # Before anybody knows: a restart's monitor will use the same names.
         self.controls.retire()
         self.controls.tell({"ev": "exit", **record})
+        self.waits.answer(record)
         self.streams.finish()
         self._progress = -1
         self._linger()
