@@ -112,7 +112,7 @@ def _from_file(path: str | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise InvalidArgument(f"read configuration `{path}`: not a JSON object")
     known = Config.__dataclass_fields__.keys() | {"debug"}
     values = {key.replace("-", "_"): value for key, value in raw.items()}
-    if unknown := sorted(values.keys() - known):
+    if unknown := sorted(key for key in raw if key.replace("-", "_") not in known):
         raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
     if both := sorted(values.keys() & flags.keys() - {"hosts"}):
         raise InvalidArgument(f"set both in `{path}` and by a flag: {', '.join(both)}", hint="keep one of the two")
