@@ -39,7 +39,7 @@ def test_the_same_setting_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("{", "read configuration"), ("[]", "not a JSON object"), ('{"dta-root": "x"}', "unknown keys: dta_root")],
+    [("{", "read configuration"), ("[]", "not a JSON object"), ('{"dta-root": "x"}', "unknown keys: dta-root")],
 )
 def test_bad_files(tmp_path, text, complaint):
     path = tmp_path / "daemon.json"
