@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from ketch.errors import InvalidArgument
+from ketch.storage.archive.zstdframes import WholeFrames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,8 @@ def reader(source: Source, what: str) -> Iterator[IO[bytes]]:
         import zstandard
 
         errors = (*errors, zstandard.ZstdError)
-        stream = zstandard.ZstdDecompressor().stream_reader(peekable, read_size=1 << 17, read_across_frames=True)
+        whole: Any = WholeFrames(peekable)
+        stream = zstandard.ZstdDecompressor().stream_reader(whole, read_size=1 << 17, read_across_frames=True)
     elif name == "xz":
         import lzma
 

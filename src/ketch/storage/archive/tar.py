@@ -208,7 +208,7 @@ class TarReader:
             member.xattrs = {_text(k[len(_XATTR) :]): v for k, v in known.items() if k.startswith(_XATTR)} or None
         member.name, member.linkname = _text(name), _text(link)
         for value, limit in ((stored, 1 << 63), (member.uid, 1 << 32), (member.gid, 1 << 32), (member.major, 1 << 12),
-                             (member.minor, 1 << 20), (abs(member.mtime_ns), 1 << 62)):  # fmt: skip
+                             (member.minor, 1 << 20), (abs(member.mtime_ns), 1 << 92)):  # fmt: skip
             if not 0 <= value < limit:
                 raise InvalidArgument(f"extract `{_text(name)}`: {value} is out of range in its header", hint=_HINT)
         self._left = stored if kind == FILE else 0
