@@ -14,11 +14,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+from typing import TYPE_CHECKING
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-
-from typing import TYPE_CHECKING
 
 from tests.integration.leaks import MARK, Census  # noqa: E402
 from tests.integration.terminal import Terminal  # noqa: E402
@@ -70,7 +69,8 @@ class Demo:
         """Start ketchd; returns when it answers."""
         command = [
             KETCHD, "--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec",
-            "--pidfile", f"{self.root}/pid", "-H", f"unix://{self.socket}", "--bridge", SESSION, "--cgroup-parent", f"/{SESSION}",
+            "--pidfile", f"{self.root}/pid", "-H", f"unix://{self.socket}",
+            "--bridge", SESSION, "--cgroup-parent", f"/{SESSION}",
         ]  # fmt: skip
         with open(f"{self.root}/log", "wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, MARK: SESSION})
@@ -107,9 +107,7 @@ def fetch(port: str) -> str:
 
 def web_server(demo: Demo) -> None:
     """A detached container with a published port, and what one asks about it."""
-    serve = (
-        f"mkdir /www && printf '{PAGE[:-1]}\\n' > /www/index.html && echo ready && exec httpd -f -v -v -p 80 -h /www"
-    )
+    serve = f"mkdir /www && printf '{PAGE[:-1]}\\n' > /www/index.html; echo ready; exec httpd -f -v -v -p 80 -h /www"
     command = (KETCH, "run", "-d", "--name", "web", "-m", "64m", "-p", "127.0.0.1:0:80", "busybox", "sh", "-c", serve)
     demo.type("ketch run -d --name web -m 64m -p 127.0.0.1:0:80 busybox … httpd", *command)
     port = demo.run(KETCH, "port", "web", "80/tcp", show=False).strip().rpartition(":")[2]

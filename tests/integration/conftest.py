@@ -7,15 +7,12 @@ namespace of its own, to see that the tests themselves are right.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import subprocess
 
 import pytest
 
 from tests.integration.engines import SESSION, Client, Engine
+from tests.integration.isolation import own_network
 from tests.integration.leaks import Census
-
-CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,17 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ketch_only: not a behaviour of dockerd, or of the version that Debian has")
     if config.getoption("--own-netns", False) or config.getoption("--engine", "ketch") == "dockerd":
-        # dockerd sets the host's FORWARD policy and makes docker0: neither is for the machine that runs tests.
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET | CLONE_NEWNS) != 0:
-            raise pytest.UsageError("a network namespace needs root")
-        # A sysfs shows the links of the namespace that mounted it; the cgroups stay the machine's.
-        script = """
-            set -e; mount --make-rprivate /; ip link set lo up
-            cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup $cgroups
-            mount -t sysfs sysfs /sys; mount --rbind $cgroups /sys/fs/cgroup; umount -l $cgroups; rmdir $cgroups
-        """
-        subprocess.run(["sh", "-c", script], check=True)
+        own_network()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -98,8 +85,8 @@ def docker_py(engine: Engine):
 @pytest.fixture
 def own_engine():
     """A daemon for one test alone: to be started with other flags, killed, started again."""
-    before = Census.take(SESSION)
     one = Engine("ketch", suffix="b")
+    before = Census.take(one.name)
     try:
         yield one
         if one.process is None:

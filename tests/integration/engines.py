@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import docker
 from tests.integration.leaks import MARK
 from tests.integration.terminal import Piped, Terminal
 
-SESSION = f"kt{os.getpid()}"
+SESSION = f"kt{os.getpid()}-"
 BIN = os.path.dirname(sys.executable)
 DOCKER = shutil.which("docker", path="/usr/local/bin:/usr/bin") or "docker"
 PROGRAMS = {"docker": DOCKER, "ketch": os.path.join(BIN, "ketch")}
@@ -38,11 +39,12 @@ class Client:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
+        self.program = PROGRAMS[name]
 
     def __call__(self, *args: str, stdin: bytes = b"", check: bool = True, timeout: float = 30) -> Result:
         """Run to the end. ``check``: a failure of the command is a failure of the test."""
         done = subprocess.run(
-            [PROGRAMS[self.name], *args], input=stdin, capture_output=True, env=self.engine.environment(),
+            [self.program, *args], input=stdin, capture_output=True, env=self.engine.environment(),
             timeout=timeout, check=False,
         )  # fmt: skip
         result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
@@ -52,17 +54,17 @@ class Client:
 
     def terminal(self, *args: str) -> Terminal:
         """Run on a terminal of its own."""
-        return Terminal([PROGRAMS[self.name], *args], self.engine.environment())
+        return Terminal([self.program, *args], self.engine.environment())
 
     def piped(self, *args: str) -> Piped:
         """Run with pipes, in the background."""
-        return Piped([PROGRAMS[self.name], *args], self.engine.environment())
+        return Piped([self.program, *args], self.engine.environment())
 
 
 class Engine:
     """One daemon, started and stopped by the tests. ``extra`` are further flags of the daemon."""
 
-    def __init__(self, kind: str, suffix: str = "") -> None:
+    def __init__(self, kind: str, suffix: str = "a") -> None:
         self.kind = kind
         self.name = SESSION + suffix
         self.root = tempfile.mkdtemp(prefix="kt-", dir="/tmp")
@@ -95,7 +97,7 @@ class Engine:
     def start(self) -> float:
         """Start and wait until it answers; returns the seconds that it took."""
         begin = time.monotonic()
-        environment = {**os.environ, MARK: SESSION}
+        environment = {**os.environ, MARK: self.name}
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
@@ -103,15 +105,16 @@ class Engine:
         while not self.answers():
             assert self.process.poll() is None, f"{self.kind} ended at once:\n{self.log()}"
             assert time.monotonic() < begin + 30, f"{self.kind} does not answer:\n{self.log()}"
-            time.sleep(0.01)
+            time.sleep(0.005)
         return time.monotonic() - begin
 
     def answers(self) -> bool:
         """Whether the daemon answers a ping."""
-        if not os.path.exists(self.socket):
-            return False
-        with contextlib.closing(self.py()) as client, contextlib.suppress(Exception):
-            return bool(client.ping())
+        with socket.socket(socket.AF_UNIX) as s, contextlib.suppress(OSError):
+            s.settimeout(10)
+            s.connect(self.socket)
+            s.sendall(b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return s.recv(100).startswith(b"HTTP/1.1 200")
         return False
 
     def py(self, **options: object) -> docker.DockerClient:

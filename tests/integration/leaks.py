@@ -18,7 +18,7 @@ class Census:
 
     @classmethod
     def take(cls, session: str) -> Census:
-        """Count now. ``session`` is in the names of the session's cgroups and in its daemons' environment.
+        """Count now. ``session`` begins the names of the session's cgroups and the mark in its daemons' environment.
 
         Cgroups and processes are counted by that mark only: other programs of the machine make them all the time.
         """
@@ -77,7 +77,7 @@ def _processes(session: str):
                 continue
             parents[pid] = (parent, name)
             with open(f"/proc/{pid}/environ", "rb") as f:
-                if f"{MARK}={session}".encode() in f.read().split(b"\0"):
+                if f"\0{MARK}={session}".encode() in b"\0" + f.read():
                     marked[pid] = name
         except OSError:
             continue

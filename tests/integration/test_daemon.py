@@ -97,6 +97,7 @@ def test_two_daemons_side_by_side(engine, own_engine):
     assert engine.docker("ps", "--format", "{{.Names}}").out == "there\n"
     show = ("inspect", "-f", "{{.NetworkSettings.Networks.bridge.Gateway}}")
     assert own_engine.docker(*show, "here").out != engine.docker(*show, "there").out
+    engine.docker("rm", "-f", "there")
 
 
 def test_many_at_once(engine):
@@ -118,10 +119,10 @@ def test_nothing_is_held_open(engine):
     def once() -> None:
         engine.docker("run", "--rm", "busybox", "true")
         engine.docker("run", "--rm", "busybox", "no-such-program", check=False)
-        engine.docker("run", "-d", "--name", "x", "busybox", "sleep", "1000")
-        engine.docker("exec", "x", "true")
-        engine.docker("logs", "x")
-        engine.docker("rm", "-f", "x")
+        engine.docker("run", "-d", "--name", "held", "busybox", "sleep", "1000")
+        engine.docker("exec", "held", "true")
+        engine.docker("logs", "held")
+        engine.docker("rm", "-f", "held")
 
     once()
     before = len(os.listdir(fds))

@@ -1,0 +1,207 @@
+"""Measure Ketch and, when a dockerd is installed, dockerd beside it: in turn, in one run, by the same client and image.
+
+    make bench                        a table
+    make bench BENCH='--quick'        fewer rounds, fewer containers
+    make bench BENCH='--format json'
+
+Everything runs in a network namespace of its own: dockerd's docker0 and firewall rules end with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from tests.integration.engines import Engine  # noqa: E402
+from tests.integration.isolation import own_network  # noqa: E402
+
+from bench import measures  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOGGED_BYTES = 100_000_000
+
+
+class Row:
+    """One line of the result: what, the goal, and the samples of each engine."""
+
+    def __init__(self, name: str, unit: str, ratio: float | None = None, limit: float | None = None) -> None:
+        self.name, self.unit, self.ratio_goal, self.limit = name, unit, ratio, limit
+        self.samples: dict[str, list[float]] = {}
+
+    def add(self, kind: str, value: float) -> None:
+        self.samples.setdefault(kind, []).append(value)
+
+    def median(self, kind: str) -> float | None:
+        return statistics.median(self.samples[kind]) if kind in self.samples else None
+
+    @property
+    def ratio(self) -> float | None:
+        ours, theirs = self.median("ketch"), self.median("dockerd")
+        return ours / theirs if ours is not None and theirs else None
+
+    @property
+    def goal(self) -> str:
+        if self.ratio_goal is not None:
+            return f"≤ {self.ratio_goal:g} ×"
+        return f"≤ {self.limit:g} {self.unit}" if self.limit is not None else ""
+
+    @property
+    def met(self) -> bool | None:
+        """None: there is nothing to compare with."""
+        if self.ratio_goal is not None:
+            return None if self.ratio is None else self.ratio <= self.ratio_goal
+        ours = self.median("ketch")
+        return None if self.limit is None or ours is None else ours <= self.limit
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "name": self.name, "unit": self.unit, "goal": self.goal, "met": self.met, "ratio": self.ratio,
+            "median": {kind: self.median(kind) for kind in self.samples}, "samples": self.samples,
+        }  # fmt: skip
+
+
+def rounds(row: Row, engines: list[Engine], count: int, measure: Callable[[Engine], float], scale: float = 1000) -> Row:
+    """Measure in turn: one engine, the other, and again; the first round warms up and does not count."""
+    for number in range(count + 1):
+        for engine in engines:
+            value = measure(engine)
+            if number:
+                row.add(engine.kind, value * scale)
+    say(row)
+    return row
+
+
+def say(row: Row) -> None:
+    """Progress, on stderr."""
+    print(f"  {row.name}: " + ", ".join(f"{k} {row.median(k):.4g} {row.unit}" for k in row.samples), file=sys.stderr)
+
+
+def ready(engines: list[Engine], count: int) -> Row:
+    """Start and stop each daemon; leaves them running."""
+    row = Row("daemon ready after start", "s", limit=0.5)
+    for number in range(count + 1):
+        for engine in engines:
+            if engine.process is not None:
+                engine.stop()
+            took = engine.start()
+            if number:
+                row.add(engine.kind, took)
+    say(row)
+    return row
+
+
+def logging(engines: list[Engine], count: int, root: str) -> list[Row]:
+    """100 MB in lines of 80 bytes, logged and read back."""
+    path = os.path.join(root, "lines")
+    with open(path, "wb") as f:
+        line = b"%09d " + b"x" * 69 + b"\n"
+        for start in range(0, LOGGED_BYTES // 80, 10_000):
+            f.write(b"".join(line % n for n in range(start, start + 10_000)))
+    write = Row("100 MB of stdout logged", "s", ratio=0.2)
+    read = Row("100 MB read back (docker logs)", "s", ratio=0.3)
+    for number in range(count + 1):
+        for engine in engines:
+            wrote, was_read = measures.log(engine, path), measures.read_log(engine)
+            if number:
+                write.add(engine.kind, wrote)
+                read.add(engine.kind, was_read)
+    for engine in engines:
+        engine.docker("rm", "-f", "talker")
+    say(write)
+    say(read)
+    return [write, read]
+
+
+def all_rows(engines: list[Engine], quick: bool, root: str) -> list[Row]:
+    """Every measurement; the engines run afterwards still."""
+    many = 5 if quick else 20
+    few = 1 if quick else 3
+    rows = [ready(engines, few + 1)]
+    share_image(engines)
+    rows.append(rounds(Row("docker run --rm busybox true", "ms", ratio=0.25), engines, many, measures.run))
+    for engine in engines:
+        engine.docker("run", "-d", "--name", "box", "busybox", "sleep", "10000")
+    rows.append(rounds(Row("docker exec box true", "ms", ratio=0.5), engines, many, measures.execute))
+    for engine in engines:
+        engine.docker("rm", "-f", "box")
+    rows.append(rounds(Row("each of 40 runs, 8 at a time", "ms", ratio=0.25), engines, few, measures.forty_runs))
+    rows += logging(engines, few, root)
+    containers = 20 if quick else 100
+    memory = Row(f"monitor PSS at {containers} containers", "MiB", limit=2)
+    for engine in engines:
+        memory.add(engine.kind, measures.memory_of_monitors(engine, containers))
+    say(memory)
+    rows.append(memory)
+    rows.append(client_difference(engines[0], many))
+    return rows
+
+
+def client_difference(engine: Engine, count: int) -> Row:
+    """What our own command line costs beyond Docker's, with the same daemon."""
+    row = Row("ketch run beyond docker run", "ms", limit=40)
+    measures.run_by_ketch(engine)
+    for _ in range(count):
+        theirs = measures.run(engine)
+        row.add("ketch", (measures.run_by_ketch(engine) - theirs) * 1000)
+    say(row)
+    return row
+
+
+def share_image(engines: list[Engine]) -> None:
+    """The same busybox for all: bootstrapped by the first, loaded by the others."""
+    engines[0].add_busybox()
+    with tempfile.TemporaryDirectory() as root:
+        engines[0].docker("save", "-o", f"{root}/busybox.tar", "busybox")
+        for engine in engines[1:]:
+            engine.docker("load", "-i", f"{root}/busybox.tar")
+
+
+def table(rows: list[Row]) -> str:
+    """Goals beside what was measured."""
+    lines = [f"{'':34} {'goal':>10} {'ketch':>12} {'dockerd':>12} {'ratio':>7}"]
+    for row in rows:
+        cells = [
+            "–" if row.median(kind) is None else f"{row.median(kind):.3g} {row.unit}" for kind in ("ketch", "dockerd")
+        ]
+        ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
+        mark = {True: "✓", False: "✗ missed", None: ""}[row.met]
+        lines.append(f"{row.name:34} {row.goal:>10} {cells[0]:>12} {cells[1]:>12} {ratio:>7} {mark}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure and print; 0 also when a goal is missed, for machines differ."""
+    parser = argparse.ArgumentParser(description="Measure Ketch beside dockerd.")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and containers")
+    parser.add_argument("--no-dockerd", action="store_true", help="measure Ketch alone")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("make bench: containers need root here")
+    own_network()
+    with contextlib.ExitStack() as undo:
+        engines = [Engine("ketch")]
+        if os.path.exists("/usr/sbin/dockerd") and not options.no_dockerd:
+            engines.append(Engine("dockerd", suffix="b"))
+        for engine in engines:
+            undo.callback(engine.delete)
+            undo.callback(lambda e=engine: e.process and e.remove_all())
+        root = undo.enter_context(tempfile.TemporaryDirectory(prefix="kb-"))
+        rows = all_rows(engines, options.quick, root)
+    print(json.dumps([row.as_json() for row in rows], indent=1) if options.format == "json" else table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
