@@ -33,6 +33,8 @@ async def list_(call: Call) -> web.StreamResponse:
     if patterns := chosen.get("reference"):  # of an image with several names, those that were asked for
         for row in rows:
             row["RepoTags"] = [tag for tag in row["RepoTags"] if filters.refers(tag, patterns)]
+            repositories = {tag.rpartition(":")[0] for tag in row["RepoTags"]}
+            row["RepoDigests"] = [d for d in row["RepoDigests"] if d.partition("@")[0] in repositories]
     return call.json(rows)
 
 
