@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
-from ketch.cli.listing import ellipsis, filters, show, since
+from ketch.cli.gostrings import ellipsis
+from ketch.cli.listing import filters, show, since
 from ketch.cli.units import human_size
 from ketch.errors import KetchError
 
@@ -20,6 +21,14 @@ _IMAGES = [
 ]  # fmt: skip
 _HISTORY = [
     ("IMAGE", "ID"), ("CREATED", "CreatedSince"), ("CREATED BY", "CreatedBy"), ("SIZE", "Size"), ("COMMENT", "Comment")
+]  # fmt: skip
+_IMAGE_HEADERS = {
+    "Digest": "DIGEST", "CreatedAt": "CREATED AT", "Containers": "CONTAINERS", "VirtualSize": "SIZE",
+    "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+}  # fmt: skip
+_RAW_IMAGES = [
+    ("repository", "Repository"), ("tag", "Tag"), ("digest", "Digest"), ("image_id", "ID"),
+    ("created_at", "CreatedAt"), ("virtual_size", "Size"),
 ]  # fmt: skip
 _DIGESTS = [*_IMAGES[:2], ("DIGEST", "Digest"), *_IMAGES[2:]]
 
@@ -36,9 +45,10 @@ def cmd_images(args: list[str], ctx: Context) -> int:
         ctx.client().request("GET", "/images/json", {"all": opts["all"] or None, "filters": filters(chosen)}).json()
     )
     rows = [row for image in images for row in _rows(image, whole=opts["no-trunc"])]
+    raw = [row for row in _RAW_IMAGES if opts["digests"] or row[1] != "Digest"]
     show(
-        ctx, rows, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"],
-        headers={"Digest": "DIGEST", "CreatedAt": "CREATED AT"}, quiet="ID" if opts["quiet"] else "",
+        ctx, rows, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"], headers=_IMAGE_HEADERS,
+        quiet="ID" if opts["quiet"] else "", raw=raw,
     )  # fmt: skip
     return 0
 
@@ -61,6 +71,7 @@ def _rows(image: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
             "Size": human_size(image["Size"]),
             "Tag": tag,
             "UniqueSize": "N/A",
+            "VirtualSize": human_size(image.get("VirtualSize") or image["Size"], 4),
         }
         for repo, tag, digest in names
     ]
@@ -84,7 +95,9 @@ def cmd_history(args: list[str], ctx: Context) -> int:
             "CreatedSince": since(step["Created"]) if human else created, "ID": image,
             "Size": human_size(step["Size"]) if human else str(step["Size"]),
         })  # fmt: skip
-    show(ctx, rows, columns=_HISTORY, form=opts["format"], quiet="ID" if opts["quiet"] else "")
+    columns = _HISTORY if human else [*_HISTORY[:1], ("CREATED AT", "CreatedSince"), *_HISTORY[2:]]
+    headers = {"CreatedAt": "CREATED AT"}
+    show(ctx, rows, columns=columns, headers=headers, form=opts["format"], quiet="ID" if opts["quiet"] else "")
     return 0
 
 
@@ -141,5 +154,5 @@ def cmd_prune(args: list[str], ctx: Context) -> int:
     rows = [f"{action.lower()}: {what}" for row in answer["ImagesDeleted"] or () for action, what in row.items()]
     if rows:
         ctx.print("Deleted Images:\n" + "\n".join(rows) + "\n")
-    ctx.print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
+    ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], 4))
     return 0

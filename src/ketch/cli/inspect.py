@@ -34,6 +34,27 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     return many(ctx, rest, kinds, opts["format"], size=opts["size"])
 
 
+def cmd_container(args: list[str], ctx: Context) -> int:
+    """Everything about containers alone."""
+    return _of_kind("container", args, ctx)
+
+
+def cmd_image(args: list[str], ctx: Context) -> int:
+    """Everything about images alone."""
+    return _of_kind("image", args, ctx)
+
+
+def _of_kind(kind: str, args: list[str], ctx: Context) -> int:
+    usage = f"ketch {kind} inspect [OPTIONS] {kind.upper()} [{kind.upper()}...]"
+    spec = FlagSet(f"{kind} inspect", usage, f"Display detailed information on one or more {kind}s")
+    spec.string("format", "f", "how")
+    if kind == "container":
+        spec.bool("size", "s", "sizes on disk")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    return many(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"])
+
+
 def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False) -> int:
     """Inspect each; what was found is printed even when something was not."""
     template = None

@@ -130,7 +130,7 @@ def cmd_prune(args: list[str], ctx: Context) -> int:
     answer = ctx.client().request("POST", "/containers/prune", {"filters": filters(opts["filter"])}).json()
     if answer["ContainersDeleted"]:
         ctx.print("Deleted Containers:\n" + "\n".join(answer["ContainersDeleted"]) + "\n")
-    ctx.print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
+    ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], 4))
     return 0
 
 

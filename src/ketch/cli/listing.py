@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ketch.cli.gostrings import html_safe
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -37,46 +38,74 @@ def show(
     headers: dict[str, str] | None = None,
     form: str = "",
     quiet: str = "",
+    raw: list[tuple[str, str]] | None = None,
 ) -> None:
     """Print rows: as a table of ``columns`` (title, field), as ``form`` says, or with ``quiet`` that field alone.
 
-    ``headers`` has the titles of further fields, for ``table …`` formats.
+    ``headers`` has the titles of further fields, for ``table …`` formats; ``raw`` the lines of ``--format raw``.
+    Callables in a row are what templates can call; JSON and tables do without them.
     """
-    if quiet and not form:
-        for row in rows:
-            ctx.print(str(row[quiet]))
-        return
+    text = text_of(rows, columns=columns, headers=headers, form=form, quiet=quiet, raw=raw)
+    if text:
+        ctx.out.write(text)
+
+
+def text_of(
+    rows: Iterable[dict[str, Any]],
+    *,
+    columns: list[tuple[str, str]],
+    headers: dict[str, str] | None = None,
+    form: str = "",
+    quiet: str = "",
+    raw: list[tuple[str, str]] | None = None,
+) -> str:
+    """What ``show`` prints."""
     if form in ("", "table"):
+        if quiet:
+            return "".join(f"{row[quiet]}\n" for row in rows)
         body = [[_cell(row[field]) for _, field in columns] for row in rows]
-        ctx.print(table([[title for title, _ in columns], *body]))
-        return
+        return table([[title for title, _ in columns], *body]) + "\n"
     if form in _JSON:
-        for row in rows:
-            ctx.print(
-                json.dumps(
-                    {k: v for k, v in row.items() if not k.startswith("_")}, separators=(",", ":"), ensure_ascii=False
-                )
-            )
-        return
+        return "".join(f"{as_json(row)}\n" for row in rows)
+    if form == "raw" and raw:
+        return "".join(_raw(row, [(n, f) for n, f in raw if not quiet or f == quiet], quiet) for row in rows)
     titles = {**{field: title for title, field in columns}, **(headers or {})}
-    _templated(ctx, list(rows), form, titles)
+    return _templated(list(rows), form, titles)
 
 
-def _templated(ctx: Context, rows: list[dict[str, Any]], form: str, titles: dict[str, str]) -> None:
+def as_json(row: dict[str, Any]) -> str:
+    """One row as one line, escaped as Go does."""
+    plain = {k: v for k, v in row.items() if not callable(v)}
+    return html_safe(json.dumps(plain, separators=(",", ":"), ensure_ascii=False))
+
+
+def _raw(row: dict[str, Any], fields: list[tuple[str, str]], quiet: str) -> str:
+    lines = "".join(f"{name}: {_cell(row[field])}".rstrip(" ") + "\n" for name, field in fields)
+    return lines if quiet else lines + "\n"
+
+
+def _templated(rows: list[dict[str, Any]], form: str, titles: dict[str, str]) -> str:
     from ketch.cli.gotemplate import Template
 
-    as_table = form.startswith(("table ", "table\t"))
-    text = form[5:].lstrip() if as_table else form
-    text = text.replace("\\t", "\t").replace("\\n", "\n")
+    as_table = form.startswith("table")
+    text = (form[5:] if as_table else form).strip(" ").replace("\\t", "\t").replace("\\n", "\n")
     template = Template(text)
     lines = [template.render(row) for row in rows]
-    if as_table:
-        known = {**{field: field.upper() for row in rows[:1] for field in row}, **titles}
-        lines.insert(0, template.render(known))
-        ctx.print(table([line.split("\t") for line in lines]) if "\t" in text else "\n".join(lines))
-        return
-    for line in lines:
-        ctx.print(line)
+    if not as_table:
+        return "".join(f"{line}\n" for line in lines)
+    known: dict[str, Any] = {field: _title(field, titles) for row in rows[:1] for field in row}
+    known |= {**titles, "Label": label_title}
+    lines.insert(0, template.render_titles(known))
+    return (table([line.split("\t") for line in lines]) if "\t" in text else "\n".join(lines)) + "\n"
+
+
+def _title(field: str, titles: dict[str, str]) -> str:
+    return titles.get(field, field.upper())
+
+
+def label_title(name: str) -> str:
+    """The title of a column that shows one label: ``com.example.my-team`` → ``my team``."""
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def _cell(value: Any) -> str:
@@ -96,9 +125,9 @@ def filters(items: list[str]) -> str | None:
     return json.dumps(result, separators=(",", ":"))
 
 
-def ellipsis(text: str, width: int) -> str:
-    """Cut a long text to ``width`` with an ellipsis."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+def labels(pairs: dict[str, str] | None) -> str:
+    """``a=1,b=2``."""
+    return ",".join(f"{k}={v}" for k, v in sorted((pairs or {}).items()))
 
 
 def since(created: float) -> str:

@@ -44,9 +44,11 @@ GROUPS = {
     "container": {
         **{n: COMMANDS[n] for n in _CONTAINER.split()},
         "ls": "ps:cmd_ps", "list": "ps:cmd_ps", "ps": "ps:cmd_ps", "prune": "lifecycle:cmd_prune",
+        "inspect": "inspect:cmd_container",
     },
     "image": {
-        **{n: COMMANDS[n] for n in ("history", "import", "inspect", "load", "save", "tag")},
+        "inspect": "inspect:cmd_image",
+        **{n: COMMANDS[n] for n in ("history", "import", "load", "save", "tag")},
         "ls": "images:cmd_images", "list": "images:cmd_images", "rm": "images:cmd_rmi",
         "bootstrap": "archives:cmd_bootstrap", "prune": "images:cmd_prune",
     },

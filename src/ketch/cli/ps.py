@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
-from ketch.cli.listing import ellipsis, filters, show, since
+from ketch.cli.gostrings import ellipsis, quote
+from ketch.cli.listing import filters, labels, show, since
 from ketch.cli.units import human_size
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ _HEADERS = {
     "CreatedAt": "CREATED AT", "Size": "SIZE", "Labels": "LABELS", "Mounts": "MOUNTS", "Networks": "NETWORKS",
     "LocalVolumes": "LOCAL VOLUMES", "State": "STATE", "Platform": "PLATFORM",
 }  # fmt: skip
+_RAW = [
+    ("container_id", "ID"), ("image", "Image"), ("command", "Command"), ("created_at", "CreatedAt"), ("state", "State"),
+    ("status", "Status"), ("names", "Names"), ("labels", "Labels"), ("ports", "Ports"),
+]  # fmt: skip
 
 
 def cmd_ps(args: list[str], ctx: Context) -> int:
@@ -34,8 +39,12 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
     spec.bool("quiet", "q", "ids only").bool("size", "s", "sizes on disk")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
+    form = opts["format"]
+    if form and opts["quiet"]:
+        ctx.warn("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+        form = form if form == "raw" else ""
     limit = 1 if opts["latest"] else opts["last"]
-    with_size = opts["size"] or ".Size" in opts["format"]
+    with_size = opts["size"] or ".Size" in form or form == "{{json .}}"
     query = {
         "all": opts["all"] or None,
         "limit": str(limit) if limit else None,
@@ -44,8 +53,12 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
     }
     containers = ctx.client().request("GET", "/containers/json", query).json()
     rows = [row(c, whole=opts["no-trunc"]) for c in containers]
-    columns = [*_COLUMNS, ("SIZE", "Size")] if with_size and not opts["format"] else _COLUMNS
-    show(ctx, rows, columns=columns, headers=_HEADERS, form=opts["format"], quiet="ID" if opts["quiet"] else "")
+    size = opts["size"] and form in ("", "table", "raw")
+    columns = [*_COLUMNS, ("SIZE", "Size")] if size else _COLUMNS
+    show(
+        ctx, rows, columns=columns, headers=_HEADERS, form=form, quiet="ID" if opts["quiet"] else "",
+        raw=[*_RAW, ("size", "Size")] if size else _RAW,
+    )  # fmt: skip
     return 0
 
 
@@ -57,11 +70,12 @@ def row(container: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     command = container["Command"]
     mounts = [m.get("Name") or m.get("Source") or "" for m in container.get("Mounts") or ()]
     return {
-        "Command": f'"{command if whole else ellipsis(command, 20)}"',
+        "Command": quote(command if whole else ellipsis(command, 20)),
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(container["Created"])),
         "ID": container["Id"] if whole else container["Id"][:12],
         "Image": image,
-        "Labels": ",".join(f"{k}={v}" for k, v in sorted((container.get("Labels") or {}).items())),
+        "Labels": labels(container.get("Labels")),
+        "Label": lambda name: (container.get("Labels") or {}).get(name, ""),
         "LocalVolumes": str(sum(m.get("Driver") == "local" for m in container.get("Mounts") or ())),
         "Mounts": ",".join(m if whole else ellipsis(m, 15) for m in mounts),
         "Names": ",".join(name.lstrip("/") for name in container["Names"] if name.count("/") == 1),
@@ -82,30 +96,29 @@ def _size(container: dict[str, Any]) -> str:
 
 
 def ports(rows: list[dict[str, Any]]) -> str:
-    """``0.0.0.0:8080->80/tcp, 443/tcp``; neighbours are joined to ranges."""
-    groups: dict[tuple[str, str, int | None], list[int]] = {}
-    for one in sorted(rows, key=lambda r: (r["PrivatePort"], r.get("IP", ""), r["Type"])):
-        public = one.get("PublicPort")
-        difference = None if public is None else public - one["PrivatePort"]
-        groups.setdefault((one.get("IP", ""), one["Type"], difference), []).append(one["PrivatePort"])
-    shown: list[tuple[int, str]] = []
-    for (address, kind, difference), numbers in groups.items():
-        for first, last in _runs(numbers):
-            inner = f"{first}-{last}" if last > first else str(first)
-            text = f"{inner}/{kind}"
-            if difference is not None:
-                outer = f"{first + difference}-{last + difference}" if last > first else str(first + difference)
-                host = f"[{address}]" if ":" in address else address
-                text = f"{host}:{outer}->{text}"
-            shown.append((first, text))
-    return ", ".join(text for _, text in sorted(shown))
-
-
-def _runs(numbers: list[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
-    for number in sorted(set(numbers)):
+    """``443/tcp, 0.0.0.0:8080->80/tcp``; what is published under its own number is joined to ranges."""
+    groups: dict[tuple[str, str], list[list[int]]] = {}
+    others = []
+    for one in sorted(rows, key=lambda r: (r["PrivatePort"], r.get("IP", ""), r.get("PublicPort", 0), r["Type"])):
+        number, address = one["PrivatePort"], one.get("IP", "")
+        if address and one["PublicPort"] != number:
+            others.append(f"{_host(address)}:{one['PublicPort']}->{number}/{one['Type']}")
+            continue
+        runs = groups.setdefault((address, one["Type"]), [])
         if runs and number == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], number)
+            runs[-1][1] = number
         else:
-            runs.append((number, number))
-    return runs
+            runs.append([number, number])
+    # as Docker does: ranges that ended before another began come first, then the last one of each group
+    early = [_range(key, run) for key, runs in groups.items() for run in runs[:-1]]
+    return ", ".join([*early, *(_range(key, runs[-1]) for key, runs in groups.items()), *others])
+
+
+def _range(key: tuple[str, str], run: list[int]) -> str:
+    (address, kind), (first, last) = key, run
+    text = str(first) if first == last else f"{first}-{last}"
+    return f"{_host(address)}:{text}->{text}/{kind}" if address else f"{text}/{kind}"
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -40,11 +40,11 @@ def duration(text: str, flag: str = "duration") -> int:
     return int(total)
 
 
-def human_size(value: float) -> str:
-    """Three significant digits in powers of 1000: ``4.43MB``."""
+def human_size(value: float, digits: int = 3) -> str:
+    """Significant digits in powers of 1000: ``4.43MB`` (three as in lists, four as in sums)."""
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if value < 1000 or unit == "PB":
-            return _significant(value, 3) + unit
+            return _significant(value, digits) + unit
         value /= 1000
     raise AssertionError
 

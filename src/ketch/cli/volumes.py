@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
+from ketch.cli.gostrings import natural
 from ketch.cli.lifecycle import confirm, each
-from ketch.cli.listing import filters, show
+from ketch.cli.listing import filters, labels, show
 from ketch.cli.units import human_size
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ketch.cli.context import Context
 
 
@@ -20,16 +23,37 @@ def cmd_ls(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     volumes = ctx.client().request("GET", "/volumes", {"filters": filters(opts["filter"])}).json()["Volumes"] or []
-    rows = [
-        {
-            "Driver": v["Driver"], "Labels": ",".join(f"{k}={x}" for k, x in sorted((v["Labels"] or {}).items())),
-            "Mountpoint": v["Mountpoint"], "Name": v["Name"], "Scope": v["Scope"],
-        }
-        for v in volumes
-    ]  # fmt: skip
+    rows = [row(v) for v in sorted(volumes, key=lambda v: natural(v["Name"]))]
     columns = [("DRIVER", "Driver"), ("VOLUME NAME", "Name")]
-    show(ctx, rows, columns=columns, form=opts["format"], quiet="Name" if opts["quiet"] else "")
+    show(
+        ctx, rows, columns=columns, headers=_HEADERS, form=opts["format"], quiet="Name" if opts["quiet"] else "",
+        raw=[("name", "Name"), ("driver", "Driver")],
+    )  # fmt: skip
     return 0
+
+
+_HEADERS = {
+    "Availability": "AVAILABILITY", "Group": "GROUP", "Labels": "LABELS", "Links": "LINKS",
+    "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE", "Size": "SIZE", "Status": "STATUS",
+}  # fmt: skip
+
+
+def row(volume: dict[str, Any]) -> dict[str, Any]:
+    """One volume in the fields of Docker's ``--format``."""
+    usage = volume.get("UsageData")
+    return {
+        "Availability": "N/A",
+        "Driver": volume["Driver"],
+        "Group": "N/A",
+        "Label": lambda name: (volume["Labels"] or {}).get(name, ""),
+        "Labels": labels(volume["Labels"]),
+        "Links": str(usage["RefCount"]) if usage else "N/A",
+        "Mountpoint": volume["Mountpoint"],
+        "Name": volume["Name"],
+        "Scope": volume["Scope"],
+        "Size": human_size(usage["Size"], 4) if usage else "N/A",
+        "Status": "N/A",
+    }
 
 
 def cmd_create(args: list[str], ctx: Context) -> int:
@@ -88,5 +112,5 @@ def cmd_prune(args: list[str], ctx: Context) -> int:
     answer = ctx.client().request("POST", "/volumes/prune", {"filters": filters(chosen)}).json()
     if answer["VolumesDeleted"]:
         ctx.print("Deleted Volumes:\n" + "\n".join(answer["VolumesDeleted"]) + "\n")
-    ctx.print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
+    ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], 4))
     return 0
