@@ -3,14 +3,12 @@
 A client asks with ``Upgrade: tcp`` (answered with 101) or, the old way, without (answered with 200 and a
 body that never ends).  Either way the bytes that follow are not HTTP: the socket is duplicated, aiohttp's
 transport is dropped without a shutdown, and the engine passes the copy to the container's monitor.
-Only where that cannot be (TLS) a relay stays here, with one end of a socketpair for the engine.
+Behind TLS the socket is one end of a pair whose other end `api.tls` serves.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -48,8 +46,6 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
         head = "HTTP/1.1 200 OK\r\n"
     transport.write(f"{head}Content-Type: {content_type}\r\n\r\n".encode("ascii"))
     initial = _early_bytes(request)
-    if transport.get_extra_info("sslcontext") is not None:
-        return ClientStream(_relay(transport), initial)
     if transport.get_write_buffer_size():
         raise Unavailable("take over the connection: the client does not read")
     fd = os.dup(transport.get_extra_info("socket").fileno())
@@ -63,62 +59,3 @@ def _early_bytes(request: web.BaseRequest) -> bytes:
     tail = bytes(getattr(protocol, "_message_tail", b""))
     protocol._message_tail = b""
     return tail
-
-
-def _relay(transport: asyncio.Transport) -> int:
-    """Connect ``transport`` with a socketpair; returns the far end."""
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    near.setblocking(False)
-    far.setblocking(False)
-    relay = _Relay(transport, near)
-    transport.set_protocol(relay)
-    transport.resume_reading()
-    return far.detach()
-
-
-class _Relay(asyncio.Protocol):
-    """Copies between a transport and a socket until either ends, with back-pressure both ways."""
-
-    def __init__(self, transport: asyncio.Transport, sock: socket.socket) -> None:
-        self._transport = transport
-        self._sock = sock
-        self._queue: list[bytes] = []
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._loop = asyncio.get_running_loop()
-        self._tasks = (self._loop.create_task(self._outwards()),)
-
-    def data_received(self, data: bytes) -> None:
-        self._queue.append(data)
-        if len(self._queue) == 1:
-            self._transport.pause_reading()
-            self._loop.create_task(self._inwards())
-
-    async def _inwards(self) -> None:
-        try:
-            while self._queue:
-                await self._loop.sock_sendall(self._sock, self._queue[0])
-                self._queue.pop(0)
-            self._transport.resume_reading()
-        except OSError:
-            self._transport.close()
-
-    async def _outwards(self) -> None:
-        try:
-            while data := await self._loop.sock_recv(self._sock, 1 << 16):
-                await self._writable.wait()
-                self._transport.write(data)
-        except ConnectionError:
-            self._transport.abort()
-        self._transport.close()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self._sock.close()

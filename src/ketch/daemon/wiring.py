@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from ketch.api.server import build_server
+from ketch.api.tls import TlsFront
 from ketch.daemon import listen
 from ketch.engine import store, volumes
 from ketch.engine.context import DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE, Context
@@ -108,18 +109,22 @@ async def _release(ctx: Context) -> None:
 
 async def listen_and_serve(config: Config, engine: Engine, stack: AsyncExitStack) -> None:
     """Accept requests on every configured address; returns when all of them listen."""
-    runner = web.ServerRunner(build_server(engine), handle_signals=False, shutdown_timeout=0.5)
+    server = build_server(engine)
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     tls = listen.tls_context(config)
     for host in config.hosts:
         if host.startswith("unix://"):
             path = host.removeprefix("unix://")
-            site = web.SockSite(runner, listen.unix_socket(path, config.group))
+            await web.SockSite(runner, listen.unix_socket(path, config.group)).start()
             stack.callback(_unlink, path)
+        elif tls is None:
+            await web.SockSite(runner, listen.tcp_socket(host)).start()
         else:
-            site = web.SockSite(runner, listen.tcp_socket(host), ssl_context=tls)
-        await site.start()
+            front = TlsFront(server, listen.tcp_socket(host), tls)
+            front.start()
+            stack.push_async_callback(front.close)
 
 
 def _unlink(path: str) -> None:

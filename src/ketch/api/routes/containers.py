@@ -128,7 +128,7 @@ async def wait(call: Call) -> web.StreamResponse:
     waiter = call.engine.containers.wait(call.path["id"], call.query.get("condition", ""))
     response = await call.stream()
     transport = call.request.transport
-    if not waiter.done and transport is not None and transport.get_extra_info("sslcontext") is None:
+    if not waiter.done and transport is not None:
         call.engine.containers.hold_wait(call.path["id"], transport.get_extra_info("socket").fileno())
     code, error = await waiter.result()
     answer: dict[str, Any] = {"StatusCode": code}
