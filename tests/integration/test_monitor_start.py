@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,20 @@ async def test_monitor_stays_out_of_the_way(yard):
     assert (await one.monitor._call("status"))["state"] == "running"
     assert Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == f"ketch-monitor {one.name}"
     assert {os.readlink(f"/proc/{pid}/fd/{n}") for n in (0, 1, 2)} == {"/dev/null"}
+
+
+async def test_memory_pressure_takes_the_container_first(yard):
+    one = await yard.start(["sleep", "100"], {"process.oomScoreAdj": 300})
+    pid = await one.monitor.exec("e1", process(["sleep", "99"]), None, tty=False, stdin=False, stdout=True, stderr=True)
+    scores = [Path(f"/proc/{n}/oom_score_adj").read_text() for n in (one.monitor_pid(), one.created.pid, pid)]
+    assert scores[1:] == ["300\n", "300\n"]
+    if not may_lower_oom_score():
+        pytest.skip("lowering oom_score_adj is not permitted here")
+    assert scores[0] == "-998\n"
+
+
+def may_lower_oom_score():
+    return subprocess.run(["sh", "-c", "echo -998 >/proc/self/oom_score_adj"], capture_output=True).returncode == 0
 
 
 async def test_interpreter_is_out_of_reach(yard):

@@ -82,3 +82,17 @@ def test_a_full_disk_leaves_whole_frames(tmp_path):
         with pytest.raises(OSError, match="space"):
             writer.write(1, b"lost")
     assert read(tmp_path) == [(1, b"kept")]
+
+
+def test_a_log_that_cannot_be_rotated_grows(tmp_path):
+    directory = tmp_path / "log"
+    directory.mkdir()
+    with closing(logformat.Writer(str(directory), 100, 2)) as writer:
+        writer.write(1, b"x" * 90)
+        (directory / "log.1").mkdir()  # a rename onto it fails
+        writer.write(1, b"y" * 90)
+        assert os.path.getsize(directory / "log") == 2 * (90 + logformat.OVERHEAD)
+        (directory / "log.1").rmdir()
+        writer.write(1, b"z" * 90)  # now it can
+        assert sorted(os.listdir(directory)) == ["log", "log.1"]
+    assert [payload[:1] for _, payload in read(directory)] == [b"x", b"y", b"z"]

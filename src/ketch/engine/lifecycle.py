@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import bundle, networks
+from ketch.engine import bundle, networks, stats
 from ketch.engine.model import EndpointSettings, PortBinding
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified, RuntimeFailure, Unavailable
 from ketch.network import files, ports
@@ -246,6 +246,10 @@ class Lifecycle:
     async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
         exit_ = await monitor.exited
         async with live.lock:
+            if exit_.lost:  # its monitor was killed: nobody else ends what is left of it
+                cgroup = stats.cgroups_of(self._ctx, container)
+                await asyncio.to_thread(cgroup.kill)
+                cgroup.remove()
             await self.on_exit(container, live, exit_)
 
     async def on_exit(self, container: Container, live: Live, exit_: Exit) -> None:

@@ -29,11 +29,15 @@ _ANSWER_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Exit:
-    """How a container ended: ``code`` as Docker's, ``at_ns`` since the epoch, ``oom`` when memory ran out."""
+    """How a container ended: ``code`` as Docker's, ``at_ns`` since the epoch, ``oom`` when memory ran out.
+
+    ``lost``: its monitor was killed, so that its processes may still be there and its cgroup surely is.
+    """
 
     code: int
     at_ns: int
     oom: bool
+    lost: bool = False
 
 
 @dataclass
@@ -189,7 +193,7 @@ class Monitor:
         if record is None and self._begun and (fd := _dial(self._run_dir)) >= 0:
             self._use(fd)  # it drops those that do not read for long; what it said meanwhile is on disk
             return
-        self.exited.set_result(record or Exit(137, time.time_ns(), False))
+        self.exited.set_result(record or Exit(137, time.time_ns(), oom=False, lost=True))
 
     def disconnect(self) -> None:
         """Close the connection; the container goes on."""

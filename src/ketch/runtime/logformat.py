@@ -11,6 +11,7 @@ dropped at the next open.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from struct import Struct
 from time import time_ns
 
@@ -69,19 +70,24 @@ class Writer:
         self._open()
 
     def _open(self) -> None:
-        self.fd = os.open(self._path, _FLAGS, 0o640)
-        self.offset = whole_size(self.fd)
-        status = os.fstat(self.fd)
-        self.inode = status.st_ino
-        if status.st_size != self.offset:
-            os.ftruncate(self.fd, self.offset)
+        fd = os.open(self._path, _FLAGS, 0o640)
+        try:
+            self.offset = whole_size(fd)
+            status = os.fstat(fd)
+            if status.st_size != self.offset:
+                os.ftruncate(fd, self.offset)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.fd, self.inode = fd, status.st_ino
 
     def write(self, stream: int, data: bytes) -> tuple[bytes, bytes]:
-        """Append one frame; returns its header and trailer (for those who send it on). OSError when the disk is full."""
+        """Append one frame; returns its header and trailer, for those who send it on (OSError: disk full)."""
         header = HEADER.pack(time_ns(), len(data), stream, 0)
         trailer = TRAILER.pack(len(data))
         if self._max_size and self.offset and self.offset + len(data) > self._max_size:
-            self._rotate()
+            with suppress(OSError):  # then this file becomes longer than it should
+                self._rotate()
         wanted = OVERHEAD + len(data)
         written = os.writev(self.fd, (header, data, trailer))
         if written != wanted:
@@ -91,7 +97,6 @@ class Writer:
         return header, trailer
 
     def _rotate(self) -> None:
-        os.close(self.fd)
         for number in range(self._max_files - 1, 0, -1):
             older = f"{self._path}.{number}"
             newer = f"{self._path}.{number - 1}" if number > 1 else self._path
@@ -99,7 +104,9 @@ class Writer:
                 os.rename(newer, older)
         if self._max_files == 1:
             os.unlink(self._path)
+        old = self.fd
         self._open()
+        os.close(old)
 
     def close(self) -> None:
         """Close the file."""

@@ -123,8 +123,9 @@ class Execs:
 
     def _in_child(self, one: Exec, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
-        one.streams.become_stdio()
         monitor, message = self._monitor, one.message
+        _share_oom_score(monitor.pid)
+        one.streams.become_stdio()
         process = message["process"]
         if process.get("dev.ketch.privileged"):
             process["seccomp"] = None
@@ -212,3 +213,12 @@ class Execs:
                 one.status = 9
             one.streams.drain_and_cut()
             self._output_ended(one)
+
+
+def _share_oom_score(pid: int) -> None:
+    """Be as likely to be killed for memory as ``pid`` is: the monitor's own privilege must not be inherited."""
+    with suppress(OSError):
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDONLY | os.O_CLOEXEC)
+        value = os.read(fd, 16)
+        os.close(fd)
+        messages.write_file("/proc/self/oom_score_adj", value)

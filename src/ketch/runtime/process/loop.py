@@ -44,9 +44,6 @@ class Loop:
         while self.running:
             timeout = -1.0 if self.deadline is None else max(self.deadline - monotonic(), 0)
             ready = self._epoll.poll(timeout, 16)
-            if not ready and self.deadline is not None and monotonic() >= self.deadline:
-                self.deadline = None
-                self.on_deadline()
             for fd, events in ready:
                 handler = self._handlers.get(fd)
                 if handler is None:
@@ -57,3 +54,6 @@ class Loop:
                     self.on_error()
                     if self._handlers.get(fd) is handler:
                         self.remove(fd)
+            if self.deadline is not None and monotonic() >= self.deadline:
+                self.deadline = None
+                self.on_deadline()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 # After PID 1 has ended: how long something else may hold its outputs, and a client may take nothing at all.
 _DRAIN_S = 5.0
 _LINGER_S = 60.0
+_OOM_SCORE = b"-998"
 
 
 def main(message: dict[str, Any], control_fd: int) -> NoReturn:
@@ -108,6 +109,8 @@ class Monitor:
         except (OSError, KetchError) as e:
             self._fail(to_message(e))
             return
+        with suppress(OSError):  # when memory is short the kernel shall take the container, not its guardian
+            messages.write_file("/proc/self/oom_score_adj", _OOM_SCORE)
         gc.enable()  # the launcher's frozen heap is not looked at; this one lives for months
         self.loop.run()
 
@@ -232,13 +235,14 @@ class Monitor:
             self.controls.tell(message)
         self.loop.running = False
 
-    def _remove_cgroup(self) -> None:
+    def _remove_cgroup(self, *, kill: bool = True) -> None:
         cgroup = common.open(self.cgroups) if self.cgroups else None
         if cgroup is None and self._message.get("cgroup"):
             cgroup = common.at(self._message["cgroup"])
         if cgroup is not None:
-            with suppress(OSError, KetchError):
-                cgroup.kill()
+            if kill:
+                with suppress(OSError, KetchError):
+                    cgroup.kill()
             with suppress(OSError, KetchError):
                 cgroup.remove()
 
@@ -344,7 +348,7 @@ class Monitor:
         record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
         with suppress(OSError):  # the exec root may be gone; ketchd, if it is there, is told all the same
             messages.write_record(self.run_dir, messages.EXIT_RECORD, record)
-        self._remove_cgroup()
+        self._remove_cgroup(kill=False)  # that was done when PID 1 ended
         # Before anybody knows: a restart's monitor will use the same names.
         self.controls.retire()
         self.controls.tell({"ev": "exit", **record})

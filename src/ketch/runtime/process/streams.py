@@ -38,6 +38,7 @@ class Streams:
         self.on_end: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         self._outputs: dict[int, int] = {}
+        self._small: set[int] = set()  # pipes of the default size
         self._input_fd = -1
         self._queue = bytearray()
         self._close_input = False
@@ -62,9 +63,8 @@ class Streams:
         for number in (logformat.STDOUT, logformat.STDERR):
             outer, inner = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(outer, False)
-            with suppress(OSError):  # the user's pipe budget is spent: the default size works, too
-                fcntl.fcntl(outer, _F_SETPIPE_SZ, _PIPE_SIZE)
             self._outputs[outer] = number
+            self._small.add(outer)
             self.child_fds.append(inner)
 
     def become_stdio(self) -> None:
@@ -105,10 +105,22 @@ class Streams:
             return
         except OSError:  # EIO: the last process closed the terminal
             data = b""
-        if data:
-            self._emit(self._outputs[fd], data)
-        else:
+        if not data:
             self._end_output(fd)
+            return
+        if len(data) == _CHUNK and fd in self._small:
+            self._enlarge(fd)
+        self._emit(self._outputs[fd], data)
+
+    def _enlarge(self, fd: int) -> None:
+        """More room for a process that writes much.
+
+        Not from the beginning: pipes count against their user (pipe(7), pipe-user-pages-soft), and behind that
+        limit every pipe that a container of the same user makes gets two pages only.
+        """
+        self._small.discard(fd)
+        with suppress(OSError):  # the limit is reached: the default size works, too
+            fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_SIZE)
 
     def _emit(self, stream: int, data: bytes) -> None:
         frame = None
@@ -137,6 +149,7 @@ class Streams:
     def _end_output(self, fd: int) -> None:
         self._loop.remove(fd)
         del self._outputs[fd]
+        self._small.discard(fd)
         if fd == self._input_fd:
             self._input_fd = -1
             self._input_over = True

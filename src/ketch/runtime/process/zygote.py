@@ -18,6 +18,8 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "M
 
 def spawn() -> tuple[subprocess.Popen[bytes], int]:
     """Start a launcher; returns its process and our end of its socket, the caller's to close."""
+    # An interpreter that is linked to a library in an unusual place does not start without this.
+    kept = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
     ours, theirs = messages.pair()
     interpreter = os.path.realpath(sys.executable)
     copy_fd = sealed_copy(interpreter)
@@ -28,7 +30,7 @@ def spawn() -> tuple[subprocess.Popen[bytes], int]:
             executable=f"/proc/self/fd/{copy_fd}",
             pass_fds=(theirs, copy_fd),
             stdin=subprocess.DEVNULL,
-            env=_ENVIRONMENT,
+            env={**_ENVIRONMENT, **kept},
         )
     except BaseException:
         os.close(ours)
