@@ -11,19 +11,7 @@ import contextlib
 import pytest
 
 from tests.integration.engines import SESSION, Client, Engine
-from tests.integration.isolation import own_network
 from tests.integration.leaks import Census
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--engine", default="ketch", choices=("ketch", "dockerd"), help="which engine to test")
-    parser.addoption("--own-netns", action="store_true", help="run in a network namespace of its own")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "ketch_only: not a behaviour of dockerd, or of the version that Debian has")
-    if config.getoption("--own-netns", False) or config.getoption("--engine", "ketch") == "dockerd":
-        own_network()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

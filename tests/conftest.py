@@ -1,0 +1,21 @@
+"""Options of the test run; pytest reads them only from here, at the top."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.integration.isolation import own_network
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", default="ketch", choices=("ketch", "dockerd"), help="which engine to test")
+    parser.addoption("--own-netns", action="store_true", help="run in a network namespace of its own")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ketch_only: not a behaviour of dockerd, or of the version that Debian has")
+    if config.getoption("--own-netns", False) or config.getoption("--engine", "ketch") == "dockerd":
+        own_network()
