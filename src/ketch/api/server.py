@@ -119,7 +119,7 @@ NOT_YET = (
     ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"), ("POST", "/commit"),
     ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"), ("POST", "/networks/create"),
     ("DELETE", "/networks/{id}"), ("POST", "/networks/{id}/connect"), ("POST", "/networks/{id}/disconnect"),
-    ("GET", "/plugins"), ("GET", "/plugins/{rest:path}"), ("POST", "/plugins/{rest:path}"),
+    ("GET", "/plugins/{rest:path}"), ("POST", "/plugins/{rest:path}"),
     ("GET", "/swarm"), ("GET", "/swarm/{rest:path}"), ("POST", "/swarm/{rest:path}"), ("GET", "/nodes"),
     ("GET", "/nodes/{rest:path}"), ("GET", "/services"), ("POST", "/services/{rest:path}"),
     ("GET", "/services/{rest:path}"),

@@ -11,6 +11,7 @@ from ketch.api import query
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters
 from ketch.engine.system import API_VERSION
+from ketch.errors import NotFound
 
 if TYPE_CHECKING:
     from ketch.api.server import Call
@@ -60,7 +61,19 @@ async def df(call: Call) -> web.StreamResponse:
     return call.json(wire_df.answer(call.engine, raw))
 
 
+async def plugins(call: Call) -> web.StreamResponse:
+    """There are none."""
+    return call.json([])
+
+
+async def plugin(call: Call) -> web.StreamResponse:
+    """404 and not 501: `docker inspect NAME` asks here last, and must hear that there is no such object."""
+    raise NotFound(f'plugin "{call.path["name"]}" not found')
+
+
 ROUTES = (
+    ("GET", "/plugins", plugins),
+    ("GET", "/plugins/{name:path}/json", plugin),
     ("GET", "/_ping", ping),
     ("HEAD", "/_ping", ping),
     ("GET", "/version", version),
