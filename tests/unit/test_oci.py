@@ -95,8 +95,8 @@ def test_changes():
     run = config.RunConfig(env=["A=1"])
     changes.apply(
         run,
-        ['CMD ["sh", "-c"]', "ENTRYPOINT echo hi", "ENV A=2 B='x y'", "ENV OLD form of it", "EXPOSE 80 53/udp", "USER me",
-         "WORKDIR /w", 'VOLUME ["/a"]', "VOLUME /b /c", "LABEL k=v", "STOPSIGNAL SIGINT", "ONBUILD RUN x",
+        ['CMD ["sh", "-c"]', "ENTRYPOINT echo hi", "ENV A=2 B='x y'", "ENV OLD form of it", "EXPOSE 80 53/udp",
+         "USER me", "WORKDIR /w", 'VOLUME ["/a"]', "VOLUME /b /c", "LABEL k=v", "STOPSIGNAL SIGINT", "ONBUILD RUN x",
          "HEALTHCHECK CMD true"],
     )  # fmt: skip
     assert run.cmd == ["sh", "-c"]
@@ -109,15 +109,56 @@ def test_changes():
     assert run.healthcheck == {"Test": ["CMD-SHELL", "true"]}
 
 
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("NONE", {"Test": ["NONE"]}),
+        ('CMD ["a", "b"]', {"Test": ["CMD", "a", "b"]}),
+        (
+            "--interval=1m30s --timeout=1.5s --start-period=2h --retries=3 CMD curl -f http://localhost/",
+            {"Test": ["CMD-SHELL", "curl -f http://localhost/"], "Interval": 90 * 10**9, "Timeout": 1_500_000_000,
+             "StartPeriod": 7200 * 10**9, "Retries": 3},
+        ),
+    ],
+)  # fmt: skip
+def test_health_checks(text, check):
+    run = config.RunConfig()
+    changes.apply(run, [f"HEALTHCHECK {text}"])
+    assert run.healthcheck == check
+
+
+def test_ranges_of_ports():
+    run = config.RunConfig()
+    changes.apply(run, ["EXPOSE 8000-8002/udp 80"])
+    assert run.exposed_ports == {"8000/udp": {}, "8001/udp": {}, "8002/udp": {}, "80/tcp": {}}
+
+
+def test_names_that_look_like_ids_are_refused():
+    with pytest.raises(InvalidArgument, match="64-byte hexadecimal"):
+        reference.parse("a" * 64)
+    with pytest.raises(InvalidArgument, match=r"repository name \(library/App\) must be lowercase"):
+        reference.parse("App")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["EXPOSE 9-8", "EXPOSE 0", "HEALTHCHECK", "HEALTHCHECK CMD", "HEALTHCHECK --interval=x CMD a",
+     "HEALTHCHECK --retries=-1 CMD a", "HEALTHCHECK --nope=1 CMD a", "HEALTHCHECK NONE x"],
+)  # fmt: skip
+def test_more_bad_changes(bad):
+    with pytest.raises(InvalidArgument):
+        changes.apply(config.RunConfig(), [bad])
+
+
 @pytest.mark.parametrize("bad", ["RUN true", "CMD", "EXPOSE http", "EXPOSE 70000", "EXPOSE 80/x", "ENV A", "LABEL 'a"])
 def test_bad_changes(bad):
     with pytest.raises(InvalidArgument):
         changes.apply(config.RunConfig(), [bad])
 
 
-@given(st.text(max_size=40))
-def test_no_change_breaks_the_parser(text):
+@given(st.sampled_from(["", *changes._HANDLERS]), st.text(max_size=40))
+def test_no_change_breaks_the_parser(word, text):
     try:
-        changes.apply(config.RunConfig(), [text])
+        changes.apply(config.RunConfig(), [f"{word} {text}"])
     except InvalidArgument:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.oci.config import RunConfig
+
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
+_OPTION = re.compile(r"--(interval|timeout|start-period|start-interval|retries)=(\S+)\Z")
+_DURATIONS = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod",
+              "start-interval": "StartInterval"}  # fmt: skip
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_DURATION = re.compile(rf"(?:{_PART.pattern})+\Z", re.ASCII)
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def apply(config: RunConfig, changes: Sequence[str]) -> None:
@@ -35,14 +44,20 @@ def _one(config: RunConfig, line: str) -> None:
     handler(config, rest.strip())
 
 
-def _command(text: str) -> list[str]:
-    """The JSON form, or the shell form."""
+def _json(text: str) -> list[str] | None:
+    """The JSON form; what is not JSON is the other form, with Docker, too."""
     if text.startswith("["):
         try:
             return msgspec.json.decode(text, type=list[str])
-        except msgspec.DecodeError:
-            pass  # Docker takes what is not JSON as a shell command, too
-    return ["/bin/sh", "-c", text]
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            return None
+    return None
+
+
+def _command(text: str) -> list[str]:
+    """The JSON form, or the shell form."""
+    command = _json(text)
+    return ["/bin/sh", "-c", text] if command is None else command
 
 
 def _words(text: str) -> list[str]:
@@ -71,29 +86,58 @@ def _env(config: RunConfig, text: str) -> None:
 
 def _expose(config: RunConfig, text: str) -> None:
     ports = dict(config.exposed_ports or {})
-    for port in _words(text):
-        number, slash, proto = port.partition("/")
-        if not number.isdecimal() or not 0 < int(number) < 65536 or (slash and proto not in ("tcp", "udp", "sctp")):
-            raise InvalidArgument(f"change `EXPOSE {text}`: `{port}` is not a port")
-        ports[port if slash else f"{port}/tcp"] = {}
+    for word in _words(text):
+        match = _PORTS.match(word)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if match is None or not 0 < first <= last < 65536:
+            raise InvalidArgument(
+                f"change `EXPOSE {text}`: `{word}` is not a port", hint="write 80, 53/udp or 8000-8010"
+            )
+        ports.update({f"{port}/{match[3] or 'tcp'}": {} for port in range(first, last + 1)})
     config.exposed_ports = ports
 
 
 def _volume(config: RunConfig, text: str) -> None:
-    paths = msgspec.json.decode(text, type=list[str]) if text.startswith("[") else _words(text)
+    paths = _json(text) or _words(text)
+    if not all(paths):
+        raise InvalidArgument("change `VOLUME`: a path must not be empty")
     config.volumes = {**(config.volumes or {}), **{path: {} for path in paths}}
 
 
 def _health(config: RunConfig, text: str) -> None:
-    if text.upper() == "NONE":
+    """``NONE``, or options and then ``CMD`` with a command; durations become nanoseconds, as Docker has them."""
+    check: dict[str, Any] = {}
+    word, _, rest = text.partition(" ")
+    while match := _OPTION.match(word):
+        name, value = match.groups()
+        if name == "retries":
+            check["Retries"] = _count(value, text)
+        else:
+            check[_DURATIONS[name]] = _duration(value, text)
+        word, _, rest = rest.strip().partition(" ")
+    rest = rest.strip()
+    if word.upper() == "NONE" and not rest and not check:
         config.healthcheck = {"Test": ["NONE"]}
         return
-    word, _, rest = text.partition(" ")
     if word.upper() != "CMD" or not rest:
-        raise InvalidArgument(f"change `HEALTHCHECK {text}`: use NONE or CMD COMMAND")
-    command = _command(rest)
-    shell = command[:2] == ["/bin/sh", "-c"] and not rest.startswith("[")
-    config.healthcheck = {"Test": ["CMD-SHELL", command[2]] if shell else ["CMD", *command]}
+        raise InvalidArgument(f"change `HEALTHCHECK {text}`: use NONE or [OPTIONS] CMD COMMAND")
+    command = _json(rest)
+    config.healthcheck = {"Test": ["CMD", *command] if command else ["CMD-SHELL", rest], **check}
+
+
+def _count(value: str, text: str) -> int:
+    if not value.isdecimal():
+        raise InvalidArgument(f"change `HEALTHCHECK {text}`: `{value}` is not a number")
+    return int(value)
+
+
+def _duration(value: str, text: str) -> int:
+    """``1m30s`` in nanoseconds."""
+    if not _DURATION.match(value):
+        raise InvalidArgument(
+            f"change `HEALTHCHECK {text}`: `{value}` is not a duration", hint="write e.g. 30s or 1m30s"
+        )
+    return round(sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(value)))
 
 
 def _set(name: str, convert: Callable[[str], Any]) -> Callable[[RunConfig, str], None]:

@@ -18,6 +18,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"\w[\w.-]{0,127}\Z", re.ASCII)
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_IDENTIFIER = re.compile(r"[0-9a-f]{64}\Z")
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?\Z")
 
 
@@ -66,10 +67,12 @@ def parse(text: str) -> Reference:
         name, tag = head, tail
         if not _TAG.match(tag):
             raise bad()
+    if _IDENTIFIER.match(name):
+        raise InvalidArgument(f"invalid repository name ({name}), cannot specify 64-byte hexadecimal strings")
     domain, path = _split_domain(name)
     if not _PATH.match(path):
         if path.lower() != path and _PATH.match(path.lower()):
-            raise bad(f"repository name ({name}) must be lowercase")
+            raise bad(f"repository name ({path}) must be lowercase")
         raise bad()
     if not _DOMAIN.match(domain) or len(path) > 255:
         raise bad()
