@@ -22,6 +22,10 @@ class HelpRequested(Exception):
     """``--help`` was given; the text is the argument."""
 
 
+class UsageError(InvalidArgument):
+    """Flags that the command does not have, or values that they do not take."""
+
+
 class _Flag:
     def __init__(self, name: str, short: str, kind: str, default: Any, help_text: str) -> None:
         self.name, self.short, self.kind, self.default, self.help = name, short, kind, default, help_text
@@ -150,7 +154,7 @@ class FlagSet:
             self._unknown(f'invalid argument "{value}" for "--{flag.name}": use true or false')
 
     def _unknown(self, message: str) -> NoReturn:
-        raise InvalidArgument(message, hint=f"see: ketch {self.command} --help")
+        raise UsageError(message, hint=f"see: ketch {self.command} --help")
 
     def arguments(self, rest: Words, at_least: Count, at_most: Count | None = None) -> None:
         """Check the number of arguments (``at_most`` None: any)."""

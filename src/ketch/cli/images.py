@@ -44,16 +44,17 @@ def cmd_images(args: list[str], ctx: Context) -> int:
     images = (
         ctx.client().request("GET", "/images/json", {"all": opts["all"] or None, "filters": filters(chosen)}).json()
     )
-    rows = [row for image in images for row in _rows(image, whole=opts["no-trunc"])]
+    listed = [row for image in images for row in rows(image, whole=opts["no-trunc"])]
     raw = [row for row in _RAW_IMAGES if opts["digests"] or row[1] != "Digest"]
     show(
-        ctx, rows, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"], headers=_IMAGE_HEADERS,
+        ctx, listed, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"], headers=_IMAGE_HEADERS,
         quiet="ID" if opts["quiet"] else "", raw=raw,
     )  # fmt: skip
     return 0
 
 
-def _rows(image: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+def rows(image: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+    """An image in the fields of Docker's ``--format``, once for each of its names."""
     names = [(*tag.rpartition(":")[::2], "<none>") for tag in image.get("RepoTags") or ()]
     digests = {d.partition("@")[0]: d.partition("@")[2] for d in image.get("RepoDigests") or ()}
     names = [(repo, tag, digests.get(repo, "<none>")) for repo, tag, _ in names]

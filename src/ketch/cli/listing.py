@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ketch.cli.flags import UsageError
 from ketch.cli.gostrings import html_safe
-from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -113,14 +113,14 @@ def _cell(value: Any) -> str:
 
 
 def filters(items: list[str]) -> str | None:
-    """``--filter name=value`` … → what the API takes; None without any (InvalidArgument for nonsense)."""
+    """``--filter name=value`` … → what the API takes; None without any (UsageError for nonsense)."""
     if not items:
         return None
     result: dict[str, dict[str, bool]] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not equals:
-            raise InvalidArgument(f"invalid filter `{item}`", hint="write NAME=VALUE")
+            raise UsageError(f"invalid filter `{item}`", hint="write NAME=VALUE")
         result.setdefault(name.strip().lower(), {})[value.strip()] = True
     return json.dumps(result, separators=(",", ":"))
 

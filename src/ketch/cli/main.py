@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ketch.cli.flags import HelpRequested, UsageError
 from ketch.errors import KetchError
 
 # command → "module:function" below ketch.cli; nothing is imported before it is needed
@@ -36,7 +37,7 @@ COMMANDS = {
     "tag": "images:cmd_tag",
     "top": "top:cmd_top",
     "unpause": "lifecycle:cmd_unpause",
-    "version": "info:cmd_version",
+    "version": "version:cmd_version",
     "wait": "lifecycle:cmd_wait",
 }
 _CONTAINER = "attach create exec inspect kill logs pause port rename restart rm run start stats stop top unpause wait"
@@ -52,7 +53,7 @@ GROUPS = {
         "ls": "images:cmd_images", "list": "images:cmd_images", "rm": "images:cmd_rmi",
         "bootstrap": "archives:cmd_bootstrap", "prune": "images:cmd_prune",
     },
-    "system": {"info": COMMANDS["info"], "events": COMMANDS["events"], "df": "info:cmd_df"},
+    "system": {"info": COMMANDS["info"], "events": COMMANDS["events"], "df": "df:cmd_df"},
     "volume": {
         "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect",
         "rm": "volumes:cmd_rm", "prune": "volumes:cmd_prune",
@@ -69,8 +70,6 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Carry out one command line; returns the exit code."""
-    from ketch.cli.flags import HelpRequested
-
     command = ""
     try:
         host, args = _global_flags(argv)
@@ -100,7 +99,11 @@ def run(argv: list[str]) -> int:
 
 
 def failure_code(command: str, error: KetchError) -> int:
-    """125 where Docker's clients say so (126 and 127 when the program could not be executed), else 1."""
+    """Docker's: 125 for wrong flags and failed runs, 126 and 127 when the program could not be executed, else 1."""
+    if isinstance(error, UsageError):
+        return 125
+    if command == "inspect" and error.message.startswith("template parsing error: template: :"):
+        return 64
     if command not in _RUN_LIKE:
         return 1
     text = error.message

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
-from ketch.cli.listing import show
+from ketch.cli.listing import text_of
 from ketch.cli.units import human_bytes, human_size
+from ketch.client.http import Client
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _COLUMNS = [
     ("CONTAINER ID", "ID"), ("NAME", "Name"), ("CPU %", "CPUPerc"), ("MEM USAGE / LIMIT", "MemUsage"),
     ("MEM %", "MemPerc"), ("NET I/O", "NetIO"), ("BLOCK I/O", "BlockIO"), ("PIDS", "PIDs"),
 ]  # fmt: skip
+_REDRAW_S = 0.5
+_FIRST_S = 10
 
 
 def cmd_stats(args: list[str], ctx: Context) -> int:
@@ -31,48 +33,90 @@ def cmd_stats(args: list[str], ctx: Context) -> int:
     spec.bool("all", "a", "also those that do not run").string("format", "", "how")
     spec.bool("no-stream", "", "only the first result").bool("no-trunc", "", "whole ids")
     opts, rest = spec.parse(args)
+    watch = _Watch(ctx.host, stream=not opts["no-stream"])
+    if rest:
+        _check(ctx, rest)
     while True:
-        refs = rest or _all(ctx, everything=opts["all"])
-        readings = _read(ctx, refs)
-        for ref, reading in zip(refs, readings, strict=True):
-            if isinstance(reading, KetchError) and ref in rest:
-                raise reading
-        rows = [row(r, whole=opts["no-trunc"]) for r in readings if not isinstance(r, KetchError)]
-        if not opts["no-stream"] and sys.stdout.isatty():
-            ctx.out.write("\033[H\033[J")
-        show(ctx, rows, columns=_COLUMNS, headers={"Container": "CONTAINER"}, form=opts["format"])
+        watch.follow(rest or _all(ctx, everything=opts["all"]))
+        watch.wait(_FIRST_S)
+        rows = [row(ref, r, whole=opts["no-trunc"]) for ref, r in watch.readings()]
+        text = text_of(rows, columns=_COLUMNS, headers={"Container": "CONTAINER"}, form=opts["format"])
+        ctx.out.write(_redrawn(text) if not opts["no-stream"] and ctx.out.isatty() else text)
         ctx.out.flush()
         if opts["no-stream"]:
             return 0
-        time.sleep(0.5)
+        time.sleep(_REDRAW_S)
+
+
+def _redrawn(text: str) -> str:
+    """Over what is there, line by line, so that nothing flickers."""
+    return "\033[H" + text.replace("\n", "\033[K\n") + "\033[J"
 
 
 def _all(ctx: Context, *, everything: bool) -> list[str]:
     return [c["Id"] for c in ctx.client().request("GET", "/containers/json", {"all": everything}).json()]
 
 
-def _read(ctx: Context, refs: list[str]) -> list[Any]:
-    """One reading of each container, all at the same time (each takes a second)."""
-    from ketch.client.http import Client
+def _check(ctx: Context, refs: list[str]) -> None:
+    for ref in refs:
+        ctx.client().request("GET", f"/containers/{ref}/json").read()
 
-    results: list[Any] = [None] * len(refs)
 
-    def one(index: int) -> None:
+class _Watch:
+    """The newest reading of each container, each fed by a thread with a connection of its own."""
+
+    def __init__(self, host: str, *, stream: bool) -> None:
+        self._host = host
+        self._stream = stream
+        self._changed = threading.Condition()  # guards the two below
+        self._order: list[str] = []
+        self._newest: dict[str, dict[str, Any] | None] = {}
+
+    def follow(self, refs: list[str]) -> None:
+        """From now on show these, in this order."""
+        with self._changed:
+            new = [ref for ref in refs if ref not in self._newest]
+            self._order = refs
+            self._newest = {ref: self._newest.get(ref) for ref in refs}
+        for ref in new:
+            threading.Thread(target=self._read, args=(ref,), daemon=True).start()
+
+    def _read(self, ref: str) -> None:
         try:
-            client = Client(ctx.host)
-            results[index] = client.request("GET", f"/containers/{refs[index]}/stats", {"stream": False}).json()
-        except KetchError as e:
-            results[index] = e
+            query = {"stream": self._stream}
+            response = Client(self._host).request("GET", f"/containers/{ref}/stats", query, stream=True)
+            for number, reading in enumerate(response.stream_lines()):
+                if not self._stream or number or not _moves(reading):  # the first one has nothing to compare with
+                    self._put(ref, reading)
+                if ref not in self._newest:
+                    response.close()
+                    return
+        except (KetchError, OSError):
+            self._put(ref, {})
 
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(refs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    def _put(self, ref: str, reading: dict[str, Any]) -> None:
+        with self._changed:
+            if ref in self._newest:
+                self._newest[ref] = reading
+                self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until each container has a reading (or there is none of it any more)."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(r is not None for r in self._newest.values()), timeout_s)
+
+    def readings(self) -> list[tuple[str, dict[str, Any]]]:
+        """(the name it was asked for by, its reading), in order; those that are gone are left out."""
+        with self._changed:
+            return [(ref, r) for ref in self._order if (r := self._newest.get(ref)) and r.get("id")]
 
 
-def row(reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def _moves(reading: dict[str, Any]) -> bool:
+    """Whether there will be a second reading to compare this one with."""
+    return bool((reading.get("cpu_stats") or {}).get("cpu_usage", {}).get("total_usage"))
+
+
+def row(ref: str, reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """A reading in the fields of Docker's ``--format``."""
     memory = reading.get("memory_stats") or {}
     used, limit = memory_used(memory), memory.get("limit") or 0
@@ -83,7 +127,7 @@ def row(reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     return {
         "BlockIO": f"{human_size(read)} / {human_size(written)}",
         "CPUPerc": f"{cpu_percent(reading):.2f}%",
-        "Container": container,
+        "Container": ref if whole or not ref.startswith(container) else container,
         "ID": container,
         "MemPerc": f"{100 * used / limit if limit else 0:.2f}%",
         "MemUsage": f"{human_bytes(used)} / {human_bytes(limit)}",
