@@ -66,6 +66,8 @@ class Yard:
         await self.launcher.close()
         self.box.close()
         assert cgroup_leftovers(self.box.parent) == []
+        # What a monitor survived, but should not have met.
+        assert [path.read_text() for path in self.directory.glob("run/*/monitor.err")] == []
 
     def message(self, args: list[str], changes: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """A start message for ``args``; ``options`` are keys of the message or of its log."""

@@ -174,7 +174,8 @@ class Monitor:
         elif event == "exit":
             _resolve(self.exited, Exit(message["code"], message["at"], message["oom"]))
         elif event == "exec_exit":
-            self.on_exec_exit(message["exec_id"], message["code"])
+            # Behind the one who waits for the exec's start, which may have been told just now.
+            self._loop.call_soon(lambda: self.on_exec_exit(message["exec_id"], message["code"]))
         elif event == "hello":
             _resolve(self._hello, message)
 
@@ -219,7 +220,8 @@ class Monitor:
             del self._waiting[seq]
             raise Unavailable(f"ask the container's monitor to {op}: {e.strerror}") from e
         try:
-            answer: dict[str, Any] = await asyncio.wait_for(future, _ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                answer: dict[str, Any] = await future
         except TimeoutError:
             raise Unavailable(f"ask the container's monitor to {op}: no answer in {_ANSWER_TIMEOUT_S:.0f} s") from None
         finally:

@@ -1,13 +1,22 @@
 """What launcher, monitor and ketchd say to each other: JSON datagrams with descriptors (SOCK_SEQPACKET).
 
-ketchd   → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty", "stdin", "stdin_once", "pidns",
-                       "cgroup", "log":{"driver","dir","max_size","max_files"}}            + control socket
-monitor  → ketchd     {"ev":"created","pid"} + network namespace, netlink socket
-                      {"ev":"failed", …}                    (see runtime.failure)
-                      {"ev":"exit","code","at","oom"}      {"ev":"exec_exit","exec_id","code","at"}
-                      {"ev":"hello", …}                     first on every later connection
-ketchd   → monitor    {"op":…, "seq":n}  answered with {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"error":…}
-                      start · attach · exec · resize · kill · status
+ketchd → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty", "stdin", "stdin_once", "pidns",
+                      "cgroup", "log":{"driver","dir","max_size","max_files"}}             + control socket
+
+monitor → ketchd, on every control connection
+  {"ev":"hello", "id","pid","started_at","state","execs":{id: pid}}    first on every connection but the launcher's
+  {"ev":"created","pid"} + network namespace, netlink socket in it     (none when the container has no new one)
+  {"ev":"failed", …}                                                   before "created"; see runtime.failure
+  {"ev":"exit","code","at","oom"}        last: outputs are drained, exit.json is there, the cgroup is gone
+  {"ev":"exec_exit","exec_id","code","at"}     or, when nobody is connected, exec-<id>.json in the run directory
+
+ketchd → monitor, answered {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"error":{…}}
+  {"op":"start","seq"}                   → "started_at"; an error when the program could not be executed
+  {"op":"attach","stdin","stdout","stderr","mux","detach_keys","initial","from","frames"} + client's socket
+        mux: 8-byte headers, else raw; initial: input that came before (latin-1); frames: the log's own format
+        from: null, "start" or {"inode","offset"}: first what the log has from there, then what comes
+  {"op":"exec","exec_id","process","tty","rows","cols", and attach's} + client's socket or nothing → "pid"
+  {"op":"resize","exec_id","rows","cols"}   {"op":"kill","exec_id","signal"}   {"op":"status"} → as hello
 """
 
 from __future__ import annotations

@@ -296,9 +296,23 @@ class Monitor:
                 raise BrokenPipeError
             fdpass.send(self._sync, b"go")
         except OSError:
-            self._fail(self._failure or _died("before the start"))
+            self._fail(self._failure or self._last_words())
             return
         self.state = "starting"
+
+    def _last_words(self) -> dict[str, Any]:
+        """Why the child has ended: it may have said so a moment before it was told to go."""
+        with suppress(OSError):
+            while self._sync >= 0:
+                message, fds = messages.receive(self._sync)
+                for fd in fds:
+                    os.close(fd)
+                if message is None:
+                    break
+                if message["ev"] == "failed":
+                    self.cgroups = message.get("cgroups") or self.cgroups
+                    return message
+        return _died("before the start")
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import sys
 import ketch
 from ketch.runtime.process import messages
 
-_CODE = "import sys; sys.path.insert(0, {path!r}); from ketch.runtime.process.launcher import main; main({fd})"
-_FLAGS = ("-I", "-S", "-E", "-B")
+_CODE = "import sys; sys.path.append({path!r}); from ketch.runtime.process.launcher import main; main({fd})"
+_FLAGS = ("-I", "-S", "-E")
 # No locale, no malloc arenas, nothing of the user's: the launcher's memory is every monitor's.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
 
