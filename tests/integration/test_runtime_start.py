@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import signal
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ketch.linux import caps
+from ketch.linux import caps, fdpass
 from ketch.runtime import defaults
+from ketch.runtime.cgroups import common
+from ketch.runtime.process import init
 from tests.integration import runtime_box
 
 if TYPE_CHECKING:
@@ -351,6 +356,39 @@ def test_a_broken_config_is_explained(box: Box) -> None:
     assert "process.cwd `rel`" in box.run(["true"], {"process.cwd": "rel"}).failed["message"]
     caps_changed = {"process.capabilities": {"bounding": ["CAP_FLY"]}}
     assert box.run(["true"], caps_changed).failed["message"] == "read config.json: unknown capability `CAP_FLY`"
+
+
+def test_a_container_ends_with_its_monitor(box: Box) -> None:
+    place = box.bundle(box.spec(["sleep", "100"]))
+    root = [
+        {"type": "overlay", "options": [f"lowerdir={box.rootfs}", f"upperdir={place}/upper", f"workdir={place}/work"]}
+    ]
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monitor = os.fork()
+    if monitor == 0:
+        inner, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = init.fork_child()
+        if pid == 0:
+            init.child_main(str(place), root, child_end.fileno(), tty=False)
+        child_end.close()
+        fdpass.recv(inner)
+        fdpass.send(inner, b"go")
+        fdpass.recv(inner)  # end of file: the program runs
+        far.send(str(pid).encode())
+        signal.pause()
+    far.close()
+    pid = int(near.recv(16))
+    pidfd = os.pidfd_open(pid)
+    os.kill(monitor, signal.SIGKILL)
+    os.waitpid(monitor, 0)
+    try:
+        assert select.select([pidfd], [], [], 5)[0]
+    finally:
+        os.close(pidfd)
+        near.close()
+        cgroup = common.at(f"{box.parent}/{box.count - 1}")
+        cgroup.kill()
+        cgroup.remove()
 
 
 def test_nothing_is_left_behind(box: Box) -> None:

@@ -22,6 +22,7 @@ import os
 from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 from contextlib import suppress
 from errno import EACCES
+from signal import SIGKILL
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
@@ -74,6 +75,10 @@ def child_main(
         child.set_up(mounts_of_root, tty)
         child.report_ready()
         child.wait(start_fd)
+        if start_fd < 0:
+            # A monitor that is killed takes its container with it: nobody else would read its output, reap it or
+            # write down how it ended.
+            prctl.set_parent_death_signal(SIGKILL)
         child.run()
     except BaseException as e:  # the parent must hear of everything; SystemExit and the like mean the same here
         child.report_failure(e)
