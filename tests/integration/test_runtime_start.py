@@ -265,7 +265,9 @@ def test_exit_codes_and_streams(box: Box) -> None:
 
 def test_signals_and_umask_are_as_a_program_expects(box: Box) -> None:
     result = box.run(["sh", "-c", "grep -E 'SigBlk|SigIgn' /proc/self/status; umask"])
-    assert re.findall(r"\w{16}", result.out) == ["0" * 16] * 2
+    # 32 and 33 are glibc's own: a make above us ignores them, and signal(2) would not let us say otherwise.
+    ours = ~(0b11 << 31)
+    assert [int(mask, 16) & ours for mask in re.findall(r"\w{16}", result.out)] == [0, 0]
     assert "0022" in result.out
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 DEFAULT_STOP_TIMEOUT_S = 10
+_KILL_S = 10.0
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
 
@@ -311,6 +313,8 @@ class Lifecycle:
             container.stopped_by_user = True
         await live.monitor.kill(number)
         self._ctx.event(container, "kill", signal=str(number))
+        if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
+            await self._down_within(live, _KILL_S)
 
     @staticmethod
     def _stop_signal(container: Container) -> int:
