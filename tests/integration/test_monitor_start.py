@@ -97,6 +97,13 @@ async def test_a_bundle_that_is_not_there(yard):
     await leaves_nothing(yard)
 
 
+async def test_too_little_memory_for_the_set_up(yard):
+    """The child is killed after it was told to go and before its program runs: that is no start."""
+    with pytest.raises(RuntimeFailure, match="memory limit is too small"):
+        await yard.start(["true"], {"linux.resources.memory": {"limit": 400 << 10}})
+    await leaves_nothing(yard)
+
+
 async def leaves_nothing(yard):
     """The run directory is empty, no process and no cgroup is left."""
     run_dir = yard.directory / "run" / f"c{yard.box.count}"

@@ -21,7 +21,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import gc
 import os
-import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 from time import monotonic, time_ns
@@ -32,7 +31,7 @@ from ketch.linux import fdpass, prctl
 from ketch.runtime import logformat
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
-from ketch.runtime.process import init, messages
+from ketch.runtime.process import init, messages, report
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
 from ketch.runtime.process.loop import READ, Loop
@@ -53,19 +52,8 @@ def main(message: dict[str, Any], control_fd: int) -> NoReturn:
     try:
         Monitor(message, control_fd).run()
     except BaseException:
-        report(message["run_dir"])
+        report.exception(message["run_dir"])
     os._exit(0)
-
-
-def report(run_dir: str) -> None:
-    """Leave the current exception's traceback in ``monitor.err``: nobody reads a monitor's stderr."""
-    with suppress(OSError):
-        fd = os.open(os.path.join(run_dir, "monitor.err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.dup2(fd, 2)
-        os.close(fd)
-        sys.excepthook(*sys.exc_info())
-        sys.stderr.flush()
-        os.dup2(0, 2)
 
 
 class Monitor:
@@ -77,7 +65,7 @@ class Monitor:
         self.run_dir: str = message["run_dir"]
         self._message = message
         self.loop = Loop()
-        self.loop.on_error = lambda: report(self.run_dir)
+        self.loop.on_error = lambda: report.exception(self.run_dir)
         self.controls = Controls(self.loop, self.run_dir, self._serve, self._hello, self._alone)
         self.waits = Waits(self.loop, self.controls)
         self._first = socket(AF_UNIX, SOCK_SEQPACKET, 0, control_fd)
@@ -86,6 +74,7 @@ class Monitor:
         self._started_at = 0
         self.cgroups: dict[str, Any] | None = None
         self._sync = -1
+        self._was_ready = False
         self._failure: dict[str, Any] | None = None
         self._start: tuple[socket, int] | None = None
         self._status: int | None = None
@@ -161,12 +150,15 @@ class Monitor:
             self._created(fds)
         elif message is not None and event == "ready":
             self._ready(message, fds)
-        elif message is None and self.state == "starting":
+        elif message is None and self.state == "starting" and self._was_ready:
             self._end_sync()
             self._started()
         else:
             self._end_sync()
-            self._child_failed(message or _died("during the set-up"))
+            self._child_failed(message or self._died("during the set-up"))
+
+    def _died(self, when: str) -> dict[str, Any]:
+        return report.died(when, self._message.get("cgroup"))
 
     def _end_sync(self) -> None:
         self.loop.remove(self._sync)
@@ -185,6 +177,7 @@ class Monitor:
 
     def _ready(self, message: dict[str, Any], fds: list[int]) -> None:
         assert self.streams is not None
+        self._was_ready = True
         self.cgroups = message.get("cgroups")
         if message.get("tty"):
             self.streams.listen(fds.pop())
@@ -202,7 +195,7 @@ class Monitor:
         """The last control connection is gone."""
         if self.state in ("setup", "created"):
             # Nobody is left who could say start: the container was never acknowledged.
-            self._fail(_died("before the start"))
+            self._fail(self._died("before the start"))
 
     def _started(self) -> None:
         self.state = "running"
@@ -312,7 +305,7 @@ class Monitor:
                 if message["ev"] == "failed":
                     self.cgroups = message.get("cgroups") or self.cgroups
                     return message
-        return _died("before the start")
+        return self._died("before the start")
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -388,8 +381,3 @@ class Monitor:
         self._progress = taken
         self.loop.deadline = monotonic() + _LINGER_S
         self.loop.on_deadline = self._linger
-
-
-def _died(when: str) -> dict[str, Any]:
-    text = f"start container: its first process died {when}"
-    return {"ev": "failed", "kind": "setup", "step": "init", "errno": 0, "message": text}
