@@ -11,10 +11,10 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays(client):
+def _nothing_stays(engine):
     yield
-    assert client.engine.docker("ps", "-aq").out == ""
-    assert client.engine.answers()
+    assert engine.docker("ps", "-aq").out == ""
+    assert engine.answers()
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,7 @@ class Unix(http.client.HTTPConnection):
         ("POST", "/v1.41/exec/none/start", b'{"Detach": true}', 404),
     ],
 )
-def test_http(engine, client, method, path, body, status):
-    if client.name == "ketch":
-        pytest.skip("there is no client in this")
+def test_http(engine, method, path, body, status):
     connection = Unix(engine.socket)
     connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
     answer = connection.getresponse()
@@ -113,7 +111,7 @@ def test_http(engine, client, method, path, body, status):
     assert isinstance(json.loads(text)["message"], str)
 
 
-def test_garbage_on_the_socket(engine, client):
+def test_garbage_on_the_socket(engine):
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(10)
         s.connect(engine.socket)

@@ -88,9 +88,7 @@ def test_save_and_load(client, tmp_path, compress):
     path = tmp_path / "image.tar"
     client("tag", "busybox", "copy:1")
     image = client("images", "-q", "--no-trunc", "copy").out
-    client("save", "-o", str(path), "copy:1") if client.name == "docker" else client.engine.docker(
-        "save", "-o", str(path), "copy:1"
-    )
+    client("save", "-o", str(path), "copy:1")
     client("rmi", "copy:1")
     assert client("load", stdin=compress(path.read_bytes())).out == "Loaded image: copy:1\n"
     assert client("images", "-q", "--no-trunc", "copy").out == image
