@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PATH = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GRACE_S = 10
+_PLENTY_KIB = 3 << 20
 _SUITE = re.compile(r"[a-z][a-z0-9.-]{1,40}\Z")
 _STEP = re.compile(r"I: (.*)")
 _KEEP_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
@@ -117,9 +118,13 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Progress) ->
     suite = "stable" if name.tag == "latest" else name.tag.removesuffix("-slim")
     if not _SUITE.match(suite):
         raise InvalidArgument(f"bootstrap `{name.familiar}`: `{suite}` is not a suite", hint="use e.g. debian:bookworm")
-    command = [program, "--variant=minbase", "--mode=root", "--format=tar", *_exclusions(name), suite, "-"]
+    command = [*_in_memory(), program, "--variant=minbase", "--mode=root", "--format=tar", *_options(name), suite, "-"]
     progress({"status": f"Bootstrapping {name.familiar} with mmdebstrap"})
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+    environment = {key: value for key, value in os.environ.items() if key != "TMPDIR"} | {"LC_ALL": "C.UTF-8"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment,
+        start_new_session=True,  # mmdebstrap ends by a signal to its whole process group
+    ) as process:  # fmt: skip
         assert process.stdout is not None and process.stderr is not None
         tail: deque[str] = deque(maxlen=5)
         talker = threading.Thread(target=_report, args=(process.stderr, progress, tail), daemon=True)
@@ -149,20 +154,36 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def _exclusions(name: reference.Reference) -> list[str]:
+def _options(name: reference.Reference) -> list[str]:
+    """What goes into the image's own apt and dpkg settings, too: no translations, no fsync for each file."""
     rules = [f"--dpkgopt=path-exclude={path}" for path in _KEEP_OUT] if name.tag.endswith("-slim") else []
-    return [*rules, '--aptopt=Acquire::Languages "none"']
+    return [*rules, '--aptopt=Acquire::Languages "none"', "--dpkgopt=force-unsafe-io"]
+
+
+def _in_memory() -> list[str]:
+    """A prefix for the command that gives it a /tmp in memory, when there is plenty: three times as fast.
+
+    The mount is in a namespace that ends with the command, so nothing is left of it, whatever happens.
+    """
+    with open("/proc/meminfo", encoding="ascii") as f:
+        available_kib = next(int(line.split()[1]) for line in f if line.startswith("MemAvailable:"))
+    unshare = shutil.which("unshare")
+    if unshare is None or available_kib < _PLENTY_KIB:
+        return []
+    script = 'mount -t tmpfs -o mode=1777 tmpfs /tmp 2>/dev/null; exec "$@"'
+    return [unshare, "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
 
 
 def _report(stream: IO[bytes], progress: Progress, tail: deque[str]) -> None:
-    """mmdebstrap's own steps, as they come; the last lines are kept for an error."""
+    """mmdebstrap's own steps, as they come; the last of its complaints are kept for an error."""
     for raw in stream:
         line = raw.decode(errors="replace").strip()
         if not line:
             continue
-        tail.append(line)
         if match := _STEP.match(line):
             progress({"status": match[1]})
+        else:
+            tail.append(line.removeprefix("E: "))
 
 
 class _Checked(io.RawIOBase):
