@@ -15,7 +15,6 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -397,8 +396,3 @@ def log_size(text: str | None, default: int) -> int:
     if not digits.isdecimal() or int(digits) * factor <= 0:
         raise InvalidArgument(f"log option max-size: `{text}` is not a size", hint="use e.g. 10m")
     return int(digits) * factor
-
-
-def now_ns() -> int:
-    """The wall clock in nanoseconds."""
-    return time.time_ns()

@@ -8,7 +8,11 @@ Everything else fails with EPERM.  Which calls these are follows moby's profiles
 from __future__ import annotations
 
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _ALLOWED = """
     accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime

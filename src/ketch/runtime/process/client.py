@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from ketch.runtime import logformat
 from ketch.runtime.process.loop import GONE, READ, WRITE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.process.detach import Matcher
     from ketch.runtime.process.loop import Loop

@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import messages
 from ketch.runtime.process.loop import READ
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

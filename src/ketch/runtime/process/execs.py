@@ -6,7 +6,6 @@ import _signal  # type: ignore[import-not-found]
 import os
 from contextlib import suppress
 from time import time_ns
-from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
 from ketch.linux import fdpass
@@ -15,6 +14,7 @@ from ketch.runtime.process import messages
 from ketch.runtime.process.loop import READ
 from ketch.runtime.process.streams import Streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from typing import Any, NoReturn

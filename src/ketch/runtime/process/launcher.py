@@ -14,13 +14,13 @@ import os
 import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ketch.linux import prctl
 from ketch.runtime import defaults, seccomp, seccomp_default
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 

@@ -24,10 +24,10 @@ from __future__ import annotations
 import json
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
-from typing import TYPE_CHECKING
 
 from ketch.linux import fdpass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from typing import Any

@@ -24,7 +24,6 @@ import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
 from ketch.linux import fdpass, prctl
@@ -38,6 +37,7 @@ from ketch.runtime.process.loop import READ, Loop
 from ketch.runtime.process.streams import Streams
 from ketch.runtime.process.waits import Waits
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 

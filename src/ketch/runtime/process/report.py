@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

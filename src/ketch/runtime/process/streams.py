@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ketch.runtime import logformat, tty
 from ketch.runtime.process.client import FRAMES, MUX, RAW, Client
 from ketch.runtime.process.detach import Matcher, parse
 from ketch.runtime.process.loop import READ, WRITE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
