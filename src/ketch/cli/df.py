@@ -48,7 +48,8 @@ def cmd_df(args: list[str], ctx: Context) -> int:
 def summary(usage: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each kind, from the answer of ``/system/df``."""
     images, containers, volumes = (usage.get(k) or [] for k in ("Images", "Containers", "Volumes"))
-    used = sum(i["Size"] - max(i["SharedSize"], 0) for i in images if i["Containers"] > 0 and i["Size"] >= 0)
+    measured = [i for i in images if i["Containers"] and i["Size"] >= 0 and i["SharedSize"] >= 0]
+    used = sum(i["Size"] - i["SharedSize"] for i in measured)
     layers = usage.get("LayersSize") or 0
     active = [c for c in containers if c["State"] in _ACTIVE]
     written = sum(c.get("SizeRw") or 0 for c in containers)
@@ -107,8 +108,9 @@ def _image(image: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     from ketch.cli.images import rows
 
     row = rows({**image, "RepoTags": (image.get("RepoTags") or [])[:1]}, whole=whole)[0]
-    shared = max(image["SharedSize"], 0)
-    row |= {"SharedSize": human_size(shared, 4), "UniqueSize": human_size(image["Size"] - shared, 4)}
+    shared = image["SharedSize"]
+    if shared >= 0:
+        row |= {"SharedSize": human_size(shared, 4), "UniqueSize": human_size(image["Size"] - shared, 4)}
     return row | ({"Digest": ""} if whole else {})
 
 

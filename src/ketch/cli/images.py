@@ -44,7 +44,8 @@ def cmd_images(args: list[str], ctx: Context) -> int:
     images = (
         ctx.client().request("GET", "/images/json", {"all": opts["all"] or None, "filters": filters(chosen)}).json()
     )
-    listed = [row for image in images for row in rows(image, whole=opts["no-trunc"])]
+    digests = opts["digests"] or ".Digest" in opts["format"]
+    listed = [row for image in images for row in rows(image, whole=opts["no-trunc"], digests=digests)]
     raw = [row for row in _RAW_IMAGES if opts["digests"] or row[1] != "Digest"]
     show(
         ctx, listed, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"], headers=_IMAGE_HEADERS,
@@ -53,13 +54,14 @@ def cmd_images(args: list[str], ctx: Context) -> int:
     return 0
 
 
-def rows(image: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+def rows(image: dict[str, Any], *, whole: bool, digests: bool = False) -> list[dict[str, Any]]:
     """An image in the fields of Docker's ``--format``, once for each of its names."""
     names = [(*tag.rpartition(":")[::2], "<none>") for tag in image.get("RepoTags") or ()]
-    digests = {d.partition("@")[0]: d.partition("@")[2] for d in image.get("RepoDigests") or ()}
-    names = [(repo, tag, digests.get(repo, "<none>")) for repo, tag, _ in names]
+    known = {d.partition("@")[0]: d.partition("@")[2] for d in image.get("RepoDigests") or ()}
+    if digests:
+        names = [(repo, tag, known.get(repo, "<none>")) for repo, tag, _ in names]
     if not names:
-        names = [(repo, "<none>", digest) for repo, digest in digests.items()] or [("<none>", "<none>", "<none>")]
+        names = [(repo, "<none>", digest if digests else "<none>") for repo, digest in known.items()]
     return [
         {
             "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
@@ -74,7 +76,7 @@ def rows(image: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
             "UniqueSize": "N/A",
             "VirtualSize": human_size(image.get("VirtualSize") or image["Size"], 4),
         }
-        for repo, tag, digest in names
+        for repo, tag, digest in names or [("<none>", "<none>", "<none>")]
     ]
 
 

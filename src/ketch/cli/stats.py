@@ -54,7 +54,7 @@ def _redrawn(text: str) -> str:
 
 
 def _all(ctx: Context, *, everything: bool) -> list[str]:
-    return [c["Id"] for c in ctx.client().request("GET", "/containers/json", {"all": everything}).json()]
+    return [c["Id"][:12] for c in ctx.client().request("GET", "/containers/json", {"all": everything}).json()]
 
 
 def _check(ctx: Context, refs: list[str]) -> None:
@@ -127,7 +127,7 @@ def row(ref: str, reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     return {
         "BlockIO": f"{human_size(read)} / {human_size(written)}",
         "CPUPerc": f"{cpu_percent(reading):.2f}%",
-        "Container": ref if whole or not ref.startswith(container) else container,
+        "Container": ref,
         "ID": container,
         "MemPerc": f"{100 * used / limit if limit else 0:.2f}%",
         "MemUsage": f"{human_bytes(used)} / {human_bytes(limit)}",

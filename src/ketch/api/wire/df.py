@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ketch.api.wire import containers, images
@@ -10,6 +11,7 @@ from ketch.api.wire.times import rfc3339
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.volumes import Volume
+    from ketch.images.model import Image
 
 
 def answer(engine: Engine, raw: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +23,10 @@ def answer(engine: Engine, raw: dict[str, Any]) -> dict[str, Any]:
         rows.append(containers.row(engine, container, (written, written)))
     return {
         "LayersSize": raw["layers_size"],
-        "Images": [images.row(i, sum(c.image_id == i.id for c in everything)) for i in raw["images"]],
+        "Images": [
+            images.row(i, sum(c.image_id == i.id for c in everything)) | {"SharedSize": size}
+            for i, size in zip(raw["images"], shared_sizes(raw["images"]), strict=True)
+        ],
         "Containers": rows,
         "Volumes": [
             volume(engine, v)
@@ -30,6 +35,15 @@ def answer(engine: Engine, raw: dict[str, Any]) -> dict[str, Any]:
         ],
         "BuildCache": [],
     }  # fmt: skip
+
+
+def shared_sizes(all_images: list[Image]) -> list[int]:
+    """For each image the bytes of its layers that another image has, too."""
+    users = Counter(chain for image in all_images for chain in set(image.chain_ids))
+    return [
+        sum(size for chain, size in zip(image.chain_ids, image.layer_sizes, strict=True) if users[chain] > 1)
+        for image in all_images
+    ]
 
 
 def volume(engine: Engine, one: Volume) -> dict[str, Any]:
