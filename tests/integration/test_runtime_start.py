@@ -184,78 +184,6 @@ def test_a_wrong_seccomp_profile_is_refused(box: Box) -> None:
     assert "SCMP_ACT_NONSENSE" in result.failed["message"]
 
 
-@pytest.mark.parametrize(
-    ("user", "expected"),
-    [
-        ("", "0 0 0,10 /root"),
-        ("alice", "1000 1000 10,63,1000 /home/alice"),
-        ("alice:audio", "1000 63 63 /home/alice"),
-        ("1000", "1000 1000 10,63,1000 /home/alice"),
-        ("1000:5", "1000 5 5 /home/alice"),
-        ("1500", "1600 1600 1600 /home/digits"),
-        ("4242", "4242 0 0 /"),
-        ("4242:4343", "4242 4343 4343 /"),
-    ],
-)
-def test_users_are_looked_up_in_the_container(box: Box, user: str, expected: str) -> None:
-    script = "echo $(id -u) $(id -g) $(id -G | tr ' ' '\\n' | sort -n | paste -sd,) $HOME"
-    result = box.run(["sh", "-c", script], {"annotations": {"dev.ketch.user": user}})
-    assert result.out.strip() == expected
-
-
-def test_additional_groups(box: Box) -> None:
-    annotations = {"dev.ketch.user": "4242", "dev.ketch.group-add": "audio,7000"}
-    result = box.run(["id", "-G"], {"annotations": annotations})
-    assert set(result.out.split()) == {"0", "63", "7000"}
-
-
-@pytest.mark.parametrize(
-    ("user", "message"),
-    [
-        ("bob", "unable to find user bob: no matching entries in passwd file"),
-        ("root:nogroup", "unable to find group nogroup: no matching entries in group file"),
-        ("3000000000", "uids and gids must be in range 0-2147483647"),
-    ],
-)
-def test_unknown_users(box: Box, user: str, message: str) -> None:
-    result = box.run(["true"], {"annotations": {"dev.ketch.user": user}})
-    assert result.failed["message"] == message
-    assert result.failed["step"] == "user"
-
-
-def test_a_passwd_that_is_a_fifo_does_not_hang(box: Box) -> None:
-    upper = box.directory / "lower"
-    (upper / "etc").mkdir(parents=True)
-    os.mkfifo(upper / "etc/passwd")
-    box.lowers.insert(0, str(upper))
-    result = box.run(["true"], {"annotations": {"dev.ketch.user": "alice"}})
-    assert result.failed["message"] == "read the container's `/etc/passwd`: not a regular file"
-
-
-@pytest.mark.parametrize(
-    ("args", "kind", "message"),
-    [
-        (["nosuch"], "not_found", 'exec: "nosuch": executable file not found in $PATH'),
-        (["/no/such"], "not_found", 'exec: "/no/such": stat /no/such: no such file or directory'),
-        (["/etc/passwd/x"], "not_found", 'exec: "/etc/passwd/x": stat /etc/passwd/x: not a directory'),
-        (["/etc"], "not_executable", 'exec: "/etc": is a directory'),
-        (["/etc/passwd"], "not_executable", 'exec: "/etc/passwd": permission denied'),
-        (["garbage"], "not_executable", 'exec: "garbage": exec format error'),
-        (["orphan"], "not_found", 'exec: "orphan": no such file or directory'),
-        ([""], "not_found", 'exec: "": no command specified'),
-    ],
-)
-def test_commands_that_cannot_run(box: Box, args: list[str], kind: str, message: str) -> None:
-    result = box.run(args)
-    assert result.code is None
-    assert (result.failed["kind"], result.failed["message"]) == (kind, message)
-
-
-def test_path_comes_from_the_containers_environment(box: Box) -> None:
-    assert box.run(["true"], {"process.env": ["PATH=/usr/sbin"]}).failed["kind"] == "not_found"
-    assert box.run(["true"], {"process.env": []}).code == 0
-
-
 def test_exit_codes_and_streams(box: Box) -> None:
     result = box.run(["sh", "-c", "cat; echo err >&2; exit 42"], stdin=b"some input")
     assert (result.code, result.out, result.err) == (42, "some input", "err\n")
@@ -269,27 +197,6 @@ def test_signals_and_umask_are_as_a_program_expects(box: Box) -> None:
     ours = ~(0b11 << 31)
     assert [int(mask, 16) & ours for mask in re.findall(r"\w{16}", result.out)] == [0, 0]
     assert "0022" in result.out
-
-
-def test_working_directory(box: Box) -> None:
-    result = box.run(["sh", "-c", "pwd; stat -c '%a %u' ."], {"process.cwd": "/new/dir", "process.user": {"uid": 1000}})
-    assert result.out.split() == ["/new/dir", "755", "0"]
-    refused = box.run(["true"], {"process.cwd": "/etc/passwd"})
-    assert refused.failed["message"] == "make working directory `/etc/passwd`: not a directory"
-    # Docker lets a user start where he could not go by himself
-    closed = {"process.cwd": "/root/closed", "annotations": {"dev.ketch.user": "alice"}}
-    (box.rootfs / "root").chmod(0o700)
-    assert box.run(["true"], closed).code == 0
-    assert box.run(["ls", "/root"], closed).code != 0
-
-
-def test_a_program_of_root_alone_is_not_for_others(box: Box) -> None:
-    (box.rootfs / "bin/private").write_text("#!/bin/sh\n")
-    (box.rootfs / "bin/private").chmod(0o700)
-    for name in ("private", "/bin/private"):
-        result = box.run([name], {"annotations": {"dev.ketch.user": "alice"}})
-        assert result.failed["message"] == f'exec: "{name}": permission denied'
-        assert result.failed["kind"] == "not_executable"
 
 
 def test_terminal(box: Box) -> None:
