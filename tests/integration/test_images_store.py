@@ -12,6 +12,7 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -412,3 +413,52 @@ def test_what_a_crash_left_is_swept(store, tmp_path):
     assert again.layers.all() == kept.chain_ids and len(os.listdir(tmp_path / "layers")) == 1
     assert sorted(again.content.all()) == sorted([kept.id, kept.manifest, *kept.blobs])
     assert again.resolve("kept") == kept
+
+
+def test_an_image_of_which_a_container_is_being_made_stays(store):
+    image = bring(store, tar(file("a")), "one")
+    with store.pinned(image), store.pinned(image):
+        with pytest.raises(Conflict, match="cannot be forced"):
+            store.remove(image.id, True, lambda _id: [])
+        assert store.remove("one", True, lambda _id: []) == [{"Untagged": "one:latest"}]
+    assert {"Deleted": image.id} in store.remove(image.id, False, lambda _id: [])
+    with pytest.raises(NotFound), store.pinned(image):
+        raise AssertionError("it has gone")
+
+
+def test_all_names_of_a_repository_are_saved(store):
+    image = bring(store, tar(file("a")), "one:1")
+    store.tag("one:1", "one:2")
+    store.tag("one:1", "other:1")
+    for refs, names in ((["one"], ["one:1", "one:2"]), (["one:2"], ["one:2"]), ([image.id], None)):
+        buffer = io.BytesIO()
+        store.save(refs, buffer)
+        buffer.seek(0)
+        with tarfile.open(fileobj=buffer) as archive:
+            (entry,) = json.load(archive.extractfile("manifest.json"))
+        assert entry["RepoTags"] == names
+
+
+def test_a_load_of_several_images_is_all_or_nothing(store):
+    good, bad = tar(file("good")), tar(file("bad"))
+    images = []
+    files = {"good.tar": good, "bad.tar": bad}
+    for name, diff_id in (("good", digest.of(good)), ("bad", digest.of(b"something else"))):
+        config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+        files[f"{name}.json"] = json.dumps(config).encode()
+        images.append({"Config": f"{name}.json", "RepoTags": [f"{name}:1"], "Layers": [f"{name}.tar"]})
+    files["manifest.json"] = json.dumps(images).encode()
+    before = contents(store)
+    with pytest.raises(InvalidArgument, match="its content is sha256"):
+        load(store, packed(files))
+    assert store.list() == [] and contents(store) == before
+
+
+def test_look_ups_are_answered_from_memory(store):
+    for n in range(50):
+        bring(store, tar(file(f"f{n}")), f"i{n}")
+    store.resolve("i7")
+    began = time.perf_counter()
+    for _ in range(1000):
+        store.resolve("i7")
+    assert time.perf_counter() - began < 0.1, "100 µs each would be far too much"

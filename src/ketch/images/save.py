@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
 
+_BUFFER = 1 << 18
+
 
 def save(store: ImageStore, refs: Sequence[str], target: IO[bytes]) -> None:
     """Write the images that ``refs`` name.
@@ -34,7 +36,9 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes]) -> None:
         for image, _ in chosen.values():
             lease.hold(*image.parts())
             store.resolve(image.id)  # it may have gone before it was held (NotFound)
-        with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        with tarfile.open(
+            fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER, copybufsize=_BUFFER
+        ) as tar:
             _write(store, tar, list(chosen.values()))
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
@@ -25,7 +26,7 @@ from ketch.storage.leases import Leases
 from ketch.storage.snapshots import Layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from sqlite3 import Connection
 
@@ -54,6 +55,7 @@ class ImageStore:
         self.layers = Layers(data_root)
         self.lock = threading.RLock()
         self._leases = Leases(self.lock)
+        self._pins: dict[str, int] = {}
         decode = msgspec.json.Decoder(Image).decode
         images = [decode(row["record"]) for row in db.query("SELECT record FROM images")]
         self._images: dict[str, Image] = {image.id: image for image in images}
@@ -188,10 +190,12 @@ class ImageStore:
             image = self.resolve(ref)
             names = [name for name, image_id in self._names.items() if image_id == image.id]
             users = in_use(image.id)
+            if image.id in self._pins:
+                users = [*users, ("(being created)", True)]
             doomed, gone = removal.plan(image, names, ref, users, force=force, is_name=self._is_name(ref))
             rows = [{"Untagged": reference.parse(name).familiar} for name in doomed]
             rows += [{"Deleted": image.id}] if gone else []
-            forgotten = [i for i in self._images.values() if i.hidden and not in_use(i.id)]
+            forgotten = [i for i in self._images.values() if i.hidden and i.id not in self._pins and not in_use(i.id)]
             forgotten += [image] if gone and not users else []
             with self._db.transaction() as tx:
                 tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
@@ -211,6 +215,24 @@ class ImageStore:
             return str(reference.parse(ref)) in self._names
         except InvalidArgument:
             return False
+
+    @contextmanager
+    def pinned(self, image: Image) -> Iterator[None]:
+        """Removal takes the image as in use by a running container: for a container that is being made from it.
+
+        NotFound when it has gone meanwhile.
+        """
+        with self.lock:
+            if image.id not in self._images:
+                raise NotFound(f"No such image: {image.id}")
+            self._pins[image.id] = self._pins.get(image.id, 0) + 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._pins[image.id] -= 1
+                if not self._pins[image.id]:
+                    del self._pins[image.id]
 
     def lease(self) -> AbstractContextManager[Lease]:
         """For work that brings content: what it held and no image needs at its end is deleted."""

@@ -120,15 +120,15 @@ class OverlaySnapshots:
         directory = os.path.join(self._containers, container_id)
         upper = os.path.join(directory, "upper")
         if readonly:
-            return [{"type": "overlay", "source": "overlay", "options": ["lowerdir=" + ":".join([upper, *lowers])]}]
+            return [{"type": "overlay", "source": "overlay", "options": [_lowerdir([upper, *lowers])]}]
         if not lowers:  # an image from scratch: overlay wants at least one lower directory
             return [{"type": "bind", "source": upper, "options": []}]
-        options = ["lowerdir=" + ":".join(lowers), f"upperdir={upper}", f"workdir={directory}/work"]
+        options = [_lowerdir(lowers), f"upperdir={upper}", f"workdir={directory}/work"]
         return [{"type": "overlay", "source": "overlay", "options": options}]
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
         """Overlay options for looking at these layers alone, read-only."""
-        return ["lowerdir=" + ":".join(self._layers.diff(chain) for chain in reversed(chain_ids)), "ro"]
+        return [_lowerdir([self._layers.diff(chain) for chain in reversed(chain_ids)]), "ro"]
 
     def usage(self, container_id: str) -> int:
         """Bytes that the container has written."""
@@ -147,6 +147,11 @@ class OverlaySnapshots:
             path = os.path.join(self._containers, container_id, name)
             if os.path.isdir(path):
                 shutil.rmtree(path, onerror=_unless_missing)
+
+
+def _lowerdir(paths: Sequence[str]) -> str:
+    """Overlay's option for these directories, topmost first."""
+    return "lowerdir=" + ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in paths)
 
 
 def _unless_missing(_function: object, _path: str, info: tuple[type, BaseException, object]) -> None:
