@@ -36,9 +36,7 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes]) -> None:
         for image, _ in chosen.values():
             lease.hold(*image.parts())
             store.resolve(image.id)  # it may have gone before it was held (NotFound)
-        with tarfile.open(
-            fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER, copybufsize=_BUFFER
-        ) as tar:
+        with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER) as tar:
             _write(store, tar, list(chosen.values()))
 
 
