@@ -102,7 +102,7 @@ class ContainerService:
             merged.mac_address = container.networks["bridge"].mac_address
         # Every complaint about values belongs here and not to the start.
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
-        with contextlib.ExitStack() as undo:
+        with ctx.images.pinned(image), contextlib.ExitStack() as undo:
             undo.callback(self._remove_anonymous_volumes, container)
             mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host))
             if any(point.type == "volume" for point in container.mounts):
