@@ -86,7 +86,7 @@ def test_oci_options():
     )
     points = [mounts.parse_bind("/srv:/data:ro,rslave"), mounts._from_mount(host.mounts[0])]
     by_target = {m["destination"]: m for m in mounts.oci_mounts(points, host)}
-    assert by_target["/data"]["options"] == ["rbind", "ro", "rslave"]
+    assert by_target["/data"]["options"] == ["rbind", "rro", "rslave"]
     assert {"size=1024", "mode=700"} <= set(by_target["/t"]["options"])
     assert "exec" in by_target["/run"]["options"]
     assert "noexec" not in by_target["/run"]["options"]

@@ -378,7 +378,6 @@ def exec_process(container: Container, config: ExecConfig) -> dict[str, Any]:
             "dev.ketch.user": config.user or container.config.user,
             "dev.ketch.group-add": ",".join(container.host.group_add or ()),
         },
-        "dev.ketch.privileged": config.privileged,
     }
 
 

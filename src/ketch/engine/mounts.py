@@ -170,6 +170,8 @@ def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[dict[str, Any
     result: list[dict[str, Any]] = []
     for point in points:
         access = "rw" if point.rw else "ro"
+        if not point.rw and point.type != "tmpfs" and point.mode != "norec":
+            access = "rro"  # what is mounted below is read-only, too (mount_setattr(2))
         if point.type == "tmpfs":
             options = ["nosuid", "nodev", "noexec", access, *_tmpfs_options(host, point.destination)]
             result.append({"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": options})
