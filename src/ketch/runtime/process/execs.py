@@ -127,8 +127,6 @@ class Execs:
         _share_oom_score(monitor.pid)
         one.streams.become_stdio()
         process = message["process"]
-        if process.get("dev.ketch.privileged"):
-            process["seccomp"] = None
         child.child_main(
             monitor.pid, process, sync_fd, tty=message["tty"], cgroups=monitor.cgroups, bundle=monitor.bundle
         )
