@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
+from ketch.cli.gostrings import html_safe
 from ketch.cli.listing import show, table
 from ketch.cli.units import human_size
 
@@ -92,7 +93,7 @@ def _verbose_formatted(ctx: Context, form: str, parts: dict[str, list[dict[str, 
     plain = {k: [{f: v for f, v in row.items() if not callable(v)} for row in rows] for k, rows in parts.items()}
     facts = {**plain, "BuildCache": []}
     if form in ("json", "{{json .}}"):
-        ctx.print(json.dumps(facts, separators=(",", ":")))
+        ctx.out.write(html_safe(json.dumps(facts, separators=(",", ":"), ensure_ascii=False)))
         return
     from ketch.cli.gotemplate import Template
 
