@@ -18,11 +18,13 @@ class Census:
 
     @classmethod
     def take(cls, session: str) -> Census:
-        """Count now. ``session`` begins the names of the session's cgroups and the mark in its daemons' environment.
+        """Count now. ``session`` begins the names of the session's bridges, tables and cgroups, and the mark in
+        its daemons' environment.
 
-        Cgroups and processes are counted by that mark only: other programs of the machine make them all the time.
+        Other engines of the machine come and go meanwhile: what stands under another bridge's name is theirs,
+        and cgroups and processes are counted by the mark only.
         """
-        things = {*_mounts(), *_links(), *_tables(), *_cgroups(session), *_processes(session)}
+        things = {*_mounts(), *_links(session), *_tables(session), *_cgroups(session), *_processes(session)}
         return cls(things, session)
 
     def left_over(self) -> list[str]:
@@ -44,17 +46,22 @@ def _mounts():
             yield "mount " + line.split()[4]
 
 
-def _links():
+def _links(session: str):
     for name in os.listdir("/sys/class/net"):
-        yield "link " + name
+        path = f"/sys/class/net/{name}"
+        bridge = name if os.path.exists(f"{path}/bridge") else os.path.basename(os.path.realpath(f"{path}/master"))
+        if bridge == "master" or bridge.startswith((session, "ketch")):
+            yield "link " + name
 
 
-def _tables():
+def _tables(session: str):
     import nftables
 
     _, output, _ = nftables.Nftables().cmd("list tables")
     for line in output.splitlines():
-        yield "nft " + line.strip()
+        name = line.split()[-1]
+        if not name.startswith("ketch-") or name.startswith(f"ketch-{session}"):
+            yield "nft " + line.strip()
 
 
 def _cgroups(session: str):
