@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 import tarfile
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ import pytest
 from ketch.errors import DataLoss
 from ketch.images.schema import SCHEMA
 from ketch.images.store import ImageStore
+from ketch.linux import fsflags
 from ketch.oci import digest
 from ketch.runtime import overlay
 from ketch.storage.db import Database
@@ -134,3 +136,13 @@ def test_a_missing_layer_is_said(store, snapshots):
     store.layers.abort(store.layers.detach(image.chain_ids[0]))
     with pytest.raises(DataLoss, match="is gone"):
         snapshots.mounts("c1", image.chain_ids)
+
+
+def test_layers_are_spread_over_the_disk_where_it_can_be_said(store, root):
+    layers = os.path.join(root, "layers")
+    known = fsflags.spread(layers)
+    assert fsflags.spread(layers) is known, "once more changes nothing"
+    assert fsflags.spread("/proc") is False
+    if known:
+        shown = subprocess.run(["lsattr", "-d", layers], check=True, capture_output=True, text=True).stdout
+        assert "T" in shown.split()[0]

@@ -16,6 +16,7 @@ from errno import EEXIST, ENOTEMPTY
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import DataLoss
+from ketch.linux import fsflags
 from ketch.storage.archive.extract import extract
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Layers:
     def __init__(self, data_root: str) -> None:
         self._root = os.path.join(data_root, "layers")
         os.makedirs(self._root, mode=0o710, exist_ok=True)
+        fsflags.spread(self._root)
         for name in os.listdir(self._root):
             if name.startswith(".new-"):
                 shutil.rmtree(os.path.join(self._root, name))
