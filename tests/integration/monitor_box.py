@@ -115,8 +115,8 @@ class Yard:
 class Peer:
     """The client's side of an attached connection."""
 
-    def __init__(self) -> None:
-        self.sock, self._given = socket.socketpair()
+    def __init__(self, *, tcp: bool = False) -> None:
+        self.sock, self._given = _tcp_pair() if tcp else socket.socketpair()
         self.sock.setblocking(False)
         self.text = b""
 
@@ -166,6 +166,12 @@ class Peer:
     def close(self) -> None:
         """Go away."""
         self.sock.close()
+
+
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        return ours, server.accept()[0]
 
 
 def process(args: list[str], **more: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -93,6 +94,21 @@ async def test_input_nobody_reads_is_not_kept(yard):
     assert pss_kib(one.monitor_pid()) < before + 1024
     sender.cancel()
     peer.close()
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_input_that_comes_too_late_costs_no_output(yard, tcp):
+    """The end of the connection is an end, not a reset, whatever the client is still sending."""
+    one = await yard.create(["sh", "-c", "read x; seq 20000"], stdin=True, stdin_once=True)
+    pid = one.monitor_pid()
+    peer = await Peer(tcp=tcp).attach(one.monitor, stdin=True)
+    sender = asyncio.create_task(peer.send(b"go\n" * (1 << 20)))
+    await one.monitor.start()
+    assert await peer.rest() == b"".join(b"%d\n" % n for n in range(1, 20001))
+    with pytest.raises((BrokenPipeError, ConnectionResetError)) if not tcp else contextlib.suppress(OSError):
+        await asyncio.wait_for(sender, 10)
+    peer.close()
+    await asyncio.to_thread(_wait_for_end, pid)  # it does not stay for its client
 
 
 async def test_a_terminal(yard):

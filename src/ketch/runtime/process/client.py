@@ -12,6 +12,7 @@ import os
 from struct import Struct
 
 from ketch.runtime import logformat
+from ketch.runtime.process import farewell
 from ketch.runtime.process.loop import GONE, READ, WRITE
 
 TYPE_CHECKING = False
@@ -199,14 +200,20 @@ class Client:
         if not self.closed:
             self._watch()
 
-    def close(self) -> None:
-        """Give the socket up."""
+    def close(self, *, quietly: bool = False) -> bool:
+        """Give the socket up, ending the connection unless ``quietly`` (somebody else still uses it).
+
+        True when that takes until the client's own end; `Streams.parted` is called then.
+        """
         if self.closed:
-            return
+            return False
         self.closed = True
         self._loop.remove(self.fd)
-        os.close(self.fd)
         if self._lag_fd >= 0:
             os.close(self._lag_fd)
             self._lag_fd = -1
         self._pending = bytearray()
+        if quietly:
+            os.close(self.fd)
+            return False
+        return farewell.part(self._loop, self.fd, self._streams.parted)

@@ -73,8 +73,13 @@ class Execs:
     @property
     def lingering(self) -> bool:
         """Whether a client of an ended one has not got everything yet."""
-        self._behind = [streams for streams in self._behind if streams.clients]
+        self._behind = [streams for streams in self._behind if streams.busy]
         return bool(self._behind)
+
+    @property
+    def owing(self) -> bool:
+        """Whether one of those has not even been sent everything."""
+        return any(streams.clients for streams in self._behind)
 
     @property
     def taken(self) -> int:
@@ -195,7 +200,7 @@ class Execs:
             with suppress(OSError):
                 messages.write_record(self._monitor.run_dir, f"exec-{one.id}.json", record)
         one.streams.finish()
-        if one.streams.clients:
+        if one.streams.busy:
             one.streams.on_drained = self._monitor.drained
             self._behind.append(one.streams)
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 # After PID 1 has ended: how long something else may hold its outputs, and a client may take nothing at all.
 _DRAIN_S = 5.0
 _LINGER_S = 60.0
+_PART_S = 2.0  # and how long one that has everything may leave its connection open
 _OOM_SCORE = b"-998"
 
 
@@ -368,7 +369,7 @@ class Monitor:
     def drained(self) -> None:
         """A client has all that it is owed: when that was the last one, nothing keeps this process."""
         assert self.streams is not None
-        if self.state == "done" and not self.streams.clients and not self.execs.lingering:
+        if self.state == "done" and not self.streams.busy and not self.execs.lingering:
             self.loop.running = False
 
     def _linger(self) -> None:
@@ -379,5 +380,6 @@ class Monitor:
             self.loop.running = False
             return
         self._progress = taken
-        self.loop.deadline = monotonic() + _LINGER_S
+        owing = self.streams.clients or self.execs.owing
+        self.loop.deadline = monotonic() + (_LINGER_S if owing else _PART_S)
         self.loop.on_deadline = self._linger

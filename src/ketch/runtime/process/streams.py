@@ -33,6 +33,7 @@ class Streams:
         self.log: logformat.Writer | None = None
         self.log_dir = ""
         self.clients: list[Client] = []
+        self.parting = 0  # connections that wait for their client's end
         self.taken = 0  # bytes that clients have got from what was kept for them: whether they move at all
         self.stdin_once = False
         self.on_end: Callable[[], None] = lambda: None
@@ -289,12 +290,23 @@ class Streams:
         following = inodes.index(inode) + 1 if inode in inodes else 0
         return os.open(files[min(following, len(files) - 1)], os.O_RDONLY | os.O_CLOEXEC)
 
-    def detach(self, client: Client) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether a client has not got everything, or not seen the end, yet."""
+        return bool(self.clients) or self.parting > 0
+
+    def detach(self, client: Client, *, quietly: bool = False) -> None:
         """The client typed the detach keys, or has all: the process keeps its stdin."""
-        client.close()
+        self.parting += client.close(quietly=quietly)
         if client in self.clients:
             self.clients.remove(client)
-        if not self.clients:
+        if not self.busy:
+            self.on_drained()
+
+    def parted(self) -> None:
+        """A client has seen the end."""
+        self.parting -= 1
+        if not self.busy:
             self.on_drained()
 
     def drop(self, client: Client) -> None:
@@ -325,7 +337,7 @@ class Streams:
         self.on_end = self.on_drained = lambda: None
         self.forked()
         for client in list(self.clients):
-            self.detach(client)
+            self.detach(client, quietly=True)
         self.cut()
         for fd in self._outputs:
             os.close(fd)
