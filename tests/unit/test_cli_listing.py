@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketch import human
 from ketch.cli import ps, units
 from ketch.cli.context import Context
 from ketch.cli.flags import UsageError
@@ -185,4 +186,4 @@ def test_human_bytes(size: int, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_human_duration(seconds: float, shown: str) -> None:
-    assert units.human_duration(seconds) == shown
+    assert human.duration(seconds) == shown

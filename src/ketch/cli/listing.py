@@ -134,6 +134,6 @@ def since(created: float) -> str:
     """``5 minutes ago`` for seconds since 1970."""
     import time
 
-    from ketch.cli.units import human_duration
+    from ketch.human import duration
 
-    return human_duration(time.time() - created) + " ago" if created > 0 else "N/A"
+    return duration(time.time() - created) + " ago" if created > 0 else "N/A"

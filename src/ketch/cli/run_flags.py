@@ -150,6 +150,7 @@ def _limits(opts: Options) -> dict[str, Any]:
 
 
 def environment(opts: Options) -> list[str] | None:
+    """``--env-file`` and ``--env`` together; a bare NAME takes the value that our own environment has, if any."""
     result: list[str] = []
     for path in opts["env-file"]:
         result += _lines(path, "--env-file")

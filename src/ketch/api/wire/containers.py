@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.api.wire.times import NEVER, human_duration, rfc3339
+from ketch import human
+from ketch.api.wire.times import NEVER, rfc3339
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
@@ -19,9 +20,9 @@ def status_text(container: Container) -> str:
     """``Up 5 minutes``, ``Exited (0) 2 hours ago``, ``Created`` …"""
     state, now = container.state, time.time_ns()
     if state.status in ("running", "paused"):
-        text = f"Up {human_duration((now - state.started_at) / 1e9)}"
+        text = f"Up {human.duration((now - state.started_at) / 1e9)}"
         return text + " (Paused)" if state.status == "paused" else text
-    since = human_duration((now - state.finished_at) / 1e9)
+    since = human.duration((now - state.finished_at) / 1e9)
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}) {since} ago"
     if state.status == "removing":
