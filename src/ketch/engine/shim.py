@@ -62,6 +62,7 @@ class Launcher:
     def __init__(self, process: subprocess.Popen[bytes], fd: int) -> None:
         self._process = process
         self._fd = fd
+        self._respawning = asyncio.Lock()
 
     @classmethod
     async def start(cls, _exec_root: str = "") -> Launcher:
@@ -72,19 +73,27 @@ class Launcher:
         """Have a monitor forked for the container that ``message`` describes (see `runtime.process.messages`)."""
         ours, theirs = messages.pair()
         try:
-            try:
-                messages.send(self._fd, {"op": "start", **message}, [theirs])
-            except ConnectionError:
-                log.warning("the launcher (pid %d) is gone: starting another", self._process.pid)
-                await self.close()
-                self._process, self._fd = zygote.spawn()
-                messages.send(self._fd, {"op": "start", **message}, [theirs])
+            await self._send({"op": "start", **message}, theirs)
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(theirs)
         return Monitor(ours, str(message["run_dir"]))
+
+    async def _send(self, message: dict[str, Any], control_fd: int) -> None:
+        process = self._process
+        if self._fd >= 0:
+            try:
+                messages.send(self._fd, message, [control_fd])
+                return
+            except ConnectionError:
+                log.warning("the launcher (pid %d) is gone: starting another", process.pid)
+        async with self._respawning:
+            if self._process is process:  # else another start was faster
+                await self.close()
+                self._process, self._fd = zygote.spawn()
+        messages.send(self._fd, message, [control_fd])
 
     async def close(self) -> None:
         """Let the launcher end; monitors go on."""
