@@ -462,3 +462,23 @@ def test_look_ups_are_answered_from_memory(store):
     for _ in range(1000):
         store.resolve("i7")
     assert time.perf_counter() - began < 0.1, "100 µs each would be far too much"
+
+
+def test_images_of_one_archive_share_their_layers(store):
+    base, own = tar(file("base", b"x" * 100)), [tar(file(f"own{n}")) for n in range(2)]
+    files = {"base.tar": base}
+    entries = []
+    for n in range(2):
+        diff_ids = [digest.of(base), digest.of(own[n])]
+        config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+        files |= {f"{n}.tar": own[n], f"{n}.json": json.dumps(config).encode()}
+        entries.append({"Config": f"{n}.json", "RepoTags": [f"i{n}:1"], "Layers": ["base.tar", f"{n}.tar"]})
+    files["manifest.json"] = json.dumps(entries).encode()
+    said: list[dict] = []
+    images = store.load(io.BytesIO(packed(files)), said.append)
+    assert [item.get("status") for item in said].count("Layer already exists") == 1
+    assert images[0].chain_ids[0] == images[1].chain_ids[0]
+    assert store.layers_size() == 102
+    rows = store.remove("i0:1", False, lambda _id: [])
+    assert [row["Deleted"] for row in rows if "Deleted" in row] == [images[0].id, images[0].chain_ids[1]]
+    assert store.layers.exists(images[1].chain_ids[0])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
 from ketch.images import changes
+from ketch.images.importer import encode_config
 from ketch.oci import config, digest, reference
 
 SHA = "sha256:" + "a" * 64
@@ -162,3 +164,39 @@ def test_no_change_breaks_the_parser(word, text):
         changes.apply(config.RunConfig(), [f"{word} {text}"])
     except InvalidArgument:
         return
+
+
+def test_configurations_as_docker_and_others_write_them():
+    raw = b"""{"architecture":"amd64","os":"linux","container":"abc","docker_version":"20.10","created":null,
+      "config":{"Hostname":"","Env":null,"Cmd":["sh"],"Labels":null,"OnBuild":[],"ExposedPorts":{"80/tcp":{}},
+                "Healthcheck":{"Test":["NONE"]},"MacAddress":"","Volumes":null,"ArgsEscaped":true},
+      "history":[{"created_by":"a","empty_layer":true},{"created_by":"b"}],
+      "rootfs":{"type":"layers","diff_ids":["%s"]}}""" % SHA.encode()
+    parsed = msgspec.json.decode(raw, type=config.ImageConfig)
+    assert parsed.config.cmd == ["sh"] and parsed.config.env is None
+    assert parsed.config.exposed_ports == {"80/tcp": {}}
+    assert [step.empty_layer for step in parsed.history] == [True, False]
+    assert parsed.rootfs.diff_ids == [SHA]
+
+
+texts = st.text(max_size=12)
+lists = st.none() | st.lists(texts, max_size=3)
+run_configs = st.builds(
+    config.RunConfig,
+    user=st.none() | texts,
+    env=lists,
+    cmd=lists,
+    entrypoint=lists,
+    labels=st.none() | st.dictionaries(texts, texts, max_size=3),
+    volumes=st.none() | st.dictionaries(texts, st.just({}), max_size=3),
+    working_dir=st.none() | texts,
+    stop_signal=st.none() | texts,
+)
+
+
+@given(run_configs, st.lists(st.binary(max_size=4).map(digest.of), max_size=4))
+def test_configurations_come_back(run, diff_ids):
+    whole = config.ImageConfig(architecture="amd64", os="linux", config=run, rootfs=config.RootFS(diff_ids=diff_ids))
+    raw = encode_config(whole)
+    assert msgspec.json.decode(raw, type=config.ImageConfig) == whole
+    assert msgspec.json.decode(raw)["rootfs"] == {"type": "layers", "diff_ids": diff_ids}

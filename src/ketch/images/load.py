@@ -80,6 +80,7 @@ class _Archive:
         self._store = store
         self.lease = lease
         self.files: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}  # of the layers unpacked so far: images share them
         self._links: dict[str, str] = {}
 
     def read(self, source: IO[bytes]) -> None:
@@ -143,7 +144,7 @@ def _read_docker(store: ImageStore, archive: _Archive, progress: Progress) -> Fo
         config = _config(archive, config_blob)
         blobs = [archive.blob(layer) for layer in entry.layers]
         names = [str(reference.parse(tag)) for tag in entry.repo_tags or ()]
-        sizes = _unpack(store, archive.lease, config, blobs, progress)
+        sizes = _unpack(store, archive, config, blobs, progress)
         known = manifests.get(config_blob)
         if known is not None and [d.digest for d in known[1].layers] == blobs:
             manifest = known[0]
@@ -179,7 +180,7 @@ def _read_layout(store: ImageStore, archive: _Archive, progress: Progress) -> Fo
         config_blob = archive.named(manifest.config.digest)
         config = _config(archive, config_blob)
         blobs = [archive.named(d.digest) for d in manifest.layers]
-        sizes = _unpack(store, archive.lease, config, blobs, progress)
+        sizes = _unpack(store, archive, config, blobs, progress)
         found[descriptor.digest] = make_image(config_blob, descriptor.digest, config, blobs, sizes), names
     if not found:
         raise InvalidArgument(f"load: the archive has no image for linux/{architecture()}")
@@ -224,14 +225,16 @@ def _config(archive: _Archive, blob: str) -> ImageConfig:
     return config
 
 
-def _unpack(store: ImageStore, lease: Lease, config: ImageConfig, blobs: list[str], progress: Progress) -> list[int]:
+def _unpack(
+    store: ImageStore, archive: _Archive, config: ImageConfig, blobs: list[str], progress: Progress
+) -> list[int]:
     """Make the layers that are not here yet, several at a time; returns the bytes of files in each."""
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != len(blobs):
         raise InvalidArgument(f"load: the image has {len(diff_ids)} layers, its manifest {len(blobs)}")
     chains = digest.chain_ids(diff_ids)
-    lease.hold(*chains)
-    known = {c: size for i in store.list() for c, size in zip(i.chain_ids, i.layer_sizes, strict=True)}
+    archive.lease.hold(*chains)
+    known = {**store.layer_sizes(), **archive.sizes}
 
     def one(blob: str, diff_id: str, chain: str) -> int:
         short = diff_id[7:19]
@@ -245,4 +248,6 @@ def _unpack(store: ImageStore, lease: Lease, config: ImageConfig, blobs: list[st
         return size
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, blobs, diff_ids, chains))
+        sizes = list(pool.map(one, blobs, diff_ids, chains))
+    archive.sizes.update(zip(chains, sizes, strict=True))
+    return sizes

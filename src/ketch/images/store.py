@@ -135,12 +135,16 @@ class ImageStore:
             rows[0].update(Id=image.id, Tags=image.repo_tags or None)
         return rows
 
-    def layers_size(self) -> int:
-        """Bytes of all layers, each counted once."""
+    def layer_sizes(self) -> dict[str, int]:
+        """Bytes of each layer's files, by chain id."""
         sizes: dict[str, int] = {}
         for image in self._images.values():
             sizes.update(zip(image.chain_ids, image.layer_sizes, strict=True))
-        return sum(sizes.values())
+        return sizes
+
+    def layers_size(self) -> int:
+        """Bytes of all layers, each counted once."""
+        return sum(self.layer_sizes().values())
 
     # -- changing ------------------------------------------------------------------------------
 
