@@ -17,6 +17,7 @@ ketchd → monitor, answered {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"er
         from: null, "start" or {"inode","offset"}: first what the log has from there, then what comes
   {"op":"exec","exec_id","process","tty","rows","cols", and attach's} + client's socket or nothing → "pid"
   {"op":"resize","exec_id","rows","cols"}   {"op":"kill","exec_id","signal"}   {"op":"status"} → as hello
+  {"op":"hold"} + socket of a client that waits for the exit over HTTP  (see waits)
 """
 
 from __future__ import annotations
