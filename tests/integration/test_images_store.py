@@ -482,3 +482,55 @@ def test_images_of_one_archive_share_their_layers(store):
     rows = store.remove("i0:1", False, lambda _id: [])
     assert [row["Deleted"] for row in rows if "Deleted" in row] == [images[0].id, images[0].chain_ids[1]]
     assert store.layers.exists(images[1].chain_ids[0])
+
+
+POINTS = [
+    "layers.begin", "layers.unpack", "layers.commit", "content.put", "content.sync", "_refresh", "content.write_index",
+    "_collect", "layers.detach", "content.remove", "layers.abort",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_death_at_any_moment_leaves_all_or_nothing(tmp_path, point, when):
+    """A process is killed there while it imports, tags or removes; the next one finds a whole store."""
+
+    def work() -> None:
+        store = ImageStore(Database(str(tmp_path / "ketch.db"), [SCHEMA]), str(tmp_path))
+        bring(store, tar(file("a"), file("same")), "first")
+        owner, _, name = point.rpartition(".")
+        owner = getattr(store, owner) if owner else store
+        original = getattr(owner, name)
+
+        def die(*args, **kwargs):
+            if when == "after":
+                original(*args, **kwargs)
+            os._exit(9)
+
+        setattr(owner, name, die)
+        bring(store, tar(file("b"), file("same")), "second")
+        store.remove("first", False, lambda _id: [])
+
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, "the point is never reached"
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    store = ImageStore(db, str(tmp_path))
+    images = store.list()
+    assert {tuple(i.repo_tags) for i in images} in (
+        {("first:latest",)}, {("first:latest",), ("second:latest",)}, {("second:latest",)},
+    )  # fmt: skip
+    for image in images:
+        for blob in (image.id, image.manifest, *image.blobs):
+            with store.content.open(blob) as f:
+                assert digest.of(f.read()) == blob
+        assert "same" in os.listdir(store.layers.diff(image.chain_ids[0]))
+    assert set(store.content.all()) | set(store.layers.all()) == {part for i in images for part in i.parts()}
+    assert os.listdir(tmp_path / "content" / "ingest") == []
+    assert [name for name in os.listdir(tmp_path / "layers") if name.startswith(".")] == []
+    bring(store, tar(file("b"), file("same")), "second")
+    db.close()
