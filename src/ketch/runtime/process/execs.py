@@ -137,10 +137,7 @@ class Execs:
         )
 
     def _speaks(self, one: Exec) -> None:
-        try:
-            message, fds = messages.receive(one.sync)
-        except OSError:
-            message, fds = None, []
+        message, fds = messages.hear(one.sync)
         if message is not None and message["ev"] == "ready":
             one.state = "starting"
             if message.get("tty"):

@@ -142,10 +142,7 @@ class Monitor:
 
     def _child_speaks(self, _events: int) -> None:
         """The child has a network, is ready, or has failed, or (end of file after "go") its program runs."""
-        try:
-            message, fds = messages.receive(self._sync)
-        except OSError:
-            message, fds = None, []
+        message, fds = messages.hear(self._sync)
         event = "end" if message is None else message["ev"]
         if message is not None and event == "netns":
             self._created(fds)
@@ -296,16 +293,15 @@ class Monitor:
 
     def _last_words(self) -> dict[str, Any]:
         """Why the child has ended: it may have said so a moment before it was told to go."""
-        with suppress(OSError):
-            while self._sync >= 0:
-                message, fds = messages.receive(self._sync)
-                for fd in fds:
-                    os.close(fd)
-                if message is None:
-                    break
-                if message["ev"] == "failed":
-                    self.cgroups = message.get("cgroups") or self.cgroups
-                    return message
+        while self._sync >= 0:
+            message, fds = messages.hear(self._sync)
+            for fd in fds:
+                os.close(fd)
+            if message is None:
+                break
+            if message["ev"] == "failed":
+                self.cgroups = message.get("cgroups") or self.cgroups
+                return message
         return self._died("before the start")
 
     # -- the end ---------------------------------------------------------------------------------
