@@ -158,9 +158,7 @@ class _Extractor:
             return
         except IsADirectoryError:
             shutil.rmtree(name, dir_fd=dir_fd)
-            self._parent = (
-                "\0"  # the cached directory may be the one that went; its descriptor still serves this member
-            )
+        self._parent = "\0"  # its path may have led through what went; the descriptor still serves this member
 
     def _symlink(self, member: Member, dir_fd: int, name: str) -> None:
         self._clear(dir_fd, name)
