@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import closing
 
 import pytest
@@ -96,3 +97,22 @@ def test_a_log_that_cannot_be_rotated_grows(tmp_path):
         writer.write(1, b"z" * 90)  # now it can
         assert sorted(os.listdir(directory)) == ["log", "log.1"]
     assert [payload[:1] for _, payload in read(directory)] == [b"x", b"y", b"z"]
+
+
+def test_reading_while_it_is_written_and_rotated(tmp_path):
+    """Whatever is read is one piece: no frame is missing between two others."""
+    pid = os.fork()
+    if pid == 0:
+        writer = logformat.Writer(str(tmp_path), 2000, 50)
+        for number in range(1_000_000):
+            writer.write(1, b"%d" % number)
+        os._exit(0)
+    try:
+        while not (tmp_path / "log.5").exists():
+            time.sleep(0.001)
+        for _ in range(40):
+            numbers = [int(payload) for _, payload in read(tmp_path)]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)

@@ -26,21 +26,25 @@ class LogFiles:
     def __init__(self, directory: str) -> None:
         self._fds: list[int] = []
         self._ends: list[int] = []
-        if not os.path.isdir(directory):
-            return
-        inodes = set()
-        for path in logformat.names(directory):
+        for _ in range(_PATIENCE):
+            if self._open(directory):
+                break
+            self.close()
+        else:
+            self._open(directory)  # it rotates as fast as we look: better a gap than nothing
+        self._ends = [settled_end(fd) for fd in self._fds]
+
+    def _open(self, directory: str) -> bool:
+        """Open what is there; False when the log was rotated meanwhile, so that a file may have been missed."""
+        for path in _paths(directory):
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:  # rotated away meanwhile
-                continue
-            inode = os.fstat(fd).st_ino
-            if inode in inodes:  # renamed while we looked
-                os.close(fd)
-                continue
-            inodes.add(inode)
-            self._fds.append(fd)
-            self._ends.append(settled_end(fd))
+                self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                return False
+        try:
+            return [os.stat(path).st_ino for path in _paths(directory)] == [os.fstat(fd).st_ino for fd in self._fds]
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Close every file."""
@@ -124,6 +128,13 @@ class LogFiles:
                     return (number, end)
                 end = start
         return (0, 0)
+
+
+def _paths(directory: str) -> list[str]:
+    try:
+        return logformat.names(directory)
+    except FileNotFoundError:
+        return []
 
 
 def settled_end(fd: int) -> int:
