@@ -107,7 +107,10 @@ def test_http(engine, method, path, body, status):
     answer = connection.getresponse()
     text = answer.read()
     connection.close()
-    assert answer.status == status or (engine.kind == "dockerd" and answer.status >= 400), text
+    if engine.kind == "dockerd":  # the version that Debian has says 500 to much of this, and some in plain text
+        assert answer.status >= 400
+        return
+    assert answer.status == status, text
     assert isinstance(json.loads(text)["message"], str)
 
 
