@@ -103,7 +103,8 @@ def test_reading_while_it_is_written_and_rotated(tmp_path):
     """Whatever is read is one piece: no frame is missing between two others."""
     pid = os.fork()
     if pid == 0:
-        writer = logformat.Writer(str(tmp_path), 2000, 50)
+        # Ten files a few milliseconds each: many rotations, yet slower than a reader needs to open them all.
+        writer = logformat.Writer(str(tmp_path), 20_000, 10)
         for number in range(1_000_000):
             writer.write(1, b"%d" % number)
         os._exit(0)
