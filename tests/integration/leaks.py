@@ -48,9 +48,11 @@ def _mounts():
 
 def _links(session: str):
     for name in os.listdir("/sys/class/net"):
-        path = f"/sys/class/net/{name}"
-        bridge = name if os.path.exists(f"{path}/bridge") else os.path.basename(os.path.realpath(f"{path}/master"))
-        if bridge == "master" or bridge.startswith((session, "ketch")):
+        try:
+            bridge = os.path.basename(os.readlink(f"/sys/class/net/{name}/master"))
+        except OSError:  # it has none, or it went while we looked
+            bridge = name if os.path.exists(f"/sys/class/net/{name}/bridge") else ""
+        if not bridge or bridge.startswith((session, "ketch")):
             yield "link " + name
 
 
