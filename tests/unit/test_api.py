@@ -1,0 +1,168 @@
+"""The edge of the API: statuses, versions, routes, queries, filters, and Docker's JSON."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch import errors
+from ketch.api import query
+from ketch.api.errors import STATUS, message_of, status_of
+from ketch.api.server import build_routes, parse_version
+from ketch.api.wire import containers, filters, times
+from ketch.engine.model import Container, ContainerConfig, HostConfig, State
+from ketch.errors import InvalidArgument, NotFound
+
+
+def family(cls: type = errors.KetchError) -> set[type]:
+    return {cls, *(c for sub in cls.__subclasses__() for c in family(sub))}
+
+
+def test_every_error_has_a_status():
+    own = {c for c in family() if c.__module__ == "ketch.errors"}
+    assert own == set(STATUS)
+    for cls in own:
+        assert status_of(cls("why")) == STATUS[cls]
+
+
+def test_a_program_that_cannot_be_executed_is_the_caller_s_mistake():
+    for kind, status in (("not_found", 400), ("not_executable", 400), ("setup", 500)):
+        assert status_of(errors.RuntimeFailure("why", kind=kind)) == status
+
+
+def test_the_hint_is_part_of_the_message():
+    assert message_of(NotFound("no image", hint="load one")) == "no image (load one)"
+    assert message_of(NotFound("no image")) == "no image"
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "rest"),
+    [("/v1.24/info", (1, 24), "/info"), ("/v1.51/_ping", (1, 51), "/_ping"), ("/info", (1, 51), "/info")],
+)
+def test_versions(path, version, rest):
+    assert parse_version(path) == (version, rest)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("/v1.23/info", "too old"), ("/v1.52/info", "too new"), ("/v9.9/x", "too new")]
+)
+def test_versions_outside_ours(path, why):
+    with pytest.raises(InvalidArgument, match=why):
+        parse_version(path)
+
+
+def test_routes():
+    routes = build_routes()
+    _, found = routes.find("GET", "/images/example.org:5000/a/b/c:tag/json")
+    assert found == {"name": "example.org:5000/a/b/c:tag"}
+    assert routes.find("HEAD", "/_ping")[1] == {}
+    assert routes.find("POST", "/containers/web/start/")[1] == {"id": "web"}
+    for method, path in (
+        ("GET", "/"),
+        ("GET", "/nothing"),
+        ("PATCH", "/containers/json"),
+        ("GET", "/containers/a/b/c"),
+    ):
+        with pytest.raises(NotFound, match="page not found"):
+            routes.find(method, path)
+
+
+ROUTES = build_routes()
+
+
+@given(st.text(max_size=40))
+def test_no_path_breaks_the_router(path):
+    try:
+        handler, _ = ROUTES.find("GET", "/" + path)
+    except NotFound:
+        return
+    assert callable(handler)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("true", True), ("0", False), ("False", False), ("", False)])
+def test_flags(text, value):
+    assert query.flag({"x": text}, "x") is value
+    assert query.flag({}, "x", default=True) is True
+
+
+def test_numbers_and_tails():
+    assert query.number({"t": "-1"}, "t") == -1
+    assert query.number({}, "t", 7) == 7
+    with pytest.raises(InvalidArgument):
+        query.number({"t": "soon"}, "t")
+    assert [query.tail({"tail": t}) for t in ("all", "", "0", "12", "many")] == [None, None, 0, 12, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [("1700000000", 1_700_000_000 * 10**9), ("1700000000.5", 1_700_000_000 * 10**9 + 500_000_000),
+     ("1.000000001", 10**9 + 1), ("2024-01-01T00:00:00Z", 1_704_067_200 * 10**9), ("", 0), ("0", 0)],
+)  # fmt: skip
+def test_timestamps(text, ns):
+    assert query.timestamp({"since": text}, "since") == ns
+
+
+def test_filters_in_both_forms():
+    new, old = '{"status":["running"]}', '{"status":{"running":true,"exited":false}}'
+    assert query.filters({"filters": new}) == query.filters({"filters": old}) == {"status": ["running"]}
+    for bad in ("{", "[]", "3", '{"status": 3}'):
+        with pytest.raises(InvalidArgument, match="invalid filters"):
+            query.filters({"filters": bad})
+
+
+@given(st.text(max_size=30))
+def test_no_filter_text_breaks_the_parser(text):
+    try:
+        query.filters({"filters": text})
+    except InvalidArgument:
+        return
+
+
+def test_unknown_filters_are_refused():
+    with pytest.raises(InvalidArgument, match="invalid filter 'colour'"):
+        filters.event_predicate({"colour": ["red"]})
+
+
+def test_event_filters():
+    event = {
+        "Type": "container", "Action": "exec_start: sh", "scope": "local",
+        "Actor": {"ID": "abc", "Attributes": {"name": "web", "image": "busybox:1", "tier": "front"}},
+    }  # fmt: skip
+    for wanted, kept in (
+        ({}, True), ({"type": ["container"]}, True), ({"type": ["image"]}, False), ({"event": ["exec_start"]}, True),
+        ({"event": ["exec"]}, False), ({"container": ["web"]}, True), ({"container": ["ab"]}, True),
+        ({"container": ["we"]}, False), ({"image": ["busybox"]}, True), ({"label": ["tier=front"]}, True),
+        ({"label": ["tier=back"]}, False), ({"type": ["container"], "container": ["other"]}, False),
+    ):  # fmt: skip
+        assert filters.event_predicate(wanted)(event) is kept, wanted
+
+
+def test_times():
+    assert times.rfc3339(0) == times.NEVER == "0001-01-01T00:00:00Z"
+    assert times.rfc3339(1_704_067_200 * 10**9) == "2024-01-01T00:00:00Z"
+    assert times.rfc3339(1_704_067_200 * 10**9 + 120_000_000) == "2024-01-01T00:00:00.12Z"
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (State(), "Created"),
+        (State(status="running", started_at=-65), "Up About a minute"),
+        (State(status="paused", started_at=-5), "Up 5 seconds (Paused)"),
+        (State(status="exited", exit_code=3, started_at=-9, finished_at=-7200), "Exited (3) 2 hours ago"),
+        (State(status="restarting", exit_code=1, started_at=-9, finished_at=-2), "Restarting (1) 2 seconds ago"),
+    ],
+)
+def test_status_texts(state, text):
+    now = time.time_ns()
+    for name in ("started_at", "finished_at"):
+        if getattr(state, name):
+            setattr(state, name, now + getattr(state, name) * 10**9)
+    container = Container(
+        id="a" * 64, name="web", created=now, image_id="sha256:0", image_ref="busybox", config=ContainerConfig(),
+        host=HostConfig(), state=state,
+    )  # fmt: skip
+    assert containers.status_text(container) == text
