@@ -149,6 +149,15 @@ def test_inspect(client, engine):
     assert client("inspect", "-f", "{{json .Config.Cmd}}", "full").out == '["sleep","1000"]\n'
 
 
+@pytest.mark.parametrize("command", [("rm", "-f"), ("kill",), ("stop", "-t", "1")])
+def test_a_paused_container_can_be_ended(client, command):
+    client("run", "-d", "--name", "frozen", "busybox", "sleep", "1000")
+    client("pause", "frozen")
+    client(*command, "frozen", timeout=15)
+    if command[0] != "rm":
+        assert client("inspect", "-f", "{{.State.Status}}", "frozen").out == "exited\n"
+
+
 def test_references(client):
     first = client("create", "--name", "alpha", "busybox").out.strip()
     for ref in (first, first[:12], first[:4], "alpha", "/alpha"):

@@ -313,7 +313,14 @@ class Lifecycle:
         await live.monitor.kill(number)
         self._ctx.event(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
+            self._thaw(container)
             await self._down_within(live, _KILL_S)
+
+    def _thaw(self, container: Container) -> None:
+        """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on."""
+        if container.state.status == "paused":
+            stats.cgroups_of(self._ctx, container).freeze(False)
+            container.state.status = "running"
 
     @staticmethod
     def _stop_signal(container: Container) -> int:
@@ -350,6 +357,7 @@ class Lifecycle:
             return
         try:
             await live.monitor.kill(number)
+            self._thaw(container)
         except Unavailable:  # it ended just now: its exit is about to be handled
             return
         self._ctx.event(container, "kill", signal=str(number))
