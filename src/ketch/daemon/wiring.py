@@ -17,8 +17,8 @@ from ketch.engine import store, volumes
 from ketch.engine.context import DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE, Context
 from ketch.engine.engine import Engine
 from ketch.engine.events import EventBus
-from ketch.engine.lifecycle import log_size
 from ketch.engine.networks import Network, NetworkRegistry, network_id
+from ketch.engine.validate import log_size
 from ketch.images import schema as image_schema
 from ketch.images.store import ImageStore
 from ketch.network import schema as network_schema

@@ -21,7 +21,8 @@ import msgspec
 
 from ketch.engine import bundle, networks, stats
 from ketch.engine.model import EndpointSettings, PortBinding
-from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified, RuntimeFailure, Unavailable
+from ketch.engine.validate import log_size
+from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
 from ketch.network import files, ports
 
 if TYPE_CHECKING:
@@ -391,16 +392,3 @@ def _read(path: str) -> str:
             return f.read()
     except FileNotFoundError:
         return ""
-
-
-def log_size(text: str | None, default: int) -> int:
-    """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0)."""
-    if not text:
-        return default
-    if text == "-1":
-        return 0
-    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1].lower(), 1)
-    digits = text.rstrip("bB").rstrip("kKmMgG")
-    if not digits.isdecimal() or int(digits) * factor <= 0:
-        raise InvalidArgument(f"log option max-size: `{text}` is not a size", hint="use e.g. 10m")
-    return int(digits) * factor

@@ -163,3 +163,16 @@ def _check_modes(host: HostConfig) -> None:
     network = host.network_mode
     if network.startswith("container:") and host.port_bindings:
         raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+
+
+def log_size(text: str | None, default: int) -> int:
+    """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0)."""
+    if not text:
+        return default
+    if text == "-1":
+        return 0
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1].lower(), 1)
+    digits = text.rstrip("bB").rstrip("kKmMgG")
+    if not digits.isdecimal() or int(digits) * factor <= 0:
+        raise InvalidArgument(f"log option max-size: `{text}` is not a size", hint="use e.g. 10m")
+    return int(digits) * factor
