@@ -166,3 +166,8 @@ def test_status_texts(state, text):
         host=HostConfig(), state=state,
     )  # fmt: skip
     assert containers.status_text(container) == text
+
+
+def test_a_port_filter_is_bounded():
+    with pytest.raises(InvalidArgument, match="65535"):
+        filters._has_port({}, "1-99999999")

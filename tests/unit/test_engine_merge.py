@@ -128,3 +128,8 @@ def test_what_is_refused(config, host, why):
 
 def test_what_is_fine_has_no_warnings():
     assert validate.check(ContainerConfig(image="busybox"), HostConfig(memory=64 << 20, pids_limit=-1)) == []
+
+
+@pytest.mark.parametrize(("text", "size"), [("10mb", 10 << 20), ("10m", 10 << 20), ("1G", 1 << 30), ("-1", 0)])
+def test_log_sizes(text, size):
+    assert validate.log_size(text, 1) == size

@@ -171,8 +171,9 @@ def log_size(text: str | None, default: int) -> int:
         return default
     if text == "-1":
         return 0
-    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1].lower(), 1)
-    digits = text.rstrip("bB").rstrip("kKmMgG")
+    word = text.lower().removesuffix("b")
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(word[-1:], 1)
+    digits = word.rstrip("kmg")
     if not digits.isdecimal() or int(digits) * factor <= 0:
         raise InvalidArgument(f"log option max-size: `{text}` is not a size", hint="use e.g. 10m")
     return int(digits) * factor

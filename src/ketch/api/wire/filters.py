@@ -101,6 +101,8 @@ def _has_port(ports: dict[str, Any], wanted: str) -> bool:
     first, _, last = numbers.partition("-")
     if not first.isdecimal() or (last and not last.isdecimal()):
         raise InvalidArgument(f"invalid filter: `{wanted}` is not a port", hint="use e.g. 80, 80/udp or 8000-8010/tcp")
+    if int(last or first) > 65535 or int(first) > 65535:
+        raise InvalidArgument(f"invalid filter: `{wanted}`: ports go up to 65535")
     span = range(int(first), int(last or first) + 1)
     return any(f"{n}/{proto or 'tcp'}" in ports for n in span)
 
