@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.linux import ns
 from ketch.network import links, netlink, ports
+from ketch.network import record as records
+from ketch.network.connections import Wish
 from ketch.network.manager import NetworkManager
 from ketch.network.schema import SCHEMA
 from ketch.storage.db import Database
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from ketch.network.endpoint import Endpoint
+    from ketch.network.record import Endpoint
 
 TIMEOUT_S = 5.0
 
@@ -172,11 +174,50 @@ def refused(address: str, port: int, timeout_s: float = 0.3) -> bool:
     return False
 
 
+class OneNetwork:
+    """A manager with the default network, as a daemon has that was started with these flags."""
+
+    def __init__(self, db: Database, bridge: str = "ketch0", subnet: str | None = None, mtu: int = 1500) -> None:
+        self.manager = NetworkManager(db, table="ketch" if bridge == "ketch0" else f"ketch-{bridge}")
+        self.flags = (bridge, subnet, mtu)
+        self.close, self.teardown = self.manager.close, self.manager.teardown
+        self.reconcile, self.stats, self.loopback_up = (
+            self.manager.reconcile,
+            self.manager.stats,
+            self.manager.loopback_up,
+        )
+
+    def setup(self) -> None:
+        self.manager.setup()
+        try:
+            wanted = records.NetworkRecord(id="", name="bridge", driver=records.BRIDGE, created=0)
+            self.record = self.manager.set_default(*self.flags, wanted)
+        except BaseException:
+            self.manager.close()
+            raise
+        pool = self.record.pool(4)
+        assert pool is not None
+        self.network_id, self.subnet = self.record.id, pool.network
+        self.gateway = ipaddress.ip_address(pool.gateway)
+
+    def connect(
+        self, name: str, netns_fd: int, rtnl_fd: int | None, hostname: str = "", ports=(), mac: str = "", ip: str = ""
+    ) -> Endpoint:
+        wish = Wish(name, label=hostname or name, ip=ip, mac=mac, gateway4=True, ports=ports)
+        return self.manager.connect(self.network_id, wish, netns_fd, rtnl_fd)
+
+    def disconnect(self, name: str) -> None:
+        self.manager.disconnect(name)
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        return next(iter(self.manager.endpoints_of(name)), None)
+
+
 @contextlib.contextmanager
-def network(tmp_path: Path, **options: object) -> Iterator[NetworkManager]:
+def network(tmp_path: Path, **options: object) -> Iterator[OneNetwork]:
     """A set-up network that is torn down at the end."""
     db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
-    manager = NetworkManager(db, **options)  # type: ignore[arg-type]
+    manager = OneNetwork(db, **options)  # type: ignore[arg-type]
     manager.setup()
     try:
         yield manager
@@ -186,7 +227,7 @@ def network(tmp_path: Path, **options: object) -> Iterator[NetworkManager]:
 
 
 @contextlib.contextmanager
-def container(manager: NetworkManager, name: str, *publish: str) -> Iterator[tuple[Netns, Endpoint]]:
+def container(manager: OneNetwork, name: str, *publish: str) -> Iterator[tuple[Netns, Endpoint]]:
     """A connected namespace; ``publish`` are ``HOST_IP:HOST_PORT:PORT/PROTO``."""
     bindings: dict[str, list[dict[str, str]] | None] = {}
     for text in publish:

@@ -11,17 +11,25 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
-from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, KetchError, ResourceExhausted
+from ketch.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    KetchError,
+    PermissionDenied,
+    ResourceExhausted,
+)
 from ketch.network import links, netlink
-from ketch.network.manager import NetworkManager
 from ketch.network.ports import PortRequest
 from ketch.network.schema import SCHEMA
 from ketch.storage.db import Database
 from tests.integration import netns
 from tests.integration.netns import (
     Netns,
+    OneNetwork,
     container,
     in_new_host,
     link_names,
@@ -48,25 +56,25 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def rows(db: Database) -> int:
-    return len(db.query("SELECT * FROM endpoint"))
+    return len(db.query("SELECT * FROM network_endpoints"))
 
 
 @in_new_host
 def test_setup_is_idempotent_and_teardown_leaves_nothing(tmp_path: Path) -> None:
     before = link_names()
     with database(tmp_path) as db:
-        manager = NetworkManager(db)
+        manager = OneNetwork(db)
         manager.setup()
         manager.setup()
         assert str(manager.subnet) == "172.28.0.0/16"
         assert str(manager.gateway) == "172.28.0.1"
         assert len(manager.network_id) == 64
-        assert "table ip ketch" in ruleset()
+        assert "table inet ketch" in ruleset()
         first_id = manager.network_id
         manager.teardown()
         assert ruleset() == ""
         assert link_names() == before
-        manager = NetworkManager(db)
+        manager = OneNetwork(db)
         manager.setup()
         assert manager.network_id == first_id
         manager.teardown()
@@ -106,11 +114,11 @@ def test_links_too_small_for_ipv6(tmp_path: Path) -> None:
 
 @in_new_host
 def test_daemons_that_start_together_choose_different_subnets(tmp_path: Path) -> None:
-    managers: list[NetworkManager] = []
+    managers: list[OneNetwork] = []
     databases = [Database(str(tmp_path / f"{number}.db"), [SCHEMA]) for number in range(5)]
 
     def start(number: int) -> None:
-        manager = NetworkManager(databases[number], bridge=f"ketch{number}")
+        manager = OneNetwork(databases[number], bridge=f"ketch{number}")
         manager.setup()
         managers.append(manager)
 
@@ -151,7 +159,7 @@ def test_requested_addresses(tmp_path: Path) -> None:
     with network(tmp_path) as manager, Netns() as a, Netns() as b:
         made = manager.connect("a", a.fd, a.rtnl_fd, ip="172.28.7.7", mac="02:00:00:00:00:99")
         assert (made.ip, made.mac) == ("172.28.7.7", "02:00:00:00:00:99")
-        with pytest.raises(Conflict, match="in use"):
+        with pytest.raises(PermissionDenied, match="in use"):
             manager.connect("b", b.fd, b.rtnl_fd, ip="172.28.7.7")
         for wrong in ("10.0.0.1", "172.28.0.0", "172.28.255.255", "x"):
             with pytest.raises(InvalidArgument):
@@ -269,7 +277,7 @@ def test_a_failed_connection_leaves_nothing(tmp_path: Path) -> None:
 @in_new_host
 def test_connected_containers_outlive_the_daemon(tmp_path: Path) -> None:
     with database(tmp_path) as db, Netns() as space:
-        manager = NetworkManager(db)
+        manager = OneNetwork(db)
         manager.setup()
         made = manager.connect("a", space.fd, space.rtnl_fd, ports=[PortRequest("tcp", 80, host_port=8080)])
         with space.entered():
@@ -279,7 +287,7 @@ def test_connected_containers_outlive_the_daemon(tmp_path: Path) -> None:
         manager.close()  # what the kernel does when the process dies
         talk(server, "127.0.0.1", 8080)
 
-        manager = NetworkManager(db)
+        manager = OneNetwork(db)
         manager.setup()
         manager.reconcile(["a"])
         assert manager.endpoint("a") == made
@@ -299,15 +307,15 @@ def test_connected_containers_outlive_the_daemon(tmp_path: Path) -> None:
 @in_new_host
 def test_reconcile_removes_what_a_crash_left(tmp_path: Path) -> None:
     with database(tmp_path) as db, Netns() as live, Netns() as dead:
-        manager = NetworkManager(db)
+        manager = OneNetwork(db)
         manager.setup()
         kept = manager.connect("live", live.fd, live.rtnl_fd)
         lost = manager.connect("dead", dead.fd, dead.rtnl_fd, ports=[PortRequest("tcp", 80, host_port=8080)])
         # A crash between the row and the interface, and an interface of unknown origin on our bridge.
         with db.transaction() as tx:
+            half = msgspec.structs.replace(kept, container_id="half", ip="172.28.0.99", veth="vethnone")
             tx.execute(
-                "INSERT INTO endpoint (container_id, bridge, id, ip, mac, veth, ports)"
-                " VALUES ('half', 'ketch0', 'x', 99, '02:42:00:00:00:01', 'vethnone', '[]')"
+                "INSERT INTO network_endpoints VALUES ('half', ?, ?)", (kept.network_id, msgspec.json.encode(half))
             )
         with netlink.Netlink() as rtnl:
             index = links.get_link(rtnl, "ketch0").index
@@ -316,13 +324,13 @@ def test_reconcile_removes_what_a_crash_left(tmp_path: Path) -> None:
             )
         manager.close()
 
-        manager = NetworkManager(db)
+        manager = OneNetwork(db)
         manager.setup()
         assert lost.veth in link_names()
         manager.reconcile(["live"])
         assert link_names() == {"lo", "ketch0", kept.veth}
         assert "8080" not in ruleset()
-        assert [r["container_id"] for r in db.query("SELECT container_id FROM endpoint")] == ["live"]
+        assert [r["container_id"] for r in db.query("SELECT container_id FROM network_endpoints")] == ["live"]
         manager.teardown()
 
 
@@ -331,7 +339,7 @@ def test_addresses_rest_before_they_are_used_again(tmp_path: Path) -> None:
     with database(tmp_path) as db, Netns() as space:
         seen = []
         for i in range(6):
-            manager = NetworkManager(db, subnet="10.99.0.1/29")
+            manager = OneNetwork(db, subnet="10.99.0.1/29")
             manager.setup()
             seen.append(manager.connect("a", space.fd, space.rtnl_fd).ip)
             manager.disconnect("a")
@@ -354,7 +362,7 @@ def test_several_daemons_share_a_machine(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with network(tmp_path / "a") as one, network(tmp_path / "b", bridge="ketch1") as two:
         assert not one.subnet.overlaps(two.subnet)
-        assert "table ip ketch-ketch1" in ruleset()
+        assert "table inet ketch-ketch1" in ruleset()
         with (
             container(one, "a", "0.0.0.0:8080:80/tcp") as (a, ea),
             container(two, "a", "0.0.0.0:8081:80/tcp") as (b, eb),
@@ -372,7 +380,7 @@ def test_several_daemons_share_a_machine(tmp_path: Path) -> None:
                 two.connect("b", space.fd, space.rtnl_fd, ports=[PortRequest("tcp", 80, host_port=8080)])
             assert ea.ip != eb.ip
         with database(tmp_path / "a") as db, pytest.raises(Conflict, match="another ketchd"):
-            NetworkManager(db).setup()
+            OneNetwork(db).setup()
 
 
 @in_new_host
@@ -381,20 +389,20 @@ def test_somebody_elses_links_are_not_taken(tmp_path: Path) -> None:
         with netlink.Netlink() as rtnl:
             rtnl.run([links.new_veth("notabridge", 0, 1500, peer="x", peer_mac=b"\x02\0\0\0\0\x09", netns_fd=space.fd)])
         with pytest.raises(FailedPrecondition, match="another kind of link"):
-            NetworkManager(db, bridge="notabridge").setup()
-        first = NetworkManager(db)
+            OneNetwork(db, bridge="notabridge").setup()
+        first = OneNetwork(db)
         first.setup()
         first.connect("a", space.fd, space.rtnl_fd)
         first.close()
         (tmp_path / "other").mkdir()
         with database(tmp_path / "other") as other, pytest.raises(Conflict, match="another data root"):
-            NetworkManager(other).setup()
+            OneNetwork(other).setup()
         first.setup()
         first.teardown()
         with pytest.raises(InvalidArgument):
-            NetworkManager(db, bridge='x";drop')
+            OneNetwork(db, bridge='x";drop')
         with pytest.raises(InvalidArgument):
-            NetworkManager(db, bridge="a-name-that-is-too-long")
+            OneNetwork(db, bridge="a-name-that-is-too-long").setup()
 
 
 @in_new_host

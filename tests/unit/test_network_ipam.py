@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgument, ResourceExhausted
+from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
 from ketch.network import ipam
+from ketch.network.record import Pool
 
 NET = ipaddress.IPv4Network
 
 
 def test_the_first_candidate_is_taken_when_nothing_is_used() -> None:
-    assert str(ipam.choose_subnet([])) == "172.28.0.1/16"
+    assert str(ipam.choose_subnet([])) == "172.28.0.0/16"
 
 
 @pytest.mark.parametrize("used", ["172.28.5.0/24", "172.16.0.0/12", "172.28.0.0/16", "172.28.0.1/32"])
 def test_a_candidate_that_overlaps_is_skipped(used: str) -> None:
     chosen = ipam.choose_subnet([NET(used)])
-    assert not chosen.network.overlaps(NET(used))
+    assert not chosen.overlaps(NET(used))
 
 
 def test_when_everything_is_used_it_says_what_to_do() -> None:
@@ -31,7 +33,7 @@ def test_when_everything_is_used_it_says_what_to_do() -> None:
 
 
 def test_candidates_do_not_overlap_each_other() -> None:
-    everything = list(ipam.candidates())
+    everything = list(itertools.islice(ipam.candidates(ipam.DEFAULT_BASES), 200))
     assert len(everything) > 30
     for i, one in enumerate(everything):
         assert not any(one.overlaps(other) for other in everything[i + 1 :])
@@ -74,12 +76,12 @@ def test_an_address_is_free_and_a_hosts(prefix: int, taken: set[int], last: int)
 
 
 def test_a_hardware_address_is_made_from_the_address() -> None:
-    assert ipam.format_mac(ipam.mac_for(int(ipaddress.IPv4Address("172.28.0.2")))) == "02:42:ac:1c:00:02"
+    assert ipam.format_mac(ipam.mac_for("172.28.0.2")) == "02:42:ac:1c:00:02"
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_every_made_hardware_address_is_accepted(address: int) -> None:
-    made = ipam.mac_for(address)
+@given(st.ip_addresses())
+def test_every_made_hardware_address_is_accepted(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    made = ipam.mac_for(str(address))
     assert ipam.parse_mac(ipam.format_mac(made)) == made
 
 
@@ -89,6 +91,44 @@ def test_every_made_hardware_address_is_accepted(address: int) -> None:
 def test_bad_hardware_addresses_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         ipam.parse_mac(text)
+
+
+def test_ipv6_subnets_are_the_engines_own() -> None:
+    one, other = ipam.ula_base("one"), ipam.ula_base("other")
+    assert one != other
+    assert str(ipam.choose_subnet([], [one], 6)) == one.base.replace("/48", "/64")
+    assert ipaddress.ip_network(one.base).subnet_of(ipaddress.ip_network("fd00::/8"))
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        (Pool(subnet="10.0.0.5/24"), "invalid subnet 10.0.0.5/24: it should be 10.0.0.0/24"),
+        (Pool(subnet="10.0.0.0"), "invalid subnet 10.0.0.0: invalid CIDR block notation"),
+        (Pool(subnet="10.0.0.0/24", gateway="10.0.1.1"), "invalid gateway 10.0.1.1: parent subnet 10.0.0.0/24 doesn't"),
+        (Pool(subnet="10.0.0.0/24", gateway="fd00::1"), "invalid gateway fd00::1: parent subnet is an IPv4 block"),
+        (Pool(subnet="10.0.0.0/24", ip_range="10.0.0.0/16"), "CIDR block is bigger than its parent subnet"),
+        (Pool(subnet="10.0.0.0/24", ip_range="10.0.1.0/25"), "doesn't contain ip-range"),
+        (Pool(subnet="10.0.0.0/24", aux={"me": "x"}), "invalid auxiliary address x: invalid address"),
+    ],
+)
+def test_what_is_wrong_with_a_subnet_is_said_in_dockers_words(pool: Pool, said: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid network config") as caught:
+        ipam.check_pools([pool], ipv6=False)
+    assert said in caught.value.message
+
+
+def test_an_allocator_keeps_to_its_range_and_spares_what_is_reserved() -> None:
+    pool = Pool(subnet="10.0.0.0/24", gateway="10.0.0.128", ip_range="10.0.0.128/30", aux={"me": "10.0.0.130"})
+    addresses = ipam.Allocator(pool)
+    assert [addresses.take(), addresses.take()] == ["10.0.0.129", "10.0.0.131"]
+    with pytest.raises(ResourceExhausted):
+        addresses.take()
+    assert addresses.take("10.0.0.7") == "10.0.0.7"
+    with pytest.raises(PermissionDenied, match="Address already in use"):
+        addresses.take("10.0.0.7")
+    addresses.give_back("10.0.0.129")
+    assert addresses.take() == "10.0.0.129"
 
 
 @given(st.text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 
 import pytest
@@ -10,44 +9,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
-from ketch.network import firewall, forwarding, netlink
-from ketch.network.endpoint import Binding, Endpoint
+from ketch.network import forwarding, netlink, ruleset
+from ketch.network.record import Binding, Endpoint
+from ketch.network.ruleset import Forward, Segment
 
-SUBNET = ipaddress.IPv4Network("172.28.0.0/16")
 
-
-def test_ports_become_elements_of_two_maps() -> None:
-    bindings = [Binding("tcp", 80, "0.0.0.0", 8080), Binding("udp", 53, "127.0.0.1", 5353)]
-    assert firewall.elements("ketch", "add", "172.28.0.2", bindings) == (
-        "add element ip ketch published { tcp . 8080 : 172.28.0.2 . 80 }\n"
-        "add element ip ketch published_on { 127.0.0.1 . udp . 5353 : 172.28.0.2 . 53 }\n"
+def test_ports_become_elements_of_maps() -> None:
+    forwards = [
+        Forward("tcp", "0.0.0.0", 8080, "172.28.0.2", 80),
+        Forward("udp", "127.0.0.1", 5353, "172.28.0.2", 53),
+        Forward("tcp", "::", 8080, "fd00::2", 80),
+        Forward("tcp", "0.0.0.0", 8081, "172.29.0.2", 80, routed=True),
+    ]
+    assert ruleset.forward_elements("ketch", "add", forwards) == (
+        "add element inet ketch published4 { tcp . 8080 : 172.28.0.2 . 80 }\n"
+        "add element inet ketch published4_on { 127.0.0.1 . udp . 5353 : 172.28.0.2 . 53 }\n"
+        "add element inet ketch published6 { tcp . 8080 : fd00::2 . 80 }\n"
+        "add element inet ketch routed4 { 172.29.0.2 . tcp . 80 }\n"
     )
-    assert firewall.elements("ketch", "delete", "172.28.0.2", bindings) == (
-        "delete element ip ketch published { tcp . 8080 }\n"
-        "delete element ip ketch published_on { 127.0.0.1 . udp . 5353 }\n"
+    assert ruleset.forward_elements("ketch", "delete", forwards[:2]) == (
+        "delete element inet ketch published4 { tcp . 8080 }\n"
+        "delete element inet ketch published4_on { 127.0.0.1 . udp . 5353 }\n"
     )
+
+
+def test_networks_become_elements_of_sets() -> None:
+    segment = Segment("br-1", ("172.30.0.0/16", "fd00:1::/64"), internal=True, snat=("192.0.2.7",))
+    assert ruleset.segment_elements("t", "add", [segment]) == (
+        'add element inet t bridges { "br-1" }\n'
+        'add element inet t neighbours { "br-1" . "br-1" }\n'
+        'add element inet t internal { "br-1" }\n'
+        "add element inet t subnets4 { 172.30.0.0/16 }\n"
+        "add element inet t sources4 { 172.30.0.0/16 : 192.0.2.7 }\n"
+        "add element inet t subnets6 { fd00:1::/64 }\n"
+        "add element inet t masqueraded6 { fd00:1::/64 }\n"
+    )
+    assert "sources4 { 172.30.0.0/16 }" in ruleset.segment_elements("t", "delete", [segment])
 
 
 def test_many_ports_are_cut_into_several_commands() -> None:
-    text = firewall.elements("t", "add", "10.0.0.2", [Binding("tcp", p, "0.0.0.0", p) for p in range(1, 1202)])
+    text = ruleset.forward_elements("t", "add", [Forward("tcp", "0.0.0.0", p, "10.0.0.2", p) for p in range(1, 1202)])
     assert len(text.splitlines()) == 3
     assert text.count(" : ") == 1201
 
 
 def test_no_ports_no_commands() -> None:
-    assert firewall.elements("t", "add", "10.0.0.2", []) == ""
+    assert ruleset.forward_elements("t", "add", []) == ""
 
 
 def test_interfaces_that_did_not_forward_stay_apart() -> None:
-    rule = 'iifname { "eth0", "eth1" } oifname { "eth0", "eth1" } drop'
-    assert rule in firewall.table_rules("ketch", "ketch0", SUBNET, ["eth0", "eth1"])
-    assert "eth0" not in firewall.table_rules("ketch", "ketch0", SUBNET)
+    rule = 'meta nfproto ipv4 iifname { "eth0", "eth1" } oifname { "eth0", "eth1" } drop'
+    assert rule in ruleset.table_text("ketch", ["eth0", "eth1"])
+    assert rule.replace("ipv4", "ipv6") in ruleset.table_text("ketch", [], ["eth0", "eth1"])
+    assert "eth0" not in ruleset.table_text("ketch")
 
 
 @pytest.mark.parametrize("name", ["", "0x", "a b", 'a"', "a;", "a\n", "ä", "-a"])
 def test_names_that_would_change_the_ruleset_are_refused(name: str) -> None:
     with pytest.raises(InvalidArgument):
-        firewall.check_name(name)
+        ruleset.check_name(name)
 
 
 def test_the_note_about_forwarding() -> None:
@@ -62,7 +82,7 @@ def test_ports_in_dockers_form() -> None:
         Binding("tcp", 80, "127.0.0.1", 81),
         Binding("udp", 53, "0.0.0.0", 53),
     )
-    made = Endpoint("c", "e", "n", "10.0.0.2", 24, "10.0.0.1", "02:42:0a:00:00:02", "veth0", bindings)
+    made = Endpoint(container_id="c", network_id="n", endpoint_id="e", bindings=bindings)
     assert made.ports == {
         "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "127.0.0.1", "HostPort": "81"}],
         "53/udp": [{"HostIp": "0.0.0.0", "HostPort": "53"}],

@@ -117,14 +117,10 @@ NOT_YET = (
     ("GET", "/containers/{id}/attach/ws"), ("HEAD", "/containers/{id}/archive"), ("GET", "/containers/{id}/archive"),
     ("PUT", "/containers/{id}/archive"), ("POST", "/build"), ("POST", "/build/prune"),
     ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"), ("POST", "/commit"),
-    ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"), ("POST", "/networks/create"),
-    ("DELETE", "/networks/{id}"), ("POST", "/networks/{id}/connect"), ("POST", "/networks/{id}/disconnect"),
-    ("GET", "/plugins/{rest:path}"), ("POST", "/plugins/{rest:path}"),
-    ("GET", "/swarm"), ("GET", "/swarm/{rest:path}"), ("POST", "/swarm/{rest:path}"), ("GET", "/nodes"),
-    ("GET", "/nodes/{rest:path}"), ("GET", "/services"), ("POST", "/services/{rest:path}"),
-    ("GET", "/services/{rest:path}"),
-    ("GET", "/tasks"), ("GET", "/tasks/{rest:path}"), ("GET", "/secrets"), ("POST", "/secrets/{rest:path}"),
-    ("GET", "/configs"), ("POST", "/configs/{rest:path}"), ("PUT", "/volumes/{name}"),
+    ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"),
+    *((method, f"/{what}{rest}") for what in ("plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs")
+      for method, rest in (("GET", ""), ("GET", "/{rest:path}"), ("POST", "/{rest:path}"), ("DELETE", "/{rest:path}"))),
+    ("PUT", "/volumes/{name}"),
 )  # fmt: skip
 
 

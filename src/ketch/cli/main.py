@@ -58,7 +58,11 @@ GROUPS = {
         "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect",
         "rm": "volumes:cmd_rm", "prune": "volumes:cmd_prune",
     },
-    "network": {"ls": "networks:cmd_ls", "inspect": "networks:cmd_inspect"},
+    "network": {
+        "ls": "networks:cmd_ls", "list": "networks:cmd_ls", "inspect": "networks:cmd_inspect",
+        "create": "networks:cmd_create", "rm": "networks:cmd_rm", "connect": "networks:cmd_connect",
+        "disconnect": "networks:cmd_disconnect", "prune": "networks:cmd_prune", "repair": "networks:cmd_repair",
+    },
 }  # fmt: skip
 _RUN_LIKE = ("run", "create", "exec")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli import units
+from ketch.cli import network_flags, units
 from ketch.cli.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _LISTS = (
     "add-host annotation attach:a cap-add cap-drop device device-cgroup-rule dns dns-option dns-search env:e env-file "
-    "expose group-add label:l label-file link log-opt mount network-alias publish:p security-opt storage-opt sysctl "
-    "tmpfs ulimit volume:v volumes-from"
+    "expose group-add label:l label-file link link-local-ip log-opt mount net network network-alias publish:p "
+    "security-opt storage-opt sysctl tmpfs ulimit volume:v volumes-from"
 )
 _STRINGS = (
     "cgroup-parent cgroupns cidfile cpus cpuset-cpus cpuset-mems detach-keys domainname entrypoint health-cmd "
     "health-interval health-start-interval health-start-period health-timeout hostname:h ip ip6 ipc isolation "
-    "log-driver mac-address memory:m memory-reservation memory-swap name network pid platform pull restart runtime "
-    "shm-size stop-signal user:u userns uts volume-driver workdir:w net"
+    "log-driver mac-address memory:m memory-reservation memory-swap name pid platform pull restart runtime "
+    "shm-size stop-signal user:u userns uts volume-driver workdir:w"
 )
 _INTS = (
     "blkio-weight cpu-period cpu-quota cpu-shares:c health-retries memory-swappiness oom-score-adj pids-limit "
@@ -74,24 +74,12 @@ def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
     binds, volumes = _volumes(opts)
     config["Volumes"] = volumes
     host = {**_host(opts), "Binds": binds, "PortBindings": bindings}
-    network = host["NetworkMode"]
-    return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": _endpoints(opts, network)}}
-
-
-def _endpoints(opts: Options, network: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    if opts["network-alias"]:
-        settings["Aliases"] = opts["network-alias"]
-    if opts["ip"] or opts["ip6"]:
-        settings["IPAMConfig"] = {"IPv4Address": opts["ip"], "IPv6Address": opts["ip6"]}
-    if opts["mac-address"]:
-        settings["MacAddress"] = opts["mac-address"]
-    return {network: settings} if settings else {}
+    host["NetworkMode"], endpoints = network_flags.endpoints(opts)
+    return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints}}
 
 
 def _host(opts: Options) -> dict[str, Any]:
     host: dict[str, Any] = {
-        "NetworkMode": opts["network"] or opts["net"] or "default",
         "AutoRemove": opts["rm"],
         "Privileged": opts["privileged"],
         "PublishAllPorts": opts["publish-all"],

@@ -7,10 +7,13 @@ import ipaddress
 import json
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
 from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEFAULT_HOST = "unix:///var/run/ketch.sock"
 DEFAULT_CONFIG = "/etc/ketch/daemon.json"
@@ -28,6 +31,17 @@ class Config:
     bridge: str = "ketch0"
     bip: str = ""
     mtu: int = 1500
+    ip: str = "0.0.0.0"
+    icc: bool = True
+    ip_masq: bool = True
+    ipv6: bool = False
+    fixed_cidr_v6: str = ""
+    default_address_pools: list[dict[str, Any]] = field(default_factory=list)
+    dns: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    dns_opts: list[str] = field(default_factory=list)
+    host_gateway_ip: str = ""
+    host_firewall: str = "respect"
     cgroup_parent: str = "/ketch"
     group: str = "docker"
     log_level: str = "info"
@@ -54,6 +68,19 @@ def _parser() -> argparse.ArgumentParser:
     add("-b", "--bridge", metavar="NAME", help="bridge of the default network (default ketch0; none: no bridge)")
     add("--bip", metavar="CIDR", help="address and prefix of the bridge, e.g. 172.28.0.1/16 (default: a free one)")
     add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
+    add("--ip", metavar="ADDRESS", help="where -p publishes when it names no address (default 0.0.0.0: everywhere)")
+    add("--icc", type=_switch, metavar="BOOL", help="let containers of the default network reach each other (true)")
+    add("--ip-masq", type=_switch, metavar="BOOL", help="give containers' traffic the host's address (true)")
+    add("--ipv6", action="store_true", default=None, help="IPv6 addresses in the default network, too")
+    add("--fixed-cidr-v6", metavar="CIDR", help="IPv6 subnet of the default network (default: a unique local one)")
+    add("--default-address-pool", metavar="base=CIDR,size=N", action="append", dest="default_address_pools",
+        type=_pool, help="where subnets of new networks are cut from; repeatable")  # fmt: skip
+    add("--dns", metavar="ADDRESS", action="append", help="name server of containers; repeatable (default: the host's)")
+    add("--dns-search", metavar="DOMAIN", action="append", help="search domain of containers; repeatable")
+    add("--dns-opt", metavar="OPTION", action="append", dest="dns_opts", help="resolver option of containers")
+    add("--host-gateway-ip", metavar="ADDRESS", help="what host-gateway means in --add-host (default: the bridge's)")
+    add("--host-firewall", choices=("respect", "open"),
+        help="respect: other tables that drop forwarded packets keep their say; open: let ours pass")  # fmt: skip
     add("--cgroup-parent", metavar="PATH", help="cgroup under which containers live (default /ketch)")
     add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
     add(
@@ -88,6 +115,21 @@ def load(argv: list[str]) -> Config:
     config.hosts = config.hosts or [DEFAULT_HOST]
     _check(config)
     return config
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("1", "t", "true"):
+        return True
+    if text.lower() in ("0", "f", "false"):
+        return False
+    raise argparse.ArgumentTypeError(f"`{text}` is neither true nor false")
+
+
+def _pool(text: str) -> dict[str, Any]:
+    values = dict(item.partition("=")[::2] for item in text.split(","))
+    if values.keys() != {"base", "size"}:
+        raise argparse.ArgumentTypeError(f"`{text}`: write base=CIDR,size=LENGTH")
+    return values
 
 
 def _pair(option: str) -> tuple[str, str]:
@@ -143,11 +185,33 @@ def _check(config: Config) -> None:
         raise InvalidArgument(f"unknown log option `{unknown[0]}`", hint="known: max-size, max-file")
     if len(config.bridge.encode()) > 15:
         raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
-    if config.bip:
-        try:
-            ipaddress.IPv4Interface(config.bip)
-        except ValueError as e:
-            raise InvalidArgument(f"--bip {config.bip}: {e}") from e
+    _check_network(config)
+
+
+def _check_network(config: Config) -> None:
+    parsers: dict[str, Callable[[str], Any]] = {
+        "bip": ipaddress.IPv4Interface, "ip": ipaddress.ip_address, "fixed_cidr_v6": ipaddress.IPv6Network,
+        "host_gateway_ip": ipaddress.ip_address,
+    }  # fmt: skip
+    for name, parse in parsers.items():
+        if value := getattr(config, name):
+            _parsed(parse, value, f"--{name.replace('_', '-')}")
+    for address in config.dns:
+        _parsed(ipaddress.ip_address, address, "--dns")
+    for pool in config.default_address_pools:
+        whole = _parsed(ipaddress.ip_network, pool.get("base", ""), "--default-address-pool base")
+        size = str(pool.get("size", ""))
+        if not size.isdecimal() or not whole.prefixlen <= int(size) <= whole.max_prefixlen - 2:
+            raise InvalidArgument(f"--default-address-pool size={size}: no subnet of {whole} has this length")
+    if config.host_firewall not in ("respect", "open"):
+        raise InvalidArgument(f"host-firewall {config.host_firewall}: use respect or open")
+
+
+def _parsed(parse: Callable[[str], Any], value: str, what: str) -> Any:
+    try:
+        return parse(value)
+    except ValueError as e:
+        raise InvalidArgument(f"{what} {value}: {e}") from e
 
 
 def tcp_address(host: str) -> tuple[str, int]:

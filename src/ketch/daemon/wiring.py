@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import listen
+from ketch.daemon import listen, netsetup
 from ketch.engine import store, volumes
 from ketch.engine.context import DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE, Context
 from ketch.engine.engine import Engine
 from ketch.engine.events import EventBus
-from ketch.engine.networks import Network, NetworkRegistry, network_id
+from ketch.engine.sandbox import Sandboxes
 from ketch.engine.validate import log_size
 from ketch.images import schema as image_schema
 from ketch.images.store import ImageStore
@@ -49,9 +48,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     def users_of(volume: str) -> list[str]:
         return [c.id for c in containers.all() if any(m.name == volume for m in c.mounts)]
 
-    network = None
-    if config.bridge != "none":
-        network = NetworkManager(db, bridge=config.bridge, subnet=config.bip or None, mtu=config.mtu)
+    engine_id = _engine_id(config.data_root)
+    network = NetworkManager(db, table=netsetup.table_name(config), bases=netsetup.bases(config, engine_id))
     ctx = Context(
         data_root=config.data_root,
         exec_root=config.exec_root,
@@ -68,9 +66,10 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     )
     stack.callback(ctx.network_thread.shutdown)
     stack.push_async_callback(_release, ctx)
-    if network is not None:
-        await ctx.in_network(network.setup)
-    engine = Engine(ctx, NetworkRegistry(_networks(config, network)), _engine_id(config.data_root))
+    await ctx.in_network(network.setup)
+    await ctx.in_network(netsetup.default_network, config, network)
+    ctx.sandboxes = Sandboxes(ctx, network, netsetup.dns_defaults(config), config.host_gateway_ip)
+    engine = Engine(ctx, engine_id)
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
@@ -80,30 +79,12 @@ def _engine_id(data_root: str) -> str:
     return hashlib.sha256(f"{data_root}{os.uname().nodename}".encode()).hexdigest()[:36]
 
 
-def _networks(config: Config, network: NetworkManager | None) -> list[Network]:
-    now = time.time_ns()
-    result = [
-        Network(id=network_id(config.data_root, name), name=name, driver=driver, created=now)
-        for name, driver in (("host", "host"), ("none", "null"))
-    ]
-    if network is not None:
-        result.insert(
-            0,
-            Network(
-                id=network.network_id, name="bridge", driver="bridge", created=now, subnet=str(network.subnet),
-                gateway=str(network.gateway), bridge=config.bridge, mtu=config.mtu,
-            ),
-        )  # fmt: skip
-    return result
-
-
 async def _release(ctx: Context) -> None:
     """At the daemon's end: the bridge, the firewall table and the parent cgroup go when nothing uses them."""
     await ctx.drain()
     if any(c.state.running for c in ctx.store.all()):
         return
-    if ctx.network is not None:
-        await ctx.in_network(ctx.network.teardown)
+    await ctx.in_network(ctx.network.teardown)
     cgroups.prune(ctx.cgroup_parent)
 
 

@@ -16,6 +16,7 @@ from ketch.engine import bundle, copyup, lifecycle, merge, mounts, names, networ
 from ketch.engine.logs import read_logs
 from ketch.engine.model import Container, EndpointSettings, MountPoint
 from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
+from ketch.network import ipam
 from ketch.oci.config import RunConfig
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
     from ketch.engine.streams import AttachOptions, ClientStream, LogOptions
+    from ketch.network.manager import NetworkManager
 
 log = logging.getLogger(__name__)
 Strings = list[str]
@@ -97,9 +99,9 @@ class ContainerService:
         )
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
-        container.networks = _networks(kind, networking)
-        if not merged.mac_address and "bridge" in container.networks:
-            merged.mac_address = container.networks["bridge"].mac_address
+        container.networks, container.desired_macs = _networks(kind, networking, ctx.network, merged.mac_address)
+        if not merged.mac_address:
+            merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
         # Every complaint about values belongs here and not to the start.
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         with ctx.images.pinned(image), contextlib.ExitStack() as undo:
@@ -336,12 +338,35 @@ class ContainerService:
         return written, written + self._ctx.images.resolve(container.image_id).size
 
 
-def _networks(kind: str, networking: NetworkingConfig | None) -> dict[str, EndpointSettings]:
+def _networks(
+    kind: str, networking: NetworkingConfig | None, manager: NetworkManager, mac: str
+) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
+    """Name → settings of each network that was asked for, and the hardware addresses that were.
+
+    A network that is not there is an error of the start, as with Docker; settings that it cannot have are one of the
+    creation (InvalidArgument).
+    """
     wanted = (networking.endpoints_config if networking else None) or {}
     if kind == "container":
-        return {}
-    result = {networks.kind(name): settings or EndpointSettings() for name, settings in wanted.items()}
-    return {kind: EndpointSettings(), **result}
+        return {}, {}
+    chosen = {networks.kind(name): settings or EndpointSettings() for name, settings in wanted.items()}
+    result: dict[str, EndpointSettings] = {}
+    for ref, settings in {kind: chosen.get(kind) or EndpointSettings(), **chosen}.items():
+        name = ref
+        try:
+            record = networks.find(manager, ref)
+        except NotFound:
+            pass
+        else:
+            networks.check_settings(record, settings)
+            name, settings.network_id = record.name, record.id
+        result.setdefault(name, settings)
+    macs = {name: settings.mac_address for name, settings in result.items() if settings.mac_address}
+    if mac:
+        macs.setdefault(next(iter(result)), mac)
+    for address in macs.values():
+        ipam.parse_mac(address)
+    return result, macs
 
 
 def remove_files(ctx: Context, container_id: str) -> None:

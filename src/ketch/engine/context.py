@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.events import EventBus
     from ketch.engine.model import Container
+    from ketch.engine.sandbox import Sandboxes
     from ketch.engine.shim import Launcher, Monitor
     from ketch.engine.store import ContainerStore
     from ketch.engine.streams import AttachOptions, ClientStream
@@ -70,11 +71,13 @@ class Context:
     volumes: VolumeStore
     events: EventBus
     launcher: Launcher
-    network: NetworkManager | None
+    network: NetworkManager
     cgroup_parent: str = "/ketch"
     log_max_size: int = DEFAULT_LOG_SIZE
     log_max_files: int = DEFAULT_LOG_FILES
     network_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "network"))
+    sandboxes: Sandboxes = field(init=False)
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _live: dict[str, Live] = field(default_factory=dict)
     _brief: set[asyncio.Task[Any]] = field(default_factory=set)
     _watchers: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -111,6 +114,10 @@ class Context:
         """Run one of the network's blocking calls on its own thread (they are never concurrent)."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.network_thread, lambda: call(*args, **kwargs))
+
+    def from_thread(self, call: Callable[..., None], *args: Any) -> None:
+        """Have something called in the event loop's thread, from another one."""
+        self._loop.call_soon_threadsafe(call, *args)
 
     def background(self, work: Coroutine[Any, Any, T], *, brief: bool = True) -> asyncio.Task[T]:
         """A task that the engine keeps a reference to; ``drain`` waits for those that are ``brief``."""

@@ -10,12 +10,12 @@ from ketch.engine.containers import ContainerService
 from ketch.engine.execs import ExecService
 from ketch.engine.images import ImageService
 from ketch.engine.lifecycle import Lifecycle
+from ketch.engine.networks import NetworkService
 from ketch.engine.system import SystemService
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.events import EventBus
-    from ketch.engine.networks import NetworkRegistry
     from ketch.engine.volumes import VolumeStore
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ class Engine:
     system: SystemService
     events: EventBus
     volumes: VolumeStore
-    networks: NetworkRegistry
+    networks: NetworkService
 
-    def __init__(self, context: Context, networks: NetworkRegistry, engine_id: str) -> None:
+    def __init__(self, context: Context, engine_id: str) -> None:
         self.context = context
         self._life = Lifecycle(context)
         self.containers = ContainerService(context, self._life)
@@ -41,10 +41,11 @@ class Engine:
         self.system = SystemService(context, engine_id)
         self.events = context.events
         self.volumes = context.volumes
-        self.networks = networks
+        self.networks = NetworkService(context, context.network, context.sandboxes)
 
     async def start(self) -> None:
         """Take over what a former daemon left running, remove what it left half-done."""
+        await self.networks.ensure_predefined()
         await restore.restore(self.context, self._life, self.execs)
 
     async def close(self) -> None:
@@ -60,4 +61,5 @@ class Engine:
             live.release_held()
             if live.monitor is not None:
                 live.monitor.disconnect()
+        await ctx.in_network(ctx.sandboxes.close)
         await ctx.launcher.close()

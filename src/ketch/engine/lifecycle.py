@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import bundle, networks, stats
-from ketch.engine.model import EndpointSettings, PortBinding
+from ketch.engine import bundle, stats
 from ketch.engine.validate import log_size
 from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
-from ketch.network import files, ports
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,9 +67,11 @@ class Lifecycle:
             monitor = await self._ctx.launcher.start_container(self._prepare(container))
             created = await monitor.created()
             try:
-                await self._wire(container, created.netns_fd, created.rtnl_fd)
+                kept = await self._ctx.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
             finally:
                 created.close()
+            if kept:
+                monitor.keep(kept)
             for options, stream in live.early:
                 await self.hand_over(monitor, options, stream, container)
             live.early.clear()
@@ -91,8 +91,8 @@ class Lifecycle:
     def _prepare(self, container: Container) -> dict[str, object]:
         """Write bundle and network files; return the message for the launcher."""
         ctx, directory = self._ctx, self._ctx.directory(container.id)
-        for name in {networks.kind(container.host.network_mode), *container.networks}:
-            networks.check(name)
+        for name, settings in container.networks.items():
+            ctx.sandboxes.record_of(name, settings)
         spec = bundle.build(container, directory, ctx.cgroup_path(container), self._namespace_of)
         for name in ("hostname", "hosts", "resolv.conf"):
             with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
@@ -134,59 +134,6 @@ class Lifecycle:
             raise Conflict(f"cannot join {kind} namespace of a non running container: {other.name}")
         return f"/proc/{other.state.pid}/ns/{'net' if kind == 'network' else kind}"
 
-    async def _wire(self, container: Container, netns_fd: int | None, rtnl_fd: int | None) -> None:
-        """Give the container its interface and ports; write its hosts and resolv.conf."""
-        ctx, host = self._ctx, container.host
-        kind = networks.kind(host.network_mode)
-        ip, ip_entry = "", EndpointSettings()
-        if kind == "bridge" and netns_fd is not None and ctx.network is not None:
-            wanted = ports.requests(
-                host.port_bindings and {k: v or [] for k, v in msgspec.to_builtins(host.port_bindings).items()},
-                container.config.exposed_ports,
-                host.publish_all_ports,
-            )
-            settings = container.networks.get("bridge") or EndpointSettings()
-            endpoint = await ctx.in_network(
-                ctx.network.connect, container.id, netns_fd, rtnl_fd, hostname=bundle.hostname(container),
-                ports=wanted, mac=container.config.mac_address or None,
-            )  # fmt: skip
-            ip = endpoint.ip
-            ip_entry = EndpointSettings(
-                ipam_config=settings.ipam_config, aliases=settings.aliases, network_id=endpoint.network_id,
-                endpoint_id=endpoint.endpoint_id, gateway=endpoint.gateway, ip_address=ip,
-                ip_prefix_len=endpoint.prefix_len, mac_address=endpoint.mac,
-            )  # fmt: skip
-            container.ports = {
-                port: [PortBinding(host_ip=b["HostIp"], host_port=b["HostPort"]) for b in bindings]
-                for port, bindings in endpoint.ports.items()
-            }
-            container.networks["bridge"] = ip_entry
-        elif kind == "none" and rtnl_fd is not None and ctx.network is not None:
-            await ctx.in_network(ctx.network.loopback_up, rtnl_fd)
-        self._write_network_files(container, kind, ip)
-
-    def _write_network_files(self, container: Container, kind: str, ip: str) -> None:
-        # The files are bind-mounted into the container already: they are written in place, never replaced.
-        directory, config, host = self._ctx.directory(container.id), container.config, container.host
-        if kind == "container":
-            source = self._ctx.directory(self._ctx.store.get(host.network_mode[10:]).id)
-            contents = {name: _read(os.path.join(source, name)) for name in ("hosts", "resolv.conf", "hostname")}
-        elif kind == "host":
-            contents = {"hosts": _read("/etc/hosts"), "resolv.conf": _read("/etc/resolv.conf")}
-        else:
-            gateway = str(self._ctx.network.gateway) if self._ctx.network is not None else ""
-            contents = {
-                "hosts": files.hosts(
-                    bundle.hostname(container), config.domainname, ip, host.extra_hosts or [], gateway
-                ),
-                "resolv.conf": files.resolv(
-                    host.dns or [], host.dns_search or [], host.dns_options or [], files.host_resolv_text()
-                ),
-            }
-        for name, text in contents.items():
-            with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
-                f.write(text)
-
     async def _undo_start(self, container: Container, live: Live, monitor: Monitor | None, why: BaseException) -> None:
         """After a failed start: nothing of it is left, and the record says why."""
         for _, stream in live.early:
@@ -194,7 +141,7 @@ class Lifecycle:
         live.early.clear()
         if monitor is not None:
             await monitor.abandon()
-        await self._unwire(container)
+        await self._ctx.sandboxes.unwire(container)
         if isinstance(why, KetchError):
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message
@@ -205,14 +152,6 @@ class Lifecycle:
             self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove and self.remove is not None:
                 await self.remove(container)
-
-    async def _unwire(self, container: Container) -> None:
-        if self._ctx.network is not None:
-            await self._ctx.in_network(self._ctx.network.disconnect, container.id)
-        container.ports = {}
-        if (settings := container.networks.get("bridge")) is not None:
-            settings.gateway = settings.ip_address = settings.endpoint_id = ""
-            settings.ip_prefix_len = 0
 
     async def hand_over(
         self, monitor: Monitor, options: AttachOptions, stream: ClientStream, container: Container
@@ -261,7 +200,7 @@ class Lifecycle:
         live.monitor = None
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
         state.finished_at, state.oom_killed = exit_.at_ns, exit_.oom
-        await self._unwire(container)
+        await self._ctx.sandboxes.unwire(container)
         restart = self._should_restart(container)
         if restart:
             state.status = "restarting"
@@ -384,11 +323,3 @@ class Lifecycle:
                 container.host.auto_remove = auto_remove
         await self.start(container)
         self._ctx.event(container, "restart")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as f:
-            return f.read()
-    except FileNotFoundError:
-        return ""

@@ -288,6 +288,8 @@ class Container(msgspec.Struct, kw_only=True):
     restart_count: int = 0
     stopped_by_user: bool = False
     exec_ids: list[str] = msgspec.field(default_factory=list)
+    desired_macs: dict[str, str] = msgspec.field(default_factory=dict)  # by network: as asked for
+    own_hosts: str = ""  # our lines in its /etc/hosts
 
 
 class ExecConfig(_Wire):

@@ -1,37 +1,37 @@
-"""The three networks that always exist, in the engine's words: ``bridge``, ``host`` and ``none``."""
+"""The verbs on networks: create, look up, remove, connect and disconnect containers.
+
+What a network is on this host is the network package's business (``ketch.network.manager``); here are Docker's names,
+its rules about which network may be made, and which container may join.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+import re
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.errors import NotFound
+from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
+from ketch.network import ipam
+from ketch.network import record as r
+from ketch.network.record import NetworkRecord, Pool
 
 if TYPE_CHECKING:
-    from ketch.engine.model import Container
+    from collections.abc import Callable
 
+    from ketch.engine.context import Context
+    from ketch.engine.model import Container, EndpointSettings
+    from ketch.engine.sandbox import Sandboxes
+    from ketch.network.manager import NetworkManager
 
+Records = list[NetworkRecord]
 Strings = list[str]
-
-
-class Network(msgspec.Struct, kw_only=True):
-    """One network; ``subnet``/``gateway`` are empty where the driver has none."""
-
-    id: str
-    name: str
-    driver: str
-    created: int
-    subnet: str = ""
-    gateway: str = ""
-    bridge: str = ""
-    mtu: int = 0
-
-
-def network_id(salt: str, name: str) -> str:
-    """A stable 64-digit id for a built-in network of one daemon."""
-    return hashlib.sha256(f"{salt}/{name}".encode()).hexdigest()
+PREDEFINED = ("bridge", "host", "none")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_DRIVER_OF = {"host": r.HOST, "none": r.NONE}
+_MODES = ("", "nat", "nat-unprotected", "routed", "isolated")
 
 
 def kind(mode: str) -> str:
@@ -45,30 +45,224 @@ def kind(mode: str) -> str:
     return mode
 
 
-def check(kind_: str) -> None:
-    """NotFound for a network that does not exist: said at the start, as Docker does (a create would have it pull)."""
-    if kind_ not in ("bridge", "none", "host", "container"):
-        raise NotFound(f"network {kind_} not found", hint="use bridge, host, none or container:NAME")
+class NetworkService:
+    """All networks of the engine."""
+
+    def __init__(self, context: Context, manager: NetworkManager, sandboxes: Sandboxes) -> None:
+        self._ctx = context
+        self._manager = manager
+        self._sandboxes = sandboxes
+
+    def list(self) -> Records:
+        """Every network, oldest first."""
+        return self._manager.list()
+
+    def get(self, ref: str) -> NetworkRecord:
+        """By id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
+        return find(self._manager, ref)
+
+    def members(self, record: NetworkRecord) -> dict[str, Container]:
+        """The running containers on a network, by id."""
+        running = [c for c in self._ctx.store.all() if c.state.running]
+        return {c.id: c for c in running if record.name in c.networks}
+
+    async def ensure_predefined(self) -> None:
+        """``host`` and ``none`` exist always (``bridge`` is made from the daemon's settings)."""
+        names = {record.name for record in self.list()}
+        for name, driver in _DRIVER_OF.items():
+            if name not in names:
+                record = NetworkRecord(id="", name=name, driver=driver, created=time.time_ns(), ipv4=True)
+                await self._ctx.in_network(self._manager.create, record)
+
+    async def create(self, wanted: NetworkRecord) -> NetworkRecord:
+        """Make a network; see `NetworkManager.create` for what can go wrong beyond Docker's own rules."""
+        _check(wanted)
+        ipam.check_pools(wanted.pools, ipv6=wanted.ipv6)
+        if not wanted.ipv6:
+            wanted = _without_ipv6(wanted)
+        record = await self._ctx.in_network(self._manager.create, wanted)
+        self._event(record, "create")
+        return record
+
+    async def remove(self, ref: str) -> None:
+        """Remove a network that no running container is on (PermissionDenied otherwise)."""
+        record = self.get(ref)
+        if record.name in PREDEFINED:
+            raise PermissionDenied(f"{record.name} is a pre-defined network and cannot be removed")
+        endpoints = await asyncio.to_thread(self._manager.endpoints, record.id)
+        if endpoints:
+            names = [
+                f'name:"{self._ctx.store.ids[e.container_id].name}" id:"{e.endpoint_id[:12]}"'
+                for e in endpoints
+                if e.container_id in self._ctx.store.ids
+            ]
+            raise PermissionDenied(
+                f"error while removing network: network {record.name} has active endpoints ({', '.join(names)})"
+            )
+        await self._ctx.in_network(self._manager.remove, record.id)
+        self._event(record, "destroy")
+
+    async def prune(self, keep: Callable[[NetworkRecord], bool]) -> Strings:
+        """Remove the networks that no container refers to and ``keep`` does not hold; returns their names."""
+        used = {name for c in self._ctx.store.all() for name in c.networks}
+        removed = []
+        for record in self.list():
+            if record.name in PREDEFINED or record.name in used or keep(record):
+                continue
+            await self._ctx.in_network(self._manager.remove, record.id)
+            self._event(record, "destroy")
+            removed.append(record.name)
+        if removed:
+            self._ctx.events.publish("network", "prune", "", {"reclaimed": "0"})
+        return removed
+
+    async def repair(self) -> Strings:
+        """Put back what other programs removed of the networks; returns what was done."""
+        return await self._ctx.in_network(self._manager.repair)
+
+    async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
+        """Put a container on one more network; a running one gets its interface at once."""
+        record = self.get(ref)
+        container = self._ctx.store.get(container_ref)
+        async with self._ctx.live(container.id).lock:
+            _check_join(container, record)
+            if record.name in container.networks:
+                if container.state.running:
+                    raise PermissionDenied(
+                        f"endpoint with name {container.name} already exists in network {record.name}"
+                    )
+                del container.networks[record.name]
+            check_settings(record, settings)
+            settings.network_id = record.id
+            if list(container.networks) == ["none"]:
+                raise InvalidArgument(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                )
+            container.networks[record.name] = settings
+            if container.state.running:
+                try:
+                    await self._sandboxes.join(container, record)
+                except BaseException:
+                    container.networks.pop(record.name, None)
+                    raise
+            self._ctx.store.save(container)
+
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
+        """Take a container off a network."""
+        record = self.get(ref)
+        if force and not self._ctx.store.has(container_ref):
+            await self._ctx.in_network(self._manager.disconnect, container_ref, record.id)
+            return
+        container = self._ctx.store.get(container_ref)
+        async with self._ctx.live(container.id).lock:
+            if container.host.network_mode == "host" and record.name == "host":
+                raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+            if record.name not in container.networks:
+                raise PermissionDenied(f"container {container.id} is not connected to network {record.name}")
+            if container.state.running:
+                await self._sandboxes.leave(container, record)
+            container.networks.pop(record.name, None)
+            self._ctx.store.save(container)
+
+    def _event(self, record: NetworkRecord, action: str) -> None:
+        self._ctx.events.publish("network", action, record.id, {"name": record.name, "type": record.driver})
 
 
-class NetworkRegistry:
-    """Look-up of the built-in networks by name or id."""
-
-    def __init__(self, networks: list[Network]) -> None:
-        self._networks = networks
-
-    def list(self) -> list[Network]:
-        """All of them."""
-        return list(self._networks)
-
-    def get(self, ref: str) -> Network:
-        """By name, id, or id prefix (NotFound)."""
-        for network in self._networks:
-            if ref == network.name or (ref and network.id.startswith(ref)):
-                return network
+def find(manager: NetworkManager, ref: str) -> NetworkRecord:
+    """A network by id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
+    records = manager.list()
+    for record in records:
+        if ref in (record.id, record.name):
+            return record
+    matching = [record for record in records if ref and record.id.startswith(ref)]
+    if len(matching) > 1:
+        raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found on ID prefix)")
+    if not matching:
         raise NotFound(f"network {ref} not found")
+    return matching[0]
 
-    @staticmethod
-    def of(container: Container) -> Strings:
-        """Names of the networks that a container is on."""
-        return list(container.networks)
+
+def _check(wanted: NetworkRecord) -> None:
+    name, driver = wanted.name, wanted.driver
+    if not name.strip():
+        raise InvalidArgument("invalid network name: name is empty")
+    if name in (*PREDEFINED, "default"):
+        raise PermissionDenied(f"operation is not permitted on predefined {name} network")
+    if not _NAME.match(name):
+        raise InvalidArgument(
+            f"invalid network name {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", hint="choose another name"
+        )
+    if driver in (r.HOST, r.NONE):
+        raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
+    if driver == "overlay":
+        raise Unavailable("This node is not a swarm manager: an overlay network needs one", hint="use -d bridge")
+    if driver not in r.DRIVERS:
+        raise NotFound(f'could not find plugin {driver} in v1 plugin registry: plugin "{driver}" not found')
+    if wanted.ipam_driver not in ("", "default", "null"):
+        raise NotFound(f"could not find plugin {wanted.ipam_driver}: no such IPAM driver", hint="use default")
+    if not wanted.ipv4 and not wanted.ipv6:
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    for option in (r.OPTION_ICC, r.OPTION_MASQUERADE, r.OPTION_INHIBIT, r.OPTION_DEFAULT):
+        try:
+            wanted.flag(option, True)
+        except ValueError as e:
+            raise InvalidArgument(f"failed to parse {option} value: {e}") from e
+    mtu = wanted.options.get(r.OPTION_MTU, "1500")
+    if not mtu.isdecimal() or int(mtu) > 65535:
+        raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
+    for option in (r.OPTION_MODE4, r.OPTION_MODE6):
+        if wanted.options.get(option, "") not in _MODES:
+            raise InvalidArgument(f"unknown gateway mode {wanted.options[option]}", hint=f"use {', '.join(_MODES[1:])}")
+
+
+def _without_ipv6(wanted: NetworkRecord) -> NetworkRecord:
+    return msgspec.structs.replace(wanted, pools=tuple(p for p in wanted.pools if p.version == 4))
+
+
+def _check_join(container: Container, record: NetworkRecord) -> None:
+    mode = container.host.network_mode
+    if mode == "host" or mode.startswith("container:"):
+        raise InvalidArgument(
+            "container sharing network namespace with another container or host cannot be connected to any other "
+            "network"
+        )
+    if record.name == "host":
+        raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+    if record.name == "none" and container.networks:
+        raise InvalidArgument(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
+    if container.state.status in ("removing", "dead"):
+        raise InvalidArgument(f"container {container.id} is marked for removal and cannot be connected to a network")
+
+
+def check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
+    """What a container may ask of a network (InvalidArgument)."""
+    wrong: list[str] = []
+    config = settings.ipam_config or {}
+    wanted = [config.get("IPv4Address") or "", config.get("IPv6Address") or ""]
+    if record.name in PREDEFINED:
+        if any(wanted):
+            wrong.append("user specified IP address is supported on user defined networks only")
+        if settings.aliases and record.name == "bridge":
+            wrong.append("network-scoped alias is supported only for containers in user defined networks")
+    else:
+        wrong += [problem for address in wanted if address for problem in _wrong_address(record, address)]
+    if wrong:
+        problems = "\n".join(wrong)
+        raise InvalidArgument(f"invalid config for network {record.name}: invalid endpoint settings:\n{problems}")
+
+
+def _wrong_address(record: NetworkRecord, text: str) -> Strings:
+    version = 6 if ":" in text else 4
+    given: list[Pool] = [p for p in record.pools if p.version == version and p.given]
+    if not given:
+        return ["user specified IP address is supported only when connecting to networks with user configured subnets"]
+    for pool in given:
+        try:
+            ipam.parse_address(text, pool.network)
+        except InvalidArgument as e:
+            problem = e.message
+        else:
+            return []
+    return [problem]

@@ -35,8 +35,11 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
         except (KetchError, OSError):
             log.exception("restore container %s", container.id[:12])
     await asyncio.to_thread(_sweep, ctx)
-    if ctx.network is not None:
-        await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
+    await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
+    for container in everything:
+        live = ctx.live(container.id)
+        if container.state.running and live.monitor is not None:
+            await _answer_names(ctx, container, live.monitor)
     for container in ctx.store.all():
         policy = container.host.restart_policy.name
         down = container.state.status in ("exited", "restarting")
@@ -68,6 +71,17 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
         return
     async with live.lock:
         await life.on_exit(container, live, read_exit(run_dir) or _vanished(ctx, container))
+
+
+async def _answer_names(ctx: Context, container: Container, monitor: Monitor) -> None:
+    """Serve the container's resolver again, with the sockets that its monitor kept."""
+    kept, monitor.kept = monitor.kept, []
+    try:
+        fresh = await ctx.sandboxes.adopt(container, kept)
+        if fresh and not kept:
+            monitor.keep(fresh)
+    except (KetchError, OSError) as e:
+        log.warning("answer names for container %s: %s", container.id[:12], e)
 
 
 def _vanished(ctx: Context, container: Container) -> Exit:

@@ -119,6 +119,7 @@ class Monitor:
         self.started_at = 0
         self.state = ""
         self.execs: dict[str, int] = {}
+        self.kept: list[int] = []
         self._begun = False
         self._use(fd)
 
@@ -186,7 +187,12 @@ class Monitor:
             # Behind the one who waits for the exec's start, which may have been told just now.
             self._loop.call_soon(lambda: self.on_exec_exit(message["exec_id"], message["code"]))
         elif event == "hello":
-            _resolve(self._hello, message)
+            if self._hello.done():  # a second connection: what it brings is here already
+                for fd in fds:
+                    os.close(fd)
+            else:
+                self.kept = fds
+                self._hello.set_result(message)
 
     def _lost(self) -> None:
         """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
@@ -309,6 +315,15 @@ class Monitor:
             messages.send(self._fd, {"op": "hold", "seq": 0}, [fd])
         except OSError as e:
             log.warning("leave a waiting client with the monitor: %s", e.strerror)
+
+    def keep(self, fds: list[int]) -> None:
+        """Leave copies of descriptors with the monitor: they are in ``kept`` of whoever connects after a restart."""
+        if self._fd < 0:
+            return
+        try:
+            messages.send(self._fd, {"op": "keep", "seq": 0}, fds)
+        except OSError as e:
+            log.warning("leave sockets with the monitor: %s", e.strerror)
 
     async def abandon(self) -> None:
         """Give a start up: a monitor that loses its only connection before the start undoes everything and ends."""

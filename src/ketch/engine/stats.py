@@ -30,9 +30,7 @@ async def sample(ctx: Context, container: Container) -> dict[str, Any]:
     if not container.state.running:
         raise Conflict(f"container {container.id} is not running")
     reading: dict[str, Any] = cgroups_of(ctx, container).stats()
-    networks: dict[str, Any] = {}
-    if ctx.network is not None and "bridge" in container.networks:
-        networks = await ctx.in_network(ctx.network.stats, container.id)
+    networks = await ctx.in_network(ctx.network.stats, container.id)
     reading.update(
         networks=networks,
         read=time.time_ns(),

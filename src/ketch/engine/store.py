@@ -96,6 +96,14 @@ class ContainerStore:
         self._by_id.pop(container.id, None)
         self._ids.pop(container.name, None)
 
+    def has(self, ref: str) -> bool:
+        """Whether `get` would find exactly one."""
+        try:
+            self.get(ref)
+        except (NotFound, InvalidArgument):
+            return False
+        return True
+
     def get(self, ref: str) -> Container:
         """By full id, name, or unambiguous id prefix, in this order (NotFound, InvalidArgument)."""
         ref = ref.removeprefix("/")

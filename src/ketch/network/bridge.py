@@ -13,13 +13,14 @@ import socket
 from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, FailedPrecondition
-from ketch.network import ipam, links
+from ketch.network import ipam, links, sysctl
+from ketch.network.record import OPTION_INHIBIT
 
 if TYPE_CHECKING:
-    import ipaddress
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from ketch.network.netlink import Netlink
+    from ketch.network.record import NetworkRecord
 
 _ALIAS = "ketch:"
 _TURN = "\0ketch/subnets"
@@ -27,16 +28,16 @@ _TURN_TIMEOUT_S = 10.0
 
 
 def claim(name: str) -> socket.socket:
-    """Become the one daemon that uses this bridge, until the socket is closed (Conflict when there is another)."""
+    """Become the one daemon that uses this firewall table, until the socket is closed (Conflict: another does)."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        sock.bind(f"\0ketch/bridge/{name}")
+        sock.bind(f"\0ketch/table/{name}")
     except OSError as e:
         sock.close()
         if e.errno != errno.EADDRINUSE:
             raise
         raise Conflict(
-            f"use bridge `{name}`: another ketchd uses it", hint="give each daemon its own --bridge and --bip"
+            f"use firewall table `{name}`: another ketchd uses it", hint="give each daemon its own --bridge and --bip"
         ) from e
     return sock
 
@@ -69,23 +70,31 @@ def _take_turn() -> socket.socket:
             waiting.recv(1)
 
 
-def ensure(rtnl: Netlink, name: str, gateway: ipaddress.IPv4Interface, mtu: int, network_id: str) -> links.Link:
-    """Make the bridge or adopt it; afterwards it is up and has the gateway's address."""
+def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
+    """Make the network's bridge or adopt it; afterwards it is up and has the gateways' addresses."""
+    name = record.link
+    wanted = [g for pool in record.pools if (g := pool.gateway_interface) is not None]
+    if record.flag(OPTION_INHIBIT, False):
+        wanted = [g for g in wanted if g.version == 6]
     link = links.find_link(rtnl, name)
     if link is None:
-        rtnl.run(links.new_bridge(name, ipam.mac_for(int(gateway.ip)), mtu, _ALIAS + network_id))
+        mac = ipam.mac_for(str(wanted[0].ip)) if wanted else b"\x02\x42" + bytes.fromhex(record.id[:8])
+        rtnl.run(links.new_bridge(name, mac, record.mtu, _ALIAS + record.id))
         link = links.get_link(rtnl, name)
-    _check(rtnl, link, network_id)
-    present = [address for index, address in links.list_addresses(rtnl) if index == link.index]
-    if gateway not in present:
-        rtnl.run([links.add_address(link.index, gateway)])
-    if is_ours(link):
-        for address in present:
-            if address != gateway:
-                rtnl.run([links.delete_address(link.index, address)])
+    _check(rtnl, link, record.id)
+    sysctl.prepare_bridge(name, ipv6=record.ipv6)
+    _set_addresses(rtnl, link, wanted)
     if not link.up:
         rtnl.run([links.set_up(index=link.index)])
-    return link
+    return links.get_link(rtnl, name)
+
+
+def _set_addresses(rtnl: Netlink, link: links.Link, wanted: list[links.Interface]) -> None:
+    present = [address for index, address in links.list_all_addresses(rtnl) if index == link.index]
+    rtnl.run([links.add_address(link.index, address) for address in wanted if address not in present])
+    if is_ours(link):
+        strange = [a for a in present if a not in wanted and not a.ip.is_link_local]
+        rtnl.run([links.delete_address(link.index, address) for address in strange])
 
 
 def _check(rtnl: Netlink, link: links.Link, network_id: str) -> None:
@@ -115,9 +124,8 @@ def port_names(rtnl: Netlink, name: str) -> list[str]:
     return [link.name for link in everything if link.master == index]
 
 
-def used_networks(rtnl: Netlink, bridge: str) -> list[ipaddress.IPv4Network]:
-    """Subnets that this host has addresses in or routes to, apart from the bridge's own."""
-    own = links.find_link(rtnl, bridge)
-    index = own.index if own else 0
-    addresses = [address.network for i, address in links.list_addresses(rtnl) if i != index]
-    return addresses + [network for i, network in links.list_routes(rtnl) if i != index]
+def used_networks(rtnl: Netlink, own: Collection[str]) -> list[links.Network]:
+    """Subnets that this host has addresses in or routes to, apart from those of our ``own`` links."""
+    indexes = {link.index for link in links.list_links(rtnl) if link.name in own}
+    used: list[links.Network] = [a.network for i, a in links.list_all_addresses(rtnl) if i not in indexes]
+    return used + [network for i, network in links.list_routes(rtnl) if i not in indexes]

@@ -1,101 +1,125 @@
-"""A container's place in the network: the record, and the wiring of its interface.
+"""The wiring of a container's interfaces.
 
 host namespace                     container's namespace
-ketch0 (bridge) ── veth1a2b3c4d ═══ eth0  address, default route via the bridge
-                                    lo    up
+br-… (bridge) ── veth1a2b3c4d ═══ eth0  addresses, default routes via the bridge     (bridge driver)
+eth0 (parent) ─────────────────── eth1  a link of its own on the parent              (macvlan, ipvlan)
+                                  lo    up
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch.network import links, netlink
+from ketch.network import linkkinds, links, netlink
+from ketch.network.record import MACVLAN, Binding, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IFNAME = "eth0"
+    from ketch.network.record import NetworkRecord
+
+__all__ = ["Binding", "Endpoint"]
 _CARRIER_TIMEOUT_S = 0.25
 
 
-@dataclass(frozen=True)
-class Binding:
-    """One published port: ``host_ip:host_port`` of the host leads to ``container_port``."""
-
-    proto: str
-    container_port: int
-    host_ip: str
-    host_port: int
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One container's connection to the bridge; ``mac`` as text, addresses as dotted text."""
-
-    container_id: str
-    endpoint_id: str
-    network_id: str
-    ip: str
-    prefix_len: int
-    gateway: str
-    mac: str
-    veth: str
-    bindings: tuple[Binding, ...] = ()
-    ifname: str = IFNAME
-
-    @property
-    def ports(self) -> dict[str, list[dict[str, str]]]:
-        """Published ports in Docker's form: ``{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}``."""
-        result: dict[str, list[dict[str, str]]] = {}
-        for b in self.bindings:
-            entry = {"HostIp": b.host_ip, "HostPort": str(b.host_port)}
-            result.setdefault(f"{b.container_port}/{b.proto}", []).append(entry)
-        return result
-
-
-def wire(
-    rtnl: netlink.Netlink, endpoint: Endpoint, *, bridge: links.Link, mtu: int, netns_fd: int, rtnl_fd: int | None
+def wire_bridge(
+    rtnl: netlink.Netlink,
+    made: Endpoint,
+    *,
+    bridge: links.Link,
+    mtu: int,
+    isolated: bool,
+    netns_fd: int,
+    rtnl_fd: int | None,
 ) -> None:
     """Make the veth pair and bring it up at both ends; on failure nothing is left.
 
-    ``rtnl_fd`` is a rtnetlink socket of the container's namespace; without it one is opened there.
+    ``rtnl_fd`` is a rtnetlink socket of the container's namespace; without it one is opened there.  ``isolated`` keeps
+    it from other containers of the bridge.
     """
-    mac = bytes.fromhex(endpoint.mac.replace(":", ""))
+    mac = bytes.fromhex(made.mac.replace(":", ""))
     rtnl.run([
-        links.new_veth(endpoint.veth, bridge.index, mtu, peer=IFNAME, peer_mac=mac, netns_fd=netns_fd)
+        links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)
     ])  # fmt: skip
     try:
         with inside(netns_fd, rtnl_fd) as container:
-            _configure(container, endpoint)
-            rtnl.run([links.set_up(name=endpoint.veth)])
-            _wait_until_it_carries(container, IFNAME)
-            index = _wait_until_it_carries(rtnl, endpoint.veth).index
+            _configure(container, made)
+            rtnl.run([links.set_up(name=made.veth)])
+            _wait_until_it_carries(container, made.ifname)
+            index = _wait_until_it_carries(rtnl, made.veth).index
             _wait_until_it_carries(rtnl, bridge.name)  # it has no carrier while it has no port
-        if endpoint.bindings:
-            # A container that calls its own published port gets its packet back through the port it came from, when
-            # the host passes bridged packets through its firewall (net.bridge.bridge-nf-call-iptables).
-            rtnl.run([links.hairpin(index)])
+        if isolated:
+            rtnl.run([links.isolate(index)])
+        if made.bindings:
+            let_hairpin(rtnl, made)
     except BaseException:
-        unwire(rtnl, endpoint.veth)
+        unwire(rtnl, made.veth)
         raise
 
 
-def _configure(container: netlink.Netlink, endpoint: Endpoint) -> None:
+def let_hairpin(rtnl: netlink.Netlink, made: Endpoint) -> None:
+    """Let a container that calls its own published port get its packet back through the port it came from.
+
+    That matters when the host passes bridged packets through its firewall (net.bridge.bridge-nf-call-iptables).
+    """
+    rtnl.run([links.hairpin(links.get_link(rtnl, made.veth).index)])
+
+
+def wire_child(
+    rtnl: netlink.Netlink,
+    made: Endpoint,
+    record: NetworkRecord,
+    *,
+    parent: int,
+    mode: str,
+    netns_fd: int,
+    rtnl_fd: int | None,
+) -> None:
+    """Make a macvlan or ipvlan link in the container's namespace; on failure nothing is left."""
+    with inside(netns_fd, rtnl_fd) as container:
+        if record.driver == MACVLAN:
+            mac = bytes.fromhex(made.mac.replace(":", ""))
+            request = linkkinds.new_macvlan(made.ifname, parent, mode, mac, record.mtu, netns_fd)
+        else:
+            request = linkkinds.new_ipvlan(made.ifname, parent, mode, record.mtu, netns_fd)
+        rtnl.run([request])
+        try:
+            _configure(container, made)
+        except BaseException:
+            unwire(container, made.ifname)
+            raise
+
+
+def _configure(container: netlink.Netlink, made: Endpoint) -> None:
     container.run([links.set_up(index=links.LOOPBACK_INDEX)])
-    index = links.get_link(container, IFNAME).index
-    container.run(
-        [
-            links.no_ipv6_address(index),
-            links.add_address(index, ipaddress.IPv4Interface(f"{endpoint.ip}/{endpoint.prefix_len}")),
-            links.set_up(index=index),
-            links.default_route(index, ipaddress.IPv4Address(endpoint.gateway)),
-        ]
-    )
+    index = links.get_link(container, made.ifname).index
+    requests = [] if made.ip6 else [links.no_ipv6_address(index)]
+    requests += [links.add_address(index, interface) for interface in made.interfaces]
+    requests.append(links.set_up(index=index))
+    container.run(requests)
+    container.run([r for version in (4, 6) for r in _default_route(made, index, version)])
+
+
+def _default_route(made: Endpoint, index: int, version: int) -> list[netlink.Request]:
+    used = made.gateway4_used if version == 4 else made.gateway6_used
+    gateway = made.gateway_of(version)
+    if not used:
+        return []
+    if gateway is None:
+        return [links.device_route(index, version)]
+    return [links.default_route(index, gateway)]
+
+
+def move_gateway(container: netlink.Netlink, old: Endpoint | None, new: Endpoint | None, version: int) -> None:
+    """Take the default route of a family away from one interface and give it to another; either may be missing."""
+    if old is not None and (gateway := old.gateway_of(version)) is not None:
+        with contextlib.suppress(OSError):  # the interface went, and its routes with it
+            container.run([links.delete_default_route(links.get_link(container, old.ifname).index, gateway)])
+    if new is not None:
+        container.run(_default_route(new, links.get_link(container, new.ifname).index, version))
 
 
 def _wait_until_it_carries(rtnl: netlink.Netlink, name: str) -> links.Link:
@@ -114,10 +138,10 @@ def _wait_until_it_carries(rtnl: netlink.Netlink, name: str) -> links.Link:
         pause_s = min(pause_s * 2, 0.005)
 
 
-def unwire(rtnl: netlink.Netlink, veth: str) -> None:
-    """Delete a veth pair; no error when it went with the container's namespace.  Takes tens of milliseconds."""
+def unwire(rtnl: netlink.Netlink, name: str) -> None:
+    """Delete a link; no error when it went with the container's namespace.  Takes tens of milliseconds."""
     try:
-        rtnl.run([links.delete_link(veth)])
+        rtnl.run([links.delete_link(name)])
     except OSError as e:
         if e.errno != errno.ENODEV:
             raise

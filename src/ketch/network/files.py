@@ -38,11 +38,16 @@ def hosts(hostname: str, domainname: str, ip: str, extra_hosts: Sequence[str], g
             address = gateway
         lines.append(f"{address}\t{name}\n")
     if ip and hostname:
-        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-        if not domainname and "." in hostname:
-            names = f"{hostname} {hostname.split('.', 1)[0]}"
-        lines.append(f"{ip}\t{names}\n")
+        lines.append(own_line(ip, hostname, domainname))
     return "".join(lines)
+
+
+def own_line(ip: str, hostname: str, domainname: str) -> str:
+    """The line that names one of the container's own addresses."""
+    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    if not domainname and "." in hostname:
+        names = f"{hostname} {hostname.split('.', 1)[0]}"
+    return f"{ip}\t{names}\n"
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:
@@ -96,6 +101,11 @@ def parse_resolv(text: str) -> tuple[list[str], list[str], list[str]]:
         elif words[0] == "options":
             options += words[1:]
     return servers, search, options
+
+
+def host_own_text() -> str:
+    """The host's resolv.conf as it is, with servers that only the host itself can ask; empty when there is none."""
+    return _read("/etc/resolv.conf")
 
 
 def host_resolv_text() -> str:

@@ -1,4 +1,4 @@
-"""IPv4 forwarding of the host, turned on without making a router of it.
+"""Packet forwarding of the host, turned on without making a router of it.
 
 Containers need ``ip_forward``, which is one switch for all interfaces.  Where the engine is the one who turns it on,
 it notes the interfaces of that moment, and the firewall table keeps dropping packets *between them*: the host
@@ -13,23 +13,38 @@ from typing import TYPE_CHECKING
 from ketch.network import links, sysctl
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ketch.network.netlink import Netlink
 
 
-def enable(rtnl: Netlink, note: str, bridge: str) -> str:
-    """Turn forwarding on when it is off; return the note to keep."""
+def enable(rtnl: Netlink, note: str, own: Collection[str]) -> str:
+    """Turn IPv4 forwarding on when it is off; return the note to keep.  ``own`` are our own links."""
     boot = sysctl.boot_id()
     if sysctl.forwarding():
         return note if note.startswith(boot + ":") else ""
-    names = _others(rtnl, bridge)
+    names = _others(rtnl, own)
     sysctl.set_forwarding(True)
     return f"{boot}:{','.join(names)}"
 
 
-def restore(rtnl: Netlink, note: str, bridge: str) -> None:
+def enable6(rtnl: Netlink, note: str, own: Collection[str]) -> str:
+    """The same for IPv6; called when the first network with IPv6 is made."""
+    boot = sysctl.boot_id()
+    if sysctl.forwarding6():
+        return note if note.startswith(boot + ":") else ""
+    names = _others(rtnl, own)
+    sysctl.set_forwarding6(True)
+    return f"{boot}:{','.join(names)}"
+
+
+def restore(rtnl: Netlink, note: str, note6: str, own: Collection[str]) -> None:
     """Turn forwarding off again if we turned it on and no interface came since that may need it."""
-    if note and set(_others(rtnl, bridge)) <= set(interfaces(note)):
+    others = set(_others(rtnl, own))
+    if note and others <= set(interfaces(note)):
         sysctl.set_forwarding(False)
+    if note6 and others <= set(interfaces(note6)):
+        sysctl.set_forwarding6(False)
 
 
 def interfaces(note: str) -> list[str]:
@@ -37,5 +52,5 @@ def interfaces(note: str) -> list[str]:
     return [name for name in note.partition(":")[2].split(",") if name]
 
 
-def _others(rtnl: Netlink, bridge: str) -> list[str]:
-    return [link.name for link in links.list_links(rtnl) if link.name not in ("lo", bridge) and '"' not in link.name]
+def _others(rtnl: Netlink, own: Collection[str]) -> list[str]:
+    return [link.name for link in links.list_links(rtnl) if link.name not in ("lo", *own) and '"' not in link.name]

@@ -39,7 +39,9 @@ class HostPorts:
     def __init__(self) -> None:
         self._held: dict[tuple[str, str, int], socket.socket | None] = {}
 
-    def reserve(self, requests: Iterable[PortRequest]) -> tuple[Binding, ...]:
+    def reserve(
+        self, requests: Iterable[PortRequest], owner: str = "", families: tuple[int, ...] = (4,)
+    ) -> tuple[Binding, ...]:
         """Hold a host port for each request, or none of them (KetchError, worded as Docker does)."""
         bindings: list[Binding] = []
         try:

@@ -1,11 +1,8 @@
-"""The default network: a bridge, its addresses, its firewall table and the containers connected to it.
+"""The networks of one daemon: made, adopted after a restart, removed; and the calls that connect containers to them.
 
-    setup ─► reconcile(live containers) ─► connect/disconnect … ─► teardown (or just close: containers keep working)
+    setup ─► reconcile(live containers) ─► create/connect/… ─► teardown (or just close: containers keep working)
 
-The sockets belong to the network namespace of the thread that calls ``setup``.  One lock orders everything: the watch
-over the firewall's table has its own thread.
-An endpoint's row is written before anything is made in the kernel and deleted after all of it is gone, so that
-``reconcile`` finds whatever a crash left half-done.
+One lock orders everything: the watch over the firewall's table has its own thread.
 """
 
 from __future__ import annotations
@@ -15,244 +12,312 @@ import ipaddress
 import logging
 import secrets
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
-from ketch.errors import Conflict, InvalidArgument, KetchError
+import msgspec
+
+from ketch.errors import AlreadyExists, Conflict, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.network import bridge as bridges
-from ketch.network import endpoint, forwarding, ipam, links, sysctl
-from ketch.network.endpoint import Endpoint
-from ketch.network.firewall import Firewall, check_name
-from ketch.network.hostports import HostPorts
-from ketch.network.netlink import Netlink
-from ketch.network.reaper import Reaper
-from ketch.network.state import NetworkRow, NetworkState
-from ketch.network.watch import TableWatch
+from ketch.network import endpoint, ipam, links, parents
+from ketch.network import record as r
+from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
+from ketch.network.host import Host
+from ketch.network.live import LiveNetwork
+from ketch.network.record import Endpoint, NetworkRecord, Pool
+from ketch.network.ruleset import check_name
+from ketch.network.state import NetworkState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ketch.network.ports import PortRequest
+    from ketch.network.ipam import Base
     from ketch.storage.db import Database
 
 log = logging.getLogger(__name__)
-
-MAX_INTERFACE_NAME = 15
+Records = list[NetworkRecord]
+Endpoints = list[Endpoint]
+Pools = list[Pool]
+Networks = list[links.Network]
+Strings = list[str]
+DEFAULT_MTU = 1500
 
 
 class NetworkManager:
-    """One bridge of one daemon; no I/O before ``setup``.
+    """All networks of one daemon; no I/O before ``setup``.
 
-    ``subnet`` is the gateway's address with the prefix length; None keeps the one chosen before, or chooses a
-    free one.  ``table`` defaults to a name made from the bridge's.
+    ``table`` names the firewall table.  ``bases`` are where subnets are chosen from, IPv4 and IPv6.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        *,
-        bridge: str = "ketch0",
-        subnet: str | None = None,
-        table: str | None = None,
-        mtu: int = 1500,
-    ) -> None:
-        if len(bridge) > MAX_INTERFACE_NAME:
-            raise InvalidArgument(f"invalid bridge name `{bridge}`: longer than {MAX_INTERFACE_NAME} characters")
-        self._bridge = check_name(bridge)
-        self._table = check_name(table or ("ketch" if bridge == "ketch0" else f"ketch-{bridge}"))
-        self._wanted = ipam.parse_subnet(subnet) if subnet else None
-        self._mtu = mtu or 1500
-        self._state = NetworkState(db, bridge)
-        self._host_ports = HostPorts()
-        self._endpoints: dict[str, Endpoint] = {}
-        self._open = contextlib.ExitStack()
+    def __init__(self, db: Database, *, table: str = "ketch", bases: Sequence[Base] = ipam.DEFAULT_BASES) -> None:
+        self._table = check_name(table)
+        self._bases = tuple(bases)
+        self._state = NetworkState(db)
+        self._networks: dict[str, LiveNetwork] = {}
+        self._connections = Connections(self._state, self._networks)
         self._lock = threading.RLock()
-        self._watch: TableWatch | None = None
-
-    # -- the network as a whole ----------------------------------------------------------------
+        self._opened: Host | None = None
 
     @property
-    def network_id(self) -> str:
-        """64 hexadecimal digits, the same for the life of the data root (known after ``setup``)."""
-        return self._row.id
+    def _host(self) -> Host:
+        assert self._opened is not None, "setup was not called"
+        return self._opened
 
-    @property
-    def subnet(self) -> ipaddress.IPv4Network:
-        """The containers' subnet (known after ``setup``)."""
-        return self._row.gateway.network
-
-    @property
-    def gateway(self) -> ipaddress.IPv4Address:
-        """The bridge's own address (known after ``setup``)."""
-        return self._row.gateway.ip
+    # -- the daemon's life ---------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Make or adopt bridge, kernel settings and table; idempotent.  Endpoints from before keep working."""
+        """Make or adopt every known network; idempotent.  Endpoints from before keep working."""
         self.close()
-        with self._lock, contextlib.ExitStack() as opened:
-            opened.enter_context(bridges.claim(self._bridge))
-            self._rtnl = opened.enter_context(Netlink())
-            self._reaper = opened.enter_context(Reaper())
-            opened.callback(self._host_ports.close)
-            self._firewall = Firewall(self._table, self._bridge)
-            try:
-                with bridges.turn():
-                    self._row = self._load_row()
-                    self._link = bridges.ensure(self._rtnl, self._bridge, self._row.gateway, self._mtu, self._row.id)
-                self._endpoints = self._state.endpoints(self._row)
-                self._taken = {int(self.gateway), *(int(ipaddress.IPv4Address(e.ip)) for e in self._endpoints.values())}
-                sysctl.prepare_bridge(self._bridge)
-                self._enable_forwarding()
-            except OSError as e:
-                raise KetchError(f"set up bridge `{self._bridge}`: {e}", hint=_hint(e)) from e
-            self._install()
-            self._watch = TableWatch(self._table, self._restore_table)
-            self._open = opened.pop_all()
+        with self._lock, contextlib.ExitStack() as undo:
+            self._opened = Host(self._state, self._table, self._networks, self._lock)
+            undo.callback(self.close)
+            self._networks.clear()
+            for record, last in self._state.networks():
+                self._networks[record.id] = LiveNetwork.of(record, last)
+            for known in self._state.endpoints():
+                self._networks[known.network_id].adopt(known)
+            for network in self._networks.values():
+                try:
+                    self._up(network)
+                except (KetchError, OSError) as e:
+                    if network.record.is_default:
+                        raise
+                    log.error("network `%s` is not available: %s", network.record.name, e)
+            if any(n.record.driver == r.BRIDGE for n in self._networks.values()):
+                self._host.filter  # noqa: B018 (puts the table in place)
+            undo.pop_all()
 
     def close(self) -> None:
-        """Let go of the bridge without changing anything: connected containers keep their network."""
-        if self._watch is not None:
-            self._watch.close()  # before taking the lock, which it may be waiting for
-        with self._lock:
-            self._open.close()
+        """Let go of everything without changing anything: connected containers keep their network."""
+        if self._opened is not None:
+            self._opened.stop_watching()  # before taking the lock, which it may be waiting for
+            with self._lock:
+                self._opened.close()
+                self._opened = None
 
     def teardown(self) -> None:
-        """Disconnect everything; remove table and bridge (not one that the administrator made)."""
-        if self._watch is not None:
-            self._watch.close()
-        with self._lock:
-            self._teardown()
-
-    def _teardown(self) -> None:
-        for container_id in list(self._endpoints):
-            self.disconnect(container_id)
-        with contextlib.ExitStack() as steps:
+        """Disconnect everything; remove table and links from the host (not the networks' records)."""
+        self._host.stop_watching()
+        with self._lock, contextlib.ExitStack() as steps:
             steps.callback(self.close)
-            if bridges.is_ours(self._link):
-                steps.callback(endpoint.unwire, self._rtnl, self._bridge)
-            steps.callback(forwarding.restore, self._rtnl, self._row.unforwarded, self._bridge)
-            steps.callback(self._reaper.drain)
-            steps.callback(self._firewall.remove)
+            own = self._host.own_links
+            steps.callback(self._host.restore_forwarding, own)
+            for network in self._networks.values():
+                steps.callback(self._down, network)
+            steps.callback(self._host.reaper.drain)
+            steps.callback(self._host.remove_table)
+            for network in self._networks.values():
+                for container_id in list(network.endpoints):
+                    steps.callback(self._connections.disconnect, self._host, network, container_id)
 
     def reconcile(self, live_container_ids: Iterable[str]) -> None:
         """Remove what belongs to no live container; hold the ports of those that live.  Waits for the removal."""
+        live = set(live_container_ids)
         with self._lock:
-            self._reconcile(set(live_container_ids))
+            for network in self._networks.values():
+                for container_id in [c for c in network.endpoints if c not in live]:
+                    log.info("network: remove what container %s left behind", container_id[:12])
+                    self._connections.disconnect(self._host, network, container_id)
+                for kept in network.endpoints.values():
+                    self._host.ports.reopen(kept.bindings)
+            self._remove_strays()
+            self._host.reaper.drain()
 
-    def _reconcile(self, live: set[str]) -> None:
-        for container_id in [c for c in self._endpoints if c not in live]:
-            log.info("network: remove what container %s left behind", container_id[:12])
-            self.disconnect(container_id)
-        for kept in self._endpoints.values():
-            self._host_ports.reopen(kept.bindings)
-        if bridges.is_ours(self._link):
-            known = {e.veth for e in self._endpoints.values()}
-            for stray in bridges.port_names(self._rtnl, self._bridge):
-                if stray not in known:
-                    self._reaper.delete(stray)
-        self._reaper.drain()
+    def _remove_strays(self) -> None:
+        ours = {n.link.index for n in self._networks.values() if n.link is not None and bridges.is_ours(n.link)}
+        known = {e.veth for n in self._networks.values() for e in n.endpoints.values()}
+        for link in links.list_links(self._host.rtnl):
+            if link.master in ours and link.kind == "veth" and link.name not in known:
+                self._host.reaper.delete(link.name)
 
-    def _load_row(self) -> NetworkRow:
-        row = self._state.load()
-        if row is None:
-            return self._state.create(self._wanted or self._choose())
-        if self._wanted is not None and self._wanted != row.gateway:
-            attached = bridges.port_names(self._rtnl, self._bridge)
-            if any(e.veth in attached for e in self._state.endpoints(row).values()):
+    # -- networks ------------------------------------------------------------------------------
+
+    def list(self) -> Records:
+        """Every network, oldest first."""
+        return [n.record for n in self._networks.values()]
+
+    def get(self, network_id: str) -> NetworkRecord:
+        """One network by its whole id (NotFound)."""
+        return self._live(network_id).record
+
+    def endpoints(self, network_id: str) -> Endpoints:
+        """Who is on a network."""
+        return list(self._live(network_id).endpoints.values())
+
+    def _live(self, network_id: str) -> LiveNetwork:
+        try:
+            return self._networks[network_id]
+        except KeyError:
+            raise NotFound(f"network {network_id} not found") from None
+
+    def create(self, wanted: NetworkRecord) -> NetworkRecord:
+        """Make a network; its id, link and subnets are chosen where ``wanted`` leaves them empty.
+
+        Raises AlreadyExists for a name, PermissionDenied for a subnet that another network has, InvalidArgument.
+        """
+        with self._lock, bridges.turn(), contextlib.ExitStack() as undo:
+            if any(n.record.name == wanted.name for n in self._networks.values()):
+                raise AlreadyExists(f"network with name {wanted.name} already exists")
+            network_id = wanted.id or secrets.token_hex(32)
+            record = _complete(wanted, network_id, self._pools(wanted))
+            self._check_link(record)
+            network = LiveNetwork.of(record, {})
+            self._state.save(record)
+            undo.callback(self._state.delete, network_id)
+            self._networks[network_id] = network
+            undo.callback(self._networks.pop, network_id, None)
+            undo.callback(self._down, network)
+            try:
+                self._up(network)
+            except OSError as e:
+                raise KetchError(f"set up network `{record.name}`: {e}", hint=hint_of(e)) from e
+            if record.driver == r.BRIDGE:
+                self._host.filter.add_segment(network.segment())
+            undo.pop_all()
+        return record
+
+    def remove(self, network_id: str) -> None:
+        """Remove a network that nobody is connected to (PermissionDenied otherwise)."""
+        with self._lock, contextlib.ExitStack() as steps:
+            network = self._live(network_id)
+            if network.endpoints:
+                raise PermissionDenied(f"network {network.record.name} has active endpoints")
+            steps.callback(self._state.delete, network_id)
+            steps.callback(self._networks.pop, network_id)
+            steps.callback(self._down, network)
+            if network.record.driver == r.BRIDGE:
+                steps.callback(self._host.filter.remove_segment, network.segment())
+
+    def set_default(self, bridge: str, subnet: str | None, mtu: int, wanted: NetworkRecord) -> NetworkRecord:
+        """The network that containers are on when they name none; made, or brought in line with the settings.
+
+        ``subnet`` is the gateway's address with the prefix length; None keeps the one chosen before.
+        """
+        if len(bridge) > MAX_INTERFACE_NAME:
+            raise InvalidArgument(f"invalid bridge name `{bridge}`: longer than {MAX_INTERFACE_NAME} characters")
+        check_name(bridge)
+        known = next((n for n in self._networks.values() if n.record.is_default), None)
+        gateway = ipam.parse_subnet(subnet) if subnet else None
+        pools = list(wanted.pools)
+        if gateway is not None:
+            pools.insert(0, Pool(subnet=str(gateway.network), gateway=str(gateway.ip), given=False))
+        elif known is not None and (before := known.record.pool(4)) is not None:
+            pools.insert(0, before)
+        options = {
+            r.OPTION_DEFAULT: "true", r.OPTION_ICC: "true", r.OPTION_MASQUERADE: "true", r.OPTION_BIND: "0.0.0.0",
+            r.OPTION_NAME: bridge, r.OPTION_MTU: str(mtu or DEFAULT_MTU), **wanted.options,
+        }  # fmt: skip
+        changed = _replace(wanted, pools=tuple(pools), options=options, link=bridge, mtu=mtu or DEFAULT_MTU)
+        if known is None:
+            return self.create(changed)
+        changed = _replace(changed, id=known.record.id, created=known.record.created)
+        if changed == known.record:
+            return changed
+        with self._lock:
+            if known.endpoints and (changed.pools != known.record.pools or bridge != known.record.link):
                 raise Conflict(
-                    f"give `{self._bridge}` the subnet of {self._wanted}: containers use {row.gateway}",
+                    f"give `{bridge}` the settings of {subnet}: containers use {known.record.pools[0].subnet}",
                     hint="start with the old subnet, stop the containers, then change it",
                 )
-            row.gateway, row.last_ip = self._wanted, int(self._wanted.ip)
-            self._state.save(row)
-        return row
+            self.drop_default()
+            return self.create(changed)
 
-    def _choose(self) -> ipaddress.IPv4Interface:
-        return ipam.choose_subnet(bridges.used_networks(self._rtnl, self._bridge))
+    def drop_default(self) -> None:
+        """Forget the default network (``--bridge none``, or one that is about to change)."""
+        known = next((n for n in self._networks.values() if n.record.is_default), None)
+        if known is not None:
+            self.remove(known.record.id)
 
-    def _enable_forwarding(self) -> None:
-        note = forwarding.enable(self._rtnl, self._row.unforwarded, self._bridge)
-        if note != self._row.unforwarded:
-            self._row.unforwarded = note
-            self._state.save(self._row)
+    def _pools(self, wanted: NetworkRecord) -> Pools:
+        """The subnets of a new network: as named, and one for each family that has none."""
+        named = list(wanted.pools)
+        subnets = [p.network for p in named]
+        others = [p.network for n in self._networks.values() for p in n.record.pools]
+        if wanted.driver not in (r.HOST, r.NONE):
+            for version, enabled in ((4, wanted.ipv4), (6, wanted.ipv6)):
+                if enabled and not any(s.version == version for s in subnets):
+                    subnet = ipam.choose_subnet([*others, *subnets, *self._used()], self._bases, version)
+                    named.append(Pool(subnet=str(subnet), given=False))
+        for pool in named:
+            if any(o.version == pool.version and o.overlaps(pool.network) for o in others):
+                raise PermissionDenied(
+                    "invalid pool request: Pool overlaps with other one on this address space",
+                    hint=f"choose another subnet than {pool.subnet}",
+                )
+        return [p if p.gateway or wanted.driver == r.IPVLAN else _with_gateway(p) for p in named]
 
-    def _install(self) -> None:
-        names = forwarding.interfaces(self._row.unforwarded)
-        self._firewall.install(self.subnet, self._endpoints.values(), names)
+    def _used(self) -> Networks:
+        return bridges.used_networks(self._host.rtnl, self._host.own_links)
 
-    # -- one container -------------------------------------------------------------------------
-
-    def connect(
-        self,
-        container_id: str,
-        netns_fd: int,
-        rtnl_fd: int | None,
-        *,
-        hostname: str = "",
-        ports: Sequence[PortRequest] = (),
-        mac: str | None = None,
-        ip: str | None = None,
-    ) -> Endpoint:
-        """Give a container its interface, address, route and published ports; all of it or nothing.
-
-        The file descriptors stay the caller's.  ``rtnl_fd`` may be None (slower).  A ``mac`` of the form that is made
-        here from another address is replaced.  Raises InvalidArgument, Conflict,
-        ResourceExhausted, or KetchError for a host port that is taken.
-        """
-        short = container_id[:12]
-        label = f"{hostname} ({short})" if hostname not in ("", short) else short
-        with self._lock, contextlib.ExitStack() as undo:
-            self.disconnect(container_id)
-            address = self._address(ip)
-            self._taken.add(address)
-            undo.callback(self._taken.discard, address)
-            try:
-                bindings = self._host_ports.reserve(ports)
-            except KetchError as e:
-                what = f"driver failed programming external connectivity on endpoint {label}"
-                raise type(e)(f"{what}: {e.message}", hint=e.hint) from e
-            undo.callback(self._host_ports.release, bindings)
-            endpoint_id = secrets.token_hex(32)
-            made = Endpoint(
-                container_id=container_id,
-                endpoint_id=endpoint_id,
-                network_id=self._row.id,
-                ip=str(ipaddress.IPv4Address(address)),
-                prefix_len=self.subnet.prefixlen,
-                gateway=str(self.gateway),
-                mac=ipam.format_mac(self._mac(mac, address)),
-                veth=f"veth{endpoint_id[:8]}",
-                bindings=bindings,
+    def _check_link(self, record: NetworkRecord) -> None:
+        if record.driver == r.BRIDGE and len(record.link.encode()) > MAX_INTERFACE_NAME:
+            raise InvalidArgument(f"invalid bridge name `{record.link}`: longer than {MAX_INTERFACE_NAME} characters")
+        if record.driver == r.BRIDGE:
+            check_name(record.link)
+        if record.driver in (r.MACVLAN, r.IPVLAN):
+            parents.mode(record)
+        rivals = [n for n in self._networks.values() if n.record.link == record.link and record.link]
+        if rivals and record.driver == r.BRIDGE:
+            raise PermissionDenied(
+                f"cannot create network {record.id} ({record.link}): conflicts with network {rivals[0].record.id} "
+                f"({record.link}): networks have same bridge name"
             )
-            self._state.add(made, address if ip is None else self._row.last_ip)
-            undo.callback(self._state.remove, container_id)
-            try:
-                endpoint.wire(self._rtnl, made, bridge=self._link, mtu=self._mtu, netns_fd=netns_fd, rtnl_fd=rtnl_fd)
-                undo.callback(self._reaper.delete, made.veth)
-                self._endpoints[container_id] = made
-                undo.callback(self._endpoints.pop, container_id, None)
-                self._publish(made)
-            except OSError as e:
-                raise KetchError(f"connect container {label} to `{self._bridge}`: {e}", hint=_hint(e)) from e
-            undo.pop_all()
-        if ip is None:
-            self._row.last_ip = address
-        return made
 
-    def disconnect(self, container_id: str) -> None:
-        """Take everything back; idempotent.  The kernel finishes removing the interface a moment later."""
+    def _up(self, network: LiveNetwork) -> None:
+        record = network.record
+        if record.driver == r.BRIDGE:
+            network.link = bridges.ensure(self._host.rtnl, record)
+            self._host.enable_forwarding(ipv6=False)
+            if record.ipv6:
+                self._host.enable_forwarding(ipv6=True)
+        elif record.driver in (r.MACVLAN, r.IPVLAN):
+            network.link = parents.ensure(self._host.rtnl, record)
+
+    def _down(self, network: LiveNetwork) -> None:
+        link, network.link = network.link, None
+        if link is None:
+            return
+        ours = bridges.is_ours(link) if network.record.driver == r.BRIDGE else parents.is_ours(link, network.record)
+        shared = any(n.record.link == link.name and n is not network for n in self._networks.values())
+        if ours and not shared:
+            endpoint.unwire(self._host.rtnl, link.name)
+
+    def repair(self) -> Strings:
+        """Put back what others removed from the host: links, addresses, the table; returns what was done."""
+        done = []
+        with self._lock:
+            for network in self._networks.values():
+                before = network.link
+                self._up(network)
+                if before is not None and network.link is not None and before.index != network.link.index:
+                    done.append(f"made link {network.link.name} of network {network.record.name} again")
+            if self._host.own_links:
+                if not self._host.filter.exists():
+                    done.append(f"put firewall table {self._table} back")
+                self._host.install()
+        return done
+
+    # -- containers ----------------------------------------------------------------------------
+
+    def connect(self, network_id: str, wish: Wish, netns_fd: int, rtnl_fd: int | None) -> Endpoint:
+        """Give a container an interface; see `Connections.connect`."""
+        with self._lock:
+            return self._connections.connect(self._host, self._live(network_id), wish, netns_fd, rtnl_fd)
+
+    def disconnect(self, container_id: str, network_id: str = "", rtnl_fd: int | None = None) -> None:
+        """Take a container off one network, or off all of them; idempotent."""
         with self._lock, contextlib.ExitStack() as steps:
-            gone = self._endpoints.pop(container_id, None)
-            if gone is None:
-                return
-            steps.callback(self._taken.discard, int(ipaddress.IPv4Address(gone.ip)))
-            steps.callback(self._state.remove, container_id)
-            steps.callback(self._host_ports.release, gone.bindings)
-            steps.callback(self._reaper.delete, gone.veth)
-            steps.callback(self._unpublish, gone)
+            for network in [self._live(network_id)] if network_id else list(self._networks.values()):
+                steps.callback(self._connections.disconnect, self._host, network, container_id, rtnl_fd)
 
-    def endpoint(self, container_id: str) -> Endpoint | None:
-        """The container's endpoint, or None when it is not connected."""
-        return self._endpoints.get(container_id)
+    def set_gateways(self, wish: Wish, gateway4: str, gateway6: str, rtnl_fd: int) -> None:
+        """Change which networks lead outside; see `Connections.set_gateways`."""
+        with self._lock:
+            self._connections.set_gateways(self._host, gateway4, gateway6, wish, rtnl_fd)
+
+    def endpoints_of(self, container_id: str) -> Endpoints:
+        """A container's endpoints by their interfaces' names."""
+        return self._connections.of(container_id)
 
     def loopback_up(self, rtnl_fd: int | None, netns_fd: int | None = None) -> None:
         """Bring up ``lo`` of a container that has no other interface (``--network none``)."""
@@ -261,77 +326,28 @@ class NetworkManager:
 
     def stats(self, container_id: str) -> dict[str, dict[str, int]]:
         """Counters of the container's interfaces from its own point of view; empty when it is not connected."""
-        known = self._endpoints.get(container_id)
-        if known is None:
-            return {}
-        try:
-            with self._lock:
-                link = links.get_link(self._rtnl, known.veth, stats=True)
-        except OSError:
-            return {}
-        # What this end of the pair receives is what the container has sent.
-        counters = dict(zip(links.STATS_NAMES, link.stats, strict=True))
-        return {known.ifname: {_OTHER_END[name]: value for name, value in counters.items()}}
-
-    def _address(self, wanted: str | None) -> int:
-        if not wanted:
-            return ipam.next_address(self.subnet, self._taken, self._row.last_ip)
-        address = ipam.parse_address(wanted, self.subnet)
-        if address in self._taken:
-            raise Conflict(f"address {wanted} is already in use", hint="leave it out to get a free one")
-        return address
-
-    def _mac(self, wanted: str | None, address: int) -> bytes:
-        """The hardware address: as requested, unless it is the one that belongs to another address of the subnet.
-
-        A caller that repeats what a container had before would otherwise give two containers the same one.
-        """
-        own = ipam.mac_for(address)
-        if not wanted:
-            return own
-        packed = ipam.parse_mac(wanted)
-        made_here = packed[:2] == own[:2] and ipaddress.IPv4Address(packed[2:]) in self.subnet
-        return own if made_here else packed
-
-    def _publish(self, made: Endpoint) -> None:
-        if not made.bindings:
-            return
-        try:
-            self._firewall.publish(made)
-        except KetchError:
-            # The table was removed a moment ago (see `watch`): put it back, this endpoint included.
-            self._install()
-        self._forget_flows(made)
-
-    def _unpublish(self, gone: Endpoint) -> None:
-        if not gone.bindings:
-            return
-        try:
-            self._firewall.unpublish(gone)
-        except KetchError:
-            self._install()
-        self._forget_flows(gone)
-
-    def _restore_table(self) -> None:
         with self._lock:
-            if self._firewall.exists():
-                return
-            log.warning("network: nftables table `%s` was removed by another program; putting it back", self._table)
-            try:
-                self._install()
-            except KetchError as e:
-                log.error("network: %s", e.message)
-
-    def _forget_flows(self, changed: Endpoint) -> None:
-        udp = {b.host_port for b in changed.bindings if b.proto == "udp"}
-        if udp:
-            self._reaper.forget_udp(udp, changed.ip)
+            return self._connections.stats(self._host, container_id)
 
 
-_OTHER_END = {n: ("tx" if n.startswith("rx") else "rx") + n[2:] for n in links.STATS_NAMES}
+def _complete(wanted: NetworkRecord, network_id: str, pools: Pools) -> NetworkRecord:
+    link, mtu = wanted.link, wanted.mtu or int(wanted.options.get(r.OPTION_MTU) or 0)
+    if wanted.driver == r.BRIDGE:
+        link = link or wanted.options.get(r.OPTION_NAME) or f"br-{network_id[:12]}"
+        mtu = mtu or DEFAULT_MTU
+    elif wanted.driver in (r.MACVLAN, r.IPVLAN):
+        link = parents.link_name(network_id, wanted.options)
+    return _replace(
+        wanted, id=network_id, link=link, mtu=mtu, pools=tuple(pools), created=wanted.created or time.time_ns()
+    )
 
 
-def _hint(error: OSError) -> str | None:
-    if isinstance(error, PermissionError):
-        return "ketchd needs CAP_NET_ADMIN: run it as root"
-    return None
+def _with_gateway(pool: Pool) -> Pool:
+    taken = set(pool.aux.values())
+    inside = ipaddress.ip_network(pool.ip_range) if pool.ip_range and pool.version == 4 else pool.network
+    first = next(str(a) for a in (inside[i] for i in range(1, 1 << 16)) if str(a) not in taken)
+    return msgspec.structs.replace(pool, gateway=first)
+
+
+def _replace(record: NetworkRecord, **changes: Any) -> NetworkRecord:
+    return msgspec.structs.replace(record, **changes)

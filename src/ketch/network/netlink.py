@@ -71,6 +71,10 @@ class Netlink:
         self._sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         self._seq = 0
 
+    def fileno(self) -> int:
+        """The socket's descriptor, for those who pass it on."""
+        return self._sock.fileno()
+
     def close(self) -> None:
         """Close this duplicate of the socket."""
         self._sock.close()
@@ -83,7 +87,8 @@ class Netlink:
 
     def run(self, requests: Sequence[Request]) -> None:
         """Send all in one batch; raise OSError for the first that failed (the kernel tries the others all the same)."""
-        self._transact(requests)
+        if requests:
+            self._transact(requests)
 
     def get(self, request: Request) -> bytes | None:
         """The body of the one object asked for; None when the kernel answers nothing but "done"."""

@@ -2,100 +2,79 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch.network.endpoint import Binding, Endpoint
+import msgspec
+
+from ketch.network.record import Endpoint, NetworkRecord
 
 if TYPE_CHECKING:
     from ketch.storage.db import Database
 
-
-@dataclass
-class NetworkRow:
-    """What is remembered of one bridge; ``unforwarded`` is ``BOOT_ID:name,name``, see ``manager``."""
-
-    id: str
-    gateway: ipaddress.IPv4Interface
-    last_ip: int
-    unforwarded: str
+_encode = msgspec.json.Encoder().encode
+_network = msgspec.json.Decoder(NetworkRecord).decode
+_endpoint = msgspec.json.Decoder(Endpoint).decode
 
 
 class NetworkState:
-    """Rows of one bridge in the daemon's database; every method is one transaction.
+    """Rows in the daemon's database; every method is one transaction.
 
     Endpoints are not written durably: no container outlives a power cut.
     """
 
-    def __init__(self, db: Database, bridge: str) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
-        self._bridge = bridge
 
-    def load(self) -> NetworkRow | None:
-        """The bridge's row, when it has been set up before."""
-        rows = self._db.query("SELECT * FROM network WHERE bridge = ?", (self._bridge,))
-        if not rows:
-            return None
-        row = rows[0]
-        return NetworkRow(row["id"], ipaddress.IPv4Interface(row["subnet"]), row["last_ip"], row["unforwarded"])
+    def note(self, key: str) -> str:
+        """Something remembered of the host; empty when there is nothing."""
+        rows = self._db.query("SELECT value FROM network_host WHERE key = ?", (key,))
+        return str(rows[0]["value"]) if rows else ""
 
-    def create(self, gateway: ipaddress.IPv4Interface) -> NetworkRow:
-        """Give the bridge an id and a subnet."""
-        row = NetworkRow(secrets.token_hex(32), gateway, int(gateway.ip), "")
+    def set_note(self, key: str, value: str) -> None:
+        """Remember something of the host."""
+        with self._db.transaction() as tx:
+            tx.execute("INSERT OR REPLACE INTO network_host VALUES (?, ?)", (key, value))
+
+    def networks(self) -> list[tuple[NetworkRecord, dict[str, int]]]:
+        """Every network with the address given last in each of its subnets (subnet → number)."""
+        rows = self._db.query("SELECT record, last FROM networks ORDER BY rowid")
+        return [(_network(row["record"]), json.loads(row["last"])) for row in rows]
+
+    def save(self, record: NetworkRecord) -> None:
+        """Add a network, or change it."""
         with self._db.transaction() as tx:
             tx.execute(
-                "INSERT INTO network (bridge, id, subnet, last_ip) VALUES (?, ?, ?, ?)",
-                (self._bridge, row.id, str(gateway), row.last_ip),
+                "INSERT INTO networks (id, name, record) VALUES (?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+                (record.id, record.name, _encode(record)),
             )
-        return row
 
-    def save(self, row: NetworkRow) -> None:
-        """Store a changed row."""
+    def delete(self, network_id: str) -> None:
+        """Forget a network that has no endpoints."""
         with self._db.transaction() as tx:
-            tx.execute(
-                "UPDATE network SET subnet = ?, last_ip = ?, unforwarded = ? WHERE bridge = ?",
-                (str(row.gateway), row.last_ip, row.unforwarded, self._bridge),
-            )
+            tx.execute("DELETE FROM networks WHERE id = ?", (network_id,))
 
-    def endpoints(self, row: NetworkRow) -> dict[str, Endpoint]:
-        """The stored endpoints by container id."""
-        result = {}
-        for r in self._db.query("SELECT * FROM endpoint WHERE bridge = ?", (self._bridge,)):
-            result[r["container_id"]] = Endpoint(
-                container_id=r["container_id"],
-                endpoint_id=r["id"],
-                network_id=row.id,
-                ip=str(ipaddress.IPv4Address(r["ip"])),
-                prefix_len=row.gateway.network.prefixlen,
-                gateway=str(row.gateway.ip),
-                mac=r["mac"],
-                veth=r["veth"],
-                bindings=tuple(Binding(*b) for b in json.loads(r["ports"])),
-            )
-        return result
+    def endpoints(self) -> list[Endpoint]:
+        """Every stored connection, oldest first."""
+        rows = self._db.query("SELECT record FROM network_endpoints ORDER BY rowid")
+        return [_endpoint(row["record"]) for row in rows]
 
-    def add(self, endpoint: Endpoint, last_ip: int) -> None:
-        """Store an endpoint and where the search for the next address begins."""
-        ports = json.dumps([[b.proto, b.container_port, b.host_ip, b.host_port] for b in endpoint.bindings])
+    def add(self, endpoint: Endpoint, last: dict[str, int] | None = None) -> None:
+        """Store a connection, or its change, and where the search for the next address of its network begins."""
         with self._db.transaction(durable=False) as tx:
             tx.execute(
-                "INSERT INTO endpoint (container_id, bridge, id, ip, mac, veth, ports) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    endpoint.container_id,
-                    self._bridge,
-                    endpoint.endpoint_id,
-                    int(ipaddress.IPv4Address(endpoint.ip)),
-                    endpoint.mac,
-                    endpoint.veth,
-                    ports,
-                ),
+                "INSERT INTO network_endpoints VALUES (?, ?, ?) "
+                "ON CONFLICT (container_id, network_id) DO UPDATE SET record = excluded.record",
+                (endpoint.container_id, endpoint.network_id, _encode(endpoint)),
             )
-            tx.execute("UPDATE network SET last_ip = ? WHERE bridge = ?", (last_ip, self._bridge))
+            if last is not None:
+                tx.execute("UPDATE networks SET last = ? WHERE id = ?", (json.dumps(last), endpoint.network_id))
 
-    def remove(self, container_id: str) -> None:
-        """Delete an endpoint's row; no error when there is none."""
+    def remove(self, endpoint: Endpoint) -> None:
+        """Delete a connection's row; no error when there is none."""
         with self._db.transaction(durable=False) as tx:
-            tx.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
+            tx.execute(
+                "DELETE FROM network_endpoints WHERE container_id = ? AND network_id = ?",
+                (endpoint.container_id, endpoint.network_id),
+            )

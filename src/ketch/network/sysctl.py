@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 _IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
+_IP6_CONF = "/proc/sys/net/ipv6/conf"
+_IP6_FORWARD = f"{_IP6_CONF}/all/forwarding"
 
 
 def _write(path: str, value: str) -> None:
@@ -17,16 +19,36 @@ def _read(path: str) -> str:
         return f.read().strip()
 
 
-def prepare_bridge(bridge: str) -> None:
-    """Let the host reach published ports through its own loopback addresses; keep IPv6 off the bridge.
+def prepare_bridge(bridge: str, *, ipv6: bool) -> None:
+    """Let the host reach published ports through its own loopback addresses; keep IPv6 off a bridge without it.
 
     route_localnet alone would let containers reach services on the host's loopback: the firewall's ``guard`` chain
     drops that before routing sees it.
     """
     _write(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet", "1")
-    ipv6 = f"/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"
-    if os.path.exists(ipv6):
-        _write(ipv6, "1")
+    directory = f"/proc/sys/net/ipv6/conf/{bridge}"
+    if os.path.isdir(directory):
+        _write(f"{directory}/disable_ipv6", "0" if ipv6 else "1")
+        if ipv6:
+            _write(f"{directory}/accept_ra", "0")
+
+
+def forwarding6() -> bool:
+    """Whether this host forwards IPv6 packets."""
+    return not os.path.exists(_IP6_FORWARD) or _read(_IP6_FORWARD) != "0"
+
+
+def set_forwarding6(enabled: bool) -> None:
+    """Turn IPv6 forwarding of the whole host on or off.
+
+    A host that forwards ignores router advertisements unless told to listen all the same: interfaces that listen now
+    go on listening, or the host would lose its own default route when it expires.
+    """
+    if enabled:
+        for name in os.listdir(_IP6_CONF):
+            if _read(f"{_IP6_CONF}/{name}/accept_ra") == "1":
+                _write(f"{_IP6_CONF}/{name}/accept_ra", "2")
+    _write(_IP6_FORWARD, "1" if enabled else "0")
 
 
 def forwarding() -> bool:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 _NFNLGRP_NFTABLES = 7
 _NFT_MSG_DELTABLE = (10 << 8) | 2
 _NFTA_TABLE_NAME = 1
+_NFPROTO_INET = 1
 _RECEIVE_BYTES = 1 << 16
 
 
 class TableWatch:
-    """Calls ``on_loss`` on a thread of its own when the IPv4 table is deleted, by whomever; ``close`` ends it."""
+    """Calls ``on_loss`` on a thread of its own when the table is deleted, by whomever; ``close`` ends it."""
 
     def __init__(self, table: str, on_loss: Callable[[], None]) -> None:
         self._name = table.encode() + b"\0"
@@ -69,6 +70,6 @@ class TableWatch:
         return lost
 
     def _is_ours(self, kind: int, body: bytes) -> bool:
-        if kind != _NFT_MSG_DELTABLE or body[0] != socket.AF_INET:
+        if kind != _NFT_MSG_DELTABLE or body[0] != _NFPROTO_INET:
             return False
         return attributes(body[4:]).get(_NFTA_TABLE_NAME) == self._name

@@ -1,74 +1,82 @@
-"""Looking at the networks that always exist."""
+"""The ``/networks`` endpoints."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.api import query
-from ketch.api.wire.times import rfc3339
+from ketch.api.wire import filters
+from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, predicate, wire
+from ketch.engine.model import EndpointSettings
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from ketch.api.server import Call
-    from ketch.engine.networks import Network
 
-
-def wire(call: Call, network: Network, *, detailed: bool) -> dict[str, Any]:
-    """A network in Docker's JSON; ``detailed`` adds the containers on it."""
-    members: dict[str, Any] = {}
-    if detailed:
-        for container in call.engine.containers.list():
-            settings = container.networks.get(network.name)
-            if settings is not None and container.state.running:
-                address = f"{settings.ip_address}/{settings.ip_prefix_len}" if settings.ip_address else ""
-                members[container.id] = {
-                    "Name": container.name, "EndpointID": settings.endpoint_id, "MacAddress": settings.mac_address,
-                    "IPv4Address": address, "IPv6Address": "",
-                }  # fmt: skip
-    options = {}
-    if network.driver == "bridge":
-        options = {
-            "com.docker.network.bridge.default_bridge": "true",
-            "com.docker.network.bridge.name": network.bridge,
-            "com.docker.network.driver.mtu": str(network.mtu),
-        }
-    config = [{"Subnet": network.subnet, "Gateway": network.gateway}] if network.subnet else None
-    return {
-        "Name": network.name, "Id": network.id, "Created": rfc3339(network.created), "Scope": "local",
-        "Driver": network.driver, "EnableIPv4": True, "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": config}, "Internal": False, "Attachable": False,
-        "Ingress": False, "ConfigFrom": {"Network": ""}, "ConfigOnly": False, "Containers": members,
-        "Options": options, "Labels": {},
-    }  # fmt: skip
+_PRUNE = frozenset(("label", "label!", "until"))
 
 
 async def list_(call: Call) -> web.StreamResponse:
     """All networks that match."""
-    chosen = query.filters(call.query)
-    rows = [
-        wire(call, n, detailed=False)
-        for n in call.engine.networks.list()
-        if ("name" not in chosen or any(v in n.name for v in chosen["name"]))
-        and ("id" not in chosen or any(n.id.startswith(v) for v in chosen["id"]))
-        and ("driver" not in chosen or n.driver in chosen["driver"])
-        and "label" not in chosen
-    ]
-    return call.json(rows)
+    keep = predicate(call.engine, query.filters(call.query))
+    return call.json([wire(call.engine, n, detailed=False) for n in call.engine.networks.list() if keep(n)])
 
 
 async def inspect(call: Call) -> web.StreamResponse:
     """One network and the containers on it."""
-    return call.json(wire(call, call.engine.networks.get(call.path["id"]), detailed=True))
+    return call.json(wire(call.engine, call.engine.networks.get(call.path["id"]), detailed=True))
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Make a network."""
+    body: CreateBody = await call.body(CreateBody)
+    record = await call.engine.networks.create(body.record())
+    return call.json({"Id": record.id, "Warning": ""}, 201)
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """Remove a network that nobody is on."""
+    await call.engine.networks.remove(call.path["id"])
+    return call.empty()
+
+
+async def connect(call: Call) -> web.StreamResponse:
+    """Put a container on a network."""
+    body: ConnectBody = await call.body(ConnectBody)
+    settings = body.endpoint_config or EndpointSettings()
+    await call.engine.networks.connect(call.path["id"], body.container, settings)
+    return call.empty(200)
+
+
+async def disconnect(call: Call) -> web.StreamResponse:
+    """Take a container off a network."""
+    body: DisconnectBody = await call.body(DisconnectBody)
+    await call.engine.networks.disconnect(call.path["id"], body.container, force=body.force)
+    return call.empty(200)
 
 
 async def prune(call: Call) -> web.StreamResponse:
-    """The built-in networks stay, and there are no others."""
-    return call.json({"NetworksDeleted": None})
+    """Remove the networks that no container refers to."""
+    chosen = query.filters(call.query)
+    filters.check(chosen, _PRUNE)
+    matches = filters.prune_predicate(chosen)
+    deleted = await call.engine.networks.prune(lambda record: not matches(record.created, record.labels))
+    return call.json({"NetworksDeleted": deleted or None})
+
+
+async def repair(call: Call) -> web.StreamResponse:
+    """Put back what other programs removed."""
+    return call.json(await call.engine.networks.repair())
 
 
 ROUTES = (
     ("GET", "/networks", list_),
+    ("POST", "/networks/create", create),
     ("POST", "/networks/prune", prune),
     ("GET", "/networks/{id}", inspect),
+    ("DELETE", "/networks/{id}", remove),
+    ("POST", "/networks/{id}/connect", connect),
+    ("POST", "/networks/{id}/disconnect", disconnect),
+    ("POST", "/ketch/networks/repair", repair),
 )

@@ -10,10 +10,11 @@ import msgspec
 
 from ketch import human
 from ketch.api.wire.times import NEVER, rfc3339
+from ketch.engine.model import EndpointSettings
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.model import Container, EndpointSettings
+    from ketch.engine.model import Container
 
 
 def status_text(container: Container) -> str:
@@ -49,7 +50,7 @@ def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = No
         "State": container.state.status,
         "Status": status_text(container),
         "HostConfig": {"NetworkMode": container.host.network_mode},
-        "NetworkSettings": {"Networks": _networks(engine, container)},
+        "NetworkSettings": {"Networks": _networks(container)},
         "Mounts": [_mount(m) for m in container.mounts],
     }
     if sizes is not None:
@@ -106,30 +107,26 @@ def _mount(point: Any) -> dict[str, Any]:
     return answer
 
 
-def _networks(engine: Engine, container: Container) -> dict[str, Any]:
-    return {name: _endpoint(engine, container, name, settings) for name, settings in container.networks.items()}
+def _networks(container: Container) -> dict[str, Any]:
+    return {name: _endpoint(container, container.networks[name]) for name in sorted(container.networks)}
 
 
-def _endpoint(engine: Engine, container: Container, name: str, settings: EndpointSettings) -> dict[str, Any]:
-    running = container.state.running
-    network_id = settings.network_id if running else ""
-    if running and not network_id:
-        network_id = next((n.id for n in engine.networks.list() if n.name == name), "")
+def _endpoint(container: Container, settings: EndpointSettings) -> dict[str, Any]:
     return {
         "IPAMConfig": settings.ipam_config,
         "Links": settings.links,
         "Aliases": settings.aliases,
-        "MacAddress": settings.mac_address if running else "",
+        "MacAddress": settings.mac_address,
         "DriverOpts": settings.driver_opts,
         "GwPriority": settings.gw_priority,
-        "NetworkID": network_id,
+        "NetworkID": settings.network_id if container.state.started_at else "",
         "EndpointID": settings.endpoint_id,
         "Gateway": settings.gateway,
         "IPAddress": settings.ip_address,
         "IPPrefixLen": settings.ip_prefix_len,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": settings.ipv6_gateway,
+        "GlobalIPv6Address": settings.global_ipv6_address,
+        "GlobalIPv6PrefixLen": settings.global_ipv6_prefix_len,
         "DNSNames": settings.dns_names,
     }
 
@@ -218,7 +215,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
         "GraphDriver": {"Name": "overlay2", "Data": _graph(engine, container, directory, chains)},
         "Mounts": [_mount(m) for m in container.mounts],
         "Config": _config(container),
-        "NetworkSettings": _network_settings(engine, container),
+        "NetworkSettings": _network_settings(container),
     }
     if sizes is not None:
         answer["SizeRw"], answer["SizeRootFs"] = sizes
@@ -237,14 +234,14 @@ def _graph(engine: Engine, container: Container, directory: str, chains: list[st
     }
 
 
-def _network_settings(engine: Engine, container: Container) -> dict[str, Any]:
+def _network_settings(container: Container) -> dict[str, Any]:
     running = container.state.running
     ports: dict[str, Any] = {}
     if running:
         ports = dict.fromkeys(container.config.exposed_ports or ())
         ports.update({port: msgspec.to_builtins(bindings) for port, bindings in container.ports.items()})
-    bridge = container.networks.get("bridge")
-    networks = _networks(engine, container)
+    bridge = container.networks.get("bridge") or EndpointSettings()
+    networks = _networks(container)
     return {
         "Bridge": "",
         "SandboxID": container.id if running else "",
@@ -255,13 +252,13 @@ def _network_settings(engine: Engine, container: Container) -> dict[str, Any]:
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,
-        "EndpointID": bridge.endpoint_id if bridge else "",
-        "Gateway": bridge.gateway if bridge else "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": bridge.ip_address if bridge else "",
-        "IPPrefixLen": bridge.ip_prefix_len if bridge else 0,
-        "IPv6Gateway": "",
-        "MacAddress": bridge.mac_address if bridge and running else "",
+        "EndpointID": bridge.endpoint_id,
+        "Gateway": bridge.gateway,
+        "GlobalIPv6Address": bridge.global_ipv6_address,
+        "GlobalIPv6PrefixLen": bridge.global_ipv6_prefix_len,
+        "IPAddress": bridge.ip_address,
+        "IPPrefixLen": bridge.ip_prefix_len,
+        "IPv6Gateway": bridge.ipv6_gateway,
+        "MacAddress": bridge.mac_address,
         "Networks": networks,
     }

@@ -38,6 +38,15 @@ def check(filters: Filters, known: frozenset[str]) -> None:
             raise InvalidArgument(f"invalid filter '{name}'", hint=f"known: {', '.join(sorted(known))}")
 
 
+def boolean(name: str, value: str) -> bool:
+    """The value of a yes-or-no filter (InvalidArgument for anything else)."""
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
+
+
 def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
     """Every ``key`` or ``key=value`` of ``wanted`` is there."""
     labels = labels or {}

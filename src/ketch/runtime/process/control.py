@@ -3,6 +3,9 @@
     run_dir/control.sock ──accept──► connection ──► hello, then requests and answers, events in between
     launcher's message   ──────────► the first connection (it needs no hello)
 
+Descriptors that ketchd wants to have again after a restart (its sockets in the container's network namespace) are kept
+here and come with the hello.
+
 A connection that does not read is dropped, never waited for: what it must know is on disk, and it can connect
 again.
 """
@@ -41,6 +44,7 @@ class Controls:
         self._on_alone = on_alone
         self._all: list[socket] = []
         self._listener: socket | None = None
+        self._kept: list[int] = []
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -65,8 +69,15 @@ class Controls:
         self._listener = listener
         self._loop.add(listener.fileno(), READ, self._accept)
 
+    def keep(self, fds: list[int]) -> None:
+        """Keep descriptors for whoever connects next, in place of those kept before; they are ours from now on."""
+        for fd in self._kept:
+            os.close(fd)
+        self._kept = fds
+
     def retire(self) -> None:
         """Accept nobody any more and leave the names to the container's next monitor; connections stay."""
+        self.keep([])
         if self._listener is None:
             return
         self._loop.remove(self._listener.fileno())
@@ -84,7 +95,7 @@ class Controls:
             return
         control = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
         self.add(control)
-        self.answer(control, {"ev": "hello", **self._hello()})
+        self.answer(control, {"ev": "hello", **self._hello()}, self._kept)
 
     def add(self, control: socket) -> None:
         """Serve a connection until it ends."""

@@ -266,6 +266,9 @@ class Monitor:
                 os.kill(pid, message["signal"])
         elif op == "hold":
             self.waits.hold(control, fds.pop())
+        elif op == "keep":
+            self.controls.keep(list(fds))
+            fds.clear()
         elif op == "status":
             return self._hello()
         else:

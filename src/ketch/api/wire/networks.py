@@ -1,0 +1,171 @@
+"""A network in Docker's JSON, and the bodies of requests about networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.api.wire import filters
+from ketch.api.wire.times import rfc3339
+from ketch.engine.model import EndpointSettings  # noqa: TC001 (msgspec reads the annotations)
+from ketch.engine.networks import PREDEFINED
+from ketch.errors import InvalidArgument
+from ketch.network.record import NetworkRecord, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.model import Container
+
+_KNOWN = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
+
+
+class IpamConfig(msgspec.Struct, kw_only=True):
+    """One subnet of a request."""
+
+    subnet: str = msgspec.field(default="", name="Subnet")
+    ip_range: str | None = msgspec.field(default="", name="IPRange")
+    gateway: str | None = msgspec.field(default="", name="Gateway")
+    aux: dict[str, str] | None = msgspec.field(default=None, name="AuxiliaryAddresses")
+
+
+class Ipam(msgspec.Struct, rename="pascal", kw_only=True):
+    """How a network gets its addresses."""
+
+    driver: str | None = "default"
+    config: list[IpamConfig] | None = None
+    options: dict[str, str] | None = None
+
+
+class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of ``create``."""
+
+    name: str = ""
+    driver: str = "bridge"
+    scope: str = ""
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    enable_ipv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
+    enable_ipv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
+    ipam: Ipam | None = msgspec.field(default=None, name="IPAM")
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+    def record(self) -> NetworkRecord:
+        """What is asked for, as a record whose open fields are still empty."""
+        if self.ingress or self.scope == "swarm":
+            raise InvalidArgument(f"network {self.name}: swarm networks are not supported", hint="leave out --scope")
+        if self.config_only:
+            raise InvalidArgument(f"network {self.name}: configuration-only networks are not supported")
+        ipam = self.ipam or Ipam()
+        pools = tuple(
+            Pool(subnet=c.subnet, gateway=c.gateway or "", ip_range=c.ip_range or "", aux=c.aux or {})
+            for c in ipam.config or ()
+            if c.subnet or c.gateway or c.ip_range
+        )
+        return NetworkRecord(
+            id="",
+            name=self.name,
+            driver=self.driver or "bridge",
+            created=0,
+            pools=pools,
+            ipv4=self.enable_ipv4 is not False,
+            ipv6=bool(self.enable_ipv6),
+            internal=self.internal,
+            attachable=self.attachable,
+            options=self.options or {},
+            labels=self.labels or {},
+            ipam_driver=ipam.driver or "default",
+            ipam_options=ipam.options,
+        )
+
+
+class ConnectBody(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of ``connect``."""
+
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class DisconnectBody(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of ``disconnect``."""
+
+    container: str = ""
+    force: bool = False
+
+
+def wire(engine: Engine, record: NetworkRecord, *, detailed: bool) -> dict[str, Any]:
+    """A network; ``detailed`` adds the containers on it."""
+    members = engine.networks.members(record) if detailed else {}
+    return {
+        "Name": record.name,
+        "Id": record.id,
+        "Created": rfc3339(record.created),
+        "Scope": "local",
+        "Driver": record.driver,
+        "EnableIPv4": record.ipv4,
+        "EnableIPv6": record.ipv6,
+        "IPAM": {
+            "Driver": record.ipam_driver,
+            "Options": record.ipam_options if record.ipam_options or record.name not in PREDEFINED else None,
+            "Config": [_pool(pool) for pool in record.pools] or (None if record.name in PREDEFINED else []),
+        },
+        "Internal": record.internal,
+        "Attachable": record.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {cid: _member(c, c.networks[record.name]) for cid, c in sorted(members.items())},
+        "Options": record.options,
+        "Labels": record.labels,
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    answer: dict[str, Any] = {"Subnet": pool.subnet}
+    if pool.ip_range:
+        answer["IPRange"] = pool.ip_range
+    if pool.gateway:
+        answer["Gateway"] = pool.gateway
+    if pool.aux:
+        answer["AuxiliaryAddresses"] = pool.aux
+    return answer
+
+
+def _member(container: Container, settings: EndpointSettings) -> dict[str, str]:
+    v4, v6 = settings.ip_address, settings.global_ipv6_address
+    return {
+        "Name": container.name,
+        "EndpointID": settings.endpoint_id,
+        "MacAddress": settings.mac_address,
+        "IPv4Address": f"{v4}/{settings.ip_prefix_len}" if v4 else "",
+        "IPv6Address": f"{v6}/{settings.global_ipv6_prefix_len}" if v6 else "",
+    }
+
+
+def predicate(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[NetworkRecord], bool]:
+    """What ``network ls --filter`` keeps."""
+    filters.check(chosen, _KNOWN)
+    for kind in chosen.get("type", ()):
+        if kind not in ("custom", "builtin"):
+            raise InvalidArgument(f"invalid filter 'type={kind}'", hint="use custom or builtin")
+    dangling = {filters.boolean("dangling", value) for value in chosen.get("dangling", ())}
+    used = {name for c in engine.containers.list() for name in c.networks} if dangling else set()
+
+    def keep(record: NetworkRecord) -> bool:
+        builtin = record.name in PREDEFINED
+        return (
+            ("name" not in chosen or any(v in record.name for v in chosen["name"]))
+            and ("id" not in chosen or any(record.id.startswith(v) for v in chosen["id"]))
+            and ("driver" not in chosen or record.driver in chosen["driver"])
+            and ("scope" not in chosen or "local" in chosen["scope"])
+            and ("type" not in chosen or ("builtin" if builtin else "custom") in chosen["type"])
+            and (not dangling or (not builtin and record.name not in used) in dangling)
+            and filters.has_labels(record.labels, chosen.get("label", []))
+        )
+
+    return keep

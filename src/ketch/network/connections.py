@@ -1,0 +1,290 @@
+"""Containers on networks: connect, disconnect, which network leads outside, counters.
+
+An endpoint's row is written before anything is made in the kernel and deleted after all of it is gone, so that
+the next start finds whatever a crash left half-done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import InvalidArgument, KetchError
+from ketch.network import endpoint, ipam, links, parents
+from ketch.network import record as r
+from ketch.network.live import WIRED
+from ketch.network.record import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ketch.network.host import Host
+    from ketch.network.ipam import Allocator
+    from ketch.network.live import LiveNetwork
+    from ketch.network.netlink import Netlink
+    from ketch.network.ports import PortRequest
+    from ketch.network.record import Binding
+    from ketch.network.state import NetworkState
+
+MAX_INTERFACE_NAME = 15
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a container wants of a network; empty fields mean "whatever is free".
+
+    ``label`` names the container in errors.  ``gateway4`` and ``gateway6`` say for which families this network is its
+    way outside; ``ports`` are published through it.
+    """
+
+    container_id: str
+    label: str = ""
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+    ifname: str = ""
+    gateway4: bool = False
+    gateway6: bool = False
+    ports: Sequence[PortRequest] = field(default=())
+
+
+class Connections:
+    """All endpoints of all networks; the caller orders the calls."""
+
+    def __init__(self, state: NetworkState, networks: Mapping[str, LiveNetwork]) -> None:
+        self._state = state
+        self._networks = networks
+
+    def of(self, container_id: str) -> list[Endpoint]:
+        """The container's endpoints, in the order of their interfaces' names."""
+        found = [e for n in self._networks.values() if (e := n.endpoints.get(container_id)) is not None]
+        return sorted(found, key=lambda e: (len(e.ifname), e.ifname))
+
+    def connect(self, host: Host, network: LiveNetwork, wish: Wish, netns_fd: int, rtnl_fd: int | None) -> Endpoint:
+        """Give a container its interface on the network; all of it or nothing.
+
+        The file descriptors stay the caller's; ``rtnl_fd`` may be None (slower).
+        """
+        record = network.record
+        with contextlib.ExitStack() as undo:
+            self.disconnect(host, network, wish.container_id)
+            ip, ip6 = self._addresses(network, wish, undo)
+            bindings = _reserve(host, wish, record)
+            undo.callback(host.ports.release, bindings)
+            made = self._endpoint(network, wish, ip, ip6, bindings)
+            self._state.add(made, network.last)
+            undo.callback(self._state.remove, made)
+            try:
+                self._wire(host, network, made, netns_fd, rtnl_fd)
+                undo.callback(_unwire, host, made)
+                network.endpoints[wish.container_id] = made
+                undo.callback(network.endpoints.pop, wish.container_id, None)
+                host.publish(made)
+            except OSError as e:
+                raise KetchError(
+                    f"connect container {wish.label} to network `{record.name}`: {e}", hint=hint_of(e)
+                ) from e
+            undo.pop_all()
+        return made
+
+    def disconnect(self, host: Host, network: LiveNetwork, container_id: str, rtnl_fd: int | None = None) -> None:
+        """Take everything back; idempotent.
+
+        The kernel finishes removing the interface a moment later; with ``rtnl_fd``, of a container that goes on
+        running, it is gone at the return.
+        """
+        gone = network.endpoints.pop(container_id, None)
+        if gone is None:
+            return
+        with contextlib.ExitStack() as steps:
+            steps.callback(network.give_back, gone)
+            steps.callback(self._state.remove, gone)
+            steps.callback(host.ports.release, gone.bindings)
+            if rtnl_fd is None:
+                steps.callback(_unwire, host, gone)
+            else:
+                steps.callback(_unwire_now, gone, rtnl_fd)
+            steps.callback(host.unpublish, gone)
+
+    def _addresses(self, network: LiveNetwork, wish: Wish, undo: contextlib.ExitStack) -> tuple[str, str]:
+        found = []
+        for version, wanted, used in ((4, wish.ip, network.record.ipv4), (6, wish.ip6, network.record.ipv6)):
+            allocator = network.allocator(version, wanted) if used else None
+            if allocator is None:
+                if wanted:
+                    raise InvalidArgument(f"no configured subnet or ip-range contain the IP address {wanted}")
+                found.append("")
+                continue
+            undo.callback(setattr, allocator, "last", allocator.last)
+            address = allocator.take(wanted)
+            undo.callback(allocator.give_back, address)
+            found.append(address)
+        return found[0], found[1]
+
+    def _endpoint(self, network: LiveNetwork, wish: Wish, ip: str, ip6: str, bindings: tuple[Binding, ...]) -> Endpoint:
+        record = network.record
+        endpoint_id = secrets.token_hex(32)
+        a4, a6 = network.allocator(4, ip), network.allocator(6, ip6)
+        return Endpoint(
+            container_id=wish.container_id,
+            network_id=record.id,
+            endpoint_id=endpoint_id,
+            ip=ip,
+            prefix_len=a4.network.prefixlen if a4 and ip else 0,
+            gateway=_gateway(a4, record) if ip else "",
+            ip6=ip6,
+            prefix_len6=a6.network.prefixlen if a6 and ip6 else 0,
+            gateway6=_gateway(a6, record) if ip6 else "",
+            mac="" if record.driver == r.IPVLAN else _mac(wish.mac, ip or ip6, a4 or a6),
+            veth=f"veth{endpoint_id[:8]}" if record.driver == r.BRIDGE else "",
+            ifname=self._ifname(wish, record),
+            bindings=bindings,
+            gateway4_used=wish.gateway4 and bool(ip),
+            gateway6_used=wish.gateway6 and bool(ip6),
+        )
+
+    def _ifname(self, wish: Wish, record: r.NetworkRecord) -> str:
+        taken = {e.ifname for e in self.of(wish.container_id)}
+        if wish.ifname:
+            if len(wish.ifname) > MAX_INTERFACE_NAME or "/" in wish.ifname or wish.ifname in (".", "..", "lo"):
+                raise InvalidArgument(f"invalid interface name `{wish.ifname}`", hint="use up to 15 letters and digits")
+            if wish.ifname in taken:
+                raise InvalidArgument(f"interface name `{wish.ifname}` is used by another network of the container")
+            return wish.ifname
+        prefix = record.options.get(r.OPTION_PREFIX, "eth")
+        return next(name for i in range(len(taken) + 1) if (name := f"{prefix}{i}") not in taken)
+
+    def _wire(self, host: Host, network: LiveNetwork, made: Endpoint, netns_fd: int, rtnl_fd: int | None) -> None:
+        record = network.record
+        if network.link is None or record.driver not in WIRED:
+            raise InvalidArgument(f"network `{record.name}` ({record.driver}) has no interfaces to give")
+        if record.driver == r.BRIDGE:
+            endpoint.wire_bridge(
+                host.rtnl, made, bridge=network.link, mtu=record.mtu, isolated=not record.flag(r.OPTION_ICC, True),
+                netns_fd=netns_fd, rtnl_fd=rtnl_fd,
+            )  # fmt: skip
+        else:
+            endpoint.wire_child(
+                host.rtnl, made, record, parent=network.link.index, mode=parents.mode(record),
+                netns_fd=netns_fd, rtnl_fd=rtnl_fd,
+            )  # fmt: skip
+
+    # -- the way outside -----------------------------------------------------------------------
+
+    def set_gateways(self, host: Host, wish4: str, wish6: str, wish: Wish, rtnl_fd: int) -> None:
+        """Make networks ``wish4`` and ``wish6`` (ids; empty: none) the ways outside of a running container.
+
+        Default routes and published ports move; ports of ``wish`` that are not published yet are now.
+        """
+        with endpoint.inside(None, rtnl_fd) as container:
+            for version, network_id in ((4, wish4), (6, wish6)):
+                self._set_gateway(host, version, network_id, wish, container)
+
+    def _set_gateway(self, host: Host, version: int, network_id: str, wish: Wish, container: Netlink) -> None:
+        flag = f"gateway{version}_used"
+        mine = self.of(wish.container_id)
+        old = next((e for e in mine if getattr(e, flag)), None)
+        new = next((e for e in mine if e.network_id == network_id), None)
+        if old is not None and new is not None and old.network_id == new.network_id:
+            return
+        moved: tuple[Binding, ...] = ()
+        if old is not None:
+            moved = tuple(b for b in old.bindings if (":" in b.host_ip) == (version == 6))
+            rest = tuple(b for b in old.bindings if b not in moved)
+            host.unpublish(msgspec.structs.replace(old, bindings=moved))
+            self._replace(msgspec.structs.replace(old, bindings=rest, **{flag: False}))
+        if new is None:
+            host.ports.release(moved)
+        else:
+            if old is None:
+                families = (version,)
+                moved = _reserve(host, wish, self._networks[network_id].record, families)
+            changed = msgspec.structs.replace(new, bindings=(*new.bindings, *moved), **{flag: True})
+            self._replace(changed)
+            host.publish(msgspec.structs.replace(changed, bindings=moved))
+            if changed.bindings and changed.veth:
+                endpoint.let_hairpin(host.rtnl, changed)
+            new = changed
+        endpoint.move_gateway(container, old, new, version)
+
+    def _replace(self, changed: Endpoint) -> None:
+        self._networks[changed.network_id].endpoints[changed.container_id] = changed
+        self._state.add(changed)
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def stats(self, host: Host, container_id: str) -> dict[str, dict[str, int]]:
+        """Counters of the container's interfaces from its own point of view, by interface."""
+        result = {}
+        for known in self.of(container_id):
+            if not known.veth:
+                continue
+            try:
+                link = links.get_link(host.rtnl, known.veth, stats=True)
+            except OSError:  # it ended a moment ago
+                continue
+            # What this end of the pair receives is what the container has sent.
+            counters = dict(zip(links.STATS_NAMES, link.stats, strict=True))
+            result[known.ifname] = {_OTHER_END[name]: value for name, value in counters.items()}
+        return result
+
+
+def _reserve(
+    host: Host, wish: Wish, record: r.NetworkRecord, families: tuple[int, ...] | None = None
+) -> tuple[Binding, ...]:
+    """Hold the host's ports, for the families that this network is the way outside for."""
+    if families is None:
+        used = {4: wish.gateway4 and record.ipv4, 6: wish.gateway6 and record.ipv6}
+        families = tuple(version for version in (4, 6) if used[version])
+    if not wish.ports or not families or record.driver != r.BRIDGE or record.internal:
+        return ()
+    try:
+        return host.ports.reserve(wish.ports, owner=wish.label, families=families)
+    except KetchError as e:
+        what = f"driver failed programming external connectivity on endpoint {wish.label}"
+        raise type(e)(f"{what}: {e.message}", hint=e.hint) from e
+
+
+def _unwire(host: Host, gone: Endpoint) -> None:
+    if gone.veth:  # other links are in the container's namespace and go with it
+        host.reaper.delete(gone.veth)
+
+
+def _unwire_now(gone: Endpoint, rtnl_fd: int) -> None:
+    with endpoint.inside(None, rtnl_fd) as container:
+        endpoint.unwire(container, gone.ifname)
+
+
+def _gateway(allocator: Allocator | None, record: r.NetworkRecord) -> str:
+    if allocator is None or record.internal:
+        return ""
+    return allocator.pool.gateway
+
+
+def _mac(wanted: str, address: str, allocator: Allocator | None) -> str:
+    """The hardware address: as requested, unless it is the one that belongs to another address of the subnet.
+
+    A caller that repeats what a container had before would otherwise give two containers the same one.
+    """
+    if not wanted:
+        return ipam.format_mac(ipam.mac_for(address) if address else b"\x02\x42" + secrets.token_bytes(4))
+    packed = ipam.parse_mac(wanted)
+    made_here = allocator is not None and packed[:2] == b"\x02\x42" and ":" not in address
+    if made_here and allocator is not None and ipam.contains(allocator.network, str(ipaddress.IPv4Address(packed[2:]))):
+        packed = ipam.mac_for(address)
+    return ipam.format_mac(packed)
+
+
+def hint_of(error: OSError) -> str | None:
+    """What to do about an error of the kernel."""
+    if isinstance(error, PermissionError):
+        return "ketchd needs CAP_NET_ADMIN: run it as root"
+    return None
+
+
+_OTHER_END = {n: ("tx" if n.startswith("rx") else "rx") + n[2:] for n in links.STATS_NAMES}

@@ -1,0 +1,256 @@
+"""The name server that containers in user-defined networks see at 127.0.0.11.
+
+    container's namespace          this process
+    127.0.0.11:53 (UDP, TCP) ────► one thread, one epoll ──► directory of names
+                                                        └──► other servers (``upstream``)
+
+The sockets were opened inside the namespace; no packet is redirected and no process is added.  All containers are
+served by one thread, apart from the API's event loop, which may be busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import select
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from random import randrange
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ketch.network.dns import message
+from ketch.network.dns.sockets import DnsSockets, own_namespace, visiting
+from ketch.network.dns.streams import IDLE_S, MOST_CONNECTIONS, Connection
+from ketch.network.dns.upstream import Ask, Server, Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ketch.network.dns.directory import Directory
+
+log = logging.getLogger(__name__)
+_AT_ONCE = 64
+_MOST_ASKS, _MOST_ASKS_OF_ONE = 1024, 256
+_RECEIVE_BYTES = 4096
+_SWEEP_S = 5.0
+
+
+@dataclass(eq=False)
+class _Served:
+    """One container: its sockets and whom to ask for it; ``netns_fd`` is ours."""
+
+    container_id: str
+    sockets: DnsSockets
+    servers: Sequence[Server]
+    netns_fd: int
+    connections: set[Connection] = field(default_factory=set)
+
+
+class Resolver:
+    """Answers for every container that is served; calls may come from any thread."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._poll = select.epoll()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._upstream = Upstream(self._poll, min(_MOST_ASKS, limit // 4), _MOST_ASKS_OF_ONE)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._calls: deque[Callable[[], None]] = deque()
+        self._served: dict[str, _Served] = {}
+        self._by_fd: dict[int, Callable[[int], None]] = {}
+        self._running = True
+        self._home = own_namespace()
+        self._thread = threading.Thread(target=self._run, name="dns", daemon=True)
+
+    # -- from other threads ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering and close every socket."""
+        self._call(self._stop)
+        self._thread.join()
+
+    def serve(self, container_id: str, sockets: DnsSockets, *, servers: Sequence[Server], netns_fd: int) -> None:
+        """Answer on a container's sockets, which are ours from now on; ``netns_fd`` stays the caller's."""
+        served = _Served(container_id, sockets, tuple(servers), os.dup(netns_fd))
+        self._call(lambda: self._add(served))
+
+    def update(self, container_id: str, servers: Sequence[Server]) -> None:
+        """Ask other servers for a container from now on."""
+
+        def change() -> None:
+            if (served := self._served.get(container_id)) is not None:
+                served.servers = tuple(servers)
+
+        self._call(change)
+
+    def forget(self, container_id: str) -> None:
+        """Stop answering a container; no error when it is not served."""
+        self._call(lambda: self._remove(container_id))
+
+    def _call(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+        os.eventfd_write(self._wakeup, 1)
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._poll.register(self._wakeup, select.EPOLLIN)
+        swept = monotonic()
+        while self._running:
+            timeout = self._upstream.timeout()
+            if any(s.connections for s in self._served.values()):
+                timeout = min(timeout, _SWEEP_S) if timeout >= 0 else _SWEEP_S
+            for fd, events in self._poll.poll(timeout, _AT_ONCE):
+                try:
+                    self._dispatch(fd, events)
+                except Exception:
+                    # One container's strange packet must not end the service of the others.
+                    log.exception("answer names")
+            self._upstream.expire()
+            if monotonic() - swept > _SWEEP_S:
+                swept = monotonic()
+                self._sweep(swept)
+        self._upstream.close()
+        for container_id in list(self._served):
+            self._remove(container_id)
+        self._poll.close()
+        os.close(self._wakeup)
+        os.close(self._home)
+
+    def _dispatch(self, fd: int, events: int) -> None:
+        if fd == self._wakeup:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+            while self._calls:
+                self._calls.popleft()()
+        elif (ready := self._by_fd.get(fd)) is not None:
+            ready(events)
+        elif self._upstream.handles(fd):
+            self._upstream.ready(fd, events)
+
+    def _stop(self) -> None:
+        self._running = False
+
+    def _add(self, served: _Served) -> None:
+        self._remove(served.container_id)
+        self._served[served.container_id] = served
+        udp, tcp = served.sockets.udp, served.sockets.tcp
+        self._by_fd[udp.fileno()] = lambda _events: self._datagrams(served, udp)
+        self._by_fd[tcp.fileno()] = lambda _events: self._accept(served, tcp)
+        for one in (udp, tcp):
+            self._poll.register(one.fileno(), select.EPOLLIN)
+
+    def _remove(self, container_id: str) -> None:
+        served = self._served.pop(container_id, None)
+        if served is None:
+            return
+        self._upstream.forget(container_id)
+        for connection in list(served.connections):
+            self._hang_up(served, connection)
+        for fd in served.sockets.fds():
+            del self._by_fd[fd]
+            # Somebody who keeps a copy (the container's monitor) would keep it in the set, were it only closed.
+            self._poll.unregister(fd)
+        served.sockets.close()
+        os.close(served.netns_fd)
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def _datagrams(self, served: _Served, udp: socket.socket) -> None:
+        for _ in range(_AT_ONCE):  # then it is somebody else's turn
+            try:
+                data, sender = udp.recvfrom(_RECEIVE_BYTES)
+            except OSError as e:
+                if e.errno not in (errno.EAGAIN, errno.EINTR):
+                    log.debug("read a query of container %s: %s", served.container_id[:12], e)
+                return
+            self._handle(served, data, lambda answer, to=sender: _send(udp, answer, to), stream=False)  # type: ignore[misc]
+
+    def _accept(self, served: _Served, tcp: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it went away before its turn
+            sock, _ = tcp.accept()
+            if len(served.connections) >= MOST_CONNECTIONS:
+                self._hang_up(served, min(served.connections, key=lambda c: c.used))
+            connection = Connection(
+                sock, served.container_id, self._poll,
+                lambda data, reply: self._handle(served, data, reply, stream=True),
+            )  # fmt: skip
+            served.connections.add(connection)
+            self._by_fd[sock.fileno()] = lambda events: self._connection_ready(served, connection, events)
+
+    def _connection_ready(self, served: _Served, connection: Connection, events: int) -> None:
+        if not connection.ready(events):
+            self._hang_up(served, connection)
+
+    def _hang_up(self, served: _Served, connection: Connection) -> None:
+        served.connections.discard(connection)
+        self._by_fd.pop(connection.sock.fileno(), None)
+        connection.close()
+
+    def _sweep(self, now: float) -> None:
+        for served in self._served.values():
+            for connection in [c for c in served.connections if now - c.used > IDLE_S]:
+                self._hang_up(served, connection)
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    def _handle(self, served: _Served, data: bytes, reply: Callable[[bytes], None], *, stream: bool) -> None:
+        try:
+            query = message.parse(data)
+        except message.Malformed as e:
+            if e.answerable:
+                reply(message.failure(data, message.FORMERR))
+            return
+        if query.opcode != message.QUERY:
+            reply(message.answer(data, query, [], code=message.NOTIMP))
+            return
+        records = self._records(served.container_id, query)
+        if records is not None:
+            reply(message.answer(data, query, records, room=None if stream else query.room))
+        elif served.servers:
+            ask = Ask(
+                data, query, served.servers, stream, reply, lambda server, kind: self._open(served, server, kind),
+                served.container_id,
+            )  # fmt: skip
+            self._upstream.ask(ask)
+        else:
+            # Nobody else can know: an end to the search.  (SERVFAIL or REFUSED would make libc ask again.)
+            reply(message.answer(data, query, [], code=message.NXDOMAIN))
+
+    def _records(self, container_id: str, query: message.Query) -> list[bytes] | None:
+        """What our own names answer; None: the name is not ours.  One of ours never goes to other servers."""
+        if query.kind == message.PTR:
+            address = message.reverse_address(query.name)
+            name = self._directory.reverse(container_id, address) if address else None
+            return [message.pointer(name)] if name else None
+        addresses = self._directory.find(container_id, query.name)
+        if addresses is None:
+            return None
+        if query.kind not in (message.A, message.AAAA):
+            return []
+        chosen = [a for a in addresses if (":" in a) == (query.kind == message.AAAA)]
+        first = randrange(len(chosen)) if len(chosen) > 1 else 0
+        return [message.address(a) for a in chosen[first:] + chosen[:first]]
+
+    def _open(self, served: _Served, server: Server, kind: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
+        if not server.inside:
+            return socket.socket(family, kind)
+        with visiting(served.netns_fd, self._home):
+            return socket.socket(family, kind)
+
+
+def _send(udp: socket.socket, data: bytes, to: tuple[str, int]) -> None:
+    # A client that has gone, or a full buffer: it asks again, as with any lost datagram.
+    with contextlib.suppress(OSError):
+        udp.sendto(data, to)

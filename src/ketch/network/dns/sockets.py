@@ -1,0 +1,105 @@
+"""Sockets of other network namespaces: made by a thread that goes there, used from anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from ketch.errors import KetchError
+from ketch.linux import ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+ADDRESS = "127.0.0.11"
+PORT = 53
+_BUFFER_BYTES = 4 << 20  # a burst of some thousand small queries
+_SO_RCVBUFFORCE = 33
+_BACKLOG = 128
+
+
+class DnsSockets:
+    """Where a container asks: 127.0.0.11, port 53, UDP and TCP, in its own network namespace."""
+
+    def __init__(self, udp: socket.socket, tcp: socket.socket) -> None:
+        self.udp = udp
+        self.tcp = tcp
+        for one in (udp, tcp):
+            one.setblocking(False)
+
+    @staticmethod
+    def from_fds(udp_fd: int, tcp_fd: int) -> DnsSockets:
+        """Sockets that somebody kept; the descriptors are ours from now on."""
+        return DnsSockets(socket.socket(fileno=udp_fd), socket.socket(fileno=tcp_fd))
+
+    def fds(self) -> list[int]:
+        """Their descriptors (still ours)."""
+        return [self.udp.fileno(), self.tcp.fileno()]
+
+    def close(self) -> None:
+        """Close both."""
+        self.udp.close()
+        self.tcp.close()
+
+
+def open_sockets(netns_fd: int) -> DnsSockets:
+    """Open both sockets in a namespace whose loopback is up (KetchError when the address is taken there)."""
+
+    def make() -> DnsSockets:
+        with contextlib.ExitStack() as undo:
+            udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            with contextlib.suppress(PermissionError):  # without CAP_NET_ADMIN the default has to do
+                udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+            udp.bind((ADDRESS, PORT))
+            tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((ADDRESS, PORT))
+            tcp.listen(_BACKLOG)
+            undo.pop_all()
+        return DnsSockets(udp, tcp)
+
+    try:
+        return in_namespace(netns_fd, make)
+    except OSError as e:
+        raise KetchError(f"answer names at {ADDRESS}:{PORT} in a container's network: {e}") from e
+
+
+def in_namespace(netns_fd: int, make: Callable[[], T]) -> T:
+    """What ``make`` returns, called in another network namespace by a short-lived thread."""
+    done: list[T] = []
+    failed: list[OSError] = []
+
+    def enter() -> None:
+        try:
+            ns.setns(netns_fd, ns.CLONE_NEWNET)
+            done.append(make())
+        except OSError as e:
+            failed.append(e)
+
+    thread = threading.Thread(target=enter, name="setns")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+@contextlib.contextmanager
+def visiting(netns_fd: int, home_fd: int) -> Iterator[None]:
+    """This thread is in another network namespace for a moment; for a thread that nobody else uses."""
+    ns.setns(netns_fd, ns.CLONE_NEWNET)
+    try:
+        yield
+    finally:
+        ns.setns(home_fd, ns.CLONE_NEWNET)
+
+
+def own_namespace() -> int:
+    """A descriptor of the calling thread's network namespace."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

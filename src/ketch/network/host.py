@@ -1,0 +1,151 @@
+"""What the engine uses of this host's network: sockets, firewall table, held ports, and the switches it turned.
+
+The sockets belong to the network namespace of the thread that opens it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from ketch.errors import KetchError
+from ketch.network import bridge, forwarding
+from ketch.network.hostports import HostPorts
+from ketch.network.live import forwards
+from ketch.network.netlink import Netlink
+from ketch.network.packetfilter import PacketFilter
+from ketch.network.reaper import Reaper
+from ketch.network.record import BRIDGE
+from ketch.network.watch import TableWatch
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping
+
+    from ketch.network.live import LiveNetwork
+    from ketch.network.record import Endpoint
+    from ketch.network.state import NetworkState
+
+log = logging.getLogger(__name__)
+_NOTE4, _NOTE6 = "unforwarded", "unforwarded6"
+
+
+class Host:
+    """Opened once for a daemon; not thread-safe apart from the watch, which takes ``lock``."""
+
+    def __init__(
+        self, state: NetworkState, table: str, networks: Mapping[str, LiveNetwork], lock: threading.RLock
+    ) -> None:
+        self._state = state
+        self._table = table
+        self._networks = networks
+        self._lock = lock
+        self._filter: PacketFilter | None = None
+        self._watch: TableWatch | None = None
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(bridge.claim(table))
+            self.rtnl = opened.enter_context(Netlink())
+            self.reaper = opened.enter_context(Reaper())
+            self.ports = HostPorts()
+            opened.callback(self.ports.close)
+            self._open = opened.pop_all()
+
+    def close(self) -> None:
+        """Let go without changing anything; not to be called with the lock held (the watch may be waiting for it)."""
+        self.stop_watching()
+        self._open.close()
+
+    def stop_watching(self) -> None:
+        """From now on a loss of the table is not noticed."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    @property
+    def own_links(self) -> set[str]:
+        """Names of the links that are the networks' own."""
+        return {n.record.link for n in self._networks.values() if n.record.link and n.record.driver == BRIDGE}
+
+    # -- firewall ------------------------------------------------------------------------------
+
+    @property
+    def filter(self) -> PacketFilter:
+        """The firewall table, put in place at the first use: a daemon without networks does without."""
+        if self._filter is None:
+            self._filter = PacketFilter(self._table)
+            self.install()
+            self._watch = TableWatch(self._table, self._restore_table)
+        return self._filter
+
+    def install(self) -> None:
+        """Put the whole table in place, atomically replacing what is there."""
+        assert self._filter is not None
+        bridged = [n for n in self._networks.values() if n.record.driver == BRIDGE and n.link is not None]
+        everything = [f for n in bridged for e in n.endpoints.values() for f in forwards(e)]
+        note4, note6 = self._state.note(_NOTE4), self._state.note(_NOTE6)
+        self._filter.install(
+            [n.segment() for n in bridged],
+            everything,
+            forwarding.interfaces(note4),
+            forwarding.interfaces(note6),
+        )
+
+    def publish(self, made: Endpoint) -> None:
+        """Redirect the endpoint's host ports to it."""
+        if not made.bindings:
+            return
+        try:
+            self.filter.publish(forwards(made))
+        except KetchError:
+            # The table was removed a moment ago (see `watch`): put it back, this endpoint included.
+            self.install()
+        self._forget_flows(made)
+
+    def unpublish(self, gone: Endpoint) -> None:
+        """End the redirection; connections that exist go on until the container is gone."""
+        if not gone.bindings:
+            return
+        try:
+            self.filter.unpublish(forwards(gone))
+        except KetchError:
+            self.install()
+        self._forget_flows(gone)
+
+    def remove_table(self) -> None:
+        """Take the firewall table away."""
+        self.stop_watching()
+        if self._filter is not None:
+            self._filter.remove()
+            self._filter = None
+
+    def _restore_table(self) -> None:
+        with self._lock:
+            if self._filter is None or self._filter.exists():
+                return
+            log.warning("network: nftables table `%s` was removed by another program; putting it back", self._table)
+            try:
+                self.install()
+            except KetchError as e:
+                log.error("network: %s", e.message)
+
+    def _forget_flows(self, changed: Endpoint) -> None:
+        udp = {b.host_port for b in changed.bindings if b.proto == "udp"}
+        if udp and changed.ip:
+            self.reaper.forget_udp(udp, changed.ip)
+
+    # -- forwarding ----------------------------------------------------------------------------
+
+    def enable_forwarding(self, *, ipv6: bool) -> None:
+        """Turn packet forwarding on, noting what must not be forwarded for it."""
+        turn, key = (forwarding.enable6, _NOTE6) if ipv6 else (forwarding.enable, _NOTE4)
+        before = self._state.note(key)
+        note = turn(self.rtnl, before, self.own_links)
+        if note != before:
+            self._state.set_note(key, note)
+            if self._filter is not None:
+                self.install()
+
+    def restore_forwarding(self, own: set[str]) -> None:
+        """Turn it off again where that is safe."""
+        forwarding.restore(self.rtnl, self._state.note(_NOTE4), self._state.note(_NOTE6), own)

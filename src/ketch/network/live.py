@@ -1,0 +1,82 @@
+"""A network at work: its record, who is on it, which addresses are in use, and the host's link behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ketch.network import ipam
+from ketch.network import record as r
+from ketch.network.ipam import Allocator
+from ketch.network.ruleset import Forward, Segment
+
+if TYPE_CHECKING:
+    from ketch.network.links import Link
+    from ketch.network.record import Endpoint, NetworkRecord
+
+# Drivers whose networks containers get an interface on.
+WIRED = (r.BRIDGE, r.MACVLAN, r.IPVLAN)
+
+
+@dataclass(eq=False)
+class LiveNetwork:
+    """``link`` is None for drivers that have none; ``endpoints`` by container id."""
+
+    record: NetworkRecord
+    allocators: list[Allocator]
+    link: Link | None = None
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+
+    @staticmethod
+    def of(record: NetworkRecord, last: dict[str, int]) -> LiveNetwork:
+        """A network as it is found at the start."""
+        return LiveNetwork(record, [Allocator(pool, last.get(pool.subnet, 0)) for pool in record.pools])
+
+    @property
+    def last(self) -> dict[str, int]:
+        """The address given last in each subnet."""
+        return {allocator.pool.subnet: allocator.last for allocator in self.allocators}
+
+    def allocator(self, version: int, wanted: str = "") -> Allocator | None:
+        """The subnet of a family to take an address from: the one that a wanted address is in, or the first."""
+        mine = [a for a in self.allocators if a.pool.version == version]
+        if wanted:
+            mine = [a for a in mine if ipam.contains(a.network, wanted)] or mine
+        return mine[0] if mine else None
+
+    def give_back(self, endpoint: Endpoint) -> None:
+        """Both addresses of an endpoint are free again."""
+        for interface in endpoint.interfaces:
+            for allocator in self.allocators:
+                if interface.ip in allocator.network:
+                    allocator.give_back(str(interface.ip))
+
+    def adopt(self, endpoint: Endpoint) -> None:
+        """Know an endpoint from before."""
+        self.endpoints[endpoint.container_id] = endpoint
+        for interface in endpoint.interfaces:
+            for allocator in self.allocators:
+                if interface.ip in allocator.network:
+                    allocator.hold(str(interface.ip))
+
+    def segment(self) -> Segment:
+        """The network as the firewall sees it."""
+        options = self.record.options
+        return Segment(
+            bridge=self.record.link,
+            subnets=tuple(pool.subnet for pool in self.record.pools),
+            internal=self.record.internal,
+            masquerade=self.record.flag(r.OPTION_MASQUERADE, True),
+            snat=tuple(options[o] for o in (r.OPTION_SNAT4, r.OPTION_SNAT6) if options.get(o)),
+            mode=options.get(r.OPTION_MODE4) or options.get(r.OPTION_MODE6) or "nat",
+        )
+
+
+def forwards(endpoint: Endpoint) -> list[Forward]:
+    """What the firewall redirects to an endpoint; a host address of a family goes to the container's of that family."""
+    result = []
+    for b in endpoint.bindings:
+        target = endpoint.ip6 if ":" in b.host_ip else endpoint.ip
+        if target:
+            result.append(Forward(b.proto, b.host_ip, b.host_port, target, b.container_port))
+    return result

@@ -1,0 +1,74 @@
+"""The daemon's nftables table in the kernel, through libnftables in this process (its text: ``ruleset``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import FailedPrecondition, KetchError
+from ketch.network.ruleset import Forward, Segment, check_name, forward_elements, segment_elements, table_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class PacketFilter:
+    """One table in the network namespace of the thread that makes this object; not thread-safe.
+
+    Every method is one transaction: all of it or nothing (KetchError).
+    """
+
+    def __init__(self, table: str) -> None:
+        self._table = check_name(table)
+        try:
+            # Loaded here: only a daemon with a network needs the library.
+            import nftables
+
+            self._nft = nftables.Nftables()
+        except (ImportError, OSError) as e:
+            raise FailedPrecondition(
+                f"load libnftables: {e}", hint="install it (Debian: apt install libnftables1), or use --bridge none"
+            ) from e
+
+    def install(
+        self,
+        segments: Iterable[Segment],
+        forwards: Iterable[Forward],
+        unforwarded: Sequence[str] = (),
+        unforwarded6: Sequence[str] = (),
+    ) -> None:
+        """Put the table in place, atomically replacing what is there."""
+        text = table_text(self._table, unforwarded, unforwarded6)
+        text += segment_elements(self._table, "add", segments)
+        self._run(text + forward_elements(self._table, "add", forwards), "install")
+
+    def add_segment(self, segment: Segment) -> None:
+        """Know one more network."""
+        self._run(segment_elements(self._table, "add", [segment]), "add a network to")
+
+    def remove_segment(self, segment: Segment) -> None:
+        """Forget a network."""
+        self._run(segment_elements(self._table, "delete", [segment]), "delete a network from")
+
+    def publish(self, forwards: Sequence[Forward]) -> None:
+        """Redirect host ports."""
+        self._run(forward_elements(self._table, "add", forwards), "add ports to")
+
+    def unpublish(self, forwards: Sequence[Forward]) -> None:
+        """End the redirection; connections that exist go on until the container is gone."""
+        self._run(forward_elements(self._table, "delete", forwards), "delete ports from")
+
+    def exists(self) -> bool:
+        """Whether the table is there, chains and all."""
+        return all(self._nft.cmd(f"list chain inet {self._table} {c}")[0] == 0 for c in ("guard", "postrouting"))
+
+    def remove(self) -> None:
+        """Delete the table; no error when there is none."""
+        self._run(f"add table inet {self._table}\ndelete table inet {self._table}\n", "delete")
+
+    def _run(self, commands: str, what: str) -> None:
+        if not commands:
+            return
+        code, _, error = self._nft.cmd(commands)
+        if code != 0:
+            reason = error.strip().splitlines()[0] if error.strip() else f"code {code}"
+            raise KetchError(f"{what} nftables table `{self._table}`: {reason}")
