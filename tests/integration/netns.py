@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from ketch.network.ports import PortRequest
     from ketch.network.record import Endpoint
 
 TIMEOUT_S = 5.0
@@ -104,22 +105,37 @@ def outside_machine(address: str = "192.0.2.2/24", host_address: str = "192.0.2.
     """Another machine, on a wire with this host; its only route is the wire's subnet."""
     machine = Netns()
     with netlink.Netlink() as rtnl, netlink.Netlink(machine.rtnl_fd) as inside:
-        mac = b"\x02\x00" + ipaddress.IPv4Interface(address).ip.packed
+        mac = b"\x02\x00" + ipaddress.ip_interface(address).ip.packed[-4:]
         rtnl.run([links.new_veth(link, 0, 1500, peer="eth0", peer_mac=mac, netns_fd=machine.fd)])
         index = links.get_link(inside, "eth0").index
         inside.run([links.set_up(index=links.LOOPBACK_INDEX), links.set_up(index=index)])
-        inside.run([links.add_address(index, ipaddress.IPv4Interface(address))])
+        inside.run([links.add_address(index, ipaddress.ip_interface(address))])
         index = links.get_link(rtnl, link).index
-        rtnl.run([links.set_up(index=index), links.add_address(index, ipaddress.IPv4Interface(host_address))])
+        rtnl.run([links.set_up(index=index), links.add_address(index, ipaddress.ip_interface(host_address))])
         for end, name in ((inside, "eth0"), (rtnl, link)):
             while links.get_link(end, name).operstate != links.IF_OPER_UP:
                 time.sleep(0.001)  # the kernel raises the carrier a moment later
     return machine
 
 
+def default_route(machine: Netns, gateway: str) -> None:
+    """Send everything that a machine does not know to this host."""
+    with netlink.Netlink(machine.rtnl_fd) as rtnl:
+        index = links.get_link(rtnl, "eth0").index
+        rtnl.run([links.default_route(index, ipaddress.ip_address(gateway))])
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread is about to do."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.01)
+
+
 def listen(address: str, port: int) -> socket.socket:
     """A TCP listener in this thread's present namespace."""
-    sock = socket.socket()
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     sock.settimeout(TIMEOUT_S)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((address, port))
@@ -177,8 +193,10 @@ def refused(address: str, port: int, timeout_s: float = 0.3) -> bool:
 class OneNetwork:
     """A manager with the default network, as a daemon has that was started with these flags."""
 
-    def __init__(self, db: Database, bridge: str = "ketch0", subnet: str | None = None, mtu: int = 1500) -> None:
-        self.manager = NetworkManager(db, table="ketch" if bridge == "ketch0" else f"ketch-{bridge}")
+    def __init__(
+        self, db: Database, bridge: str = "ketch0", subnet: str | None = None, mtu: int = 1500, **options: Any
+    ) -> None:
+        self.manager = NetworkManager(db, table="ketch" if bridge == "ketch0" else f"ketch-{bridge}", **options)
         self.flags = (bridge, subnet, mtu)
         self.close, self.teardown = self.manager.close, self.manager.teardown
         self.reconcile, self.stats, self.loopback_up = (
@@ -224,6 +242,20 @@ def network(tmp_path: Path, **options: object) -> Iterator[OneNetwork]:
     finally:
         manager.teardown()
         db.close()
+
+
+@contextlib.contextmanager
+def member(
+    manager: NetworkManager, network_id: str, name: str, *publish: PortRequest, gateway: bool = True, **wish: Any
+) -> Iterator[tuple[Netns, Endpoint]]:
+    """A namespace connected to one network of several."""
+    with Netns() as space:
+        wanted = Wish(name, label=name, gateway4=gateway, gateway6=gateway, ports=publish, **wish)
+        connected = manager.connect(network_id, wanted, space.fd, space.rtnl_fd)
+        try:
+            yield space, connected
+        finally:
+            manager.disconnect(name)
 
 
 @contextlib.contextmanager

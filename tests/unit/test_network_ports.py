@@ -19,7 +19,7 @@ def test_a_binding_is_published() -> None:
 
 
 def test_protocol_defaults_to_tcp_and_address_to_all() -> None:
-    assert ports.requests({"80": [{"HostPort": "81"}]}, {}, False) == [PortRequest("tcp", 80, "0.0.0.0", 81, 81)]
+    assert ports.requests({"80": [{"HostPort": "81"}]}, {}, False) == [PortRequest("tcp", 80, "", 81, 81)]
 
 
 @pytest.mark.parametrize("host_port", ["", "0"])
@@ -32,7 +32,7 @@ def test_exposed_ports_need_publish_all() -> None:
     assert ports.requests(None, exposed, False) == []
     assert ports.requests(None, exposed, True) == [PortRequest("tcp", 80), PortRequest("udp", 53)]
     bound = ports.requests({"80/tcp": [{"HostPort": "8080"}]}, exposed, True)
-    assert bound == [PortRequest("tcp", 80, "0.0.0.0", 8080, 8080), PortRequest("udp", 53)]
+    assert bound == [PortRequest("tcp", 80, "", 8080, 8080), PortRequest("udp", 53)]
 
 
 def test_an_empty_list_of_bindings_only_exposes() -> None:
@@ -42,7 +42,7 @@ def test_an_empty_list_of_bindings_only_exposes() -> None:
 
 def test_a_host_range_for_one_port_is_kept_a_range() -> None:
     assert ports.requests({"80/tcp": [{"HostPort": "8000-8010"}]}, None, False) == [
-        PortRequest("tcp", 80, "0.0.0.0", 8000, 8010)
+        PortRequest("tcp", 80, "", 8000, 8010)
     ]
 
 
@@ -84,15 +84,16 @@ def test_ranges_of_different_length_are_refused() -> None:
         ports.requests({"80-81/tcp": [{"HostPort": "8000-8010"}]}, None, False)
 
 
-@pytest.mark.parametrize("host_ip", ["nonsense", "1.2.3", "1.2.3.4.5", "localhost"])
+@pytest.mark.parametrize("host_ip", ["::1", "[::1]", "nonsense", "1.2.3", "1.2.3.4.5", "localhost"])
 def test_a_bad_address_is_refused(host_ip: str) -> None:
     with pytest.raises(InvalidArgument):
         ports.requests({"80/tcp": [{"HostIp": host_ip, "HostPort": "80"}]}, None, False)
 
 
-def test_ipv6_is_refused_with_a_sentence() -> None:
-    with pytest.raises(InvalidArgument, match="IPv6"):
-        ports.requests({"80/tcp": [{"HostIp": "::1", "HostPort": "80"}]}, None, False)
+@pytest.mark.parametrize(("text", "address"), [("[::]", "::"), ("fd00:0::1", "fd00::1"), ("", "")])
+def test_addresses_of_both_families(text: str, address: str) -> None:
+    wanted = ports.requests({"80/tcp": [{"HostIp": text, "HostPort": "80"}]}, None, False)
+    assert [request.host_ip for request in wanted] == [address]
 
 
 @given(key=st.text(), host_ip=st.text(), host_port=st.text())

@@ -213,6 +213,8 @@ def cmd_repair(args: list[str], ctx: Context) -> int:
     )
     _, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
-    done = ctx.client().request("POST", "/ketch/networks/repair").json()
-    ctx.print("\n".join(done) if done else "nothing was missing")
+    answer = ctx.client().request("POST", "/ketch/networks/repair").json()
+    ctx.print("\n".join(answer["Done"]) or "nothing was missing")
+    for warning in answer["Warnings"]:
+        ctx.warn(f"WARNING: {warning}")
     return 0

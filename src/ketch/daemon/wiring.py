@@ -49,7 +49,12 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         return [c.id for c in containers.all() if any(m.name == volume for m in c.mounts)]
 
     engine_id = _engine_id(config.data_root)
-    network = NetworkManager(db, table=netsetup.table_name(config), bases=netsetup.bases(config, engine_id))
+    network = NetworkManager(
+        db,
+        table=netsetup.table_name(config),
+        bases=netsetup.bases(config, engine_id),
+        open_firewall=config.host_firewall == "open",
+    )
     ctx = Context(
         data_root=config.data_root,
         exec_root=config.exec_root,

@@ -31,7 +31,6 @@ Strings = list[str]
 PREDEFINED = ("bridge", "host", "none")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _DRIVER_OF = {"host": r.HOST, "none": r.NONE}
-_MODES = ("", "nat", "nat-unprotected", "routed", "isolated")
 
 
 def kind(mode: str) -> str:
@@ -119,6 +118,10 @@ class NetworkService:
     async def repair(self) -> Strings:
         """Put back what other programs removed of the networks; returns what was done."""
         return await self._ctx.in_network(self._manager.repair)
+
+    async def blockers(self) -> Strings:
+        """What in the host's own firewall may keep containers from the outside world, a sentence each."""
+        return await self._ctx.in_network(self._manager.blockers)
 
     async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
         """Put a container on one more network; a running one gets its interface at once."""
@@ -210,9 +213,14 @@ def _check(wanted: NetworkRecord) -> None:
     mtu = wanted.options.get(r.OPTION_MTU, "1500")
     if not mtu.isdecimal() or int(mtu) > 65535:
         raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
-    for option in (r.OPTION_MODE4, r.OPTION_MODE6):
-        if wanted.options.get(option, "") not in _MODES:
-            raise InvalidArgument(f"unknown gateway mode {wanted.options[option]}", hint=f"use {', '.join(_MODES[1:])}")
+    for version in (4, 6):
+        mode = wanted.mode(version)
+        if mode not in r.MODES:
+            raise InvalidArgument(f"unknown gateway mode {mode}", hint=f"use {', '.join(r.MODES)}")
+        if mode == r.ISOLATED and not wanted.internal:
+            raise InvalidArgument(
+                f"gateway mode {mode} can only be used for an internal network", hint="add --internal"
+            )
 
 
 def _without_ipv6(wanted: NetworkRecord) -> NetworkRecord:

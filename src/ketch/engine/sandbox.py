@@ -21,7 +21,7 @@ import msgspec
 from ketch.engine import bundle, etcfiles, networks
 from ketch.engine.model import EndpointSettings, PortBinding
 from ketch.engine.resolution import Resolution, dns_names
-from ketch.errors import KetchError, NotFound
+from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.network import netlink, ports
 from ketch.network import record as r
 from ketch.network.connections import Wish
@@ -70,6 +70,7 @@ class Sandboxes:
             self._manager.loopback_up(rtnl_fd)
             return []
         gateway4, gateway6 = self._gateways(container, records)
+        _check_families(container, gateway4, gateway6)
         for record in records:
             wish = self._wish(container, record, gateway4 == record.id, gateway6 == record.id)
             endpoint = self._manager.connect(record.id, wish, netns_fd, rtnl_fd)
@@ -300,13 +301,30 @@ class Sandboxes:
         return pool.gateway if pool is not None else next((e.gateway for e in endpoints if e.gateway), "")
 
 
-def _requests(container: Container, record: NetworkRecord) -> list[PortRequest]:
+def _wanted_ports(container: Container) -> list[PortRequest]:
     host = container.host
-    wanted = ports.requests(
+    return ports.requests(
         host.port_bindings and {k: v or [] for k, v in msgspec.to_builtins(host.port_bindings).items()},
         container.config.exposed_ports,
         host.publish_all_ports,
     )
+
+
+def _check_families(container: Container, gateway4: str, gateway6: str) -> None:
+    """A port asked for at an address that no network of the container can be reached from is an error."""
+    for request in _wanted_ports(container):
+        version = 0 if not request.host_ip else 6 if ":" in request.host_ip else 4
+        missing = (version == 4 and not gateway4 and gateway6) or (version == 6 and not gateway6 and gateway4)
+        if missing:
+            raise InvalidArgument(
+                f"publish port {request.key} of container {container.name} on {request.host_ip}: none of its networks "
+                f"leads outside with IPv{version}",
+                hint="put it on a network made with --ipv6" if version == 6 else "use an IPv6 address of the host",
+            )
+
+
+def _requests(container: Container, record: NetworkRecord) -> list[PortRequest]:
+    wanted = _wanted_ports(container)
     address = record.options.get(r.OPTION_BIND, "")
     if address in ("", "0.0.0.0"):
         return wanted

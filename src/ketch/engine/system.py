@@ -12,6 +12,8 @@ from ketch import __version__
 from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.engine.context import Context
 
 API_VERSION = "1.51"
@@ -73,8 +75,8 @@ class SystemService:
             "BuildTime": "",
         }
 
-    def info(self) -> dict[str, Any]:
-        """The body of ``GET /info``."""
+    def info(self, warnings: Sequence[str] = ()) -> dict[str, Any]:
+        """The body of ``GET /info``; ``warnings`` are what other parts have found."""
         ctx = self._ctx
         states = [c.state.status for c in ctx.store.all()]
         release = _os_release()
@@ -120,7 +122,7 @@ class SystemService:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "CDISpecDirs": [],
-            "Warnings": [],
+            "Warnings": list(warnings),
         }  # fmt: skip
 
     async def df(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, FailedPrecondition
 from ketch.network import ipam, links, sysctl
-from ketch.network.record import OPTION_INHIBIT
+from ketch.network.record import ISOLATED, OPTION_INHIBIT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -76,6 +76,7 @@ def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
     wanted = [g for pool in record.pools if (g := pool.gateway_interface) is not None]
     if record.flag(OPTION_INHIBIT, False):
         wanted = [g for g in wanted if g.version == 6]
+    wanted = [g for g in wanted if record.mode(g.version) != ISOLATED]
     link = links.find_link(rtnl, name)
     if link is None:
         mac = ipam.mac_for(str(wanted[0].ip)) if wanted else b"\x02\x42" + bytes.fromhex(record.id[:8])

@@ -17,8 +17,9 @@ import msgspec
 from ketch.errors import InvalidArgument, KetchError
 from ketch.network import endpoint, ipam, links, parents
 from ketch.network import record as r
+from ketch.network.hostports import ANY
 from ketch.network.live import WIRED
-from ketch.network.record import Endpoint
+from ketch.network.record import Binding, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ketch.network.live import LiveNetwork
     from ketch.network.netlink import Netlink
     from ketch.network.ports import PortRequest
-    from ketch.network.record import Binding
     from ketch.network.state import NetworkState
 
 MAX_INTERFACE_NAME = 15
@@ -243,8 +243,13 @@ def _reserve(
         families = tuple(version for version in (4, 6) if used[version])
     if not wish.ports or not families or record.driver != r.BRIDGE or record.internal:
         return ()
+    routed = [v for v in families if record.mode(v) == r.ROUTED]
+    direct = tuple(
+        Binding(q.proto, q.container_port, ANY[v], 0) for q in wish.ports for v in routed if q.host_ip in ("", ANY[v])
+    )
     try:
-        return host.ports.reserve(wish.ports, owner=wish.label, families=families)
+        taken = host.ports.reserve(wish.ports, owner=wish.label, families=[v for v in families if v not in routed])
+        return direct + taken
     except KetchError as e:
         what = f"driver failed programming external connectivity on endpoint {wish.label}"
         raise type(e)(f"{what}: {e.message}", hint=e.hint) from e

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
 from ketch.network import bridge, forwarding
+from ketch.network.hostfirewall import HostFirewall
 from ketch.network.hostports import HostPorts
 from ketch.network.live import forwards
 from ketch.network.netlink import Netlink
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
     from ketch.network.live import LiveNetwork
     from ketch.network.record import Endpoint
+    from ketch.network.ruleset import Forward, Segment
     from ketch.network.state import NetworkState
 
+Strings = list[str]
 log = logging.getLogger(__name__)
 _NOTE4, _NOTE6 = "unforwarded", "unforwarded6"
 
@@ -35,13 +38,21 @@ class Host:
     """Opened once for a daemon; not thread-safe apart from the watch, which takes ``lock``."""
 
     def __init__(
-        self, state: NetworkState, table: str, networks: Mapping[str, LiveNetwork], lock: threading.RLock
+        self,
+        state: NetworkState,
+        table: str,
+        networks: Mapping[str, LiveNetwork],
+        lock: threading.RLock,
+        *,
+        open_firewall: bool = False,
     ) -> None:
         self._state = state
         self._table = table
         self._networks = networks
         self._lock = lock
+        self._open_firewall = open_firewall
         self._filter: PacketFilter | None = None
+        self._others: HostFirewall | None = None
         self._watch: TableWatch | None = None
         with contextlib.ExitStack() as opened:
             opened.enter_context(bridge.claim(table))
@@ -74,15 +85,16 @@ class Host:
         """The firewall table, put in place at the first use: a daemon without networks does without."""
         if self._filter is None:
             self._filter = PacketFilter(self._table)
+            self._others = HostFirewall(self._table)
             self.install()
-            self._watch = TableWatch(self._table, self._restore_table)
+            self._watch = TableWatch(self._table, self._restore_table, self._others_changed)
         return self._filter
 
-    def install(self) -> None:
-        """Put the whole table in place, atomically replacing what is there."""
+    def install(self) -> Strings:
+        """Put the whole table in place, atomically replacing what is there; says what else it did."""
         assert self._filter is not None
-        bridged = [n for n in self._networks.values() if n.record.driver == BRIDGE and n.link is not None]
-        everything = [f for n in bridged for e in n.endpoints.values() for f in forwards(e)]
+        bridged = self._bridged()
+        everything = [f for n in bridged for e in n.endpoints.values() for f in self._forwards(e)]
         note4, note6 = self._state.note(_NOTE4), self._state.note(_NOTE6)
         self._filter.install(
             [n.segment() for n in bridged],
@@ -90,13 +102,45 @@ class Host:
             forwarding.interfaces(note4),
             forwarding.interfaces(note6),
         )
+        return self._open_others()
+
+    def admit(self, segment: Segment) -> None:
+        """Let the packets of one more network pass."""
+        self.filter.add_segment(segment)
+        self._open_others()
+
+    def dismiss(self, segment: Segment) -> None:
+        """Forget a network."""
+        self.filter.remove_segment(segment)
+        self._open_others(without=segment.bridge)
+
+    def blockers(self) -> Strings:
+        """What in the host's own firewall may keep containers from the outside world, a sentence each."""
+        self.filter  # noqa: B018 (made at the first use)
+        assert self._others is not None
+        return [] if self._open_firewall else self._others.blockers()
+
+    def _open_others(self, without: str = "") -> Strings:
+        if not self._open_firewall or self._others is None:
+            return []
+        return self._others.open_for([n.record.link for n in self._bridged() if n.record.link != without])
+
+    def _bridged(self) -> list[LiveNetwork]:
+        return [n for n in self._networks.values() if n.record.driver == BRIDGE and n.link is not None]
+
+    def _others_changed(self) -> None:
+        with self._lock:
+            try:
+                self._open_others()
+            except KetchError as e:
+                log.error("network: %s", e.message)
 
     def publish(self, made: Endpoint) -> None:
         """Redirect the endpoint's host ports to it."""
         if not made.bindings:
             return
         try:
-            self.filter.publish(forwards(made))
+            self.filter.publish(self._forwards(made))
         except KetchError:
             # The table was removed a moment ago (see `watch`): put it back, this endpoint included.
             self.install()
@@ -107,7 +151,7 @@ class Host:
         if not gone.bindings:
             return
         try:
-            self.filter.unpublish(forwards(gone))
+            self.filter.unpublish(self._forwards(gone))
         except KetchError:
             self.install()
         self._forget_flows(gone)
@@ -116,14 +160,19 @@ class Host:
         """Take the firewall table away."""
         self.stop_watching()
         if self._filter is not None:
+            if self._open_firewall and self._others is not None:
+                self._others.open_for([])
             self._filter.remove()
             self._filter = None
 
+    def _forwards(self, endpoint: Endpoint) -> list[Forward]:
+        return forwards(endpoint, self._networks[endpoint.network_id].record)
+
     def _restore_table(self) -> None:
         with self._lock:
-            if self._filter is None or self._filter.exists():
+            if self._filter is None or self._filter.intact():
                 return
-            log.warning("network: nftables table `%s` was removed by another program; putting it back", self._table)
+            log.warning("network: nftables table `%s` was changed by another program; putting it back", self._table)
             try:
                 self.install()
             except KetchError as e:

@@ -68,15 +68,17 @@ class LiveNetwork:
             internal=self.record.internal,
             masquerade=self.record.flag(r.OPTION_MASQUERADE, True),
             snat=tuple(options[o] for o in (r.OPTION_SNAT4, r.OPTION_SNAT6) if options.get(o)),
-            mode=options.get(r.OPTION_MODE4) or options.get(r.OPTION_MODE6) or "nat",
+            modes=(self.record.mode(4), self.record.mode(6)),
         )
 
 
-def forwards(endpoint: Endpoint) -> list[Forward]:
-    """What the firewall redirects to an endpoint; a host address of a family goes to the container's of that family."""
+def forwards(endpoint: Endpoint, record: NetworkRecord) -> list[Forward]:
+    """What the firewall lets through to an endpoint; a host address of a family leads to the container's of it."""
     result = []
     for b in endpoint.bindings:
-        target = endpoint.ip6 if ":" in b.host_ip else endpoint.ip
+        version = 6 if ":" in b.host_ip else 4
+        target = endpoint.ip6 if version == 6 else endpoint.ip
         if target:
-            result.append(Forward(b.proto, b.host_ip, b.host_port, target, b.container_port))
+            routed = record.mode(version) == r.ROUTED
+            result.append(Forward(b.proto, b.host_ip, b.host_port, target, b.container_port, routed))
     return result

@@ -46,11 +46,20 @@ DEFAULT_MTU = 1500
 class NetworkManager:
     """All networks of one daemon; no I/O before ``setup``.
 
-    ``table`` names the firewall table.  ``bases`` are where subnets are chosen from, IPv4 and IPv6.
+    ``table`` names the firewall table.  ``bases`` are where subnets are chosen from, IPv4 and IPv6.  With
+    ``open_firewall`` the host's own firewall is told to let the networks' packets through (see `hostfirewall`).
     """
 
-    def __init__(self, db: Database, *, table: str = "ketch", bases: Sequence[Base] = ipam.DEFAULT_BASES) -> None:
+    def __init__(
+        self,
+        db: Database,
+        *,
+        table: str = "ketch",
+        bases: Sequence[Base] = ipam.DEFAULT_BASES,
+        open_firewall: bool = False,
+    ) -> None:
         self._table = check_name(table)
+        self._open_firewall = open_firewall
         self._bases = tuple(bases)
         self._state = NetworkState(db)
         self._networks: dict[str, LiveNetwork] = {}
@@ -69,7 +78,7 @@ class NetworkManager:
         """Make or adopt every known network; idempotent.  Endpoints from before keep working."""
         self.close()
         with self._lock, contextlib.ExitStack() as undo:
-            self._opened = Host(self._state, self._table, self._networks, self._lock)
+            self._opened = Host(self._state, self._table, self._networks, self._lock, open_firewall=self._open_firewall)
             undo.callback(self.close)
             self._networks.clear()
             for record, last in self._state.networks():
@@ -119,7 +128,7 @@ class NetworkManager:
                     log.info("network: remove what container %s left behind", container_id[:12])
                     self._connections.disconnect(self._host, network, container_id)
                 for kept in network.endpoints.values():
-                    self._host.ports.reopen(kept.bindings)
+                    self._host.ports.reopen(kept.bindings, kept.container_id[:12])
             self._remove_strays()
             self._host.reaper.drain()
 
@@ -172,7 +181,8 @@ class NetworkManager:
             except OSError as e:
                 raise KetchError(f"set up network `{record.name}`: {e}", hint=hint_of(e)) from e
             if record.driver == r.BRIDGE:
-                self._host.filter.add_segment(network.segment())
+                self._host.admit(network.segment())
+                undo.callback(self._host.dismiss, network.segment())
             undo.pop_all()
         return record
 
@@ -186,7 +196,7 @@ class NetworkManager:
             steps.callback(self._networks.pop, network_id)
             steps.callback(self._down, network)
             if network.record.driver == r.BRIDGE:
-                steps.callback(self._host.filter.remove_segment, network.segment())
+                steps.callback(self._host.dismiss, network.segment())
 
     def set_default(self, bridge: str, subnet: str | None, mtu: int, wanted: NetworkRecord) -> NetworkRecord:
         """The network that containers are on when they name none; made, or brought in line with the settings.
@@ -292,10 +302,15 @@ class NetworkManager:
                 if before is not None and network.link is not None and before.index != network.link.index:
                     done.append(f"made link {network.link.name} of network {network.record.name} again")
             if self._host.own_links:
-                if not self._host.filter.exists():
+                if not self._host.filter.intact():
                     done.append(f"put firewall table {self._table} back")
-                self._host.install()
+                done += self._host.install()
         return done
+
+    def blockers(self) -> Strings:
+        """What in the host's own firewall may keep containers from the outside world, a sentence each."""
+        with self._lock:
+            return self._host.blockers() if self._host.own_links else []
 
     # -- containers ----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.errors import FailedPrecondition, KetchError
-from ketch.network.ruleset import Forward, Segment, check_name, forward_elements, segment_elements, table_text
+from ketch.network.ruleset import CHAINS, Forward, Segment, check_name, forward_elements, segment_elements, table_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,6 +19,7 @@ class PacketFilter:
 
     def __init__(self, table: str) -> None:
         self._table = check_name(table)
+        self._installed: list[str] = []
         try:
             # Loaded here: only a daemon with a network needs the library.
             import nftables
@@ -40,6 +41,7 @@ class PacketFilter:
         text = table_text(self._table, unforwarded, unforwarded6)
         text += segment_elements(self._table, "add", segments)
         self._run(text + forward_elements(self._table, "add", forwards), "install")
+        self._installed = self._listing()
 
     def add_segment(self, segment: Segment) -> None:
         """Know one more network."""
@@ -57,9 +59,12 @@ class PacketFilter:
         """End the redirection; connections that exist go on until the container is gone."""
         self._run(forward_elements(self._table, "delete", forwards), "delete ports from")
 
-    def exists(self) -> bool:
-        """Whether the table is there, chains and all."""
-        return all(self._nft.cmd(f"list chain inet {self._table} {c}")[0] == 0 for c in ("guard", "postrouting"))
+    def intact(self) -> bool:
+        """Whether the table is there, with every chain and rule as it was installed."""
+        return self._listing() == self._installed
+
+    def _listing(self) -> list[str]:
+        return [self._nft.cmd(f"list chain inet {self._table} {chain}")[1] for chain in CHAINS]
 
     def remove(self) -> None:
         """Delete the table; no error when there is none."""

@@ -19,13 +19,14 @@ _MAX_PORT = 65535
 class PortRequest:
     """One container port to publish.
 
-    ``host_ip`` is an IPv4 address, ``0.0.0.0`` for all of the host's.  ``host_port`` 0 asks for any free port;
-    ``host_port_end`` above ``host_port`` asks for the first free one of that range (both ends included).
+    ``host_ip`` is an address of the host; 0.0.0.0 and :: are all of a family, empty: all of both.  ``host_port`` 0 asks
+    for any free port; ``host_port_end`` above ``host_port`` asks for the first free one of that range (both ends
+    included).
     """
 
     proto: str
     container_port: int
-    host_ip: str = "0.0.0.0"
+    host_ip: str = ""
     host_port: int = 0
     host_port_end: int = 0
 
@@ -110,15 +111,17 @@ def _expand(first: int, last: int, proto: str, binding: Mapping[str, str]) -> li
 
 
 def parse_host_ip(text: str) -> str:
-    """A binding's host address; empty means all of the host's IPv4 addresses."""
+    """A binding's host address; empty (all of the host's) stays empty."""
     if not text:
-        return "0.0.0.0"
+        return ""
     try:
-        address = ipaddress.ip_address(text.strip("[]"))
+        address = ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError as e:
         raise InvalidArgument(f"invalid IP address `{text}` in a published port", hint="use e.g. 127.0.0.1") from e
-    if address.version != 4:
+    if address.version == 6 and address.is_loopback:
+        # There is no route_localnet for IPv6: answers to ::1 that come from a bridge are dropped (ip6_input.c).
         raise InvalidArgument(
-            f"publish on `{text}`: IPv6 host addresses are not supported yet", hint="use an IPv4 address"
+            f"publish on `{text}`: Linux redirects nothing from the IPv6 loopback address",
+            hint="use 127.0.0.1 (programs that try ::1 for localhost go on to it), or another address of the host",
         )
     return str(address)

@@ -27,6 +27,9 @@ OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_PREFIX = "com.docker.network.container_iface_prefix"
 OPTION_SNAT4 = "com.docker.network.host_ipv4"
 OPTION_SNAT6 = "com.docker.network.host_ipv6"
+# How the world meets a network (OPTION_MODE4, OPTION_MODE6).
+NAT, UNPROTECTED, ROUTED, ISOLATED = "nat", "nat-unprotected", "routed", "isolated"
+MODES = (NAT, UNPROTECTED, ROUTED, ISOLATED)
 ENDPOINT_IFNAME = "com.docker.network.endpoint.ifname"
 
 
@@ -86,6 +89,10 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
         """A yes-or-no option."""
         return parse_bool(self.options.get(option, ""), default)
 
+    def mode(self, version: int) -> str:
+        """How the world meets the network, for a family: one of MODES."""
+        return self.options.get(OPTION_MODE4 if version == 4 else OPTION_MODE6) or NAT
+
     @property
     def is_default(self) -> bool:
         """Whether it is the network that containers are on when they name none."""
@@ -93,7 +100,10 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Binding(msgspec.Struct, frozen=True):
-    """One published port: ``host_ip:host_port`` of the host leads to ``container_port``."""
+    """One published port: ``host_ip:host_port`` of the host leads to ``container_port``.
+
+    ``host_port`` 0: the container's own address is reached from outside, and no port of the host is taken.
+    """
 
     proto: str
     container_port: int
@@ -129,8 +139,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         """Published ports in Docker's form: ``{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}``."""
         result: dict[str, list[dict[str, str]]] = {}
         for b in self.bindings:
-            entry = {"HostIp": b.host_ip, "HostPort": str(b.host_port)}
-            result.setdefault(f"{b.container_port}/{b.proto}", []).append(entry)
+            shown = result.setdefault(f"{b.container_port}/{b.proto}", [])
+            if b.host_port:
+                shown.append({"HostIp": b.host_ip, "HostPort": str(b.host_port)})
         return result
 
     @property

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
+from ketch.network.record import NAT, ROUTED, UNPROTECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 ANY = ("0.0.0.0", "::")
+CHAINS = ("publish4", "publish6", "guard", "prerouting", "output", "forward", "postrouting")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _BATCH = 500
 
@@ -33,9 +35,9 @@ _BATCH = 500
 class Segment:
     """One bridge network as the firewall sees it; ``subnets`` in CIDR form, both families.
 
-    ``snat`` are source addresses to use instead of the outgoing interface's, at most one a family.  ``mode`` is how the
-    world meets it: ``nat``; ``nat-unprotected`` (who can route to a container reaches all its ports); ``routed`` (no
-    translation: published ports are reached at the container's own address); ``isolated`` (as ``internal``).
+    ``snat`` are source addresses to use instead of the outgoing interface's, at most one a family.  ``modes`` are how
+    the world meets it, for IPv4 and IPv6: ``nat``; ``nat-unprotected`` (who can route to a container reaches all its
+    ports); ``routed`` (no translation: published ports are reached at the container's own address); ``isolated``.
     """
 
     bridge: str
@@ -43,7 +45,7 @@ class Segment:
     internal: bool = False
     masquerade: bool = True
     snat: tuple[str, ...] = ()
-    mode: str = "nat"
+    modes: tuple[str, str] = (NAT, NAT)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ table inet {table} {{
   set bridges {{ type ifname; }}
   set neighbours {{ type ifname . ifname; }}
   set internal {{ type ifname; }}
-  set open {{ type ifname; }}
+  set open4 {{ type ifname; }}
+  set open6 {{ type ifname; }}
 {family}
   chain publish4 {{
     meta l4proto {{ tcp, udp, sctp }} dnat ip to ip daddr . meta l4proto . th dport map @published4_on
@@ -112,7 +115,8 @@ table inet {table} {{
     iifname . oifname @neighbours accept
     iifname @internal drop
     oifname @internal drop
-    oifname @open accept
+    meta nfproto ipv4 oifname @open4 accept
+    meta nfproto ipv6 oifname @open6 accept
     oifname @bridges ct status dnat accept
     ip daddr . meta l4proto . th dport @routed4 accept
     ip6 daddr . meta l4proto . th dport @routed6 accept
@@ -163,17 +167,19 @@ def segment_elements(table: str, verb: str, segments: Iterable[Segment]) -> str:
         bridge = f'"{check_name(s.bridge)}"'
         put("bridges", bridge)
         put("neighbours", f"{bridge} . {bridge}")
-        if s.internal or s.mode == "isolated":
+        if s.internal:
             put("internal", bridge)
-        if s.mode == "nat-unprotected":
-            put("open", bridge)
+        for version, mode in zip((4, 6), s.modes, strict=True):
+            if mode == UNPROTECTED:
+                put(f"open{version}", bridge)
         for subnet in s.subnets:
             version = ipaddress.ip_network(subnet).version
             put(f"subnets{version}", subnet)
             source = next((a for a in s.snat if ipaddress.ip_address(a).version == version), "")
-            if source and s.mode != "routed":
+            translated = s.modes[version == 6] != ROUTED
+            if source and translated:
                 put(f"sources{version}", f"{subnet} : {source}" if verb == "add" else subnet)
-            elif s.masquerade and s.mode != "routed":
+            elif s.masquerade and translated:
                 put(f"masqueraded{version}", subnet)
     return "".join(_commands(table, verb, sets))
 

@@ -1,7 +1,8 @@
 """Noticing that somebody removed our table: ``nft flush ruleset``, or a reload of the host's firewall service.
 
 Without the table, containers have no way out, published ports are dead and the host's loopback is unguarded, so
-it is put back at once.
+it is put back at once.  Other tables are watched, too: a firewall service that loads its own later must be told what
+it is to let through, if that was asked for.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NFNLGRP_NFTABLES = 7
-_NFT_MSG_DELTABLE = (10 << 8) | 2
-_NFTA_TABLE_NAME = 1
+_SUBSYSTEM = 10 << 8
+_NFT_MSG_DELTABLE, _NFT_MSG_NEWCHAIN, _NFT_MSG_DELCHAIN, _NFT_MSG_DELRULE = (_SUBSYSTEM | n for n in (2, 3, 5, 8))
+_LOSSES = (_NFT_MSG_DELTABLE, _NFT_MSG_DELCHAIN, _NFT_MSG_DELRULE)
+_TABLE = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 _NFPROTO_INET = 1
 _RECEIVE_BYTES = 1 << 16
 
 
 class TableWatch:
-    """Calls ``on_loss`` on a thread of its own when the table is deleted, by whomever; ``close`` ends it."""
+    """Calls ``on_loss`` on a thread of its own when something of the table is deleted, by whomever, and ``on_others``
+    when another table gets a chain; ``close`` ends it.
+    """
 
-    def __init__(self, table: str, on_loss: Callable[[], None]) -> None:
+    def __init__(self, table: str, on_loss: Callable[[], None], on_others: Callable[[], None]) -> None:
         self._name = table.encode() + b"\0"
-        self._on_loss = on_loss
+        self._on_loss, self._on_others = on_loss, on_others
         self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._sock.bind((0, 1 << (_NFNLGRP_NFTABLES - 1)))
         self._sock.setblocking(False)
@@ -52,11 +57,14 @@ class TableWatch:
             readable, _, _ = select.select([self._sock.fileno(), self._stop], [], [])
             if self._stop in readable:
                 return
-            if self._lost():
+            lost, others = self._read()
+            if lost:
                 self._on_loss()
+            if others:
+                self._on_others()
 
-    def _lost(self) -> bool:
-        lost = False
+    def _read(self) -> tuple[bool, bool]:
+        lost = others = False
         with contextlib.suppress(BlockingIOError):
             while True:
                 try:
@@ -64,12 +72,12 @@ class TableWatch:
                 except OSError as e:
                     if e.errno != errno.ENOBUFS:
                         raise
-                    lost = True  # events were dropped: let the other side look
+                    lost = others = True  # events were dropped: let the other side look
                     continue
-                lost = lost or any(self._is_ours(kind, body) for kind, _, _, body in split(data))
-        return lost
+                for kind, _, _, body in split(data):
+                    lost = lost or (kind in _LOSSES and self._is_ours(body))
+                    others = others or (kind == _NFT_MSG_NEWCHAIN and not self._is_ours(body))
+        return lost, others
 
-    def _is_ours(self, kind: int, body: bytes) -> bool:
-        if kind != _NFT_MSG_DELTABLE or body[0] != _NFPROTO_INET:
-            return False
-        return attributes(body[4:]).get(_NFTA_TABLE_NAME) == self._name
+    def _is_ours(self, body: bytes) -> bool:
+        return body[0] == _NFPROTO_INET and attributes(body[4:]).get(_TABLE) == self._name

@@ -67,7 +67,8 @@ async def prune(call: Call) -> web.StreamResponse:
 
 async def repair(call: Call) -> web.StreamResponse:
     """Put back what other programs removed."""
-    return call.json(await call.engine.networks.repair())
+    done = await call.engine.networks.repair()
+    return call.json({"Done": done, "Warnings": await call.engine.networks.blockers()})
 
 
 ROUTES = (

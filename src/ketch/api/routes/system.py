@@ -41,7 +41,7 @@ async def version(call: Call) -> web.StreamResponse:
 
 async def info(call: Call) -> web.StreamResponse:
     """The engine and the machine."""
-    return call.json(call.engine.system.info())
+    return call.json(call.engine.system.info(await call.engine.networks.blockers()))
 
 
 async def events(call: Call) -> web.StreamResponse:
