@@ -207,7 +207,8 @@ def test_host_port_conflicts(tmp_path: Path) -> None:
         with container(manager, "a", "0.0.0.0:8080:80/tcp"):
             clean = link_names(), ruleset()
             with pytest.raises(
-                KetchError, match=r"endpoint b: Bind for 0\.0\.0\.0:8080 failed: port is already allocated$"
+                KetchError,
+                match=r"endpoint b: Bind for 0\.0\.0\.0:8080 failed: port is already allocated: container a publishes it$",
             ):
                 publish("b", PortRequest("tcp", 81, host_port=8081), PortRequest("tcp", 80, host_port=8080))
             with pytest.raises(KetchError, match="already allocated"):

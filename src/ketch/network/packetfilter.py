@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.errors import FailedPrecondition, KetchError
-from ketch.network.ruleset import CHAINS, Forward, Segment, check_name, forward_elements, segment_elements, table_text
+from ketch.network.ruleset import (
+    CHAINS,
+    Forward,
+    Segment,
+    check_name,
+    count_rules,
+    forward_elements,
+    segment_elements,
+    table_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +28,7 @@ class PacketFilter:
 
     def __init__(self, table: str) -> None:
         self._table = check_name(table)
-        self._installed: list[str] = []
+        self._rules = 0
         try:
             # Loaded here: only a daemon with a network needs the library.
             import nftables
@@ -39,9 +48,9 @@ class PacketFilter:
     ) -> None:
         """Put the table in place, atomically replacing what is there."""
         text = table_text(self._table, unforwarded, unforwarded6)
+        self._rules = count_rules(text)
         text += segment_elements(self._table, "add", segments)
         self._run(text + forward_elements(self._table, "add", forwards), "install")
-        self._installed = self._listing()
 
     def add_segment(self, segment: Segment) -> None:
         """Know one more network."""
@@ -60,11 +69,13 @@ class PacketFilter:
         self._run(forward_elements(self._table, "delete", forwards), "delete ports from")
 
     def intact(self) -> bool:
-        """Whether the table is there, with every chain and rule as it was installed."""
-        return self._listing() == self._installed
+        """Whether the table is there with all of its chains and rules."""
+        return sum(self._count(chain) for chain in CHAINS) == self._rules
 
-    def _listing(self) -> list[str]:
-        return [self._nft.cmd(f"list chain inet {self._table} {chain}")[1] for chain in CHAINS]
+    def _count(self, chain: str) -> int:
+        where = {"family": "inet", "table": self._table, "name": chain}
+        code, output, _ = self._nft.json_cmd({"nftables": [{"list": {"chain": where}}]})
+        return sum("rule" in entry for entry in output["nftables"]) if code == 0 else -len(CHAINS)
 
     def remove(self) -> None:
         """Delete the table; no error when there is none."""
@@ -73,6 +84,7 @@ class PacketFilter:
     def _run(self, commands: str, what: str) -> None:
         if not commands:
             return
+        self._nft.set_json_output(False)
         code, _, error = self._nft.cmd(commands)
         if code != 0:
             reason = error.strip().splitlines()[0] if error.strip() else f"code {code}"

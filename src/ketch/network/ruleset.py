@@ -138,6 +138,14 @@ table inet {table} {{
 """
 
 
+def count_rules(text: str) -> int:
+    """How many rules the chains of a `table_text` have."""
+    chains = text[text.index("  chain ") :].splitlines()
+    return sum(
+        1 for line in chains if line.startswith("    ") and line.strip() and not line.strip().startswith("type ")
+    )
+
+
 def _family_sets(version: int) -> str:
     address = f"ipv{version}_addr"
     return f"""\
