@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli import run_flags, units
+from ketch.cli import mount_flags, run_flags, units
 from ketch.cli.flags import FlagSet, HelpRequested
 from ketch.errors import InvalidArgument
 
@@ -104,18 +104,18 @@ def test_what_parses_as_a_port_is_one(text):
 
 
 def test_mounts():
-    assert run_flags.mount("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave") == {
+    assert mount_flags.parse("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave") == {
         "Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True, "BindOptions": {"Propagation": "rslave"},
     }  # fmt: skip
-    assert run_flags.mount("target=/t,type=tmpfs,tmpfs-size=1m,tmpfs-mode=700")["TmpfsOptions"] == {
+    assert mount_flags.parse("target=/t,type=tmpfs,tmpfs-size=1m,tmpfs-mode=700")["TmpfsOptions"] == {
         "SizeBytes": 1 << 20, "Mode": 0o700,
     }  # fmt: skip
-    assert run_flags.mount("source=v,target=/v,volume-nocopy,ro=false") == {
+    assert mount_flags.parse("source=v,target=/v,volume-nocopy,ro=false") == {
         "Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": {"NoCopy": True}, "ReadOnly": False,
     }  # fmt: skip
     for bad in ("", "type=bind,src=/a", "target=/a,colour=red", "target=/a,type=tmpfs,tmpfs-mode=9"):
         with pytest.raises(InvalidArgument):
-            run_flags.mount(bad)
+            mount_flags.parse(bad)
 
 
 def test_a_whole_run():

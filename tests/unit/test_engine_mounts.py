@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import mounts
+from ketch.engine import mounts, mountspec
 from ketch.engine.model import ContainerConfig, HostConfig, Mount
 from ketch.engine.volumes import SCHEMA, VolumeStore
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound
@@ -34,20 +34,20 @@ def volumes(tmp_path):
     ],
 )
 def test_bind_forms(spec, kind, name, source, target, rw):
-    point = mounts.parse_bind(spec)
+    point = mountspec.parse_bind(spec)
     assert (point.type, point.name, point.source, point.destination, point.rw) == (kind, name, source, target, rw)
 
 
 @pytest.mark.parametrize("spec", ["", ":", "a:", ":/b", "a:b:c:d", "/a:b", "/a:/", "/a:/b:rw,ro", "/a:/b:sometimes"])
 def test_bad_binds_are_refused(spec):
     with pytest.raises(InvalidArgument):
-        mounts.parse_bind(spec)
+        mountspec.parse_bind(spec)
 
 
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_parser(spec):
     try:
-        point = mounts.parse_bind(spec)
+        point = mountspec.parse_bind(spec)
     except InvalidArgument:
         return
     assert point.destination.startswith("/")
@@ -84,7 +84,7 @@ def test_oci_options():
         mounts=[Mount(type="tmpfs", target="/t", tmpfs_options={"SizeBytes": 1024, "Mode": 0o700})],
         tmpfs={"/run": "size=64m,exec"},
     )
-    points = [mounts.parse_bind("/srv:/data:ro,rslave"), mounts._from_mount(host.mounts[0])]
+    points = [mountspec.parse_bind("/srv:/data:ro,rslave"), mountspec.of_mount(host.mounts[0])]
     by_target = {m["destination"]: m for m in mounts.oci_mounts(points, host)}
     assert by_target["/data"]["options"] == ["rbind", "rro", "rslave"]
     assert {"size=1024", "mode=700"} <= set(by_target["/t"]["options"])

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cli.context import Context
+    from ketch.client.http import Response
 
 _CHUNK = 1 << 18
 
 
-def _chunks(path: str) -> Iterator[bytes]:
+def chunks(path: str) -> Iterator[bytes]:
+    """A file, or standard input for an empty name or ``-``, piece by piece."""
     with _open(path) as f:
         while data := f.read(_CHUNK):
             yield data
@@ -96,7 +98,7 @@ def cmd_load(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     response = ctx.client().request(
-        "POST", "/images/load", {"quiet": opts["quiet"] or None}, _chunks(opts["input"]), stream=True
+        "POST", "/images/load", {"quiet": opts["quiet"] or None}, chunks(opts["input"]), stream=True
     )
     Progress(ctx, quiet=opts["quiet"]).run(response.stream_lines())
     return 0
@@ -120,7 +122,7 @@ def cmd_import(args: list[str], ctx: Context) -> int:
         "fromSrc": "-", "repo": repo or None, "tag": tag or None, "changes": opts["change"],
         "message": opts["message"] or None, "platform": opts["platform"] or None,
     }  # fmt: skip
-    response = ctx.client().request("POST", "/images/create", query, _chunks(rest[0]), stream=True)
+    response = ctx.client().request("POST", "/images/create", query, chunks(rest[0]), stream=True)
     ctx.print(Progress(ctx).run(response.stream_lines()))
     return 0
 
@@ -149,19 +151,25 @@ def cmd_save(args: list[str], ctx: Context) -> int:
     if not opts["output"] and sys.stdout.isatty():
         raise InvalidArgument("cowardly refusing to save to a terminal", hint="use -o FILE or redirect")
     response = ctx.client().request("GET", "/images/get", {"names": rest}, stream=True)
-    if not opts["output"]:
+    write_out(response, opts["output"])
+    return 0
+
+
+def write_out(response: Response, path: str) -> None:
+    """A stream of the daemon to standard output, or to a file that appears when it is whole."""
+    if not path:
         for chunk in response.iter_chunks():
             sys.stdout.buffer.write(chunk)
-        return 0
-    partial = opts["output"] + ".part"
+        sys.stdout.buffer.flush()
+        return
+    partial = path + ".part"
     try:
         with open(partial, "wb") as f:
             for chunk in response.iter_chunks():
                 f.write(chunk)
-        os.rename(partial, opts["output"])
+        os.rename(partial, path)
     except OSError as e:
-        raise InvalidArgument(f"write `{opts['output']}`: {e.strerror}") from e
+        raise InvalidArgument(f"write `{path}`: {e.strerror}") from e
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
-    return 0

@@ -56,7 +56,8 @@ GROUPS = {
     "system": {"info": COMMANDS["info"], "events": COMMANDS["events"], "df": "df:cmd_df"},
     "volume": {
         "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect",
-        "rm": "volumes:cmd_rm", "prune": "volumes:cmd_prune",
+        "rm": "volumes:cmd_rm", "prune": "volumes:cmd_prune", "backup": "volumes:cmd_backup",
+        "restore": "volumes:cmd_restore",
     },
     "network": {
         "ls": "networks:cmd_ls", "list": "networks:cmd_ls", "inspect": "networks:cmd_inspect",

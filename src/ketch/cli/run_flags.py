@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli import network_flags, units
+from ketch.cli import mount_flags, network_flags, units
 from ketch.cli.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -84,7 +84,7 @@ def _host(opts: Options) -> dict[str, Any]:
         "Privileged": opts["privileged"],
         "PublishAllPorts": opts["publish-all"],
         "ReadonlyRootfs": opts["read-only"],
-        "Mounts": [mount(text) for text in opts["mount"]] or None,
+        "Mounts": [mount_flags.parse(text) for text in opts["mount"]] or None,
         "Tmpfs": {t.partition(":")[0]: t.partition(":")[2] for t in opts["tmpfs"]} or None,
         "RestartPolicy": _restart(opts["restart"]),
         "LogConfig": {"Type": opts["log-driver"], "Config": _pairs(opts["log-opt"], "log-opt")},
@@ -314,51 +314,3 @@ def _volumes(opts: Options) -> tuple[list[str] | None, dict[str, Any] | None]:
             source = os.path.abspath(os.path.expanduser(source))
         binds.append(f"{source}:{rest}")
     return binds or None, volumes or None
-
-
-_MOUNT_KEYS = {
-    "type": "Type", "source": "Source", "src": "Source", "target": "Target", "destination": "Target", "dst": "Target",
-    "consistency": "Consistency",
-}  # fmt: skip
-
-
-def mount(text: str) -> dict[str, Any]:
-    """``type=bind,source=…,target=…`` → a Mount of the API (InvalidArgument otherwise)."""
-    result: dict[str, Any] = {"Type": "volume"}
-
-    def options(kind: str) -> dict[str, Any]:
-        found: dict[str, Any] = result.setdefault(f"{kind}Options", {})
-        return found
-
-    for item in text.split(","):
-        key, equals, value = item.partition("=")
-        key = key.lower()
-        if key in _MOUNT_KEYS:
-            result[_MOUNT_KEYS[key]] = value
-        elif key in ("readonly", "ro"):
-            result["ReadOnly"] = not equals or value.lower() in ("1", "true")
-        elif key == "bind-propagation":
-            options("Bind")["Propagation"] = value
-        elif key == "bind-nonrecursive":
-            options("Bind")["NonRecursive"] = not equals or value.lower() in ("1", "true")
-        elif key == "volume-nocopy":
-            options("Volume")["NoCopy"] = not equals or value.lower() in ("1", "true")
-        elif key == "volume-label":
-            name, _, label = value.partition("=")
-            options("Volume").setdefault("Labels", {})[name] = label
-        elif key == "volume-subpath":
-            options("Volume")["Subpath"] = value
-        elif key == "tmpfs-size":
-            options("Tmpfs")["SizeBytes"] = units.size(value, "tmpfs-size")
-        elif key == "tmpfs-mode":
-            try:
-                options("Tmpfs")["Mode"] = int(value, 8)
-            except ValueError:
-                raise InvalidArgument(f"invalid --mount `{text}`: tmpfs-mode is octal, e.g. 1777") from None
-        else:
-            raise InvalidArgument(f"invalid --mount `{text}`: unexpected key '{key}'")
-    if not result.get("Target"):
-        raise InvalidArgument(f"invalid --mount `{text}`: target is required")
-    if result["Type"] == "bind" and result.get("Source", "").startswith("."):
-        result["Source"] = os.path.abspath(result["Source"])
-    return result

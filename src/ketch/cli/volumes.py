@@ -1,14 +1,17 @@
-"""``volume ls``, ``create``, ``inspect``, ``rm``, ``prune``."""
+"""``volume ls``, ``create``, ``inspect``, ``rm``, ``prune``, ``backup``, ``restore``."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from ketch.cli.archives import chunks, write_out
 from ketch.cli.flags import FlagSet
 from ketch.cli.gostrings import natural
 from ketch.cli.lifecycle import confirm, each
 from ketch.cli.listing import filters, labels, show
 from ketch.cli.units import human_size
+from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from typing import Any
@@ -113,4 +116,30 @@ def cmd_prune(args: list[str], ctx: Context) -> int:
     if answer["VolumesDeleted"]:
         ctx.print("Deleted Volumes:\n" + "\n".join(answer["VolumesDeleted"]) + "\n")
     ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], 4))
+    return 0
+
+
+def cmd_backup(args: list[str], ctx: Context) -> int:
+    """Write a volume's content to a tar archive."""
+    spec = FlagSet("volume backup", "ketch volume backup [OPTIONS] VOLUME", "Write a volume's content to a tar archive")
+    spec.string("output", "o", "write to this file")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1, 1)
+    if not opts["output"] and sys.stdout.isatty():
+        raise InvalidArgument("cowardly refusing to write an archive to a terminal", hint="use -o FILE or redirect")
+    write_out(ctx.client().request("GET", f"/ketch/volumes/{rest[0]}/archive", stream=True), opts["output"])
+    return 0
+
+
+def cmd_restore(args: list[str], ctx: Context) -> int:
+    """Fill a volume from a tar archive; it is made if it is not there."""
+    spec = FlagSet(
+        "volume restore", "ketch volume restore [OPTIONS] VOLUME", "Fill a volume from a tar archive or standard input"
+    )
+    spec.string("input", "i", "read from this file").bool("force", "f", "replace what the volume holds")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1, 1)
+    query = {"force": opts["force"] or None}
+    ctx.client().request("PUT", f"/ketch/volumes/{rest[0]}/archive", query, chunks(opts["input"]))
+    ctx.print(rest[0])
     return 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def populate(snapshots: OverlaySnapshots, chain_ids: Sequence[str], points: Sequence[MountPoint]) -> None:
     """Fill those of these mounts that are empty volumes (``nocopy`` ones stay empty); blocking."""
-    empty = [p for p in points if p.type == "volume" and "nocopy" not in p.mode.split(",") and not os.listdir(p.source)]
+    empty = [p for p in points if p.type == "volume" and _wants_copy(p) and not os.listdir(p.source)]
     if not empty or not chain_ids:
         return
     root_fd = overlay.open_overlay(snapshots.view(chain_ids))
@@ -33,6 +33,11 @@ def populate(snapshots: OverlaySnapshots, chain_ids: Sequence[str], points: Sequ
             _copy(source_fd, point.source)
     finally:
         os.close(root_fd)
+
+
+def _wants_copy(point: MountPoint) -> bool:
+    options = (point.spec.volume_options if point.spec is not None else None) or {}
+    return "nocopy" not in point.mode.split(",") and not options.get("NoCopy") and not options.get("Subpath")
 
 
 def _copy(source_fd: int, target: str) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 from typing import TYPE_CHECKING, Any
 
-from ketch.errors import Unavailable
+from ketch.engine.transfer import BodyReader, written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from ketch.engine.context import Context
+    from ketch.engine.model import Container
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
 
@@ -25,39 +25,6 @@ Rows = list[dict[str, Any]]
 Strings = list[str]
 Users = list[tuple[str, bool]]
 _END = None
-
-
-class BodyReader(io.RawIOBase):
-    """A request's body (an async iterator of chunks) as a blocking file, to be read in a thread."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
-        self._chunks = chunks
-        self._loop = loop
-        self._rest = memoryview(b"")
-        self._cancelled = False
-
-    def cancel(self) -> None:
-        """Make the next read fail: whoever sent the body is gone."""
-        self._cancelled = True
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            if self._cancelled:
-                raise Unavailable("read the request's body: the client went away")
-            chunk = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        n = min(len(buffer), len(self._rest))
-        buffer[:n] = self._rest[:n]
-        self._rest = self._rest[n:]
-        return n
-
-    async def _next(self) -> bytes | None:
-        return await anext(self._chunks, None)
 
 
 class ImageService:
@@ -87,8 +54,13 @@ class ImageService:
         self._event("tag", image.id, name)
 
     def containers_of(self, image_id: str) -> Users:
-        """(container id, running) of each container made from an image."""
-        return [(c.id, c.state.running) for c in self._ctx.store.all() if c.image_id == image_id]
+        """(container id, running) of each container made from an image, or that mounts it."""
+
+        def needs(container: Container) -> bool:
+            mounted = any(m.type == "image" and m.name == image_id for m in container.mounts)
+            return mounted or container.image_id == image_id
+
+        return [(c.id, c.state.running) for c in self._ctx.store.all() if needs(c)]
 
     async def remove(self, ref: str, force: bool = False, prune: bool = True) -> Rows:
         """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``."""
@@ -139,19 +111,8 @@ class ImageService:
         """One archive with these images, as chunks."""
         for ref in refs:
             self._store.resolve(ref)
-        read_fd, write_fd = os.pipe()
-
-        def work() -> None:
-            with open(write_fd, "wb") as f:
-                self._store.save(refs, f)
-
-        task = self._ctx.background(asyncio.to_thread(work))
-        try:
-            while chunk := await asyncio.to_thread(os.read, read_fd, 1 << 18):
-                yield chunk
-        finally:
-            os.close(read_fd)  # a client that went away breaks the pipe and so ends the work
-        await task
+        async for chunk in written(self._ctx, lambda f: self._store.save(refs, f)):
+            yield chunk
 
     async def _run(
         self, work: Callable[[Callable[[Progress], None]], Any], reader: BodyReader | None = None

@@ -64,6 +64,7 @@ class Lifecycle:
         state = container.state
         monitor: Monitor | None = None
         try:
+            await self._attach_volumes(container)
             monitor = await self._ctx.launcher.start_container(self._prepare(container))
             created = await monitor.created()
             try:
@@ -87,6 +88,30 @@ class Lifecycle:
         self._ctx.store.save(container)
         self._watch(container, live, monitor)
         self._ctx.event(container, "start")
+
+    async def _attach_volumes(self, container: Container) -> None:
+        names = _volumes_of(container)
+        if self._ctx.volumes.needs_mount(names):
+            await asyncio.to_thread(self._ctx.volumes.attach, names, container.id)
+        self._volume_events(container, "mount")
+
+    async def _detach_volumes(self, container: Container) -> None:
+        names = _volumes_of(container)
+        if self._ctx.volumes.needs_mount(names):
+            await asyncio.to_thread(self._ctx.volumes.detach, names, container.id)
+        self._volume_events(container, "unmount")
+
+    def _volume_events(self, container: Container, action: str) -> None:
+        for point in container.mounts:
+            if point.type != "volume":
+                continue
+            attributes = {"container": container.id, "driver": point.driver}
+            if action == "mount":
+                attributes |= {
+                    "destination": point.destination, "propagation": point.propagation,
+                    "read/write": "true" if point.rw else "false",
+                }  # fmt: skip
+            self._ctx.events.publish("volume", action, point.name, attributes)
 
     def _prepare(self, container: Container) -> dict[str, object]:
         """Write bundle and network files; return the message for the launcher."""
@@ -142,6 +167,7 @@ class Lifecycle:
         if monitor is not None:
             await monitor.abandon()
         await self._ctx.sandboxes.unwire(container)
+        await self._detach_volumes(container)
         if isinstance(why, KetchError):
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message
@@ -201,6 +227,7 @@ class Lifecycle:
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
         state.finished_at, state.oom_killed = exit_.at_ns, exit_.oom
         await self._ctx.sandboxes.unwire(container)
+        await self._detach_volumes(container)
         restart = self._should_restart(container)
         if restart:
             state.status = "restarting"
@@ -323,3 +350,7 @@ class Lifecycle:
                 container.host.auto_remove = auto_remove
         await self.start(container)
         self._ctx.event(container, "restart")
+
+
+def _volumes_of(container: Container) -> list[str]:
+    return [point.name for point in container.mounts if point.type == "volume"]

@@ -236,7 +236,11 @@ class NetworkingConfig(_Wire):
 
 
 class MountPoint(_Wire):
-    """A mount as resolved at creation (``Mounts`` in an inspect answer)."""
+    """A mount as resolved at creation (``Mounts`` in an inspect answer).
+
+    ``spec`` is the ``--mount`` it comes from, ``idmap`` a mapping of owners (see `idmaps`), ``layers`` the overlay
+    options of an image that is mounted; ``name`` is then its id.
+    """
 
     type: str
     source: str
@@ -246,6 +250,9 @@ class MountPoint(_Wire):
     mode: str = ""
     rw: bool = msgspec.field(default=True, name="RW")
     propagation: str = ""
+    spec: Mount | None = None
+    idmap: str = ""
+    layers: list[str] = []
 
 
 class State(msgspec.Struct, kw_only=True):

@@ -1,6 +1,6 @@
 """What a container sees of the host: ``-v``, ``--mount``, ``--tmpfs`` and the image's VOLUMEs.
 
-Two steps: ``plan`` (at creation; makes volumes, checks sources, yields MountPoints that are stored and
+Two steps: ``plan`` (at creation; makes volumes, finds images, yields MountPoints that are stored and
 shown by inspect), and ``oci_mounts`` (at each start; MountPoints → the ``mounts`` of an OCI bundle).
 """
 
@@ -10,109 +10,19 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Any
 
-from ketch.engine.model import ContainerConfig, HostConfig, Mount, MountPoint
+from ketch.engine import idmaps
+from ketch.engine.model import ContainerConfig, HostConfig, MountPoint
+from ketch.engine.mountspec import check_target, of_mount, parse_bind, tmpfs_words, without_opposites
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ketch.engine.volumes import VolumeStore
 
-_PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
-_IGNORED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy", "copy"))
+    ImageView = Callable[[str], tuple[str, list[str]]]
 
-
-def parse_bind(spec: str) -> MountPoint:
-    """``[source:]destination[:options]`` → MountPoint (``source`` empty and ``name`` set for a named volume).
-
-    Raises InvalidArgument with Docker's words for anything else.
-    """
-    parts = spec.split(":")
-    if not 1 <= len(parts) <= 3 or "" in parts[:2]:
-        raise InvalidArgument(f"invalid volume specification: '{spec}'")
-    source, target, options = "", parts[0], ""
-    if len(parts) >= 2:
-        source, target = parts[0], parts[1]
-    if len(parts) == 3:
-        options = parts[2]
-    target = check_target(target, spec)
-    mode = [word for word in options.split(",") if word]
-    propagation, rw = "", True
-    for word in mode:
-        if word in _PROPAGATION:
-            propagation = word
-        elif word in ("ro", "rw"):
-            rw = word == "rw"
-        elif word not in _IGNORED:
-            raise InvalidArgument(f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z")
-    if "ro" in mode and "rw" in mode:
-        raise InvalidArgument(f"invalid mode: {options}", hint="choose one of ro and rw")
-    if source.startswith("/"):
-        return MountPoint(
-            type="bind",
-            source=posixpath.normpath(source),
-            destination=target,
-            mode=options,
-            rw=rw,
-            propagation=propagation or "rprivate",
-        )
-    return MountPoint(
-        type="volume", source="", name=source, destination=target, driver="local", mode=options or "z", rw=rw,
-        propagation="",
-    )  # fmt: skip
-
-
-def check_target(target: str, spec: str) -> str:
-    """``target`` made canonical; it must be absolute and not the root itself."""
-    if not target.startswith("/"):
-        raise InvalidArgument(
-            f"invalid volume specification: '{spec}': invalid mount path: '{target}' mount path must be absolute"
-        )
-    target = posixpath.normpath("/" + target.lstrip("/"))
-    if target == "/":
-        raise InvalidArgument(
-            f"invalid volume specification: '{spec}': invalid specification: destination can't be '/'"
-        )
-    return target
-
-
-def _from_mount(mount: Mount) -> MountPoint:
-    """One ``--mount``; bind sources must exist (unlike ``-v``, which makes them)."""
-
-    def bad(why: str) -> InvalidArgument:
-        return InvalidArgument(f'invalid mount config for type "{mount.type}": {why}')
-
-    if not mount.target:
-        raise bad("field Target must not be empty")
-    target = check_target(mount.target, mount.target)
-    if mount.type == "bind":
-        options = mount.bind_options or {}
-        if not mount.source:
-            raise bad("field Source must not be empty")
-        if not mount.source.startswith("/"):
-            raise bad(f"invalid mount path: '{mount.source}' mount path must be absolute")
-        if not os.path.lexists(mount.source) and not options.get("CreateMountpoint"):
-            raise bad(f"bind source path does not exist: {mount.source}")
-        propagation = options.get("Propagation") or "rprivate"
-        if propagation not in _PROPAGATION:
-            raise bad(f"invalid propagation mode: {propagation}")
-        return MountPoint(
-            type="bind", source=posixpath.normpath(mount.source), destination=target, rw=not mount.read_only,
-            propagation=propagation, mode="norec" if options.get("NonRecursive") else "",
-        )  # fmt: skip
-    if mount.type == "volume":
-        if mount.source.startswith("/"):
-            raise bad(f"invalid mount path: '{mount.source}' is a path; use type bind for a host directory")
-        mode = "nocopy" if (mount.volume_options or {}).get("NoCopy") else "z"
-        return MountPoint(
-            type="volume", source="", name=mount.source, destination=target, driver="local", mode=mode,
-            rw=not mount.read_only,
-        )  # fmt: skip
-    if mount.type == "tmpfs":
-        if mount.source:
-            raise bad("field Source must not be specified")
-        return MountPoint(type="tmpfs", source="", destination=target, rw=not mount.read_only)
-    raise InvalidArgument(f"mount type {mount.type!r} unknown", hint="use bind, volume or tmpfs")
+_PRIVATE = ["nosuid", "nodev", "noexec"]
 
 
 def plan(
@@ -121,14 +31,16 @@ def plan(
     volumes: VolumeStore,
     planned: list[MountPoint] | None = None,
     inherited: Sequence[MountPoint] = (),
+    image_view: ImageView | None = None,
 ) -> list[MountPoint]:
     """All mounts of a new container, parents first, volumes made; the same target twice is InvalidArgument.
 
     ``planned`` is filled as volumes are made, so that a caller whose plan fails knows what to undo.
     ``inherited`` are the mounts of ``--volumes-from``: what the container itself says of a target goes before them.
+    ``image_view`` gives an image's id and overlay options (NotFound).
     """
     planned = [] if planned is None else planned
-    explicit = [parse_bind(spec) for spec in host.binds or ()] + [_from_mount(m) for m in host.mounts or ()]
+    explicit = [parse_bind(spec) for spec in host.binds or ()] + [of_mount(m) for m in host.mounts or ()]
     seen: set[str] = set()
     for point in explicit:
         if point.destination in seen:
@@ -147,57 +59,68 @@ def plan(
             seen.add(target)
             explicit.append(MountPoint(type="volume", source="", destination=target, driver="local"))
     for point in explicit:
-        if point.type == "volume":
-            labels = _volume_labels(host, point)
-            volume = volumes.create(point.name, labels=labels)
-            point.name, point.source = volume.name, volume.mountpoint
-            planned.append(point)
-        elif point.type == "bind" and not os.path.lexists(point.source):
-            os.makedirs(point.source, exist_ok=True)
+        _make(point, host, volumes, image_view)
+        planned.append(point)
     planned[:] = sorted(explicit, key=lambda p: p.destination.count("/"))
     return planned
 
 
-def _volume_labels(host: HostConfig, point: MountPoint) -> dict[str, str]:
-    for mount in host.mounts or ():
-        if mount.type == "volume" and mount.target.rstrip("/") == point.destination:
-            return dict((mount.volume_options or {}).get("Labels") or {})
-    return {}
+def _make(point: MountPoint, host: HostConfig, volumes: VolumeStore, image_view: ImageView | None) -> None:
+    """What must exist for a mount: its volume, its directory, its image."""
+    if point.type == "volume":
+        options = (point.spec.volume_options if point.spec is not None else None) or {}
+        config = options.get("DriverConfig") or {}
+        driver = config.get("Name") or (host.volume_driver if point.spec is None else "")
+        volume = volumes.create(
+            point.name, driver=driver, labels=dict(options.get("Labels") or {}), options=config.get("Options")
+        )
+        point.name, point.source = volume.name, volume.mountpoint
+    elif point.type == "bind" and not os.path.lexists(point.source):
+        os.makedirs(point.source, exist_ok=True)
+    elif point.type == "image" and image_view is not None:
+        point.name, point.layers = image_view(point.source)
 
 
 def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[dict[str, Any]]:
     """The ``mounts`` entries of an OCI bundle for these mount points and ``--tmpfs``, parents before children."""
-    result: list[dict[str, Any]] = []
-    for point in points:
-        access = "rw" if point.rw else "ro"
-        if not point.rw and point.type != "tmpfs" and point.mode != "norec":
-            access = "rro"  # what is mounted below is read-only, too (mount_setattr(2))
-        if point.type == "tmpfs":
-            options = ["nosuid", "nodev", "noexec", access, *_tmpfs_options(host, point.destination)]
-            result.append({"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": options})
-            continue
-        recursive = "bind" if point.mode == "norec" else "rbind"
-        options = [recursive, access, point.propagation or "rprivate"]
-        result.append({"destination": point.destination, "type": "bind", "source": point.source, "options": options})
+    result = [_oci_mount(point) for point in points]
     for target, words in (host.tmpfs or {}).items():
-        options = ["noexec", "nosuid", "nodev", *(w for w in words.split(",") if w)]
-        for word in ("exec", "suid", "dev"):
-            if word in options:
-                options.remove("no" + word)
+        options = without_opposites(_PRIVATE, [word for word in words.split(",") if word])
         result.append(
             {"destination": posixpath.normpath(target), "type": "tmpfs", "source": "tmpfs", "options": options}
         )
     return sorted(result, key=lambda m: m["destination"].count("/"))
 
 
-def _tmpfs_options(host: HostConfig, target: str) -> list[str]:
-    for mount in host.mounts or ():
-        if mount.type == "tmpfs" and mount.target.rstrip("/") == target:
-            options = mount.tmpfs_options or {}
-            words = []
-            if size := options.get("SizeBytes"):
-                words.append(f"size={size}")
-            if mode := options.get("Mode"):
-                words.append(f"mode={mode:o}")
-            return words
-    return []
+def _oci_mount(point: MountPoint) -> dict[str, Any]:
+    entry: dict[str, Any] = {"destination": point.destination, "type": point.type, "source": point.source}
+    if point.type == "tmpfs":
+        words = tmpfs_words(point.spec) if point.spec is not None else _PRIVATE
+        return entry | {"source": "tmpfs", "options": ["rw" if point.rw else "ro", *words]}
+    options = [*_bind_words(point)]
+    if point.type == "image":
+        options = [*point.layers]
+    if subpath := _subpath(point):
+        options.append(f"X-mount.subdir={subpath}")
+    if point.type == "image":
+        return entry | {"type": "overlay", "source": "overlay", "options": options}
+    if point.idmap and point.idmap != idmaps.OWNER:
+        entry |= idmaps.oci(point.idmap)
+        options.append("idmap")
+    return entry | {"type": "bind", "options": options}
+
+
+def _bind_words(point: MountPoint) -> list[str]:
+    options = (point.spec.bind_options if point.spec is not None else None) or {}
+    recursive = not options.get("NonRecursive")
+    access = "rw"
+    if not point.rw:  # what is mounted below is read-only, too (mount_setattr(2)), unless asked otherwise
+        access = "rro" if recursive and not options.get("ReadOnlyNonRecursive") else "ro"
+    return ["rbind" if recursive else "bind", access, point.propagation or "rprivate"]
+
+
+def _subpath(point: MountPoint) -> str:
+    if point.spec is None:
+        return ""
+    options = point.spec.volume_options if point.type == "volume" else point.spec.image_options
+    return str((options or {}).get("Subpath") or "")

@@ -40,6 +40,8 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
         live = ctx.live(container.id)
         if container.state.running and live.monitor is not None:
             await _answer_names(ctx, container, live.monitor)
+            await _attach_volumes(ctx, container)
+    await asyncio.to_thread(ctx.volumes.unmount_unused)
     for container in ctx.store.all():
         policy = container.host.restart_policy.name
         down = container.state.status in ("exited", "restarting")
@@ -82,6 +84,15 @@ async def _answer_names(ctx: Context, container: Container, monitor: Monitor) ->
             monitor.keep(fresh)
     except (KetchError, OSError) as e:
         log.warning("answer names for container %s: %s", container.id[:12], e)
+
+
+async def _attach_volumes(ctx: Context, container: Container) -> None:
+    """Know again who uses which volumes; what is mounted stays mounted."""
+    names = [point.name for point in container.mounts if point.type == "volume"]
+    try:
+        await asyncio.to_thread(ctx.volumes.attach, names, container.id)
+    except (KetchError, OSError) as e:
+        log.warning("volumes of container %s: %s", container.id[:12], e)
 
 
 def _vanished(ctx: Context, container: Container) -> Exit:

@@ -130,7 +130,7 @@ class SystemService:
         ctx = self._ctx
         images = ctx.images.list()
         written = {c.id: await asyncio.to_thread(ctx.snapshots.usage, c.id) for c in ctx.store.all()}
-        volumes = {v.name: await asyncio.to_thread(_tree_size, v.mountpoint) for v in ctx.volumes.list()}
+        volumes = {v.name: await asyncio.to_thread(tree_size, v.mountpoint) for v in ctx.volumes.list()}
         layers = await asyncio.to_thread(ctx.images.layers_size)
         return {"images": images, "layers_size": layers, "containers": written, "volumes": volumes}
 
@@ -154,7 +154,8 @@ def _filesystem(path: str) -> str:
     return "unknown"
 
 
-def _tree_size(root: str) -> int:
+def tree_size(root: str) -> int:
+    """Bytes on disk of everything below a directory; blocking."""
     total = 0
     for directory, _, names in os.walk(root):
         for name in names:

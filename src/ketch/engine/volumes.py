@@ -1,6 +1,6 @@
-"""Named volumes: directories under the data root that outlive every container.
+"""Volumes: directories under the data root that outlive every container.
 
-volumes/<name>/_data      what containers see
+volumes/<name>/_data      what containers see; what is mounted there for volumes with options (`volumemount`)
 CREATE TABLE volumes (name, record)
 """
 
@@ -10,16 +10,18 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.engine import volumemount
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.storage.db import Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ketch.storage.db import Database
 
@@ -29,7 +31,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 
 class Volume(msgspec.Struct, kw_only=True):
-    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name."""
+    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `volumemount` says."""
 
     name: str
     mountpoint: str
@@ -41,12 +43,17 @@ class Volume(msgspec.Struct, kw_only=True):
 
 
 class VolumeStore:
-    """All volumes; ``in_use(name)`` tells which containers (ids) refer to a volume."""
+    """All volumes; ``in_use(name)`` tells which containers (ids) refer to a volume.
+
+    ``attach`` and ``detach`` may be called from any thread; they matter to volumes with options only.
+    """
 
     def __init__(self, db: Database, data_root: str, in_use: Callable[[str], list[str]]) -> None:
         self._db = db
         self._root = os.path.join(data_root, "volumes")
         self._in_use = in_use
+        self._lock = threading.Lock()
+        self._attached: dict[str, set[str]] = {}
         decode = msgspec.json.Decoder(Volume).decode
         self._volumes = {row["name"]: decode(row["record"]) for row in db.query("SELECT * FROM volumes")}
 
@@ -61,11 +68,6 @@ class VolumeStore:
         """Make a volume, or return the one that already has this name; an empty name makes an anonymous one."""
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
-        if options:
-            raise InvalidArgument(
-                f"create volume `{name}`: the local driver takes no options yet ({', '.join(options)})",
-                hint="leave out --opt",
-            )
         anonymous = not name
         name = name or secrets.token_hex(32)
         if not _NAME.match(name):
@@ -75,13 +77,21 @@ class VolumeStore:
             )
         if (existing := self._volumes.get(name)) is not None:
             return existing
+        volumemount.check(name, options or {})
         path = os.path.join(self._root, name, "_data")
         os.makedirs(path, mode=0o755, exist_ok=True)
-        volume = Volume(name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, anonymous=anonymous)
+        volume = Volume(
+            name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, options=options or {},
+            anonymous=anonymous,
+        )  # fmt: skip
         with self._db.transaction() as tx:
             tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
         self._volumes[name] = volume
         return volume
+
+    def has(self, name: str) -> bool:
+        """Whether there is a volume of this name."""
+        return name in self._volumes
 
     def get(self, name: str) -> Volume:
         """By exact name (NotFound)."""
@@ -101,15 +111,57 @@ class VolumeStore:
     def remove(self, name: str, *, force: bool = False) -> None:
         """Delete the volume and its data; Conflict while a container refers to it.
 
-        ``force`` makes a missing volume no error.  The row goes last, so that a crash in the middle leaves a
-        volume that can be removed again and never data that nobody knows of.
+        What is mounted for it (another directory, a share) is unmounted and stays as it is.  ``force`` makes a missing
+        volume no error.  The row goes last, so that a crash in the middle leaves a volume that can be removed again
+        and never data that nobody knows of.
         """
         if name not in self._volumes and force:
             return
         volume = self.get(name)
         if users := self._in_use(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        shutil.rmtree(os.path.dirname(volume.mountpoint), ignore_errors=False)
+        with self._lock:
+            if os.path.isdir(volume.mountpoint):
+                volumemount.unmount(volume.mountpoint)  # never delete through a mount
+            shutil.rmtree(os.path.dirname(volume.mountpoint), ignore_errors=False)
+            self._attached.pop(name, None)
         with self._db.transaction() as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (name,))
         del self._volumes[name]
+
+    # -- volumes that are mounted ----------------------------------------------------------------
+
+    def needs_mount(self, names: Iterable[str]) -> Strings:
+        """Those of these volumes for which something has to be mounted."""
+        return [n for n in names if n in self._volumes and volumemount.is_needed(self._volumes[n].options)]
+
+    def attach(self, names: Iterable[str], user: str) -> None:
+        """Mount what these volumes need, once, for as long as a ``user`` needs it; blocking (a share may be far away).
+
+        Raises KetchError; then nothing was mounted for this user.
+        """
+        done: list[str] = []
+        for name in self.needs_mount(names):
+            volume = self.get(name)
+            try:
+                with self._lock:
+                    volumemount.mount(volume.name, volume.mountpoint, volume.options)
+                    self._attached.setdefault(name, set()).add(user)
+            except BaseException:
+                self.detach(done, user)
+                raise
+            done.append(name)
+
+    def detach(self, names: Iterable[str], user: str) -> None:
+        """A user needs these volumes no more; what nobody needs is unmounted."""
+        for name in self.needs_mount(names):
+            with self._lock:
+                users = self._attached.get(name, set())
+                users.discard(user)
+                if not users:
+                    volumemount.unmount(self.get(name).mountpoint)
+
+    def unmount_unused(self) -> None:
+        """After a restart, when all containers that run are attached again: end what a crash left mounted."""
+        for name in self.needs_mount(list(self._volumes)):
+            self.detach([name], "")

@@ -162,10 +162,20 @@ def fsmount(context_fd: int, attributes: int = 0) -> int:
 
 
 def mount_setattr(
-    mount_fd: int, path: str = "", *, set_: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False
+    mount_fd: int,
+    path: str = "",
+    *,
+    set_: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+    recursive: bool = False,
 ) -> None:
-    """Change MOUNT_ATTR_* flags and the propagation (MS_SHARED …) of a mount, or of the tree below it."""
-    attributes = b"".join(v.to_bytes(8, "little") for v in (set_, clear, propagation, 0))
+    """Change MOUNT_ATTR_* flags and the propagation (MS_SHARED …) of a mount, or of the tree below it.
+
+    ``userns_fd`` is the user namespace that MOUNT_ATTR_IDMAP takes its mapping from.
+    """
+    attributes = b"".join(v.to_bytes(8, "little") for v in (set_, clear, propagation, userns_fd))
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     if _mount_setattr(_MOUNT_SETATTR, mount_fd, os.fsencode(path), flags, attributes, len(attributes)) != 0:
         raise failed("mount_setattr", path or None)

@@ -84,7 +84,6 @@ class PacketFilter:
     def _run(self, commands: str, what: str) -> None:
         if not commands:
             return
-        self._nft.set_json_output(False)
         code, _, error = self._nft.cmd(commands)
         if code != 0:
             reason = error.strip().splitlines()[0] if error.strip() else f"code {code}"

@@ -34,14 +34,15 @@ _PROPAGATION: dict[str, int] = {
 }
 # Flags of the superblock, which the new API takes by name.
 _SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand"})
+_SUBDIR = "X-mount.subdir="
 _NOTHING = frozenset({"defaults", "async", "nomand", "nolazytime", "loud", "silent", ""})
 
 
 class Options:
     """One mount's options: what mount_setattr(2) takes, propagation, bind, and the file system's own ``data``."""
 
-    __slots__ = ("bind", "clear", "copy_up", "data", "propagation", "propagation_recursive", "rec_clear", "rec_set",
-                 "recursive", "set")  # fmt: skip
+    __slots__ = ("bind", "clear", "copy_up", "data", "idmap", "propagation", "propagation_recursive", "rec_clear",
+                 "rec_set", "recursive", "set", "subdir")  # fmt: skip
 
     def __init__(self, options: list[str]) -> None:
         self.set = self.clear = 0
@@ -49,6 +50,8 @@ class Options:
         self.propagation = 0
         self.propagation_recursive = False
         self.bind = self.recursive = self.copy_up = False
+        self.idmap = ""  # "idmap" or "ridmap"
+        self.subdir = ""  # the part of the source that is meant (mount(8): X-mount.subdir)
         self.data: list[str] = []
         for option in options:
             self._add(option)
@@ -70,6 +73,10 @@ class Options:
             self.rec_clear = self.rec_clear & ~on | off
         elif option == "tmpcopyup":
             self.copy_up = True
+        elif option in ("idmap", "ridmap"):
+            self.idmap = option
+        elif option.startswith(_SUBDIR):
+            self.subdir = option[len(_SUBDIR) :]
         elif option not in _NOTHING:
             self.data.append(option)
 
@@ -96,6 +103,5 @@ def is_superblock_flag(option: str) -> bool:
 def known() -> list[str]:
     """Every option that is not left to the file system."""
     recursive = [f"r{name}" for name in (*_ATTRIBUTES, *_PROPAGATION)]
-    return sorted(
-        {*_ATTRIBUTES, *_PROPAGATION, *recursive, *_SUPERBLOCK, *_NOTHING, "bind", "rbind", "tmpcopyup"} - {""}
-    )
+    ours = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup")
+    return sorted({*_ATTRIBUTES, *_PROPAGATION, *recursive, *_SUPERBLOCK, *_NOTHING, *ours} - {""})

@@ -14,7 +14,7 @@ from stat import S_ISDIR
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux import ns
-from ketch.runtime import copyup, namespaces, paths
+from ketch.runtime import copyup, idmap, namespaces, paths
 from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options, is_superblock_flag
 from ketch.runtime.overlay import open_overlay
@@ -36,13 +36,15 @@ _PROC_OVERMOUNTS = frozenset(
 class Planned:
     """One mount to be made; ``tree_fd`` is its open source, or -1 when the file system is made on the spot."""
 
-    __slots__ = ("destination", "directory", "fstype", "options", "source", "tree_fd")
+    __slots__ = ("destination", "directory", "fstype", "gids", "options", "source", "tree_fd", "uids")
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.destination: str = os.path.normpath("/" + entry["destination"].lstrip("/"))
         self.source: str = entry.get("source") or ""
         self.fstype: str = entry.get("type") or ""
         self.options = Options(entry.get("options") or [])
+        self.uids: list[dict[str, Any]] = entry.get("uidMappings") or []
+        self.gids: list[dict[str, Any]] = entry.get("gidMappings") or []
         self.tree_fd = -1
         self.directory = True
 
@@ -61,7 +63,9 @@ def prepare(entries: list[dict[str, Any]]) -> list[Planned]:
         if one.options.bind or one.fstype == "bind":
             _open_bind(one)
         elif one.fstype == "overlay":
-            one.tree_fd = open_overlay(entry.get("options") or [])
+            one.tree_fd = open_overlay(one.options.data, one.options.set)
+            if one.options.subdir:
+                one.tree_fd = _subtree(one)
         planned.append(one)
     return planned
 
@@ -125,15 +129,49 @@ def make_file_system(fstype: str, source: str, options: Options, *, attributes: 
 
 def _open_bind(one: Planned) -> None:
     try:
-        one.tree_fd = m.open_tree(one.source, recursive=one.options.recursive)
-        one.directory = S_ISDIR(os.fstat(one.tree_fd).st_mode)
         options = one.options
+        if options.subdir:
+            one.tree_fd = os.open(one.source, paths.O_PATH | os.O_DIRECTORY)
+            one.tree_fd = _subtree(one)
+        else:
+            one.tree_fd = m.open_tree(one.source, recursive=options.recursive)
+        one.directory = S_ISDIR(os.fstat(one.tree_fd).st_mode)
+        if one.uids or one.gids:
+            _map_owners(one)
         if options.set or options.clear:
             m.mount_setattr(one.tree_fd, set_=options.set, clear=options.clear)
         if options.rec_set or options.rec_clear:
             m.mount_setattr(one.tree_fd, set_=options.rec_set, clear=options.rec_clear, recursive=True)
     except OSError as e:
         raise failure("mounts", one.describe(), e) from e
+
+
+def _subtree(one: Planned) -> int:
+    """The part of a source that is meant, found without following any link out of it; ``tree_fd`` is closed."""
+    try:
+        part_fd = paths.open_in(one.tree_fd, one.options.subdir)
+        try:
+            one.directory = S_ISDIR(os.fstat(part_fd).st_mode)
+            return m.open_tree("", dir_fd=part_fd, recursive=one.options.recursive)
+        finally:
+            os.close(part_fd)
+    except OSError as e:
+        raise failure("mounts", f"{one.describe()}: `{one.options.subdir}` of it", e) from e
+    finally:
+        os.close(one.tree_fd)
+
+
+def _map_owners(one: Planned) -> None:
+    try:
+        idmap.apply(one.tree_fd, one.uids, one.gids, recursive=one.options.idmap == "ridmap")
+    except OSError as e:
+        raise RuntimeFailure(
+            f"{one.describe()}: map its owners: {os.strerror(e.errno or 0)}",
+            step="mounts",
+            errno=e.errno or 0,
+            hint="the file system of the source must support id-mapped mounts (ext4, xfs, btrfs, tmpfs since Linux "
+            "6.3 …), and two mappings must not overlap",
+        ) from e
 
 
 def _check_destination(one: Planned) -> None:

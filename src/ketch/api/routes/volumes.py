@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,12 +10,17 @@ import msgspec
 from ketch.api import query
 from ketch.api.wire import filters
 from ketch.api.wire.df import volume as wire_volume
+from ketch.engine import volumearchive
+from ketch.engine.system import tree_size
+from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from ketch.api.server import Call
 
+_PRUNE = frozenset(("all", "label", "label!"))
+_CHUNK = 1 << 18
 _KNOWN = frozenset(("dangling", "driver", "label", "name"))
 
 
@@ -31,11 +37,11 @@ async def list_(call: Call) -> web.StreamResponse:
     """All volumes that match."""
     chosen = query.filters(call.query)
     filters.check(chosen, _KNOWN)
+    dangling = filters.boolean("dangling", chosen["dangling"][0]) if chosen.get("dangling") else None
     rows = []
     for volume in call.engine.volumes.list():
         used = bool(call.engine.volumes.used_by(volume.name))
-        dangling = chosen.get("dangling")
-        if dangling and (dangling[0].lower() in ("1", "true")) == used:
+        if dangling is not None and dangling == used:
             continue
         if "name" in chosen and not any(n in volume.name for n in chosen["name"]):
             continue
@@ -49,8 +55,10 @@ async def list_(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     """Make a volume."""
     body: CreateBody = await call.body(CreateBody, optional=True)
+    known = call.engine.volumes.has(body.name)
     volume = call.engine.volumes.create(body.name, driver=body.driver, labels=body.labels, options=body.driver_opts)
-    call.engine.events.publish("volume", "create", volume.name, {"driver": volume.driver})
+    if not known:
+        call.engine.events.publish("volume", "create", volume.name, {"driver": volume.driver})
     return call.json(wire_volume(call.engine, volume), 201)
 
 
@@ -69,15 +77,46 @@ async def remove(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     """Delete the volumes that no container uses: the anonymous ones, with ``all`` the named ones, too."""
     chosen = query.filters(call.query)
+    filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
-    everything = any(v.lower() in ("1", "true") for v in chosen.get("all", ()))
-    deleted = []
-    for volume in call.engine.volumes.list():
-        unused = (volume.anonymous or everything) and not call.engine.volumes.used_by(volume.name)
+    everything = filters.boolean("all", chosen["all"][0]) if chosen.get("all") else False
+    engine = call.engine
+    deleted, space = [], 0
+    for volume in engine.volumes.list():
+        unused = (volume.anonymous or everything) and not engine.volumes.used_by(volume.name)
         if unused and matches(volume.created, volume.labels):
-            call.engine.volumes.remove(volume.name)
+            space += await asyncio.to_thread(tree_size, volume.mountpoint)
+            engine.volumes.remove(volume.name)
+            engine.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
             deleted.append(volume.name)
-    return call.json({"VolumesDeleted": deleted, "SpaceReclaimed": 0})
+    engine.events.publish("volume", "prune", "", {"reclaimed": str(space)})
+    return call.json({"VolumesDeleted": deleted, "SpaceReclaimed": space})
+
+
+async def update(call: Call) -> web.StreamResponse:
+    """``volume update`` is about cluster volumes; there is no cluster."""
+    call.engine.volumes.get(call.path["name"])
+    raise Unavailable("This node is not a swarm manager: only cluster volumes can be updated")
+
+
+async def backup(call: Call) -> web.StreamResponse:
+    """A volume's content as a tar stream."""
+    call.engine.volumes.get(call.path["name"])
+    response = await call.stream("application/x-tar")
+    async for chunk in volumearchive.backup(call.engine.context, call.path["name"]):
+        await response.write(chunk)
+    return response
+
+
+async def restore(call: Call) -> web.StreamResponse:
+    """Fill a volume from a tar archive in the request's body."""
+    name = call.path["name"]
+    known = call.engine.volumes.has(name)
+    body = call.request.content.iter_chunked(_CHUNK)
+    volume = await volumearchive.restore(call.engine.context, name, body, force=query.flag(call.query, "force"))
+    if not known:
+        call.engine.events.publish("volume", "create", name, {"driver": volume.driver})
+    return call.json(wire_volume(call.engine, volume))
 
 
 ROUTES = (
@@ -86,4 +125,7 @@ ROUTES = (
     ("POST", "/volumes/prune", prune),
     ("GET", "/volumes/{name}", inspect),
     ("DELETE", "/volumes/{name}", remove),
+    ("PUT", "/volumes/{name}", update),
+    ("GET", "/ketch/volumes/{name}/archive", backup),
+    ("PUT", "/ketch/volumes/{name}/archive", restore),
 )

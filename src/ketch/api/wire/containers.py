@@ -102,7 +102,7 @@ def _mount(point: Any) -> dict[str, Any]:
         "RW": point.rw,
         "Propagation": point.propagation,
     }
-    if point.type == "volume":
+    if point.type in ("volume", "image"):
         answer.update(Name=point.name, Driver=point.driver)
     return answer
 

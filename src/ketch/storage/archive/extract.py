@@ -28,15 +28,17 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = frozenset(((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (10, 229)))
 
 
-def extract(source: Source, root: str) -> int:
+def extract(source: Source, root: str, *, layer: bool = True) -> int:
     """Unpack a plain tar stream into the existing directory ``root``; returns the bytes of its files.
+
+    Without ``layer`` it is any archive: names that begin like whiteouts are names, and any device node is made.
 
     Raises InvalidArgument for a broken archive or one that tries to escape; what was written by then stays
     for the caller to remove.
     """
     root_fd = os.open(root, _DIRECTORY | os.O_CLOEXEC)
     try:
-        return _Extractor(root_fd).run(tar.TarReader(source))
+        return _Extractor(root_fd, layer).run(tar.TarReader(source))
     finally:
         os.close(root_fd)
 
@@ -54,8 +56,9 @@ def clean(name: str, what: str = "path") -> str:
 
 
 class _Extractor:
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, layer: bool) -> None:
         self._root_fd = root_fd
+        self._layer = layer
         self._parent = ""
         self._parent_fd = -1
         self._times: dict[str, int] = {}  # directories': set at the end, for their files change them
@@ -96,7 +99,7 @@ class _Extractor:
         directory, _, name = path.rpartition("/")
         dir_fd = self._open_parent(directory or ".")
         kind = member.kind
-        if name.startswith(_WHITEOUT):
+        if self._layer and name.startswith(_WHITEOUT):
             self._whiteout(dir_fd, name)
         elif kind == tar.FILE:
             self._file(archive, member, dir_fd, name)
@@ -221,14 +224,19 @@ class _Extractor:
     def _node(self, member: Member, path: str, dir_fd: int, name: str) -> None:
         number = (member.major, member.minor)
         fifo = member.kind == tar.FIFO
-        if not fifo and (member.kind == tar.BLOCK or number not in _NODES or not path.startswith("dev/")):
-            kind = "block" if member.kind == tar.BLOCK else "character"
+        if (
+            self._layer
+            and not fifo
+            and (member.kind == tar.BLOCK or number not in _NODES or not path.startswith("dev/"))
+        ):
+            what = "block" if member.kind == tar.BLOCK else "character"
             raise InvalidArgument(
-                f"extract `{member.name}`: {kind} device {number[0]}:{number[1]} in archive refused",
+                f"extract `{member.name}`: {what} device {number[0]}:{number[1]} in archive refused",
                 hint="images get their devices at run time (--device)",
             )
         self._clear(dir_fd, name)
-        os.mknod(name, (stat.S_IFIFO if fifo else stat.S_IFCHR) | 0o600, os.makedev(*number), dir_fd=dir_fd)
+        kind = {tar.FIFO: stat.S_IFIFO, tar.BLOCK: stat.S_IFBLK}.get(member.kind, stat.S_IFCHR)
+        os.mknod(name, kind | 0o600, os.makedev(*number), dir_fd=dir_fd)
         os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
         os.chmod(name, member.mode, dir_fd=dir_fd)
 
