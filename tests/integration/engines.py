@@ -89,7 +89,8 @@ class Engine:
     def command(self) -> list[str]:
         """The daemon's command line."""
         roots = ["--data-root", self.data_root, "--exec-root", self.exec_root, "-H", self.host]
-        common = [*roots, "--pidfile", self.pidfile, *self.extra]
+        # No container's question about a name leaves this machine.
+        common = [*roots, "--pidfile", self.pidfile, "--dns", "127.0.0.1", *self.extra]
         if self.kind == "dockerd":
             return ["/usr/sbin/dockerd", *common]
         return [os.path.join(BIN, "ketchd"), *common, "--bridge", self.name, "--cgroup-parent", f"/{self.name}"]
@@ -146,10 +147,11 @@ class Engine:
             self.docker("import", "-c", 'CMD ["sh"]', "-", "busybox", stdin=busybox_tar())
 
     def remove_all(self) -> None:
-        """Remove every container and its volumes."""
+        """Remove every container with its volumes, and every network that nobody needs then."""
         ids = self.docker("ps", "-aq", check=False).out.split()
         if ids:
             self.docker("rm", "-fv", *ids, check=False)
+        self.docker("network", "prune", "-f", check=False)
 
     def delete(self) -> None:
         """Stop the daemon if it runs, and remove its files."""

@@ -66,6 +66,7 @@ GROUPS = {
     },
 }  # fmt: skip
 _RUN_LIKE = ("run", "create", "exec")
+_RUN_MODULES = ("run", "exec")
 
 
 def main() -> None:
@@ -86,6 +87,8 @@ def run(argv: list[str]) -> int:
         module = __import__(f"ketch.cli.{module_name}", fromlist=[function])
         from ketch.cli.context import Context
 
+        if module_name not in _RUN_MODULES and command in _RUN_LIKE:
+            command = target  # `network create` is not `create`
         code: int = getattr(module, function)(rest, Context(host))
         sys.stdout.flush()
         return code

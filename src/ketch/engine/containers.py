@@ -187,7 +187,7 @@ class ContainerService:
 
     def _remove_anonymous_volumes(self, container: Container) -> None:
         for point in container.mounts:
-            if point.type != "volume" or not point.name:
+            if point.type != "volume" or not point.name or point.named:
                 continue
             try:
                 volume = self._ctx.volumes.get(point.name)
@@ -206,6 +206,8 @@ class ContainerService:
         if new_name == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         self._ctx.store.rename(container, new_name)
+        if container.state.running:
+            await self._ctx.sandboxes.renamed(container)
         self._ctx.event(container, "rename", oldName=f"/{old}")
 
     # -- life ------------------------------------------------------------------------------------

@@ -239,7 +239,8 @@ class MountPoint(_Wire):
     """A mount as resolved at creation (``Mounts`` in an inspect answer).
 
     ``spec`` is the ``--mount`` it comes from, ``idmap`` a mapping of owners (see `idmaps`), ``layers`` the overlay
-    options of an image that is mounted; ``name`` is then its id.
+    options of an image that is mounted; ``name`` is then its id.  A volume that somebody ``named`` stays when the
+    container goes.
     """
 
     type: str
@@ -251,6 +252,7 @@ class MountPoint(_Wire):
     rw: bool = msgspec.field(default=True, name="RW")
     propagation: str = ""
     spec: Mount | None = None
+    named: bool = False
     idmap: str = ""
     layers: list[str] = []
 

@@ -74,6 +74,7 @@ def _make(point: MountPoint, host: HostConfig, volumes: VolumeStore, image_view:
         volume = volumes.create(
             point.name, driver=driver, labels=dict(options.get("Labels") or {}), options=config.get("Options")
         )
+        point.named = point.named or bool(point.name)
         point.name, point.source = volume.name, volume.mountpoint
     elif point.type == "bind" and not os.path.lexists(point.source):
         os.makedirs(point.source, exist_ok=True)

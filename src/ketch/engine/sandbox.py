@@ -139,6 +139,14 @@ class Sandboxes:
         )  # fmt: skip
         self._manager.set_gateways(wish, gateway4, gateway6, rtnl_fd)
 
+    async def renamed(self, container: Container) -> None:
+        """Others find a running container under its new name from now on."""
+        await self._ctx.in_network(self._renamed, container)
+
+    def _renamed(self, container: Container) -> None:
+        for endpoint in self._manager.endpoints_of(container.id):
+            self._joined(container, self._manager.get(endpoint.network_id), endpoint, event=False)
+
     # -- after a restart of the daemon -----------------------------------------------------------
 
     async def adopt(self, container: Container, kept: Sequence[int]) -> Descriptors:

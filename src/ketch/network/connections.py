@@ -7,7 +7,6 @@ the next start finds whatever a crash left half-done.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -140,7 +139,7 @@ class Connections:
             ip6=ip6,
             prefix_len6=a6.network.prefixlen if a6 and ip6 else 0,
             gateway6=_gateway(a6, record) if ip6 else "",
-            mac="" if record.driver == r.IPVLAN else _mac(wish.mac, ip or ip6, a4 or a6),
+            mac="" if record.driver == r.IPVLAN else _mac(wish.mac, ip or ip6),
             veth=f"veth{endpoint_id[:8]}" if record.driver == r.BRIDGE else "",
             ifname=self._ifname(wish, record),
             bindings=bindings,
@@ -271,18 +270,11 @@ def _gateway(allocator: Allocator | None, record: r.NetworkRecord) -> str:
     return allocator.pool.gateway
 
 
-def _mac(wanted: str, address: str, allocator: Allocator | None) -> str:
-    """The hardware address: as requested, unless it is the one that belongs to another address of the subnet.
-
-    A caller that repeats what a container had before would otherwise give two containers the same one.
-    """
-    if not wanted:
-        return ipam.format_mac(ipam.mac_for(address) if address else b"\x02\x42" + secrets.token_bytes(4))
-    packed = ipam.parse_mac(wanted)
-    made_here = allocator is not None and packed[:2] == b"\x02\x42" and ":" not in address
-    if made_here and allocator is not None and ipam.contains(allocator.network, str(ipaddress.IPv4Address(packed[2:]))):
-        packed = ipam.mac_for(address)
-    return ipam.format_mac(packed)
+def _mac(wanted: str, address: str) -> str:
+    """The hardware address: as requested, or made from the address."""
+    if wanted:
+        return ipam.format_mac(ipam.parse_mac(wanted))
+    return ipam.format_mac(ipam.mac_for(address) if address else b"\x02\x42" + secrets.token_bytes(4))
 
 
 def hint_of(error: OSError) -> str | None:

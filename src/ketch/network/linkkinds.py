@@ -58,7 +58,7 @@ def new_vlan(name: str, parent: int, vlan_id: int) -> Request:
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make VLAN link `{name}`")
 
 
-def new_dummy(name: str) -> Request:
+def new_dummy(name: str, kind: str = "dummy") -> Request:
     """Make a link that leads nowhere, up: the parent of a macvlan network that has none."""
-    body = ifinfo(0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "dummy"))
+    body = ifinfo(0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind))
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make link `{name}`")

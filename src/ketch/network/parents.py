@@ -8,6 +8,7 @@ parent=eth0.50    a VLAN subinterface; made when it is not there, and then remov
 from __future__ import annotations
 
 import re
+from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
@@ -43,8 +44,7 @@ def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
     if found is not None:
         return found
     if not record.options.get("parent"):
-        rtnl.run([linkkinds.new_dummy(record.link), *links.mark(record.link, _ALIAS + record.id)])
-        return links.get_link(rtnl, record.link)
+        return _make_dummy(rtnl, record)
     vlan = _VLAN.fullmatch(record.link)
     base = links.find_link(rtnl, vlan["parent"]) if vlan else None
     if vlan is None or base is None:
@@ -55,6 +55,18 @@ def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
     rtnl.run(
         [linkkinds.new_vlan(record.link, base.index, int(vlan["id"])), *links.mark(record.link, _ALIAS + record.id)]
     )
+    return links.get_link(rtnl, record.link)
+
+
+def _make_dummy(rtnl: Netlink, record: NetworkRecord) -> links.Link:
+    try:
+        rtnl.run([linkkinds.new_dummy(record.link)])
+    except OSError as e:
+        if e.errno != EOPNOTSUPP:
+            raise
+        # A kernel without dummy links: whatever is sent into an ifb goes nowhere as well.
+        rtnl.run([linkkinds.new_dummy(record.link, "ifb")])
+    rtnl.run(links.mark(record.link, _ALIAS + record.id))
     return links.get_link(rtnl, record.link)
 
 

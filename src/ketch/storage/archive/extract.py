@@ -239,6 +239,7 @@ class _Extractor:
         os.mknod(name, kind | 0o600, os.makedev(*number), dir_fd=dir_fd)
         os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
         os.chmod(name, member.mode, dir_fd=dir_fd)
+        os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=dir_fd)
 
 
 def _write_all(fd: int, data: memoryview) -> None:
