@@ -74,6 +74,7 @@ class Engine:
         self.data_root = os.path.join(self.root, "data")
         self.exec_root = os.path.join(self.root, "exec")
         self.extra: list[str] = []
+        self.prefix: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.docker = Client(self, "docker")
         self.ketch = Client(self, "ketch")
@@ -92,7 +93,7 @@ class Engine:
         # No container's question about a name leaves this machine.
         common = [*roots, "--pidfile", self.pidfile, "--dns", "127.0.0.1", *self.extra]
         if self.kind == "dockerd":
-            return ["/usr/sbin/dockerd", *common]
+            return [*self.prefix, "/usr/sbin/dockerd", *common]
         return [os.path.join(BIN, "ketchd"), *common, "--bridge", self.name, "--cgroup-parent", f"/{self.name}"]
 
     def start(self) -> float:

@@ -15,6 +15,11 @@ _SCRIPT = """
 """
 
 
+def command_prefix() -> list[str]:
+    """What to put before a command line so that the program gets a network and mounts of its own."""
+    return ["unshare", "--net", "--mount", "sh", "-c", _SCRIPT + 'exec "$@"', "sh"]
+
+
 def own_network() -> None:
     """Move this process, and what it starts from now on, to new network and mount namespaces; needs root."""
     libc = ctypes.CDLL(None, use_errno=True)

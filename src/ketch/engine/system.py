@@ -80,6 +80,7 @@ class SystemService:
         ctx = self._ctx
         states = [c.state.status for c in ctx.store.all()]
         release = _os_release()
+        now = time.time_ns()
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return {
             "ID": self._id,
@@ -94,7 +95,7 @@ class SystemService:
             "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.layout().version == 1,
             "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
-            "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S.000000000Z", time.gmtime()),
+            "SystemTime": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 10**9))}.{now % 10**9:09d}Z",
             "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
             "NEventsListener": ctx.events.listeners,
             "KernelVersion": os.uname().release,

@@ -360,7 +360,8 @@ def _complete(wanted: NetworkRecord, network_id: str, pools: Pools) -> NetworkRe
 def _with_gateway(pool: Pool) -> Pool:
     taken = set(pool.aux.values())
     inside = ipaddress.ip_network(pool.ip_range) if pool.ip_range and pool.version == 4 else pool.network
-    first = next(str(a) for a in (inside[i] for i in range(1, 1 << 16)) if str(a) not in taken)
+    reserved = str(pool.network.network_address)
+    first = next(str(a) for a in (inside[i] for i in range(1 << 16)) if str(a) not in (*taken, reserved))
     return msgspec.structs.replace(pool, gateway=first)
 
 
