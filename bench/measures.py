@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import statistics
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -74,6 +77,66 @@ def memory_of_monitors(engine: Engine, count: int) -> float:
     for start in range(0, count, 20):
         engine.docker("rm", "-f", *names[start : start + 20], timeout=120)
     return total / len(pids) / 1024
+
+
+def network_cost(engine: Engine, count: int) -> float:
+    """Seconds that the default network adds to ``docker run --rm busybox true``: the difference of two medians."""
+    plain, networked = [], []
+    for number in range(count + 1):
+        without = timed(engine.docker, "run", "--rm", "--network", "none", "busybox", "true")
+        with_it = timed(engine.docker, *RUN)
+        if number:
+            plain.append(without)
+            networked.append(with_it)
+    return statistics.median(networked) - statistics.median(plain)
+
+
+def publish_one_of_many(engine: Engine, count: int, already: int) -> float:
+    """Seconds to publish one port and take it back while ``already`` others are published.
+
+    A running container with a port gets a network that leads outside and loses it again, through the API; the same
+    with a container without a port is subtracted.
+    """
+    engine.docker("network", "create", "--internal", "inside")
+    engine.docker("network", "create", "outside")
+    many = f"20000-{20000 + already - 1}"
+    engine.docker("run", "-d", "--name", "many", "-p", f"{many}:{many}", "busybox", "sleep", "10000", timeout=300)
+    engine.docker("run", "-d", "--name", "plain", "--network", "inside", "busybox", "sleep", "10000")
+    engine.docker("run", "-d", "--name", "porty", "--network", "inside", "-p", "19999:80", "busybox", "sleep", "10000")
+    took: dict[str, list[float]] = {"plain": [], "porty": []}
+    with contextlib.closing(engine.py()) as client:
+        network = client.networks.get("outside")
+        for number in range(count + 1):
+            for name, samples in took.items():
+                begin = time.perf_counter()
+                network.connect(name)
+                network.disconnect(name)
+                if number:
+                    samples.append(time.perf_counter() - begin)
+    engine.docker("rm", "-f", "many", "plain", "porty", timeout=300)
+    engine.docker("network", "rm", "inside", "outside")
+    return statistics.median(took["porty"]) - statistics.median(took["plain"])
+
+
+def name_lookup(engine: Engine, count: int) -> float:
+    """Median seconds of one question to 127.0.0.11, asked from inside a container's network."""
+    engine.docker("network", "create", "names")
+    engine.docker("run", "-d", "--name", "asker", "--network", "names", "busybox", "sleep", "10000")
+    pid = engine.docker("inspect", "-f", "{{.State.Pid}}", "asker").out.strip()
+    question = b"\0\1\1\0\0\1\0\0\0\0\0\0\5asker\0\0\1\0\1"
+    script = (
+        "import socket, time, statistics\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect(('127.0.0.11', 53))\n"
+        "took = []\n"
+        f"for _ in range({count}):\n"
+        f"    b = time.perf_counter(); s.send({question!r}); s.recv(512); took.append(time.perf_counter() - b)\n"
+        "print(statistics.median(took))\n"
+    )
+    command = ["nsenter", "-t", pid, "-n", sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    engine.docker("rm", "-f", "asker")
+    engine.docker("network", "rm", "names")
+    return float(done.stdout)
 
 
 def _monitors(engine: Engine) -> list[str]:

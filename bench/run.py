@@ -123,6 +123,22 @@ def logging(engines: list[Engine], count: int, root: str) -> list[Row]:
     return [write, read]
 
 
+def networking(engines: list[Engine], quick: bool) -> list[Row]:
+    """What a network costs a start, one port among a thousand, one name."""
+    many = 5 if quick else 15
+    ports = 200 if quick else 1000
+    cost = Row("network added to a start", "ms", limit=8)
+    publish = Row(f"publish and unpublish with {ports} published", "ms", limit=5)
+    names = Row("a name asked of 127.0.0.11 (p50)", "ms", limit=1)
+    for engine in engines:
+        cost.add(engine.kind, measures.network_cost(engine, many) * 1000)
+        publish.add(engine.kind, measures.publish_one_of_many(engine, many, ports) * 1000)
+        names.add(engine.kind, measures.name_lookup(engine, 1000) * 1000)
+    for row in (cost, publish, names):
+        say(row)
+    return [cost, publish, names]
+
+
 def all_rows(engines: list[Engine], quick: bool, root: str) -> list[Row]:
     """Every measurement; the engines run afterwards still."""
     many = 5 if quick else 20
@@ -137,6 +153,7 @@ def all_rows(engines: list[Engine], quick: bool, root: str) -> list[Row]:
         engine.docker("rm", "-f", "box")
     rows.append(rounds(Row("each of 40 runs, 8 at a time", "ms", ratio=0.25), engines, few, measures.forty_runs))
     rows += logging(engines, few, root)
+    rows += networking(engines, quick)
     containers = 20 if quick else 100
     memory = Row(f"monitor PSS at {containers} containers", "MiB", limit=2)
     for engine in engines:

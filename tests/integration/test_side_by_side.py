@@ -146,5 +146,5 @@ def test_the_same_events(engine, dockerd):
         ).out  # fmt: skip
         lines = [line.replace("<no value>", "").strip() for line in events.splitlines()]
         # (An old dockerd says that a volume was made each time a container names it.)
-        seen.append(list(dict.fromkeys(lines)))
+        seen.append([line for line in dict.fromkeys(lines) if not line.endswith("bridge")])
     assert seen[0] == seen[1]
