@@ -267,3 +267,20 @@ def _default_route(machine: netns.Netns) -> None:
 def _listen_in(machine: netns.Netns, address: str, port: int) -> socket.socket:
     with machine.entered():
         return listen(address, port)
+
+
+@pytest.mark.parametrize("masquerade", ["true", "false"])
+@in_new_host
+def test_ipv6_leaves_with_the_hosts_address_or_its_own(tmp_path: Path, masquerade: str) -> None:
+    """NAT66 on and off."""
+    options = {r.OPTION_MASQUERADE: masquerade}
+    with (
+        netns.outside_machine("fd01::2/64", "fd01::1/64") as outside,
+        dual(tmp_path, options=options) as (manager, record),
+    ):
+        netns.default_route(outside, "fd01::1")
+        there = _listen_in(outside, "fd01::2", 90)
+        with member(manager, record.id, "web") as (web, made):
+            with web.entered():
+                seen = talk(there, "fd01::2", 90)
+            assert seen == ("fd01::1" if masquerade == "true" else made.ip6)

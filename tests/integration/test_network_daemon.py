@@ -1,0 +1,70 @@
+"""The daemon's own network settings, and networks over its restarts."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+SLEEP = ("busybox", "sleep", "1000")
+
+
+def network(engine, name: str) -> dict:
+    return json.loads(engine.docker("network", "inspect", name).out)[0]
+
+
+def test_where_subnets_come_from(own_engine):
+    engine = own_engine
+    engine.extra = [
+        "--default-address-pool", "base=10.91.0.0/16,size=24", "--default-address-pool", "base=fd91::/48,size=64",
+        "--bip", "10.92.0.1/24", "--ipv6", "--fixed-cidr-v6", "fd92::/64", "--host-gateway-ip", "10.92.0.7",
+        "--ip", "127.0.0.1", "--dns-search", "example.test", "--dns-opt", "ndots:3",
+    ]  # fmt: skip
+    engine.start()
+    engine.add_busybox()
+    docker = engine.docker
+    docker("network", "create", "--ipv6", "back")
+    assert [c["Subnet"] for c in network(engine, "back")["IPAM"]["Config"]] == ["10.91.0.0/24", "fd91::/64"]
+    assert [c["Subnet"] for c in network(engine, "bridge")["IPAM"]["Config"]] == ["10.92.0.0/24", "fd92::/64"]
+    docker("run", "-d", "--name", "one", "-p", "80", "--add-host", "me:host-gateway", *SLEEP)
+    assert docker("port", "one").out.split(" -> ")[1].startswith("127.0.0.1:")
+    assert "10.92.0.7\tme" in docker("exec", "one", "cat", "/etc/hosts").out
+    resolv = docker("exec", "one", "cat", "/etc/resolv.conf").out
+    assert "search example.test" in resolv and "options ndots:3" in resolv
+    assert "inet6 fd92::" in docker("exec", "one", "ip", "addr", "show", "eth0").out
+
+
+def test_networks_and_their_containers_survive(own_engine):
+    engine = own_engine
+    engine.start()
+    engine.add_busybox()
+    docker = engine.docker
+    docker("network", "create", "--label", "a=b", "--subnet", "10.93.0.0/24", "back")
+    docker("network", "create", "front")
+    docker("run", "-d", "--name", "one", "--network", "back", "--network", "front", "-p", "127.0.0.1:0:80", *SLEEP)
+    before = network(engine, "back"), network(engine, "front"), docker("port", "one").out
+    engine.stop(signal.SIGKILL)
+    engine.start()
+    assert (network(engine, "back"), network(engine, "front"), docker("port", "one").out) == before
+    docker("run", "--rm", "--network", "back", "busybox", "ping", "-c1", "-W2", "one")
+    docker("network", "disconnect", "back", "one")
+    assert docker("exec", "one", "ls", "/sys/class/net").out.split() == ["eth1", "lo"]
+    docker("rm", "-f", "one")
+    docker("network", "rm", "back", "front")
+
+
+def test_repair_by_the_command_line(own_engine):
+    engine = own_engine
+    engine.start()
+    assert engine.ketch("network", "repair").out == "nothing was missing\n"
+    assert "Warnings" in json.loads(engine.docker("info", "--format", "{{json .}}").out)
+
+
+def test_without_icc_on_the_default_network(own_engine):
+    engine = own_engine
+    engine.extra = ["--icc=false"]
+    engine.start()
+    engine.add_busybox()
+    docker = engine.docker
+    docker("run", "-d", "--name", "one", *SLEEP)
+    address = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "one").out.strip()
+    assert docker("run", "--rm", "busybox", "ping", "-c1", "-W1", address, check=False).code == 1
