@@ -7,6 +7,7 @@ import json
 import re
 import socket
 
+import docker
 import pytest
 
 
@@ -129,3 +130,15 @@ def test_ambiguous_id(client):
     client.engine.remove_all()
     assert result.code == 1
     assert re.search("multiple|ambiguous", result.err, re.IGNORECASE)
+
+
+def test_a_broken_expression_as_filter(client):
+    result = client("ps", "--filter", "name=[", check=False)
+    assert result.code == 1
+    assert "invalid filter 'name=['" in result.err
+
+
+def test_a_wrong_extra_host(docker_py):
+    with pytest.raises(docker.errors.APIError) as caught:
+        docker_py.api.create_container("busybox", host_config={"ExtraHosts": ["zz"]})
+    assert caught.value.status_code == 400

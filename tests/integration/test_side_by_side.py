@@ -131,13 +131,23 @@ def test_the_same_fields(engine, dockerd):
     assert {k: v for k, v in mine.items() if k != "MacAddress"} == {k: v for k, v in other.items() if k != "MacAddress"}
 
 
+LIFE = [
+    "network create evt",
+    "run --rm --network evt busybox true",
+    "network rm evt",
+    "volume create evt",
+    "run --rm -v evt:/d busybox true",
+    "volume rm evt",
+    "run --rm -v /anonymous busybox true",
+]
+
+
 def test_the_same_events(engine, dockerd):
     """What a network's life tells those who listen."""
     seen = []
     for one in (engine, dockerd):
         since = one.docker("info", "-f", "{{.SystemTime}}").out.strip()
-        for line in ("network create evt", "run --rm --network evt busybox true", "network rm evt", "volume create evt",
-                     "run --rm -v evt:/d busybox true", "volume rm evt"):  # fmt: skip
+        for line in LIFE:
             one.docker(*line.split())
         until = one.docker("info", "-f", "{{.SystemTime}}").out.strip()
         events = one.docker(

@@ -171,3 +171,26 @@ def test_status_texts(state, text):
 def test_a_port_filter_is_bounded():
     with pytest.raises(InvalidArgument, match="65535"):
         filters._has_port({}, "1-99999999")
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("", 0), ("0", 0), ("12", 12 * 10**9), ("12.5", 12_500_000_000), ("1970-01-01T00:00:10Z", 10 * 10**9),
+        ("1970-01-01T01:00:10+01:00", 10 * 10**9), ("1970-01-01T00:00:10.000000007Z", 10 * 10**9 + 7),
+        ("1970-01-01T00:00:10", 10 * 10**9),
+    ],
+)  # fmt: skip
+def test_moments(text: str, ns: int) -> None:
+    assert query.timestamp({"since": text}, "since") == ns
+
+
+@pytest.mark.parametrize("text", ["yesterday", "1970-13-01T00:00:00Z", "1970-01-01", "1970-01-01T00:00:10+9"])
+def test_moments_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        query.timestamp({"since": text}, "since")
+
+
+def test_a_request_for_the_server_itself_is_for_no_page() -> None:
+    with pytest.raises(NotFound):
+        build_routes().find("OPTIONS", "*")

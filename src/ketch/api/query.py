@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _TIMESTAMP = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?\Z")
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
@@ -41,15 +43,14 @@ def timestamp(query: Mapping[str, str], name: str) -> int:
         return 0
     if match := _TIMESTAMP.match(text):
         return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    match = _RFC3339.fullmatch(text)
     try:
-        moment = time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")
+        moment = datetime.fromisoformat(match[1] + (match[3] or "Z")) if match else None
     except ValueError:
-        raise InvalidArgument(
-            f'invalid value for "{name}": {text}', hint="use seconds since 1970 or RFC 3339"
-        ) from None
-    import calendar
-
-    return calendar.timegm(moment) * 1_000_000_000
+        moment = None
+    if match is None or moment is None:
+        raise InvalidArgument(f'invalid value for "{name}": {text}', hint="use seconds since 1970 or RFC 3339")
+    return int(moment.timestamp()) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
 
 
 def tail(query: Mapping[str, str]) -> int | None:

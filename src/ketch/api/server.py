@@ -101,7 +101,8 @@ class Routes:
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]]:
         """Raises NotFound, in Docker's words, for what no version of the API has."""
-        for known, pattern, handler in self._groups.get(path.split("/", 2)[1], ()):
+        group = path.split("/", 2)[1] if path.startswith("/") else ""  # `OPTIONS *` has none
+        for known, pattern, handler in self._groups.get(group, ()):
             if (known == method or (method == "HEAD" and known == "GET")) and (match := pattern.match(path)):
                 return handler, match.groupdict()
         raise NotFound("page not found")

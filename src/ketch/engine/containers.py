@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine import bundle, copyup, idmaps, lifecycle, merge, mounts, names, networks, stats, top, validate
+from ketch.engine import bundle, idmaps, lifecycle, merge, mounts, names, networks, ownvolumes, stats, top, validate
 from ketch.engine.logs import read_logs
 from ketch.engine.model import Container, EndpointSettings, MountPoint
 from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
@@ -20,7 +20,7 @@ from ketch.network import ipam
 from ketch.oci.config import RunConfig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from ketch.engine.context import Context
     from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
@@ -105,29 +105,22 @@ class ContainerService:
         # Every complaint about values belongs here and not to the start.
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         with ctx.images.pinned(image), contextlib.ExitStack() as undo:
-            undo.callback(self._remove_anonymous_volumes, container)
+            undo.callback(ownvolumes.remove_anonymous, ctx, container)
             mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host), self._image_view)
             idmaps.resolve(ctx.snapshots, image.chain_ids, merged.user, container.mounts)
             if any(point.type == "volume" for point in container.mounts):
-                await asyncio.to_thread(self._populate, container, image.chain_ids)
+                await asyncio.to_thread(ownvolumes.populate, ctx, container, image.chain_ids)
             ctx.snapshots.prepare(container.id, image.chain_ids)
             undo.callback(ctx.snapshots.remove, container.id)
             ctx.store.add(container)
             undo.pop_all()
+        ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
         return container, warnings
 
     def _image_view(self, ref: str) -> tuple[str, Strings]:
         image = self._ctx.images.resolve(ref)
         return image.id, self._ctx.snapshots.view(image.chain_ids)
-
-    def _populate(self, container: Container, chain_ids: Sequence[str]) -> None:
-        names = [point.name for point in container.mounts if point.type == "volume"]
-        self._ctx.volumes.attach(names, container.id)
-        try:
-            copyup.populate(self._ctx.snapshots, chain_ids, container.mounts)
-        finally:
-            self._ctx.volumes.detach(names, container.id)
 
     def _inherited(self, host: HostConfig) -> Mounts:
         """The mounts that ``--volumes-from CONTAINER[:ro|rw]`` brings."""
@@ -179,22 +172,11 @@ class ContainerService:
         ctx.store.remove(container)
         ctx.forget(container.id)
         if volumes:
-            self._remove_anonymous_volumes(container)
+            ownvolumes.remove_anonymous(ctx, container)
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
         ctx.background(asyncio.to_thread(remove_files, ctx, container.id))
-
-    def _remove_anonymous_volumes(self, container: Container) -> None:
-        for point in container.mounts:
-            if point.type != "volume" or not point.name or point.named:
-                continue
-            try:
-                volume = self._ctx.volumes.get(point.name)
-            except NotFound:
-                continue
-            if volume.anonymous and not self._ctx.volumes.used_by(volume.name):
-                self._ctx.volumes.remove(volume.name)
 
     async def rename(self, ref: str, new_name: str) -> None:
         """Give the container another name."""

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
+from ketch.network.files import parse_extra_host
 
 if TYPE_CHECKING:
     from ketch.engine.model import ContainerConfig, HostConfig
@@ -34,6 +35,8 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
             raise InvalidArgument(f"invalid environment variable: {item}")
         if "\0" in item:
             raise InvalidArgument("invalid environment variable: it contains a NUL byte")
+    for entry in host.extra_hosts or ():
+        parse_extra_host(entry)
     _check_stop(config)
     _check_restart(host)
     _check_logging(host)

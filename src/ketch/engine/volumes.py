@@ -121,8 +121,7 @@ class VolumeStore:
         if users := self._in_use(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         with self._lock:
-            if os.path.isdir(volume.mountpoint):
-                volumemount.unmount(volume.mountpoint)  # never delete through a mount
+            volumemount.unmount(volume.mountpoint)  # never delete through a mount
             shutil.rmtree(os.path.dirname(volume.mountpoint), ignore_errors=False)
             self._attached.pop(name, None)
         with self._db.transaction() as tx:

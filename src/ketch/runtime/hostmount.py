@@ -54,6 +54,6 @@ def _mount_id(path: str) -> str:
 
 
 def unmount(place: str) -> None:
-    """Take away whatever is mounted at a place; containers that use it keep their own view of it."""
-    while is_mounted(place):
+    """Take away whatever is mounted at a place, if that exists; containers that use it keep their own view of it."""
+    while os.path.isdir(place) and is_mounted(place):
         m.umount2(place, m.MNT_DETACH)

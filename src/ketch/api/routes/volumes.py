@@ -12,7 +12,6 @@ from ketch.api.wire import filters
 from ketch.api.wire.df import volume as wire_volume
 from ketch.engine import volumearchive
 from ketch.engine.system import tree_size
-from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -93,12 +92,6 @@ async def prune(call: Call) -> web.StreamResponse:
     return call.json({"VolumesDeleted": deleted, "SpaceReclaimed": space})
 
 
-async def update(call: Call) -> web.StreamResponse:
-    """``volume update`` is about cluster volumes; there is no cluster."""
-    call.engine.volumes.get(call.path["name"])
-    raise Unavailable("This node is not a swarm manager: only cluster volumes can be updated")
-
-
 async def backup(call: Call) -> web.StreamResponse:
     """A volume's content as a tar stream."""
     call.engine.volumes.get(call.path["name"])
@@ -125,7 +118,6 @@ ROUTES = (
     ("POST", "/volumes/prune", prune),
     ("GET", "/volumes/{name}", inspect),
     ("DELETE", "/volumes/{name}", remove),
-    ("PUT", "/volumes/{name}", update),
     ("GET", "/ketch/volumes/{name}/archive", backup),
     ("PUT", "/ketch/volumes/{name}/archive", restore),
 )

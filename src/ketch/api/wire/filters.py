@@ -47,6 +47,14 @@ def boolean(name: str, value: str) -> bool:
     raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
 
 
+def _name_pattern(text: str) -> re.Pattern[str]:
+    """A regular expression over names, which may begin with Docker's slash (InvalidArgument)."""
+    try:
+        return re.compile("^" + text[2:] if text.startswith("^/") else text.lstrip("/"))
+    except re.error as e:
+        raise InvalidArgument(f"invalid filter 'name={text}': {e}", hint="it is a regular expression") from e
+
+
 def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
     """Every ``key`` or ``key=value`` of ``wanted`` is there."""
     labels = labels or {}
@@ -79,11 +87,11 @@ def _container_test(engine: Engine, name: str, values: list[str]) -> Callable[[C
     if name == "ancestor":
         ids = {i for v in values if (i := _image_id(engine, v))}
         return lambda c: c.image_id in ids or c.image_ref in values
+    if name == "name":
+        patterns = [_name_pattern(v) for v in values]
+        return lambda c: any(p.search(c.name) for p in patterns)
     tests: dict[str, Callable[[Container], bool]] = {
         "id": lambda c: any(c.id.startswith(v) for v in values),
-        "name": lambda c: any(
-            re.search(v.lstrip("/") if not v.startswith("^/") else "^" + v[2:], c.name) for v in values
-        ),
         "label": lambda c: has_labels(c.config.labels, values),
         "status": lambda c: c.state.status in values,
         "exited": lambda c: c.state.finished_at > 0 and not c.state.running and str(c.state.exit_code) in values,
@@ -122,7 +130,7 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
     moments = {n: [engine.images.get(v).created for v in filters.get(n, ())] for n in ("before", "since")}
     until = [_moment(v) for v in filters.get("until", ())]
     references = filters.get("reference", [])
-    dangling = {v.lower() in ("1", "true") for v in filters.get("dangling", ())}
+    dangling = {boolean("dangling", v) for v in filters.get("dangling", ())}
 
     def keep(image: Any) -> bool:
         labels = image.config.config.labels if image.config.config else None
