@@ -141,13 +141,12 @@ def test_mounted_volumes_survive_a_killed_daemon(own_engine):
     client = engine.docker
     volume(client, "-o", "type=tmpfs", "-o", "device=tmpfs", "kt-memory")
     place = json.loads(client("volume", "inspect", "kt-memory").out)[0]["Mountpoint"]
-    client("run", "-d", "--name", "one", "-v", "kt-memory:/t", "busybox", "sleep", "1000")
+    container = client("run", "-d", "--name", "one", "-v", "kt-memory:/t", "busybox", "sleep", "1000").out.strip()
     client("exec", "one", "touch", "/t/x")
     engine.stop(signal.SIGKILL)
     engine.start()
     assert client("run", "--rm", "-v", "kt-memory:/t", "busybox", "ls", "/t").out == "x\n"
     engine.stop(signal.SIGKILL)
-    (container,) = os.listdir(f"{engine.exec_root}/run")
     with open(f"{engine.exec_root}/run/{container}/monitor.pid", encoding="ascii") as f:
         os.kill(int(f.read()), signal.SIGKILL)
     engine.start()
