@@ -125,6 +125,20 @@ def test_connect_and_disconnect_a_running_container(client):
     assert gone.code == 1 and "is not connected to network back" in gone.err
 
 
+def test_what_a_container_edits_stays(client):
+    client("network", "create", "back")
+    client("network", "create", "front")
+    client("run", "-d", "--name", "one", "--network", "back", *SLEEP)
+    client(
+        "exec", "one", "sh", "-c", "echo 192.0.2.9 mine >> /etc/hosts; echo 'nameserver 192.0.2.1' > /etc/resolv.conf"
+    )
+    client("network", "connect", "front", "one")
+    client("network", "disconnect", "back", "one")
+    hosts = client("exec", "one", "cat", "/etc/hosts").out
+    assert "192.0.2.9 mine" in hosts and address(client, "one", "front") in hosts
+    assert client("exec", "one", "cat", "/etc/resolv.conf").out == "nameserver 192.0.2.1\n"
+
+
 def test_several_networks_and_which_one_leads_outside(client):
     client("network", "create", "--subnet", "10.77.0.0/24", "aaa")
     client("network", "create", "--subnet", "10.78.0.0/24", "bbb")

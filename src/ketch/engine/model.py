@@ -299,6 +299,7 @@ class Container(msgspec.Struct, kw_only=True):
     exec_ids: list[str] = msgspec.field(default_factory=list)
     desired_macs: dict[str, str] = msgspec.field(default_factory=dict)  # by network: as asked for
     own_hosts: str = ""  # our lines in its /etc/hosts
+    own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
 
 
 class ExecConfig(_Wire):

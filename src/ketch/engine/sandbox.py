@@ -279,6 +279,7 @@ class Sandboxes:
         else:
             contents = self._files(container)
             container.own_hosts = etcfiles.address_lines(container, self._manager.endpoints_of(container.id))
+            container.own_resolv = contents["resolv.conf"]
         etcfiles.write(directory, contents)
 
     def _files(self, container: Container) -> dict[str, str]:
@@ -296,7 +297,8 @@ class Sandboxes:
         wanted = self._files(container)
         lines = etcfiles.address_lines(container, endpoints)
         contents = {"hosts": etcfiles.exchange_lines(now["hosts"], then, lines)}
-        contents["resolv.conf"] = wanted["resolv.conf"]
+        if now["resolv.conf"] == container.own_resolv:
+            contents["resolv.conf"] = container.own_resolv = wanted["resolv.conf"]
         container.own_hosts = lines
         etcfiles.write(directory, contents)
 

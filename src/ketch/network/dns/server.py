@@ -111,12 +111,8 @@ class Resolver:
             if any(s.connections for s in self._served.values()):
                 timeout = min(timeout, _SWEEP_S) if timeout >= 0 else _SWEEP_S
             for fd, events in self._poll.poll(timeout, _AT_ONCE):
-                try:
-                    self._dispatch(fd, events)
-                except Exception:
-                    # One container's strange packet must not end the service of the others.
-                    log.exception("answer names")
-            self._upstream.expire()
+                self._guarded(self._dispatch, fd, events)
+            self._guarded(self._upstream.expire)
             if monotonic() - swept > _SWEEP_S:
                 swept = monotonic()
                 self._sweep(swept)
@@ -126,6 +122,14 @@ class Resolver:
         self._poll.close()
         os.close(self._wakeup)
         os.close(self._home)
+
+    @staticmethod
+    def _guarded(call: Callable[..., None], *args: int) -> None:
+        try:
+            call(*args)
+        except Exception:
+            # One container's strange packet must not end the service of the others.
+            log.exception("answer names")
 
     def _dispatch(self, fd: int, events: int) -> None:
         if fd == self._wakeup:

@@ -69,11 +69,8 @@ class Connection:
         """Send one answer, now or when the client takes it; one that has hung up gets none."""
         if self.sock.fileno() < 0:
             return
-        try:
+        with contextlib.suppress(OSError):
             self._send(_LENGTH.pack(len(data)) + data)
-        except OSError as e:
-            if e.errno not in (errno.EAGAIN, errno.EPIPE, errno.ECONNRESET):
-                raise
 
     def _send(self, data: bytes) -> None:
         waiting = bool(self._unsent)
