@@ -185,6 +185,12 @@ def pss_kib(pid: int) -> int:
         return next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
 
 
+def own_kib(pid: int) -> int:
+    """Memory that a process shares with nobody: what it has come to hold, whoever else starts or ends meanwhile."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+        return sum(int(line.split()[1]) for line in f if line.startswith("Private_"))
+
+
 def open_fds(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))

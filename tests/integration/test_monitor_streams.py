@@ -19,7 +19,7 @@ from ketch.engine.logs import read_logs
 from ketch.engine.shim import Monitor, read_exit
 from ketch.errors import RuntimeFailure, Unavailable
 from ketch.runtime.process import messages
-from tests.integration.monitor_box import Peer, Yard, process, pss_kib
+from tests.integration.monitor_box import Peer, Yard, own_kib, process
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 ECHO = ["sh", "-c", 'echo ready; while read line; do echo "got $line"; done; echo over']
@@ -85,13 +85,13 @@ async def test_much_input_for_a_slow_reader_stays_bounded(yard):
 async def test_input_nobody_reads_is_not_kept(yard):
     one = await yard.start(["sleep", "100"], stdin=True)
     peer = await Peer().attach(one.monitor, stdin=True)
-    before = pss_kib(one.monitor_pid())
+    before = own_kib(one.monitor_pid())
     sender = asyncio.create_task(peer.send(b"y" * (32 << 20)))
     await asyncio.sleep(0)
     await one.monitor._call("status")
     done, _ = await asyncio.wait([sender], timeout=0.5)
     assert not done
-    assert pss_kib(one.monitor_pid()) < before + 1024
+    assert own_kib(one.monitor_pid()) < before + 1024
     sender.cancel()
     peer.close()
 
@@ -213,10 +213,10 @@ async def test_a_stuck_client_holds_nobody_up(yard):
     one = await yard.create(["sh", "-c", script], stdin=True, max_size=size + (1 << 20))
     stuck = await Peer().attach(one.monitor, stderr=False)
     alert = await Peer().attach(one.monitor, stdin=True, stdout=False)
-    before = pss_kib(one.monitor_pid())
+    before = own_kib(one.monitor_pid())
     await one.monitor.start()
     await alert.until(b"printed\n")
-    assert pss_kib(one.monitor_pid()) < before + 1536
+    assert own_kib(one.monitor_pid()) < before + 1536
     await alert.send(b"go\n")
     assert await one.code() == 0
     got = 0
@@ -236,11 +236,11 @@ async def test_without_a_log_a_stuck_client_makes_the_process_wait(yard):
     size = 20 << 20
     one = await yard.create(["sh", "-c", f"head -c {size} /dev/zero; echo >&2 done"], driver="none")
     stuck = await Peer().attach(one.monitor, stderr=False)
-    before = pss_kib(one.monitor_pid())
+    before = own_kib(one.monitor_pid())
     await one.monitor.start()
     await asyncio.wait([one.monitor.exited], timeout=0.3)
     assert not one.monitor.exited.done()
-    assert pss_kib(one.monitor_pid()) < before + 3072
+    assert own_kib(one.monitor_pid()) < before + 3072
     got = sum([len(piece) async for piece in pieces(stuck)])
     assert got == size
     assert await one.code() == 0

@@ -176,7 +176,9 @@ def test_without_icc_containers_do_not_meet(client):
 def test_both_families(client):
     client("network", "create", "--ipv6", "--subnet", "10.77.0.0/24", "--subnet", "fd00:77::/64", "dual")
     client("run", "-d", "--name", "one", "--network", "dual", "--ip6", "fd00:77::50", *SLEEP)
-    client("run", "-d", "--name", "two", "--network", "dual", *SLEEP)
+    client("run", "-d", "--name", "two", "--network", "dual", "-p", "80", *SLEEP)
+    v4, v6 = (line.split(" -> ")[1] for line in client("port", "two").out.splitlines())
+    assert v4.startswith("0.0.0.0:") and v6 == v4.replace("0.0.0.0", "[::]")
     assert address(client, "one", "dual", "GlobalIPv6Address") == "fd00:77::50"
     assert address(client, "one", "dual", "IPv6Gateway") == "fd00:77::1"
     assert client("exec", "two", "ping", "-6", "-c1", "-W2", "one").code == 0
