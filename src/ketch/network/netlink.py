@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from ketch.linux import ns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
     from collections.abc import Iterator, Mapping, Sequence
 
 NETLINK_ROUTE = 0
@@ -220,14 +224,22 @@ def attributes(data: bytes) -> Mapping[int, bytes]:
 
 
 def open_in(netns_fd: int, protocol: int = NETLINK_ROUTE) -> Netlink:
-    """A socket in another network namespace; made by a short-lived thread, since setns(2) moves the calling thread."""
-    made: list[Netlink] = []
+    """A socket in another network namespace (OSError)."""
+    return in_namespace(netns_fd, lambda: Netlink(protocol=protocol))
+
+
+def in_namespace(netns_fd: int, make: Callable[[], T]) -> T:
+    """What ``make`` returns in another network namespace; by a short-lived thread, since setns(2) moves the caller's.
+
+    Raises the OSError of entering or making.
+    """
+    made: list[T] = []
     failed: list[OSError] = []
 
     def enter() -> None:
         try:
             ns.setns(netns_fd, ns.CLONE_NEWNET)
-            made.append(Netlink(protocol=protocol))
+            made.append(make())
         except OSError as e:
             failed.append(e)
 

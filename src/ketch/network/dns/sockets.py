@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
 from ketch.linux import ns
+from ketch.network.netlink import in_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import TypeVar
-
-    T = TypeVar("T")
+    from collections.abc import Iterator
 
 ADDRESS = "127.0.0.11"
 PORT = 53
@@ -68,26 +65,6 @@ def open_sockets(netns_fd: int) -> DnsSockets:
         return in_namespace(netns_fd, make)
     except OSError as e:
         raise KetchError(f"answer names at {ADDRESS}:{PORT} in a container's network: {e}") from e
-
-
-def in_namespace(netns_fd: int, make: Callable[[], T]) -> T:
-    """What ``make`` returns, called in another network namespace by a short-lived thread."""
-    done: list[T] = []
-    failed: list[OSError] = []
-
-    def enter() -> None:
-        try:
-            ns.setns(netns_fd, ns.CLONE_NEWNET)
-            done.append(make())
-        except OSError as e:
-            failed.append(e)
-
-    thread = threading.Thread(target=enter, name="setns")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
 
 
 @contextlib.contextmanager
