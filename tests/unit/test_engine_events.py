@@ -1,27 +1,36 @@
-"""The event bus: history, live delivery, bounded memory."""
+"""The event bus: past and present, bounded memory, and the journal on disk."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
-from ketch.engine.events import HISTORY, EventBus
+import pytest
+
+from ketch.engine.eventjournal import EventJournal
+from ketch.engine.events import BACKLOG, EventBus
+
+
+@pytest.fixture
+def bus(tmp_path):
+    journal = EventJournal(str(tmp_path))
+    yield EventBus(journal)
+    journal.close()
 
 
 async def collect(bus: EventBus, since: int | None, until: int | None) -> list[str]:
     return [event["Action"] async for event in bus.subscribe(since, until)]
 
 
-async def test_history_between_two_times_then_the_end():
-    bus = EventBus()
+async def test_history_between_two_times_then_the_end(bus):
     bus.publish("container", "create", "c1", {"image": "busybox"})
     bus.publish("container", "start", "c1", {"image": "busybox"})
     assert await collect(bus, 0, time.time_ns()) == ["create", "start"]
     assert await collect(bus, time.time_ns(), time.time_ns()) == []
 
 
-async def test_live_events_reach_every_subscriber_and_leave_nothing_behind():
-    bus = EventBus()
+async def test_live_events_reach_every_subscriber_and_leave_nothing_behind(bus):
     until = time.time_ns() + 300_000_000
     tasks = [asyncio.create_task(collect(bus, None, until)) for _ in range(3)]
     await asyncio.sleep(0)  # each has subscribed by its first wait
@@ -31,21 +40,54 @@ async def test_live_events_reach_every_subscriber_and_leave_nothing_behind():
     assert bus.listeners == 0
 
 
-async def test_a_stuck_subscriber_is_cut_off_and_others_are_not():
-    bus = EventBus()
+async def test_a_stuck_subscriber_is_cut_off_and_others_are_not(bus):
     stuck = bus.subscribe(None, None)
     waiting = asyncio.ensure_future(anext(stuck))
     await asyncio.sleep(0)
-    for n in range(HISTORY + 2):
+    for n in range(BACKLOG + 2):
         bus.publish("container", f"a{n}", "c", {})
     assert (await waiting)["Action"] == "a0"
     assert bus.listeners == 0
     await stuck.aclose()
 
 
-async def test_container_events_carry_the_old_fields_too():
-    bus = EventBus()
+async def test_container_events_carry_the_old_fields_too(bus):
     bus.publish("container", "die", "c1", {"image": "busybox", "exitCode": "3"})
     event = await anext(bus.subscribe(0, time.time_ns()))
     assert (event["status"], event["id"], event["from"], event["Type"]) == ("die", "c1", "busybox", "container")
     assert event["time"] == event["timeNano"] // 1_000_000_000
+
+
+async def test_until_alone_is_all_of_the_past(bus):
+    bus.publish("container", "create", "c1", {})
+    assert await collect(bus, None, time.time_ns()) == ["create"]
+
+
+async def test_past_and_present_meet_without_gap_and_double(bus):
+    for n in range(600):
+        bus.publish("container", f"old{n}", "c", {})
+    task = asyncio.create_task(collect(bus, 0, time.time_ns() + 500_000_000))
+    for n in range(50):
+        await asyncio.sleep(0)
+        bus.publish("container", f"new{n}", "c", {})
+    assert await task == [f"old{n}" for n in range(600)] + [f"new{n}" for n in range(50)]
+
+
+async def test_journal_is_there_after_a_restart_and_bounded(tmp_path):
+    journal = EventJournal(str(tmp_path), max_bytes=10_000)
+    bus = EventBus(journal)
+    for n in range(300):
+        bus.publish("container", f"a{n}", "c" * 64, {"image": "busybox"})
+    journal.close()
+    half = (tmp_path / "events.jsonl").read_bytes() + b'{"Type":"cont'  # the disk was full, or the power went
+    (tmp_path / "events.jsonl").write_bytes(half)
+    journal = EventJournal(str(tmp_path), max_bytes=10_000)
+    bus = EventBus(journal)
+    bus.publish("container", "after", "c", {})
+    seen = await collect(bus, 0, time.time_ns())
+    assert seen[-2:] == ["a299", "after"]
+    first = int(seen[0][1:])
+    assert seen[:-1] == [f"a{n}" for n in range(first, 300)]
+    assert sorted(os.listdir(tmp_path)) == ["events.jsonl", "events.jsonl.1"]
+    assert sum(os.path.getsize(tmp_path / name) for name in os.listdir(tmp_path)) < 20_500
+    journal.close()

@@ -21,7 +21,8 @@ _LISTS = (
 )
 _STRINGS = (
     "cgroup-parent cgroupns cidfile cpus cpuset-cpus cpuset-mems detach-keys domainname entrypoint health-cmd "
-    "health-interval health-start-interval health-start-period health-timeout hostname:h ip ip6 ipc isolation "
+    "health-interval health-on-failure health-start-interval health-start-period health-timeout hostname:h ip ip6 ipc "
+    "isolation "
     "log-driver mac-address memory:m memory-reservation memory-swap name pid platform pull restart runtime "
     "shm-size stop-signal user:u userns uts volume-driver workdir:w"
 )
@@ -243,6 +244,8 @@ def _health(opts: Options) -> dict[str, Any] | None:
             health[key] = units.duration(opts[flag], f"--{flag}")
     if opts["health-retries"]:
         health["Retries"] = opts["health-retries"]
+    if opts["health-on-failure"]:
+        health["OnFailure"] = opts["health-on-failure"]
     return health or None
 
 

@@ -15,6 +15,7 @@ from ketch.daemon import listen, netsetup
 from ketch.engine import store, volumes
 from ketch.engine.context import DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE, Context
 from ketch.engine.engine import Engine
+from ketch.engine.eventjournal import EventJournal
 from ketch.engine.events import EventBus
 from ketch.engine.sandbox import Sandboxes
 from ketch.engine.validate import log_size
@@ -43,6 +44,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         [image_schema.SCHEMA, store.SCHEMA, volumes.SCHEMA, network_schema.SCHEMA],
     )
     stack.callback(db.close)
+    journal = EventJournal(config.data_root)
+    stack.callback(journal.close)
     containers = store.ContainerStore(db)
 
     def users_of(volume: str) -> list[str]:
@@ -62,7 +65,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         images=ImageStore(db, config.data_root),
         snapshots=OverlaySnapshots(config.data_root),
         volumes=volumes.VolumeStore(db, config.data_root, users_of),
-        events=EventBus(),
+        events=EventBus(journal),
         launcher=launcher,
         network=network,
         cgroup_parent=config.cgroup_parent,

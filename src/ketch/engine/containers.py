@@ -227,6 +227,8 @@ class ContainerService:
                 raise Conflict(f"cannot {verb} container {container.id}: it is {container.state.status}")
             stats.cgroups_of(self._ctx, container).freeze(frozen)
             container.state.status = "paused" if frozen else "running"
+            if self._life.health is not None:
+                (self._life.health.end if frozen else self._life.health.resume)(container)
             self._ctx.store.save(container)
             self._ctx.event(container, "pause" if frozen else "unpause")
 

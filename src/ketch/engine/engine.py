@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.engine import restore
 from ketch.engine.containers import ContainerService
 from ketch.engine.execs import ExecService
+from ketch.engine.health import HealthChecks
 from ketch.engine.images import ImageService
 from ketch.engine.lifecycle import Lifecycle
 from ketch.engine.networks import NetworkService
@@ -37,6 +38,7 @@ class Engine:
         self._life = Lifecycle(context)
         self.containers = ContainerService(context, self._life)
         self.execs = ExecService(context, self._life)
+        self._life.health = HealthChecks(context, self.execs, self._life.unhealthy_actions())
         self.images = ImageService(context, context.images)
         self.system = SystemService(context, engine_id)
         self.events = context.events

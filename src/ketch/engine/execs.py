@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from ketch.engine import bundle, names
-from ketch.engine.model import Exec
-from ketch.errors import Conflict, InvalidArgument, NotFound, RuntimeFailure
+from ketch.engine.model import Exec, ExecConfig
+from ketch.engine.streams import ClientStream
+from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.lifecycle import Lifecycle
-    from ketch.engine.model import Container, ExecConfig
-    from ketch.engine.streams import ClientStream
+    from ketch.engine.model import Container
 
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
@@ -25,6 +28,7 @@ class ExecService:
     def __init__(self, context: Context, life: Lifecycle) -> None:
         self._ctx = context
         self._execs: dict[str, Exec] = {}
+        self._ends: dict[str, asyncio.Future[int]] = {}
         life.exec_exited = self._exited
 
     def get(self, exec_id: str) -> Exec:
@@ -118,11 +122,50 @@ class ExecService:
         if stream is not None:
             stream.close()
 
+    async def run(
+        self, container: Container, config: ExecConfig, timeout_s: float, limit: int
+    ) -> tuple[int, bytes, bool]:
+        """Run a command to its end: (exit code, the first ``limit`` bytes of its output, whether that is all).
+
+        TimeoutError when it takes longer (it is killed then); RuntimeFailure and Conflict as `start`.
+        """
+        exec_ = self.create(container.id, config)
+        end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._ends[exec_.id] = end
+        end.add_done_callback(lambda _end: self._forget(exec_.id))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        stream = ClientStream(theirs.detach())
+        try:
+            await self.start(exec_.id, stream=stream)
+            async with asyncio.timeout(timeout_s):
+                output, whole = await _read_output(ours, limit)
+                return await end, output, whole
+        finally:
+            ours.close()
+            stream.close()
+            if not exec_.running:
+                self._forget(exec_.id)
+            elif not end.done():  # the record goes when it has ended
+                await self._kill(container, exec_)
+
+    def _forget(self, exec_id: str) -> None:
+        self._ends.pop(exec_id, None)
+        self._execs.pop(exec_id, None)
+
+    async def _kill(self, container: Container, exec_: Exec) -> None:
+        monitor = self._ctx.live(container.id).monitor
+        if monitor is not None:
+            with contextlib.suppress(KetchError):  # it has ended just now
+                await monitor.kill(9, exec_.id)
+
     def _exited(self, exec_id: str, code: int) -> None:
         exec_ = self._execs.get(exec_id)
         if exec_ is None:
             return
         exec_.running, exec_.exit_code = False, code
+        if (end := self._ends.get(exec_id)) is not None and not end.done():
+            end.set_result(code)
         try:
             container = self._ctx.store.get(exec_.container_id)
         except NotFound:
@@ -139,8 +182,6 @@ class ExecService:
 
     def recover(self, container: Container, running: dict[str, int]) -> None:
         """After a restart of the daemon: the execs that a monitor still has, and those that ended meanwhile."""
-        from ketch.engine.model import ExecConfig
-
         for exec_id, pid in running.items():
             self._execs[exec_id] = Exec(
                 id=exec_id, container_id=container.id, config=ExecConfig(), running=True, started=True, pid=pid
@@ -154,3 +195,16 @@ class ExecService:
                 self._execs[exec_id] = Exec(
                     id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=record["code"]
                 )
+
+
+async def _read_output(sock: socket.socket, limit: int) -> tuple[bytes, bool]:
+    """The payloads of a multiplexed stream up to its end, of which ``limit`` bytes are kept."""
+    loop = asyncio.get_running_loop()
+    raw, kept, whole = b"", b"", True
+    while data := await loop.sock_recv(sock, 1 << 16):
+        raw += data
+        while len(raw) >= 8 and len(raw) - 8 >= (length := int.from_bytes(raw[4:8], "big")):
+            payload, raw = raw[8 : 8 + length], raw[8 + length :]
+            whole = whole and len(kept) + len(payload) <= limit
+            kept = (kept + payload)[:limit]
+    return kept, whole

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import bundle, stats
+from ketch.engine import bundle, restarts, stats
 from ketch.engine.validate import log_size
 from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ketch.engine.context import Context, Live
+    from ketch.engine.health import HealthChecks
     from ketch.engine.model import Container
     from ketch.engine.shim import Exit, Monitor
     from ketch.engine.streams import AttachOptions, ClientStream
@@ -45,6 +46,7 @@ class Lifecycle:
         self._ctx = context
         self.remove: Callable[[Container], Awaitable[None]] | None = None
         self.exec_exited: Callable[[str, int], None] | None = None
+        self.health: HealthChecks | None = None
         self.stopping = False
 
     # -- start ---------------------------------------------------------------------------------
@@ -58,6 +60,7 @@ class Lifecycle:
             if container.state.status in ("removing", "dead"):
                 raise Conflict(f"start container `{container.name}`: it is being removed")
             container.stopped_by_user = False
+            container.restart_count, live.restart_delay_s = 0, 0.0
             await self._start_locked(container, live)
 
     async def _start_locked(self, container: Container, live: Live) -> None:
@@ -85,8 +88,8 @@ class Lifecycle:
             raise
         state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
+        self._watch(container, live, monitor, fresh=True)
         self._ctx.store.save(container)
-        self._watch(container, live, monitor)
         self._ctx.event(container, "start")
 
     async def _attach_volumes(self, container: Container) -> None:
@@ -201,13 +204,15 @@ class Lifecycle:
 
     def adopt(self, container: Container, monitor: Monitor) -> None:
         """Take charge of a container that kept running while the daemon was away."""
-        self._watch(container, self._ctx.live(container.id), monitor)
+        self._watch(container, self._ctx.live(container.id), monitor, fresh=False)
 
-    def _watch(self, container: Container, live: Live, monitor: Monitor) -> None:
+    def _watch(self, container: Container, live: Live, monitor: Monitor, *, fresh: bool) -> None:
         live.monitor = monitor
         live.exited.clear()
         if self.exec_exited is not None:
             monitor.on_exec_exit = self.exec_exited
+        if self.health is not None and container.state.status != "paused":
+            self.health.begin(container, fresh=fresh)
         self._ctx.background(self._await_exit(container, live, monitor), brief=False)
 
     async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
@@ -224,11 +229,13 @@ class Lifecycle:
         state = container.state
         ran_s = (exit_.at_ns - state.started_at) / 1e9
         live.monitor = None
+        if self.health is not None:
+            self.health.end(container)
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
         state.finished_at, state.oom_killed = exit_.at_ns, exit_.oom
         await self._ctx.sandboxes.unwire(container)
         await self._detach_volumes(container)
-        restart = self._should_restart(container)
+        restart = not self.stopping and restarts.wanted(container)
         if restart:
             state.status = "restarting"
             container.restart_count += 1
@@ -240,32 +247,41 @@ class Lifecycle:
         live.exited.set()
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
-            live.restart_delay_s = 0.1 if ran_s >= 10 else min(live.restart_delay_s * 2, 60.0)
+            live.restart_delay_s = restarts.next_pause(live.restart_delay_s, ran_s)
             live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
         elif container.host.auto_remove and self.remove is not None:
             await self.remove(container)
 
-    def _should_restart(self, container: Container) -> bool:
-        policy = container.host.restart_policy
-        if container.stopped_by_user or self.stopping:
-            return False
-        if policy.name in ("always", "unless-stopped"):
-            return True
-        if policy.name != "on-failure" or container.state.exit_code == 0:
-            return False
-        return policy.maximum_retry_count == 0 or container.restart_count < policy.maximum_retry_count
-
     async def _restart_later(self, container: Container, live: Live) -> None:
-        await asyncio.sleep(live.restart_delay_s)
-        async with live.lock:
-            if container.state.status != "restarting" or container.stopped_by_user or self.stopping:
-                return
-            try:
-                await self._start_locked(container, live)
-            except KetchError as e:
-                log.warning("restart container %s: %s", container.id[:12], e.message)
-                container.state.status = "exited"
+        """Start it after its pause; a start that fails counts as an end, so that the policy decides again."""
+        while True:
+            await asyncio.sleep(live.restart_delay_s)
+            async with live.lock:
+                if container.state.status != "restarting" or container.stopped_by_user or self.stopping:
+                    return
+                try:
+                    await self._start_locked(container, live)
+                    return
+                except KetchError as e:
+                    log.warning("restart container %s: %s", container.id[:12], e.message)
+                again = restarts.wanted(container)
+                container.state.status = "restarting" if again else "exited"
+                container.restart_count += again
                 self._ctx.store.save(container)
+                if not again:
+                    return
+                live.restart_delay_s = restarts.next_pause(live.restart_delay_s, 0)
+
+    def unhealthy_actions(self) -> dict[str, Callable[[Container], Awaitable[None]]]:
+        """What ``--health-on-failure`` can do; a container that is killed leaves the rest to its restart policy."""
+        return {
+            "kill": self._kill_unhealthy,
+            "restart": lambda container: self.restart(container, None, None),
+            "stop": lambda container: self.stop(container, None, None),
+        }
+
+    async def _kill_unhealthy(self, container: Container) -> None:
+        await self._signal(container, self._ctx.live(container.id), signal.SIGKILL)
 
     # -- stop, kill ----------------------------------------------------------------------------
 

@@ -46,9 +46,18 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
     merged.working_dir = config.working_dir or image.working_dir or ""
     merged.stop_signal = config.stop_signal or image.stop_signal or ""
     merged.shell = config.shell or image.shell
-    if config.healthcheck is None and image.healthcheck:
-        merged.healthcheck = msgspec.convert(msgspec.to_builtins(image.healthcheck), HealthConfig)
+    if image.healthcheck:
+        theirs = msgspec.convert(msgspec.to_builtins(image.healthcheck), HealthConfig)
+        merged.healthcheck = _health(config.healthcheck, theirs)
     return merged
+
+
+def _health(ours: HealthConfig | None, image: HealthConfig) -> HealthConfig:
+    """Field by field: what the user did not say is the image's."""
+    if ours is None:
+        return image
+    fields = HealthConfig.__struct_fields__
+    return HealthConfig(**{name: getattr(ours, name) or getattr(image, name) for name in fields})
 
 
 def _union(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -51,7 +51,8 @@ class _Wire(msgspec.Struct, rename=_docker_name, kw_only=True):
 class HealthConfig(_Wire):
     """``Healthcheck``: times in nanoseconds.
 
-    ``test`` is ``[]`` (inherit), ``["NONE"]``, ``["CMD", …]`` or ``["CMD-SHELL", …]``.
+    ``test`` is ``[]`` (inherit), ``["NONE"]``, ``["CMD", …]`` or ``["CMD-SHELL", …]``.  ``on_failure`` is Ketch's own:
+    what is done to a container that becomes unhealthy (``none``, ``kill``, ``restart``, ``stop``).
     """
 
     test: list[str] | None = None
@@ -60,6 +61,24 @@ class HealthConfig(_Wire):
     retries: int = 0
     start_period: int = 0
     start_interval: int = 0
+    on_failure: str = ""
+
+
+class HealthResult(_Wire):
+    """One run of a healthcheck; ``exit_code`` -1 when it did not end in time or could not be run."""
+
+    start: int
+    end: int
+    exit_code: int
+    output: str = ""
+
+
+class Health(_Wire):
+    """What the healthchecks say; ``log`` has the newest results, the last one at the end."""
+
+    status: str = "starting"  # starting healthy unhealthy
+    failing_streak: int = 0
+    log: list[HealthResult] = []
 
 
 class ContainerConfig(_Wire):
@@ -267,6 +286,7 @@ class State(msgspec.Struct, kw_only=True):
     oom_killed: bool = False
     started_at: int = 0
     finished_at: int = 0
+    health: Health | None = None
 
     @property
     def running(self) -> bool:

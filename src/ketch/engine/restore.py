@@ -13,11 +13,13 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ketch.engine import containers, stats
+from ketch.engine import containers, restarts, stats
 from ketch.engine.shim import Exit, Monitor, read_exit
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ketch.engine.context import Context
     from ketch.engine.execs import ExecService
     from ketch.engine.lifecycle import Lifecycle
@@ -42,14 +44,22 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
             await _answer_names(ctx, container, live.monitor)
             await _attach_volumes(ctx, container)
     await asyncio.to_thread(ctx.volumes.unmount_unused)
-    for container in ctx.store.all():
-        policy = container.host.restart_policy.name
-        down = container.state.status in ("exited", "restarting")
-        if down and (policy == "always" or (policy == "unless-stopped" and not container.stopped_by_user)):
-            try:
-                await life.start(container)
-            except KetchError as e:
-                log.warning("restart container %s: %s", container.id[:12], e.message)
+    for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
+        try:
+            await life.start(container)
+        except KetchError as e:
+            log.warning("restart container %s: %s", container.id[:12], e.message)
+
+
+def _in_order(containers_: Iterable[Container]) -> list[Container]:
+    """Oldest first, and those that live in another container's namespace after all others."""
+
+    def key(container: Container) -> tuple[bool, int]:
+        host = container.host
+        borrowed = any(m.startswith("container:") for m in (host.network_mode, host.pid_mode, host.ipc_mode))
+        return borrowed, container.created
+
+    return sorted(containers_, key=key)
 
 
 async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, container: Container) -> None:

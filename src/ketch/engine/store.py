@@ -71,11 +71,14 @@ class ContainerStore:
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
 
-    def save(self, container: Container) -> None:
-        """Write the record as it is now; a container that was removed meanwhile stays removed."""
+    def save(self, container: Container, *, durable: bool = True) -> None:
+        """Write the record as it is now; a container that was removed meanwhile stays removed.
+
+        Without ``durable`` a power cut may take the change back.
+        """
         if container.id not in self._by_id:
             return
-        with self._db.transaction() as tx:
+        with self._db.transaction(durable=durable) as tx:
             tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(container), container.id))
 
     def rename(self, container: Container, name: str) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from ketch.engine.health import ACTIONS
 from ketch.errors import InvalidArgument
 from ketch.network.files import parse_extra_host
 
@@ -59,9 +60,24 @@ def _check_stop(config: ContainerConfig) -> None:
 
         signal_number(config.stop_signal)
     if (health := config.healthcheck) is not None:
-        for name, value in (("Interval", health.interval), ("Timeout", health.timeout)):
+        times = (
+            ("Interval", health.interval), ("Timeout", health.timeout), ("StartPeriod", health.start_period),
+            ("StartInterval", health.start_interval),
+        )  # fmt: skip
+        for name, value in times:
             if value and value < 1_000_000:
                 raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+        if health.retries < 0:
+            raise InvalidArgument("Retries in Healthcheck cannot be negative")
+        if health.test and health.test[0] not in ("", "NONE", "CMD", "CMD-SHELL"):
+            raise InvalidArgument(
+                f'Unknown healthcheck type "{health.test[0]}" (expected "CMD")', hint="use CMD, CMD-SHELL or NONE"
+            )
+        if health.on_failure not in ACTIONS:
+            raise InvalidArgument(
+                f"invalid action for an unhealthy container: {health.on_failure}",
+                hint="use none, kill, restart or stop",
+            )
 
 
 def _check_restart(host: HostConfig) -> None:

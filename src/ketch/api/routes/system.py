@@ -46,10 +46,10 @@ async def info(call: Call) -> web.StreamResponse:
 
 async def events(call: Call) -> web.StreamResponse:
     """A stream of JSON objects, one for each event, from ``since`` until ``until``."""
-    since, until = query.timestamp(call.query, "since"), query.timestamp(call.query, "until")
+    since, until = (query.timestamp(call.query, name) if call.query.get(name) else None for name in ("since", "until"))
     matches = filters.event_predicate(query.filters(call.query))
     response = await call.stream()
-    async for event in call.engine.events.subscribe(since or None, until or None):
+    async for event in call.engine.events.subscribe(since, until):
         if matches(event):
             await response.write(msgspec.json.encode(event) + b"\n")
     return response

@@ -14,7 +14,7 @@ from ketch.engine.model import EndpointSettings
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.model import Container
+    from ketch.engine.model import Container, Health
 
 
 def status_text(container: Container) -> str:
@@ -22,7 +22,11 @@ def status_text(container: Container) -> str:
     state, now = container.state, time.time_ns()
     if state.status in ("running", "paused"):
         text = f"Up {human.duration((now - state.started_at) / 1e9)}"
-        return text + " (Paused)" if state.status == "paused" else text
+        if state.status == "paused":
+            return text + " (Paused)"
+        if state.health is None:
+            return text
+        return text + (" (health: starting)" if state.health.status == "starting" else f" ({state.health.status})")
     since = human.duration((now - state.finished_at) / 1e9)
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}) {since} ago"
@@ -133,7 +137,7 @@ def _endpoint(container: Container, settings: EndpointSettings) -> dict[str, Any
 
 def _state(container: Container) -> dict[str, Any]:
     state = container.state
-    return {
+    answer = {
         "Status": state.status,
         "Running": state.status in ("running", "paused", "restarting"),
         "Paused": state.status == "paused",
@@ -146,6 +150,17 @@ def _state(container: Container) -> dict[str, Any]:
         "StartedAt": rfc3339(state.started_at) if state.started_at else NEVER,
         "FinishedAt": rfc3339(state.finished_at) if state.finished_at else NEVER,
     }
+    if state.health is not None:
+        answer["Health"] = _health(state.health)
+    return answer
+
+
+def _health(health: Health) -> dict[str, Any]:
+    results = [
+        {"Start": rfc3339(r.start), "End": rfc3339(r.end), "ExitCode": r.exit_code, "Output": r.output}
+        for r in health.log
+    ]
+    return {"Status": health.status, "FailingStreak": health.failing_streak, "Log": results}
 
 
 def _config(container: Container) -> dict[str, Any]:
@@ -162,6 +177,8 @@ def _config(container: Container) -> dict[str, Any]:
     ):
         if not config.get(optional):
             config.pop(optional, None)
+    if config.get("Healthcheck"):
+        config["Healthcheck"] = {name: value for name, value in config["Healthcheck"].items() if value}
     if not config.get("ExposedPorts"):
         config.pop("ExposedPorts", None)
     config["Labels"] = config["Labels"] or {}

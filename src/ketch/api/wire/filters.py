@@ -71,6 +71,9 @@ def container_predicate(engine: Engine, filters: Filters) -> Callable[[Container
     for state in filters.get("status", ()):
         if state not in _STATES:
             raise InvalidArgument(f"invalid filter 'status={state}'")
+    for health in filters.get("health", ()):
+        if health not in ("none", "starting", "healthy", "unhealthy"):
+            raise InvalidArgument(f"invalid filter 'health={health}'")
     for code in filters.get("exited", ()):
         if not code.lstrip("-").isdecimal():
             raise InvalidArgument(f"invalid filter 'exited={code}'")
@@ -95,7 +98,7 @@ def _container_test(engine: Engine, name: str, values: list[str]) -> Callable[[C
         "label": lambda c: has_labels(c.config.labels, values),
         "status": lambda c: c.state.status in values,
         "exited": lambda c: c.state.finished_at > 0 and not c.state.running and str(c.state.exit_code) in values,
-        "health": lambda _c: "none" in values,
+        "health": lambda c: (c.state.health.status if c.state.health else "none") in values,
         "is-task": lambda _c: "false" in values or "0" in values,
         "isolation": lambda c: c.host.isolation in values,
         "volume": lambda c: any(m.name in values or m.destination in values or m.source in values for m in c.mounts),
