@@ -41,6 +41,9 @@ class Options:
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
 
 class FlagSet:
     """The flags of one command; ``interspersed`` False stops at the first argument (``run``, ``exec``)."""

@@ -37,10 +37,13 @@ COMMANDS = {
     "tag": "images:cmd_tag",
     "top": "top:cmd_top",
     "unpause": "lifecycle:cmd_unpause",
+    "update": "update:cmd_update",
     "version": "version:cmd_version",
     "wait": "lifecycle:cmd_wait",
 }
-_CONTAINER = "attach create exec inspect kill logs pause port rename restart rm run start stats stop top unpause wait"
+_CONTAINER = (
+    "attach create exec inspect kill logs pause port rename restart rm run start stats stop top unpause update wait"
+)
 GROUPS = {
     "container": {
         **{n: COMMANDS[n] for n in _CONTAINER.split()},

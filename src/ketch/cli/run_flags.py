@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ketch.cli.flags import Options
 
 _LISTS = (
-    "add-host annotation attach:a cap-add cap-drop device device-cgroup-rule dns dns-option dns-search env:e env-file "
+    "add-host annotation attach:a blkio-weight-device cap-add cap-drop device device-cgroup-rule device-read-bps "
+    "device-read-iops device-write-bps device-write-iops dns dns-option dns-search env:e env-file "
     "expose group-add label:l label-file link link-local-ip log-opt mount net network network-alias publish:p "
     "security-opt storage-opt sysctl tmpfs ulimit volume:v volumes-from"
 )
@@ -27,8 +28,8 @@ _STRINGS = (
     "shm-size stop-signal user:u userns uts volume-driver workdir:w"
 )
 _INTS = (
-    "blkio-weight cpu-period cpu-quota cpu-shares:c health-retries memory-swappiness oom-score-adj pids-limit "
-    "stop-timeout"
+    "blkio-weight cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares:c health-retries memory-swappiness "
+    "oom-score-adj pids-limit stop-timeout"
 )
 _BOOLS = (
     "disable-content-trust init interactive:i no-healthcheck oom-kill-disable privileged publish-all:P quiet:q "
@@ -87,7 +88,7 @@ def _host(opts: Options) -> dict[str, Any]:
         "ReadonlyRootfs": opts["read-only"],
         "Mounts": [mount_flags.parse(text) for text in opts["mount"]] or None,
         "Tmpfs": {t.partition(":")[0]: t.partition(":")[2] for t in opts["tmpfs"]} or None,
-        "RestartPolicy": _restart(opts["restart"]),
+        "RestartPolicy": restart_policy(opts["restart"]),
         "LogConfig": {"Type": opts["log-driver"], "Config": _pairs(opts["log-opt"], "log-opt")},
         "Annotations": _pairs(opts["annotation"], "annotation") or None,
         "StorageOpt": _pairs(opts["storage-opt"], "storage-opt") or None,
@@ -112,30 +113,48 @@ def _host(opts: Options) -> dict[str, Any]:
         ("Runtime", "runtime"), ("UTSMode", "uts"), ("UsernsMode", "userns"), ("VolumeDriver", "volume-driver"),
     ):  # fmt: skip
         host[key] = opts[flag]
-    host.update(_limits(opts))
+    host.update(limits(opts))
+    for key, flag in (
+        ("BlkioDeviceReadBps", "device-read-bps"), ("BlkioDeviceWriteBps", "device-write-bps"),
+        ("BlkioDeviceReadIOps", "device-read-iops"), ("BlkioDeviceWriteIOps", "device-write-iops"),
+        ("BlkioWeightDevice", "blkio-weight-device"),
+    ):  # fmt: skip
+        if opts[flag]:
+            host[key] = [_device_limit(text, flag) for text in opts[flag]]
     return host
 
 
-def _limits(opts: Options) -> dict[str, Any]:
-    limits: dict[str, Any] = {}
+def _device_limit(text: str, flag: str) -> dict[str, Any]:
+    """``/dev/sda:10mb``, ``/dev/sda:1000`` → the device and its rate or weight."""
+    path, colon, value = text.rpartition(":")
+    if not colon or not path.startswith("/dev/"):
+        raise InvalidArgument(f"invalid --{flag} `{text}`", hint="write /dev/DEVICE:NUMBER")
+    number = units.size(value, f"--{flag}")
+    return {"Path": path, "Weight" if "weight" in flag else "Rate": number}
+
+
+def limits(opts: Options) -> dict[str, Any]:
+    """The limits that were given; those that a command has no flags for are left out."""
+    result: dict[str, Any] = {}
     for key, flag in (
         ("BlkioWeight", "blkio-weight"), ("CpuPeriod", "cpu-period"), ("CpuQuota", "cpu-quota"),
-        ("CpuShares", "cpu-shares"), ("MemorySwappiness", "memory-swappiness"), ("OomScoreAdj", "oom-score-adj"),
+        ("CpuShares", "cpu-shares"), ("CpuRealtimePeriod", "cpu-rt-period"), ("CpuRealtimeRuntime", "cpu-rt-runtime"),
+        ("MemorySwappiness", "memory-swappiness"), ("OomScoreAdj", "oom-score-adj"),
         ("PidsLimit", "pids-limit"),
     ):  # fmt: skip
-        if opts[flag] is not None:
-            limits[key] = opts[flag]
+        if flag in opts and opts[flag] is not None:
+            result[key] = opts[flag]
     for key, flag in (("Memory", "memory"), ("MemoryReservation", "memory-reservation"), ("ShmSize", "shm-size")):
-        if opts[flag]:
-            limits[key] = units.size(opts[flag], f"--{flag}")
+        if flag in opts and opts[flag]:
+            result[key] = units.size(opts[flag], f"--{flag}")
     if opts["memory-swap"]:
-        limits["MemorySwap"] = -1 if opts["memory-swap"] == "-1" else units.size(opts["memory-swap"], "--memory-swap")
+        result["MemorySwap"] = -1 if opts["memory-swap"] == "-1" else units.size(opts["memory-swap"], "--memory-swap")
     if opts["cpus"]:
         try:
-            limits["NanoCpus"] = round(float(opts["cpus"]) * 1e9)
+            result["NanoCpus"] = round(float(opts["cpus"]) * 1e9)
         except ValueError:
             raise InvalidArgument(f"invalid --cpus `{opts['cpus']}`: not a number", hint="use e.g. 1.5") from None
-    return limits
+    return result
 
 
 def environment(opts: Options) -> list[str] | None:
@@ -180,7 +199,8 @@ def _pairs(items: list[str], flag: str) -> dict[str, str]:
     return result
 
 
-def _restart(text: str) -> dict[str, Any]:
+def restart_policy(text: str) -> dict[str, Any]:
+    """``on-failure:3`` → the API's object (InvalidArgument)."""
     name, colon, count = text.partition(":")
     if colon and not count.isdecimal():
         raise InvalidArgument(f"invalid --restart `{text}`: maximum retry count must be an integer")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine import mounts
+from ketch.engine import limits, mounts
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.runtime import defaults, seccomp_default
 
@@ -148,43 +148,6 @@ def _rlimits(host: HostConfig) -> list[dict[str, Any]]:
     ]
 
 
-def resources(host: HostConfig) -> dict[str, Any]:
-    """OCI ``linux.resources`` from Docker's limits; what is not limited is left out."""
-    memory: dict[str, Any] = {}
-    if host.memory > 0:
-        memory["limit"] = host.memory
-        # Docker's default is as much swap as memory; -1 is no limit on swap.
-        memory["swap"] = host.memory_swap or host.memory * 2
-    if host.memory_reservation > 0:
-        memory["reservation"] = host.memory_reservation
-    if host.memory_swappiness is not None and host.memory_swappiness >= 0:
-        memory["swappiness"] = host.memory_swappiness
-    if host.oom_kill_disable:
-        memory["disableOOMKiller"] = True
-    cpu: dict[str, Any] = {}
-    if host.nano_cpus > 0:
-        cpu["period"] = 100_000
-        cpu["quota"] = host.nano_cpus * 100_000 // 1_000_000_000
-    given = {
-        "shares": host.cpu_shares,
-        "period": host.cpu_period,
-        "quota": host.cpu_quota,
-        "cpus": host.cpuset_cpus,
-        "mems": host.cpuset_mems,
-    }
-    cpu.update({key: value for key, value in given.items() if value})
-    result: dict[str, Any] = {}
-    if memory:
-        result["memory"] = memory
-    if cpu:
-        result["cpu"] = cpu
-    if host.pids_limit:
-        result["pids"] = {"limit": host.pids_limit}
-    if host.blkio_weight:
-        result["blockIO"] = {"weight": host.blkio_weight}
-    return result
-
-
 def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(OCI ``linux.devices``, extra device cgroup rules) for ``--device`` and ``--device-cgroup-rule``."""
     nodes, rules = (_host_devices() if host.privileged else []), []
@@ -306,9 +269,9 @@ def build(
     caps = capabilities(host)
     no_new_privs, seccomp, unconfined_paths = _security(host, caps)
     nodes, rules = devices(host)
-    limits = resources(host)
+    limited = limits.resources(host)
     allowed = [{"allow": True, "access": "rwm"}] if host.privileged else defaults.device_rules() + rules
-    limits["devices"] = allowed if host.privileged else [{"allow": False, "access": "rwm"}, *allowed]
+    limited["devices"] = allowed if host.privileged else [{"allow": False, "access": "rwm"}, *allowed]
     namespaces = _namespaces(container, namespace_of)
     mount_list = defaults.mounts(
         shm_size=host.shm_size or 64 << 20, privileged=host.privileged, host_ipc=host.ipc_mode == "host"
@@ -325,7 +288,7 @@ def build(
         "linux": {
             "cgroupsPath": cgroups_path,
             "namespaces": namespaces,
-            "resources": limits,
+            "resources": limited,
             "devices": nodes,
             "sysctl": host.sysctls or {},
             "maskedPaths": _paths(host.masked_paths, defaults.MASKED_PATHS, unconfined_paths),

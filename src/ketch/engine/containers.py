@@ -12,11 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine import bundle, idmaps, lifecycle, merge, mounts, names, networks, ownvolumes, stats, top, validate
+from ketch.engine import (
+    bundle,
+    idmaps,
+    lifecycle,
+    limits,
+    merge,
+    mounts,
+    names,
+    networks,
+    ownvolumes,
+    stats,
+    top,
+    update,
+    validate,
+)
 from ketch.engine.logs import read_logs
-from ketch.engine.model import Container, EndpointSettings, MountPoint
+from ketch.engine.model import Container, MountPoint
 from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
-from ketch.network import ipam
 from ketch.oci.config import RunConfig
 
 if TYPE_CHECKING:
@@ -25,7 +38,6 @@ if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
     from ketch.engine.streams import AttachOptions, ClientStream, LogOptions
-    from ketch.network.manager import NetworkManager
 
 log = logging.getLogger(__name__)
 Strings = list[str]
@@ -81,7 +93,7 @@ class ContainerService:
             name = names.check(name)
             ctx.store.check_free(name)
         warnings = validate.check(config, host)
-        kind = networks.kind(host.network_mode)
+        limits.settle(host)
         image = ctx.images.resolve(config.image)
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
@@ -99,7 +111,9 @@ class ContainerService:
         )
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
-        container.networks, container.desired_macs = _networks(kind, networking, ctx.network, merged.mac_address)
+        container.networks, container.desired_macs = networks.settings_of(
+            host.network_mode, networking, ctx.network, merged.mac_address
+        )
         if not merged.mac_address:
             merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
         # Every complaint about values belongs here and not to the start.
@@ -256,6 +270,10 @@ class ContainerService:
         elif not container.state.running:
             live.held.append(os.dup(fd))  # until the start
 
+    async def update(self, ref: str, wanted: update.Resources) -> Strings:
+        """New limits or another restart policy; returns warnings."""
+        return await update.update(self._ctx, self.get(ref), wanted)
+
     # -- streams ---------------------------------------------------------------------------------
 
     def check_attach(self, ref: str) -> Container:
@@ -335,37 +353,6 @@ class ContainerService:
         container = self.get(ref)
         written = await asyncio.to_thread(self._ctx.snapshots.usage, container.id)
         return written, written + self._ctx.images.resolve(container.image_id).size
-
-
-def _networks(
-    kind: str, networking: NetworkingConfig | None, manager: NetworkManager, mac: str
-) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
-    """Name → settings of each network that was asked for, and the hardware addresses that were.
-
-    A network that is not there is an error of the start, as with Docker; settings that it cannot have are one of the
-    creation (InvalidArgument).
-    """
-    wanted = (networking.endpoints_config if networking else None) or {}
-    if kind == "container":
-        return {}, {}
-    chosen = {networks.kind(name): settings or EndpointSettings() for name, settings in wanted.items()}
-    result: dict[str, EndpointSettings] = {}
-    for ref, settings in {kind: chosen.get(kind) or EndpointSettings(), **chosen}.items():
-        name = ref
-        try:
-            record = networks.find(manager, ref)
-        except NotFound:
-            pass
-        else:
-            networks.check_settings(record, settings)
-            name, settings.network_id = record.name, record.id
-        result.setdefault(name, settings)
-    macs = {name: settings.mac_address for name, settings in result.items() if settings.mac_address}
-    if mac:
-        macs.setdefault(next(iter(result)), mac)
-    for address in macs.values():
-        ipam.parse_mac(address)
-    return result, macs
 
 
 def remove_files(ctx: Context, container_id: str) -> None:

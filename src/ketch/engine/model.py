@@ -44,11 +44,11 @@ def _docker_name(field: str) -> str:
     return _SPECIAL.get(field) or "".join(part.capitalize() for part in field.split("_"))
 
 
-class _Wire(msgspec.Struct, rename=_docker_name, kw_only=True):
+class Wire(msgspec.Struct, rename=_docker_name, kw_only=True):
     """Base of the structs that carry Docker's names."""
 
 
-class HealthConfig(_Wire):
+class HealthConfig(Wire):
     """``Healthcheck``: times in nanoseconds.
 
     ``test`` is ``[]`` (inherit), ``["NONE"]``, ``["CMD", …]`` or ``["CMD-SHELL", …]``.  ``on_failure`` is Ketch's own:
@@ -64,7 +64,7 @@ class HealthConfig(_Wire):
     on_failure: str = ""
 
 
-class HealthResult(_Wire):
+class HealthResult(Wire):
     """One run of a healthcheck; ``exit_code`` -1 when it did not end in time or could not be run."""
 
     start: int
@@ -73,7 +73,7 @@ class HealthResult(_Wire):
     output: str = ""
 
 
-class Health(_Wire):
+class Health(Wire):
     """What the healthchecks say; ``log`` has the newest results, the last one at the end."""
 
     status: str = "starting"  # starting healthy unhealthy
@@ -81,7 +81,7 @@ class Health(_Wire):
     log: list[HealthResult] = []
 
 
-class ContainerConfig(_Wire):
+class ContainerConfig(Wire):
     """What runs in the container, independent of the host (``Config`` in an inspect answer)."""
 
     hostname: str = ""
@@ -111,28 +111,28 @@ class ContainerConfig(_Wire):
     shell: list[str] | None = None
 
 
-class PortBinding(_Wire):
+class PortBinding(Wire):
     """One host side of a published port; an empty ``host_port`` asks for any free one."""
 
     host_ip: str = ""
     host_port: str = ""
 
 
-class RestartPolicy(_Wire):
+class RestartPolicy(Wire):
     """``name`` is ``no``, ``always``, ``unless-stopped``, ``on-failure`` or empty (= ``no``)."""
 
     name: str = ""
     maximum_retry_count: int = 0
 
 
-class LogConfig(_Wire):
+class LogConfig(Wire):
     """``type`` names the log driver; empty is the daemon's default."""
 
     type: str = ""
     config: dict[str, str] | None = None
 
 
-class Ulimit(_Wire):
+class Ulimit(Wire):
     """One resource limit: ``name`` without ``RLIMIT_``, lower case; -1 is unlimited."""
 
     name: str = ""
@@ -140,7 +140,7 @@ class Ulimit(_Wire):
     hard: int = 0
 
 
-class DeviceMapping(_Wire):
+class DeviceMapping(Wire):
     """A host device node shown inside, with cgroup permissions (a subset of ``rwm``)."""
 
     path_on_host: str = ""
@@ -148,7 +148,7 @@ class DeviceMapping(_Wire):
     cgroup_permissions: str = "rwm"
 
 
-class Mount(_Wire):
+class Mount(Wire):
     """``Mounts`` of the host configuration (``--mount``)."""
 
     target: str = ""
@@ -162,7 +162,21 @@ class Mount(_Wire):
     image_options: dict[str, Any] | None = None
 
 
-class HostConfig(_Wire):
+class ThrottleDevice(Wire):
+    """A limit on one block device of the host: ``rate`` in bytes or operations a second."""
+
+    path: str = ""
+    rate: int = 0
+
+
+class WeightDevice(Wire):
+    """A share of one block device of the host, 10 to 1000."""
+
+    path: str = ""
+    weight: int = 0
+
+
+class HostConfig(Wire):
     """How the container meets this host: limits, mounts, privileges, network, restart policy."""
 
     binds: list[str] | None = None
@@ -209,6 +223,11 @@ class HostConfig(_Wire):
     memory: int = 0
     cgroup_parent: str = ""
     blkio_weight: int = 0
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: list[ThrottleDevice] | None = None
+    blkio_device_write_iops: list[ThrottleDevice] | None = None
     cpu_period: int = 0
     cpu_quota: int = 0
     cpu_realtime_period: int = 0
@@ -228,7 +247,7 @@ class HostConfig(_Wire):
     ulimits: list[Ulimit] | None = None
 
 
-class EndpointSettings(_Wire):
+class EndpointSettings(Wire):
     """One network of a container: what was asked for, and (after the start) what it got."""
 
     ipam_config: dict[str, Any] | None = None
@@ -248,13 +267,13 @@ class EndpointSettings(_Wire):
     dns_names: list[str] | None = None
 
 
-class NetworkingConfig(_Wire):
+class NetworkingConfig(Wire):
     """Networks to join, by name."""
 
     endpoints_config: dict[str, EndpointSettings | None] | None = None
 
 
-class MountPoint(_Wire):
+class MountPoint(Wire):
     """A mount as resolved at creation (``Mounts`` in an inspect answer).
 
     ``spec`` is the ``--mount`` it comes from, ``idmap`` a mapping of owners (see `idmaps`), ``layers`` the overlay
@@ -322,7 +341,7 @@ class Container(msgspec.Struct, kw_only=True):
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
 
 
-class ExecConfig(_Wire):
+class ExecConfig(Wire):
     """The body of ``POST /containers/{id}/exec``."""
 
     attach_stdin: bool = False

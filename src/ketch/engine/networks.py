@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.engine.model import EndpointSettings
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.network import ipam
 from ketch.network import record as r
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.engine.context import Context
-    from ketch.engine.model import Container, EndpointSettings
+    from ketch.engine.model import Container, NetworkingConfig
     from ketch.engine.sandbox import Sandboxes
     from ketch.network.manager import NetworkManager
 
@@ -274,3 +275,35 @@ def _wrong_address(record: NetworkRecord, text: str) -> Strings:
         else:
             return []
     return [problem]
+
+
+def settings_of(
+    mode: str, networking: NetworkingConfig | None, manager: NetworkManager, mac: str
+) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
+    """Name → settings of each network that a new container asks for, and the hardware addresses that it wants.
+
+    A network that is not there is an error of the start, as with Docker; settings that it cannot have are one of the
+    creation (InvalidArgument).
+    """
+    first = kind(mode)
+    if first == "container":
+        return {}, {}
+    wanted = (networking.endpoints_config if networking else None) or {}
+    chosen = {kind(name): settings or EndpointSettings() for name, settings in wanted.items()}
+    result: dict[str, EndpointSettings] = {}
+    for ref, settings in {first: chosen.get(first) or EndpointSettings(), **chosen}.items():
+        name = ref
+        try:
+            record = find(manager, ref)
+        except NotFound:
+            pass
+        else:
+            check_settings(record, settings)
+            name, settings.network_id = record.name, record.id
+        result.setdefault(name, settings)
+    macs = {name: settings.mac_address for name, settings in result.items() if settings.mac_address}
+    if mac:
+        macs.setdefault(next(iter(result)), mac)
+    for address in macs.values():
+        ipam.parse_mac(address)
+    return result, macs

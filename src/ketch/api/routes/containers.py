@@ -12,6 +12,7 @@ from ketch.api.wire import containers as wire
 from ketch.api.wire import filters, stats
 from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
 from ketch.engine.streams import AttachOptions, LogOptions
+from ketch.engine.update import Resources
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -110,6 +111,12 @@ async def rename(call: Call) -> web.StreamResponse:
     """Another name."""
     await call.engine.containers.rename(call.path["id"], call.query.get("name", ""))
     return call.empty()
+
+
+async def update(call: Call) -> web.StreamResponse:
+    """New limits or another restart policy."""
+    wanted: Resources = await call.body(Resources, optional=True)
+    return call.json({"Warnings": await call.engine.containers.update(call.path["id"], wanted)})
 
 
 async def remove(call: Call) -> web.StreamResponse:
@@ -254,6 +261,7 @@ ROUTES = (
     ("POST", "/containers/{id}/pause", pause),
     ("POST", "/containers/{id}/unpause", unpause),
     ("POST", "/containers/{id}/rename", rename),
+    ("POST", "/containers/{id}/update", update),
     ("POST", "/containers/{id}/wait", wait),
     ("POST", "/containers/{id}/attach", attach),
     ("POST", "/containers/{id}/resize", resize),

@@ -1,0 +1,86 @@
+"""``update``: new limits and another restart policy for a container, at once when it runs.
+
+What a request leaves out (or gives as 0 or an empty string) stays as it is, which is dockerd's rule; of the processes 0
+means, as -1 does, that there is no limit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.engine import limits, stats, validate
+from ketch.engine.model import RestartPolicy, Wire
+from ketch.errors import Conflict, InvalidArgument
+
+if TYPE_CHECKING:
+    from ketch.engine.context import Context
+    from ketch.engine.model import Container, HostConfig
+
+Strings = list[str]
+
+
+class Resources(Wire):
+    """The body of ``update``: the fields of ``HostConfig`` that can change while a container runs."""
+
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    nano_cpus: int = 0
+    memory: int = 0
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    blkio_weight: int = 0
+    pids_limit: int | None = None
+    restart_policy: RestartPolicy | None = None
+
+
+async def update(ctx: Context, container: Container, wanted: Resources) -> Strings:
+    """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
+    async with ctx.live(container.id).lock:
+        if container.state.status in ("removing", "dead"):
+            raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
+        host = _merged(container.host, wanted)
+        warnings = validate.check(container.config, host)
+        limited = limits.resources(host)
+        if container.state.running and limited != limits.resources(container.host):
+            stats.cgroups_of(ctx, container).update(limited)
+        for name in Resources.__struct_fields__:
+            setattr(container.host, name, getattr(host, name))
+        ctx.store.save(container)
+        ctx.event(container, "update")
+    return warnings
+
+
+def _merged(host: HostConfig, wanted: Resources) -> HostConfig:
+    """A copy of ``host`` with what is wanted (InvalidArgument and Conflict for what does not go together)."""
+    if host.nano_cpus and (wanted.cpu_period or wanted.cpu_quota):
+        raise InvalidArgument(
+            "Conflicting options: CPU period or quota cannot be updated as NanoCPUs has already been set"
+        )
+    if (host.cpu_period or host.cpu_quota) and wanted.nano_cpus:
+        raise InvalidArgument(
+            "Conflicting options: NanoCPUs cannot be updated as CPU period or quota has already been set"
+        )
+    if wanted.memory and not wanted.memory_swap and 0 < host.memory_swap < wanted.memory:
+        raise InvalidArgument(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+    policy = wanted.restart_policy
+    if policy is not None and policy.name not in ("", "no") and host.auto_remove:
+        raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    changes = {
+        name: value
+        for name in Resources.__struct_fields__
+        if name != "restart_policy" and (value := getattr(wanted, name))
+    }
+    if wanted.pids_limit == 0:
+        changes["pids_limit"] = -1
+    if policy is not None and policy.name:
+        changes["restart_policy"] = policy
+    return msgspec.structs.replace(host, **changes)
