@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 
 import pytest
 
 from tests.integration.engines import busybox_tar
+from tests.integration.waiting import until
 
 pytestmark = pytest.mark.ketch_only  # looks into Ketch's directories
 
@@ -34,18 +34,11 @@ def unfinished(data_root: str) -> list[str]:
     return layers + os.listdir(os.path.join(data_root, "content", "ingest"))
 
 
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, f"not {what} in time"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("address", ["/images/load", "/images/create?fromSrc=-&repo=half"])
 def test_half_an_upload(engine, address):
     connection = upload_half(engine.socket, address)
-    until(lambda: unfinished(engine.data_root), "begun")
+    until(lambda: unfinished(engine.data_root), "an upload has begun")
     connection.close()
-    until(lambda: not unfinished(engine.data_root), "cleaned up")
+    until(lambda: not unfinished(engine.data_root), "it is cleaned up")
     assert engine.docker("images", "-q", "half").out == ""
     assert engine.docker("run", "--rm", "busybox", "echo", "well").out == "well\n"

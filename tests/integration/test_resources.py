@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from pathlib import Path
 
 import pytest
+
+from tests.integration.waiting import until
 
 V1 = os.path.isdir("/sys/fs/cgroup/memory")
 
@@ -41,6 +45,43 @@ def test_out_of_memory(client):
     )  # fmt: skip
     assert result.code == 137
     assert client("inspect", "-f", "{{.State.OOMKilled}}", "greedy").out == "true\n"
+
+
+def test_out_of_memory_is_told_at_once(client):
+    """It is another process that the kernel kills: the container goes on."""
+    script = "echo; (x=y; while :; do x=$x$x$x$x; done); read line"
+    limits = ("-m", "32m", "--memory-swap", "32m")
+    container = client("create", "-i", "--name", "nanny", *limits, "busybox", "sh", "-c", script).out.strip()
+    chosen = ("--filter", f"container={container}", "--filter", "event=oom")
+    with client.piped("events", "--since", "0", *chosen, "--format", "{{.Action}}") as events:
+        with client.piped("start", "-ai", "nanny") as nanny:
+            events.expect("oom\n")
+            assert client("inspect", "-f", "{{.State.Running}}", "nanny").out == "true\n"
+            if client.engine.kind == "ketch":
+                assert client("inspect", "-f", "{{.State.OOMKilled}}", "nanny").out == "true\n"
+            nanny.send("\n")
+            assert nanny.wait() == 0
+    assert client("inspect", "-f", "{{.State.OOMKilled}}", "nanny").out == "true\n"
+
+
+@pytest.mark.ketch_only
+def test_out_of_memory_while_the_daemon_is_away(own_engine):
+    own_engine.start()
+    own_engine.add_busybox()
+    docker = own_engine.docker
+    script = "until [ -e /go ]; do sleep 0.05; done; (x=y; while :; do x=$x$x$x$x; done); echo over; sleep 1000"
+    docker("run", "-d", "--name", "nanny", "-m", "32m", "--memory-swap", "32m", "busybox", "sh", "-c", script)
+    pid = docker("inspect", "-f", "{{.State.Pid}}", "nanny").out.strip()
+    container = docker("inspect", "-f", "{{.Id}}", "nanny").out.strip()
+    log = os.path.join(own_engine.data_root, "containers", container, "log/log")
+    own_engine.stop(signal.SIGKILL)
+    with open(f"/proc/{pid}/root/go", "w", encoding="ascii"):
+        pass
+    until(lambda: b"over" in Path(log).read_bytes(), "the container says that its child is over")
+    own_engine.start()
+    with docker.piped("events", "--since", "0", "--filter", "event=oom", "--format", "{{.Action}}") as events:
+        events.expect("oom\n")
+    assert docker("inspect", "-f", "{{.State.OOMKilled}} {{.State.Running}}", "nanny").out == "true true\n"
 
 
 def test_too_many_processes(client):

@@ -159,12 +159,8 @@ class ContainerService:
                     f'cannot remove container "/{container.name}": container is {container.state.status}: '
                     "stop the container before removing or force remove"
                 )
-            auto_remove, container.host.auto_remove = container.host.auto_remove, False
-            try:
-                with contextlib.suppress(NotModified):
-                    await self._life.stop(container, 0, "KILL")
-            finally:
-                container.host.auto_remove = auto_remove
+            with live.stays(), contextlib.suppress(NotModified):
+                await self._life.stop(container, 0, "KILL")
         async with live.lock:
             if container.id not in self._ctx.store.ids:
                 return

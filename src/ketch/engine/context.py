@@ -8,13 +8,14 @@ before the start, and those who wait for an exit or a removal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from ketch.engine.events import EventBus
     from ketch.engine.model import Container
@@ -45,6 +46,16 @@ class Live:
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
     restart_delay_s: float = 0.0
+    staying: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
+
+    @contextlib.contextmanager
+    def stays(self) -> Iterator[None]:
+        """While this lasts the container's end does not take a ``--rm`` container away."""
+        self.staying += 1
+        try:
+            yield
+        finally:
+            self.staying -= 1
 
     def release_held(self) -> None:
         """Close the sockets of clients that waited for a start which does not come."""

@@ -209,11 +209,19 @@ class Lifecycle:
     def _watch(self, container: Container, live: Live, monitor: Monitor, *, fresh: bool) -> None:
         live.monitor = monitor
         live.exited.clear()
+        monitor.on_oom = lambda: self._out_of_memory(container)
+        if monitor.ooms and not container.state.oom_killed:  # it was told to nobody
+            self._out_of_memory(container)
         if self.exec_exited is not None:
             monitor.on_exec_exit = self.exec_exited
         if self.health is not None and container.state.status != "paused":
             self.health.begin(container, fresh=fresh)
         self._ctx.background(self._await_exit(container, live, monitor), brief=False)
+
+    def _out_of_memory(self, container: Container) -> None:
+        container.state.oom_killed = True
+        self._ctx.store.save(container, durable=False)
+        self._ctx.event(container, "oom")
 
     async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
         exit_ = await monitor.exited
@@ -232,24 +240,25 @@ class Lifecycle:
         if self.health is not None:
             self.health.end(container)
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
-        state.finished_at, state.oom_killed = exit_.at_ns, exit_.oom
+        state.finished_at = exit_.at_ns
+        if exit_.oom and not state.oom_killed:
+            self._out_of_memory(container)
         await self._ctx.sandboxes.unwire(container)
         await self._detach_volumes(container)
         restart = not self.stopping and restarts.wanted(container)
         if restart:
             state.status = "restarting"
             container.restart_count += 1
-        if not container.host.auto_remove:
+        leaves = container.host.auto_remove and not live.staying and not restart
+        if not leaves:
             self._ctx.store.save(container)
-        if exit_.oom:
-            self._ctx.event(container, "oom")
         self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
         live.exited.set()
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
             live.restart_delay_s = restarts.next_pause(live.restart_delay_s, ran_s)
             live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
-        elif container.host.auto_remove and self.remove is not None:
+        elif leaves and self.remove is not None:
             await self.remove(container)
 
     async def _restart_later(self, container: Container, live: Live) -> None:
@@ -313,10 +322,12 @@ class Lifecycle:
         """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down."""
         live = self._ctx.live(container.id)
         if container.state.status == "restarting":
-            container.stopped_by_user = True
-            container.state.status = "exited"
-            self._ctx.store.save(container)
-            return
+            async with live.lock:  # its next start may be on its way
+                if container.state.status == "restarting":
+                    container.stopped_by_user = True
+                    container.state.status = "exited"
+                    self._ctx.store.save(container)
+                    return
         if not container.state.running or live.monitor is None:
             raise NotModified(f"container {container.id} is already stopped")
         number = bundle.signal_number(signal_name) if signal_name else self._stop_signal(container)
@@ -356,14 +367,11 @@ class Lifecycle:
     async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Stop (when running), then start."""
         if container.state.running or container.state.status == "restarting":
-            # Its --rm must not take it away between the two halves.
-            auto_remove, container.host.auto_remove = container.host.auto_remove, False
-            try:
-                await self.stop(container, timeout_s, signal_name)
-            except NotModified:
-                log.debug("container %s ended by itself before its restart", container.id[:12])
-            finally:
-                container.host.auto_remove = auto_remove
+            with self._ctx.live(container.id).stays():
+                try:
+                    await self.stop(container, timeout_s, signal_name)
+                except NotModified:
+                    log.debug("container %s ended by itself before its restart", container.id[:12])
         await self.start(container)
         self._ctx.event(container, "restart")
 

@@ -115,10 +115,12 @@ class Monitor:
         self._hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self.on_exec_exit: Callable[[str, int], None] = lambda _exec_id, _code: None
+        self.on_oom: Callable[[], None] = lambda: None
         self.pid = 0
         self.started_at = 0
         self.state = ""
         self.execs: dict[str, int] = {}
+        self.ooms = 0
         self.kept: list[int] = []
         self._begun = False
         self._use(fd)
@@ -144,7 +146,7 @@ class Monitor:
             monitor.disconnect()
             return None
         monitor.pid, monitor.started_at, monitor.state = hello["pid"], hello["started_at"], hello["state"]
-        monitor.execs = hello["execs"]
+        monitor.execs, monitor.ooms = hello["execs"], hello.get("ooms", 0)
         if monitor.state in ("setup", "created"):
             monitor.disconnect()
             return None
@@ -186,6 +188,8 @@ class Monitor:
         elif event == "exec_exit":
             # Behind the one who waits for the exec's start, which may have been told just now.
             self._loop.call_soon(lambda: self.on_exec_exit(message["exec_id"], message["code"]))
+        elif event == "oom":
+            self.on_oom()
         elif event == "hello":
             if self._hello.done():  # a second connection: what it brings is here already
                 for fd in fds:

@@ -58,6 +58,9 @@ class Cgroup(Protocol):
     def oom_kills(self) -> int:
         """How often the kernel killed a process inside for want of memory."""
 
+    def watch_oom(self) -> int:
+        """A descriptor that says when memory runs out (see `process.oom`), the caller's to close; -1: no such thing."""
+
     def remove(self) -> None:
         """Remove the cgroup, which must have no process any more; idempotent."""
 

@@ -34,6 +34,7 @@ from ketch.runtime.process import init, messages, report
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
 from ketch.runtime.process.loop import READ, Loop
+from ketch.runtime.process.oom import OomWatch
 from ketch.runtime.process.streams import Streams
 from ketch.runtime.process.waits import Waits
 
@@ -81,6 +82,7 @@ class Monitor:
         self._status: int | None = None
         self.streams: Streams | None = None
         self.execs = Execs(self)
+        self._oom = OomWatch(self.loop, lambda: self.controls.tell({"ev": "oom"}))
         self._progress = 0
 
     def run(self) -> None:
@@ -198,6 +200,8 @@ class Monitor:
     def _started(self) -> None:
         self.state = "running"
         self._started_at = time_ns()
+        if self.cgroups:
+            self._oom.begin(common.open(self.cgroups))
         # The message was needed for the set-up only; what is left of it would be kept for the container's life.
         self._message = {}
         if self._start is not None:
@@ -241,7 +245,7 @@ class Monitor:
 
     def _hello(self) -> dict[str, Any]:
         return {"id": self.id, "pid": self.pid, "started_at": self._started_at, "state": self.state,
-                "execs": self.execs.running()}  # fmt: skip
+                "execs": self.execs.running(), "ooms": self._oom.count}  # fmt: skip
 
     def _serve(self, control: socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         """Carry out one request; descriptors that are kept are taken out of ``fds``. None: answered later."""
@@ -348,6 +352,7 @@ class Monitor:
         self.state = "done"
         self.loop.deadline = None
         self.execs.cut()
+        self._oom.end()
         oom = False
         if self.cgroups:
             with suppress(OSError, KetchError):

@@ -103,6 +103,10 @@ class Manager:
         """Processes killed by the kernel for want of memory."""
         return memory.oom_kills(self.dirs["memory"]) if "memory" in self.dirs else 0
 
+    def watch_oom(self) -> int:
+        """An eventfd that counts how often memory ran out; -1 without the controller."""
+        return memory.watch_oom(self.dirs["memory"]) if "memory" in self.dirs else -1
+
     def remove(self) -> None:
         """Remove the directories; what is gone already is fine."""
         for directory in dict.fromkeys(self.dirs.values()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
@@ -51,6 +53,21 @@ def stats(directory: str, out: dict[str, Any]) -> None:
 def oom_kills(directory: str) -> int:
     """How many processes of this cgroup the kernel killed for want of memory."""
     return files.pairs(files.read_or(directory, "memory.oom_control")).get("oom_kill", 0)
+
+
+def watch_oom(directory: str) -> int:
+    """An eventfd that becomes readable when memory runs out here."""
+    event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    try:
+        control_fd = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            files.write(directory, "cgroup.event_control", f"{event_fd} {control_fd}")
+        finally:
+            os.close(control_fd)
+    except BaseException:
+        os.close(event_fd)
+        raise
+    return event_fd
 
 
 def _is_raise(directory: str, swap: int) -> bool:

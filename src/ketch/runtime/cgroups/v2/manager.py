@@ -91,6 +91,10 @@ class Manager:
         """Processes killed by the kernel for want of memory, here and below."""
         return memory.oom_kills(self.directory)
 
+    def watch_oom(self) -> int:
+        """``memory.events``, read once: the kernel announces its next change; -1 without the controller."""
+        return memory.watch_oom(self.directory)
+
     def remove(self) -> None:
         """Remove the directory; gone already is fine."""
         tree.remove(self.directory)

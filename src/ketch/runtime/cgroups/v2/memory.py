@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files
 
@@ -50,6 +52,16 @@ def stats(directory: str, out: dict[str, Any]) -> None:
 def oom_kills(directory: str) -> int:
     """How many processes here and below the kernel killed for want of memory."""
     return _events(directory).get("oom_kill", 0)
+
+
+def watch_oom(directory: str) -> int:
+    """``memory.events`` as it is now, open; -1 where there is no such file."""
+    try:
+        fd = os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    os.pread(fd, 4096, 0)
+    return fd
 
 
 def _events(directory: str) -> dict[str, int]:

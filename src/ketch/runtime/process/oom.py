@@ -1,0 +1,61 @@
+"""Hearing of it when a container's memory runs out, at once and not only at its end.
+
+The kernel announces it through a descriptor that the loop waits for: on cgroup v1 an eventfd that is registered in
+``cgroup.event_control`` (Documentation/admin-guide/cgroup-v1/memory.rst §10), on v2 ``memory.events`` itself, which
+becomes readable out of band (poll(2), POLLPRI) when one of its counters changes.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from select import EPOLLPRI
+
+from ketch.runtime.process.loop import READ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.runtime.cgroups.common import Cgroup
+    from ketch.runtime.process.loop import Loop
+
+
+class OomWatch:
+    """Calls ``tell`` each time; ``count`` is how often that was.  `end` it before the cgroup is removed."""
+
+    def __init__(self, loop: Loop, tell: Callable[[], object]) -> None:
+        self.count = 0
+        self._loop = loop
+        self._tell = tell
+        self._cgroup: Cgroup | None = None
+        self._kills = 0
+        self._fd = -1
+
+    def begin(self, cgroup: Cgroup) -> None:
+        """Watch a container that runs now; without a memory controller there is nothing to watch."""
+        with suppress(OSError):  # then the exit record alone says so
+            self._cgroup = cgroup
+            self._fd = cgroup.watch_oom()
+            if self._fd >= 0:
+                self._loop.add(self._fd, READ if cgroup.version == 1 else EPOLLPRI, self._happened)
+
+    def _happened(self, _events: int) -> None:
+        assert self._cgroup is not None
+        if self._cgroup.version == 1:
+            os.eventfd_read(self._fd)
+            happened = True  # before the kill, so that its count says nothing
+        else:
+            os.pread(self._fd, 4096, 0)  # heard: the next change is announced again, also that of another counter
+            kills = self._cgroup.oom_kills()
+            happened, self._kills = kills > self._kills, kills
+        if happened:
+            self.count += 1
+            self._tell()
+
+    def end(self) -> None:
+        """Stop watching."""
+        if self._fd >= 0:
+            self._loop.remove(self._fd)
+            os.close(self._fd)
+            self._fd = -1
