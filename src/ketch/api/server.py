@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ketch.api.errors import message_of, status_of
-from ketch.api.routes import containers, execs, images, networks, system, volumes
+from ketch.api.routes import archive, containers, execs, images, networks, system, volumes
 from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
@@ -75,9 +75,12 @@ class Call:
         """An answer without a body."""
         return web.Response(status=status, headers=_HEADERS)
 
-    async def stream(self, content_type: str = "application/json", status: int = 200) -> web.StreamResponse:
+    async def stream(
+        self, content_type: str = "application/json", status: int = 200, headers: dict[str, str] | None = None
+    ) -> web.StreamResponse:
         """A chunked answer whose headers are sent now; the caller writes and the server ends it."""
-        response = web.StreamResponse(status=status, headers={**_HEADERS, "Content-Type": content_type})
+        all_headers = {**_HEADERS, **(headers or {}), "Content-Type": content_type}
+        response = web.StreamResponse(status=status, headers=all_headers)
         response.enable_chunked_encoding()
         self.started = True
         await response.prepare(self.request)
@@ -114,10 +117,8 @@ class Routes:
 
 # Known to the specification, not there yet: these answer 501 with a sentence and never pretend.
 NOT_YET = (
-    ("GET", "/containers/{id}/changes"), ("GET", "/containers/{id}/export"),
-    ("GET", "/containers/{id}/attach/ws"), ("HEAD", "/containers/{id}/archive"), ("GET", "/containers/{id}/archive"),
-    ("PUT", "/containers/{id}/archive"), ("POST", "/build"), ("POST", "/build/prune"),
-    ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"), ("POST", "/commit"),
+    ("GET", "/containers/{id}/attach/ws"), ("POST", "/build"), ("POST", "/build/prune"),
+    ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"),
     ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"),
     *((method, f"/{what}{rest}") for what in ("plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs")
       for method, rest in (("GET", ""), ("GET", "/{rest:path}"), ("POST", "/{rest:path}"), ("DELETE", "/{rest:path}"))),
@@ -135,7 +136,7 @@ async def _not_yet(call: Call) -> web.StreamResponse:
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
-    for module in (containers, execs, images, networks, system, volumes):
+    for module in (archive, containers, execs, images, networks, system, volumes):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
     for method, path in NOT_YET:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ketch.engine import restore
+from ketch.engine import commit, restore
+from ketch.engine.commit import CommitService
 from ketch.engine.containers import ContainerService
 from ketch.engine.execs import ExecService
+from ketch.engine.files import FileService
 from ketch.engine.health import HealthChecks
 from ketch.engine.images import ImageService
 from ketch.engine.lifecycle import Lifecycle
@@ -27,8 +29,10 @@ class Engine:
 
     containers: ContainerService
     execs: ExecService
+    files: FileService
     images: ImageService
     system: SystemService
+    commits: CommitService
     events: EventBus
     volumes: VolumeStore
     networks: NetworkService
@@ -39,6 +43,8 @@ class Engine:
         self.containers = ContainerService(context, self._life)
         self.execs = ExecService(context, self._life)
         self._life.health = HealthChecks(context, self.execs, self._life.unhealthy_actions())
+        self.files = FileService(context)
+        self.commits = CommitService(context, self.containers)
         self.images = ImageService(context, context.images)
         self.system = SystemService(context, engine_id)
         self.events = context.events
@@ -49,6 +55,7 @@ class Engine:
         """Take over what a former daemon left running, remove what it left half-done."""
         await self.networks.ensure_predefined()
         await restore.restore(self.context, self._life, self.execs)
+        await commit.resume(self.context, self.containers)
 
     async def close(self) -> None:
         """Stop serving; containers go on running under their monitors."""

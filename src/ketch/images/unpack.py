@@ -87,7 +87,7 @@ def receive_layer(store: ImageStore, lease: Lease, source: Source, what: str) ->
             peekable = compression.Peekable(source)
             keep = compression.kind(peekable.peek(6)) in ("gzip", "zstd")
             outer: Any = Hashing(peekable, ingest.write) if keep else peekable
-            writer: Any = None if keep else _gzip(ingest.write)
+            writer: Any = None if keep else gzip_writer(ingest.write)
             with compression.reader(outer, what) as plain:
                 hashing = Hashing(plain, writer.write if writer else None)
                 size = store.layers.unpack(path, hashing)
@@ -104,7 +104,8 @@ def receive_layer(store: ImageStore, lease: Lease, source: Source, what: str) ->
     return ingest.digest, hashing.digest, size
 
 
-def _gzip(write: Callable[[bytes], object]) -> Any:
+def gzip_writer(write: Callable[[bytes], object]) -> Any:
+    """A file that gives what is written to it, compressed, to a function; always the same bytes for the same input."""
     from isal import igzip
 
     return igzip.IGzipFile(fileobj=_Sink(write), mode="wb", compresslevel=1, mtime=0)  # type: ignore[no-untyped-call]

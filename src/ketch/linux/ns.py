@@ -41,12 +41,13 @@ def setns(fd: int, flags: int = 0) -> None:
 
 @contextmanager
 def other_mount_namespace(path: str | None) -> Iterator[None]:
-    """Be in the mount namespace at ``path`` (None: in a new copy of one's own) for a while; single-threaded only.
+    """Be in the mount namespace at ``path`` (None: in a new copy of one's own) for a while.
 
-    setns(2) puts root and working directory at the top of the namespace, so a changed root is put back afterwards.
+    It is the calling thread that goes there; its root and working directory must be its own (CLONE_FS), which they are
+    in a process of one thread.  setns(2) puts both at the top of the namespace; a changed root is put back afterwards.
     """
     with ExitStack() as stack:
-        here_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        here_fd = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, here_fd)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, root_fd)

@@ -43,11 +43,21 @@ def attach(rootfs: list[dict[str, Any]], path: str, bundle: str) -> str:
     this namespace, and nothing of either is needed any more.
     """
     if rootfs:
-        fds = [_open_root(mount) for mount in rootfs]
+        fds = [open_root(mount) for mount in rootfs]
         place = path if os.path.isdir(path) else bundle
     else:
         fds = [_open_bind(path, ["rbind"])]
         place = path
+    try:
+        attach_trees(fds, place)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return place
+
+
+def attach_trees(fds: list[int], place: str) -> None:
+    """Put detached mounts, whose descriptors stay the caller's, on a directory of this namespace."""
     try:
         _make_private_below(place)
         for fd in fds:
@@ -58,10 +68,6 @@ def attach(rootfs: list[dict[str, Any]], path: str, bundle: str) -> str:
                 os.close(target_fd)
     except OSError as e:
         raise failure("rootfs", f"attach root file system on `{place}`", e) from e
-    finally:
-        for fd in fds:
-            os.close(fd)
-    return place
 
 
 def enter(place: str) -> None:
@@ -97,7 +103,8 @@ def finish(root_fd: int, *, readonly: bool, propagation: str | None) -> None:
         raise failure("rootfs", "make `/` read-only" if readonly else "set propagation of `/`", e) from e
 
 
-def _open_root(mount: dict[str, Any]) -> int:
+def open_root(mount: dict[str, Any]) -> int:
+    """A detached mount for an entry of the launcher's ``rootfs``; RuntimeFailure with step ``rootfs``."""
     kind, options = mount.get("type", ""), mount.get("options") or []
     if kind == "overlay":
         return open_overlay(options)

@@ -9,9 +9,11 @@ Nothing is mounted here: a snapshot is described as a list of mounts.
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import shutil
+import stat
 from errno import EEXIST, ENOTEMPTY
 from typing import TYPE_CHECKING, Any
 
@@ -125,22 +127,32 @@ class OverlaySnapshots:
             return [{"type": "overlay", "source": "overlay", "options": [_lowerdir([upper, *lowers])]}]
         if not lowers:  # an image from scratch: overlay wants at least one lower directory
             return [{"type": "bind", "source": upper, "options": []}]
-        options = [_lowerdir(lowers), f"upperdir={upper}", f"workdir={directory}/work"]
+        options = [_lowerdir(lowers), f"upperdir={upper}", f"workdir={directory}/work", *_plain()]
         return [{"type": "overlay", "source": "overlay", "options": options}]
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
         """Overlay options for looking at these layers alone, read-only."""
         return [_lowerdir([self._layers.diff(chain) for chain in reversed(chain_ids)]), "ro"]
 
+    def upper(self, container_id: str) -> str:
+        """The directory with what a container has written, in overlay's own form."""
+        return os.path.join(self._containers, container_id, "upper")
+
     def usage(self, container_id: str) -> int:
-        """Bytes that the container has written."""
+        """Bytes of the files that the container has written; one with several names counts once."""
         total = 0
-        for directory, _, names in os.walk(os.path.join(self._containers, container_id, "upper")):
+        seen: set[int] = set()
+        for directory, _, names in os.walk(self.upper(container_id)):
             for name in names:
                 try:
-                    total += os.lstat(os.path.join(directory, name)).st_size
+                    status = os.lstat(os.path.join(directory, name))
                 except FileNotFoundError:
                     continue
+                if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
+                    if status.st_ino in seen:
+                        continue
+                    seen.add(status.st_ino)
+                total += status.st_size
         return total
 
     def remove(self, container_id: str) -> None:
@@ -149,6 +161,24 @@ class OverlaySnapshots:
             path = os.path.join(self._containers, container_id, name)
             if os.path.isdir(path):
                 shutil.rmtree(path, onerror=_unless_missing)
+
+
+@functools.cache
+def _plain() -> list[str]:
+    """Options that keep an upper directory self-contained, where this kernel's default is otherwise.
+
+    With redirect_dir or metacopy a file's content may lie in a lower layer under another name (Linux,
+    filesystems/overlayfs.rst): such a directory is no layer.  ``index`` refuses a mount while another one ends.
+    """
+    result = []
+    for name in ("redirect_dir", "metacopy", "index"):
+        try:
+            with open(f"/sys/module/overlay/parameters/{name}", encoding="ascii") as f:
+                if f.read().strip() in ("Y", "on"):
+                    result.append(f"{name}=off")
+        except FileNotFoundError:  # a kernel without it, or overlay not loaded yet
+            continue
+    return result
 
 
 def _lowerdir(paths: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ def extract(source: Source, root: str, *, layer: bool = True) -> int:
     """
     root_fd = os.open(root, _DIRECTORY | os.O_CLOEXEC)
     try:
-        return _Extractor(root_fd, layer).run(tar.TarReader(source))
+        return Extractor(root_fd, layer).run(tar.TarReader(source))
     finally:
         os.close(root_fd)
 
@@ -55,7 +55,9 @@ def clean(name: str, what: str = "path") -> str:
     return "/".join(parts) or "."
 
 
-class _Extractor:
+class Extractor:
+    """One extraction below ``root_fd``, which stays the caller's; `into` has a kind for directories that are in use."""
+
     def __init__(self, root_fd: int, layer: bool) -> None:
         self._root_fd = root_fd
         self._layer = layer
@@ -65,6 +67,7 @@ class _Extractor:
         self._size = 0
 
     def run(self, archive: TarReader) -> int:
+        """Unpack all members; returns the bytes of their files."""
         try:
             for member in archive:
                 try:
@@ -78,9 +81,13 @@ class _Extractor:
                 os.close(self._parent_fd)
         return self._size
 
+    def _open(self, path: str, flags: int) -> int:
+        """Open a directory of the archive; links that lead out of the root are refused (EXDEV)."""
+        return open_beneath(self._root_fd, path, flags)
+
     def _set_time(self, path: str, mtime: int) -> None:
         try:
-            fd = open_beneath(self._root_fd, path, _DIRECTORY | os.O_NOFOLLOW)
+            fd = self._open(path, _DIRECTORY | os.O_NOFOLLOW)
         except OSError as e:
             if e.errno in (ENOENT, ENOTDIR, ELOOP, EXDEV):
                 return  # a later member replaced it
@@ -91,10 +98,9 @@ class _Extractor:
             os.close(fd)
 
     def _member(self, archive: TarReader, member: Member) -> None:
-        path = clean(member.name)
+        path = self._clean(member.name)
         if path == ".":
-            if member.kind == tar.DIRECTORY:
-                self._finish_directory(path, os.dup(self._root_fd), member)
+            self._root(member)
             return
         directory, _, name = path.rpartition("/")
         dir_fd = self._open_parent(directory or ".")
@@ -112,12 +118,19 @@ class _Extractor:
         else:
             self._node(member, path, dir_fd, name)
 
+    def _clean(self, name: str, what: str = "path") -> str:
+        return clean(name, what)
+
+    def _root(self, member: Member) -> None:
+        if member.kind == tar.DIRECTORY:
+            self._finish_directory(".", os.dup(self._root_fd), member)
+
     def _open_parent(self, path: str) -> int:
         """A descriptor of the member's directory, which is made when the archive does not name it."""
         if path == self._parent:
             return self._parent_fd
         try:
-            fd = open_beneath(self._root_fd, path, _DIRECTORY)
+            fd = self._open(path, _DIRECTORY)
         except FileNotFoundError:
             fd = self._make_parents(path)
         if self._parent_fd >= 0:
@@ -131,15 +144,18 @@ class _Extractor:
         for part in path.split("/"):
             done = f"{done}/{part}" if done else part
             try:
-                below = open_beneath(self._root_fd, done, _DIRECTORY)
+                below = self._open(done, _DIRECTORY)
             except FileNotFoundError:
-                os.mkdir(part, 0o755, dir_fd=fd)
-                below = open_beneath(self._root_fd, done, _DIRECTORY)
+                self._make_parent(fd, part)
+                below = self._open(done, _DIRECTORY)
                 os.fchmod(below, 0o755)  # whatever the umask
             finally:
                 os.close(fd)
             fd = below
         return fd
+
+    def _make_parent(self, dir_fd: int, name: str) -> None:
+        os.mkdir(name, 0o755, dir_fd=dir_fd)
 
     def _whiteout(self, dir_fd: int, name: str) -> None:
         if name == _OPAQUE:
@@ -166,7 +182,7 @@ class _Extractor:
     def _symlink(self, member: Member, dir_fd: int, name: str) -> None:
         self._clear(dir_fd, name)
         os.symlink(member.linkname, name, dir_fd=dir_fd)
-        os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
+        os.chown(name, *self._owner(member), dir_fd=dir_fd, follow_symlinks=False)
         if member.xattrs:
             _set_xattrs(f"/proc/self/fd/{dir_fd}/{name}", member.xattrs)
         os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
@@ -182,7 +198,7 @@ class _Extractor:
 
     def _finish_directory(self, path: str, fd: int, member: Member) -> None:
         try:
-            _set_owner(fd, member)
+            self._set_owner(fd, member)
         finally:
             os.close(fd)
         self._times[path] = member.mtime_ns
@@ -203,15 +219,15 @@ class _Extractor:
                     _write_all(fd, data)
                 os.ftruncate(fd, member.size)
             self._size += member.size
-            _set_owner(fd, member)
+            self._set_owner(fd, member)
             os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(fd)
 
     def _hard_link(self, member: Member, dir_fd: int, name: str) -> None:
-        target = clean(member.linkname, "hard link")
+        target = self._clean(member.linkname, "hard link")
         directory, _, source = target.rpartition("/")
-        source_fd = open_beneath(self._root_fd, directory or ".", _DIRECTORY)
+        source_fd = self._open(directory or ".", _DIRECTORY)
         try:
             if os.path.samestat(os.fstat(source_fd), os.fstat(dir_fd)) and source == name:
                 return
@@ -237,23 +253,31 @@ class _Extractor:
         self._clear(dir_fd, name)
         kind = {tar.FIFO: stat.S_IFIFO, tar.BLOCK: stat.S_IFBLK}.get(member.kind, stat.S_IFCHR)
         os.mknod(name, kind | 0o600, os.makedev(*number), dir_fd=dir_fd)
-        os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
-        os.chmod(name, member.mode, dir_fd=dir_fd)
-        os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=dir_fd)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:  # by descriptor: chmod(2) would follow a link that somebody put in the node's place
+            if stat.S_IFMT(os.fstat(fd).st_mode) == kind:
+                place = f"/proc/self/fd/{fd}"
+                os.chown(place, *self._owner(member))
+                os.chmod(place, member.mode)
+                os.utime(place, ns=(member.mtime_ns, member.mtime_ns))
+        finally:
+            os.close(fd)
+
+    def _owner(self, member: Member) -> tuple[int, int]:
+        return member.uid, member.gid
+
+    def _set_owner(self, fd: int, member: Member) -> None:
+        """Owner, then mode and attributes: a change of owner clears setuid bits and capabilities."""
+        os.fchown(fd, *self._owner(member))
+        os.fchmod(fd, member.mode)
+        if member.xattrs:
+            _set_xattrs(fd, member.xattrs)
 
 
 def _write_all(fd: int, data: memoryview) -> None:
     done = os.write(fd, data)
     while done < len(data):
         done += os.write(fd, data[done:])
-
-
-def _set_owner(fd: int, member: Member) -> None:
-    """Owner, then mode and attributes: a change of owner clears setuid bits and capabilities."""
-    os.fchown(fd, member.uid, member.gid)
-    os.fchmod(fd, member.mode)
-    if member.xattrs:
-        _set_xattrs(fd, member.xattrs)
 
 
 def _set_xattrs(target: int | str, xattrs: dict[str, bytes]) -> None:

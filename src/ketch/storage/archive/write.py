@@ -6,10 +6,14 @@ symbolic link is followed, and a file that grows or shrinks meanwhile keeps the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tarfile
+from errno import EACCES, ELOOP, ENOTDIR, ENXIO
 from typing import IO, TYPE_CHECKING
+
+from ketch.errors import InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BUFFER = 1 << 18
+_DEPTH = 256  # each level holds a descriptor open
+_TRIES = 10
+_SWAPPED = (ELOOP, ENOTDIR, ENXIO, EACCES)  # what opening says when the kind is another one than a moment ago
 _XATTR = "SCHILY.xattr."
 _KINDS = {
     stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
@@ -28,55 +35,103 @@ def write_tree(root: str, target: IO[bytes]) -> None:
     """Write everything below ``root``, itself included as ``./``; sockets are left out (they mean nothing later)."""
     root_fd = os.open(root, _DIRECTORY)
     try:
-        with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER) as archive:
-            _Writer(archive).directory(root_fd, ".", os.fstat(root_fd))
+        write_directory(root_fd, ".", target)
     finally:
         os.close(root_fd)
 
 
-class _Writer:
+def write_directory(fd: int, name: str | None, target: IO[bytes]) -> None:
+    """Write an open directory as ``name``, or, for None, only what is in it; ``fd`` stays the caller's."""
+    with archive_to(target) as archive:
+        writer = TreeWriter(archive)
+        if name is None:
+            writer.content(fd, "")
+        else:
+            writer.directory(fd, name)
+
+
+def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes]) -> None:
+    """Write what is called ``entry`` in an open directory, under another name; FileNotFoundError when it is gone."""
+    with archive_to(target) as archive:
+        TreeWriter(archive).entry(dir_fd, entry, name)
+
+
+def archive_to(target: IO[bytes]) -> tarfile.TarFile:
+    """A tar stream in pax form, to be used with ``with``."""
+    archive = tarfile.open(  # noqa: SIM115 - the caller ends it
+        fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER
+    )
+    archive.copybufsize = _BUFFER  # type: ignore[attr-defined]  # 16 KiB otherwise
+    return archive
+
+
+class TreeWriter:
+    """Adds directories and what is in them to one archive; ``size`` is the bytes of the files so far."""
+
     def __init__(self, archive: tarfile.TarFile) -> None:
-        self._archive = archive
+        self.archive = archive
         self._links: dict[tuple[int, int], str] = {}
+        self.size = 0
 
-    def directory(self, fd: int, path: str, status: os.stat_result) -> None:
-        self._archive.addfile(_header(path, status, _xattrs(fd)))
+    def directory(self, fd: int, path: str) -> None:
+        """Add an open directory and its content."""
+        self.archive.addfile(header(path, os.fstat(fd), _xattrs(fd)))
+        self.content(fd, path + "/")
+
+    def content(self, fd: int, prefix: str) -> None:
+        """Add what is in an open directory, each name behind ``prefix``."""
+        if prefix.count("/") > _DEPTH:
+            raise InvalidArgument(f"archive `{prefix[:200]}…`: more than {_DEPTH} directories deep")
         for name in sorted(os.listdir(fd)):
-            try:
-                self._one(fd, name, f"{path}/{name}")
-            except FileNotFoundError:
-                continue  # it went meanwhile
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                self.entry(fd, name, prefix + name)
 
-    def _one(self, dir_fd: int, name: str, path: str) -> None:
-        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        kind = stat.S_IFMT(status.st_mode)
-        if kind not in _KINDS:
-            return
-        if kind in (stat.S_IFREG, stat.S_IFDIR):
-            fd = os.open(name, _FILE if kind == stat.S_IFREG else _DIRECTORY, dir_fd=dir_fd)
+    def entry(self, dir_fd: int, name: str, path: str) -> None:
+        """Add what has this name in an open directory, as ``path``."""
+        for _ in range(_TRIES):
+            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            kind = stat.S_IFMT(status.st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR):
+                if kind in _KINDS:
+                    self.special(dir_fd, name, path, status)
+                return
             try:
-                self._opened(fd, path, os.fstat(fd))
+                fd = os.open(name, _FILE if kind == stat.S_IFREG else _DIRECTORY, dir_fd=dir_fd)
+            except OSError as e:
+                if e.errno not in _SWAPPED:
+                    raise
+                continue  # something else has taken its place: look again
+            try:
+                status = os.fstat(fd)
+                if stat.S_IFMT(status.st_mode) != kind:
+                    continue
+                if kind == stat.S_IFDIR:
+                    self.directory(fd, path)
+                else:
+                    self._file(fd, path, status)
             finally:
                 os.close(fd)
             return
-        header = _header(path, status, {})
-        if kind == stat.S_IFLNK:
-            header.linkname = os.readlink(name, dir_fd=dir_fd)
-        self._archive.addfile(header)
+        raise Unavailable(f"archive `{path}`: it cannot be opened, or changes all the time")
 
-    def _opened(self, fd: int, path: str, status: os.stat_result) -> None:
-        if stat.S_ISDIR(status.st_mode):
-            self.directory(fd, path, status)
-            return
-        header = _header(path, status, _xattrs(fd))
+    def special(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
+        """Add a symbolic link, a FIFO or a device node."""
+        described = header(path, status, {})
+        if stat.S_ISLNK(status.st_mode):
+            described.linkname = os.readlink(name, dir_fd=dir_fd)
+        self.archive.addfile(described)
+
+    def _file(self, fd: int, path: str, status: os.stat_result) -> None:
+        described = header(path, status, _xattrs(fd))
         if status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                header.type, header.linkname = tarfile.LNKTYPE, first
-                self._archive.addfile(header)
+                described.type, described.linkname = tarfile.LNKTYPE, first
+                self.archive.addfile(described)
                 return
-        header.size = status.st_size
-        self._archive.addfile(header, _Exactly(fd, status.st_size))  # type: ignore[arg-type]
+        described.size = status.st_size
+        self.size += status.st_size
+        self.archive.addfile(described, _Exactly(fd, status.st_size))  # type: ignore[arg-type]
 
 
 class _Exactly:
@@ -94,16 +149,17 @@ class _Exactly:
         return data
 
 
-def _header(path: str, status: os.stat_result, xattrs: dict[str, str]) -> tarfile.TarInfo:
-    header = tarfile.TarInfo(path)
-    header.type = _KINDS[stat.S_IFMT(status.st_mode)]
-    header.mode = stat.S_IMODE(status.st_mode)
-    header.uid, header.gid = status.st_uid, status.st_gid
-    header.mtime = status.st_mtime_ns // 1_000_000_000
-    header.pax_headers = {"mtime": _seconds(status.st_mtime_ns), **xattrs}
-    if header.type in (tarfile.CHRTYPE, tarfile.BLKTYPE):
-        header.devmajor, header.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    return header
+def header(path: str, status: os.stat_result, xattrs: dict[str, str], kind: bytes | None = None) -> tarfile.TarInfo:
+    """A member's description, its size still 0; of another ``kind`` than the file itself when that is given."""
+    info = tarfile.TarInfo(path)
+    info.type = kind or _KINDS[stat.S_IFMT(status.st_mode)]
+    info.mode = stat.S_IMODE(status.st_mode)
+    info.uid, info.gid = status.st_uid, status.st_gid
+    info.mtime = status.st_mtime_ns // 1_000_000_000
+    info.pax_headers = {"mtime": _seconds(status.st_mtime_ns), **xattrs}
+    if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return info
 
 
 def _seconds(ns: int) -> str:
@@ -118,6 +174,8 @@ def _xattrs(fd: int) -> dict[str, str]:
 
 def _read_xattrs(fd: int) -> Iterator[tuple[str, str]]:
     for name in os.listxattr(fd):
+        if name.startswith("trusted.overlay."):
+            continue  # how overlay keeps a layer, not what is in it
         try:
             # tarfile writes pax values as UTF-8; surrogateescape carries any other byte through unchanged.
             yield _XATTR + name, os.getxattr(fd, name).decode("utf-8", "surrogateescape")

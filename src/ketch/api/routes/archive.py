@@ -1,0 +1,115 @@
+"""Files of containers: ``/containers/{id}/archive``, ``changes``, ``export``, and ``/commit``."""
+
+from __future__ import annotations
+
+import base64
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.api import query
+from ketch.api.wire import gomode
+from ketch.engine.commit import CommitOptions
+from ketch.engine.model import ContainerConfig
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from ketch.api.server import Call
+    from ketch.engine.containerpaths import PathStat
+    from ketch.engine.files import Archive
+
+_CHUNK = 1 << 18
+_STAT = "X-Docker-Container-Path-Stat"
+
+
+def path_stat(found: PathStat) -> str:
+    """The header's value: base64 of JSON."""
+    facts = {
+        "name": found.name,
+        "size": found.size,
+        "mode": gomode.from_unix(found.mode),
+        "mtime": _time(found.mtime_ns),
+        "linkTarget": found.link_target,
+    }
+    return base64.b64encode(msgspec.json.encode(facts)).decode("ascii")
+
+
+def _time(ns: int) -> str:
+    """RFC 3339 with nanoseconds; unlike elsewhere 0 is a time, and so are those before it."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + (f".{rest:09}".rstrip("0") if rest else "") + "Z"
+
+
+async def head(call: Call) -> web.StreamResponse:
+    """What is at a path."""
+    found = await call.engine.files.stat(call.path["id"], call.query.get("path", ""))
+    response = call.empty(200)
+    response.headers[_STAT] = path_stat(found)
+    return response
+
+
+async def get(call: Call) -> web.StreamResponse:
+    """A path and all below it as a tar stream."""
+    found, archive = await call.engine.files.archive(call.path["id"], call.query.get("path", ""))
+    return await _send(call, archive, "application/x-tar", {_STAT: path_stat(found)})
+
+
+async def put(call: Call) -> web.StreamResponse:
+    """Unpack a tar stream into a directory."""
+    await call.engine.files.extract(
+        call.path["id"],
+        call.query.get("path", ""),
+        call.request.content.iter_chunked(_CHUNK),
+        replace=not query.flag(call.query, "noOverwriteDirNonDir"),
+        as_user=query.flag(call.query, "copyUIDGID"),
+    )
+    return call.empty(200)
+
+
+async def export(call: Call) -> web.StreamResponse:
+    """The container's root as a tar stream."""
+    return await _send(call, await call.engine.files.export(call.path["id"]), "application/octet-stream", {})
+
+
+async def changes(call: Call) -> web.StreamResponse:
+    """What the container changed; ``null`` when nothing, as dockerd answers."""
+    return call.json(await call.engine.files.changes(call.path["id"]) or None)
+
+
+async def _send(call: Call, archive: Archive, content_type: str, headers: dict[str, str]) -> web.StreamResponse:
+    async with aclosing(archive):
+        response = await call.stream(content_type, headers=headers)
+        async for chunk in archive:
+            await response.write(chunk)
+    return response
+
+
+async def commit(call: Call) -> web.StreamResponse:
+    """A new image from a container."""
+    raw = await call.request.read()
+    config: ContainerConfig | None = None
+    if raw.strip() not in (b"", b"null"):
+        config = await call.body(ContainerConfig)
+    options = CommitOptions(
+        repo=call.query.get("repo", ""),
+        tag=call.query.get("tag", ""),
+        comment=call.query.get("comment", ""),
+        author=call.query.get("author", ""),
+        pause=query.flag(call.query, "pause", True),
+        changes=[value for key, value in call.query.items() if key == "changes"],
+        config=config,
+    )
+    return call.json({"Id": await call.engine.commits.commit(call.query.get("container", ""), options)}, 201)
+
+
+ROUTES = (
+    ("HEAD", "/containers/{id}/archive", head),
+    ("GET", "/containers/{id}/archive", get),
+    ("PUT", "/containers/{id}/archive", put),
+    ("GET", "/containers/{id}/changes", changes),
+    ("GET", "/containers/{id}/export", export),
+    ("POST", "/commit", commit),
+)

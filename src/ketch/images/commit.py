@@ -1,0 +1,118 @@
+"""A new image from a parent and what a container wrote on top of it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+from ketch.images.importer import encode_config, make_image, write_manifest
+from ketch.images.unpack import gzip_writer, unpack_blob
+from ketch.oci import reference
+from ketch.oci.config import History, ImageConfig, RootFS, format_time
+from ketch.oci.digest import chain_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.images.model import Image
+    from ketch.images.store import ImageStore
+    from ketch.oci.config import RunConfig
+    from ketch.storage.leases import Lease
+
+
+def commit(
+    store: ImageStore,
+    parent: Image,
+    config: RunConfig,
+    write: Callable[[IO[bytes]], int] | None,
+    *,
+    name: str = "",
+    comment: str = "",
+    author: str = "",
+    created_by: str = "",
+) -> Image:
+    """Record the image; ``write(file)`` writes the layer's tar and returns the bytes of its files, None: no layer.
+
+    Blocking.  ``name`` is normalized.  Nothing stays when any of it fails.
+    """
+    with store.lease() as lease:
+        lease.hold(*parent.parts())
+        store.resolve(parent.id)  # it may have gone before it was held (NotFound)
+        blobs, diff_ids, sizes = list(parent.blobs), list(parent.diff_ids), list(parent.layer_sizes)
+        if write is not None:
+            blob, diff_id, size = _add_layer(store, lease, parent, write)
+            blobs.append(blob)
+            diff_ids.append(diff_id)
+            sizes.append(size)
+        now = format_time(time.time_ns())
+        step = History(
+            created=now, created_by=created_by or None, author=author or None, comment=comment or None,
+            empty_layer=write is None,
+        )  # fmt: skip
+        full = msgspec.structs.replace(
+            parent.config, created=now, author=author or None, comment=comment or None, config=config,
+            rootfs=RootFS(diff_ids=diff_ids), history=[*_past(parent.config), step],
+        )  # fmt: skip
+        image_id = store.content.put(encode_config(full), hold=lease.hold, durable=False)
+        manifest = write_manifest(store, lease, image_id, blobs)
+        return store.add([(make_image(image_id, manifest, full, blobs, sizes), [name] if name else [])])[0]
+
+
+def _past(config: ImageConfig) -> list[History]:
+    """The parent's history, completed when it does not account for all of its layers (as validators demand)."""
+    past = list(config.history or [])
+    told = sum(not step.empty_layer for step in past)
+    return [History(created=config.created)] * (len(config.rootfs.diff_ids) - told) + past
+
+
+def check_name(repo: str, tag: str) -> str:
+    """The normalized name for an image, empty when none is given; InvalidArgument for what is none."""
+    if not repo:
+        return ""
+    parsed = reference.parse(f"{repo}:{tag}" if tag else repo)
+    if parsed.digest:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
+    return str(parsed)
+
+
+def _add_layer(
+    store: ImageStore, lease: Lease, parent: Image, write: Callable[[IO[bytes]], int]
+) -> tuple[str, str, int]:
+    """(blob digest, diff id, bytes of files) of a layer that is stored and unpacked on top of the parent's."""
+    with store.content.ingest(hold=lease.hold, durable=False) as ingest:
+        zipped = gzip_writer(ingest.write)
+        plain = _Hashing(zipped.write)
+        size = write(plain)  # type: ignore[arg-type]
+        zipped.close()
+    diff_id = plain.digest
+    chain_id = chain_ids([*parent.diff_ids, diff_id])[-1]
+    lease.hold(chain_id)
+    if not store.layers.exists(chain_id):
+        unpack_blob(store, ingest.digest, diff_id, chain_id)
+    return ingest.digest, diff_id, size
+
+
+class _Hashing(io.RawIOBase):
+    """A write-only file that hashes what goes through it."""
+
+    def __init__(self, write: Callable[[Any], object]) -> None:
+        self._write = write
+        self._hash = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        self._write(data)
+        return len(data)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was written so far."""
+        return "sha256:" + self._hash.hexdigest()

@@ -1,0 +1,112 @@
+"""Unpack an archive into a directory of a container that may be running, and may mean harm.
+
+Whatever its processes do to the tree meanwhile, nothing outside the container is reached: each path is looked up
+by the kernel below the container's root (openat2(2), RESOLVE_IN_ROOT), files are made anew (O_EXCL), and owners,
+modes and times are set by descriptor.  So a link that is swapped in leads somewhere within the container, as it
+would for the container's own processes.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from errno import EDQUOT, ENOSPC, EROFS, EXDEV
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
+from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open_beneath, openat2
+from ketch.storage.archive import tar
+from ketch.storage.archive.extract import Extractor
+
+if TYPE_CHECKING:
+    from ketch.storage.archive.tar import Member, Source
+
+
+def extract_into(
+    source: Source, root_fd: int, path: str, directory_fd: int, *, replace: bool, owner: tuple[int, int] | None
+) -> int:
+    """Unpack a plain tar into the directory ``path`` of the root, open as ``directory_fd``; returns bytes of files.
+
+    Descriptors stay the caller's.  Without ``replace`` a directory and something else never take each other's place
+    (InvalidArgument, in Docker's words).  ``owner`` is who gets everything, None: whom the archive says.
+    Raises InvalidArgument for a broken archive; what was written by then stays.
+    """
+    return _Into(root_fd, path, directory_fd, replace, owner).run(tar.TarReader(source))
+
+
+def inner(name: str) -> str:
+    """A member's name relative to the target (``.`` for itself), ``..`` resolved; InvalidArgument if it leads out.
+
+    An absolute name is taken as a relative one: what Docker archives from `/` has such names.
+    """
+    path = posixpath.normpath("/".join(part for part in name.split("/") if part) or ".")
+    if path == ".." or path.startswith("../"):
+        raise InvalidArgument(f'"{name}" is outside of the directory that it is to be extracted to')
+    return path
+
+
+class _Into(Extractor):
+    def __init__(
+        self, root_fd: int, path: str, directory_fd: int, replace: bool, owner: tuple[int, int] | None
+    ) -> None:
+        super().__init__(directory_fd, layer=False)
+        self._container_fd = root_fd
+        self._path = path
+        self._replace = replace
+        self._all_owner = owner
+
+    def _open(self, path: str, flags: int) -> int:
+        try:
+            return open_beneath(self._root_fd, path, flags)
+        except OSError as e:
+            if e.errno != EXDEV:
+                raise
+        # A link leads out of the target, to another place of the container: as for the container itself.
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+        return openat2(self._container_fd, f"{self._path}/{path}", flags, 0, resolve)
+
+    def _clean(self, name: str, what: str = "path") -> str:
+        return inner(name)
+
+    def _root(self, member: Member) -> None:
+        """The target itself stays as it is."""
+
+    def _member(self, archive: tar.TarReader, member: Member) -> None:
+        try:
+            super()._member(archive, member)
+        except OSError as e:
+            if e.errno == EROFS:
+                raise PermissionDenied(f"extract `{member.name}`: mounted volume is marked read-only") from e
+            if e.errno in (ENOSPC, EDQUOT):
+                raise ResourceExhausted(f"extract `{member.name}`: no space left on device") from e
+            raise
+
+    def _make_parent(self, dir_fd: int, name: str) -> None:
+        super()._make_parent(dir_fd, name)
+        if self._all_owner is not None:
+            os.chown(name, *self._all_owner, dir_fd=dir_fd, follow_symlinks=False)
+
+    def _clear(self, dir_fd: int, name: str) -> None:
+        if not self._replace and _is_directory(dir_fd, name):
+            raise InvalidArgument(f'cannot overwrite directory "{self._shown(name)}" with non-directory "{self._path}"')
+        super()._clear(dir_fd, name)
+
+    def _directory(self, member: Member, path: str, dir_fd: int, name: str) -> None:
+        if not self._replace and _is_directory(dir_fd, name) is False:
+            raise InvalidArgument(f'cannot overwrite non-directory "{self._shown(name)}" with directory "{self._path}"')
+        super()._directory(member, path, dir_fd, name)
+
+    def _shown(self, name: str) -> str:
+        return posixpath.join(self._path, self._parent if self._parent not in ("", "\0", ".") else "", name)
+
+    def _owner(self, member: Member) -> tuple[int, int]:
+        return (member.uid, member.gid) if self._all_owner is None else self._all_owner
+
+
+def _is_directory(dir_fd: int, name: str) -> bool | None:
+    """None when there is nothing of that name."""
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return None
