@@ -89,7 +89,7 @@ class Remote:
         """There is no more output."""
         for stream, splitter in self._splitters.items():
             if rest := splitter.rest():
-                self._put(time_ns(), stream, False, rest)
+                self._put(time_ns(), stream, True, rest)
         self._pump()
 
     def relent(self) -> None:
