@@ -13,6 +13,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import codecs
 import os
+import re
 from contextlib import suppress
 from json.encoder import encode_basestring
 from time import time_ns
@@ -22,20 +23,24 @@ from ketch.runtime.loglines import Clock, Splitter
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _STREAMS = {1: "stdout", 2: "stderr"}
 _CHUNK = 1 << 16
-_MARK = "\udc00"  # where a line ends: no decoder of UTF-8 makes this character
+_MARK, _MARK_BYTES = "\udc00", b"\xed\xb0\x80"  # where a line ends: no decoder of UTF-8 makes this character
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
-    return "\ufffd" * (error.end - error.start), error.end
+    following = _NO_BEGINNING.match(error.object, error.end)
+    end = following.end() if following else error.end
+    return "\ufffd" * (end - error.start), end
 
 
+_NO_BEGINNING = re.compile(rb"[\x80-\xc1\xf5-\xff]+")  # of a character: it need not be looked at one by one
 codecs.register_error("ketch.each_byte", _each_byte)
 
 
-def escape(data: bytes) -> str:
-    """Bytes as the inside of a JSON string; ``_MARK`` where they had newlines."""
-    return encode_basestring(data.decode("utf-8", "ketch.each_byte").replace("\n", _MARK))[1:-1]
+def escape(data: bytes) -> bytes:
+    """Bytes as the inside of a JSON string; ``_MARK_BYTES`` where they had newlines."""
+    text = encode_basestring(data.decode("utf-8", "ketch.each_byte").replace("\n", _MARK))
+    return text.encode("utf-8", "surrogatepass")[1:-1]
 
 
 def names(path: str) -> list[str]:
@@ -91,35 +96,34 @@ class Writer:
     def write(self, stream: int, data: bytes) -> None:
         """Log what was read; what the disk does not take is lost."""
         now = self._clock.nano(time_ns())
-        out = [self._encode(stream, block, partial, now) for block, partial in self._splitters[stream].take(data)]
-        if out:
-            self._append("".join(out).encode())
+        for block, partial in self._splitters[stream].take(data):
+            self._append(self._encode(stream, block, partial, now))
 
     def finish(self) -> None:
         """Log what has no newline: none will come."""
         for stream, splitter in self._splitters.items():
             if rest := splitter.rest():
-                self._append(self._encode(stream, rest, True, self._clock.nano(time_ns())).encode())
+                self._append(self._encode(stream, rest, True, self._clock.nano(time_ns())))
 
     def relent(self) -> None:
         """The container has ended; a file makes nobody wait."""
 
-    def _encode(self, stream: int, block: bytes, partial: bool, now: str) -> str:
+    def _encode(self, stream: int, block: bytes, partial: bool, now: str) -> bytes:
         tail = f'","stream":"{_STREAMS[stream]}",{self._attrs}"time":"'
         begun = self._partial.get(stream)
         if partial:
             self._partial[stream] = begun or now
-            return f'{{"log":"{escape(block)}{tail}{begun or now}"}}\n'
-        first = ""
+            return b'{"log":"%s%s"}\n' % (escape(block), f"{tail}{begun or now}".encode())
+        first = b""
         if begun is not None:
             del self._partial[stream]
             end, _, block = block.partition(b"\n")
-            first = f'{{"log":"{escape(end)}\\n{tail}{begun}"}}\n'
+            first = b'{"log":"%s\\n%s"}\n' % (escape(end), f"{tail}{begun}".encode())
             if not block:
                 return first
-        head = '{"log":"'
-        lines = escape(block).replace(_MARK, f'\\n{tail}{now}"}}\n{head}')
-        return f"{first}{head}{lines[: -len(head)]}"
+        head = b'{"log":"'
+        lines = escape(block).replace(_MARK_BYTES, b'\\n%s"}\n%s' % (f"{tail}{now}".encode(), head))
+        return first + head + lines[: -len(head)]
 
     # -- the files -------------------------------------------------------------------------------
 

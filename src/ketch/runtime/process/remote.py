@@ -53,6 +53,7 @@ class Remote:
         self._form = form
         self._blocking = blocking
         self._limit = _BLOCKING_LIMIT if blocking else limit
+        self._patient = blocking
         self._splitters = {1: Splitter(), 2: Splitter()}
         self._queue: list[tuple[int, int, bool, bytes]] = []  # time, stream, partial, block
         self._size = 0
@@ -71,7 +72,7 @@ class Remote:
     @property
     def full(self) -> bool:
         """Whether the container must wait."""
-        return self._blocking and self._connected and self._size > self._limit
+        return self._patient and self._connected and self._size > self._limit
 
     @property
     def pending(self) -> bool:
@@ -93,8 +94,8 @@ class Remote:
         self._pump()
 
     def relent(self) -> None:
-        """Make the container wait no more."""
-        self._blocking = False
+        """The container has ended and waits no more: what its pipes still have is kept, which is bounded, too."""
+        self._patient = False
 
     def _put(self, now: int, stream: int, partial: bool, block: bytes) -> None:
         waits = self._blocking and self._connected  # then `full` sees to it that there is not much more
