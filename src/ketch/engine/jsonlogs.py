@@ -17,12 +17,13 @@ from ketch.runtime import logformat
 from ketch.runtime.process.backlog import MUX_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ketch.engine.logs import Formatter
     from ketch.engine.shim import Monitor
 
 _RINGS = 1 << 16
+_NUMBERS = {"stdout": logformat.STDOUT, "stderr": logformat.STDERR}
 
 
 async def read_json_logs(
@@ -63,36 +64,40 @@ async def read_json_logs(
 
 
 class _Wire:
-    """Messages in, wire bytes out, by way of frames where lines and times count."""
+    """Messages in, wire bytes out, by way of frames where lines and times count.
+
+    Neighbours of one stream (and one time, where times count) go together: what was read from the container in one
+    go has one time.
+    """
 
     def __init__(self, formatter: Formatter) -> None:
         self._formatter = formatter
         self._times = Times()
 
     def of(self, messages: list[Entry]) -> bytes:
-        if self._formatter.plain:
-            return self._plain(messages)
-        frames: list[bytes] = []
+        plain = self._formatter.plain
+        runs: list[tuple[str, str, list[str]]] = []
+        stream, at, texts = "", "", list[str]()
         for one in messages:
-            payload = one.log.encode()
-            stream = logformat.STDERR if one.stream == "stderr" else logformat.STDOUT
-            header = logformat.HEADER.pack(self._times(one.time), len(payload), stream, 0)
-            frames += (header, payload, logformat.TRAILER.pack(len(payload)))
-        return self._formatter.block(b"".join(frames))[0]
-
-    def _plain(self, messages: list[Entry]) -> bytes:
-        """Nobody asks for lines: neighbours of one stream become one frame."""
-        runs: list[tuple[int, list[str]]] = []
-        last, texts = "", list[str]()
-        for one in messages:
-            if one.stream != last or not runs:
-                last, texts = one.stream, list[str]()
-                runs.append((logformat.STDERR if last == "stderr" else logformat.STDOUT, texts))
+            if one.stream != stream or (one.time != at and not plain) or not runs:
+                stream, at, texts = one.stream, one.time, []
+                runs.append((stream, at, texts))
             texts.append(one.log)
+        return self._plain(runs) if plain else self._formatter.block(b"".join(self._frames(runs)))[0]
+
+    def _frames(self, runs: list[tuple[str, str, list[str]]]) -> Iterator[bytes]:
+        for stream, at, texts in runs:
+            payload = "".join(texts).encode()
+            yield logformat.HEADER.pack(self._times(at), len(payload), _NUMBERS.get(stream, 1), 0)
+            yield payload
+            yield logformat.TRAILER.pack(len(payload))
+
+    def _plain(self, runs: list[tuple[str, str, list[str]]]) -> bytes:
         out: list[bytes] = []
-        for stream, run in runs:
+        for name, _, texts in runs:
+            stream = _NUMBERS.get(name, logformat.STDOUT)
             if self._formatter.wanted[stream]:
-                payload = "".join(run).encode()
+                payload = "".join(texts).encode()
                 out += (payload,) if self._formatter.raw else (MUX_HEADER.pack(stream, len(payload)), payload)
         return b"".join(out)
 
