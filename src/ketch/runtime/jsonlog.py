@@ -24,6 +24,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _STREAMS = {1: "stdout", 2: "stderr"}
 _CHUNK = 1 << 16
 _MARK, _MARK_BYTES = "\udc00", b"\xed\xb0\x80"  # where a line ends: no decoder of UTF-8 makes this character
+_ASCII_MARK = b"\x7f"  # the same where this one does not occur: ASCII alone is four times as fast
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
@@ -37,10 +38,13 @@ _NO_BEGINNING = re.compile(rb"[\x80-\xc1\xf5-\xff]+")  # of a character: it need
 codecs.register_error("ketch.each_byte", _each_byte)
 
 
-def escape(data: bytes) -> bytes:
-    """Bytes as the inside of a JSON string; ``_MARK_BYTES`` where they had newlines."""
+def escape(data: bytes, newline: bytes = b"\\n") -> bytes:
+    """Bytes as the inside of a JSON string, with ``newline`` for each of their newlines."""
+    if data.isascii() and _ASCII_MARK not in data:
+        text = encode_basestring(data.replace(b"\n", _ASCII_MARK).decode("ascii"))
+        return text.encode("ascii")[1:-1].replace(_ASCII_MARK, newline)
     text = encode_basestring(data.decode("utf-8", "ketch.each_byte").replace("\n", _MARK))
-    return text.encode("utf-8", "surrogatepass")[1:-1]
+    return text.encode("utf-8", "surrogatepass")[1:-1].replace(_MARK_BYTES, newline)
 
 
 def names(path: str) -> list[str]:
@@ -122,7 +126,7 @@ class Writer:
             if not block:
                 return first
         head = b'{"log":"'
-        lines = escape(block).replace(_MARK_BYTES, b'\\n%s"}\n%s' % (f"{tail}{now}".encode(), head))
+        lines = escape(block, b'\\n%s"}\n%s' % (f"{tail}{now}".encode(), head))
         return first + head + lines[: -len(head)]
 
     # -- the files -------------------------------------------------------------------------------
