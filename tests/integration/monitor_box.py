@@ -92,6 +92,7 @@ class Yard:
                 "dir": str(log_dir),
                 "max_size": options.get("max_size", 20 << 20),
                 "max_files": options.get("max_files", 5),
+                **options.get("log", {}),
             },
         }
 

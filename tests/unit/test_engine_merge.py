@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ketch.engine import bundle, merge, validate
+from ketch.engine import bundle, logoptions, merge, validate
 from ketch.engine.model import Container, ContainerConfig, HostConfig, LogConfig, PortBinding, RestartPolicy
 from ketch.errors import InvalidArgument
 from ketch.oci.config import RunConfig
@@ -132,4 +132,4 @@ def test_what_is_fine_has_no_warnings():
 
 @pytest.mark.parametrize(("text", "size"), [("10mb", 10 << 20), ("10m", 10 << 20), ("1G", 1 << 30), ("-1", 0)])
 def test_log_sizes(text, size):
-    assert validate.log_size(text, 1) == size
+    assert logoptions.size(text, "max-size", 1) == size

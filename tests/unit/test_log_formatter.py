@@ -89,7 +89,7 @@ def test_a_terminal_is_raw(frames):
 
 @given(FRAMES, st.integers(1, 50))
 def test_each_line_has_the_time_of_the_frame_in_which_it_begins(frames, pieces):
-    got = demux(run(frames, pieces, timestamps=True, details="k=v"))
+    got = demux(run(frames, pieces, timestamps=True, details="k=v "))
     for stream in (1, 2):
         assert got[stream] == b"".join(stamp(n) + b"k=v " + text for n, text in lines(frames, stream))
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
+from ketch.engine import logoptions
+from ketch.engine.model import LogConfig
 from ketch.errors import InvalidArgument
+from ketch.runtime import journald
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +48,9 @@ class Config:
     cgroup_parent: str = "/ketch"
     group: str = "docker"
     log_level: str = "info"
+    log_driver: str = ""
     log_opts: dict[str, str] = field(default_factory=dict)
+    journald_socket: str = journald.SOCKET
     tls: bool = False
     tlsverify: bool = False
     tlscacert: str = ""
@@ -83,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         help="respect: other tables that drop forwarded packets keep their say; open: let ours pass")  # fmt: skip
     add("--cgroup-parent", metavar="PATH", help="cgroup under which containers live (default /ketch)")
     add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
-    add(
-        "--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="default log option: max-size, max-file"
-    )
+    add("--log-driver", metavar="NAME", help=f"where new containers log: {', '.join(logoptions.DRIVERS)}")
+    add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="option of that driver; repeatable")
+    add("--journald-socket", metavar="PATH", help=f"where journald listens (default {journald.SOCKET})")
     add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
     add("-D", "--debug", action="store_true", default=None, help="the same as --log-level debug")
     add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {DEFAULT_CONFIG})")
@@ -179,10 +184,7 @@ def _check(config: Config) -> None:
         raise InvalidArgument("TLS is asked for without a certificate", hint="give --tlscert and --tlskey")
     if config.tlsverify and not config.tlscacert:
         raise InvalidArgument("--tlsverify needs --tlscacert", hint="name the authority that signs your clients")
-    if not config.log_opts.get("max-file", "1").isdecimal() or config.log_opts.get("max-file") == "0":
-        raise InvalidArgument(f"--log-opt max-file={config.log_opts['max-file']}: not a number of files")
-    if unknown := sorted(config.log_opts.keys() - {"max-size", "max-file"}):
-        raise InvalidArgument(f"unknown log option `{unknown[0]}`", hint="known: max-size, max-file")
+    logoptions.check(LogConfig(type=config.log_driver, config=config.log_opts))
     if len(config.bridge.encode()) > 15:
         raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
     _check_network(config)

@@ -13,12 +13,12 @@ from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
 from ketch.daemon import listen, netsetup
 from ketch.engine import store, volumes
-from ketch.engine.context import DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE, Context
+from ketch.engine.context import Context
 from ketch.engine.engine import Engine
 from ketch.engine.eventjournal import EventJournal
 from ketch.engine.events import EventBus
+from ketch.engine.model import LogConfig
 from ketch.engine.sandbox import Sandboxes
-from ketch.engine.validate import log_size
 from ketch.images import schema as image_schema
 from ketch.images.store import ImageStore
 from ketch.network import schema as network_schema
@@ -69,8 +69,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         launcher=launcher,
         network=network,
         cgroup_parent=config.cgroup_parent,
-        log_max_size=log_size(config.log_opts.get("max-size"), DEFAULT_LOG_SIZE),
-        log_max_files=int(config.log_opts.get("max-file", DEFAULT_LOG_FILES)),
+        log_default=LogConfig(type=config.log_driver, config=config.log_opts),
+        journald_socket=config.journald_socket,
     )
     stack.callback(ctx.network_thread.shutdown)
     stack.push_async_callback(_release, ctx)

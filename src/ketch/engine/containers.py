@@ -17,6 +17,8 @@ from ketch.engine import (
     idmaps,
     lifecycle,
     limits,
+    logoptions,
+    logreading,
     merge,
     mounts,
     names,
@@ -27,9 +29,9 @@ from ketch.engine import (
     update,
     validate,
 )
-from ketch.engine.logs import read_logs
 from ketch.engine.model import Container, MountPoint
-from ketch.errors import Conflict, InvalidArgument, NotFound, NotModified
+from ketch.engine.streams import LogOptions
+from ketch.errors import Conflict, InvalidArgument, NotModified
 from ketch.oci.config import RunConfig
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.context import Context
     from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
-    from ketch.engine.streams import AttachOptions, ClientStream, LogOptions
+    from ketch.engine.streams import AttachOptions, ClientStream
 
 log = logging.getLogger(__name__)
 Strings = list[str]
@@ -92,6 +94,7 @@ class ContainerService:
         if name:
             name = names.check(name)
             ctx.store.check_free(name)
+        logoptions.settle(host.log_config, ctx.log_default)
         warnings = validate.check(config, host)
         limits.settle(host)
         image = ctx.images.resolve(config.image)
@@ -297,12 +300,8 @@ class ContainerService:
         """What was logged, to a client that does not want (or cannot have) what comes."""
         try:
             if options.logs:
-                chunks = read_logs(
-                    self._ctx.log_dir(container.id), None, stdout=options.stdout, stderr=options.stderr,
-                    since_ns=0, until_ns=0, tail=None, timestamps=False, details="", follow=False,
-                    tty=container.config.tty,
-                )  # fmt: skip
-                async for chunk in chunks:
+                wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
+                async for chunk in logreading.read(self._ctx, container, wanted, raw=options.raw):
                     await stream.write(chunk)
         finally:
             stream.close()
@@ -318,18 +317,8 @@ class ContainerService:
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:
         """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
         container = self.get(ref)
-        if container.host.log_config.type == "none":
-            raise NotFound(
-                "configured logging driver does not support reading", hint="start it with another --log-driver"
-            )
-        live = self._ctx.live(container.id)
-        labels = (container.config.labels or {}) if options.details else {}
-        details = ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
-        return read_logs(
-            self._ctx.log_dir(container.id), live.monitor, stdout=options.stdout, stderr=options.stderr,
-            since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
-            details=details, follow=options.follow, tty=container.config.tty,
-        )  # fmt: skip
+        logreading.check_readable(container)
+        return logreading.read(self._ctx, container, options)
 
     # -- looking ---------------------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ketch.engine.model import LogConfig
+from ketch.runtime import journald
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots import OverlaySnapshots
 
 T = TypeVar("T")
-DEFAULT_LOG_SIZE = 20 << 20
-DEFAULT_LOG_FILES = 5
 
 
 @dataclass(eq=False)
@@ -84,8 +85,8 @@ class Context:
     launcher: Launcher
     network: NetworkManager
     cgroup_parent: str = "/ketch"
-    log_max_size: int = DEFAULT_LOG_SIZE
-    log_max_files: int = DEFAULT_LOG_FILES
+    log_default: LogConfig = field(default_factory=LogConfig)
+    journald_socket: str = journald.SOCKET
     network_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "network"))
     sandboxes: Sandboxes = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import bundle, restarts, stats
-from ketch.engine.validate import log_size
+from ketch.engine import bundle, logdrivers, restarts, stats
 from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
 
 if TYPE_CHECKING:
@@ -68,7 +67,8 @@ class Lifecycle:
         monitor: Monitor | None = None
         try:
             await self._attach_volumes(container)
-            monitor = await self._ctx.launcher.start_container(self._prepare(container))
+            log_message = await logdrivers.message(self._ctx, container)
+            monitor = await self._ctx.launcher.start_container({**self._prepare(container), "log": log_message})
             created = await monitor.created()
             try:
                 kept = await self._ctx.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
@@ -134,7 +134,6 @@ class Lifecycle:
         os.makedirs(ctx.run_dir(container.id), mode=0o700, exist_ok=True)
         image = ctx.images.resolve(container.image_id)
         pid_mode = container.host.pid_mode
-        options = container.host.log_config.config or {}
         return {
             "id": container.id,
             "bundle": bundle_dir,
@@ -147,12 +146,6 @@ class Lifecycle:
             if pid_mode.startswith("container:")
             else pid_mode or "new",
             "cgroup": ctx.cgroup_path(container),
-            "log": {
-                "driver": "none" if container.host.log_config.type == "none" else "local",
-                "dir": ctx.log_dir(container.id),
-                "max_size": log_size(options.get("max-size"), ctx.log_max_size),
-                "max_files": int(options.get("max-file") or ctx.log_max_files),
-            },
         }
 
     def _namespace_of(self, ref: str, kind: str) -> str:
@@ -192,7 +185,7 @@ class Lifecycle:
                 stdin=options.stdin and container.config.open_stdin,
                 stdout=options.stdout,
                 stderr=options.stderr,
-                mux=not container.config.tty,
+                mux=not (container.config.tty or options.raw),
                 detach_keys=options.detach_keys,
                 initial=stream.initial,
                 start="start" if options.logs else None,

@@ -34,6 +34,7 @@ _MUX = struct.Struct(">B3xI")
 class Formatter:
     """Frames in, wire bytes out; keeps what it must know about a line that goes on in the next frame.
 
+    ``details`` stand before each line as they are; ``raw``: no frames on the wire, as for a ``tty``.
     ``skip`` lines (of the wanted streams) are left out at the beginning.  ``last_at`` is the time of the
     last frame seen, ``done`` becomes True behind ``until_ns``.
     """
@@ -48,13 +49,14 @@ class Formatter:
         timestamps: bool = False,
         details: str = "",
         tty: bool = False,
+        raw: bool = False,
         skip: int = 0,
     ) -> None:
         self.wanted = (False, stdout or tty, stderr or tty)
         self._since, self._until = since_ns, until_ns
         self._timestamps = timestamps
-        self._details = details.encode() + b" " if details else b""
-        self._tty = tty
+        self._details = details.encode()
+        self.raw = tty or raw
         self._skip = skip
         self._open = [False, False, False]  # the stream's last frame ended inside a line …
         self._dropping = [False, False, False]  # … which is left out
@@ -62,11 +64,16 @@ class Formatter:
         self.last_at = 0
         self.done = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether neither lines nor times count any more."""
+        return not (self._timestamps or self._details or self._since or self._until or self._skip)
+
     def block(self, data: bytes) -> tuple[bytes, int]:
         """Take as many whole frames as ``data`` begins with; returns wire bytes and how many of ``data`` were used."""
-        plain = not (self._timestamps or self._details or self._since or self._until or self._skip)
+        plain = self.plain
         unpack, header, trailer = logformat.HEADER.unpack_from, logformat.HEADER.size, logformat.TRAILER.size
-        wanted, tty, pack = self.wanted, self._tty, _MUX.pack
+        wanted, raw, pack = self.wanted, self.raw, _MUX.pack
         out: list[bytes] = []
         at, position, last = self.last_at, 0, len(data) - logformat.OVERHEAD
         while position <= last:
@@ -79,11 +86,11 @@ class Formatter:
             if stream > logformat.STDERR or not wanted[stream]:
                 continue
             if plain:
-                if not tty:
+                if not raw:
                     out.append(pack(stream, length))
                 out.append(data[start:end])
             elif text := self._lines(at, stream, data[start:end]):
-                out += (text,) if tty else (pack(stream, len(text)), text)
+                out += (text,) if raw else (pack(stream, len(text)), text)
             elif self.done:
                 break
         self.last_at = at
@@ -138,6 +145,7 @@ async def read_logs(
     details: str,
     follow: bool,
     tty: bool,
+    raw: bool = False,
 ) -> AsyncIterator[bytes]:
     """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes.
 
@@ -153,7 +161,7 @@ async def read_logs(
             skip = skip if position == start else 0
         formatter = Formatter(
             stdout=stdout, stderr=stderr, since_ns=since_ns, until_ns=until_ns, timestamps=timestamps,
-            details=details, tty=tty, skip=skip,
+            details=details, tty=tty, raw=raw, skip=skip,
         )  # fmt: skip
         async for chunk in _stored(files, position, formatter):
             yield chunk

@@ -270,11 +270,12 @@ class Monitor:
         initial: bytes = b"",
         start: Any = None,
         frames: bool = False,
+        bell: bool = False,
     ) -> None:
         """Hand a client's socket over; ``start`` is "start" or {"inode", "offset"}: replay the log from there first."""
         await self._call(
             "attach", fd, stdin=stdin, stdout=stdout, stderr=stderr, mux=mux, detach_keys=detach_keys,
-            initial=initial.decode("latin-1"), frames=frames, **{"from": start},
+            initial=initial.decode("latin-1"), frames=frames, bell=bell, **{"from": start},
         )  # fmt: skip
 
     async def exec(

@@ -19,6 +19,7 @@ class AttachOptions(msgspec.Struct, kw_only=True):
     stdout: bool = False
     stderr: bool = False
     detach_keys: str = ""
+    raw: bool = False  # no frames' headers, terminal or not
 
 
 class LogOptions(msgspec.Struct, kw_only=True):

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
+from ketch.engine import logoptions
 from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _PLUGINS = {
     "Volume": ["local"],
     "Network": ["bridge", "host", "null"],
     "Authorization": None,
-    "Log": ["json-file", "local", "none"],
+    "Log": [name for name in logoptions.DRIVERS if name != "none"],
 }
 _NO_SWARM = {
     "NodeID": "",
@@ -96,7 +97,8 @@ class SystemService:
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.layout().version == 1,
             "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 10**9))}.{now % 10**9:09d}Z",
-            "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
+            "LoggingDriver": ctx.log_default.type or "json-file",
+            "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
             "NEventsListener": ctx.events.listeners,
             "KernelVersion": os.uname().release,
             "OperatingSystem": release.get("PRETTY_NAME", "Linux"),

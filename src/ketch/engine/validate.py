@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from ketch.engine import logoptions
 from ketch.engine.health import ACTIONS
 from ketch.errors import InvalidArgument
 from ketch.network.files import parse_extra_host
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 MINIMUM_MEMORY = 6 << 20
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?\Z")
 _RESTART = ("", "no", "always", "unless-stopped", "on-failure")
-_LOG_DRIVERS = ("", "local", "json-file", "none")
-_LOG_OPTIONS = frozenset(
-    ("max-size", "max-file", "labels", "env", "tag", "mode", "compress", "labels-regex", "env-regex")
-)
 _CPU_SET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
 
 
@@ -40,7 +37,7 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
         parse_extra_host(entry)
     _check_stop(config)
     _check_restart(host)
-    _check_logging(host)
+    logoptions.check(host.log_config)
     _check_ports(config, host)
     warnings = _check_memory(host)
     _check_cpu(host)
@@ -93,18 +90,6 @@ def _check_restart(host: HostConfig) -> None:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-
-
-def _check_logging(host: HostConfig) -> None:
-    if host.log_config.type not in _LOG_DRIVERS:
-        raise InvalidArgument(
-            f"logger: no log driver named '{host.log_config.type}' is registered", hint="use local or none"
-        )
-    for option, value in (host.log_config.config or {}).items():
-        if option not in _LOG_OPTIONS:
-            raise InvalidArgument(f"unknown log opt '{option}' for {host.log_config.type or 'local'} log driver")
-        if option == "max-file" and (not value.isdecimal() or int(value) < 1):
-            raise InvalidArgument(f"max-file cannot be less than 1: '{value}'")
 
 
 def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
@@ -182,17 +167,3 @@ def _check_modes(host: HostConfig) -> None:
     network = host.network_mode
     if network.startswith("container:") and host.port_bindings:
         raise InvalidArgument("conflicting options: port publishing and the container type network mode")
-
-
-def log_size(text: str | None, default: int) -> int:
-    """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0)."""
-    if not text:
-        return default
-    if text == "-1":
-        return 0
-    word = text.lower().removesuffix("b")
-    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(word[-1:], 1)
-    digits = word.rstrip("kmg")
-    if not digits.isdecimal() or int(digits) * factor <= 0:
-        raise InvalidArgument(f"log option max-size: `{text}` is not a size", hint="use e.g. 10m")
-    return int(digits) * factor

@@ -81,6 +81,10 @@ class Writer:
             raise
         self.fd, self.inode = fd, status.st_ino
 
+    def files(self) -> list[str]:
+        """The log's files, oldest first."""
+        return names(self._directory)
+
     def write(self, stream: int, data: bytes) -> tuple[bytes, bytes]:
         """Append one frame; returns its header and trailer, for those who send it on (OSError: disk full)."""
         header = HEADER.pack(time_ns(), len(data), stream, 0)

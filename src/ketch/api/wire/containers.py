@@ -10,6 +10,7 @@ import msgspec
 
 from ketch import human
 from ketch.api.wire.times import NEVER, rfc3339
+from ketch.engine import logdrivers
 from ketch.engine.model import EndpointSettings
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
         "ResolvConfPath": os.path.join(directory, "resolv.conf"),
         "HostnamePath": os.path.join(directory, "hostname"),
         "HostsPath": os.path.join(directory, "hosts"),
-        "LogPath": os.path.join(engine.context.log_dir(container.id), "log"),
+        "LogPath": logdrivers.log_path(engine.context, container),
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": "overlay2",

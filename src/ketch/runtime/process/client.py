@@ -2,29 +2,28 @@
 
 A client that reads as fast as the container writes is *live*: each chunk goes straight to its socket.
 When the socket is full the client is *lagging*: what it misses is not kept in memory, it is read from the
-log when the socket has room again, until the client has caught up.  Where there is no log (exec, driver
-``none``) a small buffer is kept, and when that is full the process has to wait.
+log (or, where that is not the output as it was, from a spool) when the socket has room again, until the
+client has caught up.  Where there is neither (exec, driver ``none``) a small buffer is kept, and when that is
+full the process has to wait.
 """
 
 from __future__ import annotations
 
 import os
-from struct import Struct
 
-from ketch.runtime import logformat
 from ketch.runtime.process import farewell
+from ketch.runtime.process.backlog import BELL, FRAMES, MUX, MUX_HEADER, Frames, Lines
 from ketch.runtime.process.loop import GONE, READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.runtime.process.backlog import Backlog
     from ketch.runtime.process.detach import Matcher
     from ketch.runtime.process.loop import Loop
     from ketch.runtime.process.streams import Streams
 
-_MUX = Struct(">B3xI")
 _CHUNK = 1 << 16
 BUFFER_LIMIT = 1 << 20
-MUX, RAW, FRAMES = 0, 1, 2
 
 
 class Client:
@@ -41,8 +40,7 @@ class Client:
         self._form = form
         self._keys = keys
         self._pending = bytearray()
-        self._lag_fd = -1
-        self._lag_offset = 0
+        self._backlog: Backlog | None = None
         self.finishing = False
         self.closed = False
         os.set_blocking(fd, False)
@@ -51,18 +49,23 @@ class Client:
     @property
     def behind(self) -> bool:
         """Whether there is something that it has not got yet."""
-        return bool(self._pending) or self._lag_fd >= 0
+        return bool(self._pending) or self._backlog is not None
+
+    @property
+    def reads(self) -> object:
+        """The log whose files it reads at the moment."""
+        return self._backlog.log if self._backlog is not None else None
 
     @property
     def full(self) -> bool:
         """Whether the process must wait for this client (only where there is no log)."""
-        return self._lag_fd < 0 and len(self._pending) > BUFFER_LIMIT
+        return self._backlog is None and len(self._pending) > BUFFER_LIMIT
 
     # -- output ----------------------------------------------------------------------------------
 
     def deliver(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> None:
         """Send one chunk; ``frame`` is the header and trailer that it has in the log, which now ends behind it."""
-        if self._lag_fd >= 0 or not (self._wanted[stream] or self._form == FRAMES):
+        if self._backlog is not None or not (self._wanted[stream] or self._form >= FRAMES):
             return
         parts = self._parts(stream, data, frame)
         size = sum(map(len, parts))
@@ -78,27 +81,27 @@ class Client:
         except OSError:
             self._streams.drop(self)
             return
-        if sent < size:
+        if sent < size and self._form != BELL:  # a bell that has not been heard yet rings still
             self._wait_for_room(b"".join(parts)[sent:])
 
     def _parts(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> tuple[bytes, ...]:
         if self._form == MUX:
-            return _MUX.pack(stream, len(data)), data
+            return MUX_HEADER.pack(stream, len(data)), data
         if self._form == FRAMES:
             # Without a frame the log could not be written: a reader of frames cannot have it either.
             return (frame[0], data, frame[1]) if frame else ()
-        return (data,)
+        return (b"!",) if self._form == BELL else (data,)
 
     def _wait_for_room(self, rest: bytes) -> None:
         self._pending += rest
-        log = self._streams.log
+        log = self._streams.lag_log()
         if log is not None:
-            self.lag(os.dup(log.fd), log.offset)
+            self._backlog = Frames(log, os.dup(log.fd), log.offset)
         self._watch()
 
-    def lag(self, log_fd: int, offset: int) -> None:
-        """Continue from a position in the log (the descriptor is the client's from now on)."""
-        self._lag_fd, self._lag_offset = log_fd, offset
+    def lag(self, backlog: Backlog) -> None:
+        """Continue from a position in the log (the backlog is the client's from now on)."""
+        self._backlog = backlog
         self._watch()
 
     def _watch(self) -> None:
@@ -120,43 +123,22 @@ class Client:
                 self._streams.taken += sent
                 if self._pending:
                     return
-            if self._lag_fd < 0:
+            if self._backlog is None:
                 break
-            self._refill()
+            self._refill(self._backlog)
         self._watch()
         self._streams.caught_up(self)
 
-    def _refill(self) -> None:
-        """Read the next frames of the log into ``_pending``, or find that there are none and be live again."""
-        available = self._streams.available(self._lag_fd, self._lag_offset)
-        chunk = os.pread(self._lag_fd, max(min(_CHUNK, available), 0), self._lag_offset)
-        if len(chunk) >= logformat.HEADER.size:
-            need = min(logformat.HEADER.unpack_from(chunk)[1] + logformat.OVERHEAD, available)
-            if need > len(chunk):
-                chunk = os.pread(self._lag_fd, need, self._lag_offset)
-            position = 0
-            while position + logformat.OVERHEAD <= len(chunk):
-                _, length, stream, _ = logformat.HEADER.unpack_from(chunk, position)
-                end = position + logformat.OVERHEAD + length
-                if end > len(chunk):
-                    break
-                self._take_frame(chunk, position, length, stream)
-                position = end
-            self._lag_offset += position
-            if position:
-                return
-        following = self._streams.next_log(self._lag_fd)
-        os.close(self._lag_fd)
-        self._lag_fd, self._lag_offset = following, 0
-
-    def _take_frame(self, chunk: bytes, position: int, length: int, stream: int) -> None:
-        start = position + logformat.HEADER.size
-        if self._form == FRAMES:
-            self._pending += chunk[position : start + length + logformat.TRAILER.size]
-        elif stream < 3 and self._wanted[stream]:
-            if self._form == MUX:
-                self._pending += _MUX.pack(stream, length)
-            self._pending += chunk[start : start + length]
+    def _refill(self, backlog: Backlog) -> None:
+        """Read more of the log into ``_pending``, or find that there is no more and be live again."""
+        more = backlog.more(self._form, self._wanted)
+        if more is not None:
+            self._pending += more
+            return
+        self._backlog = None
+        if isinstance(backlog, Lines):
+            self._pending += backlog.rest(self._form, self._wanted)
+        backlog.close()
 
     # -- input -----------------------------------------------------------------------------------
 
@@ -209,9 +191,9 @@ class Client:
             return False
         self.closed = True
         self._loop.remove(self.fd)
-        if self._lag_fd >= 0:
-            os.close(self._lag_fd)
-            self._lag_fd = -1
+        if self._backlog is not None:
+            self._backlog.close()
+            self._backlog = None
         self._pending = bytearray()
         if quietly:
             os.close(self.fd)

@@ -1,7 +1,9 @@
 """What launcher, monitor and ketchd say to each other: JSON datagrams with descriptors (SOCK_SEQPACKET).
 
 ketchd → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty", "stdin", "stdin_once", "pidns",
-                      "cgroup", "log":{"driver","dir","max_size","max_files"}}             + control socket
+                      "cgroup", "log":{"driver","dir","max_size","max_files", …}}          + control socket
+        log: json-file also "path","compress","attrs"; journald "socket","fields"; syslog "address","facility",
+        "format","tag"; both "cache","blocking","buffer"          (see logdrivers)
 
 monitor → ketchd, on every control connection
   {"ev":"hello", "id","pid","started_at","state","execs":{id: pid},"ooms"}  first on every connection but the launcher's
@@ -13,8 +15,9 @@ monitor → ketchd, on every control connection
 
 ketchd → monitor, answered {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"error":{…}}
   {"op":"start","seq"}                   → "started_at"; an error when the program could not be executed
-  {"op":"attach","stdin","stdout","stderr","mux","detach_keys","initial","from","frames"} + client's socket
-        mux: 8-byte headers, else raw; initial: input that came before (latin-1); frames: the log's own format
+  {"op":"attach","stdin","stdout","stderr","mux","detach_keys","initial","from","frames","bell"} + client's socket
+        mux: 8-byte headers, else raw; initial: input that came before (latin-1); frames: the log's own format;
+        bell: one byte when the log has grown, none while the last one has not been read
         from: null, "start" or {"inode","offset"}: first what the log has from there, then what comes
   {"op":"exec","exec_id","process","tty","rows","cols", and attach's} + client's socket or nothing → "pid"
   {"op":"resize","exec_id","rows","cols"}   {"op":"kill","exec_id","signal"}   {"op":"status"} → as hello

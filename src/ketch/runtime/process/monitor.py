@@ -27,12 +27,12 @@ from time import monotonic, time_ns
 
 from ketch.errors import KetchError
 from ketch.linux import fdpass, prctl
-from ketch.runtime import logformat
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import init, messages, report
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
+from ketch.runtime.process.logdrivers import open_log
 from ketch.runtime.process.loop import READ, Loop
 from ketch.runtime.process.oom import OomWatch
 from ketch.runtime.process.streams import Streams
@@ -128,9 +128,7 @@ class Monitor:
             self._in_child(child_end)
         os.close(child_end)
         self.streams.forked()
-        if log["driver"] != "none":
-            self.streams.log = logformat.Writer(log["dir"], log["max_size"], log["max_files"])
-            self.streams.log_dir = log["dir"]
+        open_log(self.loop, self.streams, log)
         self.controls.listen()
         if not message["tty"]:
             self.streams.listen()
@@ -336,6 +334,7 @@ class Monitor:
         if self.cgroups:
             with suppress(OSError, KetchError):
                 common.open(self.cgroups).kill()
+        self.streams.relent()
         if self.streams.ended:
             self._output_ended()
         else:
@@ -384,6 +383,6 @@ class Monitor:
             self.loop.running = False
             return
         self._progress = taken
-        owing = self.streams.clients or self.execs.owing
+        owing = self.streams.owing or self.execs.owing
         self.loop.deadline = monotonic() + (_LINGER_S if owing else _PART_S)
         self.loop.on_deadline = self._linger

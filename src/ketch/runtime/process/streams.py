@@ -7,7 +7,8 @@ import os
 from contextlib import suppress
 
 from ketch.runtime import logformat, tty
-from ketch.runtime.process.client import FRAMES, MUX, RAW, Client
+from ketch.runtime.process.backlog import BELL, FRAMES, MUX, RAW, Frames, Lines, replay
+from ketch.runtime.process.client import Client
 from ketch.runtime.process.detach import Matcher, parse
 from ketch.runtime.process.loop import READ, WRITE
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ketch.runtime.process.backlog import Backlog
     from ketch.runtime.process.loop import Loop
+    from ketch.runtime.process.spool import Spool
+
+    Driver = Any  # `jsonlog.Writer` or `remote.Remote`
 
 _CHUNK = 1 << 16
 _F_SETPIPE_SZ = 1031
@@ -31,7 +36,8 @@ class Streams:
         self._loop = loop
         self.terminal = terminal
         self.log: logformat.Writer | None = None
-        self.log_dir = ""
+        self.driver: Driver = None  # another log than the framed one, or beside it
+        self.spool: Spool | None = None
         self.clients: list[Client] = []
         self.parting = 0  # connections that wait for their client's end
         self.taken = 0  # bytes that clients have got from what was kept for them: whether they move at all
@@ -130,13 +136,24 @@ class Streams:
                 frame = self.log.write(stream, data)
             except OSError:
                 frame = None  # a full disk must not stop the container; live clients still get the output
+        if self.driver is not None:
+            self._emit_more(stream, data)
         for client in list(self.clients):
             client.deliver(stream, data, frame)
-        if self.log is None and any(c.full for c in self.clients):
+        if (self.log is None or self.driver is not None) and self._must_wait():
             self._pause(True)
 
+    def _emit_more(self, stream: int, data: bytes) -> None:
+        self.driver.write(stream, data)
+        if self.spool is not None:
+            self.spool.write(stream, data)
+
+    def _must_wait(self) -> bool:
+        """Whether somebody makes the process wait: a client without a log, or a log's far end."""
+        return (self.driver is not None and self.driver.full) or any(c.full for c in self.clients)
+
     def _pause(self, paused: bool) -> None:
-        """Without a log a client that is full makes the process wait, as a pipe would."""
+        """Read the outputs no more, so that the process waits as for a full pipe, or go on."""
         if paused == self._paused:
             return
         self._paused = paused
@@ -156,7 +173,23 @@ class Streams:
             self._input_over = True
         os.close(fd)
         if not self._outputs:
+            if self.driver is not None:
+                self.driver.finish()
             self.on_end()
+
+    def relent(self) -> None:
+        """The process has ended: what it left is read, however slow the log's far end is."""
+        if self.driver is not None:
+            self.driver.relent()
+            self.relieved(0)
+
+    def relieved(self, size: int) -> None:
+        """The log's far end has taken ``size`` bytes, or is gone."""
+        self.taken += size
+        if self._paused and not self._must_wait():
+            self._pause(False)
+        if not self.busy:
+            self.on_drained()
 
     @property
     def ended(self) -> bool:
@@ -251,55 +284,41 @@ class Streams:
     def attach(self, fd: int, request: dict[str, Any]) -> None:
         """Take a client's socket; ``request`` is the ``attach`` message.  It stays the caller's if this raises."""
         wanted = (bool(request.get("stdin")), bool(request.get("stdout")), bool(request.get("stderr")))
-        form = FRAMES if request.get("frames") else MUX if request.get("mux") else RAW
+        form = FRAMES if request.get("frames") else BELL if request.get("bell") else MUX if request.get("mux") else RAW
         keys = Matcher(parse(request.get("detach_keys", ""))) if self.terminal and wanted[0] else None
-        position = request.get("from")
-        lag_fd, offset = self._position(position) if position and self.log is not None else (-1, 0)
+        backlog = self._replay(request.get("from"))
         client = Client(self._loop, fd, self, wanted=wanted, form=form, keys=keys)
         self.clients.append(client)
-        if lag_fd >= 0:
-            client.lag(lag_fd, offset)
+        if backlog is not None:
+            client.lag(backlog)
         if initial := request.get("initial", ""):
             client.take(initial.encode("latin-1"))
 
-    def _position(self, position: Any) -> tuple[int, int]:
-        """(descriptor, offset) for ``"start"`` or {"inode", "offset"}; a file that is gone means the oldest."""
-        files = logformat.names(self.log_dir)
-        path, offset = files[0], 0
-        if position != "start":
-            inode, wanted = position["inode"], int(position["offset"])
-            for one in files:
-                if os.stat(one).st_ino == inode:
-                    path, offset = one, wanted
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC), offset
+    def _replay(self, place: Any) -> Backlog | None:
+        if not place or (self.log is None and not hasattr(self.driver, "files")):
+            return None
+        return replay(self.log, place, Frames) if self.log is not None else replay(self.driver, place, Lines)
 
-    def available(self, fd: int, offset: int) -> int:
-        """How many bytes of ``fd`` behind ``offset`` are this process's: a later run appends to the same file."""
-        assert self.log is not None
-        status = os.fstat(fd)
-        return (self.log.offset if status.st_ino == self.log.inode else status.st_size) - offset
-
-    def next_log(self, fd: int) -> int:
-        """The file after ``fd`` in the log, -1 when that was the newest."""
-        assert self.log is not None
-        inode = os.fstat(fd).st_ino
-        if inode == self.log.inode:
-            return -1
-        files = logformat.names(self.log_dir)
-        inodes = [os.stat(path).st_ino for path in files]
-        following = inodes.index(inode) + 1 if inode in inodes else 0
-        return os.open(files[min(following, len(files) - 1)], os.O_RDONLY | os.O_CLOEXEC)
+    def lag_log(self) -> logformat.Writer | None:
+        """The log whose files a slow client reads, behind what was emitted last; None when there is none."""
+        return self.spool.open() if self.spool is not None else self.log
 
     @property
     def busy(self) -> bool:
         """Whether a client has not got everything, or not seen the end, yet."""
-        return bool(self.clients) or self.parting > 0
+        return self.owing or self.parting > 0
+
+    @property
+    def owing(self) -> bool:
+        """Whether a client, or the log's far end, has not even been sent everything."""
+        return bool(self.clients) or (self.driver is not None and self.driver.pending)
 
     def detach(self, client: Client, *, quietly: bool = False) -> None:
         """The client typed the detach keys, or has all: the process keeps its stdin."""
         self.parting += client.close(quietly=quietly)
         if client in self.clients:
             self.clients.remove(client)
+        self._tidy()
         if not self.busy:
             self.on_drained()
 
@@ -319,10 +338,17 @@ class Streams:
 
     def caught_up(self, client: Client) -> None:
         """A client has room again, or has gone."""
-        if self._paused and not any(c.full for c in self.clients):
+        if self._paused and not self._must_wait():
             self._pause(False)
+        self._tidy()
         if client.finishing and not client.closed and not client.behind:
             self.detach(client)
+
+    def _tidy(self) -> None:
+        if self.spool is not None and self.spool.log is not None:
+            log = self.spool.log
+            if not any(client.reads is log for client in self.clients):
+                self.spool.close()
 
     def finish(self) -> None:
         """All output was read: close the clients that have it all, the others when they have."""

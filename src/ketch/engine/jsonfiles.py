@@ -1,0 +1,246 @@
+"""The files of a ``json-file`` log from the reader's side: Ketch's own and those that dockerd wrote.
+
+The newest file may be growing and the log may be rotated while it is read; rotated files may be compressed.
+A line that is no log message, or only half of one, is left out.
+"""
+
+from __future__ import annotations
+
+import calendar
+import os
+import re
+import tempfile
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Position = tuple[int, int]  # number of the file among those opened, offset
+
+_BLOCK = 1 << 20
+_CHUNK = 1 << 16
+_PATIENCE = 64
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)\Z")
+
+
+class Entry(msgspec.Struct):
+    """One message; ``time`` as it is written."""
+
+    log: str
+    stream: str = "stdout"
+    time: str = ""
+
+
+_one = msgspec.json.Decoder(Entry)
+
+
+def entries(block: bytes) -> list[Entry]:
+    """The messages in a block of lines."""
+    try:
+        return _one.decode_lines(block)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = []
+        for line in block.split(b"\n"):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                found.append(_one.decode(line))
+        return found
+
+
+def nanoseconds(text: str) -> int:
+    """RFC 3339 → ns since the epoch; 0 for what is no time."""
+    match = _TIME.match(text)
+    if not match:
+        return 0
+    seconds = calendar.timegm(tuple(int(part) for part in match.groups()[:6]))
+    zone = match[8]
+    if zone != "Z":
+        seconds -= (int(zone[1:3]) * 3600 + int(zone[4:]) * 60) * (-1 if zone[0] == "-" else 1)
+    return seconds * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
+
+
+class Times:
+    """`nanoseconds` for many times of few seconds."""
+
+    def __init__(self) -> None:
+        self._prefix, self._base = "", 0
+
+    def __call__(self, text: str) -> int:
+        if text[:19] == self._prefix and text[-1:] == "Z" and text[19:20] == ".":
+            digits = text[20:-1]
+            if digits.isdecimal() and len(digits) <= 9:
+                return self._base + int(digits.ljust(9, "0"))
+        at = nanoseconds(text)
+        self._prefix, self._base = (text[:19], at - at % 1_000_000_000) if text[-1:] == "Z" else ("", 0)
+        return at
+
+
+def names(path: str) -> list[str]:
+    """The files that exist, oldest first; of a file and its compressed copy the first."""
+    directory, base = os.path.split(path)
+    pattern = re.compile(re.escape(base) + r"(?:\.(\d+)(\.gz)?)?\Z")
+    found: dict[int, str] = {}
+    for entry in sorted(os.listdir(directory) if os.path.isdir(directory) else (), reverse=True):
+        if match := pattern.match(entry):
+            found[-int(match[1] or 0)] = entry  # without .gz comes last
+    return [os.path.join(directory, found[number]) for number in sorted(found)]
+
+
+class JsonFiles:
+    """The files as they are now, opened, oldest first, with a place where reading goes on; blocking; ``close`` it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fds: list[int] = []
+        self._number = self._offset = 0
+        for _ in range(_PATIENCE):
+            before = names(path)
+            self._fds = _open_all(before)
+            if len(self._fds) == len(before) and names(path) == before and self._is_newest(before):
+                break
+            self.close()
+        else:
+            self._fds = _open_all(names(path))  # it rotates as fast as we look: better a gap than nothing
+
+    def _is_newest(self, paths: list[str]) -> bool:
+        with suppress(FileNotFoundError):
+            return not paths or paths[-1] != self._path or _same(self._fds[-1], self._path)
+        return False
+
+    def close(self) -> None:
+        """Close every file."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+    def seek(self, position: Position) -> None:
+        """Go on reading there."""
+        self._number, self._offset = position
+
+    @property
+    def end(self) -> Position:
+        """The position behind everything."""
+        if not self._fds:
+            return (0, 0)
+        return (len(self._fds) - 1, os.fstat(self._fds[-1]).st_size)
+
+    def next(self) -> bytes:
+        """The next block of whole lines, also of files that have come meanwhile; nothing at the end."""
+        while self._number < len(self._fds) or self._find_newer():
+            block = _lines(self._fds[self._number], self._offset)
+            if not block and self._number == len(self._fds) - 1:
+                if not self._find_newer():
+                    return b""
+                block = _lines(self._fds[self._number], self._offset)  # what was written before it was rotated
+            if block:
+                self._offset += len(block)
+                return block
+            self._number, self._offset = self._number + 1, 0
+        return b""
+
+    def _find_newer(self) -> bool:
+        """Open the files that have come after the last that is open."""
+        fresh: list[int] = []
+        last = self._fds[-1] if self._fds else -1
+        with suppress(FileNotFoundError):
+            if last >= 0 and _same(last, self._path):
+                return False
+        for path in reversed(names(self._path)):
+            if last >= 0 and not path.endswith(".gz") and _is_file(last, path):
+                break
+            opened = _open_all([path])
+            if opened and last >= 0 and path.endswith(".gz") and _first_line(opened[0]) == _first_line(last):
+                os.close(opened[0])
+                break
+            fresh = opened + fresh
+        self._fds += fresh
+        return bool(fresh)
+
+    # -- where to begin --------------------------------------------------------------------------
+
+    def since(self, since_ns: int) -> Position:
+        """A position at or before the first message that is not older: whole files are left out."""
+        for number in range(len(self._fds) - 1, -1, -1):
+            for _, entry in _backwards(self._fds[number]):
+                if nanoseconds(entry.time) < since_ns:
+                    return (number + 1, 0) if number + 1 < len(self._fds) else (number, 0)
+                break
+        return (0, 0)
+
+    def tail(self, lines: int, wanted: tuple[bool, bool, bool], until_ns: int) -> Position:
+        """Where the last ``lines`` lines begin."""
+        counted, newest = 0, [True, True, True]
+        for number in range(len(self._fds) - 1, -1, -1):
+            for behind, entry in _backwards(self._fds[number]):
+                stream = 2 if entry.stream == "stderr" else 1
+                if not wanted[stream] or (until_ns and nanoseconds(entry.time) > until_ns):
+                    continue
+                # A stream that stops without a newline ends in a line all the same.
+                counted += entry.log.endswith("\n") or newest[stream]
+                newest[stream] = False
+                if counted > lines:
+                    return (number, behind)
+        return (0, 0)
+
+
+def _open_all(paths: list[str]) -> list[int]:
+    fds = []
+    for path in paths:
+        try:
+            fds.append(_unpacked(path) if path.endswith(".gz") else os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            break
+    return fds
+
+
+def _unpacked(path: str) -> int:
+    """A compressed file's content, in a file without a name."""
+    unpacker = zlib.decompressobj(wbits=31)
+    with open(path, "rb") as packed, tempfile.TemporaryFile(dir=os.path.dirname(path)) as plain:
+        while data := packed.read(_CHUNK):
+            plain.write(unpacker.decompress(data))
+        plain.flush()
+        return os.dup(plain.fileno())
+
+
+def _same(fd: int, path: str) -> bool:
+    return os.fstat(fd).st_ino == os.stat(path).st_ino
+
+
+def _is_file(fd: int, path: str) -> bool:
+    with suppress(FileNotFoundError):
+        return _same(fd, path)
+    return False
+
+
+def _first_line(fd: int) -> bytes:
+    return _lines(fd, 0).partition(b"\n")[0]
+
+
+def _lines(fd: int, offset: int) -> bytes:
+    """Whole lines from there on, about 1 MiB, more when one is longer."""
+    size = _BLOCK
+    while True:
+        data = os.pread(fd, size, offset)
+        end = data.rfind(b"\n") + 1
+        if end or len(data) < size:
+            return data[:end]
+        size *= 4
+
+
+def _backwards(fd: int) -> Iterator[tuple[int, Entry]]:
+    """(position behind it, message), from the newest to the oldest."""
+    end, kept = os.fstat(fd).st_size, b""
+    while end > 0:
+        start = max(end - _CHUNK, 0)
+        data = os.pread(fd, end - start, start) + kept
+        first = data.find(b"\n") + 1 if start else 0
+        kept, end = data[:first], start
+        behind = start + len(data)
+        for line in reversed(data[first:].splitlines(keepends=True)):
+            for entry in entries(line):
+                yield behind, entry
+            behind -= len(line)

@@ -1,0 +1,50 @@
+"""Output as it was, on disk, while a client is too slow for it and the log cannot give it back byte by byte.
+
+The ``json-file`` log knows lines and UTF-8 only.  From the moment a client lags until none does, the output is
+written here, too, as frames and with the default log's bounds; then the files go.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from ketch.runtime import logformat
+
+_FILE_SIZE, _FILES = 20 << 20, 5
+
+
+class Spool:
+    """``log`` is there while it is needed."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self.log: logformat.Writer | None = None
+        self._remove()  # what a monitor that was killed has left
+
+    def open(self) -> logformat.Writer | None:
+        """Begin, or go on; None when the disk has no room for it."""
+        if self.log is None:
+            with suppress(OSError):
+                os.makedirs(self._directory, 0o700, exist_ok=True)
+                self.log = logformat.Writer(self._directory, _FILE_SIZE, _FILES)
+        return self.log
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Keep what was read, if somebody needs it."""
+        if self.log is not None:
+            with suppress(OSError):  # a full disk: those who lag have a gap
+                self.log.write(stream, data)
+
+    def close(self) -> None:
+        """Nobody lags any more."""
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+            self._remove()
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            for path in logformat.names(self._directory):
+                os.unlink(path)
+            os.rmdir(self._directory)

@@ -1,0 +1,87 @@
+"""Messages for a syslog server: Docker's four formats, over unix sockets, UDP and TCP.
+
+    (default)     <PRI>Jan  2 15:04:05 TAG[PID]: text                        what /dev/log expects
+    rfc3164       <PRI>Jan  2 15:04:05 HOST TAG[PID]: text
+    rfc5424       <PRI>1 2024-01-02T15:04:05Z HOST TAG PID TAG - text
+    rfc5424micro  the same with microseconds
+
+Each message ends with a newline; over a stream that is what separates them (RFC 6587 §3.4.2).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _socket import AF_INET, AF_INET6, AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, socket
+from errno import EINPROGRESS, EMSGSIZE, EPROTOTYPE
+
+FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
+FACILITIES = (
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "", "", "", "", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+)  # fmt: skip
+_SEVERITY = {1: 6, 2: 3}  # info, err
+
+
+class Syslog:
+    """Messages of one container.
+
+    ``address``: ["unix" | "unixgram", path] or ["tcp" | "udp", IP address, port].
+    """
+
+    def __init__(self, address: list[str | int], facility: int, form: str, tag: str) -> None:
+        self._address = address
+        self._priority = {stream: facility << 3 | severity for stream, severity in _SEVERITY.items()}
+        self._form = form
+        self._tag = tag
+        self._host = os.uname().nodename
+        self._pid = os.getpid()
+        self._head_for = (-1, 0)
+        self._head = b""
+
+    def connect(self) -> tuple[socket, int]:
+        """A socket to the server, 0 or EINPROGRESS (OSError)."""
+        if self._address[0] in ("unix", "unixgram"):
+            try:
+                return self._open(AF_UNIX, SOCK_STREAM if self._address[0] == "unix" else SOCK_DGRAM)
+            except OSError as e:
+                if e.errno != EPROTOTYPE or self._address[0] == "unixgram":
+                    raise
+                return self._open(AF_UNIX, SOCK_DGRAM)  # what /dev/log is nearly everywhere
+        family = AF_INET6 if ":" in str(self._address[1]) else AF_INET
+        return self._open(family, SOCK_STREAM if self._address[0] == "tcp" else SOCK_DGRAM)
+
+    def _open(self, family: int, kind: int) -> tuple[socket, int]:
+        sock = socket(family, kind | SOCK_CLOEXEC | SOCK_NONBLOCK)
+        try:
+            target = str(self._address[1]) if family == AF_UNIX else (str(self._address[1]), int(self._address[2]))
+            status = sock.connect_ex(target)
+            if status not in (0, EINPROGRESS):
+                raise OSError(status, os.strerror(status))
+        except BaseException:
+            sock.close()
+            raise
+        return sock, status
+
+    def message(self, ns: int, stream: int, line: bytes, _partial: bool) -> bytes:
+        """A line as it is sent."""
+        step = ns // 1000 if self._form == "rfc5424micro" else ns // 1_000_000_000
+        if self._head_for != (step, stream):
+            self._head_for, self._head = (step, stream), self._header(ns, self._priority[stream]).encode()
+        return b"%s%s\n" % (self._head, line)
+
+    def _header(self, ns: int, priority: int) -> str:
+        second, rest = divmod(ns, 1_000_000_000)
+        local = time.localtime(second)
+        if self._form in ("", "rfc3164"):
+            host = f" {self._host}" if self._form else ""
+            return f"<{priority}>{time.strftime('%b %e %H:%M:%S', local)}{host} {self._tag}[{self._pid}]: "
+        zone = time.strftime("%z", local)
+        zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+        micro = f".{rest // 1000:06}" if self._form == "rfc5424micro" else ""
+        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}{micro}{zone}"
+        return f"<{priority}>1 {stamp} {self._host} {self._tag} {self._pid} {self._tag} - "
+
+    def send_large(self, _sock: socket, _message: bytes) -> None:
+        """Syslog has no way for a message that does not fit into a datagram (OSError)."""
+        raise OSError(EMSGSIZE, os.strerror(EMSGSIZE))

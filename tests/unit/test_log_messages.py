@@ -1,0 +1,127 @@
+"""Messages for journald and syslog, and the options of log drivers."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.engine import logoptions
+from ketch.engine.model import LogConfig
+from ketch.errors import InvalidArgument
+from ketch.runtime.journald import Journal
+from ketch.runtime.syslog import Syslog
+from tests.integration.logservers import journal_fields
+
+AT = 1704164645_123456789
+
+
+@given(st.binary(max_size=200), st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0")))
+def test_journal_entries_can_be_read(line, value):
+    entry = Journal("/nowhere", {"CONTAINER_NAME": value}).message(AT, 2, line, True)
+    assert journal_fields(entry) == {
+        "CONTAINER_NAME": value.encode(), "PRIORITY": b"3", "CONTAINER_PARTIAL_MESSAGE": b"true", "MESSAGE": line,
+    }  # fmt: skip
+
+
+def test_journal_values_with_newlines_have_their_length():
+    entry = Journal("/nowhere", {"A": "x\ny"}).message(AT, 1, b"text", False)
+    assert entry == b"A\n" + struct.pack("<Q", 3) + b"x\ny\nPRIORITY=6\nMESSAGE=text\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ("", rb"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d tag\[\d+\]: text\n"),
+        ("rfc3164", rb"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ tag\[\d+\]: text\n"),
+        ("rfc5424", rb"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d) \S+ tag \d+ tag - text\n"),
+        ("rfc5424micro", rb"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.123456(Z|[+-]\d\d:\d\d) \S+ tag \d+ tag - text\n"),
+    ],
+)
+def test_syslog_formats(form, pattern):
+    one = Syslog(["unixgram", "/nowhere"], 3, form, "tag")
+    assert re.fullmatch(pattern, one.message(AT, 1, b"text", False))
+    assert one.message(AT, 2, b"text", False).startswith(b"<27>")
+    assert one.message(AT + 10**9, 1, b"text", False) != one.message(AT, 1, b"text", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", ("unixgram", "/dev/log", 0)),
+        ("unix:///run/x", ("unix", "/run/x", 0)),
+        ("unixgram:///run/x", ("unixgram", "/run/x", 0)),
+        ("tcp://host", ("tcp", "host", 514)),
+        ("udp://1.2.3.4:5514", ("udp", "1.2.3.4", 5514)),
+        ("tcp://[::1]:99", ("tcp", "::1", 99)),
+        ("udp://[fe80::1]", ("udp", "fe80::1", 514)),
+    ],
+)
+def test_syslog_addresses(text, wanted):
+    assert logoptions.address(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "words"),
+    [
+        ("local", {"labels": "x"}, "unknown log opt 'labels' for log driver local"),
+        ("json-file", {"colour": "x"}, "unknown log opt 'colour' for json-file log driver"),
+        ("journald", {"max-size": "1m"}, "unknown log opt 'max-size' for journald log driver"),
+        ("syslog", {"max-file": "1"}, "unknown log opt 'max-file' for syslog log driver"),
+        ("pigeon", {}, "logger: no log driver named 'pigeon' is registered"),
+        ("json-file", {"mode": "lazy"}, "logger: logging mode not supported: lazy"),
+        ("local", {"max-buffer-size": "1m"}, "max-buffer-size option is only supported with 'mode=non-blocking'"),
+        ("local", {"max-buffer-size": "big", "mode": "non-blocking"}, "not a size"),
+        ("json-file", {"max-file": "0"}, "max-file cannot be less than 1"),
+        ("json-file", {"max-size": "ten"}, "not a size"),
+        ("json-file", {"compress": "maybe"}, "invalid value for option compress"),
+        ("json-file", {"compress": "true", "max-file": "1"}, "compress cannot be true when"),
+        ("json-file", {"labels-regex": "("}, "no regular expression"),
+        ("json-file", {"tag": "{{.Colour}}"}, "is not known"),
+        ("json-file", {"tag": "{{range .X}}"}, "is not known"),
+        ("syslog", {"syslog-address": "here"}, "syslog-address should be in form proto://address, got here"),
+        ("syslog", {"syslog-address": "tcp+tls://h:1"}, "TLS is not supported"),
+        ("syslog", {"syslog-tls-ca-cert": "/x"}, "TLS is not supported"),
+        ("syslog", {"syslog-facility": "local8"}, "invalid syslog facility"),
+        ("syslog", {"syslog-format": "rfc1"}, "Invalid syslog format"),
+        ("syslog", {"cache-disabled": "maybe"}, "invalid value for option cache-disabled"),
+    ],
+)
+def test_refused(driver, options, words):
+    with pytest.raises(InvalidArgument, match=re.escape(words)):
+        logoptions.check(LogConfig(type=driver, config=options))
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [
+        ("", {"max-size": "-1", "labels": "a", "tag": "{{ .Name }}/{{.ID}}"}),
+        ("none", {"whatever": "x"}),
+        ("json-file", {"compress": "true", "max-size": "1m", "max-file": "3", "env-regex": "^A"}),
+        (
+            "syslog",
+            {"syslog-facility": "17", "mode": "non-blocking", "max-buffer-size": "4m", "cache-disabled": "true"},
+        ),
+        ("journald", {"tag": "x", "cache-max-size": "1m", "cache-max-file": "2", "mode": "blocking"}),
+    ],
+)
+def test_accepted(driver, options):
+    logoptions.check(LogConfig(type=driver, config=options))
+
+
+def test_the_daemons_defaults_are_for_its_own_driver():
+    default = LogConfig(type="json-file", config={"max-size": "1m", "cache-disabled": "true"})
+    nothing, same, other = LogConfig(), LogConfig(type="json-file", config={"max-size": "2m"}), LogConfig(type="local")
+    for one in (nothing, same, other):
+        logoptions.settle(one, default)
+    assert (nothing.type, nothing.config) == ("json-file", {"max-size": "1m", "cache-disabled": "true"})
+    assert same.config == {"max-size": "2m", "cache-disabled": "true"}
+    assert (other.type, other.config) == ("local", {"cache-disabled": "true"})
+
+
+def test_tags():
+    values = {"ID": "abc", "Name": "web"}
+    assert logoptions.tag("x/{{.Name}}-{{ .ID }}", values) == "x/web-abc"
