@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ketch.api.errors import message_of, status_of
-from ketch.api.routes import containers, execs, images, networks, system, volumes
+from ketch.api.routes import containers, execs, images, networks, system, usage, volumes
 from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
@@ -135,7 +135,7 @@ async def _not_yet(call: Call) -> web.StreamResponse:
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
-    for module in (containers, execs, images, networks, system, volumes):
+    for module in (containers, execs, images, networks, system, usage, volumes):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
     for method, path in NOT_YET:
