@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from ketch.api import nulls
 from ketch.api.errors import message_of, status_of
 from ketch.api.routes import containers, execs, images, networks, system, usage, volumes
 from ketch.api.streams import Gone
@@ -61,7 +62,7 @@ class Call:
                 return kind()
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         try:
-            return msgspec.json.decode(raw, type=kind)
+            return nulls.decode(raw, kind)
         except msgspec.ValidationError as e:
             raise InvalidArgument(f"invalid JSON: {e}") from e
         except msgspec.DecodeError as e:
