@@ -65,20 +65,6 @@ def read_log(engine: Engine) -> float:
     return time.perf_counter() - begin
 
 
-def memory_of_monitors(engine: Engine, count: int) -> float:
-    """PSS in MiB of one container's guardian (monitor, or containerd-shim) while ``count`` containers run."""
-    with ThreadPoolExecutor(4) as pool:
-        names = [f"many{n}" for n in range(count)]
-        list(
-            pool.map(lambda n: engine.docker("run", "-d", "--name", n, "busybox", "sleep", "10000", timeout=120), names)
-        )
-    pids = _monitors(engine) if engine.kind == "ketch" else _shims(engine)
-    total = sum(_pss(pid) for pid in pids)
-    for start in range(0, count, 20):
-        engine.docker("rm", "-f", *names[start : start + 20], timeout=120)
-    return total / len(pids) / 1024
-
-
 def network_cost(engine: Engine, count: int) -> float:
     """Seconds that the default network adds to ``docker run --rm busybox true``: the difference of two medians."""
     plain, networked = [], []
@@ -139,7 +125,8 @@ def name_lookup(engine: Engine, count: int) -> float:
     return float(done.stdout)
 
 
-def _monitors(engine: Engine) -> list[str]:
+def monitors(engine: Engine) -> list[str]:
+    """Pids of Ketch's monitors."""
     pids = []
     for path in glob.glob(f"{engine.exec_root}/run/*/monitor.pid"):
         with open(path, encoding="ascii") as f:
@@ -147,7 +134,8 @@ def _monitors(engine: Engine) -> list[str]:
     return pids
 
 
-def _shims(engine: Engine) -> list[str]:
+def shims(engine: Engine) -> list[str]:
+    """Pids of dockerd's containerd-shims."""
     pids = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -160,6 +148,7 @@ def _shims(engine: Engine) -> list[str]:
     return pids
 
 
-def _pss(pid: str) -> int:
+def pss(pid: str) -> int:
+    """Proportional set size in KiB."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
         return next(int(line.split()[1]) for line in f if line.startswith("Pss:"))

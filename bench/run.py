@@ -24,7 +24,7 @@ sys.path.insert(0, ROOT)
 from tests.integration.engines import Engine  # noqa: E402
 from tests.integration.isolation import own_network  # noqa: E402
 
-from bench import measures  # noqa: E402
+from bench import measures, scale  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,13 +154,51 @@ def all_rows(engines: list[Engine], quick: bool, root: str) -> list[Row]:
     rows.append(rounds(Row("each of 40 runs, 8 at a time", "ms", ratio=0.25), engines, few, measures.forty_runs))
     rows += logging(engines, few, root)
     rows += networking(engines, quick)
-    containers = 20 if quick else 100
-    memory = Row(f"monitor PSS at {containers} containers", "MiB", limit=2)
-    for engine in engines:
-        memory.add(engine.kind, measures.memory_of_monitors(engine, containers))
-    say(memory)
-    rows.append(memory)
+    rows += stopping(engines, many)
+    rows += at_scale(engines, quick)
     rows.append(client_difference(engines[0], many))
+    return rows
+
+
+def stopping(engines: list[Engine], count: int) -> list[Row]:
+    """Stop and start again: what ends when it is asked, and what has to be killed."""
+    rows = []
+    for polite, name in ((True, "stop + start, ends at SIGTERM"), (False, "stop -t 0 + start, sleep as PID 1")):
+        cycle = scale.Cycle(polite)
+        for engine in engines:
+            cycle.make(engine)
+        rows.append(rounds(Row(name, "ms", ratio=0.25), engines, count // 2, cycle))
+        for engine in engines:
+            engine.docker("rm", "-f", cycle.name)
+    return rows
+
+
+def at_scale(engines: list[Engine], quick: bool) -> list[Row]:
+    """Memory, counters, listing and a restart, with a hundred containers and with five hundred."""
+    some, all_, seconds = (20, 50, 5.0) if quick else (100, 500, 20.0)
+    memory = Row(f"monitor PSS at {some} containers", "MiB", limit=2)
+    one_stream = Row(f"stats of {some} in one stream, CPU", "%", limit=5)
+    streams = Row(f"docker stats of {some}, CPU", "%")
+    resident = Row(f"daemon RSS, {all_} running", "MiB", limit=150)
+    again = Row(f"daemon restarted beneath {all_}", "s")
+    for engine in engines:
+        scale.start(engine, 0, some)
+        memory.add(engine.kind, scale.memory_of_monitors(engine))
+        streams.add(engine.kind, scale.cpu_of_stats(engine, "docker", seconds))
+        if engine.kind == "ketch":
+            one_stream.add(engine.kind, scale.cpu_of_stats(engine, "ketch", seconds))
+        scale.start(engine, some, all_)
+        resident.add(engine.kind, scale.memory_of_daemon(engine))
+    rows = [memory, one_stream, streams, resident, again]
+    count, goal = (3, None) if quick else (9, 0.5)  # of few containers nearly all is the client's own start
+    rows.append(rounds(Row(f"docker ps -a, {all_} containers", "ms", goal), engines, count, scale.list_by_client))
+    rows.append(rounds(Row("the same by the API alone", "ms", goal), engines, count, scale.list_by_api))
+    for engine in engines:
+        for _ in range(1 if quick else 3):
+            again.add(engine.kind, scale.restart(engine))
+        scale.remove(engine)
+    for row in rows[:5]:
+        say(row)
     return rows
 
 
@@ -186,14 +224,14 @@ def share_image(engines: list[Engine]) -> None:
 
 def table(rows: list[Row]) -> str:
     """Goals beside what was measured."""
-    lines = [f"{'':34} {'goal':>10} {'ketch':>12} {'dockerd':>12} {'ratio':>7}"]
+    lines = [f"{'':44} {'goal':>10} {'ketch':>12} {'dockerd':>12} {'ratio':>7}"]
     for row in rows:
         cells = [
             "–" if row.median(kind) is None else f"{row.median(kind):.3g} {row.unit}" for kind in ("ketch", "dockerd")
         ]
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
         mark = {True: "✓", False: "✗ missed", None: ""}[row.met]
-        lines.append(f"{row.name:34} {row.goal:>10} {cells[0]:>12} {cells[1]:>12} {ratio:>7} {mark}")
+        lines.append(f"{row.name:44} {row.goal:>10} {cells[0]:>12} {cells[1]:>12} {ratio:>7} {mark}")
     return "\n".join(lines)
 
 
@@ -211,6 +249,7 @@ def main() -> int:
         engines = [Engine("ketch")]
         if os.path.exists("/usr/sbin/dockerd") and not options.no_dockerd:
             engines.append(Engine("dockerd", suffix="b"))
+            engines[-1].extra = ["--live-restore"]  # else its containers end with it
         for engine in engines:
             undo.callback(engine.delete)
             undo.callback(lambda e=engine: e.process and e.remove_all())

@@ -83,3 +83,24 @@ def own_engine():
     finally:
         one.delete()
     assert before.left_over() == []
+
+
+@pytest.fixture
+def private_engine(request: pytest.FixtureRequest):
+    """A daemon with ``busybox`` for one scenario, whose program must clean up after itself: nothing is removed here."""
+    one = Engine(request.config.getoption("--engine"), suffix="p")
+    before = Census.take(one.name)
+    try:
+        one.start()
+        one.add_busybox()
+        yield one
+        left = [
+            one.docker(*command.split()).out for command in ("ps -aq", "volume ls -q", "network ls -q -f type=custom")
+        ]
+    finally:
+        if one.process is not None:
+            one.remove_all()
+        one.delete()
+    assert left == ["", "", ""]
+    if one.kind == "ketch":
+        assert before.left_over() == []

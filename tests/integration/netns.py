@@ -199,9 +199,9 @@ class OneNetwork:
         self.manager = NetworkManager(db, table="ketch" if bridge == "ketch0" else f"ketch-{bridge}", **options)
         self.flags = (bridge, subnet, mtu)
         self.close, self.teardown = self.manager.close, self.manager.teardown
-        self.reconcile, self.stats, self.loopback_up = (
+        self.reconcile, self.counters, self.loopback_up = (
             self.manager.reconcile,
-            self.manager.stats,
+            self.manager.counters,
             self.manager.loopback_up,
         )
 

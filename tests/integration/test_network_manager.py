@@ -299,7 +299,7 @@ def test_connected_containers_outlive_the_daemon(tmp_path: Path) -> None:
             listen("0.0.0.0", 8080)
         with pytest.raises(KetchError, match="already allocated"), Netns() as other:
             manager.connect("b", other.fd, other.rtnl_fd, ports=[PortRequest("tcp", 80, host_port=8080)])
-        assert manager.stats("a")["eth0"]["rx_packets"] > 0
+        assert manager.counters({"a": 0})["a"]["eth0"]["rx_packets"] > 0
         manager.teardown()
         assert ruleset() == ""
         assert link_names() == {"lo"}

@@ -158,3 +158,16 @@ def test_the_same_events(engine, dockerd):
         # (An old dockerd says that a volume was made each time a container names it.)
         seen.append([line for line in dict.fromkeys(lines) if not line.endswith("bridge")])
     assert seen[0] == seen[1]
+
+
+def test_our_stats_of_a_dockerd(engine, dockerd):
+    """A dockerd has no stream for many containers: `ketch stats` does with what there is."""
+    for one in (engine, dockerd):
+        one.docker("run", "-d", "--name", "idle", "busybox", "sleep", "1000")
+        one.docker("run", "--name", "done", "busybox", "true")
+        shown = one.ketch("stats", "--no-stream", "--all", "--format", "{{.Name}} {{.CPUPerc}} {{.PIDs}}").out
+        assert shown.splitlines() == ["done 0.00% 0", "idle 0.00% 1"]
+        with one.ketch.piped("stats", "--format", "<{{.Name}}>") as stats:
+            stats.expect(r"<idle>\s+<idle>")
+        assert "No such container" in one.ketch("stats", "never", check=False).err
+        one.docker("rm", "-f", "idle", "done")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from ketch.api import nulls
 from ketch.api.errors import message_of, status_of
-from ketch.api.routes import archive, containers, execs, images, networks, system, volumes
+from ketch.api.routes import archive, containers, execs, images, networks, system, usage, volumes
 from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
@@ -61,7 +62,7 @@ class Call:
                 return kind()
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         try:
-            return msgspec.json.decode(raw, type=kind)
+            return nulls.decode(raw, kind)
         except msgspec.ValidationError as e:
             raise InvalidArgument(f"invalid JSON: {e}") from e
         except msgspec.DecodeError as e:
@@ -136,7 +137,7 @@ async def _not_yet(call: Call) -> web.StreamResponse:
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
-    for module in (archive, containers, execs, images, networks, system, volumes):
+    for module in (archive, containers, execs, images, networks, system, usage, volumes):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
     for method, path in NOT_YET:

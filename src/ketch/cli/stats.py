@@ -10,12 +10,14 @@ from ketch.cli.flags import FlagSet
 from ketch.cli.listing import text_of
 from ketch.cli.units import human_bytes, human_size
 from ketch.client.http import Client
-from ketch.errors import KetchError
+from ketch.errors import KetchError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from ketch.cli.context import Context
+    from ketch.cli.flags import Options
 
 _COLUMNS = [
     ("CONTAINER ID", "ID"), ("NAME", "Name"), ("CPU %", "CPUPerc"), ("MEM USAGE / LIMIT", "MemUsage"),
@@ -33,18 +35,37 @@ def cmd_stats(args: list[str], ctx: Context) -> int:
     spec.bool("all", "a", "also those that do not run").string("format", "", "how")
     spec.bool("no-stream", "", "only the first result").bool("no-trunc", "", "whole ids")
     opts, rest = spec.parse(args)
-    watch = _Watch(ctx.host, stream=not opts["no-stream"])
-    if rest:
-        _check(ctx, rest)
-    while True:
-        watch.follow(rest or _all(ctx, everything=opts["all"]))
-        watch.wait(_FIRST_S)
-        rows = [row(ref, r, whole=opts["no-trunc"]) for ref, r in watch.readings()]
+    for rows in _tables(ctx, rest, opts):
         text = text_of(rows, columns=_COLUMNS, headers={"Container": "CONTAINER"}, form=opts["format"])
         ctx.out.write(_redrawn(text) if not opts["no-stream"] and ctx.out.isatty() else text)
         ctx.out.flush()
+    return 0
+
+
+def _tables(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each table, as they come: from the one stream that Ketch has, else from one of Docker's each."""
+    query = {"container": refs, "all": opts["all"], "stream": not opts["no-stream"]}
+    try:
+        lines = ctx.client().request("GET", "/ketch/stats", query, stream=True).stream_lines()
+    except NotFound as e:
+        if e.message != "page not found":
+            raise
+        yield from _by_container(ctx, refs, opts)
+        return
+    for line in lines:
+        yield [line_row(refs, usage, whole=opts["no-trunc"]) for usage in line["containers"]]
+
+
+def _by_container(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[dict[str, Any]]]:
+    watch = _Watch(ctx.host, stream=not opts["no-stream"])
+    if refs:
+        _check(ctx, refs)
+    while True:
+        watch.follow(refs or _all(ctx, everything=opts["all"]))
+        watch.wait(_FIRST_S)
+        yield [row(ref, r, whole=opts["no-trunc"]) for ref, r in watch.readings()]
         if opts["no-stream"]:
-            return 0
+            return
         time.sleep(_REDRAW_S)
 
 
@@ -117,23 +138,41 @@ def _moves(reading: dict[str, Any]) -> bool:
 
 
 def row(ref: str, reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
-    """A reading in the fields of Docker's ``--format``."""
+    """A reading of Docker's in the fields of Docker's ``--format``."""
     memory = reading.get("memory_stats") or {}
-    used, limit = memory_used(memory), memory.get("limit") or 0
-    networks = (reading.get("networks") or {}).values()
-    received, sent = sum(n["rx_bytes"] for n in networks), sum(n["tx_bytes"] for n in networks)
-    read, written = _blocks(reading)
-    container = reading["id"] if whole else reading["id"][:12]
+    usage = {
+        "id": reading["id"],
+        "name": reading["name"].lstrip("/"),
+        "cpu_percent": cpu_percent(reading),
+        "memory_bytes": memory_used(memory),
+        "memory_limit_bytes": memory.get("limit") or 0,
+        "networks": reading.get("networks") or {},
+        "pids": (reading.get("pids_stats") or {}).get("current", 0),
+    }
+    usage["read_bytes"], usage["written_bytes"] = _blocks(reading)
+    return _fields(ref, usage, whole=whole)
+
+
+def line_row(refs: list[str], usage: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """One container of a line of ``/ketch/stats``, under the name by which it was asked for."""
+    asked = next((r for r in refs if r.lstrip("/") == usage["name"] or usage["id"].startswith(r)), usage["id"][:12])
+    return _fields(asked, usage, whole=whole)
+
+
+def _fields(ref: str, usage: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    cpu, used, limit = usage["cpu_percent"], usage["memory_bytes"], usage["memory_limit_bytes"]
+    received = sum(n["rx_bytes"] for n in usage["networks"].values())
+    sent = sum(n["tx_bytes"] for n in usage["networks"].values())
     return {
-        "BlockIO": f"{human_size(read)} / {human_size(written)}",
-        "CPUPerc": f"{cpu_percent(reading):.2f}%",
+        "BlockIO": f"{human_size(usage['read_bytes'])} / {human_size(usage['written_bytes'])}",
+        "CPUPerc": "--" if cpu is None else f"{cpu:.2f}%",
         "Container": ref,
-        "ID": container,
+        "ID": usage["id"] if whole else usage["id"][:12],
         "MemPerc": f"{100 * used / limit if limit else 0:.2f}%",
         "MemUsage": f"{human_bytes(used)} / {human_bytes(limit)}",
-        "Name": reading["name"].lstrip("/"),
+        "Name": usage["name"],
         "NetIO": f"{human_size(received)} / {human_size(sent)}",
-        "PIDs": str((reading.get("pids_stats") or {}).get("current", 0)),
+        "PIDs": str(usage["pids"]),
     }
 
 

@@ -26,23 +26,25 @@ if TYPE_CHECKING:
     from ketch.engine.model import Container
 
 log = logging.getLogger(__name__)
+_AT_ONCE = 64  # monitors that are asked at the same time: each has to wake up first
 
 
 async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     """Reconnect, record, clean up; a container that fails is logged and does not stop the others."""
     everything = ctx.store.all()
-    for container in everything:
-        try:
-            await _restore_one(ctx, life, execs, container)
-        except (KetchError, OSError):
-            log.exception("restore container %s", container.id[:12])
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def restore_one(container: Container) -> None:
+        async with turn:
+            try:
+                await _restore_one(ctx, life, execs, container)
+            except (KetchError, OSError):
+                log.exception("restore container %s", container.id[:12])
+
+    await asyncio.gather(*map(restore_one, everything))
     await asyncio.to_thread(_sweep, ctx)
     await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
-    for container in everything:
-        live = ctx.live(container.id)
-        if container.state.running and live.monitor is not None:
-            await _answer_names(ctx, container, live.monitor)
-            await _attach_volumes(ctx, container)
+    await asyncio.gather(*(_serve_again(ctx, c) for c in everything if c.state.running))
     await asyncio.to_thread(ctx.volumes.unmount_unused)
     for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
         try:
@@ -69,11 +71,12 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
         return
     monitor = await Monitor.connect(run_dir)
     if monitor is not None:
-        if container.state.status != "paused":
-            container.state.status = "running"
-        container.state.pid = monitor.pid
-        container.state.started_at = monitor.started_at or container.state.started_at
-        ctx.store.save(container)
+        state = container.state
+        known = (state.status, state.pid, state.started_at)
+        state.status = state.status if state.status == "paused" else "running"
+        state.pid, state.started_at = monitor.pid, monitor.started_at or state.started_at
+        if known != (state.status, state.pid, state.started_at):  # else a write for each container would be for nothing
+            ctx.store.save(container)
         life.adopt(container, monitor)
         execs.recover(container, monitor.execs)
         return
@@ -83,6 +86,13 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
         return
     async with live.lock:
         await life.on_exit(container, live, read_exit(run_dir) or _vanished(ctx, container))
+
+
+async def _serve_again(ctx: Context, container: Container) -> None:
+    monitor = ctx.live(container.id).monitor
+    if monitor is not None:
+        await _answer_names(ctx, container, monitor)
+        await _attach_volumes(ctx, container)
 
 
 async def _answer_names(ctx: Context, container: Container, monitor: Monitor) -> None:
@@ -99,6 +109,8 @@ async def _answer_names(ctx: Context, container: Container, monitor: Monitor) ->
 async def _attach_volumes(ctx: Context, container: Container) -> None:
     """Know again who uses which volumes; what is mounted stays mounted."""
     names = [point.name for point in container.mounts if point.type == "volume"]
+    if not names:
+        return
     try:
         await asyncio.to_thread(ctx.volumes.attach, names, container.id)
     except (KetchError, OSError) as e:

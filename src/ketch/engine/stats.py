@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from ketch.errors import Conflict
+from ketch.errors import Conflict, KetchError
 from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
@@ -30,15 +30,30 @@ async def sample(ctx: Context, container: Container) -> dict[str, Any]:
     if not container.state.running:
         raise Conflict(f"container {container.id} is not running")
     reading: dict[str, Any] = cgroups_of(ctx, container).stats()
-    networks = await ctx.in_network(ctx.network.stats, container.id)
+    owner = network_owner(ctx, container)
+    counters: dict[str, Any] = {}
+    if owner is not None:
+        counters = await ctx.in_network(ctx.network.counters, {owner.id: owner.state.pid})
     reading.update(
-        networks=networks,
+        networks=counters.get(owner.id, {}) if owner is not None else {},
         read=time.time_ns(),
         system_cpu_ns=system_cpu_ns(),
         online_cpus=os.cpu_count() or 1,
         machine_memory=_MEMORY,
     )
     return reading
+
+
+def network_owner(ctx: Context, container: Container) -> Container | None:
+    """Whose interfaces it uses: its own, or another container's (``--network container:…``); None: the host's."""
+    seen: set[str] = set()
+    while (mode := container.host.network_mode).startswith("container:") and container.id not in seen:
+        seen.add(container.id)
+        try:
+            container = ctx.store.get(mode[10:])
+        except KetchError:  # it was removed, and its interfaces went with it
+            return None
+    return None if mode == "host" else container
 
 
 def system_cpu_ns() -> int:

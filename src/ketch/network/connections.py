@@ -1,4 +1,4 @@
-"""Containers on networks: connect, disconnect, which network leads outside, counters.
+"""Containers on networks: connect, disconnect, which network leads outside.
 
 An endpoint's row is written before anything is made in the kernel and deleted after all of it is gone, so that
 the next start finds whatever a crash left half-done.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.errors import InvalidArgument, KetchError
-from ketch.network import endpoint, ipam, links, parents
+from ketch.network import endpoint, ipam, parents
 from ketch.network import record as r
 from ketch.network.hostports import ANY
 from ketch.network.live import WIRED
@@ -215,23 +215,6 @@ class Connections:
         self._networks[changed.network_id].endpoints[changed.container_id] = changed
         self._state.add(changed)
 
-    # -- looking -------------------------------------------------------------------------------
-
-    def stats(self, host: Host, container_id: str) -> dict[str, dict[str, int]]:
-        """Counters of the container's interfaces from its own point of view, by interface."""
-        result = {}
-        for known in self.of(container_id):
-            if not known.veth:
-                continue
-            try:
-                link = links.get_link(host.rtnl, known.veth, stats=True)
-            except OSError:  # it ended a moment ago
-                continue
-            # What this end of the pair receives is what the container has sent.
-            counters = dict(zip(links.STATS_NAMES, link.stats, strict=True))
-            result[known.ifname] = {_OTHER_END[name]: value for name, value in counters.items()}
-        return result
-
 
 def _reserve(
     host: Host, wish: Wish, record: r.NetworkRecord, families: tuple[int, ...] | None = None
@@ -282,6 +265,3 @@ def hint_of(error: OSError) -> str | None:
     if isinstance(error, PermissionError):
         return "ketchd needs CAP_NET_ADMIN: run it as root"
     return None
-
-
-_OTHER_END = {n: ("tx" if n.startswith("rx") else "rx") + n[2:] for n in links.STATS_NAMES}

@@ -19,7 +19,7 @@ import msgspec
 
 from ketch.errors import AlreadyExists, Conflict, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.network import bridge as bridges
-from ketch.network import endpoint, ipam, links, parents
+from ketch.network import counters, endpoint, ipam, links, parents
 from ketch.network import record as r
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
 from ketch.network.host import Host
@@ -29,7 +29,7 @@ from ketch.network.ruleset import check_name
 from ketch.network.state import NetworkState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ketch.network.ipam import Base
     from ketch.storage.db import Database
@@ -339,10 +339,11 @@ class NetworkManager:
         with endpoint.inside(netns_fd, rtnl_fd) as container:
             container.run([links.set_up(index=links.LOOPBACK_INDEX)])
 
-    def stats(self, container_id: str) -> dict[str, dict[str, int]]:
-        """Counters of the container's interfaces from its own point of view; empty when it is not connected."""
+    def counters(self, pids: Mapping[str, int]) -> dict[str, dict[str, dict[str, int]]]:
+        """Counters of containers' interfaces by container and interface; ``pids``: a process of each container."""
         with self._lock:
-            return self._connections.stats(self._host, container_id)
+            mine = [e for container_id in pids for e in self._connections.of(container_id)]
+            return counters.read(self._host.rtnl, mine, pids)
 
 
 def _complete(wanted: NetworkRecord, network_id: str, pools: Pools) -> NetworkRecord:

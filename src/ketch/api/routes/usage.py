@@ -1,0 +1,85 @@
+"""``GET /ketch/stats``: what many containers use, in one stream.  Ketch's own; Docker has one stream a container."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.api import query
+from ketch.api.wire import filters
+from ketch.api.wire.times import rfc3339
+from ketch.engine.usage import Sampler, Usage
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from ketch.api.server import Call
+    from ketch.engine.model import Container
+
+    Containers = list[Container]
+
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
+_encode = msgspec.json.Encoder().encode
+
+
+class Line(msgspec.Struct):
+    """One pass over all containers; ``seconds`` since the pass before (0: this is the first)."""
+
+    read: str
+    seconds: float
+    containers: list[Usage]
+
+
+async def stream(call: Call) -> web.StreamResponse:
+    """A line at once and one every ``interval`` seconds; with ``stream=0`` one line after an interval."""
+    follow = query.flag(call.query, "stream", True)
+    pause, chosen = interval(call.query.get("interval")), _chooser(call)
+    sampler = Sampler(call.engine.context)
+    response = await call.stream("application/x-ndjson")
+    first = last = time.monotonic()
+    ticks = 0
+    while True:
+        usages = await sampler.sample(chosen())
+        now = time.monotonic()
+        if follow or ticks:
+            line = Line(rfc3339(time.time_ns()), round(now - last, 3) if ticks else 0.0, usages)
+            await response.write(_encode(line) + b"\n")
+            if not follow:
+                return response
+        last = now
+        ticks = max(ticks + 1, int((now - first) / pause))  # a pass that was late does not make the next ones late
+        await asyncio.sleep(max(0.0, first + ticks * pause - time.monotonic()))
+
+
+def interval(text: str | None) -> float:
+    """Seconds between two lines (InvalidArgument)."""
+    try:
+        seconds = float(text or 1)
+    except ValueError:
+        seconds = -1.0
+    if not MIN_INTERVAL_S <= seconds <= MAX_INTERVAL_S:
+        raise InvalidArgument(
+            f"invalid interval: {text}", hint=f"seconds, from {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}"
+        )
+    return seconds
+
+
+def _chooser(call: Call) -> Callable[[], Containers]:
+    """The containers of each line: those that were named while they exist, or all that run and pass the filters."""
+    service = call.engine.containers
+    if named := call.query.getall("container", []):
+        ids = [service.get(ref).id for ref in named]
+        known = call.engine.context.store.ids
+        return lambda: [known[i] for i in ids if i in known]
+    everything = query.flag(call.query, "all")
+    keep = filters.container_predicate(call.engine, query.filters(call.query))
+    return lambda: [c for c in service.list() if (everything or c.state.running) and keep(c)]
+
+
+ROUTES = (("GET", "/ketch/stats", stream),)
