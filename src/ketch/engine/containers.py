@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -22,6 +23,7 @@ from ketch.engine import (
     names,
     networks,
     ownvolumes,
+    pending,
     stats,
     top,
     update,
@@ -120,7 +122,8 @@ class ContainerService:
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         with ctx.images.pinned(image), contextlib.ExitStack() as undo:
             undo.callback(ownvolumes.remove_anonymous, ctx, container)
-            mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host), self._image_view)
+            view = functools.partial(ownvolumes.image_view, ctx)
+            mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host), view)
             idmaps.resolve(ctx.snapshots, image.chain_ids, merged.user, container.mounts)
             if any(point.type == "volume" for point in container.mounts):
                 await asyncio.to_thread(ownvolumes.populate, ctx, container, image.chain_ids)
@@ -131,10 +134,6 @@ class ContainerService:
         ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
         return container, warnings
-
-    def _image_view(self, ref: str) -> tuple[str, Strings]:
-        image = self._ctx.images.resolve(ref)
-        return image.id, self._ctx.snapshots.view(image.chain_ids)
 
     def _inherited(self, host: HostConfig) -> Mounts:
         """The mounts that ``--volumes-from CONTAINER[:ro|rw]`` brings."""
@@ -186,6 +185,7 @@ class ContainerService:
         ctx.store.remove(container)
         ctx.forget(container.id)
         if volumes:
+            pending.reset(ctx, container)
             ownvolumes.remove_anonymous(ctx, container)
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
@@ -270,9 +270,10 @@ class ContainerService:
         elif not container.state.running:
             live.held.append(os.dup(fd))  # until the start
 
-    async def update(self, ref: str, wanted: update.Resources) -> Strings:
-        """New limits or another restart policy; returns warnings."""
-        return await update.update(self._ctx, self.get(ref), wanted)
+    async def update(self, ref: str, wanted: update.Request) -> tuple[Strings, Container]:
+        """Another configuration, at once or at the next start (see `pending`); returns warnings, and the container."""
+        container = self.get(ref)
+        return await update.update(self._ctx, container, wanted), container
 
     # -- streams ---------------------------------------------------------------------------------
 

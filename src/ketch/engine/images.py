@@ -10,6 +10,7 @@ import asyncio
 import io
 from typing import TYPE_CHECKING, Any
 
+from ketch.engine import pending
 from ketch.engine.transfer import BodyReader, written
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ImageService:
         """(container id, running) of each container made from an image, or that mounts it."""
 
         def needs(container: Container) -> bool:
-            mounted = any(m.type == "image" and m.name == image_id for m in container.mounts)
+            mounted = any(m.type == "image" and m.name == image_id for m in pending.mount_points(container))
             return mounted or container.image_id == image_id
 
         return [(c.id, c.state.running) for c in self._ctx.store.all() if needs(c)]

@@ -1,4 +1,4 @@
-"""The volumes of one container: filled when it is made, told of, and removed with it when nobody named them."""
+"""What one container mounts: volumes that are filled when it is made, and go with it when nobody named them; images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
     from ketch.engine.context import Context
     from ketch.engine.model import Container
+
+
+def image_view(ctx: Context, ref: str) -> tuple[str, list[str]]:
+    """An image's id, and its layers as overlay options (NotFound)."""
+    image = ctx.images.resolve(ref)
+    return image.id, ctx.snapshots.view(image.chain_ids)
 
 
 def populate(ctx: Context, container: Container, chain_ids: Sequence[str]) -> None:

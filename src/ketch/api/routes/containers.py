@@ -10,9 +10,10 @@ import msgspec
 from ketch.api import query, streams
 from ketch.api.wire import containers as wire
 from ketch.api.wire import filters, stats
+from ketch.engine import pending
 from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
 from ketch.engine.streams import AttachOptions, LogOptions
-from ketch.engine.update import Resources
+from ketch.engine.update import Request
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -114,9 +115,11 @@ async def rename(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    """New limits or another restart policy."""
-    wanted: Resources = await call.body(Resources, optional=True)
-    return call.json({"Warnings": await call.engine.containers.update(call.path["id"], wanted)})
+    """New limits or another restart policy at once; Ketch's own ``Changes`` at the next start."""
+    wanted: Request = await call.body(Request, optional=True)
+    warnings, container = await call.engine.containers.update(call.path["id"], wanted)
+    waiting = pending.shown(container)
+    return call.json({"Warnings": warnings} | ({"Pending": waiting} if waiting else {}))
 
 
 async def remove(call: Call) -> web.StreamResponse:
