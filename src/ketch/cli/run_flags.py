@@ -210,7 +210,7 @@ def restart_policy(text: str) -> dict[str, Any]:
 def _security(text: str) -> str:
     """A seccomp profile is sent by content, as the daemon may be elsewhere."""
     name, equals, value = text.partition("=")
-    if name == "seccomp" and equals and value not in ("unconfined", "builtin"):
+    if name == "seccomp" and equals and value not in ("unconfined", "builtin") and not value.startswith("{"):
         try:
             with open(value, encoding="utf-8") as f:
                 return f"seccomp={f.read()}"
