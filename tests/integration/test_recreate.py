@@ -119,12 +119,14 @@ def again(engine, *names: str) -> None:
     assert done.returncode == 0, "\n".join(script) + done.stdout + done.stderr
 
 
-def test_run_again(engine, others, tmp_path):
-    names = make(engine, LINES, tmp_path)
+@pytest.mark.parametrize("part", range(4))
+def test_run_again(engine, others, tmp_path, part):
+    lines = LINES[part::4]
+    names = make(engine, lines, tmp_path)
     before = configurations(engine, names)
     again(engine, *names)
     after = configurations(engine, [f"new{name}" for name in names])
-    for line, was, now in zip(LINES, before, after, strict=True):
+    for line, was, now in zip(lines, before, after, strict=True):
         assert now == was, line
 
 
@@ -159,7 +161,7 @@ COMPOSED = [
     line for line in LINES
     if line.startswith("run -d") and "-i " not in line and "gw-priority" not in line and "on-failure kill" not in line
     and "--rm" not in line and "-P" not in line and "start-interval" not in line
-    and "seccomp" not in line and "other:ro" not in line and "--network bridge" not in line
+    and "seccomp" not in line and "other:ro" not in line and "00:07" not in line and "--network bridge" not in line
 ]  # fmt: skip
 
 

@@ -104,8 +104,6 @@ def _service(wanted: Wanted, services: dict[str, str]) -> dict[str, Any]:
 def _network(wanted: Wanted, service: dict[str, Any], services: dict[str, str]) -> None:
     if not wanted.networks or wanted.plain_network:
         service["network_mode"] = _joined(wanted.mode, services) if not wanted.plain_network else "bridge"
-        if wanted.mac:
-            service["mac_address"] = wanted.mac
         return
     chosen: dict[str, Any] = {}
     for name in _joined_networks(wanted):
@@ -144,6 +142,8 @@ def left_out(wanted: Wanted, containers: Sequence[Wanted]) -> list[str]:
         found.append("a seccomp profile that is in no file")
     if wanted.networks and not wanted.plain_network and "bridge" in wanted.networks:
         found.append("the default bridge beside other networks")
+    if wanted.mac and (wanted.plain_network or not wanted.networks):
+        found.append("--mac-address without a network of one's own")
     return found + [f"--secret (id {secret})" for secret in wanted.secrets]
 
 
