@@ -148,16 +148,11 @@ class ContainerService:
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove a container; a running one only with ``force`` (Conflict), its anonymous volumes with ``volumes``."""
-        container = self.get(ref)
         if link:
             raise InvalidArgument(f"remove link {ref}: links are not supported", hint="leave out --link")
+        container = self.removable(ref, force=force)
         live = self._ctx.live(container.id)
         if container.state.status in ("running", "paused", "restarting"):
-            if not force:
-                raise Conflict(
-                    f'cannot remove container "/{container.name}": container is {container.state.status}: '
-                    "stop the container before removing or force remove"
-                )
             auto_remove, container.host.auto_remove = container.host.auto_remove, False
             try:
                 with contextlib.suppress(NotModified):
@@ -170,6 +165,16 @@ class ContainerService:
             if container.state.running:
                 raise Conflict(f'cannot remove container "/{container.name}": container is running')
             await self._remove_locked(container, volumes)
+
+    def removable(self, ref: str, *, force: bool) -> Container:
+        """A container that may be removed (Conflict: it runs, and that needs ``force``)."""
+        container = self.get(ref)
+        if not force and container.state.status in ("running", "paused", "restarting"):
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is {container.state.status}: '
+                "stop the container before removing or force remove"
+            )
+        return container
 
     async def _remove_ended(self, container: Container) -> None:
         """``--rm``: called by the lifecycle with the lock held."""
