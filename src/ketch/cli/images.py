@@ -139,23 +139,3 @@ def cmd_rmi(args: list[str], ctx: Context) -> int:
             for action, what in row.items():
                 ctx.print(f"{action}: {what}")
     return failed
-
-
-def cmd_prune(args: list[str], ctx: Context) -> int:
-    """Remove images that nothing uses."""
-    from ketch.cli.lifecycle import confirm
-
-    spec = FlagSet("image prune", "ketch image prune [OPTIONS]", "Remove unused images")
-    spec.bool("all", "a", "also those with a name").bool("force", "f", "do not ask").list("filter", "", "which ones")
-    opts, rest = spec.parse(args)
-    spec.arguments(rest, 0, 0)
-    what = "images without at least one container" if opts["all"] else "dangling images"
-    if not opts["force"] and not confirm(ctx, f"This will remove all {what}."):
-        return 1
-    chosen = opts["filter"] + ([] if not opts["all"] else ["dangling=false"])
-    answer = ctx.client().request("POST", "/images/prune", {"filters": filters(chosen)}).json()
-    rows = [f"{action.lower()}: {what}" for row in answer["ImagesDeleted"] or () for action, what in row.items()]
-    if rows:
-        ctx.print("Deleted Images:\n" + "\n".join(rows) + "\n")
-    ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], 4))
-    return 0

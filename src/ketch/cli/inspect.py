@@ -26,8 +26,11 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     """Everything about one or more objects, as JSON or as a template says."""
     spec = FlagSet("inspect", "ketch inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on objects")
     spec.string("format", "f", "how").bool("size", "s", "sizes on disk").string("type", "", "what kind of object")
+    spec.string("as", "", "containers as what would make them again: run, compose")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
+    if opts["as"]:
+        return _recreate(ctx, rest, opts["as"])
     kinds = [opts["type"]] if opts["type"] else list(_PATHS)
     if kinds[0] not in _PATHS:
         raise InvalidArgument(f'"{opts["type"]}" is not a valid value for --type', hint=f"use {', '.join(_PATHS)}")
@@ -44,14 +47,45 @@ def cmd_image(args: list[str], ctx: Context) -> int:
     return _of_kind("image", args, ctx)
 
 
+def _recreate(ctx: Context, refs: list[str], form: str) -> int:
+    """``--as run|compose``: all containers are there, or nothing is printed (NotFound)."""
+    from ketch.cli import recreate
+
+    if form not in ("run", "compose"):
+        raise InvalidArgument(f'"{form}" is not a valid value for --as', hint="use run or compose")
+    client = ctx.client()
+    found = []
+    for ref in refs:
+        facts = client.request("GET", f"/containers/{ref}/json").json()
+        image = client.request("GET", f"/images/{facts['Image']}/json").json()
+        found.append(recreate.Wanted(facts, image.get("Config") or {}))
+    if form == "run":
+        from ketch.cli.asrun import command_line
+
+        for one in found:
+            ctx.print(command_line(one))
+            for secret in one.secrets:
+                ctx.warn(f"WARNING: {one.name}: the daemon does not tell where secret {secret} comes from; put it in")
+    else:
+        from ketch.cli import ascompose, yamltext
+
+        ctx.out.write(yamltext.dump(ascompose.document(found)))
+        for one in found:
+            for what in ascompose.left_out(one, found):
+                ctx.warn(f"WARNING: {one.name}: Compose has no words for {what}; left out")
+    return 0
+
+
 def _of_kind(kind: str, args: list[str], ctx: Context) -> int:
     usage = f"ketch {kind} inspect [OPTIONS] {kind.upper()} [{kind.upper()}...]"
     spec = FlagSet(f"{kind} inspect", usage, f"Display detailed information on one or more {kind}s")
     spec.string("format", "f", "how")
     if kind == "container":
-        spec.bool("size", "s", "sizes on disk")
+        spec.bool("size", "s", "sizes on disk").string("as", "", "as what would make them again: run, compose")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
+    if kind == "container" and opts["as"]:
+        return _recreate(ctx, rest, opts["as"])
     return many(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"])
 
 

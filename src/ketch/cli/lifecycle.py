@@ -1,4 +1,4 @@
-"""The short verbs: stop, restart, kill, rm, wait, rename, pause, unpause, prune."""
+"""The short verbs: stop, restart, kill, rm, wait, rename, pause, unpause."""
 
 from __future__ import annotations
 
@@ -71,9 +71,15 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
     """Remove containers."""
     spec = _verb("rm", "Remove one or more containers").bool("force", "f", "also running ones (SIGKILL)")
     spec.bool("volumes", "v", "also their anonymous volumes").bool("link", "l", "remove a link")
+    from ketch.cli import prune
+
+    prune.rehearsable(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
+    prune.check_format(opts)
     query = {"force": opts["force"], "v": opts["volumes"], "link": opts["link"]}
+    if opts["dry-run"]:
+        return prune.rehearse(ctx, [("DELETE", f"/containers/{ref}", query) for ref in rest], opts)
     return each(ctx, rest, lambda ref: ctx.client().request("DELETE", f"/containers/{ref}", query))
 
 
@@ -113,31 +119,3 @@ def _simple(verb: str, summary: str, args: list[str], ctx: Context) -> int:
     _, rest = spec.parse(args)
     spec.arguments(rest, 1)
     return each(ctx, rest, lambda ref: ctx.client().request("POST", f"/containers/{ref}/{verb}"))
-
-
-def cmd_prune(args: list[str], ctx: Context) -> int:
-    """Remove all stopped containers."""
-    from ketch.cli.units import human_size
-
-    spec = FlagSet("container prune", "ketch container prune [OPTIONS]", "Remove all stopped containers")
-    spec.bool("force", "f", "do not ask").list("filter", "", "which ones")
-    opts, rest = spec.parse(args)
-    spec.arguments(rest, 0, 0)
-    if not opts["force"] and not confirm(ctx, "This will remove all stopped containers."):
-        return 1
-    from ketch.cli.listing import filters
-
-    answer = ctx.client().request("POST", "/containers/prune", {"filters": filters(opts["filter"])}).json()
-    if answer["ContainersDeleted"]:
-        ctx.print("Deleted Containers:\n" + "\n".join(answer["ContainersDeleted"]) + "\n")
-    ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], 4))
-    return 0
-
-
-def confirm(ctx: Context, warning: str) -> bool:
-    """Ask before something is deleted; anything but y is no."""
-    ctx.out.write(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ")
-    ctx.out.flush()
-    import sys
-
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

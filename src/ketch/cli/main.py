@@ -47,25 +47,27 @@ _CONTAINER = (
 GROUPS = {
     "container": {
         **{n: COMMANDS[n] for n in _CONTAINER.split()},
-        "ls": "ps:cmd_ps", "list": "ps:cmd_ps", "ps": "ps:cmd_ps", "prune": "lifecycle:cmd_prune",
+        "ls": "ps:cmd_ps", "list": "ps:cmd_ps", "ps": "ps:cmd_ps", "prune": "prune:cmd_containers",
         "inspect": "inspect:cmd_container",
     },
     "image": {
         "inspect": "inspect:cmd_image",
         **{n: COMMANDS[n] for n in ("history", "import", "load", "save", "tag")},
         "ls": "images:cmd_images", "list": "images:cmd_images", "rm": "images:cmd_rmi",
-        "bootstrap": "archives:cmd_bootstrap", "prune": "images:cmd_prune",
+        "bootstrap": "archives:cmd_bootstrap", "prune": "prune:cmd_images",
     },
-    "system": {"info": COMMANDS["info"], "events": COMMANDS["events"], "df": "df:cmd_df"},
+    "system": {
+        "info": COMMANDS["info"], "events": COMMANDS["events"], "df": "df:cmd_df", "prune": "prune:cmd_system",
+    },
     "volume": {
         "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect",
-        "rm": "volumes:cmd_rm", "prune": "volumes:cmd_prune", "backup": "volumes:cmd_backup",
+        "rm": "volumes:cmd_rm", "prune": "prune:cmd_volumes", "backup": "volumes:cmd_backup",
         "restore": "volumes:cmd_restore",
     },
     "network": {
         "ls": "networks:cmd_ls", "list": "networks:cmd_ls", "inspect": "networks:cmd_inspect",
         "create": "networks:cmd_create", "rm": "networks:cmd_rm", "connect": "networks:cmd_connect",
-        "disconnect": "networks:cmd_disconnect", "prune": "networks:cmd_prune", "repair": "networks:cmd_repair",
+        "disconnect": "networks:cmd_disconnect", "prune": "prune:cmd_networks", "repair": "networks:cmd_repair",
     },
 }  # fmt: skip
 _RUN_LIKE = ("run", "create", "exec")

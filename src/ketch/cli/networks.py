@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
 from ketch.cli.gostrings import natural
-from ketch.cli.lifecycle import confirm, each
+from ketch.cli.lifecycle import each
 from ketch.cli.listing import filters, labels, show
 from ketch.errors import InvalidArgument
 
@@ -188,21 +188,6 @@ def cmd_disconnect(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 2, 2)
     body = {"Container": rest[1], "Force": opts["force"]}
     ctx.client().request("POST", f"/networks/{rest[0]}/disconnect", None, body)
-    return 0
-
-
-def cmd_prune(args: list[str], ctx: Context) -> int:
-    """Remove the networks that no container is on."""
-    spec = FlagSet("network prune", "ketch network prune [OPTIONS]", "Remove all unused networks")
-    spec.bool("force", "f", "do not ask").list("filter", "", "which ones")
-    opts, rest = spec.parse(args)
-    spec.arguments(rest, 0, 0)
-    warning = "This will remove all custom networks not used by at least one container."
-    if not opts["force"] and not confirm(ctx, warning):
-        return 1
-    answer = ctx.client().request("POST", "/networks/prune", {"filters": filters(opts["filter"])}).json()
-    if answer["NetworksDeleted"]:
-        ctx.print("Deleted Networks:\n" + "\n".join(answer["NetworksDeleted"]) + "\n")
     return 0
 
 

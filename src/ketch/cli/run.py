@@ -24,7 +24,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     body = run_flags.body(opts, rest[0], rest[1:])
-    body.update(AttachStdin=False, AttachStdout=True, AttachStderr=True, StdinOnce=opts["interactive"])
+    body.update(_attached(_wanted(opts), opts["interactive"]))
     ctx.print(_create(ctx, opts, body))
     return 0
 
@@ -38,10 +38,7 @@ def cmd_run(args: list[str], ctx: Context) -> int:
     wanted = _wanted(opts)
     if not opts["detach"]:
         check_terminal(opts["tty"], opts["interactive"])
-    body.update(
-        AttachStdin="stdin" in wanted, AttachStdout="stdout" in wanted, AttachStderr="stderr" in wanted,
-        StdinOnce=opts["interactive"] and not opts["detach"],
-    )  # fmt: skip
+    body.update(_attached(wanted, opts["interactive"] and not opts["detach"]))
     _ensure_daemon(ctx)
     container = _create(ctx, opts, body)
     if opts["detach"]:
@@ -51,15 +48,24 @@ def cmd_run(args: list[str], ctx: Context) -> int:
     return _run_attached(ctx, opts, container, wanted)
 
 
+def _attached(wanted: list[str], interactive: bool) -> dict[str, bool]:
+    """What the container's configuration says of it."""
+    flags = {f"Attach{name.capitalize()}": name in wanted for name in ("stdin", "stdout", "stderr")}
+    return {**flags, "StdinOnce": interactive and "stdin" in wanted}
+
+
 def _wanted(opts: Options) -> list[str]:
+    """The streams to attach: those that were named and, with ``-i``, standard input."""
+    detached = "detach" in opts and opts["detach"]
     if opts["attach"]:
-        if opts["detach"]:
+        if detached:
             raise InvalidArgument("conflicting options: -a and -d")
         for stream in opts["attach"]:
             if stream.lower() not in ("stdin", "stdout", "stderr"):
                 raise InvalidArgument(f"invalid --attach `{stream}`: valid streams are STDIN, STDOUT and STDERR")
-        return [stream.lower() for stream in opts["attach"]]
-    if opts["detach"]:
+        chosen = [stream.lower() for stream in opts["attach"]]
+        return [*chosen, *(["stdin"] if opts["interactive"] and "stdin" not in chosen else [])]
+    if detached:
         return []
     return ["stdin", "stdout", "stderr"] if opts["interactive"] else ["stdout", "stderr"]
 

@@ -58,7 +58,7 @@ def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
         "Tty": opts["tty"],
         "OpenStdin": opts["interactive"],
         "Env": environment(opts),
-        "Labels": _labels(opts),
+        "Labels": label_flags(opts),
         "Hostname": opts["hostname"],
         "Domainname": opts["domainname"],
         "User": opts["user"],
@@ -73,7 +73,7 @@ def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
         config["Healthcheck"] = health
     exposed, bindings = _ports(opts)
     config["ExposedPorts"] = exposed
-    binds, volumes = _volumes(opts)
+    binds, volumes = volume_flags(opts)
     config["Volumes"] = volumes
     host = {**_host(opts), "Binds": binds, "PortBindings": bindings}
     host["NetworkMode"], endpoints = network_flags.endpoints(opts)
@@ -184,7 +184,7 @@ def _lines(path: str, flag: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _labels(opts: Options) -> dict[str, str] | None:
+def label_flags(opts: Options) -> dict[str, str] | None:
     items = [line for path in opts["label-file"] for line in _lines(path, "--label-file")] + opts["label"]
     return {key: value for key, _, value in (item.partition("=") for item in items)} or None
 
@@ -210,7 +210,7 @@ def restart_policy(text: str) -> dict[str, Any]:
 def _security(text: str) -> str:
     """A seccomp profile is sent by content, as the daemon may be elsewhere."""
     name, equals, value = text.partition("=")
-    if name == "seccomp" and equals and value not in ("unconfined", "builtin"):
+    if name == "seccomp" and equals and value not in ("unconfined", "builtin") and not value.startswith("{"):
         try:
             with open(value, encoding="utf-8") as f:
                 return f"seccomp={f.read()}"
@@ -325,7 +325,7 @@ def publish(text: str) -> list[tuple[str, dict[str, str]]]:
     return [(f"{n}/{proto}", {"HostIp": address, "HostPort": str(o)}) for n, o in zip(inner, outer, strict=True)]
 
 
-def _volumes(opts: Options) -> tuple[list[str] | None, dict[str, Any] | None]:
+def volume_flags(opts: Options) -> tuple[list[str] | None, dict[str, Any] | None]:
     binds: list[str] = []
     volumes: dict[str, Any] = {}
     for text in opts["volume"]:

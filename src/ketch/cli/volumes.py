@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.cli.archives import chunks, write_out
 from ketch.cli.flags import FlagSet
 from ketch.cli.gostrings import natural
-from ketch.cli.lifecycle import confirm, each
+from ketch.cli.lifecycle import each
 from ketch.cli.listing import filters, labels, show
 from ketch.cli.units import human_size
 from ketch.errors import InvalidArgument
@@ -100,23 +100,6 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 1)
     query = {"force": opts["force"] or None}
     return each(ctx, rest, lambda name: ctx.client().request("DELETE", f"/volumes/{name}", query))
-
-
-def cmd_prune(args: list[str], ctx: Context) -> int:
-    """Delete the volumes that no container uses."""
-    spec = FlagSet("volume prune", "ketch volume prune [OPTIONS]", "Remove unused local volumes")
-    spec.bool("all", "a", "also those with a name").bool("force", "f", "do not ask").list("filter", "", "which ones")
-    opts, rest = spec.parse(args)
-    spec.arguments(rest, 0, 0)
-    what = "local volumes" if opts["all"] else "anonymous local volumes"
-    if not opts["force"] and not confirm(ctx, f"This will remove all {what} not used by at least one container."):
-        return 1
-    chosen = opts["filter"] + (["all=true"] if opts["all"] else [])
-    answer = ctx.client().request("POST", "/volumes/prune", {"filters": filters(chosen)}).json()
-    if answer["VolumesDeleted"]:
-        ctx.print("Deleted Volumes:\n" + "\n".join(answer["VolumesDeleted"]) + "\n")
-    ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], 4))
-    return 0
 
 
 def cmd_backup(args: list[str], ctx: Context) -> int:

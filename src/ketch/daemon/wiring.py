@@ -12,7 +12,7 @@ from aiohttp import web
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
 from ketch.daemon import listen, netsetup
-from ketch.engine import store, volumes
+from ketch.engine import pending, store, volumes
 from ketch.engine.context import Context
 from ketch.engine.engine import Engine
 from ketch.engine.eventjournal import EventJournal
@@ -49,7 +49,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     containers = store.ContainerStore(db)
 
     def users_of(volume: str) -> list[str]:
-        return [c.id for c in containers.all() if any(m.name == volume for m in c.mounts)]
+        return [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]
 
     engine_id = _engine_id(config.data_root)
     network = NetworkManager(

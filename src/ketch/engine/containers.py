@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ from ketch.engine import (
     names,
     networks,
     ownvolumes,
+    pending,
     stats,
     top,
     update,
@@ -123,7 +125,8 @@ class ContainerService:
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         with ctx.images.pinned(image), contextlib.ExitStack() as undo:
             undo.callback(ownvolumes.remove_anonymous, ctx, container)
-            mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host), self._image_view)
+            view = functools.partial(ownvolumes.image_view, ctx)
+            mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host), view)
             idmaps.resolve(ctx.snapshots, image.chain_ids, merged.user, container.mounts)
             if any(point.type == "volume" for point in container.mounts):
                 await asyncio.to_thread(ownvolumes.populate, ctx, container, image.chain_ids)
@@ -134,10 +137,6 @@ class ContainerService:
         ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
         return container, warnings
-
-    def _image_view(self, ref: str) -> tuple[str, Strings]:
-        image = self._ctx.images.resolve(ref)
-        return image.id, self._ctx.snapshots.view(image.chain_ids)
 
     def _inherited(self, host: HostConfig) -> Mounts:
         """The mounts that ``--volumes-from CONTAINER[:ro|rw]`` brings."""
@@ -152,16 +151,11 @@ class ContainerService:
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove a container; a running one only with ``force`` (Conflict), its anonymous volumes with ``volumes``."""
-        container = self.get(ref)
         if link:
             raise InvalidArgument(f"remove link {ref}: links are not supported", hint="leave out --link")
+        container = self.removable(ref, force=force)
         live = self._ctx.live(container.id)
         if container.state.status in ("running", "paused", "restarting"):
-            if not force:
-                raise Conflict(
-                    f'cannot remove container "/{container.name}": container is {container.state.status}: '
-                    "stop the container before removing or force remove"
-                )
             with live.stays(), contextlib.suppress(NotModified):
                 await self._life.stop(container, 0, "KILL")
         async with live.lock:
@@ -170,6 +164,16 @@ class ContainerService:
             if container.state.running:
                 raise Conflict(f'cannot remove container "/{container.name}": container is running')
             await self._remove_locked(container, volumes)
+
+    def removable(self, ref: str, *, force: bool) -> Container:
+        """A container that may be removed (Conflict: it runs, and that needs ``force``)."""
+        container = self.get(ref)
+        if not force and container.state.status in ("running", "paused", "restarting"):
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is {container.state.status}: '
+                "stop the container before removing or force remove"
+            )
+        return container
 
     async def _remove_ended(self, container: Container) -> None:
         """``--rm``: called by the lifecycle with the lock held."""
@@ -185,6 +189,7 @@ class ContainerService:
         ctx.store.remove(container)
         ctx.forget(container.id)
         if volumes:
+            pending.reset(ctx, container)
             ownvolumes.remove_anonymous(ctx, container)
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
@@ -269,9 +274,10 @@ class ContainerService:
         elif not container.state.running:
             live.held.append(os.dup(fd))  # until the start
 
-    async def update(self, ref: str, wanted: update.Resources) -> Strings:
-        """New limits or another restart policy; returns warnings."""
-        return await update.update(self._ctx, self.get(ref), wanted)
+    async def update(self, ref: str, wanted: update.Request) -> tuple[Strings, Container]:
+        """Another configuration, at once or at the next start (see `pending`); returns warnings, and the container."""
+        container = self.get(ref)
+        return await update.update(self._ctx, container, wanted), container
 
     # -- streams ---------------------------------------------------------------------------------
 

@@ -10,14 +10,16 @@ import asyncio
 import io
 from typing import TYPE_CHECKING, Any
 
+from ketch.engine import pending
 from ketch.engine.transfer import BodyReader, written
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from ketch.engine.context import Context
     from ketch.engine.model import Container
     from ketch.images.model import Image
+    from ketch.images.removal import Rehearsal
     from ketch.images.store import ImageStore
 
 Progress = dict[str, Any]
@@ -57,15 +59,29 @@ class ImageService:
         """(container id, running) of each container made from an image, or that mounts it."""
 
         def needs(container: Container) -> bool:
-            mounted = any(m.type == "image" and m.name == image_id for m in container.mounts)
+            mounted = any(m.type == "image" and m.name == image_id for m in pending.mount_points(container))
             return mounted or container.image_id == image_id
 
         return [(c.id, c.state.running) for c in self._ctx.store.all() if needs(c)]
 
-    async def remove(self, ref: str, force: bool = False, prune: bool = True) -> Rows:
-        """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``."""
-        rows = await asyncio.to_thread(self._store.remove, ref, force, self.containers_of)
-        for row in rows:
+    async def remove(
+        self,
+        ref: str,
+        force: bool = False,
+        prune: bool = True,
+        rehearsal: Rehearsal | None = None,
+        without: Collection[str] = (),
+    ) -> Rows:
+        """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``.
+
+        With a ``rehearsal`` nothing is done; containers ``without`` are taken as gone.
+        """
+
+        def users(image_id: str) -> Users:
+            return [user for user in self.containers_of(image_id) if user[0] not in without]
+
+        rows = await asyncio.to_thread(self._store.remove, ref, force, users, rehearsal)
+        for row in rows if rehearsal is None else ():
             for action, what in row.items():
                 self._event("untag" if action == "Untagged" else "delete", what, what)
         return rows

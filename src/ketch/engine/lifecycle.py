@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import bundle, logdrivers, restarts, stats
+from ketch.engine import bundle, logdrivers, pending, restarts, stats
 from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Lifecycle:
     async def _start_locked(self, container: Container, live: Live) -> None:
         state = container.state
         monitor: Monitor | None = None
+        before = pending.apply(self._ctx, container)
         try:
             await self._attach_volumes(container)
             log_message = await logdrivers.message(self._ctx, container)
@@ -85,6 +86,7 @@ class Lifecycle:
             started_at = await monitor.start()
         except BaseException as e:
             await self._undo_start(container, live, monitor, e)
+            pending.take_back(self._ctx, container, before, e)
             raise
         state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False

@@ -245,6 +245,7 @@ class HostConfig(Wire):
     init: bool | None = None
     pids_limit: int | None = None
     ulimits: list[Ulimit] | None = None
+    secrets: list[dict[str, Any]] | None = None  # Ketch's own, see `secrets`
 
 
 class EndpointSettings(Wire):
@@ -339,6 +340,7 @@ class Container(msgspec.Struct, kw_only=True):
     desired_macs: dict[str, str] = msgspec.field(default_factory=dict)  # by network: as asked for
     own_hosts: str = ""  # our lines in its /etc/hosts
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
+    pending: dict[str, Any] | None = None  # changes that wait for the next start, see `pending`
 
 
 class ExecConfig(Wire):

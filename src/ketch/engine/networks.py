@@ -20,7 +20,7 @@ from ketch.network import record as r
 from ketch.network.record import NetworkRecord, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ketch.engine.context import Context
     from ketch.engine.model import Container, NetworkingConfig
@@ -102,17 +102,23 @@ class NetworkService:
         await self._ctx.in_network(self._manager.remove, record.id)
         self._event(record, "destroy")
 
-    async def prune(self, keep: Callable[[NetworkRecord], bool]) -> Strings:
-        """Remove the networks that no container refers to and ``keep`` does not hold; returns their names."""
-        used = {name for c in self._ctx.store.all() for name in c.networks}
-        removed = []
+    async def prune(
+        self, keep: Callable[[NetworkRecord], bool], *, dry_run: bool = False, without: Collection[str] = ()
+    ) -> Records:
+        """Remove the networks that no container refers to and ``keep`` does not hold; returns them.
+
+        A ``dry_run`` removes none, and takes containers ``without`` as gone.
+        """
+        used = {name for c in self._ctx.store.all() for name in c.networks if c.id not in without}
+        removed: Records = []
         for record in self.list():
             if record.name in PREDEFINED or record.name in used or keep(record):
                 continue
-            await self._ctx.in_network(self._manager.remove, record.id)
-            self._event(record, "destroy")
-            removed.append(record.name)
-        if removed:
+            if not dry_run:
+                await self._ctx.in_network(self._manager.remove, record.id)
+                self._event(record, "destroy")
+            removed.append(record)
+        if removed and not dry_run:
             self._ctx.events.publish("network", "prune", "", {"reclaimed": "0"})
         return removed
 

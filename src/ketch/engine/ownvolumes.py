@@ -1,4 +1,4 @@
-"""The volumes of one container: filled when it is made, told of, and removed with it when nobody named them."""
+"""What one container mounts: volumes that are filled when it is made, and go with it when nobody named them; images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from ketch.engine import copyup
 from ketch.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ketch.engine.context import Context
     from ketch.engine.model import Container
+    from ketch.engine.volumes import Volume
+
+
+def image_view(ctx: Context, ref: str) -> tuple[str, list[str]]:
+    """An image's id, and its layers as overlay options (NotFound)."""
+    image = ctx.images.resolve(ref)
+    return image.id, ctx.snapshots.view(image.chain_ids)
 
 
 def populate(ctx: Context, container: Container, chain_ids: Sequence[str]) -> None:
@@ -33,6 +40,14 @@ def announce(ctx: Context, container: Container) -> None:
 
 def remove_anonymous(ctx: Context, container: Container) -> None:
     """Remove the volumes that only this container used and nobody named."""
+    for volume in anonymous(ctx, container):
+        ctx.volumes.remove(volume.name)
+        ctx.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
+
+
+def anonymous(ctx: Context, container: Container, without: Collection[str] = ()) -> list[Volume]:
+    """Those volumes; containers ``without`` are taken as gone."""
+    found = []
     for point in container.mounts:
         if point.type != "volume" or not point.name or point.named:
             continue
@@ -40,6 +55,6 @@ def remove_anonymous(ctx: Context, container: Container) -> None:
             volume = ctx.volumes.get(point.name)
         except NotFound:
             continue
-        if volume.anonymous and not ctx.volumes.used_by(volume.name):
-            ctx.volumes.remove(volume.name)
-            ctx.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
+        if volume.anonymous and not set(ctx.volumes.used_by(volume.name)) - set(without):
+            found.append(volume)
+    return found

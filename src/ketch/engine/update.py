@@ -1,4 +1,4 @@
-"""``update``: new limits and another restart policy for a container, at once when it runs.
+"""``update``: new limits and another restart policy for a container, at once when it runs; the rest waits (`pending`).
 
 What a request leaves out (or gives as 0 or an empty string) stays as it is, which is dockerd's rule; of the processes 0
 means, as -1 does, that there is no limit.
@@ -6,11 +6,12 @@ means, as -1 does, that there is no limit.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import limits, stats, validate
+from ketch.engine import limits, pending, stats, validate
 from ketch.engine.model import RestartPolicy, Wire
 from ketch.errors import Conflict, InvalidArgument
 
@@ -22,7 +23,7 @@ Strings = list[str]
 
 
 class Resources(Wire):
-    """The body of ``update``: the fields of ``HostConfig`` that can change while a container runs."""
+    """Docker's part of the body of ``update``: fields of ``HostConfig`` that can change while a container runs."""
 
     cpu_shares: int = 0
     cpu_period: int = 0
@@ -40,7 +41,14 @@ class Resources(Wire):
     restart_policy: RestartPolicy | None = None
 
 
-async def update(ctx: Context, container: Container, wanted: Resources) -> Strings:
+class Request(Resources):
+    """The whole body; ``pending_reset`` drops what waits for the next start, before ``changes`` are looked at."""
+
+    changes: pending.Changes | None = None
+    pending_reset: bool = False
+
+
+async def update(ctx: Context, container: Container, wanted: Request) -> Strings:
     """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
     async with ctx.live(container.id).lock:
         if container.state.status in ("removing", "dead"):
@@ -48,8 +56,14 @@ async def update(ctx: Context, container: Container, wanted: Resources) -> Strin
         host = _merged(container.host, wanted)
         warnings = validate.check(container.config, host)
         limited = limits.resources(host)
-        if container.state.running and limited != limits.resources(container.host):
-            stats.cgroups_of(ctx, container).update(limited)
+        if wanted.pending_reset:
+            pending.reset(ctx, container)
+        with ExitStack() as undo:
+            if wanted.changes is not None:
+                await pending.change(ctx, container, wanted.changes, undo)
+            if container.state.running and limited != limits.resources(container.host):
+                stats.cgroups_of(ctx, container).update(limited)
+            undo.pop_all()
         for name in Resources.__struct_fields__:
             setattr(container.host, name, getattr(host, name))
         ctx.store.save(container)

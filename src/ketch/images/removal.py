@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     Users = Sequence[tuple[str, bool]]
 
 
+class Rehearsal:
+    """Removals that are only tried, one after the other: the names and images that are taken as gone by now."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.images: set[str] = set()
+
+
 def plan(
     image: Image, names: Sequence[str], ref: str, users: Users, *, force: bool, is_name: bool
 ) -> tuple[list[str], bool]:

@@ -26,7 +26,7 @@ from ketch.storage.leases import Leases
 from ketch.storage.snapshots import Layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from sqlite3 import Connection
 
@@ -184,15 +184,18 @@ class ImageStore:
             self._names = {**self._names, str(parsed): image.id}
             self._refresh()
 
-    def remove(self, ref: str, force: bool, in_use: InUse) -> Rows:
+    def remove(self, ref: str, force: bool, in_use: InUse, rehearsal: removal.Rehearsal | None = None) -> Rows:
         """Untag, and delete when nothing needs it; Conflict in Docker's words.
 
         ``in_use`` gives (container id, running) for an image id.  With ``force`` an image goes although stopped
-        containers were made from it: it is hidden then, and its layers go at a later removal, when they do.
+        containers were made from it: it is hidden then, and its layers go at a later removal, when they do.  With a
+        ``rehearsal`` nothing changes but that, and the answer is the same.
         """
         with self.lock:
             image = self.resolve(ref)
             names = [name for name, image_id in self._names.items() if image_id == image.id]
+            if rehearsal is not None:
+                names = [name for name in names if name not in rehearsal.names]
             users = in_use(image.id)
             if image.id in self._pins:
                 users = [*users, ("(being created)", True)]
@@ -201,6 +204,11 @@ class ImageStore:
             rows += [{"Deleted": image.id}] if gone else []
             forgotten = [i for i in self._images.values() if i.hidden and i.id not in self._pins and not in_use(i.id)]
             forgotten += [image] if gone and not users else []
+            if rehearsal is not None:
+                rehearsal.names.update(doomed)
+                rehearsal.images.update(i.id for i in forgotten)
+                chains = self._unneeded({part for i in forgotten for part in i.parts()}, rehearsal.images)
+                return rows + [{"Deleted": chain} for chain in reversed(image.chain_ids) if chain in chains]
             with self._db.transaction() as tx:
                 tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
                 tx.executemany("DELETE FROM images WHERE id = ?", [(i.id,) for i in forgotten])
@@ -245,13 +253,18 @@ class ImageStore:
     def _collect(self, candidates: set[str]) -> set[str]:
         """Delete those blobs and layers that no image and no lease needs; returns the layers' chain ids."""
         with self.lock:
-            needed = self._leases.held().union(*(image.parts() for image in self._images.values()))
-            directories = {name: self.layers.detach(name) for name in candidates - needed}
-            for name in candidates - needed:
+            unneeded = self._unneeded(candidates)
+            directories = {name: self.layers.detach(name) for name in unneeded}
+            for name in unneeded:
                 self.content.remove(name)
         for directory in filter(None, directories.values()):
             self.layers.abort(directory)
         return {name for name, directory in directories.items() if directory}
+
+    def _unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
+        """Those that no lease holds and no image needs, except images ``without``."""
+        kept = (image.parts() for image in self._images.values() if image.id not in without)
+        return candidates - self._leases.held().union(*kept)
 
     def _refresh(self) -> None:
         """Recompute what is derived from the tables: names in images, the look-up cache, ``index.json``."""

@@ -10,9 +10,11 @@ import msgspec
 from ketch.api import query, streams
 from ketch.api.wire import containers as wire
 from ketch.api.wire import filters, stats
+from ketch.engine import pending
+from ketch.engine import prune as prunes
 from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
 from ketch.engine.streams import AttachOptions, LogOptions
-from ketch.engine.update import Resources
+from ketch.engine.update import Request
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -114,13 +116,20 @@ async def rename(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    """New limits or another restart policy."""
-    wanted: Resources = await call.body(Resources, optional=True)
-    return call.json({"Warnings": await call.engine.containers.update(call.path["id"], wanted)})
+    """New limits or another restart policy at once; Ketch's own ``Changes`` at the next start."""
+    wanted: Request = await call.body(Request, optional=True)
+    warnings, container = await call.engine.containers.update(call.path["id"], wanted)
+    waiting = pending.shown(container)
+    return call.json({"Warnings": warnings} | ({"Pending": waiting} if waiting else {}))
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """Remove a container."""
+    """Remove a container; with ``dry-run`` say what that would do."""
+    rehearsed, without = query.dry_run(call.query)
+    if rehearsed:
+        force, volumes = query.flag(call.query, "force"), query.flag(call.query, "v")
+        ref = call.path["id"]
+        return call.json(await prunes.container(call.engine, ref, force=force, volumes=volumes, without=without))
     await call.engine.containers.remove(
         call.path["id"],
         force=query.flag(call.query, "force"),
@@ -238,15 +247,7 @@ async def container_stats(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     """Remove every container that does not run."""
     matches = filters.prune_predicate(query.filters(call.query))
-    deleted, space = [], 0
-    for container in call.engine.containers.list():
-        if container.state.status in ("created", "exited", "dead") and matches(
-            container.created, container.config.labels
-        ):
-            space += (await call.engine.containers.sizes(container.id))[0]
-            await call.engine.containers.remove(container.id)
-            deleted.append(container.id)
-    return call.json({"ContainersDeleted": deleted, "SpaceReclaimed": space})
+    return call.json(await prunes.containers(call.engine, matches, dry_run=query.dry_run(call.query)[0]))
 
 
 ROUTES = (

@@ -11,7 +11,8 @@ from ketch.api import query
 from ketch.api.errors import message_of
 from ketch.api.wire import filters
 from ketch.api.wire import images as wire
-from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
+from ketch.engine import prune as prunes
+from ketch.errors import InvalidArgument, KetchError, Unimplemented
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,21 +141,8 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     matches = filters.prune_predicate(chosen)
     dangling = not any(v.lower() in ("0", "false") for v in chosen.get("dangling", ["true"]))
-    deleted: list[dict[str, str]] = []
-    space = 0
-    for image in call.engine.images.list():
-        config = image.config.config
-        if (dangling and image.repo_tags) or call.engine.images.containers_of(image.id):
-            continue
-        if not matches(image.created, config.labels if config else None):
-            continue
-        for name in list(image.repo_tags) or [image.id]:
-            try:
-                deleted += await call.engine.images.remove(name)
-            except NotFound:
-                continue
-        space += image.size
-    return call.json({"ImagesDeleted": deleted or None, "SpaceReclaimed": space})
+    rehearsed, without = query.dry_run(call.query)
+    return call.json(await prunes.images(call.engine, matches, dangling=dangling, dry_run=rehearsed, without=without))
 
 
 ROUTES = (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ketch.api import query
 from ketch.api.wire import filters
 from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, predicate, wire
+from ketch.engine import prune as prunes
 from ketch.engine.model import EndpointSettings
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
-    deleted = await call.engine.networks.prune(lambda record: not matches(record.created, record.labels))
-    return call.json({"NetworksDeleted": deleted or None})
+    rehearsed, without = query.dry_run(call.query)
+    return call.json(await prunes.networks(call.engine, matches, dry_run=rehearsed, without=without))
 
 
 async def repair(call: Call) -> web.StreamResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,8 +9,8 @@ import msgspec
 from ketch.api import query
 from ketch.api.wire import filters
 from ketch.api.wire.df import volume as wire_volume
+from ketch.engine import prune as prunes
 from ketch.engine import volumearchive
-from ketch.engine.system import tree_size
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -79,17 +78,10 @@ async def prune(call: Call) -> web.StreamResponse:
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
     everything = filters.boolean("all", chosen["all"][0]) if chosen.get("all") else False
-    engine = call.engine
-    deleted, space = [], 0
-    for volume in engine.volumes.list():
-        unused = (volume.anonymous or everything) and not engine.volumes.used_by(volume.name)
-        if unused and matches(volume.created, volume.labels):
-            space += await asyncio.to_thread(tree_size, volume.mountpoint)
-            engine.volumes.remove(volume.name)
-            engine.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
-            deleted.append(volume.name)
-    engine.events.publish("volume", "prune", "", {"reclaimed": str(space)})
-    return call.json({"VolumesDeleted": deleted, "SpaceReclaimed": space})
+    rehearsed, without = query.dry_run(call.query)
+    return call.json(
+        await prunes.volumes(call.engine, matches, everything=everything, dry_run=rehearsed, without=without)
+    )
 
 
 async def backup(call: Call) -> web.StreamResponse:

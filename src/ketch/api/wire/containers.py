@@ -10,7 +10,7 @@ import msgspec
 
 from ketch import human
 from ketch.api.wire.times import NEVER, rfc3339
-from ketch.engine import logdrivers
+from ketch.engine import logdrivers, pending
 from ketch.engine.model import EndpointSettings
 
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
         "Config": _config(container),
         "NetworkSettings": _network_settings(container),
     }
+    if waiting := pending.shown(container):
+        answer["Pending"] = waiting
     if sizes is not None:
         answer["SizeRw"], answer["SizeRootFs"] = sizes
     return answer

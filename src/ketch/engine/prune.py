@@ -1,0 +1,118 @@
+"""Removing what nobody needs: ``prune`` of containers, networks, volumes, images; and what a removal would take along.
+
+Every function decides and, unless it is a dry run, acts.  ``without`` are ids of containers that a dry run takes as
+gone already: that is how several of them in a row say together what the real ones would do together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine import ownvolumes
+from ketch.engine.system import tree_size
+from ketch.errors import NotFound
+from ketch.images.removal import Rehearsal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from ketch.engine.engine import Engine
+
+    Matches = Callable[[int, dict[str, str] | None], bool]  # (created in ns, labels)
+
+Objects = list[dict[str, Any]]
+Rows = list[dict[str, str]]
+
+
+def _object(ident: str, name: str, size: int = 0) -> dict[str, Any]:
+    return {"Id": ident, "Name": name, "Size": size}
+
+
+async def container(
+    engine: Engine, ref: str, *, force: bool, volumes: bool, without: Collection[str]
+) -> dict[str, Any]:
+    """What ``remove`` would do to a container, and the errors that it would raise; nothing is changed."""
+    one = engine.containers.removable(ref, force=force)
+    written = (await engine.containers.sizes(one.id))[0]
+    found = [_object(one.id, one.name, written)]
+    doomed = ownvolumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
+    lost: Objects = [_object(v.name, v.name, await asyncio.to_thread(tree_size, v.mountpoint)) for v in doomed]
+    return {
+        "ContainersDeleted": [one.id], "VolumesDeleted": [v.name for v in doomed],
+        "SpaceReclaimed": sum(o["Size"] for o in (*found, *lost)), "Containers": found, "Volumes": lost,
+    }  # fmt: skip
+
+
+async def containers(engine: Engine, matches: Matches, *, dry_run: bool) -> dict[str, Any]:
+    """Every container that does not run."""
+    found: Objects = []
+    for one in engine.containers.list():
+        if one.state.status not in ("created", "exited", "dead") or not matches(one.created, one.config.labels):
+            continue
+        written = (await engine.containers.sizes(one.id))[0]
+        if not dry_run:
+            await engine.containers.remove(one.id)
+        found.append(_object(one.id, one.name, written))
+    space = sum(one["Size"] for one in found)
+    if not dry_run:
+        engine.events.publish("container", "prune", "", {"reclaimed": str(space)})
+    answer = {"ContainersDeleted": [one["Id"] for one in found], "SpaceReclaimed": space}
+    return answer | ({"Containers": found} if dry_run else {})
+
+
+async def networks(engine: Engine, matches: Matches, *, dry_run: bool, without: Collection[str]) -> dict[str, Any]:
+    """The networks that no container refers to."""
+    removed = await engine.networks.prune(
+        lambda record: not matches(record.created, record.labels), dry_run=dry_run, without=without
+    )
+    answer: dict[str, Any] = {"NetworksDeleted": [record.name for record in removed] or None}
+    return answer | ({"Networks": [_object(record.id, record.name) for record in removed]} if dry_run else {})
+
+
+async def volumes(
+    engine: Engine, matches: Matches, *, everything: bool, dry_run: bool, without: Collection[str]
+) -> dict[str, Any]:
+    """The volumes that no container uses: the anonymous ones, or ``everything``."""
+    found: Objects = []
+    for volume in engine.volumes.list():
+        used = set(engine.volumes.used_by(volume.name)) - set(without)
+        if used or not (volume.anonymous or everything) or not matches(volume.created, volume.labels):
+            continue
+        size = await asyncio.to_thread(tree_size, volume.mountpoint)
+        if not dry_run:
+            engine.volumes.remove(volume.name)
+            engine.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
+        found.append(_object(volume.name, volume.name, size))
+    space = sum(one["Size"] for one in found)
+    if not dry_run:
+        engine.events.publish("volume", "prune", "", {"reclaimed": str(space)})
+    answer = {"VolumesDeleted": [one["Id"] for one in found], "SpaceReclaimed": space}
+    return answer | ({"Volumes": found} if dry_run else {})
+
+
+async def images(
+    engine: Engine, matches: Matches, *, dangling: bool, dry_run: bool, without: Collection[str]
+) -> dict[str, Any]:
+    """The images that no container uses: those without a name, or (not ``dangling``) all of them."""
+    found: Objects = []
+    rows: Rows = []
+    rehearsal = Rehearsal() if dry_run else None
+    sizes = engine.context.images.layer_sizes()
+    for image in engine.images.list():
+        config = image.config.config
+        users = [user for user, _ in engine.images.containers_of(image.id) if user not in without]
+        if (dangling and image.repo_tags) or users or not matches(image.created, config.labels if config else None):
+            continue
+        tags, done = list(image.repo_tags), len(rows)
+        for name in tags or [image.id]:
+            try:
+                rows += await engine.images.remove(name, rehearsal=rehearsal, without=without)
+            except NotFound:
+                continue
+        freed = sum(sizes.get(row.get("Deleted", ""), 0) for row in rows[done:])
+        found.append(_object(image.id, ", ".join(tags) or "<none>", freed))
+    space = sum(one["Size"] for one in found)
+    if not dry_run:
+        engine.events.publish("image", "prune", "", {"reclaimed": str(space)})
+    return {"ImagesDeleted": rows or None, "SpaceReclaimed": space} | ({"Images": found} if dry_run else {})
