@@ -66,7 +66,7 @@ async def inspect(call: Call) -> web.StreamResponse:
     """Everything about one container."""
     container = call.engine.containers.get(call.path["id"])
     sizes = await call.engine.containers.sizes(container.id) if query.flag(call.query, "size") else None
-    return call.json(wire.inspect(call.engine, container, sizes))
+    return call.json(wire.inspect(call.engine, container, sizes, call.version))
 
 
 async def start(call: Call) -> web.StreamResponse:
