@@ -1,4 +1,4 @@
-"""What real clients hear from ketchd, judged by the Engine API's own description; every endpoint of containers is driven."""
+"""What real clients hear from ketchd, judged by the API's own description; every endpoint of containers is driven."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.ketch_only,
     pytest.mark.skipif(find_description() is None, reason="the Engine API's description is not here: KETCH_API_SPEC"),
 ]
-# Properties that are Ketch's own (docs/api.md), and those that the description has forgotten: dockerd answers them, too.
+# Properties that are Ketch's own (docs/api.md), and those that the description forgets: dockerd has them, too.
 EXTRAS = frozenset(("OnFailure",))
 HABITS = frozenset(
     {"GET /events  from", "GET /events  id", "GET /events  status"}  # (of old; gone in 1.52)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ketch.api import query, streams
+from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
-from ketch.api.wire import filters, stats
 from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
 from ketch.engine.streams import AttachOptions, LogOptions
 from ketch.engine.update import Resources
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -28,6 +29,7 @@ class CreateBody(ContainerConfig, kw_only=True):
     networking_config: NetworkingConfig | None = None
 
 
+_PRUNE = frozenset(("label", "label!", "until"))
 _CONFIG_FIELDS = ContainerConfig.__struct_fields__
 
 
@@ -48,10 +50,13 @@ async def create(call: Call) -> web.StreamResponse:
 async def list_(call: Call) -> web.StreamResponse:
     """The rows of ``ps``."""
     chosen = query.filters(call.query)
-    everything = query.flag(call.query, "all") or bool(chosen.keys() & {"status", "exited"})
+    everything = query.flag(call.query, "all") or "status" in chosen
     limit = query.number(call.query, "limit", 0) or 0
-    predicate = filters.container_predicate(call.engine, chosen)
-    rows = [c for c in call.engine.containers.list() if (everything or limit or c.state.running) and predicate(c)]
+    predicate = container_filters.predicate(call.engine, chosen)
+    up = ("running", "paused", "restarting")
+    rows = [
+        c for c in call.engine.containers.list() if (everything or limit > 0 or c.state.status in up) and predicate(c)
+    ]
     if limit > 0:
         rows = rows[:limit]
     with_size = query.flag(call.query, "size")
@@ -70,7 +75,11 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def start(call: Call) -> web.StreamResponse:
-    """Start a container."""
+    """Start a container; what it is made of was said when it was made."""
+    if len((await call.request.read()).strip()) > len("null"):
+        raise InvalidArgument(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        )
     await call.engine.containers.start(call.path["id"], call.query.get("detachKeys", ""))
     return call.empty()
 
@@ -155,7 +164,7 @@ async def attach(call: Call) -> web.StreamResponse:
         stderr=query.flag(call.query, "stderr"),
         detach_keys=call.query.get("detachKeys", ""),
     )
-    container = call.engine.containers.check_attach(call.path["id"])
+    container = call.engine.containers.check_attach(call.path["id"], options.detach_keys)
     stream = streams.hijack(call.request, content_type(call, container.config.tty))
     await call.engine.containers.attach(container.id, options, stream)
     return streams.Gone()
@@ -237,15 +246,18 @@ async def container_stats(call: Call) -> web.StreamResponse:
 
 async def prune(call: Call) -> web.StreamResponse:
     """Remove every container that does not run."""
-    matches = filters.prune_predicate(query.filters(call.query))
+    matches = filters.prune_predicate(query.filters(call.query), _PRUNE)
     deleted, space = [], 0
     for container in call.engine.containers.list():
         if container.state.status in ("created", "exited", "dead") and matches(
             container.created, container.config.labels
         ):
-            space += (await call.engine.containers.sizes(container.id))[0]
-            await call.engine.containers.remove(container.id)
-            deleted.append(container.id)
+            with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it
+                size = (await call.engine.containers.sizes(container.id))[0]
+                await call.engine.containers.remove(container.id)
+                deleted.append(container.id)
+                space += size
+    call.engine.events.publish("container", "prune", "", {"reclaimed": str(space)})
     return call.json({"ContainersDeleted": deleted, "SpaceReclaimed": space})
 
 

@@ -49,12 +49,12 @@ def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = No
     command = " ".join([container.path, *(_quoted(a) for a in container.args)])
     answer: dict[str, Any] = {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{container.name}", *engine.context.links.names(container)],
         "Image": _image_shown(engine, container),
         "ImageID": container.image_id,
         "Command": command,
         "Created": container.created // 1_000_000_000,
-        "Ports": _port_rows(container),
+        "Ports": port_rows(container),
         "Labels": container.config.labels or {},
         "State": container.state.status,
         "Status": status_text(container),
@@ -87,7 +87,8 @@ def _image_shown(engine: Engine, container: Container) -> str:
     return container.image_id
 
 
-def _port_rows(container: Container) -> list[dict[str, Any]]:
+def port_rows(container: Container) -> list[dict[str, Any]]:
+    """The ports of a running container: those that are published, and those that are exposed only."""
     rows: list[dict[str, Any]] = []
     published = container.ports if container.state.running else {}
     for port, bindings in published.items():
@@ -257,7 +258,7 @@ def inspect(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.of(container.id) or None,
-        "HostConfig": _host_config(container),
+        "HostConfig": _host_config(container) | {"Links": engine.context.links.shown(container)},
         "GraphDriver": {"Name": "overlay2", "Data": _graph(engine, container, directory, chains)},
         "Mounts": [_mount(m) for m in container.mounts],
         "Config": _config(container),
