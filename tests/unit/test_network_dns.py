@@ -87,7 +87,7 @@ def test_a_link_is_a_name_for_one_container_only() -> None:
     names = Directory()
     for i in (1, 2, 3):
         names.join("n1", "back", f"c{i}", [f"box{i}"], [f"10.0.0.{i}"])
-    names.links("c1", {"Database": "c2"})
+    names.links("n1", "c1", {"Database": "BOX2"})
     assert names.find("c1", "database") == ["10.0.0.2"]
     assert names.find("c3", "database") is None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _TIMESTAMP = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?\Z")
 
+_Filters = dict[str, list[str] | dict[str, bool]]
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
@@ -76,10 +77,9 @@ def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
     if not text:
         return {}
     try:
-        raw: Any = msgspec.json.decode(text)
         return {
-            name: [str(v) for v in values] if isinstance(values, list) else [k for k, on in values.items() if on]
-            for name, values in raw.items()
+            name: [k for k, on in values.items() if on] if isinstance(values, dict) else values
+            for name, values in msgspec.json.decode(text, type=_Filters).items()
         }
-    except (msgspec.DecodeError, AttributeError) as e:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as e:
         raise InvalidArgument(f"invalid filters: {e}", hint='send JSON such as {"status": ["running"]}') from e

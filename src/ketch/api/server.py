@@ -96,8 +96,13 @@ class Routes:
         self._patterns: list[tuple[str, str]] = []
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        """``{name}`` is one segment; ``{name:path}`` may contain slashes (image references do)."""
+        """``{name}`` is one segment; ``{name:path}`` may contain slashes (image references do).
+
+        So do containers' names: ``/web/db`` is a link's.
+        """
         head = path.split("/")[1]
+        if head == "containers":
+            path = path.replace("{id}", "{id:path}")
         expression = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", path)
         expression = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", expression)
         self._groups.setdefault(head, []).append((method, re.compile(expression + r"/?\Z"), handler))

@@ -40,6 +40,12 @@ def environment(container: Container, *, tty: bool, extra: Sequence[str] = ()) -
     return list(merged.values())
 
 
+def add_environment(process: dict[str, Any], more: Sequence[str]) -> None:
+    """Put variables before those of an OCI ``process``, which win."""
+    own = {item.partition("=")[0] for item in process["env"]}
+    process["env"] = [*(item for item in more if item.partition("=")[0] not in own), *process["env"]]
+
+
 def hostname(container: Container) -> str:
     """The host name inside: the host's own with ``--uts host`` or ``--network host``, else as configured."""
     if container.config.hostname:

@@ -35,6 +35,7 @@ from ketch.engine.model import Container, MountPoint
 from ketch.engine.streams import LogOptions
 from ketch.errors import Conflict, InvalidArgument, NotModified
 from ketch.oci.config import RunConfig
+from ketch.runtime.process import detach
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,6 +120,7 @@ class ContainerService:
         container.networks, container.desired_macs = networks.settings_of(
             host.network_mode, networking, ctx.network, merged.mac_address
         )
+        container.links = ctx.links.resolve(host, container.networks)
         if not merged.mac_address:
             merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
         # Every complaint about values belongs here and not to the start.
@@ -150,28 +152,39 @@ class ContainerService:
         return result
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
-        """Remove a container; a running one only with ``force`` (Conflict), its anonymous volumes with ``volumes``."""
+        """Remove a container; a running one only with ``force`` (Conflict), its anonymous volumes with ``volumes``.
+
+        With ``link``, ``ref`` is the name of one (``/web/db``), and only that goes.
+        """
         if link:
-            raise InvalidArgument(f"remove link {ref}: links are not supported", hint="leave out --link")
-        container = self.removable(ref, force=force)
+            await self._ctx.links.remove(ref)
+            return
+        container = self.get(ref)
         live = self._ctx.live(container.id)
-        if container.state.status in ("running", "paused", "restarting"):
-            with live.stays(), contextlib.suppress(NotModified):
-                await self._life.stop(container, 0, "KILL")
-        async with live.lock:
-            if container.id not in self._ctx.store.ids:
-                return
-            if container.state.running:
-                raise Conflict(f'cannot remove container "/{container.name}": container is running')
-            await self._remove_locked(container, volumes)
+        if live.removing:
+            raise Conflict(f"removal of container {ref} is already in progress")
+        live.removing = True  # from here on nobody starts it
+        try:
+            async with live.lock:
+                pass  # a start that has begun comes to its end first
+            self.removable(ref, force=force)
+            if container.state.status in ("running", "paused", "restarting"):
+                with live.stays(), contextlib.suppress(NotModified):
+                    await self._life.stop(container, 0, "KILL")
+            async with live.lock:
+                if container.id in self._ctx.store.ids:
+                    await self._remove_locked(container, volumes)
+        finally:
+            live.removing = False
 
     def removable(self, ref: str, *, force: bool) -> Container:
         """A container that may be removed (Conflict: it runs, and that needs ``force``)."""
         container = self.get(ref)
         if not force and container.state.status in ("running", "paused", "restarting"):
+            first = "unpause and then " if container.state.status == "paused" else ""
             raise Conflict(
                 f'cannot remove container "/{container.name}": container is {container.state.status}: '
-                "stop the container before removing or force remove"
+                f"{first}stop the container before removing or force remove"
             )
         return container
 
@@ -187,6 +200,7 @@ class ContainerService:
         # Once the row is gone the name is free and the container does not come back; its files go
         # behind the caller's back, and those that a crash leaves are found at the next start.
         ctx.store.remove(container)
+        ctx.links.forget(container)
         ctx.forget(container.id)
         if volumes:
             pending.reset(ctx, container)
@@ -198,9 +212,9 @@ class ContainerService:
 
     async def rename(self, ref: str, new_name: str) -> None:
         """Give the container another name."""
-        container = self.get(ref)
         if not new_name:
             raise InvalidArgument("Neither old nor new names may be empty")
+        container = self.get(ref)
         new_name = names.check(new_name)
         old = container.name
         if new_name == old:
@@ -239,10 +253,9 @@ class ContainerService:
     async def _freeze(self, ref: str, *, frozen: bool) -> None:
         container = self.get(ref)
         async with self._ctx.live(container.id).lock:
-            wanted = "running" if frozen else "paused"
-            if container.state.status != wanted:
-                verb = "pause" if frozen else "unpause"
-                raise Conflict(f"cannot {verb} container {container.id}: it is {container.state.status}")
+            if container.state.status != ("running" if frozen else "paused"):
+                words = "not paused" if not frozen else "already paused" if container.state.running else "not running"
+                raise Conflict(f"container {container.id} is {words}")
             stats.cgroups_of(self._ctx, container).freeze(frozen)
             container.state.status = "paused" if frozen else "running"
             if self._life.health is not None:
@@ -281,8 +294,9 @@ class ContainerService:
 
     # -- streams ---------------------------------------------------------------------------------
 
-    def check_attach(self, ref: str) -> Container:
+    def check_attach(self, ref: str, detach_keys: str = "") -> Container:
         """What can be refused before the connection is upgraded."""
+        detach.parse(detach_keys)
         container = self.get(ref)
         if container.state.status == "paused":
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")

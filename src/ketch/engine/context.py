@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ketch.engine.links import Links
 from ketch.engine.model import LogConfig
 from ketch.runtime import journald
 
@@ -47,6 +48,7 @@ class Live:
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
     restart_delay_s: float = 0.0
+    removing: bool = False
     staying: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
 
     @contextlib.contextmanager
@@ -89,10 +91,14 @@ class Context:
     journald_socket: str = journald.SOCKET
     network_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "network"))
     sandboxes: Sandboxes = field(init=False)
+    links: Links = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _live: dict[str, Live] = field(default_factory=dict)
     _brief: set[asyncio.Task[Any]] = field(default_factory=set)
     _watchers: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.links = Links(self)
 
     def live(self, container_id: str) -> Live:
         """The live side of a container, made at first use."""

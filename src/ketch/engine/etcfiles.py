@@ -22,11 +22,12 @@ NAMES = ("hosts", "resolv.conf", "hostname")
 
 
 def of_container(
-    container: Container, endpoints: Sequence[Endpoint], dns: DnsDefaults, gateway: str, *, own_resolver: bool
+    container: Container, lines: str, dns: DnsDefaults, gateway: str, *, own_resolver: bool
 ) -> dict[str, str]:
     """Name → text, for a container with a network namespace of its own.
 
-    ``gateway`` is the address that ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.
+    ``lines`` are those of ``/etc/hosts`` that change with its networks, ``gateway`` is the address that
+    ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.
     """
     host, config = container.host, container.config
     servers = [RESOLVER] if own_resolver else host.dns or dns.servers
@@ -38,7 +39,7 @@ def of_container(
             options.append("ndots:0")
     return {
         "hosts": files.hosts(bundle.hostname(container), config.domainname, "", host.extra_hosts or [], gateway)
-        + address_lines(container, endpoints),
+        + lines,
         "resolv.conf": files.resolv(servers, host.dns_search or dns.search, options, text),
     }
 

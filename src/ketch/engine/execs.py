@@ -13,6 +13,7 @@ from ketch.engine import bundle, names
 from ketch.engine.model import Exec, ExecConfig
 from ketch.engine.streams import ClientStream
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
+from ketch.runtime.process import detach
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
@@ -44,10 +45,11 @@ class ExecService:
 
     def create(self, ref: str, config: ExecConfig) -> Exec:
         """Register a command; the container must be running (Conflict)."""
-        container = self._ctx.store.get(ref)
-        self._check_running(container)
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
+        detach.parse(config.detach_keys)
+        container = self._ctx.store.get(ref)
+        self._check_running(container)
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
         self._forget_orphans()
         self._execs[exec_.id] = exec_
@@ -99,11 +101,13 @@ class ExecService:
             raise Conflict(f"container {container.id} is not running")
         config = exec_.config
         size = console_size or config.console_size or [0, 0]
+        process = bundle.exec_process(container, config)
+        bundle.add_environment(process, self._ctx.links.environment(container))
         exec_.started = exec_.running = True
         try:
             exec_.pid = await monitor.exec(
                 exec_.id,
-                bundle.exec_process(container, config),
+                process,
                 stream.fd if stream is not None and not detach else None,
                 tty=config.tty,
                 stdin=config.attach_stdin and not detach,

@@ -54,10 +54,12 @@ class Lifecycle:
         """Bring the container up; NotModified when it runs, RuntimeFailure when its program cannot be started."""
         live = self._ctx.live(container.id)
         async with live.lock:
+            if container.state.status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
             if container.state.running:
                 raise NotModified(f"container {container.id} is already running")
-            if container.state.status in ("removing", "dead"):
-                raise Conflict(f"start container `{container.name}`: it is being removed")
+            if live.removing or container.state.status in ("removing", "dead"):
+                raise Conflict("container is marked for removal and cannot be started")
             container.stopped_by_user = False
             container.restart_count, live.restart_delay_s = 0, 0.0
             await self._start_locked(container, live)
@@ -67,6 +69,7 @@ class Lifecycle:
         monitor: Monitor | None = None
         before = pending.apply(self._ctx, container)
         try:
+            self._ctx.links.check(container)
             await self._attach_volumes(container)
             log_message = await logdrivers.message(self._ctx, container)
             monitor = await self._ctx.launcher.start_container({**self._prepare(container), "log": log_message})
@@ -92,6 +95,7 @@ class Lifecycle:
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
         self._watch(container, live, monitor, fresh=True)
         self._ctx.store.save(container)
+        self._ctx.links.started(container)
         self._ctx.event(container, "start")
 
     async def _attach_volumes(self, container: Container) -> None:
@@ -124,6 +128,7 @@ class Lifecycle:
         for name, settings in container.networks.items():
             ctx.sandboxes.record_of(name, settings)
         spec = bundle.build(container, directory, ctx.cgroup_path(container), self._namespace_of)
+        bundle.add_environment(spec["process"], ctx.links.environment(container))
         for name in ("hostname", "hosts", "resolv.conf"):
             with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
                 if name == "hostname":
@@ -261,7 +266,8 @@ class Lifecycle:
         while True:
             await asyncio.sleep(live.restart_delay_s)
             async with live.lock:
-                if container.state.status != "restarting" or container.stopped_by_user or self.stopping:
+                gone = live.removing or container.stopped_by_user or self.stopping
+                if gone or container.state.status != "restarting":
                     return
                 try:
                     await self._start_locked(container, live)

@@ -337,6 +337,7 @@ class Container(msgspec.Struct, kw_only=True):
     restart_count: int = 0
     stopped_by_user: bool = False
     exec_ids: list[str] = msgspec.field(default_factory=list)
+    links: dict[str, str] = msgspec.field(default_factory=dict)  # alias → id, on the default network
     desired_macs: dict[str, str] = msgspec.field(default_factory=dict)  # by network: as asked for
     own_hosts: str = ""  # our lines in its /etc/hosts
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it

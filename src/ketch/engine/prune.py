@@ -7,11 +7,12 @@ gone already: that is how several of them in a row say together what the real on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine import ownvolumes
 from ketch.engine.system import tree_size
-from ketch.errors import NotFound
+from ketch.errors import Conflict, NotFound
 from ketch.images.removal import Rehearsal
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ async def containers(engine: Engine, matches: Matches, *, dry_run: bool) -> dict
         if one.state.status not in ("created", "exited", "dead") or not matches(one.created, one.config.labels):
             continue
         written = (await engine.containers.sizes(one.id))[0]
-        if not dry_run:
-            await engine.containers.remove(one.id)
-        found.append(_object(one.id, one.name, written))
+        with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it
+            if not dry_run:
+                await engine.containers.remove(one.id)
+            found.append(_object(one.id, one.name, written))
     space = sum(one["Size"] for one in found)
     if not dry_run:
         engine.events.publish("container", "prune", "", {"reclaimed": str(space)})

@@ -43,12 +43,12 @@ class Resolution:
         self._served: set[str] = set()
 
     def join(self, container: Container, record: NetworkRecord, endpoint: Endpoint, links: dict[str, str]) -> None:
-        """Make a container known on a network; ``links`` are names that it alone uses (alias → container id)."""
+        """Make a container known on a network; ``links`` are names that it alone uses there (alias → name)."""
         settings = container.networks[record.name]
         names = [n for n in (settings.dns_names or ()) if n]
         addresses = [a for a in (endpoint.ip, endpoint.ip6) if a]
         self._directory.join(record.id, record.name, container.id, names, addresses)
-        self._directory.links(container.id, links)
+        self._directory.links(record.id, container.id, links)
 
     def leave(self, network_id: str, container_id: str) -> None:
         """Forget a container on a network."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import bundle, etcfiles, networks
+from ketch.engine import bundle, etcfiles, links, networks
 from ketch.engine.model import EndpointSettings, PortBinding
 from ketch.engine.resolution import Resolution, dns_names
 from ketch.errors import InvalidArgument, KetchError, NotFound
@@ -100,7 +100,7 @@ class Sandboxes:
         monitor = self._ctx.live(container.id).monitor
         if kept and monitor is not None:
             monitor.keep(kept)
-        self._rewrite_files(container)
+        self.rewrite_files(container)
 
     def _join(self, container: Container, record: NetworkRecord) -> Descriptors:
         with _entered(container) as (netns_fd, rtnl_fd), contextlib.ExitStack() as undo:
@@ -119,7 +119,7 @@ class Sandboxes:
         """Take an interface from a running container."""
         await self._ctx.in_network(self._leave, container, record)
         _blank(container.networks[record.name])
-        self._rewrite_files(container, without=record.name)
+        self.rewrite_files(container)
 
     def _leave(self, container: Container, record: NetworkRecord) -> None:
         with _entered(container) as (netns_fd, rtnl_fd):
@@ -224,7 +224,7 @@ class Sandboxes:
         settings = container.networks[record.name]
         settings.dns_names = dns_names(container, settings) if not record.is_default else None
         if not record.is_default:
-            self._names.join(container, record, endpoint, self._links(container))
+            self._names.join(container, record, endpoint, self._links(settings))
         if event:
             self._ctx.from_thread(self._event, container, record, "connect")
 
@@ -237,15 +237,11 @@ class Sandboxes:
         attributes = {"container": container.id, "name": record.name, "type": record.driver}
         self._ctx.events.publish("network", action, record.id, attributes)
 
-    def _links(self, container: Container) -> dict[str, str]:
-        """The names that this container alone has for others (``--link`` in a user-defined network)."""
+    def _links(self, settings: EndpointSettings) -> dict[str, str]:
+        """Names that a container alone has for others in a user-defined network, and what they mean there."""
         found = {}
-        for settings in container.networks.values():
-            for link in settings.links or ():
-                target, _, alias = link.partition(":")
-                if self._ctx.store.has(target):
-                    other = self._ctx.store.get(target)
-                    found[alias or other.name] = other.id
+        for target, alias in (links.parse(link) for link in settings.links or ()):
+            found[alias] = self._ctx.store.get(target).name if self._ctx.store.has(target) else target
         return found
 
     def _serve_names(
@@ -278,7 +274,7 @@ class Sandboxes:
             contents = {name: etcfiles.read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
         else:
             contents = self._files(container)
-            container.own_hosts = etcfiles.address_lines(container, self._manager.endpoints_of(container.id))
+            container.own_hosts = self._own_lines(container)
             container.own_resolv = contents["resolv.conf"]
         etcfiles.write(directory, contents)
 
@@ -286,16 +282,22 @@ class Sandboxes:
         endpoints = self._manager.endpoints_of(container.id)
         own_resolver = any(not self._manager.get(e.network_id).is_default for e in endpoints)
         return etcfiles.of_container(
-            container, endpoints, self._defaults, self._gateway_address(endpoints), own_resolver=own_resolver
+            container,
+            self._own_lines(container),
+            self._defaults,
+            self._gateway_address(endpoints),
+            own_resolver=own_resolver,
         )
 
-    def _rewrite_files(self, container: Container, without: str = "") -> None:
+    def _own_lines(self, container: Container) -> str:
+        endpoints = self._manager.endpoints_of(container.id)
+        return self._ctx.links.hosts(container) + etcfiles.address_lines(container, endpoints)
+
+    def rewrite_files(self, container: Container) -> None:
         """After a change of networks: our lines of hosts, and resolv.conf unless its container has edited it."""
         directory = self._ctx.directory(container.id)
         now, then = etcfiles.read(directory), container.own_hosts
-        endpoints = self._manager.endpoints_of(container.id)
-        wanted = self._files(container)
-        lines = etcfiles.address_lines(container, endpoints)
+        wanted, lines = self._files(container), self._own_lines(container)
         contents = {"hosts": etcfiles.exchange_lines(now["hosts"], then, lines)}
         if now["resolv.conf"] == container.own_resolv:
             contents["resolv.conf"] = container.own_resolv = wanted["resolv.conf"]

@@ -108,12 +108,15 @@ class ContainerStore:
         return True
 
     def get(self, ref: str) -> Container:
-        """By full id, name, or unambiguous id prefix, in this order (NotFound, InvalidArgument)."""
+        """By full id, name, name of a link, or unambiguous id prefix, in this order (NotFound, InvalidArgument)."""
         ref = ref.removeprefix("/")
         if (container := self._by_id.get(ref)) is not None:
             return container
         if (full := self._ids.get(ref)) is not None:
             return self._by_id[full]
+        parent, _, alias = ref.rpartition("/")  # the name of a link
+        if parent in self._ids and (target := self._by_id[self._ids[parent]].links.get(alias, "")) in self._by_id:
+            return self._by_id[target]
         matches = [cid for cid in self._by_id if cid.startswith(ref)] if ref else []
         if len(matches) == 1:
             return self._by_id[matches[0]]

@@ -46,8 +46,6 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
-    if host.links:
-        warnings.append("Links are not supported; use a network and names instead.")
     return warnings
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.api import query, streams
+from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
-from ketch.api.wire import filters, stats
 from ketch.engine import pending
 from ketch.engine import prune as prunes
 from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
@@ -30,6 +30,7 @@ class CreateBody(ContainerConfig, kw_only=True):
     networking_config: NetworkingConfig | None = None
 
 
+_PRUNE = frozenset(("label", "label!", "until"))
 _CONFIG_FIELDS = ContainerConfig.__struct_fields__
 
 
@@ -50,10 +51,13 @@ async def create(call: Call) -> web.StreamResponse:
 async def list_(call: Call) -> web.StreamResponse:
     """The rows of ``ps``."""
     chosen = query.filters(call.query)
-    everything = query.flag(call.query, "all") or bool(chosen.keys() & {"status", "exited"})
+    everything = query.flag(call.query, "all") or "status" in chosen
     limit = query.number(call.query, "limit", 0) or 0
-    predicate = filters.container_predicate(call.engine, chosen)
-    rows = [c for c in call.engine.containers.list() if (everything or limit or c.state.running) and predicate(c)]
+    predicate = container_filters.predicate(call.engine, chosen)
+    up = ("running", "paused", "restarting")
+    rows = [
+        c for c in call.engine.containers.list() if (everything or limit > 0 or c.state.status in up) and predicate(c)
+    ]
     if limit > 0:
         rows = rows[:limit]
     with_size = query.flag(call.query, "size")
@@ -68,11 +72,15 @@ async def inspect(call: Call) -> web.StreamResponse:
     """Everything about one container."""
     container = call.engine.containers.get(call.path["id"])
     sizes = await call.engine.containers.sizes(container.id) if query.flag(call.query, "size") else None
-    return call.json(wire.inspect(call.engine, container, sizes))
+    return call.json(wire.inspect(call.engine, container, sizes, call.version))
 
 
 async def start(call: Call) -> web.StreamResponse:
-    """Start a container."""
+    """Start a container; what it is made of was said when it was made."""
+    if len((await call.request.read()).strip()) > len("null"):
+        raise InvalidArgument(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        )
     await call.engine.containers.start(call.path["id"], call.query.get("detachKeys", ""))
     return call.empty()
 
@@ -164,7 +172,7 @@ async def attach(call: Call) -> web.StreamResponse:
         stderr=query.flag(call.query, "stderr"),
         detach_keys=call.query.get("detachKeys", ""),
     )
-    container = call.engine.containers.check_attach(call.path["id"])
+    container = call.engine.containers.check_attach(call.path["id"], options.detach_keys)
     stream = streams.hijack(call.request, content_type(call, container.config.tty))
     await call.engine.containers.attach(container.id, options, stream)
     return streams.Gone()
@@ -246,7 +254,7 @@ async def container_stats(call: Call) -> web.StreamResponse:
 
 async def prune(call: Call) -> web.StreamResponse:
     """Remove every container that does not run."""
-    matches = filters.prune_predicate(query.filters(call.query))
+    matches = filters.prune_predicate(query.filters(call.query), _PRUNE)
     return call.json(await prunes.containers(call.engine, matches, dry_run=query.dry_run(call.query)[0]))
 
 

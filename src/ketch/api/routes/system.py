@@ -11,7 +11,7 @@ from ketch.api import query
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters
 from ketch.engine.system import API_VERSION
-from ketch.errors import NotFound
+from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from ketch.api.server import Call
@@ -47,6 +47,8 @@ async def info(call: Call) -> web.StreamResponse:
 async def events(call: Call) -> web.StreamResponse:
     """A stream of JSON objects, one for each event, from ``since`` until ``until``."""
     since, until = (query.timestamp(call.query, name) if call.query.get(name) else None for name in ("since", "until"))
+    if since is not None and until is not None and since > until:
+        raise InvalidArgument(f"`since` time ({since // 10**9}) cannot be after `until` time ({until // 10**9})")
     matches = filters.event_predicate(query.filters(call.query))
     response = await call.stream()
     async for event in call.engine.events.subscribe(since, until):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.api import query
-from ketch.api.wire import filters
+from ketch.api.wire import container_filters
 from ketch.api.wire.times import rfc3339
 from ketch.engine.usage import Sampler, Usage
 from ketch.errors import InvalidArgument
@@ -78,7 +78,7 @@ def _chooser(call: Call) -> Callable[[], Containers]:
         known = call.engine.context.store.ids
         return lambda: [known[i] for i in ids if i in known]
     everything = query.flag(call.query, "all")
-    keep = filters.container_predicate(call.engine, query.filters(call.query))
+    keep = container_filters.predicate(call.engine, query.filters(call.query))
     return lambda: [c for c in service.list() if (everything or c.state.running) and keep(c)]
 
 

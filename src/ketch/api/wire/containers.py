@@ -12,10 +12,15 @@ from ketch import human
 from ketch.api.wire.times import NEVER, rfc3339
 from ketch.engine import logdrivers, pending
 from ketch.engine.model import EndpointSettings
+from ketch.runtime import defaults
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.model import Container, Health
+
+NEWEST = (1, 51)
+# What only other systems have, and is said all the same.
+_ELSEWHERE = {"CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0}
 
 
 def status_text(container: Container) -> str:
@@ -45,19 +50,21 @@ def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = No
     command = " ".join([container.path, *(_quoted(a) for a in container.args)])
     answer: dict[str, Any] = {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{container.name}", *engine.context.links.names(container)],
         "Image": _image_shown(engine, container),
         "ImageID": container.image_id,
         "Command": command,
         "Created": container.created // 1_000_000_000,
-        "Ports": _port_rows(container),
+        "Ports": port_rows(container),
         "Labels": container.config.labels or {},
         "State": container.state.status,
         "Status": status_text(container),
         "HostConfig": {"NetworkMode": container.host.network_mode},
-        "NetworkSettings": {"Networks": _networks(container)},
+        "NetworkSettings": {"Networks": _brief_networks(container)},
         "Mounts": [_mount(m) for m in container.mounts],
     }
+    if container.host.annotations:
+        answer["HostConfig"]["Annotations"] = container.host.annotations
     if sizes is not None:
         if sizes[0]:
             answer["SizeRw"] = sizes[0]
@@ -81,7 +88,8 @@ def _image_shown(engine: Engine, container: Container) -> str:
     return container.image_id
 
 
-def _port_rows(container: Container) -> list[dict[str, Any]]:
+def port_rows(container: Container) -> list[dict[str, Any]]:
+    """The ports of a running container: those that are published, and those that are exposed only."""
     rows: list[dict[str, Any]] = []
     published = container.ports if container.state.running else {}
     for port, bindings in published.items():
@@ -112,8 +120,20 @@ def _mount(point: Any) -> dict[str, Any]:
     return answer
 
 
-def _networks(container: Container) -> dict[str, Any]:
-    return {name: _endpoint(container, container.networks[name]) for name in sorted(container.networks)}
+def _networks(container: Container, version: tuple[int, int] = NEWEST) -> dict[str, Any]:
+    shown = {name: _endpoint(container, container.networks[name]) for name in sorted(container.networks)}
+    if version < (1, 44):
+        # The short id was an alias then; DNSNames, where it stands now, is newer.
+        for endpoint in shown.values():
+            if names := endpoint.pop("DNSNames"):
+                endpoint["Aliases"] = [*(endpoint["Aliases"] or ()), *(n for n in names if n == container.id[:12])]
+    return shown
+
+
+def _brief_networks(container: Container) -> dict[str, Any]:
+    """Without what was asked for, as rows of a list have them."""
+    asked = dict.fromkeys(("IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"))
+    return {name: endpoint | asked for name, endpoint in _networks(container).items()}
 
 
 def _endpoint(container: Container, settings: EndpointSettings) -> dict[str, Any]:
@@ -203,10 +223,20 @@ def _host_config(container: Container) -> dict[str, Any]:
     for name in ("Mounts", "Tmpfs", "Sysctls", "Init", "Annotations", "StorageOpt"):
         if not host.get(name):
             host.pop(name, None)
-    return host
+    if "Mounts" in host:
+        host["Mounts"] = [{k: v for k, v in mount.items() if v or k in ("Type", "Target")} for mount in host["Mounts"]]
+    # Clients say "the default" in several ways, dockerd answers in one.
+    host["PidsLimit"] = host["PidsLimit"] or None
+    host["MemorySwappiness"] = None if host["MemorySwappiness"] == -1 else host["MemorySwappiness"]
+    if not host["Privileged"] and "systempaths=unconfined" not in (host["SecurityOpt"] or ()):
+        for name, usual in (("MaskedPaths", defaults.MASKED_PATHS), ("ReadonlyPaths", defaults.READONLY_PATHS)):
+            host[name] = list(usual) if host[name] is None else host[name]
+    return host | _ELSEWHERE
 
 
-def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None = None) -> dict[str, Any]:
+def inspect(
+    engine: Engine, container: Container, sizes: tuple[int, int] | None = None, version: tuple[int, int] = NEWEST
+) -> dict[str, Any]:
     """The body of ``GET /containers/{id}/json``."""
     directory = engine.context.directory(container.id)
     chains = engine.context.images.resolve(container.image_id).chain_ids
@@ -229,14 +259,16 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.of(container.id) or None,
-        "HostConfig": _host_config(container),
+        "HostConfig": _host_config(container) | {"Links": engine.context.links.shown(container)},
         "GraphDriver": {"Name": "overlay2", "Data": _graph(engine, container, directory, chains)},
         "Mounts": [_mount(m) for m in container.mounts],
         "Config": _config(container),
-        "NetworkSettings": _network_settings(container),
+        "NetworkSettings": _network_settings(container, version),
     }
     if waiting := pending.shown(container):
         answer["Pending"] = waiting
+    if version < (1, 42):
+        answer["HostConfig"] |= {"KernelMemory": 0, "KernelMemoryTCP": 0}
     if sizes is not None:
         answer["SizeRw"], answer["SizeRootFs"] = sizes
     return answer
@@ -254,14 +286,14 @@ def _graph(engine: Engine, container: Container, directory: str, chains: list[st
     }
 
 
-def _network_settings(container: Container) -> dict[str, Any]:
+def _network_settings(container: Container, version: tuple[int, int]) -> dict[str, Any]:
     running = container.state.running
     ports: dict[str, Any] = {}
     if running:
         ports = dict.fromkeys(container.config.exposed_ports or ())
         ports.update({port: msgspec.to_builtins(bindings) for port, bindings in container.ports.items()})
     bridge = container.networks.get("bridge") or EndpointSettings()
-    networks = _networks(container)
+    networks = _networks(container, version)
     return {
         "Bridge": "",
         "SandboxID": container.id if running else "",

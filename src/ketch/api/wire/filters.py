@@ -1,4 +1,7 @@
-"""``--filter``: predicates over containers, images and events; an unknown filter is an error (400)."""
+"""``--filter``: predicates over images, events and what is pruned; an unknown filter is an error (400).
+
+Those over containers stand in `container_filters`.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,21 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.engine.engine import Engine
-    from ketch.engine.model import Container
 
 Filters = dict[str, list[str]]
-_CONTAINER = frozenset(
-    ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-     "publish", "since", "status", "volume")
-)  # fmt: skip
-_STATES = frozenset(("created", "restarting", "running", "removing", "paused", "exited", "dead"))
 _IMAGE = frozenset(("dangling", "label", "before", "since", "reference", "until"))
 _EVENT = frozenset(
     ("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
      "service", "type", "volume")
 )  # fmt: skip
 _PRUNE = frozenset(("label", "label!", "until", "all", "dangling"))
+_DETAILED = ("health_status", "exec_create", "exec_start")  # actions that have more behind a colon
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -47,14 +45,6 @@ def boolean(name: str, value: str) -> bool:
     raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
 
 
-def _name_pattern(text: str) -> re.Pattern[str]:
-    """A regular expression over names, which may begin with Docker's slash (InvalidArgument)."""
-    try:
-        return re.compile("^" + text[2:] if text.startswith("^/") else text.lstrip("/"))
-    except re.error as e:
-        raise InvalidArgument(f"invalid filter 'name={text}': {e}", hint="it is a regular expression") from e
-
-
 def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
     """Every ``key`` or ``key=value`` of ``wanted`` is there."""
     labels = labels or {}
@@ -63,68 +53,6 @@ def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
         if key not in labels or (equals and labels[key] != value):
             return False
     return True
-
-
-def container_predicate(engine: Engine, filters: Filters) -> Callable[[Container], bool]:
-    """What ``ps --filter`` keeps; values of one filter are alternatives, filters are all needed."""
-    check(filters, _CONTAINER)
-    for state in filters.get("status", ()):
-        if state not in _STATES:
-            raise InvalidArgument(f"invalid filter 'status={state}'")
-    for health in filters.get("health", ()):
-        if health not in ("none", "starting", "healthy", "unhealthy"):
-            raise InvalidArgument(f"invalid filter 'health={health}'")
-    for code in filters.get("exited", ()):
-        if not code.lstrip("-").isdecimal():
-            raise InvalidArgument(f"invalid filter 'exited={code}'")
-    tests: list[Callable[[Container], bool]] = []
-    for name, values in filters.items():
-        tests.append(_container_test(engine, name, values))
-    return lambda c: all(test(c) for test in tests)
-
-
-def _container_test(engine: Engine, name: str, values: list[str]) -> Callable[[Container], bool]:
-    if name in ("before", "since"):
-        moments = [engine.containers.get(v).created for v in values]
-        return lambda c: all(c.created < m if name == "before" else c.created > m for m in moments)
-    if name == "ancestor":
-        ids = {i for v in values if (i := _image_id(engine, v))}
-        return lambda c: c.image_id in ids or c.image_ref in values
-    if name == "name":
-        patterns = [_name_pattern(v) for v in values]
-        return lambda c: any(p.search(c.name) for p in patterns)
-    tests: dict[str, Callable[[Container], bool]] = {
-        "id": lambda c: any(c.id.startswith(v) for v in values),
-        "label": lambda c: has_labels(c.config.labels, values),
-        "status": lambda c: c.state.status in values,
-        "exited": lambda c: c.state.finished_at > 0 and not c.state.running and str(c.state.exit_code) in values,
-        "health": lambda c: (c.state.health.status if c.state.health else "none") in values,
-        "is-task": lambda _c: "false" in values or "0" in values,
-        "isolation": lambda c: c.host.isolation in values,
-        "volume": lambda c: any(m.name in values or m.destination in values or m.source in values for m in c.mounts),
-        "network": lambda c: any(n in values or s.network_id in values for n, s in c.networks.items()),
-        "publish": lambda c: any(_has_port(c.ports, v) for v in values),
-        "expose": lambda c: any(_has_port(c.config.exposed_ports or {}, v) for v in values),
-    }
-    return tests[name]
-
-
-def _image_id(engine: Engine, ref: str) -> str:
-    try:
-        return engine.images.get(ref).id
-    except NotFound:
-        return ""
-
-
-def _has_port(ports: dict[str, Any], wanted: str) -> bool:
-    numbers, _, proto = wanted.partition("/")
-    first, _, last = numbers.partition("-")
-    if not first.isdecimal() or (last and not last.isdecimal()):
-        raise InvalidArgument(f"invalid filter: `{wanted}` is not a port", hint="use e.g. 80, 80/udp or 8000-8010/tcp")
-    if int(last or first) > 65535 or int(first) > 65535:
-        raise InvalidArgument(f"invalid filter: `{wanted}`: ports go up to 65535")
-    span = range(int(first), int(last or first) + 1)
-    return any(f"{n}/{proto or 'tcp'}" in ports for n in span)
 
 
 def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
@@ -165,45 +93,63 @@ def _moment(text: str) -> int:
     return timestamp({"until": text}, "until")
 
 
-def prune_predicate(filters: Filters) -> Callable[[int, dict[str, str] | None], bool]:
+def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callable[[int, dict[str, str] | None], bool]:
     """What ``prune --filter`` may remove, from (creation time in ns, labels)."""
-    check(filters, _PRUNE)
+    check(filters, known)
+    if len(filters.get("until", ())) > 1:
+        raise InvalidArgument("more than one until filter specified")
     until = [_moment(v) for v in filters.get("until", ())]
+    unwanted = filters.get("label!", [])
 
     def keep(created: int, labels: dict[str, str] | None) -> bool:
-        unwanted = filters.get("label!", [])
         return (
             all(created < m for m in until)
             and has_labels(labels, filters.get("label", []))
-            and not any(has_labels(labels, [u]) for u in unwanted)
+            and not (unwanted and has_labels(labels, unwanted))
         )
 
     return keep
 
 
 def event_predicate(filters: Filters) -> Callable[[dict[str, Any]], bool]:
-    """What ``events --filter`` shows."""
+    """What ``events --filter`` shows: filters are all needed, values of one are alternatives (but for labels)."""
     check(filters, _EVENT)
+    tests = [_event_test(name, values) for name, values in filters.items()]
+    return lambda event: all(test(event) for test in tests)
 
-    def matches(event: dict[str, Any]) -> bool:
-        actor, kind = event["Actor"], event["Type"]
-        attributes = actor["Attributes"]
-        for name, values in filters.items():
-            if name == "type":
-                ok = kind in values
-            elif name == "event":
-                ok = any(event["Action"] == v or event["Action"].startswith(v + ":") for v in values)
-            elif name == "label":
-                ok = has_labels(attributes, values)
-            elif name == "scope":
-                ok = event["scope"] in values
-            elif name == "image" and kind == "container":
-                shown = attributes.get("image", "")
-                ok = any(shown == v or shown.partition(":")[0] == v for v in values)
-            else:
-                ok = kind == name and any(actor["ID"].startswith(v) or attributes.get("name") == v for v in values)
-            if not ok:
-                return False
-        return True
 
-    return matches
+def _event_test(name: str, values: list[str]) -> Callable[[dict[str, Any]], bool]:
+    if name == "type":
+        return lambda e: e["Type"] in values
+    if name == "scope":
+        return lambda e: e["scope"] in values
+    if name == "label":
+        return lambda e: has_labels(e["Actor"]["Attributes"], values)
+    if name == "event":
+        if any(v in _DETAILED for v in values):
+            return lambda e: any(e["Action"].startswith(v) for v in values)
+        return lambda e: e["Action"] in values
+    if name == "image":
+        return lambda e: bool(_image_names(e) & set(values))
+    # An object's id or name may be begun only.
+    return lambda e: (
+        e["Type"] == name
+        and any(
+            e["Actor"]["ID"].startswith(v) or e["Actor"]["Attributes"].get("name", "").startswith(v) for v in values
+        )
+    )
+
+
+def _image_names(event: dict[str, Any]) -> set[str]:
+    """The image that an image's event, or a container's, is about: its id and its name, with the tag and without."""
+    attributes = event["Actor"]["Attributes"]
+    if event["Type"] == "image":
+        names = {event["Actor"]["ID"], attributes.get("name", "")}
+    else:
+        names = {attributes.get("image", "")}
+    return (names | {_without_tag(name) for name in names}) - {""}
+
+
+def _without_tag(name: str) -> str:
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name

@@ -60,6 +60,14 @@ def row(image: Image, containers: int = -1) -> dict[str, Any]:
     }
 
 
+def _graph(dirs: list[str]) -> dict[str, str]:
+    """Where the newest layer is, and with names that dockerd has, too: where it would be worked with and shown."""
+    upper = dirs[0] if dirs else ""
+    beside = os.path.dirname(upper)
+    data = {"UpperDir": upper, "WorkDir": os.path.join(beside, "work"), "MergedDir": os.path.join(beside, "merged")}
+    return data | ({"LowerDir": ":".join(dirs[1:])} if dirs[1:] else {})
+
+
 def inspect(engine: Engine, image: Image) -> dict[str, Any]:
     """The body of ``GET /images/{name}/json``."""
     layers = os.path.join(engine.context.data_root, "layers")
@@ -79,7 +87,7 @@ def inspect(engine: Engine, image: Image) -> dict[str, Any]:
         "Size": image.size,
         "GraphDriver": {
             "Name": "overlay2",
-            "Data": {"UpperDir": dirs[0] if dirs else "", "LowerDir": ":".join(dirs[1:])},
+            "Data": _graph(dirs),
         },
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},

@@ -17,7 +17,7 @@ def empty(container: Container) -> dict[str, Any]:
     return {
         "name": f"/{container.name}", "id": container.id, "read": NEVER, "preread": NEVER, "num_procs": 0,
         "pids_stats": {}, "storage_stats": {}, "memory_stats": {}, "blkio_stats": _blkio({}),
-        "cpu_stats": _cpu(None), "precpu_stats": _cpu(None), "networks": None,
+        "cpu_stats": _cpu(None), "precpu_stats": _cpu(None),
     }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _blkio(reading: dict[str, Any]) -> dict[str, Any]:
         {"major": r["major"], "minor": r["minor"], "op": r["op"], "value": r["value"]} for r in reading.get("blkio", ())
     ]
     names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
-    return {"io_service_bytes_recursive": rows or None, **{f"{n}_recursive": None for n in names[:-2]},
+    return {"io_service_bytes_recursive": rows, **{f"{n}_recursive": None for n in names[:-2]},
             "io_time_recursive": None, "sectors_recursive": None}  # fmt: skip
 
 

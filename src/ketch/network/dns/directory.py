@@ -34,7 +34,7 @@ class Directory:
         self._lock = threading.Lock()
         self._nets: dict[str, _Net] = {}
         self._of: dict[str, tuple[str, ...]] = {}  # container id → ids of its networks
-        self._links: dict[str, dict[str, str]] = {}
+        self._links: dict[tuple[str, str], dict[str, str]] = {}  # by ids of network and container
 
     def join(
         self, network_id: str, network_name: str, container_id: str, names: Sequence[str], addresses: Sequence[str]
@@ -61,15 +61,14 @@ class Directory:
             rest = tuple(n for n in self._of.get(container_id, ()) if n != network_id)
             others = {cid: ids for cid, ids in self._of.items() if cid != container_id}
             self._of = {**others, container_id: rest} if rest else others
-            if not rest:
-                self._links = {cid: links for cid, links in self._links.items() if cid != container_id}
+            self._links = {key: links for key, links in self._links.items() if key != (network_id, container_id)}
 
-    def links(self, container_id: str, aliases: Mapping[str, str]) -> None:
-        """Names that one container alone has for others (alias → container id)."""
+    def links(self, network_id: str, container_id: str, aliases: Mapping[str, str]) -> None:
+        """Names that one container alone has for others on a network (alias → a name there)."""
         with self._lock:
-            rest = {cid: links for cid, links in self._links.items() if cid != container_id}
-            own = {alias.lower(): target for alias, target in aliases.items()}
-            self._links = {**rest, container_id: own} if own else rest
+            rest = {key: links for key, links in self._links.items() if key != (network_id, container_id)}
+            own = {alias.lower(): target.lower() for alias, target in aliases.items()}
+            self._links = {**rest, (network_id, container_id): own} if own else rest
 
     def find(self, container_id: str, name: str) -> Strings | None:
         """The addresses that a name means to a container; None when nobody on its networks has it.
@@ -77,13 +76,13 @@ class Directory:
         ``name`` is in lower case; it may end in the name of a network.
         """
         nets = self._nets
-        target = self._links.get(container_id, {}).get(name)
         found: Strings = []
         for network_id in self._of.get(container_id, ()):
             net = nets.get(network_id)
             if net is None:
                 continue
-            ids = [target] if target is not None and target in net.members else net.by_name.get(name)
+            target = self._links.get((network_id, container_id), {}).get(name)
+            ids = (target and net.by_name.get(target)) or net.by_name.get(name)
             if not ids and name.endswith("." + net.name.lower()):
                 ids = net.by_name.get(name[: -len(net.name) - 1])
             for cid in ids or ():

@@ -1,0 +1,154 @@
+"""``ps --filter``: which containers a list keeps.
+
+Values of one filter are alternatives (those of ``label`` are all needed), filters are all needed, except that a port
+that is published or exposed satisfies both port filters.  An unknown filter or an impossible value is an error (400).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ketch.api.wire.containers import port_rows
+from ketch.api.wire.filters import Filters, boolean, check, has_labels
+from ketch.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.model import Container
+
+    Test = Callable[[Container], bool]
+
+_KNOWN = frozenset(
+    ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
+     "publish", "since", "status", "volume")
+)  # fmt: skip
+_STATES = frozenset(("created", "restarting", "running", "removing", "paused", "exited", "dead"))
+_HEALTH = frozenset(("none", "starting", "healthy", "unhealthy"))
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,10}\Z", re.ASCII)
+
+
+def predicate(engine: Engine, filters: Filters) -> Test:
+    """What ``filters`` keep (InvalidArgument, NotFound)."""
+    check(filters, _KNOWN)
+    for name, allowed in (("status", _STATES), ("health", _HEALTH)):
+        for value in filters.get(name, ()):
+            if value not in allowed:
+                raise InvalidArgument(f"invalid filter '{name}={value}'")
+    tests = [_test(engine, name, values) for name, values in filters.items() if name not in ("publish", "expose")]
+    if "publish" in filters or "expose" in filters:
+        tests.append(_port_test(filters))
+    return lambda container: all(test(container) for test in tests)
+
+
+def _test(engine: Engine, name: str, values: list[str]) -> Test:
+    makers: dict[str, Callable[[Engine, list[str]], Test]] = {
+        "ancestor": _ancestor, "before": _before, "since": _since, "name": _name, "id": _id, "exited": _exited,
+        "is-task": _is_task,
+    }  # fmt: skip
+    if name in makers:
+        return makers[name](engine, values)
+    tests: dict[str, Test] = {
+        "label": lambda c: has_labels(c.config.labels, values),
+        "status": lambda c: c.state.status in values,
+        "health": lambda c: (c.state.health.status if c.state.health else "none") in values,
+        "isolation": lambda _c: True,  # (of another system)
+        "volume": lambda c: any(m.destination in values or (m.name or m.source) in values for m in c.mounts),
+        "network": lambda c: any(
+            n in values or any(v and s.network_id.startswith(v) for v in values) for n, s in c.networks.items()
+        ),
+    }
+    return tests[name]
+
+
+def _before(engine: Engine, values: list[str]) -> Test:
+    moments = [engine.containers.get(v).created for v in values]
+    return lambda c: all(c.created < m for m in moments)
+
+
+def _since(engine: Engine, values: list[str]) -> Test:
+    moments = [engine.containers.get(v).created for v in values]
+    return lambda c: all(c.created > m for m in moments)
+
+
+def _ancestor(engine: Engine, values: list[str]) -> Test:
+    """Containers of an image, and of those that were built on it: their first layers are its layers."""
+    images = []
+    for value in values:
+        try:
+            images.append(engine.images.get(value))
+        except NotFound:
+            continue  # no container is of an image that is not here
+    ids = {image.id for image in images}
+    for one in engine.images.list():
+        for image in images:
+            base = image.chain_ids
+            if base and one.chain_ids[: len(base)] == base and (len(one.chain_ids), one.created) > (
+                len(base), image.created
+            ):  # fmt: skip
+                ids.add(one.id)
+    return lambda c: c.image_id in ids
+
+
+def _patterns(name: str, values: list[str]) -> list[re.Pattern[str]]:
+    try:
+        return [re.compile(value) for value in values]
+    except (re.error, OverflowError, RecursionError) as e:
+        raise InvalidArgument(f"invalid filter '{name}={values[0]}': {e}", hint="it is a regular expression") from e
+
+
+def _name(engine: Engine, values: list[str]) -> Test:
+    """A regular expression over names, with Docker's slash before them and without; a link's name counts."""
+    patterns = _patterns("name", values)
+
+    def test(container: Container) -> bool:
+        names = (f"/{container.name}", *engine.context.links.names(container))
+        return any(p.search(n) or p.search(n[1:]) for p in patterns for n in names)
+
+    return test
+
+
+def _id(_engine: Engine, values: list[str]) -> Test:
+    patterns = _patterns("id", values)
+    return lambda c: any(p.search(c.id) for p in patterns)
+
+
+def _exited(_engine: Engine, values: list[str]) -> Test:
+    for value in values:
+        if not _INTEGER.match(value):
+            raise InvalidArgument(f"invalid filter 'exited={value}'")
+    codes = {int(value) for value in values}
+    return lambda c: c.state.finished_at > 0 and not c.state.running and c.state.exit_code in codes
+
+
+def _is_task(_engine: Engine, values: list[str]) -> Test:
+    wanted = {boolean("is-task", value) for value in values}
+    return lambda _c: False in wanted
+
+
+def _port_test(filters: Filters) -> Test:
+    published = [_span("publish", v) for v in filters.get("publish", ())]
+    exposed = [_span("expose", v) for v in filters.get("expose", ())]
+
+    def test(container: Container) -> bool:
+        return any(
+            any(row["Type"] == proto and row.get("PublicPort") in span for span, proto in published)
+            or any(row["Type"] == proto and row["PrivatePort"] in span for span, proto in exposed)
+            for row in port_rows(container)
+        )
+
+    return test
+
+
+def _span(name: str, value: str) -> tuple[range, str]:
+    """``80``, ``80/udp``, ``8000-8010/tcp``."""
+    match = _PORTS.match(value)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if match is None or first > last or last > 65535:
+        raise InvalidArgument(
+            f"invalid filter '{name}={value}': it is not a port", hint="use e.g. 80, 80/udp or 8000-8010/tcp"
+        )
+    return range(first, last + 1), match[3] or "tcp"
