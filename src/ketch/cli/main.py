@@ -10,10 +10,14 @@ from ketch.errors import KetchError
 # command → "module:function" below ketch.cli; nothing is imported before it is needed
 COMMANDS = {
     "attach": "attach:cmd_attach",
+    "commit": "commit:cmd_commit",
+    "cp": "cp:cmd_cp",
     "create": "run:cmd_create",
     "daemon": "daemon:cmd_daemon",
+    "diff": "commit:cmd_diff",
     "events": "events:cmd_events",
     "exec": "exec:cmd_exec",
+    "export": "commit:cmd_export",
     "history": "images:cmd_history",
     "images": "images:cmd_images",
     "import": "archives:cmd_import",
@@ -42,7 +46,8 @@ COMMANDS = {
     "wait": "lifecycle:cmd_wait",
 }
 _CONTAINER = (
-    "attach create exec inspect kill logs pause port rename restart rm run start stats stop top unpause update wait"
+    "attach commit cp create diff exec export inspect kill logs pause port rename restart rm run start stats stop top "
+    "unpause update wait"
 )
 GROUPS = {
     "container": {

@@ -101,7 +101,7 @@ class Response:
                 return
             while len(self._buffer) < size + 2:
                 if not self._more():
-                    return
+                    raise errors.Unavailable("the daemon's answer broke off", hint="look at its log")
             data, self._buffer = self._buffer[:size], self._buffer[size + 2 :]
             yield data
 
@@ -165,6 +165,8 @@ class Client:
         with suppress(BrokenPipeError):  # the daemon may answer before it has read everything
             self._send(sock, method, path, query, body, headers or {})
         response = self._receive(sock)
+        if method == "HEAD":  # its headers are those of a body that does not come (RFC 9110 §9.3.2)
+            response._left, response._chunked = 0, False
         if response.status >= 400:
             raise error_of(response)
         if not stream:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ketch.engine import containerpaths, containerview, upperlayer
 from ketch.engine.transfer import BodyReader, in_own_thread, written
-from ketch.errors import DataLoss, InvalidArgument, PermissionDenied
+from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.runtime import paths, users, view
 from ketch.storage.archive import compression
 from ketch.storage.archive.into import extract_into
@@ -111,7 +111,7 @@ class FileService:
 
         def work(target: IO[bytes]) -> None:
             with stack:
-                write(target)
+                _reading(container, write, target)
                 if not os.path.isdir(upper):  # what was removed in the meantime looks like an end of it
                     raise DataLoss(f"container {container.id} was removed while it was read")
 
@@ -148,6 +148,18 @@ class FileService:
         containerview.check(self._ctx, container)
         found = await in_own_thread(lambda: upperlayer.changes(self._ctx, container))
         return [{"Path": path, "Kind": kind} for path, kind in found]
+
+
+def _reading(container: Container, write: Callable[[IO[bytes]], None], target: IO[bytes]) -> None:
+    """Call ``write``; what goes wrong with the container's files is an error of the request and not of the daemon."""
+    try:
+        write(target)
+    except BrokenPipeError:
+        raise  # the client's end of it
+    except FileNotFoundError as e:
+        raise NotFound(f"container {container.id}: what was to be read is gone meanwhile") from e
+    except OSError as e:
+        raise KetchError(f"container {container.id}: read its files: {e.strerror or e}") from e
 
 
 def _extract(

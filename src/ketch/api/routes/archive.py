@@ -80,9 +80,13 @@ async def changes(call: Call) -> web.StreamResponse:
 
 
 async def _send(call: Call, archive: Archive, content_type: str, headers: dict[str, str]) -> web.StreamResponse:
+    """The headers go out with the first chunk: what fails before it, and most things do, has a status of its own."""
     async with aclosing(archive):
+        chunks = aiter(archive)
+        first = await anext(chunks, b"")
         response = await call.stream(content_type, headers=headers)
-        async for chunk in archive:
+        await response.write(first)
+        async for chunk in chunks:
             await response.write(chunk)
     return response
 
