@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ketch.api.errors import message_of, status_of
-from ketch.api.routes import containers, execs, images, networks, system, volumes
+from ketch.api.routes import attachws, containers, execs, images, networks, system, volumes
 from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
@@ -115,7 +115,7 @@ class Routes:
 # Known to the specification, not there yet: these answer 501 with a sentence and never pretend.
 NOT_YET = (
     ("GET", "/containers/{id}/changes"), ("GET", "/containers/{id}/export"),
-    ("GET", "/containers/{id}/attach/ws"), ("HEAD", "/containers/{id}/archive"), ("GET", "/containers/{id}/archive"),
+    ("HEAD", "/containers/{id}/archive"), ("GET", "/containers/{id}/archive"),
     ("PUT", "/containers/{id}/archive"), ("POST", "/build"), ("POST", "/build/prune"),
     ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"), ("POST", "/commit"),
     ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"),
@@ -135,7 +135,7 @@ async def _not_yet(call: Call) -> web.StreamResponse:
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
-    for module in (containers, execs, images, networks, system, volumes):
+    for module in (attachws, containers, execs, images, networks, system, volumes):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
     for method, path in NOT_YET:
