@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from ketch.api.connection import Server
 from ketch.api.errors import message_of, status_of
 from ketch.api.routes import attachws, containers, execs, images, networks, system, volumes
 from ketch.api.streams import Gone
@@ -189,7 +190,7 @@ def build_server(engine: Engine) -> web.Server:
             log.exception("%s %s", request.method, request.path)
             return _failure(call, 500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
 
-    return web.Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
+    return Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
 
 
 def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from ketch.api.connection import Connection
 from ketch.engine.streams import ClientStream
 from ketch.errors import Unavailable
 
@@ -45,17 +46,9 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     else:
         head = "HTTP/1.1 200 OK\r\n"
     transport.write(f"{head}Content-Type: {content_type}\r\n\r\n".encode("ascii"))
-    initial = _early_bytes(request)
+    initial = request.protocol.take_early() if isinstance(request.protocol, Connection) else b""
     if transport.get_write_buffer_size():
         raise Unavailable("take over the connection: the client does not read")
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()  # closes aiohttp's descriptor; the connection lives on in ours
     return ClientStream(fd, initial)
-
-
-def _early_bytes(request: web.BaseRequest) -> bytes:
-    """What the client sent behind its request before the answer; aiohttp keeps it for the upgraded protocol."""
-    protocol = request.protocol
-    tail = bytes(getattr(protocol, "_message_tail", b""))
-    protocol._message_tail = b""
-    return tail
