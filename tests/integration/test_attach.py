@@ -199,8 +199,7 @@ def test_signals_are_passed_on_unless_told_otherwise(engine, client):
         assert client("inspect", "-f", "{{.State.Running}}", "trap").out == "true\n"
         client("rm", "-f", "trap")
         deaf.wait()
-    client("create", "--name", "trap", "busybox", "sh", "-c", script)
-    with client.piped("start", "-a", "trap") as attached:
+    with client.piped("run", "--name", "trap", "busybox", "sh", "-c", script) as attached:
         attached.expect("up\n")
         attached.signal(signal.SIGTERM)
         attached.expect("caught\n")
