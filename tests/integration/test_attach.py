@@ -230,6 +230,26 @@ def test_the_api_waits_for_a_stopped_containers_start(engine, cat):
     assert everything(sock) == b""
 
 
+def test_logs_and_stream_before_the_first_start(engine, cat):
+    sock, data = request(engine, "POST", f"{ATTACH}&logs=1", headers=UPGRADE)
+    sock.sendall(data)
+    assert sock.recv(4096).startswith(b"HTTP/1.1 101 UPGRADED\r\n")
+    engine.docker("start", "cat")
+    sock.sendall(b"x\n")
+    assert sock.recv(4096) == frame(b"x\n")
+    sock.shutdown(socket.SHUT_WR)
+    assert everything(sock) == b""
+
+
+# dockerd waits for the next start in the second case, a client that wants the end would wait for ever.
+@pytest.mark.parametrize("stream", [0, pytest.param(1, marks=pytest.mark.ketch_only)])
+def test_logs_of_a_container_that_has_ended(engine, stream):
+    engine.docker("run", "--name", "cat", "busybox", "echo", "x")
+    sock, data = request(engine, "POST", f"/containers/cat/attach?logs=1&stdout=1&stream={stream}", headers=UPGRADE)
+    sock.sendall(data)
+    assert body_of(everything(sock)) == frame(b"x\n")
+
+
 @pytest.mark.ketch_only  # in dockerd 20.10 the command may end with its client
 def test_detach_keys_of_an_exec(engine, client, box):
     with client.terminal("exec", "-it", "--detach-keys", "ctrl-x,y", box, "sh") as t:
