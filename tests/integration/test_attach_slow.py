@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 
 import pytest
 
-from tests.integration.monitor_box import own_kib
+from tests.integration.monitor_box import open_fds, own_kib
 
 pytestmark = pytest.mark.ketch_only  # dockerd makes everybody wait for the slowest
 SIZE = 40 << 20
@@ -92,6 +93,29 @@ def test_a_stuck_client_stalls_nobody_and_costs_nothing(engine, driver, how):
     assert len(got) == SIZE + len(b"end\n")
     assert got.endswith(b"end\n")
     typist.close()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_follower_that_leaves_a_silent_container_leaves_nothing(engine, driver):
+    """Nothing is printed that would tell ketchd, and still neither process keeps anything of it."""
+    engine.docker("run", "-d", "--name", "box", *DRIVERS[driver], "busybox", "sh", "-c", "echo up; sleep 1000")
+    monitor = monitor_of(engine, "box")
+    before = open_fds(monitor), open_fds(engine.process.pid)
+    followers = [open_stream(engine, "GET", "/containers/box/logs?follow=1&stdout=1", upgrade=False) for _ in range(5)]
+    for sock in followers:
+        assert b"up\n" in sock.recv(4096)
+    wait_until(lambda: open_fds(monitor) == before[0] + 5)
+    for sock in followers:
+        sock.close()
+    wait_until(lambda: open_fds(monitor) == before[0])
+    wait_until(lambda: open_fds(engine.process.pid) <= before[1])
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_stuck_exec_stalls_only_itself(engine):

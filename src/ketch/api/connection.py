@@ -17,6 +17,7 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 _TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start)[? ]")
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
@@ -27,7 +28,7 @@ _LARGEST = 1 << 16  # of such a request, head and body
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_begun", "_early", "_last_payload", "_taking")
+    __slots__ = ("_begun", "_early", "_last_payload", "_taking", "on_lost")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -35,11 +36,17 @@ class Connection(web.RequestHandler):
         self._taking = False  # such a request is being served …
         self._early = b""  # … and this came behind it
         self._last_payload: Any = None
+        self.on_lost: Callable[[], object] = lambda: None  # for an answer that may wait for long
 
     def take_early(self) -> bytes:
         """What the client has sent behind its request."""
         early, self._early = self._early, b""
         return early
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection has ended."""
+        super().connection_lost(exc)
+        self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""

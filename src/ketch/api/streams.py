@@ -8,7 +8,9 @@ Behind TLS the socket is one end of a pair whose other end `api.tls` serves.
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -18,6 +20,8 @@ from ketch.engine.streams import ClientStream
 from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from aiohttp.abc import AbstractStreamWriter
 
 RAW = "application/vnd.docker.raw-stream"
@@ -52,3 +56,27 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()  # closes aiohttp's descriptor; the connection lives on in ours
     return ClientStream(fd, initial)
+
+
+@asynccontextmanager
+async def while_connected(request: web.BaseRequest) -> AsyncIterator[None]:
+    """Give up with ConnectionError as soon as the client is gone, also when there is nothing to send."""
+    protocol, task = request.protocol, asyncio.current_task()
+    assert isinstance(protocol, Connection)
+    assert task is not None
+    gone = False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+        task.cancel()
+
+    protocol.on_lost = leave
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone or task.uncancel():
+            raise
+        raise ConnectionResetError("the client is gone") from None
+    finally:
+        protocol.on_lost = lambda: None
