@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -12,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin")
@@ -67,6 +68,48 @@ class Journal:
         """Stop listening."""
         self.sock.close()
         os.unlink(self.path)
+
+
+_JOURNALD = """
+mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc/systemd && mkdir -p /run/systemd/journal /run/log/journal
+printf '[Journal]\\nStorage=volatile\\nAudit=no\\nReadKMsg=no\\nForwardToSyslog=no\\n' >/etc/systemd/journald.conf
+exec /lib/systemd/systemd-journald
+"""
+
+
+@contextlib.contextmanager
+def journald(path: str) -> Iterator[Callable[[str, str], list[dict[str, object]]]]:
+    """A private systemd-journald behind the socket ``path``; yields a function that waits for a message.
+
+    It is called with a match (``FIELD=value``) and a text, and returns the entries up to the one with this text.
+    """
+    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", _JOURNALD], stderr=subprocess.DEVNULL)
+    root = f"/proc/{process.pid}/root/run"
+
+    def entries(match: str, text: str) -> list[dict[str, object]]:
+        deadline = time.monotonic() + _LIMIT_S
+        while True:
+            command = ["journalctl", "--directory", f"{root}/log/journal", "-o", "json", "--all", match]
+            done = subprocess.run(command, capture_output=True, check=False)
+            found = [json.loads(line) for line in done.stdout.splitlines()]
+            if any(one.get("MESSAGE") == text for one in found):
+                return found
+            assert time.monotonic() < deadline, (done.stderr, found)
+            time.sleep(0.05)
+
+    try:
+        deadline = time.monotonic() + _LIMIT_S
+        while not os.path.exists(f"{root}/systemd/journal/socket"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.symlink(f"{root}/systemd/journal/socket", path)
+        yield entries
+    finally:
+        process.terminate()
+        process.wait(10)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.engines import Engine
 from tests.integration.leaks import Census
-from tests.integration.logservers import Journal, free_port, rsyslog, wait_for, wait_for_port
+from tests.integration.logservers import Journal, free_port, journald, rsyslog, wait_for, wait_for_port
 
 SCRIPT = "echo out; echo err >&2; printf 'é %s\\n' '\"<&>\\\\'; printf '\\377\\342\\202|\\n'; printf end"
 
@@ -242,7 +242,7 @@ def test_journald(settings):
         docker("run", "-d", "--name", "talker", "--log-driver", "journald", "--log-opt", "tag={{.ImageName}}/{{.Name}}",
                "--label", "my.label=7", "--log-opt", "labels=my.label", "-e", "VAR=a\nb", "--log-opt", "env=VAR",
                "busybox", "sh", "-c",
-               "echo out; echo err >&2; head -c 20000 /dev/zero | tr '\\0' x; echo; echo end")  # fmt: skip
+               "echo err >&2; sleep 0.1; echo out; head -c 20000 /dev/zero | tr '\\0' x; echo; echo end")  # fmt: skip
         entries = journal.until(b"end")
         ident = docker("inspect", "-f", "{{.Id}}", "talker").out.strip().encode()
     for one in entries:
@@ -258,6 +258,19 @@ def test_journald(settings):
     assert "CONTAINER_PARTIAL_MESSAGE" not in by_text[b"x" * (20000 - 16384)]
     logs = docker("logs", "talker")  # from the cache
     assert (logs.out, logs.err) == ("out\n" + "x" * 20000 + "\nend\n", "err\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/lib/systemd/systemd-journald"), reason="systemd is not installed")
+def test_the_real_journald(settings):
+    docker = settings.docker
+    with journald(f"{settings.root}/journal") as entries:
+        run(docker, "--log-driver", "journald", "--log-opt", "tag=t", "--label", "x=1\n2", "--log-opt", "labels=x",
+            script="echo err >&2; echo out; head -c 20000 /dev/zero | tr '\\0' x; echo; echo end")  # fmt: skip
+        found = entries("CONTAINER_NAME=talker", "end")
+    by_text = {one["MESSAGE"]: (one["PRIORITY"], one["SYSLOG_IDENTIFIER"], one["X"]) for one in found}
+    assert by_text["out"] == ("6", "t", "1\n2")
+    assert by_text["err"] == ("3", "t", "1\n2")
+    assert [len(str(one["MESSAGE"])) for one in found if one.get("CONTAINER_PARTIAL_MESSAGE") == "true"] == [16384]
 
 
 def test_without_journald_the_start_fails(settings):

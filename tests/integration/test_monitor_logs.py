@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -41,6 +42,10 @@ def logged(tmp_path):
     return "".join(json.loads(line)["log"] for line in text.splitlines())
 
 
+def spools(one):
+    return [name for name in os.listdir(one.log_dir) if name.startswith("spool")]
+
+
 async def everything(peer):
     loop, parts = asyncio.get_running_loop(), []
     while data := await asyncio.wait_for(loop.sock_recv(peer.sock, 1 << 20), _DEADLINE_S):
@@ -66,13 +71,13 @@ async def test_a_stuck_client_of_a_json_file_gets_every_byte(yard, tmp_path):
     await one.monitor.start()
     await alert.until(b"printed\n")
     assert own_kib(one.monitor_pid()) < before + 2048
-    assert os.path.isdir(f"{one.log_dir}/spool")
+    assert spools(one)
     await alert.send(b"go\n")
     assert await one.code() == 0
     got = await everything(stuck)
     assert len(got) == size + len(b"end\n")
     assert got.count(b"\xff") == size
-    await until(lambda: not os.path.exists(f"{one.log_dir}/spool"))
+    await until(lambda: not spools(one))
     alert.close()
     stuck.close()
 
@@ -87,14 +92,14 @@ async def test_the_spool_goes_when_the_client_has_caught_up(yard, tmp_path):
     for _ in range(3):
         await alert.send(b"300000\n")
         await alert.until(b"done\n")
-        assert os.path.isdir(f"{one.log_dir}/spool")
+        assert spools(one)
         await slow.until(b"\n299999\n300000\n")
-        await until(lambda: not os.path.exists(f"{one.log_dir}/spool"))
+        await until(lambda: not spools(one))
         assert open_fds(pid) == fds
     await alert.send(b"300000\n")
     await alert.until(b"done\n")
     slow.close()  # in the middle of it
-    await until(lambda: not os.path.exists(f"{one.log_dir}/spool"))
+    await until(lambda: not spools(one))
     await one.monitor.kill(signal.SIGKILL)
     await one.code()
     alert.close()
@@ -252,15 +257,19 @@ async def test_a_server_that_comes_back(yard, listener):
     await peer.until(b"got 2\n")
     with socket.create_server(address) as again:
         again.settimeout(_DEADLINE_S)
-        await asyncio.sleep(1.1)  # the monitor tries once a second, when there is output
-        await peer.send(b"3\n")
-        await peer.until(b"got 3\n")
-        second, _ = again.accept()
+        again.setblocking(False)
+        second = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(again))
+        while not second.done():  # the monitor tries once a second, when there is output
+            await peer.send(b"3\n")
+            await peer.until(b"got 3\n")
+            await asyncio.wait([second], timeout=0.1)
+        second, _ = second.result()
+        second.setblocking(True)
         peer.half_close()
         text = await asyncio.to_thread(received, second)
         second.close()
     assert text.count("got 2\n") <= 1
-    assert text.count("got 3\n") == 1
+    assert text.count("got 3\n") >= 1
     assert await one.code() == 0
 
 
@@ -292,9 +301,12 @@ async def test_a_journal_that_is_restarted(yard, tmp_path):
     await peer.send(b"2\n")
     await peer.until(b"2\n")
     journal = Journal(path)
-    await asyncio.sleep(1.1)
-    await peer.send(b"3\n")
-    assert (await asyncio.to_thread(journal.until, b"3"))[-1]["MESSAGE"] == b"3"
+    journal.sock.settimeout(0.1)
+    heard = {b"2"}
+    while b"3" not in heard:
+        await peer.send(b"3\n")
+        with contextlib.suppress(TimeoutError):
+            heard.add((await asyncio.to_thread(journal.entry))["MESSAGE"])
     journal.close()
     await one.monitor.kill(signal.SIGKILL)
     await one.code()

@@ -15,8 +15,9 @@ import msgspec
 from aiohttp import web
 
 from ketch.api import nulls
+from ketch.api.connection import Server
 from ketch.api.errors import message_of, status_of
-from ketch.api.routes import archive, containers, execs, images, networks, system, usage, volumes
+from ketch.api.routes import archive, attachws, containers, execs, images, networks, system, usage, volumes
 from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
@@ -123,7 +124,7 @@ class Routes:
 
 # Known to the specification, not there yet: these answer 501 with a sentence and never pretend.
 NOT_YET = (
-    ("GET", "/containers/{id}/attach/ws"), ("POST", "/build"), ("POST", "/build/prune"),
+    ("POST", "/build"), ("POST", "/build/prune"),
     ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"),
     ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"),
     *((method, f"/{what}{rest}") for what in ("plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs")
@@ -142,7 +143,7 @@ async def _not_yet(call: Call) -> web.StreamResponse:
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
-    for module in (archive, containers, execs, images, networks, system, usage, volumes):
+    for module in (archive, attachws, containers, execs, images, networks, system, usage, volumes):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
     for method, path in NOT_YET:
@@ -196,7 +197,7 @@ def build_server(engine: Engine) -> web.Server:
             log.exception("%s %s", request.method, request.path)
             return _failure(call, 500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
 
-    return web.Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
+    return Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
 
 
 def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse:

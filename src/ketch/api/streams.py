@@ -8,15 +8,20 @@ Behind TLS the socket is one end of a pair whose other end `api.tls` serves.
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from ketch.api.connection import Connection
 from ketch.engine.streams import ClientStream
 from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from aiohttp.abc import AbstractStreamWriter
 
 RAW = "application/vnd.docker.raw-stream"
@@ -45,7 +50,7 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     else:
         head = "HTTP/1.1 200 OK\r\n"
     transport.write(f"{head}Content-Type: {content_type}\r\n\r\n".encode("ascii"))
-    initial = _early_bytes(request)
+    initial = request.protocol.take_early() if isinstance(request.protocol, Connection) else b""
     if transport.get_write_buffer_size():
         raise Unavailable("take over the connection: the client does not read")
     fd = os.dup(transport.get_extra_info("socket").fileno())
@@ -53,9 +58,25 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     return ClientStream(fd, initial)
 
 
-def _early_bytes(request: web.BaseRequest) -> bytes:
-    """What the client sent behind its request before the answer; aiohttp keeps it for the upgraded protocol."""
-    protocol = request.protocol
-    tail = bytes(getattr(protocol, "_message_tail", b""))
-    protocol._message_tail = b""
-    return tail
+@asynccontextmanager
+async def while_connected(request: web.BaseRequest) -> AsyncIterator[None]:
+    """Give up with ConnectionError as soon as the client is gone, also when there is nothing to send."""
+    protocol, task = request.protocol, asyncio.current_task()
+    assert isinstance(protocol, Connection)
+    assert task is not None
+    gone = False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+        task.cancel()
+
+    protocol.on_lost = leave
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone or task.uncancel():
+            raise
+        raise ConnectionResetError("the client is gone") from None
+    finally:
+        protocol.on_lost = lambda: None

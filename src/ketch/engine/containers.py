@@ -311,7 +311,7 @@ class ContainerService:
         self._ctx.event(container, "attach")
         if live.monitor is not None and options.stream:
             await self._life.hand_over(live.monitor, options, stream, container)
-        elif options.logs or not options.stream or container.state.status == "exited" and not options.stream:
+        elif not options.stream or (options.logs and container.state.status != "created"):
             await self._replay(container, options, stream)
         else:
             live.early.append((options, stream))

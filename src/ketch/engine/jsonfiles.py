@@ -10,6 +10,7 @@ import calendar
 import os
 import re
 import tempfile
+import threading
 import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -94,6 +95,8 @@ class JsonFiles:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._reading = threading.Lock()
+        self._closed = False
         self._fds: list[int] = []
         self._number = self._offset = 0
         for _ in range(_PATIENCE):
@@ -101,7 +104,7 @@ class JsonFiles:
             self._fds = _open_all(before)
             if len(self._fds) == len(before) and names(path) == before and self._is_newest(before):
                 break
-            self.close()
+            self._close_all()
         else:
             self._fds = _open_all(names(path))  # it rotates as fast as we look: better a gap than nothing
 
@@ -111,7 +114,12 @@ class JsonFiles:
         return False
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file, also when another thread is in the middle of `next`."""
+        with self._reading:
+            self._closed = True
+            self._close_all()
+
+    def _close_all(self) -> None:
         for fd in self._fds:
             os.close(fd)
         self._fds = []
@@ -129,6 +137,10 @@ class JsonFiles:
 
     def next(self) -> bytes:
         """The next block of whole lines, also of files that have come meanwhile; nothing at the end."""
+        with self._reading:
+            return b"" if self._closed else self._next()
+
+    def _next(self) -> bytes:
         while self._number < len(self._fds) or self._find_newer():
             block = _lines(self._fds[self._number], self._offset)
             if not block and self._number == len(self._fds) - 1:

@@ -7,6 +7,7 @@ Descriptors that are passed stay the caller's, which closes its own copy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from ketch.runtime.process import messages, zygote
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 _ANSWER_TIMEOUT_S = 30.0
@@ -228,13 +229,13 @@ class Monitor:
         """Wait until PID 1 exists and waits for its start (RuntimeFailure when it could not be made)."""
         return await asyncio.shield(self._created)
 
-    async def _call(self, op: str, fd: int | None = None, **arguments: Any) -> dict[str, Any]:
+    async def _call(self, op: str, *fds: int, **arguments: Any) -> dict[str, Any]:
         if self._fd < 0:
             raise Unavailable("the container's monitor is gone")
         self._seq = seq = self._seq + 1
         future = self._waiting[seq] = self._loop.create_future()
         try:
-            messages.send(self._fd, {"op": op, "seq": seq, **arguments}, [] if fd is None else [fd])
+            messages.send(self._fd, {"op": op, "seq": seq, **arguments}, list(fds))
         except OSError as e:
             del self._waiting[seq]
             raise Unavailable(f"ask the container's monitor to {op}: {e.strerror}") from e
@@ -273,10 +274,11 @@ class Monitor:
         bell: bool = False,
     ) -> None:
         """Hand a client's socket over; ``start`` is "start" or {"inode", "offset"}: replay the log from there first."""
-        await self._call(
-            "attach", fd, stdin=stdin, stdout=stdout, stderr=stderr, mux=mux, detach_keys=detach_keys,
-            initial=initial.decode("latin-1"), frames=frames, bell=bell, **{"from": start},
-        )  # fmt: skip
+        with _in_memory(initial) as early:
+            await self._call(
+                "attach", *early, fd, stdin=stdin, stdout=stdout, stderr=stderr, mux=mux, detach_keys=detach_keys,
+                early=bool(early), frames=frames, bell=bell, **{"from": start},
+            )  # fmt: skip
 
     async def exec(
         self,
@@ -294,10 +296,11 @@ class Monitor:
         cols: int = 0,
     ) -> int:
         """Run one more process; returns its pid (RuntimeFailure when it cannot be executed)."""
-        answer = await self._call(
-            "exec", fd, exec_id=exec_id, process=process, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr,
-            detach_keys=detach_keys, initial=initial.decode("latin-1"), rows=rows, cols=cols,
-        )  # fmt: skip
+        with _in_memory(initial if fd is not None else b"") as early:
+            answer = await self._call(
+                "exec", *early, *([] if fd is None else [fd]), exec_id=exec_id, process=process, tty=tty, stdin=stdin,
+                stdout=stdout, stderr=stderr, detach_keys=detach_keys, early=bool(early), rows=rows, cols=cols,
+            )  # fmt: skip
         return int(answer["pid"])
 
     async def resize(self, rows: int, cols: int, exec_id: str | None = None) -> None:
@@ -339,6 +342,20 @@ class Monitor:
         except KetchError:
             log.debug("abandon: the monitor was gone already")
         self.disconnect()
+
+
+@contextlib.contextmanager
+def _in_memory(data: bytes) -> Iterator[list[int]]:
+    """A file that holds ``data``, as a descriptor in a list; nothing in it for nothing."""
+    if not data:
+        yield []
+        return
+    fd = os.memfd_create("early", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, data)
+        yield [fd]
+    finally:
+        os.close(fd)
 
 
 def _dial(run_dir: str) -> int:

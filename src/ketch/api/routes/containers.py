@@ -215,8 +215,9 @@ async def logs(call: Call) -> web.StreamResponse:
     container = call.engine.containers.get(call.path["id"])
     chunks = call.engine.containers.logs(container.id, options)
     response = await call.stream(content_type(call, container.config.tty))
-    async for chunk in chunks:
-        await response.write(chunk)
+    async with streams.while_connected(call.request):
+        async for chunk in chunks:
+            await response.write(chunk)
     return response
 
 

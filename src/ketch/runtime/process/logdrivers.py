@@ -9,8 +9,6 @@ none        nothing
 
 from __future__ import annotations
 
-import os
-
 from ketch.runtime import jsonlog, logformat
 from ketch.runtime.journald import Journal
 from ketch.runtime.process.remote import Remote
@@ -34,7 +32,7 @@ def open_log(loop: Loop, streams: Streams, log: dict[str, Any]) -> None:
         streams.driver = jsonlog.Writer(
             log["path"], log["max_size"], log["max_files"], compress=log["compress"], attrs=log["attrs"]
         )
-        streams.spool = Spool(os.path.join(log["dir"], "spool"))
+        streams.spool = Spool(log["dir"])
     elif driver in ("journald", "syslog"):
         far = (
             Journal(log["socket"], log["fields"])

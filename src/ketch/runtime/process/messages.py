@@ -15,8 +15,9 @@ monitor → ketchd, on every control connection
 
 ketchd → monitor, answered {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"error":{…}}
   {"op":"start","seq"}                   → "started_at"; an error when the program could not be executed
-  {"op":"attach","stdin","stdout","stderr","mux","detach_keys","initial","from","frames","bell"} + client's socket
-        mux: 8-byte headers, else raw; initial: input that came before (latin-1); frames: the log's own format;
+  {"op":"attach","stdin","stdout","stderr","mux","detach_keys","early","from","frames","bell"} + client's socket
+        mux: 8-byte headers, else raw; early: input that came before is in a file in memory, whose descriptor stands
+        before the socket; frames: the log's own format;
         bell: one byte when the log has grown, none while the last one has not been read
         from: null, "start" or {"inode","offset"}: first what the log has from there, then what comes
   {"op":"exec","exec_id","process","tty","rows","cols", and attach's} + client's socket or nothing → "pid"
@@ -81,6 +82,14 @@ def write_file(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def read_memory(fd: int) -> bytes:
+    """The content of a file in memory; closes it."""
+    try:
+        return os.pread(fd, os.fstat(fd).st_size, 0)
     finally:
         os.close(fd)
 

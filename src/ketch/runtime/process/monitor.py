@@ -248,6 +248,8 @@ class Monitor:
     def _serve(self, control: socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         """Carry out one request; descriptors that are kept are taken out of ``fds``. None: answered later."""
         op, exec_id = message["op"], message.get("exec_id")
+        if message.get("early"):
+            message["initial"] = messages.read_memory(fds.pop(0))
         if op == "start":
             self._go(control, message["seq"])
             return None

@@ -63,7 +63,7 @@ class Remote:
         self._after = 0  # the position behind it
         self._socket: socket | None = None
         self._stream = False
-        self._connected = False
+        self._connected = self._met = False
         self._tried = 0.0
         self._watching = False
         self.on_moved: Callable[[int], None] = lambda _size: None
@@ -72,7 +72,12 @@ class Remote:
     @property
     def full(self) -> bool:
         """Whether the container must wait."""
-        return self._patient and self._connected and self._size > self._limit
+        return self._patient and self._there and self._size > self._limit
+
+    @property
+    def _there(self) -> bool:
+        """Whether it is worth waiting for: connected, or about to be for the first time."""
+        return self._connected or (self._socket is not None and not self._met)
 
     @property
     def pending(self) -> bool:
@@ -98,7 +103,7 @@ class Remote:
         self._patient = False
 
     def _put(self, now: int, stream: int, partial: bool, block: bytes) -> None:
-        waits = self._blocking and self._connected  # then `full` sees to it that there is not much more
+        waits = self._blocking and self._there  # then `full` sees to it that there is not much more
         cost = len(block) + _BLOCK_COST
         if not waits and self._queue and self._size + cost > self._limit:
             return
@@ -129,7 +134,7 @@ class Remote:
         if self._socket is not None:
             self._loop.remove(self._socket.fileno())
             self._socket.close()
-        self._socket, self._connected, self._watching = None, False, False
+        self._socket, self._connected, self._watching, self._met = None, False, False, True
 
     def _ready(self, events: int) -> None:
         assert self._socket is not None

@@ -17,10 +17,14 @@ _FILE_SIZE, _FILES = 20 << 20, 5
 class Spool:
     """``log`` is there while it is needed."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, log_dir: str) -> None:
+        # Another run's monitor may still be feeding its clients from its own.
+        self._directory = os.path.join(log_dir, f"spool.{os.getpid()}")
         self.log: logformat.Writer | None = None
-        self._remove()  # what a monitor that was killed has left
+        for entry in os.listdir(log_dir):
+            name, _, pid = entry.partition(".")
+            if name == "spool" and not os.path.exists(f"/proc/{pid}"):  # left by a monitor that was killed
+                _remove(os.path.join(log_dir, entry))
 
     def open(self) -> logformat.Writer | None:
         """Begin, or go on; None when the disk has no room for it."""
@@ -41,10 +45,11 @@ class Spool:
         if self.log is not None:
             self.log.close()
             self.log = None
-            self._remove()
+            _remove(self._directory)
 
-    def _remove(self) -> None:
-        with suppress(OSError):
-            for path in logformat.names(self._directory):
-                os.unlink(path)
-            os.rmdir(self._directory)
+
+def _remove(directory: str) -> None:
+    with suppress(OSError):
+        for path in logformat.names(directory):
+            os.unlink(path)
+        os.rmdir(directory)

@@ -291,8 +291,8 @@ class Streams:
         self.clients.append(client)
         if backlog is not None:
             client.lag(backlog)
-        if initial := request.get("initial", ""):
-            client.take(initial.encode("latin-1"))
+        if (initial := request.get("initial")) and wanted[0]:
+            client.take(initial)
 
     def _replay(self, place: Any) -> Backlog | None:
         if not place or (self.log is None and not hasattr(self.driver, "files")):

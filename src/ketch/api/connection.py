@@ -1,0 +1,126 @@
+"""HTTP connections that may stop being HTTP, and clients that end their side early.
+
+``attach`` and ``exec start`` take the connection over, with or without ``Upgrade``.  A client may send its first input
+in the same packet as the request: to an HTTP parser it would be the next request.  So these requests are
+given to the parser alone, and what comes behind them is kept for the container.
+
+A client may also shut its sending side down as soon as it has asked (``nc -N``): it is answered all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+_TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start)[? ]")
+_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
+_LARGEST = 1 << 16  # of such a request, head and body
+
+
+class Connection(web.RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ("_begun", "_early", "_last_payload", "_taking", "on_lost")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._begun = b""  # of a request that may take the connection over, not whole yet
+        self._taking = False  # such a request is being served …
+        self._early = b""  # … and this came behind it
+        self._last_payload: Any = None
+        self.on_lost: Callable[[], object] = lambda: None  # for an answer that may wait for long
+
+    def take_early(self) -> bytes:
+        """What the client has sent behind its request."""
+        early, self._early = self._early, b""
+        return early
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection has ended."""
+        super().connection_lost(exc)
+        self.on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        between = not self._messages and self._current_request is None
+        if self._taking:
+            if not (between and self._waiter is not None):
+                self._early += data
+                return
+            self._taking = False  # it was refused
+            if self._early:
+                self.force_close()  # what came behind it was no HTTP
+                return
+        if self._begun or (between and data[:6] == b"POST /"):
+            data = self._begun + data
+            size = _size_of_takeover(data)
+            if size > len(data):
+                self._begun = data
+                return
+            self._begun = b""
+            if size:
+                self._taking, self._early = True, data[size:]
+                data = data[:size]
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._last_payload = self._messages[-1][1]
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The client sends no more: True keeps the connection open for the answer."""
+        if self._begun:
+            self._parse(self._begun)
+            self._begun = b""
+        answering = self._request_count and (self._waiter is None or self._waiter.done())
+        whole = self._last_payload is not None and self._last_payload.is_eof()
+        if self.transport is None or not answering or not whole or self._payload_parser is not None:
+            return None
+        if _gone(self.transport.get_extra_info("socket")):
+            return None
+        self.close()  # when it has been answered
+        return True
+
+
+class Server(web.Server):
+    """Makes a `Connection` for each client."""
+
+    def __call__(self) -> web.RequestHandler:
+        """A protocol for a new connection."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+def _size_of_takeover(data: bytes) -> int:
+    """The length of the request that ``data`` begins with, 0 when it does not take the connection over.
+
+    More than there is: it must be looked at again when more has come.
+    """
+    line = data.find(b"\r\n")
+    if line < 0:
+        return len(data) + 1 if len(data) < _LARGEST else 0
+    if not _TAKES_OVER.match(data):
+        return 0
+    head = data.find(b"\r\n\r\n")
+    if head < 0:
+        return len(data) + 1 if len(data) < _LARGEST else 0
+    if _CHUNKED.search(data, 0, head + 4):
+        return 0
+    length = _LENGTH.search(data, 0, head + 4)
+    size = head + 4 + (int(length[1]) if length else 0)
+    return size if size <= _LARGEST else 0
+
+
+def _gone(sock: socket.socket) -> bool:
+    """Whether the client is gone altogether, as far as that can be known (over TCP it cannot)."""
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)
+    return bool(poll.poll(0))

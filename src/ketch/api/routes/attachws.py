@@ -1,0 +1,97 @@
+"""``/containers/{id}/attach/ws``: a container's streams over a WebSocket, for browsers and docker-py.
+
+    client ══WebSocket══ ketchd ──socketpair── monitor
+
+Only here (and behind TLS) ketchd relays.  Frames are binary and raw: stdout and stderr are not told apart.  A slow
+client is not read ahead for: its end of the pair fills and the monitor reads its log for it.  The connection
+ends with ketchd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from aiohttp import WSMsgType, web
+
+from ketch.api import query
+from ketch.engine.streams import AttachOptions, ClientStream
+from ketch.errors import InvalidArgument, PermissionDenied
+
+if TYPE_CHECKING:
+    from ketch.api.server import Call
+
+log = logging.getLogger(__name__)
+_CHUNK = 1 << 16
+_GOODBYE_S = 2.0
+
+
+async def attach(call: Call) -> web.StreamResponse:
+    """Join the container's streams."""
+    # Before 1.42 the three streams could not be chosen.
+    every = call.version < (1, 42)
+    options = AttachOptions(
+        stream=query.flag(call.query, "stream"),
+        logs=query.flag(call.query, "logs"),
+        stdin=every or query.flag(call.query, "stdin"),
+        stdout=every or query.flag(call.query, "stdout"),
+        stderr=every or query.flag(call.query, "stderr"),
+        detach_keys=call.query.get("detachKeys", ""),
+        raw=True,
+    )
+    container = call.engine.containers.check_attach(call.path["id"])
+    far = web.WebSocketResponse(timeout=_GOODBYE_S, autoping=True, compress=False, max_msg_size=0)
+    if not far.can_prepare(call.request):
+        raise InvalidArgument("attach: not a WebSocket request", hint="send the headers of RFC 6455 §4.1")
+    _check_origin(call.request)
+    call.started = True
+    await far.prepare(call.request)
+    near, theirs = socket.socketpair()
+    with near:
+        near.setblocking(False)
+        theirs.setblocking(False)
+        joined = asyncio.ensure_future(
+            call.engine.containers.attach(container.id, options, ClientStream(theirs.detach()))
+        )
+        inwards = asyncio.ensure_future(_inwards(far, near))
+        outwards = asyncio.ensure_future(_outwards(near, far))
+        try:
+            await asyncio.wait((inwards, outwards), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (inwards, outwards):
+                task.cancel()
+            await asyncio.gather(inwards, outwards, return_exceptions=True)
+    with contextlib.suppress(ConnectionError):
+        await far.close()
+    await joined
+    return far
+
+
+def _check_origin(request: web.BaseRequest) -> None:
+    """A browser lets every page open WebSockets to this machine, and says which one it was (RFC 6455 §10.2)."""
+    origin = request.headers.get("Origin", "")
+    if origin and origin.partition("://")[2] != request.headers.get("Host", ""):
+        raise PermissionDenied(f"attach: a page from {origin} may not open this connection")
+
+
+async def _inwards(far: web.WebSocketResponse, near: socket.socket) -> None:
+    """What the client sends, as text or binary, until it goes."""
+    loop = asyncio.get_running_loop()
+    async for message in far:
+        if message.type == WSMsgType.TEXT:
+            await loop.sock_sendall(near, message.data.encode())
+        elif message.type == WSMsgType.BINARY:
+            await loop.sock_sendall(near, message.data)
+
+
+async def _outwards(near: socket.socket, far: web.WebSocketResponse) -> None:
+    """What the container prints, until it or the client ends; one piece at a time."""
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(near, _CHUNK):
+        await far.send_bytes(data)
+
+
+ROUTES = (("GET", "/containers/{id}/attach/ws", attach),)
