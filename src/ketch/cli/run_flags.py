@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli import mount_flags, network_flags, units
+from ketch.cli import mount_flags, network_flags, ready, units
 from ketch.cli.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -47,6 +47,7 @@ def flag_set(command: str, summary: str) -> FlagSet:
     if command == "run":
         spec.bool("detach", "d", "run in the background and print the container's id")
         spec.bool("sig-proxy", "", "pass signals on to the process", default=True)
+        ready.add_flag(spec)
     return spec
 
 
