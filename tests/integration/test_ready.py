@@ -17,7 +17,9 @@ CHECK = ("--health-cmd", "echo looking; cat /ok", *FAST)
 
 def test_returns_when_it_is_healthy(engine):
     ketch = engine.ketch
-    with ketch.piped("run", "-d", "--wait-healthy", "--name", "web", *CHECK, "busybox", "sleep", "1000") as run:
+    with ketch.piped(
+        "run", "-d", "--wait-healthy", "--name", "web", *CHECK, "--health-retries", "1000", "busybox", "sleep", "1000"
+    ) as run:
         with ketch.piped("events", "--since", "0", "--filter", "event=exec_die", "--format", "{{.Action}}") as events:
             events.expect("exec_die")
         assert not run.read(0)

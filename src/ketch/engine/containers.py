@@ -24,6 +24,7 @@ from ketch.engine import (
     networks,
     ownvolumes,
     pending,
+    secrets,
     stats,
     top,
     update,
@@ -95,6 +96,7 @@ class ContainerService:
             name = names.check(name)
             ctx.store.check_free(name)
         warnings = validate.check(config, host)
+        secrets.check(host)
         limits.settle(host)
         image = ctx.images.resolve(config.image)
         merged = merge.merge(config, image.config.config or RunConfig())
