@@ -64,7 +64,7 @@ def test_it_is_read_at_each_start(engine, source):
     assert f"read secret `db` from `{source}`: no such file or directory" in failed.err
     source.write_bytes(b"x" * (500 * 1024 + 1))
     failed = ketch("start", "box", check=False)
-    assert failed.code == 1 and "larger than 500 KiB" in failed.err
+    assert failed.code == 1 and "a regular file of 500 KiB at most" in failed.err
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def read(document: dict[str, Any]) -> list[Secret]:
         try:
             found.append(Secret(name, _content(source), target, mode, uid, gid))
         except OSError as e:
-            raise failure("secrets", f"read secret `{name}` from `{source}`", e) from e
+            hint = f"a secret is a regular file of {LIMIT >> 10} KiB at most" if e.errno in (EFBIG, EINVAL) else None
+            raise failure("secrets", f"read secret `{name}` from `{source}`", e, hint) from e
     return found
 
 
@@ -69,7 +70,7 @@ def _content(path: str) -> bytes:
         while more := os.read(fd, LIMIT + 1):
             content += more
             if len(content) > LIMIT:
-                raise OSError(EFBIG, f"larger than {LIMIT >> 10} KiB")
+                raise OSError(EFBIG, "too large")
         return content
     finally:
         os.close(fd)
