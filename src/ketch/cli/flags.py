@@ -71,6 +71,10 @@ class FlagSet:
         """One value; the last one wins."""
         return self._add(name, short, "string", default, help)
 
+    def optional(self, name: str, help: str = "") -> FlagSet:
+        """``--name`` or ``--name=value``: whether it was given is in ``given``, the value may be empty."""
+        return self._add(name, "", "optional", "", help)
+
     def int(self, name: str, short: str = "", help: str = "", default: Count | None = None) -> FlagSet:
         """One whole number."""
         return self._add(name, short, "int", default, help)
@@ -109,8 +113,8 @@ class FlagSet:
         if flag is None:
             self._unknown(f"unknown flag: --{name}")
         if not equals:
-            if flag.kind == "bool":
-                value = "true"
+            if flag.kind in ("bool", "optional"):
+                value = "true" if flag.kind == "bool" else ""
             elif not queue:
                 self._unknown(f"flag needs an argument: --{name}")
             else:
@@ -142,7 +146,7 @@ class FlagSet:
         given.add(flag.name)
         if flag.kind == "list":
             values[flag.name].append(value)
-        elif flag.kind == "string":
+        elif flag.kind in ("string", "optional"):
             values[flag.name] = value
         elif flag.kind == "int":
             try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
 from ketch.cli.gostrings import ellipsis, quote
-from ketch.cli.listing import filters, labels, show, since
+from ketch.cli.listing import filters, labels, since, text_of
 from ketch.cli.units import human_size
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
         "no-trunc", "", "whole texts"
     )
     spec.bool("quiet", "q", "ids only").bool("size", "s", "sizes on disk")
+    spec.bool("watch", "w", "go on, and show what changes")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     form = opts["format"]
@@ -51,14 +52,23 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
         "size": with_size or None,
         "filters": filters(opts["filter"]),
     }
-    containers = ctx.client().request("GET", "/containers/json", query).json()
-    rows = [row(c, whole=opts["no-trunc"]) for c in containers]
     size = opts["size"] and form in ("", "table", "raw")
     columns = [*_COLUMNS, ("SIZE", "Size")] if size else _COLUMNS
-    show(
-        ctx, rows, columns=columns, headers=_HEADERS, form=form, quiet="ID" if opts["quiet"] else "",
-        raw=[*_RAW, ("size", "Size")] if size else _RAW,
-    )  # fmt: skip
+
+    def render(containers: list[dict[str, Any]], titles: bool) -> str:
+        rows = [row(c, whole=opts["no-trunc"]) for c in containers]
+        text = text_of(
+            rows, columns=columns, headers=_HEADERS, form=form, quiet="ID" if opts["quiet"] else "",
+            raw=[*_RAW, ("size", "Size")] if size else _RAW,
+        )  # fmt: skip
+        untitled = not titles and not opts["quiet"] and (not form or form.startswith("table"))
+        return text.partition("\n")[2] if untitled else text
+
+    if opts["watch"]:
+        from ketch.cli.watch import watch
+
+        return watch(ctx, query, render)
+    ctx.out.write(render(ctx.client().request("GET", "/containers/json", query).json(), True))
     return 0
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ketch.cli import run_flags
+from ketch.cli import ready, run_flags
 from ketch.cli.session import Session, check_terminal
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
 
@@ -39,13 +39,26 @@ def cmd_run(args: list[str], ctx: Context) -> int:
     if not opts["detach"]:
         check_terminal(opts["tty"], opts["interactive"])
     body.update(_attached(wanted, opts["interactive"] and not opts["detach"]))
+    timeout_s = ready.timeout_of(opts)
+    if timeout_s is not None and not opts["detach"]:
+        raise InvalidArgument("conflicting options: --wait-healthy needs -d")
     _ensure_daemon(ctx)
     container = _create(ctx, opts, body)
     if opts["detach"]:
-        ctx.client().request("POST", f"/containers/{container}/start")
-        ctx.print(container)
-        return 0
+        return _start_detached(ctx, container, timeout_s)
     return _run_attached(ctx, opts, container, wanted)
+
+
+def _start_detached(ctx: Context, container: str, timeout_s: float | None) -> int:
+    if timeout_s is None:
+        ctx.client().request("POST", f"/containers/{container}/start")
+    else:
+        try:
+            ready.start(ctx, container, timeout_s)
+        except ready.NotReady as e:
+            return ready.report(ctx, e)
+    ctx.print(container)
+    return 0
 
 
 def _attached(wanted: list[str], interactive: bool) -> dict[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli import mount_flags, network_flags, units
+from ketch.cli import mount_flags, network_flags, ready, secret_flags, units
 from ketch.cli.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -18,7 +18,7 @@ _LISTS = (
     "add-host annotation attach:a blkio-weight-device cap-add cap-drop device device-cgroup-rule device-read-bps "
     "device-read-iops device-write-bps device-write-iops dns dns-option dns-search env:e env-file "
     "expose group-add label:l label-file link link-local-ip log-opt mount net network network-alias publish:p "
-    "security-opt storage-opt sysctl tmpfs ulimit volume:v volumes-from"
+    "secret security-opt storage-opt sysctl tmpfs ulimit volume:v volumes-from"
 )
 _STRINGS = (
     "cgroup-parent cgroupns cidfile cpus cpuset-cpus cpuset-mems detach-keys domainname entrypoint health-cmd "
@@ -47,6 +47,7 @@ def flag_set(command: str, summary: str) -> FlagSet:
     if command == "run":
         spec.bool("detach", "d", "run in the background and print the container's id")
         spec.bool("sig-proxy", "", "pass signals on to the process", default=True)
+        ready.add_flag(spec)
     return spec
 
 
@@ -87,6 +88,7 @@ def _host(opts: Options) -> dict[str, Any]:
         "PublishAllPorts": opts["publish-all"],
         "ReadonlyRootfs": opts["read-only"],
         "Mounts": [mount_flags.parse(text) for text in opts["mount"]] or None,
+        "Secrets": [secret_flags.parse(text) for text in opts["secret"]] or None,
         "Tmpfs": {t.partition(":")[0]: t.partition(":")[2] for t in opts["tmpfs"]} or None,
         "RestartPolicy": restart_policy(opts["restart"]),
         "LogConfig": {"Type": opts["log-driver"], "Config": _pairs(opts["log-opt"], "log-opt")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.cli import ready
 from ketch.cli.flags import FlagSet
 from ketch.cli.lifecycle import each
 from ketch.errors import InvalidArgument
@@ -17,9 +18,15 @@ def cmd_start(args: list[str], ctx: Context) -> int:
     spec = FlagSet("start", "ketch start [OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers")
     spec.bool("attach", "a", "attach standard output and error").bool("interactive", "i", "attach standard input")
     spec.string("detach-keys", "", "keys that detach")
+    ready.add_flag(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     client = ctx.client()
+    timeout_s = ready.timeout_of(opts)
+    if timeout_s is not None:
+        if opts["attach"] or opts["interactive"]:
+            raise InvalidArgument("conflicting options: --wait-healthy and -a or -i")
+        return each(ctx, rest, lambda ref: ready.start(ctx, ref, timeout_s))
     if not (opts["attach"] or opts["interactive"]):
         return each(ctx, rest, lambda ref: client.request("POST", f"/containers/{ref}/start"))
     if len(rest) > 1:

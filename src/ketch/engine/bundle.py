@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine import limits, mounts
+from ketch.engine import limits, mounts, secrets
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.runtime import defaults, seccomp_default
 
@@ -319,7 +319,7 @@ def _paths(chosen: list[str] | None, default: Sequence[str], unconfined: bool) -
 
 
 def _annotations(container: Container) -> dict[str, str]:
-    result = dict(container.host.annotations or {})
+    result = secrets.runtime_annotations(container.host.annotations or {}, container.host)
     result["dev.ketch.id"] = container.id
     if container.config.user:
         result["dev.ketch.user"] = container.config.user

@@ -26,6 +26,7 @@ from ketch.engine import (
     networks,
     ownvolumes,
     pending,
+    secrets,
     stats,
     top,
     update,
@@ -99,6 +100,7 @@ class ContainerService:
             ctx.store.check_free(name)
         logoptions.settle(host.log_config, ctx.log_default)
         warnings = validate.check(config, host)
+        secrets.check(host)
         limits.settle(host)
         image = ctx.images.resolve(config.image)
         merged = merge.merge(config, image.config.config or RunConfig())

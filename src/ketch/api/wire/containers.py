@@ -10,7 +10,7 @@ import msgspec
 
 from ketch import human
 from ketch.api.wire.times import NEVER, rfc3339
-from ketch.engine import logdrivers, pending
+from ketch.engine import logdrivers, pending, secrets
 from ketch.engine.model import EndpointSettings
 from ketch.runtime import defaults
 
@@ -209,6 +209,7 @@ def _config(container: Container) -> dict[str, Any]:
 
 def _host_config(container: Container) -> dict[str, Any]:
     host: dict[str, Any] = msgspec.to_builtins(container.host)
+    host["Secrets"] = secrets.shown(container.host)
     host["RestartPolicy"]["Name"] = host["RestartPolicy"]["Name"] or "no"
     # docker-py reads the logs of a container only when this says json-file (or journald).
     host["LogConfig"] = {"Type": host["LogConfig"]["Type"] or "json-file", "Config": host["LogConfig"]["Config"] or {}}
@@ -220,7 +221,7 @@ def _host_config(container: Container) -> dict[str, Any]:
     host["ConsoleSize"] = host["ConsoleSize"] or [0, 0]
     for name in ("Dns", "DnsOptions", "DnsSearch", "Devices"):
         host[name] = host[name] or []
-    for name in ("Mounts", "Tmpfs", "Sysctls", "Init", "Annotations", "StorageOpt"):
+    for name in ("Mounts", "Tmpfs", "Sysctls", "Init", "Annotations", "StorageOpt", "Secrets"):
         if not host.get(name):
             host.pop(name, None)
     if "Mounts" in host:

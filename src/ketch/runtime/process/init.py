@@ -26,7 +26,20 @@ from signal import SIGKILL
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import cgroupmount, defaults, devices, hooks, masks, mounts, namespaces, rootfs, spec, sysctl, tty
+from ketch.runtime import (
+    cgroupmount,
+    defaults,
+    devices,
+    hooks,
+    masks,
+    mounts,
+    namespaces,
+    rootfs,
+    secrets,
+    spec,
+    sysctl,
+    tty,
+)
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
@@ -172,6 +185,7 @@ class _Child:
         view = None
         if any(one.fstype in ("cgroup", "cgroup2") for one in planned):
             view = cgroupmount.View(self.cgroup)
+        hidden = secrets.read(document)
         place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
         self._run_hooks()
         become.forget_imports()
@@ -183,6 +197,7 @@ class _Child:
                 view.attach(root_fd, one)
             else:
                 mounts.attach(root_fd, one)
+        secrets.place(root_fd, hidden)
         self._make_devices(root_fd, planned, linux, terminal)
         sysctl.apply(root_fd, sysctls)
         mounts.seal(root_fd, planned)

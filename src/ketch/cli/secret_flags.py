@@ -1,0 +1,51 @@
+"""``--secret id=NAME,src=PATH[,target=…][,mode=0400][,uid=…][,gid=…]`` → an entry of ``HostConfig.Secrets``."""
+
+from __future__ import annotations
+
+import csv
+import os
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_KEYS = {
+    "id": "ID", "src": "Source", "source": "Source", "target": "Target", "dst": "Target", "destination": "Target",
+    "mode": "Mode", "uid": "UID", "gid": "GID",
+}  # fmt: skip
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Fields as in ``--mount`` (InvalidArgument); the source is a file of the daemon's machine."""
+    result: dict[str, Any] = {}
+    try:
+        fields = next(csv.reader([text], strict=True), [])
+    except csv.Error as e:
+        raise InvalidArgument(f"invalid --secret `{text}`: {e}") from e
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if key == "env":
+            raise InvalidArgument(
+                f"invalid --secret `{text}`: a value from the environment would have to be stored", hint="use a file"
+            )
+        if key not in _KEYS or not equals:
+            raise InvalidArgument(
+                f"invalid --secret `{text}`: unexpected `{field}`", hint="known: id src target mode uid gid"
+            )
+        result[_KEYS[key]] = value
+    if not result.get("ID") or not result.get("Source"):
+        raise InvalidArgument(f"invalid --secret `{text}`: id and src are required")
+    if result["Source"].startswith("."):
+        result["Source"] = os.path.abspath(result["Source"])
+    for key, base in (("Mode", 8), ("UID", 10), ("GID", 10)):
+        if key in result:
+            try:
+                result[key] = int(result[key], base)
+            except ValueError:
+                raise InvalidArgument(
+                    f"invalid --secret `{text}`: {key.lower()} `{result[key]}`",
+                    hint="mode is octal, uid and gid are numbers",
+                ) from None
+    return result

@@ -1,0 +1,196 @@
+"""``ps --watch``: the list of containers, drawn again when something happens to one of them.
+
+The daemon's events say when to ask for the list; the ages in it are counted here.  On a terminal the table is drawn in
+place and its ages once a second; elsewhere a line is written for each container that changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ketch.client.http import Client
+from ketch.errors import KetchError, NotFound, Unavailable
+from ketch.human import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+    Containers = list[dict[str, Any]]
+    Render = Callable[[Containers, bool], str]  # (containers, with the titles) → text
+
+_ACTIONS = (
+    "create", "start", "die", "stop", "destroy", "rename", "pause", "unpause", "health_status", "update", "restart",
+    "connect", "disconnect",
+)  # fmt: skip
+_TICK_S = 1.0
+_AGE = re.compile(r"^(Up |Exited \(-?\d+\) |Restarting \(-?\d+\) )(.*?)( ago)?( \([^()]*\))?$")
+_BEGIN, _END = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"  # another screen without a cursor, and back
+
+
+def watch(ctx: Context, query: dict[str, Any], render: Render) -> int:
+    """Until somebody interrupts it."""
+    events = _follow(ctx.host)
+    events.get()  # it listens now: what comes later is not missed
+    view = _View(ctx, query)
+    try:
+        if ctx.out.isatty():
+            with _screen(ctx):
+                _redraw(ctx, view, render, events)
+        else:
+            _append(ctx, view, render, events)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _follow(host: str) -> queue.SimpleQueue[dict[str, Any]]:
+    """Events, from a thread of its own: first an empty one when it listens, at the end one with ``error``."""
+    found: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def read() -> None:
+        wanted = json.dumps({"type": ["container", "network"], "event": _ACTIONS})
+        try:
+            response = Client(host).request("GET", "/events", {"filters": wanted}, stream=True)
+            found.put({})
+            for event in response.stream_lines():
+                found.put(event)
+            found.put({"error": Unavailable("the daemon went away", hint="is it running? see: ketch daemon status")})
+        except (KetchError, OSError) as e:
+            found.put({"error": e})
+
+    threading.Thread(target=read, daemon=True).start()
+    return found
+
+
+@contextmanager
+def _screen(ctx: Context) -> Iterator[None]:
+    """The terminal while we draw; it is put back however we end."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, end)
+    ctx.out.write(_BEGIN)
+    try:
+        yield
+    finally:
+        ctx.out.write(_END)
+        ctx.out.flush()
+
+
+def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[dict[str, Any]]) -> None:
+    containers = view.ask()
+    while True:
+        size = os.get_terminal_size(ctx.out.fileno())
+        lines = render(view.aged(containers), True).splitlines()
+        if size.lines and size.columns:  # a terminal may not know its size
+            lines = [line[: size.columns] for line in lines[: size.lines - 1]]
+        text = "".join(f"{line}\033[K\n" for line in lines)
+        ctx.out.write(f"\033[H{text}\033[J")
+        ctx.out.flush()
+        if _wait(view, events, _TICK_S):
+            containers = view.ask()
+
+
+def _append(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Each change is a line; the first lines are what is there at the beginning."""
+    shown: dict[str, dict[str, Any]] = {}
+    titled = False
+    while True:
+        containers = {c["Id"]: c for c in view.ask()}
+        gone = [view.now(shown[ident]) for ident in shown if ident not in containers]
+        changed = [c for ident, c in containers.items() if _essence(c) != _essence(shown.get(ident, {}))]
+        if (changed or gone) or not titled:
+            ctx.out.write(render([*gone, *changed], not titled))
+            ctx.out.flush()
+            titled = True
+        shown = containers
+        _wait(view, events, None)
+
+
+def _wait(view: _View, events: queue.SimpleQueue[dict[str, Any]], timeout_s: float | None) -> bool:
+    """Whether something happened; events that come together are taken together."""
+    happened = False
+    try:
+        event = events.get(timeout=timeout_s)
+        while True:
+            happened = True
+            if "error" in event:
+                raise event["error"]
+            view.forget(event)
+            event = events.get_nowait()
+    except queue.Empty:
+        return happened
+
+
+def _essence(container: dict[str, Any]) -> dict[str, Any]:
+    """What is another thing only when the container changed: no ages."""
+    match = _AGE.match(container.get("Status", ""))
+    status = (match[1], match[4]) if match else container.get("Status")
+    return {**container, "Status": status}
+
+
+class _View:
+    """The containers that match, and since when each is as it is."""
+
+    def __init__(self, ctx: Context, query: dict[str, Any]) -> None:
+        self._ctx = ctx
+        self._query = query
+        self._since: dict[str, tuple[str, float]] = {}  # id → (state, seconds since 1970)
+
+    def ask(self) -> Containers:
+        """The list as it is now."""
+        found: Containers = self._ctx.client().request("GET", "/containers/json", self._query).json()
+        return found
+
+    def now(self, container: dict[str, Any]) -> dict[str, Any]:
+        """A container that does not match any more, as it is: it ended, or was removed."""
+        query = {"all": True, "filters": json.dumps({"id": [container["Id"]]})}
+        found = self._ctx.client().request("GET", "/containers/json", query).json()
+        return found[0] if found else {**container, "State": "removed", "Status": "Removed", "Ports": []}
+
+    def forget(self, event: dict[str, Any]) -> None:
+        """Something happened to it: since when it is as it is has to be asked again."""
+        self._since.pop(event.get("Actor", {}).get("ID", ""), None)
+
+    def aged(self, containers: Containers) -> Containers:
+        """With ages of this moment."""
+        return [{**c, "Status": self._status(c)} for c in containers]
+
+    def _status(self, container: dict[str, Any]) -> str:
+        text: str = container["Status"]
+        match = _AGE.match(text)
+        if not match:
+            return text
+        state, since = self._since.get(container["Id"], ("", 0.0))
+        if state != container["State"]:
+            since = self._begin(container)
+            self._since[container["Id"]] = (container["State"], since)
+        if not since:
+            return text
+        return f"{match[1]}{duration(time.time() - since)}{match[3] or ''}{match[4] or ''}"
+
+    def _begin(self, container: dict[str, Any]) -> float:
+        """0 when nobody knows."""
+        try:
+            state = self._ctx.client().request("GET", f"/containers/{container['Id']}/json").json()["State"]
+        except NotFound:
+            return 0.0
+        moment = state["StartedAt" if container["State"] in ("running", "paused") else "FinishedAt"]
+        try:
+            return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", moment)).timestamp()
+        except (ValueError, OverflowError):
+            return 0.0
