@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.integration.contract import Contract, find_description, load_description
+from tests.integration.contract import EXTRAS, HABITS, Contract, find_description, load_description
 from tests.integration.engines import BIN, Engine, busybox_tar
 from tests.integration.tap import Tap
 
@@ -21,51 +21,6 @@ pytestmark = [
     pytest.mark.ketch_only,
     pytest.mark.skipif(find_description() is None, reason="the Engine API's description is not here: KETCH_API_SPEC"),
 ]
-# Properties that are Ketch's own (docs/api.md), and those that the description forgets: dockerd has them, too.
-EXTRAS = frozenset(("OnFailure",))
-HABITS = frozenset(
-    {"GET /events  from", "GET /events  id", "GET /events  status"}  # (of old; gone in 1.52)
-    | {"GET /exec/{id}/json ExitCode"}  # null while it has none
-    # Where dockerd writes Go's empty lists and maps as null, and clients know it.
-    | {
-        "Config.Entrypoint",
-        "Config.Volumes",
-        "Config.Labels",
-        "Options",
-        "Labels",
-        "Warnings",
-        "ImagesDeleted",
-        "NetworksDeleted",
-        "GenericResources",
-        "Plugins.Authorization",
-        "IPAM.Options",
-        "IPAM.Config",
-    }
-    | {
-        f"HostConfig.{name}"
-        for name in (
-            "Binds",
-            "BlkioDeviceReadBps",
-            "BlkioDeviceReadIOps",
-            "BlkioDeviceWriteBps",
-            "BlkioDeviceWriteIOps",
-            "BlkioWeightDevice",
-            "CapAdd",
-            "CapDrop",
-            "DeviceCgroupRules",
-            "DeviceRequests",
-            "ExtraHosts",
-            "GroupAdd",
-            "Links",
-            "SecurityOpt",
-            "Ulimits",
-            "VolumesFrom",
-            "MemorySwappiness",
-            "OomKillDisable",
-        )
-    }
-    | {f"NetworkSettings.Networks.*.{name}" for name in ("Aliases", "DNSNames", "Links")}
-)
 COMPOSE = """
 services:
   web:

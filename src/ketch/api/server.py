@@ -15,6 +15,8 @@ import msgspec
 from aiohttp import web
 
 from ketch.api.errors import message_of, status_of
+from ketch.api.protocol import Server
+from ketch.api.query import check_integers
 from ketch.api.routes import containers, execs, images, networks, system, volumes
 from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)\Z")
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _HEADERS = {
     "Api-Version": API_VERSION,
     "Docker-Experimental": "false",
@@ -61,10 +64,14 @@ class Call:
                 return kind()
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         try:
+            if _LONG_NUMBER.search(raw):
+                check_integers(msgspec.json.decode(raw))
             return msgspec.json.decode(raw, type=kind)
         except msgspec.ValidationError as e:
             raise InvalidArgument(f"invalid JSON: {e}") from e
-        except msgspec.DecodeError as e:
+        except RecursionError as e:
+            raise InvalidArgument("invalid JSON: it is nested too deeply") from e
+        except (msgspec.DecodeError, UnicodeError) as e:
             raise InvalidArgument(f"invalid JSON: {e}", hint="send one JSON object") from e
 
     def json(self, value: Any, status: int = 200) -> web.StreamResponse:
@@ -194,7 +201,7 @@ def build_server(engine: Engine) -> web.Server:
             log.exception("%s %s", request.method, request.path)
             return _failure(call, 500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
 
-    return web.Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
+    return Server(handle)
 
 
 def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse:

@@ -240,6 +240,7 @@ class ContainerService:
 
     async def kill(self, ref: str, signal: str = "KILL") -> None:
         """Send a signal to the container's first process."""
+        bundle.signal_number(signal)
         await self._life.kill(self.get(ref), signal)
 
     async def pause(self, ref: str) -> None:

@@ -4,7 +4,7 @@
 
 While ``web`` runs it knows ``store`` by lines of its /etc/hosts, which follow the target's address, and by variables
 ``DB_PORT…``, ``DB_NAME``, ``DB_ENV_…``.  ``/web/db`` is one more name of ``store`` until the link is removed.  A link
-is kept with the container that has it, by the target's id.  Targets exist before the containers that link to them: there
+is kept with the container that has it, by the target's id.  Targets exist before those who link to them: there
 are no cycles, and the oldest first is an order in which all can start.
 
 In user-defined networks a link is only a name that one container has for another (`resolution`).
