@@ -206,7 +206,7 @@ class Contract:
                 for told in self._told(where, _place(one), one)
             ]
         about = f"{where} {place}".rstrip()
-        shown = re.sub(r"(?<=Networks\.).+(?=\.)", "*", place)
+        shown = re.sub(r"(?s)(?<=Networks\.).+(?=\.)", "*", place)
         habits = self._habits
         if error.instance is None and (about in habits or any(shown == h or shown.endswith("." + h) for h in habits)):
             return []
