@@ -57,6 +57,8 @@ def shape(value: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         if path.endswith("Mounts"):
             value = sorted(value, key=lambda mount: mount.get("Destination") or mount.get("Target"))
+        if path.endswith("Ports"):
+            value = sorted(value, key=lambda port: port["PrivatePort"])
         for inner in value[:1]:
             yield from shape(inner, f"{path}[]")
 
