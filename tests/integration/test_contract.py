@@ -205,7 +205,19 @@ def test_compose(tapped, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-PARTS = ("containers", "exec", "images", "networks", "volumes", "info", "version", "events", "system", "_ping")
+PARTS = (
+    "commit",
+    "containers",
+    "exec",
+    "images",
+    "networks",
+    "volumes",
+    "info",
+    "version",
+    "events",
+    "system",
+    "_ping",
+)
 # Endpoints whose drive would leave this machine.
 OUTSIDE = {("GET", "/images/search"), ("POST", "/images/{name}/push")}
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -240,6 +252,8 @@ def test_every_endpoint(tapped, contract):
     assert call("POST", "/containers/one/restart?t=0") == 204
     assert call("POST", "/containers/one/stop?t=0") == 204
     assert call("POST", "/containers/one/stop?t=0") == 304
+    if call("POST", "/commit?container=one&repo=kept") == 201:
+        assert call("DELETE", "/images/kept") == 200
     _drive_others(tapped)
     assert call("DELETE", "/containers/one") == 204
     assert call("POST", "/containers/prune") == 200

@@ -63,6 +63,9 @@ class Call:
             if optional:
                 return kind()
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
+        media = self.request.headers.get("Content-Type", "")
+        if media and media.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
         try:
             if _LONG_NUMBER.search(raw):
                 check_integers(msgspec.json.decode(raw))
