@@ -11,6 +11,7 @@ import contextlib
 import pytest
 
 from tests.integration.engines import SESSION, Client, Engine
+from tests.integration.isolation import command_prefix
 from tests.integration.leaks import Census
 
 
@@ -68,6 +69,21 @@ def docker_py(engine: Engine):
     """The Docker SDK for Python."""
     with contextlib.closing(engine.py()) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def dockerd():
+    """A dockerd beside ours, with roots, a network and mounts of its own."""
+    one = Engine("dockerd", suffix="d")
+    one.prefix = command_prefix()
+    try:
+        one.start()
+        one.add_busybox()
+        yield one
+    finally:
+        with contextlib.suppress(AssertionError):
+            one.remove_all()
+        one.delete()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -78,6 +79,62 @@ class Unix(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(10)
         self.sock.connect(self._path)
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "nonsense", "application/jsonx"])
+def test_a_body_of_another_kind(engine, kind):
+    with contextlib.closing(Unix(engine.socket)) as connection:
+        connection.request("POST", "/v1.41/containers/create", b'{"Image": "busybox"}', {"Content-Type": kind})
+        answer = connection.getresponse()
+        text = json.loads(answer.read())["message"]
+    assert (answer.status, text) == (400, f"unsupported Content-Type header ({kind}): must be 'application/json'")
+
+
+@pytest.mark.ketch_only
+def test_a_long_request_line(engine):
+    """Compose asks for its containers by id, all in one filter: more than most web servers take."""
+    labels = [f"com.example.some.long.label.{number}=value" for number in range(1000)]
+    with contextlib.closing(engine.py()) as client:
+        assert client.containers.list(filters={"label": labels}) == []
+
+
+@pytest.mark.ketch_only
+def test_what_is_no_http_is_answered_in_json(engine):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(engine.socket)
+        sock.sendall(b"no such thing\r\n\r\n")
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        assert answer.status == 400 and json.loads(answer.read())["message"]
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"Memory": 9223372036854775808}}', "64 bits"),
+        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"ConsoleSize": [-1, 2]}}', "console size"),
+        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"ConsoleSize": [1]}}', "console size"),
+        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"BlkioWeight": 70000}}', "blkio weight"),
+        ("/containers/create", b'{"Image": "\xff"}', "invalid JSON"),
+        ("/containers/create", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
+        ("/volumes/create", b'{"Name": "' + b"a" * 300 + b'"}', "at most 255 characters"),
+        ("/networks/create", b'{"Name": "n", "Options": {"com.docker.network.driver.mtu": "67"}}', "mtu"),
+        (
+            "/networks/bridge/connect",
+            b'{"Container": "x", "EndpointConfig": {"IPAMConfig": {"IPv4Address": 1}}}',
+            "str",
+        ),
+    ],
+)
+def test_values_that_clients_could_not_read_back(engine, path, body, message):
+    with contextlib.closing(Unix(engine.socket)) as connection:
+        connection.request("POST", f"/v1.51{path}", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = json.loads(answer.read())["message"]
+    assert answer.status == 400 and message in text, text
 
 
 @pytest.mark.parametrize(

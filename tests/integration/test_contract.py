@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.integration.contract import Contract, find_description, load_description
+from tests.integration.contract import EXTRAS, HABITS, Contract, find_description, load_description
 from tests.integration.engines import BIN, Engine, busybox_tar
 from tests.integration.tap import Tap
 
@@ -21,51 +21,6 @@ pytestmark = [
     pytest.mark.ketch_only,
     pytest.mark.skipif(find_description() is None, reason="the Engine API's description is not here: KETCH_API_SPEC"),
 ]
-# Properties that are Ketch's own (docs/api.md), and those that the description forgets: dockerd has them, too.
-EXTRAS = frozenset(("OnFailure",))
-HABITS = frozenset(
-    {"GET /events  from", "GET /events  id", "GET /events  status"}  # (of old; gone in 1.52)
-    | {"GET /exec/{id}/json ExitCode"}  # null while it has none
-    # Where dockerd writes Go's empty lists and maps as null, and clients know it.
-    | {
-        "Config.Entrypoint",
-        "Config.Volumes",
-        "Config.Labels",
-        "Options",
-        "Labels",
-        "Warnings",
-        "ImagesDeleted",
-        "NetworksDeleted",
-        "GenericResources",
-        "Plugins.Authorization",
-        "IPAM.Options",
-        "IPAM.Config",
-    }
-    | {
-        f"HostConfig.{name}"
-        for name in (
-            "Binds",
-            "BlkioDeviceReadBps",
-            "BlkioDeviceReadIOps",
-            "BlkioDeviceWriteBps",
-            "BlkioDeviceWriteIOps",
-            "BlkioWeightDevice",
-            "CapAdd",
-            "CapDrop",
-            "DeviceCgroupRules",
-            "DeviceRequests",
-            "ExtraHosts",
-            "GroupAdd",
-            "Links",
-            "SecurityOpt",
-            "Ulimits",
-            "VolumesFrom",
-            "MemorySwappiness",
-            "OomKillDisable",
-        )
-    }
-    | {f"NetworkSettings.Networks.*.{name}" for name in ("Aliases", "DNSNames", "Links")}
-)
 COMPOSE = """
 services:
   web:
@@ -250,7 +205,19 @@ def test_compose(tapped, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-PARTS = ("containers", "exec", "images", "networks", "volumes", "info", "version", "events", "system", "_ping")
+PARTS = (
+    "commit",
+    "containers",
+    "exec",
+    "images",
+    "networks",
+    "volumes",
+    "info",
+    "version",
+    "events",
+    "system",
+    "_ping",
+)
 # Endpoints whose drive would leave this machine.
 OUTSIDE = {("GET", "/images/search"), ("POST", "/images/{name}/push")}
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -285,6 +252,8 @@ def test_every_endpoint(tapped, contract):
     assert call("POST", "/containers/one/restart?t=0") == 204
     assert call("POST", "/containers/one/stop?t=0") == 204
     assert call("POST", "/containers/one/stop?t=0") == 304
+    if call("POST", "/commit?container=one&repo=kept") == 201:
+        assert call("DELETE", "/images/kept") == 200
     _drive_others(tapped)
     assert call("DELETE", "/containers/one") == 204
     assert call("POST", "/containers/prune") == 200

@@ -36,8 +36,10 @@ def test_hosts_and_names(pair):
     short = pair.docker("inspect", "-f", "{{.Config.Hostname}}", "store").out.strip()
     assert [store, "db", short, "store"] in hosts(pair, "web")
     assert pair.docker("exec", "web", "ping", "-c", "1", "-W", "2", "db").out
-    names = pair.docker("ps", "--no-trunc", "--filter", "name=store", "--format", "{{.Names}}").out.strip()
-    assert sorted(names.split(",")) == ["store", "web/db"]
+    for client in (pair.docker, pair.ketch if pair.kind == "ketch" else pair.docker):
+        names = client("ps", "--no-trunc", "--filter", "name=store", "--format", "{{.Names}}").out.strip()
+        assert sorted(names.split(",")) == ["store", "web/db"]
+        assert client("ps", "--filter", "name=store", "--format", "{{.Names}}").out == "store\n"
     assert pair.docker("ps", "-q", "--no-trunc", "--filter", "name=^/web/db$").out
     assert json.loads(pair.docker("inspect", "-f", "{{json .HostConfig.Links}}", "web").out) == ["/store:/web/db"]
     assert pair.docker("inspect", "-f", "{{.Name}}", "/web/db").out == "/store\n"

@@ -12,7 +12,7 @@ from ketch import errors
 from ketch.api import query
 from ketch.api.errors import STATUS, message_of, status_of
 from ketch.api.server import build_routes, parse_version
-from ketch.api.wire import containers, filters, times
+from ketch.api.wire import container_filters, containers, filters, times
 from ketch.engine.model import Container, ContainerConfig, HostConfig, State
 from ketch.errors import InvalidArgument, NotFound
 
@@ -134,7 +134,8 @@ def test_event_filters():
     for wanted, kept in (
         ({}, True), ({"type": ["container"]}, True), ({"type": ["image"]}, False), ({"event": ["exec_start"]}, True),
         ({"event": ["exec"]}, False), ({"container": ["web"]}, True), ({"container": ["ab"]}, True),
-        ({"container": ["we"]}, False), ({"image": ["busybox"]}, True), ({"label": ["tier=front"]}, True),
+        ({"container": ["we"]}, True), ({"container": ["eb"]}, False),
+        ({"image": ["busybox"]}, True), ({"label": ["tier=front"]}, True),
         ({"label": ["tier=back"]}, False), ({"type": ["container"], "container": ["other"]}, False),
     ):  # fmt: skip
         assert filters.event_predicate(wanted)(event) is kept, wanted
@@ -168,9 +169,10 @@ def test_status_texts(state, text):
     assert containers.status_text(container) == text
 
 
-def test_a_port_filter_is_bounded():
-    with pytest.raises(InvalidArgument, match="65535"):
-        filters._has_port({}, "1-99999999")
+@pytest.mark.parametrize("value", ["1-99999999", "0-65536", "9-8", "eighty", "80/smtp", "", "٣"])
+def test_a_port_filter_is_bounded(value):
+    with pytest.raises(InvalidArgument, match="not a port"):
+        container_filters._span("publish", value)
 
 
 @pytest.mark.parametrize(

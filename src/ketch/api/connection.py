@@ -13,12 +13,15 @@ import re
 import select
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import web
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+# Go's own bound. (Compose sends filters with an id for each container: longer than the 8 KiB of most web servers.)
+MAX_HEADER = 1 << 20
 _TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start)[? ]")
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
@@ -71,6 +74,22 @@ class Connection(web.RequestHandler):
                 data = data[:size]
         self._parse(data)
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What could not be understood as a request is answered in JSON, too."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has been sent already")
+        text = (message or str(exc) or "malformed request").partition("\n")[0]
+        body = msgspec.json.encode({"message": text.rstrip(": ")[:500]})
+        answer = web.Response(body=body, status=status, content_type="application/json")
+        answer.force_close()
+        return answer
+
     def _parse(self, data: bytes) -> None:
         super().data_received(data)
         if self._messages:
@@ -94,9 +113,16 @@ class Connection(web.RequestHandler):
 class Server(web.Server):
     """Makes a `Connection` for each client."""
 
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(handler)
+        self._options: dict[str, Any] = {
+            "access_log": None, "tcp_keepalive": True, "keepalive_timeout": 300, "max_line_size": MAX_HEADER,
+            "max_field_size": MAX_HEADER,
+        }  # fmt: skip
+
     def __call__(self) -> web.RequestHandler:
         """A protocol for a new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, loop=self._loop, **self._options)
 
 
 def _size_of_takeover(data: bytes) -> int:

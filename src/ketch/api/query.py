@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -43,6 +43,18 @@ def number(query: Mapping[str, str], name: str, default: int | None = None) -> i
         return int(text)
     except ValueError:
         raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax (parameter {name})') from None
+
+
+def check_integers(value: Any) -> None:
+    """InvalidArgument for a number that does not fit into 64 bits: clients, written in Go, could not read it back."""
+    if isinstance(value, dict):
+        for one in value.values():
+            check_integers(one)
+    elif isinstance(value, list):
+        for one in value:
+            check_integers(one)
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise InvalidArgument("invalid JSON: a number does not fit into 64 bits")
 
 
 def timestamp(query: Mapping[str, str], name: str) -> int:

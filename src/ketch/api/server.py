@@ -17,6 +17,7 @@ from aiohttp import web
 from ketch.api import nulls
 from ketch.api.connection import Server
 from ketch.api.errors import message_of, status_of
+from ketch.api.query import check_integers
 from ketch.api.routes import archive, attachws, containers, execs, images, networks, system, usage, volumes
 from ketch.api.streams import Gone
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)\Z")
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _HEADERS = {
     "Api-Version": API_VERSION,
     "Docker-Experimental": "false",
@@ -62,11 +64,18 @@ class Call:
             if optional:
                 return kind()
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
+        media = self.request.headers.get("Content-Type", "")
+        if media and media.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
         try:
+            if _LONG_NUMBER.search(raw):
+                check_integers(msgspec.json.decode(raw))
             return nulls.decode(raw, kind)
         except msgspec.ValidationError as e:
             raise InvalidArgument(f"invalid JSON: {e}") from e
-        except msgspec.DecodeError as e:
+        except RecursionError as e:
+            raise InvalidArgument("invalid JSON: it is nested too deeply") from e
+        except (msgspec.DecodeError, UnicodeError) as e:
             raise InvalidArgument(f"invalid JSON: {e}", hint="send one JSON object") from e
 
     def json(self, value: Any, status: int = 200) -> web.StreamResponse:
@@ -197,7 +206,7 @@ def build_server(engine: Engine) -> web.Server:
             log.exception("%s %s", request.method, request.path)
             return _failure(call, 500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
 
-    return Server(handle, access_log=None, tcp_keepalive=True, keepalive_timeout=300)
+    return Server(handle)
 
 
 def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse:

@@ -88,7 +88,7 @@ def row(container: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         "Label": lambda name: (container.get("Labels") or {}).get(name, ""),
         "LocalVolumes": str(sum(m.get("Driver") == "local" for m in container.get("Mounts") or ())),
         "Mounts": ",".join(m if whole else ellipsis(m, 15) for m in mounts),
-        "Names": ",".join(name.lstrip("/") for name in container["Names"] if name.count("/") == 1),
+        "Names": ",".join(name.lstrip("/") for name in container["Names"] if whole or name.count("/") == 1),
         "Networks": ",".join(sorted((container.get("NetworkSettings") or {}).get("Networks") or {})),
         "Platform": None,
         "Ports": ports(container.get("Ports") or []),

@@ -122,7 +122,7 @@ class ContainerService:
         container.networks, container.desired_macs = networks.settings_of(
             host.network_mode, networking, ctx.network, merged.mac_address
         )
-        container.links = ctx.links.resolve(host, container.networks)
+        ctx.links.resolve(container)
         if not merged.mac_address:
             merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
         # Every complaint about values belongs here and not to the start.
@@ -242,6 +242,7 @@ class ContainerService:
 
     async def kill(self, ref: str, signal: str = "KILL") -> None:
         """Send a signal to the container's first process."""
+        bundle.signal_number(signal)
         await self._life.kill(self.get(ref), signal)
 
     async def pause(self, ref: str) -> None:

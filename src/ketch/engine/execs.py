@@ -9,7 +9,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from ketch.engine import bundle, names
+from ketch.engine import bundle, names, validate
 from ketch.engine.model import Exec, ExecConfig
 from ketch.engine.streams import ClientStream
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
@@ -48,6 +48,7 @@ class ExecService:
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
         detach.parse(config.detach_keys)
+        validate.check_terminal(config.console_size)
         container = self._ctx.store.get(ref)
         self._check_running(container)
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
@@ -89,6 +90,7 @@ class ExecService:
         The caller reports a failure on the stream itself when it has been upgraded, so the stream is
         closed here only after the monitor has its own copy.
         """
+        validate.check_terminal(console_size)
         exec_ = self.get(exec_id)
         container = self._ctx.store.get(exec_.container_id)
         if exec_.started:

@@ -4,8 +4,8 @@
 
 While ``web`` runs it knows ``store`` by lines of its /etc/hosts, which follow the target's address, and by variables
 ``DB_PORT…``, ``DB_NAME``, ``DB_ENV_…``.  ``/web/db`` is one more name of ``store`` until the link is removed.  A link
-is kept with the container that has it, by the target's id.  Targets exist before the containers that link to them:
-there are no cycles, and the oldest first is an order in which all can start.
+is kept with the container that has it, by the target's id.  Targets exist before those who link to them: there
+are no cycles, and the oldest first is an order in which all can start.
 
 In user-defined networks a link is only a name that one container has for another (`resolution`).
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ketch.engine.context import Context
-    from ketch.engine.model import Container, EndpointSettings, HostConfig
+    from ketch.engine.model import Container, HostConfig
 
 DEFAULT = "bridge"
 Strings = list[str]
@@ -35,25 +35,26 @@ class Links:
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
+        self._holders: set[str] = {c.id for c in context.store.ids.values() if c.links}
 
     # -- making and removing ---------------------------------------------------------------------
 
-    def resolve(self, host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, str]:
-        """Alias → id of the target, for a container that is being made (InvalidArgument, in Docker's words).
+    def resolve(self, container: Container) -> None:
+        """Look up the targets of a container that is being made (InvalidArgument, in Docker's words).
 
         In a user-defined network the links become those of its endpoint, and there are none of this kind.
         """
+        host = container.host
         wanted = [parse(link) for link in host.links or ()]
         if wanted and host.network_mode not in ("", "default", DEFAULT):
             _refuse(host)
-            settings = networks.get(host.network_mode)
+            settings = container.networks.get(host.network_mode)
             if settings is not None and not settings.links:
                 settings.links = [f"{target}:{alias}" for target, alias in wanted]
-            return {}
-        found: dict[str, str] = {}
+            return
         for target, alias in wanted:
-            found.setdefault(alias, self._linkable(target).id)
-        return found
+            container.links.setdefault(alias, self._linkable(target).id)
+            self._holders.add(container.id)
 
     def _linkable(self, ref: str) -> Container:
         """The container that ``ref`` means, or the one whose network it uses."""
@@ -79,7 +80,8 @@ class Links:
         self._changed(container)
 
     def forget(self, target: Container) -> None:
-        """A container is gone, and with it all links to it."""
+        """A container is gone, and with it its links and those to it."""
+        self._holders.discard(target.id)
         for container, alias in list(self._linking(target)):
             del container.links[alias]
             self._changed(container)
@@ -101,7 +103,9 @@ class Links:
         return sorted(rows) or None
 
     def _linking(self, target: Container) -> Iterator[tuple[Container, str]]:
-        for container in self._ctx.store.ids.values():
+        for container_id in self._holders:
+            if (container := self._ctx.store.ids.get(container_id)) is None:
+                continue  # it is being made
             for alias, target_id in container.links.items():
                 if target_id == target.id:
                     yield container, alias

@@ -248,6 +248,14 @@ class HostConfig(Wire):
     secrets: list[dict[str, Any]] | None = None  # Ketch's own, see `secrets`
 
 
+class EndpointIpam(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """``IPAMConfig`` of an endpoint: the addresses that were asked for."""
+
+    ipv4: str | None = msgspec.field(default=None, name="IPv4Address")
+    ipv6: str | None = msgspec.field(default=None, name="IPv6Address")
+    link_local: list[str] | None = msgspec.field(default=None, name="LinkLocalIPs")
+
+
 class EndpointSettings(Wire):
     """One network of a container: what was asked for, and (after the start) what it got."""
 
@@ -266,6 +274,10 @@ class EndpointSettings(Wire):
     global_ipv6_address: str = ""
     global_ipv6_prefix_len: int = 0
     dns_names: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ipam_config:
+            self.ipam_config = msgspec.to_builtins(msgspec.convert(self.ipam_config, EndpointIpam))
 
 
 class NetworkingConfig(Wire):

@@ -218,7 +218,7 @@ def _check(wanted: NetworkRecord) -> None:
         except ValueError as e:
             raise InvalidArgument(f"failed to parse {option} value: {e}") from e
     mtu = wanted.options.get(r.OPTION_MTU, "1500")
-    if not mtu.isdecimal() or int(mtu) > 65535:
+    if not (mtu.isascii() and mtu.isdecimal() and (int(mtu) == 0 or 68 <= int(mtu) <= 65535)):
         raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
     for version in (4, 6):
         mode = wanted.mode(version)

@@ -41,6 +41,8 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     _check_ports(config, host)
     warnings = _check_memory(host)
     _check_cpu(host)
+    _check_devices(host)
+    check_terminal(host.console_size)
     _check_modes(host)
     if host.runtime not in ("", "ketch", "runc"):
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
@@ -117,6 +119,8 @@ def _check_memory(host: HostConfig) -> list[str]:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
+    if host.memory_reservation and host.memory_reservation < MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
     if host.memory and host.memory < host.memory_reservation:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if host.oom_kill_disable and not host.memory:
@@ -135,6 +139,8 @@ def _check_cpu(host: HostConfig) -> None:
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if host.nano_cpus < 0 or host.nano_cpus > cpus * 1_000_000_000:
         raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+    if host.cpu_shares < 0:
+        raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < host.cpu_quota < 1000:
@@ -150,6 +156,25 @@ def _check_cpu(host: HostConfig) -> None:
             )
     if host.pids_limit is not None and host.pids_limit < -1:
         raise InvalidArgument(f"invalid pids limit: {host.pids_limit}")
+
+
+def _check_devices(host: HostConfig) -> None:
+    weights = [host.blkio_weight, *(d.weight for d in host.blkio_weight_device or ())]
+    if any(weight and not 10 <= weight <= 1000 for weight in weights):
+        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+    for limits in (
+        host.blkio_device_read_bps, host.blkio_device_write_bps, host.blkio_device_read_iops,
+        host.blkio_device_write_iops,
+    ):  # fmt: skip
+        for limit in limits or ():
+            if limit.rate < 0:
+                raise InvalidArgument(f"invalid rate for device {limit.path}: {limit.rate}")
+
+
+def check_terminal(size: list[int] | None) -> None:
+    """``ConsoleSize`` is [rows, columns] (InvalidArgument)."""
+    if size and (len(size) != 2 or not all(0 <= n <= 65535 for n in size)):
+        raise InvalidArgument(f"invalid console size: {size}", hint="give [rows, columns]")
 
 
 def _check_modes(host: HostConfig) -> None:

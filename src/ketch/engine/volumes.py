@@ -75,6 +75,8 @@ class VolumeStore:
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '
                 '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
             )
+        if len(name) > 255:
+            raise InvalidArgument(f"create {name[:32]}…: a volume's name has at most 255 characters")
         if (existing := self._volumes.get(name)) is not None:
             return existing
         volumemount.check(name, options or {})

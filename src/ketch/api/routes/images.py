@@ -30,7 +30,7 @@ async def list_(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     predicate = filters.image_predicate(call.engine, chosen)
     images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
-    rows = [wire.row(image) for image in images if predicate(image)]
+    rows = [wire.row(image, version=call.version) for image in images if predicate(image)]
     if patterns := chosen.get("reference"):  # of an image with several names, those that were asked for
         for row in rows:
             row["RepoTags"] = [tag for tag in row["RepoTags"] if filters.refers(tag, patterns)]
@@ -41,7 +41,7 @@ async def list_(call: Call) -> web.StreamResponse:
 
 async def inspect(call: Call) -> web.StreamResponse:
     """Everything about one image."""
-    return call.json(wire.inspect(call.engine, call.engine.images.get(call.path["name"])))
+    return call.json(wire.inspect(call.engine, call.engine.images.get(call.path["name"]), call.version))
 
 
 async def history(call: Call) -> web.StreamResponse:

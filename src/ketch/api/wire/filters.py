@@ -112,7 +112,7 @@ def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callabl
 
 
 def event_predicate(filters: Filters) -> Callable[[dict[str, Any]], bool]:
-    """What ``events --filter`` shows: filters are all needed, values of one are alternatives (but for labels)."""
+    """What ``events --filter`` shows: values of one filter are alternatives (but labels), filters all needed."""
     check(filters, _EVENT)
     tests = [_event_test(name, values) for name, values in filters.items()]
     return lambda event: all(test(event) for test in tests)

@@ -28,6 +28,7 @@ _CONFIG_NAMES = {
     "healthcheck": "Healthcheck",
     "args_escaped": "ArgsEscaped",
 }
+NEWEST = (1, 51)
 _ALWAYS = ("Env", "Cmd", "Entrypoint", "Labels", "OnBuild", "Volumes", "User", "WorkingDir")
 
 
@@ -44,10 +45,10 @@ def run_config(image: Image) -> dict[str, Any]:
     return answer
 
 
-def row(image: Image, containers: int = -1) -> dict[str, Any]:
+def row(image: Image, containers: int = -1, version: tuple[int, int] = NEWEST) -> dict[str, Any]:
     """One entry of ``GET /images/json``."""
     config = image.config.config
-    return {
+    return _of_old(image, version) | {
         "Id": image.id,
         "ParentId": "",
         "RepoTags": list(image.repo_tags),
@@ -68,10 +69,24 @@ def _graph(dirs: list[str]) -> dict[str, str]:
     return data | ({"LowerDir": ":".join(dirs[1:])} if dirs[1:] else {})
 
 
-def inspect(engine: Engine, image: Image) -> dict[str, Any]:
+def _of_old(image: Image, version: tuple[int, int]) -> dict[str, Any]:
+    return {"VirtualSize": image.size} if version < (1, 44) else {}
+
+
+def _made_by(version: tuple[int, int], config: dict[str, Any]) -> dict[str, Any]:
+    """What old clients still read (Compose 1 its volumes): the container that the image was committed from."""
+    if version >= (1, 45):
+        return {}
+    names = ("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce")
+    rest = {"Hostname": "", "Domainname": "", "Image": "", **dict.fromkeys(names, False)}
+    return {"Container": "", "ContainerConfig": {**rest, **config}, "Config": {**rest, **config}}
+
+
+def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> dict[str, Any]:
     """The body of ``GET /images/{name}/json``."""
     layers = os.path.join(engine.context.data_root, "layers")
     dirs = [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(image.chain_ids)]
+    config = run_config(image)
     return {
         "Id": image.id,
         "RepoTags": list(image.repo_tags),
@@ -81,7 +96,7 @@ def inspect(engine: Engine, image: Image) -> dict[str, Any]:
         "Created": rfc3339(image.created),
         "DockerVersion": "",
         "Author": image.config.author or "",
-        "Config": run_config(image),
+        "Config": config,
         "Architecture": image.config.architecture,
         "Os": image.config.os,
         "Size": image.size,
@@ -91,4 +106,6 @@ def inspect(engine: Engine, image: Image) -> dict[str, Any]:
         },
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        **_of_old(image, version),
+        **_made_by(version, config),
     }

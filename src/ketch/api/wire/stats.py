@@ -77,7 +77,7 @@ def _blkio(reading: dict[str, Any]) -> dict[str, Any]:
         {"major": r["major"], "minor": r["minor"], "op": r["op"], "value": r["value"]} for r in reading.get("blkio", ())
     ]
     names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
-    return {"io_service_bytes_recursive": rows, **{f"{n}_recursive": None for n in names[:-2]},
+    return {"io_service_bytes_recursive": rows if reading else None, **{f"{n}_recursive": None for n in names[:-2]},
             "io_time_recursive": None, "sectors_recursive": None}  # fmt: skip
 
 
