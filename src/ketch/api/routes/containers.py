@@ -246,7 +246,7 @@ async def prune(call: Call) -> web.StreamResponse:
             space += (await call.engine.containers.sizes(container.id))[0]
             await call.engine.containers.remove(container.id)
             deleted.append(container.id)
-    return call.json({"ContainersDeleted": deleted, "SpaceReclaimed": space})
+    return call.json({"ContainersDeleted": deleted or None, "SpaceReclaimed": space})
 
 
 ROUTES = (
