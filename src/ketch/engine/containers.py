@@ -128,6 +128,7 @@ class ContainerService:
             undo.callback(ctx.snapshots.remove, container.id)
             ctx.store.add(container)
             undo.pop_all()
+        await ctx.store.settled()
         ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
         return container, warnings
@@ -185,6 +186,7 @@ class ContainerService:
         # behind the caller's back, and those that a crash leaves are found at the next start.
         ctx.store.remove(container)
         ctx.forget(container.id)
+        await ctx.store.settled()
         if volumes:
             ownvolumes.remove_anonymous(ctx, container)
         ctx.event(container, "destroy")

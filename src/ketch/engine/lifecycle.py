@@ -62,6 +62,7 @@ class Lifecycle:
             container.stopped_by_user = False
             container.restart_count, live.restart_delay_s = 0, 0.0
             await self._start_locked(container, live)
+        await self._ctx.store.settled()
 
     async def _start_locked(self, container: Container, live: Live) -> None:
         state = container.state
@@ -89,7 +90,7 @@ class Lifecycle:
         state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
         self._watch(container, live, monitor, fresh=True)
-        self._ctx.store.save(container)
+        self._ctx.store.save(container, durable=False)
         self._ctx.event(container, "start")
 
     async def _attach_volumes(self, container: Container) -> None:
@@ -240,7 +241,8 @@ class Lifecycle:
             state.status = "restarting"
             container.restart_count += 1
         if not container.host.auto_remove:
-            self._ctx.store.save(container)
+            self._ctx.store.save(container, durable=False)
+            await self._ctx.store.settled()
         if exit_.oom:
             self._ctx.event(container, "oom")
         self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
