@@ -47,6 +47,9 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     await asyncio.gather(*(_serve_again(ctx, c) for c in everything if c.state.running))
     await asyncio.to_thread(ctx.volumes.unmount_unused)
     for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
+        coming = ctx.live(container.id).restart_task
+        if container.state.running or (coming is not None and not coming.done()):
+            continue  # it ended while nobody was there, and its policy is bringing it back already
         try:
             await life.start(container)
         except KetchError as e:
