@@ -6,6 +6,7 @@ import contextlib
 import glob
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -95,3 +96,30 @@ def test_ends_that_nobody_saw(crowd):
     assert set(after) == {n for n in before if n not in killed or int(n[2:]) % 2}
     assert crowd.docker("ps", "-aq", "--filter", "exited=137").out.count("\n") == MANY // 4
     assert all(after[n][2] == 1 for n in killed if n in after)
+
+
+def test_a_power_cut(crowd):
+    """Everything is gone at once, and the exec root with it: what has a policy comes back, with its network."""
+    before = states(crowd)
+    crowd.stop(9)
+    monitors = [read(path) for path in glob.glob(os.path.join(crowd.exec_root, "run", "*", "monitor.pid"))]
+    for pid in [*monitors, *(pid for pid, *_ in before.values())]:
+        with contextlib.suppress(ProcessLookupError):  # the end of its namespace's first process may have taken it
+            os.kill(pid, 9)
+    shutil.rmtree(crowd.exec_root)
+    crowd.start()
+    wanted = {name for name in before if int(name[2:]) % 2}
+    deadline = time.monotonic() + 30
+    while set(after := states(crowd)) != wanted:
+        assert time.monotonic() < deadline, sorted(after)
+        time.sleep(0.1)
+    assert crowd.docker("ps", "-aq", "--filter", "exited=137").out.count("\n") == MANY - len(wanted)
+    for name, (pid, *_) in after.items():
+        with open(f"/proc/{pid}/net/dev", encoding="ascii") as f:
+            assert ("eth0" in f.read()) == (int(name[2:]) % 3 != 0), name
+
+
+def read(path: str) -> int:
+    """The number in a file."""
+    with open(path, encoding="ascii") as f:
+        return int(f.read())

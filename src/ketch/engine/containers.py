@@ -128,9 +128,9 @@ class ContainerService:
             undo.callback(ctx.snapshots.remove, container.id)
             ctx.store.add(container)
             undo.pop_all()
-        await ctx.store.settled()
         ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
+        await ctx.store.settled()
         return container, warnings
 
     def _image_view(self, ref: str) -> tuple[str, Strings]:
@@ -186,13 +186,13 @@ class ContainerService:
         # behind the caller's back, and those that a crash leaves are found at the next start.
         ctx.store.remove(container)
         ctx.forget(container.id)
-        await ctx.store.settled()
         if volumes:
             ownvolumes.remove_anonymous(ctx, container)
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
         ctx.background(asyncio.to_thread(remove_files, ctx, container.id))
+        await ctx.store.settled()
 
     async def rename(self, ref: str, new_name: str) -> None:
         """Give the container another name."""

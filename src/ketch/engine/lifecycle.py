@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_S = 10.0
+_RESTARTS_AT_ONCE = 8  # after a power cut all come back together, and clients want to be answered meanwhile
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
 
@@ -48,6 +49,8 @@ class Lifecycle:
         self.exec_exited: Callable[[str, int], None] | None = None
         self.health: HealthChecks | None = None
         self.stopping = False
+        self._turn = asyncio.Semaphore(_RESTARTS_AT_ONCE)
+        self.restored = asyncio.Event()  # until then no policy starts anything: what was left is still being sorted out
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -242,10 +245,11 @@ class Lifecycle:
             container.restart_count += 1
         if not container.host.auto_remove:
             self._ctx.store.save(container, durable=False)
-            await self._ctx.store.settled()
         if exit_.oom:
             self._ctx.event(container, "oom")
         self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
+        if not container.host.auto_remove:
+            await self._ctx.store.settled()
         live.exited.set()
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
@@ -256,9 +260,10 @@ class Lifecycle:
 
     async def _restart_later(self, container: Container, live: Live) -> None:
         """Start it after its pause; a start that fails counts as an end, so that the policy decides again."""
+        await self.restored.wait()
         while True:
             await asyncio.sleep(live.restart_delay_s)
-            async with live.lock:
+            async with self._turn, live.lock:
                 if container.state.status != "restarting" or container.stopped_by_user or self.stopping:
                     return
                 try:

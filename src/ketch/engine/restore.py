@@ -46,6 +46,7 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
     await asyncio.gather(*(_serve_again(ctx, c) for c in everything if c.state.running))
     await asyncio.to_thread(ctx.volumes.unmount_unused)
+    life.restored.set()
     for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
         coming = ctx.live(container.id).restart_task
         if container.state.running or (coming is not None and not coming.done()):
