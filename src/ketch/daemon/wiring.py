@@ -47,6 +47,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
+    stack.callback(containers.settled.close)
 
     def users_of(volume: str) -> list[str]:
         return [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]

@@ -140,6 +140,7 @@ class ContainerService:
             undo.pop_all()
         ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
+        await ctx.store.settled()
         return container, warnings
 
     def _inherited(self, host: HostConfig) -> Mounts:
@@ -211,6 +212,7 @@ class ContainerService:
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
         ctx.background(asyncio.to_thread(remove_files, ctx, container.id))
+        await ctx.store.settled()
 
     async def rename(self, ref: str, new_name: str) -> None:
         """Give the container another name."""

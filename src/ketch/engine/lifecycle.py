@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_S = 10.0
+_RESTARTS_AT_ONCE = 8  # after a power cut all come back together, and clients want to be answered meanwhile
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
 
@@ -47,6 +48,8 @@ class Lifecycle:
         self.exec_exited: Callable[[str, int], None] | None = None
         self.health: HealthChecks | None = None
         self.stopping = False
+        self._turn = asyncio.Semaphore(_RESTARTS_AT_ONCE)
+        self.restored = asyncio.Event()  # until then no policy starts anything: what was left is still being sorted out
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -63,6 +66,7 @@ class Lifecycle:
             container.stopped_by_user = False
             container.restart_count, live.restart_delay_s = 0, 0.0
             await self._start_locked(container, live)
+        await self._ctx.store.settled()
 
     async def _start_locked(self, container: Container, live: Live) -> None:
         state = container.state
@@ -94,7 +98,7 @@ class Lifecycle:
         state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
         self._watch(container, live, monitor, fresh=True)
-        self._ctx.store.save(container)
+        self._ctx.store.save(container, durable=False)
         self._ctx.links.started(container)
         self._ctx.event(container, "start")
 
@@ -251,8 +255,10 @@ class Lifecycle:
             container.restart_count += 1
         leaves = container.host.auto_remove and not live.staying and not restart
         if not leaves:
-            self._ctx.store.save(container)
+            self._ctx.store.save(container, durable=False)
         self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
+        if not leaves:
+            await self._ctx.store.settled()
         live.exited.set()
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
@@ -263,9 +269,10 @@ class Lifecycle:
 
     async def _restart_later(self, container: Container, live: Live) -> None:
         """Start it after its pause; a start that fails counts as an end, so that the policy decides again."""
+        await self.restored.wait()
         while True:
             await asyncio.sleep(live.restart_delay_s)
-            async with live.lock:
+            async with self._turn, live.lock:
                 gone = live.removing or container.stopped_by_user or self.stopping
                 if gone or container.state.status != "restarting":
                     return

@@ -59,7 +59,7 @@ async def containers(engine: Engine, matches: Matches, *, dry_run: bool) -> dict
     space = sum(one["Size"] for one in found)
     if not dry_run:
         engine.events.publish("container", "prune", "", {"reclaimed": str(space)})
-    answer = {"ContainersDeleted": [one["Id"] for one in found], "SpaceReclaimed": space}
+    answer = {"ContainersDeleted": [one["Id"] for one in found] or None, "SpaceReclaimed": space}
     return answer | ({"Containers": found} if dry_run else {})
 
 

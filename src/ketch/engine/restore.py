@@ -46,7 +46,11 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
     await asyncio.gather(*(_serve_again(ctx, c) for c in everything if c.state.running))
     await asyncio.to_thread(ctx.volumes.unmount_unused)
+    life.restored.set()
     for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
+        coming = ctx.live(container.id).restart_task
+        if container.state.running or (coming is not None and not coming.done()):
+            continue  # it ended while nobody was there, and its policy is bringing it back already
         try:
             await life.start(container)
         except KetchError as e:

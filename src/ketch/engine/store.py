@@ -2,7 +2,8 @@
 
     CREATE TABLE containers (id, name UNIQUE, record)     record = Container as JSON
 
-Reads never touch the disk; every write is a transaction that is durable when it returns.  The mirror is
+Reads never touch the disk; every write is a transaction that is durable when it returns, or, where the caller says
+so, after `settled`.  The mirror is
 changed only from the event loop's thread.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.engine.groupsync import GroupSync
 from ketch.engine.model import Container
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.storage.db import Schema
@@ -33,6 +35,7 @@ class ContainerStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.settled = GroupSync(db.sync)  # awaited: what was written before is durable now
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}
         for row in db.query("SELECT record FROM containers"):
@@ -51,10 +54,10 @@ class ContainerStore:
         return self._by_id
 
     def add(self, container: Container) -> None:
-        """Raises Conflict, in Docker's words, when the name is taken."""
+        """Raises Conflict, in Docker's words, when the name is taken.  Durable after `settled`."""
         self.check_free(container.name)
         try:
-            with self._db.transaction() as tx:
+            with self._db.transaction(durable=False) as tx:
                 tx.execute(
                     "INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, _encode(container))
                 )
@@ -74,7 +77,7 @@ class ContainerStore:
     def save(self, container: Container, *, durable: bool = True) -> None:
         """Write the record as it is now; a container that was removed meanwhile stays removed.
 
-        Without ``durable`` a power cut may take the change back.
+        Without ``durable`` a power cut may take the change back until `settled`.
         """
         if container.id not in self._by_id:
             return
@@ -93,8 +96,8 @@ class ContainerStore:
         self._ids[name] = container.id
 
     def remove(self, container: Container) -> None:
-        """Forget ``container``."""
-        with self._db.transaction() as tx:
+        """Forget ``container``.  Durable after `settled`."""
+        with self._db.transaction(durable=False) as tx:
             tx.execute("DELETE FROM containers WHERE id = ?", (container.id,))
         self._by_id.pop(container.id, None)
         self._ids.pop(container.name, None)

@@ -9,6 +9,7 @@ One connection, one lock: callers may come from any thread, and transactions do 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -33,7 +34,9 @@ class Database:
     """``path`` is created when missing; raises DataLoss when the file is not a usable database."""
 
     def __init__(self, path: str, schemas: Sequence[Schema]) -> None:
+        self._path = path
         self._lock = threading.RLock()
+        self._wal_fd = -1
         self._depth = 0
         self._durable = True
         try:
@@ -94,7 +97,20 @@ class Database:
         with self._lock:
             return self._conn.execute(sql, parameters).fetchall()
 
+    def sync(self) -> None:
+        """Make durable what was committed without; blocking, but commits can go on meanwhile.
+
+        What was committed is in the log, or a checkpoint has taken it to the database and made it durable there.
+        """
+        with self._lock:
+            if self._wal_fd < 0:
+                self._wal_fd = os.open(self._path + "-wal", os.O_RDONLY | os.O_CLOEXEC)
+        os.fdatasync(self._wal_fd)
+
     def close(self) -> None:
         """Checkpoint and close; the object is unusable afterwards."""
         with self._lock:
+            if self._wal_fd >= 0:
+                os.close(self._wal_fd)
+                self._wal_fd = -1
             self._conn.close()

@@ -1,0 +1,82 @@
+"""One fsync for many who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ketch.engine.groupsync import GroupSync
+from ketch.storage.db import Database, Schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_who_comes_in_time_shares_the_next_one() -> None:
+    gate, begun, calls = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def sync() -> None:
+        calls.append(len(calls))
+        begun.release()
+        assert gate.acquire(timeout=10)
+
+    group = GroupSync(sync)
+    first = asyncio.create_task(group())
+    await asyncio.to_thread(begun.acquire)
+    others = [asyncio.create_task(group()) for _ in range(20)]  # the one that runs began before them
+    await asyncio.sleep(0)
+    gate.release()
+    await first
+    assert not any(task.done() for task in others)
+    gate.release()
+    await asyncio.gather(*others)
+    assert calls == [0, 1]
+    group.close()
+
+
+async def test_a_failure_is_told_to_those_who_waited_for_it() -> None:
+    results = iter([OSError(5, "no disk"), None])
+
+    def sync() -> None:
+        if (error := next(results)) is not None:
+            raise error
+
+    group = GroupSync(sync)
+    with pytest.raises(OSError, match="no disk"):
+        await group()
+    await group()
+    group.close()
+
+
+async def test_one_who_gives_up_does_not_disturb_the_others() -> None:
+    gate = threading.Event()
+    group = GroupSync(lambda: gate.wait(10) and None)
+    tasks = [asyncio.create_task(group()) for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    gate.set()
+    await asyncio.gather(*tasks[1:])
+    assert tasks[0].cancelled()
+    group.close()
+
+
+async def test_a_database_is_synced(tmp_path: Path) -> None:
+    path = str(tmp_path / "ketch.db")
+    db = Database(path, [Schema("t", ("CREATE TABLE t (x)",))])
+    group = GroupSync(db.sync)
+    for number in range(3):
+        with db.transaction(durable=False) as tx:
+            tx.execute("INSERT INTO t VALUES (?)", (number,))
+        await group()
+    copy = tmp_path / "copy"  # what a new process would find after a power cut: the files as they are
+    copy.mkdir()
+    for name in ("ketch.db", "ketch.db-wal"):
+        (copy / name).write_bytes((tmp_path / name).read_bytes())
+    group.close()
+    db.close()
+    again = Database(str(copy / "ketch.db"), [Schema("t", ("CREATE TABLE t (x)",))])
+    assert [row["x"] for row in again.query("SELECT x FROM t")] == [0, 1, 2]
+    again.close()
