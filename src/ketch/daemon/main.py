@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from ketch import faults
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ async def serve(config: Config) -> None:
         from ketch.daemon import wiring
 
         engine = await wiring.build(config, launcher, stack)
+        faults.point("daemon.restored")
         await wiring.listen_and_serve(config, engine, stack)
         log.info("API listen on %s", ", ".join(config.hosts))
         await stop.wait()
+        faults.point("daemon.stopping")
         log.info("stopping; running containers stay up")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from ketch import faults
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
 from ketch.daemon import listen, netsetup
@@ -44,6 +45,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         [image_schema.SCHEMA, store.SCHEMA, volumes.SCHEMA, network_schema.SCHEMA],
     )
     stack.callback(db.close)
+    faults.point("daemon.database-open")
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
@@ -75,6 +77,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.callback(ctx.network_thread.shutdown)
     stack.push_async_callback(_release, ctx)
     await ctx.in_network(network.setup)
+    faults.point("daemon.networks-up")
     await ctx.in_network(netsetup.default_network, config, network)
     ctx.sandboxes = Sandboxes(ctx, network, netsetup.dns_defaults(config), config.host_gateway_ip)
     engine = Engine(ctx, engine_id)
@@ -93,6 +96,7 @@ async def _release(ctx: Context) -> None:
     if any(c.state.running for c in ctx.store.all()):
         return
     await ctx.in_network(ctx.network.teardown)
+    faults.point("daemon.networks-down")
     cgroups.prune(ctx.cgroup_parent)
 
 

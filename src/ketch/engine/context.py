@@ -44,7 +44,7 @@ class Live:
     removed_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
-    restart_delay_s: float = 0.0
+    kept: bool = False  # its --rm must not take it away at this end
 
     def release_held(self) -> None:
         """Close the sockets of clients that waited for a start which does not come."""

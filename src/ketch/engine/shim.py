@@ -121,6 +121,7 @@ class Monitor:
         self.execs: dict[str, int] = {}
         self.kept: list[int] = []
         self._begun = False
+        self.lost = False
         self._use(fd)
 
     def _use(self, fd: int) -> None:
@@ -147,6 +148,7 @@ class Monitor:
         monitor.execs = hello["execs"]
         if monitor.state in ("setup", "created"):
             monitor.disconnect()
+            await _end_of(hello["monitor"])
             return None
         monitor._begun = True
         return monitor
@@ -198,6 +200,7 @@ class Monitor:
         """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
         self.disconnect()
         gone = Unavailable("the container's monitor is gone")
+        self.lost = not self._created.done() or self._begun
         _fail(self._created, RuntimeFailure("start container: its monitor ended unexpectedly"))
         _fail(self._hello, gone)
         for future in self._waiting.values():
@@ -336,6 +339,24 @@ class Monitor:
         self.disconnect()
 
 
+async def _end_of(pid: int) -> None:
+    """Wait until a monitor that undoes a start has done so: its names and its cgroup are free then."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, ended.set)
+    try:
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            await ended.wait()
+    except TimeoutError:
+        log.warning("the monitor with pid %d takes long to undo a start", pid)
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
 def _dial(run_dir: str) -> int:
     """A connection to the monitor that listens in ``run_dir``, by a short path; -1 when there is none."""
     try:
@@ -354,13 +375,17 @@ def _dial(run_dir: str) -> int:
 
 
 def read_exit(run_dir: str) -> Exit | None:
-    """What a monitor wrote when its container ended; None when there is no record."""
+    """What a monitor wrote when its container ended; None when there is no record, or one that nobody can read."""
+    path = os.path.join(run_dir, messages.EXIT_RECORD)
     try:
-        with open(os.path.join(run_dir, messages.EXIT_RECORD), encoding="utf-8") as f:
+        with open(path, encoding="utf-8") as f:
             record = json.load(f)
+        return Exit(int(record["code"]), int(record["at"]), bool(record["oom"]))
     except FileNotFoundError:
         return None
-    return Exit(record["code"], record["at"], record["oom"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        log.warning("read exit record `%s`: %s", path, e)
+        return None
 
 
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:

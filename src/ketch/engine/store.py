@@ -8,22 +8,28 @@ changed only from the event loop's thread.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ketch.engine.model import Container
-from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound
 from ketch.storage.db import Schema
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.storage.db import Database
+
+    Also = Callable[[sqlite3.Connection], None]
 
 SCHEMA = Schema(
     "containers",
     ("CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL)",),
 )
+log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Container).decode
 
@@ -35,6 +41,7 @@ class ContainerStore:
         self._db = db
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}
+        self._unsaved: set[str] = set()
         for row in db.query("SELECT record FROM containers"):
             container = _decode(row["record"])
             self._by_id[container.id] = container
@@ -50,14 +57,19 @@ class ContainerStore:
         """Id → container (read only)."""
         return self._by_id
 
-    def add(self, container: Container) -> None:
-        """Raises Conflict, in Docker's words, when the name is taken."""
+    def knows(self, container_id: str) -> bool:
+        """Whether there is a row of this id."""
+        return container_id in self._by_id
+
+    def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
+        """Raises Conflict, in Docker's words, when the name is taken; ``also`` is done in the same transaction."""
         self.check_free(container.name)
         try:
             with self._db.transaction() as tx:
                 tx.execute(
                     "INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, _encode(container))
                 )
+                also(tx)
         except sqlite3.IntegrityError as e:
             raise Conflict(f"create container `{container.name}`: the name is already in use") from e
         self._by_id[container.id] = container
@@ -78,8 +90,22 @@ class ContainerStore:
         """
         if container.id not in self._by_id:
             return
+        owed = [self._by_id[one] for one in self._unsaved if one in self._by_id]
         with self._db.transaction(durable=durable) as tx:
-            tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(container), container.id))
+            for one in (*owed, container):
+                tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(one), one.id))
+        self._unsaved.clear()
+
+    def keep(self, container: Container, *, durable: bool = True) -> None:
+        """`save` what has happened already; when it cannot be written, it goes with the next write.
+
+        Until then the monitor's or the kernel's word is what a restart of the daemon goes by.
+        """
+        try:
+            self.save(container, durable=durable)
+        except (KetchError, OSError) as e:
+            self._unsaved.add(container.id)
+            log.error("keep the state of container %s: %s", container.id[:12], e)
 
     def rename(self, container: Container, name: str) -> None:
         """Give ``container`` another name (Conflict when taken)."""
@@ -92,10 +118,11 @@ class ContainerStore:
         del self._ids[old]
         self._ids[name] = container.id
 
-    def remove(self, container: Container) -> None:
-        """Forget ``container``."""
+    def remove(self, container: Container, *, also: Also = lambda _tx: None) -> None:
+        """Forget ``container``; ``also`` is done in the same transaction."""
         with self._db.transaction() as tx:
             tx.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+            also(tx)
         self._by_id.pop(container.id, None)
         self._ids.pop(container.name, None)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import faults
 from ketch.engine import limits, stats, validate
 from ketch.engine.model import RestartPolicy, Wire
 from ketch.errors import Conflict, InvalidArgument
@@ -47,14 +48,35 @@ async def update(ctx: Context, container: Container, wanted: Resources) -> Strin
             raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
         host = _merged(container.host, wanted)
         warnings = validate.check(container.config, host)
-        limited = limits.resources(host)
-        if container.state.running and limited != limits.resources(container.host):
-            stats.cgroups_of(ctx, container).update(limited)
-        for name in Resources.__struct_fields__:
-            setattr(container.host, name, getattr(host, name))
+        before = msgspec.structs.replace(container.host)
+        changes = container.state.running and limits.resources(host) != limits.resources(before)
+        _take(container, host)
+        container.limits_pending = changes
         ctx.store.save(container)
+        faults.point("update.saved")
+        if changes:
+            try:
+                apply(ctx, container)
+            except BaseException:
+                _take(container, before)
+                container.limits_pending = False
+                ctx.store.save(container)
+                raise
         ctx.event(container, "update")
     return warnings
+
+
+def apply(ctx: Context, container: Container) -> None:
+    """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
+    stats.cgroups_of(ctx, container).update(limits.resources(container.host))
+    faults.point("update.applied")
+    container.limits_pending = False
+    ctx.store.keep(container, durable=False)
+
+
+def _take(container: Container, host: HostConfig) -> None:
+    for name in Resources.__struct_fields__:
+        setattr(container.host, name, getattr(host, name))
 
 
 def _merged(host: HostConfig, wanted: Resources) -> HostConfig:

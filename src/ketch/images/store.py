@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import faults
 from ketch.errors import InvalidArgument, NotFound
 from ketch.images import removal
 from ketch.images.model import Image
@@ -154,6 +155,7 @@ class ImageStore:
         The caller holds their content in a lease.  An image that is known already keeps its record.
         """
         self.content.sync()
+        faults.point("image.synced")
         with self.lock:
             images, names = dict(self._images), dict(self._names)
             with self._db.transaction() as tx:
@@ -166,6 +168,7 @@ class ImageStore:
                     for name in new_names:
                         tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (name, image.id))
                         names[name] = image.id
+            faults.point("image.rows-written")
             self._images, self._names = images, names
             self._refresh()
             return [images[image.id] for image, _ in added]
@@ -180,6 +183,7 @@ class ImageStore:
             with self._db.transaction() as tx:
                 _write(tx, tagged)
                 tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (str(parsed), image.id))
+            faults.point("image.tagged")
             self._images = {**self._images, image.id: tagged}
             self._names = {**self._names, str(parsed): image.id}
             self._refresh()
@@ -208,6 +212,7 @@ class ImageStore:
                 if gone and users:
                     images[image.id] = msgspec.structs.replace(image, hidden=True)
                     _write(tx, images[image.id])
+            faults.point("image.rows-deleted")
             self._images = images
             self._names = {name: image_id for name, image_id in self._names.items() if name not in doomed}
             self._refresh()
@@ -249,6 +254,7 @@ class ImageStore:
             directories = {name: self.layers.detach(name) for name in candidates - needed}
             for name in candidates - needed:
                 self.content.remove(name)
+            faults.point("image.content-unnamed")
         for directory in filter(None, directories.values()):
             self.layers.abort(directory)
         return {name for name, directory in directories.items() if directory}

@@ -15,10 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ketch.errors import DataLoss
+from ketch import faults
+from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+REPAIR = "stop ketchd and run `ketchd --repair` with the same --data-root: it keeps the old file beside the new one"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Database:
     """``path`` is created when missing; raises DataLoss when the file is not a usable database."""
 
     def __init__(self, path: str, schemas: Sequence[Schema]) -> None:
+        self._path = path
         self._lock = threading.RLock()
         self._depth = 0
         self._durable = True
@@ -72,29 +77,51 @@ class Database:
         is void after a boot anyway (0.03 ms instead of an fsync, which other writers' I/O can stretch to 100 ms).
         """
         with self._lock:
-            if self._depth == 0:
+            if self._depth:
+                yield self._conn
+                return
+            try:
                 if durable != self._durable:
                     self._conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                     self._durable = durable
                 self._conn.execute("BEGIN IMMEDIATE")
-            self._depth += 1
-            try:
+                self._depth = 1
                 yield self._conn
-            except BaseException:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._conn.execute("ROLLBACK")
-                raise
-            self._depth -= 1
-            if self._depth == 0:
+                faults.point("database.commit")
                 self._conn.execute("COMMIT")
+                faults.point("database.committed")
+            except sqlite3.IntegrityError:
+                raise  # the caller's business: a name is taken
+            except sqlite3.Error as e:
+                raise _explained(e, self._path) from e
+            finally:
+                self._depth = 0
+                if self._conn.in_transaction:  # a failed commit leaves it open, a full disk may have ended it
+                    self._conn.execute("ROLLBACK")
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a read."""
         with self._lock:
-            return self._conn.execute(sql, parameters).fetchall()
+            try:
+                return self._conn.execute(sql, parameters).fetchall()
+            except sqlite3.Error as e:
+                raise _explained(e, self._path) from e
 
     def close(self) -> None:
         """Checkpoint and close; the object is unusable afterwards."""
         with self._lock:
             self._conn.close()
+
+
+def _explained(error: sqlite3.Error, path: str) -> KetchError:
+    """SQLite's failure in the words of our family (https://sqlite.org/rescode.html)."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return ResourceExhausted(f"write state database `{path}`: the disk is full", hint="free some space")
+    if code == sqlite3.SQLITE_READONLY:
+        return FailedPrecondition(f"write state database `{path}`: its file system is read-only")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DataLoss(f"use state database `{path}`: it is damaged ({error})", hint=REPAIR)
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return ResourceExhausted(f"open state database `{path}`: {error}", hint="is there a descriptor left?")
+    return KetchError(f"use state database `{path}`: {error}")

@@ -4,7 +4,7 @@ ketchd → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty",
                       "cgroup", "log":{"driver","dir","max_size","max_files"}}             + control socket
 
 monitor → ketchd, on every control connection
-  {"ev":"hello", "id","pid","started_at","state","execs":{id: pid}}    first on every connection but the launcher's
+  {"ev":"hello", "id","monitor","pid","started_at","state","execs":{id: pid}}  first, but for the launcher's
   {"ev":"created","pid"} + network namespace, netlink socket in it     (none when the container has no new one)
   {"ev":"failed", …}                                                   before "created"; see runtime.failure
   {"ev":"exit","code","at","oom"}        last: outputs are drained, exit.json is there, the cgroup is gone

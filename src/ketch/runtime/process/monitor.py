@@ -25,6 +25,7 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 from time import monotonic, time_ns
 
+from ketch import faults
 from ketch.errors import KetchError
 from ketch.linux import fdpass, prctl
 from ketch.runtime import logformat
@@ -94,6 +95,7 @@ class Monitor:
             _signal.signal(number, _signal.SIG_IGN)
         self._watch_children()
         self.controls.add(self._first)
+        faults.point("monitor.begun")
         try:
             self._set_up()
         except (OSError, KetchError) as e:
@@ -108,7 +110,8 @@ class Monitor:
 
     def _watch_children(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        _signal.signal(_signal.SIGCHLD, lambda _number, _frame: None)
+        for number in (_signal.SIGCHLD, _signal.SIGUSR1):
+            _signal.signal(number, lambda _number, _frame: None)
         _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._wakeup = reader
         self.loop.add(reader, READ, self._reap)
@@ -124,6 +127,7 @@ class Monitor:
         self.pid = init.fork_child(message.get("pidns", "new"))
         if self.pid == 0:
             self._in_child(child_end)
+        faults.point("monitor.forked")
         os.close(child_end)
         self.streams.forked()
         if log["driver"] != "none":
@@ -133,6 +137,7 @@ class Monitor:
         if not message["tty"]:
             self.streams.listen()
         self.loop.add(self._sync, READ, self._child_speaks)
+        faults.point("monitor.listening")
 
     def _in_child(self, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
@@ -169,6 +174,7 @@ class Monitor:
         try:
             if not self.controls.tell({"ev": "created", "pid": self.pid}, fds):
                 self._alone()
+            faults.point("monitor.created-told")
         finally:
             for fd in fds:
                 os.close(fd)
@@ -198,6 +204,7 @@ class Monitor:
     def _started(self) -> None:
         self.state = "running"
         self._started_at = time_ns()
+        faults.point("monitor.program-runs")
         # The message was needed for the set-up only; what is left of it would be kept for the container's life.
         self._message = {}
         if self._start is not None:
@@ -240,8 +247,8 @@ class Monitor:
     # -- requests --------------------------------------------------------------------------------
 
     def _hello(self) -> dict[str, Any]:
-        return {"id": self.id, "pid": self.pid, "started_at": self._started_at, "state": self.state,
-                "execs": self.execs.running()}  # fmt: skip
+        return {"id": self.id, "monitor": os.getpid(), "pid": self.pid, "started_at": self._started_at,
+                "state": self.state, "execs": self.execs.running()}  # fmt: skip
 
     def _serve(self, control: socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         """Carry out one request; descriptors that are kept are taken out of ``fds``. None: answered later."""
@@ -289,6 +296,7 @@ class Monitor:
             if self._sync < 0:
                 raise BrokenPipeError
             fdpass.send(self._sync, b"go")
+            faults.point("monitor.go-given")
         except OSError:
             self._fail(self._failure or self._last_words())
             return
@@ -310,8 +318,9 @@ class Monitor:
     # -- the end ---------------------------------------------------------------------------------
 
     def _reap(self, _events: int) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._wakeup, 512)
+        with suppress(OSError):
+            if _signal.SIGUSR1 in os.read(self._wakeup, 512):
+                self.controls.listen_again()
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -329,6 +338,7 @@ class Monitor:
     def _init_ended(self) -> None:
         """PID 1 is gone: nothing of the container may stay, and its outputs must end soon."""
         assert self.streams is not None
+        faults.point("monitor.pid1-ended")
         if self.cgroups:
             with suppress(OSError, KetchError):
                 common.open(self.cgroups).kill()
@@ -353,12 +363,16 @@ class Monitor:
             with suppress(OSError, KetchError):
                 oom = common.open(self.cgroups).oom_kills() > 0
         record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
+        faults.point("monitor.outputs-read")
         with suppress(OSError):  # the exec root may be gone; ketchd, if it is there, is told all the same
             messages.write_record(self.run_dir, messages.EXIT_RECORD, record)
+        faults.point("monitor.exit-recorded")
         self._remove_cgroup(kill=False)  # that was done when PID 1 ended
         # Before anybody knows: a restart's monitor will use the same names.
         self.controls.retire()
+        faults.point("monitor.cgroup-removed")
         self.controls.tell({"ev": "exit", **record})
+        faults.point("monitor.exit-told")
         self.waits.answer(record)
         self.streams.finish()
         self._progress = -1
