@@ -31,10 +31,18 @@ def main() -> None:
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
         if os.geteuid() != 0:
             raise KetchError("ketchd needs root", hint="start it as root, e.g. with sudo")
+        if config.repair:
+            from ketch.daemon.repair import repair
+
+            repair(config)
+            return
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(config))
-    except KetchError as e:
-        sys.stderr.write(f"ketchd: {e.message}\n" + (f"  {e.hint}\n" if e.hint else ""))
+    except (KetchError, OSError) as e:
+        from ketch.engine.oserror import explained
+
+        error = explained(e, "start ketchd") if isinstance(e, OSError) else e
+        sys.stderr.write(f"ketchd: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
         raise SystemExit(1) from None
 
 
@@ -48,6 +56,8 @@ async def serve(config: Config) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
         os.makedirs(path, mode=mode, exist_ok=True)
+    if faults.armed():
+        log.warning("a fault is armed at %s: this is a test", faults.armed())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

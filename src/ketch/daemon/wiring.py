@@ -12,7 +12,7 @@ from aiohttp import web
 from ketch import faults
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import listen, netsetup
+from ketch.daemon import listen, netsetup, repair
 from ketch.engine import store, volumes
 from ketch.engine.context import DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE, Context
 from ketch.engine.engine import Engine
@@ -20,9 +20,7 @@ from ketch.engine.eventjournal import EventJournal
 from ketch.engine.events import EventBus
 from ketch.engine.sandbox import Sandboxes
 from ketch.engine.validate import log_size
-from ketch.images import schema as image_schema
 from ketch.images.store import ImageStore
-from ketch.network import schema as network_schema
 from ketch.network.manager import NetworkManager
 from ketch.runtime.cgroups import common as cgroups
 from ketch.storage.db import Database
@@ -40,10 +38,8 @@ log = logging.getLogger("ketchd")
 async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> Engine:
     """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
     stack.push_async_callback(launcher.close)
-    db = Database(
-        os.path.join(config.data_root, "ketch.db"),
-        [image_schema.SCHEMA, store.SCHEMA, volumes.SCHEMA, network_schema.SCHEMA],
-    )
+    repair.check_not_lost(config.data_root)
+    db = Database(os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS)
     stack.callback(db.close)
     faults.point("daemon.database-open")
     journal = EventJournal(config.data_root)
@@ -51,7 +47,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     containers = store.ContainerStore(db)
 
     def users_of(volume: str) -> list[str]:
-        return [c.id for c in containers.all() if any(m.name == volume for m in c.mounts)]
+        known = [c.id for c in containers.all() if any(m.name == volume for m in c.mounts)]
+        return known + containers.unreadable_with(volume)
 
     engine_id = _engine_id(config.data_root)
     network = NetworkManager(

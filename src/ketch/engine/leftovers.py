@@ -9,6 +9,7 @@ monitor gone, no record                  kill what is in the cgroup: exit code 1
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 _AGAIN_S = 5.0
 
 
-def clear_cgroup(ctx: Context, container: Container) -> None:
-    """Make sure that nothing of a container that has ended is left: its processes, its cgroup; blocking.
+def clear(ctx: Context, container: Container) -> None:
+    """Make sure that nothing of a container that has ended is left: processes, cgroup, names; blocking.
 
     Processes that left their parent or their session are found all the same.  A failure is logged: the end of
     the container must be told in any case, and the next start looks again.
@@ -39,6 +40,9 @@ def clear_cgroup(ctx: Context, container: Container) -> None:
         if exists(cgroup.describe()):
             cgroup.kill()
             cgroup.remove()
+        for name in (messages.PID_FILE, messages.CONTROL_SOCKET):  # a monitor that ends by itself takes them away
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(ctx.run_dir(container.id), name))
     except (KetchError, OSError) as e:
         log.error("end what is left of container %s: %s", container.id[:12], e)
 
@@ -54,7 +58,7 @@ def sweep_cgroups(ctx: Context) -> None:
     """Remove the cgroups of containers that do not run, as a killed monitor leaves them; blocking."""
     for container in ctx.store.all():
         if not container.state.running:
-            clear_cgroup(ctx, container)
+            clear(ctx, container)
     here = common.layout()
     for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
         parent = root + os.path.normpath("/" + ctx.cgroup_parent)

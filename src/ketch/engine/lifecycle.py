@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch import faults
-from ketch.engine import bundle, leftovers, ownvolumes, restarts, stats
+from ketch.engine import bundle, leftovers, oserror, ownvolumes, restarts, stats
 from ketch.engine.validate import log_size
 from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
 
@@ -94,6 +94,10 @@ class Lifecycle:
             faults.point("start.wired")
             started_at = await monitor.start()
             faults.point("start.running")
+        except OSError as e:
+            why = oserror.explained(e, f"start container `{container.name}`")
+            await self._undo_start(container, live, monitor, why)
+            raise why from e
         except BaseException as e:
             await self._undo_start(container, live, monitor, e)
             raise
@@ -157,8 +161,8 @@ class Lifecycle:
         live.early.clear()
         if monitor is not None:
             await monitor.abandon()
-        if monitor is not None and monitor.lost:  # it was killed: nobody else ends what it had begun
-            await asyncio.to_thread(leftovers.clear_cgroup, self._ctx, container)
+            # It undoes everything itself, unless it was killed.
+            await asyncio.to_thread(leftovers.clear, self._ctx, container)
         await self._ctx.sandboxes.unwire(container)
         await ownvolumes.detach(self._ctx, container)
         if isinstance(why, KetchError):
@@ -210,7 +214,7 @@ class Lifecycle:
         faults.point("exit.heard")
         async with live.lock:
             # When its monitor was killed nobody else ends what is left of it.
-            await asyncio.to_thread(leftovers.clear_cgroup, self._ctx, container)
+            await asyncio.to_thread(leftovers.clear, self._ctx, container)
             if exit_.lost and self.execs_lost is not None:
                 self.execs_lost(container.id)
             await self.on_exit(container, live, exit_)

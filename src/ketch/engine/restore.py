@@ -41,7 +41,8 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
         faults.point("daemon.container-restored")
     await asyncio.to_thread(_sweep, ctx)
     faults.point("daemon.swept")
-    await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
+    up = [c.id for c in ctx.store.all() if c.state.running]
+    await ctx.in_network(ctx.network.reconcile, [*up, *ctx.store.unreadable])
     faults.point("daemon.reconciled")
     for container in everything:
         live = ctx.live(container.id)
@@ -91,7 +92,7 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
         return
     live = ctx.live(container.id)
     async with live.lock:
-        await asyncio.to_thread(leftovers.clear_cgroup, ctx, container)
+        await asyncio.to_thread(leftovers.clear, ctx, container)
         await life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
 
 

@@ -121,7 +121,6 @@ class Monitor:
         self.execs: dict[str, int] = {}
         self.kept: list[int] = []
         self._begun = False
-        self.lost = False
         self._use(fd)
 
     def _use(self, fd: int) -> None:
@@ -200,7 +199,6 @@ class Monitor:
         """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
         self.disconnect()
         gone = Unavailable("the container's monitor is gone")
-        self.lost = not self._created.done() or self._begun
         _fail(self._created, RuntimeFailure("start container: its monitor ended unexpectedly"))
         _fail(self._hello, gone)
         for future in self._waiting.values():

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.engine.model import Container
-from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound
-from ketch.storage.db import Schema
+from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.storage.db import REPAIR, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,16 @@ class ContainerStore:
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}
         self._unsaved: set[str] = set()
-        for row in db.query("SELECT record FROM containers"):
-            container = _decode(row["record"])
+        self._unreadable: dict[str, tuple[str, bytes]] = {}  # id → name, record: left as they are
+        for row in db.query("SELECT id, name, record FROM containers"):
+            try:
+                container = _decode(row["record"])
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+                self._unreadable[row["id"]] = (row["name"], bytes(row["record"] or b""))
+                log.error(
+                    "the row of container %s (%s) cannot be read and is left alone: %s", row["name"], row["id"], e
+                )
+                continue
             self._by_id[container.id] = container
             self._ids[container.name] = container.id
 
@@ -58,8 +66,17 @@ class ContainerStore:
         return self._by_id
 
     def knows(self, container_id: str) -> bool:
-        """Whether there is a row of this id."""
-        return container_id in self._by_id
+        """Whether there is a row of this id, also one that cannot be read."""
+        return container_id in self._by_id or container_id in self._unreadable
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Id → name of the containers whose rows cannot be read: nothing of theirs is touched."""
+        return {container_id: name for container_id, (name, _) in self._unreadable.items()}
+
+    def unreadable_with(self, text: str) -> list[str]:
+        """Those of them that may refer to something: its name is in what is left of the record."""
+        return [one for one, (_, record) in self._unreadable.items() if text.encode() in record]
 
     def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
         """Raises Conflict, in Docker's words, when the name is taken; ``also`` is done in the same transaction."""
@@ -77,7 +94,8 @@ class ContainerStore:
 
     def check_free(self, name: str) -> None:
         """Raises Conflict when another container has ``name``."""
-        if owner := self._ids.get(name):
+        unread = {other: one for one, other in self.unreadable.items()}
+        if owner := self._ids.get(name) or unread.get(name):
             raise Conflict(
                 f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
                 "You have to remove (or rename) that container to be able to reuse that name."
@@ -149,6 +167,8 @@ class ContainerStore:
             raise InvalidArgument(
                 f"Multiple IDs found with provided prefix: {ref} ({found})", hint="give more digits, or the name"
             )
+        if ref in self._unreadable or ref in self.unreadable.values():
+            raise DataLoss(f"look up container {ref}: its row in the state database cannot be read", hint=REPAIR)
         raise NotFound(f"No such container: {ref}")
 
     def all(self) -> list[Container]:

@@ -20,8 +20,8 @@ import msgspec
 
 from ketch import faults
 from ketch.engine import volumemount
-from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound
-from ketch.storage.db import Schema
+from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.storage.db import REPAIR, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,8 +65,14 @@ class VolumeStore:
         self._in_use = in_use
         self._lock = threading.Lock()
         self._attached: dict[str, set[str]] = {}
-        decode = msgspec.json.Decoder(Volume).decode
-        self._volumes = {row["name"]: decode(row["record"]) for row in db.query("SELECT * FROM volumes")}
+        self._volumes: dict[str, Volume] = {}
+        self._unreadable: set[str] = set()
+        for row in db.query("SELECT * FROM volumes"):
+            try:
+                self._volumes[row["name"]] = msgspec.json.decode(row["record"], type=Volume)
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+                self._unreadable.add(row["name"])
+                log.error("the row of volume %s cannot be read; it and its data are left alone: %s", row["name"], e)
 
     def create(
         self,
@@ -95,6 +101,7 @@ class VolumeStore:
                 with self._db.transaction() as tx:
                     self._mark(tx, [name], "")
             return existing
+        self._check_readable(name)
         volumemount.check(name, options or {})
         path = os.path.join(self._root, name, "_data")
         os.makedirs(path, mode=0o755, exist_ok=True)
@@ -135,7 +142,9 @@ class VolumeStore:
             except (KetchError, OSError) as e:
                 log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
         for name in os.listdir(self._root) if os.path.isdir(self._root) else ():
-            if name not in self._volumes:  # made by `create` just before the crash; with content, it is somebody's
+            if (
+                name not in self._volumes and name not in self._unreadable
+            ):  # made by `create` just before the crash; with content, it is somebody's
                 with contextlib.suppress(OSError):
                     os.rmdir(os.path.join(self._root, name, "_data"))
                 with contextlib.suppress(OSError):
@@ -150,7 +159,12 @@ class VolumeStore:
         try:
             return self._volumes[name]
         except KeyError:
+            self._check_readable(name)
             raise NotFound(f"get {name}: no such volume") from None
+
+    def _check_readable(self, name: str) -> None:
+        if name in self._unreadable:
+            raise DataLoss(f"get {name}: the volume's row in the state database cannot be read", hint=REPAIR)
 
     def list(self) -> list[Volume]:
         """All volumes by name."""

@@ -17,7 +17,7 @@ import msgspec
 
 from ketch import faults
 from ketch.errors import InvalidArgument, NotFound
-from ketch.images import removal
+from ketch.images import recover, removal
 from ketch.images.model import Image
 from ketch.oci import manifest as oci
 from ketch.oci import reference
@@ -57,10 +57,11 @@ class ImageStore:
         self.lock = threading.RLock()
         self._leases = Leases(self.lock)
         self._pins: dict[str, int] = {}
-        decode = msgspec.json.Decoder(Image).decode
-        images = [decode(row["record"]) for row in db.query("SELECT record FROM images")]
-        self._images: dict[str, Image] = {image.id: image for image in images}
-        self._names: dict[str, str] = {row["name"]: row["id"] for row in db.query("SELECT name, id FROM image_names")}
+        self._images, self._unreadable = recover.from_rows(
+            db.query("SELECT id, record FROM images"), self.content, self.layers
+        )
+        named = db.query("SELECT name, id FROM image_names")
+        self._names: dict[str, str] = {row["name"]: row["id"] for row in named if row["id"] in self._images}
         self._found: dict[str, Image] = {}
         self._refresh()
         self._collect({*self.content.all(), *self.layers.all()})  # what a crash left
@@ -250,6 +251,8 @@ class ImageStore:
     def _collect(self, candidates: set[str]) -> set[str]:
         """Delete those blobs and layers that no image and no lease needs; returns the layers' chain ids."""
         with self.lock:
+            if self._unreadable:
+                return set()  # nobody knows what they need
             needed = self._leases.held().union(*(image.parts() for image in self._images.values()))
             directories = {name: self.layers.detach(name) for name in candidates - needed}
             for name in candidates - needed:

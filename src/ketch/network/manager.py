@@ -85,7 +85,8 @@ class NetworkManager:
             for record, last in self._state.networks():
                 self._networks[record.id] = LiveNetwork.of(record, last)
             for known in self._state.endpoints():
-                self._networks[known.network_id].adopt(known)
+                if known.network_id in self._networks:  # else its row cannot be read
+                    self._networks[known.network_id].adopt(known)
             for network in self._networks.values():
                 try:
                     self._up(network)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch import faults
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
+from ketch.storage import salvage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,16 +42,22 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._durable = True
+        if salvage.wal_is_damaged(path):
+            raise DataLoss(f"open state database: its write-ahead log `{path}-wal` is damaged", hint=REPAIR)
         try:
             self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=256)
             self._conn.row_factory = sqlite3.Row
             self._conn.execute("PRAGMA journal_mode=WAL")
             self._conn.execute("PRAGMA synchronous=FULL")
             self._conn.execute("PRAGMA foreign_keys=ON")
+            # Each page once, and that no row is in two places: some milliseconds for thousands of rows.
+            verdict = self._conn.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise DataLoss(f"open state database `{path}`: it is damaged ({verdict})", hint=REPAIR)
             for schema in schemas:
                 self._migrate(schema)
-        except sqlite3.DatabaseError as e:
-            raise DataLoss(f"open state database `{path}`: {e}", hint="restore the file from a backup") from e
+        except sqlite3.Error as e:
+            raise _explained(e, path) from e
 
     def _migrate(self, schema: Schema) -> None:
         with self.transaction() as tx:
