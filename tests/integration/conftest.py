@@ -120,3 +120,16 @@ def private_engine(request: pytest.FixtureRequest):
     assert left == ["", "", ""]
     if one.kind == "ketch":
         assert before.left_over() == []
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many points of the crash matrix were visited, and at how many everything was in order afterwards."""
+    visited = {"passed": set(), "failed": set(), "error": set()}
+    for outcome, found in visited.items():
+        for report in terminalreporter.stats.get(outcome, ()):
+            name = getattr(report, "nodeid", "").partition("test_crash_matrix.py::test_point[")[2]
+            if name:
+                found.add(name.rpartition("-")[0])
+    bad = visited["failed"] | visited["error"]
+    if points := bad | visited["passed"]:
+        terminalreporter.write_line(f"crash matrix: {len(points)} points, {len(points - bad)} survived")

@@ -62,7 +62,7 @@ class Client:
 
 
 class Engine:
-    """One daemon, started and stopped by the tests. ``extra`` are further flags of the daemon."""
+    """One daemon, started and stopped by the tests. ``extra``: further flags, ``settings``: more environment."""
 
     def __init__(self, kind: str, suffix: str = "a") -> None:
         self.kind = kind
@@ -75,6 +75,7 @@ class Engine:
         self.exec_root = os.path.join(self.root, "exec")
         self.extra: list[str] = []
         self.prefix: list[str] = []
+        self.settings: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.docker = Client(self, "docker")
         self.ketch = Client(self, "ketch")
@@ -99,16 +100,20 @@ class Engine:
     def start(self) -> float:
         """Start and wait until it answers; returns the seconds that it took."""
         begin = time.monotonic()
-        environment = {**os.environ, MARK: self.name}
-        with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
-            )
+        self.launch()
         while not self.answers():
             assert self.process.poll() is None, f"{self.kind} ended at once:\n{self.log()}"
             assert time.monotonic() < begin + 30, f"{self.kind} does not answer:\n{self.log()}"
             time.sleep(0.005)
         return time.monotonic() - begin
+
+    def launch(self) -> None:
+        """Start, and do not wait."""
+        environment = {**os.environ, MARK: self.name, **self.settings}
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+            )
 
     def answers(self) -> bool:
         """Whether the daemon answers a ping."""

@@ -9,7 +9,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ketch.engine.shim import Created, Launcher, Monitor
+from ketch.engine.launcher import Launcher
+from ketch.engine.shim import Created, Monitor
 from tests.integration.runtime_box import Box, cgroup_leftovers, make_rootfs
 
 if TYPE_CHECKING:

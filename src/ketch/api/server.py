@@ -20,6 +20,7 @@ from ketch.api.errors import message_of, status_of
 from ketch.api.query import check_integers
 from ketch.api.routes import archive, attachws, containers, execs, images, networks, system, usage, volumes
 from ketch.api.streams import Gone
+from ketch.engine import oserror
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
 
@@ -202,6 +203,10 @@ def build_server(engine: Engine) -> web.Server:
             return Gone()  # the client left in the middle of a stream: nobody is there to be answered
         except asyncio.CancelledError:
             raise
+        except OSError as e:
+            error = oserror.explained(e, f"{request.method} {request.path}")
+            log.warning("%s", error.message, exc_info=not oserror.is_known(e))
+            return _failure(call, status_of(error), message_of(error))
         except Exception as e:
             log.exception("%s %s", request.method, request.path)
             return _failure(call, 500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")

@@ -57,6 +57,7 @@ class Config:
     tlscert: str = ""
     tlskey: str = ""
     insecure_tcp: bool = False
+    repair: bool = False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tlskey", metavar="FILE", help="the server's key")
     add("--insecure-tcp", action="store_true", default=None,
         help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine")  # fmt: skip
+    add("--repair", action="store_true", default=None,
+        help="make a new state database of what can be read of a damaged one, which is kept, and end")  # fmt: skip
     add("-v", "--version", action="version", version=f"ketchd version {__version__}")
     return parser
 
@@ -161,9 +164,21 @@ def _from_file(path: str | None, flags: dict[str, Any]) -> dict[str, Any]:
     values = {key.replace("-", "_"): value for key, value in raw.items()}
     if unknown := sorted(key for key in raw if key.replace("-", "_") not in known):
         raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
+    for key, value in values.items():
+        _check_type(path, key.replace("_", "-"), value, getattr(Config(), key, False))
     if both := sorted(values.keys() & flags.keys() - {"hosts"}):
         raise InvalidArgument(f"set both in `{path}` and by a flag: {', '.join(both)}", hint="keep one of the two")
     return values
+
+
+def _check_type(path: str, key: str, value: object, default: object) -> None:
+    """A value in the file is of its setting's kind, so that a slip is told here and not found much later."""
+    kind = type(default)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    fits = type(value) is kind and (key == "default-address-pools" or all(isinstance(item, str) for item in items))
+    if not fits:
+        words = {str: "a text", bool: "true or false", int: "a number", list: "a list of texts", dict: "texts by name"}
+        raise InvalidArgument(f"read configuration `{path}`: {key} must be {words[kind]}, not {json.dumps(value)}")
 
 
 def _check(config: Config) -> None:

@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from ketch import faults
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -30,23 +31,33 @@ def main() -> None:
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
         if os.geteuid() != 0:
             raise KetchError("ketchd needs root", hint="start it as root, e.g. with sudo")
+        if config.repair:
+            from ketch.daemon.repair import repair
+
+            repair(config)
+            return
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(config))
-    except KetchError as e:
-        sys.stderr.write(f"ketchd: {e.message}\n" + (f"  {e.hint}\n" if e.hint else ""))
+    except (KetchError, OSError) as e:
+        from ketch.engine.oserror import explained
+
+        error = explained(e, "start ketchd") if isinstance(e, OSError) else e
+        sys.stderr.write(f"ketchd: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
         raise SystemExit(1) from None
 
 
 async def serve(config: Config) -> None:
     """Run the daemon until SIGTERM or SIGINT; containers are left running."""
     from ketch.daemon import listen
-    from ketch.engine.shim import Launcher
+    from ketch.engine.launcher import Launcher
 
     # Each published port is one descriptor, each running container another.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
         os.makedirs(path, mode=mode, exist_ok=True)
+    if faults.armed():
+        log.warning("a fault is armed at %s: this is a test", faults.armed())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,7 +70,9 @@ async def serve(config: Config) -> None:
         from ketch.daemon import wiring
 
         engine = await wiring.build(config, launcher, stack)
+        faults.point("daemon.restored")
         await wiring.listen_and_serve(config, engine, stack)
         log.info("API listen on %s", ", ".join(config.hosts))
         await stop.wait()
+        faults.point("daemon.stopping")
         log.info("stopping; running containers stay up")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from ketch import faults
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import listen, netsetup
+from ketch.daemon import listen, netsetup, repair
 from ketch.engine import pending, store, volumes
 from ketch.engine.context import Context
 from ketch.engine.engine import Engine
@@ -19,9 +20,7 @@ from ketch.engine.eventjournal import EventJournal
 from ketch.engine.events import EventBus
 from ketch.engine.model import LogConfig
 from ketch.engine.sandbox import Sandboxes
-from ketch.images import schema as image_schema
 from ketch.images.store import ImageStore
-from ketch.network import schema as network_schema
 from ketch.network.manager import NetworkManager
 from ketch.runtime.cgroups import common as cgroups
 from ketch.storage.db import Database
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from ketch.daemon.config import Config
-    from ketch.engine.shim import Launcher
+    from ketch.engine.launcher import Launcher
 
 log = logging.getLogger("ketchd")
 
@@ -39,18 +38,18 @@ log = logging.getLogger("ketchd")
 async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> Engine:
     """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
     stack.push_async_callback(launcher.close)
-    db = Database(
-        os.path.join(config.data_root, "ketch.db"),
-        [image_schema.SCHEMA, store.SCHEMA, volumes.SCHEMA, network_schema.SCHEMA],
-    )
+    repair.check_not_lost(config.data_root)
+    db = Database(os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS)
     stack.callback(db.close)
+    faults.point("daemon.database-open")
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
     stack.callback(containers.settled.close)
 
     def users_of(volume: str) -> list[str]:
-        return [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]
+        known = [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]
+        return known + containers.unreadable_with(volume)
 
     engine_id = _engine_id(config.data_root)
     network = NetworkManager(
@@ -76,6 +75,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.callback(ctx.network_thread.shutdown)
     stack.push_async_callback(_release, ctx)
     await ctx.in_network(network.setup)
+    faults.point("daemon.networks-up")
     await ctx.in_network(netsetup.default_network, config, network)
     ctx.sandboxes = Sandboxes(ctx, network, netsetup.dns_defaults(config), config.host_gateway_ip)
     engine = Engine(ctx, engine_id)
@@ -94,6 +94,7 @@ async def _release(ctx: Context) -> None:
     if any(c.state.running for c in ctx.store.all()):
         return
     await ctx.in_network(ctx.network.teardown)
+    faults.point("daemon.networks-down")
     cgroups.prune(ctx.cgroup_parent)
 
 

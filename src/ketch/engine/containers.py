@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import faults
 from ketch.engine import (
     bundle,
     idmaps,
@@ -129,15 +130,20 @@ class ContainerService:
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         with ctx.images.pinned(image), contextlib.ExitStack() as undo:
             undo.callback(ownvolumes.remove_anonymous, ctx, container)
-            view = functools.partial(ownvolumes.image_view, ctx)
-            mounts.plan(merged, host, ctx.volumes, container.mounts, self._inherited(host), view)
+            mounts.plan(
+                merged, host, ctx.volumes, container.mounts, self._inherited(host),
+                functools.partial(ownvolumes.image_view, ctx), container.id,
+            )  # fmt: skip
+            faults.point("create.volumes-made")
             idmaps.resolve(ctx.snapshots, image.chain_ids, merged.user, container.mounts)
             if any(point.type == "volume" for point in container.mounts):
                 await asyncio.to_thread(ownvolumes.populate, ctx, container, image.chain_ids)
+            undo.callback(remove_files, ctx, container.id)
             ctx.snapshots.prepare(container.id, image.chain_ids)
-            undo.callback(ctx.snapshots.remove, container.id)
-            ctx.store.add(container)
+            faults.point("create.snapshot-made")
+            ctx.store.add(container, also=ctx.volumes.settle(ownvolumes.names(container)))
             undo.pop_all()
+        faults.point("create.row-written")
         ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
         await ctx.store.settled()
@@ -202,12 +208,14 @@ class ContainerService:
         live.release_held()
         # Once the row is gone the name is free and the container does not come back; its files go
         # behind the caller's back, and those that a crash leaves are found at the next start.
-        ctx.store.remove(container)
+        whole = msgspec.structs.replace(container, mounts=pending.mount_points(container))
+        doomed = [volume.name for volume in ownvolumes.anonymous(ctx, whole)] if volumes else []
+        ctx.store.remove(container, also=ctx.volumes.doom(doomed))
+        faults.point("remove.row-deleted")
         ctx.links.forget(container)
         ctx.forget(container.id)
         if volumes:
-            pending.reset(ctx, container)
-            ownvolumes.remove_anonymous(ctx, container)
+            ownvolumes.remove_anonymous(ctx, whole)
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
@@ -224,6 +232,7 @@ class ContainerService:
         if new_name == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         self._ctx.store.rename(container, new_name)
+        faults.point("rename.saved")
         if container.state.running:
             await self._ctx.sandboxes.renamed(container)
         self._ctx.event(container, "rename", oldName=f"/{old}")
@@ -262,10 +271,11 @@ class ContainerService:
                 words = "not paused" if not frozen else "already paused" if container.state.running else "not running"
                 raise Conflict(f"container {container.id} is {words}")
             stats.cgroups_of(self._ctx, container).freeze(frozen)
+            faults.point("pause.frozen" if frozen else "unpause.thawed")
             container.state.status = "paused" if frozen else "running"
             if self._life.health is not None:
                 (self._life.health.end if frozen else self._life.health.resume)(container)
-            self._ctx.store.save(container)
+            self._ctx.store.keep(container, durable=False)
             self._ctx.event(container, "pause" if frozen else "unpause")
 
     def wait(self, ref: str, condition: str = "") -> Waiter:
@@ -368,6 +378,7 @@ class ContainerService:
 def remove_files(ctx: Context, container_id: str) -> None:
     """Delete what a container had on disk; what is gone already is no error."""
     ctx.snapshots.remove(container_id)
+    faults.point("remove.snapshot-gone")
     for path in (ctx.directory(container_id), ctx.run_dir(container_id)):
         if os.path.lexists(path):
             shutil.rmtree(path, onerror=_log_failed_removal)

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from ketch.engine.events import EventBus
+    from ketch.engine.launcher import Launcher
     from ketch.engine.model import Container
     from ketch.engine.sandbox import Sandboxes
-    from ketch.engine.shim import Launcher, Monitor
+    from ketch.engine.shim import Monitor
     from ketch.engine.store import ContainerStore
     from ketch.engine.streams import AttachOptions, ClientStream
     from ketch.engine.volumes import VolumeStore
@@ -47,7 +48,6 @@ class Live:
     removed_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
-    restart_delay_s: float = 0.0
     removing: bool = False
     staying: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
 

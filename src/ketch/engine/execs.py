@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
 
+from ketch import faults
 from ketch.engine import bundle, names, validate
 from ketch.engine.model import Exec, ExecConfig
 from ketch.engine.streams import ClientStream
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ketch.engine.lifecycle import Lifecycle
     from ketch.engine.model import Container
 
+log = logging.getLogger(__name__)
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
 
@@ -31,6 +34,7 @@ class ExecService:
         self._execs: dict[str, Exec] = {}
         self._ends: dict[str, asyncio.Future[int]] = {}
         life.exec_exited = self._exited
+        life.execs_lost = self._lost
 
     def get(self, exec_id: str) -> Exec:
         """By id (NotFound)."""
@@ -124,6 +128,7 @@ class ExecService:
             exec_.running = False
             exec_.exit_code = _EXIT_CODES.get(e.kind, 126)
             raise
+        faults.point("exec.started")
         self._ctx.event(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
         if stream is not None:
             stream.close()
@@ -169,6 +174,7 @@ class ExecService:
         exec_ = self._execs.get(exec_id)
         if exec_ is None:
             return
+        faults.point("exec.ended")
         exec_.running, exec_.exit_code = False, code
         if (end := self._ends.get(exec_id)) is not None and not end.done():
             end.set_result(code)
@@ -177,6 +183,11 @@ class ExecService:
         except NotFound:
             return
         self._ctx.event(container, "exec_die", execID=exec_id, exitCode=str(code))
+
+    def _lost(self, container_id: str) -> None:
+        """Their monitor was killed, and they with it."""
+        for exec_id in self.of(container_id):
+            self._exited(exec_id, 137)
 
     async def resize(self, exec_id: str, rows: int, cols: int) -> None:
         """Tell the exec's terminal its size in characters."""
@@ -195,11 +206,15 @@ class ExecService:
         run_dir = self._ctx.run_dir(container.id)
         for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
             if entry.startswith("exec-") and entry.endswith(".json"):
-                with open(os.path.join(run_dir, entry), encoding="utf-8") as f:
-                    record = json.load(f)
+                try:
+                    with open(os.path.join(run_dir, entry), encoding="utf-8") as f:
+                        code = int(json.load(f)["code"])
+                except (OSError, ValueError, KeyError, TypeError) as e:
+                    log.warning("read the end of an exec in `%s`: %s", os.path.join(run_dir, entry), e)
+                    continue
                 exec_id = entry[5:-5]
                 self._execs[exec_id] = Exec(
-                    id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=record["code"]
+                    id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=code
                 )
 
 

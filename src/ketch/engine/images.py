@@ -62,7 +62,8 @@ class ImageService:
             mounted = any(m.type == "image" and m.name == image_id for m in pending.mount_points(container))
             return mounted or container.image_id == image_id
 
-        return [(c.id, c.state.running) for c in self._ctx.store.all() if needs(c)]
+        known = [(c.id, c.state.running) for c in self._ctx.store.all() if needs(c)]
+        return known + [(one, True) for one in self._ctx.store.unreadable_with(image_id)]
 
     async def remove(
         self,

@@ -15,11 +15,13 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine import bundle, logdrivers, pending, restarts, stats
+from ketch import faults
+from ketch.engine import bundle, leftovers, logdrivers, oserror, ownvolumes, pending, restarts, stats
 from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
 
 if TYPE_CHECKING:
@@ -46,10 +48,11 @@ class Lifecycle:
         self._ctx = context
         self.remove: Callable[[Container], Awaitable[None]] | None = None
         self.exec_exited: Callable[[str, int], None] | None = None
+        self.execs_lost: Callable[[str], None] | None = None
         self.health: HealthChecks | None = None
         self.stopping = False
         self._turn = asyncio.Semaphore(_RESTARTS_AT_ONCE)
-        self.restored = asyncio.Event()  # until then no policy starts anything: what was left is still being sorted out
+        self.restored = asyncio.Event()  # what an earlier daemon left is in order: restart policies may begin
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -64,7 +67,7 @@ class Lifecycle:
             if live.removing or container.state.status in ("removing", "dead"):
                 raise Conflict("container is marked for removal and cannot be started")
             container.stopped_by_user = False
-            container.restart_count, live.restart_delay_s = 0, 0.0
+            container.restart_count, container.restart_delay_s = 0, 0.0
             await self._start_locked(container, live)
         await self._ctx.store.settled()
 
@@ -74,10 +77,15 @@ class Lifecycle:
         before = pending.apply(self._ctx, container)
         try:
             self._ctx.links.check(container)
-            await self._attach_volumes(container)
+            await ownvolumes.attach(self._ctx, container)
+            faults.point("start.volumes-attached")
             log_message = await logdrivers.message(self._ctx, container)
-            monitor = await self._ctx.launcher.start_container({**self._prepare(container), "log": log_message})
+            message = {**self._prepare(container), "log": log_message}
+            faults.point("start.bundle-written")
+            monitor = await self._ctx.launcher.start_container(message)
+            faults.point("start.launcher-asked")
             created = await monitor.created()
+            faults.point("start.created")
             try:
                 kept = await self._ctx.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
             finally:
@@ -90,41 +98,23 @@ class Lifecycle:
             for fd in live.held:
                 monitor.hold(fd)
             live.release_held()
+            faults.point("start.wired")
             started_at = await monitor.start()
+            faults.point("start.running")
         except BaseException as e:
-            await self._undo_start(container, live, monitor, e)
-            pending.take_back(self._ctx, container, before, e)
-            raise
+            why = oserror.explained(e, f"start container `{container.name}`") if isinstance(e, OSError) else e
+            await self._undo_start(container, live, monitor, why)
+            pending.take_back(self._ctx, container, before, why)
+            if why is e:
+                raise
+            raise why from e
         state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
         self._watch(container, live, monitor, fresh=True)
-        self._ctx.store.save(container, durable=False)
+        self._ctx.store.keep(container, durable=False)
+        faults.point("start.saved")
         self._ctx.links.started(container)
         self._ctx.event(container, "start")
-
-    async def _attach_volumes(self, container: Container) -> None:
-        names = _volumes_of(container)
-        if self._ctx.volumes.needs_mount(names):
-            await asyncio.to_thread(self._ctx.volumes.attach, names, container.id)
-        self._volume_events(container, "mount")
-
-    async def _detach_volumes(self, container: Container) -> None:
-        names = _volumes_of(container)
-        if self._ctx.volumes.needs_mount(names):
-            await asyncio.to_thread(self._ctx.volumes.detach, names, container.id)
-        self._volume_events(container, "unmount")
-
-    def _volume_events(self, container: Container, action: str) -> None:
-        for point in container.mounts:
-            if point.type != "volume":
-                continue
-            attributes = {"container": container.id, "driver": point.driver}
-            if action == "mount":
-                attributes |= {
-                    "destination": point.destination, "propagation": point.propagation,
-                    "read/write": "true" if point.rw else "false",
-                }  # fmt: skip
-            self._ctx.events.publish("volume", action, point.name, attributes)
 
     def _prepare(self, container: Container) -> dict[str, object]:
         """Write bundle and network files; return the message for the launcher."""
@@ -173,15 +163,17 @@ class Lifecycle:
         live.early.clear()
         if monitor is not None:
             await monitor.abandon()
+            # It undoes everything itself, unless it was killed.
+            await asyncio.to_thread(leftovers.clear, self._ctx, container)
         await self._ctx.sandboxes.unwire(container)
-        await self._detach_volumes(container)
+        await ownvolumes.detach(self._ctx, container)
         if isinstance(why, KetchError):
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message
             container.state.exit_code = _EXIT_CODES.get(kind, 128)
             if container.state.status != "exited":
                 container.state.status = "created"
-            self._ctx.store.save(container)
+            self._ctx.store.keep(container)
             self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove and self.remove is not None:
                 await self.remove(container)
@@ -229,11 +221,12 @@ class Lifecycle:
 
     async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
         exit_ = await monitor.exited
+        faults.point("exit.heard")
         async with live.lock:
-            if exit_.lost:  # its monitor was killed: nobody else ends what is left of it
-                cgroup = stats.cgroups_of(self._ctx, container)
-                await asyncio.to_thread(cgroup.kill)
-                cgroup.remove()
+            # When its monitor was killed nobody else ends what is left of it.
+            await asyncio.to_thread(leftovers.clear, self._ctx, container)
+            if exit_.lost and self.execs_lost is not None:
+                self.execs_lost(container.id)
             await self.on_exit(container, live, exit_)
 
     async def on_exit(self, container: Container, live: Live, exit_: Exit) -> None:
@@ -248,30 +241,39 @@ class Lifecycle:
         if exit_.oom and not state.oom_killed:
             self._out_of_memory(container)
         await self._ctx.sandboxes.unwire(container)
-        await self._detach_volumes(container)
+        faults.point("exit.unwired")
+        await ownvolumes.detach(self._ctx, container)
         restart = not self.stopping and restarts.wanted(container)
         if restart:
             state.status = "restarting"
             container.restart_count += 1
+            container.restart_delay_s = restarts.next_pause(container.restart_delay_s, ran_s)
         leaves = container.host.auto_remove and not live.staying and not restart
         if not leaves:
-            self._ctx.store.save(container, durable=False)
+            self._ctx.store.keep(container, durable=False)
+        faults.point("exit.saved")
         self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
         if not leaves:
             await self._ctx.store.settled()
         live.exited.set()
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
-            live.restart_delay_s = restarts.next_pause(live.restart_delay_s, ran_s)
-            live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
+            self.restart_later(container)
         elif leaves and self.remove is not None:
             await self.remove(container)
+
+    def restart_later(self, container: Container) -> None:
+        """Have a container whose policy wants it started again, when its pause is over."""
+        live = self._ctx.live(container.id)
+        if live.restart_task is None or live.restart_task.done():
+            live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
 
     async def _restart_later(self, container: Container, live: Live) -> None:
         """Start it after its pause; a start that fails counts as an end, so that the policy decides again."""
         await self.restored.wait()
         while True:
-            await asyncio.sleep(live.restart_delay_s)
+            await asyncio.sleep(restarts.pause_left(container))
+            faults.point("restart.pending")
             async with self._turn, live.lock:
                 gone = live.removing or container.stopped_by_user or self.stopping
                 if gone or container.state.status != "restarting":
@@ -284,10 +286,11 @@ class Lifecycle:
                 again = restarts.wanted(container)
                 container.state.status = "restarting" if again else "exited"
                 container.restart_count += again
-                self._ctx.store.save(container)
+                container.state.finished_at = time.time_ns()
+                container.restart_delay_s = restarts.next_pause(container.restart_delay_s, 0)
+                self._ctx.store.keep(container)
                 if not again:
                     return
-                live.restart_delay_s = restarts.next_pause(live.restart_delay_s, 0)
 
     def unhealthy_actions(self) -> dict[str, Callable[[Container], Awaitable[None]]]:
         """What ``--health-on-failure`` can do; a container that is killed leaves the rest to its restart policy."""
@@ -309,8 +312,9 @@ class Lifecycle:
         if not container.state.running or live.monitor is None:
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         if number in (9, 15) or number == self._stop_signal(container):
-            container.stopped_by_user = True
+            self._stopping(container)
         await live.monitor.kill(number)
+        faults.point("kill.signalled")
         self._ctx.event(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
             self._thaw(container)
@@ -321,6 +325,12 @@ class Lifecycle:
         if container.state.status == "paused":
             stats.cgroups_of(self._ctx, container).freeze(False)
             container.state.status = "running"
+
+    def _stopping(self, container: Container) -> None:
+        """Note that a user wants it down, before it hears of it: its policy must not bring it back after a crash."""
+        if not container.stopped_by_user:
+            container.stopped_by_user = True
+            self._ctx.store.keep(container, durable=False)
 
     @staticmethod
     def _stop_signal(container: Container) -> int:
@@ -343,8 +353,9 @@ class Lifecycle:
             timeout_s = container.config.stop_timeout
         if timeout_s is None:
             timeout_s = DEFAULT_STOP_TIMEOUT_S
-        container.stopped_by_user = True
+        self._stopping(container)
         await self._signal(container, live, number)
+        faults.point("stop.signalled")
         if not await self._down_within(live, timeout_s if timeout_s >= 0 else None):
             await self._signal(container, live, 9)
             if not await self._down_within(live, 10):
@@ -380,9 +391,6 @@ class Lifecycle:
                     await self.stop(container, timeout_s, signal_name)
                 except NotModified:
                     log.debug("container %s ended by itself before its restart", container.id[:12])
+        faults.point("restart.stopped")
         await self.start(container)
         self._ctx.event(container, "restart")
-
-
-def _volumes_of(container: Container) -> list[str]:
-    return [point.name for point in container.mounts if point.type == "volume"]

@@ -347,7 +347,9 @@ class Container(msgspec.Struct, kw_only=True):
     path: str = ""
     args: list[str] = msgspec.field(default_factory=list)
     restart_count: int = 0
+    restart_delay_s: float = 0.0
     stopped_by_user: bool = False
+    limits_pending: bool = False  # written here, perhaps not yet in its cgroup
     exec_ids: list[str] = msgspec.field(default_factory=list)
     links: dict[str, str] = msgspec.field(default_factory=dict)  # alias → id, on the default network
     desired_macs: dict[str, str] = msgspec.field(default_factory=dict)  # by network: as asked for

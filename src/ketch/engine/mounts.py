@@ -32,12 +32,14 @@ def plan(
     planned: list[MountPoint] | None = None,
     inherited: Sequence[MountPoint] = (),
     image_view: ImageView | None = None,
+    made_for: str = "",
 ) -> list[MountPoint]:
     """All mounts of a new container, parents first, volumes made; the same target twice is InvalidArgument.
 
     ``planned`` is filled as volumes are made, so that a caller whose plan fails knows what to undo.
     ``inherited`` are the mounts of ``--volumes-from``: what the container itself says of a target goes before them.
-    ``image_view`` gives an image's id and overlay options (NotFound).
+    ``image_view`` gives an image's id and overlay options (NotFound).  ``made_for``: the container's id, see
+    `VolumeStore.create`.
     """
     planned = [] if planned is None else planned
     explicit = [parse_bind(spec) for spec in host.binds or ()] + [of_mount(m) for m in host.mounts or ()]
@@ -59,21 +61,24 @@ def plan(
             seen.add(target)
             explicit.append(MountPoint(type="volume", source="", destination=target, driver="local"))
     for point in explicit:
-        _make(point, host, volumes, image_view)
+        _make(point, host, volumes, image_view, made_for)
         planned.append(point)
     planned[:] = sorted(explicit, key=lambda p: p.destination.count("/"))
     return planned
 
 
-def _make(point: MountPoint, host: HostConfig, volumes: VolumeStore, image_view: ImageView | None) -> None:
+def _make(
+    point: MountPoint, host: HostConfig, volumes: VolumeStore, image_view: ImageView | None, made_for: str
+) -> None:
     """What must exist for a mount: its volume, its directory, its image."""
     if point.type == "volume":
         options = (point.spec.volume_options if point.spec is not None else None) or {}
         config = options.get("DriverConfig") or {}
         driver = config.get("Name") or (host.volume_driver if point.spec is None else "")
         volume = volumes.create(
-            point.name, driver=driver, labels=dict(options.get("Labels") or {}), options=config.get("Options")
-        )
+            point.name, driver=driver, labels=dict(options.get("Labels") or {}), options=config.get("Options"),
+            made_for=made_for,
+        )  # fmt: skip
         point.named = point.named or bool(point.name)
         point.name, point.source = volume.name, volume.mountpoint
     elif point.type == "bind" and not os.path.lexists(point.source):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import faults
 from ketch.engine.model import EndpointSettings
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.network import ipam
@@ -155,6 +156,7 @@ class NetworkService:
                 except BaseException:
                     container.networks.pop(record.name, None)
                     raise
+            faults.point("connect.wired")
             self._ctx.store.save(container)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
@@ -169,10 +171,16 @@ class NetworkService:
                 raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
             if record.name not in container.networks:
                 raise PermissionDenied(f"container {container.id} is not connected to network {record.name}")
-            if container.state.running:
-                await self._sandboxes.leave(container, record)
-            container.networks.pop(record.name, None)
+            # The record first: an interface that it does not know is taken away at the next start.
+            settings = container.networks.pop(record.name)
             self._ctx.store.save(container)
+            faults.point("disconnect.saved")
+            if container.state.running:
+                container.networks[record.name] = settings
+                await self._sandboxes.leave(container, record)
+                faults.point("disconnect.unwired")
+                container.networks.pop(record.name, None)
+                self._ctx.store.keep(container)
 
     def _event(self, record: NetworkRecord, action: str) -> None:
         self._ctx.events.publish("network", action, record.id, {"name": record.name, "type": record.driver})

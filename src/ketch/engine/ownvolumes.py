@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ketch.engine import copyup
-from ketch.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ketch.engine.context import Context
-    from ketch.engine.model import Container
+    from ketch.engine.model import Container, MountPoint
     from ketch.engine.volumes import Volume
 
 
@@ -31,6 +31,44 @@ def populate(ctx: Context, container: Container, chain_ids: Sequence[str]) -> No
         ctx.volumes.detach(names, container.id)
 
 
+def names(container: Container) -> list[str]:
+    """All volumes that it refers to."""
+    return [point.name for point in container.mounts if point.type == "volume"]
+
+
+def anonymous(ctx: Context, container: Container, without: Collection[str] = ()) -> list[Volume]:
+    """Those that only this container uses and nobody named; containers ``without`` are taken as gone."""
+    own = [p.name for p in container.mounts if p.type == "volume" and not p.named and ctx.volumes.has(p.name)]
+    found = [ctx.volumes.get(name) for name in own]
+    return [v for v in found if v.anonymous and set(ctx.volumes.used_by(v.name)) <= {container.id, *without}]
+
+
+async def attach(ctx: Context, container: Container) -> None:
+    """At its start: mount what its volumes need, and tell."""
+    if ctx.volumes.needs_mount(names(container)):
+        await asyncio.to_thread(ctx.volumes.attach, names(container), container.id)
+    for point in container.mounts:
+        if point.type == "volume":
+            access = {
+                "destination": point.destination, "propagation": point.propagation,
+                "read/write": "true" if point.rw else "false",
+            }  # fmt: skip
+            _event(ctx, container, point, "mount", access)
+
+
+async def detach(ctx: Context, container: Container) -> None:
+    """At its end: unmount what nobody else uses, and tell."""
+    if ctx.volumes.needs_mount(names(container)):
+        await asyncio.to_thread(ctx.volumes.detach, names(container), container.id)
+    for point in container.mounts:
+        if point.type == "volume":
+            _event(ctx, container, point, "unmount", {})
+
+
+def _event(ctx: Context, container: Container, point: MountPoint, action: str, more: dict[str, str]) -> None:
+    ctx.events.publish("volume", action, point.name, {"container": container.id, "driver": point.driver, **more})
+
+
 def announce(ctx: Context, container: Container) -> None:
     """Events for the volumes that were made for it."""
     for point in container.mounts:
@@ -43,18 +81,3 @@ def remove_anonymous(ctx: Context, container: Container) -> None:
     for volume in anonymous(ctx, container):
         ctx.volumes.remove(volume.name)
         ctx.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
-
-
-def anonymous(ctx: Context, container: Container, without: Collection[str] = ()) -> list[Volume]:
-    """Those volumes; containers ``without`` are taken as gone."""
-    found = []
-    for point in container.mounts:
-        if point.type != "volume" or not point.name or point.named:
-            continue
-        try:
-            volume = ctx.volumes.get(point.name)
-        except NotFound:
-            continue
-        if volume.anonymous and not set(ctx.volumes.used_by(volume.name)) - set(without):
-            found.append(volume)
-    return found

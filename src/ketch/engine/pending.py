@@ -269,7 +269,8 @@ async def _mount(ctx: Context, new: Container, wanted: Changes, undo: ExitStack)
     fresh.host = HostConfig(binds=wanted.binds, mounts=wanted.mounts, volume_driver=new.host.volume_driver)
     known = {volume.name for volume in ctx.volumes.list()}
     undo.callback(_remove_made, ctx, fresh, known)
-    mounts.plan(fresh.config, fresh.host, ctx.volumes, fresh.mounts, (), functools.partial(ownvolumes.image_view, ctx))
+    view = functools.partial(ownvolumes.image_view, ctx)
+    mounts.plan(fresh.config, fresh.host, ctx.volumes, fresh.mounts, (), view, new.id)
     chains = ctx.images.resolve(new.image_id).chain_ids
     idmaps.resolve(ctx.snapshots, chains, new.config.user, fresh.mounts)
     if any(point.type == "volume" for point in fresh.mounts):

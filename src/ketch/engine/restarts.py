@@ -6,6 +6,7 @@ that was up for 10 s.  What a user stopped stays stopped, except that ``always``
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def _allowed(container: Container) -> bool:
     if policy.name != "on-failure" or container.state.exit_code == 0:
         return False
     return policy.maximum_retry_count == 0 or container.restart_count < policy.maximum_retry_count
+
+
+def pause_left(container: Container) -> float:
+    """Seconds until its next start; what has passed since it ended counts, also while there was no daemon."""
+    since_s = max(0.0, (time.time_ns() - container.state.finished_at) / 1e9)
+    return max(0.0, container.restart_delay_s - since_s)
 
 
 def next_pause(last_s: float, ran_s: float) -> float:

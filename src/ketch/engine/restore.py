@@ -13,8 +13,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ketch.engine import containers, restarts, stats
-from ketch.engine.shim import Exit, Monitor, read_exit
+from ketch import faults
+from ketch.engine import containers, leftovers, restarts, stats, update
+from ketch.engine.shim import Exit, read_exit
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.engine.execs import ExecService
     from ketch.engine.lifecycle import Lifecycle
     from ketch.engine.model import Container
+    from ketch.engine.shim import Monitor
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 64  # monitors that are asked at the same time: each has to wake up first
@@ -40,21 +42,28 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
                 await _restore_one(ctx, life, execs, container)
             except (KetchError, OSError):
                 log.exception("restore container %s", container.id[:12])
+            faults.point("daemon.container-restored")
 
     await asyncio.gather(*map(restore_one, everything))
     await asyncio.to_thread(_sweep, ctx)
-    await ctx.in_network(ctx.network.reconcile, [c.id for c in ctx.store.all() if c.state.running])
+    faults.point("daemon.swept")
+    up = [c.id for c in ctx.store.all() if c.state.running]
+    await ctx.in_network(ctx.network.reconcile, [*up, *ctx.store.unreadable])
+    faults.point("daemon.reconciled")
     await asyncio.gather(*(_serve_again(ctx, c) for c in everything if c.state.running))
     await asyncio.to_thread(ctx.volumes.unmount_unused)
+    await asyncio.to_thread(ctx.volumes.finish_pending)
     life.restored.set()
     for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
-        coming = ctx.live(container.id).restart_task
-        if container.state.running or (coming is not None and not coming.done()):
-            continue  # it ended while nobody was there, and its policy is bringing it back already
+        if container.state.running:
+            continue  # it ended while nobody was there, and its policy has brought it back already
+        if container.state.status == "restarting":
+            life.restart_later(container)  # its count and what is left of its pause are kept
+            continue
         try:
             await life.start(container)
-        except KetchError as e:
-            log.warning("restart container %s: %s", container.id[:12], e.message)
+        except (KetchError, OSError) as e:
+            log.warning("restart container %s: %s", container.id[:12], e)
 
 
 def _in_order(containers_: Iterable[Container]) -> list[Container]:
@@ -69,27 +78,46 @@ def _in_order(containers_: Iterable[Container]) -> list[Container]:
 
 
 async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, container: Container) -> None:
-    run_dir, live = ctx.run_dir(container.id), ctx.live(container.id)
-    if container.state.status == "removing":
+    state = container.state
+    if state.status == "removing":
         ctx.store.remove(container)
         return
-    monitor = await Monitor.connect(run_dir)
+    monitor = await leftovers.reach(ctx, container)
     if monitor is not None:
-        state = container.state
-        known = (state.status, state.pid, state.started_at)
-        state.status = state.status if state.status == "paused" else "running"
-        state.pid, state.started_at = monitor.pid, monitor.started_at or state.started_at
-        if known != (state.status, state.pid, state.started_at):  # else a write for each container would be for nothing
-            ctx.store.save(container)
+        _take_over(ctx, container, monitor)
         life.adopt(container, monitor)
         execs.recover(container, monitor.execs)
         return
-    if not container.state.running:
-        if container.host.auto_remove and container.state.status == "exited" and life.remove is not None:
+    end = read_exit(ctx.run_dir(container.id))
+    unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
+    if not state.running and not unheard:
+        if container.host.auto_remove and state.status == "exited" and life.remove is not None:
             await life.remove(container)
         return
+    live = ctx.live(container.id)
     async with live.lock:
-        await life.on_exit(container, live, read_exit(run_dir) or _vanished(ctx, container))
+        await asyncio.to_thread(leftovers.clear, ctx, container)
+        await life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
+
+
+def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
+    """Bring the record in line with a container that runs; whether it is frozen, its cgroup knows."""
+    state = container.state
+    known = (state.status, state.pid, state.started_at)
+    unwritten = not state.running
+    if unwritten:  # the daemon died between the program's start and the record of it
+        state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
+        container.own_hosts = ""
+    state.status = "paused" if stats.cgroups_of(ctx, container).is_frozen() else "running"
+    state.pid = monitor.pid
+    state.started_at = monitor.started_at or state.started_at
+    if container.limits_pending:
+        try:
+            update.apply(ctx, container)
+        except (KetchError, OSError) as e:
+            log.warning("apply the limits of container %s: %s", container.id[:12], e)
+    if known != (state.status, state.pid, state.started_at):  # else a write for each container would be for nothing
+        ctx.store.keep(container, durable=unwritten)
 
 
 async def _serve_again(ctx: Context, container: Container) -> None:
@@ -121,18 +149,11 @@ async def _attach_volumes(ctx: Context, container: Container) -> None:
         log.warning("volumes of container %s: %s", container.id[:12], e)
 
 
-def _vanished(ctx: Context, container: Container) -> Exit:
-    """A monitor that is gone without a record: make sure that its processes are, too."""
-    cgroup = stats.cgroups_of(ctx, container)
-    cgroup.kill()
-    cgroup.remove()
-    return Exit(137, time.time_ns(), False)
-
-
 def _sweep(ctx: Context) -> None:
-    """Remove directories that belong to no container."""
+    """Remove directories and cgroups that belong to no container."""
+    leftovers.sweep_cgroups(ctx)
     for root in (os.path.join(ctx.data_root, "containers"), os.path.join(ctx.exec_root, "run")):
         for name in os.listdir(root) if os.path.isdir(root) else ():
-            if name not in ctx.store.ids:
+            if not ctx.store.knows(name):
                 log.info("remove what is left of container %s", name[:12])
                 containers.remove_files(ctx, name)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import faults
 from ketch.engine import bundle, etcfiles, links, networks
 from ketch.engine.model import EndpointSettings, PortBinding
 from ketch.engine.resolution import Resolution, dns_names
@@ -76,7 +77,9 @@ class Sandboxes:
             endpoint = self._manager.connect(record.id, wish, netns_fd, rtnl_fd)
             self._joined(container, record, endpoint)
         self._show(container)
-        return self._serve_names(container, records, netns_fd)
+        kept = self._serve_names(container, records, netns_fd)
+        faults.point("start.names-served")
+        return kept
 
     async def unwire(self, container: Container) -> None:
         """Take back everything of a container that ended, or whose start failed."""
@@ -156,6 +159,12 @@ class Sandboxes:
     def _adopt(self, container: Container, kept: Sequence[int]) -> Descriptors:
         by_id = {e.network_id: e for e in self._manager.endpoints_of(container.id)}
         records = [r for r in self._wired(container) if r.id in by_id]
+        if len(records) < len(by_id):
+            self._take_unknown(container, records)
+        if not container.own_hosts:  # a start whose end was not written down
+            container.own_hosts = etcfiles.address_lines(container, self._manager.endpoints_of(container.id))
+            container.own_resolv = self._files(container)["resolv.conf"]
+        self._show(container)
         for record in records:
             self._joined(container, record, by_id[record.id], event=False)
         if all(record.is_default for record in records):
@@ -164,6 +173,17 @@ class Sandboxes:
             return []
         with _entered(container) as (netns_fd, _):
             return self._serve_names(container, records, netns_fd, kept)
+
+    def _take_unknown(self, container: Container, records: Sequence[NetworkRecord]) -> None:
+        """Take away interfaces that the record does not know: a connect or a disconnect was broken off by a crash."""
+        known = {record.id for record in records}
+        unknown = [e for e in self._manager.endpoints_of(container.id) if e.network_id not in known]
+        with _entered(container) as (_, rtnl_fd):
+            for endpoint in unknown:
+                self._manager.disconnect(container.id, endpoint.network_id, rtnl_fd)
+            self._settle_gateways(container, records, rtnl_fd)
+        container.own_hosts += etcfiles.address_lines(container, unknown)
+        self.rewrite_files(container)
 
     def close(self) -> None:
         """Stop answering; containers keep their networks."""

@@ -1,4 +1,4 @@
-"""The engine's side of launcher and monitors: their datagrams as awaitable calls.
+"""The engine's side of monitors: their datagrams as awaitable calls.
 
 Everything happens in the event loop's thread, driven by readiness of the sockets; no call blocks.
 Descriptors that are passed stay the caller's, which closes its own copy.
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.errors import KetchError, RuntimeFailure, Unavailable
 from ketch.runtime.failure import from_message
-from ketch.runtime.process import messages, zygote
+from ketch.runtime.process import messages
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
@@ -55,53 +54,6 @@ class Created:
             if fd is not None:
                 os.close(fd)
         self.netns_fd = self.rtnl_fd = None
-
-
-class Launcher:
-    """The zygote that forks monitors; started again when it is found dead."""
-
-    def __init__(self, process: subprocess.Popen[bytes], fd: int) -> None:
-        self._process = process
-        self._fd = fd
-        self._respawning = asyncio.Lock()
-
-    @classmethod
-    async def start(cls, _exec_root: str = "") -> Launcher:
-        """Start one; it gets warm while the caller goes on."""
-        return cls(*zygote.spawn())
-
-    async def start_container(self, message: dict[str, Any]) -> Monitor:
-        """Have a monitor forked for the container that ``message`` describes (see `runtime.process.messages`)."""
-        ours, theirs = messages.pair()
-        try:
-            await self._send({"op": "start", **message}, theirs)
-        except BaseException:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        return Monitor(ours, str(message["run_dir"]))
-
-    async def _send(self, message: dict[str, Any], control_fd: int) -> None:
-        process = self._process
-        if self._fd >= 0:
-            try:
-                messages.send(self._fd, message, [control_fd])
-                return
-            except ConnectionError:
-                log.warning("the launcher (pid %d) is gone: starting another", process.pid)
-        async with self._respawning:
-            if self._process is process:  # else another start was faster
-                await self.close()
-                self._process, self._fd = zygote.spawn()
-        messages.send(self._fd, message, [control_fd])
-
-    async def close(self) -> None:
-        """Let the launcher end; monitors go on."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        await asyncio.to_thread(self._process.wait)
 
 
 class Monitor:
@@ -150,6 +102,7 @@ class Monitor:
         monitor.execs, monitor.ooms = hello["execs"], hello.get("ooms", 0)
         if monitor.state in ("setup", "created"):
             monitor.disconnect()
+            await _end_of(hello["monitor"])
             return None
         monitor._begun = True
         return monitor
@@ -358,6 +311,24 @@ def _in_memory(data: bytes) -> Iterator[list[int]]:
         os.close(fd)
 
 
+async def _end_of(pid: int) -> None:
+    """Wait until a monitor that undoes a start has done so: its names and its cgroup are free then."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, ended.set)
+    try:
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            await ended.wait()
+    except TimeoutError:
+        log.warning("the monitor with pid %d takes long to undo a start", pid)
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
 def _dial(run_dir: str) -> int:
     """A connection to the monitor that listens in ``run_dir``, by a short path; -1 when there is none."""
     try:
@@ -376,13 +347,17 @@ def _dial(run_dir: str) -> int:
 
 
 def read_exit(run_dir: str) -> Exit | None:
-    """What a monitor wrote when its container ended; None when there is no record."""
+    """What a monitor wrote when its container ended; None when there is no record, or one that nobody can read."""
+    path = os.path.join(run_dir, messages.EXIT_RECORD)
     try:
-        with open(os.path.join(run_dir, messages.EXIT_RECORD), encoding="utf-8") as f:
+        with open(path, encoding="utf-8") as f:
             record = json.load(f)
+        return Exit(int(record["code"]), int(record["at"]), bool(record["oom"]))
     except FileNotFoundError:
         return None
-    return Exit(record["code"], record["at"], record["oom"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        log.warning("read exit record `%s`: %s", path, e)
+        return None
 
 
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:

@@ -9,6 +9,7 @@ changed only from the event loop's thread.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,21 @@ import msgspec
 
 from ketch.engine.groupsync import GroupSync
 from ketch.engine.model import Container
-from ketch.errors import Conflict, InvalidArgument, NotFound
-from ketch.storage.db import Schema
+from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.storage.db import REPAIR, Schema
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.storage.db import Database
+
+    Also = Callable[[sqlite3.Connection], None]
 
 SCHEMA = Schema(
     "containers",
     ("CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL)",),
 )
+log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Container).decode
 
@@ -38,8 +44,17 @@ class ContainerStore:
         self.settled = GroupSync(db.sync)  # awaited: what was written before is durable now
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}
-        for row in db.query("SELECT record FROM containers"):
-            container = _decode(row["record"])
+        self._unsaved: set[str] = set()
+        self._unreadable: dict[str, tuple[str, bytes]] = {}  # id → name, record: left as they are
+        for row in db.query("SELECT id, name, record FROM containers"):
+            try:
+                container = _decode(row["record"])
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+                self._unreadable[row["id"]] = (row["name"], bytes(row["record"] or b""))
+                log.error(
+                    "the row of container %s (%s) cannot be read and is left alone: %s", row["name"], row["id"], e
+                )
+                continue
             self._by_id[container.id] = container
             self._ids[container.name] = container.id
 
@@ -53,14 +68,31 @@ class ContainerStore:
         """Id → container (read only)."""
         return self._by_id
 
-    def add(self, container: Container) -> None:
-        """Raises Conflict, in Docker's words, when the name is taken.  Durable after `settled`."""
+    def knows(self, container_id: str) -> bool:
+        """Whether there is a row of this id, also one that cannot be read."""
+        return container_id in self._by_id or container_id in self._unreadable
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Id → name of the containers whose rows cannot be read: nothing of theirs is touched."""
+        return {container_id: name for container_id, (name, _) in self._unreadable.items()}
+
+    def unreadable_with(self, text: str) -> list[str]:
+        """Those of them that may refer to something: its name is in what is left of the record."""
+        return [one for one, (_, record) in self._unreadable.items() if text.encode() in record]
+
+    def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
+        """Raises Conflict, in Docker's words, when the name is taken; ``also`` is done in the same transaction.
+
+        Durable after `settled`.
+        """
         self.check_free(container.name)
         try:
             with self._db.transaction(durable=False) as tx:
                 tx.execute(
                     "INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, _encode(container))
                 )
+                also(tx)
         except sqlite3.IntegrityError as e:
             raise Conflict(f"create container `{container.name}`: the name is already in use") from e
         self._by_id[container.id] = container
@@ -68,7 +100,8 @@ class ContainerStore:
 
     def check_free(self, name: str) -> None:
         """Raises Conflict when another container has ``name``."""
-        if owner := self._ids.get(name):
+        unread = {other: one for one, other in self.unreadable.items()}
+        if owner := self._ids.get(name) or unread.get(name):
             raise Conflict(
                 f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
                 "You have to remove (or rename) that container to be able to reuse that name."
@@ -81,8 +114,22 @@ class ContainerStore:
         """
         if container.id not in self._by_id:
             return
+        owed = [self._by_id[one] for one in self._unsaved if one in self._by_id]
         with self._db.transaction(durable=durable) as tx:
-            tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(container), container.id))
+            for one in (*owed, container):
+                tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(one), one.id))
+        self._unsaved.clear()
+
+    def keep(self, container: Container, *, durable: bool = True) -> None:
+        """`save` what has happened already; when it cannot be written, it goes with the next write.
+
+        Until then the monitor's or the kernel's word is what a restart of the daemon goes by.
+        """
+        try:
+            self.save(container, durable=durable)
+        except (KetchError, OSError) as e:
+            self._unsaved.add(container.id)
+            log.error("keep the state of container %s: %s", container.id[:12], e)
 
     def rename(self, container: Container, name: str) -> None:
         """Give ``container`` another name (Conflict when taken)."""
@@ -95,10 +142,11 @@ class ContainerStore:
         del self._ids[old]
         self._ids[name] = container.id
 
-    def remove(self, container: Container) -> None:
-        """Forget ``container``.  Durable after `settled`."""
+    def remove(self, container: Container, *, also: Also = lambda _tx: None) -> None:
+        """Forget ``container``; ``also`` is done in the same transaction.  Durable after `settled`."""
         with self._db.transaction(durable=False) as tx:
             tx.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+            also(tx)
         self._by_id.pop(container.id, None)
         self._ids.pop(container.name, None)
 
@@ -128,6 +176,8 @@ class ContainerStore:
             raise InvalidArgument(
                 f"Multiple IDs found with provided prefix: {ref} ({found})", hint="give more digits, or the name"
             )
+        if ref in self._unreadable or ref in self.unreadable.values():
+            raise DataLoss(f"look up container {ref}: its row in the state database cannot be read", hint=REPAIR)
         raise NotFound(f"No such container: {ref}")
 
     def all(self) -> list[Container]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import faults
 from ketch.engine import limits, pending, stats, validate
 from ketch.engine.model import RestartPolicy, Wire
 from ketch.errors import Conflict, InvalidArgument
@@ -55,20 +56,37 @@ async def update(ctx: Context, container: Container, wanted: Request) -> Strings
             raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
         host = _merged(container.host, wanted)
         warnings = validate.check(container.config, host)
-        limited = limits.resources(host)
         if wanted.pending_reset:
             pending.reset(ctx, container)
+        before = msgspec.structs.replace(container.host)
+        changes = container.state.running and limits.resources(host) != limits.resources(before)
         with ExitStack() as undo:
+            undo.callback(ctx.store.keep, container)  # as it was, after what stands below
             if wanted.changes is not None:
                 await pending.change(ctx, container, wanted.changes, undo)
-            if container.state.running and limited != limits.resources(container.host):
-                stats.cgroups_of(ctx, container).update(limited)
+            undo.callback(_take, container, before, applied=True)
+            _take(container, host, applied=not changes)
+            ctx.store.save(container)
+            faults.point("update.saved")
+            if changes:
+                apply(ctx, container)
             undo.pop_all()
-        for name in Resources.__struct_fields__:
-            setattr(container.host, name, getattr(host, name))
-        ctx.store.save(container)
         ctx.event(container, "update")
     return warnings
+
+
+def apply(ctx: Context, container: Container) -> None:
+    """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
+    stats.cgroups_of(ctx, container).update(limits.resources(container.host))
+    faults.point("update.applied")
+    container.limits_pending = False
+    ctx.store.keep(container, durable=False)
+
+
+def _take(container: Container, host: HostConfig, *, applied: bool) -> None:
+    container.limits_pending = not applied
+    for name in Resources.__struct_fields__:
+        setattr(container.host, name, getattr(host, name))
 
 
 def _merged(host: HostConfig, wanted: Resources) -> HostConfig:

@@ -6,6 +6,8 @@ CREATE TABLE volumes (name, record)
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import secrets
@@ -16,22 +18,30 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import faults
 from ketch.engine import volumemount
-from ketch.errors import Conflict, InvalidArgument, NotFound
-from ketch.storage.db import Schema
+from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.storage.db import REPAIR, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from sqlite3 import Connection
 
     from ketch.storage.db import Database
 
 SCHEMA = Schema("volumes", ("CREATE TABLE volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL)",))
 Strings = list[str]
+log = logging.getLogger(__name__)
+_REMOVAL = "(removal)"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 
 class Volume(msgspec.Struct, kw_only=True):
-    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `volumemount` says."""
+    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `volumemount` says.
+
+    ``pending``: it is being made with, or removed after, this container (an id) or is being removed by itself; one that
+    is found so at a start goes, unless a container refers to it.
+    """
 
     name: str
     mountpoint: str
@@ -40,6 +50,7 @@ class Volume(msgspec.Struct, kw_only=True):
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     options: dict[str, str] = msgspec.field(default_factory=dict)
     anonymous: bool = False
+    pending: str = ""
 
 
 class VolumeStore:
@@ -54,8 +65,14 @@ class VolumeStore:
         self._in_use = in_use
         self._lock = threading.Lock()
         self._attached: dict[str, set[str]] = {}
-        decode = msgspec.json.Decoder(Volume).decode
-        self._volumes = {row["name"]: decode(row["record"]) for row in db.query("SELECT * FROM volumes")}
+        self._volumes: dict[str, Volume] = {}
+        self._unreadable: set[str] = set()
+        for row in db.query("SELECT * FROM volumes"):
+            try:
+                self._volumes[row["name"]] = msgspec.json.decode(row["record"], type=Volume)
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+                self._unreadable.add(row["name"])
+                log.error("the row of volume %s cannot be read; it and its data are left alone: %s", row["name"], e)
 
     def create(
         self,
@@ -64,8 +81,12 @@ class VolumeStore:
         driver: str = "local",
         labels: dict[str, str] | None = None,
         options: dict[str, str] | None = None,
+        made_for: str = "",
     ) -> Volume:
-        """Make a volume, or return the one that already has this name; an empty name makes an anonymous one."""
+        """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
+
+        ``made_for`` is the container that it is made with, whose row is yet to be written (see `settle`).
+        """
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         anonymous = not name
@@ -78,18 +99,58 @@ class VolumeStore:
         if len(name) > 255:
             raise InvalidArgument(f"create {name[:32]}…: a volume's name has at most 255 characters")
         if (existing := self._volumes.get(name)) is not None:
+            if existing.pending and not made_for:
+                with self._db.transaction() as tx:
+                    self._mark(tx, [name], "")
             return existing
+        self._check_readable(name)
         volumemount.check(name, options or {})
         path = os.path.join(self._root, name, "_data")
         os.makedirs(path, mode=0o755, exist_ok=True)
+        faults.point("volume.directory-made")
         volume = Volume(
             name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, options=options or {},
-            anonymous=anonymous,
+            anonymous=anonymous, pending=made_for,
         )  # fmt: skip
         with self._db.transaction() as tx:
             tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
         self._volumes[name] = volume
         return volume
+
+    def settle(self, names: Sequence[str]) -> Callable[[Connection], None]:
+        """A part of another's transaction: these volumes are there to stay."""
+        return lambda tx: self._mark(tx, names, "")
+
+    def doom(self, names: Sequence[str]) -> Callable[[Connection], None]:
+        """A part of another's transaction: these volumes are about to be removed."""
+        return lambda tx: self._mark(tx, names, _REMOVAL)
+
+    def _mark(self, tx: Connection, names: Sequence[str], pending: str) -> None:
+        for name in names:
+            volume = self._volumes.get(name)
+            if volume is not None and volume.pending != pending:
+                volume.pending = pending
+                tx.execute("UPDATE volumes SET record = ? WHERE name = ?", (msgspec.json.encode(volume), name))
+
+    def finish_pending(self) -> None:
+        """At the daemon's start: what a crash left half made or half removed goes, unless a container refers to it."""
+        for volume in [v for v in self._volumes.values() if v.pending]:
+            if self._in_use(volume.name):
+                with self._db.transaction() as tx:
+                    self._mark(tx, [volume.name], "")
+                continue
+            try:
+                self.remove(volume.name)
+            except (KetchError, OSError) as e:
+                log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
+        for name in os.listdir(self._root) if os.path.isdir(self._root) else ():
+            if (
+                name not in self._volumes and name not in self._unreadable
+            ):  # made by `create` just before the crash; with content, it is somebody's
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.join(self._root, name, "_data"))
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.join(self._root, name))
 
     def has(self, name: str) -> bool:
         """Whether there is a volume of this name."""
@@ -100,7 +161,12 @@ class VolumeStore:
         try:
             return self._volumes[name]
         except KeyError:
+            self._check_readable(name)
             raise NotFound(f"get {name}: no such volume") from None
+
+    def _check_readable(self, name: str) -> None:
+        if name in self._unreadable:
+            raise DataLoss(f"get {name}: the volume's row in the state database cannot be read", hint=REPAIR)
 
     def list(self) -> list[Volume]:
         """All volumes by name."""
@@ -114,18 +180,22 @@ class VolumeStore:
         """Delete the volume and its data; Conflict while a container refers to it.
 
         What is mounted for it (another directory, a share) is unmounted and stays as it is.  ``force`` makes a missing
-        volume no error.  The row goes last, so that a crash in the middle leaves a volume that can be removed again
-        and never data that nobody knows of.
+        volume no error.  The row is marked first and goes last, so that the next start finishes what a crash broke off.
         """
         if name not in self._volumes and force:
             return
         volume = self.get(name)
         if users := self._in_use(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        with self._db.transaction() as tx:
+            self._mark(tx, [name], _REMOVAL)
+        faults.point("volume.removal-begun")
         with self._lock:
             volumemount.unmount(volume.mountpoint)  # never delete through a mount
-            shutil.rmtree(os.path.dirname(volume.mountpoint), ignore_errors=False)
+            if os.path.lexists(os.path.dirname(volume.mountpoint)):
+                shutil.rmtree(os.path.dirname(volume.mountpoint), ignore_errors=False)
             self._attached.pop(name, None)
+        faults.point("volume.files-removed")
         with self._db.transaction() as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (name,))
         del self._volumes[name]
@@ -147,6 +217,7 @@ class VolumeStore:
             try:
                 with self._lock:
                     volumemount.mount(volume.name, volume.mountpoint, volume.options)
+                    faults.point("volume.mounted")
                     self._attached.setdefault(name, set()).add(user)
             except BaseException:
                 self.detach(done, user)

@@ -15,8 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import faults
 from ketch.errors import InvalidArgument, NotFound
-from ketch.images import removal
+from ketch.images import recover, removal
 from ketch.images.model import Image
 from ketch.oci import manifest as oci
 from ketch.oci import reference
@@ -56,10 +57,11 @@ class ImageStore:
         self.lock = threading.RLock()
         self._leases = Leases(self.lock)
         self._pins: dict[str, int] = {}
-        decode = msgspec.json.Decoder(Image).decode
-        images = [decode(row["record"]) for row in db.query("SELECT record FROM images")]
-        self._images: dict[str, Image] = {image.id: image for image in images}
-        self._names: dict[str, str] = {row["name"]: row["id"] for row in db.query("SELECT name, id FROM image_names")}
+        self._images, self._unreadable = recover.from_rows(
+            db.query("SELECT id, record FROM images"), self.content, self.layers
+        )
+        named = db.query("SELECT name, id FROM image_names")
+        self._names: dict[str, str] = {row["name"]: row["id"] for row in named if row["id"] in self._images}
         self._found: dict[str, Image] = {}
         self._refresh()
         self._collect({*self.content.all(), *self.layers.all()})  # what a crash left
@@ -154,6 +156,7 @@ class ImageStore:
         The caller holds their content in a lease.  An image that is known already keeps its record.
         """
         self.content.sync()
+        faults.point("image.synced")
         with self.lock:
             images, names = dict(self._images), dict(self._names)
             with self._db.transaction() as tx:
@@ -166,6 +169,7 @@ class ImageStore:
                     for name in new_names:
                         tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (name, image.id))
                         names[name] = image.id
+            faults.point("image.rows-written")
             self._images, self._names = images, names
             self._refresh()
             return [images[image.id] for image, _ in added]
@@ -180,6 +184,7 @@ class ImageStore:
             with self._db.transaction() as tx:
                 _write(tx, tagged)
                 tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (str(parsed), image.id))
+            faults.point("image.tagged")
             self._images = {**self._images, image.id: tagged}
             self._names = {**self._names, str(parsed): image.id}
             self._refresh()
@@ -216,6 +221,7 @@ class ImageStore:
                 if gone and users:
                     images[image.id] = msgspec.structs.replace(image, hidden=True)
                     _write(tx, images[image.id])
+            faults.point("image.rows-deleted")
             self._images = images
             self._names = {name: image_id for name, image_id in self._names.items() if name not in doomed}
             self._refresh()
@@ -253,10 +259,13 @@ class ImageStore:
     def _collect(self, candidates: set[str]) -> set[str]:
         """Delete those blobs and layers that no image and no lease needs; returns the layers' chain ids."""
         with self.lock:
+            if self._unreadable:
+                return set()  # nobody knows what they need
             unneeded = self._unneeded(candidates)
             directories = {name: self.layers.detach(name) for name in unneeded}
             for name in unneeded:
                 self.content.remove(name)
+            faults.point("image.content-unnamed")
         for directory in filter(None, directories.values()):
             self.layers.abort(directory)
         return {name for name, directory in directories.items() if directory}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import faults
 from ketch.errors import InvalidArgument, KetchError
 from ketch.network import endpoint, ipam, parents
 from ketch.network import record as r
@@ -75,15 +76,19 @@ class Connections:
             ip, ip6 = self._addresses(network, wish, undo)
             bindings = _reserve(host, wish, record)
             undo.callback(host.ports.release, bindings)
+            faults.point("network.ports-held")
             made = self._endpoint(network, wish, ip, ip6, bindings)
             self._state.add(made, network.last)
             undo.callback(self._state.remove, made)
+            faults.point("network.endpoint-written")
             try:
                 self._wire(host, network, made, netns_fd, rtnl_fd)
                 undo.callback(_unwire, host, made)
                 network.endpoints[wish.container_id] = made
                 undo.callback(network.endpoints.pop, wish.container_id, None)
+                faults.point("network.wired")
                 host.publish(made)
+                faults.point("network.published")
             except OSError as e:
                 raise KetchError(
                     f"connect container {wish.label} to network `{record.name}`: {e}", hint=hint_of(e)
@@ -103,11 +108,13 @@ class Connections:
         with contextlib.ExitStack() as steps:
             steps.callback(network.give_back, gone)
             steps.callback(self._state.remove, gone)
+            steps.callback(faults.point, "network.link-going")
             steps.callback(host.ports.release, gone.bindings)
             if rtnl_fd is None:
                 steps.callback(_unwire, host, gone)
             else:
                 steps.callback(_unwire_now, gone, rtnl_fd)
+            steps.callback(faults.point, "network.unpublished")
             steps.callback(host.unpublish, gone)
 
     def _addresses(self, network: LiveNetwork, wish: Wish, undo: contextlib.ExitStack) -> tuple[str, str]:

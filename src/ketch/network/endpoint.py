@@ -13,6 +13,7 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
+from ketch import faults
 from ketch.network import linkkinds, links, netlink
 from ketch.network.record import MACVLAN, Binding, Endpoint
 
@@ -44,9 +45,11 @@ def wire_bridge(
     rtnl.run([
         links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)
     ])  # fmt: skip
+    faults.point("network.veth-made")
     try:
         with inside(netns_fd, rtnl_fd) as container:
             _configure(container, made)
+            faults.point("network.addresses-set")
             rtnl.run([links.set_up(name=made.veth)])
             _wait_until_it_carries(container, made.ifname)
             index = _wait_until_it_carries(rtnl, made.veth).index

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import faults
 from ketch.errors import AlreadyExists, Conflict, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.network import bridge as bridges
 from ketch.network import counters, endpoint, ipam, links, parents
@@ -84,7 +85,8 @@ class NetworkManager:
             for record, last in self._state.networks():
                 self._networks[record.id] = LiveNetwork.of(record, last)
             for known in self._state.endpoints():
-                self._networks[known.network_id].adopt(known)
+                if known.network_id in self._networks:  # else its row cannot be read
+                    self._networks[known.network_id].adopt(known)
             for network in self._networks.values():
                 try:
                     self._up(network)
@@ -173,6 +175,7 @@ class NetworkManager:
             network = LiveNetwork.of(record, {})
             self._state.save(record)
             undo.callback(self._state.delete, network_id)
+            faults.point("network.row-written")
             self._networks[network_id] = network
             undo.callback(self._networks.pop, network_id, None)
             undo.callback(self._down, network)
@@ -181,7 +184,9 @@ class NetworkManager:
             except OSError as e:
                 raise KetchError(f"set up network `{record.name}`: {e}", hint=hint_of(e)) from e
             if record.driver == r.BRIDGE:
+                faults.point("network.link-made")
                 self._host.admit(network.segment())
+                faults.point("network.admitted")
                 undo.callback(self._host.dismiss, network.segment())
             undo.pop_all()
         return record
@@ -194,7 +199,9 @@ class NetworkManager:
                 raise PermissionDenied(f"network {network.record.name} has active endpoints")
             steps.callback(self._state.delete, network_id)
             steps.callback(self._networks.pop, network_id)
+            steps.callback(faults.point, "network.link-removed")
             steps.callback(self._down, network)
+            steps.callback(faults.point, "network.dismissed")
             if network.record.driver == r.BRIDGE:
                 steps.callback(self._host.dismiss, network.segment())
 

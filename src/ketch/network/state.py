@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import sqlite3
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.errors import DataLoss
 from ketch.network.record import Endpoint, NetworkRecord
+from ketch.storage.db import REPAIR
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ketch.storage.db import Database
 
+log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _network = msgspec.json.Decoder(NetworkRecord).decode
 _endpoint = msgspec.json.Decoder(Endpoint).decode
@@ -38,17 +46,33 @@ class NetworkState:
 
     def networks(self) -> list[tuple[NetworkRecord, dict[str, int]]]:
         """Every network with the address given last in each of its subnets (subnet → number)."""
-        rows = self._db.query("SELECT record, last FROM networks ORDER BY rowid")
-        return [(_network(row["record"]), json.loads(row["last"])) for row in rows]
+        rows = self._db.query("SELECT name, record, last FROM networks ORDER BY rowid")
+        found = []
+        for row in rows:
+            try:
+                found.append((_network(row["record"]), json.loads(row["last"])))
+            except (msgspec.DecodeError, ValueError, TypeError) as e:
+                log.error("the row of network %s cannot be read and is left alone: %s", row["name"], e)
+        return found
 
     def save(self, record: NetworkRecord) -> None:
         """Add a network, or change it."""
-        with self._db.transaction() as tx:
+        with self._unique(record.name), self._db.transaction() as tx:
             tx.execute(
                 "INSERT INTO networks (id, name, record) VALUES (?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET record = excluded.record",
                 (record.id, record.name, _encode(record)),
             )
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _unique(name: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError as e:  # the manager knows all others
+            raise DataLoss(
+                f"make network {name}: there is one of this name whose row cannot be read", hint=REPAIR
+            ) from e
 
     def delete(self, network_id: str) -> None:
         """Forget a network that has no endpoints."""
@@ -57,8 +81,14 @@ class NetworkState:
 
     def endpoints(self) -> list[Endpoint]:
         """Every stored connection, oldest first."""
-        rows = self._db.query("SELECT record FROM network_endpoints ORDER BY rowid")
-        return [_endpoint(row["record"]) for row in rows]
+        rows = self._db.query("SELECT container_id, record FROM network_endpoints ORDER BY rowid")
+        found = []
+        for row in rows:
+            try:
+                found.append(_endpoint(row["record"]))
+            except (msgspec.DecodeError, ValueError, TypeError) as e:
+                log.error("the row of container %s's endpoint cannot be read: %s", row["container_id"][:12], e)
+        return found
 
     def add(self, endpoint: Endpoint, last: dict[str, int] | None = None) -> None:
         """Store a connection, or its change, and where the search for the next address of its network begins."""

@@ -15,6 +15,8 @@ from contextlib import suppress
 from struct import Struct
 from time import time_ns
 
+from ketch import faults
+
 STDOUT, STDERR = 1, 2
 HEADER = Struct("<QIBB2x")
 TRAILER = Struct("<I")
@@ -108,6 +110,7 @@ class Writer:
                 os.rename(newer, older)
         if self._max_files == 1:
             os.unlink(self._path)
+        faults.point("monitor.log-rotated")
         old = self.fd
         self._open()
         os.close(old)

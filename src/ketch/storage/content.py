@@ -17,6 +17,7 @@ import secrets
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
+from ketch import faults
 from ketch.errors import DataLoss, InvalidArgument, NotFound
 from ketch.linux.openat2 import syncfs
 
@@ -114,7 +115,9 @@ class ContentStore:
                 hold(ingest.digest)
             if durable:
                 os.fsync(ingest.file.fileno())
+            faults.point("image.blob-written")
             os.rename(path, self.path(ingest.digest))
+            faults.point("image.blob-named")
             if durable:
                 _sync_directory(self._blobs)
         except BaseException:

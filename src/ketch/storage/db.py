@@ -16,10 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ketch.errors import DataLoss
+from ketch import faults
+from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
+from ketch.storage import salvage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+REPAIR = "stop ketchd and run `ketchd --repair` with the same --data-root: it keeps the old file beside the new one"
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,22 @@ class Database:
         self._wal_fd = -1
         self._depth = 0
         self._durable = True
+        if salvage.wal_is_damaged(path):
+            raise DataLoss(f"open state database: its write-ahead log `{path}-wal` is damaged", hint=REPAIR)
         try:
             self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=256)
             self._conn.row_factory = sqlite3.Row
             self._conn.execute("PRAGMA journal_mode=WAL")
             self._conn.execute("PRAGMA synchronous=FULL")
             self._conn.execute("PRAGMA foreign_keys=ON")
+            # Each page once, and that no row is in two places: some milliseconds for thousands of rows.
+            verdict = self._conn.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise DataLoss(f"open state database `{path}`: it is damaged ({verdict})", hint=REPAIR)
             for schema in schemas:
                 self._migrate(schema)
-        except sqlite3.DatabaseError as e:
-            raise DataLoss(f"open state database `{path}`: {e}", hint="restore the file from a backup") from e
+        except sqlite3.Error as e:
+            raise _explained(e, path) from e
 
     def _migrate(self, schema: Schema) -> None:
         with self.transaction() as tx:
@@ -75,27 +86,35 @@ class Database:
         is void after a boot anyway (0.03 ms instead of an fsync, which other writers' I/O can stretch to 100 ms).
         """
         with self._lock:
-            if self._depth == 0:
+            if self._depth:
+                yield self._conn
+                return
+            try:
                 if durable != self._durable:
                     self._conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                     self._durable = durable
                 self._conn.execute("BEGIN IMMEDIATE")
-            self._depth += 1
-            try:
+                self._depth = 1
                 yield self._conn
-            except BaseException:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._conn.execute("ROLLBACK")
-                raise
-            self._depth -= 1
-            if self._depth == 0:
+                faults.point("database.commit")
                 self._conn.execute("COMMIT")
+                faults.point("database.committed")
+            except sqlite3.IntegrityError:
+                raise  # the caller's business: a name is taken
+            except sqlite3.Error as e:
+                raise _explained(e, self._path) from e
+            finally:
+                self._depth = 0
+                if self._conn.in_transaction:  # a failed commit leaves it open, a full disk may have ended it
+                    self._conn.execute("ROLLBACK")
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a read."""
         with self._lock:
-            return self._conn.execute(sql, parameters).fetchall()
+            try:
+                return self._conn.execute(sql, parameters).fetchall()
+            except sqlite3.Error as e:
+                raise _explained(e, self._path) from e
 
     def sync(self) -> None:
         """Make durable what was committed without; blocking, but commits can go on meanwhile.
@@ -114,3 +133,17 @@ class Database:
                 os.close(self._wal_fd)
                 self._wal_fd = -1
             self._conn.close()
+
+
+def _explained(error: sqlite3.Error, path: str) -> KetchError:
+    """SQLite's failure in the words of our family (https://sqlite.org/rescode.html)."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return ResourceExhausted(f"write state database `{path}`: the disk is full", hint="free some space")
+    if code == sqlite3.SQLITE_READONLY:
+        return FailedPrecondition(f"write state database `{path}`: its file system is read-only")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DataLoss(f"use state database `{path}`: it is damaged ({error})", hint=REPAIR)
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return ResourceExhausted(f"open state database `{path}`: {error}", hint="is there a descriptor left?")
+    return KetchError(f"use state database `{path}`: {error}")

@@ -69,6 +69,16 @@ class Controls:
         self._listener = listener
         self._loop.add(listener.fileno(), READ, self._accept)
 
+    def listen_again(self) -> None:
+        """Our names are gone (the exec root was wiped): ketchd has made the directory and asks for a new socket."""
+        listener = self._listener
+        if listener is None:
+            return
+        self._loop.remove(listener.fileno())
+        listener.close()
+        self._listener = None
+        self.listen()
+
     def keep(self, fds: list[int]) -> None:
         """Keep descriptors for whoever connects next, in place of those kept before; they are ours from now on."""
         for fd in self._kept:

@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from time import time_ns
 
+from ketch import faults
 from ketch.errors import KetchError
 from ketch.linux import fdpass
 from ketch.runtime.process import exec as child
@@ -119,6 +120,7 @@ class Execs:
             if one.sync >= 0:
                 os.close(one.sync)
             raise
+        faults.point("monitor.exec-forked")
         streams.forked()
         if not streams.clients and message.get("stdin"):
             streams.input_ended(None)
@@ -157,6 +159,7 @@ class Execs:
     def _started(self, one: Exec) -> None:
         one.state = "running"
         one.message = {}
+        faults.point("monitor.exec-runs")
         self._reply(one, {"ok": True, "pid": one.pid})
         if one.status is not None:
             one.streams.drain_and_cut()
@@ -192,6 +195,7 @@ class Execs:
         one.state = "ended"
         del self._by_id[one.id]
         record = {"code": messages.exit_code(one.status), "at": time_ns()}
+        faults.point("monitor.exec-ended")
         # First this: a client that sees its connection end asks ketchd for the exit code at once.
         if not self._monitor.controls.tell({"ev": "exec_exit", "exec_id": one.id, **record}):
             with suppress(OSError):

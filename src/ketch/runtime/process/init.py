@@ -19,11 +19,12 @@ from __future__ import annotations
 import gc
 import json
 import os
-from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
+from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, SOCK_CLOEXEC, SOCK_RAW, socket
 from contextlib import suppress
 from errno import EACCES
 from signal import SIGKILL
 
+from ketch import faults
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import (
@@ -85,13 +86,13 @@ def child_main(
         gc.disable()
         child.close_others(start_fd)
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)  # nobody in a shared pid namespace may look into this process
+        if start_fd < 0:
+            child.die_with_parent()
         child.set_up(mounts_of_root, tty)
         child.report_ready()
         child.wait(start_fd)
         if start_fd < 0:
-            # A monitor that is killed takes its container with it: nobody else would read its output, reap it or
-            # write down how it ended.
-            prctl.set_parent_death_signal(SIGKILL)
+            child.die_with_parent()  # again: a change of user has cleared it
         child.run()
     except BaseException as e:  # the parent must hear of everything; SystemExit and the like mean the same here
         child.report_failure(e)
@@ -123,6 +124,20 @@ class _Child:
             before = kept + 1
         os.closerange(before, _HIGHEST_FD)
 
+    def die_with_parent(self) -> None:
+        """A monitor that is killed takes its container with it: nobody else would read its output, reap it or write
+        down how it ended.  One that was killed before this is noticed by its end of the socket.
+        """
+        prctl.set_parent_death_signal(SIGKILL)
+        try:
+            payload, _ = fdpass.recv(self.sync_fd, 0, MSG_DONTWAIT | MSG_PEEK, 64)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            payload = b""
+        if not payload:
+            os._exit(1)
+
     def set_up(self, mounts_of_root: list[dict[str, Any]], terminal: bool) -> None:
         document = spec.load(self.bundle)
         if "process" not in document:
@@ -135,6 +150,7 @@ class _Child:
         self.process = become.Process(document["process"], linux.get("seccomp"))
         shm_fd = _shared_memory_of(plan, document)
         namespaces.enter(plan)
+        faults.point("init.namespaces")
         if plan.is_new("network"):
             self._open_network()
         self._make_cgroup(linux)
@@ -153,10 +169,12 @@ class _Child:
         if not path:
             return
         self.cgroup = common.create(path, _with_default_devices(linux.get("resources") or {}))
+        faults.point("init.cgroup-made")
         try:
             self.cgroup.join()
         except OSError as e:
             raise failure("cgroups", f"join cgroup `{path}`", e) from e
+        faults.point("init.cgroup-joined")
 
     def _open_network(self) -> None:
         self.netns = True
@@ -187,9 +205,11 @@ class _Child:
             view = cgroupmount.View(self.cgroup)
         hidden = secrets.read(document)
         place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
+        faults.point("init.root-attached")
         self._run_hooks()
         become.forget_imports()
         rootfs.enter(place)
+        faults.point("init.root-entered")
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for one in planned:
@@ -203,6 +223,7 @@ class _Child:
         mounts.seal(root_fd, planned)
         masks.make_readonly(root_fd, linux.get("readonlyPaths") or [])
         masks.mask(root_fd, linux.get("maskedPaths") or [])
+        faults.point("init.mounted")
         return root_fd
 
     def _run_hooks(self) -> None:
@@ -235,6 +256,7 @@ class _Child:
         if terminal and self.master_fd < 0:
             self.master_fd, self.slave_fd = tty.open_pair("/dev/ptmx")
         become.settle(self.process, self.slave_fd if terminal else -1)
+        faults.point("init.settled")
 
     slave_fd = -1
 
@@ -263,6 +285,7 @@ class _Child:
     def run(self) -> NoReturn:
         """The last hooks (in the container, with the program's identity), then the program."""
         hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer")
+        faults.point("init.go-heard")
         become.run(self.process, self.sync_fd, self.preserve_fds)
 
     def report_failure(self, error: BaseException) -> None:

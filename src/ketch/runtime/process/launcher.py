@@ -15,6 +15,7 @@ import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 
+from ketch import faults
 from ketch.linux import prctl
 from ketch.runtime import defaults, seccomp, seccomp_default
 from ketch.runtime.cgroups import common
@@ -58,12 +59,14 @@ def main(fd: int) -> NoReturn:
 
 
 def _fork(sock: socket, message: dict[str, Any], fds: list[int], title: _Title) -> None:
+    faults.point("launcher.asked")
     try:
         pid = os.fork()
     except OSError:
         # No memory or no more processes: ketchd sees that the connection ends, and the next start may work.
         pid = -1
     if pid:
+        faults.point("launcher.forked")
         for fd in fds:
             os.close(fd)
         return

@@ -6,7 +6,7 @@ ketchd → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty",
         "format","tag"; both "cache","blocking","buffer"          (see logdrivers)
 
 monitor → ketchd, on every control connection
-  {"ev":"hello", "id","pid","started_at","state","execs":{id: pid},"ooms"}  first on every connection but the launcher's
+  {"ev":"hello", "id","monitor","pid","started_at","state","execs":{id: pid},"ooms"}  first, but for the launcher's
   {"ev":"created","pid"} + network namespace, netlink socket in it     (none when the container has no new one)
   {"ev":"failed", …}                                                   before "created"; see runtime.failure
   {"ev":"oom"}                                                         memory ran out; "ooms" counts it

@@ -25,11 +25,12 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 from time import monotonic, time_ns
 
+from ketch import faults
 from ketch.errors import KetchError
 from ketch.linux import fdpass, prctl
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
-from ketch.runtime.process import init, messages, report
+from ketch.runtime.process import init, messages, report, signals
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
 from ketch.runtime.process.logdrivers import open_log
@@ -92,10 +93,10 @@ class Monitor:
         os.dup2(0, 2)
         os.setsid()
         prctl.set_child_subreaper()
-        for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE):
-            _signal.signal(number, _signal.SIG_IGN)
-        self._watch_children()
+        self._wakeup = signals.watch()
+        self.loop.add(self._wakeup, READ, self._reap)
         self.controls.add(self._first)
+        faults.point("monitor.begun")
         try:
             self._set_up()
         except (OSError, KetchError) as e:
@@ -108,13 +109,6 @@ class Monitor:
 
     # -- set-up ----------------------------------------------------------------------------------
 
-    def _watch_children(self) -> None:
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        _signal.signal(_signal.SIGCHLD, lambda _number, _frame: None)
-        _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._wakeup = reader
-        self.loop.add(reader, READ, self._reap)
-
     def _set_up(self) -> None:
         """Fork the child first: it works on another processor while this one finishes."""
         message, log = self._message, self._message["log"]
@@ -126,6 +120,7 @@ class Monitor:
         self.pid = init.fork_child(message.get("pidns", "new"))
         if self.pid == 0:
             self._in_child(child_end)
+        faults.point("monitor.forked")
         os.close(child_end)
         self.streams.forked()
         open_log(self.loop, self.streams, log)
@@ -133,6 +128,7 @@ class Monitor:
         if not message["tty"]:
             self.streams.listen()
         self.loop.add(self._sync, READ, self._child_speaks)
+        faults.point("monitor.listening")
 
     def _in_child(self, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
@@ -169,6 +165,7 @@ class Monitor:
         try:
             if not self.controls.tell({"ev": "created", "pid": self.pid}, fds):
                 self._alone()
+            faults.point("monitor.created-told")
         finally:
             for fd in fds:
                 os.close(fd)
@@ -200,6 +197,7 @@ class Monitor:
         self._started_at = time_ns()
         if self.cgroups:
             self._oom.begin(common.open(self.cgroups))
+        faults.point("monitor.program-runs")
         # The message was needed for the set-up only; what is left of it would be kept for the container's life.
         self._message = {}
         if self._start is not None:
@@ -242,8 +240,8 @@ class Monitor:
     # -- requests --------------------------------------------------------------------------------
 
     def _hello(self) -> dict[str, Any]:
-        return {"id": self.id, "pid": self.pid, "started_at": self._started_at, "state": self.state,
-                "execs": self.execs.running(), "ooms": self._oom.count}  # fmt: skip
+        return {"id": self.id, "monitor": os.getpid(), "pid": self.pid, "started_at": self._started_at,
+                "state": self.state, "execs": self.execs.running(), "ooms": self._oom.count}  # fmt: skip
 
     def _serve(self, control: socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         """Carry out one request; descriptors that are kept are taken out of ``fds``. None: answered later."""
@@ -293,6 +291,7 @@ class Monitor:
             if self._sync < 0:
                 raise BrokenPipeError
             fdpass.send(self._sync, b"go")
+            faults.point("monitor.go-given")
         except OSError:
             self._fail(self._failure or self._last_words())
             return
@@ -314,8 +313,9 @@ class Monitor:
     # -- the end ---------------------------------------------------------------------------------
 
     def _reap(self, _events: int) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._wakeup, 512)
+        with suppress(OSError):
+            if _signal.SIGUSR1 in os.read(self._wakeup, 512):
+                self.controls.listen_again()
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -333,6 +333,7 @@ class Monitor:
     def _init_ended(self) -> None:
         """PID 1 is gone: nothing of the container may stay, and its outputs must end soon."""
         assert self.streams is not None
+        faults.point("monitor.pid1-ended")
         if self.cgroups:
             with suppress(OSError, KetchError):
                 common.open(self.cgroups).kill()
@@ -359,12 +360,16 @@ class Monitor:
             with suppress(OSError, KetchError):
                 oom = common.open(self.cgroups).oom_kills() > 0
         record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
+        faults.point("monitor.outputs-read")
         with suppress(OSError):  # the exec root may be gone; ketchd, if it is there, is told all the same
             messages.write_record(self.run_dir, messages.EXIT_RECORD, record)
+        faults.point("monitor.exit-recorded")
         self._remove_cgroup(kill=False)  # that was done when PID 1 ended
         # Before anybody knows: a restart's monitor will use the same names.
         self.controls.retire()
+        faults.point("monitor.cgroup-removed")
         self.controls.tell({"ev": "exit", **record})
+        faults.point("monitor.exit-told")
         self.waits.answer(record)
         self.streams.finish()
         self._progress = -1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import ketch
+from ketch import faults
 from ketch.runtime.process import messages
 
 _CODE = "import sys; sys.path.append({path!r}); from ketch.runtime.process.launcher import main; main({fd})"
@@ -30,7 +31,7 @@ def spawn() -> tuple[subprocess.Popen[bytes], int]:
             executable=f"/proc/self/fd/{copy_fd}",
             pass_fds=(theirs, copy_fd),
             stdin=subprocess.DEVNULL,
-            env={**_ENVIRONMENT, **kept},
+            env={**_ENVIRONMENT, **kept, **faults.environment()},
         )
     except BaseException:
         os.close(ours)

@@ -1,0 +1,36 @@
+"""What the kernel refused for want of something, in a sentence that says what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ketch.errors import DataLoss, FailedPrecondition, KetchError, PermissionDenied, ResourceExhausted, Unavailable
+
+_KNOWN: dict[int, tuple[type[KetchError], str]] = {
+    errno.ENOSPC: (ResourceExhausted, "free some space; nothing was removed"),
+    errno.EDQUOT: (ResourceExhausted, "raise the quota or free some space; nothing was removed"),
+    errno.ENOMEM: (ResourceExhausted, "the machine, or the cgroup of ketchd, is short of memory"),
+    errno.EMFILE: (Unavailable, "raise ketchd's limit of open files (LimitNOFILE), or try again when less is going on"),
+    errno.ENFILE: (Unavailable, "raise the machine's limit of open files (fs.file-max)"),
+    errno.EAGAIN: (Unavailable, "the machine has no process to spare; try again"),
+    errno.EROFS: (FailedPrecondition, "mount the file system read-write"),
+    errno.EIO: (DataLoss, "the disk reports errors; the kernel's log says more"),
+    errno.EACCES: (PermissionDenied, "ketchd runs as root; is a security module in the way?"),
+    errno.EPERM: (PermissionDenied, "ketchd runs as root; is a capability missing?"),
+}
+
+
+def explained(error: OSError, doing: str) -> KetchError:
+    """The error as one of our family: "``doing``: reason: `path`"."""
+    if isinstance(error, KetchError):
+        return error
+    kind, hint = _KNOWN.get(error.errno or 0, (KetchError, None))
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    place = f": `{error.filename}`" if isinstance(error.filename, str) else ""
+    return kind(f"{doing}: {reason[:1].lower()}{reason[1:]}{place}", hint=hint)
+
+
+def is_known(error: OSError) -> bool:
+    """Whether it is about the machine and no defect of ours, so that a trace would tell nothing."""
+    return (error.errno or 0) in _KNOWN

@@ -1,0 +1,87 @@
+"""Places where a process may be made to die, or a call to fail, on purpose: how crash-safety is tested.
+
+    KETCH_FAULT=start.bundle-written          SIGKILL oneself there
+    KETCH_FAULT=start.bundle-written:3        at the third passage
+    KETCH_FAULT=database.commit=enospc        raise that OSError there, at each passage (with ``:N`` at the N-th alone)
+
+The variable is ketchd's, which hands it on to the launcher; monitors and containers' first processes are forks of that
+one (a container's program never sees it).  Each process counts for itself.  With ``KETCH_FAULT_TRACE=FILE`` the name is
+appended to that file first, which is how a test knows that it was here that the process died.  A mark that is not armed
+costs one comparison.
+This module imports nothing but the interpreter's own: every monitor carries it in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VARIABLES = ("KETCH_FAULT", "KETCH_FAULT_TRACE")
+
+
+class Fault:
+    """What is armed: ``name``, the error number to raise (0: die), and the passage (0: each)."""
+
+    def __init__(self, text: str, trace: str) -> None:
+        rest, colon, count = text.partition(":")
+        self.name, _, error = rest.partition("=")
+        self.errno = _errno(error) if error else 0
+        if colon and not count.isdecimal():
+            raise ValueError(f"KETCH_FAULT={text}: `{count}` is not a number")
+        self.at = int(count) if colon else (0 if self.errno else 1)
+        self.passed = 0
+        self.trace = trace
+
+    def strike(self) -> None:
+        """Count the passage; die or raise when it is the one."""
+        self.passed += 1
+        if self.at and self.passed != self.at:
+            return
+        if self.trace:
+            try:
+                fd = os.open(self.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                os.write(fd, f"{self.name} {os.getpid()}\n".encode())
+                os.close(fd)
+            except OSError:
+                pass  # out of reach: this process has a root or a file system of its own by now
+        if self.errno:
+            raise OSError(self.errno, os.strerror(self.errno))
+        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(137)  # the first process of a pid namespace cannot kill itself (pid_namespaces(7))
+
+
+def _errno(name: str) -> int:
+    import errno
+
+    number = getattr(errno, name.upper(), None)
+    if not isinstance(number, int):
+        raise ValueError(f"KETCH_FAULT: `{name}` is no error of the kernel")
+    return number
+
+
+def _armed(environment: Mapping[str, str]) -> Fault | None:
+    text = environment.get("KETCH_FAULT")
+    return Fault(text, environment.get("KETCH_FAULT_TRACE", "")) if text else None
+
+
+_fault = _armed(os.environ)
+
+
+def point(name: str) -> None:
+    """Mark a place, named as in docs/crash-safety.md; does nothing unless it is the one that is armed."""
+    if _fault is not None and _fault.name == name:
+        _fault.strike()
+
+
+def armed() -> str:
+    """The name of the place that is armed; empty: none."""
+    return _fault.name if _fault is not None else ""
+
+
+def environment() -> dict[str, str]:
+    """What a process needs to be armed in the same way."""
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}

@@ -1,0 +1,88 @@
+"""Images again from the content store, when the database does not know them any more."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import KetchError
+from ketch.images.importer import make_image
+from ketch.images.model import Image
+from ketch.oci import manifest as oci
+from ketch.oci import reference
+from ketch.oci.config import ImageConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from sqlite3 import Row
+
+    from ketch.storage.content import ContentStore
+    from ketch.storage.snapshots import Layers
+
+log = logging.getLogger(__name__)
+_LARGEST = 1 << 20  # a manifest is a few kilobytes
+_NAME = "io.containerd.image.name"
+
+
+def images(content: ContentStore, layers: Layers) -> list[Image]:
+    """Every image whose manifest, configuration, blobs and layers are all there."""
+    found = []
+    for digest in content.all():
+        if content.size(digest) > _LARGEST:
+            continue
+        try:
+            manifest = msgspec.json.decode(content.read(digest), type=oci.Manifest)
+            config = msgspec.json.decode(content.read(manifest.config.digest), type=ImageConfig)
+            blobs = [layer.digest for layer in manifest.layers]
+            image = make_image(manifest.config.digest, digest, config, blobs, [0] * len(blobs))
+        except (msgspec.DecodeError, KetchError, UnicodeDecodeError):
+            continue  # a layer, a configuration, or a manifest whose parts are gone
+        if (
+            len(image.chain_ids) == len(blobs)
+            and all(map(content.exists, blobs))
+            and all(map(layers.exists, image.chain_ids))
+        ):
+            sizes = [_size(layers.diff(chain)) for chain in image.chain_ids]
+            found.append(msgspec.structs.replace(image, layer_sizes=sizes))
+    return found
+
+
+def from_rows(rows: Sequence[Row], content: ContentStore, layers: Layers) -> tuple[dict[str, Image], set[str]]:
+    """The images of these rows by id, those whose record cannot be read made anew; and ids of those that cannot be."""
+    found: dict[str, Image] = {}
+    broken: set[str] = set()
+    for row in rows:
+        try:
+            found[row["id"]] = msgspec.json.decode(row["record"], type=Image)
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+            log.error("the row of image %s cannot be read: %s", row["id"], e)
+            broken.add(row["id"])
+    if broken:
+        found.update({image.id: image for image in images(content, layers) if image.id in broken})
+    for image_id in broken - found.keys():
+        log.error("image %s cannot be made anew from the content store; nothing of it is removed", image_id)
+    return found, broken - found.keys()
+
+
+def names(content: ContentStore) -> dict[str, str]:
+    """Normalized name → manifest, as ``index.json`` has them; empty when there is none that can be read."""
+    try:
+        with open(os.path.join(content.root, "index.json"), "rb") as f:
+            index = msgspec.json.decode(f.read(), type=oci.Index)
+    except (OSError, msgspec.DecodeError):
+        return {}
+    found = {}
+    for descriptor in index.manifests:
+        if name := (descriptor.annotations or {}).get(_NAME):
+            found[str(reference.parse(name))] = descriptor.digest
+    return found
+
+
+def _size(directory: str) -> int:
+    total = 0
+    for place, _, files in os.walk(directory):
+        total += sum(os.lstat(os.path.join(place, name)).st_size for name in files)
+    return total

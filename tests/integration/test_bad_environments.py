@@ -1,0 +1,318 @@
+"""A full disk, a read-only one, no descriptors left, broken files: a clear sentence, and nothing is removed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sqlite3
+import struct
+import subprocess
+import time
+
+import pytest
+
+from tests.integration.crash_box import read, until
+from tests.integration.rawapi import Api
+
+pytestmark = pytest.mark.ketch_only
+LOOP = "i=0; while :; do echo n $i; i=$((i+1)); usleep 5000; done"
+
+
+def refused(engine) -> str:
+    """A start that fails: what it says."""
+    done = subprocess.run(engine.command(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def repaired(engine) -> str:
+    done = subprocess.run([*engine.command(), "--repair"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def body(name: str, **host: object) -> dict[str, object]:
+    return {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host}
+
+
+@pytest.fixture
+def small(own_engine):
+    """An engine whose data root is a file system of its own, 32 MB."""
+    os.makedirs(own_engine.data_root)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", own_engine.data_root], check=True)
+    try:
+        own_engine.start()
+        own_engine.add_busybox()
+        yield own_engine
+        own_engine.remove_all()
+        own_engine.stop()
+    finally:
+        subprocess.run(["umount", "-l", own_engine.data_root], check=True)
+        own_engine.process = None
+        own_engine.data_root += "2"  # what the fixture ends with works without it
+
+
+def fill(directory: str) -> str:
+    path = os.path.join(directory, "fill")
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as f:
+        while True:
+            f.write(bytes(65536))
+    with contextlib.suppress(OSError), open(path, "ab", buffering=0) as f:
+        while True:
+            f.write(bytes(512))
+    return path
+
+
+def test_full_disk(small):
+    api = Api(small.socket)
+    api.must("POST", "/containers/create", body("made"), name="made")
+    small.docker("run", "-d", "--name", "talker", "busybox", "sh", "-c", LOOP)
+    small.docker("run", "-d", "--name", "brief", "busybox", "sleep", "1000")
+    status, archive = api("GET", "/images/busybox/get")
+    assert status == 200
+    full = fill(small.data_root)
+    for path, what in (
+        ("/containers/create?name=late", body("late")),
+        ("/volumes/create", {"Name": "late"}),
+        ("/networks/create", {"Name": "late"}),
+        ("/containers/made/rename?name=late", None),
+        ("/images/busybox/tag?repo=late", None),
+        ("/containers/made/start", None),
+    ):
+        status, answer = api("POST", path, what)
+        assert status == 500, (path, status, answer)
+        assert "no space left" in answer["message"] or "disk is full" in answer["message"], (path, answer)
+    status, answer = api("POST", "/images/load", archive)
+    assert "no space left" in json.dumps(answer) or "disk is full" in json.dumps(answer) or status == 200
+    assert api("GET", "/containers/late/json")[0] == api("GET", "/volumes/late")[0] == 404
+    api.must("POST", "/containers/brief/kill")  # an end is known although nobody can write it down
+    assert api.must("POST", "/containers/brief/wait")["StatusCode"] == 137
+    assert small.docker("exec", "talker", "echo", "runs").out == "runs\n"
+    os.unlink(full)
+    lines = len(small.docker("logs", "talker").out.splitlines())
+    until(lambda: len(small.docker("logs", "talker").out.splitlines()) > lines, "it does not log again")
+    api.must("POST", "/containers/made/start")
+    for path, what in (("/containers/create?name=late", body("late")), ("/volumes/create", {"Name": "late"})):
+        api.must("POST", path, what)
+    small.stop(signal.SIGKILL)
+    small.start()
+    states = small.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").out.splitlines()
+    assert sorted(states) == ["brief exited", "late created", "made running", "talker running"]
+    api.must("DELETE", "/volumes/late")
+
+
+def test_a_disk_that_becomes_read_only(small):
+    api = Api(small.socket)
+    small.docker("run", "-d", "--name", "one", "busybox", "sh", "-c", LOOP)
+    subprocess.run(["mount", "-o", "remount,ro", small.data_root], check=False)
+    status, answer = api("POST", "/containers/create", body("late"), name="late")
+    if status == 201:
+        pytest.skip("the kernel does not make a file system read-only that is written to")
+    assert status == 500
+    assert "read-only" in answer["message"]
+    assert small.docker("exec", "one", "echo", "runs").out == "runs\n"
+    small.stop(signal.SIGKILL)
+    said = refused(small)
+    assert "read-only" in said.lower()
+    assert small.data_root in said
+    subprocess.run(["mount", "-o", "remount,rw", small.data_root], check=True)
+    small.start()
+    assert small.docker("ps", "--format", "{{.Names}}").out == "one\n"
+
+
+def test_no_descriptors_left(own_engine):
+    own_engine.start()
+    own_engine.add_busybox()
+    own_engine.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
+    api, pid = Api(own_engine.socket), own_engine.process.pid
+    api.must("POST", "/containers/create", body("two"), name="two")
+    limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    now = len(os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (now + 2, limit[1]))
+    status, answer = api("POST", "/containers/two/start")
+    assert status in (500, 503), answer
+    assert "too many open files" in answer["message"]
+    with contextlib.ExitStack() as held:
+        for _ in range(20):  # more than it can accept
+            one = held.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(own_engine.socket)
+        before, begin = _cpu_s(pid), time.monotonic()
+        time.sleep(1.5)  # the measured time itself
+        assert _cpu_s(pid) - before < 0.5 * (time.monotonic() - begin), "it spins"
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    until(lambda: api("GET", "/_ping", timeout=5)[0] == 200, "it does not recover")
+    api.must("POST", "/containers/two/start")
+    assert own_engine.docker("ps", "-q").out.count("\n") == 2
+
+
+def _cpu_s(pid: int) -> float:
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# -- the database ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filled(own_engine):
+    """An engine with twelve containers, one of which runs, a volume with a file in it, and a network."""
+    own_engine.start()
+    own_engine.add_busybox()
+    api = Api(own_engine.socket)
+    own_engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "sh", "-c", "echo kept >/v/file")
+    own_engine.docker("network", "create", "quay")
+    for n in range(11):
+        api.must("POST", "/containers/create", body(""), name=f"c{n}")
+    own_engine.docker("run", "-d", "--name", "up", "-v", "hold:/v", "busybox", "sleep", "1000")
+    return own_engine
+
+
+def database(engine) -> str:
+    return os.path.join(engine.data_root, "ketch.db")
+
+
+def overwrite(path: str, at: int, data: bytes) -> None:
+    with open(path, "r+b") as f:
+        f.seek(at)
+        f.write(data)
+
+
+def page_with(engine, table: str) -> int:
+    """The file offset of a leaf page of a table."""
+    path = database(engine)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()[0]
+    data = read(path)
+    page = data[(root - 1) * 4096 : root * 4096]
+    if page[0] == 5:  # an interior page: its first child
+        root = struct.unpack(">I", page[(at := struct.unpack(">H", page[12:14])[0]) : at + 4])[0]
+    return (root - 1) * 4096
+
+
+def looks_after_repair(engine, least: int) -> None:
+    said = repaired(engine)
+    assert "damaged-1" in said
+    assert os.path.exists(database(engine) + ".damaged-1")
+    engine.start()
+    names = engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()
+    assert len(names) >= least
+    lost = os.path.join(engine.data_root, "lost")
+    assert len(names) + (len(os.listdir(lost)) if os.path.isdir(lost) else 0) == 12
+    assert engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
+    if "up" in names:
+        assert engine.docker("exec", "up", "echo", "runs").out == "runs\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "least"), [("page", 1), ("first page", 12), ("middle", 1), ("cut", 0), ("log", 0)], ids=str
+)
+def test_damaged_database(filled, damage, least):
+    path = database(filled)
+    if damage == "log":  # commits that were not checkpointed: its rows are in the log alone
+        filled.stop(signal.SIGKILL)
+        overwrite(path + "-wal", 0, b"garbage!" * 4)
+    else:
+        filled.stop()
+        assert not os.path.exists(path + "-wal")
+    if damage == "page":
+        overwrite(path, page_with(filled, "containers"), os.urandom(4096))
+    elif damage == "first page":
+        overwrite(path, 0, os.urandom(4096))
+    elif damage == "middle":
+        overwrite(path, page_with(filled, "containers") + 1000, os.urandom(1500))
+    elif damage == "cut":
+        os.truncate(path, os.path.getsize(path) // 2)
+    said = refused(filled)
+    assert path in said
+    assert "--repair" in said
+    before = sorted(os.listdir(f"{filled.data_root}/containers")), sorted(os.listdir(f"{filled.data_root}/layers"))
+    refused(filled)
+    assert (
+        sorted(os.listdir(f"{filled.data_root}/containers")),
+        sorted(os.listdir(f"{filled.data_root}/layers")),
+    ) == before
+    looks_after_repair(filled, least)
+
+
+@pytest.mark.parametrize("damage", ["empty", "gone"])
+def test_lost_database(filled, damage):
+    """An empty file is a new database to SQLite, and would have everything swept away."""
+    filled.docker("rm", "-f", "up")
+    filled.stop()
+    kept = set(os.listdir(f"{filled.data_root}/containers"))
+    if damage == "empty":
+        os.truncate(database(filled), 0)
+    else:
+        os.unlink(database(filled))
+    assert "missing or empty" in refused(filled)
+    repaired(filled)
+    filled.start()
+    assert filled.docker("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
+    assert kept == set(os.listdir(f"{filled.data_root}/lost"))
+
+
+def test_one_row_that_cannot_be_read(filled):
+    up = json.loads(filled.docker("inspect", "up").out)[0]
+    filled.stop(signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(database(filled))) as db:
+        with db:
+            for table in ("containers", "images", "volumes"):
+                name = {"containers": "name = 'up'", "volumes": "name = 'hold'"}.get(table, "1")
+                db.execute(f"UPDATE {table} SET record = substr(record, 1, length(record) - 9) WHERE {name}")
+    filled.start()
+    assert "up" in filled.log()
+    assert "cannot be read" in filled.log()
+    assert len(filled.docker("ps", "-aq").out.split()) == 11
+    result = filled.docker("create", "--name", "up", "busybox", check=False)
+    assert "already in use" in result.err
+    assert "--repair" in filled.docker("inspect", "up", check=False).err
+    assert filled.docker("run", "--rm", "busybox", "echo", "works").out == "works\n"  # its image was made anew
+    os.kill(up["State"]["Pid"], 0)
+    assert os.path.isdir(f"{filled.data_root}/containers/{up['Id']}/upper")
+    filled.docker("volume", "prune", "-f")
+    assert read(f"{filled.data_root}/volumes/hold/_data/file") == b"kept\n"
+    filled.stop()
+    with contextlib.closing(sqlite3.connect(database(filled))) as db:
+        assert db.execute("SELECT count(*) FROM containers").fetchone() == (12,)
+    os.kill(up["State"]["Pid"], signal.SIGKILL)
+    repaired(filled)
+
+
+# -- other files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "json object"),
+        ("\x00\xff", "daemon.json"),
+        ("[]", "not a json object"),
+        ('{"mtu": "big"}', "mtu must be a number"),
+        ('{"hosts": "unix:///x"}', "hosts must be a list of texts"),
+        ('{"log-opts": {"max-size": 5}}', "log-opts must be texts by name"),
+        ('{"bip": null}', "bip must be a text"),
+    ],
+)
+def test_broken_settings(own_engine, tmp_path, text, message):
+    path = tmp_path / "daemon.json"
+    path.write_text(text, encoding="latin-1")
+    own_engine.extra = ["--config-file", str(path)]
+    assert message in refused(own_engine).lower()
+    own_engine.extra = []
+
+
+def test_stale_pid_file_and_socket(own_engine):
+    with open(own_engine.pidfile, "w", encoding="ascii") as f:
+        f.write("1\n")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
+        s.bind(own_engine.socket)
+    own_engine.start()
+    assert read(own_engine.pidfile) == b"%d\n" % own_engine.process.pid
+    assert "in use by another ketchd" in refused(own_engine)
+    assert own_engine.answers()
+    assert read(own_engine.pidfile) == b"%d\n" % own_engine.process.pid

@@ -1,0 +1,79 @@
+"""The switch itself, and that code, table and matrix speak of the same points."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import errno
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ketch import faults
+from tests.integration.test_crash_matrix import CASES, ELSEWHERE
+from tests.unit.test_linters import ROOT, sources
+
+
+def points_in_code() -> list[str]:
+    """Every name that is handed to `faults.point`, also by an ExitStack."""
+    found = []
+    for path in sources("src"):
+        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+            tree = ast.parse(f.read())
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            if ast.unparse(node.func) == "faults.point" or ast.unparse(node.args[0]) == "faults.point":
+                texts = [c.value for a in node.args for c in ast.walk(a) if isinstance(c, ast.Constant)]
+                found += [text for text in texts if isinstance(text, str)]
+    return found
+
+
+def points_in_table() -> list[str]:
+    with open(os.path.join(ROOT, "docs/crash-safety.md"), encoding="utf-8") as f:
+        return re.findall(r"^\| `([a-z0-9-]+\.[a-z0-9-]+)` \| .+ \|$", f.read(), re.MULTILINE)
+
+
+def test_each_point_is_in_one_place_and_in_the_table():
+    code, table = collections.Counter(points_in_code()), collections.Counter(points_in_table())
+    assert [name for name, number in code.items() if number > 1] == []
+    assert [name for name, number in table.items() if number > 1] == []
+    assert set(code) == set(table)
+    assert len(code) >= 60
+
+
+def test_the_matrix_visits_all_of_them():
+    assert {case.point for case in CASES} | set(ELSEWHERE) == set(points_in_table())
+
+
+@pytest.mark.parametrize(("text", "at", "number"), [("a.b", 1, 0), ("a.b:3", 3, 0), ("a.b=enospc", 0, errno.ENOSPC),
+                                                    ("a.b=EMFILE:2", 2, errno.EMFILE)])  # fmt: skip
+def test_what_is_armed(text, at, number):
+    fault = faults.Fault(text, "")
+    assert (fault.name, fault.at, fault.errno) == ("a.b", at, number)
+
+
+@pytest.mark.parametrize("text", ["a.b:x", "a.b=enosuch", "a.b:"])
+def test_what_cannot_be_armed(text):
+    with pytest.raises(ValueError, match="KETCH_FAULT"):
+        faults.Fault(text, "")
+
+
+def test_a_point_strikes_at_its_passage(tmp_path):
+    code = "from ketch import faults\nfor n in range(4): faults.point('x.y'); faults.point('a.b'); print(n, flush=True)"
+    environment = {**os.environ, "KETCH_FAULT": "a.b:3", "KETCH_FAULT_TRACE": f"{tmp_path}/trace"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-9, "0\n1\n")
+    assert (tmp_path / "trace").read_text(encoding="utf-8").split()[0] == "a.b"
+
+
+def test_a_point_raises():
+    fault = faults.Fault("a.b=eio:2", "")
+    fault.strike()
+    with pytest.raises(OSError, match="Input/output") as caught:
+        fault.strike()
+    assert caught.value.errno == errno.EIO
+    fault.strike()
