@@ -21,7 +21,7 @@ def child():
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
         assert one.stdout.readline() == "ready\n"
         deadline = time.monotonic() + 10
-        while psfields.facts(one.pid, psfields.Machine.look())["s"] != "S":  # it has come to its `read`
+        while psfields.facts(one.pid, psfields.Machine.look())["wchan"] == "-":  # it has come to its `read`
             assert time.monotonic() < deadline
         yield one.pid
         one.stdin.close()

@@ -134,7 +134,7 @@ def _memory(stat: list[str], status: dict[str, str], machine: Machine) -> dict[s
     code = int(stat[24]) - int(stat[23])
     return {
         "vsz": str(size >> 10), "sz": str(size // _PAGE), "rss": str(rss >> 10), "trs": str(code >> 10),
-        "drs": str((size >> 10) - (code >> 10)), "%mem": f"{int(1000 * rss / machine.memory) / 10:.1f}",
+        "drs": str((size - code) >> 10), "%mem": f"{int(1000 * rss / machine.memory) / 10:.1f}",
     }  # fmt: skip
 
 
