@@ -285,3 +285,14 @@ def test_a_terminal_hears_of_it(client, box, tmp_path):
         with client.terminal("cp", *flags, f"{box}:/src/one", str(tmp_path)) as terminal:
             assert terminal.wait() == 0
             assert ("Successfully copied" in terminal.text) == said
+
+
+@pytest.mark.ketch_only  # 20.10 answers 500
+def test_a_large_upload_that_is_refused(client, image, tmp_path):
+    """The answer comes before everything is sent, and is what the user reads."""
+    box = client("create", "--read-only", image, "sleep", "1000").out.strip()
+    with open(tmp_path / "large", "wb") as f:
+        f.truncate(100 << 20)
+    result = client("cp", f"{tmp_path}/large", f"{box}:/dst", check=False)
+    assert result.code == 1
+    assert "container rootfs is marked read-only" in result.err

@@ -15,6 +15,8 @@ import tarfile
 import docker.errors
 import pytest
 
+from ketch.runtime import paths
+
 pytestmark = pytest.mark.ketch_only
 ROUNDS = 150
 SWAPPER = """
@@ -28,6 +30,13 @@ while True:
         os.unlink("link")
 """  # in the container's place, and faster than its shell
 
+RENAMER = """
+import os, sys
+os.chdir(sys.argv[1])
+while True:
+    os.rename("x", "y")
+    os.rename("y", "x")
+"""
 SWAP = (
     "while :; do mv /race/dir /race/away; mv /race/link /race/dir; "
     "mv /race/dir /race/link; mv /race/away /race/dir; done"
@@ -160,6 +169,24 @@ def test_no_code_of_the_container_is_loaded(docker_py, engine, victim):
     with open(f"/proc/{daemon}/maps", encoding="utf-8") as f:
         after = {line.split()[-1] for line in f if "/" in line}
     assert {path for path in after - before if engine.root in path or "overlay" in path} == set()
+
+
+def test_renames_elsewhere_do_not_disturb(tmp_path):
+    """openat2(2) says EAGAIN about paths with ``..`` while something is renamed anywhere."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").touch()
+    swapper = subprocess.Popen([sys.executable, "-c", RENAMER, str(tmp_path / "elsewhere")])
+    root_fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        while not (tmp_path / "elsewhere" / "y").exists():
+            assert swapper.poll() is None
+        for _ in range(5000):
+            os.close(paths.open_in(root_fd, "a/b/../b/../b/../b/../.."))
+    finally:
+        swapper.kill()
+        swapper.wait()
+        os.close(root_fd)
 
 
 def test_a_device_in_a_files_place_is_not_opened(docker_py, engine):

@@ -164,7 +164,7 @@ def test_commit_with_changes(client, image):
     flags = []
     for change in (
         'CMD ["cat", "/etc/passwd"]', "ENTRYPOINT env", "ENV A=b C='d e'", "EXPOSE 80 53/udp", "LABEL l=1",
-        "USER nobody", "VOLUME /data", "WORKDIR /tmp", "ONBUILD RUN x", "STOPSIGNAL USR1",
+        "USER nobody", "VOLUME /data", "WORKDIR /tmp", "ONBUILD RUN x",
     ):  # fmt: skip
         flags += ["-c", change]
     client("commit", *flags, name, image)
@@ -174,7 +174,7 @@ def test_commit_with_changes(client, image):
     assert {"A=b", "C=d e"} <= set(config["Env"])
     assert set(config["ExposedPorts"]) == {"80/tcp", "53/udp"}
     assert config["Labels"] == {"l": "1"}
-    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("nobody", "/tmp", "USR1")
+    assert (config["User"], config["WorkingDir"]) == ("nobody", "/tmp")
     assert config["Volumes"] == {"/data": {}}
     assert config["OnBuild"] == ["RUN x"]
 

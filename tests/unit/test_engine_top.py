@@ -1,17 +1,74 @@
-"""`top` without ps: columns and the rows of real processes."""
+"""`top` without ps: the columns of each of its styles, compared with the ps that is here."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ketch.engine import top
-from ketch.errors import InvalidArgument
+from ketch.engine import psfields, psoptions, top
+from ketch.errors import InvalidArgument, KetchError
 
 
-def test_default_columns_show_this_process_as_ps_does():
+@pytest.fixture
+def child():
+    """A process that does nothing."""
+    command = ["sh", "-c", "echo ready; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 10
+        while psfields.facts(one.pid, psfields.Machine.look())["wchan"] == "-":  # it has come to its `read`
+            assert time.monotonic() < deadline
+        yield one.pid
+        one.stdin.close()
+
+
+def titles(options: str) -> list[str]:
+    return [column.title for column in psoptions.parse(options).columns]
+
+
+def ps_titles(options: str) -> list[str]:
+    done = subprocess.run(["ps", *options.split()], capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()[0].split()
+
+
+OPTIONS = """
+    -ef aux -aux -x -A u l j v s axl -el -ely -eF -ej -efj -eL -eLf -eT -ec -eM
+    -eo|pid,comm,args axo|pid,ppid -o|pid|-o|user -e|--format=pid,nlwp --sort=pid|-ef -ef|--forest axf
+    -eo|pid,user,group,ruser,rgroup,euser,egroup,uid,gid,etime,etimes,time,cputime,stat,s,state,nlwp,wchan,cls,pri
+    -eo|pid,ni,nice,tty,tt,tname,sid,sess,pgid,pgrp,tpgid,rss,rsz,vsz,vsize,sz,psr,maj_flt,min_flt,pcpu,pmem,lstart
+    -eo|pid,start,stime,bsdstart,bsdtime,start_time,flags,f,addr,c,cgroup,label,exe,fname,ucmd,opri,policy,rtprio
+    -eo|pid,lwp,tid,spid,thcount,pending,blocked,ignored,caught
+"""
+FIELDS = """
+    pid ppid pgid sid user group ruser egroup uid gid nlwp cls pri ni stat state tname tpgid vsz rss sz comm
+    args lstart stime bsdtime time flags priority opri wchan:30 policy rtprio drs trs cgroup
+"""
+
+
+@pytest.mark.parametrize("options", OPTIONS.split())
+def test_titles_agree_with_ps(options):
+    options = options.replace("|", " ")
+    assert titles(options) == ps_titles(options)
+
+
+def test_values_agree_with_ps(child):
+    fields = FIELDS.split()
+    answer = top.table([child], "-o " + ",".join(fields))
+    row = dict(zip(fields, answer["Processes"][0], strict=True))
+    groups = [["args"], ["lstart"], [field for field in fields if field not in ("args", "lstart")]]
+    for group in groups:
+        asked = [word for field in group for word in ("-o", f"{field}=")]
+        done = subprocess.run(["ps", "ww", *asked, "-p", str(child)], capture_output=True, text=True, check=True)
+        found = done.stdout.split() if len(group) > 1 else [done.stdout.strip()]
+        assert {field: row[field] for field in group} == dict(zip(group, found, strict=True))
+
+
+def test_default_columns_show_this_process():
     answer = top.table([os.getpid()], "")
     assert answer["Titles"] == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     row = dict(zip(answer["Titles"], answer["Processes"][0], strict=True))
@@ -19,30 +76,65 @@ def test_default_columns_show_this_process_as_ps_does():
     assert "pytest" in row["CMD"]
 
 
-def test_chosen_columns_agree_with_ps():
-    command = ["sh", "-c", "echo ready; read line"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "ready\n"
-        answer = top.table([child.pid], "-o pid,ppid,comm,args")
-        expected = subprocess.run(
-            ["ps", "-o", "pid=,ppid=,comm=,args=", "-p", str(child.pid)], capture_output=True, text=True, check=True
-        ).stdout.split(maxsplit=3)
-        child.stdin.close()
-    assert answer["Processes"] == [[*expected[:3], expected[3].strip()]]
+def test_titles_of_ones_own():
+    assert titles("-o pid,comm=what,it,is") == ["PID", "what,it,is"]
+    assert titles("-o pid -o comm=") == ["PID", ""]
 
 
-def test_aux_and_titles():
-    assert top.columns("aux")[1][0] == "USER"
-    assert top.columns("-o pid=P,user")[1] == ["P", "USER"]
+def test_tree_order_and_threads(child):
+    answer = top.table([child, os.getpid()], "-ef --forest")
+    commands = {row[1]: row[-1] for row in answer["Processes"]}
+    assert [row[1] for row in answer["Processes"]] == [str(os.getpid()), str(child)]
+    assert commands[str(os.getpid())].startswith("\\_ ")
+    assert commands[str(child)].startswith("    \\_ sh")
+    by_pid = top.table([child, os.getpid()], "-eo pid --sort=-pid")["Processes"]
+    assert by_pid == sorted(by_pid, key=lambda row: -int(row[0]))
+    threads = top.table([os.getpid()], "-eLo pid,lwp")["Processes"]
+    assert [str(os.getpid())] * 2 in threads
+    assert top.table([child, os.getpid()], f"-f -p {child}")["Processes"][0][1] == str(child)
 
 
 def test_processes_that_are_gone_are_left_out():
-    child = subprocess.Popen(["true"])
-    child.wait()
-    assert top.table([child.pid], "")["Processes"] == []
+    one = subprocess.Popen(["true"])
+    one.wait()
+    assert top.table([one.pid], "")["Processes"] == []
 
 
-@pytest.mark.parametrize("options", ["--forest", "-o nonsense", "-x y"])
-def test_unknown_options_are_refused(options):
-    with pytest.raises(InvalidArgument):
-        top.columns(options)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--forrest", "unknown gnu long option"),
+        ("-o nonsense", 'unknown user-defined format specifier "nonsense"'),
+        ("-eo pid:x", "unknown user-defined format specifier"),
+        ("-o comm", "Couldn't find PID field in ps output"),
+        ("-o pid=PROC", "Couldn't find PID field in ps output"),
+        ("-ef --no-headers", "Couldn't find PID field in ps output"),
+        ("-?", "unsupported SysV option"),
+        ("auxl", "conflicting format options"),
+        ("-o", "must follow -o"),
+        ("--sort nothing", "unknown sort specifier"),
+        ("-p x", "process ID list syntax error"),
+    ],
+)
+def test_what_ps_refuses_is_refused(options, message):
+    with pytest.raises(InvalidArgument, match=message):
+        psoptions.parse(options)
+
+
+@given(st.text(alphabet="-=,:axuefljHLTopk pidcomm019", max_size=30))
+def test_any_options_are_parsed_or_refused(text):
+    try:
+        listing = psoptions.parse(text)
+    except KetchError:
+        return
+    assert all(column.key in psfields.TITLES for column in listing.columns)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clock", "elapsed"),
+    [(0, "00:00:00", "00:00"), (59, "00:00:59", "00:59"), (3600, "01:00:00", "01:00:00"),
+     (90061, "01-01:01:01", "01-01:01:01")],
+)  # fmt: skip
+def test_durations(seconds, clock, elapsed):
+    assert psfields.clock(seconds) == clock
+    assert psfields.elapsed(seconds) == elapsed

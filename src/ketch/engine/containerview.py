@@ -62,7 +62,7 @@ async def open_root(ctx: Context, container: Container) -> Files:
     """The container's root alone, read-only: places where something is mounted are as they are below it."""
 
     def running() -> Files:
-        fd = view.root_of_process(container.state.pid, ctx.cgroup_path(container))
+        fd = view.root_of_process(container.state.pid, container.id)
         return Files(fd, lambda: os.close(fd))
 
     def stopped() -> Found:
@@ -147,7 +147,7 @@ def _of_process(ctx: Context, container: Container) -> Files:
     places = {point.destination for point in container.mounts} | set(host.tmpfs or ()) | set(_FILES)
     one = view.of_process(
         container.state.pid, sorted(places, key=lambda p: (p.count("/"), p)), ctx.directory(container.id),
-        ctx.cgroup_path(container),
+        container.id,
     )  # fmt: skip
     return Files(one.root_fd, one.close)
 

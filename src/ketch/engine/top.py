@@ -1,125 +1,79 @@
-"""``top``: the processes of a container as ``ps`` would show them, read from /proc (proc(5)).
-
-Understands ``-ef`` (the default), ``aux``-style options and ``-o`` column lists; no program is run.
-"""
+"""``top``: the processes of a container as ``ps`` would show them; no program is run."""
 
 from __future__ import annotations
 
 import os
-import pwd
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ketch.errors import InvalidArgument
+from ketch.engine import psfields, psoptions
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_EF: tuple[str, ...] = ("user", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
-_AUX: tuple[str, ...] = ("user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "args")
-_HEADERS = {
-    "user": "UID", "pid": "PID", "ppid": "PPID", "c": "C", "stime": "STIME", "tty": "TTY", "time": "TIME",
-    "cmd": "CMD", "args": "COMMAND", "%cpu": "%CPU", "%mem": "%MEM", "vsz": "VSZ", "rss": "RSS", "stat": "STAT",
-    "start": "START", "comm": "COMMAND", "command": "COMMAND", "etime": "ELAPSED", "pgid": "PGID", "nice": "NI",
-    "ni": "NI", "uid": "UID", "gid": "GID", "tt": "TT", "s": "S", "state": "S", "pcpu": "%CPU", "pmem": "%MEM",
-    "ruser": "RUSER", "group": "GROUP", "cputime": "TIME", "euser": "EUSER",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
+    from ketch.engine.psoptions import Listing
 
-def columns(ps_args: str) -> tuple[list[str], list[str]]:
-    """(column keys, titles) for the options of ps; InvalidArgument for what is not understood."""
-    words = ps_args.split()
-    chosen: list[str] = []
-    style = _EF
-    while words:
-        word = words.pop(0)
-        if word in ("-o", "o", "--format", "-eo", "-o=") and words:
-            chosen += [w for w in words.pop(0).split(",") if w]
-        elif word.startswith("-o"):
-            chosen += [w for w in word[2:].lstrip("=").split(",") if w]
-        elif not word.startswith("-") and set(word) <= set("auxwww"):
-            style = _AUX if "u" in word else style
-        elif word.startswith("-") and set(word[1:]) <= set("efFlAw"):
-            style = _EF
-        else:
-            raise InvalidArgument(f"top: ps option `{word}` is not understood", hint="use -ef, aux or -o COLUMNS")
-    if not chosen:
-        titles = [_HEADERS[c] for c in style]
-        if style is _AUX:
-            titles[0] = "USER"
-        return list(style), titles
-    titles = []
-    for i, column in enumerate(chosen):
-        key, equals, title = column.partition("=")
-        if key not in _HEADERS:
-            raise InvalidArgument(f"top: unknown ps column `{key}`", hint=f"known: {', '.join(sorted(_HEADERS))}")
-        chosen[i] = key
-        titles.append(title if equals else "USER" if key == "user" else _HEADERS[key])
-    return chosen, titles
+Facts = dict[str, str]
+_COMMANDS = ("args", "cmd", "command", "comm", "ucmd", "ucomm")
 
 
 def table(pids: list[int], ps_args: str) -> dict[str, Any]:
-    """``{"Titles": […], "Processes": [[…], …]}`` for these host pids; those that ended meanwhile are left out."""
-    keys, titles = columns(ps_args or "-ef")
-    boot = _boot_time()
-    memory = os.sysconf("SC_PHYS_PAGES") * _PAGE
-    rows = []
-    for pid in sorted(pids):
+    """``{"Titles": […], "Processes": [[…], …]}`` for these host pids; those that ended meanwhile are left out.
+
+    InvalidArgument for options that ps does not have, or that leave out the pid.
+    """
+    listing = psoptions.parse(ps_args or "-ef")
+    machine = psfields.Machine.look()
+    wanted = sorted(pid for pid in pids if listing.pids is None or pid in listing.pids)
+    found = list(_facts(wanted, machine, listing.threads))
+    for key, descending in reversed(listing.sort):
+        found.sort(key=lambda facts, key=key: _sort_key(facts, key), reverse=descending)  # type: ignore[misc]
+    if listing.forest:
+        found = list(_tree(found, lines=listing.forest == "lines"))
+    return {"Titles": [c.title for c in listing.columns], "Processes": [_row(facts, listing) for facts in found]}
+
+
+def _facts(pids: Iterable[int], machine: psfields.Machine, threads: bool) -> Iterator[Facts]:
+    for pid in pids:
         try:
-            facts = _facts(pid, boot, memory)
+            if threads:
+                for tid in sorted(map(int, os.listdir(f"/proc/{pid}/task"))):
+                    yield psfields.facts(pid, machine, tid)
+            else:
+                yield psfields.facts(pid, machine)
         except (FileNotFoundError, ProcessLookupError):
             continue
-        rows.append([facts[key] for key in keys])
-    return {"Titles": titles, "Processes": rows}
 
 
-def _boot_time() -> float:
-    with open("/proc/uptime", encoding="ascii") as f:
-        return time.time() - float(f.read().split()[0])
+def _row(facts: Facts, listing: Listing) -> list[str]:
+    cells = []
+    for key, _, width in listing.columns:
+        cell = facts[key]
+        if key == "wchan" and width:
+            cell = cell[:width]
+        cells.append(facts.get("branch", "") + cell if key in _COMMANDS else cell)
+    return cells
 
 
-def _user(uid: int) -> str:
+def _sort_key(facts: Facts, key: str) -> tuple[float, str]:
+    text = facts[key]
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+        return (float(text) if key in psfields.NUMBERS else 0.0, text)
+    except ValueError:
+        return (-1.0, text)
 
 
-def _facts(pid: int, boot: float, memory: int) -> dict[str, str]:
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-        head, _, tail = f.read().rpartition(")")
-    comm = head.partition("(")[2]
-    field = tail.split()  # field[0] is the state: the third field of proc_pid_stat(5)
-    with open(f"/proc/{pid}/cmdline", "rb") as f:
-        args = f.read().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace") or f"[{comm}]"
-    owner = os.stat(f"/proc/{pid}")
-    started = boot + int(field[19]) / _TICKS
-    cpu_s = (int(field[11]) + int(field[12])) / _TICKS
-    age_s = max(time.time() - started, 0.01)
-    rss = int(field[21]) * _PAGE
-    begin = time.localtime(started)
-    today = time.localtime()[:3] == begin[:3]
-    seconds = int(cpu_s)
-    clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    percent = f"{100 * cpu_s / age_s:.1f}"
-    user = _user(owner.st_uid)
-    start = time.strftime("%H:%M" if today else "%b%d", begin)
-    tty = _tty(int(field[4]))
-    share = f"{100 * rss / memory:.1f}"
-    return {
-        "user": user, "euser": user, "ruser": user, "uid": str(owner.st_uid), "gid": str(owner.st_gid),
-        "group": str(owner.st_gid), "pid": str(pid), "ppid": field[1], "pgid": field[2],
-        "c": str(int(100 * cpu_s / age_s)), "stime": start, "start": start, "tty": tty, "tt": tty,
-        "time": clock, "cputime": clock, "cmd": args, "args": args, "command": args, "comm": comm,
-        "%cpu": percent, "pcpu": percent, "%mem": share, "pmem": share, "vsz": str(int(field[20]) // 1024),
-        "rss": str(rss // 1024), "stat": field[0], "s": field[0], "state": field[0], "nice": field[16], "ni": field[16],
-        "etime": f"{int(age_s) // 60:02}:{int(age_s) % 60:02}",
-    }  # fmt: skip
+def _tree(found: list[Facts], *, lines: bool) -> Iterator[Facts]:
+    r"""Children below their parents, with ``\_`` before the command (``--forest``) or only further to the right."""
+    children: dict[str, list[Facts]] = {}
+    here = {facts["pid"] for facts in found}
+    for facts in found:
+        children.setdefault(facts["ppid"] if facts["ppid"] in here else "", []).append(facts)
 
+    def below(parent: str, indent: str) -> Iterator[Facts]:
+        siblings = children.get(parent, [])
+        for facts in siblings:
+            yield {**facts, "branch": f"{indent}\\_ " if lines else indent}
+            further = "  " if not lines else "    " if facts is siblings[-1] else " |  "
+            yield from below(facts["pid"], indent + further)
 
-def _tty(number: int) -> str:
-    if number == 0:
-        return "?"
-    major, minor = (number >> 8) & 0xFFF, (number & 0xFF) | ((number >> 12) & 0xFFF00)
-    if 136 <= major <= 143:
-        return f"pts/{(major - 136) * 256 + minor}"
-    return f"tty{minor}" if major == 4 else "?"
+    yield from below("", "")
