@@ -164,7 +164,8 @@ def configuration(facts: dict) -> dict:
     if config["Hostname"] == facts["Id"][:12]:
         config["Hostname"] = ""
     host.pop("ConsoleSize")
-    host["Binds"] = sorted(host["Binds"] or ())  # in docker's own order
+    host["Binds"] = sorted(host["Binds"] or ())  # docker sends both in any order
+    host["Ulimits"] = sorted(host["Ulimits"] or (), key=lambda limit: limit["Name"])
     asked = ("IPAMConfig", "Aliases", "DriverOpts", "Links")
     networks = {n: {k: s[k] for k in asked} for n, s in facts["NetworkSettings"]["Networks"].items()}
     mounts = sorted((m["Destination"], m["Type"], m["RW"]) for m in facts["Mounts"])
