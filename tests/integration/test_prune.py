@@ -160,6 +160,14 @@ def test_nothing_but_ketch_is_asked_to_try(litter, tmp_path):
     assert seen == [b"/_ping", b""]
 
 
+def test_system_prune_through_both_clients(client):
+    client("run", "--name", "gone", "busybox", "true")
+    ident = client("inspect", "-f", "{{.Id}}", "gone").out.strip()
+    pruned = client("system", "prune", "-f", "--filter", "label!=keep").out
+    assert pruned.startswith(f"Deleted Containers:\n{ident}\n\n")
+    assert pruned.splitlines()[-1].startswith("Total reclaimed space: ")
+
+
 def test_prune_words(client):
     """What `docker` and `ketch` print for the same."""
     client("run", "--name", "gone", "busybox", "true")

@@ -105,6 +105,8 @@ def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
         from ketch.cli.session import window
 
         body["HostConfig"]["ConsoleSize"] = list(window())
+    if opts["secret"]:
+        ctx.only_ketch("--secret", "would make the container without it")
     if opts["pull"] == "always":
         _pull(ctx, body["Image"], opts["platform"])
     with _cid_file(opts["cidfile"]) as write_id:

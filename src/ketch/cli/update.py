@@ -53,6 +53,7 @@ def cmd_update(args: list[str], ctx: Context) -> int:
         body["RestartPolicy"] = run_flags.restart_policy(opts["restart"])
     if wanted := changes(opts):
         body["Changes"] = wanted
+        ctx.only_ketch("change environment, labels, ports or mounts", "can change limits alone")
     if opts["pending-reset"]:
         body["PendingReset"] = True
 
