@@ -158,7 +158,7 @@ def rehearse(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Option
     total: Answer = {kind: [] for kind in _KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
     for method, path, query in requests:
         without = [one["Id"] for one in total["Containers"]]
-        answer = ctx.client().request(method, path, {**query, "dry-run": True, "without": without}).json()
+        answer = ctx.client().request(method, path, {**query, "dry-run": True}, {"Without": without}).json()
         for kind in _KINDS:
             total[kind] += [one for one in answer.get(kind) or () if one not in total[kind]]
         total["ImagesDeleted"] += answer.get("ImagesDeleted") or []
