@@ -164,6 +164,7 @@ def configuration(facts: dict) -> dict:
     if config["Hostname"] == facts["Id"][:12]:
         config["Hostname"] = ""
     host.pop("ConsoleSize")
+    config["Env"] = {item.partition("=")[0]: item for item in config["Env"]}  # docker sends its flags in any order
     host["Binds"] = sorted(host["Binds"] or ())  # docker sends both in any order
     host["Ulimits"] = sorted(host["Ulimits"] or (), key=lambda limit: limit["Name"])
     asked = ("IPAMConfig", "Aliases", "DriverOpts", "Links")
