@@ -133,7 +133,7 @@ def test_on_failure(engine, action, restarts, status):
 @pytest.mark.ketch_only
 def test_bad_settings_are_refused(engine):
     bad = engine.ketch("create", "--health-cmd", "x", "--health-on-failure", "explode", "busybox", check=False)
-    assert bad.code == 125 and "use none, kill, restart or stop" in bad.err
+    assert bad.code == 1 and "use none, kill, restart or stop" in bad.err
     bad = engine.docker("create", "--health-cmd", "x", "--health-interval", "1us", "busybox", check=False)
     assert bad.code != 0 and "cannot be less than 1ms" in bad.err
 

@@ -115,7 +115,7 @@ def test_new_volumes_are_filled_from_the_image_and_go_with_a_failure(engine):
     ketch("create", "--name", "box", "busybox", "ls", "/etc/passwd")
     before = ketch("volume", "ls", "-q").out
     failed = ketch("update", "-v", "extra:/etc", "-v", "fine:/b", "-e", "=bad", "box", check=False)
-    assert failed.code == 1
+    assert failed.code == 125
     failed = ketch("update", "-v", "extra:/etc", "--mount", "type=bind,src=/nonexistent,dst=/x", "box", check=False)
     assert failed.code == 1 and "bind source path does not exist" in failed.err
     failed = ketch("update", "-v", "extra:/etc", "-p", "99999:80", "box", check=False)

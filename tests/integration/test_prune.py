@@ -160,6 +160,14 @@ def test_nothing_but_ketch_is_asked_to_try(litter, tmp_path):
     assert seen == [b"/_ping", b""]
 
 
+def test_system_prune_through_both_clients(client):
+    client("run", "--name", "gone", "busybox", "true")
+    ident = client("inspect", "-f", "{{.Id}}", "gone").out.strip()
+    pruned = client("system", "prune", "-f", "--filter", "label!=keep").out
+    assert pruned.startswith(f"Deleted Containers:\n{ident}\n\n")
+    assert pruned.splitlines()[-1].startswith("Total reclaimed space: ")
+
+
 def test_prune_words(client):
     """What `docker` and `ketch` print for the same."""
     client("run", "--name", "gone", "busybox", "true")
@@ -170,3 +178,20 @@ def test_prune_words(client):
     assert asked.startswith(
         "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
     )
+
+
+@pytest.mark.ketch_only
+def test_many_containers_fit_into_a_question(engine):
+    from ketch.client.http import Client
+
+    engine.ketch("create", "--name", "box", "-v", "/data", "busybox")
+    ident = engine.ketch("inspect", "-f", "{{.Id}}", "box").out.strip()
+    without = [*(f"{number:064x}" for number in range(3000)), ident]
+    client = Client(engine.host)
+    answers = [
+        client.request("POST", "/volumes/prune", {"dry-run": True}, {"Without": ids}).json() for ids in (without, [])
+    ]
+    assert [len(answer["VolumesDeleted"]) for answer in answers] == [1, 0]
+    # Only a dry run takes anything as gone.
+    assert client.request("POST", "/volumes/prune", None, {"Without": without}).json()["VolumesDeleted"] == []
+    assert engine.ketch("inspect", "-f", "{{(index .Mounts 0).Name}}", "box").out.strip()

@@ -35,7 +35,8 @@ LINES = [
     f"run -d --mount type=volume,src=rt-data,dst=/d,volume-nocopy --mount type=image,src=busybox,dst=/i {SLEEP}",
     f"run -d --restart on-failure:3 --init {SLEEP}",
     f"run -d --restart unless-stopped --init=false {SLEEP}",
-    f"run -d --rm --cap-add NET_ADMIN --cap-drop CHOWN --security-opt no-new-privileges {SLEEP}",
+    f"run --rm -d --cap-add NET_ADMIN --cap-drop CHOWN --security-opt no-new-privileges {SLEEP}",
+    f"run -d --security-opt systempaths=unconfined --security-opt no-new-privileges:false {SLEEP}",
     f"run -d --privileged --read-only {SLEEP}",
     "run -d --security-opt seccomp={seccomp} " + SLEEP,
     f"run -d -m 64m --memory-reservation 32m --cpus 0.5 --pids-limit 100 --cpu-shares 512 --cpuset-cpus 0 {SLEEP}",
@@ -160,7 +161,7 @@ def test_what_came_later_is_said_as_well(engine, others):
 COMPOSED = [
     line for line in LINES
     if line.startswith("run -d") and "-i " not in line and "gw-priority" not in line and "on-failure kill" not in line
-    and "--rm" not in line and "-P" not in line and "start-interval" not in line
+    and "--rm" not in line and "systempaths" not in line and "-P" not in line and "start-interval" not in line
     and "seccomp" not in line and "other:ro" not in line and "00:07" not in line and "--network bridge" not in line
 ]  # fmt: skip
 
@@ -172,6 +173,7 @@ def comparable(found: dict) -> dict:
         config.pop(key)
     config["Labels"] = {k: v for k, v in config["Labels"].items() if not k.startswith("com.docker.compose.")}
     config["Env"] = sorted(config["Env"])
+    host["MemorySwappiness"] = None if host["MemorySwappiness"] == -1 else host["MemorySwappiness"]
     for key in ("ExtraHosts", "Ulimits"):  # maps in Compose
         host[key] = sorted(map(str, host[key] or ()))
     binds = [b.removesuffix(":rw") for b in host.pop("Binds") or ()]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli import mount_flags, run_flags, units
+from ketch.cli import keyvalue, mount_flags, run_flags, units
 from ketch.cli.flags import FlagSet, HelpRequested
 from ketch.errors import InvalidArgument
 
@@ -121,7 +121,7 @@ def test_mounts():
 def test_a_whole_run():
     parsed = run_flags.flag_set("run", "")
     opts, rest = parsed.parse(
-        ["-it", "--rm", "-m", "64m", "--cpus", "1.5", "-e", "A=b", "-v", "/x:/y:ro", "-v", "/anon", "-p", "80",
+        ["-it", "--rm=false", "-m", "64m", "--cpus", "1.5", "-e", "A=b", "-v", "/x:/y:ro", "-v", "/anon", "-p", "80",
          "--ulimit", "nofile=10:20", "--restart", "on-failure:3", "--entrypoint", "", "--network", "none",
          "--label", "k=v", "busybox", "ls"]
     )  # fmt: skip
@@ -132,7 +132,7 @@ def test_a_whole_run():
         64 << 20,
         1_500_000_000,
         "none",
-        True,
+        False,
     )
     assert (host["Binds"], body["Volumes"]) == (["/x:/y:ro"], {"/anon": {}})
     assert host["Ulimits"] == [{"Name": "nofile", "Soft": 10, "Hard": 20}]
@@ -161,3 +161,17 @@ def test_no_size_or_duration_breaks_its_parser(text):
 )
 def test_durations(text, ns):
     assert units.duration(text) == ns
+
+
+LINES = st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=8), max_size=5)
+
+
+@given(LINES, st.booleans())
+def test_no_file_of_variables_breaks_its_reader(tmp_path_factory, lines, bom):
+    path = tmp_path_factory.mktemp("env") / "file"
+    path.write_bytes(b"\xef\xbb\xbf" * bom + "\n".join(lines).encode())
+    try:
+        found = keyvalue.read_file(str(path))
+    except InvalidArgument:
+        return
+    assert all(name and not any(blank in name for blank in " \t\r\n") for name, _ in found)

@@ -13,8 +13,6 @@ from ketch.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from multidict import MultiMapping
-
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _TIMESTAMP = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?\Z")
 
@@ -26,12 +24,6 @@ def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
     """``1``, ``true``, … → True; ``0``, ``no``, ``false``, ``none`` and the empty string → False."""
     value = query.get(name)
     return default if value is None else value.lower() not in _FALSE
-
-
-def dry_run(query: MultiMapping[str]) -> tuple[bool, list[str]]:
-    """Ketch's ``dry-run`` of removals, and the containers (``without``, repeated) that are taken as gone then."""
-    rehearsed = flag(query, "dry-run")
-    return rehearsed, query.getall("without", []) if rehearsed else []
 
 
 def number(query: Mapping[str, str], name: str, default: int | None = None) -> int | None:

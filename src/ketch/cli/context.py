@@ -41,6 +41,13 @@ class Context:
             self._client = Client(self.host)
         return self._client
 
+    def only_ketch(self, what: str, why: str) -> None:
+        """Unimplemented when the daemon is another one, which would overlook ``what``."""
+        from ketch.errors import Unimplemented
+
+        if not self.client().request("GET", "/_ping").headers.get("server", "").startswith("Ketch"):
+            raise Unimplemented(f"{what}: the daemon is not ketchd, and {why}")
+
     def print(self, text: str = "") -> None:
         """A line on standard output."""
         self.out.write(text + "\n")

@@ -27,7 +27,7 @@ def cmd_exec(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 2)
     if not opts["detach"]:
         check_terminal(opts["tty"], opts["interactive"])
-    from ketch.cli.run_flags import environment
+    from ketch.cli.keyvalue import environment
 
     client = ctx.client()
     body = {

@@ -75,7 +75,7 @@ GROUPS = {
         "disconnect": "networks:cmd_disconnect", "prune": "prune:cmd_networks", "repair": "networks:cmd_repair",
     },
 }  # fmt: skip
-_RUN_LIKE = ("run", "create", "exec")
+_RUN_LIKE = ("run", "exec")
 _RUN_MODULES = ("run", "exec")
 
 

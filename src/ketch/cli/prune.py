@@ -154,13 +154,11 @@ def _show(ctx: Context, answer: Answer) -> None:
 
 def rehearse(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
     """Ask the daemon what these removals, one after the other, would remove, and show it."""
-    server = ctx.client().request("GET", "/_ping").headers.get("server", "")
-    if not server.startswith("Ketch"):  # another one would not know the word, and remove things
-        raise Unimplemented("--dry-run: the daemon is not ketchd, and would really remove")
+    ctx.only_ketch("--dry-run", "would really remove")
     total: Answer = {kind: [] for kind in _KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
     for method, path, query in requests:
         without = [one["Id"] for one in total["Containers"]]
-        answer = ctx.client().request(method, path, {**query, "dry-run": True, "without": without}).json()
+        answer = ctx.client().request(method, path, {**query, "dry-run": True}, {"Without": without}).json()
         for kind in _KINDS:
             total[kind] += [one for one in answer.get(kind) or () if one not in total[kind]]
         total["ImagesDeleted"] += answer.get("ImagesDeleted") or []

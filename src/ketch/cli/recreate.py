@@ -82,6 +82,8 @@ def _host(host: dict[str, Any]) -> dict[str, Any]:
         result["Init"] = False
     if (host.get("RestartPolicy") or {}).get("Name") in ("", "no", None):
         result.pop("RestartPolicy", None)
+    if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == [] and not host.get("Privileged"):
+        result["SecurityOpt"] = [*(host.get("SecurityOpt") or ()), "systempaths=unconfined"]
     log = host.get("LogConfig") or {}
     if log.get("Type") in ("", "json-file") and not log.get("Config"):
         result.pop("LogConfig", None)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ketch.cli import ready, run_flags
+from ketch.cli.flags import UsageError
 from ketch.cli.session import Session, check_terminal
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ketch.cli.context import Context
@@ -72,10 +75,10 @@ def _wanted(opts: Options) -> list[str]:
     detached = "detach" in opts and opts["detach"]
     if opts["attach"]:
         if detached:
-            raise InvalidArgument("conflicting options: -a and -d")
+            raise UsageError("conflicting options: cannot attach and detach (-a and -d)")
         for stream in opts["attach"]:
             if stream.lower() not in ("stdin", "stdout", "stderr"):
-                raise InvalidArgument(f"invalid --attach `{stream}`: valid streams are STDIN, STDOUT and STDERR")
+                raise UsageError(f"invalid --attach `{stream}`: valid streams are STDIN, STDOUT and STDERR")
         chosen = [stream.lower() for stream in opts["attach"]]
         return [*chosen, *(["stdin"] if opts["interactive"] and "stdin" not in chosen else [])]
     if detached:
@@ -98,20 +101,63 @@ def _ensure_daemon(ctx: Context) -> None:
 
 
 def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
-    if opts["cidfile"] and os.path.exists(opts["cidfile"]):
-        raise InvalidArgument(
-            f"container ID file found, make sure the other container isn't running or delete {opts['cidfile']}"
-        )
     if opts["tty"] and sys.stdout.isatty():
         from ketch.cli.session import window
 
         body["HostConfig"]["ConsoleSize"] = list(window())
+    if opts["secret"]:
+        ctx.only_ketch("--secret", "would make the container without it")
+    if opts["pull"] == "always":
+        _pull(ctx, body["Image"], opts["platform"])
+    with _cid_file(opts["cidfile"]) as write_id:
+        container = _request(ctx, opts, body)
+        write_id(container)
+    return container
+
+
+def _pull(ctx: Context, image: str, platform: str) -> None:
+    """``--pull always`` (Unimplemented where the daemon cannot)."""
+    query = {"fromImage": image, "platform": platform or None}
+    if "@" not in image and ":" not in image.rpartition("/")[2]:
+        query["tag"] = "latest"
+    for item in ctx.client().request("POST", "/images/create", query, stream=True).stream_lines():
+        if "error" in item:
+            raise KetchError(item["error"])
+
+
+@contextmanager
+def _cid_file(path: str) -> Iterator[Callable[[str], None]]:
+    """The file for the id, made before the container is, so that two of us cannot use one; empty, it goes again."""
+    if not path:
+        yield lambda _ident: None
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as e:
+        raise InvalidArgument(
+            f"container ID file found, make sure the other container isn't running or delete {path}"
+        ) from e
+    except OSError as e:
+        raise InvalidArgument(
+            f"failed to create the container ID file: open {path}: {(e.strerror or '').lower()}"
+        ) from e
+    with open(fd, "w", encoding="ascii") as f:
+        try:
+            yield f.write  # type: ignore[misc]
+        except BaseException:
+            os.unlink(path)
+            raise
+
+
+def _request(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
     query = {"name": opts["name"] or None, "platform": opts["platform"] or None}
     try:
         answer = ctx.client().request("POST", "/containers/create", query, body).json()
     except NotFound as e:
         if "No such image" in e.message:
             image = body["Image"]
+            if opts["pull"] == "never":
+                raise NotFound(f"No such image: {image}", hint="--pull never: nothing else is tried") from e
             raise NotFound(
                 f"image `{image}` is not here",
                 hint=f"make it with `ketch image bootstrap {image}` or read it with `ketch load`",
@@ -119,9 +165,6 @@ def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
         raise
     for warning in answer.get("Warnings") or ():
         ctx.warn(f"WARNING: {warning}")
-    if opts["cidfile"]:
-        with open(opts["cidfile"], "w", encoding="ascii") as f:
-            f.write(answer["Id"])
     return str(answer["Id"])
 
 

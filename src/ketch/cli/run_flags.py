@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli import mount_flags, network_flags, ready, secret_flags, units
-from ketch.cli.flags import FlagSet
+from ketch.cli import flagchecks, keyvalue, mount_flags, network_flags, ready, secret_flags, units
+from ketch.cli.flags import FlagSet, UsageError
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _LISTS = (
     "secret security-opt storage-opt sysctl tmpfs ulimit volume:v volumes-from"
 )
 _STRINGS = (
-    "cgroup-parent cgroupns cidfile cpus cpuset-cpus cpuset-mems detach-keys domainname entrypoint health-cmd "
+    "cgroup-parent cgroupns cidfile cpus cpuset-cpus cpuset-mems domainname entrypoint gpus health-cmd "
     "health-interval health-on-failure health-start-interval health-start-period health-timeout hostname:h ip ip6 ipc "
     "isolation "
     "log-driver mac-address memory:m memory-reservation memory-swap name pid platform pull restart runtime "
@@ -46,20 +46,31 @@ def flag_set(command: str, summary: str) -> FlagSet:
             add(name, short)
     if command == "run":
         spec.bool("detach", "d", "run in the background and print the container's id")
+        spec.string("detach-keys", "", "keys that detach")
         spec.bool("sig-proxy", "", "pass signals on to the process", default=True)
         ready.add_flag(spec)
     return spec
 
 
 def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
-    """The request's body (InvalidArgument for what cannot be understood)."""
+    """The request's body (UsageError for what cannot be understood)."""
+    try:
+        return _body(opts, image, command)
+    except UsageError:
+        raise
+    except InvalidArgument as e:
+        raise UsageError(e.message, hint=e.hint) from e
+
+
+def _body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
+    flagchecks.check(opts)
     config: dict[str, Any] = {
         "Image": image,
         "Cmd": command or None,
         "Tty": opts["tty"],
         "OpenStdin": opts["interactive"],
-        "Env": environment(opts),
-        "Labels": label_flags(opts),
+        "Env": keyvalue.environment(opts),
+        "Labels": keyvalue.labels(opts),
         "Hostname": opts["hostname"],
         "Domainname": opts["domainname"],
         "User": opts["user"],
@@ -95,16 +106,22 @@ def _host(opts: Options) -> dict[str, Any]:
         "Annotations": _pairs(opts["annotation"], "annotation") or None,
         "StorageOpt": _pairs(opts["storage-opt"], "storage-opt") or None,
         "Sysctls": _pairs(opts["sysctl"], "sysctl") or None,
-        "SecurityOpt": [_security(text) for text in opts["security-opt"]] or None,
-        "Ulimits": [_ulimit(text) for text in opts["ulimit"]] or None,
+        "SecurityOpt": [_security(t) for t in opts["security-opt"] if t != "systempaths=unconfined"] or None,
+        "Ulimits": [flagchecks.ulimit(text) for text in opts["ulimit"]],
         "Devices": [_device(text) for text in opts["device"]] or None,
         "ContainerIDFile": opts["cidfile"],
-        "OomKillDisable": opts["oom-kill-disable"] or None,
+        "OomKillDisable": opts["oom-kill-disable"],
+        "MemorySwappiness": -1,
+        "PidsLimit": 0,
+        "CapAdd": flagchecks.capabilities(opts["cap-add"]),
+        "CapDrop": flagchecks.capabilities(opts["cap-drop"]),
         "Init": opts["init"] if "init" in opts.given else None,
         "ExtraHosts": [_extra_host(text) for text in opts["add-host"]] or None,
     }
+    if "systempaths=unconfined" in opts["security-opt"]:  # nothing masked, nothing read-only
+        host["MaskedPaths"] = host["ReadonlyPaths"] = []
     for key, flag in (
-        ("CapAdd", "cap-add"), ("CapDrop", "cap-drop"), ("DeviceCgroupRules", "device-cgroup-rule"), ("Dns", "dns"),
+        ("DeviceCgroupRules", "device-cgroup-rule"), ("Dns", "dns"),
         ("DnsOptions", "dns-option"), ("DnsSearch", "dns-search"), ("GroupAdd", "group-add"), ("Links", "link"),
         ("VolumesFrom", "volumes-from"),
     ):  # fmt: skip
@@ -121,8 +138,7 @@ def _host(opts: Options) -> dict[str, Any]:
         ("BlkioDeviceReadIOps", "device-read-iops"), ("BlkioDeviceWriteIOps", "device-write-iops"),
         ("BlkioWeightDevice", "blkio-weight-device"),
     ):  # fmt: skip
-        if opts[flag]:
-            host[key] = [_device_limit(text, flag) for text in opts[flag]]
+        host[key] = [_device_limit(text, flag) for text in opts[flag]]
     return host
 
 
@@ -159,43 +175,11 @@ def limits(opts: Options) -> dict[str, Any]:
     return result
 
 
-def environment(opts: Options) -> list[str] | None:
-    """``--env-file`` and ``--env`` together; a bare NAME takes the value that our own environment has, if any."""
-    result: list[str] = []
-    for path in opts["env-file"]:
-        result += _lines(path, "--env-file")
-    result += opts["env"]
-    resolved = []
-    for item in result:
-        name, equals, _ = item.partition("=")
-        if not name or " " in name:
-            raise InvalidArgument(f"invalid environment variable: {item}")
-        if equals:
-            resolved.append(item)
-        elif name in os.environ:
-            resolved.append(f"{name}={os.environ[name]}")
-    return resolved or None
-
-
-def _lines(path: str, flag: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8") as f:
-            lines = [line.lstrip().rstrip("\r\n") for line in f]
-    except OSError as e:
-        raise InvalidArgument(f"read {flag} `{path}`: {e.strerror}") from e
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def label_flags(opts: Options) -> dict[str, str] | None:
-    items = [line for path in opts["label-file"] for line in _lines(path, "--label-file")] + opts["label"]
-    return {key: value for key, _, value in (item.partition("=") for item in items)} or None
-
-
 def _pairs(items: list[str], flag: str) -> dict[str, str]:
     result = {}
     for item in items:
         key, equals, value = item.partition("=")
-        if not equals or not key:
+        if not key or not equals and flag == "storage-opt":
             raise InvalidArgument(f"invalid --{flag} `{item}`", hint="write KEY=VALUE")
         result[key] = value
     return result
@@ -221,21 +205,12 @@ def _security(text: str) -> str:
     return text
 
 
-def _ulimit(text: str) -> dict[str, Any]:
-    name, _, values = text.partition("=")
-    soft, colon, hard = values.partition(":")
-    try:
-        return {"Name": name, "Soft": int(soft), "Hard": int(hard) if colon else int(soft)}
-    except ValueError:
-        raise InvalidArgument(
-            f"invalid --ulimit `{text}`", hint="write NAME=SOFT[:HARD], e.g. nofile=1024:2048"
-        ) from None
-
-
 def _device(text: str) -> dict[str, str]:
     parts = text.split(":")
     if len(parts) > 3 or not parts[0]:
-        raise InvalidArgument(f"invalid --device `{text}`", hint="write HOST[:CONTAINER[:rwm]]")
+        raise InvalidArgument(f"bad format for path: {text}", hint="write --device HOST[:CONTAINER[:rwm]]")
+    if len(parts) == 3 and not (parts[2] and set(parts[2]) <= set("rwm")):
+        raise InvalidArgument(f"bad mode specified: {parts[2]}", hint="write --device HOST[:CONTAINER[:rwm]]")
     target, access = parts[0], "rwm"
     for part in parts[1:]:
         if part and set(part) <= set("rwm"):
@@ -314,6 +289,8 @@ def publish(text: str) -> list[tuple[str, dict[str, str]]]:
         spec = parts[-1]
         host = parts[-2] if len(parts) > 1 else ""
         address = parts[0] if len(parts) == 3 else ""
+    if address and not flagchecks.is_address(address):
+        raise InvalidArgument(f"invalid IP address: {address}")
     inner = _range(spec, "--publish")
     if inner[0] == 0:
         raise InvalidArgument(f"invalid --publish `{text}`: port 0 cannot be published")

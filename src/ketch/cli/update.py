@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli import mount_flags, run_flags
+from ketch.cli import keyvalue, mount_flags, run_flags
 from ketch.cli.flags import FlagSet
 from ketch.cli.lifecycle import each
 from ketch.errors import InvalidArgument
@@ -53,6 +53,7 @@ def cmd_update(args: list[str], ctx: Context) -> int:
         body["RestartPolicy"] = run_flags.restart_policy(opts["restart"])
     if wanted := changes(opts):
         body["Changes"] = wanted
+        ctx.only_ketch("change environment, labels, ports or mounts", "can change limits alone")
     if opts["pending-reset"]:
         body["PendingReset"] = True
 
@@ -78,9 +79,9 @@ def changes(opts: Options) -> dict[str, Any]:
             bindings.setdefault(port, []).append(binding)
     binds, volumes = run_flags.volume_flags(opts)
     found = {
-        "Env": run_flags.environment(opts),
+        "Env": keyvalue.environment(opts),
         "EnvRemove": opts["env-rm"],
-        "Labels": run_flags.label_flags(opts),
+        "Labels": keyvalue.labels(opts),
         "LabelsRemove": opts["label-rm"],
         "PortBindings": bindings,
         "PortBindingsRemove": _unpublished(opts["publish-rm"]),

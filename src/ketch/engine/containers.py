@@ -27,6 +27,7 @@ from ketch.engine import (
     networks,
     ownvolumes,
     pending,
+    platforms,
     secrets,
     stats,
     top,
@@ -104,6 +105,7 @@ class ContainerService:
         secrets.check(host)
         limits.settle(host)
         image = ctx.images.resolve(config.image)
+        platforms.check(image, config.image, platform)
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
         container = Container(
@@ -116,7 +118,6 @@ class ContainerService:
             host=host,
             path=path,
             args=args,
-            platform=platform or "linux",
         )
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
@@ -156,6 +157,8 @@ class ContainerService:
             ref, _, mode = spec.partition(":")
             if mode not in ("", "ro", "rw", "z", "Z"):
                 raise InvalidArgument(f"invalid mode: {mode}", hint="use --volumes-from CONTAINER[:ro]")
+            if not self._ctx.store.has(ref):
+                raise InvalidArgument(f"No such container: {ref}", hint="it is named by --volumes-from")
             for point in self._ctx.store.get(ref).mounts:
                 result.append(msgspec.structs.replace(point, rw=point.rw and mode != "ro"))
         return result

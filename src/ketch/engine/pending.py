@@ -195,6 +195,7 @@ def _environment(env: Strings, wanted: Changes) -> Strings:
             raise InvalidArgument(f"invalid environment variable: {item}", hint="write NAME=VALUE")
         places = [i for i, one in enumerate(result) if one.partition("=")[0] == name]
         if places:
+            result = [one for i, one in enumerate(result) if i not in places[1:]]
             result[places[0]] = item
         else:
             added.append(item)

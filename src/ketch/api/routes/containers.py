@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.api import query, streams
+from ketch.api import query, rehearsal, streams
 from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
 from ketch.engine import pending
@@ -133,7 +133,7 @@ async def update(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """Remove a container; with ``dry-run`` say what that would do."""
-    rehearsed, without = query.dry_run(call.query)
+    rehearsed, without = await rehearsal.wanted(call)
     if rehearsed:
         force, volumes = query.flag(call.query, "force"), query.flag(call.query, "v")
         ref = call.path["id"]
@@ -256,7 +256,8 @@ async def container_stats(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     """Remove every container that does not run."""
     matches = filters.prune_predicate(query.filters(call.query), _PRUNE)
-    return call.json(await prunes.containers(call.engine, matches, dry_run=query.dry_run(call.query)[0]))
+    rehearsed, _ = await rehearsal.wanted(call)
+    return call.json(await prunes.containers(call.engine, matches, dry_run=rehearsed))
 
 
 ROUTES = (

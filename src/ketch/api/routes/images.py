@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.api import query
+from ketch.api import query, rehearsal
 from ketch.api.errors import message_of
 from ketch.api.wire import filters
 from ketch.api.wire import images as wire
@@ -141,7 +141,7 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     matches = filters.prune_predicate(chosen)
     dangling = not any(v.lower() in ("0", "false") for v in chosen.get("dangling", ["true"]))
-    rehearsed, without = query.dry_run(call.query)
+    rehearsed, without = await rehearsal.wanted(call)
     return call.json(await prunes.images(call.engine, matches, dangling=dangling, dry_run=rehearsed, without=without))
 
 

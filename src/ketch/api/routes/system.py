@@ -63,6 +63,11 @@ async def df(call: Call) -> web.StreamResponse:
     return call.json(wire_df.answer(call.engine, raw))
 
 
+async def build_prune(call: Call) -> web.StreamResponse:
+    """There is no build cache; `docker system prune` asks for it at its end, and must not fail there."""
+    return call.json({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
 async def plugins(call: Call) -> web.StreamResponse:
     """There are none."""
     return call.json([])
@@ -74,6 +79,7 @@ async def plugin(call: Call) -> web.StreamResponse:
 
 
 ROUTES = (
+    ("POST", "/build/prune", build_prune),
     ("GET", "/plugins", plugins),
     ("GET", "/plugins/{name:path}/json", plugin),
     ("GET", "/_ping", ping),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.api import query
+from ketch.api import query, rehearsal
 from ketch.api.wire import filters
 from ketch.api.wire.df import volume as wire_volume
 from ketch.engine import prune as prunes
@@ -78,7 +78,7 @@ async def prune(call: Call) -> web.StreamResponse:
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
     everything = filters.boolean("all", chosen["all"][0]) if chosen.get("all") else False
-    rehearsed, without = query.dry_run(call.query)
+    rehearsed, without = await rehearsal.wanted(call)
     return call.json(
         await prunes.volumes(call.engine, matches, everything=everything, dry_run=rehearsed, without=without)
     )
