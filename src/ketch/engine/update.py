@@ -6,6 +6,7 @@ means, as -1 does, that there is no limit.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -49,7 +50,8 @@ async def update(ctx: Context, container: Container, wanted: Resources) -> Strin
         warnings = validate.check(container.config, host)
         limited = limits.resources(host)
         if container.state.running and limited != limits.resources(container.host):
-            stats.cgroups_of(ctx, container).update(limited)
+            with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
+                stats.cgroups_of(ctx, container).update(limited)
         for name in Resources.__struct_fields__:
             setattr(container.host, name, getattr(host, name))
         ctx.store.save(container)
