@@ -294,3 +294,15 @@ def test_docker_py(docker_py):
     net.remove()
     with pytest.raises(docker.errors.NotFound):
         docker_py.networks.get(net.id)
+
+
+def test_joining_again_what_was_left(engine):
+    """The sockets for names are still with the container's monitor then."""
+    engine.docker("network", "create", "again")
+    engine.docker("run", "-d", "--name", "other", "--network", "again", "busybox", "sleep", "1000")
+    engine.docker("run", "-d", "--name", "first", "busybox", "sleep", "1000")
+    for _ in range(3):
+        engine.docker("network", "connect", "again", "first")
+        assert engine.docker("exec", "first", "ping", "-c", "1", "-W", "2", "other").out
+        engine.docker("network", "disconnect", "again", "first")
+        assert engine.docker("exec", "first", "ping", "-c", "1", "-W", "1", "other", check=False).code == 1

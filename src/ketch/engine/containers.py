@@ -273,7 +273,10 @@ class ContainerService:
             if container.state.status != ("running" if frozen else "paused"):
                 words = "not paused" if not frozen else "already paused" if container.state.running else "not running"
                 raise Conflict(f"container {container.id} is {words}")
-            stats.cgroups_of(self._ctx, container).freeze(frozen)
+            try:
+                stats.cgroups_of(self._ctx, container).freeze(frozen)
+            except FileNotFoundError as e:  # it has ended just now
+                raise Conflict(f"container {container.id} is not running") from e
             faults.point("pause.frozen" if frozen else "unpause.thawed")
             container.state.status = "paused" if frozen else "running"
             if self._life.health is not None:

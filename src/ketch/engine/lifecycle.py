@@ -12,6 +12,7 @@ State changes of one container are ordered by its ``Live.lock``.  The exit is ha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -22,7 +23,7 @@ import msgspec
 
 from ketch import faults
 from ketch.engine import bundle, leftovers, logdrivers, oserror, ownvolumes, pending, restarts, stats
-from ketch.errors import Conflict, KetchError, NotModified, RuntimeFailure, Unavailable
+from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -60,6 +61,9 @@ class Lifecycle:
         """Bring the container up; NotModified when it runs, RuntimeFailure when its program cannot be started."""
         live = self._ctx.live(container.id)
         async with live.lock:
+            if container.id not in self._ctx.store.ids:  # it was removed while we waited
+                self._ctx.forget(container.id)
+                raise NotFound(f"No such container: {container.id}")
             if container.state.status == "paused":
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.state.running:
@@ -313,7 +317,10 @@ class Lifecycle:
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         if number in (9, 15) or number == self._stop_signal(container):
             self._stopping(container)
-        await live.monitor.kill(number)
+        try:
+            await live.monitor.kill(number)
+        except Unavailable as e:  # it ended just now
+            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running") from e
         faults.point("kill.signalled")
         self._ctx.event(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
@@ -323,7 +330,8 @@ class Lifecycle:
     def _thaw(self, container: Container) -> None:
         """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on."""
         if container.state.status == "paused":
-            stats.cgroups_of(self._ctx, container).freeze(False)
+            with contextlib.suppress(FileNotFoundError):  # it has ended just now
+                stats.cgroups_of(self._ctx, container).freeze(False)
             container.state.status = "running"
 
     def _stopping(self, container: Container) -> None:

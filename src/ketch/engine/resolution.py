@@ -86,6 +86,10 @@ class Resolution:
             return []
         return [Server(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
 
+    def serves(self, container_id: str) -> bool:
+        """Whether a container's sockets are open."""
+        return container_id in self._served
+
     def forget(self, container_id: str) -> None:
         """Close a container's sockets."""
         if container_id in self._served and self._resolver is not None:

@@ -22,7 +22,7 @@ from ketch import faults
 from ketch.engine import bundle, etcfiles, links, networks
 from ketch.engine.model import EndpointSettings, PortBinding
 from ketch.engine.resolution import Resolution, dns_names
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.network import netlink, ports
 from ketch.network import record as r
 from ketch.network.connections import Wish
@@ -167,9 +167,7 @@ class Sandboxes:
         self._show(container)
         for record in records:
             self._joined(container, record, by_id[record.id], event=False)
-        if all(record.is_default for record in records):
-            for fd in kept:
-                os.close(fd)
+        if all(record.is_default for record in records) and not kept:
             return []
         with _entered(container) as (netns_fd, _):
             return self._serve_names(container, records, netns_fd, kept)
@@ -267,9 +265,8 @@ class Sandboxes:
     def _serve_names(
         self, container: Container, records: Sequence[NetworkRecord], netns_fd: int, kept: Sequence[int] = ()
     ) -> Descriptors:
-        if all(record.is_default for record in records):
-            self._names.forget(container.id)
-            return []
+        if all(record.is_default for record in records) and not kept and not self._names.serves(container.id):
+            return []  # (what is open stays open: the monitor has copies, and it may join such a network again)
         outside = any(not record.internal for record in records)
         return list(self._names.serve(container, netns_fd, leads_outside=outside, kept=kept))
 
@@ -387,7 +384,7 @@ def _entered(container: Container) -> Iterator[tuple[int, int]]:
     try:
         netns_fd = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as e:
-        raise KetchError(f"enter the network of container `{container.name}`: it is ending") from e
+        raise Conflict(f"container {container.id} is not running: it has ended just now") from e
     try:
         with netlink.open_in(netns_fd) as rtnl:
             yield netns_fd, rtnl.fileno()

@@ -6,7 +6,7 @@ means, as -1 does, that there is no limit.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -60,7 +60,7 @@ async def update(ctx: Context, container: Container, wanted: Request) -> Strings
             pending.reset(ctx, container)
         before = msgspec.structs.replace(container.host)
         changes = container.state.running and limits.resources(host) != limits.resources(before)
-        with ExitStack() as undo:
+        with contextlib.ExitStack() as undo:
             undo.callback(ctx.store.keep, container)  # as it was, after what stands below
             if wanted.changes is not None:
                 await pending.change(ctx, container, wanted.changes, undo)
@@ -77,7 +77,8 @@ async def update(ctx: Context, container: Container, wanted: Request) -> Strings
 
 def apply(ctx: Context, container: Container) -> None:
     """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
-    stats.cgroups_of(ctx, container).update(limits.resources(container.host))
+    with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
+        stats.cgroups_of(ctx, container).update(limits.resources(container.host))
     faults.point("update.applied")
     container.limits_pending = False
     ctx.store.keep(container, durable=False)
