@@ -89,7 +89,10 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
             await life.remove(container)
         return
     async with live.lock:
-        await life.on_exit(container, live, read_exit(run_dir) or _vanished(ctx, container))
+        exit_ = read_exit(run_dir)
+        if exit_ is None:
+            exit_ = await asyncio.to_thread(_vanished, ctx, container)
+        await life.on_exit(container, live, exit_)
 
 
 async def _serve_again(ctx: Context, container: Container) -> None:
