@@ -7,6 +7,8 @@ import glob
 import json
 import os
 import shutil
+import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -117,6 +119,46 @@ def test_a_power_cut(crowd):
     for name, (pid, *_) in after.items():
         with open(f"/proc/{pid}/net/dev", encoding="ascii") as f:
             assert ("eth0" in f.read()) == (int(name[2:]) % 3 != 0), name
+
+
+def test_policies_wait_until_all_is_sorted_out(own_engine):
+    """While one monitor keeps the new daemon waiting, nothing is started: the restore would take its network away."""
+    own_engine.start()
+    own_engine.add_busybox()
+    own_engine.docker("run", "-d", "--name", "slow", "busybox", "sleep", "1000")
+    own_engine.docker("run", "-d", "--name", "back", "--restart", "always", "busybox", "sleep", "1000")
+    slow, back = (own_engine.docker("inspect", "-f", "{{.Id}} {{.State.Pid}}", n).out.split() for n in ("slow", "back"))
+    own_engine.stop(9)
+    runs = os.path.join(own_engine.exec_root, "run")
+    os.kill(int(back[1]), 9)
+    until(lambda: os.path.exists(os.path.join(runs, back[0], "exit.json")), "the monitor writes how it ended")
+    monitor = read(os.path.join(runs, slow[0], "monitor.pid"))
+    os.kill(monitor, signal.SIGSTOP)
+    starter = threading.Thread(target=own_engine.start)
+    try:
+        starter.start()
+        until(lambda: events(own_engine, back[0]).count("die") == 1, "its end is recorded")
+        time.sleep(0.5)  # its policy alone would have started it after a tenth of a second
+        assert events(own_engine, back[0]).count("start") == 1
+    finally:
+        os.kill(monitor, signal.SIGCONT)
+        starter.join(30)
+    until(lambda: events(own_engine, back[0]).count("start") == 2, "its policy starts it")
+    assert "inet " in own_engine.docker("exec", "back", "ip", "addr", "show", "eth0").out
+
+
+def events(engine, container_id: str) -> list[str]:
+    """What the daemon's journal says of a container."""
+    with open(os.path.join(engine.data_root, "events.jsonl"), encoding="utf-8") as f:
+        return [e["Action"] for e in map(json.loads, f) if e["Actor"]["ID"] == container_id]
+
+
+def until(condition, what: str) -> None:
+    """Wait until it is true."""
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
 
 
 def read(path: str) -> int:
