@@ -202,17 +202,19 @@ def looks_after_repair(engine, least: int) -> None:
     names = engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()
     assert len(names) >= least
     lost = os.path.join(engine.data_root, "lost")
-    assert len(names) + (len(os.listdir(lost)) if os.path.isdir(lost) else 0) == 12
+    assert len(names) + (len(os.listdir(lost)) if os.path.isdir(lost) else 0) >= 11
     assert engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
     if "up" in names:
         assert engine.docker("exec", "up", "echo", "runs").out == "runs\n"
 
 
 @pytest.mark.parametrize(
-    ("damage", "least"), [("page", 1), ("first page", 12), ("middle", 1), ("cut", 0), ("log", 0)], ids=str
+    ("damage", "least"), [("page", 1), ("first page", 12), ("middle", 1), ("cut", 0), ("log", 12)], ids=str
 )
 def test_damaged_database(filled, damage, least):
     path = database(filled)
+    if damage == "cut":
+        filled.docker("rm", "-f", "up")  # or it runs on without anybody who knows it
     if damage == "log":  # commits that were not checkpointed: its rows are in the log alone
         filled.stop(signal.SIGKILL)
         overwrite(path + "-wal", 0, b"garbage!" * 4)

@@ -163,8 +163,7 @@ class Lifecycle:
             await monitor.abandon()
             # It undoes everything itself, unless it was killed.
             await asyncio.to_thread(leftovers.clear, self._ctx, container)
-        await self._ctx.sandboxes.unwire(container)
-        await ownvolumes.detach(self._ctx, container)
+        await self._release(container)
         if isinstance(why, KetchError):
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message
@@ -175,6 +174,14 @@ class Lifecycle:
             self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove and self.remove is not None:
                 await self.remove(container)
+
+    async def _release(self, container: Container) -> None:
+        """Take back its network and its volumes; what fails is logged, and the next start of the daemon looks again."""
+        for work in (self._ctx.sandboxes.unwire(container), ownvolumes.detach(self._ctx, container)):
+            try:
+                await work
+            except (KetchError, OSError) as e:
+                log.error("release what container %s had: %s", container.id[:12], e)
 
     async def hand_over(
         self, monitor: Monitor, options: AttachOptions, stream: ClientStream, container: Container
@@ -228,9 +235,8 @@ class Lifecycle:
             self.health.end(container)
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
         state.finished_at, state.oom_killed = exit_.at_ns, exit_.oom
-        await self._ctx.sandboxes.unwire(container)
+        await self._release(container)
         faults.point("exit.unwired")
-        await ownvolumes.detach(self._ctx, container)
         restart = not self.stopping and restarts.wanted(container)
         if restart:
             state.status = "restarting"

@@ -121,6 +121,7 @@ class Monitor:
         self.execs: dict[str, int] = {}
         self.kept: list[int] = []
         self._begun = False
+        self._why = "its monitor ended unexpectedly"
         self._use(fd)
 
     def _use(self, fd: int) -> None:
@@ -160,8 +161,9 @@ class Monitor:
                 message, fds = messages.receive(self._fd)
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError as e:  # descriptors that did not fit in are cut off
                 message, fds = None, []
+                self._why = f"what it sent did not arrive ({e.strerror}); are too many open files here?"
             if message is None:
                 self._lost()
                 return
@@ -199,7 +201,7 @@ class Monitor:
         """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
         self.disconnect()
         gone = Unavailable("the container's monitor is gone")
-        _fail(self._created, RuntimeFailure("start container: its monitor ended unexpectedly"))
+        _fail(self._created, RuntimeFailure(f"start container: {self._why}"))
         _fail(self._hello, gone)
         for future in self._waiting.values():
             _fail(future, gone)
