@@ -3,6 +3,7 @@
     KETCH_FAULT=start.bundle-written          SIGKILL oneself there
     KETCH_FAULT=start.bundle-written:3        at the third passage
     KETCH_FAULT=database.commit=enospc        raise that OSError there, at each passage (with ``:N`` at the N-th alone)
+    KETCH_FAULT=@FILE                         whatever of these stands in FILE at the moment; nothing when it is empty
 
 The variable is ketchd's, which hands it on to the launcher; monitors and containers' first processes are forks of that
 one (a container's program never sees it).  Each process counts for itself.  With ``KETCH_FAULT_TRACE=FILE`` the name is
@@ -27,14 +28,37 @@ class Fault:
     """What is armed: ``name``, the error number to raise (0: die), and the passage (0: each)."""
 
     def __init__(self, text: str, trace: str) -> None:
+        self.trace = trace
+        self._file = text[1:] if text.startswith("@") else ""
+        self._text = ""
+        self._set("" if self._file else text)
+
+    def _set(self, text: str) -> None:
+        self._text, self.passed = text, 0
         rest, colon, count = text.partition(":")
         self.name, _, error = rest.partition("=")
         self.errno = _errno(error) if error else 0
         if colon and not count.isdecimal():
             raise ValueError(f"KETCH_FAULT={text}: `{count}` is not a number")
         self.at = int(count) if colon else (0 if self.errno else 1)
-        self.passed = 0
-        self.trace = trace
+
+    def _look(self) -> None:
+        """Read the file; where it is out of reach (behind another root), what was read last goes on to be meant."""
+        try:
+            fd = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        text = os.read(fd, 256).decode().strip()
+        os.close(fd)
+        if text != self._text:
+            self._set(text)
+
+    def meet(self, name: str) -> None:
+        """Strike when this is the place; the passages are counted."""
+        if self._file:
+            self._look()
+        if name == self.name:
+            self.strike()
 
     def strike(self) -> None:
         """Count the passage; die or raise when it is the one."""
@@ -73,13 +97,13 @@ _fault = _armed(os.environ)
 
 def point(name: str) -> None:
     """Mark a place, named as in docs/crash-safety.md; does nothing unless it is the one that is armed."""
-    if _fault is not None and _fault.name == name:
-        _fault.strike()
+    if _fault is not None:
+        _fault.meet(name)
 
 
 def armed() -> str:
-    """The name of the place that is armed; empty: none."""
-    return _fault.name if _fault is not None else ""
+    """What is armed, as in the environment; empty: nothing."""
+    return os.environ.get("KETCH_FAULT", "") if _fault is not None else ""
 
 
 def environment() -> dict[str, str]:

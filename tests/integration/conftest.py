@@ -129,7 +129,7 @@ def pytest_terminal_summary(terminalreporter):
         for report in terminalreporter.stats.get(outcome, ()):
             name = getattr(report, "nodeid", "").partition("test_crash_matrix.py::test_point[")[2]
             if name:
-                found.add(name.rpartition("-")[0])
+                found.add(name.rpartition("-")[0].partition(":")[0])
     bad = visited["failed"] | visited["error"]
     if points := bad | visited["passed"]:
         terminalreporter.write_line(f"crash matrix: {len(points)} points, {len(points - bad)} survived")

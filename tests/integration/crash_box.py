@@ -33,6 +33,8 @@ class Box:
         self.bare = Census.take(self.engine.name)
         self.api = Api(self.engine.socket)
         self.trace = os.path.join(self.engine.root, "trace")
+        self.fault = os.path.join(self.engine.root, "fault")
+        self.engine.settings = {"KETCH_FAULT": f"@{self.fault}", "KETCH_FAULT_TRACE": self.trace}
         self.clean = True
         self.made: set[str] = set()  # ids of all containers ever
         self.engine.start()
@@ -62,13 +64,16 @@ class Box:
     # -- daemon --------------------------------------------------------------------------------
 
     def arm(self, fault: str) -> None:
-        """From the next start on, somebody dies at this point."""
-        self.engine.settings = {"KETCH_FAULT": fault, "KETCH_FAULT_TRACE": self.trace}
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.trace)
+        """From now on somebody dies at this point; empty: nobody."""
+        with open(self.fault + ".new", "w", encoding="ascii") as f:
+            f.write(fault)
+        os.rename(self.fault + ".new", self.fault)
+        if fault:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.trace)
 
     def restart(self) -> None:
-        """End the daemon, unless that has happened, and start it with what is armed now."""
+        """End the daemon, unless that has happened, and start it."""
         if self.engine.process is not None:
             self.engine.stop(signal.SIGKILL)
         self.engine.start()
@@ -84,8 +89,8 @@ class Box:
         return pid
 
     def recover(self) -> None:
-        """Start without the switch."""
-        self.engine.settings = {}
+        """Start with nothing armed."""
+        self.arm("")
         self.restart()
 
     # -- objects -------------------------------------------------------------------------------
@@ -174,13 +179,13 @@ class Box:
                 self.api.must("DELETE", f"/images/{image['Id']}", force=1)
 
     def _launchers(self) -> list[str]:
-        """Launchers of daemons that were armed: they have to end with them."""
+        """Launchers of daemons that are gone: they have to end with them."""
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 if read(f"/proc/{pid}/cmdline").rstrip(b"\0") == b"ketch-launcher":
                     found += [pid] if self.trace.encode() in read(f"/proc/{pid}/environ") else []
-        return found
+        return found if len(found) > 1 else []
 
     def _against_kernel(self) -> list[str]:
         """The API's word against cgroups, processes, links and mounts."""
@@ -258,14 +263,13 @@ class Box:
 
     def delete(self) -> list[str]:
         """Remove everything; returns what is left on the machine."""
-        self.engine.settings = {}
-        self.restart()
+        self.recover()
         self.engine.remove_all()
         self.engine.delete()
         return self.bare.left_over() + sorted(monitored() & self.made)
 
 
-def until(condition: Any, otherwise: Any, seconds: float = 8) -> None:
+def until(condition: Any, otherwise: Any, seconds: float = 20) -> None:
     """Wait for a condition; ``otherwise`` says what is wrong when it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():

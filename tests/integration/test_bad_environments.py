@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from tests.integration.crash_box import read, until
+from tests.integration.crash_box import listed, read, until
 from tests.integration.rawapi import Api
 
 pytestmark = pytest.mark.ketch_only
@@ -106,23 +106,63 @@ def test_full_disk(small):
     api.must("DELETE", "/volumes/late")
 
 
-def test_a_disk_that_becomes_read_only(small):
-    api = Api(small.socket)
-    small.docker("run", "-d", "--name", "one", "busybox", "sh", "-c", LOOP)
-    subprocess.run(["mount", "-o", "remount,ro", small.data_root], check=False)
-    status, answer = api("POST", "/containers/create", body("late"), name="late")
-    if status == 201:
-        pytest.skip("the kernel does not make a file system read-only that is written to")
-    assert status == 500
-    assert "read-only" in answer["message"]
-    assert small.docker("exec", "one", "echo", "runs").out == "runs\n"
-    small.stop(signal.SIGKILL)
+def test_read_only_data_root(small):
+    small.docker("run", "--name", "one", "busybox", "true")
+    small.stop()
+    subprocess.run(["mount", "-o", "remount,ro", small.data_root], check=True)
     said = refused(small)
     assert "read-only" in said.lower()
     assert small.data_root in said
     subprocess.run(["mount", "-o", "remount,rw", small.data_root], check=True)
     small.start()
-    assert small.docker("ps", "--format", "{{.Names}}").out == "one\n"
+    assert small.docker("ps", "-a", "--format", "{{.Names}}").out == "one\n"
+
+
+ERRORS = {
+    "enospc": (500, "no space left on device"), "erofs": (500, "read-only file system"),
+    "eio": (500, "input/output error"), "emfile": (503, "too many open files"),
+}  # fmt: skip
+REQUESTS = {
+    "database.commit": ("/networks/create", {"Name": "late"}),
+    "create.snapshot-made": ("/containers/create?name=late", body("late")),
+    "volume.directory-made": ("/volumes/create", {"Name": "late"}),
+    "start.bundle-written": ("/containers/made/start", None),
+    "network.veth-made": ("/containers/made/start", None),
+    "image.blob-written": ("/images/create?fromSrc=-&repo=late", bytes(10240)),
+}
+
+
+def test_errors_of_the_kernel(own_engine):
+    """Wherever one strikes: a sentence, nothing half-done, and the next request works."""
+    switch = os.path.join(own_engine.root, "switch")
+    own_engine.settings = {"KETCH_FAULT": f"@{switch}"}
+    own_engine.start()
+    own_engine.add_busybox()
+    api = Api(own_engine.socket)
+    api.must("POST", "/containers/create", body("made"), name="made")
+    before = _everything(own_engine.data_root)
+    for point, (path, what) in REQUESTS.items():
+        for error, (status, words) in ERRORS.items():
+            with open(switch, "w", encoding="ascii") as f:
+                f.write(f"{point}={error}")
+            answered, answer = api("POST", path, what)
+            os.truncate(switch, 0)
+            message = json.dumps(answer) if not isinstance(answer, bytes) else answer.decode()
+            assert words in message.lower(), (point, error, message)
+            assert answered == status or point.startswith(("image.", "network.")), (point, error, answered)
+            assert _everything(own_engine.data_root) == before, (point, error)
+    for path, what in list(REQUESTS.values())[:5]:
+        api.must("POST", path, what)
+
+
+def _everything(root: str) -> set[str]:
+    """What a request could leave behind: directories of objects, blobs, layers."""
+    places = ("containers", "volumes", "layers", "content/blobs/sha256", "content/ingest")
+    found = {f"{place}/{name}" for place in places for name in listed(f"{root}/{place}")}
+    with contextlib.closing(sqlite3.connect(f"file:{root}/ketch.db?mode=ro", uri=True)) as db:
+        for table in ("containers", "volumes", "images", "networks", "network_endpoints"):
+            found.add(f"{table}: {db.execute(f'SELECT count(*) FROM {table}').fetchone()[0]}")
+    return found
 
 
 def test_no_descriptors_left(own_engine):
@@ -202,17 +242,19 @@ def looks_after_repair(engine, least: int) -> None:
     names = engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()
     assert len(names) >= least
     lost = os.path.join(engine.data_root, "lost")
-    assert len(names) + (len(os.listdir(lost)) if os.path.isdir(lost) else 0) == 12
+    assert len(names) + (len(os.listdir(lost)) if os.path.isdir(lost) else 0) >= 11
     assert engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
     if "up" in names:
         assert engine.docker("exec", "up", "echo", "runs").out == "runs\n"
 
 
 @pytest.mark.parametrize(
-    ("damage", "least"), [("page", 1), ("first page", 12), ("middle", 1), ("cut", 0), ("log", 0)], ids=str
+    ("damage", "least"), [("page", 1), ("first page", 12), ("middle", 1), ("cut", 0), ("log", 12)], ids=str
 )
 def test_damaged_database(filled, damage, least):
     path = database(filled)
+    if damage == "cut":
+        filled.docker("rm", "-f", "up")  # or it runs on without anybody who knows it
     if damage == "log":  # commits that were not checkpointed: its rows are in the log alone
         filled.stop(signal.SIGKILL)
         overwrite(path + "-wal", 0, b"garbage!" * 4)

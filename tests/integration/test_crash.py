@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ketch_only
 
 
 @pytest.fixture
-def engine(own_engine):
+def alone(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     return own_engine
@@ -39,15 +39,15 @@ def monitor_of(engine, name: str) -> int:
 ESCAPED = ("busybox", "sh", "-c", "(setsid sh -c 'sleep 54321 & sleep 54321' &); echo up; exec sleep 12345")
 
 
-def test_killed_monitor(engine):
-    engine.docker("run", "-d", "--pid", "host", "--name", "tough", "-p", "127.0.0.1:0:80", *ESCAPED)
-    path, monitor = cgroup(engine, "tough"), monitor_of(engine, "tough")
-    until(lambda: len(pids_of(path)) == 4, "its processes do not come")
-    engine.docker("run", "-d", "--name", "other", "busybox", "sleep", "1000")
+def test_killed_monitor(alone):
+    alone.docker("run", "-d", "--pid", "host", "--name", "tough", "-p", "127.0.0.1:0:80", *ESCAPED)
+    path, monitor = cgroup(alone, "tough"), monitor_of(alone, "tough")
+    until(lambda: len(pids_of(path)) >= 3, "its processes do not come")
+    alone.docker("run", "-d", "--name", "other", "busybox", "sleep", "1000")
     with (
-        engine.docker.piped("wait", "tough") as wait,
-        engine.docker.piped("attach", "tough") as attached,
-        engine.docker.piped("exec", "tough", "sh", "-c", "echo in; sleep 1000") as exec_,
+        alone.docker.piped("wait", "tough") as wait,
+        alone.docker.piped("attach", "tough") as attached,
+        alone.docker.piped("exec", "tough", "sh", "-c", "echo in; sleep 1000") as exec_,
     ):
         exec_.expect("in\n")
         pids = pids_of(path)
@@ -56,44 +56,44 @@ def test_killed_monitor(engine):
         assert wait.wait() == 0
         attached.wait()
         exec_.wait()
-    found = state(engine, "tough")
+    found = state(alone, "tough")
     assert (found["State"]["Status"], found["State"]["ExitCode"]) == ("exited", 137)
     assert found["NetworkSettings"]["IPAddress"] == ""
     assert [pid for pid in pids if running(pid)] == []
     assert not os.path.exists(path)
-    assert all(not json.loads(engine.docker("inspect", i).out)[0]["Running"] for i in found["ExecIDs"] or [])
-    assert state(engine, "other")["State"]["Running"]
-    engine.docker("start", "tough")
-    assert state(engine, "tough")["State"]["Running"]
+    assert all(not json.loads(alone.docker("inspect", i).out)[0]["Running"] for i in found["ExecIDs"] or [])
+    assert state(alone, "other")["State"]["Running"]
+    alone.docker("start", "tough")
+    assert state(alone, "tough")["State"]["Running"]
 
 
 @pytest.mark.parametrize("policy", ["no", "on-failure:3"])
-def test_monitor_killed_while_the_daemon_is_away(engine, policy):
-    engine.docker("run", "-d", "--pid", "host", "--name", "tough", "--restart", policy, *ESCAPED)
-    path, monitor = cgroup(engine, "tough"), monitor_of(engine, "tough")
-    until(lambda: len(pids_of(path)) == 4, "its processes do not come")
+def test_monitor_killed_while_the_daemon_is_away(alone, policy):
+    alone.docker("run", "-d", "--pid", "host", "--name", "tough", "--restart", policy, *ESCAPED)
+    path, monitor = cgroup(alone, "tough"), monitor_of(alone, "tough")
+    until(lambda: len(pids_of(path)) >= 3, "its processes do not come")
     pids = pids_of(path)
-    engine.stop(signal.SIGKILL)
+    alone.stop(signal.SIGKILL)
     os.kill(monitor, signal.SIGKILL)
-    engine.start()
+    alone.start()
     until(lambda: not any(map(running, pids)), "its processes live")
     if policy == "no":
-        found = state(engine, "tough")["State"]
+        found = state(alone, "tough")["State"]
         assert (found["Status"], found["ExitCode"]) == ("exited", 137)
         assert not os.path.exists(path)
     else:
-        until(lambda: state(engine, "tough")["State"]["Running"], "it does not come back")
-        assert state(engine, "tough")["RestartCount"] == 1
+        until(lambda: state(alone, "tough")["State"]["Running"], "it does not come back")
+        assert state(alone, "tough")["RestartCount"] == 1
 
 
-def test_killed_launcher(engine):
-    engine.docker("run", "-d", "--name", "before", "busybox", "sleep", "1000")
-    children = [p for p in os.listdir("/proc") if p.isdigit() and _parent(p) == engine.process.pid]
+def test_killed_launcher(alone):
+    alone.docker("run", "-d", "--name", "before", "busybox", "sleep", "1000")
+    children = [p for p in os.listdir("/proc") if p.isdigit() and _parent(p) == alone.process.pid]
     launchers = [p for p in children if read(f"/proc/{p}/cmdline").startswith(b"ketch-launcher")]
     assert len(launchers) == 1
     os.kill(int(launchers[0]), signal.SIGKILL)
-    assert engine.docker("run", "--rm", "busybox", "echo", "again").out == "again\n"
-    assert state(engine, "before")["State"]["Running"]
+    assert alone.docker("run", "--rm", "busybox", "echo", "again").out == "again\n"
+    assert state(alone, "before")["State"]["Running"]
 
 
 def _parent(pid: str) -> int:
@@ -103,80 +103,80 @@ def _parent(pid: str) -> int:
         return 0
 
 
-def test_rm_that_nobody_saw(engine):
-    with engine.docker.piped(
+def test_rm_that_nobody_saw(alone):
+    with alone.docker.piped(
         "run", "--rm", "-v", "/data", "--name", "brief", "busybox", "sh", "-c", "echo up; sleep 1000"
     ) as run:
         run.expect("up\n")
-        pid = state(engine, "brief")["State"]["Pid"]
-        assert len(engine.docker("volume", "ls", "-q").out.split()) == 1
-        engine.stop(signal.SIGKILL)
+        pid = state(alone, "brief")["State"]["Pid"]
+        assert len(alone.docker("volume", "ls", "-q").out.split()) == 1
+        alone.stop(signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
         assert run.wait() == 137  # its monitor has answered
-    engine.start()
-    assert engine.docker("ps", "-aq").out == ""
-    assert engine.docker("volume", "ls", "-q").out == ""
+    alone.start()
+    assert alone.docker("ps", "-aq").out == ""
+    assert alone.docker("volume", "ls", "-q").out == ""
 
 
-def test_restart_policies_follow_docker(engine):
+def test_restart_policies_follow_docker(alone):
     for policy in ("always", "unless-stopped", "no"):
-        engine.docker("run", "-d", "--name", f"{policy}-stopped", "--restart", policy, "busybox", "sleep", "1000")
-        engine.docker("run", "-d", "--name", f"{policy}-killed", "--restart", policy, "busybox", "sleep", "1000")
-        engine.docker("kill", f"{policy}-stopped")
-    pids = [state(engine, f"{policy}-killed")["State"]["Pid"] for policy in ("always", "unless-stopped", "no")]
-    engine.stop(signal.SIGKILL)
+        alone.docker("run", "-d", "--name", f"{policy}-stopped", "--restart", policy, "busybox", "sleep", "1000")
+        alone.docker("run", "-d", "--name", f"{policy}-killed", "--restart", policy, "busybox", "sleep", "1000")
+        alone.docker("kill", f"{policy}-stopped")
+    pids = [state(alone, f"{policy}-killed")["State"]["Pid"] for policy in ("always", "unless-stopped", "no")]
+    alone.stop(signal.SIGKILL)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     until(lambda: not any(map(running, pids)), "they do not die")
-    engine.start()
-    until(lambda: len(engine.docker("ps", "-q").out.split()) == 3, "not all come back")
-    up = set(engine.docker("ps", "--format", "{{.Names}}").out.split())
+    alone.start()
+    until(lambda: len(alone.docker("ps", "-q").out.split()) == 3, "not all come back")
+    up = set(alone.docker("ps", "--format", "{{.Names}}").out.split())
     assert up == {"always-stopped", "always-killed", "unless-stopped-killed"}
 
 
-def test_a_count_of_failures_is_kept(engine):
+def test_a_count_of_failures_is_kept(alone):
     """The policy's three restarts are three in all, however many daemons have counted."""
-    engine.docker("run", "-d", "--name", "bad", "--restart", "on-failure:3", "busybox", "sh", "-c", "echo try; exit 1")
-    until(lambda: state(engine, "bad")["RestartCount"] == 2, "it is not tried again")
-    engine.stop(signal.SIGKILL)
-    engine.start()
-    until(lambda: state(engine, "bad")["State"]["Status"] == "exited", "it is tried for ever")
-    assert state(engine, "bad")["RestartCount"] == 3
-    assert engine.docker("logs", "bad").out == "try\n" * 4
+    alone.docker("run", "-d", "--name", "bad", "--restart", "on-failure:3", "busybox", "sh", "-c", "echo try; exit 1")
+    until(lambda: state(alone, "bad")["RestartCount"] == 2, "it is not tried again")
+    alone.stop(signal.SIGKILL)
+    alone.start()
+    until(lambda: state(alone, "bad")["State"]["Status"] == "exited", "it is tried for ever")
+    assert state(alone, "bad")["RestartCount"] == 3
+    assert alone.docker("logs", "bad").out == "try\n" * 4
 
 
-def test_exec_root_is_wiped(engine):
+def test_exec_root_is_wiped(alone):
     script = "i=0; while :; do echo n $i; i=$((i+1)); usleep 20000; done"
-    engine.docker("run", "-d", "--name", "kept", "busybox", "sh", "-c", script)
-    pid = state(engine, "kept")["State"]["Pid"]
-    engine.stop(signal.SIGKILL)
-    shutil.rmtree(engine.exec_root)
-    engine.start()
-    found = state(engine, "kept")["State"]
+    alone.docker("run", "-d", "--name", "kept", "busybox", "sh", "-c", script)
+    pid = state(alone, "kept")["State"]["Pid"]
+    alone.stop(signal.SIGKILL)
+    shutil.rmtree(alone.exec_root)
+    alone.start()
+    found = state(alone, "kept")["State"]
     assert (found["Status"], found["Pid"]) == ("running", pid)
-    assert engine.docker("exec", "kept", "echo", "hears").out == "hears\n"
-    lines = engine.docker("logs", "kept").out.splitlines()
+    assert alone.docker("exec", "kept", "echo", "hears").out == "hears\n"
+    lines = alone.docker("logs", "kept").out.splitlines()
     assert lines == [f"n {i}" for i in range(len(lines))]
-    engine.docker("stop", "-t", "0", "kept")
-    assert state(engine, "kept")["State"]["ExitCode"] == 137
-    engine.docker("start", "kept")
+    alone.docker("stop", "-t", "0", "kept")
+    assert state(alone, "kept")["State"]["ExitCode"] == 137
+    alone.docker("start", "kept")
 
 
-def test_exit_record_that_nobody_can_read(engine):
-    engine.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
-    found = state(engine, "one")
-    engine.stop(signal.SIGKILL)
+def test_exit_record_that_nobody_can_read(alone):
+    alone.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
+    found = state(alone, "one")
+    alone.stop(signal.SIGKILL)
     os.kill(found["State"]["Pid"], signal.SIGKILL)
-    record = f"{engine.exec_root}/run/{found['Id']}/exit.json"
+    record = f"{alone.exec_root}/run/{found['Id']}/exit.json"
     until(lambda: os.path.exists(record) and found["Id"] not in monitored(), "no exit record comes")
     with open(record, "w", encoding="utf-8") as f:
         f.write('{"code": ')
-    with open(f"{engine.data_root}/containers/{found['Id']}/bundle/config.json", "w", encoding="utf-8") as f:
+    with open(f"{alone.data_root}/containers/{found['Id']}/bundle/config.json", "w", encoding="utf-8") as f:
         f.write("not JSON")
-    engine.start()
-    assert state(engine, "one")["State"]["ExitCode"] == 137
-    assert record in engine.log()
-    engine.docker("start", "one")
+    alone.start()
+    assert state(alone, "one")["State"]["ExitCode"] == 137
+    assert record in alone.log()
+    alone.docker("start", "one")
 
 
 def test_killed_in_the_middle_of_a_rotation(own_engine):
@@ -212,16 +212,16 @@ def test_killed_while_it_takes_its_networks_down(own_engine):
     assert own_engine.docker("run", "--rm", "busybox", "echo", "two").out == "two\n"
 
 
-def test_what_a_stop_began_is_not_undone(engine):
+def test_what_a_stop_began_is_not_undone(alone):
     """ketchd dies between the signal and the exit: the policy must not bring back what a user wants down."""
-    engine.stop()
-    engine.settings = {"KETCH_FAULT": "stop.signalled"}
-    engine.start()
+    alone.stop()
+    alone.settings = {"KETCH_FAULT": "stop.signalled"}
+    alone.start()
     trap = "trap 'exit 0' TERM; while :; do usleep 10000; done"
-    engine.docker("run", "-d", "--name", "down", "--restart", "unless-stopped", "busybox", "sh", "-c", trap)
-    status, _ = Api(engine.socket)("POST", "/containers/down/stop")
-    assert (status, engine.process.wait(10)) == (0, -9)
-    engine.settings = {}
-    engine.process = None
-    engine.start()
-    until(lambda: state(engine, "down")["State"]["Status"] == "exited", "it does not end")
+    alone.docker("run", "-d", "--name", "down", "--restart", "unless-stopped", "busybox", "sh", "-c", trap)
+    status, _ = Api(alone.socket)("POST", "/containers/down/stop")
+    assert (status, alone.process.wait(10)) == (0, -9)
+    alone.settings = {}
+    alone.process = None
+    alone.start()
+    until(lambda: state(alone, "down")["State"]["Status"] == "exited", "it does not end")

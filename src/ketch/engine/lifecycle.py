@@ -14,15 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ketch import faults
-from ketch.engine import bundle, leftovers, logdrivers, oserror, ownvolumes, pending, restarts, stats
+from ketch.engine import bundle, leftovers, oserror, ownvolumes, pending, restarts, startmessage, stats
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
 
 if TYPE_CHECKING:
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
     from ketch.engine.streams import AttachOptions, ClientStream
 
 log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
 DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_S = 10.0
 _RESTARTS_AT_ONCE = 8  # after a power cut all come back together, and clients want to be answered meanwhile
@@ -83,8 +79,7 @@ class Lifecycle:
             self._ctx.links.check(container)
             await ownvolumes.attach(self._ctx, container)
             faults.point("start.volumes-attached")
-            log_message = await logdrivers.message(self._ctx, container)
-            message = {**self._prepare(container), "log": log_message}
+            message = await startmessage.prepare(self._ctx, container)
             faults.point("start.bundle-written")
             monitor = await self._ctx.launcher.start_container(message)
             faults.point("start.launcher-asked")
@@ -120,46 +115,6 @@ class Lifecycle:
         self._ctx.links.started(container)
         self._ctx.event(container, "start")
 
-    def _prepare(self, container: Container) -> dict[str, object]:
-        """Write bundle and network files; return the message for the launcher."""
-        ctx, directory = self._ctx, self._ctx.directory(container.id)
-        for name, settings in container.networks.items():
-            ctx.sandboxes.record_of(name, settings)
-        spec = bundle.build(container, directory, ctx.cgroup_path(container), self._namespace_of)
-        bundle.add_environment(spec["process"], ctx.links.environment(container))
-        for name in ("hostname", "hosts", "resolv.conf"):
-            with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
-                if name == "hostname":
-                    f.write(bundle.hostname(container) + "\n")
-        bundle_dir = os.path.join(directory, "bundle")
-        os.makedirs(bundle_dir, mode=0o700, exist_ok=True)
-        with open(os.path.join(bundle_dir, "config.json"), "wb") as f:
-            f.write(_encode(spec))
-        os.makedirs(ctx.log_dir(container.id), mode=0o700, exist_ok=True)
-        os.makedirs(ctx.run_dir(container.id), mode=0o700, exist_ok=True)
-        image = ctx.images.resolve(container.image_id)
-        pid_mode = container.host.pid_mode
-        return {
-            "id": container.id,
-            "bundle": bundle_dir,
-            "run_dir": ctx.run_dir(container.id),
-            "rootfs": ctx.snapshots.mounts(container.id, image.chain_ids),
-            "tty": container.config.tty,
-            "stdin": container.config.open_stdin,
-            "stdin_once": container.config.stdin_once,
-            "pidns": self._namespace_of(pid_mode[10:], "pid")
-            if pid_mode.startswith("container:")
-            else pid_mode or "new",
-            "cgroup": ctx.cgroup_path(container),
-        }
-
-    def _namespace_of(self, ref: str, kind: str) -> str:
-        """Path of the namespace of another, running container (``container:ref`` modes)."""
-        other = self._ctx.store.get(ref)
-        if not other.state.running:
-            raise Conflict(f"cannot join {kind} namespace of a non running container: {other.name}")
-        return f"/proc/{other.state.pid}/ns/{'net' if kind == 'network' else kind}"
-
     async def _undo_start(self, container: Container, live: Live, monitor: Monitor | None, why: BaseException) -> None:
         """After a failed start: nothing of it is left, and the record says why."""
         for _, stream in live.early:
@@ -169,8 +124,7 @@ class Lifecycle:
             await monitor.abandon()
             # It undoes everything itself, unless it was killed.
             await asyncio.to_thread(leftovers.clear, self._ctx, container)
-        await self._ctx.sandboxes.unwire(container)
-        await ownvolumes.detach(self._ctx, container)
+        await self._release(container)
         if isinstance(why, KetchError):
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message
@@ -181,6 +135,14 @@ class Lifecycle:
             self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove and self.remove is not None:
                 await self.remove(container)
+
+    async def _release(self, container: Container) -> None:
+        """Take back its network and its volumes; what fails is logged, and the next start of the daemon looks again."""
+        for work in (self._ctx.sandboxes.unwire(container), ownvolumes.detach(self._ctx, container)):
+            try:
+                await work
+            except (KetchError, OSError) as e:
+                log.error("release what container %s had: %s", container.id[:12], e)
 
     async def hand_over(
         self, monitor: Monitor, options: AttachOptions, stream: ClientStream, container: Container
@@ -244,9 +206,8 @@ class Lifecycle:
         state.finished_at = exit_.at_ns
         if exit_.oom and not state.oom_killed:
             self._out_of_memory(container)
-        await self._ctx.sandboxes.unwire(container)
+        await self._release(container)
         faults.point("exit.unwired")
-        await ownvolumes.detach(self._ctx, container)
         restart = not self.stopping and restarts.wanted(container)
         if restart:
             state.status = "restarting"

@@ -76,6 +76,7 @@ class Monitor:
         self.ooms = 0
         self.kept: list[int] = []
         self._begun = False
+        self._why = "its monitor ended unexpectedly"
         self._use(fd)
 
     def _use(self, fd: int) -> None:
@@ -115,8 +116,9 @@ class Monitor:
                 message, fds = messages.receive(self._fd)
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError as e:  # descriptors that did not fit in are cut off
                 message, fds = None, []
+                self._why = f"what it sent did not arrive ({e.strerror}); are too many open files here?"
             if message is None:
                 self._lost()
                 return
@@ -156,7 +158,7 @@ class Monitor:
         """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
         self.disconnect()
         gone = Unavailable("the container's monitor is gone")
-        _fail(self._created, RuntimeFailure("start container: its monitor ended unexpectedly"))
+        _fail(self._created, RuntimeFailure(f"start container: {self._why}"))
         _fail(self._hello, gone)
         for future in self._waiting.values():
             _fail(future, gone)

@@ -134,11 +134,11 @@ class ContainerStore:
     def rename(self, container: Container, name: str) -> None:
         """Give ``container`` another name (Conflict when taken)."""
         self.check_free(name)
-        old, container.name = container.name, name
+        old = container.name
+        record = _encode(msgspec.structs.replace(container, name=name))
         with self._db.transaction() as tx:
-            tx.execute(
-                "UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, _encode(container), container.id)
-            )
+            tx.execute("UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, record, container.id))
+        container.name = name
         del self._ids[old]
         self._ids[name] = container.id
 

@@ -106,14 +106,18 @@ class VolumeStore:
         self._check_readable(name)
         volumemount.check(name, options or {})
         path = os.path.join(self._root, name, "_data")
-        os.makedirs(path, mode=0o755, exist_ok=True)
-        faults.point("volume.directory-made")
         volume = Volume(
             name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, options=options or {},
             anonymous=anonymous, pending=made_for,
         )  # fmt: skip
-        with self._db.transaction() as tx:
-            tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        try:
+            faults.point("volume.directory-made")
+            with self._db.transaction() as tx:
+                tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
+        except BaseException:
+            self._remove_empty(name)
+            raise
         self._volumes[name] = volume
         return volume
 
@@ -147,10 +151,12 @@ class VolumeStore:
             if (
                 name not in self._volumes and name not in self._unreadable
             ):  # made by `create` just before the crash; with content, it is somebody's
-                with contextlib.suppress(OSError):
-                    os.rmdir(os.path.join(self._root, name, "_data"))
-                with contextlib.suppress(OSError):
-                    os.rmdir(os.path.join(self._root, name))
+                self._remove_empty(name)
+
+    def _remove_empty(self, name: str) -> None:
+        for path in (os.path.join(self._root, name, "_data"), os.path.join(self._root, name)):
+            with contextlib.suppress(OSError):  # it has content: then it is somebody's
+                os.rmdir(path)
 
     def has(self, name: str) -> bool:
         """Whether there is a volume of this name."""

@@ -37,14 +37,15 @@ def wal_is_damaged(path: str) -> bool:
             head = f.read(32)
     except FileNotFoundError:
         return False
-    if not head or head == bytes(len(head)):
-        return False
-    return len(head) < 32 or struct.unpack(">I", head[:4])[0] & ~1 != _WAL_MAGIC or not _wal_head_is_whole(head)
+    return head != bytes(len(head)) and head_is_damaged(head)
 
 
-def _wal_head_is_whole(head: bytes) -> bool:
+def head_is_damaged(head: bytes) -> bool:
+    """Whether these 32 bytes are not how a write-ahead log begins."""
+    if len(head) < 32 or struct.unpack(">I", head[:4])[0] & ~1 != _WAL_MAGIC:
+        return True
     order = ">" if struct.unpack(">I", head[:4])[0] & 1 else "<"
-    return _checksum(head[:24], (0, 0), order) == struct.unpack(">II", head[24:32])
+    return _checksum(head[:24], (0, 0), order) != struct.unpack(">II", head[24:32])
 
 
 class _Pages:
@@ -63,23 +64,27 @@ class _Pages:
         self.usable = self.size - reserved
         size = self.size
         self.pages = {n // size + 1: data[n : n + size] for n in range(0, len(data) - size + 1, size)}
-        if os.path.exists(path + "-wal"):
+        if os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 32:
             self._overlay(path + "-wal")
         self.free = self._free_pages() if whole else set()
 
     def _overlay(self, path: str) -> None:
-        """The frames up to the last commit whose checksums are right."""
+        """The frames up to the last commit whose checksums are right.
+
+        When the log's own head is broken the first frame's salt tells which are of one age, and no sum can be checked.
+        """
         with open(path, "rb") as f:
             log = f.read()
-        if len(log) < 32 or struct.unpack(">I", log[:4])[0] & ~1 != _WAL_MAGIC or not _wal_head_is_whole(log[:32]):
-            return
+        strict = not head_is_damaged(log[:32])
         order = ">" if struct.unpack(">I", log[:4])[0] & 1 else "<"
-        sums = struct.unpack(">II", log[24:32])
+        sums = struct.unpack(">II", log[24:32]) if strict else (0, 0)
+        salt = log[16:24] if strict else log[40:48]
         pending: dict[int, bytes] = {}
         for at in range(32, len(log) - 24 - self.size + 1, 24 + self.size):
             head, page = log[at : at + 24], log[at + 24 : at + 24 + self.size]
-            sums = _checksum(page, _checksum(head[:8], sums, order), order)
-            if head[8:16] != log[16:24] or sums != struct.unpack(">II", head[16:24]):
+            if strict:
+                sums = _checksum(page, _checksum(head[:8], sums, order), order)
+            if head[8:16] != salt or strict and sums != struct.unpack(">II", head[16:24]):
                 return
             number, commit = struct.unpack(">II", head[:8])
             pending[number] = page

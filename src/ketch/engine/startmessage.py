@@ -1,0 +1,67 @@
+"""What a start needs on disk, and what the launcher is told: the bundle, the network's files, the message."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.engine import bundle, logdrivers
+from ketch.errors import Conflict
+
+if TYPE_CHECKING:
+    from ketch.engine.context import Context
+    from ketch.engine.model import Container
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def prepare(ctx: Context, container: Container) -> dict[str, Any]:
+    """Write bundle and network files; return the message (see `runtime.process.messages`)."""
+    log = await logdrivers.message(ctx, container)
+    bundle_dir = _write(ctx, container)
+    image = ctx.images.resolve(container.image_id)
+    pid_mode = container.host.pid_mode
+    return {
+        "id": container.id,
+        "bundle": bundle_dir,
+        "run_dir": ctx.run_dir(container.id),
+        "rootfs": ctx.snapshots.mounts(container.id, image.chain_ids),
+        "tty": container.config.tty,
+        "stdin": container.config.open_stdin,
+        "stdin_once": container.config.stdin_once,
+        "pidns": _namespace_of(ctx, pid_mode[10:], "pid") if pid_mode.startswith("container:") else pid_mode or "new",
+        "cgroup": ctx.cgroup_path(container),
+        "log": log,
+    }
+
+
+def _write(ctx: Context, container: Container) -> str:
+    """The bundle, whose directory is returned, and what its mounts and its monitor expect to be there."""
+    directory = ctx.directory(container.id)
+    for name, settings in container.networks.items():
+        ctx.sandboxes.record_of(name, settings)
+    spec = bundle.build(
+        container, directory, ctx.cgroup_path(container), lambda ref, kind: _namespace_of(ctx, ref, kind)
+    )
+    bundle.add_environment(spec["process"], ctx.links.environment(container))
+    for name in ("hostname", "hosts", "resolv.conf"):
+        with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+            if name == "hostname":
+                f.write(bundle.hostname(container) + "\n")
+    bundle_dir = os.path.join(directory, "bundle")
+    os.makedirs(bundle_dir, mode=0o700, exist_ok=True)
+    with open(os.path.join(bundle_dir, "config.json"), "wb") as f:
+        f.write(_encode(spec))
+    os.makedirs(ctx.log_dir(container.id), mode=0o700, exist_ok=True)
+    os.makedirs(ctx.run_dir(container.id), mode=0o700, exist_ok=True)
+    return bundle_dir
+
+
+def _namespace_of(ctx: Context, ref: str, kind: str) -> str:
+    """Path of the namespace of another, running container (``container:ref`` modes)."""
+    other = ctx.store.get(ref)
+    if not other.state.running:
+        raise Conflict(f"cannot join {kind} namespace of a non running container: {other.name}")
+    return f"/proc/{other.state.pid}/ns/{'net' if kind == 'network' else kind}"
