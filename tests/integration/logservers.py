@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -42,7 +43,8 @@ class Journal:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.large = 0  # entries that came as a memfd
+        self.large = 0  # entries that came as a memfd, …
+        self.seals = 0  # … and the last one's seals
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(path)
         self.sock.settimeout(_LIMIT_S)
@@ -51,6 +53,7 @@ class Journal:
         """The next entry."""
         data, fds, _, _ = socket.recv_fds(self.sock, 1 << 18, 1)
         if fds:
+            self.seals = fcntl.fcntl(fds[0], fcntl.F_GET_SEALS)
             with open(fds[0], "rb") as f:
                 f.seek(0)
                 data = f.read()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
+import contextlib
+import fcntl
 import re
 import struct
 
@@ -13,7 +16,10 @@ from ketch.engine import logoptions
 from ketch.engine.model import LogConfig
 from ketch.errors import InvalidArgument
 from ketch.runtime.journald import Journal
+from ketch.runtime.process.loop import Loop
+from ketch.runtime.process.remote import Remote
 from ketch.runtime.syslog import Syslog
+from tests.integration.logservers import Journal as FarJournal
 from tests.integration.logservers import journal_fields
 
 AT = 1704164645_123456789
@@ -30,6 +36,29 @@ def test_journal_entries_can_be_read(line, value):
 def test_journal_values_with_newlines_have_their_length():
     entry = Journal("/nowhere", {"A": "x\ny"}).message(AT, 1, b"text", False)
     assert entry == b"A\n" + struct.pack("<Q", 3) + b"x\ny\nPRIORITY=6\nMESSAGE=text\n"
+
+
+def test_an_entry_that_is_too_large_goes_through_sealed_memory(tmp_path):
+    """The sender's buffer is smaller than the entry (EMSGSIZE): it arrives all the same, and after it the next one."""
+    far = FarJournal(str(tmp_path / "journal"))
+    form = Journal(far.path, {"BIG": "v" * 100_000})
+    connect = form.connect
+
+    def small() -> tuple[_socket.socket, int]:
+        sock, status = connect()
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 8192)
+        return sock, status
+
+    form.connect = small
+    with contextlib.closing(far):
+        remote = Remote(Loop(), form, blocking=True, limit=0)
+        remote.write(1, b"first\nsecond\n")
+        entries = [far.entry(), far.entry()]
+        assert far.large == 2
+        assert far.seals == fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        assert not remote.pending
+    assert [entry["MESSAGE"] for entry in entries] == [b"first", b"second"]
+    assert entries[0]["BIG"] == b"v" * 100_000
 
 
 @pytest.mark.parametrize(
