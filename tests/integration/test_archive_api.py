@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import stat
+import subprocess
 import tarfile
 import threading
 import time
@@ -336,3 +337,31 @@ def test_a_socket_is_left_out(engine, docker_py, tmp_path):
         assert stat.S_ISSOCK((tmp_path / "sock").stat().st_mode)
         name = create(engine, "-v", f"{tmp_path}:/s")
         assert names(docker_py, name, "/s") == ["s"]
+
+
+def mounts() -> list[str]:
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        return sorted(line.split()[4] for line in f)
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize("run", [True, False])
+def test_nothing_appears_on_the_host(engine, docker_py, tmp_path, run):
+    """Not even for shared directories, one below the other, while a download is under way."""
+    places = [tmp_path / "outer", tmp_path / "inner"]
+    with contextlib.ExitStack() as undo:
+        for place in places:
+            place.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+            undo.callback(subprocess.run, ["umount", "-R", "-l", place], check=True)
+            subprocess.run(["mount", "--make-shared", place], check=True)
+        volumes = ["-v", f"{places[0]}:/mnt:rshared", "-v", f"{places[1]}:/mnt/sub:rshared"]
+        name = create(engine, *volumes, run=run)
+        docker_py.api.put_archive(name, "/mnt/sub", tar_of(("big", b"z" * 8_000_000)))
+        before = mounts()
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
+            sock.connect(engine.socket)
+            sock.sendall(f"GET /containers/{name}/archive?path=/mnt/sub HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert sock.recv(1) == b"H"
+            assert mounts() == before
+        engine.docker("rm", "-fv", name)
