@@ -266,8 +266,7 @@ class Lifecycle:
         while True:
             await asyncio.sleep(live.restart_delay_s)
             async with live.lock:
-                gone = live.removing or container.stopped_by_user or self.stopping
-                if gone or container.state.status != "restarting":
+                if container.state.status != "restarting" or container.stopped_by_user or self.stopping:
                     return
                 try:
                     await self._start_locked(container, live)
