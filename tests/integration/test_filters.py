@@ -206,7 +206,7 @@ def events(engine):
 
 def test_events_of_the_past_hour(engine, events):
     out = engine.docker(
-        "events", "--since", "1h", "--until", "0s", "--filter", "container=ship", "--filter", "event=start"
+        "events", "--since", "1h", "--until", events[1], "--filter", "container=ship", "--filter", "event=start"
     ).out
     assert " container start " in out
     wrong = engine.docker("events", "--since", "0s", "--until", "1h", check=False)

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.ketch_only,
     pytest.mark.skipif(find_description() is None, reason="the Engine API's description is not here: KETCH_API_SPEC"),
 ]
-EXAMPLES = int(os.environ.get("KETCH_FUZZ_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("KETCH_FUZZ_EXAMPLES", "3"))
 SEED = int(os.environ.get("KETCH_FUZZ_SEED", "1"))
 GROWTH = 60 << 20  # of the daemon's memory, by all that it was asked
 

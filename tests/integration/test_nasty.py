@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.integration.engines import Engine
 
 pytestmark = pytest.mark.ketch_only
-SHARE = float(os.environ.get("KETCH_NASTY_SHARE", "0.03"))
+SHARE = float(os.environ.get("KETCH_NASTY_SHARE", "0.02"))
 SEED = int(os.environ.get("KETCH_NASTY_SEED", "1"))
 START = bool(os.environ.get("KETCH_NASTY_START"))
 TIMEOUT_S = 15

@@ -15,7 +15,7 @@ from tests.integration.test_bad_input import Unix
 
 pytestmark = pytest.mark.ketch_only
 SEED = int(os.environ.get("KETCH_STORM_SEED", "1"))
-SECONDS = float(os.environ.get("KETCH_STORM_SECONDS", "5"))
+SECONDS = float(os.environ.get("KETCH_STORM_SECONDS", "3"))
 THREADS = 6
 NAMES = ("one", "two", "three")
 BODY = {

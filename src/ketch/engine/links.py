@@ -169,12 +169,13 @@ def parse(link: str) -> tuple[str, str]:
 
 
 def variables(name: str, address: str, target: Container) -> Strings:
-    """What a link named ``/web/db`` puts into the environment; ports in a row are told as a range, too."""
+    """What a link named ``/web/db`` puts into the environment; three or more in a row are told as a range, too."""
     prefix = name.rpartition("/")[2].upper().replace("-", "_")
-    exposed = sorted(_port(spec) for spec in target.config.exposed_ports or () if "-" not in spec)
+    ports = [_port(spec) for spec in target.config.exposed_ports or () if "-" not in spec]
+    exposed = sorted(ports, key=lambda port: (port[0], port[1] != "tcp", port[1]))
     found = []
     if exposed:
-        number, proto = next((p for p in exposed if p[1] == "tcp"), exposed[0])
+        number, proto = exposed[0]
         found.append(f"{prefix}_PORT={proto}://{address}:{number}")
     for first, last in _ranges(exposed):
         one = f"{prefix}_PORT_{first[0]}_{first[1].upper()}"
@@ -202,14 +203,14 @@ def _port(spec: str) -> tuple[int, str]:
 
 
 def _ranges(ports: Sequence[tuple[int, str]]) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
-    """(first, last) of ports of one protocol that follow one another, where there are two at least."""
+    """(first, last) of ports of one protocol that follow one another, where there are three at least."""
     for proto in ("tcp", "udp", "sctp"):
         numbers = [n for n, p in ports if p == proto]
         while numbers:
             first = last = numbers.pop(0)
             while numbers and numbers[0] == last + 1:
                 last = numbers.pop(0)
-            if last > first:
+            if last > first + 1:
                 yield (first, proto), (last, proto)
 
 

@@ -100,15 +100,10 @@ def _patterns(name: str, values: list[str]) -> list[re.Pattern[str]]:
         raise InvalidArgument(f"invalid filter '{name}={values[0]}': {e}", hint="it is a regular expression") from e
 
 
-def _name(engine: Engine, values: list[str]) -> Test:
-    """A regular expression over names, with Docker's slash before them and without; a link's name counts."""
+def _name(_engine: Engine, values: list[str]) -> Test:
+    """A regular expression over names, with Docker's slash before them and without; names of links do not count."""
     patterns = _patterns("name", values)
-
-    def test(container: Container) -> bool:
-        names = (f"/{container.name}", *engine.context.links.names(container))
-        return any(p.search(n) or p.search(n[1:]) for p in patterns for n in names)
-
-    return test
+    return lambda c: any(p.search(f"/{c.name}") or p.search(c.name) for p in patterns)
 
 
 def _id(_engine: Engine, values: list[str]) -> Test:
