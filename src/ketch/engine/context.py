@@ -45,6 +45,7 @@ class Live:
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
     restart_delay_s: float = 0.0
+    before: dict[str, Any] | None = None  # during a start, the values that pending changes have replaced
 
     def release_held(self) -> None:
         """Close the sockets of clients that waited for a start which does not come."""

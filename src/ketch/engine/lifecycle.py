@@ -66,7 +66,7 @@ class Lifecycle:
     async def _start_locked(self, container: Container, live: Live) -> None:
         state = container.state
         monitor: Monitor | None = None
-        pending.swap(container)
+        live.before = pending.apply(container)
         try:
             await self._attach_volumes(container)
             monitor = await self._ctx.launcher.start_container(self._prepare(container))
@@ -89,7 +89,7 @@ class Lifecycle:
             raise
         state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
-        container.pending = None
+        live.before = None
         self._watch(container, live, monitor, fresh=True)
         self._ctx.store.save(container)
         self._ctx.event(container, "start")
@@ -173,10 +173,9 @@ class Lifecycle:
             await monitor.abandon()
         await self._ctx.sandboxes.unwire(container)
         await self._detach_volumes(container)
-        if container.pending:
-            pending.swap(container)
-            if isinstance(why, KetchError) and why.hint is None:
-                why.hint = f"changes wait for its start; drop them with: ketch update --pending-reset {container.name}"
+        reverted, live.before = pending.revert(container, live.before), None
+        if reverted and isinstance(why, KetchError) and why.hint is None:
+            why.hint = f"changes wait for its start; drop them with: ketch update --pending-reset {container.name}"
         if isinstance(why, KetchError):
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message

@@ -1,7 +1,8 @@
 """Changes of a container that wait for its next start: environment, published ports, mounts.
 
-    update ──► change ──► container.pending ──► swap (at a start) ──► None, when the start succeeds
-                              ▲                                └───► pending again, when it fails
+    update ──► change ──► container.pending ──► apply (at a start) ──► None, when the start succeeds
+                                  ▲                      │
+                                  └──────── revert ◄─────┘ when it fails
 
 What waits is kept as the values that the fields of the configuration will have, not as the steps that lead to them: a
 change of the limits, or of the networks, in the meantime is not undone by it.  Labels have no bearing on a process and
@@ -84,6 +85,20 @@ def shown(container: Container) -> dict[str, Any] | None:
         return None
     names = {"MountPoints"}
     return {name: value for name, value in container.pending.items() if value is not None and name not in names}
+
+
+def apply(container: Container) -> dict[str, Any] | None:
+    """Give the container what waits, for a start; the answer is for `revert` (None: nothing waits)."""
+    swap(container)
+    before, container.pending = container.pending, None
+    return before
+
+
+def revert(container: Container, before: dict[str, Any] | None) -> bool:
+    """After a start that failed: the container is as it was, and the changes wait again; whether there are any."""
+    container.pending = before
+    swap(container)
+    return before is not None
 
 
 def swap(container: Container) -> None:
