@@ -8,7 +8,6 @@ import shlex
 
 import pytest
 
-pytestmark = pytest.mark.ketch_only
 SAME = """
 --env-file {d}/env -e HOME -e NOPE_X -e A= -e A=1 -e A=2 -e 'A B=1'
 --label-file {d}/labels -l x -l y= -l 'z=a b' -l x=2
@@ -173,6 +172,7 @@ def configuration(facts: dict) -> dict:
     return {"config": config, "host": host, "networks": networks, "mounts": mounts, "platform": facts["Platform"]}
 
 
+@pytest.mark.ketch_only
 @pytest.mark.parametrize("part", range(3))
 def test_the_same_is_asked_for(engine, files, part):
     chosen = lines(SAME, files)[part::3]
@@ -186,6 +186,7 @@ def test_the_same_is_asked_for(engine, files, part):
     engine.docker("volume", "rm", "-f", "named")
 
 
+@pytest.mark.ketch_only
 @pytest.mark.parametrize("part", range(4))
 def test_the_same_is_refused(engine, files, part):
     for code, text in REFUSED.items():
@@ -196,6 +197,7 @@ def test_the_same_is_refused(engine, files, part):
     assert engine.docker("ps", "-aq").out == ""
 
 
+@pytest.mark.ketch_only
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -222,6 +224,7 @@ def test_cidfile(client, tmp_path):
     assert len(other.read_text(encoding="ascii")) == 64
 
 
+@pytest.mark.ketch_only
 def test_pull_and_platform_say_what_is_wrong(engine):
     for flags, words in (
         (("--pull", "never", "nope"), "No such image: nope"),
@@ -236,6 +239,7 @@ def test_pull_and_platform_say_what_is_wrong(engine):
     assert engine.ketch("run", "--rm", "--platform", f"linux/{os.uname().machine}", "busybox", "true").code == 0
 
 
+@pytest.mark.ketch_only  # a signal for stop and restart is newer than dockerd 20.10
 def test_verbs(client):
     """`wait` of several, `kill -s`, `stop` and `restart` with a signal, `port` of one port, `rm` of several."""
     trap = "trap 'exit 7' USR1; trap 'exit 8' USR2; echo up; while :; do sleep 0.02; done"

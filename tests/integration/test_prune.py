@@ -60,9 +60,7 @@ def layer(text: str) -> bytes:
     return target.getvalue()
 
 
-@pytest.mark.parametrize(
-    "flags", [(), ("-a",), ("--volumes",), ("-a", "--volumes"), ("-a", "--volumes", "--filter", "label!=keep")]
-)
+@pytest.mark.parametrize("flags", [(), ("-a", "--volumes"), ("-a", "--volumes", "--filter", "label!=keep")])
 def test_a_dry_run_says_what_system_prune_then_does(litter, flags):
     ketch, before = litter.ketch, state(litter)
     said = json.loads(ketch("system", "prune", *flags, "--dry-run", "--format", "json").out)
@@ -191,7 +189,8 @@ def test_many_containers_fit_into_a_question(engine):
     answers = [
         client.request("POST", "/volumes/prune", {"dry-run": True}, {"Without": ids}).json() for ids in (without, [])
     ]
-    assert [len(answer["VolumesDeleted"]) for answer in answers] == [1, 0]
+    volume = engine.ketch("inspect", "-f", "{{(index .Mounts 0).Name}}", "box").out.strip()
+    assert [volume in answer["VolumesDeleted"] for answer in answers] == [True, False]
     # Only a dry run takes anything as gone.
-    assert client.request("POST", "/volumes/prune", None, {"Without": without}).json()["VolumesDeleted"] == []
-    assert engine.ketch("inspect", "-f", "{{(index .Mounts 0).Name}}", "box").out.strip()
+    assert volume not in client.request("POST", "/volumes/prune", None, {"Without": without}).json()["VolumesDeleted"]
+    assert volume in engine.ketch("volume", "ls", "-q").out
