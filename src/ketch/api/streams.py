@@ -8,7 +8,12 @@ Behind TLS the socket is one end of a pair whose other end `api.tls` serves.
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
+import sys
+import termios
+import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_HEAD_S = 1.0
 
 
 class Gone(web.StreamResponse):
@@ -51,6 +57,23 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()  # closes aiohttp's descriptor; the connection lives on in ours
     return ClientStream(fd, initial)
+
+
+async def head_taken(stream: ClientStream) -> None:
+    """Wait (a moment at most) until the client has read the answer's head.
+
+    docker-py reads the head through a buffer and goes on beside it: output that comes in the same read is lost to it.
+    A unix socket knows what its peer has not read yet (unix(7), SIOCOUTQ); of TCP one learns only what has not arrived.
+    """
+    deadline, pause_s = time.monotonic() + _HEAD_S, 0.0001
+    while _unread(stream.fd) and time.monotonic() < deadline:
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.01)
+
+
+def _unread(fd: int) -> int:
+    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4)  # the same number as SIOCOUTQ
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _early_bytes(request: web.BaseRequest) -> bytes:

@@ -157,6 +157,13 @@ async def attach(call: Call) -> web.StreamResponse:
     )
     container = call.engine.containers.check_attach(call.path["id"])
     stream = streams.hijack(call.request, content_type(call, container.config.tty))
+    if (
+        container.state.running
+    ):  # else it may be started as soon as the head is read, and must not be started without us
+        await streams.head_taken(stream)
+        if not container.state.running and not options.logs:  # its end came first: nobody shall wait for another start
+            stream.close()
+            return streams.Gone()
     await call.engine.containers.attach(container.id, options, stream)
     return streams.Gone()
 
