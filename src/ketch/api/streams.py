@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
-_HEAD_S = 1.0
+_HEAD_S, _TURNS = 1.0, 10
 
 
 class Gone(web.StreamResponse):
@@ -65,10 +65,11 @@ async def head_taken(stream: ClientStream) -> None:
     docker-py reads the head through a buffer and goes on beside it: output that comes in the same read is lost to it.
     A unix socket knows what its peer has not read yet (unix(7), SIOCOUTQ); of TCP one learns only what has not arrived.
     """
-    deadline, pause_s = time.monotonic() + _HEAD_S, 0.0001
+    deadline, turns = time.monotonic() + _HEAD_S, 0
     while _unread(stream.fd) and time.monotonic() < deadline:
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, 0.01)
+        # A client that is awake needs some 0.1 ms; the event loop's shortest pause is a whole one.
+        await asyncio.sleep(0 if turns < _TURNS else 0.001)
+        turns += 1
 
 
 def _unread(fd: int) -> int:
