@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 
 import pytest
@@ -168,3 +169,25 @@ def test_slow_reader_does_not_stop_others(client):
         starter.send("go\n")
         starter.expect("flooded\n", timeout=20)
         slow.expect("400000\nflooded\n", timeout=20)
+
+
+@pytest.mark.parametrize("what", ["attach", "exec"])
+def test_no_output_in_the_read_of_the_head(engine, docker_py, what):
+    """A client that reads the answer's head through a buffer of its own, as docker-py does, loses nothing."""
+    box = docker_py.containers.run("busybox", ["sh", "-c", "echo early; sleep 1000"], detach=True)
+    with engine.docker.piped("logs", "-f", box.id) as logs:
+        logs.expect("early")
+    path, body = f"/containers/{box.id}/attach?stream=1&stdout=1&logs=1", b""
+    if what == "exec":
+        path, body = f"/exec/{docker_py.api.exec_create(box.id, ['echo', 'early'])['Id']}/start", b"{}"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(engine.socket)
+        client.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        time.sleep(0.2)  # a busy machine: the client gets no turn
+        assert client.recv(8192).endswith(b"\r\n\r\n")
+        assert client.recv(8192) == b"\x01\0\0\0\0\0\0\x06early\n"

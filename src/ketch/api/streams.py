@@ -9,7 +9,11 @@ Behind TLS the socket is one end of a pair whose other end `api.tls` serves.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_HEAD_S, _TURNS = 1.0, 10
 
 
 class Gone(web.StreamResponse):
@@ -80,3 +85,21 @@ async def while_connected(request: web.BaseRequest) -> AsyncIterator[None]:
         raise ConnectionResetError("the client is gone") from None
     finally:
         protocol.on_lost = lambda: None
+
+
+async def head_taken(stream: ClientStream) -> None:
+    """Wait (a moment at most) until the client has read the answer's head.
+
+    docker-py reads the head through a buffer and goes on beside it: output that comes in the same read is lost to it.
+    A unix socket knows what its peer has not read yet (unix(7), SIOCOUTQ); of TCP one learns only what has not arrived.
+    """
+    deadline, turns = time.monotonic() + _HEAD_S, 0
+    while _unread(stream.fd) and time.monotonic() < deadline:
+        # A client that is awake needs some 0.1 ms; the event loop's shortest pause is a whole one.
+        await asyncio.sleep(0 if turns < _TURNS else 0.001)
+        turns += 1
+
+
+def _unread(fd: int) -> int:
+    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4)  # the same number as SIOCOUTQ
+    return int.from_bytes(answer, sys.byteorder)

@@ -75,8 +75,8 @@ async def export(call: Call) -> web.StreamResponse:
 
 
 async def changes(call: Call) -> web.StreamResponse:
-    """What the container changed; ``null`` when nothing, as dockerd answers."""
-    return call.json(await call.engine.files.changes(call.path["id"]) or None)
+    """What the container changed."""
+    return call.json(await call.engine.files.changes(call.path["id"]))
 
 
 async def _send(call: Call, archive: Archive, content_type: str, headers: dict[str, str]) -> web.StreamResponse:

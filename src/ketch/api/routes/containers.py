@@ -174,6 +174,11 @@ async def attach(call: Call) -> web.StreamResponse:
     )
     container = call.engine.containers.check_attach(call.path["id"], options.detach_keys)
     stream = streams.hijack(call.request, content_type(call, container.config.tty))
+    if container.state.running:  # else its start follows as soon as the head is read, and must find us
+        await streams.head_taken(stream)
+        if not container.state.running and not options.logs:  # its end came first: nobody shall wait for another start
+            stream.close()
+            return streams.Gone()
     await call.engine.containers.attach(container.id, options, stream)
     return streams.Gone()
 

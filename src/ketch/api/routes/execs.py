@@ -46,6 +46,7 @@ async def start(call: Call) -> web.StreamResponse:
     call.engine.execs.check_startable(exec_.id)
     stream = streams.hijack(call.request, content_type(call, exec_.config.tty))
     try:
+        await streams.head_taken(stream)
         await call.engine.execs.start(exec_.id, tty=body.tty, console_size=body.console_size, stream=stream)
     except KetchError as e:
         # The answer has begun: the client reads the reason where the command's own output would be.
