@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots import OverlaySnapshots
 
 T = TypeVar("T")
+_RECORDED_S = 10.0
 
 
 @dataclass(eq=False)
@@ -59,6 +60,12 @@ class Live:
             yield
         finally:
             self.staying -= 1
+
+    async def recorded(self) -> None:
+        """Wait for an end that is known already to be in the record: who saw a stream end may ask how at once."""
+        if self.monitor is not None and self.monitor.exited.done():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.exited.wait(), _RECORDED_S)
 
     def release_held(self) -> None:
         """Close the sockets of clients that waited for a start which does not come."""
