@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ketch import faults
 from ketch.engine import containers, leftovers, restarts, stats, update
-from ketch.engine.shim import Exit, read_exit
+from ketch.engine.rundir import Exit, read_exit
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     life.settled.set()
     for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
         if container.state.status == "restarting":
-            life.restart_later(container)  # its count and what is left of its pause are kept
+            if ctx.live(container.id).restart_task is None:  # its count and what is left of its pause are kept
+                life.restart_later(container)
             continue
         try:
             await life.start(container)
