@@ -87,6 +87,7 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
         return
     end = read_exit(ctx.run_dir(container.id))
     unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
+    _find_directory(ctx, container)
     if not state.running and not unheard:
         if container.host.auto_remove and state.status == "exited" and life.remove is not None:
             await life.remove(container)
@@ -95,6 +96,13 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
     async with live.lock:
         await asyncio.to_thread(leftovers.clear, ctx, container)
         await life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
+
+
+def _find_directory(ctx: Context, container: Container) -> None:
+    """Directories that were made just before a power cut may be lost although the row is there: they were empty."""
+    if not ctx.snapshots.exists(container.id):
+        log.warning("container %s (%s): its directory was lost; it begins anew", container.name, container.id[:12])
+        ctx.snapshots.prepare(container.id, ctx.images.resolve(container.image_id).chain_ids)
 
 
 def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
