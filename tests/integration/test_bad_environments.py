@@ -313,6 +313,7 @@ def test_one_row_that_cannot_be_read(filled):
     result = filled.docker("create", "--name", "up", "busybox", check=False)
     assert "already in use" in result.err
     assert "--repair" in filled.docker("inspect", "up", check=False).err
+    assert "container up" in json.dumps(Api(filled.socket).must("GET", "/info")["Warnings"])
     assert filled.docker("run", "--rm", "busybox", "echo", "works").out == "works\n"  # its image was made anew
     os.kill(up["State"]["Pid"], 0)
     assert os.path.isdir(f"{filled.data_root}/containers/{up['Id']}/upper")

@@ -225,3 +225,13 @@ def test_what_a_stop_began_is_not_undone(alone):
     alone.process = None
     alone.start()
     until(lambda: state(alone, "down")["State"]["Status"] == "exited", "it does not end")
+
+
+def test_directory_that_a_power_cut_took(alone):
+    """The row was durable, the directories that were made before it were not."""
+    made = alone.docker("create", "--name", "made", "busybox", "sh", "-c", "stat -c %a /; echo up").out.strip()
+    alone.stop()
+    shutil.rmtree(f"{alone.data_root}/containers/{made}")
+    alone.start()
+    assert "its directory was lost" in alone.log()
+    assert alone.docker("start", "-a", "made").out == "755\nup\n"

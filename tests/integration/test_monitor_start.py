@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ketch.engine.shim import Monitor, read_exit
+from ketch.engine.rundir import read_exit
+from ketch.engine.shim import Monitor
 from ketch.errors import RuntimeFailure
 from tests.integration.monitor_box import Peer, Yard, open_fds, process, pss_kib
 from tests.integration.runtime_box import cgroup_leftovers

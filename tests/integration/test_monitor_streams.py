@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 
 from ketch.engine.logs import read_logs
-from ketch.engine.shim import Monitor, read_exit
+from ketch.engine.rundir import read_exit
+from ketch.engine.shim import Monitor
 from ketch.errors import RuntimeFailure, Unavailable
 from ketch.runtime.process import messages
 from tests.integration.monitor_box import Peer, Yard, own_kib, process

@@ -1,4 +1,4 @@
-"""``daemon start``, ``stop``, ``status`` and ``run``."""
+"""``daemon start``, ``stop``, ``status``, ``run`` and ``repair``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def cmd_daemon(args: list[str], ctx: Context) -> int:
         return _status(ctx)
     if verb == "run":
         os.execv(sys.executable, [sys.executable, "-m", "ketch.daemon", *rest])
-    raise InvalidArgument(f"`ketch daemon {verb}`: unknown", hint="use start, stop, status or run [KETCHD FLAGS]")
+    if verb == "repair":
+        os.execv(sys.executable, [sys.executable, "-m", "ketch.daemon", "--repair", *rest])
+    raise InvalidArgument(
+        f"`ketch daemon {verb}`: unknown", hint="use start, stop, status, run or repair [KETCHD FLAGS]"
+    )
 
 
 def _answers(ctx: Context) -> bool:

@@ -23,6 +23,7 @@ import msgspec
 from ketch.daemon import listen
 from ketch.engine import store, volumes
 from ketch.engine.model import Container
+from ketch.engine.rundir import monitor_pid
 from ketch.engine.volumes import Volume
 from ketch.errors import DataLoss
 from ketch.images import recover
@@ -77,7 +78,7 @@ def repair(config: Config) -> None:
             _tell(f"{len(rows[table])} {table}")
         for name in _set_aside(root, rows):
             _tell(f"container {name[:12]} has no row: its directory is now in `{os.path.join(root, 'lost')}`")
-            if pid := _monitor(config.exec_root, name):
+            if pid := monitor_pid(os.path.join(config.exec_root, "run", name), name):
                 _tell(f"container {name[:12]} runs still and cannot be managed: end it with `kill -9 {pid}`")
         if kept := _exchange(path, new):
             _tell(f"the old database is kept as `{kept}`")
@@ -165,17 +166,6 @@ def _set_aside(root: str, rows: Tables) -> list[str]:
             os.rename(os.path.join(place, name), os.path.join(root, "lost", name))
             moved.append(name)
     return moved
-
-
-def _monitor(exec_root: str, container_id: str) -> str:
-    """The pid of the container's monitor when it lives; killed, it takes the container with it."""
-    try:
-        with open(os.path.join(exec_root, "run", container_id, "monitor.pid"), encoding="ascii") as f:
-            pid = f.read().strip()
-        with open(f"/proc/{pid}/cmdline", "rb") as f:
-            return pid if container_id.encode() in f.read() else ""
-    except OSError:
-        return ""
 
 
 def _write(path: str, rows: Tables) -> None:

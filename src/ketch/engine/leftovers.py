@@ -16,6 +16,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from ketch.engine import stats
+from ketch.engine.rundir import end_of, monitor_pid
 from ketch.engine.shim import Monitor
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common
@@ -45,6 +46,15 @@ def clear(ctx: Context, container: Container) -> None:
                 os.unlink(os.path.join(ctx.run_dir(container.id), name))
     except (KetchError, OSError) as e:
         log.error("end what is left of container %s: %s", container.id[:12], e)
+
+
+async def abandon(ctx: Context, container: Container, monitor: Monitor) -> None:
+    """Give a start up, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
+    pid = monitor_pid(ctx.run_dir(container.id), container.id)
+    await monitor.abandon()
+    if pid:
+        await end_of(pid)
+    await asyncio.to_thread(clear, ctx, container)  # it was killed, perhaps
 
 
 def exists(described: dict[str, object]) -> bool:

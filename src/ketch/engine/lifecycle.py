@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from ketch.engine.context import Context, Live
     from ketch.engine.health import HealthChecks
     from ketch.engine.model import Container
-    from ketch.engine.shim import Exit, Monitor
+    from ketch.engine.rundir import Exit
+    from ketch.engine.shim import Monitor
     from ketch.engine.streams import AttachOptions, ClientStream
 
 log = logging.getLogger(__name__)
@@ -121,9 +122,7 @@ class Lifecycle:
             stream.close()
         live.early.clear()
         if monitor is not None:
-            await monitor.abandon()
-            # It undoes everything itself, unless it was killed.
-            await asyncio.to_thread(leftovers.clear, self._ctx, container)
+            await leftovers.abandon(self._ctx, container, monitor)
         await self._release(container)
         if isinstance(why, KetchError):
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
@@ -230,8 +229,9 @@ class Lifecycle:
     def restart_later(self, container: Container) -> None:
         """Have a container whose policy wants it started again, when its pause is over."""
         live = self._ctx.live(container.id)
-        if live.restart_task is None or live.restart_task.done():
-            live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
+        if live.restart_task is not None:  # one that waits for the end of an older pause
+            live.restart_task.cancel()
+        live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
 
     async def _restart_later(self, container: Container, live: Live) -> None:
         """Start it after its pause; a start that fails counts as an end, so that the policy decides again."""

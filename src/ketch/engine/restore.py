@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ketch import faults
 from ketch.engine import containers, leftovers, restarts, stats, update
-from ketch.engine.shim import Exit, read_exit
+from ketch.engine.rundir import Exit, read_exit
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
         if container.state.running:
             continue  # it ended while nobody was there, and its policy has brought it back already
         if container.state.status == "restarting":
-            life.restart_later(container)  # its count and what is left of its pause are kept
+            if ctx.live(container.id).restart_task is None:  # its count and what is left of its pause are kept
+                life.restart_later(container)
             continue
         try:
             await life.start(container)
@@ -90,6 +91,7 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
         return
     end = read_exit(ctx.run_dir(container.id))
     unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
+    _find_directory(ctx, container)
     if not state.running and not unheard:
         if container.host.auto_remove and state.status == "exited" and life.remove is not None:
             await life.remove(container)
@@ -98,6 +100,13 @@ async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, contai
     async with live.lock:
         await asyncio.to_thread(leftovers.clear, ctx, container)
         await life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
+
+
+def _find_directory(ctx: Context, container: Container) -> None:
+    """Directories that were made just before a power cut may be lost although the row is there: they were empty."""
+    if not ctx.snapshots.exists(container.id):
+        log.warning("container %s (%s): its directory was lost; it begins anew", container.name, container.id[:12])
+        ctx.snapshots.prepare(container.id, ctx.images.resolve(container.image_id).chain_ids)
 
 
 def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:

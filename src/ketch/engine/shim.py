@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ketch.engine.rundir import Exit, dial, end_of, read_exit
 from ketch.errors import KetchError, RuntimeFailure, Unavailable
 from ketch.runtime.failure import from_message
 from ketch.runtime.process import messages
@@ -25,19 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _ANSWER_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a container ended: ``code`` as Docker's, ``at_ns`` since the epoch, ``oom`` when memory ran out.
-
-    ``lost``: its monitor was killed, so that its processes may still be there and its cgroup surely is.
-    """
-
-    code: int
-    at_ns: int
-    oom: bool
-    lost: bool = False
 
 
 @dataclass
@@ -90,20 +76,23 @@ class Monitor:
 
         A container that was never told to start is not found: without us its monitor undoes it.
         """
-        fd = _dial(run_dir)
+        fd = dial(run_dir)
         if fd < 0:
             return None
         monitor = cls(fd, run_dir)
         try:
             hello = await asyncio.wait_for(monitor._hello, _ANSWER_TIMEOUT_S)
-        except (TimeoutError, Unavailable):
+        except Unavailable:
             monitor.disconnect()
             return None
+        except TimeoutError as e:  # stopped, or starved: its container must not be taken for dead
+            monitor.disconnect()
+            raise Unavailable(f"the monitor in `{run_dir}` does not answer") from e
         monitor.pid, monitor.started_at, monitor.state = hello["pid"], hello["started_at"], hello["state"]
         monitor.execs, monitor.ooms = hello["execs"], hello.get("ooms", 0)
         if monitor.state in ("setup", "created"):
             monitor.disconnect()
-            await _end_of(hello["monitor"])
+            await end_of(hello["monitor"])
             return None
         monitor._begun = True
         return monitor
@@ -166,7 +155,7 @@ class Monitor:
         if self.exited.done():
             return
         record = read_exit(self._run_dir)
-        if record is None and self._begun and (fd := _dial(self._run_dir)) >= 0:
+        if record is None and self._begun and (fd := dial(self._run_dir)) >= 0:
             self._use(fd)  # it drops those that do not read for long; what it said meanwhile is on disk
             return
         self.exited.set_result(record or Exit(137, time.time_ns(), oom=False, lost=True))
@@ -311,55 +300,6 @@ def _in_memory(data: bytes) -> Iterator[list[int]]:
         yield [fd]
     finally:
         os.close(fd)
-
-
-async def _end_of(pid: int) -> None:
-    """Wait until a monitor that undoes a start has done so: its names and its cgroup are free then."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(fd, ended.set)
-    try:
-        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-            await ended.wait()
-    except TimeoutError:
-        log.warning("the monitor with pid %d takes long to undo a start", pid)
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
-
-
-def _dial(run_dir: str) -> int:
-    """A connection to the monitor that listens in ``run_dir``, by a short path; -1 when there is none."""
-    try:
-        directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return -1
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return -1
-    finally:
-        os.close(directory)
-    return sock.detach()
-
-
-def read_exit(run_dir: str) -> Exit | None:
-    """What a monitor wrote when its container ended; None when there is no record, or one that nobody can read."""
-    path = os.path.join(run_dir, messages.EXIT_RECORD)
-    try:
-        with open(path, encoding="utf-8") as f:
-            record = json.load(f)
-        return Exit(int(record["code"]), int(record["at"]), bool(record["oom"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        log.warning("read exit record `%s`: %s", path, e)
-        return None
 
 
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:

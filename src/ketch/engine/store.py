@@ -77,6 +77,12 @@ class ContainerStore:
         """Id → name of the containers whose rows cannot be read: nothing of theirs is touched."""
         return {container_id: name for container_id, (name, _) in self._unreadable.items()}
 
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each of them."""
+        found = self.unreadable.items()
+        return [f"WARNING: the row of container {name} ({one[:12]}) cannot be read: {REPAIR}" for one, name in found]
+
     def unreadable_with(self, text: str) -> list[str]:
         """Those of them that may refer to something: its name is in what is left of the record."""
         return [one for one, (_, record) in self._unreadable.items() if text.encode() in record]

@@ -125,7 +125,7 @@ class SystemService:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "CDISpecDirs": [],
-            "Warnings": list(warnings),
+            "Warnings": [*warnings, *ctx.store.warnings],
         }  # fmt: skip
 
     async def df(self) -> dict[str, Any]:

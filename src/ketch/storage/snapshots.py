@@ -106,15 +106,19 @@ class OverlaySnapshots:
     def prepare(self, container_id: str, chain_ids: Sequence[str]) -> Mounts:
         """Make an active snapshot over these layers (lowest first) and describe it."""
         directory = os.path.join(self._containers, container_id)
-        os.makedirs(directory, mode=0o710)
+        os.makedirs(directory, mode=0o710, exist_ok=True)
         for name in ("upper", "work"):
-            os.mkdir(os.path.join(directory, name), 0o755)
+            os.makedirs(os.path.join(directory, name), mode=0o755, exist_ok=True)
         if chain_ids:  # the root directory itself has the image's mode and owner
             top = os.stat(self._layers.diff(chain_ids[-1]))
             upper = os.path.join(directory, "upper")
             os.chown(upper, top.st_uid, top.st_gid)
             os.chmod(upper, top.st_mode & 0o7777)
         return self.mounts(container_id, chain_ids)
+
+    def exists(self, container_id: str) -> bool:
+        """Whether the active snapshot is there."""
+        return all(os.path.isdir(os.path.join(self._containers, container_id, name)) for name in ("upper", "work"))
 
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
         """What to mount for the container's root; DataLoss when a layer is missing."""
