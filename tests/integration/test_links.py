@@ -9,6 +9,8 @@ import signal
 
 import pytest
 
+from tests.integration.waiting import until
+
 SLEEP = ("busybox", "sleep", "1000")
 
 
@@ -150,6 +152,7 @@ def test_links_at_the_daemon_s_start(own_engine):
         os.kill(pid, signal.SIGKILL)
     own_engine.start()
     for name in ("store", "web", "front"):
-        assert own_engine.docker("inspect", "-f", "{{.State.Running}}", name).out == "true\n", own_engine.log()
+        state = ("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", name)
+        until(lambda state=state: own_engine.docker(*state).out == "running 1\n", f"{name} is back at the first try")
     assert [address(own_engine, "store"), "db"] in [line[:2] for line in hosts(own_engine, "web")]
     assert own_engine.docker("exec", "front", "ping", "-c", "1", "-W", "2", "web").out

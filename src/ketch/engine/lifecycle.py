@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_S = 10.0
+_OTHERS_S = 10.0  # how long a restart waits for those of containers that it needs
 _RESTARTS_AT_ONCE = 8  # after a power cut all come back together, and clients want to be answered meanwhile
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
@@ -239,6 +240,7 @@ class Lifecycle:
         while True:
             await asyncio.sleep(restarts.pause_left(container))
             faults.point("restart.pending")
+            await self._after_others(container)
             async with self._turn, live.lock:
                 gone = live.removing or container.stopped_by_user or self.stopping
                 if gone or container.state.status != "restarting":
@@ -256,6 +258,12 @@ class Lifecycle:
                 self._ctx.store.keep(container)
                 if not again:
                     return
+
+    async def _after_others(self, container: Container) -> None:
+        """What it lives in or links to comes first, when that is coming back as well."""
+        coming = [self._ctx.live(one).restart_task for one in restarts.needed(container, self._ctx.store)]
+        if tasks := [task for task in coming if task is not None and not task.done()]:
+            await asyncio.wait(tasks, timeout=_OTHERS_S)
 
     def unhealthy_actions(self) -> dict[str, Callable[[Container], Awaitable[None]]]:
         """What ``--health-on-failure`` can do; a container that is killed leaves the rest to its restart policy."""

@@ -94,9 +94,15 @@ def apply(ctx: Context, container: Container) -> Pending | None:
     """
     if not container.pending:
         return None
+    waiting = container.pending
     before = _exchange(container, of(container))
     container.pending = None
-    ctx.store.save(container)
+    try:
+        ctx.store.save(container)
+    except BaseException:
+        _exchange(container, before)
+        container.pending = waiting
+        raise
     return before
 
 

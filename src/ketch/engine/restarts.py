@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ketch.engine.model import Container
+    from ketch.engine.store import ContainerStore
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.1, 60.0, 10.0
 
@@ -34,6 +35,14 @@ def _allowed(container: Container) -> bool:
     if policy.name != "on-failure" or container.state.exit_code == 0:
         return False
     return policy.maximum_retry_count == 0 or container.restart_count < policy.maximum_retry_count
+
+
+def needed(container: Container, store: ContainerStore) -> list[str]:
+    """Ids of the containers without which it cannot start: whose namespaces it shares, and that it links to."""
+    host = container.host
+    modes = [m for m in (host.network_mode, host.pid_mode, host.ipc_mode) if m.startswith("container:")]
+    shared = [store.get(mode[10:]).id for mode in modes if store.has(mode[10:])]
+    return [*shared, *container.links.values()]
 
 
 def pause_left(container: Container) -> float:

@@ -116,7 +116,7 @@ def _exited(_engine: Engine, values: list[str]) -> Test:
         if not _INTEGER.match(value):
             raise InvalidArgument(f"invalid filter 'exited={value}'")
     codes = {int(value) for value in values}
-    return lambda c: c.state.finished_at > 0 and not c.state.running and c.state.exit_code in codes
+    return lambda c: c.state.finished_at > 0 and c.state.status in ("exited", "dead") and c.state.exit_code in codes
 
 
 def _is_task(_engine: Engine, values: list[str]) -> Test:
