@@ -199,7 +199,10 @@ def test_commit_of_a_commit(client, image):
     client("commit", name, image)
     other = client("run", "-d", image, "sh", "-c", "rm /one; echo 2 >/two; touch /bin/vi").out.strip()
     client("wait", other)
+    first = client("inspect", "-f", "{{.Id}}", image).out.strip()
     client("commit", other, image)
+    client("rm", "-f", other)
+    client("rmi", first)  # it has no name any more
     assert client("run", "--rm", image, "ls", "/two", "/bin/vi", "/one", check=False).out.split() == ["/bin/vi", "/two"]
 
 

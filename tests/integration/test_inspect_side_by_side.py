@@ -94,6 +94,7 @@ def scene(engine: Engine) -> dict[str, Any]:
         told["network"] = api.inspect_network("back")
         told["network"]["Containers"] = list(told["network"]["Containers"].values())
     engine.remove_all()
+    engine.docker("volume", "rm", "kept")
     return told
 
 

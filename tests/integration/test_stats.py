@@ -141,7 +141,7 @@ def test_one_stream_for_many(engine, docker_py, worker):
     engine.docker("restart", "-t", "0", "idle")
     for line in lines:
         seen = {c["name"]: c for c in line["containers"]}
-        if "guest" in seen and seen["idle"]["cpu_percent"] is not None and seen["idle"]["pids"] == 1:
+        if {"guest", "idle"} <= set(seen) and seen["idle"]["cpu_percent"] is not None and seen["idle"]["pids"] == 1:
             break
     assert seen["guest"]["networks"] == seen["worker"]["networks"]
     engine.docker("rm", "-f", "guest")

@@ -79,3 +79,13 @@ def test_shm_size(client):
         client("run", "--rm", "--shm-size", "2m", "busybox", "sh", "-c", "df -k /dev/shm | tail -1").out.split()[1]
         == "2048"
     )
+
+
+def test_an_inherited_volume_goes_with_its_last_user(client):
+    client("run", "-d", "--name", "owner", "-v", "/shared", "busybox", "sleep", "1000")
+    client("run", "-d", "--name", "guest", "--volumes-from", "owner", "busybox", "sleep", "1000")
+    volume = client("inspect", "-f", "{{(index .Mounts 0).Name}}", "guest").out.strip()
+    client("rm", "-fv", "owner")
+    assert volume in client("volume", "ls", "-q").out
+    client("rm", "-fv", "guest")
+    assert volume not in client("volume", "ls", "-q").out

@@ -48,6 +48,7 @@ def plan(
         if point.destination in seen:
             raise InvalidArgument(f"Duplicate mount point: {point.destination}")
         seen.add(point.destination)
+        point.named = bool(point.name)
     for target in host.tmpfs or {}:
         seen.add(check_target(target, target))
     for point in inherited:
@@ -79,7 +80,6 @@ def _make(
             point.name, driver=driver, labels=dict(options.get("Labels") or {}), options=config.get("Options"),
             made_for=made_for,
         )  # fmt: skip
-        point.named = point.named or bool(point.name)
         point.name, point.source = volume.name, volume.mountpoint
     elif point.type == "bind" and not os.path.lexists(point.source):
         os.makedirs(point.source, exist_ok=True)
