@@ -24,6 +24,7 @@ from tests.integration.netns import (
 
 if TYPE_CHECKING:
     import socket
+    import socket
     from pathlib import Path
 
 
@@ -99,10 +100,16 @@ def test_a_container_cannot_reach_the_hosts_loopback(tmp_path: Path) -> None:
         send_to_loopback(a, "ketch0", 8082)
         with pytest.raises(TimeoutError):
             server.recv(100)
-        nft("flush chain inet ketch guard")  # the test can fail: without the guard it arrives
-        server.settimeout(5)
-        send_to_loopback(a, "ketch0", 8082)
-        assert server.recv(100) == b"hello"
+        assert any(_arrives_without_guard(server, a) for _ in range(50))
+
+
+def _arrives_without_guard(server: socket.socket, sender: netns.Netns) -> bool:
+    """The test can fail: without the guard it arrives, unless the table's watch has put the guard back meanwhile."""
+    nft("flush chain inet ketch guard")
+    send_to_loopback(sender, "ketch0", 8082)
+    with contextlib.suppress(TimeoutError):
+        return server.recv(100) == b"hello"
+    return False
 
 
 @in_new_host
