@@ -24,7 +24,6 @@ from tests.integration.netns import (
 
 if TYPE_CHECKING:
     import socket
-    import socket
     from pathlib import Path
 
 
