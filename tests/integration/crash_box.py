@@ -10,13 +10,13 @@ import os
 import re
 import signal
 import sqlite3
-import time
 from typing import Any
 
 from tests.integration.engines import Engine
 from tests.integration.leaks import Census
 from tests.integration.rawapi import Api
 from tests.integration.test_network import fetch
+from tests.integration.waiting import until
 
 COUNT = (
     "mkdir /w; echo moored >/w/index.html; httpd -p 80 -h /w; "
@@ -267,14 +267,6 @@ class Box:
         self.engine.remove_all()
         self.engine.delete()
         return self.bare.left_over() + sorted(monitored() & self.made)
-
-
-def until(condition: Any, otherwise: Any, seconds: float = 20) -> None:
-    """Wait for a condition; ``otherwise`` says what is wrong when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, otherwise() if callable(otherwise) else otherwise
-        time.sleep(0.01)
 
 
 def read(path: str) -> bytes:

@@ -12,8 +12,9 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.integration.crash_box import running, until
+from tests.integration.crash_box import running
 from tests.integration.test_network import fetch
+from tests.integration.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

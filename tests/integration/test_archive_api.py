@@ -16,6 +16,8 @@ import docker.errors
 import pytest
 import requests
 
+from tests.integration.waiting import until
+
 NOBODY = 65534
 
 
@@ -215,23 +217,16 @@ def upload(engine, name: str, path: str = "/tmp") -> socket.socket:
     return sock
 
 
-def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 @pytest.mark.ketch_only
 def test_a_client_that_leaves_in_the_middle(engine, docker_py):
     name = create(engine)
     with contextlib.closing(upload(engine, name)):
-        wait_for(lambda: status_of(docker_py, "HEAD", name, path="/tmp/big") == 200, "the upload does not begin")
+        until(lambda: status_of(docker_py, "HEAD", name, path="/tmp/big") == 200, "the upload does not begin")
     engine.docker("start", name)  # it waits for the upload's end, and no longer
     assert engine.docker("exec", name, "true").code == 0
     descriptors = f"/proc/{engine.process.pid}/fd"
     engine.docker("rm", "-f", name)
-    wait_for(lambda: not [fd for fd in targets(descriptors) if fd.startswith("mnt:")], "a view stays open")
+    until(lambda: not [fd for fd in targets(descriptors) if fd.startswith("mnt:")], "a view stays open")
 
 
 def targets(directory: str) -> list[str]:
@@ -246,7 +241,7 @@ def targets(directory: str) -> list[str]:
 def test_an_upload_does_not_hold_up_what_runs(engine, docker_py):
     name = create(engine, run=True)
     with contextlib.closing(upload(engine, name)):
-        wait_for(lambda: status_of(docker_py, "HEAD", name, path="/tmp/big") == 200, "the upload does not begin")
+        until(lambda: status_of(docker_py, "HEAD", name, path="/tmp/big") == 200, "the upload does not begin")
         engine.docker("rm", "-f", name)
 
 
@@ -269,7 +264,7 @@ def test_stalled_clients_do_not_stop_the_engine(engine, docker_py):
         for sock in stalled:
             sock.close()
     engine.docker("rm", "-f", name)
-    wait_for(lambda: threads(engine) < 20, "threads of clients that are gone")
+    until(lambda: threads(engine) < 20, "threads of clients that are gone")
 
 
 def threads(engine) -> int:
@@ -304,7 +299,7 @@ def test_removal_under_a_reader(engine, docker_py):
     stream = docker_py.api.get_archive(name, "/tmp", chunk_size=1024)[0]
     next(iter(stream))
     docker_py.api.remove_container(name)
-    wait_for(lambda: not os.path.exists(f"{engine.data_root}/containers/{name}/upper"), "its files stay")
+    until(lambda: not os.path.exists(f"{engine.data_root}/containers/{name}/upper"), "its files stay")
     with pytest.raises((requests.exceptions.RequestException, tarfile.TarError)):
         data = b"".join(stream)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import time
 
 import pytest
 
 from tests.integration.monitor_box import open_fds, own_kib
+from tests.integration.waiting import until
 
 pytestmark = pytest.mark.ketch_only  # dockerd makes everybody wait for the slowest
 SIZE = 40 << 20
@@ -104,18 +104,11 @@ def test_a_follower_that_leaves_a_silent_container_leaves_nothing(engine, driver
     followers = [open_stream(engine, "GET", "/containers/box/logs?follow=1&stdout=1", upgrade=False) for _ in range(5)]
     for sock in followers:
         assert b"up\n" in sock.recv(4096)
-    wait_until(lambda: open_fds(monitor) == before[0] + 5)
+    until(lambda: open_fds(monitor) == before[0] + 5, "the followers' descriptors come")
     for sock in followers:
         sock.close()
-    wait_until(lambda: open_fds(monitor) == before[0])
-    wait_until(lambda: open_fds(engine.process.pid) <= before[1])
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: open_fds(monitor) == before[0], "the monitor's descriptors go")
+    until(lambda: open_fds(engine.process.pid) <= before[1], "the daemon's descriptors go")
 
 
 def test_a_stuck_exec_stalls_only_itself(engine):

@@ -15,8 +15,9 @@ import time
 
 import pytest
 
-from tests.integration.crash_box import listed, read, until
+from tests.integration.crash_box import listed, read
 from tests.integration.rawapi import Api
+from tests.integration.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 LOOP = "i=0; while :; do echo n $i; i=$((i+1)); usleep 5000; done"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 
 import pytest
 
 from tests.integration.engines import BIN
+from tests.integration.waiting import until
 
 COMPOSE = os.path.join(BIN, "docker-compose")
 SHOP = """
@@ -81,14 +81,6 @@ def compose(private_engine, tmp_path):
 def rows(compose) -> dict[str, dict]:
     """What ``ps -a`` knows, by container name."""
     return {row["Name"]: row for row in map(json.loads, compose("ps", "-a", "--format", "json").splitlines())}
-
-
-def until(condition, what: str) -> None:
-    """Wait until it is true."""
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def test_a_project_from_up_to_down(private_engine, compose):

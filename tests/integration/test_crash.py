@@ -9,8 +9,9 @@ import signal
 
 import pytest
 
-from tests.integration.crash_box import monitored, pids_of, read, running, until
+from tests.integration.crash_box import monitored, pids_of, read, running
 from tests.integration.rawapi import Api
+from tests.integration.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 

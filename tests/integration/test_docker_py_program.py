@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 
 import docker.errors
 import pytest
 from docker.types import EndpointConfig, Healthcheck, LogConfig, Mount, Ulimit
+
+from tests.integration.waiting import until
 
 SECOND = 1_000_000_000
 
@@ -51,14 +52,6 @@ class Watcher(threading.Thread):
         self._events.close()
         self.join(10)
         assert not self.is_alive()
-
-
-def until(condition, what: str) -> None:
-    """Wait until it is true."""
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def test_a_service_and_its_job(world):

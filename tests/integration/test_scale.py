@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.integration.waiting import until
+
 pytestmark = pytest.mark.timeout(120)
 MANY = 60
 RESIDENT_MIB = 100  # of ketchd with MANY containers: some 57 when this was written, 63 with 500
@@ -151,14 +153,6 @@ def events(engine, container_id: str) -> list[str]:
     """What the daemon's journal says of a container."""
     with open(os.path.join(engine.data_root, "events.jsonl"), encoding="utf-8") as f:
         return [e["Action"] for e in map(json.loads, f) if e["Actor"]["ID"] == container_id]
-
-
-def until(condition, what: str) -> None:
-    """Wait until it is true."""
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def read(path: str) -> int:

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.engines import Engine
-from tests.integration.isolation import command_prefix
+if TYPE_CHECKING:
+    from tests.integration.engines import Engine
 
 pytestmark = [
     pytest.mark.ketch_only,
     pytest.mark.skipif(not os.path.exists("/usr/sbin/dockerd"), reason="needs Debian's docker.io"),
 ]
-
-
-@pytest.fixture(scope="module")
-def dockerd():
-    """A dockerd with roots, a network and mounts of its own."""
-    one = Engine("dockerd", suffix="d")
-    one.prefix = command_prefix()
-    try:
-        one.start()
-        one.add_busybox()
-        yield one
-    finally:
-        with contextlib.suppress(AssertionError):
-            one.remove_all()
-        one.delete()
 
 
 def same(text: str, engine: Engine) -> str:

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = 15) -> None:
-    """Look again and again until it is true; ``what`` is said when it does not become so."""
+def until(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20) -> None:
+    """Look again and again until it is true; ``what`` (or what it returns) is said when it does not become so."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s: {what() if callable(what) else what}"
         time.sleep(0.01)
