@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -195,3 +197,36 @@ def test_unified_resources(box: Box) -> None:
 
 def test_pairs_survives_what_is_not_a_number() -> None:
     assert files.pairs("a 1\nbad\nb x\nc 3") == {"a": 1, "c": 3}
+
+
+def test_a_cgroup_that_goes_while_it_is_frozen_is_just_gone() -> None:
+    """The kernel says ENODEV of a file that was open when its cgroup went, ENOENT of one that was not."""
+    cgroup = common.at(f"/kt-gone-{os.getpid()}")
+    told = cgroup.describe()
+    directory, name, word = (
+        (told["dir"], "cgroup.freeze", "0")
+        if cgroup.version == 2
+        else (told["dirs"]["freezer"], "freezer.state", "THAWED")
+    )
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            os.mkdir(directory)
+            os.rmdir(directory)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    seen = {"done": 0, "gone": 0}
+    try:
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            try:
+                files.write(directory, name, word)
+                seen["done"] += 1
+            except FileNotFoundError:
+                seen["gone"] += 1
+    finally:
+        over.set()
+        thread.join()
+    assert all(seen.values()), seen

@@ -1,14 +1,20 @@
-"""Reading and writing the small text files of a cgroup directory."""
+"""Reading and writing the small text files of a cgroup directory.
+
+A cgroup that is removed meanwhile answers ENODEV; here it is as gone as one that went before
+(FileNotFoundError).  The block controllers have a meaning of their own for ENODEV: there is no such device.
+"""
 
 from __future__ import annotations
 
 import os
 from errno import ENODEV, ENOENT
 
+_BLOCK = ("blkio.", "io.")
+
 
 def read(directory: str, name: str) -> str:
     """The whole file without its last newline."""
-    fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open(directory, name, os.O_RDONLY)
     try:
         data = os.read(fd, 65536)
         while len(data) >= 2048:  # a seq file may give a long text in pieces of about a page
@@ -16,6 +22,9 @@ def read(directory: str, name: str) -> str:
             if not more:
                 break
             data += more
+    except OSError as e:
+        number = ENOENT if e.errno == ENODEV else e.errno or 0
+        raise OSError(number, os.strerror(number), f"{directory}/{name}") from e
     finally:
         os.close(fd)
     return data.decode(errors="surrogateescape").rstrip("\n")
@@ -25,22 +34,30 @@ def read_or(directory: str, name: str, default: str = "") -> str:
     """`read`, or ``default`` where this kernel has no such file (or the cgroup is gone)."""
     try:
         return read(directory, name)
-    except OSError as e:
-        if e.errno in (ENOENT, ENODEV):
-            return default
-        raise
+    except FileNotFoundError:
+        return default
 
 
 def write(directory: str, name: str, value: str | int) -> None:
     """Write ``value`` in one call, which is how cgroup files want it."""
-    path = f"{directory}/{name}"
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    fd = _open(directory, name, os.O_WRONLY)
     try:
         os.write(fd, str(value).encode())
     except OSError as e:
-        raise OSError(e.errno, f"write `{value}`", path) from e
+        gone = e.errno == ENODEV and not name.startswith(_BLOCK)
+        raise OSError(ENOENT if gone else e.errno, f"write `{value}`", f"{directory}/{name}") from e
     finally:
         os.close(fd)
+
+
+def _open(directory: str, name: str, flags: int) -> int:
+    path = f"{directory}/{name}"
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno != ENODEV:
+            raise
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path) from e
 
 
 def exists(directory: str, name: str) -> bool:
