@@ -204,15 +204,15 @@ class Lifecycle:
             self.health.end(container)
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
         state.finished_at = exit_.at_ns
+        restart = not self.stopping and restarts.wanted(container)
+        if restart:  # said at once: nobody shall see it as exited for good in between
+            state.status = "restarting"
+            container.restart_count += 1
+            container.restart_delay_s = restarts.next_pause(container.restart_delay_s, ran_s)
         if exit_.oom and not state.oom_killed:
             self._out_of_memory(container)
         await self._release(container)
         faults.point("exit.unwired")
-        restart = not self.stopping and restarts.wanted(container)
-        if restart:
-            state.status = "restarting"
-            container.restart_count += 1
-            container.restart_delay_s = restarts.next_pause(container.restart_delay_s, ran_s)
         leaves = container.host.auto_remove and not live.staying and not restart
         if not leaves:
             self._ctx.store.keep(container, durable=False)
