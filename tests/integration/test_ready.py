@@ -17,19 +17,30 @@ CHECK = ("--health-cmd", "echo looking; cat /ok", *FAST)
 
 def test_returns_when_it_is_healthy(engine):
     ketch = engine.ketch
+    chosen = ("--filter", "container=waited", "--filter", "event=exec_die")
     with ketch.piped(
-        "run", "-d", "--wait-healthy", "--name", "web", *CHECK, "--health-retries", "1000", "busybox", "sleep", "1000"
+        "run",
+        "-d",
+        "--wait-healthy",
+        "--name",
+        "waited",
+        *CHECK,
+        "--health-retries",
+        "1000",
+        "busybox",
+        "sleep",
+        "1000",
     ) as run:
-        with ketch.piped("events", "--since", "0", "--filter", "event=exec_die", "--format", "{{.Action}}") as events:
+        with ketch.piped("events", "--since", "0", *chosen, "--format", "{{.Action}}") as events:
             events.expect("exec_die")
         assert not run.read(0)
-        ketch("exec", "web", "touch", "/ok")
+        ketch("exec", "waited", "touch", "/ok")
         run.expect("[0-9a-f]{64}\n")
         assert run.wait() == 0
     assert "(healthy)" in ketch("ps").out
-    assert ketch("start", "--wait-healthy", "web").out == "web\n"  # it runs already
-    ketch("stop", "-t", "0", "web")
-    assert ketch("start", "--wait-healthy=10", "web").out == "web\n"
+    assert ketch("start", "--wait-healthy", "waited").out == "waited\n"  # it runs already
+    ketch("stop", "-t", "0", "waited")
+    assert ketch("start", "--wait-healthy=10", "waited").out == "waited\n"
 
 
 def test_without_a_check_it_is_ready_when_it_runs(engine):

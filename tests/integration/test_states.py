@@ -124,7 +124,8 @@ def test_while_it_is_being_removed(engine):
             connection.request(method, f"/v1.41/containers/slow{rest}")
         answers = [connection.getresponse().status for connection in connections]
     assert answers[0] == 204
-    assert set(answers[1:]) <= {404, 409}
+    assert answers[1] in (404, 409)
+    assert answers[2] in (304, 404, 409)  # until its processes have ended it runs
     assert engine.docker("ps", "-aq").out == ""
 
 
