@@ -485,7 +485,7 @@ def test_images_of_one_archive_share_their_layers(store):
 
 
 POINTS = [
-    "layers.begin", "layers.unpack", "layers.commit", "content.put", "content.sync", "_refresh", "content.write_index",
+    "layers.begin", "layers.unpack", "layers.commit", "content.put", "content.sync", "_set", "content.write_index",
     "_collect", "layers.detach", "content.remove", "layers.abort",
 ]  # fmt: skip
 

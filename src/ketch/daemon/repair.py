@@ -97,6 +97,8 @@ def _salvaged(path: str) -> Tables:
         return found
     for row in salvage.rows(path):
         if (table := _table_of(row)) is not None:
+            if table == "image_names":
+                row = (*row, "")[:3]  # written before names had targets
             found[table].setdefault(row[: _TABLES[table]], row)
     images = {key[0] for key in found["images"]}
     networks = {key[0] for key in found["networks"]}
@@ -112,7 +114,7 @@ def _table_of(row: Row) -> str | None:
             return "images"
         case (str(key), bytes(record)) if _decodes(record, Volume) and key:
             return "volumes"
-        case (str(), str(value)) if value.startswith("sha256:"):
+        case (str(), str(value)) | (str(), str(value), str()) if value.startswith("sha256:"):
             return "image_names"
         case (str(key), str()) if key.startswith("unforwarded"):
             return "network_host"
@@ -136,13 +138,11 @@ def _decodes(record: bytes, kind: type[msgspec.Struct]) -> bool:
 def _add_images(root: str, rows: Tables) -> None:
     """Images that the content store has whole and no row names, with the names of ``index.json``."""
     content, layers = ContentStore(os.path.join(root, "content")), Layers(root)
-    by_manifest = {}
-    for image in recover.images(content, layers):
+    found = recover.images(content, layers)
+    for image in found:
         rows["images"].setdefault((image.id,), (image.id, msgspec.json.encode(image)))
-        by_manifest[image.manifest] = image.id
-    for name, manifest in recover.names(content).items():
-        if manifest in by_manifest:
-            rows["image_names"].setdefault((name,), (name, by_manifest[manifest]))
+    for name, named in recover.names(content, found).items():
+        rows["image_names"].setdefault((name,), (name, *named))
 
 
 def _add_volumes(root: str, rows: Tables) -> None:

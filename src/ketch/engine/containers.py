@@ -27,7 +27,6 @@ from ketch.engine import (
     networks,
     ownvolumes,
     pending,
-    platforms,
     secrets,
     stats,
     top,
@@ -104,8 +103,7 @@ class ContainerService:
         warnings = validate.check(config, host)
         secrets.check(host)
         limits.settle(host)
-        image = ctx.images.resolve(config.image)
-        platforms.check(image, config.image, platform)
+        image = ctx.images.resolve(config.image, platform or "")
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
         container = Container(

@@ -14,6 +14,8 @@ class Image(msgspec.Struct, kw_only=True):
     ``id`` is the digest of the configuration; ``chain_ids`` name the unpacked layers, lowest first;
     ``size`` is the sum of ``layer_sizes``, the bytes of the layers' files; times are ns since the epoch.
     ``hidden``: removed by force, and kept because containers were made from it.
+    ``manifest`` and ``blobs`` are the form in which it came last; ``forms`` are others that names or indexes still mean
+    (the same layers, compressed in another way): manifest → blobs.
     """
 
     id: str
@@ -26,6 +28,7 @@ class Image(msgspec.Struct, kw_only=True):
     created: int
     last_tagged: int = 0
     hidden: bool = False
+    forms: dict[str, list[str]] = msgspec.field(default_factory=dict)
     repo_tags: list[str] = msgspec.field(default_factory=list)
     repo_digests: list[str] = msgspec.field(default_factory=list)
 
@@ -35,8 +38,14 @@ class Image(msgspec.Struct, kw_only=True):
 
     @property
     def platform(self) -> Platform:
-        return Platform(architecture=self.config.architecture, os=self.config.os, variant=self.config.variant)
+        config = self.config
+        return Platform(architecture=config.architecture or "", os=config.os or "linux", variant=config.variant)
 
     def parts(self) -> set[str]:
         """The digests of its blobs and the chain ids of its layers: what must stay as long as it does."""
-        return {self.id, self.manifest, *self.blobs, *self.chain_ids}
+        others = {part for manifest, blobs in self.forms.items() for part in (manifest, *blobs)}
+        return {self.id, self.manifest, *self.blobs, *self.chain_ids, *others}
+
+    def blobs_of(self, manifest: str) -> list[str]:
+        """The layers' blobs, lowest first, in the form that has this manifest (KeyError)."""
+        return self.blobs if manifest == self.manifest else self.forms[manifest]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.errors import KetchError
+from ketch.images import layoutindex
+from ketch.images.catalog import Named
 from ketch.images.importer import make_image
 from ketch.images.model import Image
 from ketch.oci import manifest as oci
-from ketch.oci import reference
+from ketch.oci import platform, reference
 from ketch.oci.config import ImageConfig
 
 if TYPE_CHECKING:
@@ -67,18 +69,25 @@ def from_rows(rows: Sequence[Row], content: ContentStore, layers: Layers) -> tup
     return found, broken - found.keys()
 
 
-def names(content: ContentStore) -> dict[str, str]:
-    """Normalized name → manifest, as ``index.json`` has them; empty when there is none that can be read."""
+def names(content: ContentStore, found: Sequence[Image]) -> dict[str, Named]:
+    """What the tags in ``index.json`` mean among these images; empty when there is none that can be read."""
     try:
         with open(os.path.join(content.root, "index.json"), "rb") as f:
             index = msgspec.json.decode(f.read(), type=oci.Index)
     except (OSError, msgspec.DecodeError):
         return {}
-    found = {}
+    by_manifest = {image.manifest: image for image in found}
+    result = {}
     for descriptor in index.manifests:
-        if name := (descriptor.annotations or {}).get(_NAME):
-            found[str(reference.parse(name))] = descriptor.digest
-    return found
+        name = (descriptor.annotations or {}).get(_NAME)
+        target = descriptor.digest
+        inner = layoutindex.read(content, target) if target not in by_manifest else None
+        targets = [d.digest for d in inner.manifests] if inner is not None else [target]
+        here = [by_manifest[digest] for digest in targets if digest in by_manifest]
+        if name and here:
+            best = platform.best(platform.host(), [image.platform for image in here])
+            result[str(reference.parse(name))] = Named(here[best or 0].id, target)
+    return result
 
 
 def _size(directory: str) -> int:

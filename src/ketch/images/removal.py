@@ -32,15 +32,15 @@ def plan(
     ``ref`` is one of the names and no id.
     """
     if not is_name and "@" not in ref:
-        _check(image, users, several=len(names) > 1, force=force)
+        _check(image, users, several=not _one(names), force=force)
         return list(names), True
-    if len(names) == 1 and users and not force:
+    if _one(names) and users and not force:
         raise Conflict(
             f'conflict: unable to remove repository reference "{ref}" (must force) - container '
             f"{users[0][0][:12]} is using its referenced image {image.id[7:19]}",
             hint="remove the container first, or use --force",
         )
-    doomed = _named(reference.parse(ref), names)
+    doomed = _with_digests(_named(reference.parse(ref), names), names)
     if len(doomed) < len(names):
         return doomed, False
     running = any(running for _, running in users)
@@ -52,6 +52,22 @@ def _named(parsed: reference.Reference, names: Sequence[str]) -> list[str]:
     if str(parsed) in names:
         return [str(parsed)]
     return [name for name in names if reference.parse(name).repository == parsed.repository]
+
+
+def _one(names: Sequence[str]) -> bool:
+    """Whether these are one name: a tag at most, and digests of the same repository."""
+    tags = [name for name in names if "@" not in name]
+    return len(tags) <= 1 and len({reference.parse(name).repository for name in names}) <= 1
+
+
+def _with_digests(doomed: list[str], names: Sequence[str]) -> list[str]:
+    """With a repository's last tag go the digests that it was pulled by."""
+    gone = {reference.parse(name).repository for name in doomed if "@" not in name}
+    tagged = {reference.parse(name).repository for name in names if "@" not in name and name not in doomed}
+    return doomed + [
+        name for name in names
+        if "@" in name and name not in doomed and reference.parse(name).repository in gone - tagged
+    ]  # fmt: skip
 
 
 def _check(image: Image, users: Users, *, several: bool, force: bool) -> None:

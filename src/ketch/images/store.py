@@ -7,7 +7,6 @@ takes a lease and no lock, so that nothing waits for a slow client.
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ import msgspec
 
 from ketch import faults
 from ketch.errors import InvalidArgument, NotFound
-from ketch.images import recover, removal
+from ketch.images import layoutindex, recover, removal
+from ketch.images.catalog import Catalog, Named
 from ketch.images.model import Image
-from ketch.oci import manifest as oci
 from ketch.oci import reference
 from ketch.oci.config import parse_time
 from ketch.storage.content import ContentStore
@@ -27,17 +26,17 @@ from ketch.storage.leases import Leases
 from ketch.storage.snapshots import Layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from sqlite3 import Connection
 
+    from ketch.oci import manifest as oci
     from ketch.storage.db import Database
     from ketch.storage.leases import Lease
 
     InUse = Callable[[str], list[tuple[str, bool]]]
     Progress = Callable[[dict[str, Any]], None]
 
-_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})\Z")
 _encode = msgspec.json.Encoder().encode
 Images = list[Image]
 Rows = list[dict[str, Any]]
@@ -47,7 +46,7 @@ Strings = list[str]
 class ImageStore:
     """All images of one daemon, with their content under ``data_root``.
 
-    ``lock`` guards changes and is held briefly; the dicts are replaced and never changed, so that readers need no lock.
+    ``lock`` guards changes and is held briefly; ``catalog`` is replaced and never changed: readers need no lock.
     """
 
     def __init__(self, db: Database, data_root: str) -> None:
@@ -57,65 +56,34 @@ class ImageStore:
         self.lock = threading.RLock()
         self._leases = Leases(self.lock)
         self._pins: dict[str, int] = {}
-        self._images, self._unreadable = recover.from_rows(
+        images, self._unreadable = recover.from_rows(
             db.query("SELECT id, record FROM images"), self.content, self.layers
         )
-        named = db.query("SELECT name, id FROM image_names")
-        self._names: dict[str, str] = {row["name"]: row["id"] for row in named if row["id"] in self._images}
-        self._found: dict[str, Image] = {}
-        self._refresh()
+        rows = db.query("SELECT name, id, target FROM image_names")
+        names = {r["name"]: Named(r["id"], r["target"] or images[r["id"]].manifest) for r in rows if r["id"] in images}
+        self.catalog = Catalog({}, {}, {})
+        self._set(images, names)
         self._collect({*self.content.all(), *self.layers.all()})  # what a crash left
 
     # -- looking -------------------------------------------------------------------------------
 
-    def resolve(self, ref: str) -> Image:
-        """By name, id or id prefix; NotFound in Docker's words, InvalidArgument when ambiguous."""
-        cache = self._found  # an answer found before a change must not get into the cache made after it
-        found = cache.get(ref)
-        if found is None:
-            found = cache[ref] = self._look_up(ref)
-        return found
+    def resolve(self, ref: str, platform: str = "") -> Image:
+        """By name, id or id prefix; NotFound in Docker's words, InvalidArgument when ambiguous.
 
-    def _look_up(self, ref: str) -> Image:
-        images, names = self._images, self._names
-        match = _ID.match(ref)
-        if match and len(match[1]) == 64:
-            exact = images.get(f"sha256:{match[1]}")
-            if exact is not None:
-                return exact
-        try:
-            parsed = reference.parse(ref)
-        except InvalidArgument:
-            if not match:
-                raise
-        else:
-            found = self._by_digest(parsed) if parsed.digest else images.get(names.get(str(parsed), ""))
-            if found is not None:
-                return found
-        if match:
-            matches = [i for key, i in images.items() if key.startswith(f"sha256:{match[1]}") and not i.hidden]
-            if len(matches) == 1:
-                return matches[0]
-            if matches:
-                raise InvalidArgument(f"image id prefix {ref} is ambiguous", hint="give more digits")
-        raise NotFound(f"No such image: {ref if match or ':' in ref or '@' in ref else ref + ':latest'}")
-
-    def _by_digest(self, parsed: reference.Reference) -> Image | None:
-        """An image of that repository with that manifest (or that id: ``docker`` prints both as digests)."""
-        for image in self._images.values():
-            if parsed.digest in (image.manifest, image.id) and not image.hidden:
-                repositories = {reference.parse(tag).repository for tag in image.repo_tags}
-                if parsed.repository in repositories:
-                    return image
-        return None
+        With a ``platform`` (``linux/arm64``) it is for that one.
+        """
+        return self.catalog.resolve(ref, platform)
 
     def list(self) -> Images:
-        """Every image, newest first."""
-        return sorted((i for i in self._images.values() if not i.hidden), key=lambda i: i.created, reverse=True)
+        """Every image, newest first; of a name for several platforms the one that it means here."""
+        catalog = self.catalog
+        chosen = {named.id for named in catalog.names.values()}
+        shown = (i for i in catalog.images.values() if not i.hidden and (i.id in chosen or not catalog.names_of(i.id)))
+        return sorted(shown, key=lambda i: i.created, reverse=True)
 
     def names_in(self, repository: str) -> Strings:
-        """The names (normalized) that a repository has here."""
-        return [name for name in self._names if reference.parse(name).repository == repository]
+        """The tags (normalized names) that a repository has here."""
+        return self.catalog.in_repository(repository)
 
     def history(self, ref: str) -> Rows:
         """Docker's history rows, newest first; steps without files have size 0."""
@@ -140,7 +108,7 @@ class ImageStore:
     def layer_sizes(self) -> dict[str, int]:
         """Bytes of each layer's files, by chain id."""
         sizes: dict[str, int] = {}
-        for image in self._images.values():
+        for image in self.catalog.images.values():
             sizes.update(zip(image.chain_ids, image.layer_sizes, strict=True))
         return sizes
 
@@ -150,44 +118,64 @@ class ImageStore:
 
     # -- changing ------------------------------------------------------------------------------
 
-    def add(self, added: Sequence[tuple[Image, Sequence[str]]]) -> Images:
+    def add(self, added: Sequence[tuple[Image, Sequence[str]]], target: str = "") -> Images:
         """Record images whose blobs and layers are in place, and point names (normalized) at them: all or none.
 
-        The caller holds their content in a lease.  An image that is known already keeps its record.
+        The caller holds their content in a lease.  An image that is known already keeps its record, unless its content
+        has come in another form.  ``target`` is the index that the names stand for; without, each image's manifest.
         """
         self.content.sync()
         faults.point("image.synced")
         with self.lock:
-            images, names = dict(self._images), dict(self._names)
-            with self._db.transaction() as tx:
-                for image, new_names in added:
-                    kept = msgspec.structs.replace(
-                        images.get(image.id, image), hidden=False, last_tagged=time.time_ns()
-                    )
-                    images[image.id] = kept
-                    _write(tx, kept)
+            images, names = dict(self.catalog.images), dict(self.catalog.names)
+            replaced: set[str] = set()
+            for image, new_names in added:
+                names.update(dict.fromkeys(new_names, Named(image.id, target or image.manifest)))
+                known = images.get(image.id, image)
+                forms = self._forms(known, image, names)
+                images[image.id] = kept = msgspec.structs.replace(
+                    image, hidden=False, last_tagged=time.time_ns(), forms=forms
+                )
+                replaced |= known.parts() - kept.parts()
+            if target:
+                catalog = Catalog(images, names, self._indexes(images, names))
+                for _, new_names in added:
                     for name in new_names:
-                        tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (name, image.id))
-                        names[name] = image.id
+                        names[name] = Named(catalog.choose(target, names[name].id), target)
+            with self._db.transaction() as tx:
+                for image, _ in added:
+                    _write(tx, images[image.id])
+                for name in (name for _, new_names in added for name in new_names):
+                    _write_name(tx, name, names[name])
             faults.point("image.rows-written")
-            self._images, self._names = images, names
-            self._refresh()
-            return [images[image.id] for image, _ in added]
+            self._set(images, names)
+            found = [self.catalog.images[image.id] for image, _ in added]
+        if replaced:
+            self._collect(replaced)
+        return found
+
+    def _forms(self, known: Image, new: Image, names: Mapping[str, Named]) -> dict[str, Strings]:
+        """The other forms of an image that comes once more, as far as names or indexes mean them."""
+        forms = {**known.forms, known.manifest: known.blobs}
+        meant = {named.target for named in names.values()}
+        meant.update(d.digest for index in self.catalog.indexes.values() for d in index.manifests)
+        return {manifest: blobs for manifest, blobs in forms.items() if manifest in meant and manifest != new.manifest}
 
     def tag(self, ref: str, name: str) -> None:
         """Point ``name`` at an image, taking it from the one that had it."""
         with self.lock:
-            image, parsed = self.resolve(ref), reference.parse(name)
+            catalog = self.catalog
+            image, parsed = catalog.resolve(ref), reference.parse(name)
             if parsed.digest:
                 raise InvalidArgument("refusing to create a tag with a digest reference")
             tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False)
+            source = self._name_of(ref)
+            named = catalog.names[source] if source else Named(image.id, image.manifest)
             with self._db.transaction() as tx:
                 _write(tx, tagged)
-                tx.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (str(parsed), image.id))
+                _write_name(tx, str(parsed), named)
             faults.point("image.tagged")
-            self._images = {**self._images, image.id: tagged}
-            self._names = {**self._names, str(parsed): image.id}
-            self._refresh()
+            self._set({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
 
     def remove(self, ref: str, force: bool, in_use: InUse, rehearsal: removal.Rehearsal | None = None) -> Rows:
         """Untag, and delete when nothing needs it; Conflict in Docker's words.
@@ -197,42 +185,55 @@ class ImageStore:
         ``rehearsal`` nothing changes but that, and the answer is the same.
         """
         with self.lock:
-            image = self.resolve(ref)
-            names = [name for name, image_id in self._names.items() if image_id == image.id]
-            if rehearsal is not None:
-                names = [name for name in names if name not in rehearsal.names]
-            users = in_use(image.id)
-            if image.id in self._pins:
+            catalog = self.catalog
+            image = catalog.resolve(ref)
+            family = self._family(image, ref)
+            taken = rehearsal.names if rehearsal is not None else set()
+            names = [name for name in catalog.names_of(image.id) if name not in taken]
+            users = [user for one in family for user in in_use(one.id)]
+            if any(one.id in self._pins for one in family):
                 users = [*users, ("(being created)", True)]
-            doomed, gone = removal.plan(image, names, ref, users, force=force, is_name=self._is_name(ref))
+            doomed, gone = removal.plan(image, names, ref, users, force=force, is_name=self._name_of(ref) is not None)
+            lost = self._lost(family, {*doomed, *taken}) if gone else []
             rows = [{"Untagged": reference.parse(name).familiar} for name in doomed]
-            rows += [{"Deleted": image.id}] if gone else []
-            forgotten = [i for i in self._images.values() if i.hidden and i.id not in self._pins and not in_use(i.id)]
-            forgotten += [image] if gone and not users else []
+            rows += [{"Deleted": one.id} for one in lost]
+            forgotten = [i for i in catalog.images.values() if i.hidden and i.id not in self._pins and not in_use(i.id)]
+            forgotten += [one for one in lost if not in_use(one.id) and one.id not in self._pins]
             if rehearsal is not None:
                 rehearsal.names.update(doomed)
                 rehearsal.images.update(i.id for i in forgotten)
                 chains = self._unneeded({part for i in forgotten for part in i.parts()}, rehearsal.images)
-                return rows + [{"Deleted": chain} for chain in reversed(image.chain_ids) if chain in chains]
+                return rows + _deleted(lost, chains)
+            gone_ids = {i.id for i in forgotten}
+            hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in lost if one.id not in gone_ids}
+            targets = {catalog.names[name].target for name in doomed}
             with self._db.transaction() as tx:
                 tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
-                tx.executemany("DELETE FROM images WHERE id = ?", [(i.id,) for i in forgotten])
-                images = {k: v for k, v in self._images.items() if v not in forgotten}
-                if gone and users:
-                    images[image.id] = msgspec.structs.replace(image, hidden=True)
-                    _write(tx, images[image.id])
+                tx.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in gone_ids])
+                for one in hidden.values():
+                    _write(tx, one)
             faults.point("image.rows-deleted")
-            self._images = images
-            self._names = {name: image_id for name, image_id in self._names.items() if name not in doomed}
-            self._refresh()
-        chains = self._collect({part for i in forgotten for part in i.parts()})
-        return rows + [{"Deleted": chain} for chain in reversed(image.chain_ids) if chain in chains]
+            kept = {k: v for k, v in catalog.images.items() if k not in gone_ids}
+            self._set({**kept, **hidden}, {n: named for n, named in catalog.names.items() if n not in doomed})
+        chains = self._collect({part for i in forgotten for part in i.parts()} | targets)
+        return rows + _deleted(lost, chains)
 
-    def _is_name(self, ref: str) -> bool:
+    def _family(self, image: Image, ref: str) -> Images:
+        """The image and, for a name (for an id: for all of its names), the variants for other platforms."""
+        name = self._name_of(ref)
+        names = [name] if name else self.catalog.names_of(image.id)
+        variants = {one.id: one for name in names for one in self.catalog.variants(name)}
+        return list({image.id: image, **variants}.values())
+
+    def _lost(self, family: Images, doomed: Collection[str]) -> Images:
+        """Those that no other name leads to."""
+        return [one for one in family if not set(self.catalog.names_of(one.id)) - set(doomed)]
+
+    def _name_of(self, ref: str) -> str | None:
         try:
-            return str(reference.parse(ref)) in self._names
+            return self.catalog.name_of(ref)
         except InvalidArgument:
-            return False
+            return None
 
     @contextmanager
     def pinned(self, image: Image) -> Iterator[None]:
@@ -241,7 +242,7 @@ class ImageStore:
         NotFound when it has gone meanwhile.
         """
         with self.lock:
-            if image.id not in self._images:
+            if image.id not in self.catalog.images:
                 raise NotFound(f"No such image: {image.id}")
             self._pins[image.id] = self._pins.get(image.id, 0) + 1
         try:
@@ -271,40 +272,32 @@ class ImageStore:
         return {name for name, directory in directories.items() if directory}
 
     def _unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
-        """Those that no lease holds and no image needs, except images ``without``."""
-        kept = (image.parts() for image in self._images.values() if image.id not in without)
-        return candidates - self._leases.held().union(*kept)
+        """Those that no lease holds and no name or image needs, except images ``without``."""
+        catalog = self.catalog
+        kept = (image.parts() for image in catalog.images.values() if image.id not in without)
+        targets = {named.target for named in catalog.names.values()}
+        return candidates - self._leases.held().union(targets, *kept)
 
-    def _refresh(self) -> None:
-        """Recompute what is derived from the tables: names in images, the look-up cache, ``index.json``."""
-        names: dict[str, Strings] = {}
-        digests: dict[str, Strings] = {}
-        for name, image_id in sorted(self._names.items()):
-            parsed = reference.parse(name)
-            names.setdefault(image_id, []).append(parsed.familiar)
-            digest = f"{parsed.familiar_repository}@{self._images[image_id].manifest}"
-            if digest not in digests.setdefault(image_id, []):
-                digests[image_id].append(digest)
-        for image in self._images.values():
-            image.repo_tags = names.get(image.id, [])
-            image.repo_digests = digests.get(image.id, [])
-        self._found = {}
-        self._write_index()
+    def _set(self, images: dict[str, Image], names: dict[str, Named]) -> None:
+        """The tables as they are from now on: names in images, the look-ups, ``index.json``."""
+        catalog = Catalog(images, names, self._indexes(images, names))
+        for image in images.values():
+            mine = catalog.names_of(image.id)
+            image.repo_tags = [reference.parse(name).familiar for name in mine if "@" not in name]
+            shown = {f"{reference.parse(n).familiar_repository}@{names[n].target}": None for n in mine}
+            image.repo_digests = list(shown)
+        self.catalog = catalog
+        self.content.write_index(layoutindex.encode(catalog, self.content))
 
-    def _write_index(self) -> None:
-        """Tell other programs what is here (image-spec v1.1 §index.json); several names are several entries."""
-        entries = [
-            oci.Descriptor(
-                media_type=oci.MANIFEST,
-                digest=image.manifest,
-                size=self.content.size(image.manifest),
-                annotations={"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name},
-                platform=image.platform,
-            )
-            for name, image in ((n, self._images[i]) for n, i in sorted(self._names.items()))
-            if self.content.exists(image.manifest)
-        ]
-        self.content.write_index(oci.encode(oci.Index(manifests=entries, media_type=oci.INDEX)))
+    def _indexes(self, images: Mapping[str, Image], names: Mapping[str, Named]) -> dict[str, oci.Index]:
+        """The indexes among the names' targets."""
+        single = {m for image in images.values() for m in (image.manifest, *image.forms)}
+        found = {}
+        for target in {named.target for named in names.values()} - single:
+            index = self.catalog.indexes.get(target) or layoutindex.read(self.content, target)
+            if index is not None:
+                found[target] = index
+        return found
 
     # -- long work (each in a module of its own) -----------------------------------------------
 
@@ -346,3 +339,13 @@ def _write(tx: Connection, image: Image) -> None:
     record = _encode(msgspec.structs.replace(image, repo_tags=[], repo_digests=[]))
     tx.execute("INSERT INTO images VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
                (image.id, record))  # fmt: skip
+
+
+def _write_name(tx: Connection, name: str, named: Named) -> None:
+    tx.execute("INSERT OR REPLACE INTO image_names (name, id, target) VALUES (?, ?, ?)", (name, named.id, named.target))
+
+
+def _deleted(images: Images, chains: set[str]) -> Rows:
+    """The rows for the layers that went, topmost first."""
+    ordered = {chain: None for image in images for chain in reversed(image.chain_ids) if chain in chains}
+    return [{"Deleted": chain} for chain in ordered]

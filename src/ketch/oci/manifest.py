@@ -12,10 +12,15 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 LAYER_GZIP = LAYER + "+gzip"
 LAYER_ZSTD = LAYER + "+zstd"
+FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"  # and with +gzip, +zstd
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEXES = frozenset((INDEX, DOCKER_INDEX))
 MANIFESTS = frozenset((MANIFEST, DOCKER_MANIFEST))
+CONFIGS = frozenset((CONFIG, DOCKER_CONFIG))
 
 
 class Platform(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -24,14 +29,17 @@ class Platform(msgspec.Struct, kw_only=True, omit_defaults=True):
     architecture: str
     os: str
     variant: str | None = None
+    os_version: str | None = msgspec.field(name="os.version", default=None)
+    os_features: list[str] | None = msgspec.field(name="os.features", default=None)
 
 
 class Descriptor(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
-    """Media type, digest and size (bytes) of a blob."""
+    """Media type, digest and size (bytes) of a blob; ``urls`` are where a foreign layer is, beside the registry."""
 
     media_type: str
     digest: str
     size: int
+    urls: list[str] | None = None
     annotations: dict[str, str] | None = None
     platform: Platform | None = None
 

@@ -1,0 +1,144 @@
+"""What names mean: tags and digests → manifests and indexes → images, as one snapshot that never changes.
+
+    docker.io/library/app:1                 a tag
+    docker.io/library/app@sha256:…          what a pull or a push has seen the repository call it
+
+A name stands for a *target*: an image's manifest, or an index of manifests for several platforms.  Those of an
+index's images that are here are the name's *variants*; it means the one that this machine runs best, unless a platform
+is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from ketch.errors import InvalidArgument, NotFound
+from ketch.oci import platform as platforms
+from ketch.oci import reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ketch.images.model import Image
+    from ketch.oci import manifest as oci
+
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})\Z")
+
+
+class Named(NamedTuple):
+    """What a name (normalized) stands for: the image that it means here, and the digest of its target."""
+
+    id: str
+    target: str
+
+
+class Catalog:
+    """Images by id, names, and the indexes among the names' targets."""
+
+    def __init__(
+        self, images: Mapping[str, Image], names: Mapping[str, Named], indexes: Mapping[str, oci.Index]
+    ) -> None:
+        self.images, self.names, self.indexes = images, names, indexes
+        self._by_manifest = {m: image for image in images.values() for m in (image.manifest, *image.forms)}
+        self._of: dict[str, list[str]] = {}
+        for name, named in sorted(names.items()):
+            for image in {i.id: i for i in (*self.variants(name), images[named.id])}:
+                self._of.setdefault(image, []).append(name)
+        self._found: dict[tuple[str, str], Image] = {}
+
+    def resolve(self, ref: str, platform: str = "") -> Image:
+        """By name, id or id prefix; NotFound in Docker's words, InvalidArgument when ambiguous.
+
+        With a ``platform`` (``linux/arm64``) a name's variant for it, when that is here.
+        """
+        found = self._found.get((ref, platform))
+        if found is None:
+            found = self._found[ref, platform] = self._look_up(ref, platform)
+        return found
+
+    def _look_up(self, ref: str, platform: str) -> Image:
+        match = _ID.match(ref)
+        if match and len(match[1]) == 64:
+            exact = self.images.get(f"sha256:{match[1]}")
+            if exact is not None:
+                return _of_platform([exact], ref, platform)
+        try:
+            name = self.name_of(ref)
+        except InvalidArgument:
+            if not match:
+                raise
+            name = None
+        if name is not None:
+            default = self.images[self.names[name].id]
+            return _of_platform([default, *self.variants(name)], ref, platform)
+        if match:
+            matches = [i for key, i in self.images.items() if key.startswith(f"sha256:{match[1]}") and not i.hidden]
+            if len(matches) == 1:
+                return _of_platform(matches, ref, platform)
+            if matches:
+                raise InvalidArgument(f"image id prefix {ref} is ambiguous", hint="give more digits")
+        raise NotFound(f"No such image: {ref if match or ':' in ref or '@' in ref else ref + ':latest'}")
+
+    def name_of(self, ref: str) -> str | None:
+        """The name (normalized) that ``ref`` is or means, None when it is not ours; InvalidArgument for what is none.
+
+        ``repository@digest`` means any name of the repository whose target, manifest or image has that digest: clients
+        print all of them.
+        """
+        parsed = reference.parse(ref)
+        if str(parsed) in self.names:
+            return str(parsed)
+        if not parsed.digest:
+            return None
+        for name, named in self.names.items():
+            if reference.parse(name).repository != parsed.repository:
+                continue
+            if parsed.digest in (named.target, named.id, self.images[named.id].manifest):
+                return name
+        return None
+
+    def variants(self, name: str) -> list[Image]:
+        """The images of a name's index that are here, in the index's order; for a single image that one."""
+        named = self.names[name]
+        index = self.indexes.get(named.target)
+        if index is None:
+            return [self.images[named.id]]
+        found = (self._by_manifest.get(descriptor.digest) for descriptor in index.manifests)
+        return [image for image in found if image is not None]
+
+    def by_manifest(self, digest: str) -> Image | None:
+        """The image with that manifest."""
+        return self._by_manifest.get(digest)
+
+    def names_of(self, image_id: str) -> list[str]:
+        """All names of an image, those included that mean another variant here."""
+        return self._of.get(image_id, [])
+
+    def in_repository(self, repository: str) -> list[str]:
+        """The tags (normalized names) that a repository has here."""
+        return [n for n in self.names if "@" not in n and reference.parse(n).repository == repository]
+
+    def choose(self, target: str, fallback: str) -> str:
+        """The id of the image that a name with this target means here; ``fallback`` when none of an index's fits."""
+        index = self.indexes.get(target)
+        if index is None:
+            return fallback
+        here = [image for d in index.manifests if (image := self._by_manifest.get(d.digest)) is not None]
+        best = platforms.best(platforms.host(), [image.platform for image in here])
+        return fallback if best is None else here[best].id
+
+
+def _of_platform(images: list[Image], ref: str, platform: str) -> Image:
+    """The first of these that is for the platform (any, when it is empty); NotFound in Docker's words."""
+    if not platform:
+        return images[0]
+    wanted = platforms.parse(platform)
+    for image in images:
+        if platforms.matches(wanted, image.platform):
+            return image
+    actual = platforms.text(platforms.normalize(images[0].platform))
+    raise NotFound(
+        f"image with reference {ref} was found but its platform ({actual}) does not match the specified platform "
+        f"({platforms.text(wanted)})"
+    )

@@ -1,0 +1,43 @@
+"""``index.json`` of the content store, and the indexes that it holds (image-spec v1.1 §image-layout, §image-index)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import KetchError
+from ketch.oci import manifest as oci
+
+if TYPE_CHECKING:
+    from ketch.images.catalog import Catalog
+    from ketch.storage.content import ContentStore
+
+_LARGEST = 4 << 20
+
+
+def encode(catalog: Catalog, content: ContentStore) -> bytes:
+    """What tells other programs what is here: an entry for each tag."""
+    entries = []
+    for name, named in sorted(catalog.names.items()):
+        if "@" in name or not content.exists(named.target):
+            continue
+        index = catalog.indexes.get(named.target)
+        entries.append(
+            oci.Descriptor(
+                media_type=(index.media_type or oci.INDEX) if index is not None else oci.MANIFEST,
+                digest=named.target,
+                size=content.size(named.target),
+                annotations={"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name},
+                platform=None if index is not None else catalog.images[named.id].platform,
+            )
+        )
+    return oci.encode(oci.Index(manifests=entries, media_type=oci.INDEX))
+
+
+def read(content: ContentStore, digest: str) -> oci.Index | None:
+    """The index with this digest; None when it is none, or not here."""
+    try:
+        return msgspec.json.decode(content.read(digest, _LARGEST), type=oci.Index)
+    except (msgspec.DecodeError, KetchError):
+        return None

@@ -1,0 +1,111 @@
+"""Platforms as people write them, and which of an index's manifests this machine runs (image-spec v1.1 §image-index).
+
+Names and fall-backs are containerd's: an amd64 machine also runs 386, arm64 also runs arm, an arm variant also the
+lower ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform as machine
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+from ketch.oci.manifest import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SYSTEMS = frozenset(("linux", "windows", "darwin", "freebsd", "wasi"))
+_SAME = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm"}
+_ARCHITECTURES = frozenset(
+    ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm")
+)  # fmt: skip
+_DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
+_ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
+
+
+def parse(text: str) -> Platform:
+    """``os[/architecture[/variant]]``, or an architecture alone; what is left out is empty and means any.
+
+    InvalidArgument, in Docker's words, for what is none.
+    """
+    parts = text.lower().split("/")
+    if len(parts) == 1 and parts[0] not in _SYSTEMS:
+        parts.insert(0, "linux")
+    system, architecture, variant = [*parts, "", "", ""][:3]
+    architecture = _SAME.get(architecture, architecture)
+    if len(parts) > 3 or system not in _SYSTEMS or (architecture and architecture not in _ARCHITECTURES):
+        raise InvalidArgument(
+            f'error parsing specified platform: "{text}": unknown operating system or architecture: invalid argument',
+            hint="use e.g. linux/amd64",
+        )
+    return normalize(Platform(os=system, architecture=architecture, variant=variant or None))
+
+
+def normalize(one: Platform) -> Platform:
+    """Without a variant that says nothing, and with one name for each architecture."""
+    architecture = _SAME.get(one.architecture.lower(), one.architecture.lower())
+    variant = one.variant or ""
+    if variant == _DEFAULT_VARIANT.get(architecture):
+        variant = ""
+    return msgspec.structs.replace(
+        one, os=one.os.lower() or "linux", architecture=architecture, variant=variant or None
+    )
+
+
+@functools.cache
+def host() -> Platform:
+    """What this machine runs best."""
+    name = machine.machine()
+    return Platform(os="linux", architecture=_SAME.get(name, name))
+
+
+def text(one: Platform) -> str:
+    """``os/architecture[/variant]``."""
+    return "/".join(part for part in (one.os, one.architecture, one.variant or "") if part)
+
+
+def matches(wanted: Platform, offered: Platform) -> bool:
+    """Whether it is what was asked for; what ``wanted`` leaves out is any."""
+    wanted, offered = normalize(wanted), normalize(offered)
+    return all(
+        not one or one == other
+        for one, other in (
+            (wanted.os, offered.os), (wanted.architecture, offered.architecture), (wanted.variant, offered.variant)
+        )
+    )  # fmt: skip
+
+
+def rank(wanted: Platform, offered: Platform) -> int | None:
+    """How well a machine of the platform ``wanted`` runs what is ``offered``: 0 is best, None not at all."""
+    wanted, offered = normalize(wanted), normalize(offered)
+    if wanted.os != offered.os:
+        return None
+    if not wanted.architecture or wanted.architecture == offered.architecture:
+        ours, theirs = _number(wanted), _number(offered)
+        if wanted.architecture == "arm" and theirs <= ours:
+            return ours - theirs
+        return 0 if wanted.variant == offered.variant else None if theirs > ours else 1
+    also = _ALSO_RUNS.get(wanted.architecture, ())
+    if offered.architecture in also:
+        return 100 + 10 - _number(offered)
+    return None
+
+
+def _number(one: Platform) -> int:
+    variant = one.variant or _DEFAULT_VARIANT.get(one.architecture, "v1")
+    digits = variant.lstrip("v")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def best(wanted: Platform, offered: Iterable[Platform | None]) -> int | None:
+    """The index of the one to take, the first among equals; None when none fits.
+
+    An entry without a platform is taken only when nothing says that it fits.
+    """
+    ranked = [(rank(wanted, one) if one is not None else 1000, n) for n, one in enumerate(offered)]
+    fitting = [(value, n) for value, n in ranked if value is not None]
+    return min(fitting)[1] if fitting else None
