@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import InvalidArgument
+from ketch.oci import platform as platforms
+from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,18 @@ def number(query: Mapping[str, str], name: str, default: int | None = None) -> i
         return int(text)
     except ValueError:
         raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax (parameter {name})') from None
+
+
+def platform(query: Mapping[str, str], name: str = "platform") -> str:
+    """A platform, as JSON (image-spec v1.1 §image-index) or as ``os/architecture/variant`` → the latter; empty: any."""
+    value = query.get(name) or ""
+    if not value.startswith("{"):
+        return value
+    try:
+        decoded = msgspec.json.decode(value, type=Platform)
+    except (msgspec.DecodeError, UnicodeError) as e:
+        raise InvalidArgument(f"failed to parse platform `{value[:100]}`: {e}") from e
+    return platforms.text(decoded)
 
 
 def check_integers(value: Any) -> None:

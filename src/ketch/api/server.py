@@ -18,7 +18,18 @@ from ketch.api import nulls
 from ketch.api.connection import Server
 from ketch.api.errors import message_of, status_of
 from ketch.api.query import check_integers
-from ketch.api.routes import archive, attachws, containers, execs, images, networks, system, usage, volumes
+from ketch.api.routes import (
+    archive,
+    attachws,
+    containers,
+    execs,
+    images,
+    networks,
+    registries,
+    system,
+    usage,
+    volumes,
+)
 from ketch.api.streams import Gone
 from ketch.engine import oserror
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
@@ -135,8 +146,8 @@ class Routes:
 # Known to the specification, not there yet: these answer 501 with a sentence and never pretend.
 NOT_YET = (
     ("POST", "/build"), ("POST", "/build/prune"),
-    ("POST", "/build/cancel"), ("GET", "/images/search"), ("POST", "/images/{name:path}/push"),
-    ("GET", "/distribution/{name:path}/json"), ("POST", "/auth"), ("POST", "/session"),
+    ("POST", "/build/cancel"),
+    ("POST", "/session"),
     *((method, f"/{what}{rest}") for what in ("plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs")
       for method, rest in (("GET", ""), ("GET", "/{rest:path}"), ("POST", "/{rest:path}"), ("DELETE", "/{rest:path}"))),
     ("PUT", "/volumes/{name}"),
@@ -153,7 +164,8 @@ async def _not_yet(call: Call) -> web.StreamResponse:
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
-    for module in (archive, attachws, containers, execs, images, networks, system, usage, volumes):
+    # `registries` before `images`: a search is no image's name.
+    for module in (archive, attachws, containers, execs, registries, images, networks, system, usage, volumes):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
     for method, path in NOT_YET:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
+from ketch.daemon import registryconfig
 from ketch.engine import logoptions
 from ketch.engine.model import LogConfig
 from ketch.errors import InvalidArgument
@@ -57,6 +58,12 @@ class Config:
     tlscert: str = ""
     tlskey: str = ""
     insecure_tcp: bool = False
+    insecure_registries: list[str] = field(default_factory=list)
+    registry_mirrors: list[str] = field(default_factory=list)
+    registry_certs: list[str] = field(default_factory=list)
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
     repair: bool = False
 
 
@@ -102,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tlskey", metavar="FILE", help="the server's key")
     add("--insecure-tcp", action="store_true", default=None,
         help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine")  # fmt: skip
+    registryconfig.add_flags(parser)
     add("--repair", action="store_true", default=None,
         help="make a new state database of what can be read of a damaged one, which is kept, and end")  # fmt: skip
     add("-v", "--version", action="version", version=f"ketchd version {__version__}")
@@ -203,6 +211,7 @@ def _check(config: Config) -> None:
     if len(config.bridge.encode()) > 15:
         raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
     _check_network(config)
+    registryconfig.check(config)
 
 
 def _check_network(config: Config) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 from ketch import faults
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import listen, netsetup, repair
+from ketch.daemon import listen, netsetup, registryconfig, repair
 from ketch.engine import pending, store, volumes
 from ketch.engine.context import Context
 from ketch.engine.engine import Engine
@@ -71,7 +71,9 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         cgroup_parent=config.cgroup_parent,
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
         journald_socket=config.journald_socket,
+        registries=registryconfig.build(config),
     )
+    stack.push_async_callback(ctx.registries.close)
     stack.callback(ctx.network_thread.shutdown)
     stack.push_async_callback(_release, ctx)
     await ctx.in_network(network.setup)

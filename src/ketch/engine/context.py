@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ketch.engine.events import EventBus
     from ketch.engine.launcher import Launcher
     from ketch.engine.model import Container
+    from ketch.engine.registries import Registries
     from ketch.engine.sandbox import Sandboxes
     from ketch.engine.shim import Monitor
     from ketch.engine.store import ContainerStore
@@ -93,6 +94,7 @@ class Context:
     events: EventBus
     launcher: Launcher
     network: NetworkManager
+    registries: Registries
     cgroup_parent: str = "/ketch"
     log_default: LogConfig = field(default_factory=LogConfig)
     journald_socket: str = journald.SOCKET

@@ -14,11 +14,14 @@ from ketch.engine.health import HealthChecks
 from ketch.engine.images import ImageService
 from ketch.engine.lifecycle import Lifecycle
 from ketch.engine.networks import NetworkService
+from ketch.engine.pulls import PullService
+from ketch.engine.pushes import PushService
 from ketch.engine.system import SystemService
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.events import EventBus
+    from ketch.engine.registries import Registries
     from ketch.engine.volumes import VolumeStore
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ class Engine:
     execs: ExecService
     files: FileService
     images: ImageService
+    registries: Registries
+    pulls: PullService
+    pushes: PushService
     system: SystemService
     commits: CommitService
     events: EventBus
@@ -46,6 +52,9 @@ class Engine:
         self.files = FileService(context)
         self.commits = CommitService(context, self.containers)
         self.images = ImageService(context, context.images)
+        self.registries = context.registries
+        self.pulls = PullService(context, context.images)
+        self.pushes = PushService(context, context.images)
         self.system = SystemService(context, engine_id)
         self.events = context.events
         self.volumes = context.volumes

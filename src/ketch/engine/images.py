@@ -14,7 +14,7 @@ from ketch.engine import pending
 from ketch.engine.transfer import BodyReader, written
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 
     from ketch.engine.context import Context
     from ketch.engine.model import Container
@@ -36,17 +36,17 @@ class ImageService:
         self._ctx = context
         self._store = store
 
-    def get(self, ref: str) -> Image:
-        """By reference, id or id prefix (NotFound)."""
-        return self._store.resolve(ref)
+    def get(self, ref: str, platform: str = "") -> Image:
+        """By reference, id or id prefix; with a ``platform`` for that one (NotFound)."""
+        return self._store.resolve(ref, platform)
 
     def list(self) -> list[Image]:
         """Every image."""
         return self._store.list()
 
-    def history(self, ref: str) -> Rows:
+    def history(self, ref: str, platform: str = "") -> Rows:
         """Docker's history rows, newest first."""
-        return self._store.history(ref)
+        return self._store.history(ref, platform)
 
     def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image one more name."""
@@ -87,7 +87,7 @@ class ImageService:
                 self._event("untag" if action == "Untagged" else "delete", what, what)
         return rows
 
-    async def load(self, body: AsyncIterator[bytes], quiet: bool = False) -> AsyncIterator[Progress]:
+    async def load(self, body: AsyncIterator[bytes], quiet: bool = False) -> AsyncGenerator[Progress, None]:
         """Read a docker-save or OCI archive; yields progress."""
         reader = BodyReader(body, asyncio.get_running_loop())
         async for item in self._run(
@@ -104,7 +104,7 @@ class ImageService:
         changes: Strings | None = None,
         message: str = "",
         platform: str = "",
-    ) -> AsyncIterator[Progress]:
+    ) -> AsyncGenerator[Progress, None]:
         """Make an image of one layer from a root filesystem's tar; the last item is ``{"status": image id}``."""
         reader = BodyReader(body, asyncio.get_running_loop())
 
@@ -119,7 +119,7 @@ class ImageService:
             yield item
         self._event("import", repo or "", repo or "")
 
-    async def bootstrap(self, ref: str) -> AsyncIterator[Progress]:
+    async def bootstrap(self, ref: str) -> AsyncGenerator[Progress, None]:
         """Make a base image from the distribution's packages, without a registry."""
         async for item in self._run(lambda report: self._store.bootstrap(ref, report)):
             yield item
@@ -133,7 +133,7 @@ class ImageService:
 
     async def _run(
         self, work: Callable[[Callable[[Progress], None]], Any], reader: BodyReader | None = None
-    ) -> AsyncIterator[Progress]:
+    ) -> AsyncGenerator[Progress, None]:
         """Run ``work(report)`` in a thread and yield what it reports; its error is raised at the end."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()

@@ -106,7 +106,7 @@ class SystemService:
             "OSType": "linux",
             "Architecture": platform.machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {"InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"], "IndexConfigs": {}, "Mirrors": []},
+            "RegistryConfig": ctx.registries.info(),
             "NCPU": os.cpu_count() or 1,
             "MemTotal": memory,
             "GenericResources": None,

@@ -12,6 +12,7 @@ from ketch.errors import KetchError
 from ketch.images import layoutindex
 from ketch.images.catalog import Named
 from ketch.images.importer import make_image
+from ketch.images.layers import tree_size
 from ketch.images.model import Image
 from ketch.oci import manifest as oci
 from ketch.oci import platform, reference
@@ -47,7 +48,7 @@ def images(content: ContentStore, layers: Layers) -> list[Image]:
             and all(map(content.exists, blobs))
             and all(map(layers.exists, image.chain_ids))
         ):
-            sizes = [_size(layers.diff(chain)) for chain in image.chain_ids]
+            sizes = [tree_size(layers.diff(chain)) for chain in image.chain_ids]
             found.append(msgspec.structs.replace(image, layer_sizes=sizes))
     return found
 
@@ -88,10 +89,3 @@ def names(content: ContentStore, found: Sequence[Image]) -> dict[str, Named]:
             best = platform.best(platform.host(), [image.platform for image in here])
             result[str(reference.parse(name))] = Named(here[best or 0].id, target)
     return result
-
-
-def _size(directory: str) -> int:
-    total = 0
-    for place, _, files in os.walk(directory):
-        total += sum(os.lstat(os.path.join(place, name)).st_size for name in files)
-    return total

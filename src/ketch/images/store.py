@@ -85,9 +85,9 @@ class ImageStore:
         """The tags (normalized names) that a repository has here."""
         return self.catalog.in_repository(repository)
 
-    def history(self, ref: str) -> Rows:
+    def history(self, ref: str, platform: str = "") -> Rows:
         """Docker's history rows, newest first; steps without files have size 0."""
-        image = self.resolve(ref)
+        image = self.resolve(ref, platform)
         sizes = iter(image.layer_sizes)
         rows: Rows = [
             {
@@ -160,6 +160,17 @@ class ImageStore:
         meant = {named.target for named in names.values()}
         meant.update(d.digest for index in self.catalog.indexes.values() for d in index.manifests)
         return {manifest: blobs for manifest, blobs in forms.items() if manifest in meant and manifest != new.manifest}
+
+    def remember(self, digest_name: str, image_id: str) -> None:
+        """Note what a registry calls an image (``repository@digest``); nothing when the image has gone meanwhile."""
+        with self.lock:
+            catalog = self.catalog
+            if image_id not in catalog.images or digest_name in catalog.names:
+                return
+            named = Named(image_id, digest_name.rpartition("@")[2])
+            with self._db.transaction() as tx:
+                _write_name(tx, digest_name, named)
+            self._set(dict(catalog.images), {**catalog.names, digest_name: named})
 
     def tag(self, ref: str, name: str) -> None:
         """Point ``name`` at an image, taking it from the one that had it."""

@@ -3,6 +3,7 @@
     content/oci-layout, index.json       (image-spec v1.1 §image-layout)
     content/blobs/sha256/<hex>           committed, verified, never changed
     content/ingest/<random>              being written
+    content/ingest/<hex>.part            being downloaded, or waiting for its download to go on (`partial`)
 
 Write → compare the digest → fsync → rename → fsync the directory: a blob that has its name is whole.  Work that
 writes many blobs leaves the fsyncs to one ``sync`` before it records what they are; what a power cut left
@@ -20,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 from ketch import faults
 from ketch.errors import DataLoss, InvalidArgument, NotFound
 from ketch.linux.openat2 import syncfs
+from ketch.storage import partial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,11 +59,15 @@ class ContentStore:
         self._ingest = os.path.join(root, "ingest")
         os.makedirs(self._blobs, exist_ok=True)
         os.makedirs(self._ingest, exist_ok=True)
-        for name in os.listdir(self._ingest):  # what an earlier process did not finish
-            os.unlink(os.path.join(self._ingest, name))
+        partial.sweep(self._ingest)  # what an earlier process did not finish
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
             self._replace("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+
+    @property
+    def ingest_root(self) -> str:
+        """Where blobs are that are not whole."""
+        return self._ingest
 
     def path(self, digest: str) -> str:
         """Where a blob is, or would be."""

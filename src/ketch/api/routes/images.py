@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ketch.api import query, rehearsal
 from ketch.api.errors import message_of
-from ketch.api.wire import filters
+from ketch.api.streams import while_connected
+from ketch.api.wire import filters, manifests
 from ketch.api.wire import images as wire
 from ketch.engine import prune as prunes
 from ketch.errors import InvalidArgument, KetchError, Unimplemented
+from ketch.remote.credentials import from_header
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from aiohttp import web
 
@@ -31,6 +34,9 @@ async def list_(call: Call) -> web.StreamResponse:
     predicate = filters.image_predicate(call.engine, chosen)
     images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
     rows = [wire.row(image, version=call.version) for image in images if predicate(image)]
+    if call.version >= manifests.SINCE:
+        for row in rows:
+            manifests.complete(call.engine, row, detailed=query.flag(call.query, "manifests"))
     if patterns := chosen.get("reference"):  # of an image with several names, those that were asked for
         for row in rows:
             row["RepoTags"] = [tag for tag in row["RepoTags"] if filters.refers(tag, patterns)]
@@ -40,13 +46,19 @@ async def list_(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    """Everything about one image."""
-    return call.json(wire.inspect(call.engine, call.engine.images.get(call.path["name"]), call.version))
+    """Everything about one image, or about its variant for a platform."""
+    chosen, detailed = query.platform(call.query), query.flag(call.query, "manifests")
+    if chosen and detailed:
+        raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
+    answer = wire.inspect(call.engine, call.engine.images.get(call.path["name"], chosen), call.version)
+    if call.version >= manifests.SINCE:
+        manifests.complete(call.engine, answer, detailed=detailed)
+    return call.json(answer)
 
 
 async def history(call: Call) -> web.StreamResponse:
     """How the image was made."""
-    return call.json(call.engine.images.history(call.path["name"]))
+    return call.json(call.engine.images.history(call.path["name"], query.platform(call.query)))
 
 
 async def tag(call: Call) -> web.StreamResponse:
@@ -73,15 +85,13 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Import a root filesystem (``fromSrc=-``); pulling is not there yet."""
+    """Pull an image (``fromImage``), or import a root filesystem (``fromSrc=-``)."""
     source, image = call.query.get("fromSrc"), call.query.get("fromImage")
     if image:
-        tag_ = call.query.get("tag", "")
-        name = f"{image}@{tag_}" if tag_.startswith("sha256:") else f"{image}:{tag_}" if tag_ else image
-        raise Unimplemented(
-            f"pull {name}: this version of Ketch cannot pull from registries yet",
-            hint="load it with `docker load` or `ketch image bootstrap`",
-        )
+        credentials = from_header(call.request.headers.get("X-Registry-Auth"))
+        chosen = query.platform(call.query)
+        async with while_connected(call.request):
+            return await progress(call, call.engine.pulls.pull(image, call.query.get("tag", ""), chosen, credentials))
     if source != "-":
         raise Unimplemented(f"import from `{source}`: only the request's body (`-`) can be imported")
     changes = [value for key, value in call.query.items() if key == "changes"]
@@ -96,6 +106,16 @@ async def create(call: Call) -> web.StreamResponse:
     return await progress(call, work)
 
 
+async def push(call: Call) -> web.StreamResponse:
+    """Send a tag, or all of a repository's, to its registry."""
+    credentials = from_header(call.request.headers.get("X-Registry-Auth"))
+    chosen = query.platform(call.query)
+    async with while_connected(call.request):
+        return await progress(
+            call, call.engine.pushes.push(call.path["name"], call.query.get("tag", ""), chosen, credentials)
+        )
+
+
 async def bootstrap(call: Call) -> web.StreamResponse:
     """Make a base image from the distribution's packages."""
     ref = call.query.get("ref", "")
@@ -104,16 +124,17 @@ async def bootstrap(call: Call) -> web.StreamResponse:
     return await progress(call, call.engine.images.bootstrap(ref))
 
 
-async def progress(call: Call, items: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+async def progress(call: Call, items: AsyncGenerator[dict[str, Any], None]) -> web.StreamResponse:
     """A stream of JSON lines; an error before the first line is a status, a later one is a line."""
     response: web.StreamResponse | None = None
     try:
-        async for item in items:
-            if response is None:
-                response = await call.stream()
-            await response.write(msgspec.json.encode(item) + b"\r\n")
+        async with aclosing(items):
+            async for item in items:
+                if response is None:
+                    response = await call.stream()
+                await response.write(msgspec.json.encode(item) + b"\r\n")
     except Exception as e:
-        if response is None:
+        if response is None or isinstance(e, ConnectionError):
             raise
         if not isinstance(e, KetchError):
             log.exception("%s %s", call.request.method, call.request.path)
@@ -155,6 +176,7 @@ ROUTES = (
     ("GET", "/images/{name:path}/json", inspect),
     ("GET", "/images/{name:path}/history", history),
     ("POST", "/images/{name:path}/tag", tag),
+    ("POST", "/images/{name:path}/push", push),
     ("DELETE", "/images/{name:path}", remove),
     ("POST", "/ketch/images/bootstrap", bootstrap),
 )

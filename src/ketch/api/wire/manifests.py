@@ -1,0 +1,88 @@
+"""What an image's name stands for, beyond the image that it means here: its manifests, one for each platform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+from ketch.oci import manifest as oci
+
+if TYPE_CHECKING:
+    from ketch.engine.engine import Engine
+    from ketch.images.model import Image
+
+SINCE = (1, 48)
+_KIND, _FOR = "vnd.docker.reference.type", "vnd.docker.reference.digest"
+
+
+def complete(engine: Engine, answer: dict[str, Any], *, detailed: bool) -> None:
+    """Add the target's descriptor and, ``detailed``, the manifests to a row or to what ``inspect`` says."""
+    image = engine.images.get(answer["Id"])
+    target = _target(engine, image, answer["RepoTags"])
+    index = engine.context.images.catalog.indexes.get(target)
+    answer["Descriptor"] = msgspec.to_builtins(_descriptor(engine, target, image, index))
+    if not detailed:
+        return
+    if index is None:
+        single = _descriptor(engine, target, image, None)
+        answer["Manifests"] = [_of_image(engine, single, image)]
+    else:
+        answer["Manifests"] = [_summary(engine, descriptor) for descriptor in index.manifests]
+
+
+def _target(engine: Engine, image: Image, tags: list[str]) -> str:
+    catalog = engine.context.images.catalog
+    for tag in tags:
+        try:
+            name = catalog.name_of(tag)
+        except InvalidArgument:
+            continue
+        if name is not None:
+            return catalog.names[name].target
+    return image.manifest
+
+
+def _descriptor(engine: Engine, target: str, image: Image, index: oci.Index | None) -> oci.Descriptor:
+    content = engine.context.images.content
+    return oci.Descriptor(
+        media_type=oci.MANIFEST if index is None else index.media_type or oci.INDEX,
+        digest=target,
+        size=content.size(target) if content.exists(target) else 0,
+        platform=image.platform if index is None else None,
+    )
+
+
+def _summary(engine: Engine, descriptor: oci.Descriptor) -> dict[str, Any]:
+    image = engine.context.images.catalog.by_manifest(descriptor.digest)
+    if image is not None:
+        return _of_image(engine, descriptor, image)
+    notes = descriptor.annotations or {}
+    missing: dict[str, Any] = {
+        "ID": descriptor.digest, "Descriptor": msgspec.to_builtins(descriptor), "Available": False,
+        "Size": {"Content": 0, "Total": 0},
+    }  # fmt: skip
+    if notes.get(_KIND) == "attestation-manifest":
+        return missing | {"Kind": "attestation", "AttestationData": {"For": notes.get(_FOR, "")}}
+    platform = descriptor.platform
+    if platform is None or platform.architecture == "unknown":
+        return missing | {"Kind": "unknown"}
+    return missing | {"Kind": "image", "ImageData": _data(msgspec.to_builtins(platform), [], 0)}
+
+
+def _of_image(engine: Engine, descriptor: oci.Descriptor, image: Image) -> dict[str, Any]:
+    content = engine.context.images.content
+    known = descriptor.digest in (image.manifest, *image.forms)
+    blobs = {descriptor.digest, image.id, *(image.blobs_of(descriptor.digest) if known else image.blobs)}
+    size = sum(content.size(blob) for blob in blobs if content.exists(blob))
+    users = [container for container, _ in engine.images.containers_of(image.id)]
+    return {
+        "ID": descriptor.digest, "Descriptor": msgspec.to_builtins(descriptor), "Available": True,
+        "Size": {"Content": size, "Total": size + image.size}, "Kind": "image",
+        "ImageData": _data(msgspec.to_builtins(descriptor.platform or image.platform), users, image.size),
+    }  # fmt: skip
+
+
+def _data(platform: dict[str, Any], users: list[str], unpacked: int) -> dict[str, Any]:
+    return {"Platform": platform, "Containers": users, "Size": {"Unpacked": unpacked}, "UnpackedSize": unpacked}

@@ -1,0 +1,121 @@
+"""Registries as the API needs them: logging in, searching, looking at an image without pulling it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+from ketch.oci import manifest as oci
+from ketch.oci import reference
+from ketch.oci.config import ImageConfig
+from ketch.remote.client import Remotes
+from ketch.remote.repository import decode
+from ketch.remote.search import search
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ketch.remote.credentials import Credentials
+    from ketch.remote.settings import Settings
+
+_LARGEST_CONFIG = 8 << 20
+_DEFAULT_RESULTS, _MOST_RESULTS = 25, 100
+
+
+class Registries:
+    """The registries of one daemon, and how much it asks of them at once."""
+
+    def __init__(self, settings: Settings, max_downloads: int = 3, max_uploads: int = 5) -> None:
+        self.settings = settings
+        self.max_downloads, self.max_uploads, self.attempts = max_downloads, max_uploads, settings.attempts
+        self.remotes = Remotes(settings)
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self.remotes.close()
+
+    async def login(self, credentials: Credentials) -> dict[str, str]:
+        """The answer of ``POST /auth`` (Unauthenticated, Unavailable)."""
+        identity = await self.remotes.login(credentials)
+        return {"Status": "Login Succeeded", "IdentityToken": identity}
+
+    async def distribution(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
+        """What a reference stands for in its registry: the descriptor, and the platforms."""
+        ref = reference.parse(name)
+        repository = self.remotes.repository(ref, credentials)
+        found = await repository.manifest(ref.digest or ref.tag)
+        if found.descriptor.media_type in oci.INDEXES:
+            index: oci.Index = decode(found.data, oci.Index, f"index of {name}")
+            platforms = [d.platform for d in index.manifests if d.platform is not None]
+        else:
+            manifest: oci.Manifest = decode(found.data, oci.Manifest, f"manifest of {name}")
+            if manifest.config.size > _LARGEST_CONFIG:
+                raise InvalidArgument(f"inspect {name}: its configuration is larger than {_LARGEST_CONFIG} bytes")
+            raw = b""
+            if manifest.config.media_type in oci.CONFIGS:
+                async with repository.blob(manifest.config) as (_, pieces):
+                    async for piece in pieces:
+                        raw += piece
+            config: ImageConfig | None = decode(raw, ImageConfig, f"configuration of {name}") if raw else None
+            platforms = [] if config is None else [
+                oci.Platform(architecture=config.architecture, os=config.os, variant=config.variant)
+            ]  # fmt: skip
+        return {
+            "Descriptor": msgspec.to_builtins(found.descriptor),
+            "Platforms": [msgspec.to_builtins(one) for one in platforms],
+        }
+
+    async def search(
+        self, term: str, limit: int, filters: Mapping[str, list[str]], credentials: Credentials | None
+    ) -> list[dict[str, Any]]:
+        """The rows of ``docker search``."""
+        if not term:
+            raise InvalidArgument("search: no term given")
+        if not 0 <= limit <= _MOST_RESULTS:
+            raise InvalidArgument(f"limit {limit} is outside the range of [1, {_MOST_RESULTS}]")
+        keep = _predicate(filters)
+        found = await search(self.remotes, term, limit or _DEFAULT_RESULTS, credentials)
+        return [msgspec.to_builtins(one) for one in found if keep(one)]
+
+    def info(self) -> dict[str, Any]:
+        """``RegistryConfig`` of ``GET /info``."""
+        named = [one for one in self.settings.insecure if "/" not in one]
+        ranges = ["::1/128", "127.0.0.0/8", *(one for one in self.settings.insecure if "/" in one)]
+        mirrors = [url.rstrip("/") + "/" for url in self.settings.mirrors]
+        hub = {"Name": reference.DEFAULT_DOMAIN, "Mirrors": mirrors, "Secure": True, "Official": True}
+        others = {one: {"Name": one, "Mirrors": [], "Secure": False, "Official": False} for one in named}
+        return {
+            "InsecureRegistryCIDRs": ranges, "IndexConfigs": {reference.DEFAULT_DOMAIN: hub, **others},
+            "Mirrors": mirrors or None,
+        }  # fmt: skip
+
+
+def _predicate(filters: Mapping[str, list[str]]) -> Any:
+    known = ("is-automated", "is-official", "stars")
+    for name in filters:
+        if name not in known:
+            raise InvalidArgument(f"invalid filter '{name}'", hint=f"known: {', '.join(known)}")
+    wanted = {name: [_flag(name, value) for value in filters.get(name, ())] for name in known[:2]}
+    stars = list(filters.get("stars", ()))
+    if not all(value.isdecimal() for value in stars):
+        raise InvalidArgument(f"invalid filter 'stars={stars[0]}'")
+    least = max(map(int, stars), default=0)
+
+    def keep(one: Any) -> bool:
+        return (
+            one.star_count >= least
+            and all(one.is_automated == flag for flag in wanted["is-automated"])
+            and all(one.is_official == flag for flag in wanted["is-official"])
+        )
+
+    return keep
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise InvalidArgument(f"invalid filter '{name}={value}'")

@@ -1,0 +1,65 @@
+"""Docker's JSON progress: one dict a line, ``id`` a layer's, ``progressDetail`` for machines and a bar for people.
+
+Clients draw the bar themselves from ``progressDetail``; ``progress`` is for those that only print.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Item = dict[str, Any]
+    Report = Callable[[Item], None]
+
+_EVERY_S = 0.1
+_WIDTH = 50
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def short(digest: str) -> str:
+    """A layer as progress names it."""
+    return digest.partition(":")[2][:12]
+
+
+def status(ident: str, text: str) -> Item:
+    """A state without figures."""
+    return {"status": text, "progressDetail": {}, "id": ident}
+
+
+def moving(ident: str, text: str, current: int, total: int) -> Item:
+    """A state with bytes done and bytes to do (0: not known)."""
+    if not total:
+        return {"status": text, "progressDetail": {"current": current}, "progress": size(current), "id": ident}
+    done = min(_WIDTH, _WIDTH * current // total)
+    bar = "=" * done + ">"
+    return {
+        "status": text, "progressDetail": {"current": current, "total": total},
+        "progress": f"[{bar:<{_WIDTH}}]  {size(current)}/{size(total)}", "id": ident,
+    }  # fmt: skip
+
+
+def size(count: int) -> str:
+    """Bytes as Docker writes them: four digits, powers of a thousand."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value /= 1000
+        unit += 1
+    return f"{value:.4g}{_UNITS[unit]}"
+
+
+class Meter:
+    """Reports bytes as they come, not more often than people can read."""
+
+    def __init__(self, report: Report, ident: str, text: str, total: int) -> None:
+        self._report, self._ident, self._text, self._total = report, ident, text, total
+        self._next = 0.0
+
+    def at(self, current: int) -> None:
+        """So many bytes are done."""
+        now = time.monotonic()
+        if now >= self._next or current == self._total:
+            self._next = now + _EVERY_S
+            self._report(moving(self._ident, self._text, current, self._total))

@@ -1,0 +1,48 @@
+"""TLS of registries: ``certs.d/HOST[:PORT]/`` with authorities (*.crt) and our certificates (*.cert with *.key)."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import TYPE_CHECKING
+
+from ketch.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def context(folders: Sequence[str], host: str, *, verify: bool = True) -> ssl.SSLContext:
+    """What to connect to a host with; FailedPrecondition for files that cannot be used."""
+    made = ssl.create_default_context()
+    if not verify:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    for folder in folders:
+        place = os.path.join(folder, host)
+        try:
+            names = sorted(os.listdir(place))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            _add(made, place, name, names)
+    return made
+
+
+def _add(made: ssl.SSLContext, place: str, name: str, names: list[str]) -> None:
+    path = os.path.join(place, name)
+    stem, extension = os.path.splitext(name)
+    try:
+        if extension == ".crt":
+            made.load_verify_locations(cafile=path)
+        elif extension == ".cert":
+            key = f"{stem}.key"
+            if key not in names:
+                raise FailedPrecondition(
+                    f"missing key {key} for client certificate {name}. CA certificates must use the extension .crt"
+                )
+            made.load_cert_chain(path, os.path.join(place, key))
+        elif extension == ".key" and f"{stem}.cert" not in names:
+            raise FailedPrecondition(f"missing client certificate {stem}.cert for key {name}")
+    except (ssl.SSLError, OSError) as e:
+        raise FailedPrecondition(f"read certificate `{path}`: {e}") from e

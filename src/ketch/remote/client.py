@@ -1,0 +1,53 @@
+"""All registries of one daemon: repositories to work with, logging in, searching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.oci.reference import DEFAULT_DOMAIN
+from ketch.remote.auth import Tokens
+from ketch.remote.endpoint import Endpoint
+from ketch.remote.repository import Repository
+from ketch.remote.transport import Transport
+
+if TYPE_CHECKING:
+    from ketch.oci.reference import Reference
+    from ketch.remote.credentials import Credentials
+    from ketch.remote.settings import Settings
+
+
+class Remotes:
+    """Connections, tokens and what was found out about registries; used from one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.transport = Transport(settings)
+        self._tokens = Tokens(self.transport)
+        self._endpoints: dict[str, Endpoint] = {}
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self.transport.close()
+
+    def repository(self, ref: Reference, credentials: Credentials | None = None, *, push: bool = False) -> Repository:
+        """The repository of a reference; nothing is asked yet."""
+        mirrors = self.settings.mirrors if ref.domain == DEFAULT_DOMAIN and not push else ()
+        endpoints = [*(self._endpoint(url, mirror=True) for url in mirrors), self._endpoint(ref.domain)]
+        return Repository(self.transport, endpoints, ref, credentials, push)
+
+    async def login(self, credentials: Credentials) -> str:
+        """Prove who we are to ``server_address``; an identity token when it gives one (Unauthenticated)."""
+        return await self._endpoint(host_of(credentials.server_address)).login(credentials)
+
+    def _endpoint(self, place: str, *, mirror: bool = False) -> Endpoint:
+        found = self._endpoints.get(place)
+        if found is None:
+            found = self._endpoints[place] = Endpoint(self.transport, self._tokens, place, mirror=mirror)
+        return found
+
+
+def host_of(address: str) -> str:
+    """The host of a server address as ``docker login`` gives it; empty and Docker Hub's old address are the Hub."""
+    if not address or "index.docker.io" in address:
+        return DEFAULT_DOMAIN
+    return address.partition("://")[2].partition("/")[0] if "://" in address else address.partition("/")[0]

@@ -1,0 +1,56 @@
+"""Who we are to a registry: what ``docker login`` keeps and ``X-Registry-Auth`` carries."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+
+
+class Credentials(msgspec.Struct, kw_only=True, frozen=True):
+    """User and password, or an identity token to get others with, or a token for the registry itself."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = msgspec.field(name="identitytoken", default="")
+    registry_token: str = msgspec.field(name="registrytoken", default="")
+    server_address: str = msgspec.field(name="serveraddress", default="")
+    auth: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.username or self.identity_token or self.registry_token)
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r}, server_address={self.server_address!r}, …)"
+
+    def basic(self) -> str:
+        """The header ``Authorization`` of Basic authentication (RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
+
+
+def completed(given: Credentials) -> Credentials:
+    """With user and password from ``auth`` (base64 of both), which old clients send."""
+    if not given.auth or given.username:
+        return given
+    try:
+        username, _, password = base64.b64decode(given.auth + "==").decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError) as e:
+        raise InvalidArgument("registry credentials: `auth` is not base64 of user:password") from e
+    return msgspec.structs.replace(given, username=username, password=password.rstrip("\0"), auth="")
+
+
+def from_header(text: str | None) -> Credentials | None:
+    """``X-Registry-Auth`` (base64url of JSON); None when there is none in it, InvalidArgument when it is broken."""
+    if not text:
+        return None
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_")
+        found = msgspec.json.decode(raw, type=Credentials) if raw.strip() else Credentials()
+    except (binascii.Error, msgspec.DecodeError, ValueError) as e:
+        raise InvalidArgument(
+            f"invalid X-Registry-Auth header: {e}", hint="it is base64url of a JSON object with username and password"
+        ) from e
+    return completed(found) or None

@@ -1,0 +1,141 @@
+"""One registry as it was found: its address, with TLS or without, and what it wants to be told.
+
+Docker Hub has other names than its images have.  A host that may be insecure is asked with TLS first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from yarl import URL
+
+from ketch.errors import Unauthenticated, Unavailable
+from ketch.oci.reference import DEFAULT_DOMAIN
+from ketch.remote import auth
+from ketch.remote.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import aiohttp
+
+    from ketch.remote.credentials import Credentials
+    from ketch.remote.headers import Challenge
+    from ketch.remote.transport import Body, Transport
+
+HUB = "registry-1.docker.io"
+
+
+class Endpoint:
+    """A registry at one place; found out about at the first request."""
+
+    def __init__(self, transport: Transport, tokens: auth.Tokens, place: str, *, mirror: bool = False) -> None:
+        self._transport, self._tokens = transport, tokens
+        self.mirror = mirror
+        url = URL(place) if "://" in place else None
+        self.host = (url.authority if url is not None else place) or place
+        self._given = url
+        self.insecure = transport.settings.is_insecure(self.host)
+        self._base: URL | None = None
+        self._challenge: Challenge | None = None
+        self._lock = asyncio.Lock()
+
+    async def base(self) -> URL:
+        """Where the registry answers (Unavailable)."""
+        async with self._lock:
+            if self._base is None:
+                self._base, self._challenge = await self._find()
+            return self._base
+
+    def _candidates(self) -> list[URL]:
+        if self._given is not None:
+            return [self._given]
+        host = HUB if self.host == DEFAULT_DOMAIN else self.host
+        return [URL(f"https://{host}"), *([URL(f"http://{host}")] if self.insecure else [])]
+
+    async def _find(self) -> tuple[URL, Challenge | None]:
+        candidates = self._candidates()
+        for last, url in ((url is candidates[-1], url) for url in candidates):
+            try:
+                tries = None if last else 1
+                async with self._transport.request(
+                    "GET", url / "v2/", accepted=(200, 401), verify=not self.insecure, attempts=tries
+                ) as response:
+                    return url, auth.wanted(response.headers.get("WWW-Authenticate", ""))
+            except RegistryError as e:
+                if last:
+                    raise e.as_ketch() from e
+            except Unavailable:
+                if last:
+                    raise
+        raise Unavailable(f"registry {self.host}: no address to try")
+
+    async def challenge(self) -> Challenge | None:
+        """How the registry wants to be told who asks; None: not at all."""
+        await self.base()
+        return self._challenge
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        place: str | URL,
+        *,
+        credentials: Credentials | None = None,
+        scopes: Sequence[str] = (),
+        header: dict[str, str] | None = None,
+        body: Body = None,
+        accepted: tuple[int, ...] = (200,),
+        attempts: int | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request to a path (or, with a URL, to where an answer has sent us), as whom we are.
+
+        RegistryError for statuses that are not accepted; a token that has expired is renewed once.
+        """
+        base = await self.base()
+        url = place if isinstance(place, URL) else base.join(URL(base.path.rstrip("/") + place, encoded=True))
+        ours = url.host == base.host
+        async with AsyncExitStack() as stack:
+            for renewed in (False, True):
+                proof = await self._proof(credentials, scopes) if ours else None
+                full = {**(header or {}), **({"Authorization": proof} if proof else {})}
+                asked = self._transport.request(
+                    method, url, header=full, body=body, accepted=accepted, verify=not self.insecure, attempts=attempts
+                )
+                try:
+                    response = await stack.enter_async_context(asked)
+                    break
+                except RegistryError as e:
+                    if e.status != 401 or renewed or not ours or not self._renew(e, credentials, scopes):
+                        raise
+            yield response
+
+    async def _proof(self, credentials: Credentials | None, scopes: Sequence[str]) -> str | None:
+        return await self._tokens.header(self._challenge, credentials, scopes, not self.insecure)
+
+    def _renew(self, error: RegistryError, credentials: Credentials | None, scopes: Sequence[str]) -> bool:
+        """Whether it is worth asking again: with a new token, or because only now it says that it wants one."""
+        challenge = auth.wanted(error.challenge)
+        if challenge is None:
+            return False
+        before, self._challenge = self._challenge, challenge
+        if challenge.scheme == "bearer":
+            self._tokens.forget(challenge, credentials, scopes)
+            return True
+        return before is None and credentials is not None
+
+    async def login(self, credentials: Credentials) -> str:
+        """Prove who we are; an identity token, when the registry gives one (Unauthenticated)."""
+        challenge = await self.challenge()
+        try:
+            async with self.request("GET", "/v2/", credentials=credentials):
+                pass
+        except RegistryError as e:
+            if e.status in (401, 403):
+                raise Unauthenticated(f"unauthorized: {e.text or 'incorrect username or password'}") from e
+            raise e.as_ketch("login attempt failed") from e
+        if challenge is None or challenge.scheme != "bearer":
+            return ""
+        return (await self._tokens.token(challenge, credentials, (), not self.insecure)).identity

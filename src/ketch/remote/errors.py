@@ -1,0 +1,109 @@
+"""What a registry or the way to it says is wrong, as errors of ours: in Docker's words where scripts look at them.
+
+Messages name the method and the URL without its query, which may hold tokens; of a body 64 KiB are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+import aiohttp
+import msgspec
+
+from ketch.errors import (
+    InvalidArgument,
+    KetchError,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+BODY = 1 << 16
+_CLASSES: dict[int, type[KetchError]] = {
+    400: InvalidArgument, 401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 405: InvalidArgument,
+    413: InvalidArgument, 416: InvalidArgument, 429: ResourceExhausted,
+}  # fmt: skip
+PASSING = frozenset((408, 429, 500, 502, 503, 504))
+
+
+class _One(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _Body(msgspec.Struct):
+    errors: list[_One] = []
+    details: str = ""
+    message: str = ""
+
+
+class RegistryError(Exception):
+    """An answer that is none of those hoped for: the status, and codes and messages of the body."""
+
+    def __init__(self, method: str, url: URL, status: int, body: bytes, retry_s: float | None = None) -> None:
+        super().__init__(f"{method} {shown(url)}: {status}")
+        self.method, self.url, self.status, self.retry_s = method, url, status, retry_s
+        self.challenge = ""
+        try:
+            decoded = msgspec.json.decode(body, type=_Body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            decoded = _Body()
+        self.codes = [one.code for one in decoded.errors]
+        self.text = "; ".join(_words(one) for one in decoded.errors) or decoded.details or decoded.message
+
+    def as_ketch(self, prefix: str = "") -> KetchError:
+        """As an error of ours; ``prefix`` says what it means."""
+        kind = _CLASSES.get(self.status, Unavailable)
+        said = self.text or f"unexpected status from {self.method} request to {shown(self.url)}: {self.status}"
+        return kind(f"{prefix}: {said}" if prefix else said)
+
+
+def _words(one: _One) -> str:
+    """Code and message as Docker writes them: ``manifest unknown: manifest unknown``."""
+    code = one.code.lower().replace("_", " ")
+    return f"{code}: {one.message}" if one.message else code
+
+
+def shown(url: URL) -> str:
+    """A URL without user, password and query."""
+    return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def unreachable(method: str, url: URL, error: BaseException) -> Unavailable:
+    """A connection that failed or broke, in the form in which Go programs say it."""
+    place = f'{method.capitalize()} "{shown(url)}"'
+    address = f"{url.host}:{url.port}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+        return Unavailable(
+            f"{place}: tls: failed to verify certificate: {error}",
+            hint=f"put the registry's authority into /etc/ketch/certs.d/{url.host}:{url.port}/ca.crt",
+        )
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return Unavailable(
+            f"{place}: http: server gave HTTP response to HTTPS client",
+            hint=f'a registry without TLS has to be named in "insecure-registries": ["{address}"]',
+        )
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Unavailable(f"{place}: dial tcp: lookup {url.host}: no such host")
+    if isinstance(error, asyncio.TimeoutError | aiohttp.ServerTimeoutError):
+        return Unavailable(f"{place}: timeout: nothing came from {address}", hint="it or the way to it stalls")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = (error.os_error.strerror or str(error.os_error)).lower() if error.os_error else str(error)
+        return Unavailable(f"{place}: dial tcp {address}: connect: {reason}")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return Unavailable(f"{place}: EOF")
+    if isinstance(error, ConnectionResetError | aiohttp.ClientOSError):
+        return Unavailable(f"{place}: read tcp {address}: connection reset by peer")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return Unavailable(f"{place}: unexpected EOF")
+    return Unavailable(f"{place}: {error or type(error).__name__}")
+
+
+BREAKS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)

@@ -1,0 +1,361 @@
+"""One repository of one registry: its manifests, blobs and tags (OCI distribution-spec v1.1, Docker's v2 schema 2).
+
+For Docker Hub's images the mirrors are asked first and told no credentials; what they cannot give comes from the Hub.
+Manifests are verified here; of blobs the digest is the caller's to check, who sees the bytes anyway.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from yarl import URL
+
+from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, Unavailable
+from ketch.oci import digest as digests
+from ketch.oci import manifest as oci
+from ketch.remote import headers
+from ketch.remote.errors import BREAKS, RegistryError, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import aiohttp
+
+    from ketch.oci.reference import Reference
+    from ketch.remote.credentials import Credentials
+    from ketch.remote.endpoint import Endpoint
+    from ketch.remote.transport import Transport
+
+LARGEST_MANIFEST = 4 << 20
+_ACCEPT = ", ".join((oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_INDEX))
+_SCHEMA1 = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
+_MOST_PAGES = 10_000
+
+
+class Fetched(NamedTuple):
+    """A manifest or index: what it is, and its bytes, which have its digest."""
+
+    descriptor: oci.Descriptor
+    data: bytes
+
+
+class _Kind(msgspec.Struct, rename="camel"):
+    """What says of which kind a manifest is."""
+
+    schema_version: int = 0
+    media_type: str = ""
+    manifests: list[Any] | None = None
+    config: Any = None
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
+
+
+class Repository:
+    """Made by `Remotes.repository`; ``endpoints`` in the order in which they are asked, the registry itself last."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        endpoints: list[Endpoint],
+        ref: Reference,
+        credentials: Credentials | None,
+        push: bool,
+    ) -> None:
+        self._transport = transport
+        self._endpoints = endpoints
+        self.reference = ref
+        self._credentials = credentials
+        self._scopes = (f"repository:{ref.path}:{'pull,push' if push else 'pull'}",)
+
+    @property
+    def name(self) -> str:
+        """Domain and path in full."""
+        return self.reference.repository
+
+    @asynccontextmanager
+    async def ask(
+        self,
+        method: str,
+        place: str | URL,
+        *,
+        endpoint: Endpoint | None = None,
+        more_scopes: tuple[str, ...] = (),
+        **options: Any,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request to the registry (or to ``endpoint``), below ``/v2/REPOSITORY/``; RegistryError, Unavailable."""
+        one = endpoint or self._endpoints[-1]
+        target = place if isinstance(place, URL) else f"/v2/{self.reference.path}/{place}"
+        credentials = None if one.mirror else self._credentials
+        async with one.request(
+            method, target, credentials=credentials, scopes=(*self._scopes, *more_scopes), **options
+        ) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _read(self, place: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A GET that mirrors may answer."""
+        async with AsyncExitStack() as stack:
+            for endpoint in self._endpoints:
+                try:
+                    asked = self.ask("GET", place, endpoint=endpoint, **options)
+                    response = await stack.enter_async_context(asked)
+                    break
+                except (RegistryError, KetchError):
+                    if endpoint is self._endpoints[-1]:
+                        raise
+            yield response
+
+    # -- manifests -----------------------------------------------------------------------------
+
+    async def manifest(self, ref: str) -> Fetched:
+        """By tag or digest, verified (NotFound, Unauthenticated, InvalidArgument, DataLoss, Unavailable)."""
+        try:
+            async with self._read(f"manifests/{ref}", header={"Accept": _ACCEPT}) as response:
+                data = await whole(response, LARGEST_MANIFEST, f"manifest {ref}")
+                declared, claimed = response.content_type, response.headers.get("Docker-Content-Digest", "")
+        except RegistryError as e:
+            raise self._missing(e, ref) from e
+        digest = digests.of(data)
+        wanted = ref if digests.valid(ref) else claimed
+        if wanted and digests.valid(wanted) and wanted != digest:
+            raise DataLoss(
+                f"manifest verification failed for digest {wanted}: got {digest}",
+                hint="the registry, or something on the way to it, gives other bytes than it promises",
+            )
+        return Fetched(oci.Descriptor(media_type=_media_type(data, declared, ref), digest=digest, size=len(data)), data)
+
+    async def head(self, ref: str) -> oci.Descriptor | None:
+        """What a tag or digest stands for, without fetching it; None when there is none."""
+        try:
+            async with self.ask("HEAD", f"manifests/{ref}", header={"Accept": _ACCEPT}) as response:
+                digest = response.headers.get("Docker-Content-Digest", "")
+                size = int(response.headers.get("Content-Length") or 0)
+                if digests.valid(digest):
+                    return oci.Descriptor(media_type=response.content_type, digest=digest, size=size)
+        except RegistryError as e:
+            if e.status == 404:
+                return None
+            raise self._missing(e, ref) from e
+        return (await self.manifest(ref)).descriptor
+
+    def _missing(self, error: RegistryError, ref: str) -> KetchError:
+        """In Docker's words."""
+        shown = self.reference.familiar_repository
+        full = f"{shown}@{ref}" if digests.valid(ref) else f"{shown}:{ref}"
+        if error.status in (401, 403) or "DENIED" in error.codes:
+            said = error.text or "requested access to the resource is denied"
+            return NotFound(
+                f"pull access denied for {shown}, repository does not exist or may require 'docker login': {said}"
+            )
+        if error.status == 404:
+            if "NAME_UNKNOWN" in error.codes:
+                return NotFound(f"repository {shown} not found: {error.text}")
+            return NotFound(f"manifest for {full} not found: {error.text or 'manifest unknown: manifest unknown'}")
+        return error.as_ketch()
+
+    async def put_manifest(self, ref: str, data: bytes, media_type: str) -> str:
+        """Store a manifest under a tag or its digest; returns the digest, which the registry must agree with."""
+        digest = digests.of(data)
+        try:
+            async with self.ask(
+                "PUT", f"manifests/{ref}", header={"Content-Type": media_type}, body=data, accepted=(201, 200, 202)
+            ) as response:
+                answered = response.headers.get("Docker-Content-Digest", digest)
+        except RegistryError as e:
+            raise denied(e) from e
+        if answered != digest:
+            raise DataLoss(f"push manifest {digest}: the registry has it as {answered}")
+        return digest
+
+    async def delete_manifest(self, digest: str) -> None:
+        """Delete it (NotFound; InvalidArgument where the registry does not do that)."""
+        try:
+            async with self.ask("DELETE", f"manifests/{digest}", accepted=(202, 200, 204)):
+                pass
+        except RegistryError as e:
+            raise e.as_ketch(f"delete manifest {digest}") from e
+
+    async def referrers(self, digest: str, artifact_type: str = "") -> list[oci.Descriptor]:
+        """What refers to a manifest: signatures and the like; where there is no API for it, by the tag in its place."""
+        place = f"referrers/{digest}" + (f"?artifactType={artifact_type}" if artifact_type else "")
+        try:
+            async with self.ask("GET", place, header={"Accept": oci.INDEX}) as response:
+                raw = await whole(response, LARGEST_MANIFEST, f"referrers of {digest}")
+        except RegistryError as e:
+            if e.status not in (404, 405):
+                raise e.as_ketch(f"referrers of {digest}") from e
+            try:
+                raw = (await self.manifest(digest.replace(":", "-", 1))).data
+            except NotFound:
+                return []
+        found: oci.Index = decode(raw, oci.Index, f"referrers of {digest}")
+        return found.manifests
+
+    async def tags(self) -> list[str]:
+        """All tags, in the registry's order (NotFound)."""
+        found: list[str] = []
+        place: str | URL = f"/v2/{self.reference.path}/tags/list"
+        for _ in range(_MOST_PAGES):
+            try:
+                async with self._endpoints[-1].request(
+                    "GET", place, credentials=self._credentials, scopes=self._scopes
+                ) as response:
+                    raw = await whole(response, LARGEST_MANIFEST, "list of tags")
+                    link = headers.next_link(response.headers.get("Link", ""))
+                    url = response.url
+            except RegistryError as e:
+                raise self._missing(e, "tags") from e
+            found += decode(raw, _Tags, "list of tags").tags or []
+            if link is None:
+                return found
+            place = url.join(URL(link, encoded=True))
+        raise Unavailable(f"list tags of {self.name}: the list does not end")
+
+    # -- blobs ---------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def blob(
+        self, descriptor: oci.Descriptor, offset: int = 0
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """A blob from an offset on: (where the pieces begin, the pieces).
+
+        A registry that does not do parts begins at 0.  The pieces raise Unavailable when the connection breaks or
+        stalls, or the body is shorter than it said.
+        """
+        header = {"Range": f"bytes={offset}-"} if offset else {}
+        async with AsyncExitStack() as stack:
+            try:
+                asked = self._read(f"blobs/{descriptor.digest}", header=header, accepted=(200, 206, 416))
+                response = await stack.enter_async_context(asked)
+            except RegistryError as e:
+                response = await self._elsewhere(stack, descriptor, header, e)
+            if response.status == 416:
+                response = await stack.enter_async_context(self._read(f"blobs/{descriptor.digest}"))
+            start = 0
+            if response.status == 206:
+                given = headers.range_of(response.headers.get("Content-Range", ""))
+                if given is None or given[0] != offset:
+                    raise Unavailable(
+                        f"download {descriptor.digest}: the registry answers with another part than asked"
+                    )
+                start = offset
+            yield start, _pieces(response)
+
+    async def _elsewhere(
+        self, stack: AsyncExitStack, descriptor: oci.Descriptor, header: dict[str, str], error: RegistryError
+    ) -> aiohttp.ClientResponse:
+        """A foreign layer from one of its addresses."""
+        if error.status == 404:
+            for url in descriptor.urls or ():
+                asked = self._transport.request("GET", URL(url), header=header, accepted=(200, 206))
+                try:
+                    return await stack.enter_async_context(asked)
+                except (RegistryError, KetchError):
+                    continue
+            raise NotFound(f"blob {descriptor.digest} of {self.name}: {error.text or 'blob unknown'}") from error
+        raise self._missing(error, descriptor.digest) from error
+
+    async def blob_size(self, digest: str) -> int | None:
+        """Bytes of a blob that the registry has; None when it has not."""
+        try:
+            async with self.ask("HEAD", f"blobs/{digest}") as response:
+                return int(response.headers.get("Content-Length") or 0)
+        except RegistryError as e:
+            if e.status == 404:
+                return None
+            raise denied(e) from e
+
+    async def mount(self, digest: str, source: str) -> bool:
+        """Have the registry take a blob over from another repository (a path); False when it will not."""
+        place = f"blobs/uploads/?mount={digest}&from={source}"
+        try:
+            async with self.ask(
+                "POST", place, more_scopes=(f"repository:{source}:pull",), body=b"", accepted=(201, 202)
+            ) as response:
+                opened = response.headers.get("Location") if response.status == 202 else None
+                url = response.url
+        except (RegistryError, KetchError):
+            return False  # it is a short cut: the upload that follows says what is wrong
+        if opened is None:
+            return True
+        try:
+            async with self.ask("DELETE", url.join(URL(opened, encoded=True)), accepted=(204, 200, 202), attempts=1):
+                pass
+        except (RegistryError, KetchError):
+            pass  # the registry clears uploads that nobody goes on with away by itself
+        return False
+
+    async def upload(
+        self,
+        descriptor: oci.Descriptor,
+        open_at: Callable[[int], AsyncIterator[bytes]],
+        *,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Upload a blob; ``open_at(offset)`` gives its pieces (see `ketch.remote.upload`)."""
+        from ketch.remote.upload import Upload
+
+        await Upload(self, descriptor, open_at, progress, self._transport).run()
+
+
+def denied(error: RegistryError) -> KetchError:
+    """What a push is told, in Docker's words."""
+    if error.status in (401, 403) or "DENIED" in error.codes:
+        return error.as_ketch() if error.text else error.as_ketch("denied: requested access to the resource is denied")
+    return error.as_ketch()
+
+
+def decode(raw: bytes, kind: Any, what: str) -> Any:
+    """JSON of a registry's (InvalidArgument)."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise InvalidArgument(f"{what}: the registry's answer cannot be read: {e}") from e
+
+
+async def whole(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
+    """A small body (InvalidArgument when it is larger than ``limit`` bytes, Unavailable when it breaks off)."""
+    data = bytearray()
+    try:
+        async for piece in response.content.iter_any():
+            data += piece
+            if len(data) > limit:
+                raise InvalidArgument(f"{what}: larger than {limit} bytes")
+    except BREAKS as e:
+        raise unreachable(response.method, response.url, e) from e
+    return bytes(data)
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.content.iter_any():
+            yield piece
+    except BREAKS as e:
+        raise unreachable(response.method, response.url, e) from e
+
+
+def _media_type(data: bytes, declared: str, ref: str) -> str:
+    """What a manifest is: what it says itself, else what the answer's header says, else what it looks like."""
+    kind: _Kind = decode(data, _Kind, f"manifest {ref}")
+    if kind.schema_version == 1 or declared in _SCHEMA1:
+        raise InvalidArgument(
+            f"manifest {ref}: Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been "
+            "removed",
+            hint="the image has to be pushed again by a newer client",
+        )
+    known = oci.MANIFESTS | oci.INDEXES
+    found = kind.media_type or (declared if declared in known else "")
+    if not found:
+        found = oci.INDEX if kind.manifests is not None else oci.MANIFEST if kind.config is not None else declared
+    if found not in known:
+        raise InvalidArgument(f"manifest {ref}: unsupported manifest media type {found or 'unknown'}")
+    if (found in oci.INDEXES) != (kind.manifests is not None and kind.config is None):
+        raise InvalidArgument(f"manifest {ref}: its content is not what its media type {found} says")
+    return found

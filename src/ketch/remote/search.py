@@ -1,0 +1,59 @@
+"""Searching a registry for images: Docker's old index API (``/v1/search``), which Docker Hub and few others have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from yarl import URL
+
+from ketch.errors import InvalidArgument, Unavailable
+from ketch.remote.errors import RegistryError
+from ketch.remote.repository import decode, whole
+
+if TYPE_CHECKING:
+    from ketch.remote.client import Remotes
+    from ketch.remote.credentials import Credentials
+
+HUB = "index.docker.io"
+_LARGEST = 4 << 20
+
+
+class Result(msgspec.Struct):
+    """One image that was found; the names are the API's."""
+
+    name: str = ""
+    description: str = ""
+    star_count: int = 0
+    is_official: bool = False
+    is_automated: bool = False
+
+
+class _Page(msgspec.Struct):
+    results: list[Result] | None = None
+
+
+async def search(remotes: Remotes, term: str, limit: int, credentials: Credentials | None = None) -> list[Result]:
+    """What matches ``term`` or, with ``HOST/term``, what does there (InvalidArgument, Unavailable)."""
+    if "://" in term:
+        raise InvalidArgument(f"invalid repository name: repository name ({term}) must not have a scheme")
+    first, slash, rest = term.partition("/")
+    named = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    host, words = (first, rest) if named else (HUB, term.removeprefix("library/"))
+    insecure = remotes.settings.is_insecure(host)
+    header = {"Authorization": credentials.basic()} if credentials and credentials.username else {}
+    for scheme in ("https", "http") if insecure else ("https",):
+        url = URL(f"{scheme}://{host}/v1/search").with_query({"q": words, "n": str(limit)})
+        tries = 1 if insecure and scheme == "https" else None
+        try:
+            async with remotes.transport.request(
+                "GET", url, header=header, verify=not insecure, attempts=tries
+            ) as response:
+                page: _Page = decode(await whole(response, _LARGEST, "search"), _Page, "search")
+                return page.results or []
+        except RegistryError as e:
+            raise e.as_ketch(f"search {host}") from e
+        except Unavailable:
+            if tries is None:
+                raise
+    raise Unavailable(f"search {host}: no address to try")

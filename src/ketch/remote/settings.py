@@ -1,0 +1,41 @@
+"""How registries are reached: which without TLS, which through mirrors, whose certificates, how patiently."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+
+CERTIFICATES = ("/etc/ketch/certs.d", "/etc/docker/certs.d")
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``insecure``: hosts (with their port) or CIDR ranges; ``mirrors``: URLs, for Docker Hub's images alone.
+
+    A request is tried ``attempts`` times; a connection on which nothing comes for ``stall_s`` seconds counts as broken.
+    """
+
+    insecure: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = CERTIFICATES
+    attempts: int = 5
+    connect_s: float = 15.0
+    stall_s: float = 30.0
+    pause_s: float = 0.5
+    user_agent: str = field(default="ketch")
+
+    def is_insecure(self, host: str) -> bool:
+        """Whether ``host[:port]`` may be talked to without a certificate that can be checked, or without TLS."""
+        if host in self.insecure:
+            return True
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+        name = name.strip("[]")
+        if name == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        ranges = [*_LOOPBACK, *(one for one in self.insecure if "/" in one)]
+        return any(address in ipaddress.ip_network(one, strict=False) for one in ranges)
