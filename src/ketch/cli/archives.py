@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
+from ketch.cli import progress
 from ketch.cli.flags import FlagSet
 from ketch.cli.images import split_tag
-from ketch.cli.units import human_size
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from ketch.cli.context import Context
     from ketch.client.http import Response
@@ -39,68 +39,20 @@ def _open(path: str) -> BinaryIO:
         raise InvalidArgument(f"open `{path}`: {e.strerror}") from e
 
 
-class Progress:
-    """Prints the daemon's JSON progress: drawn in place on a terminal, a line for each step elsewhere."""
-
-    def __init__(self, ctx: Context, *, quiet: bool = False) -> None:
-        self._ctx = ctx
-        self._quiet = quiet
-        self._drawn = sys.stderr.isatty() and not quiet
-        self._last: dict[str, str] = {}
-        self._line = False
-
-    def run(self, items: Iterator[Any]) -> str:
-        """Show everything; returns the last plain status (KetchError when the daemon says so)."""
-        status = ""
-        for item in items:
-            if "error" in item:
-                self._end_line()
-                raise KetchError(item["error"])
-            if "stream" in item:
-                self._end_line()
-                self._ctx.print(item["stream"].rstrip("\n"))
-                continue
-            status = item.get("status", "")
-            if not self._quiet:
-                self._step(item)
-        self._end_line()
-        return status
-
-    def _step(self, item: dict[str, Any]) -> None:
-        text = f"{item['id']}: {item['status']}" if item.get("id") else item["status"]
-        detail = item.get("progressDetail") or {}
-        if detail.get("total"):
-            text += f" {human_size(detail.get('current', 0))}/{human_size(detail['total'])}"
-        if text.startswith("sha256:"):
-            return
-        if self._drawn:
-            width = os.get_terminal_size(2).columns - 1
-            self._ctx.err.write("\r\033[K" + text[:width])
-            self._ctx.err.flush()
-            self._line = True
-        elif self._last.get(item.get("id", "")) != item["status"]:
-            self._last[item.get("id", "")] = item["status"]
-            self._ctx.warn(text)
-
-    def _end_line(self) -> None:
-        if self._line:
-            self._ctx.err.write("\r\033[K")
-            self._ctx.err.flush()
-            self._line = False
+def platform_json(text: str) -> str:
+    """``os/architecture/variant`` as the API wants it: JSON."""
+    return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
 
 
 def cmd_load(args: list[str], ctx: Context) -> int:
     """Read images from an archive."""
     spec = FlagSet("load", "ketch load [OPTIONS]", "Load images from a tar archive or standard input")
-    spec.string("input", "i", "read from this file").bool("quiet", "q", "no progress").string(
-        "platform", "", "which one"
-    )
+    progress.add_flags(spec).string("input", "i", "read from this file").list("platform", "", "which one")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
-    response = ctx.client().request(
-        "POST", "/images/load", {"quiet": opts["quiet"] or None}, chunks(opts["input"]), stream=True
-    )
-    Progress(ctx, quiet=opts["quiet"]).run(response.stream_lines())
+    query = {"quiet": opts["quiet"] or None, "platform": [platform_json(one) for one in opts["platform"]]}
+    response = ctx.client().request("POST", "/images/load", query, chunks(opts["input"]), stream=True)
+    progress.Progress(ctx, progress.chosen(opts)).run(response.stream_lines())
     return 0
 
 
@@ -123,7 +75,7 @@ def cmd_import(args: list[str], ctx: Context) -> int:
         "message": opts["message"] or None, "platform": opts["platform"] or None,
     }  # fmt: skip
     response = ctx.client().request("POST", "/images/create", query, chunks(rest[0]), stream=True)
-    ctx.print(Progress(ctx).run(response.stream_lines()))
+    ctx.print(progress.Progress(ctx, "auto", ctx.err).run(response.stream_lines()))
     return 0
 
 
@@ -133,11 +85,11 @@ def cmd_bootstrap(args: list[str], ctx: Context) -> int:
         "image bootstrap", "ketch image bootstrap [OPTIONS] debian:SUITE|busybox",
         "Make a base image from the distribution's own packages, without a registry",
     )  # fmt: skip
-    spec.bool("quiet", "q", "no progress")
+    progress.add_flags(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     response = ctx.client().request("POST", "/ketch/images/bootstrap", {"ref": rest[0]}, stream=True)
-    Progress(ctx, quiet=opts["quiet"]).run(response.stream_lines())
+    progress.Progress(ctx, progress.chosen(opts), ctx.err).run(response.stream_lines())
     ctx.print(ctx.client().request("GET", f"/images/{rest[0]}/json").json()["Id"])
     return 0
 

@@ -108,21 +108,20 @@ def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
     if opts["secret"]:
         ctx.only_ketch("--secret", "would make the container without it")
     if opts["pull"] == "always":
-        _pull(ctx, body["Image"], opts["platform"])
+        _pull(ctx, body["Image"], opts)
     with _cid_file(opts["cidfile"]) as write_id:
         container = _request(ctx, opts, body)
         write_id(container)
     return container
 
 
-def _pull(ctx: Context, image: str, platform: str) -> None:
-    """``--pull always`` (Unimplemented where the daemon cannot)."""
-    query = {"fromImage": image, "platform": platform or None}
-    if "@" not in image and ":" not in image.rpartition("/")[2]:
-        query["tag"] = "latest"
-    for item in ctx.client().request("POST", "/images/create", query, stream=True).stream_lines():
-        if "error" in item:
-            raise KetchError(item["error"])
+def _pull(ctx: Context, image: str, opts: Options) -> None:
+    """Bring the image; how it goes is told on standard error."""
+    from ketch.cli import images, registries
+
+    name, tag = images.split_tag(image) if "@" not in image else (image, "")
+    mode = "quiet" if opts["quiet"] else "auto"
+    registries.pull(ctx, name, tag or ("" if "@" in name else "latest"), opts["platform"], mode, ctx.err)
 
 
 @contextmanager
@@ -154,18 +153,32 @@ def _request(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
     try:
         answer = ctx.client().request("POST", "/containers/create", query, body).json()
     except NotFound as e:
-        if "No such image" in e.message:
-            image = body["Image"]
-            if opts["pull"] == "never":
-                raise NotFound(f"No such image: {image}", hint="--pull never: nothing else is tried") from e
-            raise NotFound(
-                f"image `{image}` is not here",
-                hint=f"make it with `ketch image bootstrap {image}` or read it with `ketch load`",
-            ) from e
-        raise
+        if not _is_missing(e):
+            raise
+        image = body["Image"]
+        if opts["pull"] == "never":
+            if "No such image" not in e.message:
+                raise
+            raise NotFound(f"No such image: {image}", hint="--pull never: nothing else is tried") from e
+        if not opts["quiet"]:
+            whole = image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+            ctx.warn(f"Unable to find image '{whole}' locally")
+        try:
+            _pull(ctx, image, opts)
+        except (NotFound, Unavailable) as missing:
+            missing.hint = (
+                missing.hint or f"make it here with `ketch image bootstrap {image}`, or read it with `ketch load`"
+            )
+            raise
+        answer = ctx.client().request("POST", "/containers/create", query, body).json()
     for warning in answer.get("Warnings") or ():
         ctx.warn(f"WARNING: {warning}")
     return str(answer["Id"])
+
+
+def _is_missing(error: NotFound) -> bool:
+    """Whether it is the image that is not here, or not for the platform."""
+    return "No such image" in error.message or "does not match the specified platform" in error.message
 
 
 def _run_attached(ctx: Context, opts: Options, container: str, wanted: list[str]) -> int:

@@ -1,0 +1,169 @@
+"""Credentials as ``docker login`` keeps them: ``~/.docker/config.json`` and the helpers that it names.
+
+    auths       {"HOST": {"auth": base64 of user:password, "identitytoken": …}}
+    credsStore  a helper for everything: docker-credential-NAME get|store|erase, JSON on its standard streams
+    credHelpers {"HOST": NAME}
+
+What Docker has written Ketch reads, and the other way round; what is not understood in the file is kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from ketch.errors import FailedPrecondition, InvalidArgument
+
+if TYPE_CHECKING:
+    from typing import Any
+
+HUB = "https://index.docker.io/v1/"
+_MISSING = "credentials not found in native keychain"
+_TOKEN_USER = "<token>"  # a helper's word for: the secret is an identity token
+
+
+def path() -> str:
+    """The file: in ``$DOCKER_CONFIG`` or ``~/.docker``."""
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
+    return os.path.join(folder, "config.json")
+
+
+def key(server: str) -> str:
+    """Under which name a server is kept: its host, and for Docker Hub the address that Docker has always used."""
+    host = server.partition("://")[2] if "://" in server else server
+    host = host.partition("/")[0]
+    return HUB if host in ("", "docker.io", "index.docker.io", "registry-1.docker.io") else host
+
+
+def of_image(name: str) -> str:
+    """The key of the registry that an image's name means."""
+    first, slash, _ = name.partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
+    return key(first if named else "")
+
+
+def load(server: str) -> dict[str, str]:
+    """What is known of a server (a key): the members of ``X-Registry-Auth``; empty when nothing is."""
+    config = _read()
+    if helper := _helper(config, server):
+        found = _call(helper, "get", server)
+        if not found:
+            return {}
+        if found.get("Username") == _TOKEN_USER:
+            return {"identitytoken": found.get("Secret", ""), "serveraddress": server}
+        return {
+            "username": found.get("Username", ""), "password": found.get("Secret", ""), "serveraddress": server
+        }  # fmt: skip
+    entry = _entry(config, server)
+    result = {"serveraddress": server} if entry else {}
+    if auth := entry.get("auth"):
+        try:
+            user, _, password = base64.b64decode(auth).decode().partition(":")
+        except ValueError as e:
+            raise InvalidArgument(f"read `{path()}`: the credentials for {server} are damaged") from e
+        result |= {"username": user, "password": password.rstrip("\0")}
+    for name in ("username", "password", "identitytoken", "registrytoken"):
+        if entry.get(name):
+            result[name] = entry[name]
+    return result
+
+
+def header(server: str) -> dict[str, str]:
+    """``X-Registry-Auth`` for a server (a key); always one, because old daemons want it."""
+    text = json.dumps(load(server)).encode()
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(text).decode("ascii")}
+
+
+def store(server: str, username: str, password: str, identity: str = "") -> str:
+    """Keep credentials for a server (a key); returns where: the file's path or the helper's name."""
+    config = _read()
+    if helper := _helper(config, server):
+        secret = {
+            "ServerURL": server,
+            "Username": _TOKEN_USER if identity else username,
+            "Secret": identity or password,
+        }
+        _call(helper, "store", json.dumps(secret))
+        config.setdefault("auths", {})[server] = {}
+        _write(config)
+        return f"docker-credential-{helper}"
+    entry = {"auth": base64.b64encode(f"{username}:{'' if identity else password}".encode()).decode("ascii")}
+    if identity:
+        entry["identitytoken"] = identity
+    config.setdefault("auths", {})[server] = entry
+    _write(config)
+    return path()
+
+
+def erase(server: str) -> bool:
+    """Forget a server's (a key); False when there were none."""
+    config = _read()
+    known = config.get("auths", {}).pop(server, None) is not None
+    if helper := _helper(config, server):
+        known = bool(_call(helper, "get", server)) or known
+        _call(helper, "erase", server)
+    if known:
+        _write(config)
+    return known
+
+
+def _helper(config: dict[str, Any], server: str) -> str:
+    return str((config.get("credHelpers") or {}).get(server) or config.get("credsStore") or "")
+
+
+def _entry(config: dict[str, Any], server: str) -> dict[str, str]:
+    """The entry of a server, under any of the names by which Docker finds it."""
+    for name, entry in (config.get("auths") or {}).items():
+        if (name == server or key(name) == server) and isinstance(entry, dict):
+            return entry
+    return {}
+
+
+def _read() -> dict[str, Any]:
+    try:
+        with open(path(), encoding="utf-8") as f:
+            config = json.load(f)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as e:
+        raise InvalidArgument(f"read `{path()}`: {e}", hint="mend or remove it") from e
+    if not isinstance(config, dict):
+        raise InvalidArgument(f"read `{path()}`: not a JSON object", hint="mend or remove it")
+    return config
+
+
+def _write(config: dict[str, Any]) -> None:
+    """Replace the file at once, readable by its owner alone; a link to it stays a link."""
+    target = os.path.realpath(path())
+    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+    fresh = f"{target}.{os.getpid()}"
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as f:
+            json.dump(config, f, indent="\t")
+        os.replace(fresh, target)
+    except OSError as e:
+        raise FailedPrecondition(f"write `{target}`: {e.strerror}") from e
+
+
+def _call(helper: str, action: str, text: str) -> dict[str, str]:
+    """Run a helper (FailedPrecondition); empty when it knows nothing of the server."""
+    program = f"docker-credential-{helper}"
+    try:
+        done = subprocess.run([program, action], input=text.encode(), capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise FailedPrecondition(f"run `{program} {action}`: {e}", hint=f"it is named in {path()}") from e
+    said = (done.stdout or done.stderr).decode(errors="replace").strip()
+    if done.returncode:
+        if _MISSING in said or action == "erase":
+            return {}
+        raise FailedPrecondition(f"error getting credentials - err: exit status {done.returncode}, out: `{said}`")
+    if action != "get":
+        return {}
+    try:
+        found = json.loads(done.stdout)
+    except ValueError as e:
+        raise FailedPrecondition(f"run `{program} get`: its answer is not JSON") from e
+    return found if isinstance(found, dict) else {}
