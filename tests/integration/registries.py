@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 
+from tests.integration.engines import BIN, PROGRAMS
 from tests.integration.waiting import until
 
 if TYPE_CHECKING:
@@ -105,3 +106,57 @@ def registry(
 def auth_header(username: str, password: str) -> str:
     """``X-Registry-Auth`` for these."""
     return base64.urlsafe_b64encode(json.dumps({"username": username, "password": password}).encode()).decode()
+
+
+@contextlib.contextmanager
+def ours(
+    *flags: str, root: str = "", tls: bool = False, environment: dict[str, str] | None = None
+) -> Iterator[Registry]:
+    """``ketch registry serve`` with these flags, on loopback; it ends with the block, and must do so when told."""
+    with contextlib.ExitStack() as undo:
+        place = root or tempfile.mkdtemp(prefix="kt-registry-", dir="/tmp")
+        if not root:
+            undo.callback(shutil.rmtree, place)
+        host = f"127.0.0.1:{free_port()}"
+        command = [PROGRAMS["ketch"], "registry", "serve", "--addr", host, "--access-log", f"{place}/access.log"]
+        command += [*flags, *(() if "--bucket" in flags else ("--root", f"{place}/data"))]
+        ca = ""
+        if tls:
+            ca, key = certificate(place)
+            command += ["--tls-cert", ca, "--tls-key", key]
+        log = undo.enter_context(open(f"{place}/log", "a+b"))
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
+
+        def said() -> str:
+            log.seek(0)
+            return log.read().decode()
+
+        try:
+            until(lambda: listens(host) or process.poll() is not None, "the registry does not listen")
+            assert process.poll() is None, said()
+            yield Registry(host, place, process, ca)
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0, said()
+
+
+@contextlib.contextmanager
+def bucket() -> Iterator[list[str]]:
+    """A bucket of an S3 server of its own (moto): the flags that make a registry keep everything there."""
+    port = free_port()
+    command = [os.path.join(BIN, "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: listens(f"127.0.0.1:{port}"), "the object store does not listen", 30)
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/images", method="PUT")
+        request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=test/20240101/us-east-1/s3/aws4_request")
+        urllib.request.urlopen(request, timeout=20).close()
+        options = {
+            "endpoint": f"http://127.0.0.1:{port}", "region": "us-east-1", "access_key_id": "test",
+            "secret_access_key": "test",
+        }  # fmt: skip
+        flags = [word for key, value in options.items() for word in ("--bucket-option", f"{key}={value}")]
+        yield ["--bucket", "s3://images", *flags]
+    finally:
+        process.kill()
+        process.wait()

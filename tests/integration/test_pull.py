@@ -11,14 +11,14 @@ import pytest
 from tests.integration import made_images as made
 from tests.integration.nasty_registry import Fault, NastyRegistry
 from tests.integration.rawapi import Api
-from tests.integration.registries import registry
+from tests.integration.registries import ours, registry
 from tests.integration.waiting import until
 
 
-@pytest.fixture(scope="module")
-def host():
-    """A registry on loopback."""
-    with registry() as one:
+@pytest.fixture(scope="module", params=["docker-registry", "ketch"])
+def host(request):
+    """A registry on loopback, of both makes."""
+    with registry() if request.param == "docker-registry" else ours() as one:
         yield one.host
 
 

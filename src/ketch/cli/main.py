@@ -69,6 +69,9 @@ GROUPS = {
     "system": {
         "info": COMMANDS["info"], "events": COMMANDS["events"], "df": "df:cmd_df", "prune": "prune:cmd_system",
     },
+    "registry": {
+        "serve": "registry:cmd_serve", "gc": "registry:cmd_gc", "htpasswd": "registry:cmd_htpasswd",
+    },
     "volume": {
         "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect",
         "rm": "volumes:cmd_rm", "prune": "prune:cmd_volumes", "backup": "volumes:cmd_backup",

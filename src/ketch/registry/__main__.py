@@ -1,0 +1,59 @@
+"""``python -m ketch.registry``: what ``ketch registry`` becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from ketch.errors import KetchError
+
+
+def main(argv: list[str]) -> int:
+    """Carry out one command; returns the exit code."""
+    from ketch.registry import settings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        options = settings.load(argv)
+        if options.command == "htpasswd":
+            return _htpasswd(options.user, options.cost)
+        from ketch.registry import serve
+
+        if options.command == "serve":
+            return serve.main(options, argv)
+        return asyncio.run(_collect(options))
+    except KetchError as e:
+        sys.stderr.write(f"ketch: {e.message}\n" + (f"  {e.hint}\n" if e.hint else ""))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _collect(options: object) -> int:
+    import msgspec
+
+    from ketch.registry import gc, serve
+    from ketch.registry.repositories import Repositories
+
+    store = serve.store(options)  # type: ignore[arg-type]
+    try:
+        collector = gc.Collector(Repositories(store), options.gc_grace, untagged=options.delete_untagged)  # type: ignore[attr-defined]
+        sys.stdout.write(msgspec.json.encode(await collector.run()).decode() + "\n")
+    finally:
+        await store.close()
+    return 0
+
+
+def _htpasswd(user: str, cost: int) -> int:
+    import getpass
+
+    import bcrypt
+
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    sys.stdout.write(f"{user}:{bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(cost)).decode()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

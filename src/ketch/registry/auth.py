@@ -1,0 +1,187 @@
+"""Who may do what: a file of users (htpasswd, bcrypt), or tokens that another server signs (JWT).
+
+Either may be combined with anonymous reading.  A password that was right is remembered for a while as a keyed hash,
+because bcrypt takes a tenth of a second on purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.registry.errors import DENIED, UNAUTHORIZED, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_REMEMBERED_S = 300.0
+_MOST = 10_000
+_ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]
+
+
+class Access(NamedTuple):
+    """What a request needs: ``action`` is pull, push, delete, or * for the catalog."""
+
+    kind: str
+    name: str
+    action: str
+
+
+class Htpasswd:
+    """Users and passwords of a file, which is read again when it changes."""
+
+    def __init__(self, path: str, realm: str = "ketch", anonymous_pull: bool = False) -> None:
+        self._path, self._realm, self._anonymous = path, realm, anonymous_pull
+        self._users: dict[str, bytes] = {}
+        self._stamp = (0, 0)
+        self._key = secrets.token_bytes(32)
+        self._right: dict[bytes, float] = {}
+        self._load()
+
+    def _load(self) -> None:
+        try:
+            status = os.stat(self._path)
+            if (status.st_mtime_ns, status.st_size) == self._stamp:
+                return
+            with open(self._path, encoding="utf-8") as f:
+                lines = [line.strip() for line in f]
+        except OSError as e:
+            raise FailedPrecondition(f"read `{self._path}`: {e.strerror}") from e
+        users = {}
+        for number, line in enumerate(lines, 1):
+            user, _, hashed = line.partition(":")
+            if not line or line.startswith("#"):
+                continue
+            if not hashed.startswith(("$2a$", "$2b$", "$2y$")):
+                raise FailedPrecondition(
+                    f"read `{self._path}`: line {number} has no bcrypt hash",
+                    hint="make one with: ketch registry htpasswd",
+                )
+            users[user] = hashed.encode()
+        self._users, self._stamp = users, (status.st_mtime_ns, status.st_size)
+        self._right.clear()
+
+    async def check(self, header: str, access: Sequence[Access]) -> str:
+        """The user's name, empty for one without; UNAUTHORIZED with what the client is to do."""
+        self._load()
+        if not header and self._anonymous and all(one.action == "pull" for one in access):
+            return ""
+        try:
+            user, password = _basic(header)
+        except ValueError:
+            raise self._refused() from None
+        mark = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
+        if self._right.get(mark, 0) > time.monotonic():
+            return user
+        hashed = self._users.get(user)
+        if not await asyncio.to_thread(_verify, password, hashed):
+            raise self._refused()
+        if len(self._right) >= _MOST:
+            self._right.clear()
+        self._right[mark] = time.monotonic() + _REMEMBERED_S
+        return user
+
+    def _refused(self) -> Refused:
+        return Refused(UNAUTHORIZED, headers={"WWW-Authenticate": f'Basic realm="{self._realm}"'})
+
+
+_NOBODY = b"$2b$10$C6UzMDM.H6dfI/f/IKcEeO7ZJzQW3oVFQ0mMZVhZl2hGSgo8vqJAu"
+
+
+def _verify(password: str, hashed: bytes | None) -> bool:
+    """As slow for users that there are not."""
+    import bcrypt
+
+    try:
+        right = bcrypt.checkpw(password.encode()[:72], hashed or _NOBODY)
+    except ValueError:
+        return False
+    return right and hashed is not None
+
+
+def _basic(header: str) -> tuple[str, str]:
+    scheme, _, rest = header.partition(" ")
+    if scheme.lower() != "basic":
+        raise ValueError
+    try:
+        user, colon, password = base64.b64decode(rest, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError) as e:
+        raise ValueError from e
+    if not colon:
+        raise ValueError
+    return user, password
+
+
+class Tokens:
+    """Bearer tokens of a token server: signed, for this service, not too old, and for what is asked."""
+
+    def __init__(self, realm: str, service: str, issuer: str, bundle: str, anonymous_pull: bool = False) -> None:
+        self._realm, self._service, self._issuer, self._anonymous = realm, service, issuer, anonymous_pull
+        self._keys = _public_keys(bundle)
+
+    async def check(self, header: str, access: Sequence[Access]) -> str:
+        """The token's subject; UNAUTHORIZED with where to get one, DENIED for one that is not for this."""
+        if not header and self._anonymous and access and all(one.action == "pull" for one in access):
+            return ""
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise self._refused(access, "")
+        claims = self._claims(token, access)
+        granted = {
+            (one.get("type"), one.get("name"), action)
+            for one in claims.get("access") or () for action in one.get("actions") or ()
+        }  # fmt: skip
+        for one in access:
+            if not {(one.kind, one.name, one.action), (one.kind, one.name, "*")} & granted:
+                raise self._refused(access, "insufficient_scope")
+        return str(claims.get("sub") or "")
+
+    def _claims(self, token: str, access: Sequence[Access]) -> dict[str, Any]:
+        import jwt
+
+        for key in self._keys:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token, key, algorithms=_ALGORITHMS, audience=self._service, issuer=self._issuer, leeway=10,
+                    options={"require": ["exp", "iss", "aud"]},
+                )  # fmt: skip
+            except jwt.InvalidTokenError:
+                continue
+            except (TypeError, ValueError):  # an algorithm that is not for this kind of key
+                continue
+            return claims
+        raise self._refused(access, "invalid_token")
+
+    def _refused(self, access: Sequence[Access], error: str) -> Refused:
+        scopes: dict[tuple[str, str], list[str]] = {}
+        for one in access:
+            scopes.setdefault((one.kind, one.name), []).append(one.action)
+        scope = " ".join(f"{kind}:{name}:{','.join(actions)}" for (kind, name), actions in scopes.items())
+        header = f'Bearer realm="{self._realm}",service="{self._service}"'
+        header += f',scope="{scope}"' if scope else ""
+        header += f',error="{error}"' if error else ""
+        kind = DENIED if error == "insufficient_scope" else UNAUTHORIZED
+        return Refused(UNAUTHORIZED if kind is UNAUTHORIZED else kind, headers={"WWW-Authenticate": header})
+
+
+def _public_keys(bundle: str) -> list[Any]:
+    """The keys of a file of certificates or public keys (PEM)."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        with open(bundle, "rb") as f:
+            data = f.read()
+        if b"BEGIN CERTIFICATE" in data:
+            return [one.public_key() for one in x509.load_pem_x509_certificates(data)]
+        return [load_pem_public_key(data)]
+    except (OSError, ValueError) as e:
+        raise InvalidArgument(f"read the keys of the token server in `{bundle}`: {e}") from e

@@ -1,0 +1,153 @@
+"""Garbage collection while the registry serves, also while other processes serve the same store.
+
+A blob is garbage when no manifest of any repository needs it and nobody has written, linked or asked for it for
+``grace`` seconds.  It goes in two runs at least ``grace`` apart:
+
+    condemned/HEX      written by the first.  Who asks for the blob to rely on it is told that it is not there, and
+                       uploads it again; a manifest that needs it, or a new link, takes the mark away.
+    deleting/HEX       written by the second, which then looks whether the mark is still there, and only then deletes.
+                       Who takes a mark away looks for this afterwards: one of the two always sees the other.
+
+So a push is only ever broken when it takes longer than ``grace`` from its first question to its manifest.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.registry.errors import Refused
+from ketch.registry.objects import Missing, blob
+from ketch.registry.repositories import parse, referenced_blobs
+
+if TYPE_CHECKING:
+    from ketch.registry.repositories import Repositories
+
+_STALE_S = 60.0
+
+
+class Report(msgspec.Struct):
+    """What a run has done."""
+
+    repositories: int = 0
+    manifests: int = 0
+    blobs: int = 0
+    condemned: int = 0
+    deleted_manifests: int = 0
+    deleted_blobs: int = 0
+    deleted_bytes: int = 0
+    deleted_uploads: int = 0
+
+
+class Collector:
+    """One run over a store."""
+
+    def __init__(self, repositories: Repositories, grace_s: float, *, untagged: bool = False) -> None:
+        self._repositories, self._store = repositories, repositories.store
+        self._grace_s, self._untagged = grace_s, untagged
+        self._now = time.time()
+        self._needed: set[str] = set()
+        self._relied: dict[str, float] = {}  # digest → when a link to it was written last
+        self.report = Report()
+
+    async def run(self) -> Report:
+        """Mark everything, then delete what may go."""
+        await self._uploads()
+        async for name in self._repositories.all():
+            self.report.repositories += 1
+            await self._repository(name)
+        await self._blobs()
+        return self.report
+
+    def _is_old(self, moment: float) -> bool:
+        return self._now - moment >= self._grace_s
+
+    async def _repository(self, name: str) -> None:
+        prefix = self._repositories.revision(name, "sha256:")
+        manifests: dict[str, float] = {}
+        async for one in self._store.list(prefix):
+            manifests["sha256:" + one.key.rpartition("/")[2]] = one.modified
+        needs = {digest: await self._needs(digest) for digest in manifests}
+        if self._untagged:
+            for digest in await self._without_tag(name, manifests, needs):
+                await self._repositories.delete_manifest(name, digest)
+                self.report.deleted_manifests += 1
+                needs.pop(digest)
+        self.report.manifests += len(needs)
+        self._needed.update(needs, *needs.values())
+        layers = self._repositories.layer(name, "sha256:")
+        async for one in self._store.list(layers):
+            digest = "sha256:" + one.key.rpartition("/")[2]
+            self._relied[digest] = max(self._relied.get(digest, 0), one.modified)
+
+    async def _needs(self, digest: str) -> set[str]:
+        try:
+            content = parse(await self._store.get(blob(digest)), "")
+        except (Missing, Refused):
+            return set()
+        inner = {one.digest for one in content.manifests or ()}
+        return inner | {one.digest for one in referenced_blobs(content)}
+
+    async def _without_tag(self, name: str, manifests: dict[str, float], needs: dict[str, set[str]]) -> list[str]:
+        """Manifests that no tag leads to, through indexes or as what refers to one that stays."""
+        kept: set[str] = set()
+        waiting = [d async for t in self._repositories.tags(name) if (d := await self._repositories.resolve(name, t))]
+        while waiting:
+            digest = waiting.pop()
+            if digest in kept or digest not in manifests:
+                continue
+            kept.add(digest)
+            waiting += [one for one in needs[digest] if one in manifests]
+            waiting += [str(one["digest"]) for one in await self._repositories.referrers(name, digest)]
+        return [digest for digest, moment in manifests.items() if digest not in kept and self._is_old(moment)]
+
+    async def _blobs(self) -> None:
+        async for one in self._store.list("blobs/"):
+            self.report.blobs += 1
+            hexadecimal = one.key.rpartition("/")[2]
+            digest = f"sha256:{hexadecimal}"
+            mark = f"condemned/{hexadecimal}"
+            try:
+                condemned = (await self._store.head(mark)).modified
+            except Missing:
+                condemned = None
+            relied = max(one.modified, self._relied.get(digest, 0))
+            if digest in self._needed or not self._is_old(relied):
+                if condemned is not None:
+                    await self._store.delete(mark)
+            elif condemned is None:
+                await self._store.put(mark, b"")
+                self.report.condemned += 1
+            elif self._is_old(condemned):
+                await self._delete(hexadecimal, one.size)
+        async for one in self._store.list("deleting/"):  # what a run that was killed has left
+            if time.time() - one.modified > _STALE_S:
+                await self._store.delete(one.key)
+
+    async def _delete(self, hexadecimal: str, size: int) -> None:
+        claim, mark = f"deleting/{hexadecimal}", f"condemned/{hexadecimal}"
+        await self._store.put(claim, b"")
+        try:
+            await self._store.head(mark)
+        except Missing:  # somebody needs it again
+            await self._store.delete(claim)
+            return
+        await self._store.delete(f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}")
+        async for name in self._repositories.all():
+            await self._store.delete(self._repositories.layer(name, f"sha256:{hexadecimal}"))
+        await self._store.delete(mark)
+        await self._store.delete(claim)
+        self.report.deleted_blobs += 1
+        self.report.deleted_bytes += size
+
+    async def _uploads(self) -> None:
+        latest: dict[str, float] = {}
+        async for one in self._store.list("uploads/"):
+            name = one.key.split("/")[1]
+            latest[name] = max(latest.get(name, 0), one.modified)
+        for name, moment in latest.items():
+            if self._is_old(moment):
+                await self._store.discard(name)
+                self.report.deleted_uploads += 1

@@ -1,0 +1,204 @@
+"""``/v2/``: manifests, blobs, tags, referrers, the catalog (distribution-spec v1.1 §endpoints)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from ketch.oci import digest as digests
+from ketch.oci import manifest as oci
+from ketch.registry import names, objects
+from ketch.registry.errors import (
+    BLOB_UNKNOWN,
+    DIGEST_INVALID,
+    MANIFEST_INVALID,
+    MANIFEST_UNKNOWN,
+    NAME_UNKNOWN,
+    PAGINATION_INVALID,
+    Refused,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.registry.server import Call
+
+LARGEST_MANIFEST = 4 << 20
+_DEFAULT_PAGE, _LARGEST_PAGE = 1000, 10_000
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+\Z", re.ASCII)
+
+
+def _reference(text: str) -> str:
+    return names.digest(text) if ":" in text else names.tag(text)
+
+
+# -- manifests ---------------------------------------------------------------------------------
+
+
+async def get_manifest(call: Call, ref: str) -> web.StreamResponse:
+    """GET and HEAD, by tag or digest."""
+    _reference(ref)
+    cache = call.server.cache
+    found = await (cache.manifest(call.name, ref) if cache else call.repositories.manifest(call.name, ref))
+    if found is None:
+        raise Refused(MANIFEST_UNKNOWN, {"reference": ref})
+    headers = {"Docker-Content-Digest": found.digest, "ETag": f'"{found.digest}"'}
+    wanted = call.request.headers.get("If-None-Match", "")
+    if wanted and found.digest in wanted:
+        return call.empty(304, headers)
+    return call.data(found.data, found.media_type, headers)
+
+
+async def put_manifest(call: Call, ref: str) -> web.StreamResponse:
+    """PUT, under a tag or its digest."""
+    _reference(ref)
+    media_type = call.request.headers.get("Content-Type", "").partition(";")[0].strip()
+    if not _MEDIA_TYPE.match(media_type):
+        raise Refused(MANIFEST_INVALID, "the request has no Content-Type")
+    data = await call.body(LARGEST_MANIFEST)
+    if ":" in ref and digests.of(data) != ref:
+        raise Refused(DIGEST_INVALID, ref)
+    digest, subject = await call.repositories.put_manifest(call.name, data, media_type, "" if ":" in ref else ref)
+    headers = {"Location": f"/v2/{call.name}/manifests/{digest}", "Docker-Content-Digest": digest}
+    return call.empty(201, {**headers, **({"OCI-Subject": subject} if subject else {})})
+
+
+async def delete_manifest(call: Call, ref: str) -> web.StreamResponse:
+    """DELETE: a tag alone, or a manifest with all its tags."""
+    _reference(ref)
+    delete = call.repositories.delete_manifest if ":" in ref else call.repositories.delete_tag
+    if not await delete(call.name, ref):
+        raise Refused(MANIFEST_UNKNOWN, {"reference": ref})
+    return call.empty(202)
+
+
+async def get_referrers(call: Call, digest: str) -> web.StreamResponse:
+    """What refers to a manifest, as an index."""
+    names.digest(digest)
+    found = await call.repositories.referrers(call.name, digest)
+    kind = call.request.query.get("artifactType", "")
+    headers = {}
+    if kind:
+        found = [one for one in found if one.get("artifactType") == kind]
+        headers["OCI-Filters-Applied"] = "artifactType"
+    body = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": found}
+    return call.data(msgspec.json.encode(body), oci.INDEX, headers)
+
+
+# -- blobs -------------------------------------------------------------------------------------
+
+
+async def get_blob(call: Call, digest: str) -> web.StreamResponse:
+    """GET: by sendfile(2) where there is a file and no TLS, parts of it as asked."""
+    names.digest(digest)
+    size = await call.repositories.readable(call.name, digest)
+    if size is None:
+        return await _from_upstream(call, digest)
+    headers = {
+        "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream", "ETag": f'"{digest}"',
+        "Cache-Control": "max-age=31536000", "Accept-Ranges": "bytes",
+    }  # fmt: skip
+    key = objects.blob(digest)
+    path = call.store.path(key)
+    if path is not None:
+        return web.FileResponse(path, chunk_size=1 << 20, headers=headers)
+    start, end = _part(call.request.headers.get("Range"), size)
+    partial = (start, end) != (0, size) or "Range" in call.request.headers
+    headers["Content-Length"] = str(end - start)
+    if partial:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    return await call.stream(206 if partial else 200, headers, call.store.read(key, start, end))
+
+
+async def head_blob(call: Call, digest: str) -> web.StreamResponse:
+    """HEAD: whether it is here, asked by those who will rely on it."""
+    names.digest(digest)
+    size = await call.repositories.blob_size(call.name, digest)
+    if size is None and call.server.cache is not None:
+        fetch = await call.server.cache.blob(call.name, digest)
+        size = fetch.size if fetch is not None else None
+    if size is None:
+        raise Refused(BLOB_UNKNOWN, {"digest": digest})
+    headers = {
+        "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream", "Content-Length": str(size),
+        "Accept-Ranges": "bytes", "ETag": f'"{digest}"',
+    }  # fmt: skip
+    return call.empty(200, headers)
+
+
+async def _from_upstream(call: Call, digest: str) -> web.StreamResponse:
+    fetch = await call.server.cache.blob(call.name, digest) if call.server.cache else None
+    if fetch is None:
+        raise Refused(BLOB_UNKNOWN, {"digest": digest})
+    if not fetch.can_follow or "Range" in call.request.headers:
+        await fetch.task
+        return await get_blob(call, digest)
+    headers = {
+        "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream", "Content-Length": str(fetch.size)
+    }  # fmt: skip
+    return await call.stream(200, headers, fetch.follow())
+
+
+def _part(text: str | None, size: int) -> tuple[int, int]:
+    """The part that ``Range`` asks for; 416 for one that is not there, all of it for what is not understood."""
+    match = _RANGE.match(text or "")
+    if match is None or not (match[1] or match[2]):
+        return 0, size
+    if not match[1]:
+        start, end = max(size - int(match[2]), 0), size
+    else:
+        start, end = int(match[1]), min(int(match[2]) + 1 if match[2] else size, size)
+    if start >= end:
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
+    return start, end
+
+
+async def delete_blob(call: Call, digest: str) -> web.StreamResponse:
+    """DELETE: the repository has it no more; the bytes go with garbage collection."""
+    names.digest(digest)
+    if not await call.repositories.unlink(call.name, digest):
+        raise Refused(BLOB_UNKNOWN, {"digest": digest})
+    return call.empty(202)
+
+
+# -- lists -------------------------------------------------------------------------------------
+
+
+async def get_tags(call: Call) -> web.StreamResponse:
+    """The tags of a repository, in order, a page at a time."""
+    if not await call.repositories.exists(call.name):
+        raise Refused(NAME_UNKNOWN, {"name": call.name})
+    page = await _page(call, call.repositories.tags(call.name, call.request.query.get("last", "")))
+    return _listed(call, {"name": call.name, "tags": page[0]}, page)
+
+
+async def get_catalog(call: Call) -> web.StreamResponse:
+    """The names of all repositories, a page at a time."""
+    page = await _page(call, call.repositories.all(call.request.query.get("last", "")))
+    return _listed(call, {"repositories": page[0]}, page)
+
+
+async def _page(call: Call, found: AsyncIterator[str]) -> tuple[list[str], int | None]:
+    """(names, the page's size when there are more)."""
+    text = call.request.query.get("n")
+    if text is not None and not text.isdecimal():
+        raise Refused(PAGINATION_INVALID, {"n": text[:40]})
+    size = min(int(text) if text is not None else _DEFAULT_PAGE, _LARGEST_PAGE)
+    page: list[str] = []
+    async for one in found:
+        if len(page) == size:
+            return page, size or None
+        page.append(one)
+    return page, None
+
+
+def _listed(call: Call, body: dict[str, object], page: tuple[list[str], int | None]) -> web.StreamResponse:
+    headers = {}
+    if page[1]:
+        headers["Link"] = f'<{call.request.path}?n={page[1]}&last={quote(page[0][-1], safe="")}>; rel="next"'
+    return call.data(msgspec.json.encode(body), "application/json", headers)

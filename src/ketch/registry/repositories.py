@@ -1,0 +1,307 @@
+"""Repositories over objects: which blobs and manifests they have, tags, what refers to what.
+
+A blob is stored once; a repository has it by a link, whose age says when somebody last relied on it (`gc`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ketch.oci import digest as digests
+from ketch.oci import manifest as oci
+from ketch.registry import objects
+from ketch.registry.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, UNAVAILABLE, Refused
+from ketch.registry.objects import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.registry.objects import Objects
+
+_CACHED, _CACHED_SIZE = 4096, 64 << 10
+_TOUCH_S = 3600.0
+_PATIENCE = 200
+
+
+class _Content(msgspec.Struct, rename="camel"):
+    """What a manifest says, of whichever kind it is."""
+
+    schema_version: int = 0
+    media_type: str = ""
+    artifact_type: str = ""
+    config: oci.Descriptor | None = None
+    layers: list[oci.Descriptor] | None = None
+    blobs: list[oci.Descriptor] | None = None
+    manifests: list[oci.Descriptor] | None = None
+    subject: oci.Descriptor | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Manifest(NamedTuple):
+    """A stored manifest."""
+
+    digest: str
+    media_type: str
+    data: bytes
+
+
+class Repositories:
+    """All repositories of one store."""
+
+    def __init__(self, store: Objects) -> None:
+        self.store = store
+        self._small: OrderedDict[str, bytes] = OrderedDict()  # by digest: these never change
+        self._listed: set[str] = set()
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    @staticmethod
+    def layer(repository: str, digest: str) -> str:
+        """The link to a blob."""
+        return f"repositories/{repository}/_layers/sha256/{digest.partition(':')[2]}"
+
+    @staticmethod
+    def revision(repository: str, digest: str) -> str:
+        """The link to a manifest."""
+        return f"repositories/{repository}/_manifests/revisions/sha256/{digest.partition(':')[2]}"
+
+    @staticmethod
+    def tag_key(repository: str, tag: str) -> str:
+        """What a tag stands for."""
+        return f"repositories/{repository}/_manifests/tags/{tag}"
+
+    # -- blobs ---------------------------------------------------------------------------------
+
+    async def blob_size(self, repository: str, digest: str) -> int | None:
+        """Bytes of a blob that the repository has, for somebody who will rely on it; None when it has not.
+
+        One that garbage collection is about to take is not there any more.
+        """
+        link = self.layer(repository, digest)
+        try:
+            age = time.time() - (await self.store.head(link)).modified
+            found = await self.store.head(objects.blob(digest))
+        except Missing:
+            return None
+        if await self._is_condemned(digest):
+            return None
+        if age > _TOUCH_S:
+            await self.store.put(link, b"")
+        return found.size
+
+    async def readable(self, repository: str, digest: str) -> int | None:
+        """Bytes of a blob that can be read now."""
+        try:
+            await self.store.head(self.layer(repository, digest))
+            return (await self.store.head(objects.blob(digest))).size
+        except Missing:
+            return None
+
+    async def link(self, repository: str, digest: str) -> None:
+        """The repository has this blob from now on, which has just been written or is known to another one."""
+        await self.claim(digest)
+        await self.store.put(self.layer(repository, digest), b"")
+        await self.list_in_catalog(repository)
+
+    async def unlink(self, repository: str, digest: str) -> bool:
+        """The repository has this blob no more; False when it had not."""
+        if await self.readable(repository, digest) is None:
+            return False
+        await self.store.delete(self.layer(repository, digest))
+        return True
+
+    async def _is_condemned(self, digest: str) -> bool:
+        hexadecimal = digest.partition(":")[2]
+        return await self._exists(f"condemned/{hexadecimal}") or await self._exists(f"deleting/{hexadecimal}")
+
+    async def claim(self, digest: str) -> None:
+        """Before a blob is written: a collection that is deleting the same one just now ends first (UNAVAILABLE)."""
+        for _ in range(_PATIENCE):
+            if await self._spare(digest):
+                return
+            await asyncio.sleep(0.05)
+        raise Refused(UNAVAILABLE, f"{digest} is being deleted")
+
+    async def _spare(self, digest: str) -> bool:
+        """Take a blob out of the collection's hands; False when it is too late (see `gc`)."""
+        hexadecimal = digest.partition(":")[2]
+        if await self._exists(f"condemned/{hexadecimal}"):
+            await self.store.delete(f"condemned/{hexadecimal}")
+        return not await self._exists(f"deleting/{hexadecimal}")
+
+    async def _exists(self, key: str) -> bool:
+        try:
+            await self.store.head(key)
+        except Missing:
+            return False
+        return True
+
+    # -- manifests -----------------------------------------------------------------------------
+
+    async def resolve(self, repository: str, ref: str) -> str | None:
+        """The digest of a tag or digest."""
+        if ":" in ref:
+            return ref
+        try:
+            return (await self.store.get(self.tag_key(repository, ref))).decode("ascii")
+        except Missing:
+            return None
+
+    async def manifest(self, repository: str, ref: str) -> Manifest | None:
+        """By tag or digest."""
+        digest = await self.resolve(repository, ref)
+        if digest is None:
+            return None
+        try:
+            media_type = (await self.store.get(self.revision(repository, digest))).decode()
+            data = self._small.get(digest)
+            if data is None:
+                data = await self.store.get(objects.blob(digest))
+        except Missing:
+            return None
+        if len(data) <= _CACHED_SIZE:
+            self._small[digest] = data
+            if len(self._small) > _CACHED:
+                self._small.popitem(last=False)
+        return Manifest(digest, media_type, data)
+
+    async def put_manifest(
+        self, repository: str, data: bytes, media_type: str, tag: str = "", *, check: bool = True
+    ) -> tuple[str, str]:
+        """Store a manifest, and the tag last; returns its digest and its subject's (empty when it has none).
+
+        MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with everything that is missing.
+        """
+        content = parse(data, media_type)
+        digest = digests.of(data)
+        if check:
+            await self._check(repository, content)
+        await self.claim(digest)
+        await self.store.put(objects.blob(digest), data)
+        await self.store.put(self.revision(repository, digest), media_type.encode())
+        if content.subject is not None:
+            await self._refer(repository, content, content.subject.digest, digest, media_type, len(data))
+        if tag:
+            await self.store.put(self.tag_key(repository, tag), digest.encode("ascii"))
+        await self.list_in_catalog(repository)
+        if check:
+            await self._check(repository, content)  # again: what it needs may have gone while it was written
+        return digest, content.subject.digest if content.subject is not None else ""
+
+    async def _check(self, repository: str, content: _Content) -> None:
+        missing = []
+        for descriptor in referenced_blobs(content):
+            if descriptor.urls:
+                continue  # a foreign layer is elsewhere
+            held = await self.readable(repository, descriptor.digest) is not None
+            if not held or not await self._spare(descriptor.digest):
+                missing.append(descriptor.digest)
+        missing += [
+            one.digest
+            for one in content.manifests or ()
+            if not await self._exists(self.revision(repository, one.digest))
+        ]
+        if missing:
+            raise Refused(MANIFEST_BLOB_UNKNOWN, [{"digest": one} for one in missing])
+
+    async def _refer(
+        self, repository: str, content: _Content, subject: str, digest: str, media_type: str, size: int
+    ) -> None:
+        config = content.config
+        kind = content.artifact_type or (config.media_type if config is not None else "")
+        descriptor = {
+            "mediaType": media_type, "digest": digest, "size": size, "artifactType": kind,
+            **({"annotations": content.annotations} if content.annotations else {}),
+        }  # fmt: skip
+        await self.store.put(_referrer(repository, subject, digest), msgspec.json.encode(descriptor))
+
+    async def delete_manifest(self, repository: str, digest: str) -> bool:
+        """Forget a manifest and the tags that stand for it; False when it is not there."""
+        key = self.revision(repository, digest)
+        if not await self._exists(key):
+            return False
+        async for tag in self.tags(repository):
+            if await self.resolve(repository, tag) == digest:
+                await self.store.delete(self.tag_key(repository, tag))
+        try:
+            content = parse(await self.store.get(objects.blob(digest)), "")
+        except (Missing, Refused):
+            content = None
+        if content is not None and content.subject is not None:
+            await self.store.delete(_referrer(repository, content.subject.digest, digest))
+        await self.store.delete(key)
+        return True
+
+    async def delete_tag(self, repository: str, tag: str) -> bool:
+        """Forget a tag; False when it is not there."""
+        key = self.tag_key(repository, tag)
+        if not await self._exists(key):
+            return False
+        await self.store.delete(key)
+        return True
+
+    async def referrers(self, repository: str, digest: str) -> list[dict[str, object]]:
+        """The descriptors of what refers to a manifest."""
+        prefix = _referrer(repository, digest, "")
+        return [msgspec.json.decode(await self.store.get(one.key)) async for one in self.store.list(prefix)]
+
+    # -- lists ---------------------------------------------------------------------------------
+
+    async def tags(self, repository: str, after: str = "") -> AsyncIterator[str]:
+        """In order, from behind ``after``."""
+        prefix = self.tag_key(repository, "")
+        async for one in self.store.list(prefix, prefix + after if after else ""):
+            yield one.key.removeprefix(prefix)
+
+    async def all(self, after: str = "") -> AsyncIterator[str]:
+        """The names of all repositories, in order of their keys, from behind ``after``."""
+        async for one in self.store.list("catalog/", "catalog/" + _quoted(after) if after else ""):
+            yield one.key.removeprefix("catalog/").replace("%2F", "/")
+
+    async def exists(self, repository: str) -> bool:
+        """Whether anything was ever pushed to it."""
+        return await self._exists(f"catalog/{_quoted(repository)}")
+
+    async def list_in_catalog(self, repository: str) -> None:
+        """Make the repository known."""
+        if repository not in self._listed:
+            if not await self.exists(repository):
+                await self.store.put(f"catalog/{_quoted(repository)}", b"")
+            self._listed.add(repository)
+
+
+def parse(data: bytes, media_type: str) -> _Content:
+    """A manifest's content (MANIFEST_INVALID)."""
+    try:
+        content = msgspec.json.decode(data, type=_Content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise Refused(MANIFEST_INVALID, str(e)) from e
+    if media_type and content.media_type and content.media_type != media_type:
+        raise Refused(MANIFEST_INVALID, f"it says that it is {content.media_type}, the request {media_type}")
+    if content.schema_version != 2:
+        raise Refused(MANIFEST_INVALID, f"schema version {content.schema_version} is not supported")
+    if content.manifests is not None and (content.config is not None or content.layers):
+        raise Refused(MANIFEST_INVALID, "it is an index and a manifest at once")
+    for descriptor in (*referenced_blobs(content), *(content.manifests or ())):
+        if not digests.valid(descriptor.digest):
+            raise Refused(MANIFEST_INVALID, f"digest `{descriptor.digest[:100]}`")
+    return content
+
+
+def referenced_blobs(content: _Content) -> list[oci.Descriptor]:
+    """What a manifest cannot do without."""
+    config = [content.config] if content.config is not None else []
+    return [*config, *(content.layers or ()), *(content.blobs or ())]
+
+
+def _referrer(repository: str, subject: str, digest: str) -> str:
+    return f"repositories/{repository}/_referrers/{subject.partition(':')[2]}/{digest.partition(':')[2]}"
+
+
+def _quoted(name: str) -> str:
+    return name.replace("/", "%2F")

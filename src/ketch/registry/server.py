@@ -1,0 +1,252 @@
+"""The registry over HTTP: requests to handlers, errors as the specification wants them, a line in the log for each.
+
+aiohttp's low-level server is used as it is, because a small manifest is served in less time than a router takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from errno import EDQUOT, ENOSPC
+from typing import TYPE_CHECKING
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from ketch.errors import KetchError
+from ketch.registry import handlers, names, uploads
+from ketch.registry.auth import Access
+from ketch.registry.errors import (
+    BLOB_UPLOAD_INVALID,
+    NO_SPACE,
+    SIZE_INVALID,
+    UNAVAILABLE,
+    UNKNOWN,
+    UNSUPPORTED,
+    Refused,
+)
+from ketch.registry.metrics import Metrics
+from ketch.registry.objects import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import IO
+
+    from ketch.registry.auth import Htpasswd, Tokens
+    from ketch.registry.cache import PullThrough
+    from ketch.registry.repositories import Repositories
+
+log = logging.getLogger(__name__)
+_PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs/uploads|blobs|tags|referrers)/(?P<rest>[^/]*)/?\Z")
+_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "ketch-registry"}
+_ACTIONS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
+_encode = msgspec.json.Encoder().encode
+
+
+class Server:
+    """What all requests share."""
+
+    def __init__(
+        self,
+        repositories: Repositories,
+        *,
+        auth: Htpasswd | Tokens | None = None,
+        cache: PullThrough | None = None,
+        readonly: bool = False,
+        access_log: IO[str] | None = sys.stdout,
+        metrics: Metrics | None = None,
+        collect: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self.repositories, self.store = repositories, repositories.store
+        self.auth, self.cache, self.readonly = auth, cache, readonly
+        self.metrics = metrics or Metrics()
+        self.collect = collect
+        self._log = access_log
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens."""
+        started = time.perf_counter()
+        call = Call(self, request)
+        try:
+            response = await self._answer(call)
+        except Refused as e:
+            response = _refusal(e)
+        except web.HTTPException as e:
+            response = web.Response(status=e.status, headers={**_VERSION, **e.headers})
+        except (ConnectionError, aiohttp.ClientPayloadError, TimeoutError):
+            call.line(self._log, 499, time.perf_counter() - started)
+            raise
+        except Exception as e:
+            response = _refusal(_explained(e, request))
+        if not response.prepared:
+            for name, value in _VERSION.items():
+                response.headers.setdefault(name, value)
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        finally:
+            seconds = time.perf_counter() - started
+            sent = call.sent if call.sent is not None else (response.body_length if response.prepared else 0)
+            self.metrics.bytes["out"] += sent
+            self.metrics.request(request.method, call.kind, response.status, seconds)
+            call.line(self._log, response.status, seconds, sent)
+        return response
+
+    async def _answer(self, call: Call) -> web.StreamResponse:
+        request = call.request
+        path, method = request.path, request.method
+        if path in ("/v2/", "/v2"):
+            call.kind = "base"
+            await call.allow()
+            return call.data(b"{}", "application/json", {})
+        if path == "/v2/_catalog":
+            call.kind = "catalog"
+            await call.allow(Access("registry", "catalog", "*"))
+            return await handlers.get_catalog(call)
+        match = _PATH.match(path)
+        if match is None:
+            return await self._other(call, path)
+        call.kind = match["kind"].replace("blobs/", "")
+        call.name = names.repository(match["name"])
+        action = _ACTIONS.get(method, "push")
+        if call.kind == "uploads":
+            action = "push"
+        await call.allow(
+            *(Access("repository", call.name, one) for one in ((action,) if action != "push" else ("pull", "push")))
+        )
+        if action != "pull":
+            self._check_writable()
+        return await _dispatch(call, match["rest"])
+
+    def _check_writable(self) -> None:
+        if self.readonly:
+            raise Refused(UNSUPPORTED, "this registry is read-only")
+        if self.cache is not None:
+            raise Refused(UNSUPPORTED, "this registry is a cache of another one: push there")
+
+    async def _other(self, call: Call, path: str) -> web.StreamResponse:
+        call.kind = "other"
+        if path == "/healthz":
+            return call.data(b"ok\n", "text/plain", {})
+        if path == "/metrics":
+            return call.data(self.metrics.text().encode(), "text/plain; version=0.0.4", {})
+        if path == "/v2/_ketch/gc" and call.request.method == "POST" and self.collect is not None:
+            await call.allow(Access("registry", "gc", "*"))
+            return call.data(msgspec.json.encode(await self.collect()), "application/json", {})
+        if path.startswith("/v2/"):
+            for suffix in ("/tags/list", "/manifests/", "/blobs/"):
+                head, found, _ = path.removeprefix("/v2/").partition(suffix)
+                if found:
+                    names.repository(head)
+        return web.Response(status=404, text="404 page not found\n")
+
+
+class Call:
+    """One request: who, what repository, and ways to answer."""
+
+    def __init__(self, server: Server, request: web.BaseRequest) -> None:
+        self.server, self.request = server, request
+        self.repositories, self.store, self.metrics = server.repositories, server.store, server.metrics
+        self.name = self.user = ""
+        self.kind = "other"
+        self.bytes_in = 0
+        self.sent: int | None = None
+
+    async def allow(self, *access: Access) -> None:
+        """Go on only when whoever asks may do all of this (UNAUTHORIZED, DENIED)."""
+        if self.server.auth is not None:
+            self.user = await self.server.auth.check(self.request.headers.get("Authorization", ""), access)
+
+    async def body(self, limit: int) -> bytes:
+        """A small body whole (SIZE_INVALID)."""
+        data = bytearray()
+        async for piece in self.request.content.iter_any():
+            data += piece
+            if len(data) > limit:
+                raise Refused(SIZE_INVALID, f"more than {limit} bytes")
+        self.bytes_in += len(data)
+        self.metrics.bytes["in"] += len(data)
+        return bytes(data)
+
+    def data(self, data: bytes, media_type: str, headers: dict[str, str]) -> web.Response:
+        """An answer with a body."""
+        return web.Response(body=data, headers={**_VERSION, "Content-Type": media_type, **headers})
+
+    def empty(self, status: int, headers: dict[str, str] | None = None) -> web.Response:
+        """An answer without one."""
+        return web.Response(status=status, headers={**_VERSION, **(headers or {})})
+
+    async def stream(self, status: int, headers: dict[str, str], pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+        """An answer whose body comes in pieces; one that ends early breaks the connection off."""
+        response = web.StreamResponse(status=status, headers={**_VERSION, **headers})
+        await response.prepare(self.request)
+        self.sent = 0
+        async for piece in pieces:
+            await response.write(piece)
+            self.sent += len(piece)
+        if self.sent != int(headers["Content-Length"]) and self.request.transport is not None:
+            self.request.transport.abort()  # the client must not take the part for the whole
+        return response
+
+    def line(self, target: IO[str] | None, status: int, seconds: float, sent: int = 0) -> None:
+        """A line of the access log."""
+        if target is None:
+            return
+        request = self.request
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "remote": request.remote or "",
+            "user": self.user, "method": request.method, "path": request.path_qs, "status": status,
+            "bytes_in": self.bytes_in, "bytes_out": sent, "seconds": round(seconds, 6),
+            "agent": request.headers.get("User-Agent", ""),
+        }  # fmt: skip
+        target.write(_encode(entry).decode() + "\n")
+        target.flush()
+
+
+async def _dispatch(call: Call, rest: str) -> web.StreamResponse:
+    method = call.request.method
+    one: Callable[[Call, str], Awaitable[web.StreamResponse]] | None
+    if call.kind == "uploads":
+        if not rest:
+            return await uploads.begin(call) if method == "POST" else _unsupported(method)
+        one = {"GET": uploads.look, "PATCH": uploads.add, "PUT": uploads.finish, "DELETE": uploads.cancel}.get(method)
+        return await one(call, rest) if one else _unsupported(method)
+    if call.kind == "manifests":
+        get, delete = handlers.get_manifest, handlers.delete_manifest
+        one = {"GET": get, "HEAD": get, "PUT": handlers.put_manifest, "DELETE": delete}.get(method)
+        return await one(call, rest) if one else _unsupported(method)
+    if call.kind == "blobs":
+        one = {"GET": handlers.get_blob, "HEAD": handlers.head_blob, "DELETE": handlers.delete_blob}.get(method)
+        return await one(call, rest) if one else _unsupported(method)
+    if method not in ("GET", "HEAD"):
+        return _unsupported(method)
+    if call.kind == "referrers":
+        return await handlers.get_referrers(call, rest)
+    if rest != "list":
+        return web.Response(status=404, text="404 page not found\n")
+    return await handlers.get_tags(call)
+
+
+def _unsupported(method: str) -> web.StreamResponse:
+    raise Refused(UNSUPPORTED, method)
+
+
+def _refusal(error: Refused) -> web.Response:
+    headers = {**_VERSION, "Content-Type": "application/json", **error.headers}
+    return web.Response(status=error.kind.status, body=error.body(), headers=headers)
+
+
+def _explained(error: Exception, request: web.BaseRequest) -> Refused:
+    """What went wrong here, for the client in a word and for the log in full."""
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+        log.error("%s %s: %s", request.method, request.path, error)
+        return Refused(NO_SPACE)
+    if isinstance(error, KetchError):
+        return Refused(UNAVAILABLE, error.message)
+    if isinstance(error, Missing):  # deleted between two looks
+        return Refused(BLOB_UPLOAD_INVALID, "it has just been deleted")
+    log.exception("%s %s", request.method, request.path)
+    return Refused(UNKNOWN)
