@@ -74,6 +74,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         registries=registryconfig.build(config),
     )
     stack.push_async_callback(ctx.registries.close)
+    stack.callback(ctx.images.unpacker.close)
     stack.callback(ctx.network_thread.shutdown)
     stack.push_async_callback(_release, ctx)
     await ctx.in_network(network.setup)

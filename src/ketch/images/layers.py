@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
+from ketch.errors import Unavailable
 from ketch.images.fetch import Arrived, Downloads
-from ketch.images.progress import moving, short, status
+from ketch.images.progress import Meter, moving, short, status
 from ketch.images.shared import Shared
-from ketch.images.unpack import unpack_blob
+from ketch.images.unpack import check
 
 if TYPE_CHECKING:
     from typing import Any
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from ketch.images.store import ImageStore
     from ketch.oci.manifest import Descriptor
     from ketch.remote.repository import Repository
+    from ketch.storage.unpackpool import Unpacked, Unpacking
+
+_WORTH_FOLLOWING = 1 << 20
+_LOOK_S = 0.1
 
 
 class Layer(NamedTuple):
@@ -61,25 +67,92 @@ class LayerService:
             return await self._size(layer.chain_id)
         report(status(ident, "Pulling fs layer"))
 
-        def tell(item: Any) -> None:
-            if not isinstance(item, Arrived):
-                report(item)
-
-        if not here:
-            await self.downloads.fetch(repository, layer.descriptor, tell)
         if unpacked:
+            await self.downloads.fetch(repository, layer.descriptor, _shown(report))
             report(status(ident, "Pull complete"))
             return await self._size(layer.chain_id)
-        total = layer.descriptor.size
-        report(moving(ident, "Extracting", 0, total))
-        size = await asyncio.to_thread(unpack_blob, self._store, layer.descriptor.digest, layer.diff_id, layer.chain_id)
-        report(moving(ident, "Extracting", total, total))
+        place = await asyncio.to_thread(self._store.layers.begin)
+        unpacking = _Unpacking(self._store, layer, place, report)
+        try:
+            if not here:
+                await self.downloads.fetch(repository, layer.descriptor, unpacking.tell)
+            size = await unpacking.finish()
+            await asyncio.to_thread(self._store.layers.commit, place, layer.chain_id)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(unpacking.undo))
+            raise
         report(status(ident, "Pull complete"))
         return size
 
     async def _size(self, chain_id: str) -> int:
         known = self._sizes.get(chain_id, self._store.layer_sizes().get(chain_id))
         return known if known is not None else await asyncio.to_thread(tree_size, self._store.layers.diff(chain_id))
+
+
+class _Unpacking:
+    """One layer being unpacked, if it is worth it while its blob arrives, else afterwards."""
+
+    def __init__(self, store: ImageStore, layer: Layer, place: str, report: Report) -> None:
+        self._store, self._layer, self._place, self._report = store, layer, place, report
+        self._job: Unpacking | None = None
+        self._generation = 0
+
+    def tell(self, item: Any) -> None:
+        """Progress of the download."""
+        if not isinstance(item, Arrived):
+            self._report(item)
+        elif self._job is None:
+            if item.size and self._layer.descriptor.size >= _WORTH_FOLLOWING:
+                self._generation = item.generation
+                self._job = self._store.unpacker.begin(item.path, self._store.layers.files(self._place))
+                self._job.grown(item.size)
+        elif item.generation == self._generation:
+            self._job.grown(item.size)
+        else:
+            self._job.give_up()  # what it has read so far was not the blob
+
+    async def finish(self) -> int:
+        """The blob is here: unpack the rest, or all of it; returns the bytes of its files (InvalidArgument)."""
+        digest, total = self._layer.descriptor.digest, self._layer.descriptor.size
+        done = await self._ended(self._job) if self._job is not None else None
+        if done is None:
+            if self._job is not None:  # it was begun with something else: once more
+                await asyncio.to_thread(self._clear)
+            path, files = self._store.content.path(digest), self._store.layers.files(self._place)
+            self._job = self._store.unpacker.begin(path, files)
+            done = await self._ended(self._job)
+            if done is None:
+                raise Unavailable(f"unpack layer {digest}: it was given up")
+        check(digest, done.diff_id, self._layer.diff_id)
+        self._report(moving(short(digest), "Extracting", total, total))
+        return done.size
+
+    async def _ended(self, job: Unpacking) -> Unpacked | None:
+        """Its result; None when it had been given up before."""
+        job.finish(self._layer.descriptor.size)
+        meter = Meter(self._report, short(self._layer.descriptor.digest), "Extracting", self._layer.descriptor.size)
+        future = asyncio.wrap_future(job.future)
+        while not (await asyncio.wait([future], timeout=_LOOK_S))[0]:
+            meter.at(job.consumed)
+        try:
+            return future.result()
+        except Unavailable:
+            return None
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._store.layers.files(self._place))
+        os.mkdir(self._store.layers.files(self._place), 0o755)
+
+    def undo(self) -> None:
+        """Stop, and take away what has been unpacked."""
+        if self._job is not None:
+            self._job.abort()
+        self._store.layers.abort(self._place)
+
+
+def _shown(report: Report) -> Report:
+    """Without what only those need to know who read the file."""
+    return lambda item: None if isinstance(item, Arrived) else report(item)
 
 
 def tree_size(directory: str) -> int:

@@ -24,6 +24,7 @@ from ketch.oci.config import parse_time
 from ketch.storage.content import ContentStore
 from ketch.storage.leases import Leases
 from ketch.storage.snapshots import Layers
+from ketch.storage.unpackpool import UnpackPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ class ImageStore:
         self._db = db
         self.content = ContentStore(os.path.join(data_root, "content"))
         self.layers = Layers(data_root)
+        self.unpacker = UnpackPool()
         self.lock = threading.RLock()
         self._leases = Leases(self.lock)
         self._pins: dict[str, int] = {}

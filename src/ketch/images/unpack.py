@@ -63,17 +63,21 @@ def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> in
     """
     path = store.layers.begin()
     try:
-        with store.content.open(blob) as f, compression.reader(f, f"layer {diff_id[7:19]}") as plain:
-            hashing = Hashing(plain)
-            size = store.layers.unpack(path, hashing)
-            hashing.drain()
-        if hashing.digest != diff_id:
-            raise InvalidArgument(f"unpack layer {blob}: its content is {hashing.digest}, the image says {diff_id}")
+        job = store.unpacker.begin(store.content.path(blob), store.layers.files(path))
+        job.finish(store.content.size(blob))
+        done = job.future.result()
+        check(blob, done.diff_id, diff_id)
         store.layers.commit(path, chain_id)
     except BaseException:
         store.layers.abort(path)
         raise
-    return size
+    return done.size
+
+
+def check(blob: str, found: str, promised: str) -> None:
+    """InvalidArgument for a layer that is not what its image's configuration says."""
+    if found != promised:
+        raise InvalidArgument(f"unpack layer {blob}: its content is {found}, the image says {promised}")
 
 
 def receive_layer(store: ImageStore, lease: Lease, source: Source, what: str) -> tuple[str, str, int]:

@@ -57,9 +57,14 @@ class Layers:
         return path
 
     @staticmethod
+    def files(path: str) -> str:
+        """Where the files of a layer from ``begin`` belong."""
+        return os.path.join(path, "diff")
+
+    @staticmethod
     def unpack(path: str, source: Source) -> int:
         """Unpack a plain tar into a directory from ``begin``; returns the bytes of its files."""
-        return extract(source, os.path.join(path, "diff"))
+        return extract(source, Layers.files(path))
 
     def commit(self, path: str, chain_id: str) -> None:
         """Give an unpacked layer its name; one that is here already stays.

@@ -1,0 +1,119 @@
+"""A file that one process writes and another one reads at the same time, and how they tell each other.
+
+    memory shared by both (a memfd)    how many bytes are there, whether that is all, how many have been read
+    an eventfd                         wakes the reader when there is more
+
+Telling never waits for the other side.  Source: memfd_create(2), eventfd(2).
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import struct
+from typing import Any
+
+_FIELDS = struct.Struct("=QQQ")
+_GROWS, _WHOLE, _GIVEN_UP = 0, 1, 2
+_CHUNK = 1 << 18
+
+
+class GivenUp(Exception):
+    """The writer has stopped: the rest of the file will not come."""
+
+
+class Shared:
+    """What both sides see; the descriptors are this object's to close."""
+
+    def __init__(self, memory_fd: int, event_fd: int) -> None:
+        self.memory_fd, self.event_fd = memory_fd, event_fd
+        self._memory = mmap.mmap(memory_fd, _FIELDS.size)
+
+    @classmethod
+    def make(cls) -> Shared:
+        """For a file of which nothing is there yet."""
+        memory_fd = os.memfd_create("growing", os.MFD_CLOEXEC)
+        os.ftruncate(memory_fd, _FIELDS.size)
+        return cls(memory_fd, os.eventfd(0, os.EFD_CLOEXEC))
+
+    def close(self) -> None:
+        """Give everything up."""
+        self._memory.close()
+        os.close(self.memory_fd)
+        os.close(self.event_fd)
+
+    def tell(self, size: int, state: int) -> None:
+        """The writer: so much is there."""
+        struct.pack_into("=QQ", self._memory, 0, size, state)
+        os.eventfd_write(self.event_fd, 1)
+
+    def grown(self, size: int) -> None:
+        """The writer: there is more, and more will come."""
+        self.tell(size, _GROWS)
+
+    def whole(self, size: int) -> None:
+        """The writer: that is all."""
+        self.tell(size, _WHOLE)
+
+    def give_up(self) -> None:
+        """The writer: there will be no more."""
+        self.tell(0, _GIVEN_UP)
+
+    def look(self) -> tuple[int, bool]:
+        """The reader: (bytes that are there, whether that is all); GivenUp."""
+        size, state, _ = _FIELDS.unpack_from(self._memory, 0)
+        if state == _GIVEN_UP:
+            raise GivenUp
+        return size, state == _WHOLE
+
+    def wait(self) -> None:
+        """The reader: until there is news."""
+        os.eventfd_read(self.event_fd)
+
+    @property
+    def consumed(self) -> int:
+        """Bytes that the reader has read."""
+        return int(_FIELDS.unpack_from(self._memory, 0)[2])
+
+    def consume(self, count: int) -> None:
+        """The reader: so many have been read."""
+        struct.pack_into("=Q", self._memory, 16, count)
+
+
+class GrowingFile(io.RawIOBase):
+    """The file as its reader sees it: reads wait for what is not there yet; ``fd`` stays the caller's."""
+
+    def __init__(self, fd: int, shared: Shared) -> None:
+        self._fd, self._shared = fd, shared
+        self._at = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Wake a read that waits in another thread, and end it (GivenUp)."""
+        self._stopped = True
+        os.eventfd_write(self._shared.event_fd, 1)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > _CHUNK:
+            size = _CHUNK
+        while True:
+            if self._stopped:
+                raise GivenUp
+            there, whole = self._shared.look()
+            if self._at < there:
+                data = os.pread(self._fd, min(size, there - self._at), self._at)
+                self._at += len(data)
+                self._shared.consume(self._at)
+                return data
+            if whole:
+                return b""
+            self._shared.wait()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,39 @@
+"""What an archive may not do to a disk, however small it is itself: fill it to the last byte."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch.errors import ResourceExhausted
+
+if TYPE_CHECKING:
+    from ketch.storage.archive.tar import Source
+
+_RESERVE = 64 << 20  # stays free for the database and logs
+_EVERY = 32 << 20
+
+
+class Guard:
+    """Passes a tar stream through and looks now and then whether there is room for more (ResourceExhausted).
+
+    A bomb is bounded by the disk and taken away again when it fails; what it may not do is to leave nothing for others.
+    """
+
+    def __init__(self, source: Source, directory_fd: int) -> None:
+        self._source, self._directory_fd = source, directory_fd
+        self._until = 0
+        self._passed = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next piece."""
+        data = self._source.read(size)
+        self._passed += len(data)
+        if self._passed >= self._until:
+            self._until = self._passed + _EVERY
+            free = os.fstatvfs(self._directory_fd)
+            if free.f_bavail * free.f_frsize < _RESERVE or (free.f_files and not free.f_favail):
+                raise ResourceExhausted(
+                    "unpack layer: no space left on device", hint="make room, for instance with: docker system prune"
+                )
+        return data

@@ -1,0 +1,122 @@
+"""A process that unpacks layers: jobs come over a socket with their descriptors, answers go back.
+
+    job      JSON, with descriptors: the blob's file, the directory to unpack into, memory and event of `growing`
+    answer   JSON: {"diff_id": …, "size": …} or {"error": class, "message": …, "hint": …}
+
+The blob may still be growing.  Decompressing and hashing run in a thread beside the one that makes files: both let go
+of the interpreter while they work.  The process ends with the engine's, and when the socket does.
+It imports no more than it needs: it is started while somebody waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from typing import Any
+
+from ketch import errors
+from ketch.linux import fdpass, prctl
+from ketch.storage.archive import compression, limits, tar
+from ketch.storage.archive.extract import Extractor
+from ketch.storage.archive.growing import GivenUp, GrowingFile, Shared
+
+_CHUNK = 1 << 18
+_AHEAD = 8
+
+
+class Decompressed:
+    """A stream read, decompressed and hashed ahead by a thread; read by the one who unpacks."""
+
+    def __init__(self, source: GrowingFile) -> None:
+        self._source = source
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
+        self._stopped = False
+        self.digest = ""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        hashed = hashlib.sha256()
+        try:
+            with compression.reader(self._source, "layer") as plain:
+                while data := plain.read(_CHUNK):
+                    if self._stopped:
+                        return
+                    self._queue.put(data)
+                    hashed.update(data)
+        except BaseException as e:  # it is raised where the data are read
+            self._queue.put(e)
+            return
+        self.digest = "sha256:" + hashed.hexdigest()
+        self._queue.put(b"")
+
+    def read(self, _size: int = -1, /) -> bytes:
+        """The next piece, of whatever length; empty at the end."""
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            self._queue.put(item)
+            raise item
+        if not item:
+            self._queue.put(b"")
+        return item
+
+    def close(self) -> None:
+        """Let the thread end, whatever it was about to hand over."""
+        self._stopped = True
+        self._source.stop()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)
+            except queue.Empty:
+                continue
+
+
+def unpack(blob_fd: int, directory_fd: int, shared: Shared) -> dict[str, Any]:
+    """Carry out one job."""
+    stream = Decompressed(GrowingFile(blob_fd, shared))
+    try:
+        guard = limits.Guard(stream, directory_fd)
+        size = Extractor(directory_fd, layer=True).run(tar.TarReader(guard))
+        while stream.read():
+            pass  # a tar has padding behind its last member
+        return {"diff_id": stream.digest, "size": size}
+    finally:
+        stream.close()
+
+
+def _answer(fds: list[int]) -> dict[str, Any]:
+    shared = Shared(fds[2], fds[3])
+    try:
+        return unpack(fds[0], fds[1], shared)
+    except errors.KetchError as e:
+        return {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+    except GivenUp:
+        return {"error": "Unavailable", "message": "unpack layer: its download was given up", "hint": None}
+    except Exception as e:
+        return {"error": "KetchError", "message": f"unpack layer: {type(e).__name__}: {e}", "hint": None}
+    finally:
+        shared.close()
+        os.close(fds[0])
+        os.close(fds[1])
+
+
+def main(socket_fd: int, parent: int) -> None:
+    """Serve until the socket ends, or the process ``parent`` does."""
+    prctl.set_parent_death_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it died before the signal was asked for
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        payload, fds = fdpass.recv(socket_fd)
+        if not payload:
+            return
+        fdpass.send(socket_fd, json.dumps(_answer(fds)).encode())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,188 @@
+"""Layers unpacked side by side, each in a process of its own: neither the daemon nor other layers wait for one.
+
+A thread of the pool starts its process at its first job and talks to it; one that has had nothing to do for a while
+ends it.  A blob may still be on its way while its layer is unpacked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from ketch import errors
+from ketch.linux import fdpass
+from ketch.storage.archive.growing import Shared
+
+_IDLE_S = 30.0
+_LAST_S = 5.0
+_MODULE = "ketch.storage.archive.worker"
+
+
+class Unpacked(NamedTuple):
+    """The digest of a layer's tar, and the bytes of its files."""
+
+    diff_id: str
+    size: int
+
+
+class Unpacking:
+    """One layer that is being unpacked into a directory; `finish` or `abort` it."""
+
+    def __init__(self, blob_fd: int, directory_fd: int) -> None:
+        self.fds = (blob_fd, directory_fd)
+        self.shared = Shared.make()
+        self.future: Future[Unpacked] = Future()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def grown(self, size: int) -> None:
+        """So many bytes of the blob are there."""
+        with self._lock:
+            if not self._closed:
+                self.shared.grown(size)
+
+    def finish(self, size: int) -> None:
+        """The blob is whole."""
+        with self._lock:
+            if not self._closed:
+                self.shared.whole(size)
+
+    def give_up(self) -> None:
+        """The blob will not become whole: stop."""
+        with self._lock:
+            if not self._closed:
+                self.shared.give_up()
+
+    def abort(self) -> None:
+        """Stop, and wait until nobody writes into the directory any more."""
+        self.give_up()
+        self.future.exception()
+
+    @property
+    def consumed(self) -> int:
+        """Bytes of the blob that have been unpacked."""
+        with self._lock:
+            return 0 if self._closed else self.shared.consumed
+
+    def settle(self, result: Unpacked | errors.KetchError) -> None:
+        """Its end, said by the pool."""
+        with self._lock:
+            self._closed = True
+            self.shared.close()
+            for fd in self.fds:
+                os.close(fd)
+        if isinstance(result, Unpacked):
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(result)
+
+
+class UnpackPool:
+    """At most ``limit`` processes; thread-safe."""
+
+    def __init__(self, limit: int = 0) -> None:
+        self._limit = limit or min(max(os.cpu_count() or 1, 3), 8)
+        self._jobs: queue.SimpleQueue[Unpacking | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._waiting = 0
+
+    def begin(self, blob_path: str, directory: str) -> Unpacking:
+        """Unpack a blob's file, as far as it is there, into a directory that nobody else uses."""
+        blob_fd = os.open(blob_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            job = Unpacking(blob_fd, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except BaseException:
+            os.close(blob_fd)
+            raise
+        with self._lock:
+            if not self._waiting and len(self._threads) < self._limit:
+                thread = threading.Thread(target=self._serve, name="unpack", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            else:
+                self._waiting -= 1
+            self._jobs.put(job)
+        return job
+
+    def close(self) -> None:
+        """Let the processes end that have nothing to do, and wait for them; nothing may be begun any more."""
+        with self._lock:
+            threads = list(self._threads)
+            for _ in threads:
+                self._jobs.put(None)
+        for thread in threads:
+            thread.join(_LAST_S)
+
+    def _serve(self) -> None:
+        """A thread's life: job after job, with one process as long as that lives."""
+        worker: _Worker | None = None
+        while True:
+            try:
+                job = self._jobs.get(timeout=_IDLE_S)
+            except queue.Empty:
+                with self._lock:
+                    if self._jobs.empty():
+                        self._threads.remove(threading.current_thread())
+                        self._waiting -= 1
+                        break
+                continue
+            if job is None:
+                break
+            if worker is None or worker.process.poll() is not None:
+                worker = _Worker()
+            worker.carry_out(job)
+            with self._lock:
+                self._waiting += 1
+        if worker is not None:
+            worker.close()
+
+
+class _Worker:
+    """One process."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def carry_out(self, job: Unpacking) -> None:
+        """Hand a job over and wait for its end; whatever happens, its future is settled."""
+        try:
+            fds = (*job.fds, job.shared.memory_fd, job.shared.event_fd)
+            fdpass.send(self._socket.fileno(), b"{}", fds)
+            payload, _ = fdpass.recv(self._socket.fileno())
+        except OSError:
+            payload = b""
+        if not payload:
+            self.process.kill()
+            status = self.process.wait()
+            how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            job.settle(
+                errors.ResourceExhausted(
+                    f"unpack layer: the process that unpacks it {how}",
+                    hint="the kernel may have run out of memory; try again",
+                )
+            )
+            return
+        answer = json.loads(payload)
+        if "error" in answer:
+            kind = getattr(errors, answer["error"], errors.KetchError)
+            job.settle(kind(answer["message"], hint=answer["hint"]))
+        else:
+            job.settle(Unpacked(answer["diff_id"], answer["size"]))
+
+    def close(self) -> None:
+        """End the process."""
+        self._socket.close()
+        self.process.wait()
