@@ -23,7 +23,9 @@ sys.path.insert(0, ROOT)
 
 from tests.integration.engines import Engine  # noqa: E402
 from tests.integration.isolation import own_network  # noqa: E402
+from tests.integration.registries import registry  # noqa: E402
 
+from bench import images as workloads  # noqa: E402
 from bench import measures, scale  # noqa: E402
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ def networking(engines: list[Engine], quick: bool) -> list[Row]:
     return [cost, publish, names]
 
 
-def all_rows(engines: list[Engine], quick: bool, root: str) -> list[Row]:
+def all_rows(engines: list[Engine], quick: bool, root: str, debian: str) -> list[Row]:
     """Every measurement; the engines run afterwards still."""
     many = 5 if quick else 20
     few = 1 if quick else 3
@@ -154,10 +156,44 @@ def all_rows(engines: list[Engine], quick: bool, root: str) -> list[Row]:
     rows.append(rounds(Row("each of 40 runs, 8 at a time", "ms", ratio=0.25), engines, few, measures.forty_runs))
     rows += logging(engines, few, root)
     rows += networking(engines, quick)
+    rows += images(engines, quick, root, debian)
     rows += stopping(engines, many)
     rows += at_scale(engines, quick)
     rows.append(client_difference(engines[0], many))
     return rows
+
+
+def images(engines: list[Engine], quick: bool, root: str, debian: str) -> list[Row]:
+    """Pull, load, save, push and rmi of an image with many files and of one with large layers."""
+    count = 1 if quick else 5
+    rows = []
+    with registry() as one:
+        for name, made in (("12 000 files", workloads.many_files(debian)), ("8 x 50 MB", workloads.large_layers())):
+            work = workloads.Workload(name.replace(" ", "").lower(), one.host, root, made)
+            del made
+            verbs: list[tuple[str, float | None, Callable[[Engine], float]]] = [
+                ("pull", 0.33, work.pull), ("save", 0.5, work.save), ("load", 0.33, work.load),
+                ("push", 0.5, work.push), ("rmi", None, work.remove),
+            ]  # fmt: skip
+            for verb, goal, measure in verbs:
+                if verb == "load":
+                    engines[-1].docker("save", "-o", work.archive, work.ref)
+                rows.append(rounds(Row(f"{verb}, {name}", "s", ratio=goal), engines, count, _settled(measure), 1))
+            peak = Row(f"peak memory of pull, {name}", "MiB", limit=200)
+            peak.add("ketch", work.peak)
+            rows.append(peak)
+            os.unlink(work.archive)
+    return rows
+
+
+def _settled(measure: Callable[[Engine], float]) -> Callable[[Engine], float]:
+    """Each begins with a disk that has nothing to do."""
+
+    def settled(engine: Engine) -> float:
+        workloads.settle()
+        return measure(engine)
+
+    return settled
 
 
 def stopping(engines: list[Engine], count: int) -> list[Row]:
@@ -241,12 +277,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure Ketch beside dockerd.")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and containers")
+    parser.add_argument("--debian", metavar="TAR", help="use this root filesystem instead of making one")
+    parser.add_argument("--only", metavar="PART", choices=("images",), help="this part alone")
     parser.add_argument("--no-dockerd", action="store_true", help="measure Ketch alone")
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("make bench: containers need root here")
-    own_network()
     with contextlib.ExitStack() as undo:
+        root = undo.enter_context(tempfile.TemporaryDirectory(prefix="kb-"))
+        debian = options.debian or os.path.join(root, "debian.tar")
+        if not options.debian:
+            workloads.debian(debian)
+        own_network()
         engines = [Engine("ketch")]
         if os.path.exists("/usr/sbin/dockerd") and not options.no_dockerd:
             engines.append(Engine("dockerd", suffix="b"))
@@ -254,8 +296,11 @@ def main() -> int:
         for engine in engines:
             undo.callback(engine.delete)
             undo.callback(lambda e=engine: e.process and e.remove_all())
-        root = undo.enter_context(tempfile.TemporaryDirectory(prefix="kb-"))
-        rows = all_rows(engines, options.quick, root)
+        if options.only == "images":
+            ready(engines, 1)
+            rows = images(engines, options.quick, root, debian)
+        else:
+            rows = all_rows(engines, options.quick, root, debian)
     print(json.dumps([row.as_json() for row in rows], indent=1) if options.format == "json" else table(rows))
     return 0
 
