@@ -1,7 +1,7 @@
 """Unpacked layers by chain id.
 
-    layers/<chain id's digits>/diff      committed: the files of one layer
-    layers/.new-<random>/                being unpacked; removed when found at a start
+layers/<chain id's digits>/diff      committed: the files of one layer
+layers/.new-<random>/                being unpacked; removed when found at a start
 """
 
 from __future__ import annotations

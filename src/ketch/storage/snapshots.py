@@ -11,31 +11,96 @@ import functools
 import os
 import shutil
 import stat
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ketch.errors import DataLoss
+from ketch.errors import DataLoss, InvalidArgument
 from ketch.storage.layers import Layers
+from ketch.storage.quota import Quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 Mounts = list[dict[str, Any]]
 
 
+MAX_DEPTH = 128
+
+
+class Snapshots(Protocol):
+    """The writable side of containers; see OverlaySnapshots and VfsSnapshots for what each promises."""
+
+    @property
+    def name(self) -> str:
+        """The driver's name as Docker's API has it."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What ``docker info`` warns of."""
+
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument when the driver cannot limit a container to so many bytes (0: no limit)."""
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
+
+    def exists(self, container_id: str) -> bool:
+        """Whether the active snapshot is there."""
+
+    def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
+        """What to mount for the container's root."""
+
+    def view(self, chain_ids: Sequence[str]) -> list[str]:
+        """Options for `runtime.overlay.open_overlay` to look at these layers alone, read-only."""
+
+    def upper(self, container_id: str) -> str:
+        """The directory that a container writes to."""
+
+    def delta(self, container_id: str) -> AbstractContextManager[str]:
+        """A directory with what the container has changed, in overlay's form."""
+
+    def usage(self, container_id: str) -> int:
+        """Bytes of the files that the container has written."""
+
+    def remove(self, container_id: str) -> None:
+        """Delete the snapshot; one that is gone is no error."""
+
+    def status(self) -> list[list[str]]:
+        """The driver's rows of ``docker info``."""
+
+
+def check_depth(count: int) -> None:
+    """InvalidArgument for an image of more layers than a container's root can have, in Docker's words."""
+    if count > MAX_DEPTH:
+        raise InvalidArgument("max depth exceeded", hint=f"an image can have {MAX_DEPTH} layers; squash some of them")
+
+
 class OverlaySnapshots:
-    """The writable side of containers."""
+    """The writable side of containers, as overlay mounts."""
+
+    name = "overlay2"
 
     def __init__(self, data_root: str) -> None:
         self._containers = os.path.join(data_root, "containers")
         self._layers = Layers(data_root)
+        self.warnings: list[str] = []
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
 
-    def prepare(self, container_id: str, chain_ids: Sequence[str]) -> Mounts:
-        """Make an active snapshot over these layers (lowest first) and describe it."""
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument when this file system cannot limit a container to so many bytes (0: no limit)."""
+        if size:
+            Quotas(self._containers).check()
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
+        check_depth(len(chain_ids))
         directory = os.path.join(self._containers, container_id)
         os.makedirs(directory, mode=0o710, exist_ok=True)
         for name in ("upper", "work"):
             os.makedirs(os.path.join(directory, name), mode=0o755, exist_ok=True)
+        if size:
+            Quotas(self._containers).limit([os.path.join(directory, name) for name in ("upper", "work")], size)
         if chain_ids:  # the root directory itself has the image's mode and owner
             top = os.stat(self._layers.diff(chain_ids[-1]))
             upper = os.path.join(directory, "upper")
@@ -72,6 +137,18 @@ class OverlaySnapshots:
         """The directory with what a container has written, in overlay's own form."""
         return os.path.join(self._containers, container_id, "upper")
 
+    @contextmanager
+    def delta(self, container_id: str) -> Iterator[str]:
+        """The upper directory is what the container has changed."""
+        yield self.upper(container_id)
+
+    def status(self) -> list[list[str]]:
+        """Rows of ``docker info`` as overlay2 has them."""
+        return [
+            ["Supports d_type", "true"], ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
+            ["userxattr", "false"],
+        ]  # fmt: skip
+
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written; one with several names counts once."""
         total = 0
@@ -91,6 +168,8 @@ class OverlaySnapshots:
 
     def remove(self, container_id: str) -> None:
         """Delete the snapshot; one that is gone is no error."""
+        if os.path.isdir(self.upper(container_id)):
+            Quotas(self._containers).release(self.upper(container_id))
         for name in ("upper", "work"):
             path = os.path.join(self._containers, container_id, name)
             if os.path.isdir(path):
