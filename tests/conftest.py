@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--storage-driver", default="", help="the shared daemon's storage driver")
     parser.addoption("--engine", default="ketch", choices=("ketch", "dockerd"), help="which engine to test")
     parser.addoption("--own-netns", action="store_true", help="run in a network namespace of its own")
 

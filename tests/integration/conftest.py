@@ -39,6 +39,8 @@ def engine(request: pytest.FixtureRequest):
     """The daemon that most tests share, with ``busybox`` in it; at the end nothing may be left."""
     before = Census.take(SESSION)
     one = Engine(request.config.getoption("--engine"))
+    if driver := request.config.getoption("--storage-driver"):
+        one.extra += ["--storage-driver", driver]
     try:
         one.start()
         one.add_busybox()

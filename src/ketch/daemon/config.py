@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
-from ketch.daemon import registryconfig
+from ketch.daemon import registryconfig, storageconfig
 from ketch.engine import logoptions
 from ketch.engine.model import LogConfig
 from ketch.errors import InvalidArgument
@@ -64,6 +64,7 @@ class Config:
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
+    storage_driver: str = ""
     repair: bool = False
 
 
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--insecure-tcp", action="store_true", default=None,
         help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine")  # fmt: skip
     registryconfig.add_flags(parser)
+    storageconfig.add_flags(parser)
     add("--repair", action="store_true", default=None,
         help="make a new state database of what can be read of a damaged one, which is kept, and end")  # fmt: skip
     add("-v", "--version", action="version", version=f"ketchd version {__version__}")
@@ -212,6 +214,7 @@ def _check(config: Config) -> None:
         raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
     _check_network(config)
     registryconfig.check(config)
+    storageconfig.check(config)
 
 
 def _check_network(config: Config) -> None:

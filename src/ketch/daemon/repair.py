@@ -34,7 +34,7 @@ from ketch.network.record import Endpoint, NetworkRecord
 from ketch.storage import salvage
 from ketch.storage.content import ContentStore
 from ketch.storage.db import REPAIR, Database
-from ketch.storage.snapshots import Layers
+from ketch.storage.layers import Layers
 
 if TYPE_CHECKING:
     from ketch.daemon.config import Config

@@ -12,7 +12,7 @@ from aiohttp import web
 from ketch import faults
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import listen, netsetup, registryconfig, repair
+from ketch.daemon import listen, netsetup, registryconfig, repair, storageconfig
 from ketch.engine import pending, store, volumes
 from ketch.engine.context import Context
 from ketch.engine.engine import Engine
@@ -24,7 +24,6 @@ from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
 from ketch.runtime.cgroups import common as cgroups
 from ketch.storage.db import Database
-from ketch.storage.snapshots import OverlaySnapshots
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -63,7 +62,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         exec_root=config.exec_root,
         store=containers,
         images=ImageStore(db, config.data_root),
-        snapshots=OverlaySnapshots(config.data_root),
+        snapshots=storageconfig.choose(config),
         volumes=volumes.VolumeStore(db, config.data_root, users_of),
         events=EventBus(journal),
         launcher=launcher,

@@ -28,6 +28,7 @@ from ketch.engine import (
     ownvolumes,
     pending,
     secrets,
+    snapshotting,
     stats,
     top,
     update,
@@ -38,6 +39,7 @@ from ketch.engine.streams import LogOptions
 from ketch.errors import Conflict, InvalidArgument, NotModified
 from ketch.oci.config import RunConfig
 from ketch.runtime.process import detach
+from ketch.storage import quota
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -127,8 +129,12 @@ class ContainerService:
             merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
         # Every complaint about values belongs here and not to the start.
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
+        size = quota.parse(host.storage_opt)
+        ctx.snapshots.check_limit(size)
         with ctx.images.pinned(image), contextlib.ExitStack() as undo:
             undo.callback(ownvolumes.remove_anonymous, ctx, container)
+            if image.chain_ids:
+                await snapshotting.whole(ctx.snapshots, ctx.snapshots.view, image.chain_ids)
             mounts.plan(
                 merged, host, ctx.volumes, container.mounts, self._inherited(host),
                 functools.partial(ownvolumes.image_view, ctx), container.id,
@@ -138,7 +144,7 @@ class ContainerService:
             if any(point.type == "volume" for point in container.mounts):
                 await asyncio.to_thread(ownvolumes.populate, ctx, container, image.chain_ids)
             undo.callback(remove_files, ctx, container.id)
-            ctx.snapshots.prepare(container.id, image.chain_ids)
+            await snapshotting.whole(ctx.snapshots, ctx.snapshots.prepare, container.id, image.chain_ids, size)
             faults.point("create.snapshot-made")
             ctx.store.add(container, also=ctx.volumes.settle(ownvolumes.names(container)))
             undo.pop_all()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ketch.engine.volumes import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.network.manager import NetworkManager
-    from ketch.storage.snapshots import OverlaySnapshots
+    from ketch.storage.snapshots import Snapshots
 
 T = TypeVar("T")
 _RECORDED_S = 10.0
@@ -89,7 +89,7 @@ class Context:
     exec_root: str
     store: ContainerStore
     images: ImageStore
-    snapshots: OverlaySnapshots
+    snapshots: Snapshots
     volumes: VolumeStore
     events: EventBus
     launcher: Launcher

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ketch.engine.model import MountPoint
-    from ketch.storage.snapshots import OverlaySnapshots
+    from ketch.storage.snapshots import Snapshots
 
 
-def populate(snapshots: OverlaySnapshots, chain_ids: Sequence[str], points: Sequence[MountPoint]) -> None:
+def populate(snapshots: Snapshots, chain_ids: Sequence[str], points: Sequence[MountPoint]) -> None:
     """Fill those of these mounts that are empty volumes (``nocopy`` ones stay empty); blocking."""
     empty = [p for p in points if p.type == "volume" and _wants_copy(p) and not os.listdir(p.source)]
     if not empty or not chain_ids:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ketch.engine.model import MountPoint
-    from ketch.storage.snapshots import OverlaySnapshots
+    from ketch.storage.snapshots import Snapshots
 
 OWNER = "owner"
 _RANGE = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,10})", re.ASCII)
@@ -99,7 +99,7 @@ def swap(one: int, other: int) -> Ranges:
     return tuple(part for part in parts if part.size)
 
 
-def resolve(snapshots: OverlaySnapshots, chain_ids: Sequence[str], user: str, points: Iterable[MountPoint]) -> None:
+def resolve(snapshots: Snapshots, chain_ids: Sequence[str], user: str, points: Iterable[MountPoint]) -> None:
     """Settle ``owner``: look at who owns each source now, and who ``user`` is in the image (RuntimeFailure)."""
     pending = [point for point in points if point.idmap == OWNER]
     if not pending:
@@ -111,7 +111,7 @@ def resolve(snapshots: OverlaySnapshots, chain_ids: Sequence[str], user: str, po
         point.idmap = f"uids={_text(uids)};gids={_text(gids)}"
 
 
-def _look_up(snapshots: OverlaySnapshots, chain_ids: Sequence[str], user: str) -> users.User:
+def _look_up(snapshots: Snapshots, chain_ids: Sequence[str], user: str) -> users.User:
     if not chain_ids:
         name, _, group = user.partition(":")
         return users.resolve(name, group or None, [], [], [])

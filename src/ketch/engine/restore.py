@@ -17,6 +17,7 @@ from ketch import faults
 from ketch.engine import containers, leftovers, restarts, stats, update
 from ketch.engine.rundir import Exit, read_exit
 from ketch.errors import KetchError
+from ketch.storage import quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,7 +107,9 @@ def _find_directory(ctx: Context, container: Container) -> None:
     """Directories that were made just before a power cut may be lost although the row is there: they were empty."""
     if not ctx.snapshots.exists(container.id):
         log.warning("container %s (%s): its directory was lost; it begins anew", container.name, container.id[:12])
-        ctx.snapshots.prepare(container.id, ctx.images.resolve(container.image_id).chain_ids)
+        ctx.snapshots.prepare(
+            container.id, ctx.images.resolve(container.image_id).chain_ids, quota.parse(container.host.storage_opt)
+        )
 
 
 def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:

@@ -90,8 +90,8 @@ class SystemService:
             "ContainersPaused": states.count("paused"),
             "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
             "Images": len(ctx.images.list()),
-            "Driver": "overlay2",
-            "DriverStatus": [["Backing Filesystem", _filesystem(ctx.data_root)], ["Supports d_type", "true"]],
+            "Driver": ctx.snapshots.name,
+            "DriverStatus": _driver_status(ctx),
             "Plugins": _PLUGINS,
             "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.layout().version == 1,
@@ -125,7 +125,7 @@ class SystemService:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "CDISpecDirs": [],
-            "Warnings": [*warnings, *ctx.store.warnings],
+            "Warnings": [*warnings, *ctx.snapshots.warnings, *ctx.store.warnings],
         }  # fmt: skip
 
     async def df(self) -> dict[str, Any]:
@@ -143,6 +143,11 @@ def _os_release() -> dict[str, str]:
         return platform.freedesktop_os_release()
     except OSError:
         return {}
+
+
+def _driver_status(ctx: Context) -> list[list[str]]:
+    rows = ctx.snapshots.status()
+    return [["Backing Filesystem", _filesystem(ctx.data_root)], *rows] if rows else []
 
 
 def _filesystem(path: str) -> str:

@@ -23,7 +23,7 @@ def opened(ctx: Context, container: Container) -> Iterator[tuple[int, int]]:
     """Descriptors of the upper directory and of the image's merged layers (-1: it has none); blocking."""
     chain_ids = ctx.images.resolve(container.image_id).chain_ids
     with ExitStack() as stack:
-        upper_fd = _root_of(view.of_directory(ctx.snapshots.upper(container.id)), stack)
+        upper_fd = _root_of(view.of_directory(stack.enter_context(ctx.snapshots.delta(container.id))), stack)
         lower_fd = _root_of(overlay.open_overlay(ctx.snapshots.view(chain_ids)), stack) if chain_ids else -1
         yield upper_fd, lower_fd
 

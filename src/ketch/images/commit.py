@@ -15,6 +15,7 @@ from ketch.images.unpack import gzip_writer, unpack_blob
 from ketch.oci import reference
 from ketch.oci.config import History, ImageConfig, RootFS, format_time
 from ketch.oci.digest import chain_ids
+from ketch.storage.snapshots import check_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ def commit(
         store.resolve(parent.id)  # it may have gone before it was held (NotFound)
         blobs, diff_ids, sizes = list(parent.blobs), list(parent.diff_ids), list(parent.layer_sizes)
         if write is not None:
+            check_depth(len(diff_ids) + 1)
             blob, diff_id, size = _add_layer(store, lease, parent, write)
             blobs.append(blob)
             diff_ids.append(diff_id)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlite3 import Row
 
     from ketch.storage.content import ContentStore
-    from ketch.storage.snapshots import Layers
+    from ketch.storage.layers import Layers
 
 log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # a manifest is a few kilobytes

@@ -22,8 +22,8 @@ from ketch.images.model import Image
 from ketch.oci import reference
 from ketch.oci.config import parse_time
 from ketch.storage.content import ContentStore
+from ketch.storage.layers import Layers
 from ketch.storage.leases import Leases
-from ketch.storage.snapshots import Layers
 from ketch.storage.unpackpool import UnpackPool
 
 if TYPE_CHECKING:

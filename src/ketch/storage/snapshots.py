@@ -1,7 +1,5 @@
-"""Layers and containers' writable snapshots, as overlay mounts that the runtime carries out.
+"""Containers' writable snapshots over unpacked layers, as overlay mounts that the runtime carries out.
 
-    layers/<chain id's digits>/diff      committed: the files of one layer
-    layers/.new-<random>/                being unpacked; removed when found at a start
     containers/<id>/upper, work          active: what a container writes
 
 Nothing is mounted here: a snapshot is described as a list of mounts.
@@ -11,109 +9,98 @@ from __future__ import annotations
 
 import functools
 import os
-import secrets
 import shutil
 import stat
-from errno import EEXIST, ENOTEMPTY
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ketch import faults
-from ketch.errors import DataLoss
-from ketch.linux import fsflags
-from ketch.storage.archive.extract import extract
+from ketch.errors import DataLoss, InvalidArgument
+from ketch.storage.layers import Layers
+from ketch.storage.quota import Quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ketch.storage.archive.tar import Source
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 Mounts = list[dict[str, Any]]
 
 
-class Layers:
-    """Unpacked layers by chain id."""
+MAX_DEPTH = 128
 
-    def __init__(self, data_root: str) -> None:
-        self._root = os.path.join(data_root, "layers")
-        os.makedirs(self._root, mode=0o710, exist_ok=True)
-        fsflags.spread(self._root)
-        for name in os.listdir(self._root):
-            if name.startswith(".new-"):
-                shutil.rmtree(os.path.join(self._root, name))
 
-    def diff(self, chain_id: str) -> str:
-        """The directory with a layer's files."""
-        return os.path.join(self._root, chain_id.removeprefix("sha256:"), "diff")
+class Snapshots(Protocol):
+    """The writable side of containers; see OverlaySnapshots and VfsSnapshots for what each promises."""
 
-    def exists(self, chain_id: str) -> bool:
-        """Whether a layer is unpacked."""
-        return os.path.isdir(self.diff(chain_id))
+    @property
+    def name(self) -> str:
+        """The driver's name as Docker's API has it."""
 
-    def begin(self) -> str:
-        """A fresh directory for ``unpack``; ``commit`` or ``abort`` it."""
-        path = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
-        os.makedirs(os.path.join(path, "diff"), mode=0o755)
-        os.chmod(os.path.join(path, "diff"), 0o755)
-        return path
+    @property
+    def warnings(self) -> list[str]:
+        """What ``docker info`` warns of."""
 
-    @staticmethod
-    def files(path: str) -> str:
-        """Where the files of a layer from ``begin`` belong."""
-        return os.path.join(path, "diff")
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument when the driver cannot limit a container to so many bytes (0: no limit)."""
 
-    @staticmethod
-    def unpack(path: str, source: Source) -> int:
-        """Unpack a plain tar into a directory from ``begin``; returns the bytes of its files."""
-        return extract(source, Layers.files(path))
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
 
-    def commit(self, path: str, chain_id: str) -> None:
-        """Give an unpacked layer its name; one that is here already stays.
+    def exists(self, container_id: str) -> bool:
+        """Whether the active snapshot is there."""
 
-        Durable with the next ``ContentStore.sync``; one that no image names by then is deleted at the next start.
-        """
-        target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
-        faults.point("image.layer-unpacked")
-        try:
-            os.rename(path, target)
-            faults.point("image.layer-named")
-        except OSError as e:
-            if e.errno not in (ENOTEMPTY, EEXIST):
-                raise
-            shutil.rmtree(path)
+    def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
+        """What to mount for the container's root."""
 
-    @staticmethod
-    def abort(path: str) -> None:
-        """Remove what was unpacked so far."""
-        shutil.rmtree(path, ignore_errors=True)
+    def view(self, chain_ids: Sequence[str]) -> list[str]:
+        """Options for `runtime.overlay.open_overlay` to look at these layers alone, read-only."""
 
-    def detach(self, chain_id: str) -> str | None:
-        """Take a layer's name away, at once; returns the directory to give to ``abort``, which takes a while."""
-        doomed = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
-        try:
-            os.rename(os.path.join(self._root, chain_id.removeprefix("sha256:")), doomed)
-        except FileNotFoundError:
-            return None
-        return doomed
+    def upper(self, container_id: str) -> str:
+        """The directory that a container writes to."""
 
-    def all(self) -> list[str]:
-        """Chain ids of the unpacked layers."""
-        return ["sha256:" + n for n in os.listdir(self._root) if not n.startswith(".")]
+    def delta(self, container_id: str) -> AbstractContextManager[str]:
+        """A directory with what the container has changed, in overlay's form."""
+
+    def usage(self, container_id: str) -> int:
+        """Bytes of the files that the container has written."""
+
+    def remove(self, container_id: str) -> None:
+        """Delete the snapshot; one that is gone is no error."""
+
+    def status(self) -> list[list[str]]:
+        """The driver's rows of ``docker info``."""
+
+
+def check_depth(count: int) -> None:
+    """InvalidArgument for an image of more layers than a container's root can have, in Docker's words."""
+    if count > MAX_DEPTH:
+        raise InvalidArgument("max depth exceeded", hint=f"an image can have {MAX_DEPTH} layers; squash some of them")
 
 
 class OverlaySnapshots:
-    """The writable side of containers."""
+    """The writable side of containers, as overlay mounts."""
+
+    name = "overlay2"
 
     def __init__(self, data_root: str) -> None:
         self._containers = os.path.join(data_root, "containers")
         self._layers = Layers(data_root)
+        self.warnings: list[str] = []
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
 
-    def prepare(self, container_id: str, chain_ids: Sequence[str]) -> Mounts:
-        """Make an active snapshot over these layers (lowest first) and describe it."""
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument when this file system cannot limit a container to so many bytes (0: no limit)."""
+        if size:
+            Quotas(self._containers).check()
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
+        check_depth(len(chain_ids))
         directory = os.path.join(self._containers, container_id)
         os.makedirs(directory, mode=0o710, exist_ok=True)
         for name in ("upper", "work"):
             os.makedirs(os.path.join(directory, name), mode=0o755, exist_ok=True)
+        if size:
+            Quotas(self._containers).limit([os.path.join(directory, name) for name in ("upper", "work")], size)
         if chain_ids:  # the root directory itself has the image's mode and owner
             top = os.stat(self._layers.diff(chain_ids[-1]))
             upper = os.path.join(directory, "upper")
@@ -150,6 +137,18 @@ class OverlaySnapshots:
         """The directory with what a container has written, in overlay's own form."""
         return os.path.join(self._containers, container_id, "upper")
 
+    @contextmanager
+    def delta(self, container_id: str) -> Iterator[str]:
+        """The upper directory is what the container has changed."""
+        yield self.upper(container_id)
+
+    def status(self) -> list[list[str]]:
+        """Rows of ``docker info`` as overlay2 has them."""
+        return [
+            ["Supports d_type", "true"], ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
+            ["userxattr", "false"],
+        ]  # fmt: skip
+
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written; one with several names counts once."""
         total = 0
@@ -169,6 +168,8 @@ class OverlaySnapshots:
 
     def remove(self, container_id: str) -> None:
         """Delete the snapshot; one that is gone is no error."""
+        if os.path.isdir(self.upper(container_id)):
+            Quotas(self._containers).release(self.upper(container_id))
         for name in ("upper", "work"):
             path = os.path.join(self._containers, container_id, name)
             if os.path.isdir(path):

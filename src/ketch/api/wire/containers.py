@@ -254,14 +254,14 @@ def inspect(
         "LogPath": logdrivers.log_path(engine.context, container),
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
-        "Driver": "overlay2",
+        "Driver": engine.context.snapshots.name,
         "Platform": container.platform,
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.of(container.id) or None,
         "HostConfig": _host_config(container) | {"Links": engine.context.links.shown(container)},
-        "GraphDriver": {"Name": "overlay2", "Data": _graph(engine, container, directory, chains)},
+        "GraphDriver": {"Name": engine.context.snapshots.name, "Data": _graph(engine, container, directory, chains)},
         "Mounts": [_mount(m) for m in container.mounts],
         "Config": _config(container),
         "NetworkSettings": _network_settings(container, version),
@@ -276,6 +276,8 @@ def inspect(
 
 
 def _graph(engine: Engine, container: Container, directory: str, chains: list[str]) -> dict[str, str]:
+    if engine.context.snapshots.name == "vfs":
+        return {"dir": engine.context.snapshots.upper(container.id)}
     layers = os.path.join(engine.context.data_root, "layers")
     lower = [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(chains)]
     return {

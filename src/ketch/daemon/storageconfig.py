@@ -1,0 +1,89 @@
+"""The daemon's settings for storage, with dockerd's names, and the choice of the driver."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
+from ketch.runtime import overlay
+from ketch.storage.snapshots import OverlaySnapshots
+from ketch.storage.vfs import VfsSnapshots
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ketch.daemon.config import Config
+    from ketch.storage.snapshots import Snapshots
+
+DRIVERS = ("overlay", "overlay2", "vfs")
+log = logging.getLogger("ketchd")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """``--storage-driver``."""
+    parser.add_argument(
+        "-s", "--storage-driver", metavar="NAME",
+        help=f"how containers' files are kept: {', '.join(DRIVERS)} (default: overlay where it works, else vfs)",
+    )  # fmt: skip
+
+
+def check(config: Config) -> None:
+    """InvalidArgument for a driver that does not exist."""
+    if config.storage_driver and config.storage_driver not in DRIVERS:
+        raise InvalidArgument(f"driver not supported: {config.storage_driver}", hint=f"use one of {', '.join(DRIVERS)}")
+
+
+def choose(config: Config) -> Snapshots:
+    """The driver; FailedPrecondition when the one asked for does not work here.
+
+    Whether overlay works is found out by making a mount that is attached nowhere.
+    """
+    wanted = config.storage_driver
+    if wanted == "vfs":
+        _check_not_used(config.data_root, "vfs")
+        return VfsSnapshots(config.data_root)
+    problem = _overlay_problem(config.data_root)
+    if not problem:
+        _check_not_used(config.data_root, "overlay")
+        return OverlaySnapshots(config.data_root)
+    if wanted:
+        raise FailedPrecondition(
+            f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
+        )
+    _check_not_used(config.data_root, "vfs")
+    warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container"
+    log.warning("%s", warning)
+    return VfsSnapshots(config.data_root, [warning])
+
+
+def _check_not_used(data_root: str, driver: str) -> None:
+    """A container of the other driver would seem to have lost its files."""
+    other, mark = ("overlay", "upper") if driver == "vfs" else ("vfs", "root")
+    containers = os.path.join(data_root, "containers")
+    for name in os.listdir(containers) if os.path.isdir(containers) else ():
+        if os.path.isdir(os.path.join(containers, name, mark)):
+            raise FailedPrecondition(
+                f"storage driver `{driver}`: container {name[:12]} was made with {other}",
+                hint=f"start with --storage-driver {other}, or remove the containers with it first",
+            )
+
+
+def _overlay_problem(data_root: str) -> str:
+    """Why overlay cannot have its upper directory here; empty when it can."""
+    os.makedirs(data_root, mode=0o710, exist_ok=True)
+    place = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
+    try:
+        for name in ("lower", "upper", "work"):
+            os.mkdir(os.path.join(place, name))
+        escaped = place.replace("\\", "\\\\").replace(":", "\\:")
+        options = [f"lowerdir={escaped}/lower", f"upperdir={place}/upper", f"workdir={place}/work"]
+        os.close(overlay.open_overlay(options))
+    except RuntimeFailure as e:
+        return str(e)
+    finally:
+        shutil.rmtree(place)
+    return ""

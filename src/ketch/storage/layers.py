@@ -1,0 +1,90 @@
+"""Unpacked layers by chain id.
+
+layers/<chain id's digits>/diff      committed: the files of one layer
+layers/.new-<random>/                being unpacked; removed when found at a start
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from errno import EEXIST, ENOTEMPTY
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.linux import fsflags
+from ketch.storage.archive.extract import extract
+
+if TYPE_CHECKING:
+    from ketch.storage.archive.tar import Source
+
+
+class Layers:
+    """Unpacked layers by chain id."""
+
+    def __init__(self, data_root: str) -> None:
+        self._root = os.path.join(data_root, "layers")
+        os.makedirs(self._root, mode=0o710, exist_ok=True)
+        fsflags.spread(self._root)
+        for name in os.listdir(self._root):
+            if name.startswith(".new-"):
+                shutil.rmtree(os.path.join(self._root, name))
+
+    def diff(self, chain_id: str) -> str:
+        """The directory with a layer's files."""
+        return os.path.join(self._root, chain_id.removeprefix("sha256:"), "diff")
+
+    def exists(self, chain_id: str) -> bool:
+        """Whether a layer is unpacked."""
+        return os.path.isdir(self.diff(chain_id))
+
+    def begin(self) -> str:
+        """A fresh directory for ``unpack``; ``commit`` or ``abort`` it."""
+        path = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
+        os.makedirs(os.path.join(path, "diff"), mode=0o755)
+        os.chmod(os.path.join(path, "diff"), 0o755)
+        return path
+
+    @staticmethod
+    def files(path: str) -> str:
+        """Where the files of a layer from ``begin`` belong."""
+        return os.path.join(path, "diff")
+
+    @staticmethod
+    def unpack(path: str, source: Source) -> int:
+        """Unpack a plain tar into a directory from ``begin``; returns the bytes of its files."""
+        return extract(source, Layers.files(path))
+
+    def commit(self, path: str, chain_id: str) -> None:
+        """Give an unpacked layer its name; one that is here already stays.
+
+        Durable with the next ``ContentStore.sync``; one that no image names by then is deleted at the next start.
+        """
+        target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
+        faults.point("image.layer-unpacked")
+        try:
+            os.rename(path, target)
+            faults.point("image.layer-named")
+        except OSError as e:
+            if e.errno not in (ENOTEMPTY, EEXIST):
+                raise
+            shutil.rmtree(path)
+
+    @staticmethod
+    def abort(path: str) -> None:
+        """Remove what was unpacked so far."""
+        shutil.rmtree(path, ignore_errors=True)
+
+    def detach(self, chain_id: str) -> str | None:
+        """Take a layer's name away, at once; returns the directory to give to ``abort``, which takes a while."""
+        doomed = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
+        try:
+            os.rename(os.path.join(self._root, chain_id.removeprefix("sha256:")), doomed)
+        except FileNotFoundError:
+            return None
+        return doomed
+
+    def all(self) -> list[str]:
+        """Chain ids of the unpacked layers."""
+        return ["sha256:" + n for n in os.listdir(self._root) if not n.startswith(".")]

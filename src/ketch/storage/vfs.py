@@ -1,0 +1,183 @@
+"""Containers' roots as plain copies, for file systems that cannot be overlay's upper directory.
+
+    layers/<chain id's digits>/merged    the layers up to this one as one tree; made at first use, goes with the layer
+    containers/<id>/root                 a copy of it that the container writes to
+    containers/<id>/base                 link that says of which layer it is a copy
+
+A tree is made under a ``.new-`` name and renamed when it is whole; half of one is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.errors import DataLoss, InvalidArgument
+from ketch.storage import treediff
+from ketch.storage.layers import Layers
+from ketch.storage.snapshots import check_depth
+from ketch.storage.treecopy import DIRECTORY, Copier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ketch.storage.snapshots import Mounts
+
+_NEW = ".new-"
+
+
+class VfsSnapshots:
+    """The writable side of containers, without overlay.  Making one and comparing it take as long as a copy."""
+
+    name = "vfs"
+
+    def __init__(self, data_root: str, warnings: Sequence[str] = ()) -> None:
+        self.warnings = list(warnings)
+        self._containers = os.path.join(data_root, "containers")
+        self._layers = Layers(data_root)
+        os.makedirs(self._containers, mode=0o710, exist_ok=True)
+        for parent in (self._containers, os.path.join(data_root, "layers")):
+            for entry in os.scandir(parent):
+                if entry.is_dir(follow_symlinks=False):
+                    _sweep(entry.path)
+
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument: a copy of the image would count against the limit."""
+        if size:
+            raise InvalidArgument("--storage-opt size is not supported for vfs", hint="use the overlay driver")
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Copy these layers (lowest first) for a container and describe the root."""
+        check_depth(len(chain_ids))
+        self.check_limit(size)
+        directory = os.path.join(self._containers, container_id)
+        os.makedirs(directory, mode=0o710, exist_ok=True)
+        base = os.path.join(directory, "base")
+        if not os.path.lexists(base):
+            os.symlink(chain_ids[-1] if chain_ids else "scratch", base)
+        if not os.path.isdir(self.upper(container_id)):
+            sources = [self._merged(chain_ids)] if chain_ids else []
+            _make(self.upper(container_id), sources, layer=False)
+        return self.mounts(container_id, chain_ids)
+
+    def exists(self, container_id: str) -> bool:
+        """Whether the container's copy is there, whole."""
+        return os.path.isdir(self.upper(container_id))
+
+    def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
+        """What to mount for the container's root."""
+        del chain_ids
+        return [{"type": "bind", "source": self.upper(container_id), "options": ["ro"] if readonly else []}]
+
+    def view(self, chain_ids: Sequence[str]) -> list[str]:
+        """Options for looking at these layers alone, read-only: one directory, which needs no overlay."""
+        return ["lowerdir=" + self._merged(chain_ids).replace("\\", "\\\\").replace(":", "\\:"), "ro"]
+
+    def upper(self, container_id: str) -> str:
+        """The directory that a container writes to."""
+        return os.path.join(self._containers, container_id, "root")
+
+    @contextmanager
+    def delta(self, container_id: str) -> Iterator[str]:
+        """A directory with what the container has changed, in overlay's form; it goes at the end."""
+        place = os.path.join(self._containers, container_id, _NEW + secrets.token_hex(8))
+        os.mkdir(place, 0o755)
+        try:
+            with self._compared(container_id) as (new_fd, old_fd):
+                upper_fd = os.open(place, DIRECTORY)
+                try:
+                    treediff.write_upper(new_fd, old_fd, upper_fd)
+                finally:
+                    os.close(upper_fd)
+            yield place
+        finally:
+            shutil.rmtree(place)
+
+    def usage(self, container_id: str) -> int:
+        """Bytes of the files that the container has written; one with several names counts once."""
+        try:
+            with self._compared(container_id) as (new_fd, old_fd):
+                return treediff.changed_bytes(new_fd, old_fd)
+        except FileNotFoundError:  # it is being removed
+            return 0
+
+    def remove(self, container_id: str) -> None:
+        """Delete the copy; one that is gone is no error."""
+        directory = os.path.join(self._containers, container_id)
+        if not os.path.isdir(directory):
+            return
+        _sweep(directory)
+        shutil.rmtree(os.path.join(directory, "root"), onerror=_unless_missing)
+        if os.path.lexists(os.path.join(directory, "base")):
+            os.unlink(os.path.join(directory, "base"))
+
+    def status(self) -> list[list[str]]:
+        """Rows of ``docker info``: Docker's vfs has none."""
+        return []
+
+    @contextmanager
+    def _compared(self, container_id: str) -> Iterator[tuple[int, int]]:
+        base = os.readlink(os.path.join(self._containers, container_id, "base"))
+        with ExitStack() as stack:
+            new_fd = os.open(self.upper(container_id), DIRECTORY)
+            stack.callback(os.close, new_fd)
+            old_fd = -1
+            if base != "scratch":
+                old_fd = os.open(os.path.join(os.path.dirname(self._layers.diff(base)), "merged"), DIRECTORY)
+                stack.callback(os.close, old_fd)
+            yield new_fd, old_fd
+
+    def _merged(self, chain_ids: Sequence[str]) -> str:
+        diffs = [self._layers.diff(chain) for chain in chain_ids]
+        for path in diffs:
+            if not os.path.isdir(path):
+                raise DataLoss(f"copy image: layer `{path}` is gone", hint="load the image again")
+        place = os.path.join(os.path.dirname(diffs[-1]), "merged")
+        if not os.path.isdir(place):
+            _make(place, diffs, layer=True)
+        return place
+
+
+def _make(place: str, sources: Sequence[str], *, layer: bool) -> None:
+    """Put these trees over one another; whoever else makes the same meanwhile may win."""
+    new = os.path.join(os.path.dirname(place), _NEW + secrets.token_hex(8))
+    os.mkdir(new, 0o755)
+    try:
+        _fill(new, sources, layer)
+        faults.point("vfs.copied")
+        if not os.path.isdir(place):
+            os.rename(new, place)
+            return
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(new)
+
+
+def _fill(new: str, sources: Sequence[str], layer: bool) -> None:
+    target_fd = os.open(new, DIRECTORY)
+    try:
+        copier = Copier(target_fd)
+        for source in sources:
+            source_fd = os.open(source, DIRECTORY)
+            try:
+                copier.tree(source_fd, layer=layer)
+            finally:
+                os.close(source_fd)
+    finally:
+        os.close(target_fd)
+
+
+def _sweep(directory: str) -> None:
+    for name in os.listdir(directory):
+        if name.startswith(_NEW):
+            shutil.rmtree(os.path.join(directory, name), onerror=_unless_missing)
+
+
+def _unless_missing(_function: object, _path: str, info: tuple[type, BaseException, object]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]
