@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -57,11 +58,13 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         bases=netsetup.bases(config, engine_id),
         open_firewall=config.host_firewall == "open",
     )
+    sweeper = ThreadPoolExecutor(1, "sweep")  # what it does not get done is done at the next start
+    stack.callback(sweeper.shutdown, cancel_futures=True)
     ctx = Context(
         data_root=config.data_root,
         exec_root=config.exec_root,
         store=containers,
-        images=ImageStore(db, config.data_root),
+        images=ImageStore(db, config.data_root, sweeper.submit),
         snapshots=storageconfig.choose(config),
         volumes=volumes.VolumeStore(db, config.data_root, users_of),
         events=EventBus(journal),

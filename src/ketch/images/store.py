@@ -6,6 +6,7 @@ takes a lease and no lock, so that nothing waits for a slow client.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -50,8 +51,12 @@ class ImageStore:
     ``lock`` guards changes and is held briefly; ``catalog`` is replaced and never changed: readers need no lock.
     """
 
-    def __init__(self, db: Database, data_root: str) -> None:
+    def __init__(
+        self, db: Database, data_root: str, later: Callable[[Callable[[], None]], object] | None = None
+    ) -> None:
+        """``later`` carries out what nobody has to wait for: deleting files that have no name any more."""
         self._db = db
+        self._later = later or (lambda work: work())
         self.content = ContentStore(os.path.join(data_root, "content"))
         self.layers = Layers(data_root)
         self.unpacker = UnpackPool()
@@ -281,7 +286,7 @@ class ImageStore:
                 self.content.remove(name)
             faults.point("image.content-unnamed")
         for directory in filter(None, directories.values()):
-            self.layers.abort(directory)
+            self._later(functools.partial(self.layers.abort, directory))
         return {name for name, directory in directories.items() if directory}
 
     def _unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
