@@ -12,8 +12,10 @@ import signal
 import sqlite3
 from typing import Any
 
+from tests.integration import made_images
 from tests.integration.engines import Engine
 from tests.integration.leaks import Census
+from tests.integration.nasty_registry import NastyRegistry
 from tests.integration.rawapi import Api
 from tests.integration.test_network import fetch
 from tests.integration.waiting import until
@@ -34,6 +36,8 @@ class Box:
         self.api = Api(self.engine.socket)
         self.trace = os.path.join(self.engine.root, "trace")
         self.fault = os.path.join(self.engine.root, "fault")
+        self.registry = NastyRegistry().__enter__()
+        self.registry.add("wreck", "1", made_images.busybox({"found": b"gold\n"}))
         self.engine.settings = {"KETCH_FAULT": f"@{self.fault}", "KETCH_FAULT_TRACE": self.trace}
         self.clean = True
         self.made: set[str] = set()  # ids of all containers ever
@@ -240,16 +244,18 @@ class Box:
             }
             endpoints = {row[0] for row in db.execute("SELECT container_id FROM network_endpoints")}
             named = {row[0] for row in db.execute("SELECT id FROM image_names")}
+            targets = {row[0] for row in db.execute("SELECT target FROM image_names WHERE target != ''")}
         parts: set[str] = set()
         for record in map(json.loads, rows["images"].values()):
             parts |= {record["id"], record["manifest"], *record["blobs"], *record["chain_ids"]}
+        parts |= targets
         stored = {f"sha256:{n}" for n in (*listed(f"{data}/content/blobs/sha256"), *listed(f"{data}/layers"))}
         for what, there, wanted in (
             ("containers", listed(f"{data}/containers"), set(rows["containers"])),
             ("run directories", listed(f"{self.engine.exec_root}/run") - set(rows["containers"]), set()),
             ("volumes", listed(f"{data}/volumes"), set(rows["volumes"])),
             ("blobs and layers", stored, parts),
-            ("temporary blobs", listed(f"{data}/content/ingest"), set()),
+            ("temporary blobs", {n for n in listed(f"{data}/content/ingest") if not n.endswith(".part")}, set()),
             ("named images", named - set(rows["images"]), set()),
             ("endpoints", endpoints, set(filter(lambda i: os.path.exists(self.cgroup(i)), rows["containers"]))),
         ):
@@ -263,6 +269,7 @@ class Box:
 
     def delete(self) -> list[str]:
         """Remove everything; returns what is left on the machine."""
+        self.registry.__exit__()
         self.recover()
         self.engine.remove_all()
         self.engine.delete()

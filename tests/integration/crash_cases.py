@@ -317,6 +317,20 @@ def loadable(box: Box) -> None:
     assert status == 201, answer
 
 
+def pull(box: Box) -> int:
+    return box.api("POST", "/images/create", fromImage=f"{box.registry.host}/wreck", tag="1")[0]
+
+
+def pullable(box: Box) -> None:
+    """The image is there or not; pulling it makes one that runs, and nothing of the download is left."""
+    assert pull(box) == 200
+    status, answer = box.create("diver", ["/bin/cat", "/found"], body={"Image": f"{box.registry.host}/wreck:1"})
+    assert status == 201, answer
+    box.api.must("POST", "/containers/diver/start")
+    assert box.api.must("POST", "/containers/diver/wait")["StatusCode"] == 0
+    assert b"gold" in box.api.must("GET", "/containers/diver/logs", stdout=1)
+
+
 def import_(box: Box) -> int:
     return box.api("POST", "/images/create", box.raft_tar, fromSrc="-", repo="raft", tag="2")[0]
 

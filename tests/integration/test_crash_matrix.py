@@ -78,6 +78,8 @@ CASES = [
         Case(f"image.{p}", c.load, c.loadable)
         for p in ("blob-written", "blob-named", "layer-unpacked", "layer-named", "synced", "rows-written")
     ),
+    *(Case(f"pull.{p}", c.pull, c.pullable) for p in ("write", "blob-verified", "blob-named")),
+    *(Case(f"image.{p}", c.pull, c.pullable) for p in ("layer-unpacked", "layer-named", "synced", "rows-written")),
     *(Case(f"image.{p}", c.import_, c.loadable) for p in ("layer-named", "rows-written")),
     Case("image.tagged", c.tag, c.tagged_or_not, c.raft),
     Case("image.rows-deleted", c.image_remove, c.loadable, c.raft),
@@ -94,7 +96,7 @@ CASES = [
 ]  # fmt: skip
 
 # Points with a test of their own in test_crash.py: they need a daemon with other flags or without containers.
-ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down")
+ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down", "vfs.copied")
 
 
 @pytest.fixture(scope="module")
