@@ -36,6 +36,8 @@ class Box:
         self.api = Api(self.engine.socket)
         self.trace = os.path.join(self.engine.root, "trace")
         self.fault = os.path.join(self.engine.root, "fault")
+        heavy = made_images.busybox({"crate": os.urandom(2 << 20)}, compression="none")
+        self.cargo = made_images.docker_archive(heavy, "cargo:1")
         self.registry = NastyRegistry().__enter__()
         self.registry.add("wreck", "1", made_images.busybox({"found": b"gold\n"}))
         self.engine.settings = {"KETCH_FAULT": f"@{self.fault}", "KETCH_FAULT_TRACE": self.trace}

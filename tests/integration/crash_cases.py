@@ -317,6 +317,20 @@ def loadable(box: Box) -> None:
     assert status == 201, answer
 
 
+def load_cargo(box: Box) -> int:
+    return box.api("POST", "/images/load", box.cargo)[0]
+
+
+def cargo(box: Box) -> None:
+    """The image is there or not; loading it makes one whose files are whole."""
+    assert load_cargo(box) == 200
+    status, answer = box.create("stevedore", ["/bin/sh", "-c", "wc -c </crate"], body={"Image": "cargo:1"})
+    assert status == 201, answer
+    box.api.must("POST", "/containers/stevedore/start")
+    assert box.api.must("POST", "/containers/stevedore/wait")["StatusCode"] == 0
+    assert b"2097152" in box.api.must("GET", "/containers/stevedore/logs", stdout=1)
+
+
 def pull(box: Box) -> int:
     return box.api("POST", "/images/create", fromImage=f"{box.registry.host}/wreck", tag="1")[0]
 

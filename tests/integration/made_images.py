@@ -106,7 +106,8 @@ def busybox(*layers: dict[str, bytes], **options: object) -> Made:
     """An image that can be run: busybox below, further layers above."""
     with open("/bin/busybox", "rb") as f:
         shell = f.read()
-    return image({"bin/busybox": shell, "bin/sh": shell, "bin/true": shell, "bin/cat": shell}, *layers, **options)  # type: ignore[arg-type]
+    names = ("busybox", "sh", "true", "cat", "wc")
+    return image({f"bin/{name}": shell for name in names}, *layers, **options)  # type: ignore[arg-type]
 
 
 def _call(method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> dict[str, str]:
@@ -136,3 +137,12 @@ def got(host: str, repository: str, ref: str) -> bytes:
     request = urllib.request.Request(f"http://{host}/v2/{repository}/manifests/{ref}", headers={"Accept": accept})
     with urllib.request.urlopen(request, timeout=20) as answer:
         return answer.read()
+
+
+def docker_archive(one: Made, name: str) -> bytes:
+    """What old dockers' ``save`` writes: layers as plain tars in directories of their own."""
+    config = json.loads(one.data)["config"]["digest"]
+    files = {f"{config[7:]}.json": one.blobs[config]}
+    layers = {f"{digest[7:]}/layer.tar": one.blobs[digest] for digest in one.layers}
+    entry = {"Config": f"{config[7:]}.json", "RepoTags": [name], "Layers": list(layers)}
+    return tar({**files, **layers, "manifest.json": json.dumps([entry]).encode()})

@@ -78,6 +78,8 @@ CASES = [
         Case(f"image.{p}", c.load, c.loadable)
         for p in ("blob-written", "blob-named", "layer-unpacked", "layer-named", "synced", "rows-written")
     ),
+    Case("image.file-arrived", c.load_cargo, c.cargo),
+    Case("image.layer-named", c.load_cargo, c.cargo),
     *(Case(f"pull.{p}", c.pull, c.pullable) for p in ("write", "blob-verified", "blob-named")),
     *(Case(f"image.{p}", c.pull, c.pullable) for p in ("layer-unpacked", "layer-named", "synced", "rows-written")),
     *(Case(f"image.{p}", c.import_, c.loadable) for p in ("layer-named", "rows-written")),

@@ -52,7 +52,10 @@ def cmd_load(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 0, 0)
     query = {"quiet": opts["quiet"] or None, "platform": [platform_json(one) for one in opts["platform"]]}
     response = ctx.client().request("POST", "/images/load", query, chunks(opts["input"]), stream=True)
-    progress.Progress(ctx, progress.chosen(opts)).run(response.stream_lines())
+    mode = progress.chosen(opts)
+    if mode == "auto" and not ctx.out.isatty():
+        mode = "quiet"
+    progress.Progress(ctx, mode).run(response.stream_lines())
     return 0
 
 

@@ -137,9 +137,8 @@ class FileService:
         work = self._ctx.background(in_own_thread(lambda: unpack(files)))
         try:
             await asyncio.shield(work)
-        except asyncio.CancelledError:
+        finally:
             reader.cancel()
-            raise
         self._ctx.event(container, "extract-to-dir")
 
     async def changes(self, ref: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import io
 import logging
@@ -20,39 +21,100 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _CHUNK = 1 << 18
+_AHEAD = 4 << 20
 
 
 class BodyReader(io.RawIOBase):
-    """A request's body (an async iterator of chunks) as a blocking file, to be read in a thread."""
+    """A request's body (an async iterator of chunks) as a blocking file, to be read in a thread.
+
+    Made in the event loop.  Some megabytes are taken in ahead of the reader, so that neither waits for the other.
+    """
 
     def __init__(self, chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._chunks = chunks
         self._loop = loop
         self._rest = memoryview(b"")
-        self._cancelled = False
+        self._news = threading.Condition()  # guards what follows
+        self._ready: collections.deque[bytes] = collections.deque()
+        self._size = 0
+        self._ended = self._cancelled = False
+        self._error: BaseException | None = None
+        self._room = asyncio.Event()
+        self._pump = loop.create_task(self._take_in())
+
+    async def _take_in(self) -> None:
+        try:
+            async for chunk in self._chunks:
+                with self._news:
+                    self._ready.append(chunk)
+                    self._size += len(chunk)
+                    self._news.notify()
+                    full = self._size >= _AHEAD
+                    if full:
+                        self._room.clear()
+                if full:
+                    await self._room.wait()
+        except Exception as e:  # it is raised where the body is read
+            self._error = e
+        finally:
+            with self._news:
+                self._ended = True
+                self._news.notify()
 
     def cancel(self) -> None:
-        """Make the next read fail: whoever sent the body is gone."""
-        self._cancelled = True
+        """Make the next read fail: whoever sent the body is gone, or nobody wants the rest of it."""
+        with self._news:
+            self._cancelled = True
+            self._news.notify()
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._pump.cancel)
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        if not self.closed and not self._pump.done():
+            self.cancel()
+        super().close()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            if self._cancelled:
-                raise Unavailable("read the request's body: the client went away")
-            chunk = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
+        if not self._rest and not self._next():
+            return 0
         n = min(len(buffer), len(self._rest))
         buffer[:n] = self._rest[:n]
         self._rest = self._rest[n:]
         return n
 
-    async def _next(self) -> bytes | None:
-        return await anext(self._chunks, None)
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes, as they come: without a copy when a piece fits."""
+        if size < 0:
+            return super().read(size) or b""
+        if not self._rest and not self._next():
+            return b""
+        part = self._rest[:size]
+        self._rest = self._rest[size:]
+        return part.obj if len(part) == len(part.obj) else bytes(part)  # type: ignore[arg-type, return-value]
+
+    def _next(self) -> bool:
+        """Wait for a piece; False at the end."""
+        with self._news:
+            while not self._ready:
+                if self._cancelled:
+                    raise Unavailable("read the request's body: the client went away")
+                if self._ended:
+                    if self._error is not None:
+                        raise self._error
+                    return False
+                self._news.wait()
+            chunk = self._ready.popleft()
+            self._size -= len(chunk)
+            low = self._size < _AHEAD // 2 and not self._room.is_set()
+        if low:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._room.set)
+        self._rest = memoryview(chunk)
+        return True
 
 
 async def in_own_thread(work: Callable[[], T]) -> T:

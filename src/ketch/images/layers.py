@@ -104,7 +104,9 @@ class _Unpacking:
         elif self._job is None:
             if item.size and self._layer.descriptor.size >= _WORTH_FOLLOWING:
                 self._generation = item.generation
-                self._job = self._store.unpacker.begin(item.path, self._store.layers.files(self._place))
+                self._job = self._store.unpacker.begin(
+                    item.path, self._store.layers.files(self._place), self._layer.descriptor.digest
+                )
                 self._job.grown(item.size)
         elif item.generation == self._generation:
             self._job.grown(item.size)
@@ -119,7 +121,7 @@ class _Unpacking:
             if self._job is not None:  # it was begun with something else: once more
                 await asyncio.to_thread(self._clear)
             path, files = self._store.content.path(digest), self._store.layers.files(self._place)
-            self._job = self._store.unpacker.begin(path, files)
+            self._job = self._store.unpacker.begin(path, files, digest)
             done = await self._ended(self._job)
             if done is None:
                 raise Unavailable(f"unpack layer {digest}: it was given up")

@@ -2,10 +2,12 @@
 
 Every file of the archive goes to the content store first (so nothing is read twice, and digests in names
 are checked); then ``manifest.json`` or ``index.json`` says what they are.  The lease takes away what no image uses.
+What is large is taken for a layer and unpacked while it arrives (`arriving`), before anybody knows what it is.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import DataLoss, InvalidArgument
+from ketch.images.arriving import LARGE, Arriving
 from ketch.images.importer import architecture, make_image, write_manifest
 from ketch.images.unpack import unpack_blob
 from ketch.oci import digest, reference
@@ -51,10 +54,11 @@ Found = list[tuple["Image", list[str]]]
 
 def load(store: ImageStore, source: IO[bytes], progress: Progress) -> list[Image]:
     """Read an archive; returns its images. InvalidArgument when it is none, or broken; then nothing of it stays."""
-    with store.lease() as lease:
-        archive = _Archive(store, lease)
+    with store.lease() as lease, Arriving(store, lease) as arriving:
+        archive = _Archive(store, lease, arriving)
         with compression.reader(source, "archive") as plain:
             archive.read(plain)
+        arriving.wait()
         if "manifest.json" in archive.files:
             found = _read_docker(store, archive, progress)
         elif "index.json" in archive.files:
@@ -76,9 +80,10 @@ def load(store: ImageStore, source: IO[bytes], progress: Progress) -> list[Image
 class _Archive:
     """The files of an archive by name, as blobs that the lease holds."""
 
-    def __init__(self, store: ImageStore, lease: Lease) -> None:
+    def __init__(self, store: ImageStore, lease: Lease, arriving: Arriving) -> None:
         self._store = store
         self.lease = lease
+        self.arriving = arriving
         self.files: dict[str, str] = {}
         self.sizes: dict[str, int] = {}  # of the layers unpacked so far: images share them
         self._links: dict[str, str] = {}
@@ -107,8 +112,12 @@ class _Archive:
             if self._store.content.exists(expected):
                 self.files[name] = expected  # the bytes here were verified when they came
                 return
+        chunks = (data for _, data in reader.chunks(member))
+        if member.size >= LARGE and member.extents is None:
+            self.arriving.take(chunks, member.size, expected, functools.partial(self.files.__setitem__, name))
+            return
         with self._store.content.ingest(expected, hold=self.lease.hold, durable=False) as ingest:
-            for _, data in reader.chunks(member):
+            for data in chunks:
                 ingest.write(data)
         self.files[name] = ingest.digest
 
@@ -243,7 +252,9 @@ def _unpack(
             return known[chain]
         total = store.content.size(blob)
         progress({"id": short, "status": "Loading layer", "progressDetail": {"current": 0, "total": total}})
-        size = unpack_blob(store, blob, diff_id, chain)
+        size = archive.arriving.give(blob, diff_id, chain)
+        if size is None:
+            size = unpack_blob(store, blob, diff_id, chain)
         progress({"id": short, "status": "Loading layer", "progressDetail": {"current": total, "total": total}})
         return size
 

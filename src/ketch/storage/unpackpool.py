@@ -26,8 +26,9 @@ _MODULE = "ketch.storage.archive.worker"
 
 
 class Unpacked(NamedTuple):
-    """The digest of a layer's tar, and the bytes of its files."""
+    """The digests of a layer's blob and of its tar, and the bytes of its files."""
 
+    digest: str
     diff_id: str
     size: int
 
@@ -35,8 +36,8 @@ class Unpacked(NamedTuple):
 class Unpacking:
     """One layer that is being unpacked into a directory; `finish` or `abort` it."""
 
-    def __init__(self, blob_fd: int, directory_fd: int) -> None:
-        self.fds = (blob_fd, directory_fd)
+    def __init__(self, blob_fd: int, directory_fd: int, digest: str) -> None:
+        self.fds, self.digest = (blob_fd, directory_fd), digest
         self.shared = Shared.make()
         self.future: Future[Unpacked] = Future()
         self._lock = threading.Lock()
@@ -94,11 +95,14 @@ class UnpackPool:
         self._threads: list[threading.Thread] = []
         self._waiting = 0
 
-    def begin(self, blob_path: str, directory: str) -> Unpacking:
-        """Unpack a blob's file, as far as it is there, into a directory that nobody else uses."""
+    def begin(self, blob_path: str, directory: str, digest: str = "") -> Unpacking:
+        """Unpack a blob's file, as far as it is there, into a directory that nobody else uses.
+
+        ``digest`` is the blob's, when the caller makes sure of it; otherwise it is found out.
+        """
         blob_fd = os.open(blob_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            job = Unpacking(blob_fd, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            job = Unpacking(blob_fd, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), digest)
         except BaseException:
             os.close(blob_fd)
             raise
@@ -160,7 +164,7 @@ class _Worker:
         """Hand a job over and wait for its end; whatever happens, its future is settled."""
         try:
             fds = (*job.fds, job.shared.memory_fd, job.shared.event_fd)
-            fdpass.send(self._socket.fileno(), b"{}", fds)
+            fdpass.send(self._socket.fileno(), json.dumps({"digest": job.digest}).encode(), fds)
             payload, _ = fdpass.recv(self._socket.fileno())
         except OSError:
             payload = b""
@@ -180,7 +184,7 @@ class _Worker:
             kind = getattr(errors, answer["error"], errors.KetchError)
             job.settle(kind(answer["message"], hint=answer["hint"]))
         else:
-            job.settle(Unpacked(answer["diff_id"], answer["size"]))
+            job.settle(Unpacked(**answer))
 
     def close(self) -> None:
         """End the process."""

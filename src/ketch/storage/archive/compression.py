@@ -26,12 +26,12 @@ class Peekable(io.RawIOBase):
     """A stream whose first bytes can be looked at before they are read."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self.source = source
         self._head = b""
 
     def peek(self, n: int) -> bytes:
         """The next ``n`` bytes (fewer at the end), still to be read."""
-        while len(self._head) < n and (chunk := self._source.read(n - len(self._head))):
+        while len(self._head) < n and (chunk := self.source.read(n - len(self._head))):
             self._head += chunk
         return self._head[:n]
 
@@ -39,7 +39,7 @@ class Peekable(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._head[: len(buffer)] if self._head else self._source.read(len(buffer))
+        data = self._head[: len(buffer)] if self._head else self.source.read(len(buffer))
         if self._head:
             self._head = self._head[len(data) :]
         buffer[: len(data)] = data

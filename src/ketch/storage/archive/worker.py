@@ -1,7 +1,8 @@
 """A process that unpacks layers: jobs come over a socket with their descriptors, answers go back.
 
-    job      JSON, with descriptors: the blob's file, the directory to unpack into, memory and event of `growing`
-    answer   JSON: {"diff_id": …, "size": …} or {"error": class, "message": …, "hint": …}
+    job      JSON, with descriptors: the blob's file, the directory to unpack into, memory and event of `growing`;
+             {"digest": …} is the blob's when somebody else sees to that, empty when it is to be found out
+    answer   JSON: {"digest": …, "diff_id": …, "size": …} or {"error": class, "message": …, "hint": …}
 
 The blob may still be growing.  Decompressing and hashing run in a thread beside the one that makes files: both let go
 of the interpreter while they work.  The process ends with the engine's, and when the socket does.
@@ -29,30 +30,54 @@ _CHUNK = 1 << 18
 _AHEAD = 8
 
 
-class Decompressed:
-    """A stream read, decompressed and hashed ahead by a thread; read by the one who unpacks."""
+class _Hashed:
+    """A stream that hashes what is read through it."""
 
     def __init__(self, source: GrowingFile) -> None:
         self._source = source
+        self.hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self.hash.update(data)
+        return data
+
+
+class Decompressed:
+    """A stream read, decompressed and hashed ahead by a thread; read by the one who unpacks."""
+
+    def __init__(self, source: GrowingFile, digest: str) -> None:
+        self._source = source
+        self.digest = digest
+        self.diff_id = ""
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
         self._stopped = False
-        self.digest = ""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        hashed = hashlib.sha256()
         try:
-            with compression.reader(self._source, "layer") as plain:
-                while data := plain.read(_CHUNK):
-                    if self._stopped:
-                        return
-                    self._queue.put(data)
-                    hashed.update(data)
+            self._hash_and_hand_over()
         except BaseException as e:  # it is raised where the data are read
             self._queue.put(e)
-            return
-        self.digest = "sha256:" + hashed.hexdigest()
+
+    def _hash_and_hand_over(self) -> None:
+        """Each byte is hashed once: of a plain tar both digests are the same."""
+        source = compression.Peekable(_Hashed(self._source) if not self.digest else self._source)
+        plain_tar = compression.kind(source.peek(6)) == "none"
+        hashed = hashlib.sha256()
+        with compression.reader(source, "layer") as plain:
+            while data := plain.read(_CHUNK):
+                if self._stopped:
+                    return
+                self._queue.put(data)
+                if not plain_tar:
+                    hashed.update(data)
+        if isinstance(source.source, _Hashed):
+            while source.source.read(_CHUNK):
+                pass  # what stands behind the compressed stream belongs to the blob
+            self.digest = "sha256:" + source.source.hash.hexdigest()
+        self.diff_id = self.digest if plain_tar else "sha256:" + hashed.hexdigest()
         self._queue.put(b"")
 
     def read(self, _size: int = -1, /) -> bytes:
@@ -76,23 +101,23 @@ class Decompressed:
                 continue
 
 
-def unpack(blob_fd: int, directory_fd: int, shared: Shared) -> dict[str, Any]:
+def unpack(blob_fd: int, directory_fd: int, shared: Shared, digest: str) -> dict[str, Any]:
     """Carry out one job."""
-    stream = Decompressed(GrowingFile(blob_fd, shared))
+    stream = Decompressed(GrowingFile(blob_fd, shared), digest)
     try:
         guard = limits.Guard(stream, directory_fd)
         size = Extractor(directory_fd, layer=True).run(tar.TarReader(guard))
         while stream.read():
             pass  # a tar has padding behind its last member
-        return {"diff_id": stream.digest, "size": size}
+        return {"digest": stream.digest, "diff_id": stream.diff_id, "size": size}
     finally:
         stream.close()
 
 
-def _answer(fds: list[int]) -> dict[str, Any]:
+def _answer(payload: bytes, fds: list[int]) -> dict[str, Any]:
     shared = Shared(fds[2], fds[3])
     try:
-        return unpack(fds[0], fds[1], shared)
+        return unpack(fds[0], fds[1], shared, json.loads(payload)["digest"])
     except errors.KetchError as e:
         return {"error": type(e).__name__, "message": e.message, "hint": e.hint}
     except GivenUp:
@@ -115,7 +140,7 @@ def main(socket_fd: int, parent: int) -> None:
         payload, fds = fdpass.recv(socket_fd)
         if not payload:
             return
-        fdpass.send(socket_fd, json.dumps(_answer(fds)).encode())
+        fdpass.send(socket_fd, json.dumps(_answer(payload, fds)).encode())
 
 
 if __name__ == "__main__":
