@@ -29,7 +29,7 @@ class Layers:
         fsflags.spread(self._root)
         for name in os.listdir(self._root):
             if name.startswith(".new-"):
-                shutil.rmtree(os.path.join(self._root, name))
+                remove_tree(os.path.join(self._root, name))
 
     def diff(self, chain_id: str) -> str:
         """The directory with a layer's files."""
@@ -88,3 +88,13 @@ class Layers:
     def all(self) -> list[str]:
         """Chain ids of the unpacked layers."""
         return ["sha256:" + n for n in os.listdir(self._root) if not n.startswith(".")]
+
+
+def remove_tree(path: str) -> None:
+    """Delete a directory; two may do so at once: a background removal and the sweep at the daemon's start."""
+    shutil.rmtree(path, onerror=_unless_missing)
+
+
+def _unless_missing(_function: object, _path: str, info: tuple[type, BaseException, object]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]

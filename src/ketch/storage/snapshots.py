@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ketch.errors import DataLoss, InvalidArgument
-from ketch.storage.layers import Layers
+from ketch.storage.layers import Layers, remove_tree
 from ketch.storage.quota import Quotas
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ class OverlaySnapshots:
         for name in ("upper", "work"):
             path = os.path.join(self._containers, container_id, name)
             if os.path.isdir(path):
-                shutil.rmtree(path, onerror=_unless_missing)
+                remove_tree(path)
 
 
 @functools.cache
@@ -197,9 +196,3 @@ def _plain() -> list[str]:
 def _lowerdir(paths: Sequence[str]) -> str:
     """Overlay's option for these directories, topmost first."""
     return "lowerdir=" + ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in paths)
-
-
-def _unless_missing(_function: object, _path: str, info: tuple[type, BaseException, object]) -> None:
-    """Two may remove the same at once: a background removal and the sweep at the daemon's start."""
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ketch import faults
 from ketch.errors import DataLoss, InvalidArgument
 from ketch.storage import treediff
-from ketch.storage.layers import Layers
+from ketch.storage.layers import Layers, remove_tree
 from ketch.storage.snapshots import check_depth
 from ketch.storage.treecopy import DIRECTORY, Copier
 
@@ -111,7 +111,7 @@ class VfsSnapshots:
         if not os.path.isdir(directory):
             return
         _sweep(directory)
-        shutil.rmtree(os.path.join(directory, "root"), onerror=_unless_missing)
+        remove_tree(os.path.join(directory, "root"))
         if os.path.lexists(os.path.join(directory, "base")):
             os.unlink(os.path.join(directory, "base"))
 
@@ -175,9 +175,4 @@ def _fill(new: str, sources: Sequence[str], layer: bool) -> None:
 def _sweep(directory: str) -> None:
     for name in os.listdir(directory):
         if name.startswith(_NEW):
-            shutil.rmtree(os.path.join(directory, name), onerror=_unless_missing)
-
-
-def _unless_missing(_function: object, _path: str, info: tuple[type, BaseException, object]) -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
+            remove_tree(os.path.join(directory, name))
