@@ -125,6 +125,30 @@ def private_engine(request: pytest.FixtureRequest):
 
 
 def pytest_terminal_summary(terminalreporter):
+    """Figures that are worth a look although everything passed."""
+    _crash_matrix(terminalreporter)
+    _interop_matrix(terminalreporter)
+
+
+def _interop_matrix(terminalreporter):
+    """Clients against registries: ✓ pulled, pushed, and pulled from there by Ketch, with the same bytes."""
+    marks: dict[tuple[str, str], str] = {}
+    for outcome, mark in (("passed", "✓"), ("failed", "✗"), ("error", "✗")):
+        for report in terminalreporter.stats.get(outcome, ()):
+            name = getattr(report, "nodeid", "").partition("test_interop.py::test_interop[")[2].rstrip("]")
+            if name and (outcome != "passed" or report.when == "call"):
+                server, _, client = name.rpartition("-")
+                marks[server, client] = mark
+    if not marks:
+        return
+    servers, clients = (list(dict.fromkeys(key[n] for key in marks)) for n in (0, 1))
+    terminalreporter.write_line("interop matrix" + "".join(f"{server:>18}" for server in servers))
+    for client in clients:
+        cells = "".join(f"{marks.get((server, client), '-'):>18}" for server in servers)
+        terminalreporter.write_line(f"{client:>14}{cells}")
+
+
+def _crash_matrix(terminalreporter):
     """How many points of the crash matrix were visited, and at how many everything was in order afterwards."""
     visited = {"passed": set(), "failed": set(), "error": set()}
     for outcome, found in visited.items():
