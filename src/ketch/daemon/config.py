@@ -64,6 +64,7 @@ class Config:
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
+    registry_stall_timeout: int = 30
     storage_driver: str = ""
     repair: bool = False
 

@@ -26,6 +26,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="asked first for images of Docker Hub; repeatable")  # fmt: skip
     add("--registry-certs", metavar="DIR", action="append", dest="registry_certs",
         help=f"folder with certificates of registries; repeatable (default {', '.join(CERTIFICATES)})")  # fmt: skip
+    add("--registry-stall-timeout", type=int, metavar="SECONDS",
+        help="a registry that says nothing for so long has broken off (default 30)")  # fmt: skip
     add("--max-concurrent-downloads", type=int, metavar="N", help="blobs downloaded at once (default 3)")
     add("--max-concurrent-uploads", type=int, metavar="N", help="blobs uploaded at once (default 5)")
     add("--max-download-attempts", type=int, metavar="N", help="tries before a download is given up (default 5)")
@@ -45,7 +47,12 @@ def check(config: Config) -> None:
             raise InvalidArgument(f'invalid mirror: "{url}" is not a valid URI', hint="use https://HOST[:PORT]")
         if parts.username:
             raise InvalidArgument(f'invalid mirror: username/password not allowed in URI "{parts.hostname}"')
-    for name in ("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"):
+    for name in (
+        "max_concurrent_downloads",
+        "max_concurrent_uploads",
+        "max_download_attempts",
+        "registry_stall_timeout",
+    ):
         if getattr(config, name) < 1:
             raise InvalidArgument(f"invalid {name.replace('_', ' ')}: {getattr(config, name)}")
 
@@ -57,6 +64,7 @@ def build(config: Config) -> Registries:
         mirrors=tuple(config.registry_mirrors),
         certificates=tuple(config.registry_certs) or CERTIFICATES,
         attempts=config.max_download_attempts,
+        stall_s=config.registry_stall_timeout,
         user_agent=f"ketch/{__version__}",
     )
     return Registries(settings, config.max_concurrent_downloads, config.max_concurrent_uploads)

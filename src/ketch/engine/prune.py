@@ -116,5 +116,6 @@ async def images(
         found.append(_object(image.id, ", ".join(tags) or "<none>", freed))
     space = sum(one["Size"] for one in found)
     if not dry_run:
+        space += await asyncio.to_thread(engine.pulls.sweep)
         engine.events.publish("image", "prune", "", {"reclaimed": str(space)})
     return {"ImagesDeleted": rows or None, "SpaceReclaimed": space} | ({"Images": found} if dry_run else {})

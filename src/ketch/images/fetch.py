@@ -138,19 +138,24 @@ class _Download:
             self._arrived()
             batch: list[bytes] = []
             size = 0
-            async for chunk in chunks:
-                batch.append(chunk)
-                size += len(chunk)
-                if partial.size + size > total:
-                    await loop.run_in_executor(None, partial.restart)
-                    raise InvalidArgument(
-                        f"download {self._descriptor.digest}: the registry sends more than the {total} bytes promised"
-                    )
-                if size >= _BATCH:
-                    await loop.run_in_executor(None, _write, partial, batch)
-                    batch, size = [], 0
-                    self._arrived()
-            await loop.run_in_executor(None, _write, partial, batch)
+            try:
+                async for chunk in chunks:
+                    batch.append(chunk)
+                    size += len(chunk)
+                    if partial.size + size > total:
+                        batch.clear()
+                        await loop.run_in_executor(None, partial.restart)
+                        raise InvalidArgument(
+                            f"download {self._descriptor.digest}: the registry sends more than the {total} bytes "
+                            "promised"
+                        )
+                    if size >= _BATCH:
+                        full, batch, size = batch, [], 0
+                        await loop.run_in_executor(None, _write, partial, full)
+                        self._arrived()
+            finally:  # what came before a break is worth keeping, too
+                if batch:
+                    await asyncio.shield(loop.run_in_executor(None, _write, partial, batch))
             self._arrived()
 
     def _arrived(self) -> None:

@@ -7,7 +7,6 @@ import os
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.errors import Unavailable
 from ketch.images.fetch import Arrived, Downloads
 from ketch.images.progress import Meter, moving, short, status
 from ketch.images.shared import Shared
@@ -96,6 +95,7 @@ class _Unpacking:
         self._store, self._layer, self._place, self._report = store, layer, place, report
         self._job: Unpacking | None = None
         self._generation = 0
+        self._stale = False
 
     def tell(self, item: Any) -> None:
         """Progress of the download."""
@@ -111,35 +111,32 @@ class _Unpacking:
         elif item.generation == self._generation:
             self._job.grown(item.size)
         else:
-            self._job.give_up()  # what it has read so far was not the blob
+            self._stale = True  # what it has read so far was not the blob
+            self._job.give_up()
 
     async def finish(self) -> int:
         """The blob is here: unpack the rest, or all of it; returns the bytes of its files (InvalidArgument)."""
         digest, total = self._layer.descriptor.digest, self._layer.descriptor.size
-        done = await self._ended(self._job) if self._job is not None else None
-        if done is None:
-            if self._job is not None:  # it was begun with something else: once more
-                await asyncio.to_thread(self._clear)
+        if self._stale and self._job is not None:
+            await asyncio.to_thread(self._job.abort)
+            await asyncio.to_thread(self._clear)
+            self._job = None
+        if self._job is None:
             path, files = self._store.content.path(digest), self._store.layers.files(self._place)
             self._job = self._store.unpacker.begin(path, files, digest)
-            done = await self._ended(self._job)
-            if done is None:
-                raise Unavailable(f"unpack layer {digest}: it was given up")
+        done = await self._ended(self._job)
         check(digest, done.diff_id, self._layer.diff_id)
         self._report(moving(short(digest), "Extracting", total, total))
         return done.size
 
-    async def _ended(self, job: Unpacking) -> Unpacked | None:
-        """Its result; None when it had been given up before."""
+    async def _ended(self, job: Unpacking) -> Unpacked:
+        """Its result."""
         job.finish(self._layer.descriptor.size)
         meter = Meter(self._report, short(self._layer.descriptor.digest), "Extracting", self._layer.descriptor.size)
         future = asyncio.wrap_future(job.future)
         while not (await asyncio.wait([future], timeout=_LOOK_S))[0]:
             meter.at(job.consumed)
-        try:
-            return future.result()
-        except Unavailable:
-            return None
+        return future.result()
 
     def _clear(self) -> None:
         shutil.rmtree(self._store.layers.files(self._place))

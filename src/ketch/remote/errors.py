@@ -6,6 +6,7 @@ Messages name the method and the URL without its query, which may hold tokens; o
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,8 @@ def unreachable(method: str, url: URL, error: BaseException) -> Unavailable:
     if isinstance(error, asyncio.TimeoutError | aiohttp.ServerTimeoutError):
         return Unavailable(f"{place}: timeout: nothing came from {address}", hint="it or the way to it stalls")
     if isinstance(error, aiohttp.ClientConnectorError):
-        reason = (error.os_error.strerror or str(error.os_error)).lower() if error.os_error else str(error)
+        number = error.os_error.errno
+        reason = os.strerror(number).lower() if number else str(error.os_error)
         return Unavailable(f"{place}: dial tcp {address}: connect: {reason}")
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return Unavailable(f"{place}: EOF")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _REDIRECTS = 10
 _MOVED = frozenset((301, 302, 303, 307, 308))
-_BUFFER = 1 << 20
+_BUFFER = 1 << 18  # twice as much is lost when a connection breaks
 _LONGEST_PAUSE_S = 15.0
 
 
