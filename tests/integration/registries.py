@@ -119,7 +119,7 @@ def ours(
             undo.callback(shutil.rmtree, place)
         host = f"127.0.0.1:{free_port()}"
         command = [PROGRAMS["ketch"], "registry", "serve", "--addr", host, "--access-log", f"{place}/access.log"]
-        command += [*flags, *(() if "--bucket" in flags else ("--root", f"{place}/data"))]
+        command += [*flags, *(() if {"--bucket", "--root"} & {*flags} else ("--root", f"{place}/data"))]
         ca = ""
         if tls:
             ca, key = certificate(place)

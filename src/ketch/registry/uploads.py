@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING
 
 from ketch.registry import names, objects
@@ -121,6 +122,10 @@ async def _append(call: Call, upload: str, offset: int) -> int:
     call.metrics.values["uploads"] += 1
     try:
         return await call.store.append(upload, offset, _counted(call, call.request.content.iter_any()))
+    except OSError as e:
+        if e.errno in (ENOSPC, EDQUOT):  # what there is of it must not keep others from theirs
+            await call.store.discard(upload)
+        raise
     finally:
         _busy.discard(upload)
         call.metrics.values["uploads"] -= 1

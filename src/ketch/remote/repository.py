@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from yarl import URL
 
-from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, Unavailable
+from ketch.errors import (
+    DataLoss,
+    InvalidArgument,
+    KetchError,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.remote import headers
@@ -35,6 +43,7 @@ _SCHEMA1 = (
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 )
 _MOST_PAGES = 10_000
+_DENIED = "denied: requested access to the resource is denied"
 
 
 class Fetched(NamedTuple):
@@ -307,8 +316,9 @@ class Repository:
 
 def denied(error: RegistryError) -> KetchError:
     """What a push is told, in Docker's words."""
-    if error.status in (401, 403) or "DENIED" in error.codes:
-        return error.as_ketch() if error.text else error.as_ketch("denied: requested access to the resource is denied")
+    if error.status in (401, 403) and not error.text:  # the answer to a HEAD has no body
+        said = "unauthorized: authentication required" if error.status == 401 else _DENIED
+        return Unauthenticated(said) if error.status == 401 else PermissionDenied(said)
     return error.as_ketch()
 
 

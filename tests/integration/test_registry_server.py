@@ -1,0 +1,494 @@
+"""Our registry as a service: who may do what, caching another one, garbage, several processes, figures and logs."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import signal
+import ssl
+import subprocess
+import threading
+import time
+import urllib.parse
+
+import bcrypt
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ketch.registry import errors
+from tests.integration import made_images as made
+from tests.integration.engines import PROGRAMS
+from tests.integration.registries import bucket, free_port, listens, ours, registry
+from tests.integration.test_registry_protocol import Raw, begin, put_blob, put_manifest
+from tests.integration.waiting import until
+
+pytestmark = pytest.mark.ketch_only
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def collect(root: str, *flags: str) -> dict:
+    """``ketch registry gc`` beside whatever runs."""
+    command = [PROGRAMS["ketch"], "registry", "gc", "--root", f"{root}/data", *flags]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+
+
+# -- who may do what ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def users(tmp_path) -> str:
+    path = tmp_path / "users"
+    path.write_text(f"# people\nann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    return str(path)
+
+
+def test_users_and_passwords(users):
+    with ours("--htpasswd", users) as one:
+        raw = Raw(one.host)
+        status, headers, _ = raw("GET", "/v2/")
+        assert status == 401 and headers["www-authenticate"].startswith("Basic realm=")
+        for wrong in (basic("ann", "wrong"), basic("bob", "secret"), "Basic !!!", "Bearer x", basic("ann", "")):
+            assert raw("GET", "/v2/", Authorization=wrong)[0] == 401
+        for _ in range(3):
+            assert raw("GET", "/v2/", Authorization=basic("ann", "secret"))[0] == 200
+        with open(users, "a") as f:
+            f.write(f"bob:{bcrypt.hashpw(b'other', bcrypt.gensalt(4)).decode()}\n")
+        assert raw("GET", "/v2/", Authorization=basic("bob", "other"))[0] == 200
+
+
+def test_everybody_may_pull(users):
+    with ours("--htpasswd", users, "--anonymous-pull") as one:
+        raw = Raw(one.host)
+        assert raw("GET", "/v2/some/manifests/1")[0] == 404
+        assert raw("POST", "/v2/some/blobs/uploads/", b"")[0] == 401
+        assert raw("POST", "/v2/some/blobs/uploads/", b"", Authorization=basic("ann", "secret"))[0] == 202
+        assert raw("GET", "/v2/_catalog")[0] == 401
+
+
+def test_docker_logs_in(users, own_engine):
+    own_engine.start()
+    own_engine.add_busybox()
+    docker = own_engine.docker
+    with ours("--htpasswd", users) as one:
+        ref = f"{one.host}/private/box:1"
+        docker("tag", "busybox", ref)
+        denied = docker("push", ref, check=False)
+        assert denied.code == 1 and "authentication required" in denied.err + denied.out
+        bad = docker("login", "-u", "ann", "--password-stdin", one.host, stdin=b"wrong", check=False)
+        assert bad.code == 1 and "unauthorized" in bad.err
+        assert "Login Succeeded" in docker("login", "-u", "ann", "--password-stdin", one.host, stdin=b"secret").out
+        docker("push", "-q", ref)
+        docker("rmi", ref)
+        own_engine.ketch("pull", "-q", ref)  # what docker has kept ketch uses, too
+        own_engine.ketch("logout", one.host)
+        denied = docker("pull", ref, check=False)
+        assert denied.code == 1 and "pull access denied" in denied.err
+        own_engine.ketch("login", "-u", "ann", "--password-stdin", one.host, stdin=b"secret")
+        docker("pull", "-q", ref)
+        with open(os.path.join(own_engine.root, "config.json"), "rb") as f:
+            assert json.load(f)["auths"][one.host]["auth"] == base64.b64encode(b"ann:secret").decode()
+        docker("rmi", ref)
+
+
+class Issuer:
+    """A token server: gives whoever asks a token for what they ask, signed with a key of its own."""
+
+    def __init__(self, keys: str) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        with open(keys, "wb") as f:
+            f.write(self.key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            ))  # fmt: skip
+        self.asked: list[str] = []
+        issuer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+                issuer.asked += query.get("scope", [])
+                access = []
+                for scope in query.get("scope", []):
+                    kind, name, actions = scope.split(":")
+                    access.append({"type": kind, "name": name, "actions": actions.split(",")})
+                body = json.dumps({"token": issuer.token(access), "expires_in": 60}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/token"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def token(self, access: list[dict], **claims: object) -> str:
+        full = {"iss": "issuer", "aud": "depot", "sub": "ann", "exp": time.time() + 60, "access": access, **claims}
+        return jwt.encode(full, self.key, algorithm="ES256")
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def issuer(tmp_path):
+    one = Issuer(str(tmp_path / "keys.pem"))
+    one.flags = [
+        "--token-realm", one.url, "--token-service", "depot", "--token-issuer", "issuer",
+        "--token-keys", str(tmp_path / "keys.pem"),
+    ]  # fmt: skip
+    yield one
+    one.close()
+
+
+def test_tokens(issuer):
+    pull = [{"type": "repository", "name": "some", "actions": ["pull"]}]
+    with ours(*issuer.flags) as one:
+        raw = Raw(one.host)
+        status, headers, _ = raw("GET", "/v2/some/manifests/1")
+        assert status == 401
+        assert 'service="depot"' in headers["www-authenticate"]
+        assert 'scope="repository:some:pull"' in headers["www-authenticate"]
+
+        def asked(token: str, method: str = "GET", path: str = "/v2/some/manifests/1") -> int:
+            return raw(method, path, b"" if method == "POST" else None, Authorization=f"Bearer {token}")[0]
+
+        assert asked(issuer.token(pull)) == 404
+        assert asked(issuer.token(pull), path="/v2/other/manifests/1") == 403
+        assert asked(issuer.token(pull), "POST", "/v2/some/blobs/uploads/") == 403
+        assert asked(issuer.token(pull, aud="elsewhere")) == 401
+        assert asked(issuer.token(pull, iss="somebody")) == 401
+        assert asked(issuer.token(pull, exp=time.time() - 60)) == 401
+        assert asked("nonsense") == 401
+        other = ec.generate_private_key(ec.SECP256R1())
+        claims = {"iss": "issuer", "aud": "depot", "exp": time.time() + 60, "access": pull}
+        assert asked(jwt.encode(claims, other, algorithm="ES256")) == 401
+        assert asked(jwt.encode(claims, "", algorithm="none")) == 401
+
+
+def test_docker_with_tokens(issuer, engine):
+    with ours(*issuer.flags) as one:
+        ref = f"{one.host}/by/token:1"
+        engine.docker("tag", "busybox", ref)
+        engine.docker("push", "-q", ref)
+        engine.docker("rmi", ref)
+        engine.docker("pull", "-q", ref)
+        engine.docker("rmi", ref)
+        assert "repository:by/token:pull,push" in issuer.asked and "repository:by/token:pull" in issuer.asked
+
+
+def test_tls(tmp_path, own_engine):
+    with ours(tls=True) as one:
+        with pytest.raises(ssl.SSLError):
+            connection = http.client.HTTPSConnection(one.host, timeout=10)
+            connection.request("GET", "/v2/")
+        context = ssl.create_default_context(cafile=one.ca)
+        connection = http.client.HTTPSConnection(one.host, timeout=10, context=context)
+        connection.request("GET", "/v2/")
+        assert connection.getresponse().status == 200
+        certs = tmp_path / "certs.d"
+        (certs / one.host).mkdir(parents=True)
+        (certs / one.host / "ca.crt").write_bytes(open(one.ca, "rb").read())  # noqa: SIM115
+        own_engine.extra = ["--registry-certs", str(certs)]
+        own_engine.start()
+        own_engine.add_busybox()
+        ref = f"{one.host}/over/tls:1"
+        own_engine.docker("tag", "busybox", ref)
+        own_engine.docker("push", "-q", ref)
+        own_engine.docker("rmi", ref)
+        own_engine.docker("pull", "-q", ref)
+
+
+def test_read_only():
+    with ours() as one:
+        put_manifest(Raw(one.host), "some", "1")
+        with ours("--read-only", "--root", f"{one.root}/data") as other:
+            raw = Raw(other.host)
+            assert raw("GET", "/v2/some/manifests/1")[0] == 200
+            assert raw.code("POST", "/v2/some/blobs/uploads/", b"") == (405, "UNSUPPORTED")
+            assert raw.code("DELETE", "/v2/some/manifests/1") == (405, "UNSUPPORTED")
+
+
+# -- a cache -----------------------------------------------------------------------------------
+
+
+def test_a_cache_of_another_registry():
+    image = made.image({"big": os.urandom(3 << 20)}, compression="none")
+    with contextlib.ExitStack() as undo:
+        upstream = undo.enter_context(registry())
+        made.put(upstream.host, "some/app", image, "1")
+        cache = undo.enter_context(ours("--upstream", f"http://{upstream.host}", "--upstream-ttl", "0"))
+        raw = Raw(cache.host)
+        place = f"/v2/some/app/blobs/{image.layers[0]}"
+        assert raw("GET", "/v2/some/app/manifests/1")[2] == image.data
+        answers: list[bytes] = []
+        threads = [threading.Thread(target=lambda: answers.append(raw("GET", place)[2])) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [image.blobs[image.layers[0]]] * 4
+        assert raw("HEAD", place)[0] == 200
+        assert raw("GET", place, Range="bytes=10-19")[2] == answers[0][10:20]
+        assert raw("GET", f"/v2/some/app/blobs/{image.image_id}")[0] == 200
+        assert raw.code("POST", "/v2/some/app/blobs/uploads/", b"") == (405, "UNSUPPORTED")
+        assert raw("GET", "/v2/nothing/manifests/1")[0] == 404
+        newer = made.image({"a": b"2"})
+        made.put(upstream.host, "some/app", newer, "1")
+        assert raw("GET", "/v2/some/app/manifests/1")[2] == newer.data
+        upstream.process.kill()
+        upstream.process.wait()
+        assert raw("GET", "/v2/some/app/manifests/1")[2] == newer.data
+        assert raw("GET", f"/v2/some/app/manifests/{image.digest}")[2] == image.data
+        assert raw("GET", place)[2] == answers[0]
+        assert raw.code("GET", f"/v2/some/app/blobs/{newer.layers[0]}") == (503, "UNAVAILABLE")
+
+
+# -- garbage -----------------------------------------------------------------------------------
+
+
+def test_garbage_goes_in_two_runs():
+    with ours() as one:
+        raw = Raw(one.host)
+        kept, _ = put_manifest(raw, "some", "1")
+        gone, _ = put_manifest(raw, "some", "2", annotations={"n": "2"})
+        loose = put_blob(raw, "some", b"nobody needs it")
+        begin(raw, "some")
+        assert raw("DELETE", f"/v2/some/manifests/{gone}")[0] == 202
+        assert collect(one.root)["condemned"] == 0  # all of it is young
+        first = collect(one.root, "--gc-grace", "0")
+        assert (first["condemned"], first["deleted_blobs"], first["deleted_uploads"]) == (2, 0, 1)
+        assert raw("HEAD", f"/v2/some/blobs/{loose}")[0] == 404  # who would rely on it is told to bring it again
+        second = collect(one.root, "--gc-grace", "0")
+        assert second["deleted_blobs"] == 2 and second["deleted_bytes"] > 0
+        assert raw("GET", f"/v2/some/blobs/{loose}")[0] == 404
+        assert raw("GET", f"/v2/some/manifests/{kept}")[0] == 200
+        assert collect(one.root, "--gc-grace", "0")["condemned"] == 0
+
+
+def test_a_push_takes_back_what_was_condemned():
+    with ours() as one:
+        raw = Raw(one.host)
+        blob = put_blob(raw, "some", b"{}")  # a push has begun …
+        put_blob(raw, "some", b"layer")
+        assert collect(one.root, "--gc-grace", "0")["condemned"] == 2
+        digest, _ = put_manifest(raw, "some", "1")  # … and ends between the two runs
+        assert collect(one.root, "--gc-grace", "0")["deleted_blobs"] == 1
+        assert raw("GET", f"/v2/some/manifests/{digest}")[0] == 200
+        assert raw("GET", f"/v2/some/blobs/{blob}")[2] == b"{}"
+
+
+def test_a_push_between_the_second_run_s_claim_and_its_look():
+    """Whoever comes while a blob is being deleted waits, and writes it again."""
+    with ours() as one:
+        raw = Raw(one.host)
+        data = b"wanted again"
+        digest = put_blob(raw, "some", data)
+        claim = os.path.join(one.root, "data/deleting", digest.removeprefix("sha256:"))
+        os.makedirs(os.path.dirname(claim))
+        open(claim, "w").close()
+        done: list[int] = []
+        pushing = threading.Thread(
+            target=lambda: done.append(raw("POST", f"/v2/some/blobs/uploads/?digest={digest}", data)[0])
+        )
+        pushing.start()
+        os.unlink(os.path.join(one.root, "data/blobs/sha256", digest[7:9], digest[7:]))
+        assert done == []
+        os.unlink(claim)
+        pushing.join()
+        assert done == [201] and raw("GET", f"/v2/some/blobs/{digest}")[2] == data
+
+
+def test_untagged_manifests():
+    with ours() as one:
+        raw = Raw(one.host)
+        tagged, data = put_manifest(raw, "some", "1")
+        loose, _ = put_manifest(raw, "some", "2", annotations={"n": "2"})
+        subject = {"mediaType": made.MANIFEST, "digest": tagged, "size": len(data)}
+        signature, _ = put_manifest(raw, "some", "3", subject=subject)
+        for tag in ("2", "3"):
+            assert raw("DELETE", f"/v2/some/manifests/{tag}")[0] == 202
+        assert collect(one.root, "--gc-grace", "0")["deleted_manifests"] == 0
+        assert collect(one.root, "--gc-grace", "0", "--delete-untagged")["deleted_manifests"] == 1
+        assert [raw("GET", f"/v2/some/manifests/{d}")[0] for d in (tagged, loose, signature)] == [200, 404, 200]
+
+
+def test_garbage_while_docker_pushes(engine):
+    """Runs without a pause and without grace beside pushes and pulls: every one of them succeeds."""
+    with ours("--gc-interval", "0.01", "--gc-grace", "2") as one:
+        for n in range(4):
+            ref = f"{one.host}/busy/{n}:1"
+            engine.docker("tag", "busybox", ref)
+            engine.docker("push", "-q", ref)
+            engine.docker("rmi", ref)
+            engine.docker("pull", "-q", ref)
+            engine.docker("rmi", ref)
+        text = Raw(one.host)("GET", "/metrics")[2].decode()
+        runs = next(line for line in text.splitlines() if line.startswith("ketch_registry_gc_runs_total"))
+        assert int(runs.split()[1]) > 2
+
+
+# -- several processes -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_an_upload_that_goes_from_process_to_process(kind, tmp_path):
+    with contextlib.ExitStack() as undo:
+        flags = undo.enter_context(bucket()) if kind == "s3" else []
+        root = str(tmp_path)
+        hosts = [undo.enter_context(ours(*flags, root=root)).host for _ in range(2)]
+        first, second = (Raw(host) for host in hosts)
+        data = os.urandom(300_000)
+        place = begin(first, "some")
+        for n, raw in enumerate((first, second, first)):
+            part = data[n * 100_000 : (n + 1) * 100_000]
+            status, headers, _ = raw("PATCH", place, part, Content_Range=f"{n * 100_000}-{n * 100_000 + 99_999}")
+            assert (status, headers["range"]) == (202, f"0-{(n + 1) * 100_000 - 1}")
+        assert second("PUT", f"{place}?digest={made.digest(data)}", b"")[0] == 201
+        assert first("GET", f"/v2/some/blobs/{made.digest(data)}")[2] == data
+        digest, _ = put_manifest(first, "some", "1")
+        assert second("GET", "/v2/some/manifests/1")[1]["docker-content-digest"] == digest
+        assert first("DELETE", f"/v2/some/manifests/{digest}")[0] == 202
+        assert second("GET", f"/v2/some/manifests/{digest}")[0] == 404
+
+
+def test_workers(tmp_path):
+    with ours("--workers", "2") as one:
+        raw = Raw(one.host)
+        digest, data = put_manifest(raw, "some", "1")
+        for _ in range(20):
+            assert raw("GET", f"/v2/some/manifests/{digest}")[2] == data
+        children = f"/proc/{one.process.pid}/task/{one.process.pid}/children"
+
+        def workers() -> list[str]:
+            with open(children) as f:
+                return f.read().split()
+
+        before = workers()
+        assert len(before) == 2
+        os.kill(int(before[0]), signal.SIGKILL)
+        until(lambda: len(workers()) == 2 and workers() != before, "no new worker takes its place")
+        until(lambda: listens(one.host), "nobody listens")
+        assert raw("GET", f"/v2/some/manifests/{digest}")[2] == data
+
+
+# -- figures, logs, ends -----------------------------------------------------------------------
+
+
+def test_figures_and_log():
+    with ours() as one:
+        raw = Raw(one.host)
+        assert raw("GET", "/healthz")[2] == b"ok\n"
+        put_blob(raw, "some", b"x" * 1000)
+        raw("GET", "/v2/some/manifests/none", User_Agent="test/1")
+        text = raw("GET", "/metrics")[2].decode()
+        assert 'ketch_registry_requests_total{method="GET",route="manifests",status="404"} 1' in text
+        assert 'ketch_registry_bytes_total{direction="in"} 1000' in text
+        assert 'ketch_registry_request_seconds_bucket{route="uploads",le="+Inf"} 1' in text
+        with open(os.path.join(one.root, "access.log")) as f:
+            lines = [json.loads(line) for line in f]
+        found = next(line for line in lines if "manifests" in line["path"])
+        assert (found["status"], found["method"], found["agent"]) == (404, "GET", "test/1")
+        assert next(line for line in lines if line["method"] == "POST")["bytes_in"] == 1000
+
+
+def test_it_finishes_what_has_begun():
+    with ours() as one:
+        raw = Raw(one.host)
+        digest = put_blob(raw, "some", os.urandom(8 << 20))
+        host, _, port = one.host.partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection.request("GET", f"/v2/some/blobs/{digest}")
+        answer = connection.getresponse()
+        one.process.terminate()
+        until(lambda: not listens(one.host), "it goes on to listen")
+        assert len(answer.read()) == 8 << 20
+
+
+def test_a_full_disk(tmp_path):
+    root = str(tmp_path / "small")
+    os.mkdir(root)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", root], check=True)
+    try:
+        with ours("--root", root) as one:
+            raw = Raw(one.host)
+            data = os.urandom(6 << 20)
+            code = raw.code("POST", f"/v2/some/blobs/uploads/?digest={made.digest(data)}", data)
+            assert code == (507, "NO_SPACE")
+            assert raw("HEAD", f"/v2/some/blobs/{made.digest(data)}")[0] == 404
+            assert put_blob(raw, "some", b"small")
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
+def test_a_client_that_breaks_off():
+    with ours() as one:
+        raw = Raw(one.host)
+        place = begin(raw, "some")
+        host, _, port = one.host.partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection.putrequest("PATCH", place)
+        connection.putheader("Content-Length", str(8 << 20))
+        connection.endheaders()
+        connection.send(b"x" * (3 << 20))
+        connection.close()
+
+        def arrived() -> int:
+            return int(raw("GET", place)[1]["range"].partition("-")[2]) + 1
+
+        until(lambda: arrived() >= 1 << 20, "nothing of it is kept")
+        until(lambda: raw("PATCH", place, b"y", Content_Range=f"{arrived()}-{arrived()}")[0] == 202, "it stays busy")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--addr", "nowhere"], "not an address"),
+        (["--tls-cert", "x"], "TLS needs both"),
+        (["--token-realm", "x"], "tokens need all four"),
+        (["--htpasswd", "/nowhere"], "no such file"),
+        (["--bucket-option", "x"], "KEY=VALUE"),
+        (["--config-file", "/nowhere"], "read configuration"),
+    ],
+)
+def test_settings_that_cannot_be_meant(tmp_path, flags, said):
+    command = [PROGRAMS["ketch"], "registry", "serve", "--root", str(tmp_path), *flags]
+    if "--addr" not in flags:
+        command += ["--addr", f"127.0.0.1:{free_port()}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1 and said in done.stderr.lower() or said in done.stderr
+
+
+def test_a_configuration_file(tmp_path, users):
+    path = tmp_path / "registry.json"
+    path.write_text(json.dumps({"htpasswd": users, "anonymous-pull": True}))
+    with ours("--config-file", str(path)) as one:
+        assert Raw(one.host)("POST", "/v2/some/blobs/uploads/", b"")[0] == 401
+
+
+def test_htpasswd_lines():
+    command = [PROGRAMS["ketch"], "registry", "htpasswd", "--cost", "4", "ann"]
+    line = (
+        subprocess.run(command, input=b"secret\n", capture_output=True, check=True, timeout=30).stdout.decode().strip()
+    )
+    user, _, hashed = line.partition(":")
+    assert user == "ann" and bcrypt.checkpw(b"secret", hashed.encode())
+
+
+def test_the_page_has_every_error():
+    with open(os.path.join(os.path.dirname(__file__), "../../docs/registry.md"), encoding="utf-8") as f:
+        page = f.read()
+    for kind in errors.ALL:
+        assert f"| `{kind.code}` | {kind.status} | {kind.message} |" in page
