@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from ketch import errors
@@ -100,12 +101,13 @@ class UnpackPool:
 
         ``digest`` is the blob's, when the caller makes sure of it; otherwise it is found out.
         """
-        blob_fd = os.open(blob_path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            job = Unpacking(blob_fd, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), digest)
-        except BaseException:
-            os.close(blob_fd)
-            raise
+        with ExitStack() as undo:
+            blob_fd = os.open(blob_path, os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, blob_fd)
+            directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.callback(os.close, directory_fd)
+            job = Unpacking(blob_fd, directory_fd, digest)
+            undo.pop_all()
         with self._lock:
             if not self._waiting and len(self._threads) < self._limit:
                 thread = threading.Thread(target=self._serve, name="unpack", daemon=True)
@@ -140,13 +142,26 @@ class UnpackPool:
                 continue
             if job is None:
                 break
-            if worker is None or worker.process.poll() is not None:
-                worker = _Worker()
-            worker.carry_out(job)
+            worker = _alive(worker, job)
+            if worker is not None:
+                worker.carry_out(job)
             with self._lock:
                 self._waiting += 1
         if worker is not None:
             worker.close()
+
+
+def _alive(worker: _Worker | None, job: Unpacking) -> _Worker | None:
+    """The process, or a new one for one that has ended; when none can be started, that is the job's end."""
+    if worker is not None:
+        if worker.process.poll() is None:
+            return worker
+        worker.close()
+    try:
+        return _Worker()
+    except OSError as e:
+        job.settle(errors.ResourceExhausted(f"unpack layer: start a process: {e.strerror}"))
+        return None
 
 
 class _Worker:
@@ -154,11 +169,15 @@ class _Worker:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                )  # fmt: skip
+        except OSError:
+            self._socket.close()
+            raise
 
     def carry_out(self, job: Unpacking) -> None:
         """Hand a job over and wait for its end; whatever happens, its future is settled."""
