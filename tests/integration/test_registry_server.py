@@ -1,25 +1,18 @@
-"""Our registry as a service: who may do what, caching another one, garbage, several processes, figures and logs."""
+"""Our registry as a service: caching another one, garbage, several processes, figures, logs, and its end."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import http.server
 import json
 import os
 import signal
-import ssl
 import subprocess
 import threading
-import time
-import urllib.parse
 
 import bcrypt
-import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from ketch.registry import errors
 from tests.integration import made_images as made
@@ -31,184 +24,10 @@ from tests.integration.waiting import until
 pytestmark = pytest.mark.ketch_only
 
 
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
 def collect(root: str, *flags: str) -> dict:
     """``ketch registry gc`` beside whatever runs."""
     command = [PROGRAMS["ketch"], "registry", "gc", "--root", f"{root}/data", *flags]
     return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
-
-
-# -- who may do what ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def users(tmp_path) -> str:
-    path = tmp_path / "users"
-    path.write_text(f"# people\nann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
-    return str(path)
-
-
-def test_users_and_passwords(users):
-    with ours("--htpasswd", users) as one:
-        raw = Raw(one.host)
-        status, headers, _ = raw("GET", "/v2/")
-        assert status == 401 and headers["www-authenticate"].startswith("Basic realm=")
-        for wrong in (basic("ann", "wrong"), basic("bob", "secret"), "Basic !!!", "Bearer x", basic("ann", "")):
-            assert raw("GET", "/v2/", Authorization=wrong)[0] == 401
-        for _ in range(3):
-            assert raw("GET", "/v2/", Authorization=basic("ann", "secret"))[0] == 200
-        with open(users, "a") as f:
-            f.write(f"bob:{bcrypt.hashpw(b'other', bcrypt.gensalt(4)).decode()}\n")
-        assert raw("GET", "/v2/", Authorization=basic("bob", "other"))[0] == 200
-
-
-def test_everybody_may_pull(users):
-    with ours("--htpasswd", users, "--anonymous-pull") as one:
-        raw = Raw(one.host)
-        assert raw("GET", "/v2/some/manifests/1")[0] == 404
-        assert raw("POST", "/v2/some/blobs/uploads/", b"")[0] == 401
-        assert raw("POST", "/v2/some/blobs/uploads/", b"", Authorization=basic("ann", "secret"))[0] == 202
-        assert raw("GET", "/v2/_catalog")[0] == 401
-
-
-def test_docker_logs_in(users, own_engine):
-    own_engine.start()
-    own_engine.add_busybox()
-    docker = own_engine.docker
-    with ours("--htpasswd", users) as one:
-        ref = f"{one.host}/private/box:1"
-        docker("tag", "busybox", ref)
-        denied = docker("push", ref, check=False)
-        assert denied.code == 1 and "authentication required" in denied.err + denied.out
-        bad = docker("login", "-u", "ann", "--password-stdin", one.host, stdin=b"wrong", check=False)
-        assert bad.code == 1 and "unauthorized" in bad.err
-        assert "Login Succeeded" in docker("login", "-u", "ann", "--password-stdin", one.host, stdin=b"secret").out
-        docker("push", "-q", ref)
-        docker("rmi", ref)
-        own_engine.ketch("pull", "-q", ref)  # what docker has kept ketch uses, too
-        own_engine.ketch("logout", one.host)
-        denied = docker("pull", ref, check=False)
-        assert denied.code == 1 and "pull access denied" in denied.err
-        own_engine.ketch("login", "-u", "ann", "--password-stdin", one.host, stdin=b"secret")
-        docker("pull", "-q", ref)
-        with open(os.path.join(own_engine.root, "config.json"), "rb") as f:
-            assert json.load(f)["auths"][one.host]["auth"] == base64.b64encode(b"ann:secret").decode()
-        docker("rmi", ref)
-
-
-class Issuer:
-    """A token server: gives whoever asks a token for what they ask, signed with a key of its own."""
-
-    def __init__(self, keys: str) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        with open(keys, "wb") as f:
-            f.write(self.key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            ))  # fmt: skip
-        self.asked: list[str] = []
-        issuer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
-                issuer.asked += query.get("scope", [])
-                access = []
-                for scope in query.get("scope", []):
-                    kind, name, actions = scope.split(":")
-                    access.append({"type": kind, "name": name, "actions": actions.split(",")})
-                body = json.dumps({"token": issuer.token(access), "expires_in": 60}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_arguments: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/token"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    def token(self, access: list[dict], **claims: object) -> str:
-        full = {"iss": "issuer", "aud": "depot", "sub": "ann", "exp": time.time() + 60, "access": access, **claims}
-        return jwt.encode(full, self.key, algorithm="ES256")
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def issuer(tmp_path):
-    one = Issuer(str(tmp_path / "keys.pem"))
-    one.flags = [
-        "--token-realm", one.url, "--token-service", "depot", "--token-issuer", "issuer",
-        "--token-keys", str(tmp_path / "keys.pem"),
-    ]  # fmt: skip
-    yield one
-    one.close()
-
-
-def test_tokens(issuer):
-    pull = [{"type": "repository", "name": "some", "actions": ["pull"]}]
-    with ours(*issuer.flags) as one:
-        raw = Raw(one.host)
-        status, headers, _ = raw("GET", "/v2/some/manifests/1")
-        assert status == 401
-        assert 'service="depot"' in headers["www-authenticate"]
-        assert 'scope="repository:some:pull"' in headers["www-authenticate"]
-
-        def asked(token: str, method: str = "GET", path: str = "/v2/some/manifests/1") -> int:
-            return raw(method, path, b"" if method == "POST" else None, Authorization=f"Bearer {token}")[0]
-
-        assert asked(issuer.token(pull)) == 404
-        assert asked(issuer.token(pull), path="/v2/other/manifests/1") == 403
-        assert asked(issuer.token(pull), "POST", "/v2/some/blobs/uploads/") == 403
-        assert asked(issuer.token(pull, aud="elsewhere")) == 401
-        assert asked(issuer.token(pull, iss="somebody")) == 401
-        assert asked(issuer.token(pull, exp=time.time() - 60)) == 401
-        assert asked("nonsense") == 401
-        other = ec.generate_private_key(ec.SECP256R1())
-        claims = {"iss": "issuer", "aud": "depot", "exp": time.time() + 60, "access": pull}
-        assert asked(jwt.encode(claims, other, algorithm="ES256")) == 401
-        assert asked(jwt.encode(claims, "", algorithm="none")) == 401
-
-
-def test_docker_with_tokens(issuer, engine):
-    with ours(*issuer.flags) as one:
-        ref = f"{one.host}/by/token:1"
-        engine.docker("tag", "busybox", ref)
-        engine.docker("push", "-q", ref)
-        engine.docker("rmi", ref)
-        engine.docker("pull", "-q", ref)
-        engine.docker("rmi", ref)
-        assert "repository:by/token:pull,push" in issuer.asked and "repository:by/token:pull" in issuer.asked
-
-
-def test_tls(tmp_path, own_engine):
-    with ours(tls=True) as one:
-        with pytest.raises(ssl.SSLError):
-            connection = http.client.HTTPSConnection(one.host, timeout=10)
-            connection.request("GET", "/v2/")
-        context = ssl.create_default_context(cafile=one.ca)
-        connection = http.client.HTTPSConnection(one.host, timeout=10, context=context)
-        connection.request("GET", "/v2/")
-        assert connection.getresponse().status == 200
-        certs = tmp_path / "certs.d"
-        (certs / one.host).mkdir(parents=True)
-        (certs / one.host / "ca.crt").write_bytes(open(one.ca, "rb").read())  # noqa: SIM115
-        own_engine.extra = ["--registry-certs", str(certs)]
-        own_engine.start()
-        own_engine.add_busybox()
-        ref = f"{one.host}/over/tls:1"
-        own_engine.docker("tag", "busybox", ref)
-        own_engine.docker("push", "-q", ref)
-        own_engine.docker("rmi", ref)
-        own_engine.docker("pull", "-q", ref)
 
 
 def test_read_only():
@@ -471,7 +290,10 @@ def test_settings_that_cannot_be_meant(tmp_path, flags, said):
     assert done.returncode == 1 and said in done.stderr.lower() or said in done.stderr
 
 
-def test_a_configuration_file(tmp_path, users):
+def test_a_configuration_file(tmp_path):
+    users = str(tmp_path / "users")
+    with open(users, "w") as f:
+        f.write(f"ann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
     path = tmp_path / "registry.json"
     path.write_text(json.dumps({"htpasswd": users, "anonymous-pull": True}))
     with ours("--config-file", str(path)) as one:

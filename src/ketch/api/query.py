@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.oci import platform as platforms
+from ketch.oci import platform as oci_platform
 from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from multidict import MultiMapping
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _TIMESTAMP = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?\Z")
@@ -41,14 +43,22 @@ def number(query: Mapping[str, str], name: str, default: int | None = None) -> i
 
 def platform(query: Mapping[str, str], name: str = "platform") -> str:
     """A platform, as JSON (image-spec v1.1 §image-index) or as ``os/architecture/variant`` → the latter; empty: any."""
-    value = query.get(name) or ""
+    return _platform(query.get(name) or "")
+
+
+def platforms(query: MultiMapping[str], name: str = "platform") -> list[str]:
+    """All of them, when the parameter is repeated; an empty list: any."""
+    return [_platform(value) for value in query.getall(name, []) if value]
+
+
+def _platform(value: str) -> str:
     if not value.startswith("{"):
         return value
     try:
         decoded = msgspec.json.decode(value, type=Platform)
     except (msgspec.DecodeError, UnicodeError) as e:
         raise InvalidArgument(f"failed to parse platform `{value[:100]}`: {e}") from e
-    return platforms.text(decoded)
+    return oci_platform.text(decoded)
 
 
 def check_integers(value: Any) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from ketch.cli import progress
 from ketch.cli.flags import FlagSet
-from ketch.cli.images import split_tag
+from ketch.cli.images import platform_json, split_tag
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -37,11 +36,6 @@ def _open(path: str) -> BinaryIO:
         return open(path, "rb")
     except OSError as e:
         raise InvalidArgument(f"open `{path}`: {e.strerror}") from e
-
-
-def platform_json(text: str) -> str:
-    """``os/architecture/variant`` as the API wants it: JSON."""
-    return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
 
 
 def cmd_load(args: list[str], ctx: Context) -> int:
@@ -100,12 +94,13 @@ def cmd_bootstrap(args: list[str], ctx: Context) -> int:
 def cmd_save(args: list[str], ctx: Context) -> int:
     """Write images to an archive."""
     spec = FlagSet("save", "ketch save [OPTIONS] IMAGE [IMAGE...]", "Save images to a tar archive")
-    spec.string("output", "o", "write to this file").string("platform", "", "which one")
+    spec.string("output", "o", "write to this file").list("platform", "", "of several, this one")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     if not opts["output"] and sys.stdout.isatty():
         raise InvalidArgument("cowardly refusing to save to a terminal", hint="use -o FILE or redirect")
-    response = ctx.client().request("GET", "/images/get", {"names": rest}, stream=True)
+    query = {"names": rest, "platform": [platform_json(one) for one in opts["platform"]]}
+    response = ctx.client().request("GET", "/images/get", query, stream=True)
     write_out(response, opts["output"])
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from ketch.cli.flags import FlagSet
 from ketch.cli.gostrings import ellipsis
 from ketch.cli.listing import filters, show, since
 from ketch.cli.units import human_size
-from ketch.errors import KetchError
+from ketch.errors import InvalidArgument, KetchError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -38,12 +39,19 @@ def cmd_images(args: list[str], ctx: Context) -> int:
     spec = FlagSet("images", "ketch images [OPTIONS] [REPOSITORY[:TAG]]", "List images")
     spec.bool("all", "a", "all images").bool("digests", "", "show digests").list("filter", "f", "which ones")
     spec.string("format", "", "how").bool("no-trunc", "", "whole ids").bool("quiet", "q", "ids only")
+    spec.bool("tree", "", "with the platforms of each")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 1)
     chosen = opts["filter"] + [f"reference={r}" for r in rest]
-    images = (
-        ctx.client().request("GET", "/images/json", {"all": opts["all"] or None, "filters": filters(chosen)}).json()
-    )
+    query = {"all": opts["all"] or None, "filters": filters(chosen), "manifests": opts["tree"] or None}
+    images = ctx.client().request("GET", "/images/json", query).json()
+    if opts["tree"]:
+        if opts["quiet"] or opts["format"] or opts["no-trunc"] or opts["digests"]:
+            raise InvalidArgument("--tree goes with no other way to show images")
+        from ketch.cli import tree
+
+        ctx.print("\n".join(tree.lines(images, plain="utf" not in (ctx.out.encoding or "").lower())))
+        return 0
     digests = opts["digests"] or ".Digest" in opts["format"]
     listed = [row for image in images for row in rows(image, whole=opts["no-trunc"], digests=digests)]
     raw = [row for row in _RAW_IMAGES if opts["digests"] or row[1] != "Digest"]
@@ -85,11 +93,13 @@ def cmd_history(args: list[str], ctx: Context) -> int:
     spec = FlagSet("history", "ketch history [OPTIONS] IMAGE", "Show the history of an image")
     spec.string("format", "", "how").bool("human", "H", "sizes and dates for people", default=True)
     spec.bool("no-trunc", "", "whole texts").bool("quiet", "q", "ids only")
+    spec.string("platform", "", "of several, this one")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
+    query = {"platform": platform_json(opts["platform"]) if opts["platform"] else None}
     whole, human = opts["no-trunc"], opts["human"]
     rows = []
-    for step in ctx.client().request("GET", f"/images/{rest[0]}/history").json():
+    for step in ctx.client().request("GET", f"/images/{rest[0]}/history", query).json():
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step["Created"]))
         image = step["Id"] if whole or step["Id"] == "<missing>" else step["Id"].removeprefix("sha256:")[:12]
         by = step["CreatedBy"].replace("\t", " ")
@@ -112,6 +122,11 @@ def cmd_tag(args: list[str], ctx: Context) -> int:
     repo, tag = split_tag(rest[1])
     ctx.client().request("POST", f"/images/{rest[0]}/tag", {"repo": repo, "tag": tag})
     return 0
+
+
+def platform_json(text: str) -> str:
+    """``os/architecture/variant`` as the API wants it: JSON."""
+    return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
 
 
 def split_tag(name: str) -> tuple[str, str]:

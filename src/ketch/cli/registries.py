@@ -6,10 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from ketch.cli import credentials, progress
-from ketch.cli.archives import platform_json
 from ketch.cli.flags import FlagSet
 from ketch.cli.gostrings import ellipsis
-from ketch.cli.images import split_tag
+from ketch.cli.images import platform_json, split_tag
 from ketch.cli.listing import filters, show
 from ketch.errors import InvalidArgument, NotFound
 

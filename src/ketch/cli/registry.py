@@ -6,12 +6,20 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from ketch.cli.flags import HelpRequested
+
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 
 def _become(command: str, args: list[str]) -> NoReturn:
-    os.execv(sys.executable, [sys.executable, "-m", "ketch.registry", command, *args])
+    program = [sys.executable, "-m", "ketch.registry", command, *args]
+    if {"-h", "--help"} & {*args}:
+        import subprocess
+
+        text = subprocess.run(program, capture_output=True, text=True, check=False).stdout
+        raise HelpRequested(text.replace("usage: ", "Usage:  ", 1))
+    os.execv(program[0], program)
 
 
 def cmd_serve(args: list[str], _ctx: Context) -> int:

@@ -14,7 +14,7 @@ from ketch.engine import pending
 from ketch.engine.transfer import BodyReader, written
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 
     from ketch.engine.context import Context
     from ketch.engine.model import Container
@@ -87,11 +87,13 @@ class ImageService:
                 self._event("untag" if action == "Untagged" else "delete", what, what)
         return rows
 
-    async def load(self, body: AsyncIterator[bytes], quiet: bool = False) -> AsyncGenerator[Progress, None]:
+    async def load(
+        self, body: AsyncIterator[bytes], quiet: bool = False, platforms: Sequence[str] = ()
+    ) -> AsyncGenerator[Progress, None]:
         """Read a docker-save or OCI archive; yields progress."""
         reader = BodyReader(body, asyncio.get_running_loop())
         async for item in self._run(
-            lambda report: self._store.load(io.BufferedReader(reader, 1 << 20), report), reader
+            lambda report: self._store.load(io.BufferedReader(reader, 1 << 20), report, platforms), reader
         ):
             if not quiet or "stream" in item:
                 yield item
@@ -124,11 +126,11 @@ class ImageService:
         async for item in self._run(lambda report: self._store.bootstrap(ref, report)):
             yield item
 
-    async def save(self, refs: Strings) -> AsyncIterator[bytes]:
-        """One archive with these images, as chunks."""
+    async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
+        """One archive with these images, as chunks; of several platforms all that are here, or these."""
         for ref in refs:
             self._store.resolve(ref)
-        async for chunk in written(self._ctx, lambda f: self._store.save(refs, f)):
+        async for chunk in written(self._ctx, lambda f: self._store.save(refs, f, platforms)):
             yield chunk
 
     async def _run(

@@ -19,14 +19,14 @@ from ketch.errors import DataLoss, InvalidArgument
 from ketch.images.arriving import LARGE, Arriving
 from ketch.images.importer import architecture, make_image, write_manifest
 from ketch.images.unpack import unpack_blob
-from ketch.oci import digest, reference
+from ketch.oci import digest, platform, reference
 from ketch.oci import manifest as oci
 from ketch.oci.config import ImageConfig
 from ketch.storage.archive import compression, tar
 from ketch.storage.archive.extract import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
@@ -52,23 +52,27 @@ class _DockerEntry(msgspec.Struct, rename="pascal", kw_only=True):
 Found = list[tuple["Image", list[str]]]
 
 
-def load(store: ImageStore, source: IO[bytes], progress: Progress) -> list[Image]:
-    """Read an archive; returns its images. InvalidArgument when it is none, or broken; then nothing of it stays."""
+def load(store: ImageStore, source: IO[bytes], progress: Progress, platforms: Sequence[str] = ()) -> list[Image]:
+    """Read an archive; returns its images. InvalidArgument when it is none, or broken; then nothing of it stays.
+
+    Of an image for several platforms all that the archive has whole, or those of ``platforms``.
+    """
     with store.lease() as lease, Arriving(store, lease) as arriving:
         archive = _Archive(store, lease, arriving)
         with compression.reader(source, "archive") as plain:
             archive.read(plain)
         arriving.wait()
-        if "manifest.json" in archive.files:
+        targets: dict[str, str] = {}
+        if "index.json" in archive.files and (platforms or "manifest.json" not in archive.files or archive.has_index()):
+            found = _read_layout(store, archive, progress, platforms, targets)
+        elif "manifest.json" in archive.files:
             found = _read_docker(store, archive, progress)
-        elif "index.json" in archive.files:
-            found = _read_layout(store, archive, progress)
         else:
             raise InvalidArgument(
                 "load: the archive has neither manifest.json nor index.json",
                 hint="use `import` for the tar of a root filesystem",
             )
-        images = store.add(found)
+        images = store.add(found, targets)
     for image, names in found:
         for name in names:
             progress({"stream": f"Loaded image: {reference.parse(name).familiar}\n"})
@@ -136,6 +140,15 @@ class _Archive:
         """The digest ``name``, when the archive has that blob (InvalidArgument)."""
         return self.blob(_BLOBS + digest.hexadecimal(digest.check(name)))
 
+    def has(self, name: str) -> bool:
+        """Whether the archive has the blob with this digest."""
+        return _BLOBS + digest.hexadecimal(name) in self.files
+
+    def has_index(self) -> bool:
+        """Whether it has an image for several platforms, which ``manifest.json`` cannot say."""
+        index: oci.Index = self.json(self.files["index.json"], oci.Index, "index.json")
+        return any(d.media_type in oci.INDEXES and self.has(d.digest) for d in index.manifests)
+
     def json(self, blob: str, kind: Any, what: str) -> Any:
         """A blob decoded (InvalidArgument with its name)."""
         try:
@@ -176,24 +189,49 @@ def _manifests_by_config(archive: _Archive) -> dict[str, tuple[str, oci.Manifest
     return result
 
 
-def _read_layout(store: ImageStore, archive: _Archive, progress: Progress) -> Found:
+def _read_layout(
+    store: ImageStore, archive: _Archive, progress: Progress, platforms: Sequence[str], targets: dict[str, str]
+) -> Found:
+    """The images of an image-layout; ``targets`` gets the indexes that names stand for."""
+    wanted = [platform.parse(one) for one in platforms]
     found: dict[str, tuple[Image, list[str]]] = {}
-    for descriptor in _flatten(archive, archive.files["index.json"], depth=0):
-        if not _fits(descriptor):
-            continue
-        names = _names(descriptor)
-        if descriptor.digest in found:  # one image under several names
-            found[descriptor.digest][1].extend(names)
-            continue
-        manifest = archive.json(archive.named(descriptor.digest), oci.Manifest, descriptor.digest)
-        config_blob = archive.named(manifest.config.digest)
-        config = _config(archive, config_blob)
-        blobs = [archive.named(d.digest) for d in manifest.layers]
-        sizes = _unpack(store, archive, config, blobs, progress)
-        found[descriptor.digest] = make_image(config_blob, descriptor.digest, config, blobs, sizes), names
+    index: oci.Index = archive.json(archive.files["index.json"], oci.Index, "index.json")
+    for top in index.manifests:
+        several = top.media_type in oci.INDEXES
+        manifests = _flatten(archive, archive.named(top.digest), depth=1) if several else [top]
+        names = _names(top)
+        chosen = [d for d in manifests if _fits(d, wanted, several) and (not several or _is_whole(archive, d))]
+        for descriptor in chosen:
+            own = names or _names(descriptor)
+            if several:
+                targets.update(dict.fromkeys(own, top.digest))
+            if descriptor.digest in found:  # one image under several names
+                found[descriptor.digest][1].extend(own)
+                continue
+            found[descriptor.digest] = _read_manifest(store, archive, descriptor, progress), list(own)
     if not found:
-        raise InvalidArgument(f"load: the archive has no image for linux/{architecture()}")
+        asked = ", ".join(platforms) or f"linux/{architecture()}"
+        raise InvalidArgument(f"load: the archive has no image for {asked}")
+    for target in {*targets.values()}:
+        archive.lease.hold(target)
     return list(found.values())
+
+
+def _read_manifest(store: ImageStore, archive: _Archive, descriptor: oci.Descriptor, progress: Progress) -> Image:
+    manifest = archive.json(archive.named(descriptor.digest), oci.Manifest, descriptor.digest)
+    config_blob = archive.named(manifest.config.digest)
+    config = _config(archive, config_blob)
+    blobs = [archive.named(d.digest) for d in manifest.layers]
+    sizes = _unpack(store, archive, config, blobs, progress)
+    return make_image(config_blob, descriptor.digest, config, blobs, sizes)
+
+
+def _is_whole(archive: _Archive, descriptor: oci.Descriptor) -> bool:
+    """Whether the archive has all of one of an index's images: often it has only some of them."""
+    if not archive.has(descriptor.digest):
+        return False
+    manifest = archive.json(archive.named(descriptor.digest), oci.Manifest, descriptor.digest)
+    return all(archive.has(d.digest) for d in (manifest.config, *manifest.layers))
 
 
 def _flatten(archive: _Archive, blob: str, depth: int) -> list[oci.Descriptor]:
@@ -212,11 +250,14 @@ def _flatten(archive: _Archive, blob: str, depth: int) -> list[oci.Descriptor]:
     return result
 
 
-def _fits(descriptor: oci.Descriptor) -> bool:
-    platform = descriptor.platform
-    if descriptor.media_type not in oci.MANIFESTS:
-        return False  # an artifact
-    return platform is None or (platform.os == "linux" and platform.architecture == architecture())
+def _fits(descriptor: oci.Descriptor, wanted: Sequence[oci.Platform], several: bool) -> bool:
+    """Whether it is an image to load: one that was asked for, else any of an index, else one that runs here."""
+    offered = descriptor.platform
+    if descriptor.media_type not in oci.MANIFESTS or (offered is not None and offered.architecture == "unknown"):
+        return False  # an artifact, or an attestation
+    if wanted:
+        return offered is not None and any(platform.matches(one, offered) for one in wanted)
+    return several or offered is None or platform.rank(platform.host(), offered) is not None
 
 
 def _names(descriptor: oci.Descriptor) -> list[str]:

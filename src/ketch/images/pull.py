@@ -77,7 +77,7 @@ class Puller:
                 names.append(str(Reference(ref.domain, ref.path, tag=ref.tag)))
             before = self.store.catalog.names.get(names[-1])
             known = self.store.catalog.by_manifest(chosen.descriptor.digest)
-            await asyncio.to_thread(self.store.add, [(image, names)], digest)
+            await asyncio.to_thread(self.store.add, [(image, names)], dict.fromkeys(names, digest))
             self.layers.forget(image.chain_ids)
         return Pulled(image, digest, known is None or before is None or before.target != digest)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -21,35 +21,72 @@ if TYPE_CHECKING:
 _BUFFER = 1 << 18
 
 
-def save(store: ImageStore, refs: Sequence[str], target: IO[bytes]) -> None:
-    """Write the images that ``refs`` name.
+class _Chosen(NamedTuple):
+    """One entry of the archive: a name ("" for none), what it stands for, and the images of that which go along."""
 
-    A name with a tag saves that name, one without all names of the repository; an id saves the content unnamed.
+    name: str
+    target: str
+    images: list[Image]
+
+
+def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: Sequence[str] = ()) -> None:
+    """Write the images that ``refs`` name (NotFound).
+
+    A name with a tag saves that name, one without all names of the repository; an id saves the content unnamed.  Of a
+    name for several platforms all go that are here, with their index; or those of ``platforms``, each for itself.
     """
     with store.lease() as lease:
-        chosen: dict[str, tuple[Image, list[str]]] = {}
-        for ref in refs:
-            for image, name in _named(store, ref):
-                names = chosen.setdefault(image.id, (image, []))[1]
-                if name and name not in names:
-                    names.append(name)
-        for image, _ in chosen.values():
-            lease.hold(*image.parts())
-            store.resolve(image.id)  # it may have gone before it was held (NotFound)
+        chosen = list(dict.fromkeys(_key(one) for ref in refs for one in _named(store, ref)))
+        entries = [_choose(store, name, ref, platforms) for name, ref in chosen]
+        for entry in entries:
+            lease.hold(*filter(None, [entry.target]), *(part for image in entry.images for part in image.parts()))
+            for image in entry.images:
+                store.resolve(image.id)  # it may have gone before it was held (NotFound)
         with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER) as tar:
-            _write(store, tar, list(chosen.values()))
+            _write(store, tar, entries)
 
 
-def _write(store: ImageStore, tar: tarfile.TarFile, chosen: list[tuple[Image, list[str]]]) -> None:
+def _key(found: tuple[Image, str]) -> tuple[str, str]:
+    image, name = found
+    return name, name or image.id
+
+
+def _choose(store: ImageStore, name: str, ref: str, platforms: Sequence[str]) -> _Chosen:
+    catalog = store.catalog
+    images = [store.resolve(ref, one) for one in platforms] or [store.resolve(ref)]
+    full = catalog.name_of(name) if name else None
+    if full is None:
+        return _Chosen("", "", images)
+    target = catalog.names[full].target
+    if not platforms:
+        images = list({image.id: image for image in (*images, *catalog.variants(full))}.values())
+    return _Chosen(full, target if target in catalog.indexes and not platforms else "", images)
+
+
+def _write(store: ImageStore, tar: tarfile.TarFile, entries: list[_Chosen]) -> None:
     _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     written: set[str] = set()
-    for image, _ in chosen:
-        for blob in (image.id, *image.blobs, image.manifest):
-            if blob not in written:
-                written.add(blob)
-                _add_blob(store, tar, blob)
-    _add(tar, "index.json", oci.encode(_index(store, chosen)))
-    _add(tar, "manifest.json", msgspec.json.encode([_docker_entry(i, names) for i, names in chosen]))
+    for entry in entries:
+        for image in entry.images:
+            manifest = _manifest(store, entry, image)
+            for blob in (image.id, *image.blobs_of(manifest), manifest):
+                if blob not in written:
+                    written.add(blob)
+                    _add_blob(store, tar, blob)
+        if entry.target and entry.target not in written:
+            written.add(entry.target)
+            _add_blob(store, tar, entry.target)
+    _add(tar, "index.json", oci.encode(_index(store, entries)))
+    _add(tar, "manifest.json", msgspec.json.encode(_docker_entries(store, entries)))
+
+
+def _manifest(store: ImageStore, entry: _Chosen, image: Image) -> str:
+    """The manifest under which the image goes: the one that its index means, when there is one."""
+    if entry.target:
+        for descriptor in store.catalog.indexes[entry.target].manifests:
+            if descriptor.digest in (image.manifest, *image.forms):
+                return descriptor.digest
+    return image.manifest
 
 
 def _named(store: ImageStore, ref: str) -> list[tuple[Image, str]]:
@@ -61,34 +98,46 @@ def _named(store: ImageStore, ref: str) -> list[tuple[Image, str]]:
     if parsed is not None and not parsed.digest and ref in (parsed.repository, parsed.familiar_repository):
         names = store.names_in(parsed.repository)
         if names:
-            return [(store.resolve(name), reference.parse(name).familiar) for name in names]
+            return [(store.resolve(name), name) for name in names]
     image = store.resolve(ref)
-    return [(image, parsed.familiar if parsed is not None and parsed.familiar in image.repo_tags else "")]
+    return [(image, str(parsed) if parsed is not None and parsed.familiar in image.repo_tags else "")]
 
 
-def _index(store: ImageStore, chosen: list[tuple[Image, list[str]]]) -> oci.Index:
-    entries = []
-    for image, names in chosen:
-        for name in names or [""]:
-            full = str(reference.parse(name)) if name else ""
-            annotations = (
-                {"io.containerd.image.name": full, "org.opencontainers.image.ref.name": full} if name else None
+def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
+    found = []
+    for entry in entries:
+        named = {"io.containerd.image.name": entry.name, "org.opencontainers.image.ref.name": entry.name}
+        annotations = named if entry.name else None
+        if entry.target:
+            kind = store.catalog.indexes[entry.target].media_type or oci.INDEX
+            size = store.content.size(entry.target)
+            found.append(oci.Descriptor(media_type=kind, digest=entry.target, size=size, annotations=annotations))
+            continue
+        found += [
+            oci.Descriptor(
+                media_type=oci.MANIFEST, digest=image.manifest, size=store.content.size(image.manifest),
+                annotations=annotations, platform=image.platform,
             )
-            entries.append(
-                oci.Descriptor(
-                    media_type=oci.MANIFEST, digest=image.manifest, size=store.content.size(image.manifest),
-                    annotations=annotations, platform=image.platform,
-                )
-            )  # fmt: skip
-    return oci.Index(manifests=entries, media_type=oci.INDEX)
+            for image in entry.images
+        ]  # fmt: skip
+    return oci.Index(manifests=found, media_type=oci.INDEX)
 
 
-def _docker_entry(image: Image, names: list[str]) -> dict[str, Any]:
-    return {
-        "Config": _path(image.id),
-        "RepoTags": names or None,
-        "Layers": [_path(blob) for blob in image.blobs],
-    }
+def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[dict[str, Any]]:
+    """For readers that know no index: each image, and of those with one name the one that it means here has it."""
+    tags: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        for number, image in enumerate(entry.images):
+            found = tags.setdefault((image.id, _manifest(store, entry, image)), [])
+            if entry.name and not number:
+                found.append(reference.parse(entry.name).familiar)
+    return [
+        {
+            "Config": _path(image_id), "RepoTags": names or None,
+            "Layers": [_path(blob) for blob in store.resolve(image_id).blobs_of(manifest)],
+        }
+        for (image_id, manifest), names in tags.items()
+    ]  # fmt: skip
 
 
 def _path(blob: str) -> str:

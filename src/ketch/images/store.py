@@ -125,30 +125,29 @@ class ImageStore:
 
     # -- changing ------------------------------------------------------------------------------
 
-    def add(self, added: Sequence[tuple[Image, Sequence[str]]], target: str = "") -> Images:
+    def add(self, added: Sequence[tuple[Image, Sequence[str]]], targets: Mapping[str, str] | None = None) -> Images:
         """Record images whose blobs and layers are in place, and point names (normalized) at them: all or none.
 
         The caller holds their content in a lease.  An image that is known already keeps its record, unless its content
-        has come in another form.  ``target`` is the index that the names stand for; without, each image's manifest.
+        has come in another form.  ``targets`` has what names stand for (indexes); without, it is the image's manifest.
         """
+        targets = targets or {}
         self.content.sync()
         faults.point("image.synced")
         with self.lock:
             images, names = dict(self.catalog.images), dict(self.catalog.names)
             replaced: set[str] = set()
             for image, new_names in added:
-                names.update(dict.fromkeys(new_names, Named(image.id, target or image.manifest)))
+                names.update({name: Named(image.id, targets.get(name, image.manifest)) for name in new_names})
                 known = images.get(image.id, image)
                 forms = self._forms(known, image, names)
                 images[image.id] = kept = msgspec.structs.replace(
                     image, hidden=False, last_tagged=time.time_ns(), forms=forms
                 )
                 replaced |= known.parts() - kept.parts()
-            if target:
+            if targets:
                 catalog = Catalog(images, names, self._indexes(images, names))
-                for _, new_names in added:
-                    for name in new_names:
-                        names[name] = Named(catalog.choose(target, names[name].id), target)
+                names.update({n: Named(catalog.choose(target, names[n].id), target) for n, target in targets.items()})
             with self._db.transaction() as tx:
                 for image, _ in added:
                     _write(tx, images[image.id])
@@ -319,17 +318,17 @@ class ImageStore:
 
     # -- long work (each in a module of its own) -----------------------------------------------
 
-    def load(self, source: IO[bytes], progress: Progress) -> Images:
+    def load(self, source: IO[bytes], progress: Progress, platforms: Sequence[str] = ()) -> Images:
         """Read a docker-save or OCI-layout archive (InvalidArgument when it is neither, or broken)."""
         from ketch.images.load import load
 
-        return load(self, source, progress)
+        return load(self, source, progress, platforms)
 
-    def save(self, refs: Sequence[str], target: IO[bytes]) -> None:
+    def save(self, refs: Sequence[str], target: IO[bytes], platforms: Sequence[str] = ()) -> None:
         """Write images as one archive that Docker and OCI tools both read."""
         from ketch.images.save import save
 
-        save(self, refs, target)
+        save(self, refs, target, platforms)
 
     def import_(
         self,

@@ -81,7 +81,9 @@ async def remove(call: Call) -> web.StreamResponse:
 async def load(call: Call) -> web.StreamResponse:
     """Read an archive from the request's body."""
     body = call.request.content.iter_chunked(_CHUNK)
-    return await progress(call, call.engine.images.load(body, quiet=query.flag(call.query, "quiet")))
+    return await progress(
+        call, call.engine.images.load(body, query.flag(call.query, "quiet"), query.platforms(call.query))
+    )
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -150,9 +152,10 @@ async def save(call: Call) -> web.StreamResponse:
     if not names:
         raise InvalidArgument("save: no image named", hint="give names=IMAGE")
     for name in names:
-        call.engine.images.get(name)
+        for one in query.platforms(call.query) or [""]:
+            call.engine.images.get(name, one)
     response = await call.stream("application/x-tar")
-    async for chunk in call.engine.images.save(names):
+    async for chunk in call.engine.images.save(names, query.platforms(call.query)):
         await response.write(chunk)
     return response
 
