@@ -155,11 +155,28 @@ def test_more_jobs_than_processes(pool, tmp_path):
         blob = made.tar({f"file{n}": bytes([n]) * 1000})
         path = tmp_path / f"blob{n}"
         path.write_bytes(blob)
-        jobs.append((made.digest(blob), len(blob), pool.begin(str(path), str(tmp_path / f"l{n}"))))
-    for _, size, job in jobs:
-        job.finish(size)
-    assert [job.future.result(20).digest for _, _, job in jobs] == [digest for digest, _, _ in jobs]
+        jobs.append((made.digest(blob), pool.begin(str(path), str(tmp_path / f"l{n}"), size=len(blob))))
+    assert [job.future.result(20).digest for _, job in jobs] == [digest for digest, _ in jobs]
     assert len(workers()) <= 2
+
+
+def test_blobs_that_do_not_arrive_hold_up_no_others(place, tmp_path):
+    blob = made.tar({"file": os.urandom(2 << 20)})
+    path, own = written(tmp_path, blob), UnpackPool(1)
+    places = [str(tmp_path / f"l{n}") for n in range(6)]
+    for one in places:
+        os.mkdir(one)
+    slow = [own.begin(path, one) for one in places[:2]]
+    first = own.begin(path, places[2])
+    later = [own.begin(path, one) for one in places[3:5]]
+    last = own.begin(path, places[5])
+    for job in (first, last):
+        job.finish(len(blob))
+        assert job.future.result(20).size == 2 << 20
+    for job in (*slow, *later):
+        assert not job.future.done()
+        job.abort()
+    own.close()
 
 
 def test_the_processes_end_with_the_pool(place, tmp_path):
