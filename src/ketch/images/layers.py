@@ -123,7 +123,7 @@ class _Unpacking:
             self._job = None
         if self._job is None:
             path, files = self._store.content.path(digest), self._store.layers.files(self._place)
-            self._job = self._store.unpacker.begin(path, files, digest)
+            self._job = self._store.unpacker.begin(path, files, digest, total)
         done = await self._ended(self._job)
         check(digest, done.diff_id, self._layer.diff_id)
         self._report(moving(short(digest), "Extracting", total, total))

@@ -63,8 +63,8 @@ def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> in
     """
     path = store.layers.begin()
     try:
-        job = store.unpacker.begin(store.content.path(blob), store.layers.files(path), blob)
-        job.finish(store.content.size(blob))
+        size = store.content.size(blob)
+        job = store.unpacker.begin(store.content.path(blob), store.layers.files(path), blob, size)
         done = job.future.result()
         check(blob, done.diff_id, diff_id)
         store.layers.commit(path, chain_id)

@@ -1,7 +1,8 @@
 """Layers unpacked side by side, each in a process of its own: neither the daemon nor other layers wait for one.
 
 A thread of the pool starts its process at its first job and talks to it; one that has had nothing to do for a while
-ends it.  A blob may still be on its way while its layer is unpacked.
+ends it.  A blob may still be on its way while its layer is unpacked, for as long as a slow client or registry
+likes: such jobs do not count towards the limit, so that they hold up no one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from ketch import errors
@@ -22,6 +24,7 @@ from ketch.storage.archive.growing import Shared
 
 _IDLE_S = 30.0
 _LAST_S = 5.0
+_MOST = 32
 _MODULE = "ketch.storage.archive.worker"
 
 
@@ -42,6 +45,7 @@ class Unpacking:
         self.future: Future[Unpacked] = Future()
         self._lock = threading.Lock()
         self._closed = False
+        self.whole = False
 
     def grown(self, size: int) -> None:
         """So many bytes of the blob are there."""
@@ -52,6 +56,7 @@ class Unpacking:
     def finish(self, size: int) -> None:
         """The blob is whole."""
         with self._lock:
+            self.whole = True
             if not self._closed:
                 self.shared.whole(size)
 
@@ -86,35 +91,45 @@ class Unpacking:
 
 
 class UnpackPool:
-    """At most ``limit`` processes; thread-safe."""
+    """At most ``limit`` processes with blobs that are whole, and others for those that are not; thread-safe."""
 
     def __init__(self, limit: int = 0) -> None:
         self._limit = limit or min(max(os.cpu_count() or 1, 3), 8)
         self._jobs: queue.SimpleQueue[Unpacking | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._waiting = 0
+        self._running: set[Unpacking] = set()
+        self._queued = self._idle = 0
 
-    def begin(self, blob_path: str, directory: str, digest: str = "") -> Unpacking:
+    def begin(self, blob_path: str, directory: str, digest: str = "", size: int | None = None) -> Unpacking:
         """Unpack a blob's file, as far as it is there, into a directory that nobody else uses.
 
-        ``digest`` is the blob's, when the caller makes sure of it; otherwise it is found out.
+        ``digest`` is the blob's, when the caller makes sure of it; otherwise it is found out.  ``size`` in bytes says
+        that all of it is there.
         """
-        blob_fd = os.open(blob_path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            job = Unpacking(blob_fd, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), digest)
-        except BaseException:
-            os.close(blob_fd)
-            raise
+        with ExitStack() as undo:
+            blob_fd = os.open(blob_path, os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, blob_fd)
+            directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.callback(os.close, directory_fd)
+            job = Unpacking(blob_fd, directory_fd, digest)
+            undo.pop_all()
+        if size is not None:
+            job.finish(size)
         with self._lock:
-            if not self._waiting and len(self._threads) < self._limit:
-                thread = threading.Thread(target=self._serve, name="unpack", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            else:
-                self._waiting -= 1
+            self._queued += 1
             self._jobs.put(job)
+            self._staff()
         return job
+
+    def _staff(self) -> None:
+        """One more thread, when a job waits that need not; under the lock."""
+        whole = sum(job.whole for job in self._running)
+        if self._queued > self._idle and whole + self._idle < self._limit and len(self._threads) < _MOST:
+            thread = threading.Thread(target=self._serve, name="unpack", daemon=True)
+            self._threads.append(thread)
+            self._idle += 1
+            thread.start()
 
     def close(self) -> None:
         """Let the processes end that have nothing to do, and wait for them; nothing may be begun any more."""
@@ -135,18 +150,37 @@ class UnpackPool:
                 with self._lock:
                     if self._jobs.empty():
                         self._threads.remove(threading.current_thread())
-                        self._waiting -= 1
+                        self._idle -= 1
                         break
                 continue
             if job is None:
                 break
-            if worker is None or worker.process.poll() is not None:
-                worker = _Worker()
-            worker.carry_out(job)
             with self._lock:
-                self._waiting += 1
+                self._idle -= 1
+                self._queued -= 1
+                self._running.add(job)
+                self._staff()
+            worker = _alive(worker, job)
+            if worker is not None:
+                worker.carry_out(job)
+            with self._lock:
+                self._idle += 1
+                self._running.discard(job)
         if worker is not None:
             worker.close()
+
+
+def _alive(worker: _Worker | None, job: Unpacking) -> _Worker | None:
+    """The process, or a new one for one that has ended; when none can be started, that is the job's end."""
+    if worker is not None:
+        if worker.process.poll() is None:
+            return worker
+        worker.close()
+    try:
+        return _Worker()
+    except OSError as e:
+        job.settle(errors.ResourceExhausted(f"unpack layer: start a process: {e.strerror}"))
+        return None
 
 
 class _Worker:
@@ -154,11 +188,15 @@ class _Worker:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                )  # fmt: skip
+        except OSError:
+            self._socket.close()
+            raise
 
     def carry_out(self, job: Unpacking) -> None:
         """Hand a job over and wait for its end; whatever happens, its future is settled."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from errno import EDQUOT, EEXIST, ELOOP, ENOENT, ENOSPC, ENOTDIR, ENOTSUP, EXDEV
+from errno import EDQUOT, EEXIST, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, ENOTSUP, EXDEV
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument, ResourceExhausted
+from ketch.errors import InvalidArgument, ResourceExhausted, Unavailable
 from ketch.linux.openat2 import open_beneath
 from ketch.storage.archive import tar
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# Nodes that any container has in /dev anyway; an image has no business with others.
-_NODES = frozenset(((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (10, 229)))
 
 
 def extract(source: Source, root: str, *, layer: bool = True) -> int:
@@ -116,7 +114,7 @@ class Extractor:
         elif kind == tar.LINK:
             self._hard_link(member, dir_fd, name)
         else:
-            self._node(member, path, dir_fd, name)
+            self._node(member, dir_fd, name)
 
     def _clean(self, name: str, what: str = "path") -> str:
         return clean(name, what)
@@ -237,18 +235,13 @@ class Extractor:
         finally:
             os.close(source_fd)
 
-    def _node(self, member: Member, path: str, dir_fd: int, name: str) -> None:
+    def _node(self, member: Member, dir_fd: int, name: str) -> None:
         number = (member.major, member.minor)
-        fifo = member.kind == tar.FIFO
-        if (
-            self._layer
-            and not fifo
-            and (member.kind == tar.BLOCK or number not in _NODES or not path.startswith("dev/"))
-        ):
-            what = "block" if member.kind == tar.BLOCK else "character"
+        if self._layer and member.kind == tar.CHAR and number == (0, 0):
+            # Overlay's own form of a whiteout: an archive must not speak for it.
             raise InvalidArgument(
-                f"extract `{member.name}`: {what} device {number[0]}:{number[1]} in archive refused",
-                hint="images get their devices at run time (--device)",
+                f"extract `{member.name}`: character device 0:0 in archive refused",
+                hint="layers say that a file is removed with a name that begins with .wh.",
             )
         self._clear(dir_fd, name)
         kind = {tar.FIFO: stat.S_IFIFO, tar.BLOCK: stat.S_IFBLK}.get(member.kind, stat.S_IFCHR)
@@ -301,4 +294,6 @@ def _explain(error: OSError, name: str) -> Exception:
         return InvalidArgument(f"extract `{name}`: {error.strerror} (a broken archive)")
     if error.errno in (ENOSPC, EDQUOT):
         return ResourceExhausted(f"extract `{name}`: no space left on the device")
+    if error.errno in (EIO, EMFILE, ENFILE, ENOMEM):
+        return Unavailable(f"extract `{name}`: {error.strerror}")  # it is not the archive's fault
     return InvalidArgument(f"extract `{name}`: {error.strerror or error}")

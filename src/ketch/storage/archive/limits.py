@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _RESERVE = 64 << 20  # stays free for the database and logs
 _EVERY = 32 << 20
+_FILES = 64  # one in so many of the file system's files stays free, too
 
 
 class Guard:
@@ -32,7 +33,7 @@ class Guard:
         if self._passed >= self._until:
             self._until = self._passed + _EVERY
             free = os.fstatvfs(self._directory_fd)
-            if free.f_bavail * free.f_frsize < _RESERVE or (free.f_files and not free.f_favail):
+            if free.f_bavail * free.f_frsize < _RESERVE or free.f_favail < free.f_files // _FILES:
                 raise ResourceExhausted(
                     "unpack layer: no space left on device", hint="make room, for instance with: docker system prune"
                 )
