@@ -192,6 +192,9 @@ def test_save_and_load_of_several_platforms(ketch, host, tmp_path):
     ref, path = f"{host}/moved/app:1", str(tmp_path / "app.tar")
     ketch("pull", "-q", ref)
     ketch("pull", "-q", "--platform", "linux/arm64", ref)
+    arm = json.loads(ketch("image", "inspect", "--platform", "linux/arm64", ref).out)[0]
+    assert (arm["Id"], arm["Architecture"]) == (theirs.image_id, "arm64")
+    assert theirs.image_id[7:19] in ketch("history", "--platform", "linux/arm64", ref).out
     ketch("save", "-o", path, ref)
     ketch("rmi", ref)
     assert f"Loaded image: {ref}" in ketch("load", "-i", path).out

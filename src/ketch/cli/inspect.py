@@ -82,14 +82,19 @@ def _of_kind(kind: str, args: list[str], ctx: Context) -> int:
     spec.string("format", "f", "how")
     if kind == "container":
         spec.bool("size", "s", "sizes on disk").string("as", "", "as what would make them again: run, compose")
+    elif kind == "image":
+        spec.string("platform", "", "of several, this one")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     if kind == "container" and opts["as"]:
         return _recreate(ctx, rest, opts["as"])
-    return many(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"])
+    platform = opts["platform"] if kind == "image" else ""
+    return many(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"], platform=platform)
 
 
-def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False) -> int:
+def many(
+    ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False, platform: str = ""
+) -> int:
     """Inspect each; what was found is printed even when something was not."""
     template = None
     if form and form != "json":
@@ -100,7 +105,7 @@ def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bo
     errors: list[KetchError] = []
     for ref in refs:
         try:
-            found.append(_one(ctx, ref, kinds, size=size))
+            found.append(_one(ctx, ref, kinds, size=size, platform=platform))
         except KetchError as e:
             errors.append(e)
     if template is not None:
@@ -116,9 +121,13 @@ def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bo
     return 1 if errors else 0
 
 
-def _one(ctx: Context, ref: str, kinds: list[str], *, size: bool) -> Any:
+def _one(ctx: Context, ref: str, kinds: list[str], *, size: bool, platform: str) -> Any:
     for kind in kinds:
-        query = {"size": True} if size and kind == "container" else None
+        query: dict[str, Any] | None = {"size": True} if size and kind == "container" else None
+        if platform:
+            from ketch.cli.images import platform_json
+
+            query = {"platform": platform_json(platform)}
         try:
             return ctx.client().request("GET", _PATHS[kind].format(ref), query).json()
         except NotFound:
