@@ -27,6 +27,7 @@ from tests.integration.registries import registry  # noqa: E402
 
 from bench import images as workloads  # noqa: E402
 from bench import measures, scale  # noqa: E402
+from bench import registry as depot  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +38,12 @@ LOGGED_BYTES = 100_000_000
 class Row:
     """One line of the result: what, the goal, and the samples of each engine."""
 
-    def __init__(self, name: str, unit: str, ratio: float | None = None, limit: float | None = None) -> None:
+    def __init__(
+        self, name: str, unit: str, ratio: float | None = None, limit: float | None = None,
+        least_ratio: float | None = None, least: float | None = None,
+    ) -> None:  # fmt: skip
         self.name, self.unit, self.ratio_goal, self.limit = name, unit, ratio, limit
+        self.least_ratio, self.least = least_ratio, least  # where more is better
         self.samples: dict[str, list[float]] = {}
 
     def add(self, kind: str, value: float) -> None:
@@ -56,6 +61,10 @@ class Row:
     def goal(self) -> str:
         if self.ratio_goal is not None:
             return f"≤ {self.ratio_goal:g} ×"
+        if self.least_ratio is not None:
+            return f"≥ {self.least_ratio:g} ×"
+        if self.least is not None:
+            return f"≥ {self.least:g} {self.unit}"
         return f"≤ {self.limit:g} {self.unit}" if self.limit is not None else ""
 
     @property
@@ -63,7 +72,11 @@ class Row:
         """None: there is nothing to compare with."""
         if self.ratio_goal is not None:
             return None if self.ratio is None else self.ratio <= self.ratio_goal
+        if self.least_ratio is not None:
+            return None if self.ratio is None else self.ratio >= self.least_ratio
         ours = self.median("ketch")
+        if self.least is not None:
+            return None if ours is None else ours >= self.least
         return None if self.limit is None or ours is None else ours <= self.limit
 
     def as_json(self) -> dict[str, object]:
@@ -157,6 +170,7 @@ def all_rows(engines: list[Engine], quick: bool, root: str, debian: str) -> list
     rows += logging(engines, few, root)
     rows += networking(engines, quick)
     rows += images(engines, quick, root, debian)
+    rows += registries(quick)
     rows += stopping(engines, many)
     rows += at_scale(engines, quick)
     rows.append(client_difference(engines[0], many))
@@ -184,6 +198,22 @@ def images(engines: list[Engine], quick: bool, root: str, debian: str) -> list[R
             rows.append(peak)
             os.unlink(work.archive)
     return rows
+
+
+def registries(quick: bool) -> list[Row]:
+    """Our registry and Debian's docker-registry (in dockerd's column); more is better."""
+    blobs = Row("registry: 4 clients, 100 MB blob", "MB/s", least_ratio=0.8)
+    small = Row("registry: small manifests a second", "/s", least=1000)
+    with depot.both() as found:
+        for number in range(2 if quick else 4):
+            for kind, one in found:
+                for row, measure in ((blobs, depot.pulls), (small, depot.manifests)):
+                    value = measure(one)
+                    if number:
+                        row.add(kind, value)
+    say(blobs)
+    say(small)
+    return [blobs, small]
 
 
 def _settled(measure: Callable[[Engine], float]) -> Callable[[Engine], float]:
@@ -278,7 +308,7 @@ def main() -> int:
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and containers")
     parser.add_argument("--debian", metavar="TAR", help="use this root filesystem instead of making one")
-    parser.add_argument("--only", metavar="PART", choices=("images",), help="this part alone")
+    parser.add_argument("--only", metavar="PART", choices=("images", "registry"), help="this part alone")
     parser.add_argument("--no-dockerd", action="store_true", help="measure Ketch alone")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -286,7 +316,7 @@ def main() -> int:
     with contextlib.ExitStack() as undo:
         root = undo.enter_context(tempfile.TemporaryDirectory(prefix="kb-"))
         debian = options.debian or os.path.join(root, "debian.tar")
-        if not options.debian:
+        if not options.debian and options.only != "registry":
             workloads.debian(debian)
         own_network()
         engines = [Engine("ketch")]
@@ -299,6 +329,8 @@ def main() -> int:
         if options.only == "images":
             ready(engines, 1)
             rows = images(engines, options.quick, root, debian)
+        elif options.only == "registry":
+            rows = registries(options.quick)
         else:
             rows = all_rows(engines, options.quick, root, debian)
     print(json.dumps([row.as_json() for row in rows], indent=1) if options.format == "json" else table(rows))

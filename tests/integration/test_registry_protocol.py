@@ -98,6 +98,18 @@ def test_blobs_and_parts_of_them(raw, name):
     assert raw("GET", place, Range="bytes=100000-")[0] == 416
 
 
+def test_one_answer_for_each_request_on_a_connection(raw, name):
+    data = os.urandom(100_000)
+    digest = put_blob(raw, name, data)
+    connection = http.client.HTTPConnection(raw.host, timeout=30)
+    for _ in range(3):
+        for method, place, body in (("GET", f"blobs/{digest}", data), ("HEAD", f"blobs/{digest}", b"")):
+            connection.request(method, f"/v2/{name}/{place}")
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, body)
+    connection.close()
+
+
 def test_manifests_by_tag_and_digest(raw, name):
     digest, data = put_manifest(raw, name, "1.0")
     for ref in ("1.0", digest):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from ketch import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STATUS: dict[type[errors.KetchError], int] = {
     errors.InvalidArgument: 400,
@@ -27,6 +33,15 @@ def status_of(error: errors.KetchError) -> int:
     if isinstance(error, errors.RuntimeFailure) and error.kind in ("not_found", "not_executable"):
         return 400
     return STATUS[next(cls for cls in type(error).__mro__ if cls in STATUS)]
+
+
+@contextmanager
+def from_registry() -> Iterator[None]:
+    """A registry that does not answer is an error of the server (500) to Docker's clients, not "try again" (503)."""
+    try:
+        yield
+    except errors.Unavailable as e:
+        raise errors.KetchError(e.message, hint=e.hint) from e
 
 
 def message_of(error: errors.KetchError) -> str:

@@ -88,7 +88,7 @@ class Registries:
         others = {one: {"Name": one, "Mirrors": [], "Secure": False, "Official": False} for one in named}
         return {
             "InsecureRegistryCIDRs": ranges, "IndexConfigs": {reference.DEFAULT_DOMAIN: hub, **others},
-            "Mirrors": mirrors or None,
+            "Mirrors": mirrors,
         }  # fmt: skip
 
 

@@ -33,7 +33,9 @@ from ketch.registry.objects import Missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import IO
+    from typing import IO, Any
+
+    from aiohttp.abc import AbstractStreamWriter
 
     from ketch.registry.auth import Htpasswd, Tokens
     from ketch.registry.cache import PullThrough
@@ -93,7 +95,7 @@ class Server:
             self.metrics.bytes["out"] += sent
             self.metrics.request(request.method, call.kind, response.status, seconds)
             call.line(self._log, response.status, seconds, sent)
-        return response
+        return _Sent(response)
 
     async def _answer(self, call: Call) -> web.StreamResponse:
         request = call.request
@@ -142,6 +144,21 @@ class Server:
                 if found:
                     names.repository(head)
         return web.Response(status=404, text="404 page not found\n")
+
+
+class _Sent(web.StreamResponse):
+    """What stands for an answer that has gone out: aiohttp would send a file's a second time."""
+
+    def __init__(self, answer: web.StreamResponse) -> None:
+        super().__init__(status=answer.status)
+        self._keep_alive = answer.keep_alive
+
+    async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """It has been."""
+        return None
+
+    async def write_eof(self, _data: Any = b"") -> None:
+        """It has been."""
 
 
 class Call:

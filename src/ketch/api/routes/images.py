@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.api import query, rehearsal
-from ketch.api.errors import message_of
+from ketch.api.errors import from_registry, message_of
 from ketch.api.streams import while_connected
 from ketch.api.wire import filters, manifests
 from ketch.api.wire import images as wire
@@ -92,8 +92,10 @@ async def create(call: Call) -> web.StreamResponse:
     if image:
         credentials = from_header(call.request.headers.get("X-Registry-Auth"))
         chosen = query.platform(call.query)
-        async with while_connected(call.request):
-            return await progress(call, call.engine.pulls.pull(image, call.query.get("tag", ""), chosen, credentials))
+        pulling = call.engine.pulls.pull(image, call.query.get("tag", ""), chosen, credentials)
+        with from_registry():
+            async with while_connected(call.request):
+                return await progress(call, pulling)
     if source != "-":
         raise Unimplemented(f"import from `{source}`: only the request's body (`-`) can be imported")
     changes = [value for key, value in call.query.items() if key == "changes"]
@@ -112,10 +114,10 @@ async def push(call: Call) -> web.StreamResponse:
     """Send a tag, or all of a repository's, to its registry."""
     credentials = from_header(call.request.headers.get("X-Registry-Auth"))
     chosen = query.platform(call.query)
-    async with while_connected(call.request):
-        return await progress(
-            call, call.engine.pushes.push(call.path["name"], call.query.get("tag", ""), chosen, credentials)
-        )
+    work = call.engine.pushes.push(call.path["name"], call.query.get("tag", ""), chosen, credentials)
+    with from_registry():
+        async with while_connected(call.request):
+            return await progress(call, work)
 
 
 async def bootstrap(call: Call) -> web.StreamResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.api import query
+from ketch.api.errors import from_registry
 from ketch.remote.credentials import Credentials, completed, from_header
 
 if TYPE_CHECKING:
@@ -16,22 +17,23 @@ if TYPE_CHECKING:
 async def auth(call: Call) -> web.StreamResponse:
     """Try credentials."""
     given: Credentials = await call.body(Credentials)
-    return call.json(await call.engine.registries.login(completed(given)))
+    with from_registry():
+        return call.json(await call.engine.registries.login(completed(given)))
 
 
 async def distribution(call: Call) -> web.StreamResponse:
     """What a reference stands for in its registry."""
     credentials = from_header(call.request.headers.get("X-Registry-Auth"))
-    return call.json(await call.engine.registries.distribution(call.path["name"], credentials))
+    with from_registry():
+        return call.json(await call.engine.registries.distribution(call.path["name"], credentials))
 
 
 async def search(call: Call) -> web.StreamResponse:
     """Images by words."""
-    rows = await call.engine.registries.search(
-        call.query.get("term", ""), query.number(call.query, "limit") or 0, query.filters(call.query),
-        from_header(call.request.headers.get("X-Registry-Auth")),
-    )  # fmt: skip
-    return call.json(rows)
+    credentials = from_header(call.request.headers.get("X-Registry-Auth"))
+    limit, chosen = query.number(call.query, "limit") or 0, query.filters(call.query)
+    with from_registry():
+        return call.json(await call.engine.registries.search(call.query.get("term", ""), limit, chosen, credentials))
 
 
 ROUTES = (
