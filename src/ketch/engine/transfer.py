@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import fcntl
 import io
 import logging
 import os
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_CHUNK = 1 << 18
+_CHUNK = 1 << 20
 _AHEAD = 4 << 20
 
 
@@ -151,6 +152,8 @@ async def written(ctx: Context, write: Callable[[IO[bytes]], None]) -> AsyncGene
     """What ``write(file)`` writes in a thread, as chunks; a client that goes away breaks its pipe and so ends it."""
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
+    with contextlib.suppress(OSError):  # the kernel keeps count of pipes' memory; a smaller one only is slower
+        fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _CHUNK)
     loop = asyncio.get_running_loop()
 
     def work() -> None:

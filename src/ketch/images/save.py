@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
 
-_BUFFER = 1 << 18
+_CHUNK = 1 << 20
+_BLOCK = tarfile.BLOCKSIZE
 
 
 class _Chosen(NamedTuple):
@@ -42,8 +42,8 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: S
             lease.hold(*filter(None, [entry.target]), *(part for image in entry.images for part in image.parts()))
             for image in entry.images:
                 store.resolve(image.id)  # it may have gone before it was held (NotFound)
-        with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER) as tar:
-            _write(store, tar, entries)
+        _write(store, target, entries)
+        target.write(bytes(2 * _BLOCK))
 
 
 def _key(found: tuple[Image, str]) -> tuple[str, str]:
@@ -63,8 +63,8 @@ def _choose(store: ImageStore, name: str, ref: str, platforms: Sequence[str]) ->
     return _Chosen(full, target if target in catalog.indexes and not platforms else "", images)
 
 
-def _write(store: ImageStore, tar: tarfile.TarFile, entries: list[_Chosen]) -> None:
-    _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None:
+    _add(target, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     written: set[str] = set()
     for entry in entries:
         for image in entry.images:
@@ -72,12 +72,12 @@ def _write(store: ImageStore, tar: tarfile.TarFile, entries: list[_Chosen]) -> N
             for blob in (image.id, *image.blobs_of(manifest), manifest):
                 if blob not in written:
                     written.add(blob)
-                    _add_blob(store, tar, blob)
+                    _add_blob(store, target, blob)
         if entry.target and entry.target not in written:
             written.add(entry.target)
-            _add_blob(store, tar, entry.target)
-    _add(tar, "index.json", oci.encode(_index(store, entries)))
-    _add(tar, "manifest.json", msgspec.json.encode(_docker_entries(store, entries)))
+            _add_blob(store, target, entry.target)
+    _add(target, "index.json", oci.encode(_index(store, entries)))
+    _add(target, "manifest.json", msgspec.json.encode(_docker_entries(store, entries)))
 
 
 def _manifest(store: ImageStore, entry: _Chosen, image: Image) -> str:
@@ -144,16 +144,22 @@ def _path(blob: str) -> str:
     return f"blobs/sha256/{digest.hexadecimal(blob)}"
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    info.mode = 0o644
-    tar.addfile(info, io.BytesIO(data))
+def _add(target: IO[bytes], name: str, data: bytes) -> None:
+    target.write(_header(name, len(data)) + data + bytes(-len(data) % _BLOCK))
 
 
-def _add_blob(store: ImageStore, tar: tarfile.TarFile, blob: str) -> None:
-    info = tarfile.TarInfo(_path(blob))
-    info.size = store.content.size(blob)
-    info.mode = 0o644
+def _add_blob(store: ImageStore, target: IO[bytes], blob: str) -> None:
+    size = store.content.size(blob)
+    target.write(_header(_path(blob), size))
     with store.content.open(blob) as f:
-        tar.addfile(info, f)
+        while data := f.read(_CHUNK):
+            target.write(data)
+    target.write(bytes(-size % _BLOCK))
+
+
+def _header(name: str, size: int) -> bytes:
+    """`tarfile` as a whole would copy every byte in small pieces, several times."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    return info.tobuf(tarfile.PAX_FORMAT)
