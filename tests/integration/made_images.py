@@ -9,8 +9,12 @@ import json
 import tarfile
 import urllib.request
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import zstandard
+
+if TYPE_CHECKING:
+    from tests.integration.engines import Client
 
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
@@ -146,3 +150,14 @@ def docker_archive(one: Made, name: str) -> bytes:
     layers = {f"{digest[7:]}/layer.tar": one.blobs[digest] for digest in one.layers}
     entry = {"Config": f"{config[7:]}.json", "RepoTags": [name], "Layers": list(layers)}
     return tar({**files, **layers, "manifest.json": json.dumps([entry]).encode()})
+
+
+def sweep(docker: Client) -> None:
+    """Remove all images of an engine, and all names, but the ``busybox`` that its tests share."""
+    names = docker("images", "--format", "{{.Repository}}:{{.Tag}}").out.split()
+    doomed = [name for name in names if name != "busybox:latest" and "<none>" not in name]
+    if doomed:
+        docker("rmi", "-f", *doomed)
+    kept = docker("images", "-q", "--no-trunc", "busybox").out.strip()
+    if ids := set(docker("images", "-aq", "--no-trunc").out.split()) - {kept}:
+        docker("rmi", "-f", *ids)

@@ -27,10 +27,7 @@ def host():
 @pytest.fixture
 def ketch(engine):
     yield engine.ketch
-    kept = engine.docker("images", "-q", "--no-trunc", "busybox").out.strip()
-    ids = set(engine.docker("images", "-aq", "--no-trunc").out.split()) - {kept}
-    if ids:
-        engine.docker("rmi", "-f", *ids)
+    made.sweep(engine.docker)
     config = os.path.join(engine.root, "config.json")
     if os.path.exists(config):
         os.unlink(config)

@@ -27,12 +27,7 @@ def _images_away(request):
     """Each test begins and ends without images but the shared ones."""
     yield
     if "engine" in request.fixturenames:
-        docker = request.getfixturevalue("engine").docker
-        ids = set(docker("images", "-aq", "--no-trunc").out.split()) - {
-            docker("images", "-q", "--no-trunc", "busybox").out.strip()
-        }
-        if ids:
-            docker("rmi", "-f", *ids)
+        made.sweep(request.getfixturevalue("engine").docker)
 
 
 def inspect(client, ref: str) -> dict:

@@ -30,10 +30,7 @@ def docker(engine):
     """The real client; afterwards nothing of what was pulled may be left."""
     before = files(engine)
     yield engine.docker
-    ids = set(engine.docker("images", "-aq", "--no-trunc").out.split())
-    kept = engine.docker("images", "-q", "--no-trunc", "busybox").out.strip()
-    if ids - {kept}:
-        engine.docker("rmi", "-f", *(ids - {kept}))
+    made.sweep(engine.docker)
     engine.docker("image", "prune", "-f")
     until(lambda: files(engine) == before, lambda: f"left: {files(engine) - before}")
 

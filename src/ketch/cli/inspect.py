@@ -92,9 +92,7 @@ def _of_kind(kind: str, args: list[str], ctx: Context) -> int:
     return many(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"], platform=platform)
 
 
-def many(
-    ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False, platform: str = ""
-) -> int:
+def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False, platform: str = "") -> int:
     """Inspect each; what was found is printed even when something was not."""
     template = None
     if form and form != "json":
