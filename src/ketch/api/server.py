@@ -24,6 +24,7 @@ from ketch.api.routes import (
     containers,
     execs,
     images,
+    manifests,
     networks,
     registries,
     system,
@@ -165,7 +166,19 @@ def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
     # `registries` before `images`: a search is no image's name.
-    for module in (archive, attachws, containers, execs, registries, images, networks, system, usage, volumes):
+    for module in (
+        archive,
+        attachws,
+        containers,
+        execs,
+        registries,
+        manifests,
+        images,
+        networks,
+        system,
+        usage,
+        volumes,
+    ):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
     for method, path in NOT_YET:

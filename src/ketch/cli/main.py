@@ -69,6 +69,10 @@ GROUPS = {
     "system": {
         "info": COMMANDS["info"], "events": COMMANDS["events"], "df": "df:cmd_df", "prune": "prune:cmd_system",
     },
+    "manifest": {
+        "inspect": "manifest:cmd_inspect", "create": "manifest:cmd_create", "annotate": "manifest:cmd_annotate",
+        "push": "manifest:cmd_push", "rm": "manifest:cmd_rm",
+    },
     "registry": {
         "serve": "registry:cmd_serve", "gc": "registry:cmd_gc", "htpasswd": "registry:cmd_htpasswd",
     },

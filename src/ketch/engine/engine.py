@@ -13,6 +13,7 @@ from ketch.engine.files import FileService
 from ketch.engine.health import HealthChecks
 from ketch.engine.images import ImageService
 from ketch.engine.lifecycle import Lifecycle
+from ketch.engine.manifests import ManifestService
 from ketch.engine.networks import NetworkService
 from ketch.engine.pulls import PullService
 from ketch.engine.pushes import PushService
@@ -35,6 +36,7 @@ class Engine:
     files: FileService
     images: ImageService
     registries: Registries
+    manifests: ManifestService
     pulls: PullService
     pushes: PushService
     system: SystemService
@@ -53,6 +55,7 @@ class Engine:
         self.commits = CommitService(context, self.containers)
         self.images = ImageService(context, context.images)
         self.registries = context.registries
+        self.manifests = ManifestService(context)
         self.pulls = PullService(context, context.images)
         self.pushes = PushService(context, context.images)
         self.system = SystemService(context, engine_id)

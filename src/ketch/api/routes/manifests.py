@@ -1,0 +1,84 @@
+"""``/ketch/manifests``: what ``ketch manifest`` asks for; Docker's client does this without its daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.api.errors import from_registry
+from ketch.remote.credentials import Credentials, from_header
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from ketch.api.server import Call
+
+
+class _Create(msgspec.Struct, rename="pascal", kw_only=True):
+    name: str
+    manifests: list[str] = []
+    amend: bool = False
+
+
+class _Annotate(msgspec.Struct, rename="pascal", kw_only=True):
+    name: str
+    manifest: str
+    platform: dict[str, str] = {}
+
+
+class _Push(msgspec.Struct, rename="pascal", kw_only=True):
+    name: str
+    purge: bool = False
+
+
+def _credentials(call: Call) -> Credentials | None:
+    return from_header(call.request.headers.get("X-Registry-Auth"))
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """A manifest as its registry has it."""
+    with from_registry():
+        return call.json(await call.engine.manifests.inspect(call.path["name"], _credentials(call)))
+
+
+async def local(call: Call) -> web.StreamResponse:
+    """An index that is being put together."""
+    return call.json(call.engine.manifests.get(call.path["name"]))
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Begin one, or add to it."""
+    body: _Create = await call.body(_Create)
+    with from_registry():
+        made = await call.engine.manifests.create(body.name, body.manifests, body.amend, _credentials(call))
+    return call.json({"Name": made.name}, 201)
+
+
+async def annotate(call: Call) -> web.StreamResponse:
+    """Say what one of its images runs on."""
+    body: _Annotate = await call.body(_Annotate)
+    return call.json(call.engine.manifests.annotate(body.name, body.manifest, body.platform))
+
+
+async def push(call: Call) -> web.StreamResponse:
+    """Bring it to its registry."""
+    body: _Push = await call.body(_Push)
+    with from_registry():
+        return call.json({"Digest": await call.engine.manifests.push(body.name, body.purge, _credentials(call))})
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """Forget it."""
+    call.engine.manifests.remove(call.path["name"])
+    return call.empty()
+
+
+ROUTES = (
+    ("GET", "/ketch/manifests/{name:path}/local", local),
+    ("GET", "/ketch/manifests/{name:path}/json", inspect),
+    ("POST", "/ketch/manifests/create", create),
+    ("POST", "/ketch/manifests/annotate", annotate),
+    ("POST", "/ketch/manifests/push", push),
+    ("DELETE", "/ketch/manifests/{name:path}", remove),
+)
