@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from ketch.errors import InvalidArgument
+from ketch.errors import DataLoss, InvalidArgument
 from ketch.oci import digest, reference
 from ketch.oci import manifest as oci
 
@@ -152,9 +153,25 @@ def _add_blob(store: ImageStore, target: IO[bytes], blob: str) -> None:
     size = store.content.size(blob)
     target.write(_header(_path(blob), size))
     with store.content.open(blob) as f:
-        while data := f.read(_CHUNK):
-            target.write(data)
+        _copy(f, target, size)
     target.write(bytes(-size % _BLOCK))
+
+
+def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
+    """A whole file; into a pipe the kernel puts its pages without copying them (sendfile(2))."""
+    try:
+        fd = target.fileno()
+    except OSError:  # it is no file of the system's
+        while data := source.read(_CHUNK):
+            target.write(data)
+        return
+    target.flush()
+    done = 0
+    while done < size:
+        sent = os.sendfile(fd, source.fileno(), done, size - done)
+        if not sent:
+            raise DataLoss(f"save: `{source.name}` has become shorter")
+        done += sent
 
 
 def _header(name: str, size: int) -> bytes:
