@@ -9,15 +9,18 @@ import heapq
 import os
 import secrets
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ketch.registry.objects import Found, Missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+T = TypeVar("T")
 
 _PIECE = 1 << 20
 _BATCH = 1 << 20
+_TRIES = 20
 
 
 class Disk:
@@ -49,10 +52,9 @@ class Disk:
 
     def _put(self, key: str, data: bytes) -> None:
         target = self._place(key)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         fresh = f"{target}.{secrets.token_hex(4)}.new"
         try:
-            with open(fresh, "xb") as f:
+            with _in_directory(target, lambda: open(fresh, "xb")) as f:
                 f.write(data)
                 f.flush()
                 os.fdatasync(f.fileno())
@@ -165,8 +167,7 @@ class Disk:
             if f"sha256:{actual}" != digest:
                 return False
             os.fdatasync(f.fileno())
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.rename(place, target)
+        _in_directory(target, lambda: os.rename(place, target))
         _sync_directory(os.path.dirname(target))
         self._forget(upload)
         return True
@@ -207,6 +208,16 @@ def _write(f: object, digest: hashlib._Hash | None, batch: list[bytes]) -> int:
             digest.update(piece)
         total += len(piece)
     return total
+
+
+def _in_directory(target: str, act: Callable[[], T]) -> T:
+    """Do something that needs the directory of ``target``; a deletion may take one away that is empty."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # the latter is what makedirs makes of a race
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            return act()
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    return act()
 
 
 def _some(found: Iterator[Found]) -> list[Found]:

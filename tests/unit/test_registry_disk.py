@@ -1,0 +1,46 @@
+"""The registry's files: directories that one request empties while another one writes into them; lists in order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from ketch.registry.disk import Disk
+from ketch.registry.objects import Missing
+
+
+def test_a_directory_that_is_taken_away_under_a_writer(tmp_path):
+    ended = threading.Event()
+
+    async def come_and_go() -> None:
+        disk = Disk(str(tmp_path))
+        while not ended.is_set():
+            disk._put("deep/er/one", b"")
+            await disk.delete("deep/er/one")
+
+    other = threading.Thread(target=lambda: asyncio.run(come_and_go()))
+    other.start()
+    try:
+        disk = Disk(str(tmp_path))
+        for _ in range(1500):
+            disk._put("deep/er/two", b"x")
+            asyncio.run(disk.delete("deep/er/two"))
+    finally:
+        ended.set()
+        other.join()
+
+
+async def test_a_list_is_in_order_and_begins_where_it_is_told(tmp_path):
+    disk = Disk(str(tmp_path))
+    keys = ["a/b", "a/b-c/d", "a/b0", "a/z", "b/a", "a/b.x"]
+    for key in keys:
+        await disk.put(key, key.encode())
+    assert [one.key async for one in disk.list("a/")] == sorted(key for key in keys if key.startswith("a/"))
+    assert [one.key async for one in disk.list("a/", "a/b.x")] == ["a/b0", "a/z"]
+    assert [one.key async for one in disk.list("a/b")] == ["a/b", "a/b-c/d", "a/b.x", "a/b0"]
+    assert [one.key async for one in disk.list("none/")] == []
+    assert await disk.get("b/a") == b"b/a"
+    with pytest.raises(Missing):
+        await disk.get("a")
