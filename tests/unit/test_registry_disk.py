@@ -24,7 +24,7 @@ def test_a_directory_that_is_taken_away_under_a_writer(tmp_path):
     other.start()
     try:
         disk = Disk(str(tmp_path))
-        for _ in range(1500):
+        for _ in range(300):
             disk._put("deep/er/two", b"x")
             asyncio.run(disk.delete("deep/er/two"))
     finally:

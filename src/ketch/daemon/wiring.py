@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ from ketch.runtime.cgroups import common as cgroups
 from ketch.storage.db import Database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AsyncExitStack
 
     from ketch.daemon.config import Config
@@ -58,13 +60,18 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         bases=netsetup.bases(config, engine_id),
         open_firewall=config.host_firewall == "open",
     )
-    sweeper = ThreadPoolExecutor(1, "sweep")  # what it does not get done is done at the next start
+    sweeper = ThreadPoolExecutor(1, "sweep")
     stack.callback(sweeper.shutdown, cancel_futures=True)
+
+    def later(work: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended: what it did not get done is done at the next start
+            sweeper.submit(work)
+
     ctx = Context(
         data_root=config.data_root,
         exec_root=config.exec_root,
         store=containers,
-        images=ImageStore(db, config.data_root, sweeper.submit),
+        images=ImageStore(db, config.data_root, later),
         snapshots=storageconfig.choose(config),
         volumes=volumes.VolumeStore(db, config.data_root, users_of),
         events=EventBus(journal),
