@@ -46,6 +46,14 @@ def test_a_picture_on_a_terminal(ketch):
             assert shown.wait() == 0
 
 
+def test_a_picture_of_a_save(ketch, tmp_path):
+    path = str(tmp_path / "box.tar")
+    with ketch.terminal("save", "-o", path, "busybox") as shown:
+        shown.expect(r"box.tar\s+Saved")
+        assert shown.wait() == 0
+    assert os.stat(path).st_size > 1 << 20
+
+
 def test_lines_elsewhere(ketch, host):
     image = made.image({"a": b"1"})
     made.put(host, "cli/app", image, "1")

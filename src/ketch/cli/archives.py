@@ -12,7 +12,7 @@ from ketch.cli.images import platform_json, split_tag
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ketch.cli.context import Context
     from ketch.client.http import Response
@@ -101,11 +101,26 @@ def cmd_save(args: list[str], ctx: Context) -> int:
         raise InvalidArgument("cowardly refusing to save to a terminal", hint="use -o FILE or redirect")
     query = {"names": rest, "platform": [platform_json(one) for one in opts["platform"]]}
     response = ctx.client().request("GET", "/images/get", query, stream=True)
-    write_out(response, opts["output"])
+    if not opts["output"] or not ctx.err.isatty():
+        write_out(response, opts["output"])
+        return 0
+    shown = progress.Progress(ctx, "auto", ctx.err)
+    size, name = _content_size(ctx, rest), os.path.basename(opts["output"])
+    write_out(response, opts["output"], lambda done: shown.moved(name, "Saving", done, max(size, done)))
+    shown.moved(name, "Saved", 0, 0)
     return 0
 
 
-def write_out(response: Response, path: str) -> None:
+def _content_size(ctx: Context, names: list[str]) -> int:
+    """About how many bytes an archive of these will have; 0 where the daemon does not tell."""
+    total = 0
+    for name in names:
+        facts = ctx.client().request("GET", f"/images/{name}/json", {"manifests": True}).json()
+        total += sum(one["Size"]["Content"] for one in facts.get("Manifests") or ())
+    return total
+
+
+def write_out(response: Response, path: str, tell: Callable[[int], None] = lambda _done: None) -> None:
     """A stream of the daemon to standard output, or to a file that appears when it is whole."""
     if not path:
         for chunk in response.iter_chunks():
@@ -115,8 +130,11 @@ def write_out(response: Response, path: str) -> None:
     partial = path + ".part"
     try:
         with open(partial, "wb") as f:
+            done = 0
             for chunk in response.iter_chunks():
                 f.write(chunk)
+                done += len(chunk)
+                tell(done)
         os.rename(partial, path)
     except OSError as e:
         raise InvalidArgument(f"write `{path}`: {e.strerror}") from e

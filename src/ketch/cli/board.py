@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DONE = frozenset((
-    "Pull complete", "Already exists", "Pushed", "Layer already exists", "Skipped foreign layer", "Loaded",
+    "Pull complete", "Already exists", "Pushed", "Layer already exists", "Skipped foreign layer", "Saved",
 ))  # fmt: skip
 _MOVED = ("Downloading", "Pushing", "Loading layer", "Saving")
 _SMOOTH = 0.3

@@ -72,6 +72,12 @@ class Progress:
             raise
         return str(status)
 
+    def moved(self, ident: str, status: str, current: int, total: int) -> None:
+        """Bytes that the command line itself has moved."""
+        self._show({"id": ident, "status": status, "progressDetail": {"current": current, "total": total}})
+        if not total and self._mode == "drawn":
+            self._draw(time.monotonic())
+
     def _show(self, item: dict[str, Any]) -> None:
         if self._mode == "quiet" or item["status"].startswith("sha256:"):
             return
