@@ -21,6 +21,12 @@ from tests.integration.terminal import Piped, Terminal
 SESSION = f"kt{os.getpid()}-"
 BIN = os.path.dirname(sys.executable)
 DOCKER = shutil.which("docker", path="/usr/local/bin:/usr/bin") or "docker"
+# Registries elsewhere than on this machine answer at once that they do not: nothing of a test leaves it.
+_DEAD = "http://127.0.0.1:1"
+NOWHERE = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _DEAD),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost,::1"),
+}
 PROGRAMS = {"docker": DOCKER, "ketch": os.path.join(BIN, "ketch")}
 
 
@@ -109,7 +115,7 @@ class Engine:
 
     def launch(self) -> None:
         """Start, and do not wait."""
-        environment = {**os.environ, MARK: self.name, **self.settings}
+        environment = {**os.environ, **NOWHERE, MARK: self.name, **self.settings}
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment

@@ -54,7 +54,7 @@ SAME = """
 --cap-add net_admin --cap-add CAP_SYS_TIME --cap-add net_admin --cap-drop ALL
 --userns host --uts host --ipc host --pid host --cgroupns host
 --sysctl net.ipv4.ip_forward=1
---storage-opt size=1g --group-add a --group-add 1 --annotation a=b --annotation c
+--group-add a --group-add 1 --annotation a=b --annotation c
 --privileged --read-only
 -w /abs -u 0:0
 --entrypoint ''
@@ -193,7 +193,7 @@ def test_the_same_is_refused(engine, files, part):
         for flags in lines(text, files)[part::4]:
             answers = [c("create", *flags, "busybox", check=False) for c in (engine.docker, engine.ketch)]
             assert [a.code for a in answers] == [code, code], (flags, *(a.err for a in answers))
-            assert answers[1].err.startswith("ketch: "), flags
+            assert any(line.startswith("ketch: ") for line in answers[1].err.splitlines()), flags
     assert engine.docker("ps", "-aq").out == ""
 
 
@@ -228,9 +228,9 @@ def test_cidfile(client, tmp_path):
 def test_pull_and_platform_say_what_is_wrong(engine):
     for flags, words in (
         (("--pull", "never", "nope"), "No such image: nope"),
-        (("nope",), "image `nope` is not here"),
-        (("--pull", "always", "busybox"), "cannot pull"),
-        (("--platform", "linux/arm64", "busybox"), "does not match the specified platform (linux/arm64)"),
+        (("127.0.0.1:1/nope",), "Unable to find image '127.0.0.1:1/nope:latest' locally"),
+        (("--pull", "always", "127.0.0.1:1/nope"), "connection refused"),
+        (("--pull", "never", "--platform", "linux/arm64", "busybox"), "match the specified platform (linux/arm64)"),
         (("--gpus", "all", "busybox"), "no GPU support"),
         (("--rm", "--restart", "always", "busybox"), "cannot specify both --restart and --rm"),
     ):
