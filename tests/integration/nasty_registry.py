@@ -209,6 +209,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.stall_at >= 0:
             one.ended.wait(30)
         if fault.reset_at >= 0:
+            one.ended.wait(0.3)  # what the other side has not read yet goes with the connection
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         self.close_connection = True
