@@ -329,3 +329,19 @@ def test_the_same_layer_twice(nasty, docker):
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_mirror_of_docker_hub(own_engine, nasty):
+    """It is asked first and told no credentials; what it has not is looked for at the Hub, out of reach here."""
+    own_engine.extra = ["--registry-mirror", f"http://{nasty.host}"]
+    own_engine.start()
+    image = made.image({"a": b"1"})
+    nasty.add("library/app", "1", image)
+    config = {"auths": {"https://index.docker.io/v1/": {"auth": "YW5uOnNlY3JldA=="}}}
+    with open(os.path.join(own_engine.root, "config.json"), "w", encoding="utf-8") as f:
+        json.dump(config, f)
+    own_engine.docker("pull", "app:1")
+    assert own_engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out == "app:1\n"
+    assert nasty.requests and not any("Authorization" in one.headers for one in nasty.requests)
+    result = own_engine.docker("pull", "none:1", check=False)
+    assert result.code == 1 and "registry-1.docker.io" in result.err

@@ -47,7 +47,7 @@ def from_header(text: str | None) -> Credentials | None:
     if not text:
         return None
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_")
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         found = msgspec.json.decode(raw, type=Credentials) if raw.strip() else Credentials()
     except (binascii.Error, msgspec.DecodeError, ValueError) as e:
         raise InvalidArgument(
