@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images.fetch import Arrived, Downloads
 from ketch.images.progress import Meter, moving, short, status
-from ketch.images.shared import Shared
+from ketch.images.shared import Shared, to_the_end
 from ketch.images.unpack import check
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class LayerService:
             if not here:
                 await self.downloads.fetch(repository, layer.descriptor, unpacking.tell)
             size = await unpacking.finish()
-            await asyncio.to_thread(self._store.layers.commit, place, layer.chain_id)
+            await to_the_end(self._store.layers.commit, place, layer.chain_id)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(unpacking.undo))
             raise

@@ -17,6 +17,7 @@ import msgspec
 from ketch.errors import InvalidArgument, NotFound
 from ketch.images.importer import make_image
 from ketch.images.layers import Layer, LayerService
+from ketch.images.shared import to_the_end
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
@@ -77,7 +78,7 @@ class Puller:
                 names.append(str(Reference(ref.domain, ref.path, tag=ref.tag)))
             before = self.store.catalog.names.get(names[-1])
             known = self.store.catalog.by_manifest(chosen.descriptor.digest)
-            await asyncio.to_thread(self.store.add, [(image, names)], dict.fromkeys(names, digest))
+            await to_the_end(self.store.add, [(image, names)], dict.fromkeys(names, digest))
             self.layers.forget(image.chain_ids)
         return Pulled(image, digest, known is None or before is None or before.target != digest)
 

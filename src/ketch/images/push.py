@@ -18,6 +18,7 @@ from ketch.errors import NotFound
 from ketch.images.compressed import compressed
 from ketch.images.progress import Meter, short, status
 from ketch.images.pull import leased
+from ketch.images.shared import to_the_end
 from ketch.oci import manifest as oci
 from ketch.oci import reference
 
@@ -106,10 +107,10 @@ class Pusher:
     async def _in_form(self, lease: Lease, name: str, named: Named, image: Image) -> tuple[Image, str]:
         """The image in the form to push, and that form's manifest."""
         target = named.target if named.target in (image.manifest, *image.forms) else image.manifest
-        better = await asyncio.to_thread(compressed, self.store, lease, image, target, self._from_thread())
+        better = await to_the_end(compressed, self.store, lease, image, target, self._from_thread())
         if better is None:
             return image, target
-        await asyncio.to_thread(self.store.add, [(better, [name])])
+        await to_the_end(self.store.add, [(better, [name])])
         return better, better.manifest
 
     def _from_thread(self) -> Report:

@@ -82,3 +82,16 @@ class Shared(Generic[T]):
     def active(self) -> frozenset[str]:
         """The keys of what is under way."""
         return frozenset(self._jobs) | frozenset(self._ending)
+
+
+async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
+    """Run blocking work in a thread; whoever is cancelled meanwhile waits for its end, for it cannot be stopped.
+
+    What it relies on, a lease for instance, must not end before it.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
