@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -57,9 +58,11 @@ class Request:
 
 
 class NastyRegistry:
-    """The server; ``token`` makes it want a bearer token, each good for ``uses`` requests."""
+    """The server; ``token``: it wants a bearer token, each good for ``uses`` requests; ``tls``: certificate, key."""
 
-    def __init__(self, *, ranges: bool = True, token: bool = False, uses: int = 1_000_000) -> None:
+    def __init__(
+        self, *, ranges: bool = True, token: bool = False, uses: int = 1_000_000, tls: tuple[str, str] | None = None
+    ) -> None:
         self.ranges, self.token, self.uses = ranges, token, uses
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -70,6 +73,10 @@ class NastyRegistry:
         self.ended = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.registry = self
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 

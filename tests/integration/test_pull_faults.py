@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration import made_images as made
 from tests.integration.nasty_registry import Fault, NastyRegistry
+from tests.integration.registries import certificate
 from tests.integration.waiting import until
 
 pytestmark = pytest.mark.ketch_only
@@ -216,6 +217,25 @@ def test_redirects(nasty, docker):
     docker("rmi", f"{first.host}/app:1")
     nasty.faults.append(Fault("/manifests/", status=302, headers={"Location": "/v2/app/manifests/1"}))
     assert "redirects" in refused(docker, f"{nasty.host}/app:1")
+
+
+def test_a_redirect_from_tls_to_plain_text(nasty, docker, tmp_path):
+    image = made.image({"a": b"1"})
+    nasty.add("app", "1", image)
+    with NastyRegistry(tls=certificate(str(tmp_path))) as first:
+        first.add("app", "1", image)
+        docker("pull", f"{first.host}/app:1")
+        docker("rmi", f"{first.host}/app:1")
+        place = f"http://{nasty.host}/v2/app/blobs/{image.layers[0]}"
+        first.faults.append(Fault(image.layers[0], status=307, headers={"Location": place}))
+        assert "which is not encrypted" in refused(docker, f"{first.host}/app:1")
+        assert nasty.requests == []
+
+
+def test_an_image_of_too_many_layers(nasty, docker):
+    nasty.add("app", "1", made.image(*({f"f{n}": b"x"} for n in range(129))))
+    assert "max depth exceeded" in refused(docker, f"{nasty.host}/app:1")
+    assert len(nasty.asked("/blobs/")) == 1  # the configuration alone
 
 
 # -- several, and those that go away -----------------------------------------------------------

@@ -24,6 +24,7 @@ from ketch.oci import manifest as oci
 from ketch.oci.config import ImageConfig
 from ketch.storage.archive import compression, tar
 from ketch.storage.archive.extract import clean
+from ketch.storage.snapshots import check_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -282,6 +283,7 @@ def _unpack(
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != len(blobs):
         raise InvalidArgument(f"load: the image has {len(diff_ids)} layers, its manifest {len(blobs)}")
+    check_depth(len(diff_ids))
     chains = digest.chain_ids(diff_ids)
     archive.lease.hold(*chains)
     known = {**store.layer_sizes(), **archive.sizes}

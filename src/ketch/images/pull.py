@@ -23,6 +23,7 @@ from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
 from ketch.oci.config import ImageConfig
 from ketch.oci.reference import Reference
+from ketch.storage.snapshots import check_depth
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -127,6 +128,7 @@ class Puller:
             raise InvalidArgument(
                 f"pull {ref.familiar}: the image has {len(diff_ids)} layers, its manifest {len(manifest.layers)}"
             )
+        check_depth(len(diff_ids))
         chains = digests.chain_ids(diff_ids)
         lease.hold(*chains, *(layer.digest for layer in manifest.layers))
         layers = [Layer(*one) for one in zip(manifest.layers, diff_ids, chains, strict=True)]
