@@ -65,6 +65,7 @@ class Config:
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     registry_stall_timeout: int = 30
+    storage_opts: list[str] = field(default_factory=list)
     storage_driver: str = ""
     repair: bool = False
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ketch.daemon.config import Config
     from ketch.storage.snapshots import Snapshots
 
+_VOLATILE = ("overlay.volatile", "overlay2.volatile")
 DRIVERS = ("overlay", "overlay2", "vfs")
 log = logging.getLogger("ketchd")
 
@@ -29,10 +30,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "-s", "--storage-driver", metavar="NAME",
         help=f"how containers' files are kept: {', '.join(DRIVERS)} (default: overlay where it works, else vfs)",
     )  # fmt: skip
+    parser.add_argument(
+        "--storage-opt", metavar="KEY=VALUE", action="append", dest="storage_opts",
+        help="overlay.volatile=true: what containers write is not brought to the disk (docs/storage.md)",
+    )  # fmt: skip
 
 
 def check(config: Config) -> None:
-    """InvalidArgument for a driver that does not exist."""
+    """InvalidArgument for a driver or an option that does not exist."""
+    for option in config.storage_opts:
+        key, _, value = option.partition("=")
+        if key not in _VOLATILE or value not in ("true", "false"):
+            raise InvalidArgument(
+                f"unknown storage option {option}",
+                hint="there is overlay.volatile=true; redirect_dir and metacopy stay off, sizes are set per container",
+            )
     if config.storage_driver and config.storage_driver not in DRIVERS:
         raise InvalidArgument(f"driver not supported: {config.storage_driver}", hint=f"use one of {', '.join(DRIVERS)}")
 
@@ -49,7 +61,7 @@ def choose(config: Config) -> Snapshots:
     problem = _overlay_problem(config.data_root)
     if not problem:
         _check_not_used(config.data_root, "overlay")
-        return OverlaySnapshots(config.data_root)
+        return OverlaySnapshots(config.data_root, volatile=any(o.endswith("=true") for o in config.storage_opts))
     if wanted:
         raise FailedPrecondition(
             f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"

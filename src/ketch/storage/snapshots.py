@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ketch.errors import DataLoss, InvalidArgument
+from ketch.storage import volatile
 from ketch.storage.layers import Layers, remove_tree
 from ketch.storage.quota import Quotas
 
@@ -80,8 +81,9 @@ class OverlaySnapshots:
 
     name = "overlay2"
 
-    def __init__(self, data_root: str) -> None:
+    def __init__(self, data_root: str, *, volatile: bool = False) -> None:
         self._containers = os.path.join(data_root, "containers")
+        self._volatile = volatile
         self._layers = Layers(data_root)
         self.warnings: list[str] = []
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
@@ -126,6 +128,10 @@ class OverlaySnapshots:
         if not lowers:  # an image from scratch: overlay wants at least one lower directory
             return [{"type": "bind", "source": upper, "options": []}]
         options = [_lowerdir(lowers), f"upperdir={upper}", f"workdir={directory}/work", *_plain()]
+        volatile.settle(directory)
+        if self._volatile:
+            volatile.begin(directory)
+            options.append("volatile")
         return [{"type": "overlay", "source": "overlay", "options": options}]
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
