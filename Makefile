@@ -9,7 +9,7 @@ demo: setup
 	@$(PYTHON) scripts/demo.py
 
 test: setup
-	@$(PYTHON) -m pytest -q --reruns 2
+	@$(PYTHON) -m pytest -q
 
 lint check: setup
 	@$(PYTHON) -m pytest -q tests/unit/test_linters.py

@@ -156,6 +156,35 @@ def talk(server: socket.socket, address: str, port: int) -> str:
             return str(peer[0])
 
 
+def tcp_counter(name: str) -> int:
+    """A counter of this thread's namespace (``TcpExt`` in /proc/net/netstat)."""
+    with open("/proc/thread-self/net/netstat", encoding="ascii") as f:
+        names, values = (line.split() for line in f if line.startswith("TcpExt:"))
+    return int(values[names.index(name)])
+
+
+@contextlib.contextmanager
+def ruleset_changes() -> Iterator[Callable[[], int]]:
+    """Count the transactions that change this thread's nftables: each ends with a NFT_MSG_NEWGEN notice."""
+    netlink_netfilter, nfnlgrp_nftables, newgen = 12, 7, 10 << 8 | 15
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink_netfilter) as notices:
+        notices.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE: room for each element's notice
+        notices.bind((0, 0))
+        notices.setsockopt(270, 1, nfnlgrp_nftables)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
+
+        def count() -> int:
+            found = 0
+            with contextlib.suppress(BlockingIOError):
+                while data := notices.recv(1 << 20, socket.MSG_DONTWAIT):
+                    while data:
+                        size, kind = struct.unpack_from("=IH", data)
+                        found += kind == newgen
+                        data = data[size + 3 & ~3 :]
+            return found
+
+        yield count
+
+
 def send_to_loopback(sender: Netns, host_link: str, port: int) -> None:
     """Send a hand-made datagram for 127.0.0.1:port to this host's link, as somebody with CAP_NET_RAW can."""
     with netlink.Netlink() as rtnl, netlink.Netlink(sender.rtnl_fd) as inside:

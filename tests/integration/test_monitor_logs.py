@@ -220,10 +220,8 @@ async def test_a_stuck_server_blocks_only_the_output_in_blocking_mode(yard, list
     other = Peer()
     await other.exec(one.monitor, "e1", ["echo", "alive"], stdin=False)
     assert await other.rest() == b"\x01\0\0\0\0\0\0\x06alive\n"
-    begun = time.monotonic()
-    await one.monitor.kill(signal.SIGKILL)
+    await one.monitor.kill(signal.SIGKILL)  # (its server never reads again: an end that waited for it would not come)
     assert await one.code() == 137
-    assert time.monotonic() - begun < 3
     peer.close()
     other.close()
     stuck.close()

@@ -11,7 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from ketch.network.dns import message
+import pytest
+
+from ketch.network.dns import message, upstream
 from ketch.network.dns.directory import Directory
 from ketch.network.dns.server import Resolver
 from ketch.network.dns.sockets import open_sockets
@@ -66,11 +68,12 @@ def test_names_end_at_their_network(client):
 
 def test_unknown_names_are_answered_at_once(client):
     client("network", "create", "--internal", "inside")
-    begin = time.monotonic()
     ask = ("busybox", "nslookup", "nobody")
     result = client("run", "--rm", "--network", "inside", "--dns", "127.0.0.1", *ask, check=False)
     assert result.code != 0
-    assert time.monotonic() - begin < 3
+    said = result.out + result.err
+    assert "can't find nobody" in said or "can't resolve" in said, said
+    assert "timed out" not in said
 
 
 def test_the_containers_own_settings(client):
@@ -256,15 +259,17 @@ def test_other_names_are_asked_elsewhere() -> None:
             assert answer[:2] == struct.pack("!H", 77) and answer[-4:] == socket.inet_aton("192.0.2.7")
             one.update("c1", servers[1:])
             time.sleep(0.05)
-            begin = time.monotonic()
+            assert silent.recv(512, socket.MSG_DONTWAIT)
             sock.send(question("elsewhere.test", 78))
             assert sock.recv(512)[:2] == struct.pack("!H", 78)
-            assert time.monotonic() - begin < 1
+            with pytest.raises(BlockingIOError):  # it was not asked again
+                silent.recv(512, socket.MSG_DONTWAIT)
         thread.join()
 
 
 @in_new_host
-def test_nobody_to_ask_is_an_answer() -> None:
+def test_nobody_to_ask_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "TRY_S", 600.0)  # only the refusal itself can be why it is answered
     refused = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     refused.bind(("127.0.0.1", 0))
     port = refused.getsockname()[1]
@@ -276,10 +281,8 @@ def test_nobody_to_ask_is_an_answer() -> None:
         assert code(sock.recv(512)) == message.NOERROR
         one.update("c1", [Server("127.0.0.1", port)])
         time.sleep(0.05)
-        begin = time.monotonic()
         sock.send(question("elsewhere.test"))
         assert code(sock.recv(512)) == message.SERVFAIL
-        assert time.monotonic() - begin < 1
 
 
 @in_new_host

@@ -126,7 +126,7 @@ def test_one_stream_for_many(engine, docker_py, worker):
     first, second = next(lines), next(lines)
     assert [c["name"] for c in first["containers"]] == ["idle", "worker"]
     assert (first["seconds"], first["containers"][0]["cpu_percent"]) == (0, None)
-    assert 0.1 < second["seconds"] < 3
+    assert second["seconds"] > 0.1
     idle, busy = second["containers"]
     assert set(busy) == FIELDS
     assert busy["id"] == worker
