@@ -11,10 +11,11 @@ import msgspec
 
 from ketch.errors import InvalidArgument
 from ketch.images.importer import encode_config, make_image, write_manifest
-from ketch.images.unpack import gzip_writer, unpack_blob
+from ketch.images.unpack import unpack_blob
 from ketch.oci import reference
 from ketch.oci.config import History, ImageConfig, RootFS, format_time
 from ketch.oci.digest import chain_ids
+from ketch.storage.archive.gzipwriter import GzipWriter
 from ketch.storage.snapshots import check_depth
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ def _add_layer(
 ) -> tuple[str, str, int]:
     """(blob digest, diff id, bytes of files) of a layer that is stored and unpacked on top of the parent's."""
     with store.content.ingest(hold=lease.hold, durable=False) as ingest:
-        zipped = gzip_writer(ingest.write)
+        zipped = GzipWriter(ingest.write)
         plain = _Hashing(zipped.write)
         size = write(plain)  # type: ignore[arg-type]
-        zipped.close()
+        zipped.finish()
     diff_id = plain.digest
     chain_id = chain_ids([*parent.diff_ids, diff_id])[-1]
     lease.hold(chain_id)

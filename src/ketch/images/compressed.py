@@ -10,8 +10,8 @@ import msgspec
 
 from ketch.images.importer import write_manifest
 from ketch.images.progress import Meter, short
-from ketch.images.unpack import gzip_writer
 from ketch.oci import manifest as oci
+from ketch.storage.archive.gzipwriter import GzipWriter
 
 if TYPE_CHECKING:
     from ketch.images.model import Image
@@ -38,13 +38,13 @@ def compressed(store: ImageStore, lease: Lease, image: Image, target: str, repor
     def one(layer: oci.Descriptor) -> None:
         meter = Meter(report, short(layer.digest), "Compressing", layer.size)
         with store.content.open(layer.digest) as source, store.content.ingest(hold=lease.hold, durable=False) as ingest:
-            zipped = gzip_writer(ingest.write)
+            zipped = GzipWriter(ingest.write)
             done = 0
             while data := source.read(_CHUNK):
                 zipped.write(data)
                 done += len(data)
                 meter.at(done)
-            zipped.close()
+            zipped.finish()
         made[layer.digest] = ingest.digest
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:

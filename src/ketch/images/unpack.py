@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgument
 from ketch.storage.archive import compression
+from ketch.storage.archive.gzipwriter import GzipWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,7 @@ def receive_layer(store: ImageStore, lease: Lease, source: Source, what: str) ->
             peekable = compression.Peekable(source)
             keep = compression.kind(peekable.peek(6)) in ("gzip", "zstd")
             outer: Any = Hashing(peekable, ingest.write) if keep else peekable
-            writer: Any = None if keep else gzip_writer(ingest.write)
+            writer = None if keep else GzipWriter(ingest.write)
             with compression.reader(outer, what) as plain:
                 hashing = Hashing(plain, writer.write if writer else None)
                 size = store.layers.unpack(path, hashing)
@@ -99,31 +100,10 @@ def receive_layer(store: ImageStore, lease: Lease, source: Source, what: str) ->
             if keep:
                 outer.drain()
             if writer is not None:
-                writer.close()
+                writer.finish()
         lease.hold(hashing.digest)
         store.layers.commit(path, hashing.digest)  # the lowest layer's chain id is its diff id
     except BaseException:
         store.layers.abort(path)
         raise
     return ingest.digest, hashing.digest, size
-
-
-def gzip_writer(write: Callable[[bytes], object]) -> Any:
-    """A file that gives what is written to it, compressed, to a function; always the same bytes for the same input."""
-    from isal import igzip
-
-    return igzip.IGzipFile(fileobj=_Sink(write), mode="wb", compresslevel=1, mtime=0)  # type: ignore[no-untyped-call]
-
-
-class _Sink(io.RawIOBase):
-    """A write-only file over a function."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._write(bytes(data))
-        return len(data)

@@ -1,0 +1,97 @@
+"""The digest of a layer that Ketch compresses: the same by import, commit and push, whichever Python runs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+
+from ketch.images.bootstrap import _busybox_tar
+from ketch.images.commit import commit
+from ketch.images.compressed import compressed
+from ketch.images.schema import SCHEMA
+from ketch.images.store import ImageStore
+from ketch.oci.config import RunConfig
+from ketch.storage.db import Database
+
+_TAR = "197c46496e7390e02e665d4997b0c15ca3bb2a5789d0a9cacd35d08715e52aa1"
+_BLOB = "sha256:35924ff4ef963a54bab1c9a545a558823ef8ba053066d79747211a2553599580"
+
+
+@pytest.fixture
+def store(tmp_path):
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    yield ImageStore(db, str(tmp_path))
+    db.close()
+
+
+def known_layer() -> bytes:
+    """A tar of 300 files, none of them like another."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for number in range(300):
+            info = tarfile.TarInfo(f"file-{number}")
+            content = hashlib.sha256(b"%d" % number).digest() * (number % 97) + b"some text\n" * number
+            info.size, info.mtime = len(content), 1_700_000_000
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def saved(layer: bytes) -> bytes:
+    """A ``docker save`` archive of an image with that layer, uncompressed as Docker writes it."""
+    diff_id = "sha256:" + hashlib.sha256(layer).hexdigest()
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+    manifest = [{"Config": "config.json", "RepoTags": ["known:saved"], "Layers": ["layer.tar"]}]
+    members = {
+        "config.json": json.dumps(config).encode(),
+        "layer.tar": layer,
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_the_layer_is_what_it_was():
+    assert hashlib.sha256(known_layer()).hexdigest() == _TAR
+
+
+def test_import(store):
+    assert store.import_(io.BytesIO(known_layer()), repo="known").blobs == [_BLOB]
+
+
+def test_commit(store):
+    """Its tar comes in small pieces of every length."""
+    parent = store.import_(io.BytesIO(bytes(10240)), repo="empty")
+
+    def write(file) -> int:
+        data = io.BytesIO(known_layer())
+        step = 1
+        while piece := data.read(step):
+            file.write(piece)
+            step = step * 3 % 4093 + 1
+        return 0
+
+    assert commit(store, parent, RunConfig(), write).blobs[-1] == _BLOB
+
+
+def test_push(store):
+    """What a registry gets of an archive's plain layer, and what a save holds from then on."""
+    [image] = store.load(io.BytesIO(saved(known_layer())), lambda _item: None)
+    with store.lease() as lease:
+        better = compressed(store, lease, image, image.manifest, lambda _item: None)
+    assert better is not None
+    assert better.blobs == [_BLOB]
+
+
+def test_the_tar_of_busybox_is_what_it_was():
+    """The image made from the machine's busybox has no other digest by another Python's tarfile."""
+    made = _busybox_tar(b"program", ["ls", "sh"], 1_700_000_000)
+    assert hashlib.sha256(made).hexdigest() == "4ce0b855186f7270b7d73a918f4bf9c55f75ebc934c2c9a2b7c9b378792ff1fd"
