@@ -11,17 +11,25 @@ from __future__ import annotations
 
 import re
 import select
+import socket
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 if TYPE_CHECKING:
-    import socket
+    import asyncio
     from collections.abc import Awaitable, Callable
+
+    from aiohttp import StreamReader
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
+
+    from ketch.api.webpages import Listener
 
 # Go's own bound. (Compose sends filters with an id for each container: longer than the 8 KiB of most web servers.)
 MAX_HEADER = 1 << 20
+LARGEST_JSON = 8 << 20  # bytes of a body that is read as a whole; archives are streams and are not counted
 _TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start)[? ]")
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
@@ -31,10 +39,11 @@ _LARGEST = 1 << 16  # of such a request, head and body
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_begun", "_early", "_last_payload", "_taking", "on_lost")
+    __slots__ = ("_begun", "_early", "_last_payload", "_taking", "listener", "on_lost")
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, listener: Listener | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.listener: Listener = listener or "tcp"  # a unix socket is known when the connection is there
         self._begun = b""  # of a request that may take the connection over, not whole yet
         self._taking = False  # such a request is being served …
         self._early = b""  # … and this came behind it
@@ -45,6 +54,12 @@ class Connection(web.RequestHandler):
         """What the client has sent behind its request."""
         early, self._early = self._early, b""
         return early
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        super().connection_made(transport)
+        if self.listener == "tcp" and transport.get_extra_info("socket").family == socket.AF_UNIX:
+            self.listener = "unix"
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection has ended."""
@@ -116,13 +131,31 @@ class Server(web.Server):
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(handler)
         self._options: dict[str, Any] = {
-            "access_log": None, "tcp_keepalive": True, "keepalive_timeout": 300, "max_line_size": MAX_HEADER,
+            "access_log": None,
+            "tcp_keepalive": True,
+            "keepalive_timeout": 300,
+            "max_line_size": MAX_HEADER,
             "max_field_size": MAX_HEADER,
-        }  # fmt: skip
+            "auto_decompress": False,  # as dockerd: a body is what was sent, and its size is what is counted
+        }
 
     def __call__(self) -> web.RequestHandler:
         """A protocol for a new connection."""
         return Connection(self, loop=self._loop, **self._options)
+
+    def behind_tls(self) -> web.RequestHandler:
+        """A protocol for what has been decrypted by `api.tls`."""
+        return Connection(self, loop=self._loop, listener="tls", **self._options)
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=LARGEST_JSON)
 
 
 def _size_of_takeover(data: bytes) -> int:

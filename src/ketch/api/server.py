@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ketch.api import nulls
-from ketch.api.connection import Server
+from ketch.api.connection import LARGEST_JSON, Connection, Server
 from ketch.api.errors import message_of, status_of
 from ketch.api.query import check_integers
 from ketch.api.routes import (
@@ -32,12 +32,13 @@ from ketch.api.routes import (
     volumes,
 )
 from ketch.api.streams import Gone
+from ketch.api.webpages import WebPages
 from ketch.engine import oserror
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from ketch.engine.engine import Engine
 
@@ -73,13 +74,11 @@ class Call:
     async def body(self, kind: type[Any], *, optional: bool = False) -> Any:
         """The JSON body as ``kind``; InvalidArgument with the place of the mistake."""
         raw = await self.request.read()
+        self.check_content_type(raw)
         if not raw.strip():
             if optional:
                 return kind()
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
-        media = self.request.headers.get("Content-Type", "")
-        if media and media.partition(";")[0].strip().lower() != "application/json":
-            raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
         try:
             if _LONG_NUMBER.search(raw):
                 check_integers(msgspec.json.decode(raw))
@@ -90,6 +89,19 @@ class Call:
             raise InvalidArgument("invalid JSON: it is nested too deeply") from e
         except (msgspec.DecodeError, UnicodeError) as e:
             raise InvalidArgument(f"invalid JSON: {e}", hint="send one JSON object") from e
+
+    def check_content_type(self, body: bytes) -> None:
+        """InvalidArgument unless it is JSON's: any other kind, and none, a web page may send without being asked.
+
+        Without a body there need not be one.
+        """
+        media = self.request.headers.get("Content-Type", "")
+        kind = media.partition(";")[0].strip().lower()
+        if kind == "application/json" or not (media or body):
+            return
+        if not kind:
+            raise InvalidArgument(f"malformed Content-Type header ({media}): must be 'application/json'")
+        raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
 
     def json(self, value: Any, status: int = 200) -> web.StreamResponse:
         """``value`` as a JSON answer."""
@@ -205,13 +217,19 @@ def parse_version(path: str) -> tuple[tuple[int, int], str]:
     return version, match[3]
 
 
-def build_server(engine: Engine) -> web.Server:
-    """The HTTP server for an engine; the caller gives it its listening sockets."""
+def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
+    """The HTTP server for an engine; the caller gives it its listening sockets.
+
+    ``names`` are those by which clients on plain TCP know it.
+    """
     routes = build_routes()
+    web_pages = WebPages(names)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         call: Call | None = None
         try:
+            assert isinstance(request.protocol, Connection)
+            web_pages.check(request, request.protocol.listener)
             version, path = parse_version(request.path)
             # A name may be typed as Docker stores it, "/web", and then stands behind two slashes.
             handler, parameters = routes.find(request.method, path.replace("//", "/"))
@@ -223,7 +241,7 @@ def build_server(engine: Engine) -> web.Server:
                 log.warning("%s %s: %s", request.method, request.path, e.message)
             return _failure(call, status, message_of(e))
         except web.HTTPRequestEntityTooLarge:
-            return _failure(call, 413, "the request's body is too large")
+            return _failure(call, 413, f"the request's body is larger than {LARGEST_JSON >> 20} MiB")
         except ConnectionError:
             return Gone()  # the client left in the middle of a stream: nobody is there to be answered
         except asyncio.CancelledError:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from ketch.api.connection import Server
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 16
@@ -27,7 +27,7 @@ _HANDSHAKE_S = 10.0
 class TlsFront:
     """Accepts on a listening socket and feeds an HTTP server; ``close`` ends it and its connections."""
 
-    def __init__(self, server: web.Server, listener: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, server: Server, listener: socket.socket, context: ssl.SSLContext) -> None:
         self._server = server
         self._listener = listener
         self._context = context
@@ -64,7 +64,7 @@ class TlsFront:
             with near:
                 near.setblocking(False)
                 far.setblocking(False)
-                await loop.connect_accepted_socket(self._server, far)
+                await loop.connect_accepted_socket(self._server.behind_tls, far)
                 await tunnel.relay(near)
 
     async def close(self) -> None:

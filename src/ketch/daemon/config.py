@@ -58,6 +58,7 @@ class Config:
     tlscert: str = ""
     tlskey: str = ""
     insecure_tcp: bool = False
+    tcp_names: list[str] = field(default_factory=list)
     insecure_registries: list[str] = field(default_factory=list)
     registry_mirrors: list[str] = field(default_factory=list)
     registry_certs: list[str] = field(default_factory=list)
@@ -68,6 +69,10 @@ class Config:
     storage_opts: list[str] = field(default_factory=list)
     storage_driver: str = ""
     repair: bool = False
+
+    def names(self) -> list[str]:
+        """The names by which clients on plain TCP may call this daemon, beside the machine's own."""
+        return [*self.tcp_names, *(tcp_address(host)[0] for host in self.hosts if host.startswith("tcp://"))]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tlskey", metavar="FILE", help="the server's key")
     add("--insecure-tcp", action="store_true", default=None,
         help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine")  # fmt: skip
+    add("--tcp-name", metavar="NAME", action="append", dest="tcp_names",
+        help="a name with a dot by which clients on plain tcp:// call this daemon; repeatable")  # fmt: skip
     registryconfig.add_flags(parser)
     storageconfig.add_flags(parser)
     add("--repair", action="store_true", default=None,

@@ -112,7 +112,7 @@ async def _release(ctx: Context) -> None:
 
 async def listen_and_serve(config: Config, engine: Engine, stack: AsyncExitStack) -> None:
     """Accept requests on every configured address; returns when all of them listen."""
-    server = build_server(engine)
+    server = build_server(engine, config.names())
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

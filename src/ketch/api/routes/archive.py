@@ -94,6 +94,7 @@ async def _send(call: Call, archive: Archive, content_type: str, headers: dict[s
 async def commit(call: Call) -> web.StreamResponse:
     """A new image from a container."""
     raw = await call.request.read()
+    call.check_content_type(raw)
     config: ContainerConfig | None = None
     if raw.strip() not in (b"", b"null"):
         config = await call.body(ContainerConfig)
