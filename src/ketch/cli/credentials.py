@@ -15,6 +15,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from ketch import programs
 from ketch.errors import FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
@@ -150,7 +151,13 @@ def _write(config: dict[str, Any]) -> None:
 
 def _call(helper: str, action: str, text: str) -> dict[str, str]:
     """Run a helper (FailedPrecondition); empty when it knows nothing of the server."""
-    program = f"docker-credential-{helper}"
+    name = f"docker-credential-{helper}"
+    program = programs.find(name)
+    if program is None:
+        raise FailedPrecondition(
+            f"run `{name} {action}`: no such program in an absolute directory of $PATH",
+            hint=f"it is named in {path()}",
+        )
     try:
         done = subprocess.run([program, action], input=text.encode(), capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as e:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from ketch import programs
 from ketch.errors import FailedPrecondition, InvalidArgument, KetchError, Unavailable
 
 if TYPE_CHECKING:
@@ -33,12 +33,17 @@ def cmd_daemon(args: list[str], ctx: Context) -> int:
     if verb == "status":
         return _status(ctx)
     if verb == "run":
-        os.execv(sys.executable, [sys.executable, "-m", "ketch.daemon", *rest])
+        _become(rest)
     if verb == "repair":
-        os.execv(sys.executable, [sys.executable, "-m", "ketch.daemon", "--repair", *rest])
+        _become(["--repair", *rest])
     raise InvalidArgument(
         f"`ketch daemon {verb}`: unknown", hint="use start, stop, status, run or repair [KETCHD FLAGS]"
     )
+
+
+def _become(flags: list[str]) -> NoReturn:
+    command = programs.python("ketch.daemon", *flags)
+    os.execve(command[0], command, programs.environment())
 
 
 def _answers(ctx: Context) -> bool:
@@ -57,11 +62,17 @@ def start(host: str, flags: list[str] | None = None) -> int:
 
     if os.geteuid() != 0:
         raise FailedPrecondition("start ketchd: root is needed", hint="use sudo ketch daemon start")
-    command = [sys.executable, "-m", "ketch.daemon", "-H", host, "--pidfile", PIDFILE, *(flags or [])]
+    command = programs.python("ketch.daemon", "-H", host, "--pidfile", PIDFILE, *(flags or []))
     os.makedirs(os.path.dirname(LOG), exist_ok=True)
     with open(LOG, "ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env=programs.environment(),
         )
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from ketch import programs
 from ketch.cli.flags import HelpRequested
 
 if TYPE_CHECKING:
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def _become(command: str, args: list[str]) -> NoReturn:
-    program = [sys.executable, "-m", "ketch.registry", command, *args]
+    program = programs.python("ketch.registry", command, *args)
     if {"-h", "--help"} & {*args}:
         import subprocess
 
         text = subprocess.run(program, capture_output=True, text=True, check=False).stdout
         raise HelpRequested(text.replace("usage: ", "Usage:  ", 1))
-    os.execv(program[0], program)
+    os.execve(program[0], program, programs.environment())
 
 
 def cmd_serve(args: list[str], _ctx: Context) -> int:

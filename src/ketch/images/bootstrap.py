@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 import threading
 from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
+from ketch import programs
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.images.importer import import_rootfs
 from ketch.oci import reference
@@ -110,7 +110,7 @@ def _busybox_tar(binary: bytes, applets: list[str], mtime: int) -> bytes:
 
 
 def _debian(store: ImageStore, name: reference.Reference, progress: Progress) -> Image:
-    program = shutil.which("mmdebstrap")
+    program = programs.find("mmdebstrap")
     if program is None:
         raise FailedPrecondition(
             f"bootstrap {name.familiar}: no mmdebstrap here", hint="install the package mmdebstrap"
@@ -120,7 +120,9 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Progress) ->
         raise InvalidArgument(f"bootstrap `{name.familiar}`: `{suite}` is not a suite", hint="use e.g. debian:bookworm")
     command = [*_in_memory(), program, "--variant=minbase", "--mode=root", "--format=tar", *_options(name), suite, "-"]
     progress({"status": f"Bootstrapping {name.familiar} with mmdebstrap"})
-    environment = {key: value for key, value in os.environ.items() if key != "TMPDIR"} | {"LC_ALL": "C.UTF-8"}
+    environment = {key: value for key, value in programs.environment().items() if key != "TMPDIR"} | {
+        "LC_ALL": "C.UTF-8"
+    }
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment,
         start_new_session=True,  # mmdebstrap ends by a signal to its whole process group
@@ -167,7 +169,7 @@ def _in_memory() -> list[str]:
     """
     with open("/proc/meminfo", encoding="ascii") as f:
         available_kib = next(int(line.split()[1]) for line in f if line.startswith("MemAvailable:"))
-    unshare = shutil.which("unshare")
+    unshare = programs.find("unshare")
     if unshare is None or available_kib < _PLENTY_KIB:
         return []
     script = 'mount -t tmpfs -o mode=1777 tmpfs /tmp 2>/dev/null; exec "$@"'

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from ketch import programs
 from ketch.errors import InvalidArgument
 from ketch.registry import gc, settings
 from ketch.registry.auth import Htpasswd, Tokens
@@ -55,8 +56,8 @@ def main(options: argparse.Namespace, argv: list[str]) -> int:
 
 def _supervise(count: int, argv: list[str]) -> int:
     """Run so many processes; when one of them dies, a new one takes its place."""
-    command = [sys.executable, "-m", "ketch.registry", *argv]
-    environment = {**os.environ, _WORKER: "1"}
+    command = programs.python("ketch.registry", *argv)
+    environment = {**programs.environment(), _WORKER: "1"}
     workers = [subprocess.Popen(command, env=environment) for _ in range(count)]
     stopping = False
 

@@ -12,13 +12,12 @@ import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from ketch import errors
+from ketch import errors, programs
 from ketch.linux import fdpass
 from ketch.storage.archive.growing import Shared
 
@@ -191,9 +190,11 @@ class _Worker:
         try:
             with theirs:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
-                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                )  # fmt: skip
+                    programs.python(_MODULE, str(theirs.fileno()), str(os.getpid())),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=programs.environment(),
+                )
         except OSError:
             self._socket.close()
             raise

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import ketch
-from ketch import faults
+from ketch import faults, programs
 from ketch.runtime.process import messages
 
 _CODE = "import sys; sys.path.append({path!r}); from ketch.runtime.process.launcher import main; main({fd})"
@@ -20,7 +20,7 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "M
 def spawn() -> tuple[subprocess.Popen[bytes], int]:
     """Start a launcher; returns its process and our end of its socket, the caller's to close."""
     # An interpreter that is linked to a library in an unusual place does not start without this.
-    kept = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
+    kept = {name: value for name, value in programs.environment().items() if name == "LD_LIBRARY_PATH"}
     ours, theirs = messages.pair()
     interpreter = os.path.realpath(sys.executable)
     copy_fd = sealed_copy(interpreter)
