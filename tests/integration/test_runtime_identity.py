@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,25 +42,59 @@ def box(tmp_path: Any, rootfs: Any) -> Iterator[Box]:
     ("user", "expected"),
     [
         ("", "0 0 0,10 /root"),
+        ("root", "0 0 0,10 /root"),
+        ("0:0", "0 0 0 /root"),
         ("alice", "1000 1000 10,63,1000 /home/alice"),
         ("alice:audio", "1000 63 63 /home/alice"),
+        ("alice:10", "1000 10 10 /home/alice"),
         ("1000", "1000 1000 10,63,1000 /home/alice"),
         ("1000:5", "1000 5 5 /home/alice"),
-        ("1500", "1600 1600 1600 /home/digits"),
+        ("1:1", "1 1 1 /usr/sbin"),
+        ("1500", "1500 0 0 /"),  # a number, though there is a user called so
+        ("1600", "1600 1600 1600 /home/digits"),
         ("4242", "4242 0 0 /"),
         ("4242:4343", "4242 4343 4343 /"),
     ],
 )
 def test_users_are_looked_up_in_the_container(box: Box, user: str, expected: str) -> None:
-    script = "echo $(id -u) $(id -g) $(id -G | tr ' ' '\\n' | sort -n | paste -sd,) $HOME"
+    """The groups are the kernel's: `id` adds the primary one by itself."""
+    script = (
+        "echo $(id -u) $(id -g) $(grep Groups /proc/self/status | tr -s '\\t ' , | cut -d, -f2- | sed 's/,$//') $HOME"
+    )
     result = box.run(["sh", "-c", script], {"annotations": {"dev.ketch.user": user}})
     assert result.out.strip() == expected
 
 
+def groups_of(result: runtime_box.Result) -> list[str]:
+    return result.out.split()[1:]
+
+
 def test_additional_groups(box: Box) -> None:
     annotations = {"dev.ketch.user": "4242", "dev.ketch.group-add": "audio,7000"}
-    result = box.run(["id", "-G"], {"annotations": annotations})
-    assert set(result.out.split()) == {"0", "63", "7000"}
+    result = box.run(["grep", "Groups", "/proc/self/status"], {"annotations": annotations})
+    assert groups_of(result) == ["0", "63", "7000"]
+
+
+@pytest.mark.parametrize(("more", "expected"), [([], ["7"]), ([8], ["7", "8"]), ([7, 8], ["7", "8"])])
+def test_a_bundles_numbers(box: Box, more: list[int], expected: list[str]) -> None:
+    user = {"uid": 7, "gid": 7, "additionalGids": more}
+    assert groups_of(box.run(["grep", "Groups", "/proc/self/status"], {"process.user": user})) == expected
+
+
+def test_a_set_group_id_program_keeps_the_primary_group(box: Box) -> None:
+    """0604 says that the group may not read: neither may who has it besides that of a set-group-ID program."""
+    (box.rootfs / "etc/closed").write_text("secret\n")
+    os.chown(box.rootfs / "etc/closed", 0, 1500)
+    (box.rootfs / "etc/closed").chmod(0o604)
+    shutil.copy(runtime_box.BUSYBOX, box.rootfs / "bin/cat-as-63")
+    os.chown(box.rootfs / "bin/cat-as-63", 0, 63)
+    (box.rootfs / "bin/cat-as-63").chmod(0o2755)
+    (box.rootfs / "bin/as63").mkdir(exist_ok=True)
+    os.rename(box.rootfs / "bin/cat-as-63", box.rootfs / "bin/as63/cat")
+    for user in ({"annotations": {"dev.ketch.user": "1500:1500"}}, {"process.user": {"uid": 1500, "gid": 1500}}):
+        refused = box.run(["/bin/as63/cat", "/etc/closed"], user)
+        assert (refused.out, "Permission denied" in refused.err) == ("", True)
+    assert box.run(["/bin/as63/cat", "/etc/closed"], {"process.user": {"uid": 1500, "gid": 1501}}).out == "secret\n"
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,16 @@ def test_lowerdir_splits_what_was_joined(directories: list[str]) -> None:
 @pytest.mark.parametrize(
     ("user", "group", "expected"),
     [
-        ("", None, (0, 0, [10], "/root")),
-        ("bob", None, (1000, 100, [10, 12], "/home/bob")),
-        ("bob", "wheel", (1000, 10, [], "/home/bob")),
-        ("1000", None, (7, 8, [], "/seven")),  # a user called 1000, not the one numbered so
-        ("999", None, (999, 0, [], None)),
-        ("999", "55", (999, 55, [], None)),
+        ("", None, (0, 0, [0, 10], "/root")),
+        ("bob", None, (1000, 100, [100, 10, 12], "/home/bob")),
+        ("bob", "wheel", (1000, 10, [10], "/home/bob")),
+        ("1000", None, (1000, 100, [100, 10, 12], "/home/bob")),  # not the user who is called 1000
+        ("+1000", None, (1000, 100, [100, 10, 12], "/home/bob")),
+        ("bob", "12", (1000, 12, [12], "/home/bob")),
+        ("bob", "55", (1000, 55, [55], "/home/bob")),
+        ("7", None, (7, 8, [8], "/seven")),
+        ("999", None, (999, 0, [0], None)),
+        ("999", "55", (999, 55, [55], None)),
     ],
 )
 def test_users(user: str, group: str | None, expected: tuple[int, int, list[int], str | None]) -> None:
@@ -82,7 +86,9 @@ def test_users(user: str, group: str | None, expected: tuple[int, int, list[int]
 
 def test_additional_groups_are_added_once() -> None:
     passwd, groups = users.parse_passwd(PASSWD), users.parse_group(GROUP)
-    assert users.resolve("bob", None, ["wheel", "11", "77"], passwd, groups).groups == [10, 12, 11, 77]
+    assert users.resolve("bob", None, ["wheel", "11", "77", "11"], passwd, groups).groups == [
+        100, 10, 12, 10, 11, 77,
+    ]  # fmt: skip
     with pytest.raises(RuntimeFailure, match="unable to find group nope: no matching entries in group file"):
         users.resolve("bob", None, ["nope"], passwd, groups)
 

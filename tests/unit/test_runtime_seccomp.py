@@ -23,13 +23,13 @@ NEWEST_KNOWN, UNKNOWN = 462, 1000
 
 def in_child(profile: dict[str, Any], action: Callable[[], int]) -> int:
     """Run ``action`` under ``profile`` in a fork; its result, an error number, comes back as exit code."""
-    program = seccomp.program_of(profile)
+    program = seccomp.filter_of(profile)
     pid = os.fork()
     if pid == 0:
         code = 250
         try:
             prctl.set_no_new_privs()
-            seccomp.install(profile, program)
+            program.install()
             code = action()
         finally:
             os._exit(code)

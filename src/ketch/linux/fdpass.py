@@ -44,6 +44,14 @@ def send(sock: socket | int, payload: bytes, fds: list[int] | tuple[int, ...] = 
         borrowed.detach()
 
 
+def send_last(fd: int, payload: bytes) -> None:
+    """Send one datagram from a process whose seccomp filter, in force by now, may not allow sendmsg(2)."""
+    try:
+        send(fd, payload)
+    except PermissionError:
+        os.write(fd, payload)
+
+
 def recv(sock: socket | int, maxfds: int = 16, flags: int = 0, size: int = MAX_DATAGRAM) -> tuple[bytes, list[int]]:
     """Receive one datagram; the returned fds are close-on-exec and the caller's to close.
 

@@ -1,16 +1,21 @@
-"""Seccomp filters: libseccomp (loaded when first needed) to compile them, seccomp(2) to install them."""
+"""Seccomp filters: libseccomp (loaded when first needed) to compile them, seccomp(2) to install them.
+
+A filter binds the thread that installs it from the next system call on, so `Program.install_and_execve` does
+nothing between the two.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import c_char_p, c_int, c_uint32, c_uint64, c_void_p
+from ctypes import c_char_p, c_int, c_uint32, c_uint64, c_void_p, get_errno
+from errno import EINVAL
 
-from ketch.linux.syscall import failed, number, raw
+from ketch.linux.syscall import failed, function, number, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 
 ACT_KILL_PROCESS = 0x80000000
@@ -34,6 +39,7 @@ ATTR_OPTIMIZE = 8
 _SET_MODE_FILTER = 1
 _seccomp = raw("seccomp", c_int, c_int, c_void_p)
 _SECCOMP = number("seccomp")
+_execve = function("execve", c_char_p, c_void_p, c_void_p)
 
 
 class ArgCmp(ctypes.Structure):
@@ -42,7 +48,7 @@ class ArgCmp(ctypes.Structure):
     _fields_ = (("arg", c_int), ("op", c_int), ("datum_a", c_uint64), ("datum_b", c_uint64))
 
 
-class _Program(ctypes.Structure):
+class _SockFprog(ctypes.Structure):
     """struct sock_fprog."""
 
     _fields_ = (("len", ctypes.c_ushort), ("filter", c_void_p))
@@ -76,14 +82,44 @@ def export(lib: Any, context: int) -> bytes:
         os.close(fd)
 
 
-def install(program: bytes, flags: int = 0) -> int:
-    """Install a filter on the calling thread: 8 bytes an instruction, at most 4096 of them.
+class Refused(OSError):
+    """seccomp(2) did not take a filter."""
 
-    Needs no_new_privs or CAP_SYS_ADMIN.  With NEW_LISTENER the result is the notification descriptor.
-    """
-    buffer = ctypes.create_string_buffer(program, len(program))
-    prog = _Program(len(program) // 8, ctypes.cast(buffer, c_void_p))
-    result = _seccomp(_SECCOMP, _SET_MODE_FILTER, flags, ctypes.addressof(prog))
-    if result < 0:
-        raise failed("seccomp")
-    return result
+
+class Program:
+    """A filter as seccomp(2) takes it: 8 bytes an instruction, at most 4096 of them."""
+
+    __slots__ = ("_address", "_buffer", "_flags", "_prog")
+
+    def __init__(self, program: bytes, flags: int = 0) -> None:
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        self._prog = _SockFprog(len(program) // 8, ctypes.cast(self._buffer, c_void_p))
+        self._address = ctypes.addressof(self._prog)
+        self._flags = flags
+
+    def install(self) -> None:
+        """Put it in force for the calling thread; needs no_new_privs or CAP_SYS_ADMIN."""
+        if _seccomp(_SECCOMP, _SET_MODE_FILTER, self._flags, self._address) < 0:
+            raise Refused(get_errno(), "seccomp")
+
+    def install_and_execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
+        """`install`, with execve(2) as the very next system call; returns only by raising Refused or OSError.
+
+        What may need memory or a descriptor is made first, and no Python function is called in between, which might
+        map or unmap a piece of the interpreter's stack: the filter need not allow an interpreter's calls.
+        """
+        file = os.fsencode(path)
+        argv = _strings([os.fsencode(arg) for arg in args])
+        envp = _strings([os.fsencode(name) + b"=" + os.fsencode(value) for name, value in env.items()])
+        call, mode, flags, address = _SECCOMP, _SET_MODE_FILTER, self._flags, self._address
+        if _seccomp(call, mode, flags, address) < 0:
+            raise Refused(get_errno(), "seccomp")
+        _execve(file, argv, envp)
+        raise failed("execve", path)
+
+
+def _strings(values: list[bytes]) -> Any:
+    """A NULL-terminated ``char *[]``; a NUL inside a string would silently end it (EINVAL)."""
+    if any(b"\0" in value for value in values):
+        raise OSError(EINVAL, "execve: an argument or variable with a NUL byte")
+    return (c_char_p * (len(values) + 1))(*values, None)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+ADMIN = 1 << caps.NUMBERS["CAP_SYS_ADMIN"]
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
@@ -52,10 +53,21 @@ def limit_bounding(sets: Sets) -> None:
         raise failure("capabilities", "drop capabilities from the bounding set", e, "CAP_SETPCAP is needed") from e
 
 
-def apply(sets: Sets) -> None:
-    """Set the process's own sets; called after its user has changed, with PR_SET_KEEPCAPS in force."""
+def apply(sets: Sets, *, keep: int = 0) -> None:
+    """Set the process's own sets; called after its user has changed, with PR_SET_KEEPCAPS in force.
+
+    ``keep``: what stays permitted besides, for `raise_admin`.
+    """
     try:
-        caps.set_(sets.effective & sets.permitted, sets.permitted, sets.inheritable)
+        caps.set_(sets.effective & sets.permitted, sets.permitted | keep, sets.inheritable)
         caps.set_ambient(sets.ambient & sets.permitted & sets.inheritable)
     except OSError as e:
         raise failure("capabilities", "set capabilities", e) from e
+
+
+def raise_admin(sets: Sets) -> None:
+    """Make CAP_SYS_ADMIN, kept by `apply`, effective until the next execve."""
+    try:
+        caps.set_(sets.effective & sets.permitted | ADMIN, sets.permitted | ADMIN, sets.inheritable)
+    except OSError as e:
+        raise failure("capabilities", "raise CAP_SYS_ADMIN for the seccomp filter", e) from e

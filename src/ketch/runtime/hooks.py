@@ -4,36 +4,40 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from contextlib import suppress
+from errno import EINVAL
+from signal import SIGKILL
 
 from ketch.errors import RuntimeFailure
+from ketch.linux import signals
 from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Execve = Callable[[str, list[str], dict[str, str]], NoReturn]
+
+_HIGHEST_FD = 1 << 30
 
 
-def run(hooks: list[dict[str, Any]], state: bytes, kind: str) -> None:
-    """Run hooks of one ``kind`` in order; the first that fails ends it with RuntimeFailure (step ``hooks``)."""
+def run(hooks: list[dict[str, Any]], state: bytes, kind: str, execve: Execve = os.execve) -> None:
+    """Run hooks of one ``kind`` in order; the first that fails ends it with RuntimeFailure (step ``hooks``).
+
+    ``execve``: how the forked process becomes the hook; it raises OSError or RuntimeFailure.
+    """
     for hook in hooks:
-        _run_one(hook, state, kind)
+        _run_one(hook, state, kind, execve)
 
 
-def _run_one(hook: dict[str, Any], state: bytes, kind: str) -> None:
+def _run_one(hook: dict[str, Any], state: bytes, kind: str, execve: Execve) -> None:
     path = hook.get("path") or ""
     env = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     try:
         try:
-            pid = os.posix_spawn(
-                path,
-                hook.get("args") or [path],
-                env,
-                file_actions=[(os.POSIX_SPAWN_DUP2, read_fd, 0)],
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )
+            pid = _spawn(read_fd, lambda: execve(path, hook.get("args") or [path], env))
         finally:
             os.close(read_fd)
         with suppress(BrokenPipeError):  # a hook need not care for its input
@@ -48,6 +52,40 @@ def _run_one(hook: dict[str, Any], state: bytes, kind: str) -> None:
         raise RuntimeFailure(f"run {kind} hook `{path}`: {what}", step="hooks")
 
 
+def _spawn(stdin_fd: int, execve: Callable[[], NoReturn]) -> int:
+    """Fork and exec with all signals as by default and no descriptors but stdio; OSError says why it did not run."""
+    report_fd, said_fd = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(stdin_fd, said_fd, execve)
+    finally:
+        os.close(said_fd)
+    try:
+        said = os.read(report_fd, 16)
+    finally:
+        os.close(report_fd)
+    if said:
+        os.waitpid(pid, 0)
+        raise OSError(int(said), os.strerror(int(said)))
+    return pid
+
+
+def _become(stdin_fd: int, said_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
+    number = EINVAL
+    try:
+        os.dup2(stdin_fd, 0)
+        signals.reset()
+        os.closerange(3, said_fd)
+        os.closerange(said_fd + 1, _HIGHEST_FD)
+        execve()
+    except (OSError, RuntimeFailure) as e:
+        number = e.errno or EINVAL
+    finally:
+        os.write(said_fd, b"%d" % number)
+        os._exit(127)
+
+
 def _wait(pid: int, timeout_s: float | None) -> int | None:
     """The exit code; None when the hook had to be killed."""
     pidfd = os.pidfd_open(pid)
@@ -56,6 +94,6 @@ def _wait(pid: int, timeout_s: float | None) -> int | None:
     finally:
         os.close(pidfd)
     if not ready:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return code if ready else None

@@ -93,23 +93,20 @@ def compiled(profile: dict[str, Any]) -> bytes | None:
     return None
 
 
-def program_of(profile: dict[str, Any]) -> bytes:
-    """The BPF program for an OCI seccomp object; RuntimeFailure with step ``seccomp``."""
-    return compiled(profile) or compile_profile(profile)
-
-
-def install(profile: dict[str, Any], program: bytes) -> None:
-    """Put the filter in force for the calling thread and what it execs."""
+def flags_of(profile: dict[str, Any]) -> int:
+    """What the profile's ``flags`` are for seccomp(2); RuntimeFailure with step ``seccomp`` for one not known."""
     names = profile.get("flags")
     flags = native.FILTER_FLAG_SPEC_ALLOW if names is None else 0
     for name in names or ():
         if name not in FLAGS:
             raise RuntimeFailure(f"read config.json: unknown seccomp flag `{name}`", step="seccomp")
         flags |= FLAGS[name]
-    try:
-        native.install(program, flags)
-    except OSError as e:
-        raise failure("seccomp", "install the seccomp filter", e) from e
+    return flags
+
+
+def filter_of(profile: dict[str, Any]) -> native.Program:
+    """The profile compiled and ready to be installed; RuntimeFailure with step ``seccomp``."""
+    return native.Program(compiled(profile) or compile_profile(profile), flags_of(profile))
 
 
 def compile_profile(profile: dict[str, Any]) -> bytes:

@@ -11,14 +11,18 @@ _MAX_ID = (1 << 31) - 1  # what Docker accepts
 
 
 class User:
-    """Numeric identity; ``home`` is None when the passwd file has no entry."""
+    """Numeric identity; ``home`` is None when the passwd file has no entry.
+
+    The primary group is always among ``groups``, as after initgroups(3): otherwise a set-group-ID program would run
+    without it, and could read what is closed to the group and open to others.
+    """
 
     __slots__ = ("gid", "groups", "home", "uid")
 
     def __init__(self, uid: int, gid: int, groups: list[int], home: str | None) -> None:
         self.uid = uid
         self.gid = gid
-        self.groups = groups
+        self.groups = groups if gid in groups else [gid, *groups]
         self.home = home
 
 
@@ -72,10 +76,10 @@ def resolve(user: str, group: str | None, additional: list[str], passwd: list[_P
     if group is not None:
         gid = _group_id(group, groups)
     elif entry is not None:
-        supplementary = [g.gid for g in groups if entry.name in g.members and g.gid != gid]
-    for name in additional:
-        supplementary.append(_group_id(name, groups))
-    return User(uid, gid, list(dict.fromkeys(supplementary)), entry.home or None if entry else None)
+        supplementary = [g.gid for g in groups if entry.name in g.members]
+    added = dict.fromkeys(_additional_id(name, groups) for name in additional)
+    # What is named twice stays twice, as with Docker: `id` shows it.
+    return User(uid, gid, [gid, *supplementary, *added], entry.home or None if entry else None)
 
 
 def parse_passwd(data: bytes) -> list[_Passwd]:
@@ -100,18 +104,24 @@ def parse_group(data: bytes) -> list[_Group]:
 
 
 def _find_user(user: str, passwd: list[_Passwd]) -> _Passwd | None:
-    """A name wins over a number: there may be a user called ``1000``."""
+    """A number is always a number, whoever is called ``1000``: an image must not say who that user is."""
+    uid = _integer(user)
     for entry in passwd:
-        if entry.name == user:
+        if entry.uid == uid if uid is not None else entry.name == user:
             return entry
-    if _is_id(user):
-        for entry in passwd:
-            if entry.uid == int(user):
-                return entry
     return None
 
 
 def _group_id(group: str, groups: list[_Group]) -> int:
+    if _integer(group) is None:
+        for entry in groups:
+            if entry.name == group:
+                return entry.gid
+    return _number(group, "group", group)
+
+
+def _additional_id(group: str, groups: list[_Group]) -> int:
+    """Here a name wins over a number, as with Docker."""
     for entry in groups:
         if entry.name == group:
             return entry.gid
@@ -119,13 +129,19 @@ def _group_id(group: str, groups: list[_Group]) -> int:
 
 
 def _number(text: str, what: str, shown: str) -> int:
-    if not _is_id(text):
+    number = _integer(text)
+    if number is None:
         file = "passwd" if what == "user" else "group"
         raise RuntimeFailure(f"unable to find {what} {shown}: no matching entries in {file} file", step="user")
-    number = int(text)
-    if number > _MAX_ID:
+    if not 0 <= number <= _MAX_ID:
         raise RuntimeFailure("uids and gids must be in range 0-2147483647", step="user")
     return number
+
+
+def _integer(text: str) -> int | None:
+    """Decimal digits with at most one sign before them, else None."""
+    sign = text[:1] if text[:1] in ("+", "-") else ""
+    return int(text) if _is_id(text[len(sign) :]) else None
 
 
 def _is_id(text: str) -> bool:

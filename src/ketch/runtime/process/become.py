@@ -2,7 +2,15 @@
 
     prepare    look everything up that can fail, in the container's own files (nothing changes)
     settle     terminal, limits, user, capabilities: after it the process has the container's identity
-    run        close everything, (filter,) execve
+    run        close everything, filter, execve
+
+The seccomp filter comes last of all, with nothing but execve(2) after it, whatever else the process may or may not do:
+a profile is written for the program, and one without ``close_range``, ``setgroups`` or ``chdir`` must not keep the
+runtime from its own work.  Without no_new_privs a filter takes CAP_SYS_ADMIN (seccomp(2)), which most containers
+do not have.  runc and crun therefore load it before they drop capabilities, and such a profile has to allow what
+they still do.  Here the capability stays in the permitted set and is made effective for that one call.  Nothing
+need be called to drop it: execve computes the sets anew, root's from the bounding set and any other user's from
+the ambient set (capabilities(7)), and not from what was permitted before.
 
 No import may happen once the container's root is `/`: modules would come from the image.  `forget_imports`
 makes sure of that.
@@ -11,13 +19,13 @@ makes sure of that.
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
 from contextlib import suppress
 from errno import EACCES
 
-from ketch.linux import keyring, prctl
+from ketch.linux import keyring, prctl, signals
+from ketch.linux import seccomp as native
 from ketch.runtime import caps, command, lsm, paths, rlimits, seccomp, tty, users
 from ketch.runtime.failure import failure
 
@@ -45,7 +53,7 @@ class Process:
     """
 
     __slots__ = ("apparmor", "args", "caps", "console_size", "cwd", "env", "filter", "limits", "no_new_privs", "path",
-                 "program", "selinux", "umask", "user")  # fmt: skip
+                 "selinux", "umask", "user")  # fmt: skip
 
     def __init__(self, process: dict[str, Any], profile: dict[str, Any] | None) -> None:
         self.args: list[str] = process["args"]
@@ -59,9 +67,8 @@ class Process:
         self.console_size: dict[str, int] | None = process.get("consoleSize")
         umask = (process.get("user") or {}).get("umask")
         self.umask = 0o022 if umask is None else int(umask)
-        self.filter = profile
         # Compiled before the root changes: the library must be the host's.
-        self.program = seccomp.program_of(profile) if profile else b""
+        self.filter = seccomp.filter_of(profile) if profile else None
         self.user = users.User(0, 0, [], None)
         self.path = ""
 
@@ -83,6 +90,24 @@ class Process:
                 os.close(paths.make_dirs(root_fd, self.cwd))
             except OSError as e:
                 raise failure("cwd", f"make working directory `{self.cwd}`", e) from e
+
+    @property
+    def needs_admin(self) -> bool:
+        """Whether its filter can be installed with CAP_SYS_ADMIN only."""
+        return self.filter is not None and not self.no_new_privs
+
+    def execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
+        """Become a program as confined as this process's; returns only by raising OSError, or RuntimeFailure when the
+        filter cannot be set.
+        """
+        if self.filter is None:
+            os.execve(path, args, env)
+        if self.needs_admin:
+            caps.raise_admin(self.caps)
+        try:
+            self.filter.install_and_execve(path, args, env)
+        except native.Refused as e:
+            raise failure("seccomp", "install the seccomp filter", e) from e
 
 
 def environment(entries: list[str]) -> dict[str, str]:
@@ -109,14 +134,11 @@ def settle(process: Process, slave_fd: int) -> None:
         keyring.join_session_keyring()
     rlimits.apply(process.limits)
     _own_stdio(process.user.uid)
-    if process.filter and not process.no_new_privs:
-        # Without no_new_privs a filter can only be set while CAP_SYS_ADMIN is there.
-        seccomp.install(process.filter, process.program)
     lsm.prepare_exec(process.apparmor, process.selinux)
     caps.limit_bounding(process.caps)
     entered = _change_directory(process.cwd, may_fail=True)
     _change_user(process.user)
-    caps.apply(process.caps)
+    caps.apply(process.caps, keep=caps.ADMIN if process.needs_admin else 0)
     if process.no_new_privs:
         prctl.set_no_new_privs()
     os.umask(process.umask)
@@ -127,15 +149,13 @@ def settle(process: Process, slave_fd: int) -> None:
 
 def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
     """execve; returns only by raising RuntimeFailure.  ``preserve_fds`` descriptors from 3 on stay open."""
-    _reset_signals()
+    signals.reset()
     for fd in range(3, 3 + preserve_fds):
         os.set_inheritable(fd, True)
     os.closerange(3 + preserve_fds, max(sync_fd, 3 + preserve_fds))
     os.closerange(sync_fd + 1, _HIGHEST_FD)
-    if process.filter and process.no_new_privs:
-        seccomp.install(process.filter, process.program)
     try:
-        os.execve(process.path, process.args, process.env)
+        process.execve(process.path, process.args, process.env)
     except OSError as e:
         raise command.execution_failed(process.args[0], e) from e
 
@@ -177,10 +197,3 @@ def _change_directory(cwd: str, *, may_fail: bool = False) -> bool:
             return False
         raise failure("cwd", f"change to working directory `{cwd}`", e) from e
     return True
-
-
-def _reset_signals() -> None:
-    """Undo what Python and the monitor did: execve keeps ignored signals ignored and blocked ones blocked."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -80,7 +80,7 @@ def child_main(
             become.run(prepared, sync_fd, preserve_fds)
     except BaseException as e:  # the parent must hear of everything
         with suppress(OSError):  # nobody may be left to be told
-            fdpass.send(sync_fd, json.dumps(to_message(e)).encode())
+            fdpass.send_last(sync_fd, json.dumps(to_message(e)).encode())
     os._exit(1)
 
 

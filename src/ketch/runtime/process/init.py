@@ -284,7 +284,7 @@ class _Child:
 
     def run(self) -> NoReturn:
         """The last hooks (in the container, with the program's identity), then the program."""
-        hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer")
+        hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer", self.process.execve)
         faults.point("init.go-heard")
         become.run(self.process, self.sync_fd, self.preserve_fds)
 
@@ -292,7 +292,7 @@ class _Child:
         message = to_message(error)
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
         with suppress(OSError):  # nobody may be left to be told
-            fdpass.send(self.sync_fd, json.dumps(message).encode())
+            fdpass.send_last(self.sync_fd, json.dumps(message).encode())
 
 
 def _shared_memory_of(plan: namespaces.Plan, document: dict[str, Any]) -> int:

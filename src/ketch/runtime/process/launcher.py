@@ -16,7 +16,7 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 
 from ketch import faults
-from ketch.linux import prctl
+from ketch.linux import prctl, signals
 from ketch.runtime import defaults, seccomp, seccomp_default
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor
@@ -34,6 +34,7 @@ def main(fd: int) -> NoReturn:
     os.closerange(fd + 1, _HIGHEST_FD)
     os.chdir("/")
     os.umask(0o022)
+    signals.reset()  # what ketchd's parent ignored or blocked (nohup, a shell's trap) is not for monitors
     # Inherited by every fork: a container's process that can see an exec's child must not look into it.
     prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps the monitors
