@@ -1,75 +1,120 @@
-"""The daemon's listening sockets, its pid file, and the lock that keeps a second daemon off its data."""
+"""The daemon's listening sockets, its pid file, and the locks that keep a second daemon off its files.
+
+What two daemons cannot share is claimed before anything is opened, made or removed.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import grp
+import hashlib
 import logging
 import os
 import socket
 import ssl
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ketch.daemon.config import Config, tcp_address
 from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from ketch.storage import filelock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
+BACKLOG = 1024
 
 
 @contextmanager
 def data_lock(data_root: str) -> Iterator[None]:
     """Hold ``data_root`` for this process; raises AlreadyExists when another daemon has it."""
-    path = os.path.join(data_root, "ketch.lock")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            owner = os.read(fd, 32).decode().strip() or "?"
-            raise AlreadyExists(
-                f"data root `{data_root}` is in use by another ketchd (pid {owner})",
-                hint="stop that one, or give this one its own --data-root and --exec-root",
-            ) from e
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+    with _root_lock("data root", os.path.join(data_root, "ketch.lock"), "--data-root and --exec-root"):
         yield
-    finally:
-        os.close(fd)
+
+
+@contextmanager
+def exec_lock(exec_root: str) -> Iterator[None]:
+    """Hold ``exec_root``: what its monitors left there is swept by its one daemon (AlreadyExists)."""
+    with _root_lock("exec root", os.path.join(exec_root, "ketch-exec.lock"), "--exec-root"):
+        yield
+
+
+@contextmanager
+def _root_lock(what: str, path: str, flags: str) -> Iterator[None]:
+    try:
+        lock = filelock.take(path)
+    except filelock.Held as e:
+        raise AlreadyExists(
+            f"{what} `{os.path.dirname(path)}` is in use by another ketchd (pid {e.pid})",
+            hint=f"stop that one, or give this one its own {flags}",
+        ) from e
+    with lock:
+        yield
 
 
 @contextmanager
 def pid_file(path: str) -> Iterator[None]:
-    """Write this process's id to ``path`` (empty: nowhere) and take it away at the end."""
+    """Write this process's id to ``path`` (empty: nowhere) and take it away at the end (AlreadyExists)."""
     if not path:
         yield
         return
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(path, "w", encoding="ascii") as f:
-        f.write(f"{os.getpid()}\n")
+    path = os.path.abspath(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with _claimed("pidfile", path, f"write pid file `{path}`", "--pidfile"):
+        with open(path, "w", encoding="ascii") as f:
+            f.write(f"{os.getpid()}\n")
+        try:
+            yield
+        finally:
+            if os.path.exists(path):
+                os.unlink(path)
+
+
+@contextmanager
+def addresses(hosts: list[str]) -> Iterator[dict[str, socket.socket]]:
+    """Keep all addresses from other programs until the end; yields the bound sockets of those that are ``tcp://``.
+
+    Nobody is answered yet: a socket's path is only claimed, a port only bound (AlreadyExists, FailedPrecondition).
+    """
+    bound: dict[str, socket.socket] = {}
+    with ExitStack() as claims:
+        for host in dict.fromkeys(hosts):
+            if host.startswith("unix://"):
+                path = os.path.abspath(host.removeprefix("unix://"))
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                claims.enter_context(_claimed("socket", path, f"listen on unix://{path}", "-H"))
+                _check_silent(path)
+            else:
+                bound[host] = claims.enter_context(_tcp_socket(host))
+        yield bound
+
+
+def _claimed(kind: str, path: str, what: str, flag: str) -> filelock.FileLock:
+    place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
-        yield
-    finally:
-        if os.path.exists(path):
-            os.unlink(path)
+        return filelock.take_named(f"{kind}-{hashlib.sha256(place.encode()).hexdigest()[:32]}")
+    except filelock.Held as e:
+        raise AlreadyExists(
+            f"{what}: another ketchd (pid {e.pid}) uses it", hint=f"stop that one, or give this one its own {flag}"
+        ) from e
+
+
+def _check_silent(path: str) -> None:
+    """AlreadyExists when a program listens on the socket ``path``; one that its program left behind is fine."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+    raise AlreadyExists(f"listen on unix://{path}: something answers there already")
 
 
 def unix_socket(path: str, group: str) -> socket.socket:
     """A listening unix socket, mode 0660; a stale one is replaced, a live one is AlreadyExists."""
     os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
     if os.path.lexists(path):
-        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            os.unlink(path)
-        else:
-            raise AlreadyExists(f"listen on unix://{path}: something answers there already")
-        finally:
-            probe.close()
+        _check_silent(path)
+        os.unlink(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     old = os.umask(0o117)
     try:
@@ -83,13 +128,13 @@ def unix_socket(path: str, group: str) -> socket.socket:
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
     except KeyError:
         log.debug("no group %s: the socket belongs to root alone", group)
-    server.listen(1024)
+    server.listen(BACKLOG)
     server.setblocking(False)
     return server
 
 
-def tcp_socket(host: str) -> socket.socket:
-    """A listening TCP socket for ``tcp://ADDRESS:PORT`` (FailedPrecondition when the port is taken)."""
+def _tcp_socket(host: str) -> socket.socket:
+    """A bound TCP socket for ``tcp://ADDRESS:PORT`` (FailedPrecondition when the port is taken)."""
     address, port = tcp_address(host)
     try:
         family, kind, proto, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
@@ -98,7 +143,6 @@ def tcp_socket(host: str) -> socket.socket:
         server.bind(where)
     except OSError as e:
         raise FailedPrecondition(f"listen on `{host}`: {e}") from e
-    server.listen(1024)
     server.setblocking(False)
     return server
 

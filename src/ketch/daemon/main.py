@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ketch import faults
 from ketch.errors import KetchError
+from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
     from ketch.daemon.config import Config
@@ -62,8 +63,10 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
+    async with AsyncUndo() as stack:
         stack.enter_context(listen.data_lock(config.data_root))
+        stack.enter_context(listen.exec_lock(config.exec_root))
+        bound = stack.enter_context(listen.addresses(config.hosts))
         stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
         launcher = await Launcher.start(config.exec_root)
@@ -71,7 +74,7 @@ async def serve(config: Config) -> None:
 
         engine = await wiring.build(config, launcher, stack)
         faults.point("daemon.restored")
-        await wiring.listen_and_serve(config, engine, stack)
+        await wiring.listen_and_serve(config, engine, bound, stack)
         log.info("API listen on %s", ", ".join(config.hosts))
         await stop.wait()
         faults.point("daemon.stopping")

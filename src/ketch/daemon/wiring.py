@@ -28,7 +28,8 @@ from ketch.runtime.cgroups import common as cgroups
 from ketch.storage.db import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Mapping
     from contextlib import AsyncExitStack
 
     from ketch.daemon.config import Config
@@ -85,8 +86,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.push_async_callback(ctx.registries.close)
     stack.callback(ctx.images.unpacker.close)
     stack.callback(ctx.network_thread.shutdown)
-    stack.push_async_callback(_release, ctx)
     await ctx.in_network(network.setup)
+    stack.push_async_callback(_release, ctx)
     faults.point("daemon.networks-up")
     await ctx.in_network(netsetup.default_network, config, network)
     ctx.sandboxes = Sandboxes(ctx, network, netsetup.dns_defaults(config), config.host_gateway_ip)
@@ -110,22 +111,28 @@ async def _release(ctx: Context) -> None:
     cgroups.prune(ctx.cgroup_parent)
 
 
-async def listen_and_serve(config: Config, engine: Engine, stack: AsyncExitStack) -> None:
-    """Accept requests on every configured address; returns when all of them listen."""
+async def listen_and_serve(
+    config: Config, engine: Engine, bound: Mapping[str, socket.socket], stack: AsyncExitStack
+) -> None:
+    """Accept requests on every configured address; returns when all of them listen.
+
+    ``bound`` are the sockets of TCP addresses, the caller's to close.
+    """
     server = build_server(engine, config.names())
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     tls = listen.tls_context(config)
-    for host in config.hosts:
+    for host in dict.fromkeys(config.hosts):
         if host.startswith("unix://"):
             path = host.removeprefix("unix://")
             await web.SockSite(runner, listen.unix_socket(path, config.group)).start()
             stack.callback(_unlink, path)
         elif tls is None:
-            await web.SockSite(runner, listen.tcp_socket(host)).start()
+            await web.SockSite(runner, bound[host]).start()
         else:
-            front = TlsFront(server, listen.tcp_socket(host), tls)
+            bound[host].listen(listen.BACKLOG)
+            front = TlsFront(server, bound[host], tls)
             front.start()
             stack.push_async_callback(front.close)
 

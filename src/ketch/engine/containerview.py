@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.engine import bundle, mounts
 from ketch.errors import Conflict, NotFound, Unavailable
 from ketch.runtime import view
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ class Files:
 
     def close(self) -> None:
         """Give everything back."""
-        with contextlib.ExitStack() as stack:
+        with Undo() as stack:
             for closer in self._closers:
                 stack.callback(closer)
 
@@ -161,7 +162,7 @@ def _of_snapshot(ctx: Context, container: Container, *, readonly: bool) -> Found
     user = f"files-{secrets.token_hex(8)}"
     names = [point.name for point in container.mounts if point.type == "volume"]
     directory = ctx.directory(container.id)
-    with contextlib.ExitStack() as undo:
+    with Undo() as undo:
         ctx.volumes.attach(names, user)
         undo.callback(ctx.volumes.detach, names, user)
         entries = mounts.oci_mounts(container.mounts, container.host) + bundle.file_mounts(directory, container)

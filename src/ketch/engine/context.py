@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ketch.engine import bundlefile
 from ketch.engine.links import Links
 from ketch.engine.model import LogConfig
 from ketch.runtime import journald
@@ -51,6 +52,7 @@ class Live:
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
     removing: bool = False
+    cgroup_path: str = ""  # of its last start; see ``Context.cgroup_path``
     staying: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
 
     @contextlib.contextmanager
@@ -133,7 +135,17 @@ class Context:
         return os.path.join(self.directory(container_id), "log")
 
     def cgroup_path(self, container: Container) -> str:
-        """The container's cgroup, relative to each hierarchy's root."""
+        """The cgroup that the container's last start gave it, relative to each hierarchy's root.
+
+        The bundle says so: ``cgroup_parent`` may be another one since the daemon's last start.
+        """
+        live = self.live(container.id)
+        if not live.cgroup_path:
+            live.cgroup_path = bundlefile.cgroups_path(self.directory(container.id)) or self.next_cgroup_path(container)
+        return live.cgroup_path
+
+    def next_cgroup_path(self, container: Container) -> str:
+        """The cgroup that a start gives it."""
         parent = container.host.cgroup_parent or self.cgroup_parent
         return os.path.join("/", parent, container.id)
 

@@ -15,7 +15,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from ketch.engine import stats
+from ketch.engine import bundlefile, stats
 from ketch.engine.rundir import end_of, monitor_pid
 from ketch.engine.shim import Monitor
 from ketch.errors import KetchError
@@ -64,23 +64,54 @@ def exists(described: dict[str, object]) -> bool:
     return any(isinstance(place, str) and os.path.isdir(place) for place in places)
 
 
-def sweep_cgroups(ctx: Context) -> None:
+def clear_stopped(ctx: Context) -> None:
     """Remove the cgroups of containers that do not run, as a killed monitor leaves them; blocking."""
     for container in ctx.store.all():
         if not container.state.running:
             clear(ctx, container)
-    here = common.layout()
+    if foreign := _foreign_cgroups(ctx):
+        log.info("left alone in cgroup %s, as not of this data root: %s", ctx.cgroup_parent, ", ".join(foreign))
+
+
+def unknown(ctx: Context) -> list[str]:
+    """Ids of containers that have a directory under one of our roots and no row: what a removal left half-done.
+
+    The directories are made before anything of the container is, so whatever has none is somebody else's.
+    """
+    found: dict[str, None] = {}
+    for root in (os.path.join(ctx.data_root, "containers"), os.path.join(ctx.exec_root, "run")):
+        for name in os.listdir(root) if os.path.isdir(root) else ():
+            if not ctx.store.knows(name):
+                found[name] = None
+    return list(found)
+
+
+def end(ctx: Context, container_id: str) -> bool:
+    """Kill and remove the cgroup of a container that has no row; blocking.
+
+    False, with a line in the log, when something of it stays: its directory must stay then, too.
+    """
+    path = bundlefile.cgroups_path(ctx.directory(container_id)) or os.path.join("/", ctx.cgroup_parent, container_id)
+    try:
+        cgroup = common.at(path)
+        if exists(cgroup.describe()):
+            log.info("remove the cgroup of container %s, which is no more", container_id[:12])
+            cgroup.kill()
+            cgroup.remove()
+    except (KetchError, OSError) as e:
+        log.error("remove the cgroup of container %s: %s", container_id[:12], e)
+        return False
+    return True
+
+
+def _foreign_cgroups(ctx: Context) -> list[str]:
+    """Names under our parent cgroup, shortened, of containers that neither the store nor our directories know."""
+    here, found = common.layout(), set()
     for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
         parent = root + os.path.normpath("/" + ctx.cgroup_parent)
-        for name in os.listdir(parent) if os.path.isdir(parent) else ():
-            if len(name) == 64 and not ctx.store.knows(name):
-                log.info("remove the cgroup of container %s, which is no more", name[:12])
-                try:
-                    cgroup = common.at(os.path.join("/", ctx.cgroup_parent, name))
-                    cgroup.kill()
-                    cgroup.remove()
-                except (KetchError, OSError) as e:
-                    log.error("remove the cgroup of container %s: %s", name[:12], e)
+        found |= {name for name in (os.listdir(parent) if os.path.isdir(parent) else ()) if len(name) == 64}
+    mine = set(unknown(ctx))
+    return sorted(name[:12] for name in found if name not in mine and not ctx.store.knows(name))
 
 
 async def reach(ctx: Context, container: Container) -> Monitor | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -162,10 +161,9 @@ async def _attach_volumes(ctx: Context, container: Container) -> None:
 
 
 def _sweep(ctx: Context) -> None:
-    """Remove directories and cgroups that belong to no container."""
-    leftovers.sweep_cgroups(ctx)
-    for root in (os.path.join(ctx.data_root, "containers"), os.path.join(ctx.exec_root, "run")):
-        for name in os.listdir(root) if os.path.isdir(root) else ():
-            if not ctx.store.knows(name):
-                log.info("remove what is left of container %s", name[:12])
-                containers.remove_files(ctx, name)
+    """Remove cgroups and directories of containers that are no more."""
+    leftovers.clear_stopped(ctx)
+    for name in leftovers.unknown(ctx):
+        if leftovers.end(ctx, name):
+            log.info("remove what is left of container %s", name[:12])
+            containers.remove_files(ctx, name)

@@ -27,6 +27,7 @@ from ketch.network import netlink, ports
 from ketch.network import record as r
 from ketch.network.connections import Wish
 from ketch.network.live import WIRED
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ class Sandboxes:
 
     def _unwire(self, container: Container) -> None:
         self._names.forget(container.id)
-        with contextlib.ExitStack() as steps:
+        with Undo() as steps:
             steps.callback(self._manager.disconnect, container.id)
             for endpoint in self._manager.endpoints_of(container.id):
                 steps.callback(self._left, container, self._manager.get(endpoint.network_id))
@@ -106,7 +107,7 @@ class Sandboxes:
         self.rewrite_files(container)
 
     def _join(self, container: Container, record: NetworkRecord) -> Descriptors:
-        with _entered(container) as (netns_fd, rtnl_fd), contextlib.ExitStack() as undo:
+        with _entered(container) as (netns_fd, rtnl_fd), Undo() as undo:
             endpoint = self._manager.connect(record.id, self._wish(container, record), netns_fd, rtnl_fd)
             undo.callback(self._manager.disconnect, container.id, record.id, rtnl_fd)
             self._joined(container, record, endpoint)

@@ -20,6 +20,7 @@ _encode = msgspec.json.Encoder().encode
 async def prepare(ctx: Context, container: Container) -> dict[str, Any]:
     """Write bundle and network files; return the message (see `runtime.process.messages`)."""
     log = await logdrivers.message(ctx, container)
+    ctx.live(container.id).cgroup_path = ctx.next_cgroup_path(container)
     bundle_dir = _write(ctx, container)
     image = ctx.images.resolve(container.image_id)
     pid_mode = container.host.pid_mode

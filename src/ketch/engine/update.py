@@ -15,6 +15,7 @@ from ketch import faults
 from ketch.engine import limits, pending, stats, validate
 from ketch.engine.model import RestartPolicy, Wire
 from ketch.errors import Conflict, InvalidArgument
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
@@ -60,7 +61,7 @@ async def update(ctx: Context, container: Container, wanted: Request) -> Strings
             pending.reset(ctx, container)
         before = msgspec.structs.replace(container.host)
         changes = container.state.running and limits.resources(host) != limits.resources(before)
-        with contextlib.ExitStack() as undo:
+        with Undo() as undo:
             undo.callback(ctx.store.keep, container)  # as it was, after what stands below
             if wanted.changes is not None:
                 await pending.change(ctx, container, wanted.changes, undo)

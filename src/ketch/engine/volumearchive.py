@@ -8,7 +8,6 @@ unpacked beside it first, so that a broken one changes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import os
 import secrets
@@ -20,6 +19,7 @@ from ketch.errors import Conflict
 from ketch.storage.archive import compression
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.write import write_tree
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,7 +78,7 @@ def _restore(ctx: Context, volume: Volume, source: IO[bytes], force: bool) -> No
         # Beside the data and on the same file system: the last step is renaming.
         staging = os.path.join(volume.mountpoint, f".ketch-restore-{user}")
         os.mkdir(staging, 0o700)
-        with contextlib.ExitStack() as undo:
+        with Undo() as undo:
             undo.callback(shutil.rmtree, staging)
             with compression.reader(source, "archive") as plain:
                 extract(plain, staging, layer=False)

@@ -1,15 +1,11 @@
 """The bridge: made once, adopted after a restart, never taken from somebody else.
 
-Two marks say whose it is.  A socket bound to an abstract name (which the kernel keeps apart for each network
-namespace and releases when its process dies) tells running daemons apart; the link's alias, ``ketch:<network id>``,
-tells the data roots apart whose containers may still be attached.
+Two marks say whose it is.  A lock (`locks`) tells running daemons apart; the link's alias tells the data roots apart
+whose containers may still be attached (`owner`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import socket
 from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, FailedPrecondition
@@ -17,57 +13,12 @@ from ketch.network import ipam, links, sysctl
 from ketch.network.record import ISOLATED, OPTION_INHIBIT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from ketch.network.netlink import Netlink
     from ketch.network.record import NetworkRecord
 
 _ALIAS = "ketch:"
-_TURN = "\0ketch/subnets"
-_TURN_TIMEOUT_S = 10.0
-
-
-def claim(name: str) -> socket.socket:
-    """Become the one daemon that uses this firewall table, until the socket is closed (Conflict: another does)."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        sock.bind(f"\0ketch/table/{name}")
-    except OSError as e:
-        sock.close()
-        if e.errno != errno.EADDRINUSE:
-            raise
-        raise Conflict(
-            f"use firewall table `{name}`: another ketchd uses it", hint="give each daemon its own --bridge and --bip"
-        ) from e
-    return sock
-
-
-@contextlib.contextmanager
-def turn() -> Iterator[None]:
-    """One daemon at a time in this network namespace: while a subnet is chosen and until its address is in place."""
-    sock = _take_turn()
-    try:
-        yield
-    finally:
-        sock.close()
-
-
-def _take_turn() -> socket.socket:
-    while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(_TURN)
-            sock.listen(64)
-            return sock
-        except OSError as e:
-            sock.close()
-            if e.errno != errno.EADDRINUSE:
-                raise
-        # Connecting to the holder and reading ends when it closes its socket, or dies.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting, contextlib.suppress(ConnectionError):
-            waiting.settimeout(_TURN_TIMEOUT_S)
-            waiting.connect(_TURN)
-            waiting.recv(1)
 
 
 def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:

@@ -6,7 +6,6 @@ the next start finds whatever a crash left half-done.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from ketch.network import record as r
 from ketch.network.hostports import ANY
 from ketch.network.live import WIRED
 from ketch.network.record import Binding, Endpoint
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ class Connections:
         The file descriptors stay the caller's; ``rtnl_fd`` may be None (slower).
         """
         record = network.record
-        with contextlib.ExitStack() as undo:
+        with Undo() as undo:
             self.disconnect(host, network, wish.container_id)
             ip, ip6 = self._addresses(network, wish, undo)
             bindings = _reserve(host, wish, record)
@@ -105,7 +105,7 @@ class Connections:
         gone = network.endpoints.pop(container_id, None)
         if gone is None:
             return
-        with contextlib.ExitStack() as steps:
+        with Undo() as steps:
             steps.callback(network.give_back, gone)
             steps.callback(self._state.remove, gone)
             steps.callback(faults.point, "network.link-going")
@@ -117,7 +117,7 @@ class Connections:
             steps.callback(faults.point, "network.unpublished")
             steps.callback(host.unpublish, gone)
 
-    def _addresses(self, network: LiveNetwork, wish: Wish, undo: contextlib.ExitStack) -> tuple[str, str]:
+    def _addresses(self, network: LiveNetwork, wish: Wish, undo: Undo) -> tuple[str, str]:
         found = []
         for version, wanted, used in ((4, wish.ip, network.record.ipv4), (6, wish.ip6, network.record.ipv6)):
             allocator = network.allocator(version, wanted) if used else None

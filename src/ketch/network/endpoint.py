@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ketch import faults
 from ketch.network import linkkinds, links, netlink
 from ketch.network.record import MACVLAN, Binding, Endpoint
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +46,9 @@ def wire_bridge(
     rtnl.run([
         links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)
     ])  # fmt: skip
-    faults.point("network.veth-made")
-    try:
+    with Undo() as undo:
+        undo.callback(unwire, rtnl, made.veth)
+        faults.point("network.veth-made")
         with inside(netns_fd, rtnl_fd) as container:
             _configure(container, made)
             faults.point("network.addresses-set")
@@ -58,9 +60,7 @@ def wire_bridge(
             rtnl.run([links.isolate(index)])
         if made.bindings:
             let_hairpin(rtnl, made)
-    except BaseException:
-        unwire(rtnl, made.veth)
-        raise
+        undo.pop_all()
 
 
 def let_hairpin(rtnl: netlink.Netlink, made: Endpoint) -> None:
@@ -89,11 +89,10 @@ def wire_child(
         else:
             request = linkkinds.new_ipvlan(made.ifname, parent, mode, record.mtu, netns_fd)
         rtnl.run([request])
-        try:
+        with Undo() as undo:
+            undo.callback(unwire, container, made.ifname)
             _configure(container, made)
-        except BaseException:
-            unwire(container, made.ifname)
-            raise
+            undo.pop_all()
 
 
 def _configure(container: netlink.Netlink, made: Endpoint) -> None:

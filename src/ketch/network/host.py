@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
-from ketch.network import bridge, forwarding
+from ketch.network import forwarding, locks
 from ketch.network.hostfirewall import HostFirewall
 from ketch.network.hostports import HostPorts
 from ketch.network.live import forwards
@@ -55,7 +55,7 @@ class Host:
         self._others: HostFirewall | None = None
         self._watch: TableWatch | None = None
         with contextlib.ExitStack() as opened:
-            opened.enter_context(bridge.claim(table))
+            opened.enter_context(locks.claim_table(table))
             self.rtnl = opened.enter_context(Netlink())
             self.reaper = opened.enter_context(Reaper())
             self.ports = HostPorts()

@@ -10,7 +10,6 @@ returns; the containers' traffic does not depend on them.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import KetchError, ResourceExhausted
 from ketch.network import holders
 from ketch.network.record import Binding
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,7 +113,7 @@ class HostPorts:
     def _hold(self, request: PortRequest, addresses: Sequence[str], port: int, owner: str) -> list[Binding]:
         """One number at all of the addresses (_Taken)."""
         held: dict[Binding, socket.socket | None] = {}
-        with contextlib.ExitStack() as undo:
+        with Undo() as undo:
             for address in addresses:
                 self._check_free(request.proto, address, port)
                 try:

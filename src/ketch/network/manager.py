@@ -7,7 +7,6 @@ One lock orders everything: the watch over the firewall's table has its own thre
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import logging
 import secrets
@@ -20,7 +19,7 @@ import msgspec
 from ketch import faults
 from ketch.errors import AlreadyExists, Conflict, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.network import bridge as bridges
-from ketch.network import counters, endpoint, ipam, links, parents
+from ketch.network import counters, endpoint, ipam, links, locks, parents
 from ketch.network import record as r
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
 from ketch.network.host import Host
@@ -28,6 +27,7 @@ from ketch.network.live import LiveNetwork
 from ketch.network.record import Endpoint, NetworkRecord, Pool
 from ketch.network.ruleset import check_name
 from ketch.network.state import NetworkState
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -78,7 +78,7 @@ class NetworkManager:
     def setup(self) -> None:
         """Make or adopt every known network; idempotent.  Endpoints from before keep working."""
         self.close()
-        with self._lock, contextlib.ExitStack() as undo:
+        with self._lock, Undo() as undo:
             self._opened = Host(self._state, self._table, self._networks, self._lock, open_firewall=self._open_firewall)
             undo.callback(self.close)
             self._networks.clear()
@@ -109,7 +109,7 @@ class NetworkManager:
     def teardown(self) -> None:
         """Disconnect everything; remove table and links from the host (not the networks' records)."""
         self._host.stop_watching()
-        with self._lock, contextlib.ExitStack() as steps:
+        with self._lock, Undo() as steps:
             steps.callback(self.close)
             own = self._host.own_links
             steps.callback(self._host.restore_forwarding, own)
@@ -166,7 +166,7 @@ class NetworkManager:
 
         Raises AlreadyExists for a name, PermissionDenied for a subnet that another network has, InvalidArgument.
         """
-        with self._lock, bridges.turn(), contextlib.ExitStack() as undo:
+        with self._lock, locks.turn(), Undo() as undo:
             if any(n.record.name == wanted.name for n in self._networks.values()):
                 raise AlreadyExists(f"network with name {wanted.name} already exists")
             network_id = wanted.id or secrets.token_hex(32)
@@ -193,7 +193,7 @@ class NetworkManager:
 
     def remove(self, network_id: str) -> None:
         """Remove a network that nobody is connected to (PermissionDenied otherwise)."""
-        with self._lock, contextlib.ExitStack() as steps:
+        with self._lock, Undo() as steps:
             network = self._live(network_id)
             if network.endpoints:
                 raise PermissionDenied(f"network {network.record.name} has active endpoints")
@@ -328,7 +328,7 @@ class NetworkManager:
 
     def disconnect(self, container_id: str, network_id: str = "", rtnl_fd: int | None = None) -> None:
         """Take a container off one network, or off all of them; idempotent."""
-        with self._lock, contextlib.ExitStack() as steps:
+        with self._lock, Undo() as steps:
             for network in [self._live(network_id)] if network_id else list(self._networks.values()):
                 steps.callback(self._connections.disconnect, self._host, network, container_id, rtnl_fd)
 

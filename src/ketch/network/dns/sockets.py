@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import KetchError
 from ketch.linux import ns
 from ketch.network.netlink import in_namespace
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ def open_sockets(netns_fd: int) -> DnsSockets:
     """Open both sockets in a namespace whose loopback is up (KetchError when the address is taken there)."""
 
     def make() -> DnsSockets:
-        with contextlib.ExitStack() as undo:
+        with Undo() as undo:
             udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             with contextlib.suppress(PermissionError):  # without CAP_NET_ADMIN the default has to do
                 udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)

@@ -1,0 +1,43 @@
+"""Locks between daemons that share a network namespace.
+
+The namespace's inode is a part of each lock's name: daemons in namespaces of their own do not meet.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch.errors import Conflict, Unavailable
+from ketch.storage import filelock
+
+if TYPE_CHECKING:
+    from ketch.storage.filelock import FileLock
+
+_TURN_S = 10.0
+
+
+def claim_table(name: str) -> FileLock:
+    """Become the one daemon that uses this firewall table, until the lock is closed (Conflict: another does)."""
+    try:
+        return filelock.take_named(f"table-{_namespace()}-{name}")
+    except filelock.Held as e:
+        raise Conflict(
+            f"use firewall table `{name}`: another ketchd (pid {e.pid}) uses it, and the bridge that it is for",
+            hint="give each daemon its own --bridge and --bip",
+        ) from e
+
+
+def turn() -> FileLock:
+    """One daemon at a time: while a subnet is chosen and until its address is in place (Unavailable after 10 s)."""
+    try:
+        return filelock.take_named(f"subnets-{_namespace()}", wait_s=_TURN_S)
+    except filelock.Held as e:
+        raise Unavailable(
+            f"choose a subnet: another ketchd (pid {e.pid}) has been doing so for {_TURN_S:.0f} s",
+            hint="see whether it hangs or is stopped",
+        ) from e
+
+
+def _namespace() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino

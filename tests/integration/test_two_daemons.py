@@ -1,0 +1,215 @@
+"""Two daemons that differ in their roots alone: what they would share is refused by name, the rest stays apart."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import uuid
+
+import pytest
+
+from tests.integration.engines import BIN, Engine
+from tests.integration.leaks import Census
+
+pytestmark = pytest.mark.ketch_only
+SLEEP = ("busybox", "sleep", "1000")
+
+
+class Plain(Engine):
+    """A daemon with default settings apart from its roots, its socket and what a test gives it in ``flags``."""
+
+    flags: tuple[str, ...] = ()
+
+    def command(self) -> list[str]:
+        roots = ["--data-root", self.data_root, "--exec-root", self.exec_root, "-H", self.host]
+        return [os.path.join(BIN, "ketchd"), *roots, "--dns", "127.0.0.1", *self.flags]
+
+    def refused(self, *flags: str) -> str:
+        """What a start says that ends at once."""
+        done = subprocess.run(
+            [*self.command(), *flags], capture_output=True, text=True, timeout=20, check=False, env=os.environ
+        )
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return next(line for line in done.stderr.splitlines() if line.startswith("ketchd: "))
+
+
+@pytest.fixture
+def pair():
+    """Two of them; the second has a bridge of its own, and the default cgroup parent is both's."""
+    first, second = Plain("ketch", suffix="x"), Plain("ketch", suffix="y")
+    second.flags = ("--bridge", second.name)
+    before = Census.take(first.name)
+    try:
+        yield first, second
+        for one in (first, second):
+            if one.process is None:
+                one.start()
+            one.remove_all()
+    finally:
+        first.delete()
+        second.delete()
+    assert before.left_over() == []
+
+
+def everything(engine: Engine) -> list[str]:
+    """What must be there afterwards as it was: containers with their pids and addresses, ports, networks."""
+    ids = engine.docker("ps", "-q", "--no-trunc").out.split()
+    shape = "{{.Id}} {{.State.Status}} {{.State.Pid}} {{.State.StartedAt}} {{json .NetworkSettings.Ports}}"
+    shown = engine.docker("inspect", "-f", shape, *ids).out.splitlines() if ids else []
+    return sorted(shown) + sorted(engine.docker("network", "ls", "--no-trunc").out.splitlines())
+
+
+def populate(engine: Engine, octet: int) -> None:
+    docker = engine.docker
+    docker("network", "create", "--subnet", f"10.{octet}.0.0/24", "back")
+    docker("run", "-d", "--name", "db", "--network", "back", *SLEEP)
+    docker("run", "-d", "--name", "web", "--network", "back", "-p", "127.0.0.1:0:80",
+           "busybox", "httpd", "-f", "-h", "/etc")  # fmt: skip
+    docker("run", "-d", "--name", "plain", *SLEEP)
+    docker("create", "--name", "never", *SLEEP)
+    docker("run", "--name", "over", "busybox", "true")
+
+
+def works(engine: Engine) -> None:
+    docker = engine.docker
+    docker("exec", "web", "ping", "-c1", "-W2", "db")
+    where = docker("port", "web").out.split(" -> ")[1].strip()
+    answer = subprocess.run(
+        ["busybox", "wget", "-qO-", f"http://{where}/passwd"], capture_output=True, text=True, timeout=10, check=False
+    )
+    assert "root" in answer.stdout, answer.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
+def test_each_may_be_restarted_beside_the_other(pair, number):
+    for octet, one in zip((94, 95), pair, strict=True):
+        one.start()
+        one.add_busybox()
+        populate(one, octet)
+    before = [everything(one) for one in pair]
+    for one in pair:
+        one.stop(number)
+        one.start()
+        assert [everything(each) for each in pair] == before
+        works(pair[0])
+        works(pair[1])
+    for one in pair:
+        one.stop(number)
+    for one in reversed(pair):
+        one.start()
+    assert [everything(one) for one in pair] == before
+    pair[0].remove_all()
+    pair[0].stop()
+    works(pair[1])
+    assert everything(pair[1]) == before[1]
+
+
+def hierarchies() -> list[str]:
+    """Where a cgroup can be made."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        mounts = [line.split() for line in f]
+    return [m[4] for m in mounts if "cgroup" in m[m.index("-") + 1]]
+
+
+def _inherit(directory: str, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError), open(f"{os.path.dirname(directory)}/{name}", encoding="ascii") as f:
+        with open(f"{directory}/{name}", "w", encoding="ascii") as mine:
+            mine.write(f.read())
+
+
+@contextlib.contextmanager
+def strangers_cgroup(parent: str):
+    """A cgroup of another program, named as a container's is, with a process inside."""
+    container_id = uuid.uuid4().hex * 2
+    made = [f"{place}/{parent}/{container_id}" for place in hierarchies()]
+    process = subprocess.Popen(["sleep", "1000"])
+    try:
+        for directory in made:
+            os.makedirs(directory, exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):  # empty ones take no process (v1)
+                _inherit(os.path.dirname(directory), name)
+                _inherit(directory, name)
+            with open(f"{directory}/cgroup.procs", "w", encoding="ascii") as f:
+                f.write(str(process.pid))
+        yield process, made
+    finally:
+        process.kill()
+        process.wait()
+        for directory in made:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(directory)
+
+
+def test_a_strangers_cgroup_is_left_alone(pair):
+    one = pair[0]
+    with strangers_cgroup("ketch") as (process, made):
+        one.start()
+        one.add_busybox()
+        one.docker("run", "-d", "--name", "here", *SLEEP)
+        one.stop(signal.SIGKILL)
+        one.start()
+        assert process.poll() is None
+        assert all(map(os.path.isdir, made))
+        assert f"left alone in cgroup /ketch, as not of this data root: {os.path.basename(made[0])[:12]}" in one.log()
+        one.remove_all()
+        one.stop()
+        assert process.poll() is None
+        assert all(map(os.path.isdir, made))
+
+
+def cgroups_of(container_id: str) -> list[str]:
+    return [p for p, _, _ in os.walk("/sys/fs/cgroup") if os.path.basename(p) == container_id]
+
+
+@pytest.mark.parametrize("parent", ["", "mine"])
+def test_what_a_removed_container_left_is_found_by_its_directory(pair, parent):
+    """A container without a row, alive: as a removal leaves it that was killed, also under a parent of its own."""
+    one = pair[0]
+    one.start()
+    one.add_busybox()
+    flags = ("--cgroup-parent", f"{one.name}-mine") if parent else ()
+    container_id = one.docker("run", "-d", *flags, *SLEEP).out.strip()
+    pid = int(one.docker("inspect", "-f", "{{.State.Pid}}", container_id).out)
+    assert cgroups_of(container_id)
+    one.stop(signal.SIGKILL)
+    subprocess.run(
+        ["python3", "-c", "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
+         "db.execute('DELETE FROM containers'); db.commit()", f"{one.data_root}/ketch.db"], check=True
+    )  # fmt: skip
+    one.start()
+    assert cgroups_of(container_id) == []
+    assert not os.path.exists(f"/proc/{pid}")
+    assert os.listdir(f"{one.data_root}/containers") == []
+    for place in hierarchies():
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(f"{place}/{one.name}-mine")
+
+
+def test_what_both_would_use_is_refused_by_name(pair):
+    first, second = pair
+    first.flags = ("--pidfile", first.pidfile)
+    first.start()
+    first.add_busybox()
+    populate(first, 94)
+    before = everything(first)
+    second.flags = ("--bridge", second.name)
+    with open(first.pidfile, encoding="ascii") as f:
+        pid = f.read().strip()
+    said = second.refused("--pidfile", first.pidfile)
+    assert said == f"ketchd: write pid file `{first.pidfile}`: another ketchd (pid {pid}) uses it"
+    said = second.refused("-H", first.host)
+    assert said == f"ketchd: listen on {first.host}: another ketchd (pid {pid}) uses it"
+    said = second.refused("--exec-root", first.exec_root)
+    assert said == f"ketchd: exec root `{first.exec_root}` is in use by another ketchd (pid {pid})"
+    second.flags = ()
+    assert second.refused() == (
+        f"ketchd: use firewall table `ketch`: another ketchd (pid {pid}) uses it, and the bridge that it is for"
+    )
+    with open(first.pidfile, encoding="ascii") as f:
+        assert f.read().strip() == pid
+    assert everything(first) == before
+    works(first)
+    second.flags = ("--bridge", second.name)
