@@ -1,15 +1,18 @@
 # The verbs of the project; each installs what it needs by itself.
 PYTHON = .venv/bin/python
 
-.PHONY: setup demo test lint bench check
+.PHONY: setup engine demo test lint bench check
 setup:
 	@scripts/setup
 
-demo: setup
+engine:
+	@scripts/setup engine
+
+demo: engine
 	@$(PYTHON) scripts/demo.py
 
 test: setup
-	@$(PYTHON) -m pytest -q
+	@$(PYTHON) -m pytest -q $(TEST)
 
 lint check: setup
 	@$(PYTHON) -m pytest -q tests/unit/test_linters.py
