@@ -19,8 +19,6 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "M
 
 def spawn() -> tuple[subprocess.Popen[bytes], int]:
     """Start a launcher; returns its process and our end of its socket, the caller's to close."""
-    # An interpreter that is linked to a library in an unusual place does not start without this.
-    kept = {name: value for name, value in programs.environment().items() if name == "LD_LIBRARY_PATH"}
     ours, theirs = messages.pair()
     interpreter = os.path.realpath(sys.executable)
     copy_fd = sealed_copy(interpreter)
@@ -31,7 +29,7 @@ def spawn() -> tuple[subprocess.Popen[bytes], int]:
             executable=f"/proc/self/fd/{copy_fd}",
             pass_fds=(theirs, copy_fd),
             stdin=subprocess.DEVNULL,
-            env={**_ENVIRONMENT, **kept, **faults.environment()},
+            env={**_ENVIRONMENT, **_library_path(), **faults.environment()},
         )
     except BaseException:
         os.close(ours)
@@ -40,6 +38,20 @@ def spawn() -> tuple[subprocess.Popen[bytes], int]:
         os.close(theirs)
         os.close(copy_fd)
     return process, ours
+
+
+def _library_path() -> dict[str, str]:
+    """Where the launcher finds libpython.
+
+    An interpreter may name that place relative to its own file ($ORIGIN, ld.so(8)), and a copy in memory has none: the
+    place is where this process found it.  No container's process gets this variable, all start with their own.
+    """
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as f:
+        paths = {line.rstrip("\n").split(maxsplit=5)[5] for line in f if "/libpython" in line}
+    found = {os.path.dirname(path): None for path in sorted(paths) if os.path.basename(path).startswith("libpython")}
+    # An interpreter that is linked to a library in an unusual place does not start without what its user set.
+    places = [*filter(None, [programs.environment().get("LD_LIBRARY_PATH")]), *found]
+    return {"LD_LIBRARY_PATH": ":".join(places)} if places else {}
 
 
 def sealed_copy(path: str) -> int:
