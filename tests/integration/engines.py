@@ -101,7 +101,15 @@ class Engine:
         common = [*roots, "--pidfile", self.pidfile, "--dns", "127.0.0.1", *self.extra]
         if self.kind == "dockerd":
             return [*self.prefix, "/usr/sbin/dockerd", *common]
-        return [os.path.join(BIN, "ketchd"), *common, "--bridge", self.name, "--cgroup-parent", f"/{self.name}"]
+        return [
+            *self.prefix,
+            os.path.join(BIN, "ketchd"),
+            *common,
+            "--bridge",
+            self.name,
+            "--cgroup-parent",
+            f"/{self.name}",
+        ]
 
     def start(self) -> float:
         """Start and wait until it answers; returns the seconds that it took."""

@@ -26,6 +26,7 @@ def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
     from ketch.daemon import config as configuration
 
+    _forget_parent()
     try:
         config = configuration.load(sys.argv[1:])
         level = _LEVELS.get(config.log_level, config.log_level.upper())
@@ -45,6 +46,13 @@ def main() -> None:
         error = explained(e, "start ketchd") if isinstance(e, OSError) else e
         sys.stderr.write(f"ketchd: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
         raise SystemExit(1) from None
+
+
+def _forget_parent() -> None:
+    """Depend on nothing of who started us: files that containers' users read, ends of children that are heard."""
+    os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 async def serve(config: Config) -> None:

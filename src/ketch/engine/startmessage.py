@@ -49,6 +49,7 @@ def _write(ctx: Context, container: Container) -> str:
     bundle.add_environment(spec["process"], ctx.links.environment(container))
     for name in ("hostname", "hosts", "resolv.conf"):
         with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+            os.fchmod(f.fileno(), 0o644)  # for every user of the container, whatever ketchd's umask is or was
             if name == "hostname":
                 f.write(bundle.hostname(container) + "\n")
     bundle_dir = os.path.join(directory, "bundle")

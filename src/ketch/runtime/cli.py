@@ -43,6 +43,7 @@ class Options(dict[str, Any]):
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code is the container's for ``run`` and ``exec`` in the foreground."""
     args = sys.argv[1:] if argv is None else argv
+    _forget_parent()
     settings: Options = Options()
     try:
         settings, rest = parse(args, _GLOBAL, interspersed=False)
@@ -63,6 +64,15 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(settings, e.message, e.hint)
     except OSError as e:
         return _fail(settings, f"{e.filename or 'system call'}: {reason(e)}", None)
+
+
+def _forget_parent() -> None:
+    """What the caller ignores or blocks must not keep the ends of children from being heard, nor its umask state files
+    from being read.
+    """
+    os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def parse(args: list[str], flags: dict[str, str], *, interspersed: bool) -> tuple[Options, list[str]]:
