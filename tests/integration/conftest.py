@@ -1,7 +1,7 @@
 """A real engine for the integration tests, with the real clients.
 
-``--engine=dockerd`` runs the tests that are about behaviour against Debian's dockerd instead, in a network
-namespace of its own, to see that the tests themselves are right.
+``--engine=dockerd`` runs the tests that are about behaviour against dockerd instead, in a network namespace of its own,
+to see that the tests themselves are right.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import contextlib
 
 import pytest
 
+from tests.integration import peers
 from tests.integration.engines import SESSION, Client, Engine
-from tests.integration.isolation import command_prefix
 from tests.integration.leaks import Census
 
 
@@ -77,7 +77,7 @@ def docker_py(engine: Engine):
 def dockerd():
     """A dockerd beside ours, with roots, a network and mounts of its own."""
     one = Engine("dockerd", suffix="d")
-    one.prefix = command_prefix()
+    one.own_network = True
     try:
         one.start()
         one.add_busybox()
@@ -125,7 +125,10 @@ def private_engine(request: pytest.FixtureRequest):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Figures that are worth a look although everything passed."""
+    """What is worth a look although everything passed."""
+    skipped = sum(peers.MISSING in str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", ()))
+    if peers.MISSING and skipped:
+        terminalreporter.write_line(f"{skipped} skipped: {peers.MISSING}")
     _crash_matrix(terminalreporter)
     _interop_matrix(terminalreporter)
 

@@ -11,23 +11,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import docker
 
+from tests.integration import peers
 from tests.integration.leaks import MARK
+from tests.integration.rawapi import Api
 from tests.integration.terminal import Piped, Terminal
 
 SESSION = f"kt{os.getpid()}-"
 BIN = os.path.dirname(sys.executable)
-DOCKER = shutil.which("docker", path="/usr/local/bin:/usr/bin") or "docker"
+API = peers.DOCKERD_API  # what docker-py asks for
 # Registries elsewhere than on this machine answer at once that they do not: nothing of a test leaves it.
 _DEAD = "http://127.0.0.1:1"
 NOWHERE = {
     **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _DEAD),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost,::1"),
 }
-PROGRAMS = {"docker": DOCKER, "ketch": os.path.join(BIN, "ketch")}
+KETCH = os.path.join(BIN, "ketch")
 
 
 @dataclass
@@ -45,13 +48,20 @@ class Client:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
-        self.program = PROGRAMS[name]
 
-    def __call__(self, *args: str, stdin: bytes = b"", check: bool = True, timeout: float = 30) -> Result:
+    @property
+    def program(self) -> str:
+        """Its path; without a docker client the test is skipped."""
+        return KETCH if self.name == "ketch" else peers.docker()
+
+    def __call__(
+        self, *args: str, stdin: bytes = b"", check: bool = True, timeout: float = 30, cwd: str | None = None,
+        **environment: str,
+    ) -> Result:  # fmt: skip
         """Run to the end. ``check``: a failure of the command is a failure of the test."""
         done = subprocess.run(
-            [self.program, *args], input=stdin, capture_output=True, env=self.engine.environment(),
-            timeout=timeout, check=False,
+            [self.program, *args], input=stdin, capture_output=True, env={**self.engine.environment(), **environment},
+            timeout=timeout, check=False, cwd=cwd,
         )  # fmt: skip
         result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         if check:
@@ -81,10 +91,13 @@ class Engine:
         self.exec_root = os.path.join(self.root, "exec")
         self.extra: list[str] = []
         self.prefix: list[str] = []
+        self.own_network = False  # a dockerd makes docker0 and sets policies
         self.settings: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.docker = Client(self, "docker")
         self.ketch = Client(self, "ketch")
+        if not peers.MISSING:
+            os.symlink(peers.plugins(), os.path.join(self.root, "cli-plugins"))
 
     @property
     def host(self) -> str:
@@ -92,7 +105,8 @@ class Engine:
 
     def environment(self) -> dict[str, str]:
         """For clients: where the daemon is, and no settings of the person who runs the tests."""
-        return {**os.environ, "DOCKER_HOST": self.host, "DOCKER_CONFIG": self.root, "HOME": self.root}
+        own = {"DOCKER_HOST": self.host, "DOCKER_CONFIG": self.root, "HOME": self.root, "PATH": peers.path()}
+        return {**os.environ, **own}
 
     def command(self) -> list[str]:
         """The daemon's command line."""
@@ -100,7 +114,7 @@ class Engine:
         # No container's question about a name leaves this machine.
         common = [*roots, "--pidfile", self.pidfile, "--dns", "127.0.0.1", *self.extra]
         if self.kind == "dockerd":
-            return [*self.prefix, "/usr/sbin/dockerd", *common]
+            return peers.command("dockerd", *common, network=self.own_network)
         return [
             *self.prefix,
             os.path.join(BIN, "ketchd"),
@@ -113,13 +127,22 @@ class Engine:
 
     def start(self) -> float:
         """Start and wait until it answers; returns the seconds that it took."""
-        begin = time.monotonic()
         self.launch()
+        if self.kind == "dockerd":
+            self._until_it_runs()
+        begin = time.monotonic()
         while not self.answers():
             assert self.process.poll() is None, f"{self.kind} ended at once:\n{self.log()}"
             assert time.monotonic() < begin + 30, f"{self.kind} does not answer:\n{self.log()}"
             time.sleep(0.005)
         return time.monotonic() - begin
+
+    def _until_it_runs(self) -> None:
+        """Until its namespaces are made, which is not the daemon's own time."""
+        assert self.process
+        while os.path.basename(os.readlink(f"/proc/{self.process.pid}/exe")) != "dockerd":
+            assert self.process.poll() is None, f"{self.kind} ended at once:\n{self.log()}"
+            time.sleep(0.001)
 
     def launch(self) -> None:
         """Start, and do not wait."""
@@ -140,7 +163,7 @@ class Engine:
 
     def py(self, **options: object) -> docker.DockerClient:
         """A docker-py client; the caller closes it."""
-        return docker.DockerClient(base_url=self.host, version="1.41", timeout=30, **options)
+        return docker.DockerClient(base_url=self.host, version=API, timeout=30, **options)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the daemon's exit code."""
@@ -161,17 +184,19 @@ class Engine:
         if self.kind == "ketch":
             with contextlib.closing(self.py()) as client:
                 url = client.api._url("/ketch/images/bootstrap")
-                answer = client.api.post(url.replace("/v1.41", ""), params={"ref": "busybox"}, timeout=30)
+                answer = client.api.post(url.replace(f"/v{API}", ""), params={"ref": "busybox"}, timeout=30)
                 assert answer.ok, answer.text
         else:
             self.docker("import", "-c", 'CMD ["sh"]', "-", "busybox", stdin=busybox_tar())
 
     def remove_all(self) -> None:
         """Remove every container with its volumes, and every network that nobody needs then."""
-        ids = self.docker("ps", "-aq", check=False).out.split()
-        if ids:
-            self.docker("rm", "-fv", *ids, check=False)
-        self.docker("network", "prune", "-f", check=False)
+        api = Api(self.socket)
+        _, found = api("GET", "/containers/json", all=1)
+        with ThreadPoolExecutor(8) as pool:
+            for one in found or ():
+                pool.submit(api, "DELETE", f"/containers/{one['Id']}", force=1, v=1)
+        api("POST", "/networks/prune")
 
     def delete(self) -> None:
         """Stop the daemon if it runs, and remove its files."""

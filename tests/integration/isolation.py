@@ -1,4 +1,4 @@
-"""A network of one's own for daemons that would change the machine's: dockerd makes docker0 and sets policies."""
+"""A network of one's own for tests and daemons that change the machine's: dockerd makes docker0, sets policies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ _SCRIPT = """
     cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup $cgroups
     mount -t sysfs sysfs /sys; mount --rbind $cgroups /sys/fs/cgroup; umount -l $cgroups; rmdir $cgroups
 """
-
-
-def command_prefix() -> list[str]:
-    """What to put before a command line so that the program gets a network and mounts of its own."""
-    return ["unshare", "--net", "--mount", "sh", "-c", _SCRIPT + 'exec "$@"', "sh"]
 
 
 def own_network() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 
-from tests.integration.engines import BIN, PROGRAMS
+from tests.integration.engines import BIN, KETCH
 from tests.integration.waiting import until
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def ours(
         if not root:
             undo.callback(shutil.rmtree, place)
         host = f"127.0.0.1:{free_port()}"
-        command = [PROGRAMS["ketch"], "registry", "serve", "--addr", host, "--access-log", f"{place}/access.log"]
+        command = [KETCH, "registry", "serve", "--addr", host, "--access-log", f"{place}/access.log"]
         command += [*flags, *(() if {"--bucket", "--root"} & {*flags} else ("--root", f"{place}/data"))]
         ca = ""
         if tls:

@@ -9,7 +9,7 @@ import aiohttp
 import docker
 import pytest
 
-from tests.integration.engines import Engine
+from tests.integration.engines import API, Engine
 from tests.integration.leaks import Census
 from tests.integration.logservers import free_port, wait_for_port
 from tests.integration.monitor_box import own_kib
@@ -45,7 +45,7 @@ def ws(server):
 
 
 def py(address):
-    return contextlib.closing(docker.DockerClient(f"tcp://{address}", version="1.41", timeout=30))
+    return contextlib.closing(docker.DockerClient(f"tcp://{address}", version=API, timeout=30))
 
 
 def read_until(connection, wanted):

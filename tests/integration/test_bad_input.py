@@ -85,7 +85,7 @@ class Unix(http.client.HTTPConnection):
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "nonsense", "application/jsonx"])
 def test_a_body_of_another_kind(engine, kind):
     with contextlib.closing(Unix(engine.socket)) as connection:
-        connection.request("POST", "/v1.41/containers/create", b'{"Image": "busybox"}', {"Content-Type": kind})
+        connection.request("POST", "/v1.51/containers/create", b'{"Image": "busybox"}', {"Content-Type": kind})
         answer = connection.getresponse()
         text = json.loads(answer.read())["message"]
     assert (answer.status, text) == (400, f"unsupported Content-Type header ({kind}): must be 'application/json'")
@@ -140,23 +140,23 @@ def test_values_that_clients_could_not_read_back(engine, path, body, message):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("POST", "/v1.41/containers/create", b"{not json", 400),
-        ("POST", "/v1.41/containers/create", b"[1, 2]", 400),
-        ("POST", "/v1.41/containers/create", b"", 400),
-        ("POST", "/v1.41/containers/create", b'{"Image": 5}', 400),
-        ("POST", "/v1.41/containers/create", b'{"Image": "no-such"}', 404),
-        ("POST", "/v1.41/containers/create?name=a/b", b'{"Image": "busybox"}', 400),
+        ("POST", "/v1.51/containers/create", b"{not json", 400),
+        ("POST", "/v1.51/containers/create", b"[1, 2]", 400),
+        ("POST", "/v1.51/containers/create", b"", 400),
+        ("POST", "/v1.51/containers/create", b'{"Image": 5}', 400),
+        ("POST", "/v1.51/containers/create", b'{"Image": "no-such"}', 404),
+        ("POST", "/v1.51/containers/create?name=a/b", b'{"Image": "busybox"}', 400),
         ("GET", "/v1.99/containers/json", b"", 400),
         ("GET", "/v1.1/containers/json", b"", 400),
-        ("GET", "/v1.41/no/such/page", b"", 404),
-        ("GET", "/v1.41/containers/none/json", b"", 404),
-        ("GET", "/v1.41/images/none/json", b"", 404),
-        ("GET", "/v1.41/containers/json?filters=%7Bbroken", b"", 400),
-        ("GET", "/v1.41/containers/json?limit=many", b"", 400),
-        ("POST", "/v1.41/containers/none/start", b"", 404),
-        ("POST", "/v1.41/containers/none/wait", b"", 404),
-        ("DELETE", "/v1.41/containers/none", b"", 404),
-        ("POST", "/v1.41/exec/none/start", b'{"Detach": true}', 404),
+        ("GET", "/v1.51/no/such/page", b"", 404),
+        ("GET", "/v1.51/containers/none/json", b"", 404),
+        ("GET", "/v1.51/images/none/json", b"", 404),
+        ("GET", "/v1.51/containers/json?filters=%7Bbroken", b"", 400),
+        ("GET", "/v1.51/containers/json?limit=many", b"", 400),
+        ("POST", "/v1.51/containers/none/start", b"", 404),
+        ("POST", "/v1.51/containers/none/wait", b"", 404),
+        ("DELETE", "/v1.51/containers/none", b"", 404),
+        ("POST", "/v1.51/exec/none/start", b'{"Detach": true}', 404),
     ],
 )
 def test_http(engine, method, path, body, status):

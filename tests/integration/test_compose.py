@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import urllib.request
 
 import pytest
 
-from tests.integration.engines import BIN
-
-COMPOSE = os.path.join(BIN, "docker-compose")
 FILE = """
 services:
   web:
@@ -47,16 +42,10 @@ volumes:
 @pytest.fixture
 def compose(engine, tmp_path):
     """``docker compose`` in a directory with the file, brought down at the end."""
-    assert os.path.exists(COMPOSE), "scripts/setup installs it"
     (tmp_path / "compose.yaml").write_text(FILE, encoding="utf-8")
 
     def run(*args: str) -> str:
-        done = subprocess.run(
-            [COMPOSE, "-p", "kt", *args], cwd=tmp_path, env=engine.environment(), capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return engine.docker("compose", "-p", "kt", *args, cwd=tmp_path, timeout=60).out
 
     yield run
     run("down", "-v", "-t", "0")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 
 import pytest
 
-from tests.integration.engines import BIN
 from tests.integration.waiting import until
 
-COMPOSE = os.path.join(BIN, "docker-compose")
 SHOP = """
 name: shop
 x-common: &common
@@ -59,8 +55,7 @@ volumes:
 
 @pytest.fixture
 def compose(private_engine, tmp_path):
-    """``docker-compose`` in a project's directory."""
-    assert os.path.exists(COMPOSE), "scripts/setup installs it"
+    """``docker compose`` in a project's directory."""
     for name, text in (
         ("compose.yaml", SHOP), ("web.env", "ROLE=shop keeper\nUNUSED=\n"), ("settings.ini", "[shop]\nopen=yes\n"),
         ("password.txt", "hunter2"),
@@ -68,12 +63,9 @@ def compose(private_engine, tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
 
     def run(*args: str, code: int = 0, **environment: str) -> str:
-        done = subprocess.run(
-            [COMPOSE, *args], cwd=tmp_path, env={**private_engine.environment(), **environment}, capture_output=True,
-            text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
+        done = private_engine.docker("compose", *args, check=False, timeout=60, cwd=tmp_path, **environment)
+        assert done.code == code, done.out + done.err
+        return done.out
 
     return run
 

@@ -7,14 +7,13 @@ import http.client
 import json
 import os
 import socket
-import subprocess
 from typing import Any
 
 import docker
 import pytest
 
 from tests.integration.contract import EXTRAS, HABITS, Contract, find_description, load_description
-from tests.integration.engines import BIN, Engine, busybox_tar
+from tests.integration.engines import Engine, busybox_tar
 from tests.integration.tap import Tap
 
 pytestmark = [
@@ -46,12 +45,7 @@ class Tapped:
         self.tap = Tap(self.path, engine.socket)
 
     def docker(self, *args: str, stdin: bytes = b"", check: bool = True) -> str:
-        done = subprocess.run(
-            [self.engine.docker.program, *args], input=stdin, capture_output=True, timeout=30, check=False,
-            env={**self.engine.environment(), "DOCKER_HOST": f"unix://{self.path}"},
-        )  # fmt: skip
-        assert not check or done.returncode == 0, f"docker {args}: {done.stderr.decode()}"
-        return done.stdout.decode(errors="replace")
+        return self.engine.docker(*args, stdin=stdin, check=check, DOCKER_HOST=f"unix://{self.path}").out
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> int:
         """One request of our own; the answer is read for half a second when it has no end."""
@@ -196,13 +190,9 @@ def test_docker_py(tapped):
 
 def test_compose(tapped, tmp_path):
     (tmp_path / "compose.yaml").write_text(COMPOSE, encoding="utf-8")
-    environment = {**tapped.engine.environment(), "DOCKER_HOST": f"unix://{tapped.path}"}
     for line in ("up -d --wait", "ps --format json", "top", "down -v -t 0"):
-        done = subprocess.run(
-            [os.path.join(BIN, "docker-compose"), "-p", "kc", *line.split()], cwd=tmp_path, env=environment,
-            capture_output=True, text=True, timeout=50, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        command = ["compose", "-p", "kc", *line.split()]
+        tapped.engine.docker(*command, cwd=tmp_path, timeout=50, DOCKER_HOST=f"unix://{tapped.path}")
 
 
 PARTS = (

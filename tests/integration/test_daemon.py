@@ -47,7 +47,7 @@ def test_listens_on_loopback_tcp(own_engine):
     own_engine.extra = ["-H", f"tcp://127.0.0.1:{port}"]
     own_engine.start()
     own_engine.add_busybox()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1.41/version", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1.51/version", timeout=5) as answer:
         assert json.load(answer)["Os"] == "linux"
     cat = ("run", "-i", "--rm", "busybox", "cat")
     out = own_engine.docker("-H", f"tcp://127.0.0.1:{port}", *cat, stdin=b"over tcp\n").out

@@ -13,6 +13,8 @@ import time
 import docker.errors
 import pytest
 
+from tests.integration import peers
+
 READY = "until test -e /ready; do sleep 0.01; done"
 
 
@@ -279,9 +281,8 @@ def test_a_committed_image_can_be_read_elsewhere(client, image, tmp_path):
     name = started(client, "echo kept >/a; rm /bin/vi; ln /a /b; rm -r /tmp; mkdir /tmp; echo x >/tmp/in")
     client("commit", name, image)
     client("save", "-o", f"{tmp_path}/saved.tar", image)
-    done = subprocess.run(
-        ["skopeo", "inspect", f"docker-archive:{tmp_path}/saved.tar"], capture_output=True, text=True, check=True
-    )
+    skopeo = peers.command("skopeo", "inspect", f"docker-archive:{tmp_path}/saved.tar")
+    done = subprocess.run(skopeo, capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout)["Layers"]) == 2
     with tarfile.open(tmp_path / "saved.tar") as archive:
         manifest = json.load(archive.extractfile("manifest.json"))[0]

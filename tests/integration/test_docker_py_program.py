@@ -10,6 +10,7 @@ import docker.errors
 import pytest
 from docker.types import EndpointConfig, Healthcheck, LogConfig, Mount, Ulimit
 
+from tests.integration.engines import API
 from tests.integration.waiting import until
 
 SECOND = 1_000_000_000
@@ -62,7 +63,7 @@ def test_a_service_and_its_job(world):
     service = world.containers.create(
         "busybox", ["httpd", "-f", "-p", "80", "-h", "/www"], name="service", network="app", labels={"app": "demo"},
         mounts=[Mount("/www", "pages")], healthcheck=check, ports={"80/tcp": ("127.0.0.1", None)}, mem_limit="64m",
-        networking_config={"app": EndpointConfig("1.41", aliases=["site"])}, init=True,
+        networking_config={"app": EndpointConfig(API, aliases=["site"])}, init=True,
         restart_policy={"Name": "on-failure", "MaximumRetryCount": 3}, log_config=LogConfig(type="json-file"),
         ulimits=[Ulimit(name="nofile", soft=256, hard=512)], tmpfs={"/scratch": "size=1m"}, environment=["A=b"],
     )  # fmt: skip

@@ -22,6 +22,7 @@ from ketch.images.schema import SCHEMA
 from ketch.images.store import ImageStore
 from ketch.oci import digest
 from ketch.storage.db import Database
+from tests.integration import peers
 
 _XATTR = "SCHILY.xattr.trusted.overlay.opaque"
 
@@ -185,13 +186,13 @@ def test_skopeo_reads_ours_and_we_read_skopeo_s(store, tmp_path):
     image = bring(store, tar(directory("etc"), file("etc/name", b"ours")), "ours")
     with open(tmp_path / "ours.tar", "wb") as f:
         store.save(["ours"], f)
-    policy = ["skopeo", "copy", "--insecure-policy", "-q"]
+    copy = peers.command("skopeo", "copy", "--insecure-policy", "-q")
     for source, target in (
         (f"docker-archive:{tmp_path}/ours.tar:ours:latest", f"oci-archive:{tmp_path}/theirs.tar:localhost/theirs:1"),
         (f"oci:{store.content.root}:docker.io/library/ours:latest", f"dir:{tmp_path}/dir"),
         (f"docker-archive:{tmp_path}/ours.tar:ours:latest", f"docker-archive:{tmp_path}/docker.tar:localhost/docker:2"),
     ):
-        subprocess.run([*policy, source, target], check=True, capture_output=True)
+        subprocess.run([*copy, source, target], check=True, capture_output=True)
     with open(tmp_path / "dir" / "manifest.json") as f:
         assert json.load(f)["config"]["digest"] == image.id
     store.remove("ours", False, lambda _id: [])

@@ -6,7 +6,6 @@ Asked in API 1.41, the newest that Debian's dockerd speaks; what is newer is jud
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
 
     from tests.integration.engines import Engine
 
-pytestmark = [
-    pytest.mark.ketch_only,
-    pytest.mark.skipif(not os.path.exists("/usr/sbin/dockerd"), reason="needs Debian's docker.io"),
-]
+pytestmark = pytest.mark.ketch_only  # it has a dockerd beside itself
 SLEEP = ("busybox", "sleep", "1000")
 FULL = """
     --network back --network-alias uno -p 127.0.0.1:18765:80 -v kept:/d -v /anon --tmpfs /t -v /tmp:/h2:ro

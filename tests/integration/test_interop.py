@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.integration import made_images as made
+from tests.integration import peers
 from tests.integration.engines import Engine
 from tests.integration.registries import bucket, ours, registry
 
@@ -55,7 +56,7 @@ class ByCommand:
         self._root = root
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(peers.command(*command), capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -126,7 +127,7 @@ def clients() -> Iterator[dict[str, Foreign]]:
         undo.callback(shutil.rmtree, root)
         engines = [Engine("ketch", suffix="i"), Engine("dockerd", suffix="j")]
         # It runs no containers here: so it may stay in this network, where the registries are, and leave it alone.
-        engines[1].extra = ["--bridge", "none", "--iptables=false", "--ip-forward=false"]
+        engines[1].extra = ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
         for one in engines:
             undo.callback(one.delete)
             one.start()

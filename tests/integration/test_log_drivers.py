@@ -165,7 +165,7 @@ def test_dockerd_and_ketch_read_each_others_files(engine):
     """A real dockerd's file in the place of ours, and ours in the place of its."""
     script = SCRIPT + "; echo; head -c 20000 /dev/zero | tr '\\0' x; echo; printf '\\342\\200\\250\\001\\t\\r\\n'"
     other = Engine("dockerd", suffix="r")
-    other.extra = ["--bridge", "none", "--iptables=false"]
+    other.own_network = True
     try:
         other.start()
         other.add_busybox()

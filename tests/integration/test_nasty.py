@@ -18,6 +18,7 @@ import pytest
 
 from tests.integration import nasty
 from tests.integration.contract import EXTRAS, HABITS, Contract, find_description, load_description
+from tests.integration.engines import API
 from tests.integration.tap import Exchange
 from tests.integration.world import World, descriptors, resident
 
@@ -87,7 +88,7 @@ def test_one_nasty_value(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     failures: dict[str, str] = {}
-    with contextlib.closing(docker.DockerClient(base_url=own_engine.host, version="1.41", timeout=30)) as client:
+    with contextlib.closing(docker.DockerClient(base_url=own_engine.host, version=API, timeout=30)) as client:
         world = World(client)
         world.settle()
         judge_more = Readable() if find_description() else None

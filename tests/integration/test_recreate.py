@@ -11,7 +11,6 @@ import subprocess
 import pytest
 
 from tests.integration.engines import BIN
-from tests.integration.test_compose import COMPOSE
 
 pytestmark = pytest.mark.ketch_only
 SLEEP = "busybox sleep 1000"
@@ -199,11 +198,8 @@ def composed(engine, directory, text: str):
     (directory / "compose.yaml").write_text(text, encoding="utf-8")
 
     def compose(*args: str) -> None:
-        done = subprocess.run(
-            [COMPOSE, "-p", "kt", *args], cwd=directory, env=engine.environment(), capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, text + done.stdout + done.stderr
+        done = engine.docker("compose", "-p", "kt", *args, cwd=directory, check=False, timeout=60)
+        assert done.code == 0, text + done.out + done.err
 
     compose("up", "-d")
     yield

@@ -16,7 +16,7 @@ import pytest
 
 from ketch.registry import errors
 from tests.integration import made_images as made
-from tests.integration.engines import PROGRAMS
+from tests.integration.engines import KETCH
 from tests.integration.registries import bucket, free_port, listens, ours, registry
 from tests.integration.test_registry_protocol import Raw, begin, put_blob, put_manifest
 from tests.integration.waiting import until
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.ketch_only
 
 def collect(root: str, *flags: str) -> dict:
     """``ketch registry gc`` beside whatever runs."""
-    command = [PROGRAMS["ketch"], "registry", "gc", "--root", f"{root}/data", *flags]
+    command = [KETCH, "registry", "gc", "--root", f"{root}/data", *flags]
     return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
 
 
@@ -283,7 +283,7 @@ def test_a_client_that_breaks_off():
     ],
 )
 def test_settings_that_cannot_be_meant(tmp_path, flags, said):
-    command = [PROGRAMS["ketch"], "registry", "serve", "--root", str(tmp_path), *flags]
+    command = [KETCH, "registry", "serve", "--root", str(tmp_path), *flags]
     if "--addr" not in flags:
         command += ["--addr", f"127.0.0.1:{free_port()}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -301,7 +301,7 @@ def test_a_configuration_file(tmp_path):
 
 
 def test_htpasswd_lines():
-    command = [PROGRAMS["ketch"], "registry", "htpasswd", "--cost", "4", "ann"]
+    command = [KETCH, "registry", "htpasswd", "--cost", "4", "ann"]
     line = (
         subprocess.run(command, input=b"secret\n", capture_output=True, check=True, timeout=30).stdout.decode().strip()
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.integration.engines import Engine
 
-pytestmark = [
-    pytest.mark.ketch_only,
-    pytest.mark.skipif(not os.path.exists("/usr/sbin/dockerd"), reason="needs Debian's docker.io"),
-]
+pytestmark = pytest.mark.ketch_only
 
 
 def same(text: str, engine: Engine) -> str:

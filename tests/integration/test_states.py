@@ -88,7 +88,7 @@ def test_states(engine, state):
             bring(engine, state)
         with contextlib.closing(Unix(engine.socket)) as connection:
             headers = {"Content-Type": "application/json"} if body else {}
-            path = f"/v1.41/containers/{state}" + (verb if verb.startswith("?") or not verb else f"/{verb}")
+            path = f"/v1.51/containers/{state}" + (verb if verb.startswith("?") or not verb else f"/{verb}")
             connection.request(method, path, *body, headers=headers)
             answer = connection.getresponse()
             text = answer.read() if answer.status >= 300 else b""
@@ -121,7 +121,7 @@ def test_while_it_is_being_removed(engine):
             connections, (("DELETE", "?force=1"), ("DELETE", "?force=1"), ("POST", "/start")), strict=True
         ):
             stack.enter_context(contextlib.closing(connection))
-            connection.request(method, f"/v1.41/containers/slow{rest}")
+            connection.request(method, f"/v1.51/containers/slow{rest}")
         answers = [connection.getresponse().status for connection in connections]
     assert answers[0] == 204
     assert answers[1] in (404, 409)
@@ -136,7 +136,7 @@ def test_waiting_for_one_that_is_removed_meanwhile(engine):
         waiting = []
         for condition in ("", "?condition=not-running", "?condition=next-exit", "?condition=removed"):
             connection = stack.enter_context(contextlib.closing(Unix(engine.socket)))
-            connection.request("POST", f"/v1.41/containers/one/wait{condition}")
+            connection.request("POST", f"/v1.51/containers/one/wait{condition}")
             waiting.append(connection.getresponse())  # the headers come as soon as the wait is registered
         engine.docker("rm", "-f", "one")
         assert [json.loads(answer.read())["StatusCode"] for answer in waiting] == [137] * 4

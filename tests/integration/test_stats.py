@@ -10,6 +10,8 @@ import time
 import docker.errors
 import pytest
 
+from tests.integration.engines import API
+
 SLEEP = ("busybox", "sleep", "1000")
 # 20 MiB of memory, 30 MiB of page cache that nobody needs any more, 2 MiB written to the disk itself; then only work.
 WORKER = (
@@ -44,7 +46,7 @@ def disk(path: str) -> str:
 
 def stream(docker_py, **params):
     """The lines of ``/ketch/stats``, decoded."""
-    url = docker_py.api._url("/ketch/stats").replace("/v1.41", "")
+    url = docker_py.api._url("/ketch/stats").replace(f"/v{API}", "")
     response = docker_py.api._get(url, params=params, stream=True)
     docker_py.api._raise_for_status(response)
     return map(json.loads, response.iter_lines())

@@ -22,7 +22,7 @@ from testcontainers.core.wait_strategies import (
     PortWaitStrategy,
 )
 
-from tests.integration.engines import BIN
+from tests.integration import peers
 
 SECOND = 1_000_000_000
 SERVE = "mkdir -p /www && echo moored > /www/index.html && echo serving && exec httpd -f -p 80 -h /www"
@@ -129,9 +129,7 @@ def test_an_end_and_a_failure():
 
 
 def test_compose(world, tmp_path):
-    plugins = os.path.join(world.root, "cli-plugins")
-    os.mkdir(plugins)
-    os.symlink(os.path.join(BIN, "docker-compose"), os.path.join(plugins, "docker-compose"))
+    peers.need()
     (tmp_path / "compose.yaml").write_text(
         f"""
 name: kt-tc
