@@ -122,6 +122,8 @@ def test_monitors_are_light():
         (
             "import sys",
             f"sys.path.insert(0, {ROOT + '/src'!r})",
+            "import ketch.runtime.process.preload",
+            "ketch.runtime.process.preload.prepare()",
             "import ketch.runtime.process.launcher, ketch.runtime.process.monitor",
             "print(' '.join(sys.modules))",
         )

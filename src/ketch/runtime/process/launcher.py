@@ -46,8 +46,7 @@ def main(fd: int) -> NoReturn:
     title.set("ketch-launcher")
     sys.path_importer_cache.clear()  # only importing needed it
     sock = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
-    gc.disable()
-    gc.collect()
+    gc.disable()  # as it is since `preload`
     gc.freeze()
     while True:
         try:

@@ -11,7 +11,16 @@ import ketch
 from ketch import faults, programs
 from ketch.runtime.process import messages
 
-_CODE = "import sys; sys.path.append({path!r}); from ketch.runtime.process.launcher import main; main({fd})"
+_CODE = "; ".join(
+    (
+        "import sys",
+        "sys.path.append({path!r})",
+        "from ketch.runtime.process import preload",
+        "preload.prepare()",
+        "from ketch.runtime.process import launcher",
+        "launcher.main({fd})",
+    )
+)
 _FLAGS = ("-I", "-S", "-E")
 # No locale, no malloc arenas, nothing of the user's: the launcher's memory is every monitor's.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
