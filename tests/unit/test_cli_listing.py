@@ -14,7 +14,7 @@ from ketch import human
 from ketch.cli import ps, units
 from ketch.cli.context import Context
 from ketch.cli.flags import UsageError
-from ketch.cli.gostrings import ellipsis, html_safe, natural, quote
+from ketch.cli.gostrings import ellipsis, go_json, natural, quote
 from ketch.cli.listing import filters, label_title, show, table, text_of
 
 ROWS = [
@@ -154,7 +154,7 @@ def test_natural_order_is_defined_for_everything(names: list[str]) -> None:
 
 @given(st.text())
 def test_json_for_html_means_the_same(text: str) -> None:
-    safe = html_safe(json.dumps(text))
+    safe = go_json(text)
     assert json.loads(safe) == text
     assert not set("<>&") & set(safe)
 

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ketch import printable
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -49,10 +51,14 @@ class Context:
             raise Unimplemented(f"{what}: the daemon is not ketchd, and {why}")
 
     def print(self, text: str = "") -> None:
-        """A line on standard output."""
-        self.out.write(text + "\n")
+        """A line on standard output, as `show` does."""
+        self.show(text + "\n")
+
+    def show(self, text: str) -> None:
+        """Text on standard output: on a terminal without characters that steer it, elsewhere as it is."""
+        self.out.write(printable.lines(text) if self.out.isatty() else text)
 
     def warn(self, text: str) -> None:
-        """A line on standard error."""
-        self.err.write(text + "\n")
+        """A line on standard error: for people, so without characters that steer a terminal."""
+        self.err.write(printable.lines(text) + "\n")
         self.err.flush()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from ketch.cli.flags import FlagSet
-from ketch.cli.gostrings import html_safe
+from ketch.cli.gostrings import go_json
 from ketch.cli.listing import show, table
 from ketch.cli.units import human_size
 
@@ -93,7 +92,7 @@ def _verbose_formatted(ctx: Context, form: str, parts: dict[str, list[dict[str, 
     plain = {k: [{f: v for f, v in row.items() if not callable(v)} for row in rows] for k, rows in parts.items()}
     facts = {**plain, "BuildCache": []}
     if form in ("json", "{{json .}}"):
-        ctx.out.write(html_safe(json.dumps(facts, separators=(",", ":"), ensure_ascii=False)))
+        ctx.out.write(go_json(facts))
         return
     from ketch.cli.gotemplate import Template
 

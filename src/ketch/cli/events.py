@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.flags import FlagSet
 from ketch.cli.listing import filters
 from ketch.cli.units import moment
@@ -54,4 +55,4 @@ def line(event: dict[str, Any]) -> str:
     attributes = event["Actor"]["Attributes"] or {}
     shown = ", ".join(f"{k}={v}" for k, v in sorted(attributes.items()))
     text = f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']}"
-    return f"{text} ({shown})" if shown else text
+    return printable.cell(f"{text} ({shown})" if shown else text)

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.goparse import TemplateError
 from ketch.cli.gostrings import quote
 
@@ -63,7 +64,7 @@ def to_json(value: Any) -> str:
         return "null"
     if isinstance(value, dict):
         value = {k: v for k, v in value.items() if not callable(v)}
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return printable.json_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
 
 def type_name(value: Any) -> str:

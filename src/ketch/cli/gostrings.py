@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
+from ketch import printable
+
+if TYPE_CHECKING:
+    from typing import Any
+
 _NAMED = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 _NAMED |= {"\\": "\\\\", '"': '\\"'}
 
@@ -60,6 +68,7 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return key
 
 
-def html_safe(text: str) -> str:
-    """JSON as Go writes it by itself: nothing that HTML could take for markup."""
+def go_json(value: Any) -> str:
+    """One line of JSON as Go writes it by itself: no markup to HTML, no orders to a terminal."""
+    text = printable.json_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

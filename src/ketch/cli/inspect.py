@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.flags import FlagSet
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
@@ -69,7 +70,7 @@ def _recreate(ctx: Context, refs: list[str], form: str) -> int:
     else:
         from ketch.cli import ascompose, yamltext
 
-        ctx.out.write(yamltext.dump(ascompose.document(found)))
+        ctx.show(yamltext.dump(ascompose.document(found)))
         for one in found:
             for what in ascompose.left_out(one, found):
                 ctx.warn(f"WARNING: {one.name}: Compose has no words for {what}; left out")
@@ -112,7 +113,7 @@ def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bo
     elif form == "json":
         ctx.print(json.dumps(found, separators=(",", ":")))
     else:
-        ctx.print(json.dumps(found, indent=4, ensure_ascii=False))
+        ctx.print(printable.json_text(json.dumps(found, indent=4, ensure_ascii=False)))
     ctx.out.flush()
     for error in errors:
         ctx.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.flags import UsageError
-from ketch.cli.gostrings import html_safe
+from ketch.cli.gostrings import go_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +23,7 @@ def table(rows: list[list[str]]) -> str:
     """Columns aligned with blanks: at least 10 wide, 3 apart; the last one is not padded."""
     if not rows:
         return ""
+    rows = [[printable.cell(cell) for cell in row] for row in rows]
     widths = [max(max(len(row[i]) for row in rows) + _GAP, _MINIMUM) for i in range(len(rows[0]) - 1)]
     lines = []
     for row in rows:
@@ -47,7 +49,7 @@ def show(
     """
     text = text_of(rows, columns=columns, headers=headers, form=form, quiet=quiet, raw=raw)
     if text:
-        ctx.out.write(text)
+        ctx.show(text)
 
 
 def text_of(
@@ -76,7 +78,7 @@ def text_of(
 def as_json(row: dict[str, Any]) -> str:
     """One row as one line, escaped as Go does."""
     plain = {k: v for k, v in row.items() if not callable(v)}
-    return html_safe(json.dumps(plain, separators=(",", ":"), ensure_ascii=False))
+    return go_json(plain)
 
 
 def _raw(row: dict[str, Any], fields: list[tuple[str, str]], quiet: str) -> str:
@@ -109,7 +111,7 @@ def label_title(name: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else printable.cell(str(value))
 
 
 def filters(items: list[str]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ketch import printable
 from ketch.cli.flags import HelpRequested, UsageError
 from ketch.errors import KetchError
 
@@ -119,7 +120,7 @@ def run(argv: list[str]) -> int:
         return 0
     except KetchError as e:
         sys.stdout.flush()
-        sys.stderr.write(f"ketch: {e.message}\n" + (f"  {e.hint}\n" if e.hint else ""))
+        sys.stderr.write(printable.lines(f"ketch: {e.message}\n" + (f"  {e.hint}\n" if e.hint else "")))
         return failure_code(command, e)
     except KeyboardInterrupt:
         return 130

@@ -8,6 +8,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.board import Board
 from ketch.errors import InvalidArgument, KetchError
 
@@ -60,9 +61,9 @@ class Progress:
                     self._write(json.dumps(item) + "\n")
                 elif "stream" in item:
                     self._erase()
-                    self._ctx.print(item["stream"].rstrip("\n"))
+                    self._ctx.print(printable.lines(item["stream"].rstrip("\n")))
                 elif "status" in item:
-                    self._show(item)
+                    self._show(_printable(item))
                 status = item.get("status", status) if not item.get("id") else status
             if self._mode == "drawn":
                 self._draw(time.monotonic())
@@ -120,3 +121,9 @@ class Progress:
     def _write(self, text: str) -> None:
         self._to.write(text)
         self._to.flush()
+
+
+def _printable(item: dict[str, Any]) -> dict[str, Any]:
+    """A report whose texts, which a registry may have chosen, do not steer the terminal."""
+    shown = {name: printable.cell(str(item[name])) for name in ("id", "status") if item.get(name)}
+    return {**item, **shown}

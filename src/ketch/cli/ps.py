@@ -68,7 +68,7 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
         from ketch.cli.watch import watch
 
         return watch(ctx, query, render)
-    ctx.out.write(render(ctx.client().request("GET", "/containers/json", query).json(), True))
+    ctx.show(render(ctx.client().request("GET", "/containers/json", query).json(), True))
     return 0
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.flags import FlagSet
 from ketch.cli.listing import text_of
 from ketch.cli.units import human_bytes, human_size
@@ -37,7 +38,10 @@ def cmd_stats(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     for rows in _tables(ctx, rest, opts):
         text = text_of(rows, columns=_COLUMNS, headers={"Container": "CONTAINER"}, form=opts["format"])
-        ctx.out.write(_redrawn(text) if not opts["no-stream"] and ctx.out.isatty() else text)
+        if not opts["no-stream"] and ctx.out.isatty():
+            ctx.out.write(_redrawn(printable.lines(text)))
+        else:
+            ctx.show(text)
         ctx.out.flush()
     return 0
 

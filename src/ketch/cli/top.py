@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.flags import FlagSet
 from ketch.errors import NotFound
 
@@ -20,7 +21,7 @@ def cmd_top(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 1)
     query = {"ps_args": " ".join(rest[1:])} if rest[1:] else None
     answer = ctx.client().request("GET", f"/containers/{rest[0]}/top", query).json()
-    rows = [answer["Titles"], *answer["Processes"]]
+    rows = [[printable.cell(cell) for cell in row] for row in (answer["Titles"], *answer["Processes"])]
     widths = [max(20, max(len(row[i]) for row in rows) + 1) for i in range(len(rows[0]) - 1)]
     for row in rows:
         ctx.print("".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))

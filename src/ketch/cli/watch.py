@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.client.http import Client
 from ketch.errors import KetchError, NotFound, Unavailable
 from ketch.human import duration
@@ -95,7 +96,7 @@ def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue
     containers = view.ask()
     while True:
         size = os.get_terminal_size(ctx.out.fileno())
-        lines = render(view.aged(containers), True).splitlines()
+        lines = printable.lines(render(view.aged(containers), True)).split("\n")
         if size.lines and size.columns:  # a terminal may not know its size
             lines = [line[: size.columns] for line in lines[: size.lines - 1]]
         text = "".join(f"{line}\033[K\n" for line in lines)
@@ -114,7 +115,7 @@ def _append(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue
         gone = [view.now(shown[ident]) for ident in shown if ident not in containers]
         changed = [c for ident, c in containers.items() if _essence(c) != _essence(shown.get(ident, {}))]
         if (changed or gone) or not titled:
-            ctx.out.write(render([*gone, *changed], not titled))
+            ctx.show(render([*gone, *changed], not titled))
             ctx.out.flush()
             titled = True
         shown = containers

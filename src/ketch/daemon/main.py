@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from ketch import faults
+from ketch import faults, printable
 from ketch.errors import KetchError
 from ketch.undo import AsyncUndo
 
@@ -30,7 +30,9 @@ def main() -> None:
     try:
         config = configuration.load(sys.argv[1:])
         level = _LEVELS.get(config.log_level, config.log_level.upper())
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.basicConfig(level=level, handlers=[handler])
         if os.geteuid() != 0:
             raise KetchError("ketchd needs root", hint="start it as root, e.g. with sudo")
         if config.repair:
@@ -53,6 +55,17 @@ def _forget_parent() -> None:
     os.umask(0o022)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+class _Formatter(logging.Formatter):
+    """The log's lines: what a registry or a client chose neither steers the terminal of a reader nor makes lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable.cell(record.message)
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable.lines(super().format(record))
 
 
 async def serve(config: Config) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import time
 from typing import NamedTuple
+
+from ketch import printable
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DAY = 86400
+_C1 = re.compile("[\x80-\x9f]")  # two bytes each in UTF-8
 _CLASSES = {0: "TS", 1: "FF", 2: "RR", 3: "B", 5: "IDL", 6: "DLN"}
 
 TITLES = {
@@ -56,11 +60,12 @@ def facts(pid: int, machine: Machine, tid: int | None = None) -> dict[str, str]:
     """Every field of a process, or of one of its threads; FileNotFoundError or ProcessLookupError when it has ended."""
     directory = f"/proc/{pid}" if tid is None else f"/proc/{pid}/task/{tid}"
     head, _, tail = _text(f"{directory}/stat").rpartition(")")
-    comm = head.partition("(")[2]
+    comm = shown(head.partition("(")[2])
     stat = tail.split()  # stat[0] is the state: the third field of proc_pid_stat(5)
     status = dict(line.partition(":\t")[::2] for line in _text(f"{directory}/status").splitlines())
     with open(f"{directory}/cmdline", "rb") as f:
-        args = f.read().rstrip(b"\0").replace(b"\0", b" ").replace(b"\n", b" ").decode(errors="replace")
+        raw = f.read().replace(b"\0", b" ").replace(b"\n", b" ")
+    args = shown(raw.decode(errors="surrogateescape"))
     result = {
         "pid": str(pid), "ppid": stat[1], "pgid": stat[2], "pgrp": stat[2], "sid": stat[3], "tpgid": stat[5],
         "lwp": str(tid or pid), "nlwp": stat[17], "comm": comm, "fname": comm[:8], "args": args or f"[{comm}]",
@@ -88,8 +93,16 @@ _ALIASES = {
 }  # fmt: skip
 
 
+def shown(text: str) -> str:
+    """What a process calls itself, as ps shows it: ``?`` for each byte of a control character, single blanks.
+
+    Beyond ps, characters that change the order of a text are ``?`` as well.
+    """
+    return " ".join(printable.cell(_C1.sub("??", text)).split())
+
+
 def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as f:
+    with open(path, encoding="utf-8", errors="surrogateescape") as f:
         return f.read()
 
 
@@ -195,11 +208,11 @@ def _label(directory: str) -> str:
 
 def _cgroup(directory: str) -> str:
     """Those hierarchies where it is not at the root."""
-    return ",".join(line for line in _text(f"{directory}/cgroup").split() if not line.endswith(":/")) or "-"
+    return ",".join(shown(line) for line in _text(f"{directory}/cgroup").split() if not line.endswith(":/")) or "-"
 
 
 def _exe(directory: str) -> str:
     try:
-        return os.readlink(f"{directory}/exe")
+        return shown(os.readlink(f"{directory}/exe"))
     except OSError:  # a kernel thread, or it is ending
         return "-"

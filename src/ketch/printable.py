@@ -1,0 +1,34 @@
+"""Text that is safe to show on a terminal: what a container, an image or a registry chose must not steer it.
+
+A terminal obeys what is printed on it: escape sequences move the cursor, change titles, write the clipboard (OSC 52)
+and can make it answer as if somebody had typed; the C1 controls (U+0080–U+009F) begin them with one character.
+Bidirectional controls show a text in another order than it has.  Each such character is shown as ``?``, as ps(1) and
+ls(1) do.  JSON keeps what it means: there it is escaped.
+
+Imports nothing but `re`.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = "\x00-\x1f\x7f-\x9f"
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_OTHERS = "\u2028\u2029\ud800-\udfff"  # separators of lines, and halves of characters: bytes that are not UTF-8
+_CELL = re.compile(f"[{_CONTROL}{_BIDI}{_OTHERS}]")
+_TEXT = re.compile(f"(?![\n\t])[{_CONTROL}{_BIDI}{_OTHERS}]")
+
+
+def cell(text: str) -> str:
+    """One field of a table or one line: no ends of lines, no tabs."""
+    return text if text.isascii() and text.isprintable() else _CELL.sub("?", text)
+
+
+def lines(text: str) -> str:
+    """Several lines, with tabs."""
+    return _TEXT.sub("?", text)
+
+
+def json_text(text: str) -> str:
+    """JSON (RFC 8259 §7) with such characters in its strings escaped; ends of lines and tabs are JSON's own."""
+    return _TEXT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
