@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import http.client
 import http.server
 import json
@@ -18,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.integration.registries import ours
+from tests.integration.registries import free_port, ours
 from tests.integration.test_registry_protocol import Raw
 
 pytestmark = pytest.mark.ketch_only
@@ -193,3 +195,91 @@ def test_tls(tmp_path, own_engine):
         own_engine.docker("push", "-q", ref)
         own_engine.docker("rmi", ref)
         own_engine.docker("pull", "-q", ref)
+
+
+def test_the_time_of_a_login_does_not_tell_who_is_there(tmp_path):
+    """With hashes of any cost: what is computed for somebody who is not there costs what one of the file's does."""
+    from ketch.registry.auth import Access, Htpasswd
+    from ketch.registry.errors import Refused
+
+    seen: list[bytes] = []
+    real = bcrypt.checkpw
+
+    def noted(password: bytes, hashed: bytes) -> bool:
+        seen.append(hashed)
+        return real(password, hashed)
+
+    def cost(hashed: bytes) -> int:
+        return int(hashed.split(b"$")[2])
+
+    def ask(one: Htpasswd, user: str, password: str) -> int:
+        with contextlib.suppress(Refused):
+            asyncio.run(one.check(basic(user, password), [Access("repository", "x", "pull")]))
+        return cost(seen[-1])
+
+    path = tmp_path / "users"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bcrypt, "checkpw", noted)
+        for file_cost in (4, 6, 11):
+            path.write_text(f"ann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(file_cost)).decode()}\n")
+            one = Htpasswd(str(path))
+            for user in ("ann", "bob", "", "é", "x" * 1000):
+                assert ask(one, user, "wrong") == file_cost, user
+            assert len(seen[-1]) == 60
+        lines = [f"u{n}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4 + n % 2)).decode()}" for n in range(6)]
+        path.write_text("\n".join(lines) + "\n")
+        strangers = [f"stranger{n}" for n in range(40)]
+        first, second = Htpasswd(str(path)), Htpasswd(str(path))
+        costs = [ask(first, name, "wrong") for name in strangers]
+        assert set(costs) == {4, 5}
+        assert costs == [ask(second, name, "other") for name in strangers]  # workers agree
+        path.write_text("# nobody\n")
+        assert ask(Htpasswd(str(path)), "ann", "wrong") == 10
+
+
+def test_a_login_of_a_stranger_takes_as_long(tmp_path):
+    """Measured, in processor time of this process: the cheapest of several tries of each."""
+    from ketch.registry.auth import Htpasswd, _verify
+
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(9))
+    path = tmp_path / "users"
+    path.write_text(f"ann:{hashed.decode()}\n")
+    one = Htpasswd(str(path))
+
+    def seconds(known: bytes | None) -> float:
+        begin = time.process_time()
+        assert not _verify("wrong", known, one._cost_of("bob"))
+        return time.process_time() - begin
+
+    ann, bob = (min(seconds(known) for _ in range(5)) for known in (hashed, None))
+    assert 0.5 < ann / bob < 2
+
+
+@pytest.mark.parametrize("line", ["ann:$2b$10$short", "ann:$2b$99$" + "a" * 53, "ann:{SHA}x", "ann:$2x$10$" + "a" * 53])
+def test_damaged_hashes_are_refused_at_the_start(tmp_path, line):
+    from ketch.errors import FailedPrecondition
+    from ketch.registry.auth import Htpasswd
+
+    (tmp_path / "users").write_text(line + "\n")
+    with pytest.raises(FailedPrecondition, match="line 1 has no bcrypt hash"):
+        Htpasswd(str(tmp_path / "users"))
+
+
+def test_metrics_are_for_those_who_may_log_in(users):
+    with ours("--htpasswd", users, "--anonymous-pull") as one:
+        raw = Raw(one.host)
+        assert raw("GET", "/metrics")[0] == 401
+        assert raw("GET", "/metrics", Authorization=basic("ann", "wrong"))[0] == 401
+        status, _, body = raw("GET", "/metrics", Authorization=basic("ann", "secret"))
+        assert status == 200 and b"ketch_registry_requests_total" in body
+        assert raw("GET", "/healthz")[0] == 200
+
+
+def test_metrics_at_an_address_of_their_own(users):
+    place = f"127.0.0.1:{free_port()}"
+    with ours("--htpasswd", users, "--metrics-addr", place) as one:
+        assert Raw(one.host)("GET", "/metrics", Authorization=basic("ann", "secret"))[0] == 404
+        status, _, body = Raw(place)("GET", "/metrics")
+        assert status == 200 and b"ketch_registry_requests_total" in body
+        for path in "/v2/", "/v2/_catalog", "/healthz":
+            assert Raw(place)("GET", path)[0] == 404

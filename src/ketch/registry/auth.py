@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _REMEMBERED_S = 300.0
 _MOST = 10_000
+_COST = 10
+_BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
@@ -41,6 +44,8 @@ class Htpasswd:
     def __init__(self, path: str, realm: str = "ketch", anonymous_pull: bool = False) -> None:
         self._path, self._realm, self._anonymous = path, realm, anonymous_pull
         self._users: dict[str, bytes] = {}
+        self._costs: list[int] = []
+        self._secret = b""
         self._stamp = (0, 0)
         self._key = secrets.token_bytes(32)
         self._right: dict[bytes, float] = {}
@@ -60,13 +65,15 @@ class Htpasswd:
             user, _, hashed = line.partition(":")
             if not line or line.startswith("#"):
                 continue
-            if not hashed.startswith(("$2a$", "$2b$", "$2y$")):
+            if not _BCRYPT.fullmatch(hashed):
                 raise FailedPrecondition(
                     f"read `{self._path}`: line {number} has no bcrypt hash",
                     hint="make one with: ketch registry htpasswd",
                 )
             users[user] = hashed.encode()
         self._users, self._stamp = users, (status.st_mtime_ns, status.st_size)
+        self._costs = [int(hashed.split(b"$")[2]) for hashed in users.values()] or [_COST]
+        self._secret = hashlib.sha256("\n".join(lines).encode()).digest()
         self._right.clear()
 
     async def check(self, header: str, access: Sequence[Access]) -> str:
@@ -82,27 +89,34 @@ class Htpasswd:
         if self._right.get(mark, 0) > time.monotonic():
             return user
         hashed = self._users.get(user)
-        if not await asyncio.to_thread(_verify, password, hashed):
+        if not await asyncio.to_thread(_verify, password, hashed, self._cost_of(user)):
             raise self._refused()
         if len(self._right) >= _MOST:
             self._right.clear()
         self._right[mark] = time.monotonic() + _REMEMBERED_S
         return user
 
+    def _cost_of(self, user: str) -> int:
+        """What a user who is not there would cost: as much as one of the file's, and each time the same.
+
+        Where the users' hashes are of different costs, nobody can tell from the time which of them are there; all
+        processes that read the file agree.
+        """
+        lot = int.from_bytes(hmac.digest(self._secret, user.encode(), hashlib.sha256)[:8], "big")
+        return self._costs[lot % len(self._costs)]
+
     def _refused(self) -> Refused:
         return Refused(UNAUTHORIZED, headers={"WWW-Authenticate": f'Basic realm="{self._realm}"'})
 
 
-_NOBODY = b"$2b$10$C6UzMDM.H6dfI/f/IKcEeO7ZJzQW3oVFQ0mMZVhZl2hGSgo8vqJAu"
-
-
-def _verify(password: str, hashed: bytes | None) -> bool:
-    """As slow for users that there are not."""
+def _verify(password: str, hashed: bytes | None, cost: int) -> bool:
+    """Whether it is right; without a hash, as slow as one of that cost."""
     import bcrypt
 
+    against = hashed or bcrypt.gensalt(cost) + b"." * 31
     try:
-        right = bcrypt.checkpw(password.encode()[:72], hashed or _NOBODY)
-    except ValueError:
+        right = bcrypt.checkpw(password.encode()[:72], against)
+    except ValueError:  # a NUL, which no password has
         return False
     return right and hashed is not None
 

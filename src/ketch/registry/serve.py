@@ -107,7 +107,7 @@ async def _serve(options: argparse.Namespace) -> None:
 
         server = Server(
             repositories, auth=_auth(options), cache=cache, readonly=options.read_only, metrics=metrics,
-            access_log=_log(options.access_log, stack), collect=collect,
+            access_log=_log(options.access_log, stack), collect=collect, serves_metrics=not options.metrics_addr,
         )  # fmt: skip
         web_server: Any = web.Server(server.handle, access_log=None, read_bufsize=1 << 20)
         runner = web.ServerRunner(web_server, handle_signals=False, shutdown_timeout=_DRAIN_S)
@@ -117,10 +117,22 @@ async def _serve(options: argparse.Namespace) -> None:
         await web.SockSite(runner, listener, ssl_context=_tls(options)).start()
         host, port = listener.getsockname()[:2]
         log.info("registry listens on %s:%s", host, port)
+        if options.metrics_addr:
+            await _serve_metrics(options, server, stack)
         if options.gc_interval:
             task = asyncio.create_task(_collect_again_and_again(collect, options.gc_interval))
             stack.callback(task.cancel)
         await _until_told()
+
+
+async def _serve_metrics(options: argparse.Namespace, server: Server, stack: contextlib.AsyncExitStack) -> None:
+    metrics_server: Any = web.Server(server.handle_metrics, access_log=None)
+    runner = web.ServerRunner(metrics_server, handle_signals=False)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    listener = _listen(*settings.address(options.metrics_addr))
+    await web.SockSite(runner, listener).start()
+    log.info("metrics at %s:%s", *listener.getsockname()[:2])
 
 
 async def _collect_again_and_again(collect: Any, interval_s: float) -> None:

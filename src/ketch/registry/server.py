@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs/uploads|blobs|tags|referrers)/(?P<rest>[^/]*)/?\Z")
 _VERSION = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "ketch-registry"}
+_PROMETHEUS = "text/plain; version=0.0.4"
 _ACTIONS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 _encode = msgspec.json.Encoder().encode
 
@@ -61,12 +62,20 @@ class Server:
         access_log: IO[str] | None = sys.stdout,
         metrics: Metrics | None = None,
         collect: Callable[[], Awaitable[object]] | None = None,
+        serves_metrics: bool = True,
     ) -> None:
         self.repositories, self.store = repositories, repositories.store
         self.auth, self.cache, self.readonly = auth, cache, readonly
         self.metrics = metrics or Metrics()
         self.collect = collect
+        self.serves_metrics = serves_metrics
         self._log = access_log
+
+    async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request at the metrics' own address: there is nothing else, and nobody is asked who he is."""
+        if request.path != "/metrics" or request.method not in ("GET", "HEAD"):
+            return web.Response(status=404, text="404 page not found\n")
+        return web.Response(body=self.metrics.text().encode(), headers={"Content-Type": _PROMETHEUS})
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
@@ -133,8 +142,9 @@ class Server:
         call.kind = "other"
         if path == "/healthz":
             return call.data(b"ok\n", "text/plain", {})
-        if path == "/metrics":
-            return call.data(self.metrics.text().encode(), "text/plain; version=0.0.4", {})
+        if path == "/metrics" and self.serves_metrics:
+            await call.allow(Access("registry", "metrics", "*"))
+            return call.data(self.metrics.text().encode(), _PROMETHEUS, {})
         if path == "/v2/_ketch/gc" and call.request.method == "POST" and self.collect is not None:
             await call.allow(Access("registry", "gc", "*"))
             return call.data(msgspec.json.encode(await self.collect()), "application/json", {})

@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     add("--upstream-user", metavar="NAME", help="who to be there; the password is in KETCH_UPSTREAM_PASSWORD")
     add("--upstream-ttl", type=float, metavar="SECONDS", help="how long a tag is not asked for again (default 60)")
     add("--access-log", metavar="FILE", help="where to write it (default -: standard output; empty: nowhere)")
+    add("--metrics-addr", metavar="HOST:PORT", help="serve /metrics there, without asking who it is, and nowhere else")
     add("--gc-interval", type=float, metavar="SECONDS", help="collect garbage this often (default 0: never)")
     _collection(serve)
     collect = commands.add_parser("gc", help="collect garbage, also beside a registry that serves", allow_abbrev=False)
@@ -64,8 +65,8 @@ DEFAULTS: dict[str, Any] = {
     "root": "/var/lib/ketch-registry", "bucket": "", "bucket_option": [], "addr": "127.0.0.1:5000", "workers": 1,
     "tls_cert": "", "tls_key": "", "htpasswd": "", "token_realm": "", "token_service": "", "token_issuer": "",
     "token_keys": "", "anonymous_pull": False, "read_only": False, "upstream": "", "upstream_user": "",
-    "upstream_ttl": 60.0, "access_log": "-", "gc_interval": 0.0, "gc_grace": GRACE_S, "delete_untagged": False,
-    "cost": 10,
+    "upstream_ttl": 60.0, "access_log": "-", "metrics_addr": "", "gc_interval": 0.0, "gc_grace": GRACE_S,
+    "delete_untagged": False, "cost": 10,
 }  # fmt: skip
 
 
@@ -119,6 +120,8 @@ def _check(settings: argparse.Namespace) -> None:
     if settings.workers < 1:
         raise InvalidArgument(f"--workers {settings.workers}: at least one is needed")
     address(settings.addr)
+    if settings.metrics_addr:
+        address(settings.metrics_addr)
 
 
 def address(text: str) -> tuple[str, int]:
