@@ -362,7 +362,7 @@ class ContainerService:
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:
         """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
         container = self.get(ref)
-        logreading.check_readable(container)
+        logreading.check_readable(self._ctx, container)
         return logreading.read(self._ctx, container, options)
 
     # -- looking ---------------------------------------------------------------------------------

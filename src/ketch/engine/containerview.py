@@ -14,7 +14,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine import bundle, mounts
-from ketch.errors import Conflict, NotFound, Unavailable
+from ketch.errors import Conflict, DataLoss, NotFound, Unavailable
 from ketch.runtime import view
 from ketch.undo import Undo
 
@@ -141,6 +141,16 @@ def check(ctx: Context, container: Container) -> None:
         raise NotFound(f"No such container: {container.id}")
     if container.state.status in ("removing", "dead"):
         raise Conflict(f"container {container.id} is being removed")
+    check_files(ctx, container)
+
+
+def check_files(ctx: Context, container: Container) -> None:
+    """DataLoss when somebody has taken away what the container has on the disk."""
+    if not ctx.snapshots.exists(container.id):
+        raise DataLoss(
+            f"container {container.name}: its files are missing in `{ctx.directory(container.id)}`",
+            hint="all that is left to do is to remove it",
+        )
 
 
 def _of_process(ctx: Context, container: Container) -> Files:

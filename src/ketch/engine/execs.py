@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import bundle, names, validate
+from ketch.engine import bundle, containerview, names, validate
 from ketch.engine.model import Exec, ExecConfig
 from ketch.engine.streams import ClientStream
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
@@ -62,6 +62,7 @@ class ExecService:
         return exec_
 
     def _check_running(self, container: Container) -> None:
+        containerview.check_files(self._ctx, container)
         if container.state.status == "paused":
             raise Conflict(f"container {container.id} is paused, unpause the container before exec")
         if not container.state.running:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine import pending
@@ -126,12 +127,13 @@ class ImageService:
         async for item in self._run(lambda report: self._store.bootstrap(ref, report)):
             yield item
 
-    async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
+    async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """One archive with these images, as chunks; of several platforms all that are here, or these."""
         for ref in refs:
             self._store.resolve(ref)
-        async for chunk in written(self._ctx, lambda f: self._store.save(refs, f, platforms)):
-            yield chunk
+        async with aclosing(written(self._ctx, lambda f: self._store.save(refs, f, platforms))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def _run(
         self, work: Callable[[Callable[[Progress], None]], Any], reader: BodyReader | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.engine import logdrivers
+from ketch.engine import containerview, logdrivers
 from ketch.engine.jsonlogs import read_json_logs
 from ketch.engine.logs import Formatter, read_logs
 from ketch.errors import Unimplemented
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ketch.engine.streams import LogOptions
 
 
-def check_readable(container: Container) -> None:
-    """Unimplemented, in Docker's words, where the output is not kept here."""
+def check_readable(ctx: Context, container: Container) -> None:
+    """Unimplemented, in Docker's words, where the output is not kept here; DataLoss when it has been taken away."""
+    containerview.check_files(ctx, container)
     if not logdrivers.readable(container):
         raise Unimplemented("configured logging driver does not support reading")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine import bundle, logdrivers
+from ketch.engine import bundle, containerview, logdrivers
 from ketch.errors import Conflict
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def prepare(ctx: Context, container: Container) -> dict[str, Any]:
     """Write bundle and network files; return the message (see `runtime.process.messages`)."""
+    containerview.check_files(ctx, container)
     log = await logdrivers.message(ctx, container)
     ctx.live(container.id).cgroup_path = ctx.next_cgroup_path(container)
     bundle_dir = _write(ctx, container)

@@ -43,6 +43,7 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: S
             lease.hold(*filter(None, [entry.target]), *(part for image in entry.images for part in image.parts()))
             for image in entry.images:
                 store.resolve(image.id)  # it may have gone before it was held (NotFound)
+        _check_whole(store, entries)
         _write(store, target, entries)
         target.write(bytes(2 * _BLOCK))
 
@@ -62,6 +63,19 @@ def _choose(store: ImageStore, name: str, ref: str, platforms: Sequence[str]) ->
     if not platforms:
         images = list({image.id: image for image in (*images, *catalog.variants(full))}.values())
     return _Chosen(full, target if target in catalog.indexes and not platforms else "", images)
+
+
+def _check_whole(store: ImageStore, entries: list[_Chosen]) -> None:
+    """Before a byte is written: every blob is here and has its size (NotFound, InvalidArgument)."""
+    content = store.content
+    for entry in entries:
+        if entry.target:
+            content.size(entry.target)
+        for image in entry.images:
+            digest_of = _manifest(store, entry, image)
+            manifest = msgspec.json.decode(content.read(digest_of), type=oci.Manifest)
+            for descriptor in (manifest.config, *manifest.layers):
+                descriptor.check_size(content.size(descriptor.digest))
 
 
 def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None:

@@ -82,14 +82,17 @@ class ContentStore:
         try:
             return os.stat(self.path(digest)).st_size
         except FileNotFoundError:
-            raise NotFound(f"no such blob: {digest}") from None
+            raise self._missing(digest) from None
 
     def open(self, digest: str) -> IO[bytes]:
         """A blob as a file; the caller closes it (NotFound)."""
         try:
             return open(self.path(digest), "rb")
         except FileNotFoundError:
-            raise NotFound(f"no such blob: {digest}") from None
+            raise self._missing(digest) from None
+
+    def _missing(self, digest: str) -> NotFound:
+        return NotFound(f"blob {digest} is missing: there is no `{self.path(digest)}`", hint="pull or load it again")
 
     def read(self, digest: str, limit: int = 8 << 20) -> bytes:
         """A small blob whole, verified (NotFound, DataLoss)."""

@@ -13,10 +13,13 @@ from errno import EEXIST, ENOTEMPTY
 from typing import TYPE_CHECKING
 
 from ketch import faults
+from ketch.errors import DataLoss
 from ketch.linux import fsflags
 from ketch.storage.archive.extract import extract
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.storage.archive.tar import Source
 
 
@@ -38,6 +41,14 @@ class Layers:
     def exists(self, chain_id: str) -> bool:
         """Whether a layer is unpacked."""
         return os.path.isdir(self.diff(chain_id))
+
+    def directories(self, chain_ids: Sequence[str]) -> list[str]:
+        """The directories of an image's layers, lowest first; DataLoss when one is missing."""
+        found = [self.diff(chain) for chain in chain_ids]
+        for path in found:
+            if not os.path.isdir(path):
+                raise DataLoss(f"a layer of the image is missing: there is no `{path}`", hint="pull or load it again")
+        return found
 
     def begin(self) -> str:
         """A fresh directory for ``unpack``; ``commit`` or ``abort`` it."""

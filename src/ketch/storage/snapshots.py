@@ -13,7 +13,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ketch.errors import DataLoss, InvalidArgument
+from ketch.errors import InvalidArgument
 from ketch.storage import volatile
 from ketch.storage.layers import Layers, remove_tree
 from ketch.storage.quota import Quotas
@@ -96,6 +96,7 @@ class OverlaySnapshots:
     def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
         """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
         check_depth(len(chain_ids))
+        self._layers.directories(chain_ids)
         directory = os.path.join(self._containers, container_id)
         os.makedirs(directory, mode=0o710, exist_ok=True)
         for name in ("upper", "work"):
@@ -115,12 +116,7 @@ class OverlaySnapshots:
 
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
         """What to mount for the container's root; DataLoss when a layer is missing."""
-        lowers = [self._layers.diff(chain) for chain in reversed(chain_ids)]
-        for path in lowers:
-            if not os.path.isdir(path):
-                raise DataLoss(
-                    f"mount container {container_id[:12]}: layer `{path}` is gone", hint="load the image again"
-                )
+        lowers = self._layers.directories(chain_ids)[::-1]
         directory = os.path.join(self._containers, container_id)
         upper = os.path.join(directory, "upper")
         if readonly:
@@ -136,7 +132,7 @@ class OverlaySnapshots:
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
         """Overlay options for looking at these layers alone, read-only."""
-        return [_lowerdir([self._layers.diff(chain) for chain in reversed(chain_ids)]), "ro"]
+        return [_lowerdir(self._layers.directories(chain_ids)[::-1]), "ro"]
 
     def upper(self, container_id: str) -> str:
         """The directory with what a container has written, in overlay's own form."""

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.errors import DataLoss, InvalidArgument
+from ketch.errors import InvalidArgument
 from ketch.storage import treediff
 from ketch.storage.layers import Layers, remove_tree
 from ketch.storage.snapshots import check_depth
@@ -132,10 +132,7 @@ class VfsSnapshots:
             yield new_fd, old_fd
 
     def _merged(self, chain_ids: Sequence[str]) -> str:
-        diffs = [self._layers.diff(chain) for chain in chain_ids]
-        for path in diffs:
-            if not os.path.isdir(path):
-                raise DataLoss(f"copy image: layer `{path}` is gone", hint="load the image again")
+        diffs = self._layers.directories(chain_ids)
         place = os.path.join(os.path.dirname(diffs[-1]), "merged")
         if not os.path.isdir(place):
             _make(place, diffs, layer=True)

@@ -156,9 +156,12 @@ async def save(call: Call) -> web.StreamResponse:
     for name in names:
         for one in query.platforms(call.query) or [""]:
             call.engine.images.get(name, one)
-    response = await call.stream("application/x-tar")
-    async for chunk in call.engine.images.save(names, query.platforms(call.query)):
-        await response.write(chunk)
+    async with aclosing(call.engine.images.save(names, query.platforms(call.query))) as chunks:
+        first = await anext(chunks)  # what is missing is told before the stream begins, with a status of its own
+        response = await call.stream("application/x-tar")
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
     return response
 
 
