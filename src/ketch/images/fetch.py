@@ -116,6 +116,8 @@ class _Download:
                 await self._stream()
                 if self._partial.size >= total:
                     break
+                if self._partial.whole:  # nothing has broken off: more would never come
+                    self._descriptor.check_size(self._partial.size)
                 raise Unavailable(
                     f"download {self._descriptor.digest}: it ends after {self._partial.size} of {total} bytes"
                 )

@@ -59,6 +59,8 @@ class LayerService:
 
     async def _bring(self, repository: Repository, layer: Layer, report: Report) -> int:
         ident = short(layer.descriptor.digest)
+        if self._store.content.exists(layer.descriptor.digest):
+            layer.descriptor.check_size(self._store.content.size(layer.descriptor.digest))
         unpacked = self._store.layers.exists(layer.chain_id)
         here = self._store.content.exists(layer.descriptor.digest)
         if unpacked and here:

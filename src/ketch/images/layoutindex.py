@@ -39,5 +39,5 @@ def read(content: ContentStore, digest: str) -> oci.Index | None:
     """The index with this digest; None when it is none, or not here."""
     try:
         return msgspec.json.decode(content.read(digest, _LARGEST), type=oci.Index)
-    except (msgspec.DecodeError, KetchError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KetchError):
         return None

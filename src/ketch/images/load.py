@@ -137,9 +137,16 @@ class _Archive:
             path = self._links[path]
         raise InvalidArgument(f"load: `{name}` is missing in the archive")
 
-    def named(self, name: str) -> str:
-        """The digest ``name``, when the archive has that blob (InvalidArgument)."""
-        return self.blob(_BLOBS + digest.hexadecimal(digest.check(name)))
+    def described(self, descriptor: oci.Descriptor) -> str:
+        """The digest of a descriptor, when the archive has that blob and it has that size (InvalidArgument)."""
+        found = self.blob(_BLOBS + digest.hexadecimal(digest.check(descriptor.digest)))
+        self.check_size(descriptor)
+        return found
+
+    def check_size(self, descriptor: oci.Descriptor) -> None:
+        """InvalidArgument when the blob has another size than its descriptor says; it need not be in the archive."""
+        if self.has(descriptor.digest):
+            descriptor.check_size(self._store.content.size(descriptor.digest))
 
     def has(self, name: str) -> bool:
         """Whether the archive has the blob with this digest."""
@@ -154,8 +161,10 @@ class _Archive:
         """A blob decoded (InvalidArgument with its name)."""
         try:
             return msgspec.json.decode(self._store.content.read(blob), type=kind)
-        except (msgspec.DecodeError, DataLoss) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, DataLoss) as e:
             raise InvalidArgument(f"load: {what}: {e}") from e
+        except RecursionError as e:
+            raise InvalidArgument(f"load: {what}: it is nested too deeply") from e
 
 
 def _read_docker(store: ImageStore, archive: _Archive, progress: Progress) -> Found:
@@ -186,6 +195,8 @@ def _manifests_by_config(archive: _Archive) -> dict[str, tuple[str, oci.Manifest
         for descriptor in _flatten(archive, archive.files["index.json"], depth=0):
             if descriptor.digest in archive.files.values() and descriptor.media_type in oci.MANIFESTS:
                 manifest = archive.json(descriptor.digest, oci.Manifest, descriptor.digest)
+                for one in (manifest.config, *manifest.layers):
+                    archive.check_size(one)
                 result[manifest.config.digest] = (descriptor.digest, manifest)
     return result
 
@@ -199,7 +210,8 @@ def _read_layout(
     index: oci.Index = archive.json(archive.files["index.json"], oci.Index, "index.json")
     for top in index.manifests:
         several = top.media_type in oci.INDEXES
-        manifests = _flatten(archive, archive.named(top.digest), depth=1) if several else [top]
+        archive.check_size(top)
+        manifests = _flatten(archive, archive.described(top), depth=1) if several else [top]
         names = _names(top)
         chosen = [d for d in manifests if _fits(d, wanted, several) and (not several or _is_whole(archive, d))]
         for descriptor in chosen:
@@ -219,10 +231,10 @@ def _read_layout(
 
 
 def _read_manifest(store: ImageStore, archive: _Archive, descriptor: oci.Descriptor, progress: Progress) -> Image:
-    manifest = archive.json(archive.named(descriptor.digest), oci.Manifest, descriptor.digest)
-    config_blob = archive.named(manifest.config.digest)
+    manifest = archive.json(archive.described(descriptor), oci.Manifest, descriptor.digest)
+    config_blob = archive.described(manifest.config)
     config = _config(archive, config_blob)
-    blobs = [archive.named(d.digest) for d in manifest.layers]
+    blobs = [archive.described(layer) for layer in manifest.layers]
     sizes = _unpack(store, archive, config, blobs, progress)
     return make_image(config_blob, descriptor.digest, config, blobs, sizes)
 
@@ -231,7 +243,7 @@ def _is_whole(archive: _Archive, descriptor: oci.Descriptor) -> bool:
     """Whether the archive has all of one of an index's images: often it has only some of them."""
     if not archive.has(descriptor.digest):
         return False
-    manifest = archive.json(archive.named(descriptor.digest), oci.Manifest, descriptor.digest)
+    manifest = archive.json(archive.described(descriptor), oci.Manifest, descriptor.digest)
     return all(archive.has(d.digest) for d in (manifest.config, *manifest.layers))
 
 
@@ -242,10 +254,11 @@ def _flatten(archive: _Archive, blob: str, depth: int) -> list[oci.Descriptor]:
     index: oci.Index = archive.json(blob, oci.Index, "index.json")
     result: list[oci.Descriptor] = []
     for descriptor in index.manifests:
+        archive.check_size(descriptor)
         if descriptor.media_type not in oci.INDEXES:
             result.append(descriptor)
             continue
-        for inner in _flatten(archive, archive.named(descriptor.digest), depth + 1):
+        for inner in _flatten(archive, archive.described(descriptor), depth + 1):
             inner.annotations = {**(descriptor.annotations or {}), **(inner.annotations or {})}
             result.append(inner)
     return result

@@ -99,7 +99,8 @@ class Puller:
                     f"no matching manifest for {text} in the manifest list entries",
                     hint=f"see what `{ref.familiar}` has with: ketch manifest inspect",
                 )
-            found = await self.repository.manifest(descriptor.digest)
+            found = await self.repository.manifest(digests.check(descriptor.digest))
+            descriptor.check_size(found.descriptor.size)
             self._keep(lease, found)
         raise InvalidArgument(f"pull {ref.familiar}: indexes are nested too deeply")
 
@@ -143,7 +144,8 @@ class Puller:
         lease.hold(descriptor.digest)
         if not self.store.content.exists(descriptor.digest):
             await self.layers.downloads.fetch(self.repository, descriptor, lambda _item: None, small=True)
-        data = await asyncio.to_thread(self.store.content.read, descriptor.digest)
+        data = await asyncio.to_thread(self.store.content.read, descriptor.digest, _LARGEST_CONFIG)
+        descriptor.check_size(len(data))
         config: ImageConfig = _decode(data, ImageConfig, f"image configuration {descriptor.digest}")
         for diff_id in config.rootfs.diff_ids:
             digests.check(diff_id)
@@ -203,3 +205,5 @@ def _decode(data: bytes, kind: Any, what: str) -> Any:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise InvalidArgument(f"{what}: {e}") from e
+    except RecursionError as e:
+        raise InvalidArgument(f"{what}: it is nested too deeply") from e

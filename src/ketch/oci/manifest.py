@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+from ketch.errors import InvalidArgument
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -38,10 +40,18 @@ class Descriptor(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=Tru
 
     media_type: str
     digest: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
     urls: list[str] | None = None
     annotations: dict[str, str] | None = None
     platform: Platform | None = None
+
+    def check_size(self, actual: int) -> None:
+        """InvalidArgument for a blob of another size: whoever read only so much of it would see something else."""
+        if actual != self.size:
+            raise InvalidArgument(
+                f"{self.digest}: its descriptor says {self.size} bytes, it has {actual}",
+                hint="the image was put together wrongly; have it made again",
+            )
 
 
 class Manifest(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):

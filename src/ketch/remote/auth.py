@@ -14,6 +14,7 @@ from yarl import URL
 
 from ketch.errors import Unauthenticated, Unavailable
 from ketch.remote import headers
+from ketch.remote.bodies import whole
 from ketch.remote.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -79,7 +80,11 @@ class Tokens:
     async def _fetch(
         self, challenge: Challenge, credentials: Credentials | None, scopes: Sequence[str], verify: bool
     ) -> Token:
-        realm = URL(challenge.parameters.get("realm", ""))
+        named = challenge.parameters.get("realm", "")
+        try:
+            realm = URL(named)
+        except ValueError as e:
+            raise Unavailable(f"authenticate: the registry's token server `{named[:100]}` is no address") from e
         service = challenge.parameters.get("service", "")
         if realm.scheme not in ("http", "https"):
             raise Unavailable(f"authenticate: the registry names no token server (realm `{realm}`)")
@@ -101,7 +106,7 @@ class Tokens:
                 url = url.extend_query([("account", credentials.username), ("offline_token", "true")])
         try:
             async with self._transport.request(method, url, header=header, body=body, verify=verify) as response:
-                raw = await response.content.read(_LARGEST)
+                raw = await whole(response, _LARGEST, "token")
         except RegistryError as e:
             if e.status in (400, 401, 403):
                 said = e.text or "incorrect username or password"
@@ -113,10 +118,10 @@ class Tokens:
 def _read(raw: bytes, realm: URL) -> Token:
     try:
         answer = msgspec.json.decode(raw, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise Unavailable(f"authenticate: the token server {realm.host} answers with no token: {e}") from e
     text = answer.token or answer.access_token
-    if not text:
+    if not text or not (text.isascii() and text.isprintable()):
         raise Unavailable(f"authenticate: the token server {realm.host} answers with no token")
     lasts = max(answer.expires_in or _SHORTEST_S, _MARGIN_S)
     return Token(text, time.monotonic() + lasts - _MARGIN_S, answer.refresh_token)

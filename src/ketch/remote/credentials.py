@@ -49,7 +49,7 @@ def from_header(text: str | None) -> Credentials | None:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         found = msgspec.json.decode(raw, type=Credentials) if raw.strip() else Credentials()
-    except (binascii.Error, msgspec.DecodeError, ValueError) as e:
+    except (binascii.Error, msgspec.DecodeError, ValueError, RecursionError) as e:
         raise InvalidArgument(
             f"invalid X-Registry-Auth header: {e}", hint="it is base64url of a JSON object with username and password"
         ) from e

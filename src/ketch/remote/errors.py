@@ -54,7 +54,7 @@ class RegistryError(Exception):
         self.challenge = ""
         try:
             decoded = msgspec.json.decode(body, type=_Body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             decoded = _Body()
         self.codes = [one.code for one in decoded.errors]
         self.text = "; ".join(_words(one) for one in decoded.errors) or decoded.details or decoded.message

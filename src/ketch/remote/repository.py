@@ -24,6 +24,7 @@ from ketch.errors import (
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.remote import headers
+from ketch.remote.bodies import joined, whole
 from ketch.remote.errors import BREAKS, RegistryError, unreachable
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ _SCHEMA1 = (
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 )
-_MOST_PAGES = 10_000
+_LONGEST_LIST = 64 << 20  # bytes of all pages of tags, each of which counts as so many at least:
+_LEAST_PAGE = 16 << 10
+_MOST_PLACES = 10  # of a foreign layer
 _DENIED = "denied: requested access to the resource is denied"
 
 
@@ -58,8 +61,8 @@ class _Kind(msgspec.Struct, rename="camel"):
 
     schema_version: int = 0
     media_type: str = ""
-    manifests: list[Any] | None = None
-    config: Any = None
+    manifests: msgspec.Raw = msgspec.Raw()  # not taken apart: it may be large, and of any shape
+    config: msgspec.Raw = msgspec.Raw()
 
 
 class _Tags(msgspec.Struct):
@@ -211,7 +214,10 @@ class Repository:
         """All tags, in the registry's order (NotFound)."""
         found: list[str] = []
         place: str | URL = f"/v2/{self.reference.path}/tags/list"
-        for _ in range(_MOST_PAGES):
+        asked: set[str | URL] = set()
+        size = 0
+        while place not in asked and size < _LONGEST_LIST:
+            asked.add(place)
             try:
                 async with self._endpoints[-1].request(
                     "GET", place, credentials=self._credentials, scopes=self._scopes
@@ -221,10 +227,11 @@ class Repository:
                     url = response.url
             except RegistryError as e:
                 raise self._missing(e, "tags") from e
+            size += len(raw) + _LEAST_PAGE
             found += decode(raw, _Tags, "list of tags").tags or []
             if link is None:
                 return found
-            place = url.join(URL(link, encoded=True))
+            place = joined(url, link)
         raise Unavailable(f"list tags of {self.name}: the list does not end")
 
     # -- blobs ---------------------------------------------------------------------------------
@@ -262,9 +269,9 @@ class Repository:
     ) -> aiohttp.ClientResponse:
         """A foreign layer from one of its addresses."""
         if error.status == 404:
-            for url in descriptor.urls or ():
-                asked = self._transport.request("GET", URL(url), header=header, accepted=(200, 206))
+            for place in (descriptor.urls or [])[:_MOST_PLACES]:
                 try:
+                    asked = self._transport.request("GET", joined(URL(), place), header=header, accepted=(200, 206))
                     return await stack.enter_async_context(asked)
                 except (RegistryError, KetchError):
                     continue
@@ -295,7 +302,7 @@ class Repository:
         if opened is None:
             return True
         try:
-            async with self.ask("DELETE", url.join(URL(opened, encoded=True)), accepted=(204, 200, 202), attempts=1):
+            async with self.ask("DELETE", joined(url, opened), accepted=(204, 200, 202), attempts=1):
                 pass
         except (RegistryError, KetchError):
             pass  # the registry clears uploads that nobody goes on with away by itself
@@ -330,19 +337,6 @@ def decode(raw: bytes, kind: Any, what: str) -> Any:
         raise InvalidArgument(f"{what}: the registry's answer cannot be read: {e}") from e
 
 
-async def whole(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
-    """A small body (InvalidArgument when it is larger than ``limit`` bytes, Unavailable when it breaks off)."""
-    data = bytearray()
-    try:
-        async for piece in response.content.iter_any():
-            data += piece
-            if len(data) > limit:
-                raise InvalidArgument(f"{what}: larger than {limit} bytes")
-    except BREAKS as e:
-        raise unreachable(response.method, response.url, e) from e
-    return bytes(data)
-
-
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     try:
         async for piece in response.content.iter_any():
@@ -361,11 +355,17 @@ def _media_type(data: bytes, declared: str, ref: str) -> str:
             hint="the image has to be pushed again by a newer client",
         )
     known = oci.MANIFESTS | oci.INDEXES
+    is_index = _given(kind.manifests)
     found = kind.media_type or (declared if declared in known else "")
     if not found:
-        found = oci.INDEX if kind.manifests is not None else oci.MANIFEST if kind.config is not None else declared
+        found = oci.INDEX if is_index else oci.MANIFEST if _given(kind.config) else declared
     if found not in known:
         raise InvalidArgument(f"manifest {ref}: unsupported manifest media type {found or 'unknown'}")
-    if (found in oci.INDEXES) != (kind.manifests is not None and kind.config is None):
+    if (found in oci.INDEXES) != (is_index and not _given(kind.config)):
         raise InvalidArgument(f"manifest {ref}: its content is not what its media type {found} says")
     return found
+
+
+def _given(value: msgspec.Raw) -> bool:
+    """Whether a member is there, and not null."""
+    return bytes(value) not in (b"", b"null")

@@ -8,8 +8,9 @@ import msgspec
 from yarl import URL
 
 from ketch.errors import InvalidArgument, Unavailable
+from ketch.remote.bodies import whole
 from ketch.remote.errors import RegistryError
-from ketch.remote.repository import decode, whole
+from ketch.remote.repository import decode
 
 if TYPE_CHECKING:
     from ketch.remote.client import Remotes

@@ -13,15 +13,17 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from yarl import URL
 
 from ketch.errors import PermissionDenied, Unavailable
 from ketch.remote import certificates, headers
+from ketch.remote.bodies import joined
 from ketch.remote.errors import BODY, BREAKS, PASSING, RegistryError, shown, unreachable
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
+
+    from yarl import URL
 
     from ketch.remote.settings import Settings
 
@@ -96,7 +98,7 @@ class Transport:
             if response.status not in _MOVED or not place or method not in ("GET", "HEAD"):
                 return response
             response.release()
-            target = url.join(URL(place, encoded=True))
+            target = joined(url, place)
             if url.scheme == "https" and target.scheme != "https":
                 raise PermissionDenied(
                     f"{method} {shown(url)}: redirected to {shown(target)}, which is not encrypted",

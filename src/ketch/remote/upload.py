@@ -16,6 +16,7 @@ from yarl import URL
 
 from ketch.errors import Unavailable
 from ketch.remote import headers
+from ketch.remote.bodies import joined
 from ketch.remote.errors import PASSING, RegistryError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Upload:
 
     async def _begin(self) -> None:
         async with self._repository.ask("POST", "blobs/uploads/", body=b"", accepted=(202,)) as response:
-            self._place = response.url.join(URL(response.headers.get("Location", ""), encoded=True))
+            self._place = joined(response.url, response.headers.get("Location", ""))
             shortest = response.headers.get("OCI-Chunk-Min-Length", "")
             if shortest.isdecimal():
                 self._chunk = max(self._chunk, int(shortest))
@@ -99,7 +100,7 @@ class Upload:
                 "PATCH", self._place, header=header, body=lambda a=at, e=end: self._counted(a, e),
                 accepted=(202, 201, 204), attempts=1,
             ) as response:  # fmt: skip
-                self._place = response.url.join(URL(response.headers.get("Location", str(self._place)), encoded=True))
+                self._place = joined(response.url, response.headers.get("Location", str(self._place)))
             at = end
         async with self._repository.ask("PUT", self._final(), body=b"", accepted=(201,), attempts=1):
             self._progress(size)
@@ -108,7 +109,7 @@ class Upload:
         try:
             async with self._repository.ask("GET", self._place, accepted=(204, 200)) as response:
                 given = headers.range_of(response.headers.get("Range", ""))
-                self._place = response.url.join(URL(response.headers.get("Location", str(self._place)), encoded=True))
+                self._place = joined(response.url, response.headers.get("Location", str(self._place)))
                 return given[1] + 1 if given is not None and given[1] > 0 else 0
         except RegistryError as e:
             if e.status != 404:

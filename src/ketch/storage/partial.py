@@ -64,6 +64,11 @@ class Partial:
             self.size += done
             view = view[done:]
 
+    @property
+    def whole(self) -> bool:
+        """Whether what is here is the blob, whatever size was promised."""
+        return "sha256:" + self._hash.hexdigest() == self.digest
+
     def restart(self) -> None:
         """Forget what is here."""
         self._file.truncate(0)

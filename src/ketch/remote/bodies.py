@@ -1,0 +1,34 @@
+"""Bodies and addresses in registries' answers, taken within bounds: a registry may send what it likes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from yarl import URL
+
+from ketch.errors import InvalidArgument, Unavailable
+from ketch.remote.errors import BREAKS, shown, unreachable
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+async def whole(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
+    """A small body (InvalidArgument when it is larger than ``limit`` bytes, Unavailable when it breaks off)."""
+    data = bytearray()
+    try:
+        async for piece in response.content.iter_any():
+            data += piece
+            if len(data) > limit:
+                raise InvalidArgument(f"{what}: larger than {limit} bytes")
+    except BREAKS as e:
+        raise unreachable(response.method, response.url, e) from e
+    return bytes(data)
+
+
+def joined(base: URL, place: str) -> URL:
+    """Where a header of an answer from ``base`` points to (Unavailable when that is nowhere)."""
+    try:
+        return base.join(URL(place, encoded=True))
+    except ValueError as e:
+        raise Unavailable(f"{shown(base)} points to `{place[:100]}`, which is no address") from e
