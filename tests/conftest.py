@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from tests.integration.isolation import own_network
@@ -18,5 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ketch_only: not a behaviour of dockerd, or of the version that Debian has")
+    # A shell that starts us in the background has them ignored, and so would be what tests send ^C and ^\\ to.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
     if config.getoption("--own-netns", False) or config.getoption("--engine", "ketch") == "dockerd":
         own_network()

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from tests.integration.monitor_box import own_kib
+from tests.integration.waiting import until
 
 UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
@@ -177,13 +178,22 @@ def test_stdin_stays_open_for_the_next_client(engine, client):
 def test_attach_without_stdin(engine, client):
     client("run", "-d", "-i", "--name", "echo", "busybox", "sh", "-c", "echo up; read x; echo got $x; exit 4")
     with client.piped("attach", "--no-stdin", "echo") as watcher, client.piped("attach", "echo") as typist:
-        deadline = time.monotonic() + 10
+        for number, attached in enumerate((watcher, typist)):  # both are there when they see what is written now
+            until(
+                lambda number=number, attached=attached: sees(client, attached, f"seen {number}"), "it is not attached"
+            )
         watcher.send("not for it\n")
-        while client("inspect", "-f", "{{.State.Running}}", "echo").out == "true\n" and time.monotonic() < deadline:
-            with contextlib.suppress(BrokenPipeError):
-                typist.send("hello\n")
-        assert client("logs", "echo").out == "up\ngot hello\n"
+        typist.send("hello\n")
         assert watcher.wait() == 4
+    assert client("logs", "echo").out.endswith("\ngot hello\n")
+
+
+def sees(client, attached, text: str) -> bool:
+    """Whether an attached client gets what a container writes; the text is written at each call."""
+    client("exec", "echo", "sh", "-c", f"echo {text} > /proc/1/fd/1")
+    while text not in attached.text and attached.read(0.5):
+        pass
+    return text in attached.text
 
 
 def test_signals_are_passed_on_unless_told_otherwise(engine, client):

@@ -329,10 +329,12 @@ def _all_of(log_dir):
 
 
 def _wait_for_end(pid):
-    fd = os.pidfd_open(pid) if os.path.exists(f"/proc/{pid}") else -1
-    if fd >= 0:
-        assert select.select([fd], [], [], 10)[0]
-        os.close(fd)
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            assert select.select([fd], [], [], 10)[0]
+        finally:
+            os.close(fd)
 
 
 async def test_exit_record_while_nobody_is_connected(yard):
@@ -341,11 +343,9 @@ async def test_exit_record_while_nobody_is_connected(yard):
     peer = await Peer().attach(one.monitor, stdin=True)
     await one.monitor.exec("e1", process(["sleep", "100"]), None, tty=False, stdin=False, stdout=True, stderr=True)
     one.monitor.disconnect()
-    fd = os.pidfd_open(pid)
     await peer.send(b"\n")
     await peer.rest()
     await asyncio.to_thread(_wait_for_end, pid)
-    os.close(fd)
     assert read_exit(one.run_dir).code == 8
     assert json.loads(Path(one.run_dir, "exec-e1.json").read_text())["code"] == 137
     assert await Monitor.connect(one.run_dir) is None
