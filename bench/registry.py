@@ -1,4 +1,4 @@
-"""Our registry beside Debian's docker-registry: one client, loopback, in turn."""
+"""Our registry beside docker-registry: one client, loopback, in turn."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Measure Ketch and, when a dockerd is installed, dockerd beside it: in turn, in one run, by the same client and image.
+"""Measure Ketch and dockerd beside it: in turn, in one run, by the same client and image.
 
     make bench                        a table
     make bench BENCH='--quick'        fewer rounds, fewer containers
     make bench BENCH='--format json'
 
-Everything runs in a network namespace of its own: dockerd's docker0 and firewall rules end with it.
+Everything runs in a network namespace of its own: dockerd's docker0 and firewall rules end with it. dockerd and the
+client come from the root that scripts/peers makes; without it Ketch alone is measured, by its own client. What needs
+a package mirror or docker-registry is left out where there is none.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from typing import TYPE_CHECKING
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+from tests.integration import peers  # noqa: E402
 from tests.integration.engines import Engine  # noqa: E402
 from tests.integration.isolation import own_network  # noqa: E402
+from tests.integration.registries import PROGRAM as DOCKER_REGISTRY  # noqa: E402
 from tests.integration.registries import registry  # noqa: E402
 
 from bench import images as workloads  # noqa: E402
@@ -31,6 +35,8 @@ from bench import registry as depot  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.integration.made_images import Made
 
 LOGGED_BYTES = 100_000_000
 
@@ -99,10 +105,12 @@ def rounds(row: Row, engines: list[Engine], count: int, measure: Callable[[Engin
 
 def say(row: Row) -> None:
     """Progress, on stderr."""
+    if not row.samples:
+        return
     print(f"  {row.name}: " + ", ".join(f"{k} {row.median(k):.4g} {row.unit}" for k in row.samples), file=sys.stderr)
 
 
-def ready(engines: list[Engine], count: int) -> Row:
+def ready(engines: list[Engine], count: int) -> list[Row]:
     """Start and stop each daemon; leaves them running."""
     row = Row("daemon ready after start", "s", limit=0.5)
     for number in range(count + 1):
@@ -113,7 +121,7 @@ def ready(engines: list[Engine], count: int) -> Row:
             if number:
                 row.add(engine.kind, took)
     say(row)
-    return row
+    return [row]
 
 
 def logging(engines: list[Engine], count: int, root: str) -> list[Row]:
@@ -154,35 +162,51 @@ def networking(engines: list[Engine], quick: bool) -> list[Row]:
     return [cost, publish, names]
 
 
-def all_rows(engines: list[Engine], quick: bool, root: str, debian: str) -> list[Row]:
-    """Every measurement; the engines run afterwards still."""
-    many = 5 if quick else 20
-    few = 1 if quick else 3
-    rows = [ready(engines, few + 1)]
-    share_image(engines)
-    rows.append(rounds(Row("docker run --rm busybox true", "ms", ratio=0.25), engines, many, measures.run))
+def left_out(what: str, why: str) -> list[Row]:
+    """Say on stderr that there are no rows of ``what``."""
+    print(f"  {what}: left out, {why}", file=sys.stderr)
+    return []
+
+
+def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[str, Callable[[], list[Row]]]:
+    """Every measurement, by the name that ``--only`` knows; the engines run afterwards still."""
+    return {
+        "runs": lambda: runs(engines, quick),
+        "logs": lambda: logging(engines, 1 if quick else 3, root),
+        "networks": lambda: networking(engines, quick),
+        "images": lambda: images(engines, quick, root, debian),
+        "registry": lambda: registries(quick),
+        "stops": lambda: stopping(engines, 5 if quick else 20),
+        "scale": lambda: at_scale(engines, quick),
+        "client": lambda: client_difference(engines[0], 5 if quick else 20),
+    }
+
+
+def runs(engines: list[Engine], quick: bool) -> list[Row]:
+    """Containers that end at once, one at a time and several, and programs in one that goes on."""
+    many, few = (5, 1) if quick else (20, 3)
+    rows = [rounds(Row("docker run --rm busybox true", "ms", ratio=0.25), engines, many, measures.run)]
     for engine in engines:
         engine.docker("run", "-d", "--name", "box", "busybox", "sleep", "10000")
     rows.append(rounds(Row("docker exec box true", "ms", ratio=0.5), engines, many, measures.execute))
     for engine in engines:
         engine.docker("rm", "-f", "box")
     rows.append(rounds(Row("each of 40 runs, 8 at a time", "ms", ratio=0.25), engines, few, measures.forty_runs))
-    rows += logging(engines, few, root)
-    rows += networking(engines, quick)
-    rows += images(engines, quick, root, debian)
-    rows += registries(quick)
-    rows += stopping(engines, many)
-    rows += at_scale(engines, quick)
-    rows.append(client_difference(engines[0], many))
     return rows
 
 
 def images(engines: list[Engine], quick: bool, root: str, debian: str) -> list[Row]:
     """Pull, load, save, push and rmi of an image with many files and of one with large layers."""
+    if DOCKER_REGISTRY is None:
+        return left_out("images", "there is no docker-registry")
     count = 1 if quick else 5
     rows = []
+    makers: list[tuple[str, Callable[[], Made]]] = [("8 x 50 MB", workloads.large_layers)]
+    if debian:
+        makers.insert(0, ("12 000 files", lambda: workloads.many_files(debian)))
     with registry() as one:
-        for name, made in (("12 000 files", workloads.many_files(debian)), ("8 x 50 MB", workloads.large_layers())):
+        for name, make in makers:
+            made = make()
             work = workloads.Workload(name.replace(" ", "").lower(), one.host, root, made)
             del made
             verbs: list[tuple[str, float | None, Callable[[Engine], float]]] = [
@@ -201,7 +225,9 @@ def images(engines: list[Engine], quick: bool, root: str, debian: str) -> list[R
 
 
 def registries(quick: bool) -> list[Row]:
-    """Our registry and Debian's docker-registry (in dockerd's column); more is better."""
+    """Our registry and docker-registry (in dockerd's column); more is better."""
+    if DOCKER_REGISTRY is None:
+        return left_out("registries", "there is no docker-registry")
     blobs = Row("registry: 4 clients, 100 MB blob", "MB/s", least_ratio=0.8)
     small = Row("registry: small manifests a second", "/s", least=1000)
     with depot.both() as found:
@@ -269,15 +295,17 @@ def at_scale(engines: list[Engine], quick: bool) -> list[Row]:
     return rows
 
 
-def client_difference(engine: Engine, count: int) -> Row:
+def client_difference(engine: Engine, count: int) -> list[Row]:
     """What our own command line costs beyond Docker's, with the same daemon."""
+    if peers.MISSING:
+        return left_out("the difference of clients", "there is no docker client")
     row = Row("ketch run beyond docker run", "ms", limit=40)
     measures.run_by_ketch(engine)
     for _ in range(count):
         theirs = measures.run(engine)
         row.add("ketch", (measures.run_by_ketch(engine) - theirs) * 1000)
     say(row)
-    return row
+    return [row]
 
 
 def share_image(engines: list[Engine]) -> None:
@@ -289,9 +317,22 @@ def share_image(engines: list[Engine]) -> None:
             engine.docker("load", "-i", f"{root}/busybox.tar")
 
 
-def table(rows: list[Row]) -> str:
+def versions(engines: list[Engine]) -> str:
+    """What is compared, and by which client; the engines run."""
+    with contextlib.closing(engines[-1].py()) as client:
+        parts = {part["Name"]: part["Version"] for part in client.version()["Components"]}
+    if len(engines) == 1:
+        return f"Ketch {parts['Engine']}"
+    client_version = engines[0].docker("version", "-f", "{{.Client.Version}}").out.strip()
+    return (
+        f"dockerd {parts['Engine']}, containerd {parts['containerd']}, runc {parts['runc']}; client {client_version}, "
+        f"Linux {os.uname().release}"
+    )
+
+
+def table(rows: list[Row], heading: str) -> str:
     """Goals beside what was measured."""
-    lines = [f"{'':44} {'goal':>10} {'ketch':>12} {'dockerd':>12} {'ratio':>7}"]
+    lines = [heading, f"{'':44} {'goal':>10} {'ketch':>12} {'dockerd':>12} {'ratio':>7}"]
     for row in rows:
         cells = [
             "–" if row.median(kind) is None else f"{row.median(kind):.3g} {row.unit}" for kind in ("ketch", "dockerd")
@@ -308,32 +349,38 @@ def main() -> int:
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and containers")
     parser.add_argument("--debian", metavar="TAR", help="use this root filesystem instead of making one")
-    parser.add_argument("--only", metavar="PART", choices=("images", "registry"), help="this part alone")
+    parser.add_argument("--only", metavar="PART", help=f"this part alone: {', '.join(parts([], True, '', ''))}")
     parser.add_argument("--no-dockerd", action="store_true", help="measure Ketch alone")
     options = parser.parse_args()
+    if options.only and options.only not in parts([], True, "", ""):
+        parser.error(f"there is no part {options.only}")
     if os.geteuid() != 0:
         raise SystemExit("make bench: containers need root here")
     with contextlib.ExitStack() as undo:
         root = undo.enter_context(tempfile.TemporaryDirectory(prefix="kb-"))
-        debian = options.debian or os.path.join(root, "debian.tar")
-        if not options.debian and options.only != "registry":
-            workloads.debian(debian)
+        debian = options.debian or ""
+        if not debian and options.only in (None, "images"):
+            debian = workloads.debian(os.path.join(root, "debian.tar"))
+            if not debian:
+                left_out("an image with many files", "no package mirror answers")
         own_network()
         engines = [Engine("ketch")]
-        if os.path.exists("/usr/sbin/dockerd") and not options.no_dockerd:
+        if peers.MISSING:
+            print(f"  {peers.MISSING}", file=sys.stderr)
+            engines[0].docker = engines[0].ketch
+        elif not options.no_dockerd:
             engines.append(Engine("dockerd", suffix="b"))
             engines[-1].extra = ["--live-restore"]  # else its containers end with it
         for engine in engines:
             undo.callback(engine.delete)
             undo.callback(lambda e=engine: e.process and e.remove_all())
-        if options.only == "images":
-            ready(engines, 1)
-            rows = images(engines, options.quick, root, debian)
-        elif options.only == "registry":
-            rows = registries(options.quick)
-        else:
-            rows = all_rows(engines, options.quick, root, debian)
-    print(json.dumps([row.as_json() for row in rows], indent=1) if options.format == "json" else table(rows))
+        rows = ready(engines, 1 if options.only else 2 if options.quick else 4)
+        heading = versions(engines)
+        share_image(engines)
+        chosen = parts(engines, options.quick, root, debian)
+        for part in [options.only] if options.only else chosen:
+            rows += chosen[part]()
+    print(json.dumps([row.as_json() for row in rows], indent=1) if options.format == "json" else table(rows, heading))
     return 0
 
 
