@@ -10,7 +10,7 @@ import pytest
 from tests.integration.test_bad_input import Unix
 
 STATES = ("made", "running", "frozen", "ended", "absent")
-# (method, verb, body) → the status in each of the states above; what a dockerd of old says otherwise stands behind it.
+# (method, verb, body) → the status in each of the states above.
 TABLE = {
     ("POST", "start"): (204, 304, 409, 204, 404),
     ("POST", "start", '{"Binds": []}'): (400, 400, 400, 400, 400),
@@ -36,11 +36,12 @@ TABLE = {
     ("POST", "exec", "{}"): (400, 400, 400, 400, 400),
     ("POST", "attach?stdout=1&detachKeys=ctrl-%25"): (400, 400, 400, 400, 400),
     ("POST", "attach?stdout=1"): (None, None, 409, None, 404),
-    ("POST", "update", '{"Memory": 1}'): (400, 400, 400, 400, 404),
-    ("POST", "update", '{"RestartPolicy": {"Name": "nonsense"}}'): (400, 400, 400, 400, 404),
+    ("POST", "update", '{"Memory": 1}'): (400, 400, 400, 400, 400),
+    ("POST", "update", '{"RestartPolicy": {"Name": "nonsense"}}'): (400, 400, 400, 400, 400),
     ("GET", "nonsense"): (404, 404, 404, 404, 404),
 }
-OF_OLD = {("POST", "unpause"): 500, ("DELETE", "?link=1"): 500}  # dockerd's code where ours is 409
+# dockerd's code for a conflict with the container's state that it has not put into a class.
+UNCLASSED = {("POST", "unpause"): 500, ("DELETE", "?link=1"): 500}
 WORDS = {
     ("frozen", "start"): "cannot start a paused container, try unpause instead",
     ("made", "kill"): "is not running",
@@ -83,7 +84,7 @@ def test_states(engine, state):
         if status is None:
             continue
         if engine.kind == "dockerd" and status == 409:
-            status = OF_OLD.get((method, verb), 409)
+            status = UNCLASSED.get((method, verb), 409)
         if not fresh:
             bring(engine, state)
         with contextlib.closing(Unix(engine.socket)) as connection:

@@ -13,13 +13,13 @@ import msgspec
 
 from ketch import faults
 from ketch.engine import limits, pending, stats, validate
-from ketch.engine.model import RestartPolicy, Wire
+from ketch.engine.model import ContainerConfig, HostConfig, RestartPolicy, Wire
 from ketch.errors import Conflict, InvalidArgument
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
-    from ketch.engine.model import Container, HostConfig
+    from ketch.engine.model import Container
 
 Strings = list[str]
 
@@ -48,6 +48,13 @@ class Request(Resources):
 
     changes: pending.Changes | None = None
     pending_reset: bool = False
+
+
+def check(wanted: Resources) -> None:
+    """Refuse what is wrong for every container (InvalidArgument), before one is looked for."""
+    # Whether a limit of swap is right depends on the limit of memory, which the container may have already.
+    alone = wanted if wanted.memory else msgspec.structs.replace(wanted, memory_swap=0)
+    validate.check(ContainerConfig(image="any"), _merged(HostConfig(), alone))
 
 
 async def update(ctx: Context, container: Container, wanted: Request) -> Strings:
