@@ -132,4 +132,4 @@ def test_monitors_are_light():
     loaded = {name.split(".")[0].lstrip("_") for name in done.stdout.split() if not name.startswith("_")}
     assert loaded - MONITOR_MODULES == {"ketch"}
     ours = {name.split(".")[1] for name in done.stdout.split() if name.startswith("ketch.")}
-    assert ours <= {"runtime", "linux", "errors", "faults"}
+    assert ours <= {"runtime", "linux", "errors", "faults", "trees"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
 from ketch.runtime import overlay
+from ketch.storage.removal import remove_tree
 from ketch.storage.snapshots import OverlaySnapshots
 from ketch.storage.vfs import VfsSnapshots
 
@@ -97,5 +97,5 @@ def _overlay_problem(data_root: str) -> str:
     except RuntimeFailure as e:
         return str(e)
     finally:
-        shutil.rmtree(place)
+        remove_tree(place)
     return ""

@@ -7,6 +7,7 @@ values are Docker's defaults: capabilities, masked paths, mounts and the seccomp
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import trees
 from ketch.engine import limits, mounts, secrets
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.runtime import defaults, seccomp_default
@@ -191,15 +193,20 @@ _OWN_DEVICES = frozenset(("pts", "shm", "mqueue", "fd", "console", "core", "stdi
 def _host_devices() -> list[dict[str, Any]]:
     """Every device node of the host's /dev, for a privileged container; terminals and the like are its own."""
     nodes = []
-    for directory, names, files in os.walk("/dev"):
-        if directory == "/dev":
-            names[:] = [n for n in names if n not in _OWN_DEVICES]
-            files = [n for n in files if n not in _OWN_DEVICES]
-        for name in files:
-            path = os.path.join(directory, name)
-            info = os.lstat(path)
-            if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
-                nodes.append(_node(path, info))
+    dev_fd = os.open("/dev", trees.DIRECTORY)
+    try:
+        with trees.Descent(dev_fd) as at:
+            for name in at.walk():
+                if name is None or (not at.depth and name in _OWN_DEVICES):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # it went just now
+                    info = os.stat(name, dir_fd=at.fd, follow_symlinks=False)
+                    if stat.S_ISDIR(info.st_mode):
+                        at.enter(name)
+                    elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+                        nodes.append(_node(f"/dev/{at.prefix}{name}", info))
+    finally:
+        os.close(dev_fd)
     return nodes
 
 

@@ -148,7 +148,7 @@ def _run_config(config: ContainerConfig) -> RunConfig:
 
 def _writer(upper_fd: int, lower_fd: int) -> Callable[[IO[bytes]], int] | None:
     """What writes the layer; None when the container changed nothing."""
-    if not diff.changes(upper_fd, lower_fd):
+    if next(diff.found(upper_fd, lower_fd), None) is None:
         return None
     places = diff.places_made(upper_fd, lower_fd)
     return lambda target: write_layer(upper_fd, places, target)

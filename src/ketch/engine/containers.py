@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +33,16 @@ from ketch.engine import (
     update,
     validate,
 )
+from ketch.engine.containerdirs import remove_files
 from ketch.engine.model import Container, MountPoint
 from ketch.engine.streams import LogOptions
+from ketch.engine.transfer import in_own_thread
 from ketch.errors import Conflict, InvalidArgument, NotModified
+from ketch.images.shared import to_the_end
 from ketch.oci.config import RunConfig
 from ketch.runtime.process import detach
 from ketch.storage import quota
+from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
     from ketch.engine.streams import AttachOptions, ClientStream
+    from ketch.images.model import Image
 
 log = logging.getLogger(__name__)
 Strings = list[str]
@@ -131,28 +135,34 @@ class ContainerService:
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         size = quota.parse(host.storage_opt)
         ctx.snapshots.check_limit(size)
-        with ctx.images.pinned(image), contextlib.ExitStack() as undo:
-            undo.callback(ownvolumes.remove_anonymous, ctx, container)
-            if image.chain_ids:
-                await snapshotting.whole(ctx.snapshots, ctx.snapshots.view, image.chain_ids)
-            mounts.plan(
-                merged, host, ctx.volumes, container.mounts, self._inherited(host),
-                functools.partial(ownvolumes.image_view, ctx), container.id,
-            )  # fmt: skip
-            faults.point("create.volumes-made")
-            idmaps.resolve(ctx.snapshots, image.chain_ids, merged.user, container.mounts)
-            if any(point.type == "volume" for point in container.mounts):
-                await asyncio.to_thread(ownvolumes.populate, ctx, container, image.chain_ids)
-            undo.callback(remove_files, ctx, container.id)
-            await snapshotting.whole(ctx.snapshots, ctx.snapshots.prepare, container.id, image.chain_ids, size)
-            faults.point("create.snapshot-made")
-            ctx.store.add(container, also=ctx.volumes.settle(ownvolumes.names(container)))
-            undo.pop_all()
+        with ctx.images.pinned(image):
+            await self._make(container, image, size)
         faults.point("create.row-written")
         ownvolumes.announce(ctx, container)
         ctx.event(container, "create")
         await ctx.store.settled()
         return container, warnings
+
+    async def _make(self, container: Container, image: Image, size: int) -> None:
+        """Volumes, files and row, or nothing of them."""
+        ctx, config, host = self._ctx, container.config, container.host
+        async with AsyncUndo() as undo:
+            undo.push_async_callback(ownvolumes.remove_anonymous, ctx, container)
+            if image.chain_ids:
+                await snapshotting.whole(ctx.snapshots, ctx.snapshots.view, image.chain_ids)
+            mounts.plan(
+                config, host, ctx.volumes, container.mounts, self._inherited(host),
+                functools.partial(ownvolumes.image_view, ctx), container.id,
+            )  # fmt: skip
+            faults.point("create.volumes-made")
+            idmaps.resolve(ctx.snapshots, image.chain_ids, config.user, container.mounts)
+            if any(point.type == "volume" for point in container.mounts):
+                await to_the_end(ownvolumes.populate, ctx, container, image.chain_ids)
+            undo.push_async_callback(in_own_thread, functools.partial(remove_files, ctx, container.id))
+            await snapshotting.whole(ctx.snapshots, ctx.snapshots.prepare, container.id, image.chain_ids, size)
+            faults.point("create.snapshot-made")
+            ctx.store.add(container, also=ctx.volumes.settle(ownvolumes.names(container)))
+            undo.pop_all()
 
     def _inherited(self, host: HostConfig) -> Mounts:
         """The mounts that ``--volumes-from CONTAINER[:ro|rw]`` brings."""
@@ -222,7 +232,7 @@ class ContainerService:
         ctx.links.forget(container)
         ctx.forget(container.id)
         if volumes:
-            ownvolumes.remove_anonymous(ctx, whole)
+            await ownvolumes.remove_anonymous(ctx, whole)
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
@@ -384,17 +394,3 @@ class ContainerService:
         container = self.get(ref)
         written = await asyncio.to_thread(self._ctx.snapshots.usage, container.id)
         return written, written + self._ctx.images.resolve(container.image_id).size
-
-
-def remove_files(ctx: Context, container_id: str) -> None:
-    """Delete what a container had on disk; what is gone already is no error."""
-    ctx.snapshots.remove(container_id)
-    faults.point("remove.snapshot-gone")
-    for path in (ctx.directory(container_id), ctx.run_dir(container_id)):
-        if os.path.lexists(path):
-            shutil.rmtree(path, onerror=_log_failed_removal)
-
-
-def _log_failed_removal(_function: object, path: str, info: tuple[type, BaseException, object]) -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        log.warning("remove %s: %s", path, info[1])

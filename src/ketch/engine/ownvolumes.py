@@ -76,8 +76,8 @@ def announce(ctx: Context, container: Container) -> None:
             ctx.events.publish("volume", "create", point.name, {"driver": point.driver})
 
 
-def remove_anonymous(ctx: Context, container: Container) -> None:
+async def remove_anonymous(ctx: Context, container: Container) -> None:
     """Remove the volumes that only this container used and nobody named."""
     for volume in anonymous(ctx, container):
-        ctx.volumes.remove(volume.name)
+        await ctx.volumes.remove(volume.name)
         ctx.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})

@@ -24,9 +24,8 @@ from ketch.errors import InvalidArgument, KetchError
 from ketch.network import ports
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from ketch.engine.context import Context
+    from ketch.undo import AsyncUndo
 
 Strings = list[str]
 Points = list[MountPoint]
@@ -135,15 +134,15 @@ def _stored(pending: Pending) -> dict[str, Any] | None:
     return {name: value for name, value in values.items() if value is not None} or None
 
 
-def reset(ctx: Context, container: Container) -> None:
+async def reset(ctx: Context, container: Container) -> None:
     """Forget what waits, with the anonymous volumes that were made for it."""
     points = of(container).mount_points or []
     container.pending = None
     kept = {point.name for point in container.mounts}
-    ownvolumes.remove_anonymous(ctx, _with(container, mounts=[p for p in points if p.name not in kept]))
+    await ownvolumes.remove_anonymous(ctx, _with(container, mounts=[p for p in points if p.name not in kept]))
 
 
-async def change(ctx: Context, container: Container, wanted: Changes, undo: ExitStack) -> None:
+async def change(ctx: Context, container: Container, wanted: Changes, undo: AsyncUndo) -> None:
     """Check what is wanted and let it wait, or (labels) do it; ``undo`` takes it back (InvalidArgument, NotFound …)."""
     before, labels = container.pending, container.config.labels
     new = _copy(container)
@@ -259,7 +258,7 @@ def _plain(bindings: Ports | None) -> dict[str, Any]:
 # -- mounts --------------------------------------------------------------------------------------
 
 
-async def _mount(ctx: Context, new: Container, wanted: Changes, undo: ExitStack) -> None:
+async def _mount(ctx: Context, new: Container, wanted: Changes, undo: AsyncUndo) -> None:
     """Plan the new mounts as a creation does; volumes that are made for them go when ``undo`` is called."""
     removed = [check_target(target, target) for target in wanted.mounts_remove or ()]
     tmpfs = dict(new.host.tmpfs or {})
@@ -275,7 +274,7 @@ async def _mount(ctx: Context, new: Container, wanted: Changes, undo: ExitStack)
     fresh.id = f"{new.id}-pending"
     fresh.host = HostConfig(binds=wanted.binds, mounts=wanted.mounts, volume_driver=new.host.volume_driver)
     known = {volume.name for volume in ctx.volumes.list()}
-    undo.callback(_remove_made, ctx, fresh, known)
+    undo.push_async_callback(_remove_made, ctx, fresh, known)
     view = functools.partial(ownvolumes.image_view, ctx)
     mounts.plan(fresh.config, fresh.host, ctx.volumes, fresh.mounts, (), view, new.id)
     chains = ctx.images.resolve(new.image_id).chain_ids
@@ -302,8 +301,8 @@ def _forget(new: Container, tmpfs: dict[str, str], gone: set[str]) -> None:
     new.mounts = [point for point in new.mounts if point.destination not in gone]
 
 
-def _remove_made(ctx: Context, fresh: Container, known: set[str]) -> None:
+async def _remove_made(ctx: Context, fresh: Container, known: set[str]) -> None:
     for point in fresh.mounts:
         if point.type == "volume" and point.name not in known and ctx.volumes.has(point.name):
-            ctx.volumes.remove(point.name)
+            await ctx.volumes.remove(point.name)
             ctx.events.publish("volume", "destroy", point.name, {"driver": point.driver})

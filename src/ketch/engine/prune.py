@@ -11,9 +11,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine import ownvolumes
-from ketch.engine.system import tree_size
 from ketch.errors import Conflict, NotFound
 from ketch.images.removal import Rehearsal
+from ketch.storage.sizes import size_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -38,7 +38,7 @@ async def container(
     written = (await engine.containers.sizes(one.id))[0]
     found = [_object(one.id, one.name, written)]
     doomed = ownvolumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
-    lost: Objects = [_object(v.name, v.name, await asyncio.to_thread(tree_size, v.mountpoint)) for v in doomed]
+    lost: Objects = [_object(v.name, v.name, await asyncio.to_thread(size_on_disk, v.mountpoint)) for v in doomed]
     return {
         "ContainersDeleted": [one.id], "VolumesDeleted": [v.name for v in doomed],
         "SpaceReclaimed": sum(o["Size"] for o in (*found, *lost)), "Containers": found, "Volumes": lost,
@@ -81,9 +81,9 @@ async def volumes(
         used = set(engine.volumes.used_by(volume.name)) - set(without)
         if used or not (volume.anonymous or everything) or not matches(volume.created, volume.labels):
             continue
-        size = await asyncio.to_thread(tree_size, volume.mountpoint)
+        size = await asyncio.to_thread(size_on_disk, volume.mountpoint)
         if not dry_run:
-            engine.volumes.remove(volume.name)
+            await engine.volumes.remove(volume.name)
             engine.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
         found.append(_object(volume.name, volume.name, size))
     space = sum(one["Size"] for one in found)

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import containers, leftovers, restarts, stats, update
+from ketch.engine import containerdirs, leftovers, restarts, stats, update
 from ketch.engine.rundir import Exit, read_exit
 from ketch.errors import KetchError
 from ketch.storage import quota
@@ -166,4 +166,4 @@ def _sweep(ctx: Context) -> None:
     for name in leftovers.unknown(ctx):
         if leftovers.end(ctx, name):
             log.info("remove what is left of container %s", name[:12])
-            containers.remove_files(ctx, name)
+            containerdirs.remove_files(ctx, name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ketch import __version__
 from ketch.engine import logoptions
 from ketch.runtime.cgroups import common
+from ketch.storage.sizes import size_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +134,7 @@ class SystemService:
         ctx = self._ctx
         images = ctx.images.list()
         written = {c.id: await asyncio.to_thread(ctx.snapshots.usage, c.id) for c in ctx.store.all()}
-        volumes = {v.name: await asyncio.to_thread(tree_size, v.mountpoint) for v in ctx.volumes.list()}
+        volumes = {v.name: await asyncio.to_thread(size_on_disk, v.mountpoint) for v in ctx.volumes.list()}
         layers = await asyncio.to_thread(ctx.images.layers_size)
         return {"images": images, "layers_size": layers, "containers": written, "volumes": volumes}
 
@@ -160,15 +161,3 @@ def _filesystem(path: str) -> str:
             if head.split()[2] == wanted:
                 return tail.split()[0]
     return "unknown"
-
-
-def tree_size(root: str) -> int:
-    """Bytes on disk of everything below a directory; blocking."""
-    total = 0
-    for directory, _, names in os.walk(root):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total

@@ -15,7 +15,7 @@ from ketch import faults
 from ketch.engine import limits, pending, stats, validate
 from ketch.engine.model import ContainerConfig, HostConfig, RestartPolicy, Wire
 from ketch.errors import Conflict, InvalidArgument
-from ketch.undo import Undo
+from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
@@ -65,10 +65,10 @@ async def update(ctx: Context, container: Container, wanted: Request) -> Strings
         host = _merged(container.host, wanted)
         warnings = validate.check(container.config, host)
         if wanted.pending_reset:
-            pending.reset(ctx, container)
+            await pending.reset(ctx, container)
         before = msgspec.structs.replace(container.host)
         changes = container.state.running and limits.resources(host) != limits.resources(before)
-        with Undo() as undo:
+        async with AsyncUndo() as undo:
             undo.callback(ctx.store.keep, container)  # as it was, after what stands below
             if wanted.changes is not None:
                 await pending.change(ctx, container, wanted.changes, undo)

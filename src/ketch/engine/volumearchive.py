@@ -11,7 +11,6 @@ import asyncio
 import io
 import os
 import secrets
-import shutil
 from typing import IO, TYPE_CHECKING
 
 from ketch.engine.transfer import BodyReader, written
@@ -19,6 +18,7 @@ from ketch.errors import Conflict
 from ketch.storage.archive import compression
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.write import write_tree
+from ketch.storage.removal import remove_tree
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def restore(ctx: Context, name: str, body: AsyncIterator[bytes], *, force:
     except BaseException:
         reader.cancel()
         if made:
-            ctx.volumes.remove(name)
+            await ctx.volumes.remove(name)
         raise
     return volume
 
@@ -79,11 +79,11 @@ def _restore(ctx: Context, volume: Volume, source: IO[bytes], force: bool) -> No
         staging = os.path.join(volume.mountpoint, f".ketch-restore-{user}")
         os.mkdir(staging, 0o700)
         with Undo() as undo:
-            undo.callback(shutil.rmtree, staging)
+            undo.callback(remove_tree, staging)
             with compression.reader(source, "archive") as plain:
                 extract(plain, staging, layer=False)
             for name in present:
-                _delete(os.path.join(volume.mountpoint, name))
+                remove_tree(os.path.join(volume.mountpoint, name))
             status = os.stat(staging)
             for name in os.listdir(staging):
                 os.rename(os.path.join(staging, name), os.path.join(volume.mountpoint, name))
@@ -92,10 +92,3 @@ def _restore(ctx: Context, volume: Volume, source: IO[bytes], force: bool) -> No
         os.utime(volume.mountpoint, ns=(status.st_mtime_ns, status.st_mtime_ns))
     finally:
         ctx.volumes.detach([volume.name], user)
-
-
-def _delete(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)

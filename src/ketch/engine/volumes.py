@@ -6,12 +6,12 @@ CREATE TABLE volumes (name, record)
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import re
 import secrets
-import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch import faults
-from ketch.engine import volumemount
+from ketch.engine import oserror, volumemount
+from ketch.engine.transfer import in_own_thread
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.db import REPAIR, Schema
+from ketch.storage.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -56,7 +58,8 @@ class Volume(msgspec.Struct, kw_only=True):
 class VolumeStore:
     """All volumes; ``in_use(name)`` tells which containers (ids) refer to a volume.
 
-    ``attach`` and ``detach`` may be called from any thread; they matter to volumes with options only.
+    ``attach`` and ``detach`` may be called from any thread; they matter to volumes with options only.  The rest
+    is the event loop's, and a volume whose removal has begun cannot be had by anybody.
     """
 
     def __init__(self, db: Database, data_root: str, in_use: Callable[[str], list[str]]) -> None:
@@ -67,6 +70,7 @@ class VolumeStore:
         self._attached: dict[str, set[str]] = {}
         self._volumes: dict[str, Volume] = {}
         self._unreadable: set[str] = set()
+        self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
         for row in db.query("SELECT * FROM volumes"):
             try:
                 self._volumes[row["name"]] = msgspec.json.decode(row["record"], type=Volume)
@@ -98,6 +102,7 @@ class VolumeStore:
             )
         if len(name) > 255:
             raise InvalidArgument(f"create {name[:32]}…: a volume's name has at most 255 characters")
+        self._check_stays(name)
         if (existing := self._volumes.get(name)) is not None:
             if existing.pending and not made_for:
                 with self._db.transaction() as tx:
@@ -144,7 +149,8 @@ class VolumeStore:
                     self._mark(tx, [volume.name], "")
                 continue
             try:
-                self.remove(volume.name)
+                self._remove_files(volume)
+                self._forget(volume)
             except (KetchError, OSError) as e:
                 log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
         for name in os.listdir(self._root) if os.path.isdir(self._root) else ():
@@ -182,12 +188,15 @@ class VolumeStore:
         """Ids of the containers that refer to the volume."""
         return self._in_use(name)
 
-    def remove(self, name: str, *, force: bool = False) -> None:
+    async def remove(self, name: str, *, force: bool = False) -> None:
         """Delete the volume and its data; Conflict while a container refers to it.
 
         What is mounted for it (another directory, a share) is unmounted and stays as it is.  ``force`` makes a missing
         volume no error.  The row is marked first and goes last, so that the next start finishes what a crash broke off.
+        A caller that is cancelled does not end it.
         """
+        while (going := self._going.get(name)) is not None:
+            await asyncio.wait([going])
         if name not in self._volumes and force:
             return
         volume = self.get(name)
@@ -196,15 +205,33 @@ class VolumeStore:
         with self._db.transaction() as tx:
             self._mark(tx, [name], _REMOVAL)
         faults.point("volume.removal-begun")
+        task = self._going[name] = asyncio.get_running_loop().create_task(self._remove(volume))
+        task.add_done_callback(lambda _: self._going.pop(name))
+        await asyncio.shield(task)
+
+    async def _remove(self, volume: Volume) -> None:
+        await in_own_thread(lambda: self._remove_files(volume))
+        self._forget(volume)
+
+    def _remove_files(self, volume: Volume) -> None:
+        """Blocking, for as long as it takes to delete every file."""
         with self._lock:
             volumemount.unmount(volume.mountpoint)  # never delete through a mount
-            if os.path.lexists(os.path.dirname(volume.mountpoint)):
-                shutil.rmtree(os.path.dirname(volume.mountpoint), ignore_errors=False)
-            self._attached.pop(name, None)
+            self._attached.pop(volume.name, None)
+        try:
+            remove_tree(os.path.dirname(volume.mountpoint))
+        except OSError as e:
+            raise oserror.explained(e, f"remove volume {volume.name}") from e
         faults.point("volume.files-removed")
+
+    def _forget(self, volume: Volume) -> None:
         with self._db.transaction() as tx:
-            tx.execute("DELETE FROM volumes WHERE name = ?", (name,))
-        del self._volumes[name]
+            tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+        del self._volumes[volume.name]
+
+    def _check_stays(self, name: str) -> None:
+        if name in self._going:
+            raise Conflict(f"get {name}: the volume is being removed", hint="try again when it is gone")
 
     # -- volumes that are mounted ----------------------------------------------------------------
 
@@ -220,6 +247,7 @@ class VolumeStore:
         done: list[str] = []
         for name in self.needs_mount(names):
             volume = self.get(name)
+            self._check_stays(name)
             try:
                 with self._lock:
                     volumemount.mount(volume.name, volume.mountpoint, volume.options)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images.fetch import Arrived, Downloads
 from ketch.images.progress import Meter, moving, short, status
 from ketch.images.shared import Shared, to_the_end
 from ketch.images.unpack import check
+from ketch.storage.removal import remove_tree
+from ketch.storage.sizes import size_of_files
 
 if TYPE_CHECKING:
     from typing import Any
@@ -87,7 +88,7 @@ class LayerService:
 
     async def _size(self, chain_id: str) -> int:
         known = self._sizes.get(chain_id, self._store.layer_sizes().get(chain_id))
-        return known if known is not None else await asyncio.to_thread(tree_size, self._store.layers.diff(chain_id))
+        return known if known is not None else await asyncio.to_thread(size_of_files, self._store.layers.diff(chain_id))
 
 
 class _Unpacking:
@@ -141,7 +142,7 @@ class _Unpacking:
         return future.result()
 
     def _clear(self) -> None:
-        shutil.rmtree(self._store.layers.files(self._place))
+        remove_tree(self._store.layers.files(self._place))
         os.mkdir(self._store.layers.files(self._place), 0o755)
 
     def undo(self) -> None:
@@ -154,11 +155,3 @@ class _Unpacking:
 def _shown(report: Report) -> Report:
     """Without what only those need to know who read the file."""
     return lambda item: None if isinstance(item, Arrived) else report(item)
-
-
-def tree_size(directory: str) -> int:
-    """Bytes of the files below a directory."""
-    total = 0
-    for place, _, files in os.walk(directory):
-        total += sum(os.lstat(os.path.join(place, name)).st_size for name in files)
-    return total

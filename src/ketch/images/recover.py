@@ -12,11 +12,11 @@ from ketch.errors import KetchError
 from ketch.images import layoutindex
 from ketch.images.catalog import Named
 from ketch.images.importer import make_image
-from ketch.images.layers import tree_size
 from ketch.images.model import Image
 from ketch.oci import manifest as oci
 from ketch.oci import platform, reference
 from ketch.oci.config import ImageConfig
+from ketch.storage.sizes import size_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def images(content: ContentStore, layers: Layers) -> list[Image]:
             and all(map(content.exists, blobs))
             and all(map(layers.exists, image.chain_ids))
         ):
-            sizes = [tree_size(layers.diff(chain)) for chain in image.chain_ids]
+            sizes = [size_of_files(layers.diff(chain)) for chain in image.chain_ids]
             found.append(msgspec.structs.replace(image, layer_sizes=sizes))
     return found
 

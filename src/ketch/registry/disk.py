@@ -8,10 +8,10 @@ import hashlib
 import heapq
 import os
 import secrets
-import shutil
 from typing import TYPE_CHECKING, TypeVar
 
 from ketch.registry.objects import Found, Missing
+from ketch.storage.removal import try_to_remove
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -178,7 +178,7 @@ class Disk:
 
     def _forget(self, upload: str) -> None:
         self._hashes.pop(upload, None)
-        shutil.rmtree(os.path.dirname(self._upload(upload)), ignore_errors=True)
+        try_to_remove(os.path.dirname(self._upload(upload)))
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from ketch import trees
+
 
 def copy_tree(source_fd: int, target_fd: int) -> None:
     """Copy the content of one directory into another: files, directories, links, owners and modes.
@@ -12,33 +14,40 @@ def copy_tree(source_fd: int, target_fd: int) -> None:
     Device nodes, sockets and FIFOs are left out: what is under a path that becomes a tmpfs is data.
     Both descriptors may be O_PATH and stay the caller's.
     """
-    here_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd)
-    into_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target_fd)
+    here_fd = os.open(".", trees.DIRECTORY, dir_fd=source_fd)
+    into_fd = os.open(".", trees.DIRECTORY, dir_fd=target_fd)
     try:
-        for name in os.listdir(here_fd):
-            _copy_one(here_fd, into_fd, name)
+        with trees.Descent(here_fd) as here, trees.Descent(into_fd) as into:
+            for name in here.walk():
+                if name is None:
+                    _copy_owner(".", into.fd, os.fstat(here.fd))
+                    into.leave()
+                else:
+                    _copy_one(here, into, name)
     finally:
         os.close(here_fd)
         os.close(into_fd)
 
 
-def _copy_one(here_fd: int, into_fd: int, name: str) -> None:
-    status = os.stat(name, dir_fd=here_fd, follow_symlinks=False)
+def _copy_one(here: trees.Descent, into: trees.Descent, name: str) -> None:
+    """Copy one entry; when it is a directory both stand in it afterwards."""
+    status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=here_fd), name, dir_fd=into_fd)
+        os.symlink(os.readlink(name, dir_fd=here.fd), name, dir_fd=into.fd)
     elif stat.S_ISDIR(status.st_mode):
-        os.mkdir(name, 0o700, dir_fd=into_fd)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        from_fd, to_fd = os.open(name, flags, dir_fd=here_fd), os.open(name, flags, dir_fd=into_fd)
-        try:
-            copy_tree(from_fd, to_fd)
-        finally:
-            os.close(from_fd)
-            os.close(to_fd)
+        os.mkdir(name, 0o700, dir_fd=into.fd)
+        here.enter(name)
+        into.enter(name)
+        return
     elif stat.S_ISREG(status.st_mode):
-        _copy_file(here_fd, into_fd, name)
+        _copy_file(here.fd, into.fd, name)
     else:
         return
+    _copy_owner(name, into.fd, status)
+
+
+def _copy_owner(name: str, into_fd: int, status: os.stat_result) -> None:
+    """Owner and mode; ``.`` is the directory itself."""
     os.chown(name, status.st_uid, status.st_gid, dir_fd=into_fd, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(name, status.st_mode & 0o7777, dir_fd=into_fd)

@@ -8,11 +8,12 @@ The status is never stored but seen: is the process with that pid *and* start ti
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 from typing import Any
 
+from ketch import trees
 from ketch.errors import AlreadyExists, InvalidArgument, NotFound
 from ketch.runtime.cgroups import common
 
@@ -79,7 +80,8 @@ class State:
 
     def forget(self) -> None:
         """Remove the container's directory."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            trees.remove_path(self.directory)
 
 
 def reserve(root: str, container_id: str, bundle: str) -> State:

@@ -7,21 +7,19 @@ does a file that overlay copied up and nobody changed.  This is how dockerd comp
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument
+from ketch import trees
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from ketch.storage.archive.layer import is_opaque, is_whiteout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
-_DEPTH = 256
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What the runtime puts into a root so that something can be mounted there: Docker has it in a layer of its own.
 _PLACES = ("/proc", "/sys", "/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init")
 Change = tuple[str, int]
@@ -32,9 +30,7 @@ def changes(upper_fd: int, lower_fd: int) -> list[Change]:
 
     ``lower_fd`` is the merged layers' root, -1 when there is none.  Both are readable directories, and the caller's.
     """
-    walker = _Walker(places_made(upper_fd, lower_fd))
-    walker.walk(upper_fd, lower_fd, "")
-    return sorted(walker.found)
+    return sorted(found(upper_fd, lower_fd))
 
 
 def places_made(upper_fd: int, lower_fd: int) -> frozenset[str]:
@@ -76,61 +72,75 @@ def _is_empty(root_fd: int, path: str) -> bool:
 
 
 def _names(root_fd: int, path: str) -> list[str]:
-    fd = _open(root_fd, path, _DIRECTORY)
+    fd = _open(root_fd, path, trees.DIRECTORY)
     try:
         return [f"{path}/{name}" for name in os.listdir(fd)]
     finally:
         os.close(fd)
 
 
-class _Walker:
-    def __init__(self, ignored: frozenset[str]) -> None:
-        self._ignored = ignored
-        self.found: list[Change] = []
+def found(upper_fd: int, lower_fd: int) -> Iterator[Change]:
+    """`changes` as they are found; what is in a directory comes before the directory."""
+    ignored = places_made(upper_fd, lower_fd)
+    opened: list[_Opened] = []
+    with trees.Descent(upper_fd) as upper, trees.Beside(lower_fd) as lower:
+        for name in upper.walk():
+            if name is None:
+                inside = opened.pop()
+                yield from _end(inside, upper, lower)
+                lower.leave()
+                if opened:
+                    opened[-1].changed |= inside.changed
+                continue
+            path = f"/{upper.prefix}{name}"
+            if path in ignored:
+                continue
+            new = _status(upper.fd, name)
+            if new is None:
+                continue  # it went meanwhile
+            old = _status(lower.fd, name) if lower.fd >= 0 else None
+            if stat.S_ISDIR(new.st_mode):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it has just gone
+                    upper.enter(name)
+                    lower.enter(name)
+                    opened.append(_Opened(path, old, new))
+                continue
+            if is_whiteout(new):
+                kind = DELETED if old is not None else None
+            elif old is None:
+                kind = ADDED
+            else:
+                changed = _differ(old, new) or _capabilities(lower.fd, upper.fd, name, new)
+                kind = MODIFIED if changed else None
+            if kind is not None:
+                yield path, kind
+                if opened:
+                    opened[-1].changed = True
 
-    def walk(self, upper_fd: int, lower_fd: int, path: str) -> None:
-        if path.count("/") > _DEPTH:
-            raise InvalidArgument(f"compare `{path[:200]}…`: more than {_DEPTH} directories deep")
-        for name in os.listdir(upper_fd):
-            here = f"{path}/{name}"
-            if here not in self._ignored:
-                self._compare(upper_fd, lower_fd, name, here)
 
-    def _compare(self, upper_fd: int, lower_fd: int, name: str, path: str) -> None:
-        new = _status(upper_fd, name)
-        if new is None:
-            return  # it went meanwhile
-        old = _status(lower_fd, name) if lower_fd >= 0 else None
-        if is_whiteout(new):
-            if old is not None:
-                self.found.append((path, DELETED))
-            return
-        before = len(self.found)
-        if stat.S_ISDIR(new.st_mode):
-            self._descend(upper_fd, lower_fd if old is not None and stat.S_ISDIR(old.st_mode) else -1, name, path)
-        if old is None:
-            self.found.append((path, ADDED))
-        elif len(self.found) > before or _differ(old, new) or _capabilities(lower_fd, upper_fd, name, new):
-            self.found.append((path, MODIFIED))
+class _Opened:
+    """A directory that the walk is in; ``changed`` when something in it is."""
 
-    def _descend(self, upper_fd: int, lower_fd: int, name: str, path: str) -> None:
-        with ExitStack() as stack:
-            try:
-                inner_fd = os.open(name, _DIRECTORY, dir_fd=upper_fd)
-            except (FileNotFoundError, NotADirectoryError):
-                return  # it went meanwhile, or something else is there now
-            stack.callback(os.close, inner_fd)
-            below_fd = -1
-            if lower_fd >= 0:
-                below_fd = os.open(name, _DIRECTORY, dir_fd=lower_fd)
-                stack.callback(os.close, below_fd)
-            self.walk(inner_fd, below_fd, path)
-            if below_fd >= 0 and is_opaque(inner_fd):
-                self._hidden(os.listdir(below_fd), set(os.listdir(inner_fd)), path)
+    def __init__(self, path: str, old: os.stat_result | None, new: os.stat_result) -> None:
+        self.path = path
+        self.old = old
+        self.new = new
+        self.changed = False
 
-    def _hidden(self, below: Iterable[str], here: set[str], path: str) -> None:
-        """In a directory that was removed and made anew: what of the old one is not in it."""
-        self.found += [(f"{path}/{name}", DELETED) for name in below if name not in here]
+
+def _end(here: _Opened, upper: trees.Descent, lower: trees.Beside) -> Iterator[Change]:
+    """What is to be said of a directory when all in it has been seen."""
+    if lower.fd >= 0 and not upper.lost and is_opaque(upper.fd):
+        # It was removed and made anew: what of the old one is not in it.
+        for name in set(os.listdir(lower.fd)).difference(os.listdir(upper.fd)):
+            here.changed = True
+            yield f"{here.path}/{name}", DELETED
+    if here.old is None:
+        here.changed = True
+        yield here.path, ADDED
+    elif here.changed or _differ(here.old, here.new):
+        here.changed = True
+        yield here.path, MODIFIED
 
 
 def _status(dir_fd: int, name: str) -> os.stat_result | None:

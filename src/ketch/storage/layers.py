@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from errno import EEXIST, ENOTEMPTY
 from typing import TYPE_CHECKING
 
 from ketch import faults
 from ketch.errors import DataLoss
 from ketch.linux import fsflags
+from ketch.storage import removal
 from ketch.storage.archive.extract import extract
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ class Layers:
         self._root = os.path.join(data_root, "layers")
         os.makedirs(self._root, mode=0o710, exist_ok=True)
         fsflags.spread(self._root)
-        for name in os.listdir(self._root):
-            if name.startswith(".new-"):
-                remove_tree(os.path.join(self._root, name))
+        removal.sweep(self._root, lambda name: name.startswith(".new-"))
 
     def diff(self, chain_id: str) -> str:
         """The directory with a layer's files."""
@@ -80,12 +78,12 @@ class Layers:
         except OSError as e:
             if e.errno not in (ENOTEMPTY, EEXIST):
                 raise
-            shutil.rmtree(path)
+            removal.remove_tree(path)
 
     @staticmethod
     def abort(path: str) -> None:
-        """Remove what was unpacked so far."""
-        shutil.rmtree(path, ignore_errors=True)
+        """Remove what was unpacked so far; what cannot be removed is tried again at the next start."""
+        removal.try_to_remove(path)
 
     def detach(self, chain_id: str) -> str | None:
         """Take a layer's name away, at once; returns the directory to give to ``abort``, which takes a while."""
@@ -99,13 +97,3 @@ class Layers:
     def all(self) -> list[str]:
         """Chain ids of the unpacked layers."""
         return ["sha256:" + n for n in os.listdir(self._root) if not n.startswith(".")]
-
-
-def remove_tree(path: str) -> None:
-    """Delete a directory; two may do so at once: a background removal and the sweep at the daemon's start."""
-    shutil.rmtree(path, onerror=_unless_missing)
-
-
-def _unless_missing(_function: object, _path: str, info: tuple[type, BaseException, object]) -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ketch.errors import InvalidArgument
-from ketch.storage import volatile
-from ketch.storage.layers import Layers, remove_tree
+from ketch.storage import sizes, volatile
+from ketch.storage.layers import Layers
 from ketch.storage.quota import Quotas
+from ketch.storage.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,29 +152,14 @@ class OverlaySnapshots:
 
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written; one with several names counts once."""
-        total = 0
-        seen: set[int] = set()
-        for directory, _, names in os.walk(self.upper(container_id)):
-            for name in names:
-                try:
-                    status = os.lstat(os.path.join(directory, name))
-                except FileNotFoundError:
-                    continue
-                if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
-                    if status.st_ino in seen:
-                        continue
-                    seen.add(status.st_ino)
-                total += status.st_size
-        return total
+        return sizes.written_bytes(self.upper(container_id))
 
     def remove(self, container_id: str) -> None:
         """Delete the snapshot; one that is gone is no error."""
         if os.path.isdir(self.upper(container_id)):
             Quotas(self._containers).release(self.upper(container_id))
         for name in ("upper", "work"):
-            path = os.path.join(self._containers, container_id, name)
-            if os.path.isdir(path):
-                remove_tree(path)
+            remove_tree(os.path.join(self._containers, container_id, name))
 
 
 @functools.cache

@@ -6,18 +6,20 @@ them.  Where the file system can share blocks (FICLONE), a copy costs no room.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING
 
+from ketch import trees
+from ketch.linux.openat2 import open_unmounted
 from ketch.storage.archive.layer import is_opaque, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
 _OVERLAY = "trusted.overlay."  # overlay's own notes mean nothing in a merged tree
@@ -34,62 +36,86 @@ class Copier:
     def tree(self, source_fd: int, *, layer: bool = False) -> None:
         """Put a directory's content into the target; with ``layer`` over what is there, as overlay would show it."""
         self._links.clear()
-        self._into(source_fd, self._root_fd, "", layer)
+        with trees.Descent(source_fd) as source, trees.Descent(self._root_fd) as target:
+            self._below(source, target, "", layer)
         copy_metadata(source_fd, ".", self._root_fd, ".", os.fstat(source_fd))
 
-    def entry(self, source_fd: int, name: str, target_fd: int, path: str, *, layer: bool = False) -> None:
+    def entry(self, source_fd: int, name: str, target_fd: int, path: str) -> None:
         """Copy one entry of a directory to the same name in another, ``path`` below the target."""
-        status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        with trees.Descent(source_fd) as source, trees.Descent(target_fd) as target:
+            self._entry(source, name, target, path, layer=False)
+            if not source.depth:
+                return
+            with trees.Descent(source.fd) as below, trees.Descent(target.fd) as into:
+                self._below(below, into, path + "/", layer=False)
+            copy_metadata(source.fd, ".", target.fd, ".", os.fstat(source.fd))
+
+    def _below(self, source: trees.Descent, target: trees.Descent, prefix: str, layer: bool) -> None:
+        """Copy everything below; both stand where they are to begin, and go side by side."""
+        for name in source.walk():
+            if name is None:
+                if not source.lost:
+                    copy_metadata(source.fd, ".", target.fd, ".", os.fstat(source.fd))
+                target.leave()
+                continue
+            with contextlib.suppress(FileNotFoundError):  # removed while this went on
+                if not layer or _make_way(source.fd, name, target.fd):
+                    self._entry(source, name, target, prefix + source.prefix + name, layer)
+
+    def _entry(self, source: trees.Descent, name: str, target: trees.Descent, path: str, layer: bool) -> None:
+        """Copy one entry; when it is a directory both stand in it afterwards."""
+        status = os.stat(name, dir_fd=source.fd, follow_symlinks=False)
         mode = status.st_mode
         if stat.S_ISDIR(mode):
-            self._directory(source_fd, name, target_fd, path, layer)
+            _directory(source, name, target, layer)
             return
         known = self._links.get((status.st_dev, status.st_ino))
         if known is not None:
-            os.link(known, name, src_dir_fd=self._root_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+            self._link(known, target.fd, name)
             return
         if stat.S_ISREG(mode):
-            _copy_file(source_fd, name, target_fd)
+            _copy_file(source.fd, name, target.fd)
         elif stat.S_ISLNK(mode):
-            os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
+            os.symlink(os.readlink(name, dir_fd=source.fd), name, dir_fd=target.fd)
         else:
-            os.mknod(name, mode, status.st_rdev, dir_fd=target_fd)
-        copy_metadata(source_fd, name, target_fd, name, status)
+            os.mknod(name, mode, status.st_rdev, dir_fd=target.fd)
+        copy_metadata(source.fd, name, target.fd, name, status)
         if status.st_nlink > 1:
             self._links[status.st_dev, status.st_ino] = path
 
-    def _directory(self, source_fd: int, name: str, target_fd: int, path: str, layer: bool) -> None:
-        inner_fd = os.open(name, DIRECTORY, dir_fd=source_fd)
-        try:
-            if layer and is_opaque(inner_fd):
-                remove_entry(target_fd, name)
-            try:
-                os.mkdir(name, 0o700, dir_fd=target_fd)
-            except FileExistsError:
-                if not layer:
-                    raise
-            below_fd = os.open(name, DIRECTORY, dir_fd=target_fd)
-            try:
-                self._into(inner_fd, below_fd, path + "/", layer)
-            finally:
-                os.close(below_fd)
-            copy_metadata(source_fd, name, target_fd, name, os.fstat(inner_fd))
-        finally:
-            os.close(inner_fd)
+    def _link(self, known: str, target_fd: int, name: str) -> None:
+        directory, _, first = known.rpartition("/")
+        with trees.Descent(self._root_fd) as at:
+            for part in directory.split("/") if directory else ():
+                at.enter(part)
+            os.link(first, name, src_dir_fd=at.fd, dst_dir_fd=target_fd, follow_symlinks=False)
 
-    def _into(self, source_fd: int, target_fd: int, prefix: str, layer: bool) -> None:
-        for name in os.listdir(source_fd):
-            if layer:
-                status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
-                over = _mode(target_fd, name)
-                if over and not (stat.S_ISDIR(over) and stat.S_ISDIR(status.st_mode)):
-                    remove_entry(target_fd, name)
-                if is_whiteout(status):
-                    continue
-            try:
-                self.entry(source_fd, name, target_fd, prefix + name, layer=layer)
-            except FileNotFoundError:  # removed while this went on
-                continue
+
+def _make_way(source_fd: int, name: str, target_fd: int) -> bool:
+    """Before a layer's entry is copied: remove what it hides; False for a whiteout, which is no more than that."""
+    status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+    over = _mode(target_fd, name)
+    if over and not (stat.S_ISDIR(over) and stat.S_ISDIR(status.st_mode)):
+        trees.remove(target_fd, name, open_unmounted)
+    return not is_whiteout(status)
+
+
+def _directory(source: trees.Descent, name: str, target: trees.Descent, layer: bool) -> None:
+    """Go into a directory of the source, and into one of the same name in the target, which is made."""
+    above_fd = target.fd
+    source.enter(name)
+    try:
+        if layer and is_opaque(source.fd):
+            trees.remove(above_fd, name, open_unmounted)
+        try:
+            os.mkdir(name, 0o700, dir_fd=above_fd)
+        except FileExistsError:
+            if not layer:
+                raise
+        target.enter(name)
+    except BaseException:
+        source.leave()
+        raise
 
 
 def copy_metadata(source_fd: int, name: str, target_fd: int, target: str, status: os.stat_result) -> None:
@@ -116,25 +142,6 @@ def xattrs(path: str) -> dict[str, bytes]:
             raise
         return {}
     return {n: os.getxattr(path, n, follow_symlinks=False) for n in names if not n.startswith(_OVERLAY)}
-
-
-def remove_entry(directory_fd: int, name: str) -> None:
-    """Remove an entry with everything in it; one that is gone is no error."""
-    try:
-        inner_fd = os.open(name, DIRECTORY, dir_fd=directory_fd)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        if e.errno not in (errno.ENOTDIR, errno.ELOOP):
-            raise
-        os.unlink(name, dir_fd=directory_fd)
-        return
-    try:
-        for below in os.listdir(inner_fd):
-            remove_entry(inner_fd, below)
-    finally:
-        os.close(inner_fd)
-    os.rmdir(name, dir_fd=directory_fd)
 
 
 def copy_data(source_fd: int, target_fd: int, size: int) -> None:

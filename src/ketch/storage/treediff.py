@@ -6,81 +6,84 @@ device, size, time, link target or xattrs differ; of a directory, time and size 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
 
-from ketch.storage.treecopy import DIRECTORY, Copier, copy_metadata, xattrs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-Stats = dict[str, os.stat_result]
+from ketch import trees
+from ketch.storage.treecopy import Copier, copy_metadata, xattrs
 
 
 def write_upper(new_fd: int, old_fd: int, upper_fd: int) -> None:
     """Fill an empty directory with what is new in the first tree, and whiteouts for what is gone from it."""
-    _write(new_fd, old_fd, upper_fd, "", Copier(upper_fd))
+    copier = Copier(upper_fd)
+    with trees.Descent(new_fd) as new, trees.Beside(old_fd) as old, trees.Descent(upper_fd) as upper:
+        found = [_write_whiteouts(new.fd, old.fd, upper.fd)]  # whether there was a change, level by level
+        for name in new.walk():
+            if name is None:
+                changed = _end(new, old.fd, upper.fd) or found[-1]
+                found.pop()
+                inner = upper.name
+                upper.leave()
+                old.leave()
+                if changed:
+                    found[-1] = True
+                else:
+                    os.rmdir(inner, dir_fd=upper.fd)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # removed while this went on
+                status, former = _status(new.fd, name), _former(old.fd, name)
+                if former is None or not (stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(former.st_mode)):
+                    if former is None or _differs(new.fd, old.fd, name, status, former):
+                        copier.entry(new.fd, name, upper.fd, upper.prefix + name)
+                        found[-1] = True
+                    continue
+                new.enter(name)
+                old.enter(name)
+                os.mkdir(name, 0o700, dir_fd=upper.fd)
+                upper.enter(name)
+                found.append(_write_whiteouts(new.fd, old.fd, upper.fd))
     copy_metadata(new_fd, ".", upper_fd, ".", os.fstat(new_fd))
+
+
+def _end(new: trees.Descent, old_fd: int, upper_fd: int) -> bool:
+    """At a directory's end: give its copy the metadata; whether the directory itself differs."""
+    if new.lost:
+        return True
+    status = os.fstat(new.fd)
+    copy_metadata(new.fd, ".", upper_fd, ".", status)
+    return old_fd < 0 or _differs(new.fd, old_fd, ".", status, os.fstat(old_fd))
+
+
+def _write_whiteouts(new_fd: int, old_fd: int, upper_fd: int) -> bool:
+    """Whether something is gone from a directory."""
+    gone = set(os.listdir(old_fd) if old_fd >= 0 else ()).difference(os.listdir(new_fd))
+    for name in gone:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=upper_fd)
+    return bool(gone)
 
 
 def changed_bytes(new_fd: int, old_fd: int) -> int:
     """Bytes of the files that are new or changed in the first tree; one with several names counts once."""
     seen: set[int] = set()
-    return sum(_sizes(new_fd, old_fd, seen))
-
-
-def _sizes(new_fd: int, old_fd: int, seen: set[int]) -> Iterator[int]:
-    olds = _entries(old_fd)
-    for name, new in _entries(new_fd).items():
-        old = olds.get(name)
-        if stat.S_ISDIR(new.st_mode):
-            inside = old is not None and stat.S_ISDIR(old.st_mode)
-            inner_fd = os.open(name, DIRECTORY, dir_fd=new_fd)
-            below_fd = os.open(name, DIRECTORY, dir_fd=old_fd) if inside else -1
-            try:
-                yield from _sizes(inner_fd, below_fd, seen)
-            finally:
-                _close(inner_fd, below_fd)
-        elif (old is None or _differs(new_fd, old_fd, name, new, old)) and new.st_ino not in seen:
-            seen.add(new.st_ino)
-            yield new.st_size
-
-
-def _write(new_fd: int, old_fd: int, upper_fd: int, prefix: str, copier: Copier) -> bool:
-    """Whether there was any change."""
-    news, olds = _entries(new_fd), _entries(old_fd)
-    found = False
-    for name in olds.keys() - news.keys():
-        os.mknod(name, stat.S_IFCHR, 0, dir_fd=upper_fd)
-        found = True
-    for name, new in news.items():
-        old = olds.get(name)
-        if old is not None and stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(old.st_mode):
-            found |= _write_directory(new_fd, old_fd, upper_fd, prefix + name, copier)
-        elif old is None or _differs(new_fd, old_fd, name, new, old):
-            try:
-                copier.entry(new_fd, name, upper_fd, prefix + name)
-            except FileNotFoundError:  # removed while this went on
+    total = 0
+    with trees.Descent(new_fd) as new, trees.Beside(old_fd) as old:
+        for name in new.walk():
+            if name is None:
+                old.leave()
                 continue
-            found = True
-    return found
-
-
-def _write_directory(new_fd: int, old_fd: int, upper_fd: int, path: str, copier: Copier) -> bool:
-    name = path.rpartition("/")[2]
-    os.mkdir(name, 0o700, dir_fd=upper_fd)
-    fds = [os.open(name, DIRECTORY, dir_fd=fd) for fd in (new_fd, old_fd, upper_fd)]
-    try:
-        new, old = os.fstat(fds[0]), os.fstat(fds[1])
-        found = _write(fds[0], fds[1], fds[2], path + "/", copier)
-    finally:
-        _close(*fds)
-    if not found and not _differs(new_fd, old_fd, name, new, old):
-        os.rmdir(name, dir_fd=upper_fd)
-        return False
-    copy_metadata(new_fd, name, upper_fd, name, new)
-    return True
+            with contextlib.suppress(FileNotFoundError):
+                status = _status(new.fd, name)
+                if stat.S_ISDIR(status.st_mode):
+                    new.enter(name)
+                    old.enter(name)
+                    continue
+                former = _former(old.fd, name)
+                changed = former is None or _differs(new.fd, old.fd, name, status, former)
+                if changed and status.st_ino not in seen:
+                    seen.add(status.st_ino)
+                    total += status.st_size
+    return total
 
 
 def _differs(new_fd: int, old_fd: int, name: str, new: os.stat_result, old: os.stat_result) -> bool:
@@ -94,19 +97,15 @@ def _differs(new_fd: int, old_fd: int, name: str, new: os.stat_result, old: os.s
     return xattrs(f"/proc/self/fd/{new_fd}/{name}") != xattrs(f"/proc/self/fd/{old_fd}/{name}")
 
 
-def _entries(fd: int) -> Stats:
+def _status(fd: int, name: str) -> os.stat_result:
+    return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
+
+def _former(fd: int, name: str) -> os.stat_result | None:
+    """What the old tree has there."""
     if fd < 0:
-        return {}
-    found: Stats = {}
-    for name in os.listdir(fd):
-        try:
-            found[name] = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-    return found
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        if fd >= 0:
-            os.close(fd)
+        return None
+    try:
+        return _status(fd, name)
+    except FileNotFoundError:
+        return None

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from ketch import faults
+from ketch import faults, trees
 from ketch.errors import InvalidArgument
-from ketch.storage import treediff
-from ketch.storage.layers import Layers, remove_tree
+from ketch.storage import removal, treediff
+from ketch.storage.layers import Layers
 from ketch.storage.snapshots import check_depth
-from ketch.storage.treecopy import DIRECTORY, Copier
+from ketch.storage.treecopy import Copier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,9 +40,8 @@ class VfsSnapshots:
         self._layers = Layers(data_root)
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
         for parent in (self._containers, os.path.join(data_root, "layers")):
-            for entry in os.scandir(parent):
-                if entry.is_dir(follow_symlinks=False):
-                    _sweep(entry.path)
+            for name in os.listdir(parent):
+                _sweep(os.path.join(parent, name))
 
     def check_limit(self, size: int) -> None:
         """InvalidArgument: a copy of the image would count against the limit."""
@@ -88,14 +86,14 @@ class VfsSnapshots:
         os.mkdir(place, 0o755)
         try:
             with self._compared(container_id) as (new_fd, old_fd):
-                upper_fd = os.open(place, DIRECTORY)
+                upper_fd = os.open(place, trees.DIRECTORY)
                 try:
                     treediff.write_upper(new_fd, old_fd, upper_fd)
                 finally:
                     os.close(upper_fd)
             yield place
         finally:
-            shutil.rmtree(place)
+            removal.remove_tree(place)
 
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written; one with several names counts once."""
@@ -111,7 +109,7 @@ class VfsSnapshots:
         if not os.path.isdir(directory):
             return
         _sweep(directory)
-        remove_tree(os.path.join(directory, "root"))
+        removal.remove_tree(os.path.join(directory, "root"))
         if os.path.lexists(os.path.join(directory, "base")):
             os.unlink(os.path.join(directory, "base"))
 
@@ -123,11 +121,11 @@ class VfsSnapshots:
     def _compared(self, container_id: str) -> Iterator[tuple[int, int]]:
         base = os.readlink(os.path.join(self._containers, container_id, "base"))
         with ExitStack() as stack:
-            new_fd = os.open(self.upper(container_id), DIRECTORY)
+            new_fd = os.open(self.upper(container_id), trees.DIRECTORY)
             stack.callback(os.close, new_fd)
             old_fd = -1
             if base != "scratch":
-                old_fd = os.open(os.path.join(os.path.dirname(self._layers.diff(base)), "merged"), DIRECTORY)
+                old_fd = os.open(os.path.join(os.path.dirname(self._layers.diff(base)), "merged"), trees.DIRECTORY)
                 stack.callback(os.close, old_fd)
             yield new_fd, old_fd
 
@@ -150,17 +148,17 @@ def _make(place: str, sources: Sequence[str], *, layer: bool) -> None:
             os.rename(new, place)
             return
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        removal.try_to_remove(new)
         raise
-    shutil.rmtree(new)
+    removal.remove_tree(new)
 
 
 def _fill(new: str, sources: Sequence[str], layer: bool) -> None:
-    target_fd = os.open(new, DIRECTORY)
+    target_fd = os.open(new, trees.DIRECTORY)
     try:
         copier = Copier(target_fd)
         for source in sources:
-            source_fd = os.open(source, DIRECTORY)
+            source_fd = os.open(source, trees.DIRECTORY)
             try:
                 copier.tree(source_fd, layer=layer)
             finally:
@@ -170,6 +168,5 @@ def _fill(new: str, sources: Sequence[str], layer: bool) -> None:
 
 
 def _sweep(directory: str) -> None:
-    for name in os.listdir(directory):
-        if name.startswith(_NEW):
-            remove_tree(os.path.join(directory, name))
+    if os.path.isdir(directory) and not os.path.islink(directory):
+        removal.sweep(directory, lambda name: name.startswith(_NEW))

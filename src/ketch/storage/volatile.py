@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from ketch.errors import DataLoss
-from ketch.storage.layers import remove_tree
+from ketch.storage.removal import remove_tree
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 

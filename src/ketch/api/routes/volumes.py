@@ -67,7 +67,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """Delete a volume and its data."""
-    call.engine.volumes.remove(call.path["name"], force=query.flag(call.query, "force"))
+    await call.engine.volumes.remove(call.path["name"], force=query.flag(call.query, "force"))
     call.engine.events.publish("volume", "destroy", call.path["name"], {"driver": "local"})
     return call.empty()
 

@@ -9,13 +9,13 @@ Owners, modes, times and extended attributes are set by descriptor.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from errno import EDQUOT, EEXIST, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, ENOTSUP, EXDEV
 from typing import TYPE_CHECKING
 
+from ketch import trees
 from ketch.errors import InvalidArgument, ResourceExhausted, Unavailable
-from ketch.linux.openat2 import open_beneath
+from ketch.linux.openat2 import open_beneath, open_unmounted
 from ketch.storage.archive import tar
 
 if TYPE_CHECKING:
@@ -83,17 +83,38 @@ class Extractor:
         """Open a directory of the archive; links that lead out of the root are refused (EXDEV)."""
         return open_beneath(self._root_fd, path, flags)
 
+    def _open_near(self, path: str, flags: int) -> int:
+        """Open a directory of the archive, from the last one when its path leads through that.
+
+        What is deep down is not looked up from the root each time.
+        """
+        if self._parent_fd >= 0 and path.startswith(f"{self._parent}/"):
+            return self._open_from(self._parent_fd, path[len(self._parent) + 1 :], path, flags)
+        return self._open(path, flags)
+
+    def _open_from(self, fd: int, name: str, path: str, flags: int) -> int:
+        """Open ``path``, which is ``name`` in an open directory."""
+        try:
+            return open_beneath(fd, name, flags)
+        except OSError as e:
+            if e.errno != EXDEV:
+                raise
+        return self._open(path, flags)  # a link leads to somewhere else within the root
+
+    def _enter(self, path: str, fd: int) -> None:
+        if self._parent_fd >= 0:
+            os.close(self._parent_fd)
+        self._parent, self._parent_fd = path, fd
+
     def _set_time(self, path: str, mtime: int) -> None:
         try:
-            fd = self._open(path, _DIRECTORY | os.O_NOFOLLOW)
+            fd = self._open_near(path, _DIRECTORY | os.O_NOFOLLOW)
         except OSError as e:
             if e.errno in (ENOENT, ENOTDIR, ELOOP, EXDEV):
                 return  # a later member replaced it
             raise
-        try:
-            os.utime(fd, ns=(mtime, mtime))
-        finally:
-            os.close(fd)
+        self._enter(path, fd)
+        os.utime(fd, ns=(mtime, mtime))
 
     def _member(self, archive: TarReader, member: Member) -> None:
         path = self._clean(member.name)
@@ -128,12 +149,10 @@ class Extractor:
         if path == self._parent:
             return self._parent_fd
         try:
-            fd = self._open(path, _DIRECTORY)
+            fd = self._open_near(path, _DIRECTORY)
         except FileNotFoundError:
             fd = self._make_parents(path)
-        if self._parent_fd >= 0:
-            os.close(self._parent_fd)
-        self._parent, self._parent_fd = path, fd
+        self._enter(path, fd)
         return fd
 
     def _make_parents(self, path: str) -> int:
@@ -142,10 +161,10 @@ class Extractor:
         for part in path.split("/"):
             done = f"{done}/{part}" if done else part
             try:
-                below = self._open(done, _DIRECTORY)
+                below = self._open_from(fd, part, done, _DIRECTORY)
             except FileNotFoundError:
                 self._make_parent(fd, part)
-                below = self._open(done, _DIRECTORY)
+                below = self._open_from(fd, part, done, _DIRECTORY)
                 os.fchmod(below, 0o755)  # whatever the umask
             finally:
                 os.close(fd)
@@ -174,7 +193,7 @@ class Extractor:
         except FileNotFoundError:
             return
         except IsADirectoryError:
-            shutil.rmtree(name, dir_fd=dir_fd)
+            trees.remove(dir_fd, name, open_unmounted)
         self._parent = "\0"  # its path may have led through what went; the descriptor still serves this member
 
     def _symlink(self, member: Member, dir_fd: int, name: str) -> None:

@@ -46,19 +46,18 @@ class _LayerWriter(TreeWriter):
         super().__init__(archive)
         self._left_out = left_out
 
-    def entry(self, dir_fd: int, name: str, path: str) -> None:
+    def wanted(self, name: str, path: str) -> bool:
         if "/" + path in self._left_out:
-            return
+            return False
         if name.startswith(WHITEOUT):
             raise InvalidArgument(
                 f"commit `/{path}`: a name that begins with {WHITEOUT} means a removed file in layers"
             )
-        super().entry(dir_fd, name, path)
+        return True
 
-    def content(self, fd: int, prefix: str) -> None:
-        if prefix and is_opaque(fd):
-            self._marker(prefix + OPAQUE, os.fstat(fd))
-        super().content(fd, prefix)
+    def entered(self, fd: int, path: str) -> None:
+        if is_opaque(fd):
+            self._marker(f"{path}/{OPAQUE}", os.fstat(fd))
 
     def special(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
         if is_whiteout(status):

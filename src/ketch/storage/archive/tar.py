@@ -189,9 +189,6 @@ class TarReader:
         link = fields[8].partition(b"\0")[0] if long_link is None else long_link
         if kind is None:
             raise InvalidArgument(f"extract `{_text(name)}`: unknown type {fields[7]!r} in archive", hint=_HINT)
-        if fields[7] in b"0\0" and name.endswith(b"/"):
-            kind = DIRECTORY  # as before POSIX
-        member.kind = kind
         member.mode = _number(fields[1]) & 0o7777
         member.uid, member.gid = _number(fields[2]), _number(fields[3])
         member.mtime_ns = _number(fields[5]) * 1_000_000_000
@@ -206,6 +203,9 @@ class TarReader:
             if b"mtime" in known:
                 member.mtime_ns = _nanoseconds(known[b"mtime"])
             member.xattrs = {_text(k[len(_XATTR) :]): v for k, v in known.items() if k.startswith(_XATTR)} or None
+        if fields[7] in b"0\0" and name.endswith(b"/"):  # the whole name: a long one's beginning may end so, too
+            kind = DIRECTORY  # as before POSIX
+        member.kind = kind
         member.name, member.linkname = _text(name), _text(link)
         for value, limit in ((stored, 1 << 63), (member.uid, 1 << 32), (member.gid, 1 << 32), (member.major, 1 << 12),
                              (member.minor, 1 << 20), (abs(member.mtime_ns), 1 << 92)):  # fmt: skip

@@ -13,7 +13,8 @@ import tarfile
 from errno import EACCES, ELOOP, ENOTDIR, ENXIO
 from typing import IO, TYPE_CHECKING
 
-from ketch.errors import InvalidArgument, Unavailable
+from ketch import trees
+from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BUFFER = 1 << 18
-_DEPTH = 256  # each level holds a descriptor open
 _TRIES = 10
 _SWAPPED = (ELOOP, ENOTDIR, ENXIO, EACCES)  # what opening says when the kind is another one than a moment ago
 _XATTR = "SCHILY.xattr."
@@ -79,40 +79,75 @@ class TreeWriter:
         self.content(fd, path + "/")
 
     def content(self, fd: int, prefix: str) -> None:
-        """Add what is in an open directory, each name behind ``prefix``."""
-        if prefix.count("/") > _DEPTH:
-            raise InvalidArgument(f"archive `{prefix[:200]}…`: more than {_DEPTH} directories deep")
-        for name in sorted(os.listdir(fd)):
-            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
-                self.entry(fd, name, prefix + name)
+        """Add what is in an open directory, each name behind ``prefix``; it may be of any depth."""
+        with trees.Descent(fd) as at:
+            for name in at.walk(_sorted_names):
+                if name is not None:
+                    with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                        self._entry(at, name, prefix + at.prefix + name)
+
+    def wanted(self, name: str, path: str) -> bool:
+        """Whether an entry, and what is below it, belongs into the archive at all."""
+        del name, path
+        return True
+
+    def entered(self, fd: int, path: str) -> None:
+        """A directory has been added and its content follows."""
 
     def entry(self, dir_fd: int, name: str, path: str) -> None:
         """Add what has this name in an open directory, as ``path``."""
-        for _ in range(_TRIES):
-            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            kind = stat.S_IFMT(status.st_mode)
-            if kind not in (stat.S_IFREG, stat.S_IFDIR):
-                if kind in _KINDS:
-                    self.special(dir_fd, name, path, status)
-                return
-            try:
-                fd = os.open(name, _FILE if kind == stat.S_IFREG else _DIRECTORY, dir_fd=dir_fd)
-            except OSError as e:
-                if e.errno not in _SWAPPED:
-                    raise
-                continue  # something else has taken its place: look again
-            try:
-                status = os.fstat(fd)
-                if stat.S_IFMT(status.st_mode) != kind:
-                    continue
-                if kind == stat.S_IFDIR:
-                    self.directory(fd, path)
-                else:
-                    self._file(fd, path, status)
-            finally:
-                os.close(fd)
+        with trees.Descent(dir_fd) as at:
+            self._entry(at, name, path)
+            if at.depth:
+                self.content(at.fd, path + "/")
+
+    def _entry(self, at: trees.Descent, name: str, path: str) -> None:
+        """Add one entry; when it is a directory ``at`` stands in it afterwards."""
+        if not self.wanted(name, path):
             return
+        for _ in range(_TRIES):
+            status = os.stat(name, dir_fd=at.fd, follow_symlinks=False)
+            kind = stat.S_IFMT(status.st_mode)
+            if kind == stat.S_IFREG:
+                if self._regular(at.fd, name, path):
+                    return
+            elif kind == stat.S_IFDIR:
+                if self._directory(at, name, path):
+                    return
+            else:
+                if kind in _KINDS:
+                    self.special(at.fd, name, path, status)
+                return
         raise Unavailable(f"archive `{path}`: it cannot be opened, or changes all the time")
+
+    def _directory(self, at: trees.Descent, name: str, path: str) -> bool:
+        """False when it is no directory any more."""
+        try:
+            status = at.enter(name)
+        except OSError as e:
+            if e.errno not in _SWAPPED:
+                raise
+            return False
+        self.archive.addfile(header(path, status, _xattrs(at.fd)))
+        self.entered(at.fd, path)
+        return True
+
+    def _regular(self, dir_fd: int, name: str, path: str) -> bool:
+        """False when it is no regular file any more."""
+        try:
+            fd = os.open(name, _FILE, dir_fd=dir_fd)
+        except OSError as e:
+            if e.errno not in _SWAPPED:
+                raise
+            return False
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            self._file(fd, path, status)
+        finally:
+            os.close(fd)
+        return True
 
     def special(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
         """Add a symbolic link, a FIFO or a device node."""
@@ -160,6 +195,10 @@ def header(path: str, status: os.stat_result, xattrs: dict[str, str], kind: byte
     if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE):
         info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
     return info
+
+
+def _sorted_names(fd: int) -> list[str]:
+    return sorted(os.listdir(fd))
 
 
 def _seconds(ns: int) -> str:

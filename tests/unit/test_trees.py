@@ -1,0 +1,340 @@
+"""Trees far deeper than PATH_MAX or Python's stack: walked, copied, compared, archived and removed, and from where."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+
+import pytest
+
+from ketch import trees
+from ketch.linux.openat2 import open_unmounted
+from ketch.runtime import copyup
+from ketch.storage import diff, sizes, treediff
+from ketch.storage.archive.extract import extract
+from ketch.storage.archive.layer import write_layer
+from ketch.storage.archive.write import write_tree
+from ketch.storage.removal import remove_tree, sweep, try_to_remove
+from ketch.storage.treecopy import Copier
+
+DEPTHS = pytest.mark.parametrize(("depth", "name"), [(3100, "d"), (300, "n" * 255)])
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A directory whose content pytest need not remove: it could not."""
+    yield tmp_path
+    for name in os.listdir(tmp_path):
+        subprocess.run(["rm", "-rf", name], cwd=tmp_path, check=False)  # what is immutable is the test's own to free
+
+
+def make(root, depth: int, name: str = "d") -> None:
+    """A chain of directories with a file in every hundredth, and at its end."""
+    root.mkdir()
+    fd = os.open(root, trees.DIRECTORY)
+    for level in range(depth):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, trees.DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+        if level % 100 == 99 or level == depth - 1:
+            file = os.open("file", os.O_WRONLY | os.O_CREAT, 0o640, dir_fd=fd)
+            os.write(file, b"content")
+            os.close(file)
+    os.close(fd)
+
+
+def census(root, *, files_only: bool = False) -> list[tuple[int, str, int]]:
+    """(depth, name, mode) of everything."""
+    found = []
+    fd = os.open(root, trees.DIRECTORY)
+    with trees.Descent(fd) as at:
+        for name in at.walk():
+            if name is not None:
+                try:
+                    status = os.stat(name, dir_fd=at.fd, follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        at.enter(name)
+                except FileNotFoundError:
+                    continue  # it was moved away
+                if not (files_only and stat.S_ISDIR(status.st_mode)):
+                    found.append((at.depth - stat.S_ISDIR(status.st_mode), name, status.st_mode))
+    os.close(fd)
+    return found
+
+
+def open_count() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@DEPTHS
+def test_walk_and_remove(place, depth, name):
+    make(place / "tree", depth, name)
+    before = open_count()
+    found = census(place / "tree")
+    assert max(level for level, _, _ in found) == depth
+    assert sum(1 for _, _, mode in found if stat.S_ISDIR(mode)) == depth
+    assert sizes.written_bytes(str(place / "tree")) == 7 * (depth // 100 + bool(depth % 100))
+    remove_tree(str(place / "tree"))
+    assert os.listdir(place) == []
+    assert open_count() == before
+
+
+def test_few_descriptors_are_open(place):
+    make(place / "tree", 2000)
+    fd = os.open(place / "tree", trees.DIRECTORY)
+    before = open_count()
+    with trees.Descent(fd) as at:
+        most = 0
+        for name in at.walk():
+            if name == "d":
+                at.enter(name)
+                most = max(most, open_count())
+        assert most - before < 20
+    os.close(fd)
+    assert open_count() == before - 1
+
+
+@DEPTHS
+def test_archive_there_and_back(place, depth, name):
+    make(place / "tree", depth, name)
+    with open(place / "archive", "wb") as f:
+        write_tree(str(place / "tree"), f)
+    (place / "back").mkdir()
+    with open(place / "archive", "rb") as f:
+        extract(f, str(place / "back"), layer=False)
+    assert census(place / "back") == census(place / "tree")
+
+
+def test_other_programs_read_the_archive(place):
+    make(place / "tree", 1600)
+    with open(place / "archive", "wb") as f:
+        write_tree(str(place / "tree"), f)
+    with tarfile.open(place / "archive") as archive:
+        members = archive.getmembers()
+    assert len(members) == 1 + len(census(place / "tree"))
+    assert max(member.name.count("/") for member in members) > 1500
+
+
+def test_only_the_files_are_named_in_the_archive(place):
+    """Directories that an archive does not name are made."""
+    path = "/".join(["d"] * 3000)
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("one", "two"):
+            archive.addfile(tarfile.TarInfo(f"{path}/{name}"))
+        link = tarfile.TarInfo(f"{path}/three")
+        link.type, link.linkname = tarfile.LNKTYPE, f"{path}/one"
+        archive.addfile(link)
+    data.seek(0)
+    (place / "back").mkdir()
+    extract(data, str(place / "back"))
+    assert [(level, name) for level, name, _ in sorted(census(place / "back", files_only=True))] == [
+        (3000, "one"), (3000, "three"), (3000, "two"),
+    ]  # fmt: skip
+
+
+@DEPTHS
+def test_copies(place, depth, name):
+    make(place / "tree", depth, name)
+    for copy, work in (("vfs", lambda a, b: Copier(b).tree(a)), ("volume", copyup.copy_tree)):
+        (place / copy).mkdir()
+        fds = [os.open(place / one, trees.DIRECTORY) for one in ("tree", copy)]
+        work(*fds)
+        assert census(place / copy) == census(place / "tree")
+        for fd in fds:
+            os.close(fd)
+
+
+@DEPTHS
+def test_comparisons(place, depth, name):
+    """A tree and its copy in which one file, deep down, is another one; and all of it as a layer."""
+    make(place / "old", depth, name)
+    (place / "new").mkdir()
+    (place / "upper").mkdir()
+    fds = [os.open(place / one, trees.DIRECTORY) for one in ("old", "new", "upper")]
+    Copier(fds[1]).tree(fds[0])
+    assert treediff.changed_bytes(fds[1], fds[0]) == 0
+    with trees.Descent(fds[1]) as at:
+        for _ in range(depth):
+            at.enter(name)
+        os.truncate(os.open("file", os.O_WRONLY, dir_fd=at.fd), 3)
+        os.mkdir("new", dir_fd=at.fd)
+        for _ in range(depth - 100):
+            at.leave()
+        os.unlink("file", dir_fd=at.fd)
+    assert treediff.changed_bytes(fds[1], fds[0]) == 3
+    treediff.write_upper(fds[1], fds[0], fds[2])
+    found = diff.changes(fds[2], fds[0])
+    assert len(found) == depth + 3
+    kinds = {path.count("/"): kind for path, kind in found if path.endswith(("/file", "/new"))}
+    assert kinds == {101: diff.DELETED, depth + 1: diff.ADDED} or kinds[101] == diff.DELETED
+    data = io.BytesIO()
+    write_layer(fds[2], frozenset(), data)
+    data.seek(0)
+    (place / "layer").mkdir()
+    extract(data, str(place / "layer"))
+    assert census(place / "layer", files_only=True) == census(place / "upper", files_only=True)
+    for fd in fds:
+        os.close(fd)
+
+
+def test_links_are_not_followed(place):
+    (place / "outside").mkdir()
+    (place / "outside" / "precious").touch()
+    (place / "tree").mkdir()
+    (place / "tree" / "link").symlink_to(place / "outside")
+    (place / "top").symlink_to(place / "outside")
+    remove_tree(str(place / "tree"))
+    remove_tree(str(place / "top"))
+    remove_tree(str(place / "never-was"))
+    remove_tree(str(place / "never" / "was"))
+    assert os.listdir(place) == ["outside"]
+    assert os.listdir(place / "outside") == ["precious"]
+
+
+def test_mounts_are_not_crossed(place):
+    (place / "tree" / "a" / "mounted").mkdir(parents=True)
+    (place / "tree" / "b").mkdir()
+    (place / "precious").mkdir()
+    (place / "precious" / "file").touch()
+    subprocess.run(["mount", "--bind", "precious", "tree/a/mounted"], cwd=place, check=True)
+    try:
+        with pytest.raises(OSError, match="something is mounted there") as error:
+            remove_tree(str(place / "tree"))
+    finally:
+        subprocess.run(["umount", "tree/a/mounted"], cwd=place, check=True)
+    assert error.value.filename == str(place / "tree/a/mounted")
+    assert os.listdir(place / "precious") == ["file"]
+    assert os.listdir(place / "tree") == ["a"]  # what could be removed is gone
+
+
+def test_what_cannot_be_removed(place):
+    make(place / "tree", 1500)
+    (place / "tree" / "other").touch()
+    fd = os.open(place / "tree", trees.DIRECTORY)
+    with trees.Descent(fd) as at:
+        for _ in range(1500):
+            at.enter("d")
+        if subprocess.run(["chattr", "+i", f"/proc/self/fd/{at.fd}/file"], pass_fds=[at.fd], check=False).returncode:
+            pytest.skip("no immutable files here")
+        try:
+            with pytest.raises(PermissionError) as error:
+                remove_tree(str(place / "tree"))
+            sweep(str(place), lambda name: name == "tree")  # which logs it
+            try_to_remove(str(place / "tree"))
+        finally:
+            subprocess.run(["chattr", "-i", f"/proc/self/fd/{at.fd}/file"], pass_fds=[at.fd], check=True)
+        assert error.value.filename.startswith(f"{place}/tree/d/d/")
+        assert error.value.filename.endswith("d/d/file")
+        assert len(error.value.filename) < 600
+        assert not (place / "tree" / "other").exists()
+    os.close(fd)
+    remove_tree(str(place / "tree"))
+    assert os.listdir(place) == []
+
+
+MOVER = """
+import os, sys
+root = os.open(sys.argv[1], os.O_RDONLY)
+fds = [root]
+for _ in range(60):
+    fds.append(os.open("d", os.O_RDONLY, dir_fd=fds[-1]))
+os.mkdir("aside", dir_fd=root)
+aside = os.open("aside", os.O_RDONLY, dir_fd=root)
+print("ready", flush=True)
+n = 0
+while True:  # takes a directory from the middle of the chain, puts it elsewhere, and back
+    for level in (10, 25, 40, 55):
+        n += 1
+        for source, name, target, other in ((fds[level], "d", aside, str(n)), (aside, str(n), fds[level], "d")):
+            try:
+                os.rename(name, other, src_dir_fd=source, dst_dir_fd=target)
+            except OSError:
+                if not os.path.exists(sys.argv[1]):
+                    sys.exit()
+"""
+
+
+@pytest.fixture
+def mover(place):
+    """A process that renames directories of a tree all the time."""
+    make(place / "tree", 300)
+    (place / "outside").mkdir()
+    (place / "outside" / "precious").touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", MOVER, str(place / "tree")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield
+        process.kill()
+
+
+@pytest.mark.usefixtures("mover")
+def test_walk_while_directories_are_moved(place):
+    for _ in range(30):
+        data = io.BytesIO()
+        write_tree(str(place / "tree"), data)
+        data.seek(0)
+        with tarfile.open(fileobj=data) as archive:  # it is whole, and has nothing that is not in the tree
+            names = {part for member in archive for part in member.name.split("/")}
+        assert names - {".", "d", "aside", "file"} == {name for name in names if name.isdigit()}
+        census(place / "tree")
+
+
+@pytest.mark.usefixtures("mover")
+def test_removal_while_directories_are_moved(place):
+    for _ in range(100):
+        try_to_remove(str(place / "tree"))
+        if not (place / "tree").exists():
+            break
+    assert os.listdir(place) == ["outside"]
+    assert os.listdir(place / "outside") == ["precious"]
+
+
+def test_a_way_back_that_is_gone(place):
+    """Deeper than what is kept open: the parent is another directory now, and the walk goes on above."""
+    make(place / "tree", 60)
+    (place / "tree" / "e").mkdir()
+    (place / "elsewhere").mkdir()
+    fd = os.open(place / "tree", trees.DIRECTORY)
+    ends, lost = 0, 0
+    with trees.Descent(fd) as at:
+        names = []
+        for name in at.walk(lambda fd: sorted(os.listdir(fd))):
+            if name is None:
+                ends += 1
+                lost += at.lost
+                continue
+            names.append(name)
+            if name == "d":
+                at.enter(name)
+                if at.depth == 60:
+                    os.rename(place / "tree/d/d/d/d/d", place / "elsewhere/five")
+                    os.rename(place / "tree/d", place / "elsewhere/one")
+    os.close(fd)
+    assert ends == 60
+    assert lost == 4
+    assert names[-1] == "e"
+
+
+def test_two_remove_at_once(place):
+    make(place / "tree", 1200)
+    threads = [threading.Thread(target=remove_tree, args=[str(place / "tree")]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.listdir(place) == []
+
+
+def test_a_mount_is_refused_by_its_opener(place):
+    fd = os.open("/", trees.DIRECTORY)
+    with pytest.raises(OSError, match="mounted"):
+        open_unmounted("proc", fd)
+    os.close(fd)
