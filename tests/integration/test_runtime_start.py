@@ -72,7 +72,7 @@ def test_a_namespace_is_joined_by_path(box: Box) -> None:
 
 def test_a_missing_namespace_path_is_named(box: Box) -> None:
     namespaces = [{"type": "mount"}, {"type": "network", "path": "/proc/nothing/ns/net"}]
-    result = box.run(["true"], {"linux.namespaces": namespaces})
+    result = box.run(["true"], {"linux.namespaces": namespaces, "hostname": ""})
     assert result.code is None
     assert result.failed["message"] == "open network namespace `/proc/nothing/ns/net`: no such file or directory"
 
