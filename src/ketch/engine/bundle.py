@@ -253,14 +253,17 @@ def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -
 
 
 def file_mounts(directory: str, container: Container) -> list[dict[str, Any]]:
-    """hostname, hosts and resolv.conf, unless the user mounts something of their own there."""
+    """hostname, hosts and resolv.conf, unless the user mounts something of their own there; ``--read-only`` means them,
+    too.
+    """
+    options = ["rbind", "rprivate", *(["ro"] if container.host.readonly_rootfs else [])]
     taken = {point.destination for point in container.mounts}
     return [
         {
             "destination": f"/etc/{name}",
             "type": "bind",
             "source": f"{directory}/{name}",
-            "options": ["rbind", "rprivate"],
+            "options": options,
         }
         for name in ("resolv.conf", "hostname", "hosts")
         if f"/etc/{name}" not in taken
@@ -286,9 +289,7 @@ def build(
     allowed = [{"allow": True, "access": "rwm"}] if host.privileged else defaults.device_rules() + rules
     limited["devices"] = allowed if host.privileged else [{"allow": False, "access": "rwm"}, *allowed]
     namespaces = _namespaces(container, namespace_of)
-    mount_list = defaults.mounts(
-        shm_size=host.shm_size or 64 << 20, privileged=host.privileged, host_ipc=host.ipc_mode == "host"
-    )
+    mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
     user_mounts = mounts.oci_mounts(container.mounts, host)
     replaced = {m["destination"] for m in user_mounts}
     mount_list = [m for m in mount_list if m["destination"] not in replaced]
@@ -296,7 +297,7 @@ def build(
         "ociVersion": "1.2.0",
         "process": process(container, caps, no_new_privs),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
-        "mounts": [*mount_list, *file_mounts(directory, container), *user_mounts],
+        "mounts": mount_list + _outer_first([*file_mounts(directory, container), *user_mounts]),
         "annotations": _annotations(container),
         "linux": {
             "cgroupsPath": cgroups_path,
@@ -317,6 +318,11 @@ def build(
     if host.init:
         spec["mounts"].append(_init_mount())
     return spec
+
+
+def _outer_first(mounts_: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A mount on ``/etc`` must not hide that on ``/etc/hosts``, whoever asked for which."""
+    return sorted(mounts_, key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
 
 
 def _paths(chosen: list[str] | None, default: Sequence[str], unconfined: bool) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.engine import bundle, containerview, logdrivers
-from ketch.errors import Conflict
+from ketch.errors import Conflict, InvalidArgument
 
 if TYPE_CHECKING:
     from ketch.engine.context import Context
@@ -66,5 +66,13 @@ def _namespace_of(ctx: Context, ref: str, kind: str) -> str:
     """Path of the namespace of another, running container (``container:ref`` modes)."""
     other = ctx.store.get(ref)
     if not other.state.running:
-        raise Conflict(f"cannot join {kind} namespace of a non running container: {other.name}")
+        if kind == "network":
+            state = other.state.status
+            raise Conflict(f"cannot join network namespace of a non running container: container {ref} is {state}")
+        raise Conflict(f"failed to join {kind.upper()} namespace: container {other.id} is not running")
+    if kind == "ipc" and other.host.ipc_mode in ("", "private", "none"):
+        raise InvalidArgument(
+            f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
     return f"/proc/{other.state.pid}/ns/{'net' if kind == 'network' else kind}"

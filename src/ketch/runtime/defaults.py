@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ketch.linux import caps
 
 TYPE_CHECKING = False
@@ -49,25 +47,21 @@ READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 NAMESPACES = ["mount", "pid", "network", "ipc", "uts", "cgroup"]
 
 
-def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, host_ipc: bool = False) -> list[dict[str, Any]]:
-    """The mounts of every container, in the order in which they must be made; ``shm_size`` in bytes."""
+def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, ipc: str = "") -> list[dict[str, Any]]:
+    """The mounts of every container, in the order in which they must be made; ``shm_size`` in bytes.
+
+    ``ipc`` is Docker's mode: with ``host`` /dev/shm is the host's, as it is, and with ``none`` there is none.
+    """
     guard = ["nosuid", "noexec", "nodev"]
     access = "rw" if privileged else "ro"
-    shared: list[dict[str, Any]] = [
-        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": [*guard]},
-        {
-            "destination": "/dev/shm",
-            "type": "tmpfs",
-            "source": "shm",
-            "options": [*guard, "mode=1777", f"size={shm_size}"],
-        },
-    ]
-    if host_ipc:
-        shared = [
-            {"destination": place, "type": "bind", "source": place, "options": ["rbind", *guard]}
-            for place in ("/dev/mqueue", "/dev/shm")
-            if os.path.isdir(place)
-        ]
+    shm: dict[str, Any] = {
+        "destination": "/dev/shm",
+        "type": "tmpfs",
+        "source": "shm",
+        "options": [*guard, "mode=1777", f"size={shm_size}"],
+    }
+    if ipc == "host":
+        shm = {"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind", "rprivate"]}
     return [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": [*guard]},
         {
@@ -84,7 +78,8 @@ def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, host_ipc: bool
         },
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*guard, access]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*guard, access]},
-        *shared,
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": [*guard]},
+        *([] if ipc == "none" else [shm]),
     ]
 
 
