@@ -9,7 +9,9 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ketch.engine.context import Live
 from ketch.engine.launcher import Launcher
+from ketch.engine.logfollow import Follower
 from ketch.engine.shim import Created, Monitor
 from tests.integration.runtime_box import Box, cgroup_leftovers, make_rootfs
 
@@ -59,7 +61,7 @@ class Yard:
         """Kill what still runs; nothing may be left of it."""
         for one in self.containers:
             if not one.monitor.exited.done():
-                other = await Monitor.connect(one.run_dir)
+                other = await connect(one.run_dir)
                 if other is not None:
                     await other.kill(signal.SIGKILL)
                     await asyncio.wait_for(other.exited, _LIMIT_S)
@@ -112,6 +114,17 @@ class Yard:
         one = await self.create(args, changes, **options)
         await one.monitor.start()
         return one
+
+
+async def connect(run_dir: str) -> Monitor | None:
+    """What a new ketchd does; None when there is no monitor whose container was told to start."""
+    monitor = Monitor.dial(run_dir)
+    return monitor if monitor is not None and await monitor.greeted(_LIMIT_S) else None
+
+
+def follower(monitor: Monitor | None) -> Follower:
+    """What follows the log of a container with this monitor."""
+    return Follower(Live(monitor=monitor))
 
 
 class Peer:

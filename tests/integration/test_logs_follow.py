@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from ketch.engine.logs import read_logs
 from ketch.runtime.cgroups import common
-from tests.integration.monitor_box import Peer, Yard
+from tests.integration.monitor_box import Peer, Yard, follower
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -27,7 +27,7 @@ async def yard(tmp_path):
 async def logged(one, monitor=None, **options):
     wanted = {"stdout": True, "stderr": True, "since_ns": 0, "until_ns": 0, "tail": None, "timestamps": False}
     wanted |= {"details": "", "follow": False, "tty": True, **options}
-    return b"".join([chunk async for chunk in read_logs(one.log_dir, monitor, **wanted)])
+    return b"".join([chunk async for chunk in read_logs(one.log_dir, follower(monitor), **wanted)])
 
 
 async def test_follow_has_every_byte_once(yard):
@@ -39,8 +39,8 @@ async def test_follow_has_every_byte_once(yard):
     peer = await Peer().attach(one.monitor, stdin=True, stdout=False)
     late = asyncio.create_task(logged(one, one.monitor, follow=True))
     await peer.send(b"\n")
-    for follower in (*followers, late):
-        assert await asyncio.wait_for(follower, 15) == text
+    for task in (*followers, late):
+        assert await asyncio.wait_for(task, 15) == text
     peer.close()
 
 

@@ -17,7 +17,7 @@ import pytest_asyncio
 from ketch.engine.jsonlogs import read_json_logs
 from ketch.engine.logs import Formatter
 from tests.integration.logservers import Journal
-from tests.integration.monitor_box import Peer, Yard, open_fds, own_kib
+from tests.integration.monitor_box import Peer, Yard, follower, open_fds, own_kib
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 _DEADLINE_S = 15
@@ -135,7 +135,7 @@ async def test_a_reader_that_stops_costs_nothing(yard, tmp_path):
     alert = await Peer().attach(one.monitor, stdin=True, stdout=False)
     formatter = Formatter(stdout=True, stderr=False)
     chunks = read_json_logs(
-        str(tmp_path / "x-json.log"), one.monitor, formatter, since_ns=0, until_ns=0, tail=None, follow=True
+        str(tmp_path / "x-json.log"), follower(one.monitor), formatter, since_ns=0, until_ns=0, tail=None, follow=True
     )
     await alert.send(b"x\n")
     first = await anext(chunks)

@@ -13,9 +13,8 @@ import pytest
 import pytest_asyncio
 
 from ketch.engine.rundir import read_exit
-from ketch.engine.shim import Monitor
 from ketch.errors import RuntimeFailure
-from tests.integration.monitor_box import Peer, Yard, open_fds, process, pss_kib
+from tests.integration.monitor_box import Peer, Yard, connect, open_fds, process, pss_kib
 from tests.integration.runtime_box import cgroup_leftovers
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -129,7 +128,7 @@ async def test_nobody_says_start(yard):
     one = await yard.create(["sleep", "100"])
     one.monitor.disconnect()
     await leaves_nothing(yard)
-    assert await Monitor.connect(one.run_dir) is None
+    assert await connect(one.run_dir) is None
     yard.containers.clear()
 
 

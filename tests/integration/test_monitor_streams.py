@@ -17,10 +17,9 @@ import pytest_asyncio
 
 from ketch.engine.logs import read_logs
 from ketch.engine.rundir import read_exit
-from ketch.engine.shim import Monitor
 from ketch.errors import RuntimeFailure, Unavailable
 from ketch.runtime.process import messages
-from tests.integration.monitor_box import Peer, Yard, own_kib, process
+from tests.integration.monitor_box import Peer, Yard, connect, own_kib, process
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 ECHO = ["sh", "-c", 'echo ready; while read line; do echo "got $line"; done; echo over']
@@ -292,7 +291,7 @@ async def test_parent_killed_while_a_terminal_is_attached(yard):
         await asyncio.to_thread(_wait_for_end, launcher)
         await peer.send(b"echo after $((40 + 2))\n")
         await peer.until(b"after 42")
-        monitor = await Monitor.connect(run_dir)
+        monitor = await connect(run_dir)
         assert monitor is not None
         assert monitor.state == "running"
         ended = {}
@@ -348,7 +347,7 @@ async def test_exit_record_while_nobody_is_connected(yard):
     await asyncio.to_thread(_wait_for_end, pid)
     assert read_exit(one.run_dir).code == 8
     assert json.loads(Path(one.run_dir, "exec-e1.json").read_text())["code"] == 137
-    assert await Monitor.connect(one.run_dir) is None
+    assert await connect(one.run_dir) is None
     peer.close()
 
 

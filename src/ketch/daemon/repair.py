@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.daemon import listen
-from ketch.engine import store, volumes
+from ketch.engine import monitorprocess, store, volumes
 from ketch.engine.model import Container
-from ketch.engine.rundir import monitor_pid
 from ketch.engine.volumes import Volume
 from ketch.errors import DataLoss
 from ketch.images import recover
@@ -78,7 +77,7 @@ def repair(config: Config) -> None:
             _tell(f"{len(rows[table])} {table}")
         for name in _set_aside(root, rows):
             _tell(f"container {name[:12]} has no row: its directory is now in `{os.path.join(root, 'lost')}`")
-            if pid := monitor_pid(os.path.join(config.exec_root, "run", name), name):
+            if pid := monitorprocess.find(os.path.join(config.exec_root, "run", name), name, 0):
                 _tell(f"container {name[:12]} runs still and cannot be managed: end it with `kill -9 {pid}`")
         if kept := _exchange(path, new):
             _tell(f"the old database is kept as `{kept}`")

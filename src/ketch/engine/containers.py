@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from ketch import faults
 from ketch.engine import (
     bundle,
     idmaps,
+    leftovers,
     lifecycle,
     limits,
     logoptions,
@@ -32,12 +32,13 @@ from ketch.engine import (
     top,
     update,
     validate,
+    waiting,
 )
 from ketch.engine.containerdirs import remove_files
 from ketch.engine.model import Container, MountPoint
 from ketch.engine.streams import LogOptions
 from ketch.engine.transfer import in_own_thread
-from ketch.errors import Conflict, InvalidArgument, NotModified
+from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified
 from ketch.images.shared import to_the_end
 from ketch.oci.config import RunConfig
 from ketch.runtime.process import detach
@@ -55,23 +56,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Strings = list[str]
 Mounts = list[MountPoint]
-WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
-
-
-class Waiter:
-    """A registered wait; ``result`` answers (exit code, error message)."""
-
-    def __init__(self, future: asyncio.Future[tuple[int, str]]) -> None:
-        self._future = future
-
-    @property
-    def done(self) -> bool:
-        """Whether the answer is known already."""
-        return self._future.done()
-
-    async def result(self) -> tuple[int, str]:
-        """The exit code and, when the start itself failed, why."""
-        return await self._future
 
 
 class ContainerService:
@@ -216,10 +200,15 @@ class ContainerService:
 
     async def _remove_ended(self, container: Container) -> None:
         """``--rm``: called by the lifecycle with the lock held."""
-        await self._remove_locked(container, volumes=True)
+        try:
+            await self._remove_locked(container, volumes=True)
+        except KetchError as e:
+            log.error("%s", e.message)
+            self._ctx.store.keep(container)
 
     async def _remove_locked(self, container: Container, volumes: bool) -> None:
         ctx, live = self._ctx, self._ctx.live(container.id)
+        await leftovers.make_sure(ctx, container)
         for _, stream in live.early:
             stream.close()
         live.release_held()
@@ -298,29 +287,13 @@ class ContainerService:
             self._ctx.store.keep(container, durable=False)
             self._ctx.event(container, "pause" if frozen else "unpause")
 
-    def wait(self, ref: str, condition: str = "") -> Waiter:
+    def wait(self, ref: str, condition: str = "") -> waiting.Waiter:
         """Register for an exit (``not-running``, ``next-exit``) or a removal (``removed``)."""
-        if condition not in WAIT_CONDITIONS:
-            raise InvalidArgument(f'invalid condition: "{condition}"')
-        container = self.get(ref)
-        live = self._ctx.live(container.id)
-        future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        if condition == "removed":
-            live.removed_waiters.add(future)
-        elif condition == "next-exit" or container.state.running:
-            live.exit_waiters.add(future)
-        else:
-            future.set_result((container.state.exit_code, container.state.error))
-        return Waiter(future)
+        return waiting.register(self._ctx, self.get(ref), condition)
 
     def hold_wait(self, ref: str, fd: int) -> None:
         """Make a client's ``wait`` outlive this process; ``fd`` is its connection and stays the caller's."""
-        container = self.get(ref)
-        live = self._ctx.live(container.id)
-        if live.monitor is not None:
-            live.monitor.hold(fd)
-        elif not container.state.running:
-            live.held.append(os.dup(fd))  # until the start
+        waiting.hold(self._ctx, self.get(ref), fd)
 
     async def update(self, ref: str, wanted: update.Request) -> tuple[Strings, Container]:
         """Another configuration, at once or at the next start (see `pending`); returns warnings, and the container."""
@@ -330,7 +303,7 @@ class ContainerService:
 
     # -- streams ---------------------------------------------------------------------------------
 
-    def check_attach(self, ref: str, detach_keys: str = "") -> Container:
+    async def check_attach(self, ref: str, detach_keys: str = "") -> Container:
         """What can be refused before the connection is upgraded."""
         detach.parse(detach_keys)
         container = self.get(ref)
@@ -338,11 +311,13 @@ class ContainerService:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
         if container.state.status == "restarting":
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        if container.state.running:
+            (await self._ctx.live(container.id).reach(container)).check_not_stopped()
         return container
 
     async def attach(self, ref: str, options: AttachOptions, stream: ClientStream) -> None:
         """Join a client to the container's streams; before the start it waits for it. Consumes ``stream``."""
-        container = self.check_attach(ref)
+        container = self.get(ref)
         live = self._ctx.live(container.id)
         self._ctx.event(container, "attach")
         if live.monitor is not None and options.stream:
@@ -365,10 +340,9 @@ class ContainerService:
     async def resize(self, ref: str, rows: int, cols: int) -> None:
         """Tell the container's terminal its size in characters."""
         container = self.get(ref)
-        monitor = self._ctx.live(container.id).monitor
-        if monitor is None:
+        if not container.state.running:
             raise Conflict(f"cannot resize: container {container.id} is not running")
-        await monitor.resize(rows, cols)
+        await (await self._ctx.live(container.id).reach(container)).resize(rows, cols)
 
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:
         """The container's output as wire bytes (multiplexed frames, raw for a tty)."""

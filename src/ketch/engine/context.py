@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ketch.engine import bundlefile
 from ketch.engine.links import Links
 from ketch.engine.model import LogConfig
+from ketch.errors import Conflict, Unavailable
 from ketch.runtime import journald
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ketch.engine.shim import Monitor
     from ketch.engine.store import ContainerStore
     from ketch.engine.streams import AttachOptions, ClientStream
+    from ketch.engine.takeover import Pursuit
     from ketch.engine.volumes import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.network.manager import NetworkManager
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _RECORDED_S = 10.0
+_REACH_S = 5.0
 
 
 @dataclass(eq=False)
@@ -45,6 +48,7 @@ class Live:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     monitor: Monitor | None = None
+    pursuit: Pursuit | None = None  # of a monitor that could not be reached at the daemon's start
     early: list[tuple[AttachOptions, ClientStream]] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     exit_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
@@ -63,6 +67,23 @@ class Live:
             yield
         finally:
             self.staying -= 1
+
+    async def reach(self, container: Container) -> Monitor:
+        """The monitor of a running container, waited for while it is about to be taken over.
+
+        Conflict when the container does not run, Unavailable when its monitor cannot be had.
+        """
+        if self.monitor is None and self.pursuit is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.pursuit.over.wait(), _REACH_S)
+        if self.monitor is not None:
+            return self.monitor
+        if self.pursuit is not None:
+            raise Unavailable(
+                f"container {container.id}: {self.pursuit.why}",
+                hint="the container runs on; what does without its monitor (stop, kill, rm -f, pause, top) works",
+            )
+        raise Conflict(f"container {container.id} is not running")
 
     async def recorded(self) -> None:
         """Wait for an end that is known already to be in the record: who saw a stream end may ask how at once."""

@@ -75,11 +75,12 @@ class ExecService:
                 k: e for k, e in self._execs.items() if e.running or (not e.started and e.container_id in ids)
             }
 
-    def check_startable(self, exec_id: str) -> Container:
+    async def check_startable(self, exec_id: str) -> Container:
         """What can be refused before the connection is upgraded; returns the exec's container."""
         exec_ = self.get(exec_id)
         container = self._ctx.store.get(exec_.container_id)
         self._check_running(container)
+        (await self._ctx.live(container.id).reach(container)).check_not_stopped()
         return container
 
     async def start(
@@ -103,9 +104,7 @@ class ExecService:
                 f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running"
             )
         self._check_running(container)
-        monitor = self._ctx.live(container.id).monitor
-        if monitor is None:
-            raise Conflict(f"container {container.id} is not running")
+        monitor = await self._ctx.live(container.id).reach(container)
         config = exec_.config
         size = console_size or config.console_size or [0, 0]
         process = bundle.exec_process(container, config)
@@ -128,6 +127,9 @@ class ExecService:
         except RuntimeFailure as e:
             exec_.running = False
             exec_.exit_code = _EXIT_CODES.get(e.kind, 126)
+            raise
+        except KetchError:
+            exec_.running, exec_.exit_code = False, 126
             raise
         faults.point("exec.started")
         self._ctx.event(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
@@ -193,9 +195,10 @@ class ExecService:
     async def resize(self, exec_id: str, rows: int, cols: int) -> None:
         """Tell the exec's terminal its size in characters."""
         exec_ = self.get(exec_id)
-        monitor = self._ctx.live(exec_.container_id).monitor
-        if monitor is None or not exec_.running:
+        if not exec_.running:
             raise Conflict(f"cannot resize exec {exec_id}: it is not running")
+        container = self._ctx.store.get(exec_.container_id)
+        monitor = await self._ctx.live(container.id).reach(container)
         await monitor.resize(rows, cols, exec_id=exec_id)
 
     def recover(self, container: Container, running: dict[str, int]) -> None:

@@ -12,15 +12,14 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.engine.jsonfiles import Entry, JsonFiles, Times, entries
-from ketch.errors import KetchError
 from ketch.runtime import logformat
 from ketch.runtime.process.backlog import MUX_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from ketch.engine.logfollow import Follower
     from ketch.engine.logs import Formatter
-    from ketch.engine.shim import Monitor
 
 _RINGS = 1 << 16
 _NUMBERS = {"stdout": logformat.STDOUT, "stderr": logformat.STDERR}
@@ -28,7 +27,7 @@ _NUMBERS = {"stdout": logformat.STDOUT, "stderr": logformat.STDERR}
 
 async def read_json_logs(
     path: str,
-    monitor: Monitor | None,
+    follower: Follower | None,
     formatter: Formatter,
     *,
     since_ns: int,
@@ -37,7 +36,9 @@ async def read_json_logs(
     follow: bool,
 ) -> AsyncIterator[bytes]:
     """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes."""
-    bell = await _bell(monitor) if follow and monitor is not None else None
+    # Its monitor may answer later only: what is there is read meanwhile.
+    joining = asyncio.ensure_future(_bell(follower)) if follow and follower is not None else None
+    bell: socket.socket | None = None
     files = await asyncio.to_thread(JsonFiles, path)
     try:
         start = files.since(since_ns) if since_ns else (0, 0)
@@ -46,19 +47,24 @@ async def read_json_logs(
         files.seek(start)
         wire, over = _Wire(formatter), False
         while not over:
-            over = bell is None  # then this is the last look
+            over = bell is None and joining is None  # then this is the last look
             while not formatter.done and (block := await asyncio.to_thread(files.next)):
                 if chunk := wire.of(entries(block)):
                     yield chunk
             if formatter.done:
                 return
-            if bell is not None and not await _rung(bell, until_ns):
+            if joining is not None:
+                bell = await joining
+                joining = None
+            elif bell is not None and not await _rung(bell, until_ns):
                 bell.close()
                 bell = None
                 if until_ns and time.time_ns() > until_ns:
                     return
     finally:
         files.close()
+        if joining is not None and not joining.cancel():
+            bell = joining.result()
         if bell is not None:
             bell.close()
 
@@ -102,19 +108,19 @@ class _Wire:
         return b"".join(out)
 
 
-async def _bell(monitor: Monitor) -> socket.socket | None:
+async def _bell(follower: Follower) -> socket.socket | None:
     """A socket that rings when the log has grown; None when the container has ended just now."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setblocking(False)
     with theirs:
         try:
-            await monitor.attach(theirs.fileno(), stdout=True, stderr=True, bell=True)
-        except KetchError:
-            ours.close()
-            return None
+            there = await follower.attach(theirs.fileno(), stdout=True, stderr=True, bell=True)
         except BaseException:
             ours.close()
             raise
+    if not there:
+        ours.close()
+        return None
     return ours
 
 

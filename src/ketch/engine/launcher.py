@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
+import subprocess
+import sys
+import termios
 from typing import TYPE_CHECKING, Any
 
+from ketch.engine.monitorlink import Silent
 from ketch.engine.shim import Monitor
+from ketch.errors import Unavailable
 from ketch.runtime.process import messages, zygote
 
 if TYPE_CHECKING:
-    import subprocess
+    from ketch.engine.shim import Created
 
 log = logging.getLogger(__name__)
+_ROOM_S, _ROOM_PAUSE_S = 6.0, 0.02
+_END_S = 3.0
 
 
 class Launcher:
@@ -27,7 +35,7 @@ class Launcher:
     @classmethod
     async def start(cls, _exec_root: str = "") -> Launcher:
         """Start one; it gets warm while the caller goes on."""
-        return cls(*zygote.spawn())
+        return cls(*_spawn())
 
     async def start_container(self, message: dict[str, Any]) -> Monitor:
         """Have a monitor forked for the container that ``message`` describes (see `runtime.process.messages`)."""
@@ -41,23 +49,79 @@ class Launcher:
             os.close(theirs)
         return Monitor(ours, str(message["run_dir"]))
 
-    async def _send(self, message: dict[str, Any], control_fd: int) -> None:
+    async def created(self, monitor: Monitor) -> Created:
+        """Wait for the first process of a container whose start was asked for (`Monitor.created`).
+
+        A launcher that does not read what it was sent would carry it out some time, beside another start of the same
+        container: it is replaced.
+        """
         process = self._process
-        if self._fd >= 0:
-            try:
-                messages.send(self._fd, message, [control_fd])
-                return
-            except ConnectionError:
-                log.warning("the launcher (pid %d) is gone: starting another", process.pid)
+        try:
+            return await monitor.created()
+        except Silent:
+            if self._process is process and not self._stuck():
+                raise
+            await self._replace(process)
+            raise Unavailable(
+                f"start container: the launcher (pid {process.pid}) did not answer, and was replaced",
+                hint="start the container again",
+            ) from None
+
+    def _stuck(self) -> bool:
+        """Whether it has left unread what it was sent (unix(7), SIOCOUTQ), or is gone."""
+        if self._fd < 0 or self._process.poll() is not None:
+            return True
+        answer = fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0" * 4)  # the same number as SIOCOUTQ
+        return int.from_bytes(answer, sys.byteorder) > 0
+
+    async def _replace(self, process: subprocess.Popen[bytes]) -> None:
+        """End a launcher and start another, unless somebody else was faster."""
         async with self._respawning:
-            if self._process is process:  # else another start was faster
+            if self._process is process:
+                log.warning("the launcher (pid %d) is gone or does not answer: starting another", process.pid)
+                process.kill()
                 await self.close()
-                self._process, self._fd = zygote.spawn()
-        messages.send(self._fd, message, [control_fd])
+                self._process, self._fd = _spawn()
+
+    async def _send(self, message: dict[str, Any], control_fd: int) -> None:
+        for _ in range(2):
+            process = self._process
+            try:
+                if self._fd >= 0 and await self._sent(self._fd, message, control_fd):
+                    return
+            except ConnectionError:
+                log.debug("the launcher (pid %d) is gone", process.pid)
+            await self._replace(process)
+        raise Unavailable("start container: the launcher ended again at once")
+
+    async def _sent(self, fd: int, message: dict[str, Any], control_fd: int) -> bool:
+        """Send a request; False when there is no room for it, because many before it are left unread."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _ROOM_S
+        while loop.time() < deadline:
+            try:
+                messages.send(fd, message, [control_fd])
+            except BlockingIOError:
+                await asyncio.sleep(_ROOM_PAUSE_S)
+                if fd != self._fd:  # it was replaced meanwhile
+                    return False
+            else:
+                return True
+        return False
 
     async def close(self) -> None:
         """Let the launcher end; monitors go on."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        await asyncio.to_thread(self._process.wait)
+        try:
+            await asyncio.to_thread(self._process.wait, _END_S)
+        except subprocess.TimeoutExpired:  # it is stopped
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+
+def _spawn() -> tuple[subprocess.Popen[bytes], int]:
+    process, fd = zygote.spawn()
+    os.set_blocking(fd, False)
+    return process, fd

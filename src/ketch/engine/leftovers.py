@@ -1,10 +1,4 @@
-"""What a killed process left behind, found and ended: processes, cgroups, directories, monitors that cannot be reached.
-
-monitor alive, its socket there          connect                            (`shim.Monitor.connect`)
-monitor alive, the exec root was wiped   SIGUSR1: it makes its socket anew, connect
-monitor gone, exit record there          the container has ended
-monitor gone, no record                  kill what is in the cgroup: exit code 137
-"""
+"""Leftovers of killed processes, found and ended: processes, cgroups, names in the run directory."""
 
 from __future__ import annotations
 
@@ -12,12 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 from typing import TYPE_CHECKING
 
-from ketch.engine import bundlefile, stats
-from ketch.engine.rundir import end_of, monitor_pid
-from ketch.engine.shim import Monitor
+from ketch.engine import bundlefile, direct, monitorprocess, stats
+from ketch.engine.rundir import written_pid
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages
@@ -25,9 +17,10 @@ from ketch.runtime.process import messages
 if TYPE_CHECKING:
     from ketch.engine.context import Context
     from ketch.engine.model import Container
+    from ketch.engine.shim import Monitor
 
 log = logging.getLogger(__name__)
-_AGAIN_S = 5.0
+_UNDONE_S = 30.0
 
 
 def clear(ctx: Context, container: Container) -> None:
@@ -50,11 +43,26 @@ def clear(ctx: Context, container: Container) -> None:
 
 async def abandon(ctx: Context, container: Container, monitor: Monitor) -> None:
     """Give a start up, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
-    pid = monitor_pid(ctx.run_dir(container.id), container.id)
-    await monitor.abandon()
-    if pid:
-        await end_of(pid)
+    silent = await monitor.abandon()
+    pid = monitor.process or written_pid(ctx.run_dir(container.id))
+    if monitorprocess.lives(pid, container.id):
+        if silent:
+            await monitorprocess.end(pid, container.id, grace_s=0)
+        elif not await monitorprocess.ended(pid, _UNDONE_S):
+            log.warning("container %s: its monitor (pid %d) takes long to undo a start", container.id[:12], pid)
     await asyncio.to_thread(clear, ctx, container)  # it was killed, perhaps
+
+
+async def make_sure(ctx: Context, container: Container) -> None:
+    """See to it that nothing lives of a container that is to be removed (KetchError: what does, or keeps its place)."""
+    if exists(stats.cgroups_of(ctx, container).describe()):
+        await asyncio.to_thread(clear, ctx, container)
+    if left := direct.alive(ctx, container):
+        raise KetchError(
+            f"remove container `{container.name}`: there is still {left}", hint="end it, then remove the container"
+        )
+    if ctx.network.endpoints_of(container.id):  # its end could not take them back
+        await ctx.sandboxes.unwire(container)
 
 
 def exists(described: dict[str, object]) -> bool:
@@ -67,7 +75,7 @@ def exists(described: dict[str, object]) -> bool:
 def clear_stopped(ctx: Context) -> None:
     """Remove the cgroups of containers that do not run, as a killed monitor leaves them; blocking."""
     for container in ctx.store.all():
-        if not container.state.running:
+        if not container.state.running and ctx.live(container.id).pursuit is None:
             clear(ctx, container)
     if foreign := _foreign_cgroups(ctx):
         log.info("left alone in cgroup %s, as not of this data root: %s", ctx.cgroup_parent, ", ".join(foreign))
@@ -112,36 +120,3 @@ def _foreign_cgroups(ctx: Context) -> list[str]:
         found |= {name for name in (os.listdir(parent) if os.path.isdir(parent) else ()) if len(name) == 64}
     mine = set(unknown(ctx))
     return sorted(name[:12] for name in found if name not in mine and not ctx.store.knows(name))
-
-
-async def reach(ctx: Context, container: Container) -> Monitor | None:
-    """Connect to the container's monitor; None when there is none, or its container was never told to start."""
-    run_dir = ctx.run_dir(container.id)
-    monitor = await Monitor.connect(run_dir)
-    if monitor is not None or not container.state.running:
-        return monitor
-    pid = _monitor_of(container)
-    if not pid or os.path.exists(os.path.join(run_dir, messages.CONTROL_SOCKET)):
-        return None
-    log.warning("container %s: its run directory was lost; asking its monitor for another", container.id[:12])
-    os.makedirs(run_dir, mode=0o700, exist_ok=True)
-    os.kill(pid, signal.SIGUSR1)
-    deadline = asyncio.get_running_loop().time() + _AGAIN_S
-    while monitor is None and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.005)
-        monitor = await Monitor.connect(run_dir)
-    return monitor
-
-
-def _monitor_of(container: Container) -> int:
-    """The pid of a monitor that listens to SIGUSR1: the parent of the container's PID 1; 0 when it is none."""
-    try:
-        with open(f"/proc/{container.state.pid}/stat", encoding="utf-8", errors="replace") as f:
-            parent = int(f.read().rpartition(")")[2].split()[1])
-        with open(f"/proc/{parent}/cmdline", "rb") as f:
-            mine = f.read().rstrip(b"\0") == f"ketch-monitor {container.id}".encode()
-        with open(f"/proc/{parent}/status", encoding="ascii", errors="replace") as f:
-            caught = next(int(line.split()[1], 16) for line in f if line.startswith("SigCgt:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return 0
-    return parent if mine and caught >> (signal.SIGUSR1 - 1) & 1 else 0

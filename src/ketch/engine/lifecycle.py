@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import bundle, leftovers, oserror, ownvolumes, pending, restarts, startmessage, stats
+from ketch.engine import bundle, direct, leftovers, oserror, ownvolumes, pending, restarts, startmessage, stats
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Lifecycle:
                 raise NotModified(f"container {container.id} is already running")
             if live.removing or container.state.status in ("removing", "dead"):
                 raise Conflict("container is marked for removal and cannot be started")
+            if live.pursuit is not None:
+                raise Unavailable(f"start container `{container.name}`: of an earlier start {live.pursuit.why}")
             container.stopped_by_user = False
             container.restart_count, container.restart_delay_s = 0, 0.0
             await self._start_locked(container, live)
@@ -85,7 +87,7 @@ class Lifecycle:
             faults.point("start.bundle-written")
             monitor = await self._ctx.launcher.start_container(message)
             faults.point("start.launcher-asked")
-            created = await monitor.created()
+            created = await self._ctx.launcher.created(monitor)
             faults.point("start.created")
             try:
                 kept = await self._ctx.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
@@ -166,6 +168,8 @@ class Lifecycle:
 
     def adopt(self, container: Container, monitor: Monitor) -> None:
         """Take charge of a container that kept running while the daemon was away."""
+        for fd in self._ctx.live(container.id).held:
+            monitor.hold(fd)
         self._watch(container, self._ctx.live(container.id), monitor, fresh=False)
 
     def _watch(self, container: Container, live: Live, monitor: Monitor, *, fresh: bool) -> None:
@@ -282,19 +286,21 @@ class Lifecycle:
         """Send one signal to PID 1 (Conflict when the container does not run)."""
         number = bundle.signal_number(signal_name or "KILL")
         live = self._ctx.live(container.id)
-        if not container.state.running or live.monitor is None:
+        if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         if number in (9, 15) or number == self._stop_signal(container):
             self._stopping(container)
-        try:
-            await live.monitor.kill(number)
-        except Unavailable as e:  # it ended just now
-            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running") from e
+        way = await direct.deliver(self._ctx, container, live, number)
+        if way is direct.Way.GONE:  # it ended just now
+            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         faults.point("kill.signalled")
         self._ctx.event(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
             self._thaw(container)
-            await self._down_within(live, _KILL_S)
+            if way is direct.Way.PAST:
+                await direct.finish(self._ctx, container, live)
+            else:
+                await self._down_within(live, _KILL_S)
 
     def _thaw(self, container: Container) -> None:
         """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on."""
@@ -323,7 +329,7 @@ class Lifecycle:
                     container.state.status = "exited"
                     self._ctx.store.save(container)
                     return
-        if not container.state.running or live.monitor is None:
+        if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise NotModified(f"container {container.id} is already stopped")
         number = bundle.signal_number(signal_name) if signal_name else self._stop_signal(container)
         if timeout_s is None:
@@ -331,26 +337,30 @@ class Lifecycle:
         if timeout_s is None:
             timeout_s = DEFAULT_STOP_TIMEOUT_S
         self._stopping(container)
-        await self._signal(container, live, number)
+        past = await self._signal(container, live, number)
         faults.point("stop.signalled")
-        if not await self._down_within(live, timeout_s if timeout_s >= 0 else None):
-            await self._signal(container, live, 9)
-            if not await self._down_within(live, 10):
+        limit = timeout_s if timeout_s >= 0 else None
+        if past:
+            await direct.down_within(self._ctx, container, live, limit)
+            await direct.finish(self._ctx, container, live)
+        elif not await self._down_within(live, limit):
+            if await self._signal(container, live, 9):
+                await direct.finish(self._ctx, container, live)
+            elif not await self._down_within(live, _KILL_S):
                 raise KetchError(
                     f"stop container `{container.name}`: its processes do not end after SIGKILL",
                     hint="a process in uninterruptible sleep (state D) holds it; look with `ketch top`",
                 )
         self._ctx.event(container, "stop")
 
-    async def _signal(self, container: Container, live: Live, number: int) -> None:
-        if live.monitor is None:
-            return
-        try:
-            await live.monitor.kill(number)
-            self._thaw(container)
-        except Unavailable:  # it ended just now: its exit is about to be handled
-            return
+    async def _signal(self, container: Container, live: Live, number: int) -> bool:
+        """Send a signal, and let a frozen container act on it; whether it went past the monitor."""
+        way = await direct.deliver(self._ctx, container, live, number)
+        if way is direct.Way.GONE:  # its exit is about to be handled
+            return False
+        self._thaw(container)
         self._ctx.event(container, "kill", signal=str(number))
+        return way is direct.Way.PAST
 
     @staticmethod
     async def _down_within(live: Live, seconds: float | None) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine import containerview, logdrivers
 from ketch.engine.jsonlogs import read_json_logs
+from ketch.engine.logfollow import Follower
 from ketch.engine.logs import Formatter, read_logs
 from ketch.errors import Unimplemented
 
@@ -26,7 +27,9 @@ def check_readable(ctx: Context, container: Container) -> None:
 
 def read(ctx: Context, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncIterator[bytes]:
     """Wire bytes; without the frames' headers for a tty and where ``raw`` says so."""
-    monitor = ctx.live(container.id).monitor if options.follow else None
+    live = ctx.live(container.id)
+    runs = live.monitor is not None or live.pursuit is not None
+    follower = Follower(live) if options.follow and runs else None
     details = logdrivers.details(container) if options.details else ""
     if container.host.log_config.type == "json-file":
         formatter = Formatter(
@@ -34,11 +37,11 @@ def read(ctx: Context, container: Container, options: LogOptions, *, raw: bool =
             timestamps=options.timestamps, details=details, tty=container.config.tty, raw=raw,
         )  # fmt: skip
         return read_json_logs(
-            logdrivers.json_path(ctx, container.id), monitor, formatter, since_ns=options.since_ns,
+            logdrivers.json_path(ctx, container.id), follower, formatter, since_ns=options.since_ns,
             until_ns=options.until_ns, tail=options.tail, follow=options.follow,
         )  # fmt: skip
     return read_logs(
-        ctx.log_dir(container.id), monitor, stdout=options.stdout, stderr=options.stderr,
+        ctx.log_dir(container.id), follower, stdout=options.stdout, stderr=options.stderr,
         since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
         details=details, follow=options.follow, tty=container.config.tty, raw=raw,
     )  # fmt: skip

@@ -18,14 +18,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine.logfiles import LogFiles, read_block
-from ketch.errors import KetchError
 from ketch.runtime import logformat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.engine.logfiles import Position
-    from ketch.engine.shim import Monitor
+    from ketch.engine.logfollow import Follower
 
 _RECEIVE = 1 << 18
 _MUX = struct.Struct(">B3xI")
@@ -134,7 +133,7 @@ class Formatter:
 
 async def read_logs(
     log_dir: str,
-    monitor: Monitor | None,
+    follower: Follower | None,
     *,
     stdout: bool,
     stderr: bool,
@@ -168,10 +167,10 @@ async def read_logs(
         end = files.live_end()
     finally:
         files.close()
-    if not follow or monitor is None or formatter.done:
+    if not follow or follower is None or formatter.done:
         return
     formatter.last_at = 0
-    async for chunk in _live(monitor, end, formatter, until_ns):
+    async for chunk in _live(follower, end, formatter, until_ns):
         yield chunk
     seen = formatter.last_at
     files = LogFiles(log_dir)
@@ -196,15 +195,13 @@ async def _stored(files: LogFiles, position: Position, formatter: Formatter) -> 
             await asyncio.sleep(0)
 
 
-async def _live(monitor: Monitor, start: Any, formatter: Formatter, until_ns: int) -> AsyncIterator[bytes]:
+async def _live(follower: Follower, start: Any, formatter: Formatter, until_ns: int) -> AsyncIterator[bytes]:
     """What the monitor sends, until it closes the connection or ``until_ns`` is there."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
-            try:
-                await monitor.attach(theirs.fileno(), stdout=True, stderr=True, frames=True, start=start)
-            except KetchError:
-                return  # it ended just now: the files have it all
+            if not await follower.attach(theirs.fileno(), stdout=True, stderr=True, frames=True, start=start):
+                return
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         buffer = b""

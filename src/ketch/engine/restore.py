@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import containerdirs, leftovers, restarts, stats, update
+from ketch.engine import containerdirs, leftovers, restarts, stats, takeover, update
 from ketch.engine.rundir import Exit, read_exit
-from ketch.errors import KetchError
+from ketch.errors import KetchError, Unavailable
 from ketch.storage import quota
 
 if TYPE_CHECKING:
@@ -29,17 +29,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 64  # monitors that are asked at the same time: each has to wake up first
+_PATIENCE_S, _LEAST_PATIENCE_S = 1.5, 0.1  # for all of them, and for each
 
 
 async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     """Reconnect, record, clean up; a container that fails is logged and does not stop the others."""
     everything = ctx.store.all()
     turn = asyncio.Semaphore(_AT_ONCE)
+    deadline = time.monotonic() + _PATIENCE_S
+
+    async def settle(container: Container, monitor: Monitor | None) -> None:
+        await _settle(ctx, life, execs, container, monitor)
+        if monitor is not None:
+            await _serve_again(ctx, container)
 
     async def restore_one(container: Container) -> None:
         async with turn:
             try:
-                await _restore_one(ctx, life, execs, container)
+                patience_s = max(deadline - time.monotonic(), _LEAST_PATIENCE_S)
+                try:
+                    monitor = await takeover.reach(ctx, container, patience_s)
+                except (Unavailable, OSError) as e:
+                    await takeover.pursue(ctx, container, e, settle)
+                else:
+                    await _settle(ctx, life, execs, container, monitor)
             except (KetchError, OSError):
                 log.exception("restore container %s", container.id[:12])
             faults.point("daemon.container-restored")
@@ -78,12 +91,14 @@ def _in_order(containers_: Iterable[Container]) -> list[Container]:
     return sorted(containers_, key=key)
 
 
-async def _restore_one(ctx: Context, life: Lifecycle, execs: ExecService, container: Container) -> None:
+async def _settle(
+    ctx: Context, life: Lifecycle, execs: ExecService, container: Container, monitor: Monitor | None
+) -> None:
+    """Take charge of a container that runs, or handle its end."""
     state = container.state
     if state.status == "removing":
         ctx.store.remove(container)
         return
-    monitor = await leftovers.reach(ctx, container)
     if monitor is not None:
         _take_over(ctx, container, monitor)
         life.adopt(container, monitor)
@@ -132,16 +147,17 @@ def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
 
 
 async def _serve_again(ctx: Context, container: Container) -> None:
-    monitor = ctx.live(container.id).monitor
-    if monitor is not None:
-        await _answer_names(ctx, container, monitor)
-        await _attach_volumes(ctx, container)
+    await _answer_names(ctx, container, ctx.live(container.id).monitor)
+    await _attach_volumes(ctx, container)
 
 
-async def _answer_names(ctx: Context, container: Container, monitor: Monitor) -> None:
-    """Serve the container's resolver again, with the sockets that its monitor kept."""
-    kept, monitor.kept = monitor.kept, []
+async def _answer_names(ctx: Context, container: Container, monitor: Monitor | None) -> None:
+    """Serve the container's resolver again, with the sockets that its monitor kept; without it know its names only."""
     try:
+        if monitor is None:
+            await ctx.sandboxes.adopt(container, None)
+            return
+        kept, monitor.kept = monitor.kept, []
         fresh = await ctx.sandboxes.adopt(container, kept)
         if fresh and not kept:
             monitor.keep(fresh)

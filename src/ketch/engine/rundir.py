@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import errno
 import json
 import logging
 import os
 import socket
 from dataclasses import dataclass
 
+from ketch.errors import Unavailable
 from ketch.runtime.process import messages
 
 log = logging.getLogger(__name__)
-_END_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -28,54 +29,45 @@ class Exit:
     lost: bool = False
 
 
-def monitor_pid(run_dir: str, container_id: str) -> int:
-    """The pid of the container's monitor, when it lives and has come so far as to write it down; else 0."""
+def written_pid(run_dir: str) -> int:
+    """The pid that the container's monitor has written down; 0 when there is none (OSError for want of descriptors)."""
     try:
         with open(os.path.join(run_dir, messages.PID_FILE), encoding="ascii") as f:
-            pid = int(f.read())
-        with open(f"/proc/{pid}/cmdline", "rb") as f:
-            return pid if container_id.encode() in f.read() else 0
-    except (OSError, ValueError):
+            return int(f.read())
+    except (FileNotFoundError, ValueError):
         return 0
 
 
-async def end_of(pid: int) -> None:
-    """Wait until a monitor that undoes a start has done so: its names and its cgroup are free then."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(fd, ended.set)
-    try:
-        async with asyncio.timeout(_END_TIMEOUT_S):
-            await ended.wait()
-    except TimeoutError:
-        log.warning("the monitor with pid %d takes long to undo a start", pid)
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
-
-
 def dial(run_dir: str) -> int:
-    """A connection to the monitor that listens in ``run_dir``, by a short path; -1 when there is none."""
+    """A connection to the monitor that listens in ``run_dir``, by a short path; -1 when there is none.
+
+    Nothing waits: Unavailable when so many connections wait there already that the monitor must be stopped.
+    """
     try:
         directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
-        sock.connect(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(
+                socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            )
+            sock.connect(f"/proc/self/fd/{directory}/{messages.CONTROL_SOCKET}")
+            undo.pop_all()
     except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
         return -1
+    except BlockingIOError as e:
+        raise Unavailable(f"connect to the monitor in `{run_dir}`: it does not accept connections") from e
     finally:
         os.close(directory)
     return sock.detach()
 
 
 def read_exit(run_dir: str) -> Exit | None:
-    """What a monitor wrote when its container ended; None when there is no record, or one that nobody can read."""
+    """What a monitor wrote when its container ended; None when there is no record, or one that nobody can read.
+
+    OSError for want of descriptors: that says nothing about the record.
+    """
     path = os.path.join(run_dir, messages.EXIT_RECORD)
     try:
         with open(path, encoding="utf-8") as f:
@@ -84,5 +76,7 @@ def read_exit(run_dir: str) -> Exit | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as e:
+        if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         log.warning("read exit record `%s`: %s", path, e)
         return None

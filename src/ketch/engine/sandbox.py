@@ -153,11 +153,14 @@ class Sandboxes:
 
     # -- after a restart of the daemon -----------------------------------------------------------
 
-    async def adopt(self, container: Container, kept: Sequence[int]) -> Descriptors:
-        """Answer names again for a container that kept running; ``kept`` are its sockets, when somebody has them."""
+    async def adopt(self, container: Container, kept: Sequence[int] | None) -> Descriptors:
+        """Answer names again for a container that kept running; ``kept`` are its sockets, when somebody has them.
+
+        None: somebody has, and cannot be asked for them yet.
+        """
         return await self._ctx.in_network(self._adopt, container, kept)
 
-    def _adopt(self, container: Container, kept: Sequence[int]) -> Descriptors:
+    def _adopt(self, container: Container, kept: Sequence[int] | None) -> Descriptors:
         by_id = {e.network_id: e for e in self._manager.endpoints_of(container.id)}
         records = [r for r in self._wired(container) if r.id in by_id]
         if len(records) < len(by_id):
@@ -168,7 +171,7 @@ class Sandboxes:
         self._show(container)
         for record in records:
             self._joined(container, record, by_id[record.id], event=False)
-        if all(record.is_default for record in records) and not kept:
+        if kept is None or (all(record.is_default for record in records) and not kept):
             return []
         with _entered(container) as (netns_fd, _):
             return self._serve_names(container, records, netns_fd, kept)

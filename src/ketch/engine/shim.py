@@ -1,6 +1,5 @@
-"""The engine's side of monitors: their datagrams as awaitable calls.
+"""The engine's side of monitors: what each says, and what it is asked.
 
-Everything happens in the event loop's thread, driven by readiness of the sockets; no call blocks.
 Descriptors that are passed stay the caller's, which closes its own copy.
 """
 
@@ -14,7 +13,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ketch.engine.rundir import Exit, dial, end_of, read_exit
+from ketch.engine import monitorprocess
+from ketch.engine.monitorlink import BEGIN_S, Link, Silent
+from ketch.engine.rundir import Exit, dial, read_exit
 from ketch.errors import KetchError, RuntimeFailure, Unavailable
 from ketch.runtime.failure import from_message
 from ketch.runtime.process import messages
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
-_ANSWER_TIMEOUT_S = 30.0
+_BEGIN_SIGNAL_S = 1.0  # a signal has another way (see `direct`)
+_UNDO_S = 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 
 
 @dataclass
@@ -42,17 +45,15 @@ class Created:
         self.netns_fd = self.rtnl_fd = None
 
 
-class Monitor:
-    """One connection to one monitor; ``exited`` is resolved once, whatever happens."""
+class Monitor(Link):
+    """One connection to one monitor, made anew when it breaks; ``exited`` is resolved once, whatever happens."""
 
-    def __init__(self, fd: int, run_dir: str) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, fd: int, run_dir: str, process: int = 0) -> None:
+        loop = asyncio.get_running_loop()
         self._run_dir = run_dir
-        self._seq = 0
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._created: asyncio.Future[Created] = self._loop.create_future()
-        self._hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self._created: asyncio.Future[Created] = loop.create_future()
+        self._hello: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self.exited: asyncio.Future[Exit] = loop.create_future()
         self.on_exec_exit: Callable[[str, int], None] = lambda _exec_id, _code: None
         self.on_oom: Callable[[], None] = lambda: None
         self.pid = 0
@@ -62,65 +63,49 @@ class Monitor:
         self.ooms = 0
         self.kept: list[int] = []
         self._begun = False
-        self._why = "its monitor ended unexpectedly"
-        self._use(fd)
-
-    def _use(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._fd = fd
-        self._loop.add_reader(fd, self._readable)
+        self._spoken = False
+        self._given_up = False
+        self._pause_s = _FIRST_PAUSE_S
+        super().__init__(fd, process)
 
     @classmethod
-    async def connect(cls, run_dir: str) -> Monitor | None:
-        """Find the monitor of a container that ran before this process did; None when there is none.
+    def dial(cls, run_dir: str) -> Monitor | None:
+        """A connection to the monitor of a container that ran before this process did; None when nobody listens.
 
-        A container that was never told to start is not found: without us its monitor undoes it.
+        Whether it answers tells `greeted`.  Raises Unavailable when it accepts no more, OSError as `rundir.dial`.
         """
         fd = dial(run_dir)
-        if fd < 0:
-            return None
-        monitor = cls(fd, run_dir)
+        return cls(fd, run_dir, monitorprocess.at_far_end(fd)) if fd >= 0 else None
+
+    async def greeted(self, timeout_s: float | None) -> bool:
+        """Wait for its first word; False when the container was never told to start: without us its monitor undoes it.
+
+        Raises Silent when it says nothing, Unavailable when it ends, or what it says does not arrive.
+        """
         try:
-            hello = await asyncio.wait_for(monitor._hello, _ANSWER_TIMEOUT_S)
-        except Unavailable:
-            monitor.disconnect()
-            return None
-        except TimeoutError as e:  # stopped, or starved: its container must not be taken for dead
-            monitor.disconnect()
-            raise Unavailable(f"the monitor in `{run_dir}` does not answer") from e
-        monitor.pid, monitor.started_at, monitor.state = hello["pid"], hello["started_at"], hello["state"]
-        monitor.execs, monitor.ooms = hello["execs"], hello.get("ooms", 0)
-        if monitor.state in ("setup", "created"):
-            monitor.disconnect()
-            await end_of(hello["monitor"])
-            return None
-        monitor._begun = True
-        return monitor
+            hello = await asyncio.wait_for(asyncio.shield(self._hello), timeout_s)
+        except TimeoutError as e:
+            raise Silent(f"the monitor with pid {self.process} does not answer") from e
+        self.pid, self.started_at, self.state = hello["pid"], hello["started_at"], hello["state"]
+        self.process, self.execs, self.ooms = hello["monitor"], hello["execs"], hello.get("ooms", 0)
+        if self.state in ("setup", "created"):
+            self.disconnect()
+            await monitorprocess.ended(self.process, _UNDO_S)
+            return False
+        self._begun = True
+        return True
 
     # -- what it says ----------------------------------------------------------------------------
 
-    def _readable(self) -> None:
-        while self._fd >= 0:
-            try:
-                message, fds = messages.receive(self._fd)
-            except BlockingIOError:
-                return
-            except OSError as e:  # descriptors that did not fit in are cut off
-                message, fds = None, []
-                self._why = f"what it sent did not arrive ({e.strerror}); are too many open files here?"
-            if message is None:
-                self._lost()
-                return
-            self._dispatch(message, fds)
+    def _heard(self) -> None:
+        self._spoken = True
+        self._pause_s = _FIRST_PAUSE_S
+        super()._heard()
 
-    def _dispatch(self, message: dict[str, Any], fds: list[int]) -> None:
-        event = message.get("ev")
-        if event is None:
-            future = self._waiting.pop(message["seq"], None)
-            if future is not None and not future.done():
-                future.set_result(message)
-        elif event == "created":
-            self.pid = message["pid"]
+    def _event(self, message: dict[str, Any], fds: list[int]) -> None:
+        event = message["ev"]
+        if event == "created":
+            self.pid, self.process = message["pid"], message.get("monitor", 0)
             created = Created(self.pid, *(fds[:2] if len(fds) >= 2 else (None, None)))
             if self._created.done():
                 created.close()
@@ -143,56 +128,61 @@ class Monitor:
                 self.kept = fds
                 self._hello.set_result(message)
 
-    def _lost(self) -> None:
+    def _break(self, why: Unavailable) -> None:
         """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
-        self.disconnect()
-        gone = Unavailable("the container's monitor is gone")
+        super()._break(why)
         _fail(self._created, RuntimeFailure(f"start container: {self._why}"))
-        _fail(self._hello, gone)
-        for future in self._waiting.values():
-            _fail(future, gone)
-        self._waiting.clear()
+        _fail(self._hello, why)
         if self.exited.done():
             return
-        record = read_exit(self._run_dir)
-        if record is None and self._begun and (fd := dial(self._run_dir)) >= 0:
-            self._use(fd)  # it drops those that do not read for long; what it said meanwhile is on disk
+        if self._spoken:
+            self._find_again()
+        else:
+            self._later()
+
+    def _find_again(self) -> None:
+        """Learn what became of it: its record, another connection, or neither while it lives: then look again.
+
+        It drops those that do not read for long; what it said meanwhile is on disk.  And for want of descriptors
+        nothing at all can be learnt.
+        """
+        if self.exited.done() or self._given_up:
+            return
+        record = None
+        try:
+            record = read_exit(self._run_dir)
+            if record is None and self._begun:
+                if (fd := dial(self._run_dir)) >= 0:
+                    self._spoken = False
+                    self._use(fd)
+                    return
+                if monitorprocess.lives(self.process, os.path.basename(self._run_dir)):
+                    raise Unavailable("it does not listen")
+        except (OSError, Unavailable) as e:
+            log.info("connect to the monitor with pid %d again: %s", self.process, e)
+            self._later()
             return
         self.exited.set_result(record or Exit(137, time.time_ns(), oom=False, lost=True))
 
+    def _later(self) -> None:
+        self._loop.call_later(self._pause_s, self._find_again)
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
     def disconnect(self) -> None:
-        """Close the connection; the container goes on."""
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+        """Close the connection for good; the container goes on."""
+        self._given_up = True
+        self._close()
 
     # -- what it is asked ------------------------------------------------------------------------
 
     async def created(self) -> Created:
-        """Wait until PID 1 exists and waits for its start (RuntimeFailure when it could not be made)."""
-        return await asyncio.shield(self._created)
+        """Wait until PID 1 exists and waits for its start (RuntimeFailure when it could not be made).
 
-    async def _call(self, op: str, *fds: int, **arguments: Any) -> dict[str, Any]:
-        if self._fd < 0:
-            raise Unavailable("the container's monitor is gone")
-        self._seq = seq = self._seq + 1
-        future = self._waiting[seq] = self._loop.create_future()
-        try:
-            messages.send(self._fd, {"op": op, "seq": seq, **arguments}, list(fds))
-        except OSError as e:
-            del self._waiting[seq]
-            raise Unavailable(f"ask the container's monitor to {op}: {e.strerror}") from e
-        try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                answer: dict[str, Any] = await future
-        except TimeoutError:
-            raise Unavailable(f"ask the container's monitor to {op}: no answer in {_ANSWER_TIMEOUT_S:.0f} s") from None
-        finally:
-            self._waiting.pop(seq, None)
-        if not answer["ok"]:
-            raise from_message(answer["error"])
-        return answer
+        Silent: the launcher does not read what it was sent, or the monitor that it has forked is stopped.
+        """
+        if not await self._patiently(self._created, BEGIN_S, None):
+            raise Silent("start container: neither the launcher nor the container's monitor answers")
+        return self._created.result()
 
     async def start(self) -> int:
         """Let PID 1 execute its program; returns the time in ns (RuntimeFailure when it cannot)."""
@@ -254,7 +244,7 @@ class Monitor:
     async def kill(self, signal: int, exec_id: str | None = None) -> None:
         """Send a signal to PID 1 or to an exec's process; nothing happens when the container has just ended."""
         try:
-            await self._call("kill", signal=signal, exec_id=exec_id)
+            await self._call("kill", begin_s=_BEGIN_SIGNAL_S, signal=signal, exec_id=exec_id)
         except Unavailable:
             if not self.exited.done():
                 raise
@@ -277,15 +267,21 @@ class Monitor:
         except OSError as e:
             log.warning("leave sockets with the monitor: %s", e.strerror)
 
-    async def abandon(self) -> None:
-        """Give a start up: a monitor that loses its only connection before the start undoes everything and ends."""
-        if self.exited.done() or self._fd < 0:
-            return
-        try:
-            await self._call("kill", signal=9)
-        except KetchError:
-            log.debug("abandon: the monitor was gone already")
+    async def abandon(self) -> bool:
+        """Give a start up: a monitor that loses its only connection before the start undoes everything and ends.
+
+        True when it does not answer and will not do so.
+        """
+        silent = False
+        if not self.exited.done() and self._fd >= 0:
+            try:
+                await self._call("kill", begin_s=_BEGIN_SIGNAL_S, signal=9)
+            except Silent:
+                silent = True
+            except KetchError:
+                log.debug("abandon: the monitor was gone already")
         self.disconnect()
+        return silent
 
 
 @contextlib.contextmanager

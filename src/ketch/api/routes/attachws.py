@@ -42,7 +42,7 @@ async def attach(call: Call) -> web.StreamResponse:
         detach_keys=call.query.get("detachKeys", ""),
         raw=True,
     )
-    container = call.engine.containers.check_attach(call.path["id"])
+    container = await call.engine.containers.check_attach(call.path["id"])
     far = web.WebSocketResponse(timeout=_GOODBYE_S, autoping=True, compress=False, max_msg_size=0)
     if not far.can_prepare(call.request):
         raise InvalidArgument("attach: not a WebSocket request", hint="send the headers of RFC 6455 §4.1")

@@ -173,7 +173,7 @@ async def attach(call: Call) -> web.StreamResponse:
         stderr=query.flag(call.query, "stderr"),
         detach_keys=call.query.get("detachKeys", ""),
     )
-    container = call.engine.containers.check_attach(call.path["id"], options.detach_keys)
+    container = await call.engine.containers.check_attach(call.path["id"], options.detach_keys)
     stream = streams.hijack(call.request, content_type(call, container.config.tty))
     if container.state.running:  # else its start follows as soon as the head is read, and must find us
         await streams.head_taken(stream)

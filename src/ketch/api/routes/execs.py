@@ -43,7 +43,7 @@ async def start(call: Call) -> web.StreamResponse:
         return call.empty(200)
     if exec_.started:
         raise Conflict(f"Error: Exec command {exec_.id} has already run")
-    call.engine.execs.check_startable(exec_.id)
+    await call.engine.execs.check_startable(exec_.id)
     stream = streams.hijack(call.request, content_type(call, exec_.config.tty))
     try:
         await streams.head_taken(stream)

@@ -7,13 +7,14 @@ ketchd → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty",
 
 monitor → ketchd, on every control connection
   {"ev":"hello", "id","monitor","pid","started_at","state","execs":{id: pid},"ooms"}  first, but for the launcher's
-  {"ev":"created","pid"} + network namespace, netlink socket in it     (none when the container has no new one)
+  {"ev":"created","pid","monitor"} + network namespace, netlink socket in it (none when the container has no new one)
   {"ev":"failed", …}                                                   before "created"; see runtime.failure
   {"ev":"oom"}                                                         memory ran out; "ooms" counts it
   {"ev":"exit","code","at","oom"}        last: outputs are drained, exit.json is there, the cgroup is gone
   {"ev":"exec_exit","exec_id","code","at"}     or, when nobody is connected, exec-<id>.json in the run directory
 
-ketchd → monitor, answered {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"error":{…}}
+ketchd → monitor, answered {"seq":n,"ok":true, …} or {"seq":n,"ok":false,"error":{…}}; "by": the time (monotonic, s)
+after which it must not be begun any more
   {"op":"start","seq"}                   → "started_at"; an error when the program could not be executed
   {"op":"attach","stdin","stdout","stderr","mux","detach_keys","early","from","frames","bell"} + client's socket
         mux: 8-byte headers, else raw; early: input that came before is in a file in memory, whose descriptor stands

@@ -163,7 +163,7 @@ class Monitor:
         """Let the network be wired, while the child may still be at work."""
         self.state = "created"
         try:
-            if not self.controls.tell({"ev": "created", "pid": self.pid}, fds):
+            if not self.controls.tell({"ev": "created", "pid": self.pid, "monitor": os.getpid()}, fds):
                 self._alone()
             faults.point("monitor.created-told")
         finally:
@@ -246,6 +246,8 @@ class Monitor:
     def _serve(self, control: socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         """Carry out one request; descriptors that are kept are taken out of ``fds``. None: answered later."""
         op, exec_id = message["op"], message.get("exec_id")
+        if monotonic() > message.get("by", monotonic()):  # this process was stopped, and an error was the answer
+            raise KetchError(f"control request `{op}`: too late")
         if message.get("early"):
             message["initial"] = messages.read_memory(fds.pop(0))
         if op == "start":
