@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "ketch_only: not a behaviour of dockerd, or of the version that Debian has")
+    config.addinivalue_line("markers", "ketch_only: not a behaviour of dockerd")
     # A shell that starts us in the background has them ignored, and so would be what tests send ^C and ^\\ to.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:

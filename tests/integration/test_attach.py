@@ -103,7 +103,6 @@ def test_input_in_the_packet_of_an_exec_request(engine, box, headers):
     assert unframed(body_of(everything(sock))) == early
 
 
-@pytest.mark.ketch_only  # Go's server ends a handler whose client has shut down its side
 @pytest.mark.parametrize("path", ["/_ping", "/containers/json", "/containers/cat/json", "/nowhere"])
 def test_a_client_that_shuts_down_its_side_is_answered(engine, cat, path):
     for _ in range(20):
@@ -113,7 +112,6 @@ def test_a_client_that_shuts_down_its_side_is_answered(engine, cat, path):
         assert everything(sock).startswith(b"HTTP/1.1 404" if path == "/nowhere" else b"HTTP/1.1 200")
 
 
-@pytest.mark.ketch_only
 def test_a_client_that_goes_in_the_middle_of_a_body_is_no_request(engine):
     sock, data = request(engine, "POST", "/containers/create?name=half", b'{"Image":"busybox"}')
     sock.sendall(data[:-5])
@@ -260,7 +258,6 @@ def test_logs_of_a_container_that_has_ended(engine, stream):
     assert body_of(everything(sock)) == frame(b"x\n")
 
 
-@pytest.mark.ketch_only  # in dockerd 20.10 the command may end with its client
 def test_detach_keys_of_an_exec(engine, client, box):
     with client.terminal("exec", "-it", "--detach-keys", "ctrl-x,y", box, "sh") as t:
         t.expect("/ # ")

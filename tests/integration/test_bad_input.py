@@ -147,12 +147,13 @@ def test_values_that_clients_could_not_read_back(engine, path, body, message):
         ("POST", "/v1.51/containers/create", b'{"Image": "no-such"}', 404),
         ("POST", "/v1.51/containers/create?name=a/b", b'{"Image": "busybox"}', 400),
         ("GET", "/v1.99/containers/json", b"", 400),
-        ("GET", "/v1.1/containers/json", b"", 400),
+        # dockerd answers the first in plain text, the second with 500.
+        pytest.param("GET", "/v1.1/containers/json", b"", 400, marks=pytest.mark.ketch_only),
+        pytest.param("GET", "/v1.51/containers/json?limit=many", b"", 400, marks=pytest.mark.ketch_only),
         ("GET", "/v1.51/no/such/page", b"", 404),
         ("GET", "/v1.51/containers/none/json", b"", 404),
         ("GET", "/v1.51/images/none/json", b"", 404),
         ("GET", "/v1.51/containers/json?filters=%7Bbroken", b"", 400),
-        ("GET", "/v1.51/containers/json?limit=many", b"", 400),
         ("POST", "/v1.51/containers/none/start", b"", 404),
         ("POST", "/v1.51/containers/none/wait", b"", 404),
         ("DELETE", "/v1.51/containers/none", b"", 404),
@@ -165,9 +166,6 @@ def test_http(engine, method, path, body, status):
     answer = connection.getresponse()
     text = answer.read()
     connection.close()
-    if engine.kind == "dockerd":  # the version that Debian has says 500 to much of this, and some in plain text
-        assert answer.status >= 400
-        return
     assert answer.status == status, text
     assert isinstance(json.loads(text)["message"], str)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import stat
 import tarfile
 
@@ -244,7 +245,8 @@ def test_in_replaces_a_file_but_no_directory(client, box, here):
     (here / "sub").write_text("a file", encoding="utf-8")
     result = client("cp", f"{here}/sub", f"{box}:/src", check=False)
     assert result.code == 1
-    assert 'cannot overwrite directory "/src/sub" with non-directory "/src"' in result.err
+    # (dockerd names what is below by its name alone.)
+    assert re.search('cannot overwrite directory "(/src/)?sub" with non-directory "/src"', result.err)
     assert inside(client, box, "/src") == TREE
 
 
@@ -287,7 +289,6 @@ def test_a_terminal_hears_of_it(client, box, tmp_path):
             assert ("Successfully copied" in terminal.text) == said
 
 
-@pytest.mark.ketch_only  # 20.10 answers 500
 def test_a_large_upload_that_is_refused(client, image, tmp_path):
     """The answer comes before everything is sent, and is what the user reads."""
     box = client("create", "--read-only", image, "sleep", "1000").out.strip()

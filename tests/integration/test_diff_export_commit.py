@@ -204,11 +204,11 @@ def test_commit_of_a_commit(client, image):
     first = client("inspect", "-f", "{{.Id}}", image).out.strip()
     client("commit", other, image)
     client("rm", "-f", other)
-    client("rmi", first)  # it has no name any more
+    if client.engine.kind == "ketch":  # it has no name any more (dockerd keeps it: it is the other's parent)
+        client("rmi", first)
     assert client("run", "--rm", image, "ls", "/two", "/bin/vi", "/one", check=False).out.split() == ["/bin/vi", "/two"]
 
 
-@pytest.mark.ketch_only
 def test_commit_of_what_was_not_changed(client, image):
     name = client("create", "busybox", "sh").out.strip()
     client("commit", name, image)
@@ -301,7 +301,6 @@ def test_a_committed_image_can_be_read_elsewhere(client, image, tmp_path):
 # -- sizes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.ketch_only
 def test_sizes_count_hard_links_once(client, docker_py):
     name = started(client, "dd if=/dev/zero of=/a bs=1000 count=100 2>/dev/null; ln /a /b; ln /a /c")
     assert docker_py.api.inspect_container(name)["State"]["Running"]

@@ -135,7 +135,6 @@ def test_fields(scene):
     assert scene.docker("ps", "-f", "name=gamma", "--format", "{{.Mounts}} {{.LocalVolumes}}").out == "fvol 1\n"
 
 
-@pytest.mark.ketch_only
 def test_descendants(scene):
     """A container of an image that was built on another one is a container of that one, too."""
     with docker.DockerClient(base_url=scene.host, version=API).api as api:
