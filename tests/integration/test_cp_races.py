@@ -5,20 +5,26 @@ CVE-2018-15664: dockerd resolved a path first and used it later.  CVE-2019-14271
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import io
+import lzma
 import os
 import subprocess
 import sys
 import tarfile
+import time
 
 import docker.errors
 import pytest
+import zstandard
 
 from ketch.runtime import paths
 
 pytestmark = pytest.mark.ketch_only
 ROUNDS = 150
+RACE_S = 6.0
 SWAPPER = """
 import os, sys
 os.chdir(sys.argv[1])
@@ -204,3 +210,92 @@ def test_a_device_in_a_files_place_is_not_opened(docker_py, engine):
                     kinds.add(member.type)
                     assert not member.isreg() or member.size <= 5
     assert kinds <= {tarfile.REGTYPE, tarfile.CHRTYPE}
+
+
+COMPRESSED = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "zstd": zstandard.compress,
+    "none": bytes,
+}
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_no_decompressor_of_the_container_is_run(docker_py, engine, running):
+    """dockerd's helper had changed its root before it looked for xz, unpigz and the like (and their libraries)."""
+    programs = "xz unxz lzma gzip gunzip pigz unpigz bzip2 bunzip2 zstd unzstd tar zcat"
+    script = (
+        f"for p in {programs}; do for d in bin sbin usr/bin usr/sbin usr/local/bin usr/local/sbin; do mkdir -p /$d; "
+        "rm -f /$d/$p; printf '#!/bin/sh\\necho $0 >>/executed\\nexec cat\\n' >/$d/$p; chmod 755 /$d/$p; "
+        "done; done; mkdir -p /to /etc; echo '/planted.so' >/etc/ld.so.preload; touch /ready; exec sleep 1000"
+    )
+    name = engine.docker("run", "-d", "busybox", "sh", "-c", script).out.strip()
+    engine.docker("exec", name, "sh", "-c", "until test -e /ready; do sleep 0.01; done")
+    if not running:
+        engine.docker("stop", "-t", "0", name)
+    for kind, pack in COMPRESSED.items():
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo(f"from-{kind}"))
+        assert docker_py.api.put_archive(name, "/to", pack(buffer.getvalue()))
+        assert docker_py.api.get_archive(name, f"/to/from-{kind}")[1]["size"] == 0
+    with pytest.raises(docker.errors.NotFound):
+        docker_py.api.get_archive(name, "/executed")
+
+
+VOLUME_SWAPPER = """
+import os, sys
+os.chdir(sys.argv[1])
+while True:
+    for a, b in (("dir", "away"), ("link", "dir"), ("dir", "link"), ("away", "dir")):
+        try:
+            os.rename(a, b)
+        except OSError:
+            pass
+"""  # what stands above the place of a volume is a directory, nothing, and a link to the host, in turns
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_the_place_of_a_volume_becomes_a_link(docker_py, engine, victim, running):
+    """Between its creation and the mount (GHSA-rg2x-37c3-w2rh): no mount and no file lands on the host's directory."""
+    (victim / "vol").mkdir()
+    (victim / "vol" / "secret").write_text("of the host", encoding="utf-8")
+    name = engine.docker(
+        "run", "-d", "-v", "swapped:/race/dir/vol", "busybox", "sh", "-c",
+        f"echo of the volume >/race/dir/vol/secret; ln -s {victim} /race/link; touch /ready; exec sleep 1000",
+    ).out.strip()  # fmt: skip
+    engine.docker("exec", name, "sh", "-c", "until test -e /ready; do sleep 0.01; done")
+    before = state_of(victim / "vol"), sorted(os.listdir(victim))
+    mounts = mount_points()
+    if running:
+        place = f"/proc/{docker_py.api.inspect_container(name)['State']['Pid']}/root/race"
+    else:
+        engine.docker("stop", "-t", "0", name)
+        place = f"{engine.data_root}/containers/{name}/upper/race"
+        assert os.path.isdir(place)
+    swapper = subprocess.Popen([sys.executable, "-c", VOLUME_SWAPPER, place])
+    seen: set[bytes] = set()
+    done = 0
+    deadline = time.monotonic() + RACE_S
+    try:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(docker.errors.APIError):
+                done += docker_py.api.put_archive(name, "/race/dir/vol", archive_of(""))
+            with contextlib.suppress(docker.errors.APIError):
+                data = b"".join(docker_py.api.get_archive(name, "/race/dir/vol/secret", chunk_size=None)[0])
+                with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                    for member in archive:
+                        seen.add(archive.extractfile(member).read() if member.isreg() else b"")
+    finally:
+        swapper.kill()
+        swapper.wait()
+    assert (state_of(victim / "vol"), sorted(os.listdir(victim))) == before
+    assert mount_points() == mounts
+    assert b"of the host" not in seen
+    assert done > 0
+
+
+def mount_points() -> list[str]:
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        return sorted(line.split()[4] for line in f)

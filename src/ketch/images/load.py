@@ -97,6 +97,8 @@ class _Archive:
         reader = tar.TarReader(source)
         for member in reader:
             name = clean(member.name)
+            if len(self.files) + len(self._links) >= _MAX_FILES:
+                raise InvalidArgument(f"load: the archive has more than {_MAX_FILES} files", hint=_NOT_AN_IMAGE)
             if member.kind == tar.FILE:
                 self._file(reader, member, name)
             elif member.kind == tar.SYMLINK:
@@ -108,8 +110,6 @@ class _Archive:
                 raise InvalidArgument(f"load: `{member.name}` is neither a file nor a directory", hint=_NOT_AN_IMAGE)
 
     def _file(self, reader: tar.TarReader, member: tar.Member, name: str) -> None:
-        if len(self.files) == _MAX_FILES:
-            raise InvalidArgument(f"load: the archive has more than {_MAX_FILES} files", hint=_NOT_AN_IMAGE)
         expected = None
         if name.startswith(_BLOBS):
             expected = digest.check("sha256:" + name.removeprefix(_BLOBS))

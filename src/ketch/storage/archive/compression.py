@@ -74,8 +74,10 @@ def reader(source: Source, what: str) -> Iterator[IO[bytes]]:
     elif name == "xz":
         import lzma
 
+        from ketch.storage.archive.xz import Xz
+
         errors = (*errors, lzma.LZMAError)
-        stream = lzma.LZMAFile(io.BufferedReader(peekable, 1 << 17))  # noqa: SIM115 - ends with the caller's source
+        stream = io.BufferedReader(Xz(peekable), 1 << 17)
     elif name == "bzip2":
         import bz2
 

@@ -20,7 +20,9 @@ FILE, LINK, SYMLINK, CHAR, BLOCK, DIRECTORY, FIFO = range(7)
 
 _BLOCK = 512
 _READ = 1 << 18
-_MAX_HEADER = 1 << 20  # of a long name or of pax records
+_MAX_HEADER = 1 << 20  # of the map of a sparse file
+_MOST_GLOBAL = 1000  # records: each member is looked up in them
+_MAX_EXTENDED = _MAX_HEADER + 64 * _BLOCK  # of one member's long names and pax records, or of all global ones
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _ZEROS = bytes(_BLOCK)
 _KINDS = {
@@ -81,6 +83,7 @@ class TarReader:
         self._left = 0  # bytes of the current member's stored content
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
+        self._global_size = 0
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -145,6 +148,7 @@ class TarReader:
         """The next member, with what extended headers before it say; None at the end."""
         records: Records = []
         long_name = long_link = None
+        extended = 0
         while True:
             block = self._take(_BLOCK)
             if not block and not first:
@@ -161,8 +165,9 @@ class TarReader:
             kind = fields[7]
             size = _number(fields[4])
             if kind in b"LKxgXV":
-                if size > _MAX_HEADER:
-                    raise InvalidArgument(f"read archive: an extended header of {size} bytes", hint=_HINT)
+                extended += size + _BLOCK
+                if extended > _MAX_EXTENDED:  # each header may be of any size, and there may be any number of them
+                    raise InvalidArgument(f"read archive: extended headers of {extended} bytes", hint=_HINT)
                 data = self._exactly(size + -size % _BLOCK, "an extended header")[:size]
                 if kind == b"L":
                     long_name = data.rstrip(b"\0")
@@ -170,6 +175,9 @@ class TarReader:
                     long_link = data.rstrip(b"\0")
                 elif kind == b"g":
                     self._global.update(_records(data))
+                    self._global_size += size
+                    if self._global_size > _MAX_EXTENDED or len(self._global) > _MOST_GLOBAL:
+                        raise InvalidArgument("read archive: too many global headers", hint=_HINT)
                 elif kind != b"V":
                     records += _records(data)
                 continue
