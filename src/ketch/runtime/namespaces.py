@@ -66,6 +66,17 @@ class Plan:
         """True when the container gets its own namespace of that kind."""
         return bool(self.new & FLAGS[kind])
 
+    def is_own(self, kind: str) -> bool:
+        """True when what is set in that namespace does not touch the runtime's: it is new, or another one is joined."""
+        path = self.join.get(kind)
+        if path is None:
+            return self.is_new(kind)
+        try:
+            joined, ours = os.stat(path), os.stat(f"/proc/self/ns/{FILES[kind]}")
+        except OSError as e:
+            raise failure("namespaces", f"open {kind} namespace `{path}`", e) from e
+        return (joined.st_dev, joined.st_ino) != (ours.st_dev, ours.st_ino)
+
     def pid_mode(self) -> str:
         """``new``, ``host`` or the path to join: what `enter_pid` takes."""
         return "new" if self.is_new("pid") else self.join.get("pid", "host")

@@ -89,6 +89,15 @@ def enter(place: str) -> None:
         raise failure("rootfs", f"pivot into `{place}`", e) from e
 
 
+def change(path: str) -> None:
+    """Make the directory ``path`` the root of this process alone, where no mount may be made (chroot(2))."""
+    try:
+        os.chdir(path)
+        os.chroot(".")
+    except OSError as e:
+        raise failure("rootfs", f"change root to `{path}`", e) from e
+
+
 def finish(root_fd: int, *, readonly: bool, propagation: str | None) -> None:
     """Give `/` its own propagation and, last of all, make it read-only."""
     named = names_propagation(propagation) if propagation else None

@@ -25,7 +25,7 @@ def check(values: dict[str, str], plan: namespaces.Plan) -> None:
             kind = "uts"
         else:
             raise RuntimeFailure(f"set sysctl `{name}`: it is not in a separate kernel namespace", step="sysctl")
-        if not plan.is_new(kind) and kind not in plan.join:
+        if not plan.is_own(kind):
             raise RuntimeFailure(
                 f"set sysctl `{name}`: the container shares the host's {kind} namespace", step="sysctl"
             )

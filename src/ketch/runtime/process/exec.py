@@ -14,7 +14,7 @@ from contextlib import suppress
 from errno import EBUSY
 
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import namespaces, spec, tty
+from ketch.runtime import namespaces, rootfs, spec, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
@@ -63,12 +63,17 @@ def child_main(
         profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
         named, group_add = _user(process, document)
         prepared = become.Process(process, profile)
+        own_root = not document or namespaces.Plan(spec.member(document, "linux", "namespaces") or []).is_new("mount")
+        if tty and not own_root:
+            master_fd, slave_fd = _open_pair("/dev/ptmx")
         _enter(init_pid, cgroups)
+        if not own_root:
+            rootfs.change(os.path.join(bundle, document["root"]["path"]))
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         prepared.resolve(root_fd, process, named, group_add)
         os.close(root_fd)
-        if tty:
+        if tty and own_root:
             master_fd, slave_fd = _open_pair()
         become.settle(prepared, slave_fd)
         message = {"ev": "ready", "netns": False, "tty": tty}

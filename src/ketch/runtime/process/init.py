@@ -32,6 +32,7 @@ from ketch.runtime import (
     defaults,
     devices,
     hooks,
+    hostguard,
     masks,
     mounts,
     namespaces,
@@ -146,6 +147,7 @@ class _Child:
         plan = namespaces.Plan(linux.get("namespaces") or [])
         sysctls = linux.get("sysctl") or {}
         sysctl.check(sysctls, plan)
+        hostguard.check(document, plan)
         self.hooks = document.get("hooks") or {}
         self.process = become.Process(document["process"], linux.get("seccomp"))
         shm_fd = _shared_memory_of(plan, document)
@@ -156,13 +158,18 @@ class _Child:
         self._make_cgroup(linux)
         namespaces.unshare_cgroup(plan)
         _set_oom_score(document["process"].get("oomScoreAdj"))
-        _set_names(document, plan)
+        _set_names(document)
         if plan.is_new("mount"):
             root_fd = self._make_root(document, mounts_of_root, sysctls, terminal, shm_fd)
+            self._resolve(document, root_fd)
+            readonly = bool(document["root"].get("readonly"))
+            rootfs.finish(root_fd, readonly=readonly, propagation=linux.get("rootfsPropagation"))
         else:
-            become.forget_imports()
-            root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._settle(document, root_fd, terminal)
+            root_fd = self._change_root(document, sysctls, terminal)
+            self._resolve(document, root_fd)
+        os.close(root_fd)
+        become.settle(self.process, self.slave_fd if terminal else -1)
+        faults.point("init.settled")
 
     def _make_cgroup(self, linux: dict[str, Any]) -> None:
         path = linux.get("cgroupsPath")
@@ -245,18 +252,22 @@ class _Child:
             if fresh:
                 devices.bind_console(root_fd, self.slave_fd)
 
-    def _settle(self, document: dict[str, Any], root_fd: int, terminal: bool) -> None:
+    def _change_root(self, document: dict[str, Any], sysctls: dict[str, str], terminal: bool) -> int:
+        """The root of a container without a mount namespace of its own: a directory, and no mounts (`hostguard`)."""
+        self._run_hooks()
+        if terminal:
+            self.master_fd, self.slave_fd = tty.open_pair("/dev/ptmx")
+        host_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        sysctl.apply(host_fd, sysctls)
+        os.close(host_fd)
+        become.forget_imports()
+        rootfs.change(os.path.join(self.bundle, document["root"]["path"]))
+        os.umask(0)
+        return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _resolve(self, document: dict[str, Any], root_fd: int) -> None:
         named, group_add = spec.named_user(document.get("annotations") or {})
         self.process.resolve(root_fd, document["process"], named, group_add)
-        linux = document.get("linux") or {}
-        if linux.get("namespaces"):
-            readonly = bool(document["root"].get("readonly"))
-            rootfs.finish(root_fd, readonly=readonly, propagation=linux.get("rootfsPropagation"))
-        os.close(root_fd)
-        if terminal and self.master_fd < 0:
-            self.master_fd, self.slave_fd = tty.open_pair("/dev/ptmx")
-        become.settle(self.process, self.slave_fd if terminal else -1)
-        faults.point("init.settled")
 
     slave_fd = -1
 
@@ -333,14 +344,10 @@ def _set_oom_score(value: int | None) -> None:
             raise failure("oom_score_adj", f"set oom_score_adj to {value}", e, hint) from e
 
 
-def _set_names(document: dict[str, Any], plan: namespaces.Plan) -> None:
+def _set_names(document: dict[str, Any]) -> None:
     for key, setter in (("hostname", ns.sethostname), ("domainname", ns.setdomainname)):
-        name = document.get(key)
-        if not name:
-            continue
-        if not plan.is_new("uts") and "uts" not in plan.join:
-            raise RuntimeFailure(f"set {key} `{name}`: the container shares the host's uts namespace", step="hostname")
-        try:
-            setter(name)
-        except OSError as e:
-            raise failure("hostname", f"set {key} `{name}`", e) from e
+        if name := document.get(key):
+            try:
+                setter(name)
+            except OSError as e:
+                raise failure("hostname", f"set {key} `{name}`", e) from e
