@@ -10,6 +10,7 @@ import contextlib
 
 import pytest
 
+from tests import programs
 from tests.integration import peers
 from tests.integration.engines import SESSION, Client, Engine
 from tests.integration.leaks import Census
@@ -129,6 +130,8 @@ def pytest_terminal_summary(terminalreporter):
     skipped = sum(peers.MISSING in str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", ()))
     if peers.MISSING and skipped:
         terminalreporter.write_line(f"{skipped} skipped: {peers.MISSING}")
+    if line := programs.missing():
+        terminalreporter.write_line(line)
     _crash_matrix(terminalreporter)
     _interop_matrix(terminalreporter)
 

@@ -20,6 +20,7 @@ from tests.integration import peers
 from tests.integration.leaks import MARK
 from tests.integration.rawapi import Api
 from tests.integration.terminal import Piped, Terminal
+from tests.programs import need
 
 SESSION = f"kt{os.getpid()}-"
 BIN = os.path.dirname(sys.executable)
@@ -181,6 +182,7 @@ class Engine:
 
     def add_busybox(self) -> None:
         """Have ``busybox:latest``: bootstrapped by Ketch, imported into others."""
+        need("busybox")
         if self.kind == "ketch":
             with contextlib.closing(self.py()) as client:
                 url = client.api._url("/ketch/images/bootstrap")

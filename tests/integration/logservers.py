@@ -6,18 +6,18 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import socket
 import struct
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
+from tests.programs import need
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin")
 _LIMIT_S = 10.0
 
 
@@ -76,7 +76,7 @@ class Journal:
 _JOURNALD = """
 mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc/systemd && mkdir -p /run/systemd/journal /run/log/journal
 printf '[Journal]\\nStorage=volatile\\nAudit=no\\nReadKMsg=no\\nForwardToSyslog=no\\n' >/etc/systemd/journald.conf
-exec /lib/systemd/systemd-journald
+exec "$0"
 """
 
 
@@ -86,13 +86,15 @@ def journald(path: str) -> Iterator[Callable[[str, str], list[dict[str, object]]
 
     It is called with a match (``FIELD=value``) and a text, and returns the entries up to the one with this text.
     """
-    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", _JOURNALD], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", _JOURNALD, need("systemd-journald")], stderr=subprocess.DEVNULL
+    )
     root = f"/proc/{process.pid}/root/run"
 
     def entries(match: str, text: str) -> list[dict[str, object]]:
         deadline = time.monotonic() + _LIMIT_S
         while True:
-            command = ["journalctl", "--directory", f"{root}/log/journal", "-o", "json", "--all", match]
+            command = [need("journalctl"), "--directory", f"{root}/log/journal", "-o", "json", "--all", match]
             done = subprocess.run(command, capture_output=True, check=False)
             found = [json.loads(line) for line in done.stdout.splitlines()]
             if any(one.get("MESSAGE") == text for one in found):
@@ -124,9 +126,9 @@ def rsyslog(directory: Path, inputs: str, template: str) -> Iterator[Path]:
         f'template(name="t" type="string" string="{template}\\n")\n{inputs}\n'
         f'action(type="omfile" file="{out}" template="t" asyncWriting="off" flushOnTXEnd="on")\n'
     )
-    assert RSYSLOGD is not None
+    program = need("rsyslogd")
     process = subprocess.Popen(
-        [RSYSLOGD, "-n", "-f", str(config), "-i", str(directory / "pid")],
+        [program, "-n", "-f", str(config), "-i", str(directory / "pid")],
         stdout=subprocess.DEVNULL, stderr=open(directory / "errors", "wb"),  # noqa: SIM115
     )  # fmt: skip
     try:

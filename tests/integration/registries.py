@@ -18,11 +18,10 @@ import bcrypt
 
 from tests.integration.engines import BIN, KETCH
 from tests.integration.waiting import until
+from tests.programs import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-PROGRAM = shutil.which("docker-registry", path="/usr/bin:/usr/local/bin")
 
 
 @dataclass
@@ -50,7 +49,7 @@ def certificate(root: str, name: str = "127.0.0.1") -> tuple[str, str]:
     """A certificate that signs itself, for loopback: (certificate, key)."""
     cert, key = os.path.join(root, "cert.pem"), os.path.join(root, "key.pem")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+        [need("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
          "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -70,6 +69,7 @@ def registry(
     *, users: dict[str, str] | None = None, tls: bool = False, upstream: str = "", root: str = ""
 ) -> Iterator[Registry]:
     """A docker-registry that lets blobs and manifests be deleted; it ends with the block."""
+    program = need("docker-registry")
     with contextlib.ExitStack() as undo:
         place = root or tempfile.mkdtemp(prefix="kt-registry-", dir="/tmp")
         if not root:
@@ -96,7 +96,7 @@ def registry(
         with open(f"{place}/config.yml", "w", encoding="ascii") as f:
             f.write("\n".join(lines) + "\n")
         with open(f"{place}/log", "wb") as log:
-            process = subprocess.Popen([str(PROGRAM), "serve", f"{place}/config.yml"], stdout=log, stderr=log)
+            process = subprocess.Popen([program, "serve", f"{place}/config.yml"], stdout=log, stderr=log)
         undo.callback(process.wait)
         undo.callback(process.kill)
         until(lambda: listens(host), "the registry does not listen")

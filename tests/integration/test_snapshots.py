@@ -20,6 +20,7 @@ from ketch.oci import digest
 from ketch.runtime import overlay
 from ketch.storage.db import Database
 from ketch.storage.snapshots import OverlaySnapshots
+from tests.programs import need
 
 
 @pytest.fixture(params=["plain", "with:colon"])
@@ -144,5 +145,5 @@ def test_layers_are_spread_over_the_disk_where_it_can_be_said(store, root):
     assert fsflags.spread(layers) is known, "once more changes nothing"
     assert fsflags.spread("/proc") is False
     if known:
-        shown = subprocess.run(["lsattr", "-d", layers], check=True, capture_output=True, text=True).stdout
+        shown = subprocess.run([need("lsattr"), "-d", layers], check=True, capture_output=True, text=True).stdout
         assert "T" in shown.split()[0]

@@ -14,6 +14,7 @@ from ketch.runtime import view
 from ketch.storage import quota
 from ketch.storage.layers import Layers
 from ketch.storage.snapshots import OverlaySnapshots
+from tests.programs import need
 
 CHAIN = f"sha256:{1:064x}"
 
@@ -25,7 +26,7 @@ def limited(tmp_path):
     with open(image, "wb") as f:
         f.truncate(64 << 20)
     os.mkdir(place)
-    subprocess.run(["mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image], check=True)
+    subprocess.run([need("mkfs.ext4"), "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image], check=True)
     done = subprocess.run(["mount", "-o", "loop,prjquota", image, place], check=False, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no ext4 with quotas can be mounted here: {done.stderr.strip()}")

@@ -8,11 +8,13 @@ import subprocess
 
 import pytest
 
+from tests.programs import need
+
 
 def certificate(root, name: str, *, signed_by: str = "") -> None:
     """A key and a certificate for localhost in ``root``, signed by ``signed_by`` or (an authority) by itself."""
     request = [
-        "openssl",
+        need("openssl"),
         "req",
         "-newkey",
         "rsa:2048",
@@ -31,7 +33,7 @@ def certificate(root, name: str, *, signed_by: str = "") -> None:
         "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n"
     )
     subprocess.run(
-        ["openssl", "x509", "-req", "-in", f"{root}/{name}.csr", "-CA", f"{root}/{signed_by}.pem", "-CAkey",
+        [need("openssl"), "x509", "-req", "-in", f"{root}/{name}.csr", "-CA", f"{root}/{signed_by}.pem", "-CAkey",
          f"{root}/{signed_by}.key", "-CAcreateserial", "-out", f"{root}/{name}.pem", "-days", "2",
          "-extfile", f"{root}/extensions"],
         check=True, capture_output=True,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ketch.engine import psfields, psoptions, top
 from ketch.errors import InvalidArgument, KetchError
+from tests.programs import need
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def titles(options: str) -> list[str]:
 
 
 def ps_titles(options: str) -> list[str]:
-    done = subprocess.run(["ps", *options.split()], capture_output=True, text=True, check=False)
+    done = subprocess.run([need("ps"), *options.split()], capture_output=True, text=True, check=False)
     return done.stdout.splitlines()[0].split()
 
 
@@ -63,7 +64,7 @@ def test_values_agree_with_ps(child):
     groups = [["args"], ["lstart"], [field for field in fields if field not in ("args", "lstart")]]
     for group in groups:
         asked = [word for field in group for word in ("-o", f"{field}=")]
-        done = subprocess.run(["ps", "ww", *asked, "-p", str(child)], capture_output=True, text=True, check=True)
+        done = subprocess.run([need("ps"), "ww", *asked, "-p", str(child)], capture_output=True, text=True, check=True)
         found = done.stdout.split() if len(group) > 1 else [done.stdout.strip()]
         assert {field: row[field] for field in group} == dict(zip(group, found, strict=True))
 
