@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import ipaddress
 import os
 import socket
@@ -225,7 +226,8 @@ class OneNetwork:
     def __init__(
         self, db: Database, bridge: str = "ketch0", subnet: str | None = None, mtu: int = 1500, **options: Any
     ) -> None:
-        self.manager = NetworkManager(db, table="ketch" if bridge == "ketch0" else f"ketch-{bridge}", **options)
+        table = "ketch" if bridge == "ketch0" else f"ketch-{bridge}"
+        self.manager = NetworkManager(db, table=table, owner=hashlib.sha256(db.path.encode()).hexdigest(), **options)
         self.flags = (bridge, subnet, mtu)
         self.close, self.teardown = self.manager.close, self.manager.teardown
         self.reconcile, self.counters, self.loopback_up = (

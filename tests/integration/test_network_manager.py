@@ -313,7 +313,7 @@ def test_reconcile_removes_what_a_crash_left(tmp_path: Path) -> None:
         manager.setup()
         kept = manager.connect("live", live.fd, live.rtnl_fd)
         lost = manager.connect("dead", dead.fd, dead.rtnl_fd, ports=[PortRequest("tcp", 80, host_port=8080)])
-        # A crash between the row and the interface, and an interface of unknown origin on our bridge.
+        # A crash between the row and the interface, one of ours without a row, and one of another program.
         with db.transaction() as tx:
             half = msgspec.structs.replace(kept, container_id="half", ip="172.28.0.99", veth="vethnone")
             tx.execute(
@@ -321,16 +321,19 @@ def test_reconcile_removes_what_a_crash_left(tmp_path: Path) -> None:
             )
         with netlink.Netlink() as rtnl:
             index = links.get_link(rtnl, "ketch0").index
-            rtnl.run(
-                [links.new_veth("vethstray", index, 1500, peer="x", peer_mac=b"\x02\0\0\0\0\x09", netns_fd=dead.fd)]
-            )
+            for name, peer in (("vethstray", "x"), ("vethother", "y"), ("vethforeign", "z")):
+                mac = b"\x02\0\0\0\0\x09"
+                rtnl.run([links.new_veth(name, index, 1500, peer=peer, peer_mac=mac, netns_fd=dead.fd)])
+            mine = links.get_link(rtnl, kept.veth).alias
+            rtnl.run(links.mark("vethstray", mine))
+            rtnl.run(links.mark("vethforeign", mine.rpartition(":")[0] + ":another"))
         manager.close()
 
         manager = OneNetwork(db)
         manager.setup()
         assert lost.veth in link_names()
         manager.reconcile(["live"])
-        assert link_names() == {"lo", "ketch0", kept.veth}
+        assert link_names() == {"lo", "ketch0", kept.veth, "vethother", "vethforeign"}
         assert "8080" not in ruleset()
         assert [r["container_id"] for r in db.query("SELECT container_id FROM network_endpoints")] == ["live"]
         manager.teardown()

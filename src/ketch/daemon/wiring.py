@@ -14,7 +14,7 @@ from aiohttp import web
 from ketch import faults
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import listen, netsetup, registryconfig, repair, storageconfig
+from ketch.daemon import lastsettings, listen, netsetup, registryconfig, repair, storageconfig
 from ketch.engine import pending, store, volumes
 from ketch.engine.context import Context
 from ketch.engine.engine import Engine
@@ -49,6 +49,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
     stack.callback(containers.settled.close)
+    lastsettings.compare(config, [c.id for c in containers.all() if c.state.running])
 
     def users_of(volume: str) -> list[str]:
         known = [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]
@@ -58,6 +59,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     network = NetworkManager(
         db,
         table=netsetup.table_name(config),
+        owner=engine_id,
         bases=netsetup.bases(config, engine_id),
         open_firewall=config.host_firewall == "open",
     )

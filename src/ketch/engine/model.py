@@ -355,6 +355,7 @@ class Container(msgspec.Struct, kw_only=True):
     desired_macs: dict[str, str] = msgspec.field(default_factory=dict)  # by network: as asked for
     own_hosts: str = ""  # our lines in its /etc/hosts
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
+    name_servers: list[str] | None = None  # those of the daemon when it was started, for other names than ours
     pending: dict[str, Any] | None = None  # changes that wait for the next start, see `pending`
 
 

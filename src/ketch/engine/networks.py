@@ -65,7 +65,10 @@ class NetworkService:
     def members(self, record: NetworkRecord) -> dict[str, Container]:
         """The running containers on a network, by id."""
         running = [c for c in self._ctx.store.all() if c.state.running]
-        return {c.id: c for c in running if record.name in c.networks}
+        return {
+            c.id: c for c in running
+            if (settings := c.networks.get(record.name)) is not None and settings.network_id in ("", record.id)
+        }  # fmt: skip
 
     async def ensure_predefined(self) -> None:
         """``host`` and ``none`` exist always (``bridge`` is made from the daemon's settings)."""
@@ -177,7 +180,7 @@ class NetworkService:
             faults.point("disconnect.saved")
             if container.state.running:
                 container.networks[record.name] = settings
-                await self._sandboxes.leave(container, record)
+                await self._sandboxes.leave(container, self._sandboxes.record_of(record.name, settings))
                 faults.point("disconnect.unwired")
                 container.networks.pop(record.name, None)
                 self._ctx.store.keep(container)

@@ -80,11 +80,16 @@ class Resolution:
         The host's servers are asked from the host; a container whose networks are all internal has no way outside,
         and asking on its behalf would be one.
         """
-        if chosen := container.host.dns or self._defaults.servers:
+        defaults = self._defaults.servers if container.name_servers is None else container.name_servers
+        if chosen := container.host.dns or defaults:
             return [Server(address, inside=True) for address in chosen]
         if not leads_outside:
             return []
         return [Server(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
+
+    def begin(self, container: Container) -> None:
+        """A container starts: the daemon's servers of this moment are its own until it ends."""
+        container.name_servers = list(self._defaults.servers)
 
     def serves(self, container_id: str) -> bool:
         """Whether a container's sockets are open."""

@@ -71,6 +71,7 @@ class Sandboxes:
         if not records:
             self._manager.loopback_up(rtnl_fd)
             return []
+        self._names.begin(container)
         gateway4, gateway6 = self._gateways(container, records)
         _check_families(container, gateway4, gateway6)
         for record in records:
@@ -206,11 +207,11 @@ class Sandboxes:
 
     def record_of(self, name: str, settings: EndpointSettings) -> NetworkRecord:
         """The network of a container's settings: the one it was when they were made (NotFound)."""
-        if settings.network_id and name not in networks.PREDEFINED:
-            try:
-                return self._manager.get(settings.network_id)
-            except NotFound:
-                pass  # removed since; one of the same name may have taken its place
+        if settings.network_id:
+            with contextlib.suppress(NotFound):  # removed since; one of the same name may have taken its place
+                known = self._manager.get(settings.network_id)
+                if name not in networks.PREDEFINED or (known.retired and settings.endpoint_id):
+                    return known
         return networks.find(self._manager, name)
 
     @staticmethod

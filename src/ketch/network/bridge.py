@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, FailedPrecondition
 from ketch.network import ipam, links, sysctl
+from ketch.network import owner as marks
 from ketch.network.record import ISOLATED, OPTION_INHIBIT
 
 if TYPE_CHECKING:
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
     from ketch.network.netlink import Netlink
     from ketch.network.record import NetworkRecord
 
-_ALIAS = "ketch:"
 
-
-def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
+def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
     """Make the network's bridge or adopt it; afterwards it is up and has the gateways' addresses."""
     name = record.link
     wanted = [g for pool in record.pools if (g := pool.gateway_interface) is not None]
@@ -31,10 +30,13 @@ def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
     link = links.find_link(rtnl, name)
     if link is None:
         mac = ipam.mac_for(str(wanted[0].ip)) if wanted else b"\x02\x42" + bytes.fromhex(record.id[:8])
-        rtnl.run(links.new_bridge(name, mac, record.mtu, _ALIAS + record.id))
+        rtnl.run(links.new_bridge(name, mac, record.mtu, marks.alias(record.id, owner)))
         link = links.get_link(rtnl, name)
-    _check(rtnl, link, record.id)
-    sysctl.prepare_bridge(name, ipv6=record.ipv6)
+    _check(rtnl, link, record.id, owner)
+    if is_ours(link):
+        sysctl.prepare_bridge(name, ipv6=record.speaks_ipv6)
+        _set_mtu(rtnl, link, record.mtu)
+    sysctl.route_loopback(name)
     _set_addresses(rtnl, link, wanted)
     if not link.up:
         rtnl.run([links.set_up(index=link.index)])
@@ -49,24 +51,37 @@ def _set_addresses(rtnl: Netlink, link: links.Link, wanted: list[links.Interface
         rtnl.run([links.delete_address(link.index, address) for address in strange])
 
 
-def _check(rtnl: Netlink, link: links.Link, network_id: str) -> None:
+def _set_mtu(rtnl: Netlink, link: links.Link, wanted: int) -> None:
+    """A bridge never sends larger packets than those attached to it take."""
+    if wanted != link.mtu and (wanted < link.mtu or not port_names(rtnl, link.name)):
+        rtnl.run([links.set_mtu(link.index, wanted)])
+
+
+def _check(rtnl: Netlink, link: links.Link, network_id: str, owner: str) -> None:
     if link.kind != "bridge":
         raise FailedPrecondition(
             f"use `{link.name}` as bridge: it is another kind of link ({link.kind or 'device'})",
             hint="choose another name with --bridge",
         )
-    if is_ours(link) and link.alias != _ALIAS + network_id:
-        if port_names(rtnl, link.name):
-            raise Conflict(
-                f"use bridge `{link.name}`: containers of another data root are attached to it",
-                hint="stop them, or give this daemon its own --bridge and --bip",
-            )
-        rtnl.run(links.mark(link.name, _ALIAS + network_id))
+    mark = marks.of_link(link.alias)
+    if mark is None or mark == (network_id, owner):
+        return
+    if mark.thing != network_id and mark.owner != owner:
+        raise Conflict(
+            f"use bridge `{link.name}`: it belongs to another data root",
+            hint=f"give this daemon its own --bridge and --bip, or remove it with `ip link delete {link.name}`",
+        )
+    if mark.thing != network_id and port_names(rtnl, link.name):
+        raise Conflict(
+            f"use bridge `{link.name}`: containers that this data root has forgotten are attached to it",
+            hint="end them, or give this daemon another --bridge and --bip",
+        )
+    rtnl.run(links.mark(link.name, marks.alias(network_id, owner)))
 
 
 def is_ours(link: links.Link) -> bool:
     """Whether Ketch made the bridge (one that the administrator made is used, and left in place at the end)."""
-    return link.alias.startswith(_ALIAS)
+    return marks.of_link(link.alias) is not None
 
 
 def port_names(rtnl: Netlink, name: str) -> list[str]:

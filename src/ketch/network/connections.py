@@ -171,8 +171,8 @@ class Connections:
             raise InvalidArgument(f"network `{record.name}` ({record.driver}) has no interfaces to give")
         if record.driver == r.BRIDGE:
             endpoint.wire_bridge(
-                host.rtnl, made, bridge=network.link, mtu=record.mtu, isolated=not record.flag(r.OPTION_ICC, True),
-                netns_fd=netns_fd, rtnl_fd=rtnl_fd,
+                host.rtnl, made, owner=host.owner, bridge=network.link, mtu=record.mtu,
+                isolated=not record.flag(r.OPTION_ICC, True), netns_fd=netns_fd, rtnl_fd=rtnl_fd,
             )  # fmt: skip
         else:
             endpoint.wire_child(

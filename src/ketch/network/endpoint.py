@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ketch import faults
 from ketch.network import linkkinds, links, netlink
+from ketch.network import owner as marks
 from ketch.network.record import MACVLAN, Binding, Endpoint
 from ketch.undo import Undo
 
@@ -31,6 +32,7 @@ def wire_bridge(
     rtnl: netlink.Netlink,
     made: Endpoint,
     *,
+    owner: str,
     bridge: links.Link,
     mtu: int,
     isolated: bool,
@@ -40,7 +42,7 @@ def wire_bridge(
     """Make the veth pair and bring it up at both ends; on failure nothing is left.
 
     ``rtnl_fd`` is a rtnetlink socket of the container's namespace; without it one is opened there.  ``isolated`` keeps
-    it from other containers of the bridge.
+    it from other containers of the bridge, ``owner`` stands in the mark of this end.
     """
     mac = bytes.fromhex(made.mac.replace(":", ""))
     rtnl.run([
@@ -52,7 +54,7 @@ def wire_bridge(
         with inside(netns_fd, rtnl_fd) as container:
             _configure(container, made)
             faults.point("network.addresses-set")
-            rtnl.run([links.set_up(name=made.veth)])
+            rtnl.run([links.set_up(name=made.veth, alias=marks.alias(made.endpoint_id[:12], owner))])
             _wait_until_it_carries(container, made.ifname)
             index = _wait_until_it_carries(rtnl, made.veth).index
             _wait_until_it_carries(rtnl, bridge.name)  # it has no carrier while it has no port

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from ketch.errors import KetchError
+from ketch.errors import Conflict, KetchError
 from ketch.network import forwarding, locks
 from ketch.network.hostfirewall import HostFirewall
 from ketch.network.hostports import HostPorts
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Strings = list[str]
 log = logging.getLogger(__name__)
-_NOTE4, _NOTE6 = "unforwarded", "unforwarded6"
+_NOTE4, _NOTE6, _NOTE_TABLE, _NOTE_OTHERS = "unforwarded", "unforwarded6", "table", "host-firewall"
 
 
 class Host:
@@ -41,6 +41,7 @@ class Host:
         self,
         state: NetworkState,
         table: str,
+        owner: str,
         networks: Mapping[str, LiveNetwork],
         lock: threading.RLock,
         *,
@@ -48,6 +49,7 @@ class Host:
     ) -> None:
         self._state = state
         self._table = table
+        self.owner = owner
         self._networks = networks
         self._lock = lock
         self._open_firewall = open_firewall
@@ -84,11 +86,41 @@ class Host:
     def filter(self) -> PacketFilter:
         """The firewall table, put in place at the first use: a daemon without networks does without."""
         if self._filter is None:
-            self._filter = PacketFilter(self._table)
+            made = PacketFilter(self._table, self.owner)
+            self._check_table()
+            self._filter = made
             self._others = HostFirewall(self._table)
+            self._close_others()
             self.install()
             self._watch = TableWatch(self._table, self._restore_table, self._others_changed)
         return self._filter
+
+    def _check_table(self) -> None:
+        """Conflict when the table is there and another data root's: its containers may need it."""
+        whose = PacketFilter.owner_of(self._table)
+        if whose is None or self._state.note(_NOTE_TABLE) == self._table or (whose and whose == self.owner):
+            return
+        if not whose and self._bridged():
+            return  # written by a version that did not mark it, for a bridge that we have
+        raise Conflict(
+            f"use firewall table `{self._table}`: it belongs to another data root, or to another program",
+            hint=f"give this daemon its own --bridge, or remove it with `nft delete table inet {self._table}`",
+        )
+
+    def take_table(self) -> None:
+        """Put the table in place if there is a network for it; one of former settings goes."""
+        before = self._state.note(_NOTE_TABLE)
+        if self._bridged():
+            self.filter  # noqa: B018 (made at the first use)
+        if before in ("", self._table):
+            return
+        try:
+            with locks.claim_table(before):
+                if PacketFilter.owner_of(before) in (self.owner, ""):
+                    PacketFilter(before).remove()
+        except Conflict:  # another daemon has taken the name since
+            log.info("network: firewall table `%s` of former settings is another daemon's by now", before)
+        self._state.set_note(_NOTE_TABLE, self._table if self._filter is not None else "")
 
     def install(self) -> Strings:
         """Put the whole table in place, atomically replacing what is there; says what else it did."""
@@ -102,6 +134,8 @@ class Host:
             forwarding.interfaces(note4),
             forwarding.interfaces(note6),
         )
+        if self._state.note(_NOTE_TABLE) != self._table:
+            self._state.set_note(_NOTE_TABLE, self._table)
         return self._open_others()
 
     def admit(self, segment: Segment) -> None:
@@ -124,6 +158,14 @@ class Host:
         if not self._open_firewall or self._others is None:
             return []
         return self._others.open_for([n.record.link for n in self._bridged() if n.record.link != without])
+
+    def _close_others(self) -> None:
+        """Take back what another daemon of this data root, told to, let through the host's own firewall."""
+        said = "open" if self._open_firewall else "respect"
+        if self._state.note(_NOTE_OTHERS) == "open" and said != "open" and self._others is not None:
+            self._others.open_for([])
+        if self._state.note(_NOTE_OTHERS) != said:
+            self._state.set_note(_NOTE_OTHERS, said)
 
     def _bridged(self) -> list[LiveNetwork]:
         return [n for n in self._networks.values() if n.record.driver == BRIDGE and n.link is not None]
@@ -148,6 +190,8 @@ class Host:
 
     def unpublish(self, gone: Endpoint) -> None:
         """End the redirection; connections that exist go on until the container is gone."""
+        if gone.masquerade is not None and self._filter is not None:
+            self.install()  # its address may be an exception of its network's
         if not gone.bindings:
             return
         try:

@@ -112,9 +112,9 @@ def ifinfo(index: int = 0, flags: int = 0, change: int = 0, family: int = socket
 
 
 def new_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[Request]:
-    """Make a bridge that is up.  A fixed address keeps it from changing with the bridge's ports."""
+    """Make a bridge that is down.  A fixed address keeps it from changing with the bridge's ports."""
     body = (
-        ifinfo(0, IFF_UP, IFF_UP)
+        ifinfo()
         + text(IFLA_IFNAME, name)
         + attr(IFLA_ADDRESS, mac)
         + u32(IFLA_MTU, mtu)
@@ -163,9 +163,10 @@ def isolate(index: int) -> Request:
     return Request(RTM_SETLINK, 0, body, "isolate a bridge port")
 
 
-def set_up(*, index: int = 0, name: str = "") -> Request:
-    """Bring a link up, by index or by name."""
+def set_up(*, index: int = 0, name: str = "", alias: str = "") -> Request:
+    """Bring a link up, by index or by name, and mark it."""
     body = ifinfo(index, IFF_UP, IFF_UP) + (text(IFLA_IFNAME, name) if name else b"")
+    body += text(IFLA_IFALIAS, alias) if alias else b""
     return Request(RTM_NEWLINK, 0, body, f"bring up `{name or index}`")
 
 
@@ -174,6 +175,11 @@ def no_ipv6_address(index: int) -> Request:
     mode = nest(socket.AF_INET6, u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
     body = ifinfo(index) + nest(IFLA_AF_SPEC, mode)
     return Request(RTM_NEWLINK, 0, body, "turn off IPv6 address generation", tolerated=errno.EAFNOSUPPORT)
+
+
+def set_mtu(index: int, mtu: int) -> Request:
+    """Change the size of a link's packets."""
+    return Request(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MTU, mtu), f"set the MTU of link {index} to {mtu}")
 
 
 def delete_link(name: str) -> Request:

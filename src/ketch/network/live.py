@@ -37,9 +37,17 @@ class LiveNetwork:
         """The address given last in each subnet."""
         return {allocator.pool.subnet: allocator.last for allocator in self.allocators}
 
+    def changed(self, record: NetworkRecord) -> LiveNetwork:
+        """The same network with other settings, and everybody still on it."""
+        fresh = LiveNetwork.of(record, self.last)
+        fresh.link = self.link
+        for endpoint in self.endpoints.values():
+            fresh.adopt(endpoint)
+        return fresh
+
     def allocator(self, version: int, wanted: str = "") -> Allocator | None:
         """The subnet of a family to take an address from: the one that a wanted address is in, or the first."""
-        mine = [a for a in self.allocators if a.pool.version == version]
+        mine = [a for a in self.allocators if a.pool.version == version and not a.pool.kept]
         if wanted:
             mine = [a for a in mine if ipam.contains(a.network, wanted)] or mine
         return mine[0] if mine else None
@@ -62,11 +70,14 @@ class LiveNetwork:
     def segment(self) -> Segment:
         """The network as the firewall sees it."""
         options = self.record.options
+        masquerade = self.record.flag(r.OPTION_MASQUERADE, True)
+        others = [e for e in self.endpoints.values() if e.masquerade not in (None, masquerade)]
         return Segment(
             bridge=self.record.link,
             subnets=tuple(pool.subnet for pool in self.record.pools),
             internal=self.record.internal,
-            masquerade=self.record.flag(r.OPTION_MASQUERADE, True),
+            masquerade=masquerade,
+            exceptions=tuple(a for e in others for a in (e.ip, e.ip6) if a),
             snat=tuple(options[o] for o in (r.OPTION_SNAT4, r.OPTION_SNAT6) if options.get(o)),
             modes=(self.record.mode(4), self.record.mode(6)),
         )

@@ -7,20 +7,20 @@ One lock orders everything: the watch over the firewall's table has its own thre
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import secrets
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ketch import faults
-from ketch.errors import AlreadyExists, Conflict, InvalidArgument, KetchError, NotFound, PermissionDenied
+from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.network import bridge as bridges
-from ketch.network import counters, endpoint, ipam, links, locks, parents
+from ketch.network import completion, counters, defaultnet, endpoint, ipam, links, locks, parents
+from ketch.network import owner as marks
 from ketch.network import record as r
+from ketch.network.completion import DEFAULT_MTU
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
 from ketch.network.host import Host
 from ketch.network.live import LiveNetwork
@@ -41,14 +41,14 @@ Endpoints = list[Endpoint]
 Pools = list[Pool]
 Networks = list[links.Network]
 Strings = list[str]
-DEFAULT_MTU = 1500
 
 
 class NetworkManager:
     """All networks of one daemon; no I/O before ``setup``.
 
-    ``table`` names the firewall table.  ``bases`` are where subnets are chosen from, IPv4 and IPv6.  With
-    ``open_firewall`` the host's own firewall is told to let the networks' packets through (see `hostfirewall`).
+    ``table`` names the firewall table, ``owner`` the data root in marks on what is made (see `owner`).  ``bases`` are
+    where subnets are chosen from.  With ``open_firewall`` the host's own firewall is told to let the networks' packets
+    through (see `hostfirewall`).
     """
 
     def __init__(
@@ -56,10 +56,12 @@ class NetworkManager:
         db: Database,
         *,
         table: str = "ketch",
+        owner: str = "",
         bases: Sequence[Base] = ipam.DEFAULT_BASES,
         open_firewall: bool = False,
     ) -> None:
         self._table = check_name(table)
+        self._owner = owner
         self._open_firewall = open_firewall
         self._bases = tuple(bases)
         self._state = NetworkState(db)
@@ -79,7 +81,9 @@ class NetworkManager:
         """Make or adopt every known network; idempotent.  Endpoints from before keep working."""
         self.close()
         with self._lock, Undo() as undo:
-            self._opened = Host(self._state, self._table, self._networks, self._lock, open_firewall=self._open_firewall)
+            self._opened = Host(
+                self._state, self._table, self._owner, self._networks, self._lock, open_firewall=self._open_firewall
+            )
             undo.callback(self.close)
             self._networks.clear()
             for record, last in self._state.networks():
@@ -94,8 +98,7 @@ class NetworkManager:
                     if network.record.is_default:
                         raise
                     log.error("network `%s` is not available: %s", network.record.name, e)
-            if any(n.record.driver == r.BRIDGE for n in self._networks.values()):
-                self._host.filter  # noqa: B018 (puts the table in place)
+            self._host.take_table()
             undo.pop_all()
 
     def close(self) -> None:
@@ -131,21 +134,28 @@ class NetworkManager:
                     self._connections.disconnect(self._host, network, container_id)
                 for kept in network.endpoints.values():
                     self._host.ports.reopen(kept.bindings, kept.container_id[:12])
+            self._drop_retired()
             self._remove_strays()
             self._host.reaper.drain()
 
     def _remove_strays(self) -> None:
+        """Delete the interfaces that a removal left half-done; those without our mark are somebody else's."""
         ours = {n.link.index for n in self._networks.values() if n.link is not None and bridges.is_ours(n.link)}
         known = {e.veth for n in self._networks.values() for e in n.endpoints.values()}
         for link in links.list_links(self._host.rtnl):
-            if link.master in ours and link.kind == "veth" and link.name not in known:
+            if link.master not in ours or link.name in known:
+                continue
+            mark = marks.of_link(link.alias)
+            if mark is not None and mark.owner == self._owner and link.kind == "veth":
                 self._host.reaper.delete(link.name)
+            else:
+                log.info("network: interface `%s` of a bridge is not ours and left alone", link.name)
 
     # -- networks ------------------------------------------------------------------------------
 
     def list(self) -> Records:
-        """Every network, oldest first."""
-        return [n.record for n in self._networks.values()]
+        """Every network, oldest first, apart from those that are only there for who is still on them."""
+        return [n.record for n in self._networks.values() if not n.record.retired]
 
     def get(self, network_id: str) -> NetworkRecord:
         """One network by its whole id (NotFound)."""
@@ -167,11 +177,11 @@ class NetworkManager:
         Raises AlreadyExists for a name, PermissionDenied for a subnet that another network has, InvalidArgument.
         """
         with self._lock, locks.turn(), Undo() as undo:
-            if any(n.record.name == wanted.name for n in self._networks.values()):
+            if any(record.name == wanted.name for record in self.list()):
                 raise AlreadyExists(f"network with name {wanted.name} already exists")
             network_id = wanted.id or secrets.token_hex(32)
-            record = _complete(wanted, network_id, self._pools(wanted))
-            self._check_link(record)
+            record = completion.complete(wanted, network_id, self._pools(wanted))
+            completion.check_link(record, [n.record for n in self._networks.values()])
             network = LiveNetwork.of(record, {})
             self._state.save(record)
             undo.callback(self._state.delete, network_id)
@@ -213,46 +223,82 @@ class NetworkManager:
         if len(bridge) > MAX_INTERFACE_NAME:
             raise InvalidArgument(f"invalid bridge name `{bridge}`: longer than {MAX_INTERFACE_NAME} characters")
         check_name(bridge)
-        known = next((n for n in self._networks.values() if n.record.is_default), None)
         gateway = ipam.parse_subnet(subnet) if subnet else None
         pools = list(wanted.pools)
         if gateway is not None:
             pools.insert(0, Pool(subnet=str(gateway.network), gateway=str(gateway.ip), given=False))
-        elif known is not None and (before := known.record.pool(4)) is not None:
-            pools.insert(0, before)
         options = {
             r.OPTION_DEFAULT: "true", r.OPTION_ICC: "true", r.OPTION_MASQUERADE: "true", r.OPTION_BIND: "0.0.0.0",
             r.OPTION_NAME: bridge, r.OPTION_MTU: str(mtu or DEFAULT_MTU), **wanted.options,
         }  # fmt: skip
         changed = _replace(wanted, pools=tuple(pools), options=options, link=bridge, mtu=mtu or DEFAULT_MTU)
-        if known is None:
-            return self.create(changed)
-        changed = _replace(changed, id=known.record.id, created=known.record.created)
-        if changed == known.record:
-            return changed
         with self._lock:
-            if known.endpoints and (changed.pools != known.record.pools or bridge != known.record.link):
-                raise Conflict(
-                    f"give `{bridge}` the settings of {subnet}: containers use {known.record.pools[0].subnet}",
-                    hint="start with the old subnet, stop the containers, then change it",
-                )
-            self.drop_default()
-            return self.create(changed)
+            known = self._default_on(bridge)
+            if known is None:
+                retired = [n.record for n in self._networks.values() if n.record.retired]
+                return self.create(defaultnet.beside(retired, changed))
+            changed = _replace(changed, id=known.record.id, created=known.record.created)
+            changed = defaultnet.with_pools_before(changed, known.record)
+            if changed == known.record:
+                return changed
+            if not known.endpoints:
+                self.drop_default()
+                return self.create(changed)
+            return self._change(known, defaultnet.merged(known, changed))
+
+    def _default_on(self, bridge: str) -> LiveNetwork | None:
+        """The default network on this bridge, if it was made before; one on another bridge is given up."""
+        everything = list(self._networks.values())
+        current = next((n for n in everything if n.record.is_default and not n.record.retired), None)
+        if current is not None and current.record.link == bridge:
+            return current
+        self.drop_default()
+        back = next((n for n in everything if n.record.retired and n.record.link == bridge), None)
+        if back is not None:
+            back.record = _replace(back.record, retired=False)
+            self._state.save(back.record)
+        return back
+
+    def _change(self, known: LiveNetwork, record: NetworkRecord) -> NetworkRecord:
+        """Give the default network other settings while containers are on it, which keep what they have."""
+        record = _replace(record, pools=tuple(self._pools(record, but=known)))
+        if record == known.record:
+            return record
+        for container_id, member in known.endpoints.items():
+            known.endpoints[container_id] = kept = defaultnet.remembering(member, known.record)
+            self._state.add(kept)
+        network = known.changed(record)
+        self._state.save(record)
+        self._networks[record.id] = network
+        self._up(network)
+        self._host.install()
+        return record
 
     def drop_default(self) -> None:
-        """Forget the default network (``--bridge none``, or one that is about to change)."""
-        known = next((n for n in self._networks.values() if n.record.is_default), None)
-        if known is not None:
-            self.remove(known.record.id)
+        """Forget the default network; while it is in use it is retired."""
+        with self._lock:
+            for network in [n for n in self._networks.values() if n.record.is_default and not n.record.retired]:
+                if not network.endpoints:
+                    self.remove(network.record.id)
+                    continue
+                network.record = _replace(network.record, retired=True)
+                self._state.save(network.record)
 
-    def _pools(self, wanted: NetworkRecord) -> Pools:
-        """The subnets of a new network: as named, and one for each family that has none."""
+    def _drop_retired(self) -> None:
+        for network in [n for n in self._networks.values() if n.record.retired and not n.endpoints]:
+            self.remove(network.record.id)
+
+    def _pools(self, wanted: NetworkRecord, but: LiveNetwork | None = None) -> Pools:
+        """The subnets of a new network: as named, and one for each family that has none.
+
+        ``but``: the network that is to have them, when it exists already.
+        """
         named = list(wanted.pools)
         subnets = [p.network for p in named]
-        others = [p.network for n in self._networks.values() for p in n.record.pools]
+        others = [p.network for n in self._networks.values() if n is not but for p in n.record.pools]
         if wanted.driver not in (r.HOST, r.NONE):
             for version, enabled in ((4, wanted.ipv4), (6, wanted.ipv6)):
-                if enabled and not any(s.version == version for s in subnets):
+                if enabled and not any(p.version == version and not p.kept for p in named):
                     subnet = ipam.choose_subnet([*others, *subnets, *self._used()], self._bases, version)
                     named.append(Pool(subnet=str(subnet), given=False))
         for pool in named:
@@ -261,34 +307,20 @@ class NetworkManager:
                     "invalid pool request: Pool overlaps with other one on this address space",
                     hint=f"choose another subnet than {pool.subnet}",
                 )
-        return [p if p.gateway or wanted.driver == r.IPVLAN else _with_gateway(p) for p in named]
+        return [p if p.gateway or wanted.driver == r.IPVLAN else completion.with_gateway(p) for p in named]
 
     def _used(self) -> Networks:
         return bridges.used_networks(self._host.rtnl, self._host.own_links)
 
-    def _check_link(self, record: NetworkRecord) -> None:
-        if record.driver == r.BRIDGE and len(record.link.encode()) > MAX_INTERFACE_NAME:
-            raise InvalidArgument(f"invalid bridge name `{record.link}`: longer than {MAX_INTERFACE_NAME} characters")
-        if record.driver == r.BRIDGE:
-            check_name(record.link)
-        if record.driver in (r.MACVLAN, r.IPVLAN):
-            parents.mode(record)
-        rivals = [n for n in self._networks.values() if n.record.link == record.link and record.link]
-        if rivals and record.driver == r.BRIDGE:
-            raise PermissionDenied(
-                f"cannot create network {record.id} ({record.link}): conflicts with network {rivals[0].record.id} "
-                f"({record.link}): networks have same bridge name"
-            )
-
     def _up(self, network: LiveNetwork) -> None:
         record = network.record
         if record.driver == r.BRIDGE:
-            network.link = bridges.ensure(self._host.rtnl, record)
+            network.link = bridges.ensure(self._host.rtnl, record, self._owner)
             self._host.enable_forwarding(ipv6=False)
-            if record.ipv6:
+            if record.speaks_ipv6:
                 self._host.enable_forwarding(ipv6=True)
         elif record.driver in (r.MACVLAN, r.IPVLAN):
-            network.link = parents.ensure(self._host.rtnl, record)
+            network.link = parents.ensure(self._host.rtnl, record, self._owner)
 
     def _down(self, network: LiveNetwork) -> None:
         link, network.link = network.link, None
@@ -329,6 +361,7 @@ class NetworkManager:
     def disconnect(self, container_id: str, network_id: str = "", rtnl_fd: int | None = None) -> None:
         """Take a container off one network, or off all of them; idempotent."""
         with self._lock, Undo() as steps:
+            steps.callback(self._drop_retired)
             for network in [self._live(network_id)] if network_id else list(self._networks.values()):
                 steps.callback(self._connections.disconnect, self._host, network, container_id, rtnl_fd)
 
@@ -351,26 +384,6 @@ class NetworkManager:
         with self._lock:
             mine = [e for container_id in pids for e in self._connections.of(container_id)]
             return counters.read(self._host.rtnl, mine, pids)
-
-
-def _complete(wanted: NetworkRecord, network_id: str, pools: Pools) -> NetworkRecord:
-    link, mtu = wanted.link, wanted.mtu or int(wanted.options.get(r.OPTION_MTU) or 0)
-    if wanted.driver == r.BRIDGE:
-        link = link or wanted.options.get(r.OPTION_NAME) or f"br-{network_id[:12]}"
-        mtu = mtu or DEFAULT_MTU
-    elif wanted.driver in (r.MACVLAN, r.IPVLAN):
-        link = parents.link_name(network_id, wanted.options)
-    return _replace(
-        wanted, id=network_id, link=link, mtu=mtu, pools=tuple(pools), created=wanted.created or time.time_ns()
-    )
-
-
-def _with_gateway(pool: Pool) -> Pool:
-    taken = set(pool.aux.values())
-    inside = ipaddress.ip_network(pool.ip_range) if pool.ip_range and pool.version == 4 else pool.network
-    reserved = str(pool.network.network_address)
-    first = next(str(a) for a in (inside[i] for i in range(1 << 16)) if str(a) not in (*taken, reserved))
-    return msgspec.structs.replace(pool, gateway=first)
 
 
 def _replace(record: NetworkRecord, **changes: Any) -> NetworkRecord:

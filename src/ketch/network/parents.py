@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
 from ketch.network import linkkinds, links
+from ketch.network import owner as marks
 from ketch.network.record import MACVLAN, NetworkRecord
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _PREFIX = "dm-"
 _VLAN = re.compile(r"(?P<parent>[^/\s]+)\.(?P<id>[0-9]{1,4})")
-_ALIAS = "ketch:"
 
 
 def link_name(network_id: str, options: dict[str, str]) -> str:
@@ -38,13 +38,13 @@ def mode(record: NetworkRecord) -> str:
     return chosen
 
 
-def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
+def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
     """Find the parent, or make it (InvalidArgument when it cannot be made)."""
     found = links.find_link(rtnl, record.link)
     if found is not None:
         return found
     if not record.options.get("parent"):
-        return _make_dummy(rtnl, record)
+        return _make_dummy(rtnl, record, owner)
     vlan = _VLAN.fullmatch(record.link)
     base = links.find_link(rtnl, vlan["parent"]) if vlan else None
     if vlan is None or base is None:
@@ -52,13 +52,12 @@ def ensure(rtnl: Netlink, record: NetworkRecord) -> links.Link:
             f"invalid subinterface vlan name {record.link}: no such interface on this host",
             hint="name an interface with -o parent=eth0, or a VLAN of one with -o parent=eth0.50",
         )
-    rtnl.run(
-        [linkkinds.new_vlan(record.link, base.index, int(vlan["id"])), *links.mark(record.link, _ALIAS + record.id)]
-    )
+    mark = links.mark(record.link, marks.alias(record.id, owner))
+    rtnl.run([linkkinds.new_vlan(record.link, base.index, int(vlan["id"])), *mark])
     return links.get_link(rtnl, record.link)
 
 
-def _make_dummy(rtnl: Netlink, record: NetworkRecord) -> links.Link:
+def _make_dummy(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
     try:
         rtnl.run([linkkinds.new_dummy(record.link)])
     except OSError as e:
@@ -66,10 +65,11 @@ def _make_dummy(rtnl: Netlink, record: NetworkRecord) -> links.Link:
             raise
         # A kernel without dummy links: whatever is sent into an ifb goes nowhere as well.
         rtnl.run([linkkinds.new_dummy(record.link, "ifb")])
-    rtnl.run(links.mark(record.link, _ALIAS + record.id))
+    rtnl.run(links.mark(record.link, marks.alias(record.id, owner)))
     return links.get_link(rtnl, record.link)
 
 
 def is_ours(link: links.Link, record: NetworkRecord) -> bool:
     """Whether the link was made here, and goes with the network."""
-    return link.alias == _ALIAS + record.id
+    mark = marks.of_link(link.alias)
+    return mark is not None and mark.thing == record.id

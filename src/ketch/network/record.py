@@ -37,7 +37,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """One subnet of a network: containers get addresses of ``ip_range`` (the whole subnet when empty).
 
     Texts in CIDR form; ``gateway`` is an address or empty; ``aux`` are addresses that belong to somebody else, by name.
-    ``given`` says that a person chose the subnet: only there may a container ask for an address.
+    ``given`` says that a person chose the subnet: only there may a container ask for an address.  ``kept``: it is there
+    for those who have an address of it, and nobody else gets one (see `defaultnet`).
     """
 
     subnet: str
@@ -45,6 +46,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     ip_range: str = ""
     aux: dict[str, str] = {}
     given: bool = True
+    kept: bool = False
 
     @property
     def network(self) -> Network:
@@ -63,7 +65,10 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One network; ``created`` in ns, ``link`` is the host's link behind it (a bridge, or a macvlan's parent)."""
+    """One network; ``created`` in ns, ``link`` is the host's link behind it (a bridge, or a macvlan's parent).
+
+    ``retired``: a default network of former settings, which is there for those who are on it (see `defaultnet`).
+    """
 
     id: str
     name: str
@@ -80,10 +85,16 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     ipam_options: dict[str, str] | None = None
     link: str = ""
     mtu: int = 0
+    retired: bool = False
 
     def pool(self, version: int) -> Pool | None:
         """The first subnet of a family (4 or 6)."""
         return next((p for p in self.pools if p.version == version), None)
+
+    @property
+    def speaks_ipv6(self) -> bool:
+        """Whether somebody on it has, or may get, an IPv6 address."""
+        return self.ipv6 or any(p.kept and p.version == 6 for p in self.pools)
 
     def flag(self, option: str, default: bool) -> bool:
         """A yes-or-no option."""
@@ -116,6 +127,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     ``veth`` is the host's end (empty for drivers without one).  ``bindings`` are published through this endpoint: it is
     the one that leads outside (``gateway4``/``gateway6`` say for which family it holds the default route).
+    ``masquerade``: whether its packets get the host's address, where the network's own setting has changed since.
     """
 
     container_id: str
@@ -133,6 +145,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     bindings: tuple[Binding, ...] = ()
     gateway4_used: bool = False
     gateway6_used: bool = False
+    masquerade: bool | None = None
 
     @property
     def ports(self) -> dict[str, list[dict[str, str]]]:

@@ -38,6 +38,7 @@ class Segment:
     ``snat`` are source addresses to use instead of the outgoing interface's, at most one a family.  ``modes`` are how
     the world meets it, for IPv4 and IPv6: ``nat``; ``nat-unprotected`` (who can route to a container reaches all its
     ports); ``routed`` (no translation: published ports are reached at the container's own address); ``isolated``.
+    ``exceptions`` are addresses inside for which the opposite of ``masquerade`` holds.
     """
 
     bridge: str
@@ -46,6 +47,7 @@ class Segment:
     masquerade: bool = True
     snat: tuple[str, ...] = ()
     modes: tuple[str, str] = (NAT, NAT)
+    exceptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def table_text(table: str, unforwarded: Sequence[str] = (), unforwarded6: Sequence[str] = ()) -> str:
+def table_text(table: str, unforwarded: Sequence[str] = (), unforwarded6: Sequence[str] = (), comment: str = "") -> str:
     """The empty table, replacing an older one in the same transaction.
 
     ``unforwarded`` are interfaces between which the host did not forward before the engine turned forwarding on.
@@ -80,6 +82,7 @@ def table_text(table: str, unforwarded: Sequence[str] = (), unforwarded6: Sequen
 add table inet {table}
 delete table inet {table}
 table inet {table} {{
+  {f'comment "{comment}"' if comment else ""}
   set bridges {{ type ifname; }}
   set neighbours {{ type ifname . ifname; }}
   set internal {{ type ifname; }}
@@ -131,6 +134,8 @@ table inet {table} {{
     ip6 saddr @subnets6 oifname @bridges ct status dnat masquerade
     oifname != @bridges snat ip to ip saddr map @sources4
     oifname != @bridges snat ip6 to ip6 saddr map @sources6
+    ip saddr @unmasqueraded4 accept
+    ip6 saddr @unmasqueraded6 accept
     ip saddr @masqueraded4 oifname != @bridges masquerade
     ip6 saddr @masqueraded6 oifname != @bridges masquerade
   }}
@@ -154,6 +159,7 @@ def _family_sets(version: int) -> str:
   set routed{version} {{ type {address} . inet_proto . inet_service; }}
   set subnets{version} {{ type {address}; flags interval; }}
   set masqueraded{version} {{ type {address}; flags interval; }}
+  set unmasqueraded{version} {{ type {address}; }}
   map sources{version} {{ type {address} : {address}; flags interval; }}"""
 
 
@@ -189,6 +195,8 @@ def segment_elements(table: str, verb: str, segments: Iterable[Segment]) -> str:
                 put(f"sources{version}", f"{subnet} : {source}" if verb == "add" else subnet)
             elif s.masquerade and translated:
                 put(f"masqueraded{version}", subnet)
+        for address in s.exceptions:
+            put(f"{'un' if s.masquerade else ''}masqueraded{6 if ':' in address else 4}", address)
     return "".join(_commands(table, verb, sets))
 
 

@@ -60,8 +60,9 @@ class NetworkState:
         with self._unique(record.name), self._db.transaction() as tx:
             tx.execute(
                 "INSERT INTO networks (id, name, record) VALUES (?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET record = excluded.record",
-                (record.id, record.name, _encode(record)),
+                "ON CONFLICT (id) DO UPDATE SET name = excluded.name, record = excluded.record",
+                # The name of a retired one is another's by now.
+                (record.id, f"{record.name}@{record.id}" if record.retired else record.name, _encode(record)),
             )
 
     @staticmethod

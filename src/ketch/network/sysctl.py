@@ -19,13 +19,17 @@ def _read(path: str) -> str:
         return f.read().strip()
 
 
-def prepare_bridge(bridge: str, *, ipv6: bool) -> None:
-    """Let the host reach published ports through its own loopback addresses; keep IPv6 off a bridge without it.
+def route_loopback(bridge: str) -> None:
+    """Let the host reach published ports through its own loopback addresses.
 
-    route_localnet alone would let containers reach services on the host's loopback: the firewall's ``guard`` chain
-    drops that before routing sees it.
+    That alone would let containers reach services on the host's loopback: the firewall's ``guard`` chain drops such
+    packets before routing sees them.
     """
     _write(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet", "1")
+
+
+def prepare_bridge(bridge: str, *, ipv6: bool) -> None:
+    """Keep IPv6 off a bridge without it, and router advertisements off one with it."""
     directory = f"/proc/sys/net/ipv6/conf/{bridge}"
     if os.path.isdir(directory):
         _write(f"{directory}/disable_ipv6", "0" if ipv6 else "1")

@@ -61,6 +61,11 @@ class Database:
         except sqlite3.Error as e:
             raise _explained(e, path) from e
 
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self._path
+
     def _migrate(self, schema: Schema) -> None:
         with self.transaction() as tx:
             tx.execute("CREATE TABLE IF NOT EXISTS schema_version (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")

@@ -1,0 +1,79 @@
+"""The settings that the daemon last ran with (``settings.json`` in the data root), compared with those of this start.
+
+Containers may run since then.  They keep what they have, and the log names each setting that is another one now.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine import monitorprocess
+from ketch.engine.rundir import written_pid
+from ketch.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.daemon.config import Config
+
+log = logging.getLogger("ketchd")
+# Those that a container gets something of when it is made, started, or connected.
+_OF_CONTAINERS = (
+    "bridge", "bip", "mtu", "ip", "icc", "ip_masq", "ipv6", "fixed_cidr_v6", "default_address_pools", "dns",
+    "dns_search", "dns_opts", "host_gateway_ip", "cgroup_parent", "log_driver", "log_opts", "journald_socket",
+    "storage_opts",
+)  # fmt: skip
+
+
+def compare(config: Config, running: Sequence[str]) -> None:
+    """Log what changed for the containers that run (ids), and remember the settings of this start.
+
+    FailedPrecondition when their monitors are under another exec root: from here they could not be reached.
+    """
+    path = os.path.join(config.data_root, "settings.json")
+    before = _read(path)
+    now: dict[str, Any] = {name: getattr(config, name) for name in ("exec_root", *_OF_CONTAINERS)}
+    if before and running:
+        _check_exec_root(before.get("exec_root", config.exec_root), config.exec_root, running)
+        for name in _OF_CONTAINERS:
+            if name in before and before[name] != now[name]:
+                log.info(
+                    "--%s was %s and is %s: that is for containers that start from now on; "
+                    "%d that run keep what they have",
+                    name.replace("_", "-"), _shown(before[name]), _shown(now[name]), len(running),
+                )  # fmt: skip
+    if before != now:
+        _write(path, now)
+
+
+def _check_exec_root(before: str, now: str, running: Sequence[str]) -> None:
+    if before != now and any(monitorprocess.lives(written_pid(os.path.join(before, "run", c)), c) for c in running):
+        raise FailedPrecondition(
+            f"use exec root `{now}`: containers of this data root run, and their monitors are in `{before}`",
+            hint=f"start with --exec-root {before}, or stop the containers first",
+        )
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value) if value not in ("", [], {}) else "not set"
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as f:
+            found = json.load(f)
+    except FileNotFoundError:
+        return {}
+    except ValueError as e:
+        log.warning("read the settings of the last start in `%s`: %s", path, e)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: str, settings: dict[str, Any]) -> None:
+    with open(path + ".new", "w", encoding="utf-8") as f:
+        json.dump(settings, f, indent=1)
+    os.rename(path + ".new", path)
