@@ -63,7 +63,8 @@ def check(config: LogConfig) -> None:
         size(options["max-buffer-size"], "max-buffer-size", 0)
     if config.type not in OPTIONS:
         raise InvalidArgument(
-            f"logger: no log driver named '{config.type}' is registered", hint=f"use one of {', '.join(DRIVERS)}"
+            f'error looking up logging plugin {config.type}: plugin "{config.type}" not found',
+            hint=f"use one of {', '.join(DRIVERS)}",
         )
     for key in options.keys() - OPTIONS[config.type] - _BUILT_IN:
         raise InvalidArgument(_unknown(config.type, key))
@@ -160,7 +161,10 @@ def address(text: str) -> tuple[str, str, int]:
     if scheme == "tcp+tls":
         raise InvalidArgument("syslog over TLS is not supported", hint="use tcp:// through a local relay")
     if not separator or scheme not in ("unix", "unixgram", "tcp", "udp"):
-        raise InvalidArgument(f"syslog-address should be in form proto://address, got {text}")
+        raise InvalidArgument(
+            f"unsupported scheme: '{scheme if separator else ''}'",
+            hint=f"syslog-address is like udp://HOST:PORT or unix://PATH, and not {text}",
+        )
     if scheme.startswith("unix"):
         return scheme, rest, 0
     host, colon, port = rest.rpartition(":")
