@@ -1,4 +1,4 @@
-"""Registries for tests: Debian's docker-registry on loopback, each with a directory of its own."""
+"""Registries for tests: docker-registry on loopback, each with a directory of its own."""
 
 from __future__ import annotations
 

@@ -197,7 +197,6 @@ def test_the_same_is_refused(engine, files, part):
     assert engine.docker("ps", "-aq").out == ""
 
 
-@pytest.mark.ketch_only
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -224,7 +223,6 @@ def test_cidfile(client, tmp_path):
     assert len(other.read_text(encoding="ascii")) == 64
 
 
-@pytest.mark.ketch_only
 def test_pull_and_platform_say_what_is_wrong(engine):
     for flags, words in (
         (("--pull", "never", "nope"), "No such image: nope"),
@@ -239,7 +237,6 @@ def test_pull_and_platform_say_what_is_wrong(engine):
     assert engine.ketch("run", "--rm", "--platform", f"linux/{os.uname().machine}", "busybox", "true").code == 0
 
 
-@pytest.mark.ketch_only  # a signal for stop and restart is newer than dockerd 20.10
 def test_verbs(client):
     """`wait` of several, `kill -s`, `stop` and `restart` with a signal, `port` of one port, `rm` of several."""
     trap = "trap 'exit 7' USR1; trap 'exit 8' USR2; echo up; while :; do sleep 0.02; done"

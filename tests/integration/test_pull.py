@@ -35,7 +35,6 @@ def inspect(client, ref: str) -> dict:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-@pytest.mark.ketch_only  # the old dockerd knows no zstd
 def test_pull_and_run(client, host, compression):
     image = made.busybox({"etc/said": b"hello\n"}, compression=compression)
     made.put(host, f"run/{compression}", image, "1")
@@ -126,7 +125,6 @@ def test_what_is_not_there(client, host):
     assert result.code == 1 and f"manifest for {host}/some:2 not found" in result.err
 
 
-@pytest.mark.ketch_only
 def test_run_pulls_what_is_not_here(client, host):
     made.put(host, "absent", made.busybox(cmd=["/bin/sh", "-c", "echo ran"]), "latest")
     result = client("run", "--rm", f"{host}/absent")
@@ -134,6 +132,7 @@ def test_run_pulls_what_is_not_here(client, host):
     assert f"Unable to find image '{host}/absent:latest' locally" in result.err and "Digest: sha256:" in result.err
 
 
+@pytest.mark.ketch_only  # dockerd writes a manifest of its own
 def test_push_gives_back_the_same_bytes(client, host):
     image = made.image({"a": b"1"}, {"b": b"2"}, docker=True)
     made.put(host, "from/here", image, "1")
