@@ -13,6 +13,7 @@ from ketch.engine.context import Live
 from ketch.engine.launcher import Launcher
 from ketch.engine.logfollow import Follower
 from ketch.engine.shim import Created, Monitor
+from ketch.runtime.cgroups import monitors
 from tests.integration.runtime_box import Box, cgroup_leftovers, make_rootfs
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Container:
         return (await asyncio.wait_for(asyncio.shield(self.monitor.exited), _LIMIT_S)).code
 
 
+_PARENT = f"/ketch-test-{os.getpid()}-m"
+
+
 class Yard:
     """A launcher and the containers that were started through it; ``close`` ends and removes everything."""
 
@@ -48,14 +52,14 @@ class Yard:
         self.directory = directory
         self.launcher = launcher
         self.box = Box(directory, directory / "rootfs")
-        self.box.parent += "-m"
+        self.box.parent = _PARENT
         self.containers: list[Container] = []
 
     @classmethod
     async def open(cls, directory: Path) -> Yard:
         """Make the root file system and start a launcher."""
         make_rootfs(directory / "rootfs")
-        return cls(directory, await Launcher.start(str(directory)))
+        return cls(directory, await Launcher.start(f"{_PARENT}-l"))
 
     async def close(self) -> None:
         """Kill what still runs; nothing may be left of it."""
@@ -68,7 +72,9 @@ class Yard:
             one.monitor.disconnect()
         await self.launcher.close()
         self.box.close()
+        monitors.remove(f"{_PARENT}-l")
         assert cgroup_leftovers(self.box.parent) == []
+        assert cgroup_leftovers(f"{_PARENT}-l") == []
         # What a monitor survived, but should not have met.
         assert [path.read_text() for path in self.directory.glob("run/*/monitor.err")] == []
 

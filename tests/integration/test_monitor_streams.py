@@ -264,7 +264,7 @@ from tests.integration.monitor_box import Yard
 from ketch.engine.launcher import Launcher
 
 async def main(place, fd):
-    yard = Yard(pathlib.Path(place), await Launcher.start(place))
+    yard = Yard(pathlib.Path(place), await Launcher.start(sys.argv[3] + "-l"))
     yard.box.parent = sys.argv[3]
     one = await yard.start(["sh"], tty=True, stdin=True)
     await one.monitor.attach(fd, stdin=True, stdout=True, stderr=True)

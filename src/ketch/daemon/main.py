@@ -70,8 +70,9 @@ class _Formatter(logging.Formatter):
 
 async def serve(config: Config) -> None:
     """Run the daemon until SIGTERM or SIGINT; containers are left running."""
-    from ketch.daemon import listen
+    from ketch.daemon import listen, notify
     from ketch.engine.launcher import Launcher
+    from ketch.runtime.cgroups import monitors
 
     # Each published port is one descriptor, each running container another.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -90,13 +91,18 @@ async def serve(config: Config) -> None:
         bound = stack.enter_context(listen.addresses(config.hosts))
         stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
-        launcher = await Launcher.start(config.exec_root)
+        launcher = await Launcher.start(config.cgroup_parent)
+        stack.callback(monitors.remove, config.cgroup_parent)
+        stack.push_async_callback(launcher.close)
         from ketch.daemon import wiring
 
+        await launcher.ready()  # nothing is begun without it
         engine = await wiring.build(config, launcher, stack)
         faults.point("daemon.restored")
         await wiring.listen_and_serve(config, engine, bound, stack)
         log.info("API listen on %s", ", ".join(config.hosts))
+        notify.tell("READY=1")
         await stop.wait()
+        notify.tell("STOPPING=1")
         faults.point("daemon.stopping")
         log.info("stopping; running containers stay up")

@@ -24,7 +24,6 @@ from ketch.engine.model import LogConfig
 from ketch.engine.sandbox import Sandboxes
 from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
-from ketch.runtime.cgroups import common as cgroups
 from ketch.storage.db import Database
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ log = logging.getLogger("ketchd")
 
 async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> Engine:
     """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
-    stack.push_async_callback(launcher.close)
     repair.check_not_lost(config.data_root)
     db = Database(os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS)
     stack.callback(db.close)
@@ -104,13 +102,12 @@ def _engine_id(data_root: str) -> str:
 
 
 async def _release(ctx: Context) -> None:
-    """At the daemon's end: the bridge, the firewall table and the parent cgroup go when nothing uses them."""
+    """At the daemon's end: the bridge and the firewall table go when nothing uses them."""
     await ctx.drain()
     if any(c.state.running for c in ctx.store.all()):
         return
     await ctx.in_network(ctx.network.teardown)
     faults.point("daemon.networks-down")
-    cgroups.prune(ctx.cgroup_parent)
 
 
 async def listen_and_serve(

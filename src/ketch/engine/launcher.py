@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.engine.monitorlink import Silent
 from ketch.engine.shim import Monitor
-from ketch.errors import Unavailable
+from ketch.errors import FailedPrecondition, Unavailable
 from ketch.runtime.process import messages, zygote
 
 if TYPE_CHECKING:
@@ -22,20 +22,46 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _ROOM_S, _ROOM_PAUSE_S = 6.0, 0.02
 _END_S = 3.0
+_WARM_S = 30.0
 
 
 class Launcher:
     """The zygote that forks monitors; started again when it is found dead."""
 
-    def __init__(self, process: subprocess.Popen[bytes], fd: int) -> None:
-        self._process = process
-        self._fd = fd
+    def __init__(self, cgroup: str) -> None:
+        self._cgroup = cgroup
         self._respawning = asyncio.Lock()
+        self._spawn()
 
     @classmethod
-    async def start(cls, _exec_root: str = "") -> Launcher:
-        """Start one; it gets warm while the caller goes on."""
-        return cls(*_spawn())
+    async def start(cls, cgroup: str) -> Launcher:
+        """Start one; it gets warm while the caller goes on (`ready`).  Monitors live below the cgroup ``cgroup``."""
+        return cls(cgroup)
+
+    def _spawn(self) -> None:
+        self._spawned = zygote.spawn(self._cgroup)
+        self._process, self._fd = self._spawned.process, self._spawned.fd
+        os.set_blocking(self._fd, False)
+
+    async def ready(self) -> None:
+        """Wait until it can fork monitors (FailedPrecondition, with its last words, when it never will)."""
+        loop, said = asyncio.get_running_loop(), asyncio.Event()
+        message = None
+        loop.add_reader(self._fd, said.set)
+        try:
+            async with asyncio.timeout(_WARM_S):
+                await said.wait()
+            message, _ = messages.receive(self._fd)
+        except (TimeoutError, ConnectionError) as e:
+            log.debug("the launcher (pid %d): %r", self._process.pid, e)
+        finally:
+            loop.remove_reader(self._fd)
+        if message is None:
+            await self.close()
+            why = self._spawned.last_words() or f"exit code {self._process.returncode}"
+            raise FailedPrecondition(f"the launcher, which starts containers, cannot start: {why}")
+        if message["cgroup"]:
+            log.warning("monitors stay in the cgroup of ketchd, and end when that is ended: %s", message["cgroup"])
 
     async def start_container(self, message: dict[str, Any]) -> Monitor:
         """Have a monitor forked for the container that ``message`` describes (see `runtime.process.messages`)."""
@@ -81,7 +107,11 @@ class Launcher:
                 log.warning("the launcher (pid %d) is gone or does not answer: starting another", process.pid)
                 process.kill()
                 await self.close()
-                self._process, self._fd = _spawn()
+                if words := self._spawned.last_words():
+                    log.warning("its last words: %s", words)
+                self._spawned.forget()
+                self._spawn()
+                await self.ready()
 
     async def _send(self, message: dict[str, Any], control_fd: int) -> None:
         for _ in range(2):
@@ -119,9 +149,3 @@ class Launcher:
         except subprocess.TimeoutExpired:  # it is stopped
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
-
-
-def _spawn() -> tuple[subprocess.Popen[bytes], int]:
-    process, fd = zygote.spawn()
-    os.set_blocking(fd, False)
-    return process, fd

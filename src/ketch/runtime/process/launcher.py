@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 _HIGHEST_FD = 1 << 30
 
 
-def main(fd: int) -> NoReturn:
-    """Serve start requests that arrive on ``fd`` (a connected SEQPACKET socket) until it ends."""
+def main(fd: int, place: str) -> NoReturn:
+    """Serve start requests that arrive on ``fd`` (a connected SEQPACKET socket) until it ends.
+
+    ``place``: why this process is not in a cgroup of its own, if so.
+    """
     os.closerange(3, fd)
     os.closerange(fd + 1, _HIGHEST_FD)
     os.chdir("/")
@@ -48,6 +51,7 @@ def main(fd: int) -> NoReturn:
     sock = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
     gc.disable()  # as it is since `preload`
     gc.freeze()
+    messages.send(sock, {"ev": "ready", "cgroup": place})
     while True:
         try:
             message, fds = messages.receive(sock)

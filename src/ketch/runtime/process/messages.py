@@ -1,5 +1,6 @@
 """What launcher, monitor and ketchd say to each other: JSON datagrams with descriptors (SOCK_SEQPACKET).
 
+launcher → ketchd   {"ev":"ready","cgroup"}: "" or why it is not in a cgroup of its own   (see cgroups.monitors)
 ketchd → launcher   {"op":"start", "id", "bundle", "run_dir", "rootfs", "tty", "stdin", "stdin_once", "pidns",
                       "cgroup", "log":{"driver","dir","max_size","max_files", …}}          + control socket
         log: json-file also "path","compress","attrs"; journald "socket","fields"; syslog "address","facility",

@@ -6,9 +6,11 @@ import fcntl
 import os
 import subprocess
 import sys
+from errno import EINVAL
 
 import ketch
 from ketch import faults, programs
+from ketch.errors import FailedPrecondition
 from ketch.runtime.process import messages
 
 _CODE = "; ".join(
@@ -17,36 +19,67 @@ _CODE = "; ".join(
         "sys.path.append({path!r})",
         "from ketch.runtime.process import preload",
         "preload.prepare()",
+        "from ketch.runtime.cgroups import monitors",
+        "place = monitors.enter({cgroup!r})",
         "from ketch.runtime.process import launcher",
-        "launcher.main({fd})",
+        "launcher.main({fd}, place)",
     )
 )
+_MFD_EXEC = 0x10  # Linux 6.3
+_WORDS = 4096
 _FLAGS = ("-I", "-S", "-E")
 # No locale, no malloc arenas, nothing of the user's: the launcher's memory is every monitor's.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
 
 
-def spawn() -> tuple[subprocess.Popen[bytes], int]:
-    """Start a launcher; returns its process and our end of its socket, the caller's to close."""
+class Spawned:
+    """A launcher that gets warm: its process, our end of its socket, and a file with what it says on stderr.
+
+    It says ``{"ev": "ready"}`` when it is.  ``fd`` is the caller's to close, and `forget` the file.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], fd: int, said_fd: int) -> None:
+        self.process = process
+        self.fd = fd
+        self._said_fd = said_fd
+
+    def last_words(self) -> str:
+        """The last line that it said, which of a traceback is the error; empty when it said nothing."""
+        lines = os.pread(self._said_fd, _WORDS, max(os.fstat(self._said_fd).st_size - _WORDS, 0)).split(b"\n")
+        return next((line.decode(errors="replace").strip() for line in reversed(lines) if line.strip()), "")
+
+    def forget(self) -> None:
+        """Close the file."""
+        os.close(self._said_fd)
+
+
+def spawn(cgroup: str) -> Spawned:
+    """Start a launcher that, and whose monitors, live below the cgroup ``cgroup`` (see `cgroups.monitors`)."""
     ours, theirs = messages.pair()
     interpreter = os.path.realpath(sys.executable)
-    copy_fd = sealed_copy(interpreter)
+    copy_fd = said_fd = -1
     try:
+        copy_fd = sealed_copy(interpreter)
+        said_fd = os.memfd_create("launcher's stderr", os.MFD_CLOEXEC)
         source = os.path.dirname(os.path.dirname(os.path.abspath(ketch.__file__)))
         process = subprocess.Popen(
-            [interpreter, *_FLAGS, "-c", _CODE.format(path=source, fd=theirs)],
+            [interpreter, *_FLAGS, "-c", _CODE.format(path=source, fd=theirs, cgroup=cgroup)],
             executable=f"/proc/self/fd/{copy_fd}",
             pass_fds=(theirs, copy_fd),
             stdin=subprocess.DEVNULL,
+            stderr=said_fd,
             env={**_ENVIRONMENT, **_library_path(), **faults.environment()},
         )
     except BaseException:
-        os.close(ours)
+        for fd in (ours, said_fd):
+            if fd >= 0:
+                os.close(fd)
         raise
     finally:
         os.close(theirs)
-        os.close(copy_fd)
-    return process, ours
+        if copy_fd >= 0:
+            os.close(copy_fd)
+    return Spawned(process, ours, said_fd)
 
 
 def _library_path() -> dict[str, str]:
@@ -65,7 +98,7 @@ def _library_path() -> dict[str, str]:
 
 def sealed_copy(path: str) -> int:
     """A copy of a file in memory that nobody can change any more (memfd_create(2)); the caller closes it."""
-    fd = os.memfd_create("ketch-launcher", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = _executable_memory("ketch-launcher")
     try:
         with open(path, "rb") as source:
             while os.sendfile(fd, source.fileno(), None, 1 << 24):
@@ -77,3 +110,19 @@ def sealed_copy(path: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _executable_memory(name: str) -> int:
+    """A file in memory that may be executed, whatever ``vm.memfd_noexec`` makes of those that do not say so."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _MFD_EXEC)
+    except PermissionError as e:
+        raise FailedPrecondition(
+            "start the launcher: the kernel executes no files in memory (vm.memfd_noexec is 2)",
+            hint="sysctl vm.memfd_noexec=1: programs have to ask for it then, as this one does",
+        ) from e
+    except OSError as e:
+        if e.errno != EINVAL:
+            raise
+    return os.memfd_create(name, flags)  # before Linux 6.3 all of them may be

@@ -1,0 +1,58 @@
+"""The cgroup of the launcher and of all monitors, beside the containers': ``<parent>/monitors`` in every hierarchy.
+
+Without it they would stay where ketchd is.  A service manager that ends ketchd's cgroup (systemd does, unless a unit
+says ``KillMode=process``) would kill every monitor, and every container with it; and their memory would be counted as
+ketchd's.  It has no limits, and no container is below it.  The launcher enters it first of all, so that what monitors
+share with it belongs here as well.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ketch.errors import KetchError
+from ketch.runtime.cgroups import common, files, tree
+
+NAME = "monitors"
+_EMPTY_S = 1.0
+
+
+def enter(parent: str) -> str:
+    """Move the calling process, which has one thread, in; returns why that could not be done, empty when it was."""
+    path = _path(parent)
+    try:
+        cgroup = common.at(path)
+        cgroup.make()
+        cgroup.join()
+        if (unified := _unified(path)) is not None:
+            tree.make(unified)
+            files.write(unified, "cgroup.procs", "0")
+    except OSError as e:
+        return f"{e.filename or path}: {os.strerror(e.errno or 0)}"
+    except KetchError as e:
+        return e.message
+    return ""
+
+
+def remove(parent: str) -> None:
+    """Remove it and ``parent`` where nothing is in them; a monitor that is about to end is waited for, not for long."""
+    here, deadline = common.layout(), time.monotonic() + _EMPTY_S
+    for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
+        base = root + os.path.normpath("/" + parent)
+        try:
+            others = [child for child in tree.children(base) if os.path.basename(child) != NAME]
+            tree.remove(f"{base}/{NAME}", 0 if others else max(deadline - time.monotonic(), 0))
+        except OSError:
+            continue  # in use
+    common.prune(parent)
+
+
+def _path(parent: str) -> str:
+    return os.path.join("/", parent, NAME)
+
+
+def _unified(path: str) -> str | None:
+    """Where v2 is mounted beside v1 (without controllers): there, too, a service manager looks for who is whose."""
+    here = common.layout()
+    return here.unified + os.path.normpath(path) if here.version == 1 and here.unified else None
