@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from tests.integration import crash_cases as c
+from tests.integration import test_lost
 from tests.integration.crash_box import Box
 from tests.integration.crash_cases import Case
 
@@ -97,8 +98,8 @@ CASES = [
     Case("daemon.stopping", c.terminate, c.runs, c.up),
 ]  # fmt: skip
 
-# Points with a test of their own in test_crash.py: they need a daemon with other flags or without containers.
-ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down", "vfs.copied")
+# Points with a test of their own in test_crash.py and test_lost.py: with other flags, without containers, of a repair.
+ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down", "vfs.copied", *test_lost.POINTS)
 
 
 @pytest.fixture(scope="module")

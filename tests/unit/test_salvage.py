@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.errors import DataLoss, ResourceExhausted
-from ketch.storage import salvage
+from ketch.storage import salvage, wal
 from ketch.storage.db import Database, Schema
 
 _VALUES = st.one_of(
@@ -71,7 +71,7 @@ def test_garbage_is_no_reason_to_stop(seed, checkpointed):
                     f.seek(chance.randrange(size))
                     f.write(chance.randbytes(chance.randrange(1, 600)))
         list(salvage.rows(f"{directory}/db.copy"))
-        salvage.wal_is_damaged(f"{directory}/db.copy")
+        wal.parse(wal.content(f"{directory}/db.copy"), 4096)
 
 
 def test_a_broken_first_page_costs_no_row(tmp_path):
@@ -86,10 +86,10 @@ def test_a_broken_first_page_costs_no_row(tmp_path):
 def test_a_broken_head_of_the_log_costs_no_row(tmp_path):
     rows = [(f"row {n}", n, os.urandom(n * 100)) for n in range(40)]
     made(str(tmp_path / "db"), rows, checkpointed=False)
-    assert not salvage.wal_is_damaged(str(tmp_path / "db.copy"))
+    assert not wal.head_is_damaged(wal.content(str(tmp_path / "db.copy"))[:32])
     with open(tmp_path / "db.copy-wal", "r+b") as f:
         f.write(os.urandom(32))
-    assert salvage.wal_is_damaged(str(tmp_path / "db.copy"))
+    assert wal.head_is_damaged(wal.content(str(tmp_path / "db.copy"))[:32])
     assert sorted(row for row in salvage.rows(str(tmp_path / "db.copy")) if len(row) == 3) == sorted(rows)
 
 

@@ -69,6 +69,7 @@ class Config:
     storage_opts: list[str] = field(default_factory=list)
     storage_driver: str = ""
     repair: bool = False
+    prune_lost: bool = False
 
     def names(self) -> list[str]:
         """The names by which clients on plain TCP may call this daemon, beside the machine's own."""
@@ -121,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         help="a name with a dot by which clients on plain tcp:// call this daemon; repeatable")  # fmt: skip
     registryconfig.add_flags(parser)
     storageconfig.add_flags(parser)
+    add("--prune-lost", action="store_true", default=None,
+        help="delete what starts and repairs have put aside in DATA-ROOT/lost, and end")  # fmt: skip
     add("--repair", action="store_true", default=None,
         help="make a new state database of what can be read of a damaged one, which is kept, and end")  # fmt: skip
     add("-v", "--version", action="version", version=f"ketchd version {__version__}")

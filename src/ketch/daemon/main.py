@@ -35,10 +35,10 @@ def main() -> None:
         logging.basicConfig(level=level, handlers=[handler])
         if os.geteuid() != 0:
             raise KetchError("ketchd needs root", hint="start it as root, e.g. with sudo")
-        if config.repair:
-            from ketch.daemon.repair import repair
+        if config.repair or config.prune_lost:
+            from ketch.daemon import repair
 
-            repair(config)
+            (repair.repair if config.repair else repair.prune_lost)(config)
             return
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(config))

@@ -2,15 +2,15 @@
 
     ketch.db, ketch.db-wal ──rows, page by page──► ketch.db.repaired ──► ketch.db
                  └──────────────────────────────────────────────────────► ketch.db.damaged-1, …-wal
+    lost/ ──► layers, blobs and containers that starts have put aside
     content/, layers/ ──► images that have lost their rows           volumes/ ──► volumes that have
-    containers/<id> without a row ──► lost/<id>
+    containers/<id>/bundle ──► containers that have                  without a bundle ──► lost/<id>
 
 Nothing is deleted.  A row counts when it is of a known shape and its record can be decoded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.daemon import listen
+from ketch import faults
+from ketch.daemon import bringback, exchange, listen
 from ketch.engine import monitorprocess, store, volumes
 from ketch.engine.model import Container
 from ketch.engine.volumes import Volume
@@ -30,23 +31,26 @@ from ketch.images import schema as image_schema
 from ketch.images.model import Image
 from ketch.network import schema as network_schema
 from ketch.network.record import Endpoint, NetworkRecord
-from ketch.storage import salvage
+from ketch.storage import lost, removals, salvage
 from ketch.storage.content import ContentStore
 from ketch.storage.db import REPAIR, Database
 from ketch.storage.layers import Layers
+from ketch.storage.removal import remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.daemon.config import Config
     from ketch.storage.salvage import Row
 
 log = logging.getLogger("ketchd")
-SCHEMAS = (image_schema.SCHEMA, store.SCHEMA, volumes.SCHEMA, network_schema.SCHEMA)
+SCHEMAS = (image_schema.SCHEMA, store.SCHEMA, volumes.SCHEMA, network_schema.SCHEMA, removals.SCHEMA)
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _KEPT = ("containers", "layers", "volumes", "content/blobs/sha256")
 # Parents before those that refer to them; the columns that make a row unique.
 _TABLES = {
     "images": 1, "image_names": 1, "containers": 1, "volumes": 1,
-    "network_host": 1, "networks": 1, "network_endpoints": 2,
+    "network_host": 1, "networks": 1, "network_endpoints": 2, "removals": 1,
 }  # fmt: skip
 
 
@@ -61,26 +65,60 @@ def check_not_lost(data_root: str) -> None:
             raise DataLoss(f"state database `{path}` is missing or empty, and `{place}` is not", hint=REPAIR)
 
 
+def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
+    """Refuse a database that nothing vouches for and that has no rows for directories that are there (DataLoss)."""
+
+    def check(connection: sqlite3.Connection) -> None:
+        present = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        for table, name in (("containers", "containers"), ("images", "layers"), ("volumes", "volumes")):
+            place = os.path.join(data_root, name)
+            if not os.path.isdir(place) or all(one.startswith(".") for one in os.listdir(place)):
+                continue
+            if table not in present or not connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]:
+                raise DataLoss(
+                    f"state database `{data_root}/ketch.db` has no {table}, and `{place}` is not empty", hint=REPAIR
+                )
+
+    return check
+
+
+def finish(data_root: str) -> None:
+    """Carry out what a repair that was killed had decided."""
+    path = os.path.join(data_root, "ketch.db")
+    exchange.finish(path, path + ".repaired")
+
+
 def repair(config: Config) -> None:
     """Do it, for ``data-root`` of these settings; what was found is told on stderr, a line for each kind."""
     root = config.data_root
     path, new = os.path.join(root, "ketch.db"), os.path.join(root, "ketch.db.repaired")
     with listen.data_lock(root):
-        for name in (new, new + "-wal", new + "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+        exchange.finish(path, new)
+        exchange.clear(new)
         rows = _salvaged(path)
+        for kind, number in bringback.content(root).items():
+            if number:
+                _tell(f"{number} {kind} are back from `{os.path.join(root, 'lost')}`")
+        faults.point("repair.content-back")
         _add_images(root, rows)
         _add_volumes(root, rows)
+        _add_containers(root, rows)
+        faults.point("repair.containers-back")
         _write(new, rows)
         for table in ("containers", "images", "volumes", "networks"):
             _tell(f"{len(rows[table])} {table}")
-        for name in _set_aside(root, rows):
+        for name in _set_aside(config, rows):
             _tell(f"container {name[:12]} has no row: its directory is now in `{os.path.join(root, 'lost')}`")
-            if pid := monitorprocess.find(os.path.join(config.exec_root, "run", name), name, 0):
-                _tell(f"container {name[:12]} runs still and cannot be managed: end it with `kill -9 {pid}`")
-        if kept := _exchange(path, new):
+        if kept := exchange.exchange(path, new):
             _tell(f"the old database is kept as `{kept}`")
+
+
+def prune_lost(config: Config) -> None:
+    """``ketchd --prune-lost``: delete what starts and repairs have put aside."""
+    with listen.data_lock(config.data_root):
+        for place in lost.places(config.data_root):
+            remove_tree(place)
+            sys.stderr.write(f"prune: removed `{place}`\n")
 
 
 def _tell(text: str) -> None:
@@ -109,6 +147,8 @@ def _salvaged(path: str) -> Tables:
 def _table_of(row: Row) -> str | None:
     """Whose row it is: by number and type of its columns, and by what its record can be decoded as."""
     match row:
+        case (str(name),) if name.startswith(("containers/", "sha256:")):
+            return "removals"
         case (str(key), bytes(record)) if key.startswith("sha256:") and _decodes(record, Image):
             return "images"
         case (str(key), bytes(record)) if _decodes(record, Volume) and key:
@@ -139,8 +179,12 @@ def _add_images(root: str, rows: Tables) -> None:
     content, layers = ContentStore(os.path.join(root, "content")), Layers(root)
     found = recover.images(content, layers)
     for image in found:
+        if (image.id,) in rows["removals"]:
+            continue
         rows["images"].setdefault((image.id,), (image.id, msgspec.json.encode(image)))
     for name, named in recover.names(content, found).items():
+        if (named.id,) not in rows["images"]:
+            continue
         rows["image_names"].setdefault((name,), (name, *named))
 
 
@@ -156,13 +200,40 @@ def _add_volumes(root: str, rows: Tables) -> None:
         rows["volumes"][(name,)] = (name, msgspec.json.encode(volume))
 
 
-def _set_aside(root: str, rows: Tables) -> list[str]:
-    """Put the directories of containers that are not known any more where no start sweeps them away."""
-    place, moved = os.path.join(root, "containers"), []
-    for name in os.listdir(place) if os.path.isdir(place) else ():
-        if (name,) not in rows["containers"]:
-            os.makedirs(os.path.join(root, "lost"), mode=0o700, exist_ok=True)
-            os.rename(os.path.join(place, name), os.path.join(root, "lost", name))
+def _add_containers(root: str, rows: Tables) -> None:
+    """Directories of containers back from ``lost/``, and rows for those that have none, as far as bundles tell."""
+    for row in rows["containers"].values():
+        if bringback.directory(root, str(row[0])):
+            _tell(f"container {row[1]}: its directory is back")
+    place = os.path.join(root, "containers")
+    images = {str(key[0]) for key in rows["images"]}
+    names = {str(row[1]) for row in rows["containers"].values()}
+    aside = lost.things(root, "containers")
+    here = [os.path.join(place, name) for name in (os.listdir(place) if os.path.isdir(place) else ())]
+    for path in (*here, *aside):
+        name = os.path.basename(path)
+        if (name,) in rows["containers"] or (f"containers/{name}",) in rows["removals"]:
+            continue
+        found = bringback.container(path, root, images, names)
+        if found is None or path in aside and not bringback.directory(root, name):
+            continue
+        rows["containers"][(name,)] = (name, found.name, msgspec.json.encode(found))
+        names.add(found.name)
+        _tell(f"container {found.name} is made anew from its bundle: ports, networks, limits and labels are lost")
+
+
+def _set_aside(config: Config, rows: Tables) -> list[str]:
+    """Put the directories of containers that are not known any more out of the way."""
+    place, kept = os.path.join(config.data_root, "containers"), os.path.join(config.data_root, "lost")
+    moved = []
+    for name in filter(lost.is_ours, os.listdir(place) if os.path.isdir(place) else ()):
+        if (name,) in rows["containers"] or (f"containers/{name}",) in rows["removals"]:
+            continue
+        if pid := monitorprocess.find(os.path.join(config.exec_root, "run", name), name, 0):
+            _tell(f"container {name[:12]} runs still and cannot be managed: end it with `kill -9 {pid}`")
+        os.makedirs(kept, mode=0o700, exist_ok=True)
+        if not os.path.lexists(os.path.join(kept, name)):
+            os.rename(os.path.join(place, name), os.path.join(kept, name))
             moved.append(name)
     return moved
 
@@ -180,21 +251,3 @@ def _write(path: str, rows: Tables) -> None:
     if verdict != "ok":
         raise DataLoss(f"check the repaired database `{path}`: {verdict}")
     db.close()
-
-
-def _exchange(path: str, new: str) -> str:
-    """Put the new database in the old one's place; returns where the old one is (empty: there was none)."""
-    kept = next(name for n in range(1, 1000) if not os.path.exists(name := f"{path}.damaged-{n}"))
-    for suffix in ("", "-wal"):
-        if os.path.exists(path + suffix):
-            os.link(path + suffix, kept + suffix)
-    for suffix in ("-wal", "-shm"):  # the old file's: the new one must not meet it
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
-    os.rename(new, path)
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    return kept if os.path.exists(kept) else ""

@@ -39,8 +39,11 @@ log = logging.getLogger("ketchd")
 
 async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> Engine:
     """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
+    repair.finish(config.data_root)
     repair.check_not_lost(config.data_root)
-    db = Database(os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS)
+    db = Database(
+        os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS, repair.check_not_emptied(config.data_root)
+    )
     stack.callback(db.close)
     faults.point("daemon.database-open")
     journal = EventJournal(config.data_root)

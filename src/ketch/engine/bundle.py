@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from ketch.engine.model import Container, ExecConfig, HostConfig
 
+# For a repair that finds nothing of a container but its directory.
+NAME, IMAGE, IMAGE_NAME = "dev.ketch.name", "dev.ketch.image", "dev.ketch.image-name"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")
 
@@ -334,6 +336,7 @@ def _paths(chosen: list[str] | None, default: Sequence[str], unconfined: bool) -
 def _annotations(container: Container) -> dict[str, str]:
     result = secrets.runtime_annotations(container.host.annotations or {}, container.host)
     result["dev.ketch.id"] = container.id
+    result[NAME], result[IMAGE], result[IMAGE_NAME] = container.name, container.image_id, container.image_ref
     if container.config.user:
         result["dev.ketch.user"] = container.config.user
     if container.host.group_add:

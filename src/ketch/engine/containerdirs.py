@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from ketch import faults
@@ -26,3 +27,5 @@ def remove_files(ctx: Context, container_id: str) -> None:
     faults.point("remove.snapshot-gone")
     for path in (ctx.directory(container_id), ctx.run_dir(container_id)):
         try_to_remove(path)
+    if not os.path.lexists(ctx.directory(container_id)):
+        ctx.store.removals.end([container_id])

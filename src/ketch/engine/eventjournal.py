@@ -38,7 +38,8 @@ class EventJournal:
         self._fd = os.open(self._path, _FLAGS, 0o640)
         self._size = os.fstat(self._fd).st_size
         if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
-            self._size += os.write(self._fd, b"\n")  # what a full disk cut short stays one bad line
+            with contextlib.suppress(OSError):  # it is full still: then with the next event
+                self._size += os.write(self._fd, b"\n")  # what a full disk cut short stays one bad line
 
     def append(self, event: dict[str, Any]) -> None:
         """Write one event; a disk that is full is logged, once, and costs the past and nothing else."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import containerdirs, leftovers, restarts, stats, takeover, update
+from ketch.engine import containerdirs, leftovers, monitorprocess, restarts, stats, takeover, update
 from ketch.engine.rundir import Exit, read_exit
 from ketch.errors import KetchError, Unavailable
 from ketch.storage import quota
+from ketch.storage.db import REPAIR
+from ketch.storage.lost import Lost, is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -177,9 +180,18 @@ async def _attach_volumes(ctx: Context, container: Container) -> None:
 
 
 def _sweep(ctx: Context) -> None:
-    """Remove cgroups and directories of containers that are no more."""
+    """Remove cgroups and directories of containers that are no more; those that have lost their rows are kept."""
     leftovers.clear_stopped(ctx)
-    for name in leftovers.unknown(ctx):
-        if leftovers.end(ctx, name):
+    lost, doomed = Lost(ctx.data_root), ctx.store.removals.pending()
+    for name in filter(is_ours, leftovers.unknown(ctx)):
+        known_to_go = name in doomed or not os.path.isdir(ctx.directory(name)) or ctx.snapshots.is_blank(name)
+        if not known_to_go and monitorprocess.find(ctx.run_dir(name), name, 0):
+            log.warning("container %s runs, and its row is lost: it is left alone; %s", name[:12], REPAIR)
+        elif not leftovers.end(ctx, name):
+            continue
+        elif known_to_go:
             log.info("remove what is left of container %s", name[:12])
             containerdirs.remove_files(ctx, name)
+        else:
+            lost.put("containers", ctx.directory(name))
+    ctx.store.removals.end(name for name in doomed if not os.path.lexists(ctx.directory(name)))

@@ -19,6 +19,7 @@ from ketch.engine.groupsync import GroupSync
 from ketch.engine.model import Container
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.db import REPAIR, Schema
+from ketch.storage.removals import Removals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ class ContainerStore:
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}
         self._unsaved: set[str] = set()
+        self.removals = Removals(db, "containers/")
         self._unreadable: dict[str, tuple[str, bytes]] = {}  # id → name, record: left as they are
         for row in db.query("SELECT id, name, record FROM containers"):
             try:
@@ -94,7 +96,7 @@ class ContainerStore:
         """
         self.check_free(container.name)
         try:
-            with self._db.transaction(durable=False) as tx:
+            with self._db.transaction(durable=False, grows=True) as tx:
                 tx.execute(
                     "INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, _encode(container))
                 )
@@ -149,9 +151,13 @@ class ContainerStore:
         self._ids[name] = container.id
 
     def remove(self, container: Container, *, also: Also = lambda _tx: None) -> None:
-        """Forget ``container``; ``also`` is done in the same transaction.  Durable after `settled`."""
+        """Forget ``container``; ``also`` is done in the same transaction.  Durable after `settled`.
+
+        Its directory is to go; `removals` is told when it is gone.
+        """
         with self._db.transaction(durable=False) as tx:
             tx.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+            self.removals.begin(tx, [container.id])
             also(tx)
         self._by_id.pop(container.id, None)
         self._ids.pop(container.name, None)

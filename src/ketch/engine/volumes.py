@@ -118,7 +118,7 @@ class VolumeStore:
         os.makedirs(path, mode=0o755, exist_ok=True)
         try:
             faults.point("volume.directory-made")
-            with self._db.transaction() as tx:
+            with self._db.transaction(grows=True) as tx:
                 tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
         except BaseException:
             self._remove_empty(name)
@@ -154,10 +154,11 @@ class VolumeStore:
             except (KetchError, OSError) as e:
                 log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
         for name in os.listdir(self._root) if os.path.isdir(self._root) else ():
-            if (
-                name not in self._volumes and name not in self._unreadable
-            ):  # made by `create` just before the crash; with content, it is somebody's
-                self._remove_empty(name)
+            if name in self._volumes or name in self._unreadable:
+                continue
+            self._remove_empty(name)  # made by `create` just before the crash; with content, it is somebody's
+            if os.path.isdir(place := os.path.join(self._root, name, "_data")):
+                log.warning("`%s` belongs to no volume that is known and is left alone; %s", place, REPAIR)
 
     def _remove_empty(self, name: str) -> None:
         for path in (os.path.join(self._root, name, "_data"), os.path.join(self._root, name)):

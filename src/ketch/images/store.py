@@ -25,6 +25,8 @@ from ketch.oci.config import parse_time
 from ketch.storage.content import ContentStore
 from ketch.storage.layers import Layers
 from ketch.storage.leases import Leases
+from ketch.storage.lost import Lost
+from ketch.storage.removals import Removals
 from ketch.storage.unpackpool import UnpackPool
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ class ImageStore:
         self.layers = Layers(data_root)
         self.unpacker = UnpackPool()
         self.lock = threading.RLock()
-        self._leases = Leases(self.lock)
+        self._leases = Leases(self.lock, os.path.join(self.content.root, "leases"))
+        self._removals = Removals(db, "sha256:")
         self._pins: dict[str, int] = {}
         images, self._unreadable = recover.from_rows(
             db.query("SELECT id, record FROM images"), self.content, self.layers
@@ -70,7 +73,7 @@ class ImageStore:
         names = {r["name"]: Named(r["id"], r["target"] or images[r["id"]].manifest) for r in rows if r["id"] in images}
         self.catalog = Catalog({}, {}, {})
         self._set(images, names)
-        self._collect({*self.content.all(), *self.layers.all()})  # what a crash left
+        self._sweep(Lost(data_root))
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -153,6 +156,7 @@ class ImageStore:
                     _write(tx, images[image.id])
                 for name in (name for _, new_names in added for name in new_names):
                     _write_name(tx, name, names[name])
+                self._doom(tx, replaced)
             faults.point("image.rows-written")
             self._set(images, names)
             found = [self.catalog.images[image.id] for image, _ in added]
@@ -224,15 +228,17 @@ class ImageStore:
             gone_ids = {i.id for i in forgotten}
             hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in lost if one.id not in gone_ids}
             targets = {catalog.names[name].target for name in doomed}
+            parts = {part for i in forgotten for part in i.parts()} | targets
             with self._db.transaction() as tx:
                 tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
                 tx.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in gone_ids])
                 for one in hidden.values():
                     _write(tx, one)
+                self._doom(tx, parts)
             faults.point("image.rows-deleted")
             kept = {k: v for k, v in catalog.images.items() if k not in gone_ids}
             self._set({**kept, **hidden}, {n: named for n, named in catalog.names.items() if n not in doomed})
-        chains = self._collect({part for i in forgotten for part in i.parts()} | targets)
+        chains = self._collect(parts)
         return rows + _deleted(lost, chains)
 
     def _family(self, image: Image, ref: str) -> Images:
@@ -284,9 +290,27 @@ class ImageStore:
             for name in unneeded:
                 self.content.remove(name)
             faults.point("image.content-unnamed")
+            self._removals.end(name.removeprefix("sha256:") for name in candidates)
         for directory in filter(None, directories.values()):
             self._later(functools.partial(self.layers.abort, directory))
         return {name for name, directory in directories.items() if directory}
+
+    def _doom(self, tx: Connection, names: set[str]) -> None:
+        """In the transaction after which nothing names these any more: they are to go."""
+        self._removals.begin(tx, (name.removeprefix("sha256:") for name in names))
+
+    def _sweep(self, lost: Lost) -> None:
+        """What a crash left: parts of work that died, and of images that were being removed, go; other things stay."""
+        certain = self._leases.abandoned() | {f"sha256:{name}" for name in self._removals.pending()}
+        self._collect(certain & {*self.content.all(), *self.layers.all()})
+        if self._unreadable:
+            return
+        self._removals.end(self._removals.pending())
+        self._leases.forget_abandoned()
+        for digest in self._unneeded(set(self.content.all())):
+            lost.put("blobs", self.content.path(digest))
+        for chain in self._unneeded(set(self.layers.all())):
+            lost.put("layers", os.path.dirname(self.layers.diff(chain)))
 
     def _unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
         """Those that no lease holds and no name or image needs, except images ``without``."""

@@ -57,7 +57,7 @@ class NetworkState:
 
     def save(self, record: NetworkRecord) -> None:
         """Add a network, or change it."""
-        with self._unique(record.name), self._db.transaction() as tx:
+        with self._unique(record.name), self._db.transaction(grows=True) as tx:
             tx.execute(
                 "INSERT INTO networks (id, name, record) VALUES (?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET name = excluded.name, record = excluded.record",

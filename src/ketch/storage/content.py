@@ -12,7 +12,9 @@ unrecorded is deleted at the next start.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import secrets
 from contextlib import contextmanager
@@ -22,10 +24,12 @@ from ketch import faults
 from ketch.errors import DataLoss, InvalidArgument, NotFound
 from ketch.linux.openat2 import syncfs
 from ketch.storage import partial
+from ketch.storage.lost import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+log = logging.getLogger(__name__)
 _BUFFER = 1 << 20
 
 
@@ -177,11 +181,19 @@ class ContentStore:
 
     def all(self) -> list[str]:
         """The digests of all blobs."""
-        return ["sha256:" + name for name in os.listdir(self._blobs)]
+        return ["sha256:" + name for name in os.listdir(self._blobs) if is_ours(name)]
 
     def write_index(self, data: bytes) -> None:
-        """Replace ``index.json`` atomically (not durably: it is derived, and written anew at each start)."""
-        self._replace("index.json", data)
+        """Replace ``index.json`` atomically (not durably: it is derived, and written anew at each start).
+
+        A failure is logged: on a full disk removing an image must not fail for want of space.
+        """
+        try:
+            self._replace("index.json", data)
+        except OSError as e:
+            log.warning("write `%s`: %s; it is written with the next change", self.root + "/index.json", e.strerror)
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.root, "index.json.new"))
 
     def _replace(self, name: str, data: bytes) -> None:
         path = os.path.join(self.root, name)

@@ -2,29 +2,48 @@
 
 Each package that keeps rows hands its own ``Schema`` to ``Database``; a schema is a name and a
 list of migration scripts, applied once each, in order, and recorded in ``schema_version``.
-Commits are durable when they return (``synchronous=FULL``): what was acknowledged survives a power cut.
+Commits are durable when they return: what was acknowledged survives a power cut.
+
+    ketch.db, ketch.db-wal, ketch.db-shm     SQLite's
+    ketch.db-mark                            how far it had come (`mark`); compared before it is opened (`examine`)
+    ketch.db-reserve                         space for a full disk, while it is closed (`reserve`)
 
 One connection, one lock: callers may come from any thread, and transactions do not interleave.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import secrets
 import sqlite3
+import struct
 import threading
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch import faults
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
-from ketch.storage import salvage
+from ketch.storage import examine, mark, reserve, wal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-
-REPAIR = "stop ketchd and run `ketchd --repair` with the same --data-root: it keeps the old file beside the new one"
+REPAIR = examine.REPAIR
+log = logging.getLogger(__name__)
+_CHECKPOINT_AFTER = 256  # transactions: about the thousand pages that SQLite's own checkpoints would wait for
+_LEAST = 64 << 10
+_FREE = "free some space: removing containers, images and volumes works"
+# Without room: the index of the log cannot be made, or a quota is used up.
+_NO_ROOM = (
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+)
 
 
 @dataclass(frozen=True)
@@ -36,30 +55,78 @@ class Schema:
 
 
 class Database:
-    """``path`` is created when missing; raises DataLoss when the file is not a usable database."""
+    """``path`` is created when missing; raises DataLoss when the file is not a usable database.
 
-    def __init__(self, path: str, schemas: Sequence[Schema]) -> None:
+    ``suspect`` is called with a connection to what is there when nothing says whether it is all there was; what it
+    raises ends the opening, with nothing changed.
+    """
+
+    _conn: sqlite3.Connection
+    _mark: mark.Mark
+    _fd: int
+    _log_fd: int
+    _changes: int
+
+    def __init__(
+        self, path: str, schemas: Sequence[Schema], suspect: Callable[[sqlite3.Connection], None] = lambda _db: None
+    ) -> None:
         self._path = path
+        self._schemas = schemas
         self._lock = threading.RLock()
-        self._wal_fd = -1
         self._depth = 0
-        self._durable = True
-        if salvage.wal_is_damaged(path):
-            raise DataLoss(f"open state database: its write-ahead log `{path}-wal` is damaged", hint=REPAIR)
+        self._since = 0  # transactions since the last checkpoint
+        self._closing = contextlib.ExitStack()
+        self._asleep: examine.Finding | None = None  # there was no room to open it: `_conn` is a copy in memory
+        found = examine.examine(path, {schema.name: len(schema.migrations) for schema in schemas})
+        if found is not None and not found.vouched:
+            with contextlib.closing(examine.opened(found.image)) as connection:
+                suspect(connection)
         try:
-            self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=256)
-            self._conn.row_factory = sqlite3.Row
-            self._conn.execute("PRAGMA journal_mode=WAL")
-            self._conn.execute("PRAGMA synchronous=FULL")
-            self._conn.execute("PRAGMA foreign_keys=ON")
-            # Each page once, and that no row is in two places: some milliseconds for thousands of rows.
-            verdict = self._conn.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise DataLoss(f"open state database `{path}`: it is damaged ({verdict})", hint=REPAIR)
-            for schema in schemas:
-                self._migrate(schema)
-        except sqlite3.Error as e:
-            raise _explained(e, path) from e
+            self._open(found)
+        except ResourceExhausted as e:
+            if found is None:
+                raise
+            log.warning("%s: nothing can be changed until there is some", e.message)
+            self._asleep = found
+            self._conn = examine.opened(found.image)
+
+    def _open(self, found: examine.Finding | None) -> None:
+        """Connect, bring the tables to their present form, and begin to keep the mark."""
+        path, state = self._path, found.state if found is not None else None
+        with contextlib.ExitStack() as undo:
+            try:
+                kept = mark.Mark(path, state) if state is not None else None
+                if kept is not None:
+                    undo.callback(kept.close)
+                reserve.put_back(path)
+                # Closing any descriptor of the file would end SQLite's locks on it (POSIX): this one stays longer.
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                undo.callback(os.close, self._fd)
+                self._conn = undo.enter_context(contextlib.closing(_connect(path)))
+                self._log_fd = os.open(path + "-wal", os.O_RDWR | os.O_CLOEXEC)
+                undo.callback(os.close, self._log_fd)
+                reserve.fill(self._log_fd, path)
+                identity, self._changes = self._number("application_id"), self._number("user_version")
+                if not identity:
+                    identity = secrets.randbelow((1 << 31) - 1) + 1
+                    self._conn.execute(f"PRAGMA application_id={identity}")
+                if kept is None:
+                    kept = mark.Mark(path, mark.State(identity, self._number("page_size")))
+                    undo.callback(kept.close)
+                self._mark = kept
+                for schema in self._schemas:
+                    self._migrate(schema)
+                if found is None or not found.vouched:
+                    self._checkpoint(everything=True)
+                self.sync()
+            except sqlite3.Error as e:
+                raise _explained(e, path) from e
+            except OSError as e:
+                raise _without_room(e, path) from e
+            self._closing = undo.pop_all()
+
+    def _number(self, pragma: str) -> int:
+        return int(self._conn.execute(f"PRAGMA {pragma}").fetchone()[0])
 
     @property
     def path(self) -> str:
@@ -67,16 +134,14 @@ class Database:
         return self._path
 
     def _migrate(self, schema: Schema) -> None:
+        known = self._conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'").fetchone()
+        sql = "SELECT version FROM schema_version WHERE name = ?"
+        row = self._conn.execute(sql, (schema.name,)).fetchone() if known else None
+        version = row["version"] if row else 0
+        if row and version == len(schema.migrations):
+            return
         with self.transaction() as tx:
             tx.execute("CREATE TABLE IF NOT EXISTS schema_version (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
-            row = tx.execute("SELECT version FROM schema_version WHERE name = ?", (schema.name,)).fetchone()
-            version = row["version"] if row else 0
-            if version > len(schema.migrations):
-                raise DataLoss(
-                    f"open state database: its `{schema.name}` tables are version {version}, "
-                    f"this program knows {len(schema.migrations)}",
-                    hint="run the newer version of ketch that wrote it",
-                )
             for script in schema.migrations[version:]:
                 for statement in script.split(";"):
                     if statement.strip():
@@ -84,24 +149,29 @@ class Database:
             tx.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (schema.name, len(schema.migrations)))
 
     @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, durable: bool = True, grows: bool = False) -> Iterator[sqlite3.Connection]:
         """All or nothing; nested calls join the outer transaction.
 
         Without ``durable`` the commit survives the death of this process, and not surely a power cut: for state that
-        is void after a boot anyway (0.03 ms instead of an fsync, which other writers' I/O can stretch to 100 ms).
+        is void after a boot anyway, or until `sync` (0.03 ms instead of an fsync, which others' I/O can stretch to
+        100 ms).  What ``grows``, and does not help to free anything, does not use the space that is kept for a full
+        disk: ResourceExhausted.
         """
         with self._lock:
             if self._depth:
                 yield self._conn
                 return
+            if self._asleep is not None:
+                self._wake()
+            if grows and reserve.free_bytes(self._path) < _LEAST:
+                raise ResourceExhausted(f"write state database `{self._path}`: the disk is full", hint=_FREE)
+            changes = mark.following(self._changes)
             try:
-                if durable != self._durable:
-                    self._conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-                    self._durable = durable
                 self._conn.execute("BEGIN IMMEDIATE")
                 self._depth = 1
                 yield self._conn
                 faults.point("database.commit")
+                self._conn.execute(f"PRAGMA user_version={changes}")
                 self._conn.execute("COMMIT")
                 faults.point("database.committed")
             except sqlite3.IntegrityError:
@@ -112,6 +182,24 @@ class Database:
                 self._depth = 0
                 if self._conn.in_transaction:  # a failed commit leaves it open, a full disk may have ended it
                     self._conn.execute("ROLLBACK")
+            self._changes = changes
+            if durable:
+                self.sync()
+            self._since += 1
+            if self._since >= _CHECKPOINT_AFTER:
+                self._checkpoint()
+
+    def _wake(self) -> None:
+        """Open it after all, now that there may be room (ResourceExhausted: there is none)."""
+        copy, found = self._conn, self._asleep
+        try:
+            self._open(found)
+        except ResourceExhausted:
+            self._conn = copy
+            raise
+        self._asleep = None
+        copy.close()
+        log.info("there is room again: the state can be changed")
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a read."""
@@ -127,28 +215,101 @@ class Database:
         What was committed is in the log, or a checkpoint has taken it to the database and made it durable there.
         """
         with self._lock:
-            if self._wal_fd < 0:
-                self._wal_fd = os.open(self._path + "-wal", os.O_RDONLY | os.O_CLOEXEC)
-        os.fdatasync(self._wal_fd)
+            if self._asleep is not None:
+                return
+            changes, log_fd = self._changes, self._log_fd
+        try:
+            os.fdatasync(log_fd)
+            with self._lock:
+                self._mark.acknowledge(changes)
+        except OSError as e:
+            raise DataLoss(
+                f"bring state database `{self._path}` to the disk: {e.strerror}", hint="the kernel's log says more"
+            ) from e
+
+    def _checkpoint(self, *, everything: bool = False) -> None:
+        """Bring the log's pages to the database, and their sums to the mark; the log begins anew afterwards.
+
+        A failure is logged: the log goes on growing, and the next one comes after as many transactions.
+        """
+        self._since = 0
+        try:
+            pages = self._number("page_count")
+            self._mark.make_room(pages)
+            busy, frames, done = self._conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if busy or frames != done or frames < 0:
+                return  # somebody reads it; the log does not begin anew before that is over
+        except (sqlite3.Error, OSError) as e:
+            log.warning("checkpoint of the state database: %s", e)
+            return
+        try:
+            self._sum_up(pages, frames, everything=everything)
+        except OSError as e:
+            # The log may begin anew, and the mark does not know the pages that were in it: no mark is better.
+            log.error("keep `%s-mark`: %s; it is removed", self._path, e.strerror)
+            os.unlink(self._path + "-mark")
+
+    def _sum_up(self, pages: int, frames: int, *, everything: bool) -> None:
+        """Tell the mark the sums of the pages that a checkpoint has written."""
+        size = self._number("page_size")
+        if everything:
+            numbers = set(range(1, pages + 1))
+        else:
+            log_data = os.pread(self._log_fd, wal.HEADER + frames * (wal.FRAME_HEADER + size), 0)
+            numbers = wal.page_numbers(log_data, frames, size) | set(range(self._mark.pages + 1, pages + 1))
+        sums = {n: zlib.crc32(os.pread(self._fd, size, (n - 1) * size)) for n in numbers if n <= pages}
+        writes = struct.unpack(">I", os.pread(self._fd, 4, 24))[0]
+        self._mark.checkpointed(sums, pages, self._changes, writes)
 
     def close(self) -> None:
         """Checkpoint and close; the object is unusable afterwards."""
         with self._lock:
-            if self._wal_fd >= 0:
-                os.close(self._wal_fd)
-                self._wal_fd = -1
+            if self._asleep is not None:
+                self._conn.close()
+                return
+            self._checkpoint()
+            reserve.keep(self._path)
             self._conn.close()
+            reserve.kept(self._path)
+            if not os.path.exists(self._path + "-wal"):
+                self._mark.seal()
+            self._closing.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=256)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # `transaction` makes commits durable
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # `_checkpoint` keeps the mark
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _without_room(error: OSError, path: str) -> KetchError | OSError:
+    """The error, as one of our family when it is for want of space."""
+    if error.errno in reserve.FULL:
+        return ResourceExhausted(f"open state database `{path}`: no space left on device", hint=_FREE)
+    return error
 
 
 def _explained(error: sqlite3.Error, path: str) -> KetchError:
     """SQLite's failure in the words of our family (https://sqlite.org/rescode.html)."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return ResourceExhausted(f"write state database `{path}`: the disk is full", hint="free some space")
+    full = getattr(error, "sqlite_errorcode", 0)
+    code = full & 0xFF
+    if code == sqlite3.SQLITE_FULL or full in _NO_ROOM and reserve.free_bytes(path) < _LEAST:
+        return ResourceExhausted(f"write state database `{path}`: the disk is full", hint=_FREE)
     if code == sqlite3.SQLITE_READONLY:
         return FailedPrecondition(f"write state database `{path}`: its file system is read-only")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataLoss(f"use state database `{path}`: it is damaged ({error})", hint=REPAIR)
     if code == sqlite3.SQLITE_CANTOPEN:
-        return ResourceExhausted(f"open state database `{path}`: {error}", hint="is there a descriptor left?")
+        return ResourceExhausted(
+            f"open state database `{path}`: {error}", hint="is there a descriptor or an inode left?"
+        )
     return KetchError(f"use state database `{path}`: {error}")

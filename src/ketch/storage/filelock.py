@@ -92,8 +92,8 @@ def _lock(fd: int, wait_s: float) -> FileLock:
                     raise Held(os.pread(fd, 32, 0).decode(errors="replace").strip() or "?") from None
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: it is for messages only
+            os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
     except BaseException:
         os.close(fd)
         raise

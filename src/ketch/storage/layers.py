@@ -16,6 +16,7 @@ from ketch.errors import DataLoss
 from ketch.linux import fsflags
 from ketch.storage import removal
 from ketch.storage.archive.extract import extract
+from ketch.storage.lost import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,4 +97,4 @@ class Layers:
 
     def all(self) -> list[str]:
         """Chain ids of the unpacked layers."""
-        return ["sha256:" + n for n in os.listdir(self._root) if not n.startswith(".")]
+        return ["sha256:" + n for n in os.listdir(self._root) if is_ours(n)]

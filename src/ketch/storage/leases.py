@@ -3,10 +3,17 @@
 A load or an import takes a lease, holds every blob and layer in it *before* looking whether that is here,
 and ends the lease when the image is recorded or the work has failed.  Only then, and only what no image and no
 other lease needs, is deleted; so failed work leaves nothing behind, whatever it had done.
+
+    content/leases/<random>      the names that one lease holds, a line each, as long as it lasts
+
+A file that is there at a start is of work that died: what it names and no image needs is garbage, for certain.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,27 +25,43 @@ if TYPE_CHECKING:
 class Lease:
     """Digests of blobs and chain ids of layers, held until the lease ends."""
 
-    def __init__(self, lock: AbstractContextManager[bool]) -> None:
+    def __init__(self, lock: AbstractContextManager[bool], path: str) -> None:
         self._lock = lock
+        self.path = path
         self.names: set[str] = set()
 
     def hold(self, *names: str) -> None:
         """Keep these; waits while a collection is under way, so that what is here afterwards stays."""
         with self._lock:
-            self.names.update(names)
+            if fresh := set(names) - self.names:
+                _append(self.path, fresh)
+                self.names.update(fresh)
+
+
+def _append(path: str, names: set[str]) -> None:
+    """A disk that is full is no reason to stop: a crash has these moved away then, and not deleted."""
+    text = "".join(f"{name}\n" for name in sorted(names)).encode()
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text)
+        finally:
+            os.close(fd)
 
 
 class Leases:
-    """The leases of one store; ``lock`` is the one under which the store collects."""
+    """The leases of one store; ``lock`` is the one under which it collects, ``directory`` has the leases' files."""
 
-    def __init__(self, lock: AbstractContextManager[bool]) -> None:
+    def __init__(self, lock: AbstractContextManager[bool], directory: str) -> None:
         self._lock = lock
+        self._directory = directory
         self._active: list[Lease] = []
+        os.makedirs(directory, mode=0o700, exist_ok=True)
 
     @contextmanager
     def take(self, ended: Callable[[set[str]], object]) -> Iterator[Lease]:
         """A lease for the block; ``ended`` is called with all that it held, once it holds nothing."""
-        lease = Lease(self._lock)
+        lease = Lease(self._lock, os.path.join(self._directory, secrets.token_hex(8)))
         with self._lock:
             self._active.append(lease)
         try:
@@ -47,6 +70,21 @@ class Leases:
             with self._lock:
                 self._active.remove(lease)
             ended(lease.names)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(lease.path)
+
+    def abandoned(self) -> set[str]:
+        """All that leases held whose work died; to be asked before the first is taken."""
+        found: set[str] = set()
+        for name in os.listdir(self._directory):
+            with open(os.path.join(self._directory, name), encoding="utf-8", errors="replace") as f:
+                found.update(f.read().splitlines())
+        return found
+
+    def forget_abandoned(self) -> None:
+        """What they held has been dealt with."""
+        for name in os.listdir(self._directory):
+            os.unlink(os.path.join(self._directory, name))
 
     def held(self) -> set[str]:
         """All that any lease holds."""

@@ -1,22 +1,23 @@
 """Reading the rows out of a SQLite file that SQLite refuses: page by page, without trusting what leads to them.
 
-The pages are those of the file, overlaid with the committed frames of its write-ahead log.  Each page that is a leaf of
-a table and is not on the list of free pages gives its rows; which table they are of, the caller sees from their shape.
-Source: https://www.sqlite.org/fileformat2.html, §1.6 b-tree pages, §2.1 record format, §4 write-ahead log.
+The pages are those of the file, overlaid with the committed frames of its write-ahead log (`wal`) and with what is
+whole behind a broken one.  Each page that is a leaf of a table and is not on the list of free pages gives its rows;
+which table they are of, the caller sees from their shape.
+Source: https://www.sqlite.org/fileformat2.html, §1.6 b-tree pages, §2.1 record format.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import TYPE_CHECKING, Any
+
+from ketch.storage import wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MAGIC = b"SQLite format 3\0"
 _LEAF_OF_TABLE = 13
-_WAL_MAGIC = 0x377F0682
 _DEFAULT_PAGE = 4096
 _WIDTHS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 Row = tuple[Any, ...]
@@ -28,24 +29,6 @@ def rows(path: str) -> Iterator[Row]:
     for number in sorted(pages.pages):
         if number not in pages.free:
             yield from pages.rows_of(number)
-
-
-def wal_is_damaged(path: str) -> bool:
-    """Whether the write-ahead log beside the database ``path`` has content and no log's beginning."""
-    try:
-        with open(path + "-wal", "rb") as f:
-            head = f.read(32)
-    except FileNotFoundError:
-        return False
-    return head != bytes(len(head)) and head_is_damaged(head)
-
-
-def head_is_damaged(head: bytes) -> bool:
-    """Whether these 32 bytes are not how a write-ahead log begins."""
-    if len(head) < 32 or struct.unpack(">I", head[:4])[0] & ~1 != _WAL_MAGIC:
-        return True
-    order = ">" if struct.unpack(">I", head[:4])[0] & 1 else "<"
-    return _checksum(head[:24], (0, 0), order) != struct.unpack(">II", head[24:32])
 
 
 class _Pages:
@@ -64,33 +47,9 @@ class _Pages:
         self.usable = self.size - reserved
         size = self.size
         self.pages = {n // size + 1: data[n : n + size] for n in range(0, len(data) - size + 1, size)}
-        if os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 32:
-            self._overlay(path + "-wal")
+        log = wal.parse(wal.content(path), size)
+        self.pages.update(log.pages | log.beyond)
         self.free = self._free_pages() if whole else set()
-
-    def _overlay(self, path: str) -> None:
-        """The frames up to the last commit whose checksums are right.
-
-        When the log's own head is broken the first frame's salt tells which are of one age, and no sum can be checked.
-        """
-        with open(path, "rb") as f:
-            log = f.read()
-        strict = not head_is_damaged(log[:32])
-        order = ">" if struct.unpack(">I", log[:4])[0] & 1 else "<"
-        sums = struct.unpack(">II", log[24:32]) if strict else (0, 0)
-        salt = log[16:24] if strict else log[40:48]
-        pending: dict[int, bytes] = {}
-        for at in range(32, len(log) - 24 - self.size + 1, 24 + self.size):
-            head, page = log[at : at + 24], log[at + 24 : at + 24 + self.size]
-            if strict:
-                sums = _checksum(page, _checksum(head[:8], sums, order), order)
-            if head[8:16] != salt or strict and sums != struct.unpack(">II", head[16:24]):
-                return
-            number, commit = struct.unpack(">II", head[:8])
-            pending[number] = page
-            if commit:
-                self.pages.update(pending)
-                pending = {}
 
     def _free_pages(self) -> set[int]:
         """Those on the free list (§1.5): what they hold was deleted."""
@@ -176,13 +135,3 @@ def _value(kind: int, raw: bytes) -> Any:
     if kind == 7:
         return struct.unpack(">d", raw)[0]
     return {0: None, 8: 0, 9: 1}[kind] if kind in (0, 8, 9) else int.from_bytes(raw, "big", signed=True)
-
-
-def _checksum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
-    """The log's running checksum (§4.2)."""
-    first, second = sums
-    words = struct.unpack(f"{order}{len(data) // 4}I", data)
-    for n in range(0, len(words), 2):
-        first = (first + words[n] + second) & 0xFFFFFFFF
-        second = (second + words[n + 1] + first) & 0xFFFFFFFF
-    return first, second

@@ -48,6 +48,9 @@ class Snapshots(Protocol):
     def exists(self, container_id: str) -> bool:
         """Whether the active snapshot is there."""
 
+    def is_blank(self, container_id: str) -> bool:
+        """Whether the container's directory has nothing in it that a container, or anybody for it, has written."""
+
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
         """What to mount for the container's root."""
 
@@ -113,6 +116,13 @@ class OverlaySnapshots:
     def exists(self, container_id: str) -> bool:
         """Whether the active snapshot is there."""
         return all(os.path.isdir(os.path.join(self._containers, container_id, name)) for name in ("upper", "work"))
+
+    def is_blank(self, container_id: str) -> bool:
+        """Whether it is as `prepare` makes it."""
+        directory = os.path.join(self._containers, container_id)
+        if not set(os.listdir(directory)) <= {"upper", "work"}:
+            return False
+        return not os.path.isdir(self.upper(container_id)) or not os.listdir(self.upper(container_id))
 
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
         """What to mount for the container's root; DataLoss when a layer is missing."""

@@ -66,6 +66,11 @@ class VfsSnapshots:
         """Whether the container's copy is there, whole."""
         return os.path.isdir(self.upper(container_id))
 
+    def is_blank(self, container_id: str) -> bool:
+        """Whether the copy was not finished; one that was is the container's, who knows what is in it."""
+        names = os.listdir(os.path.join(self._containers, container_id))
+        return all(name == "base" or name.startswith(_NEW) for name in names)
+
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
         """What to mount for the container's root."""
         del chain_ids

@@ -1,0 +1,72 @@
+"""What the state does not know of, moved out of the way and kept.
+
+    DATA-ROOT/lost/<date>/containers/<id>, layers/<chain id>, blobs/<digest>      by a start
+    DATA-ROOT/lost/<id>                                                           a container's, by a repair
+
+A directory that nothing refers to, and that nothing says was to go, has lost its row.  It is never deleted:
+``--repair`` brings it back as far as it can be told what it was, ``--prune-lost`` deletes it.  A rename is all that
+happens, so that a crash leaves each thing in one of the two places.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from errno import EEXIST
+
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"[0-9a-f]{64}\Z")
+KINDS = {"containers": "containers", "layers": "layers", "blobs": "content/blobs/sha256"}
+
+
+class Lost:
+    """The place for what one start finds; it is made with the first thing that comes."""
+
+    def __init__(self, data_root: str) -> None:
+        self._root = os.path.join(data_root, "lost")
+        self._place = ""
+
+    def put(self, kind: str, path: str) -> None:
+        """Move a directory or a file here; what cannot be moved stays where it is.  The log names it."""
+        name = os.path.basename(path)
+        try:
+            directory = os.path.join(self._here(), kind)
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            if os.path.lexists(os.path.join(directory, name)):  # the clock was set back
+                raise FileExistsError(EEXIST, os.strerror(EEXIST))
+            os.rename(path, os.path.join(directory, name))
+        except OSError as e:
+            log.warning("`%s` belongs to nothing that is known and is left alone: %s", path, e.strerror)
+            return
+        log.warning("`%s` belongs to nothing that is known: it is now in `%s`", path, directory)
+
+    def _here(self) -> str:
+        if not self._place:
+            self._place = os.path.join(self._root, time.strftime("%Y-%m-%dT%H%M%S"))
+            os.makedirs(self._place, mode=0o700, exist_ok=True)
+        return self._place
+
+
+def places(data_root: str) -> list[str]:
+    """What is there: the directories of starts that found something, oldest first, and containers'."""
+    root = os.path.join(data_root, "lost")
+    return [os.path.join(root, name) for name in sorted(os.listdir(root))] if os.path.isdir(root) else []
+
+
+def things(data_root: str, kind: str) -> list[str]:
+    """The paths of what is kept of a kind, the last first."""
+    found = []
+    directories = [os.path.join(place, kind) for place in reversed(places(data_root))]
+    if kind == "containers":
+        directories.append(os.path.join(data_root, "lost"))
+    for directory in directories:
+        if os.path.isdir(directory):
+            found += [os.path.join(directory, name) for name in os.listdir(directory) if _NAME.match(name)]
+    return found
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name is one that containers, layers and blobs have; others in their directories are somebody else's."""
+    return bool(_NAME.match(name))

@@ -1,0 +1,146 @@
+"""The mark beside the state database: how far it had come, so that a start can tell whether anything is missing.
+
+    ketch.db-mark      a header of one sector, rewritten in place; from byte 4096 on one CRC-32 for each page
+
+The database counts its transactions (``user_version`` in its header).  The mark is told a number once all transactions
+up to it are on the disk, and is itself brought there only when the database is opened, checkpointed and closed: after a
+power cut it says too little and never too much.  The sums are those of the last checkpoint; pages that have changed
+since are in the log, which has sums of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAGIC = b"ketchdb1"
+_HEADER = struct.Struct(">8sIIIIIB36s")
+_SUMS = 4096
+
+
+@dataclass(frozen=True)
+class State:
+    """What a mark says of a database.
+
+    ``identity`` is its application id, ``changes`` the number of transactions that it has at least, ``writes`` its
+    header's change counter at the last checkpoint, ``closed`` that it was closed properly, ``boot`` the kernel's boot
+    id at its opening.
+    """
+
+    identity: int
+    page_size: int
+    changes: int = 0
+    writes: int = 0
+    closed: bool = False
+    boot: str = ""
+    sums: tuple[int, ...] = ()
+
+
+_TURN = 1 << 31  # SQLite's user_version is signed
+
+
+def following(changes: int) -> int:
+    """The number of the next transaction; after two thousand million of them they begin anew."""
+    return (changes + 1) % _TURN
+
+
+def behind(changes: int, other: int) -> int:
+    """How many transactions ``changes`` is behind ``other``; 0 when it is not."""
+    distance = (other - changes) % _TURN
+    return distance if distance < _TURN // 2 else 0
+
+
+def boot_id() -> str:
+    """The kernel's name for the time since it was started."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+        return f.read().strip()
+
+
+def read(path: str) -> State | None:
+    """The mark beside the database ``path``; None when there is none that can be read."""
+    try:
+        with open(path + "-mark", "rb") as f:
+            data = f.read()
+    except FileNotFoundError:
+        return None
+    head = data[: _HEADER.size]
+    if len(head) < _HEADER.size or data[_HEADER.size : _HEADER.size + 4] != struct.pack(">I", zlib.crc32(head)):
+        return None
+    magic, identity, page_size, changes, writes, pages, closed, boot = _HEADER.unpack(head)
+    sums = data[_SUMS : _SUMS + 4 * pages]
+    if magic != _MAGIC or len(sums) != 4 * pages:
+        return None
+    return State(
+        identity, page_size, changes, writes, bool(closed), boot.rstrip(b"\0").decode("ascii", "replace"),
+        struct.unpack(f">{pages}I", sums),
+    )  # fmt: skip
+
+
+class Mark:
+    """The file, open for writing; its caller sees to it that nobody else writes at the same time."""
+
+    def __init__(self, path: str, state: State) -> None:
+        """Take the file beside the database ``path`` over, or make it; ``state`` is what it says of the database."""
+        self._state = replace(state, closed=False, boot=boot_id())
+        self._fd = os.open(path + "-mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._write()
+            os.fsync(self._fd)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def acknowledge(self, changes: int) -> None:
+        """So many transactions are on the disk: a write to a page of memory, no more."""
+        if behind(self._state.changes, changes):
+            self._state = replace(self._state, changes=changes)
+            self._write()
+
+    @property
+    def pages(self) -> int:
+        """For how many pages there are sums."""
+        return len(self._state.sums)
+
+    def make_room(self, pages: int) -> None:
+        """Have space for so many sums, so that `checkpointed` needs none (OSError)."""
+        size, needed = os.fstat(self._fd).st_size, _SUMS + -(-4 * pages // _SUMS) * _SUMS
+        if size < needed:
+            os.pwrite(self._fd, bytes(needed - size), size)
+
+    def checkpointed(self, sums: Mapping[int, int], pages: int, changes: int, writes: int) -> None:
+        """These pages (of ``pages``) have new sums.  Durable when it returns; then the log may begin anew.
+
+        What is half-written when the power goes is about pages that are in the log.
+        """
+        if len(sums) == pages:
+            os.pwrite(self._fd, struct.pack(f">{pages}I", *(sums[n] for n in range(1, pages + 1))), _SUMS)
+        else:
+            for number, value in sums.items():
+                os.pwrite(self._fd, struct.pack(">I", value), _SUMS + 4 * (number - 1))
+        self._state = replace(self._state, changes=changes, writes=writes, sums=(0,) * pages)
+        self._write()
+        os.fsync(self._fd)
+
+    def seal(self) -> None:
+        """The database was closed properly and has no log any more."""
+        self._state = replace(self._state, closed=True)
+        self._write()
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+    def _write(self) -> None:
+        state = self._state
+        head = _HEADER.pack(
+            _MAGIC, state.identity, state.page_size, state.changes, state.writes, len(state.sums), state.closed,
+            state.boot.encode(),
+        )  # fmt: skip
+        os.pwrite(self._fd, head + struct.pack(">I", zlib.crc32(head)), 0)
