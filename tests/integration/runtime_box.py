@@ -134,11 +134,17 @@ class Box:
         stdin: bytes = b"",
         tty: bool = False,
         timeout_s: float = 15.0,
+        directory: str = "",
     ) -> Result:
-        """Run to the end and collect what it wrote; every trace of it is removed."""
+        """Run to the end and collect what it wrote; every trace of it is removed.
+
+        ``directory``: the root as it is, in place of an overlay of the box's own layers.
+        """
         place = self.bundle(self.spec(args, changes))
         options = ["lowerdir=" + ":".join(self.lowers), f"upperdir={place}/upper", f"workdir={place}/work"]
         root = [{"type": "overlay", "source": "overlay", "options": options}]
+        if directory:
+            root = [{"type": "bind", "source": directory, "options": ["rbind"]}]
         pipes = [os.pipe() for _ in range(4)]  # stdin, stdout, stderr, result
         (in_r, in_w), (out_r, out_w), (err_r, err_w), (res_r, res_w) = pipes
         pid = os.fork()

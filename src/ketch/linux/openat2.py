@@ -8,6 +8,7 @@ from errno import EAGAIN, EBUSY, EXDEV
 from ketch.linux.syscall import c_char_p, c_int, c_long, failed, function, number, raw
 
 RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08

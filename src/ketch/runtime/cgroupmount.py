@@ -17,6 +17,10 @@ from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options
 from ketch.runtime.mounts import Planned, make_file_system
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.anchors import Anchors
+
 _GUARD = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
 
 
@@ -35,22 +39,22 @@ class View:
                 raise failure("mounts", f"open cgroup `{directory}`", e) from e
             self.links += [(alias, name) for alias in aliases]
 
-    def attach(self, root_fd: int, one: Planned) -> None:
+    def attach(self, one: Planned, anchors: Anchors) -> None:
         """Mount the view as the spec's entry of type ``cgroup`` asks."""
         attributes = one.options.set & ~m.MOUNT_ATTR__ATIME
         try:
-            target_fd = paths.make_dirs(root_fd, one.destination)
+            target_fd = paths.make_dirs(*anchors.find(one.destination))
             try:
                 if len(self.trees) == 1 and not self.trees[0][0]:
                     self._move(self.trees[0][1], target_fd, attributes)
                 else:
-                    self._attach_v1(root_fd, one.destination, target_fd, attributes)
+                    self._attach_v1(target_fd, attributes)
             finally:
                 os.close(target_fd)
         except OSError as e:
             raise failure("mounts", f"mount cgroups on `{one.destination}`", e) from e
 
-    def _attach_v1(self, root_fd: int, destination: str, target_fd: int, attributes: int) -> None:
+    def _attach_v1(self, target_fd: int, attributes: int) -> None:
         tmpfs_fd = make_file_system("tmpfs", "cgroup", Options(["mode=755"]), attributes=_GUARD)
         m.move_mount(tmpfs_fd, target_fd)
         for name, tree_fd in self.trees:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from errno import EEXIST
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
+from ketch.linux.chown import chown_node
 from ketch.runtime import paths
 from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ketch.runtime.anchors import Anchors
 
 
 # OCI runtime-spec, config-linux.md "Default Devices".
@@ -27,10 +31,10 @@ _LINKS = (
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-def populate(root_fd: int, devices: list[dict[str, Any]]) -> None:
+def populate(anchors: Anchors, devices: list[dict[str, Any]]) -> None:
     """Make nodes and links in the fresh /dev; the umask must be 0."""
     try:
-        dev_fd = paths.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+        dev_fd = anchors.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
         raise failure("devices", "open `/dev`", e) from e
     try:
@@ -43,16 +47,16 @@ def populate(root_fd: int, devices: list[dict[str, Any]]) -> None:
         if os.path.exists("/proc/kcore"):
             _link(dev_fd, "core", "/proc/kcore")
         for device in devices:
-            _make_device(root_fd, device)
+            _make_device(anchors, device)
         _ptmx(dev_fd)
     finally:
         os.close(dev_fd)
 
 
-def bind_console(root_fd: int, terminal_fd: int) -> None:
+def bind_console(anchors: Anchors, terminal_fd: int) -> None:
     """Put the container's terminal at /dev/console, so that programs which write there reach it."""
     try:
-        target_fd = paths.make_file(root_fd, "/dev/console", 0o600)
+        target_fd = paths.make_file(*anchors.find("/dev/console"), 0o600)
         try:
             tree_fd = m.open_tree("", dir_fd=terminal_fd)
             try:
@@ -92,7 +96,7 @@ def _ptmx(dev_fd: int) -> None:
     _link(dev_fd, "ptmx", "pts/ptmx")
 
 
-def _make_device(root_fd: int, device: dict[str, Any]) -> None:
+def _make_device(anchors: Anchors, device: dict[str, Any]) -> None:
     path, kind = device.get("path") or "", _TYPES.get(device.get("type") or "")
     if kind is None or not path.startswith("/"):
         raise RuntimeFailure(f"make device `{path}`: type `{device.get('type')}` is not one of b c u p", step="devices")
@@ -100,22 +104,25 @@ def _make_device(root_fd: int, device: dict[str, Any]) -> None:
     number = 0 if kind == stat.S_IFIFO else os.makedev(device.get("major") or 0, device.get("minor") or 0)
     directory, name = os.path.split(os.path.normpath(path))
     try:
-        parent_fd = paths.make_dirs(root_fd, directory)
+        parent_fd = paths.make_dirs(*anchors.find(directory))
         try:
-            try:
+            with suppress(FileExistsError):
                 os.mknod(name, kind | (0o666 if mode is None else mode & 0o7777), number, dir_fd=parent_fd)
-            except FileExistsError:
-                _check_same(parent_fd, name, path, kind, number)
-            uid, gid = device.get("uid") or 0, device.get("gid") or 0
-            if uid or gid:
-                os.chown(name, uid, gid, dir_fd=parent_fd, follow_symlinks=False)
+            node_fd = os.open(name, paths.O_PATH | os.O_NOFOLLOW, dir_fd=parent_fd)
         finally:
             os.close(parent_fd)
+        try:
+            _check_same(node_fd, path, kind, number)
+            uid, gid = device.get("uid") or 0, device.get("gid") or 0
+            if uid or gid:
+                chown_node(node_fd, uid, gid)
+        finally:
+            os.close(node_fd)
     except OSError as e:
         raise failure("devices", f"make device `{path}`", e) from e
 
 
-def _check_same(parent_fd: int, name: str, path: str, kind: int, number: int) -> None:
-    status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+def _check_same(node_fd: int, path: str, kind: int, number: int) -> None:
+    status = os.fstat(node_fd)
     if stat.S_IFMT(status.st_mode) != kind or (kind != stat.S_IFIFO and status.st_rdev != number):
         raise RuntimeFailure(f"make device `{path}`: something else is there", step="devices", errno=EEXIST)

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from errno import EINVAL, ENOENT
 
 from ketch.errors import RuntimeFailure
+from ketch.linux import statfs
+from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ketch.runtime.failure import failure
 
+_STRICT = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
-def prepare_exec(apparmor: str, selinux: str) -> None:
-    """Ask for a profile or label; called while still root, for /proc/self/attr is root's.
 
-    A name that the kernel does not know, or a module that it does not have, is an error: a container must not run with
-    less confinement than it was given.
+class Labels:
+    """A profile and a label, with the process's own directory in the host's /proc, opened while that is at hand.
+
+    The container's /proc would not do: what is mounted over ``attr/exec`` there would take the profile, and the program
+    would run without (CVE-2019-16884, CVE-2025-52881).
     """
-    if apparmor and apparmor != "unconfined":
-        _write(
-            ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"], f"exec {apparmor}", "AppArmor profile", apparmor
-        )
-    if selinux:
-        _write(["/proc/self/attr/exec"], selinux, "SELinux label", selinux)
 
+    __slots__ = ("_apparmor", "_self_fd", "_selinux")
 
-def _write(paths: list[str], value: str, what: str, name: str) -> None:
-    error: OSError | None = None
-    for path in paths:
-        try:
-            with open(path, "wb", buffering=0) as file:
-                file.write(value.encode())
-            return
-        except OSError as e:
-            error = e
-            if e.errno != ENOENT:
-                break
-    assert error is not None
-    if error.errno in (ENOENT, EINVAL):
-        hint = f"is {what.split()[0]} enabled in this kernel, and is the name loaded?"
-        raise RuntimeFailure(f"set {what} `{name}`: not available", step="lsm", errno=error.errno, hint=hint)
-    raise failure("lsm", f"set {what} `{name}`", error)
+    def __init__(self, apparmor: str, selinux: str) -> None:
+        self._apparmor = "" if apparmor == "unconfined" else apparmor
+        self._selinux = selinux
+        self._self_fd = -1
+        if self._apparmor or self._selinux:
+            self._self_fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            if statfs.kind(self._self_fd) != statfs.PROC:
+                raise RuntimeFailure("set security label: `/proc` is not a procfs", step="lsm")
+
+    def prepare_exec(self) -> None:
+        """Ask for them; called while still root, for the files in /proc/self/attr are root's.
+
+        A name that the kernel does not know, or a module that it does not have, is an error: a container must not run
+        with less confinement than it was given.
+        """
+        if self._apparmor:
+            places = ["attr/apparmor/exec", "attr/exec"]
+            self._write(places, f"exec {self._apparmor}", "AppArmor profile", self._apparmor)
+        if self._selinux:
+            self._write(["attr/exec"], self._selinux, "SELinux label", self._selinux)
+        if self._self_fd >= 0:
+            os.close(self._self_fd)
+
+    def _write(self, places: list[str], value: str, what: str, name: str) -> None:
+        error: OSError | None = None
+        for place in places:
+            try:
+                fd = openat2(self._self_fd, place, os.O_WRONLY, 0, _STRICT)
+                try:
+                    os.write(fd, value.encode())
+                finally:
+                    os.close(fd)
+                return
+            except OSError as e:
+                error = e
+                if e.errno != ENOENT:
+                    break
+        assert error is not None
+        if error.errno in (ENOENT, EINVAL):
+            hint = f"is {what.split()[0]} enabled in this kernel, and is the name loaded?"
+            raise RuntimeFailure(f"set {what} `{name}`: not available", step="lsm", errno=error.errno, hint=hint)
+        raise failure("lsm", f"set {what} `{name}`", error)

@@ -8,19 +8,22 @@ from errno import ENOENT, ENOTDIR
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
-from ketch.runtime import paths
 from ketch.runtime.failure import failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.anchors import Anchors
 
 _DEV_NULL = os.makedev(1, 3)
 
 
-def mask(root_fd: int, masked: list[str]) -> None:
+def mask(anchors: Anchors, masked: list[str]) -> None:
     """Cover files with /dev/null and directories with an empty read-only tmpfs; what is not there needs no cover."""
     empty: int = -1
     null_fd: int = -1
     try:
         for path in masked:
-            target_fd = _open(root_fd, path, "mask")
+            target_fd = _open(anchors, path, "mask")
             if target_fd < 0:
                 continue
             try:
@@ -28,7 +31,7 @@ def mask(root_fd: int, masked: list[str]) -> None:
                     empty = _cover_directory(target_fd, empty)
                 else:
                     if null_fd < 0:
-                        null_fd = _open_null(root_fd)
+                        null_fd = _open_null(anchors)
                     _cover_file(target_fd, null_fd)
             except OSError as e:
                 raise failure("masks", f"mask `{path}`", e) from e
@@ -40,10 +43,10 @@ def mask(root_fd: int, masked: list[str]) -> None:
                 os.close(fd)
 
 
-def make_readonly(root_fd: int, readonly: list[str]) -> None:
+def make_readonly(anchors: Anchors, readonly: list[str]) -> None:
     """Bind each path on itself, read-only together with whatever is mounted below it."""
     for path in readonly:
-        target_fd = _open(root_fd, path, "make read-only")
+        target_fd = _open(anchors, path, "make read-only")
         if target_fd < 0:
             continue
         try:
@@ -51,6 +54,7 @@ def make_readonly(root_fd: int, readonly: list[str]) -> None:
             try:
                 m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY, recursive=True)
                 m.move_mount(tree_fd, target_fd)
+                anchors.hold(os.path.normpath(path), tree_fd)  # it covers what was held there
             finally:
                 os.close(tree_fd)
         except OSError as e:
@@ -59,9 +63,9 @@ def make_readonly(root_fd: int, readonly: list[str]) -> None:
             os.close(target_fd)
 
 
-def _open(root_fd: int, path: str, verb: str) -> int:
+def _open(anchors: Anchors, path: str, verb: str) -> int:
     try:
-        return paths.open_in(root_fd, path)
+        return anchors.open(path)
     except OSError as e:
         if e.errno in (ENOENT, ENOTDIR):
             return -1
@@ -90,8 +94,8 @@ def _cover_directory(target_fd: int, empty: int) -> int:
     return empty
 
 
-def _open_null(root_fd: int) -> int:
-    fd = paths.open_in(root_fd, "/dev/null", links=False)
+def _open_null(anchors: Anchors) -> int:
+    fd = anchors.open("/dev/null", links=False)
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _DEV_NULL:
         os.close(fd)

@@ -8,12 +8,12 @@ makes it when missing, and puts the mount there.
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOENT, ENOTDIR
+from errno import EINVAL, ELOOP, ENOTDIR
 from stat import S_ISDIR
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
-from ketch.linux import ns
+from ketch.linux import ns, statfs
 from ketch.runtime import copyup, idmap, namespaces, paths
 from ketch.runtime.failure import failure
 from ketch.runtime.mountopts import Options, is_superblock_flag
@@ -22,6 +22,8 @@ from ketch.runtime.overlay import open_overlay
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ketch.runtime.anchors import Anchors
 
 
 # Destinations below /proc that a bind mount may cover (LXCFS replaces these files); anything else there would
@@ -70,14 +72,15 @@ def prepare(entries: list[dict[str, Any]]) -> list[Planned]:
     return planned
 
 
-def attach(root_fd: int, one: Planned) -> None:
-    """Make the mount below ``root_fd``; raises RuntimeFailure with step ``mounts``."""
+def attach(one: Planned, anchors: Anchors) -> None:
+    """Make the mount in the root of ``anchors``; raises RuntimeFailure with step ``mounts``."""
     try:
-        target_fd = _target(root_fd, one)
+        target_fd = _target(one, anchors)
         try:
             if one.tree_fd < 0:
                 one.tree_fd = _make(one, target_fd)
             m.move_mount(one.tree_fd, target_fd)
+            anchors.hold(one.destination, one.tree_fd)
         finally:
             os.close(target_fd)
         _set_propagation(one)
@@ -183,13 +186,22 @@ def _check_destination(one: Planned) -> None:
         raise RuntimeFailure(f"{one.describe()}: it is inside /proc", step="mounts")
 
 
-def _target(root_fd: int, one: Planned) -> int:
+def check_target(target_fd: int, destination: str) -> None:
+    """Refuse a place that a link leads into /proc: a mount there would take what the runtime and others write to it."""
+    if statfs.kind(target_fd) == statfs.PROC and not destination.startswith("/proc/") and destination != "/proc":
+        raise RuntimeFailure(f"mount on `{destination}`: a symbolic link there leads into /proc", step="mounts")
+
+
+def _target(one: Planned, anchors: Anchors) -> int:
     if one.fstype in ("proc", "sysfs"):
-        _refuse_link(root_fd, one)
-    if one.directory:
-        return paths.make_dirs(root_fd, one.destination)
-    target_fd = paths.make_file(root_fd, one.destination)
-    if S_ISDIR(os.fstat(target_fd).st_mode):
+        return _unlinked(one, anchors)
+    target_fd = (paths.make_dirs if one.directory else paths.make_file)(*anchors.find(one.destination))
+    try:
+        check_target(target_fd, one.destination)
+    except BaseException:
+        os.close(target_fd)
+        raise
+    if not one.directory and S_ISDIR(os.fstat(target_fd).st_mode):
         os.close(target_fd)
         raise RuntimeFailure(
             f"{one.describe()}: the source is a file and the destination a directory",
@@ -200,13 +212,15 @@ def _target(root_fd: int, one: Planned) -> int:
     return target_fd
 
 
-def _refuse_link(root_fd: int, one: Planned) -> None:
+def _unlinked(one: Planned, anchors: Anchors) -> int:
     """/proc and /sys have to be where masks and read-only paths will be looked for."""
     try:
-        os.close(paths.open_in(root_fd, one.destination, links=False))
+        os.close(paths.make_dirs(*anchors.find(one.destination)))
+        return anchors.open(one.destination, paths.O_PATH | os.O_DIRECTORY, links=False)
     except OSError as e:
-        if e.errno != ENOENT:
-            raise RuntimeFailure(f"{one.describe()}: the image has a symbolic link there", step="mounts") from e
+        if e.errno != ELOOP:
+            raise
+        raise RuntimeFailure(f"{one.describe()}: the image has a symbolic link there", step="mounts") from e
 
 
 def _make(one: Planned, target_fd: int) -> int:
@@ -237,15 +251,11 @@ def _set_propagation(one: Planned) -> None:
         m.mount_setattr(one.tree_fd, propagation=options.propagation, recursive=options.propagation_recursive)
 
 
-def seal(root_fd: int, planned: list[Planned]) -> None:
+def seal(anchors: Anchors, planned: list[Planned]) -> None:
     """Make read-only what had to be writable until now (a /dev asked for with ``ro``)."""
     for one in planned:
         if one.destination == "/dev" and one.options.set & m.MOUNT_ATTR_RDONLY and not one.options.bind:
-            target_fd = paths.open_in(root_fd, "/dev")
-            try:
-                m.mount_setattr(target_fd, set_=m.MOUNT_ATTR_RDONLY)
-            finally:
-                os.close(target_fd)
+            m.mount_setattr(anchors.find("/dev")[0], set_=m.MOUNT_ATTR_RDONLY)
 
 
 def _with_kernel_log(context_fd: int, error: OSError) -> OSError:

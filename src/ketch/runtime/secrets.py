@@ -88,6 +88,7 @@ def place(root_fd: int, secrets: list[Secret]) -> None:
             m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY)
             target_fd = paths.make_dirs(root_fd, DIRECTORY)
             try:
+                mounts.check_target(target_fd, DIRECTORY)
                 m.move_mount(tree_fd, target_fd)
             finally:
                 os.close(target_fd)
@@ -125,6 +126,7 @@ def _show(root_fd: int, tree_fd: int, secret: Secret) -> None:
     try:
         target_fd = paths.make_file(root_fd, secret.target)
         try:
+            mounts.check_target(target_fd, secret.target)
             m.move_mount(file_fd, target_fd)
         finally:
             os.close(target_fd)

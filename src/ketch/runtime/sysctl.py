@@ -1,19 +1,25 @@
-"""Kernel parameters of the container's own namespaces, written through its /proc/sys."""
+"""Kernel parameters of the container's own namespaces, written through /proc/sys."""
 
 from __future__ import annotations
 
 import os
 
 from ketch.errors import RuntimeFailure
-from ketch.runtime import namespaces, paths
+from ketch.linux import mount as m
+from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ketch.runtime.failure import failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.namespaces import Plan
+
+_STRICT = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _IPC = frozenset(
     "kernel." + name for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
 
 
-def check(values: dict[str, str], plan: namespaces.Plan) -> None:
+def check(values: dict[str, str], plan: Plan) -> None:
     """Refuse what would change the host: a parameter must belong to a namespace that the container has for itself."""
     for name in values:
         dotted = name.replace("/", ".")
@@ -31,15 +37,35 @@ def check(values: dict[str, str], plan: namespaces.Plan) -> None:
             )
 
 
-def apply(root_fd: int, values: dict[str, str]) -> None:
-    """Write the values; /proc must be mounted and still writable."""
-    for name, value in values.items():
-        path = "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
-        try:
-            fd = paths.open_in(root_fd, path, os.O_WRONLY)
+def apply(values: dict[str, str]) -> None:
+    """Write the values, to a procfs of this process's own that is in no directory.
+
+    Whatever stands in the container's /proc by now, a value goes to the kernel's file of that name and nowhere else.
+    """
+    if not values:
+        return
+    proc_fd = _own_proc()
+    try:
+        for name, value in values.items():
+            path = "sys/" + (name if "/" in name else name.replace(".", "/"))
             try:
-                os.write(fd, str(value).encode())
-            finally:
-                os.close(fd)
-        except OSError as e:
-            raise failure("sysctl", f"set sysctl `{name}` to `{value}`", e) from e
+                fd = openat2(proc_fd, path, os.O_WRONLY, 0, _STRICT)
+                try:
+                    os.write(fd, str(value).encode())
+                finally:
+                    os.close(fd)
+            except OSError as e:
+                raise failure("sysctl", f"set sysctl `{name}` to `{value}`", e) from e
+    finally:
+        os.close(proc_fd)
+
+
+def _own_proc() -> int:
+    try:
+        context_fd = m.fsopen("proc")
+        try:
+            return m.fsmount(context_fd, m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC)
+        finally:
+            os.close(context_fd)
+    except OSError as e:
+        raise failure("sysctl", "mount procfs to set sysctls", e) from e

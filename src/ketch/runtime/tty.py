@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import termios
+from errno import ENODEV
 
+from ketch.runtime import paths
 from ketch.runtime.failure import failure
 
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
+_PTMX = os.makedev(5, 2)
 
 
-def open_pair(ptmx: str = "/dev/pts/ptmx") -> tuple[int, int]:
-    """(master, slave), both close-on-exec; the slave is opened through the master, not through a path."""
+def open_pair(root_fd: int, path: str) -> tuple[int, int]:
+    """(master, slave), both close-on-exec, from the ``ptmx`` of a devpts, found below ``root_fd``.
+
+    The slave is opened through the master, not through a path.
+    """
     try:
         try:
-            master_fd = os.open(ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            master_fd = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        fcntl.ioctl(master_fd, TIOCSPTLCK, struct.pack("i", 0))
-        slave_fd = fcntl.ioctl(master_fd, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            master_fd = paths.open_in(root_fd, path, os.O_RDWR | os.O_NOCTTY, links=False)
+        except FileNotFoundError:  # a /dev of the host's, or an old one
+            path = path.replace("/pts/ptmx", "/ptmx")
+            master_fd = paths.open_in(root_fd, path, os.O_RDWR | os.O_NOCTTY)
+        try:
+            return master_fd, _slave(master_fd)
+        except BaseException:
+            os.close(master_fd)
+            raise
     except OSError as e:
         raise failure("tty", "open a terminal in `/dev/pts`", e) from e
-    return master_fd, slave_fd
+
+
+def open_pair_of_host() -> tuple[int, int]:
+    """The same from the host's devpts, for a container that has none; called while the root is the host's."""
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_pair(root_fd, "/dev/pts/ptmx")
+    finally:
+        os.close(root_fd)
+
+
+def _slave(master_fd: int) -> int:
+    status = os.fstat(master_fd)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _PTMX:
+        raise OSError(ENODEV, "the container's `/dev/ptmx` is something else")
+    fcntl.ioctl(master_fd, TIOCSPTLCK, struct.pack("i", 0))
+    return fcntl.ioctl(master_fd, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def set_size(fd: int, rows: int, columns: int) -> None:

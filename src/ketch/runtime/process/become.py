@@ -52,8 +52,8 @@ class Process:
     ``user`` as name comes from ``dev.ketch.user`` (or ``user.username`` for an exec), else from the numbers.
     """
 
-    __slots__ = ("apparmor", "args", "caps", "console_size", "cwd", "env", "filter", "limits", "no_new_privs", "path",
-                 "selinux", "umask", "user")  # fmt: skip
+    __slots__ = ("args", "caps", "console_size", "cwd", "env", "filter", "labels", "limits", "no_new_privs", "path",
+                 "umask", "user")  # fmt: skip
 
     def __init__(self, process: dict[str, Any], profile: dict[str, Any] | None) -> None:
         self.args: list[str] = process["args"]
@@ -62,8 +62,7 @@ class Process:
         self.limits: list[dict[str, Any]] = process.get("rlimits") or []
         self.caps = caps.Sets(process.get("capabilities"))
         self.no_new_privs = bool(process.get("noNewPrivileges"))
-        self.apparmor: str = process.get("apparmorProfile") or ""
-        self.selinux: str = process.get("selinuxLabel") or ""
+        self.labels = lsm.Labels(process.get("apparmorProfile") or "", process.get("selinuxLabel") or "")
         self.console_size: dict[str, int] | None = process.get("consoleSize")
         umask = (process.get("user") or {}).get("umask")
         self.umask = 0o022 if umask is None else int(umask)
@@ -134,7 +133,7 @@ def settle(process: Process, slave_fd: int) -> None:
         keyring.join_session_keyring()
     rlimits.apply(process.limits)
     _own_stdio(process.user.uid)
-    lsm.prepare_exec(process.apparmor, process.selinux)
+    process.labels.prepare_exec()
     caps.limit_bounding(process.caps)
     entered = _change_directory(process.cwd, may_fail=True)
     _change_user(process.user)

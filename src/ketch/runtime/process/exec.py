@@ -65,16 +65,16 @@ def child_main(
         prepared = become.Process(process, profile)
         own_root = not document or namespaces.Plan(spec.member(document, "linux", "namespaces") or []).is_new("mount")
         if tty and not own_root:
-            master_fd, slave_fd = _open_pair("/dev/ptmx")
+            master_fd, slave_fd = _open_pair_of_host()
         _enter(init_pid, cgroups)
         if not own_root:
             rootfs.change(os.path.join(bundle, document["root"]["path"]))
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         prepared.resolve(root_fd, process, named, group_add)
-        os.close(root_fd)
         if tty and own_root:
-            master_fd, slave_fd = _open_pair()
+            master_fd, slave_fd = _open_pair(root_fd, "/dev/pts/ptmx")
+        os.close(root_fd)
         become.settle(prepared, slave_fd)
         message = {"ev": "ready", "netns": False, "tty": tty}
         fdpass.send(sync_fd, json.dumps(message).encode(), [master_fd] if tty else [])
@@ -89,7 +89,7 @@ def child_main(
     os._exit(1)
 
 
-_open_pair = tty.open_pair
+_open_pair, _open_pair_of_host = tty.open_pair, tty.open_pair_of_host
 
 
 def _user(process: dict[str, Any], document: dict[str, Any]) -> tuple[str | None, str]:

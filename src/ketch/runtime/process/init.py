@@ -42,6 +42,7 @@ from ketch.runtime import (
     sysctl,
     tty,
 )
+from ketch.runtime.anchors import Anchors
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process import become
@@ -219,17 +220,19 @@ class _Child:
         faults.point("init.root-entered")
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        anchors = Anchors(root_fd)
         for one in planned:
             if view is not None and one.fstype in ("cgroup", "cgroup2"):
-                view.attach(root_fd, one)
+                view.attach(one, anchors)
             else:
-                mounts.attach(root_fd, one)
+                mounts.attach(one, anchors)
         secrets.place(root_fd, hidden)
-        self._make_devices(root_fd, planned, linux, terminal)
-        sysctl.apply(root_fd, sysctls)
-        mounts.seal(root_fd, planned)
-        masks.make_readonly(root_fd, linux.get("readonlyPaths") or [])
-        masks.mask(root_fd, linux.get("maskedPaths") or [])
+        self._make_devices(anchors, planned, linux, terminal)
+        sysctl.apply(sysctls)
+        mounts.seal(anchors, planned)
+        masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
+        masks.mask(anchors, linux.get("maskedPaths") or [])
+        anchors.close()
         faults.point("init.mounted")
         return root_fd
 
@@ -243,23 +246,23 @@ class _Child:
             os._exit(1)
         hooks.run(self.hooks.get("createContainer") or [], self.state, "createContainer")
 
-    def _make_devices(self, root_fd: int, planned: list[mounts.Planned], linux: dict[str, Any], terminal: bool) -> None:
+    def _make_devices(
+        self, anchors: Anchors, planned: list[mounts.Planned], linux: dict[str, Any], terminal: bool
+    ) -> None:
         fresh = any(one.destination == "/dev" and not one.options.bind for one in planned)
         if fresh:
-            devices.populate(root_fd, linux.get("devices") or [])
+            devices.populate(anchors, linux.get("devices") or [])
         if terminal:
-            self.master_fd, self.slave_fd = tty.open_pair()
+            self.master_fd, self.slave_fd = tty.open_pair(*anchors.find("/dev/pts/ptmx"))
             if fresh:
-                devices.bind_console(root_fd, self.slave_fd)
+                devices.bind_console(anchors, self.slave_fd)
 
     def _change_root(self, document: dict[str, Any], sysctls: dict[str, str], terminal: bool) -> int:
         """The root of a container without a mount namespace of its own: a directory, and no mounts (`hostguard`)."""
         self._run_hooks()
         if terminal:
-            self.master_fd, self.slave_fd = tty.open_pair("/dev/ptmx")
-        host_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        sysctl.apply(host_fd, sysctls)
-        os.close(host_fd)
+            self.master_fd, self.slave_fd = tty.open_pair_of_host()
+        sysctl.apply(sysctls)
         become.forget_imports()
         rootfs.change(os.path.join(self.bundle, document["root"]["path"]))
         os.umask(0)
