@@ -93,6 +93,7 @@ class Engine:
         self.extra: list[str] = []
         self.prefix: list[str] = []
         self.own_network = False  # a dockerd makes docker0 and sets policies
+        self._namespaces: peers.Namespaces | None = None
         self.settings: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.docker = Client(self, "docker")
@@ -115,6 +116,8 @@ class Engine:
         # No container's question about a name leaves this machine.
         common = [*roots, "--pidfile", self.pidfile, "--dns", "127.0.0.1", *self.extra]
         if self.kind == "dockerd":
+            if self._namespaces is not None:  # containers of the last one may run there
+                return self._namespaces.command("dockerd", *common)
             return peers.command("dockerd", *common, network=self.own_network)
         return [
             *self.prefix,
@@ -144,6 +147,8 @@ class Engine:
         while os.path.basename(os.readlink(f"/proc/{self.process.pid}/exe")) != "dockerd":
             assert self.process.poll() is None, f"{self.kind} ended at once:\n{self.log()}"
             time.sleep(0.001)
+        if self._namespaces is None:
+            self._namespaces = peers.Namespaces(self.process.pid)
 
     def launch(self) -> None:
         """Start, and do not wait."""
@@ -204,6 +209,9 @@ class Engine:
         """Stop the daemon if it runs, and remove its files."""
         if self.process is not None:
             self.stop()
+        if self._namespaces is not None:
+            self._namespaces.close()
+            self._namespaces = None
         shutil.rmtree(self.root, ignore_errors=True)
 
 

@@ -39,6 +39,23 @@ def path() -> str:
     return f"{_PLACE}/bin:{os.environ['PATH']}" if _PLACE else os.environ["PATH"]
 
 
+class Namespaces:
+    """Those of a program of the root, kept after its end: the next one finds what lives there."""
+
+    def __init__(self, pid: int) -> None:
+        self._fds = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in ("mnt", "net")}
+
+    def command(self, *words: str) -> list[str]:
+        """A command line for a program there."""
+        mount, network = (f"/proc/{os.getpid()}/fd/{self._fds[kind]}" for kind in ("mnt", "net"))
+        return ["nsenter", f"--mount={mount}", f"--net={network}", *words]
+
+    def close(self) -> None:
+        """Let them go."""
+        for fd in self._fds.values():
+            os.close(fd)
+
+
 def command(*words: str, network: bool = False) -> list[str]:
     """A command line for a program of the root, in a network namespace of its own if asked."""
     need()

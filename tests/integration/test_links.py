@@ -52,7 +52,7 @@ def test_hosts_and_names(pair):
 def test_variables(pair):
     store = address(pair, "store")
     told = pair.docker("exec", "web", "env").out.split()
-    wanted = {"DB_PORT": f"udp://{store}:53", "DB_NAME": "/web/db", "DB_ENV_COLOUR": "red", "DB_ENV_WITH": "a=b"}
+    wanted = {"DB_PORT": f"tcp://{store}:80", "DB_NAME": "/web/db", "DB_ENV_COLOUR": "red", "DB_ENV_WITH": "a=b"}
     for number, proto in ((80, "tcp"), (81, "tcp"), (82, "tcp"), (53, "udp")):
         one = f"DB_PORT_{number}_{proto.upper()}"
         wanted |= {one: f"{proto}://{store}:{number}", f"{one}_ADDR": store, f"{one}_PORT": str(number)}

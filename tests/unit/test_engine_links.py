@@ -51,8 +51,8 @@ def test_each_port_is_told(ports):
             assert last > int(value) + 1 and {(n, proto) for n in range(int(value), last + 1)} <= ports
 
 
-def test_the_lowest_port_counts_and_the_environment_goes_along():
-    target = target_of({(80, "udp"), (443, "tcp"), (80, "tcp")}, ["A=b=c", "PATH=/bin", "HOME=/", "EMPTY=", "none"])
+def test_the_lowest_tcp_port_counts_and_the_environment_goes_along():
+    target = target_of({(53, "udp"), (443, "tcp"), (80, "tcp")}, ["A=b=c", "PATH=/bin", "HOME=/", "EMPTY=", "none"])
     told = links.variables("/web/db", "10.0.0.2", target)
     assert "DB_PORT=tcp://10.0.0.2:80" in told
     assert [v for v in told if "_ENV_" in v] == ["DB_ENV_A=b=c", "DB_ENV_EMPTY="]

@@ -172,7 +172,7 @@ def variables(name: str, address: str, target: Container) -> Strings:
     """What a link named ``/web/db`` puts into the environment; three or more in a row are told as a range, too."""
     prefix = name.rpartition("/")[2].upper().replace("-", "_")
     ports = [_port(spec) for spec in target.config.exposed_ports or () if "-" not in spec]
-    exposed = sorted(ports, key=lambda port: (port[0], port[1] != "tcp", port[1]))
+    exposed = sorted(ports, key=lambda port: (port[1] != "tcp", port[1], port[0]))
     found = []
     if exposed:
         number, proto = exposed[0]
