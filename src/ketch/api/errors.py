@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ketch import errors
+from ketch import errors, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,5 +45,8 @@ def from_registry() -> Iterator[None]:
 
 
 def message_of(error: errors.KetchError) -> str:
-    """The one line that clients print: what happened and, when known, what to do."""
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+    """The one line that clients print: what happened and, when known, what to do.
+
+    It may quote names of an archive and words of a registry, and goes to a terminal.
+    """
+    return printable.lines(f"{error.message} ({error.hint})" if error.hint else error.message)

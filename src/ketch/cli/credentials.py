@@ -10,9 +10,11 @@ What Docker has written Ketch reads, and the other way round; what is not unders
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 
 from ketch import programs
@@ -137,16 +139,41 @@ def _read() -> dict[str, Any]:
 
 
 def _write(config: dict[str, Any]) -> None:
-    """Replace the file at once, readable by its owner alone; a link to it stays a link."""
+    """Replace the file at once; a link to it stays a link.
+
+    It is readable by its owner alone; one that is there already keeps its mode and owner.
+    """
     target = os.path.realpath(path())
-    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-    fresh = f"{target}.{os.getpid()}"
+    folder = os.path.dirname(target)
     try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as f:
-            json.dump(config, f, indent="\t")
-        os.replace(fresh, target)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        fd, fresh = tempfile.mkstemp(prefix=f"{os.path.basename(target)}.", dir=folder)
     except OSError as e:
         raise FailedPrecondition(f"write `{target}`: {e.strerror}") from e
+    try:
+        with open(fd, "w", encoding="utf-8") as f:
+            json.dump(config, f, indent="\t")
+            _keep_mode(target, fd)
+            f.flush()
+            os.fsync(fd)
+        os.replace(fresh, target)
+    except BaseException as e:
+        os.unlink(fresh)
+        if isinstance(e, OSError):
+            raise FailedPrecondition(f"write `{target}`: {e.strerror}") from e
+        raise
+
+
+def _keep_mode(target: str, fd: int) -> None:
+    """Mode and owner of the file that is about to be replaced, as far as one may; a mode for everybody is not kept."""
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(PermissionError):
+        os.fchown(fd, status.st_uid, status.st_gid)
+    if not status.st_mode & 0o007:
+        os.fchmod(fd, status.st_mode & 0o777)
 
 
 def _call(helper: str, action: str, text: str) -> dict[str, str]:

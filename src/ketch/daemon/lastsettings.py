@@ -74,6 +74,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _write(path: str, settings: dict[str, Any]) -> None:
-    with open(path + ".new", "w", encoding="utf-8") as f:
+    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as f:
         json.dump(settings, f, indent=1)
     os.rename(path + ".new", path)

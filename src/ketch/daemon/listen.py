@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import ssl
+import stat
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,15 @@ def _claimed(kind: str, path: str, what: str, flag: str) -> filelock.FileLock:
         ) from e
 
 
+def _check_replaceable(path: str) -> None:
+    """InvalidArgument for a file or a directory: it may be somebody's, named by mistake."""
+    kind = os.lstat(path).st_mode
+    if not (stat.S_ISSOCK(kind) or stat.S_ISLNK(kind)):
+        raise InvalidArgument(
+            f"listen on unix://{path}: there is something that is no socket", hint="remove it, or choose another path"
+        )
+
+
 def _check_silent(path: str) -> None:
     """AlreadyExists when a program listens on the socket ``path``; one that its program left behind is fine."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -110,10 +120,14 @@ def _check_silent(path: str) -> None:
 
 
 def unix_socket(path: str, group: str) -> socket.socket:
-    """A listening unix socket, mode 0660; a stale one is replaced, a live one is AlreadyExists."""
+    """A listening unix socket, mode 0660; a stale one is replaced, a live one is AlreadyExists.
+
+    A symbolic link is replaced, too, and never followed; anything else in its place is InvalidArgument.
+    """
     os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
     if os.path.lexists(path):
         _check_silent(path)
+        _check_replaceable(path)
         os.unlink(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     old = os.umask(0o117)
@@ -125,7 +139,7 @@ def unix_socket(path: str, group: str) -> socket.socket:
     finally:
         os.umask(old)
     try:
-        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        os.chown(path, -1, grp.getgrnam(group).gr_gid, follow_symlinks=False)
     except KeyError:
         log.debug("no group %s: the socket belongs to root alone", group)
     server.listen(BACKLOG)

@@ -70,7 +70,7 @@ class _Formatter(logging.Formatter):
 
 async def serve(config: Config) -> None:
     """Run the daemon until SIGTERM or SIGINT; containers are left running."""
-    from ketch.daemon import listen, notify
+    from ketch.daemon import listen, notify, roots
     from ketch.engine.launcher import Launcher
     from ketch.runtime.cgroups import monitors
 
@@ -78,7 +78,7 @@ async def serve(config: Config) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
-        os.makedirs(path, mode=mode, exist_ok=True)
+        roots.make(path, mode)
     if faults.armed():
         log.warning("a fault is armed at %s: this is a test", faults.armed())
     stop = asyncio.Event()

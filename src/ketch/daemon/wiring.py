@@ -14,7 +14,7 @@ from aiohttp import web
 from ketch import faults
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import lastsettings, listen, netsetup, registryconfig, repair, storageconfig
+from ketch.daemon import lastsettings, listen, netsetup, registryconfig, repair, roots, storageconfig
 from ketch.engine import pending, store, volumes
 from ketch.engine.context import Context
 from ketch.engine.engine import Engine
@@ -41,9 +41,10 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
     repair.finish(config.data_root)
     repair.check_not_lost(config.data_root)
-    db = Database(
-        os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS, repair.check_not_emptied(config.data_root)
-    )
+    with roots.private_database(config.data_root):
+        db = Database(
+            os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS, repair.check_not_emptied(config.data_root)
+        )
     stack.callback(db.close)
     faults.point("daemon.database-open")
     journal = EventJournal(config.data_root)

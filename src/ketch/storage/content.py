@@ -61,6 +61,7 @@ class ContentStore:
         self.root = root
         self._blobs = os.path.join(root, "blobs", "sha256")
         self._ingest = os.path.join(root, "ingest")
+        os.makedirs(root, mode=0o710, exist_ok=True)
         os.makedirs(self._blobs, exist_ok=True)
         os.makedirs(self._ingest, exist_ok=True)
         partial.sweep(self._ingest)  # what an earlier process did not finish

@@ -1,0 +1,38 @@
+"""The daemon's own directories and its database, and who may look into them: environments and labels hold secrets."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOCKS = ("ketch.lock", "ketch-exec.lock")
+_DATABASE = ("ketch.db", "ketch.db-wal", "ketch.db-shm")
+
+
+def make(path: str, mode: int) -> None:
+    """A root directory with that mode, also when somebody has made it with another one.
+
+    A directory that has other things in it, and none of ours, stays as it is: it may be named by mistake.
+    """
+    os.makedirs(path, mode=mode, exist_ok=True)
+    entries = os.listdir(path)
+    if not entries or any(name in entries for name in _LOCKS):
+        os.chmod(path, mode)
+
+
+@contextmanager
+def private_database(data_root: str) -> Iterator[None]:
+    """The time in which the database is opened: what is made of it is root's alone, what is there becomes it."""
+    for name in _DATABASE:
+        path = os.path.join(data_root, name)
+        if os.path.exists(path):
+            os.chmod(path, 0o600)
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
