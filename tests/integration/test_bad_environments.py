@@ -351,6 +351,7 @@ def test_broken_settings(own_engine, tmp_path, text, message):
 def test_stale_pid_file_and_socket(own_engine):
     with open(own_engine.pidfile, "w", encoding="ascii") as f:
         f.write("1\n")
+    os.utime(own_engine.pidfile, (1, 1))  # from before the process began that has this pid now
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
         s.bind(own_engine.socket)
     own_engine.start()
@@ -358,3 +359,22 @@ def test_stale_pid_file_and_socket(own_engine):
     assert "in use by another ketchd" in refused(own_engine)
     assert own_engine.answers()
     assert read(own_engine.pidfile) == b"%d\n" % own_engine.process.pid
+
+
+def test_pid_file_of_another_daemon(own_engine):
+    """Of whatever kind: as long as it lives the file is its own, and stays as it is; a zombie owns nothing."""
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        with open(own_engine.pidfile, "w", encoding="ascii") as f:
+            f.write(f"{other.pid}\n")
+        said = refused(own_engine)
+        assert f"process {other.pid} (sleep)" in said
+        assert read(own_engine.pidfile) == b"%d\n" % other.pid
+        os.kill(other.pid, signal.SIGKILL)
+        until(lambda: read(f"/proc/{other.pid}/stat").split()[2] == b"Z", "it does not die")
+        own_engine.start()
+        assert read(own_engine.pidfile) == b"%d\n" % own_engine.process.pid
+    with open(own_engine.pidfile, "w", encoding="ascii") as f:
+        f.write("1\n")  # somebody has taken the place
+    own_engine.stop()
+    assert read(own_engine.pidfile) == b"1\n"
+    os.unlink(own_engine.pidfile)

@@ -69,5 +69,45 @@ def test_start_status_stop():
     assert lines[2].startswith("started ketchd (pid ")
     assert lines[3].startswith("ketchd answers already")
     assert "0 of 0 containers run, 0 images" in done.stdout
-    assert lines[-3:-2] == ["ketchd is not running"]
+    assert lines[-3].startswith("ketchd is not running at unix:///")
     assert lines[-1] == "status 3"
+
+
+def test_stop_means_the_daemon_of_that_address():
+    """However it is named: by flag or variable; the other one, whose pid file is the default, goes on."""
+    done = in_private("""
+        flags="--data-root /var/lib/other --exec-root /run/other --bridge other0 --cgroup-parent /other-$$"
+        ketch daemon start --cgroup-parent /default-$$
+        ketch -H unix:///run/other.sock daemon start $flags
+        cat /var/run/ketchd.pid /var/run/ketchd-run-other.sock.pid
+        ketch -H unix:///run/other.sock daemon stop
+        ketch daemon status
+        DOCKER_HOST=unix:///run/other.sock ketch daemon status || echo status $?
+        DOCKER_HOST=unix:///run/other.sock ketch daemon stop
+        ketch -H tcp://127.0.0.1:1 daemon stop || echo refused
+        ketch daemon start
+    """)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    started = [line.split("pid ")[1].split(")")[0] for line in lines if line.startswith("started")]
+    assert lines[2:4] == started
+    assert lines[4].startswith(f"stopped ketchd (pid {started[1]}) at unix:///run/other.sock")
+    assert lines[5].startswith("ketchd ")
+    rest = "\n".join(lines[6:])
+    assert "nothing answers at unix:///run/other.sock\nstatus 3\n" in rest
+    assert "ketchd is not running at unix:///run/other.sock\nrefused\n" in rest
+    assert lines[-1].startswith("ketchd answers already")
+
+
+def test_stop_of_what_is_not_ketchd():
+    done = in_private("""
+        python3 -c 'import socket, time; s = socket.socket(socket.AF_UNIX); s.bind("/run/alien.sock"); s.listen()
+time.sleep(60)' &
+        while [ ! -S /run/alien.sock ]; do sleep 0.05; done
+        sleep 0.2
+        ketch -H unix:///run/alien.sock daemon stop || echo refused
+        kill -0 $! && echo alive
+        kill $!
+    """)
+    assert done.stdout.splitlines() == ["refused", "alive"]
+    assert "is not ketchd" in done.stderr

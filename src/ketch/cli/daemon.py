@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
+import struct
 import subprocess
 import time
 from typing import TYPE_CHECKING, NoReturn
 
 from ketch import programs
-from ketch.errors import FailedPrecondition, InvalidArgument, KetchError, Unavailable
+from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, KetchError, Unavailable
 
 if TYPE_CHECKING:
     from ketch.cli.context import Context
@@ -47,13 +50,26 @@ def _become(flags: list[str]) -> NoReturn:
 
 
 def _answers(ctx: Context) -> bool:
+    """Whether ketchd answers (AlreadyExists when another program does)."""
     from ketch.client.http import Client
 
     try:
-        Client(ctx.host).request("GET", "/_ping")
+        server = Client(ctx.host).request("GET", "/_ping").headers.get("server", "")
     except Unavailable:
         return False
+    if not server.startswith("Ketch"):
+        raise AlreadyExists(f"{ctx.host}: another program answers there: {server or 'it does not say which'}")
     return True
+
+
+def _files(host: str) -> tuple[str, str]:
+    """Pid file and log of the daemon that is started at ``host``: each address has its own."""
+    from ketch.client.http import DEFAULT_HOST
+
+    if host == DEFAULT_HOST:
+        return PIDFILE, LOG
+    place = re.sub(r"[^A-Za-z0-9.]+", "-", host.partition("://")[2]).strip("-")
+    return f"/var/run/ketchd-{place}.pid", f"/var/log/ketchd-{place}.log"
 
 
 def start(host: str, flags: list[str] | None = None) -> int:
@@ -62,9 +78,10 @@ def start(host: str, flags: list[str] | None = None) -> int:
 
     if os.geteuid() != 0:
         raise FailedPrecondition("start ketchd: root is needed", hint="use sudo ketch daemon start")
-    command = programs.python("ketch.daemon", "-H", host, "--pidfile", PIDFILE, *(flags or []))
-    os.makedirs(os.path.dirname(LOG), exist_ok=True)
-    with open(LOG, "ab") as log:
+    pidfile, log_path = _files(host)
+    command = programs.python("ketch.daemon", "-H", host, "--pidfile", pidfile, *(flags or []))
+    os.makedirs(os.path.dirname(log_path), exist_ok=True)
+    with open(log_path, "ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -77,47 +94,76 @@ def start(host: str, flags: list[str] | None = None) -> int:
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise FailedPrecondition(f"start ketchd: it ended at once: {_last_line()}", hint=f"its log is {LOG}")
+            said = _last_line(log_path)
+            raise FailedPrecondition(f"start ketchd: it ended at once: {said}", hint=f"its log is {log_path}")
         try:
             connect(host).close()
         except KetchError:
             time.sleep(0.02)
             continue
         return process.pid
-    raise FailedPrecondition(f"start ketchd: it does not answer at {host}", hint=f"its log is {LOG}")
+    raise FailedPrecondition(f"start ketchd: it does not answer at {host}", hint=f"its log is {log_path}")
 
 
-def _last_line() -> str:
-    with open(LOG, encoding="utf-8", errors="replace") as f:
+def _last_line(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as f:
         lines = [line.strip() for line in f.read().splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
 
 
-def _pid() -> int:
+def _listener(host: str) -> int:
+    """The pid of the process that listens at ``host``, from the kernel (unix(7), SO_PEERCRED); 0: nobody does."""
+    from ketch.client.http import connect
+
+    if not host.startswith("unix://"):
+        raise FailedPrecondition(
+            f"stop the daemon at {host}: that can be done by its unix socket on its own machine only",
+            hint="ketch -H unix://PATH daemon stop",
+        )
     try:
-        with open(PIDFILE, encoding="ascii") as f:
-            pid = int(f.read())
-        os.kill(pid, 0)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
+        with connect(host) as sock:
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    except Unavailable:
         return 0
+    pid = int(struct.unpack("3i", raw)[0])
+    if not pid:
+        raise FailedPrecondition(f"stop the daemon at {host}: it runs in another pid namespace", hint="stop it there")
     return pid
 
 
-def _stop(ctx: Context) -> int:
-    pid = _pid()
-    if not pid:
-        ctx.print("ketchd is not running")
-        return 0
-    descriptor = os.pidfd_open(pid)
-    try:
-        os.kill(pid, signal.SIGTERM)
-        import select
+def _check_ketchd(pid: int, host: str) -> None:
+    """FailedPrecondition when the process is something else: dockerd, or a manager that listens for its services."""
+    with open(f"/proc/{pid}/cmdline", "rb") as f:
+        words = f.read().split(b"\0")
+    if not any(os.path.basename(word) == b"ketchd" or b"ketch.daemon" in word for word in words):
+        what = b" ".join(words[:1]).decode(errors="replace")
+        raise FailedPrecondition(f"stop the daemon at {host}: pid {pid} (`{what}`) is not ketchd")
 
+
+def _stop(ctx: Context) -> int:
+    import select
+
+    pid = _listener(ctx.host)
+    try:
+        descriptor = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        descriptor = -1
+    if descriptor < 0:
+        ctx.print(f"ketchd is not running at {ctx.host}")
+        return 0
+    try:
+        _check_ketchd(pid, ctx.host)
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
         if not select.select([descriptor], [], [], _STOP_S)[0]:
             raise KetchError(f"stop ketchd: pid {pid} did not end within {_STOP_S:.0f} s")
+    except ProcessLookupError:
+        ctx.print(f"ketchd (pid {pid}) ended just now")
+        return 0
+    except PermissionError as e:
+        raise FailedPrecondition(f"stop ketchd: pid {pid} is root's", hint="use sudo ketch daemon stop") from e
     finally:
         os.close(descriptor)
-    ctx.print("stopped ketchd; running containers stay up")
+    ctx.print(f"stopped ketchd (pid {pid}) at {ctx.host}; running containers stay up")
     return 0
 
 

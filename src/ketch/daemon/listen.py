@@ -15,6 +15,7 @@ import stat
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ketch.daemon import pidfile
 from ketch.daemon.config import Config, tcp_address
 from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from ketch.storage import filelock
@@ -62,12 +63,17 @@ def pid_file(path: str) -> Iterator[None]:
     path = os.path.abspath(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with _claimed("pidfile", path, f"write pid file `{path}`", "--pidfile"):
+        if owner := pidfile.owner(path):
+            raise AlreadyExists(
+                f"write pid file `{path}`: it belongs to process {owner} ({pidfile.name(owner)}), which is alive",
+                hint="stop that one, or give this one its own --pidfile",
+            )
         with open(path, "w", encoding="ascii") as f:
             f.write(f"{os.getpid()}\n")
         try:
             yield
         finally:
-            if os.path.exists(path):
+            if pidfile.read(path) == os.getpid():  # else somebody has put another in its place
                 os.unlink(path)
 
 
