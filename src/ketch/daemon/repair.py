@@ -155,7 +155,7 @@ def _table_of(row: Row) -> str | None:
             return "volumes"
         case (str(), str(value)) | (str(), str(value), str()) if value.startswith("sha256:"):
             return "image_names"
-        case (str(key), str()) if key.startswith("unforwarded") or key in ("table", "host-firewall"):
+        case (str(key), str()) if key.startswith("unforwarded") or key in ("table", "host-firewall", "accept-ra"):
             return "network_host"
         case (str(key), str(other), bytes(record)) if _HEX.match(key):
             if _HEX.match(other) and _decodes(record, Endpoint):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch import trees
-from ketch.engine import limits, mounts, secrets
+from ketch.engine import ifsettings, limits, mounts, secrets
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.runtime import defaults, seccomp_default
 
@@ -306,7 +306,7 @@ def build(
             "namespaces": namespaces,
             "resources": limited,
             "devices": nodes,
-            "sysctl": host.sysctls or {},
+            "sysctl": ifsettings.others(host),
             "maskedPaths": _paths(host.masked_paths, defaults.MASKED_PATHS, unconfined_paths),
             "readonlyPaths": _paths(host.readonly_paths, defaults.READONLY_PATHS, unconfined_paths),
         },

@@ -16,7 +16,7 @@ import msgspec
 from ketch import faults
 from ketch.engine.model import EndpointSettings
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
-from ketch.network import ipam
+from ketch.network import ifsysctls, ipam
 from ketch.network import record as r
 from ketch.network.record import NetworkRecord, Pool
 
@@ -265,6 +265,10 @@ def _check_join(container: Container, record: NetworkRecord) -> None:
 def check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
     """What a container may ask of a network (InvalidArgument)."""
     wrong: list[str] = []
+    try:
+        ifsysctls.parse((settings.driver_opts or {}).get(r.ENDPOINT_SYSCTLS, ""))
+    except InvalidArgument as e:
+        wrong.append(e.message)
     config = settings.ipam_config or {}
     wanted = [config.get("IPv4Address") or "", config.get("IPv6Address") or ""]
     if record.name in PREDEFINED:

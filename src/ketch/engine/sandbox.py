@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch import faults
-from ketch.engine import bundle, etcfiles, links, networks
+from ketch.engine import bundle, etcfiles, ifsettings, links, networks
 from ketch.engine.model import EndpointSettings, PortBinding
 from ketch.engine.resolution import Resolution, dns_names
 from ketch.errors import Conflict, InvalidArgument, NotFound
@@ -78,6 +78,7 @@ class Sandboxes:
             wish = self._wish(container, record, gateway4 == record.id, gateway6 == record.id)
             endpoint = self._manager.connect(record.id, wish, netns_fd, rtnl_fd)
             self._joined(container, record, endpoint)
+        ifsettings.check_all_used(container, self._manager.endpoints_of(container.id))
         self._show(container)
         kept = self._serve_names(container, records, netns_fd)
         faults.point("start.names-served")
@@ -241,6 +242,7 @@ class Sandboxes:
             gateway4=gateway4,
             gateway6=gateway6,
             ports=_requests(container, record) if gateway4 or gateway6 else (),
+            sysctls=ifsettings.wanted(container, settings),
         )
 
     def _joined(self, container: Container, record: NetworkRecord, endpoint: Endpoint, *, event: bool = True) -> None:

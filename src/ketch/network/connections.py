@@ -6,6 +6,7 @@ the next start finds whatever a crash left half-done.
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ketch.network.host import Host
+    from ketch.network.ifsysctls import Setting
     from ketch.network.ipam import Allocator
     from ketch.network.live import LiveNetwork
     from ketch.network.netlink import Netlink
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from ketch.network.state import NetworkState
 
 MAX_INTERFACE_NAME = 15
+# What the kernel takes, without what it keeps for itself and what a terminal would not show as it is.
+_IFNAME = re.compile(r"(?!(?:\.\.?|lo|all|default)\Z)[!-.0-9;-~]+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Wish:
     """What a container wants of a network; empty fields mean "whatever is free".
 
     ``label`` names the container in errors.  ``gateway4`` and ``gateway6`` say for which families this network is its
-    way outside; ``ports`` are published through it.
+    way outside; ``ports`` are published through it.  ``sysctls`` are set on its interface.
     """
 
     container_id: str
@@ -51,6 +55,7 @@ class Wish:
     gateway4: bool = False
     gateway6: bool = False
     ports: Sequence[PortRequest] = field(default=())
+    sysctls: Sequence[Setting] = field(default=())
 
 
 class Connections:
@@ -82,7 +87,7 @@ class Connections:
             undo.callback(self._state.remove, made)
             faults.point("network.endpoint-written")
             try:
-                self._wire(host, network, made, netns_fd, rtnl_fd)
+                self._wire(host, network, made, wish, netns_fd, rtnl_fd)
                 undo.callback(_unwire, host, made)
                 network.endpoints[wish.container_id] = made
                 undo.callback(network.endpoints.pop, wish.container_id, None)
@@ -156,28 +161,29 @@ class Connections:
 
     def _ifname(self, wish: Wish, record: r.NetworkRecord) -> str:
         taken = {e.ifname for e in self.of(wish.container_id)}
-        if wish.ifname:
-            if len(wish.ifname) > MAX_INTERFACE_NAME or "/" in wish.ifname or wish.ifname in (".", "..", "lo"):
-                raise InvalidArgument(f"invalid interface name `{wish.ifname}`", hint="use up to 15 letters and digits")
-            if wish.ifname in taken:
-                raise InvalidArgument(f"interface name `{wish.ifname}` is used by another network of the container")
-            return wish.ifname
         prefix = record.options.get(r.OPTION_PREFIX, "eth")
-        return next(name for i in range(len(taken) + 1) if (name := f"{prefix}{i}") not in taken)
+        name = wish.ifname or next(n for i in range(len(taken) + 1) if (n := f"{prefix}{i}") not in taken)
+        if len(name) > MAX_INTERFACE_NAME or not _IFNAME.fullmatch(name):
+            raise InvalidArgument(f"invalid interface name `{name}`", hint="use up to 15 letters and digits")
+        if name in taken:
+            raise InvalidArgument(f"interface name `{name}` is used by another network of the container")
+        return name
 
-    def _wire(self, host: Host, network: LiveNetwork, made: Endpoint, netns_fd: int, rtnl_fd: int | None) -> None:
+    def _wire(
+        self, host: Host, network: LiveNetwork, made: Endpoint, wish: Wish, netns_fd: int, rtnl_fd: int | None
+    ) -> None:
         record = network.record
         if network.link is None or record.driver not in WIRED:
             raise InvalidArgument(f"network `{record.name}` ({record.driver}) has no interfaces to give")
         if record.driver == r.BRIDGE:
             endpoint.wire_bridge(
                 host.rtnl, made, owner=host.owner, bridge=network.link, mtu=record.mtu,
-                isolated=not record.flag(r.OPTION_ICC, True), netns_fd=netns_fd, rtnl_fd=rtnl_fd,
+                isolated=not record.flag(r.OPTION_ICC, True), sysctls=wish.sysctls, netns_fd=netns_fd, rtnl_fd=rtnl_fd,
             )  # fmt: skip
         else:
             endpoint.wire_child(
                 host.rtnl, made, record, parent=network.link.index, mode=parents.mode(record),
-                netns_fd=netns_fd, rtnl_fd=rtnl_fd,
+                sysctls=wish.sysctls, netns_fd=netns_fd, rtnl_fd=rtnl_fd,
             )  # fmt: skip
 
     # -- the way outside -----------------------------------------------------------------------

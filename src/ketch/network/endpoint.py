@@ -14,14 +14,15 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.network import linkkinds, links, netlink
+from ketch.network import ifsysctls, linkkinds, links, netlink, sysctl
 from ketch.network import owner as marks
 from ketch.network.record import MACVLAN, Binding, Endpoint
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from ketch.network.ifsysctls import Setting
     from ketch.network.record import NetworkRecord
 
 __all__ = ["Binding", "Endpoint"]
@@ -36,13 +37,14 @@ def wire_bridge(
     bridge: links.Link,
     mtu: int,
     isolated: bool,
+    sysctls: Sequence[Setting],
     netns_fd: int,
     rtnl_fd: int | None,
 ) -> None:
     """Make the veth pair and bring it up at both ends; on failure nothing is left.
 
     ``rtnl_fd`` is a rtnetlink socket of the container's namespace; without it one is opened there.  ``isolated`` keeps
-    it from other containers of the bridge, ``owner`` stands in the mark of this end.
+    it from other containers of the bridge, ``owner`` stands in the mark of this end, ``sysctls`` are for the other one.
     """
     mac = bytes.fromhex(made.mac.replace(":", ""))
     rtnl.run([
@@ -51,6 +53,8 @@ def wire_bridge(
     with Undo() as undo:
         undo.callback(unwire, rtnl, made.veth)
         faults.point("network.veth-made")
+        sysctl.silence(made.veth)
+        ifsysctls.write(netns_fd, made, sysctls)
         with inside(netns_fd, rtnl_fd) as container:
             _configure(container, made)
             faults.point("network.addresses-set")
@@ -80,6 +84,7 @@ def wire_child(
     *,
     parent: int,
     mode: str,
+    sysctls: Sequence[Setting],
     netns_fd: int,
     rtnl_fd: int | None,
 ) -> None:
@@ -93,6 +98,7 @@ def wire_child(
         rtnl.run([request])
         with Undo() as undo:
             undo.callback(unwire, container, made.ifname)
+            ifsysctls.write(netns_fd, made, sysctls)
             _configure(container, made)
             undo.pop_all()
 
@@ -100,8 +106,7 @@ def wire_child(
 def _configure(container: netlink.Netlink, made: Endpoint) -> None:
     container.run([links.set_up(index=links.LOOPBACK_INDEX)])
     index = links.get_link(container, made.ifname).index
-    requests = [] if made.ip6 else [links.no_ipv6_address(index)]
-    requests += [links.add_address(index, interface) for interface in made.interfaces]
+    requests = [links.add_address(index, interface) for interface in made.interfaces]
     requests.append(links.set_up(index=index))
     container.run(requests)
     container.run([r for version in (4, 6) for r in _default_route(made, index, version)])

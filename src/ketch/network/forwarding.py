@@ -38,13 +38,22 @@ def enable6(rtnl: Netlink, note: str, own: Collection[str]) -> str:
     return f"{boot}:{','.join(names)}"
 
 
-def restore(rtnl: Netlink, note: str, note6: str, own: Collection[str]) -> None:
+def keep_listening(rtnl: Netlink, note: str, own: Collection[str]) -> str:
+    """Before `enable6`: let the host's interfaces go on taking router advertisements; returns the note of which."""
+    boot = sysctl.boot_id()
+    if sysctl.forwarding6():
+        return note if note.startswith(boot + ":") else ""
+    return f"{boot}:{','.join(sysctl.listen_on(_others(rtnl, own)))}"
+
+
+def restore(rtnl: Netlink, note: str, note6: str, listening: str, own: Collection[str]) -> None:
     """Turn forwarding off again if we turned it on and no interface came since that may need it."""
     others = set(_others(rtnl, own))
     if note and others <= set(interfaces(note)):
         sysctl.set_forwarding(False)
     if note6 and others <= set(interfaces(note6)):
         sysctl.set_forwarding6(False)
+        sysctl.listen_plainly(interfaces(listening))
 
 
 def interfaces(note: str) -> list[str]:

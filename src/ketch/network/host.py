@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Strings = list[str]
 log = logging.getLogger(__name__)
+_NOTE_RA = "accept-ra"
 _NOTE4, _NOTE6, _NOTE_TABLE, _NOTE_OTHERS = "unforwarded", "unforwarded6", "table", "host-firewall"
 
 
@@ -231,6 +232,8 @@ class Host:
 
     def enable_forwarding(self, *, ipv6: bool) -> None:
         """Turn packet forwarding on, noting what must not be forwarded for it."""
+        if ipv6 and (listening := forwarding.keep_listening(self.rtnl, self._state.note(_NOTE_RA), self.own_links)):
+            self._state.set_note(_NOTE_RA, listening)
         turn, key = (forwarding.enable6, _NOTE6) if ipv6 else (forwarding.enable, _NOTE4)
         before = self._state.note(key)
         note = turn(self.rtnl, before, self.own_links)
@@ -241,4 +244,5 @@ class Host:
 
     def restore_forwarding(self, own: set[str]) -> None:
         """Turn it off again where that is safe."""
-        forwarding.restore(self.rtnl, self._state.note(_NOTE4), self._state.note(_NOTE6), own)
+        note4, note6, listening = (self._state.note(key) for key in (_NOTE4, _NOTE6, _NOTE_RA))
+        forwarding.restore(self.rtnl, note4, note6, listening, own)

@@ -45,7 +45,6 @@ IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
 IFLA_IFALIAS = 20
 IFLA_STATS64 = 23
-IFLA_AF_SPEC = 26
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
 IFLA_INFO_KIND = 1
@@ -53,8 +52,6 @@ IFLA_INFO_DATA = 2
 IFLA_BRPORT_MODE = 4
 IFLA_BRPORT_ISOLATED = 33
 VETH_INFO_PEER = 1
-IFLA_INET6_ADDR_GEN_MODE = 8
-IN6_ADDR_GEN_MODE_NONE = 1
 RTEXT_FILTER_SKIP_STATS = 8
 
 IFA_ADDRESS = 1
@@ -168,13 +165,6 @@ def set_up(*, index: int = 0, name: str = "", alias: str = "") -> Request:
     body = ifinfo(index, IFF_UP, IFF_UP) + (text(IFLA_IFNAME, name) if name else b"")
     body += text(IFLA_IFALIAS, alias) if alias else b""
     return Request(RTM_NEWLINK, 0, body, f"bring up `{name or index}`")
-
-
-def no_ipv6_address(index: int) -> Request:
-    """Keep the kernel from giving the link a link-local IPv6 address when it comes up (it may know no IPv6 at all)."""
-    mode = nest(socket.AF_INET6, u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
-    body = ifinfo(index) + nest(IFLA_AF_SPEC, mode)
-    return Request(RTM_NEWLINK, 0, body, "turn off IPv6 address generation", tolerated=errno.EAFNOSUPPORT)
 
 
 def set_mtu(index: int, mtu: int) -> Request:

@@ -7,6 +7,7 @@ to import than a whole container takes to start.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -226,6 +227,20 @@ def attributes(data: bytes) -> Mapping[int, bytes]:
 def open_in(netns_fd: int, protocol: int = NETLINK_ROUTE) -> Netlink:
     """A socket in another network namespace (OSError)."""
     return in_namespace(netns_fd, lambda: Netlink(protocol=protocol))
+
+
+@contextlib.contextmanager
+def entered(netns_fd: int) -> Iterator[None]:
+    """Be in another network namespace with the calling thread, for a moment and for nothing that may block."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ns.setns(netns_fd, ns.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            ns.setns(home, ns.CLONE_NEWNET)
+    finally:
+        os.close(home)
 
 
 def in_namespace(netns_fd: int, make: Callable[[], T]) -> T:

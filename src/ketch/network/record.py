@@ -31,6 +31,7 @@ OPTION_SNAT6 = "com.docker.network.host_ipv6"
 NAT, UNPROTECTED, ROUTED, ISOLATED = "nat", "nat-unprotected", "routed", "isolated"
 MODES = (NAT, UNPROTECTED, ROUTED, ISOLATED)
 ENDPOINT_IFNAME = "com.docker.network.endpoint.ifname"
+ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):

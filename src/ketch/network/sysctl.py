@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
 _IP6_CONF = "/proc/sys/net/ipv6/conf"
@@ -37,22 +41,44 @@ def prepare_bridge(bridge: str, *, ipv6: bool) -> None:
             _write(f"{directory}/accept_ra", "0")
 
 
+def silence(link: str) -> None:
+    """Keep IPv6 off this host's end of a container's link: the bridge speaks for the host."""
+    path = f"{_IP6_CONF}/{link}/disable_ipv6"
+    if os.path.exists(path):
+        _write(path, "1")
+
+
 def forwarding6() -> bool:
     """Whether this host forwards IPv6 packets."""
     return not os.path.exists(_IP6_FORWARD) or _read(_IP6_FORWARD) != "0"
 
 
 def set_forwarding6(enabled: bool) -> None:
-    """Turn IPv6 forwarding of the whole host on or off.
-
-    A host that forwards ignores router advertisements unless told to listen all the same: interfaces that listen now
-    go on listening, or the host would lose its own default route when it expires.
-    """
-    if enabled:
-        for name in os.listdir(_IP6_CONF):
-            if _read(f"{_IP6_CONF}/{name}/accept_ra") == "1":
-                _write(f"{_IP6_CONF}/{name}/accept_ra", "2")
+    """Turn IPv6 forwarding of the whole host on or off."""
     _write(_IP6_FORWARD, "1" if enabled else "0")
+
+
+def listen_on(names: Iterable[str]) -> list[str]:
+    """Let interfaces that take router advertisements go on doing so when the host forwards; returns those changed.
+
+    A host that forwards ignores advertisements unless told otherwise, and would lose its own default route when it
+    expires.  ``all`` and ``default`` are not asked: links that are made later take none.
+    """
+    return [name for name in names if _exchange_ra(name, "1", "2")]
+
+
+def listen_plainly(names: Iterable[str]) -> None:
+    """Undo `listen_on`."""
+    for name in names:
+        _exchange_ra(name, "2", "1")
+
+
+def _exchange_ra(name: str, old: str, new: str) -> bool:
+    path = f"{_IP6_CONF}/{name}/accept_ra"
+    if not os.path.exists(path) or _read(path) != old:
+        return False
+    _write(path, new)
+    return True
 
 
 def forwarding() -> bool:
