@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -142,3 +143,28 @@ def test_ketch_command_line_is_light():
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=20, check=True)
     for heavy in ("asyncio", "aiohttp", "click", "argparse", "http.client", "logging", "pyroute2", "rich"):
         assert heavy not in done.stdout.split(), heavy
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_burst_of_connections(own_engine, kind):
+    """All at once, none refused: those that are not accepted yet wait in the listener's queue."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    own_engine.extra = ["-H", "tcp://{}:{}".format(*address)]
+    own_engine.start()
+    with contextlib.ExitStack() as stack:
+        burst = []
+        own_engine.process.send_signal(signal.SIGSTOP)  # nothing is accepted meanwhile
+        try:
+            for _ in range(3000):
+                one = stack.enter_context(socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET))
+                one.settimeout(0 if kind == "unix" else 10)  # on a unix socket: as Go's clients
+                one.connect(own_engine.socket if kind == "unix" else address)
+                burst.append(one)
+        finally:
+            own_engine.process.send_signal(signal.SIGCONT)
+        for one in burst:
+            one.settimeout(30)
+            one.sendall(b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert {one.recv(12) for one in burst} == {b"HTTP/1.1 200"}

@@ -25,31 +25,14 @@ _HANDSHAKE_S = 10.0
 
 
 class TlsFront:
-    """Accepts on a listening socket and feeds an HTTP server; ``close`` ends it and its connections."""
+    """Feeds an HTTP server with what comes over TLS connections."""
 
-    def __init__(self, server: Server, listener: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, server: Server, context: ssl.SSLContext) -> None:
         self._server = server
-        self._listener = listener
         self._context = context
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        """Begin to accept."""
-        self._spawn(self._accept())
-
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            raw, _ = await loop.sock_accept(self._listener)
-            raw.setblocking(False)
-            self._spawn(self._serve(raw))
-
-    async def _serve(self, raw: socket.socket) -> None:
+    async def serve(self, raw: socket.socket) -> None:
+        """Serve a connection, which is ours from now on, to its end."""
         loop = asyncio.get_running_loop()
         with raw:
             tunnel = _Tunnel(raw, self._context)
@@ -66,13 +49,6 @@ class TlsFront:
                 far.setblocking(False)
                 await loop.connect_accepted_socket(self._server.behind_tls, far)
                 await tunnel.relay(near)
-
-    async def close(self) -> None:
-        """Stop accepting, end what is open."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._listener.close()
 
 
 class _Tunnel:

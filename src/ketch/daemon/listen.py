@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
-BACKLOG = 1024
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def _check_silent(path: str) -> None:
 
 
 def unix_socket(path: str, group: str) -> socket.socket:
-    """A listening unix socket, mode 0660; a stale one is replaced, a live one is AlreadyExists.
+    """A bound unix socket, mode 0660; a stale one is replaced, a live one is AlreadyExists.
 
     A symbolic link is replaced, too, and never followed; anything else in its place is InvalidArgument.
     """
@@ -148,8 +147,6 @@ def unix_socket(path: str, group: str) -> socket.socket:
         os.chown(path, -1, grp.getgrnam(group).gr_gid, follow_symlinks=False)
     except KeyError:
         log.debug("no group %s: the socket belongs to root alone", group)
-    server.listen(BACKLOG)
-    server.setblocking(False)
     return server
 
 

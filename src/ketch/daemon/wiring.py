@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from ketch import faults
+from ketch.api.acceptor import Acceptor
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
 from ketch.daemon import lastsettings, listen, netsetup, registryconfig, repair, roots, storageconfig
@@ -126,18 +128,21 @@ async def listen_and_serve(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     tls = listen.tls_context(config)
+
+    async def plain(connection: socket.socket) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(server, connection)
+
     for host in dict.fromkeys(config.hosts):
         if host.startswith("unix://"):
             path = host.removeprefix("unix://")
-            await web.SockSite(runner, listen.unix_socket(path, config.group)).start()
+            listener = stack.enter_context(listen.unix_socket(path, config.group))
             stack.callback(_unlink, path)
-        elif tls is None:
-            await web.SockSite(runner, bound[host]).start()
         else:
-            bound[host].listen(listen.BACKLOG)
-            front = TlsFront(server, bound[host], tls)
-            front.start()
-            stack.push_async_callback(front.close)
+            listener = bound[host]
+        serve = plain if tls is None or host not in bound else TlsFront(server, tls).serve
+        acceptor = Acceptor(listener, serve)
+        acceptor.start()
+        stack.push_async_callback(acceptor.close)
 
 
 def _unlink(path: str) -> None:
