@@ -174,6 +174,7 @@ def test_a_certificate_in_the_browser_does_not_help_a_page(secured, tmp_path):  
     assert ask(connect(), "GET", "/_ping", {"Host": "engine.example"})[0] == 200  # the certificate is the proof
 
 
+@pytest.mark.ketch_only
 def test_bodies_have_a_limit(engine):
     """What is checked is all that is used: no part of a body goes unread, and none is read without end."""
     kind = {"Host": "localhost", "Content-Type": "application/json"}

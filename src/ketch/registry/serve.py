@@ -146,8 +146,14 @@ async def _collect_again_and_again(collect: Any, interval_s: float) -> None:
 
 async def _until_told() -> None:
     loop, told = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_number: int, _frame: object) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended: being told again changes nothing
+            loop.call_soon_threadsafe(told.set)
+
+    # Not the loop's own handlers: they go with it, and a second signal would end the process before it is done.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        signal.signal(number, tell)
     await told.wait()
 
 
