@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import http.server
 import json
@@ -17,6 +18,7 @@ import pytest
 from ketch.registry import errors
 from tests.integration import made_images as made
 from tests.integration.engines import KETCH
+from tests.integration.nasty_registry import Fault, NastyRegistry
 from tests.integration.registries import bucket, free_port, listens, ours, registry
 from tests.integration.test_registry_protocol import Raw, begin, put_blob, put_manifest
 from tests.integration.waiting import until
@@ -250,6 +252,45 @@ def test_a_full_disk(tmp_path):
             assert put_blob(raw, "some", b"small")
     finally:
         subprocess.run(["umount", root], check=True)
+
+
+def test_bodies_are_what_was_sent():
+    """``Content-Encoding`` is not undone: a blob has the digest of its bytes, and nothing is inflated onto the disk."""
+    with ours() as one:
+        raw = Raw(one.host)
+        bomb = gzip.compress(bytes(64 << 20))
+        digest = made.digest(bomb)
+        place = f"/v2/some/blobs/uploads/?digest={digest}"
+        assert raw("POST", place, bomb, Content_Encoding="gzip")[0] == 201
+        assert int(raw("HEAD", f"/v2/some/blobs/{digest}")[1]["content-length"]) == len(bomb)
+        manifest = gzip.compress(b" " * (64 << 20))
+        headers = {"Content_Encoding": "gzip", "Content_Type": made.MANIFEST}
+        assert raw.code("PUT", "/v2/some/manifests/1", manifest, **headers) == (400, "MANIFEST_INVALID")
+
+
+def test_an_upstream_that_sends_more_than_it_says():
+    image = made.image({"a": b"x"})
+    layer = image.layers[0]
+    with NastyRegistry() as upstream:
+        upstream.add("some/app", "1", image)
+        upstream.faults.append(Fault(f"/blobs/{layer}", body=bytes(32 << 20)))
+        with ours("--upstream", f"http://{upstream.host}") as cache:
+            with contextlib.suppress(http.client.HTTPException, OSError):
+                status, _, body = Raw(cache.host)("GET", f"/v2/some/app/blobs/{layer}")
+                assert status != 200 or len(body) <= len(image.blobs[layer])
+            until(lambda: "sends more than" in _log(cache.root), "it takes whatever comes")
+            until(lambda: not _files_over(cache.root, 1 << 20), "what was too much is kept")
+            assert Raw(cache.host)("HEAD", "/v2/some/app/blobs/sha256:" + "0" * 64)[0] == 404
+
+
+def _log(root: str) -> str:
+    with open(f"{root}/log", encoding="utf-8") as f:
+        return f.read()
+
+
+def _files_over(root: str, size: int) -> list[str]:
+    found = [os.path.join(place, name) for place, _, names in os.walk(root) for name in names]
+    return [path for path in found if os.path.exists(path) and os.path.getsize(path) > size]
 
 
 def test_a_client_that_breaks_off():

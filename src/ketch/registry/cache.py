@@ -162,6 +162,10 @@ class PullThrough:
 
 
 async def _told(pieces: AsyncIterator[bytes], fetch: Fetch) -> AsyncIterator[bytes]:
+    left = fetch.size
     async for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            raise Refused(UNAVAILABLE, f"the upstream sends more than the {fetch.size} bytes promised")
         yield piece
         fetch.tell()

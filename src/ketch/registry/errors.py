@@ -43,7 +43,7 @@ class Refused(Exception):
     """An error for the client; ``detail`` is for people and machines that look closer."""
 
     def __init__(self, kind: Kind, detail: Any = None, *, headers: dict[str, str] | None = None) -> None:
-        super().__init__(kind.message)
+        super().__init__(kind.message if detail is None else f"{kind.message}: {detail}")
         self.kind, self.detail, self.headers = kind, detail, headers or {}
 
     def body(self) -> bytes:

@@ -109,7 +109,7 @@ async def _serve(options: argparse.Namespace) -> None:
             repositories, auth=_auth(options), cache=cache, readonly=options.read_only, metrics=metrics,
             access_log=_log(options.access_log, stack), collect=collect, serves_metrics=not options.metrics_addr,
         )  # fmt: skip
-        web_server: Any = web.Server(server.handle, access_log=None, read_bufsize=1 << 20)
+        web_server: Any = web.Server(server.handle, access_log=None, read_bufsize=1 << 20, auto_decompress=False)
         runner = web.ServerRunner(web_server, handle_signals=False, shutdown_timeout=_DRAIN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
