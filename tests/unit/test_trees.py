@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from ketch import trees
+from ketch.cli import cptar
 from ketch.linux.openat2 import open_unmounted
 from ketch.runtime import copyup
 from ketch.storage import diff, sizes, treediff
@@ -21,6 +22,7 @@ from ketch.storage.archive.layer import write_layer
 from ketch.storage.archive.write import write_tree
 from ketch.storage.removal import remove_tree, sweep, try_to_remove
 from ketch.storage.treecopy import Copier
+from tests.unit.callgraph import Graph
 
 DEPTHS = pytest.mark.parametrize(("depth", "name"), [(3100, "d"), (300, "n" * 255)])
 
@@ -338,3 +340,34 @@ def test_a_mount_is_refused_by_its_opener(place):
     with pytest.raises(OSError, match="mounted"):
         open_unmounted("proc", fd)
     os.close(fd)
+
+
+RECURSIVE = {"rmtree", "copytree", "os.walk", "os.fwalk", "rglob"}
+
+
+def test_nothing_else_walks_trees():
+    """Whoever lists directories does not call itself, and nobody uses what recurses or goes by paths."""
+    graph = Graph()
+    wrong = []
+    calls = {key: list(graph.calls(key)) for key in graph.functions}
+    for key, made in calls.items():
+        wrong += [f"{key}: {text}" for _, text, _ in made if text in RECURSIVE or text.rpartition(".")[2] in RECURSIVE]
+        if any(text in ("os.listdir", "os.scandir") for _, text, _ in made):
+            reached, fresh = set(), {target for _, _, targets in made for target in targets}
+            while fresh:
+                reached |= fresh
+                fresh = {t for one in fresh for _, _, targets in calls[one] for t in targets} - reached
+            if key in reached:
+                wrong.append(f"{key}: calls itself")
+    assert wrong == []
+
+
+@DEPTHS
+def test_cp_of_the_client(place, depth, name):
+    make(place / "tree", depth, name)
+    (place / "back").mkdir()
+    for path in (f"{place}/tree", f"{place}/tree/."):
+        stream = cptar.pack(path, "tree", lambda entry: entry)
+        cptar.unpack(cptar.Incoming(stream, lambda _count: None), str(place / "back"), lambda entry: entry, owners=True)
+        assert census(place / "back" / "tree") == census(place / "tree")
+        remove_tree(str(place / "back" / "tree"))

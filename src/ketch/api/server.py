@@ -234,7 +234,10 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
             # A name may be typed as Docker stores it, "/web", and then stands behind two slashes.
             handler, parameters = routes.find(request.method, path.replace("//", "/"))
             call = Call(engine, request, parameters, version)
-            return await handler(call)
+            answer = await handler(call)
+            if request.method not in ("GET", "HEAD"):
+                await engine.context.store.settle()  # what is acknowledged survives a power cut
+            return answer
         except KetchError as e:
             status = status_of(e)
             if status >= 500 and status != 501:

@@ -9,6 +9,7 @@ import tarfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ketch import trees
 from ketch.errors import InvalidArgument, KetchError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18
 _CAPABILITY = "SCHILY.xattr.security.capability"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
@@ -26,56 +27,83 @@ _KINDS = {
 
 
 def pack(path: str, name: str, rename: Callable[[str], str]) -> Iterator[bytes]:
-    """A tar stream of a file or a directory, whose entries begin with ``name``; sockets are left out."""
-    links: dict[tuple[int, int], str] = {}
-    for place, entry in _walk(path, name):
-        try:
-            status = os.lstat(place)
-        except FileNotFoundError:
-            continue  # it went meanwhile
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-        if kind is None:
-            continue
-        info = tarfile.TarInfo(rename(entry))
-        info.type, info.mode, info.mtime = kind, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1_000_000_000
-        info.uid, info.gid = status.st_uid, status.st_gid
-        if kind == tarfile.SYMTYPE:
-            info.linkname = os.readlink(place)
-        elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
-            info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        elif kind == tarfile.REGTYPE:
-            first = links.setdefault((status.st_dev, status.st_ino), info.name) if status.st_nlink > 1 else info.name
-            if first != info.name:
-                info.type, info.linkname = tarfile.LNKTYPE, first
-            else:
-                yield from _file(place, info)
-                continue
-        yield _header(info)
+    """A tar stream of a file or a directory, whose entries begin with ``name``; sockets are left out.
+
+    A link to a directory is taken as that when ``path`` ends in a slash.  The tree may be of any depth.
+    """
+    directory, _, entry = path.rpartition("/")
+    if not entry or entry == ".":
+        directory, entry = path, "."
+    elif not directory:
+        directory = "/" if path.startswith("/") else "."
+    dir_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield from _Packer(rename).tree(dir_fd, entry, name)
+    finally:
+        os.close(dir_fd)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
-    yield path, name
-    if os.path.isdir(path) and (not os.path.islink(path) or path.endswith(("/", "/."))):
-        for child in sorted(os.listdir(path)):
-            yield from _walk(os.path.join(path, child), f"{name.rstrip('/')}/{child}")
+class _Packer:
+    def __init__(self, rename: Callable[[str], str]) -> None:
+        self._rename = rename
+        self._links: dict[tuple[int, int], str] = {}
+
+    def tree(self, dir_fd: int, entry: str, name: str) -> Iterator[bytes]:
+        with trees.Descent(dir_fd) as top:
+            yield from self._entry(top, entry, name)
+            if not top.depth:
+                return
+            with trees.Descent(top.fd) as at:
+                for inner in at.walk(lambda fd: sorted(os.listdir(fd))):
+                    if inner is not None:
+                        yield from self._entry(at, inner, f"{name.rstrip('/')}/{at.prefix}{inner}")
+
+    def _entry(self, at: trees.Descent, entry: str, name: str) -> Iterator[bytes]:
+        """One entry; when it is a directory ``at`` stands in it afterwards.  What has just gone is left out."""
+        try:
+            status = os.stat(entry, dir_fd=at.fd, follow_symlinks=False)
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+            if kind is None:
+                return
+            info = tarfile.TarInfo(self._rename(name))
+            info.type, info.mode, info.mtime = kind, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1_000_000_000
+            info.uid, info.gid = status.st_uid, status.st_gid
+            if kind == tarfile.SYMTYPE:
+                info.linkname = os.readlink(entry, dir_fd=at.fd)
+            elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+                info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+            elif kind == tarfile.REGTYPE:
+                first = self._first(status, info.name)
+                if first == info.name:
+                    yield from _file(at.fd, entry, info)
+                    return
+                info.type, info.linkname = tarfile.LNKTYPE, first
+            elif kind == tarfile.DIRTYPE:
+                at.enter(entry)
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            raise InvalidArgument(f"read `{name}`: {e.strerror}") from e
+        yield _header(info)
+
+    def _first(self, status: os.stat_result, name: str) -> str:
+        """The name under which a file with several of them went first."""
+        return self._links.setdefault((status.st_dev, status.st_ino), name) if status.st_nlink > 1 else name
 
 
-def _file(path: str, info: tarfile.TarInfo) -> Iterator[bytes]:
+def _file(dir_fd: int, entry: str, info: tarfile.TarInfo) -> Iterator[bytes]:
     """A header and exactly as many bytes as it says, whatever happens to the file meanwhile."""
-    try:
-        with open(path, "rb") as f:
-            info.size = left = os.fstat(f.fileno()).st_size
-            with suppress(OSError):  # it has none
-                capability = os.getxattr(f.fileno(), "security.capability")
-                info.pax_headers = {_CAPABILITY: capability.decode("utf-8", "surrogateescape")}
-            yield _header(info)
-            while left:
-                data = f.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
-                left -= len(data)
-                yield data
-    except OSError as e:
-        raise InvalidArgument(f"read `{path}`: {e.strerror}") from e
+    with open(os.open(entry, _READ, dir_fd=dir_fd), "rb") as f:
+        info.size = left = os.fstat(f.fileno()).st_size
+        with suppress(OSError):  # it has none
+            capability = os.getxattr(f.fileno(), "security.capability")
+            info.pax_headers = {_CAPABILITY: capability.decode("utf-8", "surrogateescape")}
+        yield _header(info)
+        while left:
+            data = f.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
+            left -= len(data)
+            yield data
     yield bytes(-info.size % tarfile.BLOCKSIZE)
 
 
@@ -113,7 +141,11 @@ def unpack(source: Incoming, directory: str, rename: Callable[[str], str], *, ow
     root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with tarfile.open(fileobj=source, mode="r|", bufsize=_CHUNK) as archive:  # type: ignore[call-overload]
-            _Unpacker(root_fd, directory, rename, owners).run(archive)
+            unpacker = _Unpacker(root_fd, directory, rename, owners)
+            try:
+                unpacker.run(archive)
+            finally:
+                unpacker.close()
     except tarfile.TarError as e:
         raise InvalidArgument(f"unpack into `{directory}`: {e}", hint="the archive is damaged or cut short") from e
     finally:
@@ -125,6 +157,7 @@ class _Unpacker:
         self._root_fd, self._directory = root_fd, directory
         self._rename, self._owners = rename, owners
         self._times: list[tuple[str, int]] = []
+        self._place, self._place_fd = "", os.dup(root_fd)  # the directory that the last entry belonged to
 
     def run(self, archive: tarfile.TarFile) -> None:
         for member in archive:
@@ -135,9 +168,13 @@ class _Unpacker:
                 self._member(archive, member, path)
             except OSError as e:
                 raise KetchError(f"write `{os.path.join(self._directory, path)}`: {e.strerror or e}") from e
-        for path, mtime in reversed(self._times):
+        for path, mtime in self._times:
             with suppress(OSError):  # a later entry replaced it
-                os.utime(path, (mtime, mtime), dir_fd=self._root_fd, follow_symlinks=False)
+                os.utime(self._directory_of(f"{path}/."), (mtime, mtime))
+
+    def close(self) -> None:
+        """Close what is open."""
+        os.close(self._place_fd)
 
     @staticmethod
     def _inner(name: str) -> str:
@@ -146,41 +183,48 @@ class _Unpacker:
             raise InvalidArgument(f"unpack `{name}`: it leads out of the directory")
         return "/".join(parts)
 
-    def _parent(self, path: str) -> int:
-        """A descriptor of the directory that an entry belongs to, made if it is missing; no link is followed."""
-        fd = os.dup(self._root_fd)
-        for part in path.split("/")[:-1]:
+    def _directory_of(self, path: str) -> int:
+        """A descriptor of the directory that an entry belongs to, made if it is missing; no link is followed.
+
+        It is valid until the next call.  From the last one it is not far, as a rule.
+        """
+        wanted = path.rpartition("/")[0]
+        if wanted == self._place:
+            return self._place_fd
+        rest = wanted
+        if self._place and wanted.startswith(f"{self._place}/"):
+            rest = wanted[len(self._place) + 1 :]
+        else:
+            self._stand_in("", os.dup(self._root_fd))
+        for part in rest.split("/") if rest else ():
             with suppress(FileExistsError):
-                os.mkdir(part, dir_fd=fd)
-            try:
-                below = os.open(part, _DIRECTORY, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+                os.mkdir(part, dir_fd=self._place_fd)
+            self._stand_in(f"{self._place}/{part}" if self._place else part, trees.open_directory(part, self._place_fd))
+        return self._place_fd
+
+    def _stand_in(self, place: str, fd: int) -> None:
+        os.close(self._place_fd)
+        self._place, self._place_fd = place, fd
 
     def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
         name = path.rpartition("/")[2]
-        dir_fd = self._parent(path)
-        try:
-            there = self._make_room(member, path, name, dir_fd)
-            if member.isdir():
-                if not there:
-                    os.mkdir(name, dir_fd=dir_fd)
-                self._finish(os.open(name, _DIRECTORY, dir_fd=dir_fd), member)
-                self._times.append((path, int(member.mtime)))
-            elif member.issym():
-                os.symlink(member.linkname, name, dir_fd=dir_fd)
-                if self._owners:
-                    os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
-            elif member.islnk():
-                self._link(member, name, dir_fd)
-            elif member.isfile():
-                self._file(archive.extractfile(member), member, name, dir_fd)
-            else:
-                self._node(member, name, dir_fd)
-        finally:
-            os.close(dir_fd)
+        dir_fd = self._directory_of(path)
+        there = self._make_room(member, path, name, dir_fd)
+        if member.isdir():
+            if not there:
+                os.mkdir(name, dir_fd=dir_fd)
+            self._finish(trees.open_directory(name, dir_fd), member)
+            self._times.append((path, int(member.mtime)))
+        elif member.issym():
+            os.symlink(member.linkname, name, dir_fd=dir_fd)
+            if self._owners:
+                os.chown(name, member.uid, member.gid, dir_fd=dir_fd, follow_symlinks=False)
+        elif member.islnk():
+            self._link(member, name, dir_fd)
+        elif member.isfile():
+            self._file(archive.extractfile(member), member, name, dir_fd)
+        else:
+            self._node(member, name, dir_fd)
 
     def _make_room(self, member: tarfile.TarInfo, path: str, name: str, dir_fd: int) -> bool:
         """Take away a file that is there; True when a directory is and may stay."""
@@ -206,11 +250,12 @@ class _Unpacker:
 
     def _link(self, member: tarfile.TarInfo, name: str, dir_fd: int) -> None:
         target = self._inner(self._rename(member.linkname))
-        target_fd = self._parent(target)
+        dir_fd = os.dup(dir_fd)
         try:
-            os.link(target.rpartition("/")[2], name, src_dir_fd=target_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+            source_fd = self._directory_of(target)
+            os.link(target.rpartition("/")[2], name, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
         finally:
-            os.close(target_fd)
+            os.close(dir_fd)
 
     def _node(self, member: tarfile.TarInfo, name: str, dir_fd: int) -> None:
         kind = stat.S_IFIFO if member.isfifo() else stat.S_IFCHR if member.ischr() else stat.S_IFBLK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import logging
@@ -139,7 +138,9 @@ class ContainerService:
                 functools.partial(ownvolumes.image_view, ctx), container.id,
             )  # fmt: skip
             faults.point("create.volumes-made")
-            idmaps.resolve(ctx.snapshots, image.chain_ids, config.user, container.mounts)
+            await snapshotting.whole(
+                ctx.snapshots, idmaps.resolve, ctx.snapshots, image.chain_ids, config.user, container.mounts
+            )
             if any(point.type == "volume" for point in container.mounts):
                 await to_the_end(ownvolumes.populate, ctx, container, image.chain_ids)
             undo.push_async_callback(in_own_thread, functools.partial(remove_files, ctx, container.id))
@@ -225,7 +226,7 @@ class ContainerService:
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
-        ctx.background(asyncio.to_thread(remove_files, ctx, container.id))
+        ctx.background(in_own_thread(functools.partial(remove_files, ctx, container.id)))
         await ctx.store.settled()
 
     async def rename(self, ref: str, new_name: str) -> None:
@@ -366,5 +367,5 @@ class ContainerService:
     async def sizes(self, ref: str) -> tuple[int, int]:
         """(bytes written by the container, bytes of its whole root filesystem)."""
         container = self.get(ref)
-        written = await asyncio.to_thread(self._ctx.snapshots.usage, container.id)
+        written = await in_own_thread(functools.partial(self._ctx.snapshots.usage, container.id))
         return written, written + self._ctx.images.resolve(container.image_id).size

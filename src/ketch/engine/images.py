@@ -12,7 +12,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine import pending
-from ketch.engine.transfer import BodyReader, written
+from ketch.engine.transfer import BodyReader, in_own_thread, written
+from ketch.images.shared import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
@@ -49,11 +50,11 @@ class ImageService:
         """Docker's history rows, newest first."""
         return self._store.history(ref, platform)
 
-    def tag(self, ref: str, repo: str, tag: str = "") -> None:
+    async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image one more name."""
         image = self._store.resolve(ref)
         name = f"{repo}:{tag}" if tag else repo
-        self._store.tag(ref, name)
+        await to_the_end(self._store.tag, ref, name)
         self._event("tag", image.id, name)
 
     def containers_of(self, image_id: str) -> Users:
@@ -82,7 +83,7 @@ class ImageService:
         def users(image_id: str) -> Users:
             return [user for user in self.containers_of(image_id) if user[0] not in without]
 
-        rows = await asyncio.to_thread(self._store.remove, ref, force, users, rehearsal)
+        rows = await to_the_end(self._store.remove, ref, force, users, rehearsal)
         for row in rows if rehearsal is None else ():
             for action, what in row.items():
                 self._event("untag" if action == "Untagged" else "delete", what, what)
@@ -151,7 +152,7 @@ class ImageService:
             finally:
                 loop.call_soon_threadsafe(queue.put_nowait, _END)
 
-        task = self._ctx.background(asyncio.to_thread(run))
+        task = self._ctx.background(in_own_thread(run))
         try:
             while (item := await queue.get()) is not _END:
                 yield item

@@ -5,6 +5,7 @@ An index that is being put together is a file, ``manifests/<digest of its name>.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ class ManifestService:
         for one in refs:
             entry = await self._entry(one, credentials)
             pending.entries = [e for e in pending.entries if e.ref != entry.ref] + [entry]
-        self._store(pending)
+        await asyncio.to_thread(self._store, pending)
         return pending
 
     def get(self, name: str) -> Pending:
@@ -76,7 +77,7 @@ class ManifestService:
             raise NotFound(f"No such manifest: {name}", hint="begin it with: ketch manifest create")
         return found
 
-    def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> Pending:
+    async def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> Pending:
         """Say what one of its images runs on (NotFound)."""
         pending = self.get(name)
         wanted = str(reference.parse(ref))
@@ -85,7 +86,7 @@ class ManifestService:
                 before = msgspec.to_builtins(entry.descriptor.platform) if entry.descriptor.platform else {}
                 given = {key: value for key, value in platform.items() if value}
                 entry.descriptor.platform = msgspec.convert({"architecture": "", **before, **given}, oci.Platform)
-                self._store(pending)
+                await asyncio.to_thread(self._store, pending)
                 return pending
         raise NotFound(f"manifest for image {ref} does not exist in {name}")
 

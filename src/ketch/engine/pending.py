@@ -11,16 +11,16 @@ change at once.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine import bundle, idmaps, mounts, ownvolumes, validate
+from ketch.engine import bundle, idmaps, mounts, ownvolumes, snapshotting, validate
 from ketch.engine.model import Container, ContainerConfig, HostConfig, Mount, MountPoint, PortBinding, Wire
 from ketch.engine.mountspec import check_target, parse_bind
 from ketch.errors import InvalidArgument, KetchError
+from ketch.images.shared import to_the_end
 from ketch.network import ports
 
 if TYPE_CHECKING:
@@ -278,9 +278,9 @@ async def _mount(ctx: Context, new: Container, wanted: Changes, undo: AsyncUndo)
     view = functools.partial(ownvolumes.image_view, ctx)
     mounts.plan(fresh.config, fresh.host, ctx.volumes, fresh.mounts, (), view, new.id)
     chains = ctx.images.resolve(new.image_id).chain_ids
-    idmaps.resolve(ctx.snapshots, chains, new.config.user, fresh.mounts)
+    await snapshotting.whole(ctx.snapshots, idmaps.resolve, ctx.snapshots, chains, new.config.user, fresh.mounts)
     if any(point.type == "volume" for point in fresh.mounts):
-        await asyncio.to_thread(ownvolumes.populate, ctx, fresh, chains)
+        await to_the_end(ownvolumes.populate, ctx, fresh, chains)
     for point in fresh.mounts:
         if point.type == "volume" and point.name not in known:
             ctx.events.publish("volume", "create", point.name, {"driver": point.driver})

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine import ownvolumes
+from ketch.engine.transfer import in_own_thread
 from ketch.errors import Conflict, NotFound
 from ketch.images.removal import Rehearsal
 from ketch.storage.sizes import size_on_disk
@@ -30,6 +32,10 @@ def _object(ident: str, name: str, size: int = 0) -> dict[str, Any]:
     return {"Id": ident, "Name": name, "Size": size}
 
 
+async def _size_on_disk(directory: str) -> int:
+    return await in_own_thread(functools.partial(size_on_disk, directory))
+
+
 async def container(
     engine: Engine, ref: str, *, force: bool, volumes: bool, without: Collection[str]
 ) -> dict[str, Any]:
@@ -38,7 +44,9 @@ async def container(
     written = (await engine.containers.sizes(one.id))[0]
     found = [_object(one.id, one.name, written)]
     doomed = ownvolumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
-    lost: Objects = [_object(v.name, v.name, await asyncio.to_thread(size_on_disk, v.mountpoint)) for v in doomed]
+    lost: Objects = [
+        _object(v.name, v.name, await in_own_thread(functools.partial(size_on_disk, v.mountpoint))) for v in doomed
+    ]
     return {
         "ContainersDeleted": [one.id], "VolumesDeleted": [v.name for v in doomed],
         "SpaceReclaimed": sum(o["Size"] for o in (*found, *lost)), "Containers": found, "Volumes": lost,
@@ -81,7 +89,7 @@ async def volumes(
         used = set(engine.volumes.used_by(volume.name)) - set(without)
         if used or not (volume.anonymous or everything) or not matches(volume.created, volume.labels):
             continue
-        size = await asyncio.to_thread(size_on_disk, volume.mountpoint)
+        size = await _size_on_disk(volume.mountpoint)
         if not dry_run:
             await engine.volumes.remove(volume.name)
             engine.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import containerdirs, leftovers, monitorprocess, restarts, stats, takeover, update
+from ketch.engine import containerdirs, leftovers, monitorprocess, restarts, snapshotting, stats, takeover, update
 from ketch.engine.rundir import Exit, read_exit
 from ketch.errors import KetchError, Unavailable
 from ketch.storage import quota
@@ -109,7 +109,7 @@ async def _settle(
         return
     end = read_exit(ctx.run_dir(container.id))
     unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
-    _find_directory(ctx, container)
+    await _find_directory(ctx, container)
     if not state.running and not unheard:
         if container.host.auto_remove and state.status == "exited" and life.remove is not None:
             await life.remove(container)
@@ -120,13 +120,13 @@ async def _settle(
         await life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
 
 
-def _find_directory(ctx: Context, container: Container) -> None:
+async def _find_directory(ctx: Context, container: Container) -> None:
     """Directories that were made just before a power cut may be lost although the row is there: they were empty."""
     if not ctx.snapshots.exists(container.id):
         log.warning("container %s (%s): its directory was lost; it begins anew", container.name, container.id[:12])
-        ctx.snapshots.prepare(
-            container.id, ctx.images.resolve(container.image_id).chain_ids, quota.parse(container.host.storage_opt)
-        )
+        chain_ids = ctx.images.resolve(container.image_id).chain_ids
+        size = quota.parse(container.host.storage_opt)
+        await snapshotting.whole(ctx.snapshots, ctx.snapshots.prepare, container.id, chain_ids, size)
 
 
 def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:

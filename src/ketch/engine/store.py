@@ -47,6 +47,7 @@ class ContainerStore:
         self._ids: dict[str, str] = {}
         self._unsaved: set[str] = set()
         self.removals = Removals(db, "containers/")
+        self._written = self._on_disk = 0  # changes that are to be durable, and those of them that are
         self._unreadable: dict[str, tuple[str, bytes]] = {}  # id → name, record: left as they are
         for row in db.query("SELECT id, name, record FROM containers"):
             try:
@@ -118,15 +119,25 @@ class ContainerStore:
     def save(self, container: Container, *, durable: bool = True) -> None:
         """Write the record as it is now; a container that was removed meanwhile stays removed.
 
-        Without ``durable`` a power cut may take the change back until `settled`.
+        Commits at once and does not wait for the disk: with ``durable`` that is begun, and no answer to a client goes
+        out before its end (`settle`); without, a power cut may take the change back until `settled`.
         """
         if container.id not in self._by_id:
             return
         owed = [self._by_id[one] for one in self._unsaved if one in self._by_id]
-        with self._db.transaction(durable=durable) as tx:
+        with self._db.transaction(durable=False) as tx:
             for one in (*owed, container):
                 tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(one), one.id))
         self._unsaved.clear()
+        if durable:
+            self._written += 1
+
+    async def settle(self) -> None:
+        """Return when everything that was saved as durable is; an answer to a client waits for it."""
+        if self._written > self._on_disk:
+            mark = self._written
+            await self.settled()
+            self._on_disk = max(self._on_disk, mark)
 
     def keep(self, container: Container, *, durable: bool = True) -> None:
         """`save` what has happened already; when it cannot be written, it goes with the next write.
@@ -144,8 +155,9 @@ class ContainerStore:
         self.check_free(name)
         old = container.name
         record = _encode(msgspec.structs.replace(container, name=name))
-        with self._db.transaction() as tx:
+        with self._db.transaction(durable=False) as tx:
             tx.execute("UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, record, container.id))
+        self._written += 1
         container.name = name
         del self._ids[old]
         self._ids[name] = container.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import platform
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
 from ketch.engine import logoptions
+from ketch.engine.transfer import in_own_thread
 from ketch.runtime.cgroups import common
 from ketch.storage.sizes import size_on_disk
 
@@ -133,8 +135,10 @@ class SystemService:
         """Raw material of ``GET /system/df``: sizes in bytes by kind of object."""
         ctx = self._ctx
         images = ctx.images.list()
-        written = {c.id: await asyncio.to_thread(ctx.snapshots.usage, c.id) for c in ctx.store.all()}
-        volumes = {v.name: await asyncio.to_thread(size_on_disk, v.mountpoint) for v in ctx.volumes.list()}
+        written = {c.id: await in_own_thread(functools.partial(ctx.snapshots.usage, c.id)) for c in ctx.store.all()}
+        volumes = {
+            v.name: await in_own_thread(functools.partial(size_on_disk, v.mountpoint)) for v in ctx.volumes.list()
+        }
         layers = await asyncio.to_thread(ctx.images.layers_size)
         return {"images": images, "layers_size": layers, "containers": written, "volumes": volumes}
 

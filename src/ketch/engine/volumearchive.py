@@ -13,7 +13,7 @@ import os
 import secrets
 from typing import IO, TYPE_CHECKING
 
-from ketch.engine.transfer import BodyReader, written
+from ketch.engine.transfer import BodyReader, in_own_thread, written
 from ketch.errors import Conflict
 from ketch.storage.archive import compression
 from ketch.storage.archive.extract import extract
@@ -57,7 +57,7 @@ async def restore(ctx: Context, name: str, body: AsyncIterator[bytes], *, force:
     try:
         if running:
             raise Conflict(f"restore volume {name}: running containers use it: {', '.join(running)}")
-        await asyncio.to_thread(_restore, ctx, volume, io.BufferedReader(reader, 1 << 20), force)
+        await in_own_thread(lambda: _restore(ctx, volume, io.BufferedReader(reader, 1 << 20), force))
     except BaseException:
         reader.cancel()
         if made:

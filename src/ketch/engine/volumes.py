@@ -90,6 +90,7 @@ class VolumeStore:
         """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
 
         ``made_for`` is the container that it is made with, whose row is yet to be written (see `settle`).
+        Durable after `settled`.
         """
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
@@ -105,7 +106,7 @@ class VolumeStore:
         self._check_stays(name)
         if (existing := self._volumes.get(name)) is not None:
             if existing.pending and not made_for:
-                with self._db.transaction() as tx:
+                with self._db.transaction(durable=False) as tx:
                     self._mark(tx, [name], "")
             return existing
         self._check_readable(name)
@@ -118,7 +119,7 @@ class VolumeStore:
         os.makedirs(path, mode=0o755, exist_ok=True)
         try:
             faults.point("volume.directory-made")
-            with self._db.transaction(grows=True) as tx:
+            with self._db.transaction(durable=False, grows=True) as tx:
                 tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
         except BaseException:
             self._remove_empty(name)
@@ -145,7 +146,7 @@ class VolumeStore:
         """At the daemon's start: what a crash left half made or half removed goes, unless a container refers to it."""
         for volume in [v for v in self._volumes.values() if v.pending]:
             if self._in_use(volume.name):
-                with self._db.transaction() as tx:
+                with self._db.transaction(durable=False) as tx:
                     self._mark(tx, [volume.name], "")
                 continue
             try:
@@ -189,6 +190,10 @@ class VolumeStore:
         """Ids of the containers that refer to the volume."""
         return self._in_use(name)
 
+    async def settled(self) -> None:
+        """Return when what was written before is durable."""
+        await in_own_thread(self._db.sync)
+
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Delete the volume and its data; Conflict while a container refers to it.
 
@@ -203,7 +208,7 @@ class VolumeStore:
         volume = self.get(name)
         if users := self._in_use(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        with self._db.transaction() as tx:
+        with self._db.transaction(durable=False) as tx:
             self._mark(tx, [name], _REMOVAL)
         faults.point("volume.removal-begun")
         task = self._going[name] = asyncio.get_running_loop().create_task(self._remove(volume))
@@ -211,8 +216,10 @@ class VolumeStore:
         await asyncio.shield(task)
 
     async def _remove(self, volume: Volume) -> None:
+        await self.settled()  # a power cut must not leave a volume of which half is gone
         await in_own_thread(lambda: self._remove_files(volume))
         self._forget(volume)
+        await self.settled()
 
     def _remove_files(self, volume: Volume) -> None:
         """Blocking, for as long as it takes to delete every file."""
@@ -226,7 +233,7 @@ class VolumeStore:
         faults.point("volume.files-removed")
 
     def _forget(self, volume: Volume) -> None:
-        with self._db.transaction() as tx:
+        with self._db.transaction(durable=False) as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
         del self._volumes[volume.name]
 

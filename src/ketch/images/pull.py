@@ -66,7 +66,7 @@ class Puller:
         top = await self.repository.manifest(asked)
         self.report({"status": f"Pulling from {ref.path}", "id": asked})
         async with leased(self.store) as lease:
-            self._keep(lease, top)
+            await to_the_end(self._keep, lease, top)
             chosen = await self._choose(lease, top, wanted, ref)
             image = self._known(lease, chosen)
             if image is None:
@@ -101,7 +101,7 @@ class Puller:
                 )
             found = await self.repository.manifest(digests.check(descriptor.digest))
             descriptor.check_size(found.descriptor.size)
-            self._keep(lease, found)
+            await to_the_end(self._keep, lease, found)
         raise InvalidArgument(f"pull {ref.familiar}: indexes are nested too deeply")
 
     def _known(self, lease: Lease, chosen: Fetched) -> Image | None:

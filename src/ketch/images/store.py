@@ -151,7 +151,7 @@ class ImageStore:
             if targets:
                 catalog = Catalog(images, names, self._indexes(images, names))
                 names.update({n: Named(catalog.choose(target, names[n].id), target) for n, target in targets.items()})
-            with self._db.transaction() as tx:
+            with self._db.transaction(durable=False) as tx:
                 for image, _ in added:
                     _write(tx, images[image.id])
                 for name in (name for _, new_names in added for name in new_names):
@@ -160,6 +160,7 @@ class ImageStore:
             faults.point("image.rows-written")
             self._set(images, names)
             found = [self.catalog.images[image.id] for image, _ in added]
+        self._db.sync()  # whoever wants the lock in the event loop does not wait for the disk
         if replaced:
             self._collect(replaced)
         return found
@@ -178,9 +179,10 @@ class ImageStore:
             if image_id not in catalog.images or digest_name in catalog.names:
                 return
             named = Named(image_id, digest_name.rpartition("@")[2])
-            with self._db.transaction() as tx:
+            with self._db.transaction(durable=False) as tx:
                 _write_name(tx, digest_name, named)
             self._set(dict(catalog.images), {**catalog.names, digest_name: named})
+        self._db.sync()
 
     def tag(self, ref: str, name: str) -> None:
         """Point ``name`` at an image, taking it from the one that had it."""
@@ -192,11 +194,12 @@ class ImageStore:
             tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False)
             source = self._name_of(ref)
             named = catalog.names[source] if source else Named(image.id, image.manifest)
-            with self._db.transaction() as tx:
+            with self._db.transaction(durable=False) as tx:
                 _write(tx, tagged)
                 _write_name(tx, str(parsed), named)
             faults.point("image.tagged")
             self._set({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
+        self._db.sync()
 
     def remove(self, ref: str, force: bool, in_use: InUse, rehearsal: removal.Rehearsal | None = None) -> Rows:
         """Untag, and delete when nothing needs it; Conflict in Docker's words.
@@ -229,7 +232,7 @@ class ImageStore:
             hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in lost if one.id not in gone_ids}
             targets = {catalog.names[name].target for name in doomed}
             parts = {part for i in forgotten for part in i.parts()} | targets
-            with self._db.transaction() as tx:
+            with self._db.transaction(durable=False) as tx:
                 tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
                 tx.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in gone_ids])
                 for one in hidden.values():
@@ -238,6 +241,7 @@ class ImageStore:
             faults.point("image.rows-deleted")
             kept = {k: v for k, v in catalog.images.items() if k not in gone_ids}
             self._set({**kept, **hidden}, {n: named for n, named in catalog.names.items() if n not in doomed})
+        self._db.sync()
         chains = self._collect(parts)
         return rows + _deleted(lost, chains)
 

@@ -154,7 +154,8 @@ class Database:
 
         Without ``durable`` the commit survives the death of this process, and not surely a power cut: for state that
         is void after a boot anyway, or until `sync` (0.03 ms instead of an fsync, which others' I/O can stretch to
-        100 ms).  What ``grows``, and does not help to free anything, does not use the space that is kept for a full
+        100 ms): the event loop lets `sync` follow in a thread.  While one thread waits for its fsync, others commit.
+        What ``grows``, and does not help to free anything, does not use the space that is kept for a full
         disk: ResourceExhausted.
         """
         with self._lock:
@@ -183,11 +184,11 @@ class Database:
                 if self._conn.in_transaction:  # a failed commit leaves it open, a full disk may have ended it
                     self._conn.execute("ROLLBACK")
             self._changes = changes
-            if durable:
-                self.sync()
             self._since += 1
             if self._since >= _CHECKPOINT_AFTER:
                 self._checkpoint()
+        if durable:
+            self.sync()
 
     def _wake(self) -> None:
         """Open it after all, now that there may be room (ResourceExhausted: there is none)."""

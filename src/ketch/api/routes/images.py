@@ -66,7 +66,7 @@ async def tag(call: Call) -> web.StreamResponse:
     repo = call.query.get("repo", "")
     if not repo:
         raise InvalidArgument("invalid reference format: repository name must not be empty")
-    call.engine.images.tag(call.path["name"], repo, call.query.get("tag", ""))
+    await call.engine.images.tag(call.path["name"], repo, call.query.get("tag", ""))
     return call.empty(201)
 
 

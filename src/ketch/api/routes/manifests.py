@@ -58,7 +58,7 @@ async def create(call: Call) -> web.StreamResponse:
 async def annotate(call: Call) -> web.StreamResponse:
     """Say what one of its images runs on."""
     body: _Annotate = await call.body(_Annotate)
-    return call.json(call.engine.manifests.annotate(body.name, body.manifest, body.platform))
+    return call.json(await call.engine.manifests.annotate(body.name, body.manifest, body.platform))
 
 
 async def push(call: Call) -> web.StreamResponse:
