@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.engines import BIN, Engine
 from tests.integration.leaks import Census
+from tests.integration.netns import nft
 
 pytestmark = pytest.mark.ketch_only
 SLEEP = ("busybox", "sleep", "1000")
@@ -240,3 +241,68 @@ def test_what_both_would_use_is_refused_by_name(pair):
     assert everything(first) == before
     works(first)
     second.flags = ("--bridge", second.name)
+
+
+def test_what_a_daemon_left_running_is_not_taken_by_another(pair):
+    """The first is down, its containers run: its bridges and its table are still its own."""
+    first, second = pair
+    first.flags = ("--bridge", f"{first.name}b")
+    first.start()
+    first.add_busybox()
+    populate(first, 94)
+    first.docker("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "shared")
+    before = everything(first)
+    plain, rules = first.docker("inspect", "-f", "{{.Id}}", "plain").out.strip(), nft("list ruleset")
+    first.stop(signal.SIGKILL)
+    second.flags = first.flags
+    said = second.refused()
+    assert said == f"ketchd: use bridge `{first.name}b`: it belongs to another data root"
+    assert nft("list ruleset") == rules
+    second.flags = ("--bridge", second.name)
+    second.start()
+    done = second.docker("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "mine", check=False)
+    assert "use bridge `kt-shared`: it belongs to another data root" in done.err
+    second.stop()
+    first.start()
+    assert everything(first) == before
+    works(first)
+    assert first.docker("network", "inspect", "-f", "{{len .Containers}}", "back").out == "2\n"
+    first.docker("rm", "-f", "plain", "db", "web")
+    assert cgroups_of(plain) == []
+
+
+def test_a_table_of_another_data_root_is_refused(pair):
+    one = pair[0]
+    one.flags = ("--bridge", f"{one.name}b")
+    table = f"ketch-{one.name}b"
+    comment = '{ comment "ketch:another"; }'
+    nft(f"add table inet {table} {comment}")
+    try:
+        assert one.refused() == (
+            f"ketchd: use firewall table `{table}`: it belongs to another data root, or to another program"
+        )
+        assert "ketch:another" in nft(f"list table inet {table}")
+        assert f"{one.name}b" not in os.listdir("/sys/class/net")
+    finally:
+        nft(f"delete table inet {table}")
+
+
+def test_an_administrators_parent_cgroup_stays(pair):
+    one = pair[0]
+    made = [f"{place}/{one.name}-admin" for place in hierarchies()]
+    for directory in made:
+        os.makedirs(directory, exist_ok=True)
+    try:
+        one.flags = ("--cgroup-parent", f"/{one.name}-admin", "--bridge", "none")
+        one.start()
+        one.stop()
+        assert all(map(os.path.isdir, made))
+    finally:
+        for directory in made:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(directory)
+    one.start()  # now it makes it, and a kill does not make it forget that
+    one.stop(signal.SIGKILL)
+    one.start()
+    one.stop()
+    assert not any(map(os.path.exists, made))
