@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -15,9 +16,11 @@ from ketch.images.compressed import compressed
 from ketch.images.schema import SCHEMA
 from ketch.images.store import ImageStore
 from ketch.oci.config import RunConfig
+from ketch.storage.archive.write import write_tree
 from ketch.storage.db import Database
 
 _TAR = "197c46496e7390e02e665d4997b0c15ca3bb2a5789d0a9cacd35d08715e52aa1"
+_TREE_TAR = "95fbfa6e1072ef1527639432d289df090c1a8fa09ce4fcbaf1150e4d6ab2c107"
 _BLOB = "sha256:35924ff4ef963a54bab1c9a545a558823ef8ba053066d79747211a2553599580"
 
 
@@ -95,3 +98,26 @@ def test_the_tar_of_busybox_is_what_it_was():
     """The image made from the machine's busybox has no other digest by another Python's tarfile."""
     made = _busybox_tar(b"program", ["ls", "sh"], 1_700_000_000)
     assert hashlib.sha256(made).hexdigest() == "4ce0b855186f7270b7d73a918f4bf9c55f75ebc934c2c9a2b7c9b378792ff1fd"
+
+
+def test_the_tar_of_a_tree_is_what_it_was(tmp_path):
+    """What commit and export write, with all that a header can say, is the same by every Python's tarfile."""
+    (tmp_path / "d").mkdir()
+    for name in ("d/file", "d/" + "long" * 40, "d/ünï"):
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+        (tmp_path / name).chmod(0o640)
+    os.setxattr(tmp_path / "d" / "file", "trusted.note", b"\0binary\xff")
+    os.link(tmp_path / "d" / "file", tmp_path / "hard")
+    (tmp_path / "link").symlink_to("d/file")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    os.mknod(tmp_path / "device", 0o020600, os.makedev(1, 3))
+    for root, directories, files in os.walk(tmp_path, topdown=False):
+        for path in [os.path.join(root, name) for name in (*directories, *files)]:
+            os.chown(path, 3_000_000, 5, follow_symlinks=False)
+            os.utime(path, ns=(0, 1_700_000_000_123_456_789), follow_symlinks=False)
+    (tmp_path / "d").chmod(0o2755)
+    tmp_path.chmod(0o755)
+    os.utime(tmp_path, ns=(0, 1_600_000_000_000_000_000))
+    buffer = io.BytesIO()
+    write_tree(str(tmp_path), buffer)
+    assert hashlib.sha256(buffer.getvalue()).hexdigest() == _TREE_TAR
