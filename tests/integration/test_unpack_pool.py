@@ -19,6 +19,7 @@ from ketch.errors import InvalidArgument, ResourceExhausted, Unavailable
 from ketch.images.schema import SCHEMA
 from ketch.images.store import ImageStore
 from ketch.storage.archive import limits
+from ketch.storage.content import ContentStore
 from ketch.storage.db import Database
 from ketch.storage.unpackpool import UnpackPool
 from tests.integration import made_images as made
@@ -230,6 +231,18 @@ def test_a_full_disk_leaves_nothing_of_an_image(tmp_path):
         finally:
             store.unpacker.close()
             db.close()
+
+
+def test_a_blob_that_fails_on_a_full_disk_says_why(tmp_path):
+    """What is still to be written when it is given up is not written: that would fail as well, and hide the reason."""
+    with small_disk(str(tmp_path), "size=1m"):
+        store = ContentStore(str(tmp_path))
+        with pytest.raises(InvalidArgument, match="the true reason"), store.ingest() as ingest:
+            with pytest.raises(OSError, match="No space left"), open(tmp_path / "filler", "wb", buffering=0) as f:
+                while f.write(bytes(1 << 12)):
+                    pass
+            ingest.write(b"a little, which waits in a buffer")
+            raise InvalidArgument("the true reason")
 
 
 def _archive(layer: bytes) -> bytes:

@@ -17,7 +17,7 @@ import hashlib
 import logging
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from ketch import faults
@@ -135,11 +135,12 @@ class ContentStore:
             if durable:
                 _sync_directory(self._blobs)
         except BaseException:
+            with suppress(OSError):  # what is still to be written is not wanted, and the disk may be full
+                ingest.file.close()
             if os.path.exists(path):
                 os.unlink(path)
             raise
-        finally:
-            ingest.file.close()
+        ingest.file.close()
 
     def temporary(self) -> str:
         """A path for a file that `adopt` will make a blob; what is left there goes at the next start."""
