@@ -5,10 +5,17 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+import hypothesis
+
 from tests.integration.isolation import own_network
 
 if TYPE_CHECKING:
     import pytest
+
+
+# Tests do not look at a clock: how long an example takes says what else the machine does.
+hypothesis.settings.register_profile("ketch", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("ketch")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

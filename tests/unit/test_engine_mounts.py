@@ -92,15 +92,15 @@ def test_oci_options():
     assert "noexec" not in by_target["/run"]["options"]
 
 
-def test_volume_removal(tmp_path):
+async def test_volume_removal(tmp_path):
     users = ["c1"]
     db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
     store = VolumeStore(db, str(tmp_path), lambda _name: users)
     volume = store.create("data", labels={"a": "b"})
     with pytest.raises(Conflict, match="volume is in use"):
-        store.remove("data")
+        await store.remove("data")
     users.clear()
-    store.remove("data")
+    await store.remove("data")
     assert not os.path.exists(os.path.dirname(volume.mountpoint))
     with pytest.raises(NotFound):
         store.get("data")

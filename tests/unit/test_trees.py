@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import stat
@@ -71,6 +72,7 @@ def census(root, *, files_only: bool = False) -> list[tuple[int, str, int]]:
 
 
 def open_count() -> int:
+    gc.collect()  # what other tests have left open ends now and not meanwhile
     return len(os.listdir("/proc/self/fd"))
 
 
