@@ -12,7 +12,7 @@ import os
 
 from ketch import faults
 
-_PARTS = ("-wal", "-shm", "-mark", "-reserve", "-spare")
+_PARTS = ("-wal", "-shm", "-mark", "-reserve")
 
 
 def clear(new: str) -> None:
