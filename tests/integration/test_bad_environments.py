@@ -119,7 +119,7 @@ def test_read_only_data_root(small):
 
 ERRORS = {
     "enospc": (500, "no space left on device"), "erofs": (500, "read-only file system"),
-    "eio": (500, "input/output error"), "emfile": (503, "too many open files"),
+    "eio": (500, "input/output error"), "edquot": (500, "disk quota exceeded"), "emfile": (503, "too many open files"),
 }  # fmt: skip
 REQUESTS = {
     "database.commit": ("/networks/create", {"Name": "late"}),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from tests.integration.rawapi import Api
+from tests.integration.waiting import until
 
 
 @pytest.fixture
@@ -214,3 +219,35 @@ def test_auto_remove_removes_anonymous_volumes(client):
     client("run", "--rm", "-v", "/data", "busybox", "touch", "/data/x")
     if before is not None:
         assert client("volume", "ls", "-q").out == before
+
+
+@pytest.mark.parametrize("end", ["stop", "kill", "rm"])
+def test_wait_in_the_pause_before_a_restart(engine, end):
+    """It counts as running then, and who waits for its end is answered when the next start is given up."""
+    api = Api(engine.socket)
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", "exit 3"], "HostConfig": {"RestartPolicy": {"Name": "always"}}}
+    api.must("POST", "/containers/create", body, name="again")
+    api.must("POST", "/containers/again/start")
+
+    def pausing() -> bool:  # for 6.4 s
+        found = api.must("GET", "/containers/again/json")
+        return found["RestartCount"] >= 7 and found["State"]["Status"] == "restarting"
+
+    until(pausing, "it is not started again")
+    conditions = ("not-running", "next-exit", "removed")
+    with ThreadPoolExecutor(3) as pool:
+        waits = {c: pool.submit(api, "POST", "/containers/again/wait", condition=c) for c in conditions}
+        done, _ = concurrent.futures.wait(waits.values(), timeout=0.5)
+        assert not done
+        if end == "rm":
+            api.must("DELETE", "/containers/again", force=1)
+        else:
+            api.must("POST", f"/containers/again/{end}")
+            state = api.must("GET", "/containers/again/json")["State"]
+            assert (state["Status"], state["ExitCode"]) == ("exited", 3)
+        for condition in ("not-running", "next-exit"):
+            assert waits[condition].result(5) == (200, {"StatusCode": 3})
+        if end != "rm":
+            assert not waits["removed"].done()
+            api.must("DELETE", "/containers/again")
+        assert waits["removed"].result(5) == (200, {"StatusCode": 3})

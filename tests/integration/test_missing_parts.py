@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.integration.registries import registry
+from tests.integration.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -64,7 +65,7 @@ def check(engine, ref: str, refused: dict[str, str]) -> None:
     engine.docker("stop", "-t", "0", "running", check=False)
     engine.docker("rm", "-fv", *engine.docker("ps", "-aq").out.split())
     engine.docker("rmi", "-f", *set(engine.docker("images", "-aq").out.split()))
-    assert os.listdir(f"{engine.data_root}/containers") == []
+    until(lambda: os.listdir(f"{engine.data_root}/containers") == [], "directories of containers are left")
 
 
 def test_a_layer(broken):
@@ -121,6 +122,21 @@ def test_the_directory_of_containers(broken):
         "logs running", "exec", "restart",
     )  # fmt: skip
     check(engine, ref, {**dict.fromkeys(names, "its files are missing in"), "cp in": "no such directory"})
+
+
+def test_the_directory_of_a_volume(own_engine):
+    own_engine.start()
+    own_engine.add_busybox()
+    docker = own_engine.docker
+    docker("create", "--name", "user", "-v", "lost:/v", "busybox", "true")
+    shutil.rmtree(f"{own_engine.data_root}/volumes/lost/_data")
+    for command in ("start", "user"), ("cp", "user:/v", own_engine.root), ("run", "--rm", "-v", "lost:/v", "busybox"):
+        result = docker(*command, check=False)
+        assert result.code != 0, command
+        assert f"{own_engine.data_root}/volumes/lost/_data`" in result.err, (command, result.err)
+    docker("rm", "user")
+    docker("volume", "rm", "lost")
+    assert "Traceback" not in own_engine.log()
 
 
 def test_a_stream_that_breaks_is_no_whole_one(own_engine):

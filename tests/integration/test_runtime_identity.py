@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ketch.linux import keyring
 from tests.integration import runtime_box
 
 if TYPE_CHECKING:
@@ -163,3 +165,20 @@ def test_a_program_of_root_alone_is_not_for_others(box: Box) -> None:
         result = box.run([name], {"annotations": {"dev.ketch.user": "alice"}})
         assert result.failed["message"] == f'exec: "{name}": permission denied'
         assert result.failed["kind"] == "not_executable"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/keys"), reason="no keyrings in this kernel")
+def test_the_session_keyring_of_the_starter_is_not_the_containers(box: Box) -> None:
+    add_key = {"x86_64": 248, "aarch64": 217}[os.uname().machine]
+    libc = ctypes.CDLL(None, use_errno=True)
+    keyring.join_session_keyring()
+    session = ctypes.c_int(-3)  # KEY_SPEC_SESSION_KEYRING
+    if libc.syscall(add_key, b"user", b"kt-secret", b"x", ctypes.c_size_t(1), session) < 0:
+        pytest.skip(f"add_key: {os.strerror(ctypes.get_errno())}")
+    with open("/proc/keys", encoding="ascii") as f:
+        assert "kt-secret" in f.read()
+    # As an ordinary user, who sees what he possesses: root sees what is root's by its owner.
+    free = {"linux.maskedPaths": [], "linux.seccomp": None, "annotations": {"dev.ketch.user": "alice"}}
+    result = box.run(["cat", "/proc/keys"], free)
+    assert (result.code, "kt-secret" in result.out) == (0, False)
+    assert "_ses" in result.out

@@ -133,18 +133,16 @@ def test_a_root_whose_directories_are_exchanged(box: Box, rootfs: Path, tty: boo
         (rootfs / f"{name}.x").mkdir()
         for fake in ("kcore", "keys", "timer_list", "null", "console", "ptmx"):
             (rootfs / f"{name}.x" / fake).write_text("")
-    ran, confined, deadline = 0, 0, time.monotonic() + RACE_S
+    confined, deadline = 0, time.monotonic() + RACE_S
     with racing(*(str(rootfs / name) for name in ("proc", "sys", "dev"))):
         while time.monotonic() < deadline:
             result = box.run(["sh", "-c", READ_ALL], directory=str(rootfs), tty=tty, timeout_s=10)
-            ran += 1
             if result.code == 0:
                 found = mounts(result.out.replace("\r", ""))
                 assert_confined(found)
                 consoles = [mount.kind for mount in found if mount.place.endswith("/console")]
                 assert consoles == (["devpts"] if tty else [])
                 confined += 1
-    assert ran > 5
     assert confined > 0, "the attack kept every container from starting: it proves nothing"
     for name in ("proc.x", "sys.x", "dev.x", "proc", "sys", "dev"):
         assert not any(stat.S_ISCHR(entry.lstat().st_mode) for entry in (rootfs / name).iterdir())

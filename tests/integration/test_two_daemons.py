@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
+import time
 import uuid
 
 import pytest
 
 from tests.integration.engines import BIN, Engine
 from tests.integration.leaks import Census
+from tests.integration.netns import nft
 
 pytestmark = pytest.mark.ketch_only
 SLEEP = ("busybox", "sleep", "1000")
@@ -44,11 +47,11 @@ def pair():
     before = Census.take(first.name)
     try:
         yield first, second
+    finally:
         for one in (first, second):
             if one.process is None:
                 one.start()
             one.remove_all()
-    finally:
         first.delete()
         second.delete()
     assert before.left_over() == []
@@ -164,25 +167,50 @@ def cgroups_of(container_id: str) -> list[str]:
     return [p for p, _, _ in os.walk("/sys/fs/cgroup") if os.path.basename(p) == container_id]
 
 
+def lives(pid: str) -> bool:
+    """Whether a process is there and not just waiting to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def pids_of(container_id: str) -> set[str]:
+    found = set()
+    for directory in cgroups_of(container_id):
+        with contextlib.suppress(FileNotFoundError), open(f"{directory}/cgroup.procs", encoding="ascii") as f:
+            found |= set(f.read().split())
+    return found
+
+
 @pytest.mark.parametrize("parent", ["", "mine"])
 def test_what_a_removed_container_left_is_found_by_its_directory(pair, parent):
-    """A container without a row, alive: as a removal leaves it that was killed, also under a parent of its own."""
+    """A removal that was killed, and a process that outlived its container; also under a parent cgroup of its own."""
     one = pair[0]
     one.start()
     one.add_busybox()
+    one.docker("run", "-d", "--name", "stays", *SLEEP)
     flags = ("--cgroup-parent", f"{one.name}-mine") if parent else ()
-    container_id = one.docker("run", "-d", *flags, *SLEEP).out.strip()
+    script = "setsid sleep 1000 & exec sleep 1000"
+    container_id = one.docker("run", "-d", "--pid", "host", *flags, "busybox", "sh", "-c", script).out.strip()
     pid = int(one.docker("inspect", "-f", "{{.State.Pid}}", container_id).out)
-    assert cgroups_of(container_id)
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        monitor = int(f.read().rpartition(")")[2].split()[1])
     one.stop(signal.SIGKILL)
-    subprocess.run(
-        ["python3", "-c", "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
-         "db.execute('DELETE FROM containers'); db.commit()", f"{one.data_root}/ketch.db"], check=True
-    )  # fmt: skip
+    os.kill(monitor, signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(f"{one.data_root}/ketch.db")) as db, db:
+        db.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+        db.execute("INSERT INTO removals VALUES (?)", (f"containers/{container_id}",))
+    deadline = time.monotonic() + 10
+    while len(left := pids_of(container_id)) != 1:
+        assert left and time.monotonic() < deadline
+        time.sleep(0.02)
     one.start()
     assert cgroups_of(container_id) == []
-    assert not os.path.exists(f"/proc/{pid}")
-    assert os.listdir(f"{one.data_root}/containers") == []
+    assert not any(map(lives, left))
+    assert container_id not in os.listdir(f"{one.data_root}/containers")
+    assert one.docker("inspect", "-f", "{{.State.Status}}", "stays").out == "running\n"
     for place in hierarchies():
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(f"{place}/{one.name}-mine")
@@ -213,3 +241,68 @@ def test_what_both_would_use_is_refused_by_name(pair):
     assert everything(first) == before
     works(first)
     second.flags = ("--bridge", second.name)
+
+
+def test_what_a_daemon_left_running_is_not_taken_by_another(pair):
+    """The first is down, its containers run: its bridges and its table are still its own."""
+    first, second = pair
+    first.flags = ("--bridge", f"{first.name}b")
+    first.start()
+    first.add_busybox()
+    populate(first, 94)
+    first.docker("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "shared")
+    before = everything(first)
+    plain, rules = first.docker("inspect", "-f", "{{.Id}}", "plain").out.strip(), nft("list ruleset")
+    first.stop(signal.SIGKILL)
+    second.flags = first.flags
+    said = second.refused()
+    assert said == f"ketchd: use bridge `{first.name}b`: it belongs to another data root"
+    assert nft("list ruleset") == rules
+    second.flags = ("--bridge", second.name)
+    second.start()
+    done = second.docker("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "mine", check=False)
+    assert "use bridge `kt-shared`: it belongs to another data root" in done.err
+    second.stop()
+    first.start()
+    assert everything(first) == before
+    works(first)
+    assert first.docker("network", "inspect", "-f", "{{len .Containers}}", "back").out == "2\n"
+    first.docker("rm", "-f", "plain", "db", "web")
+    assert cgroups_of(plain) == []
+
+
+def test_a_table_of_another_data_root_is_refused(pair):
+    one = pair[0]
+    one.flags = ("--bridge", f"{one.name}b")
+    table = f"ketch-{one.name}b"
+    comment = '{ comment "ketch:another"; }'
+    nft(f"add table inet {table} {comment}")
+    try:
+        assert one.refused() == (
+            f"ketchd: use firewall table `{table}`: it belongs to another data root, or to another program"
+        )
+        assert "ketch:another" in nft(f"list table inet {table}")
+        assert f"{one.name}b" not in os.listdir("/sys/class/net")
+    finally:
+        nft(f"delete table inet {table}")
+
+
+def test_an_administrators_parent_cgroup_stays(pair):
+    one = pair[0]
+    made = [f"{place}/{one.name}-admin" for place in hierarchies()]
+    for directory in made:
+        os.makedirs(directory, exist_ok=True)
+    try:
+        one.flags = ("--cgroup-parent", f"/{one.name}-admin", "--bridge", "none")
+        one.start()
+        one.stop()
+        assert all(map(os.path.isdir, made))
+    finally:
+        for directory in made:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(directory)
+    one.start()  # now it makes it, and a kill does not make it forget that
+    one.stop(signal.SIGKILL)
+    one.start()
+    one.stop()
+    assert not any(map(os.path.exists, made))

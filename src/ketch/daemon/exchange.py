@@ -12,7 +12,7 @@ import os
 
 from ketch import faults
 
-_PARTS = ("-wal", "-shm", "-mark", "-reserve")
+_PARTS = ("-wal", "-shm", "-mark", "-reserve", "-spare")
 
 
 def clear(new: str) -> None:

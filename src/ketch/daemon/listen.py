@@ -19,6 +19,7 @@ from ketch.daemon import pidfile
 from ketch.daemon.config import Config, tcp_address
 from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from ketch.storage import filelock
+from ketch.storage.reserve import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,13 +68,23 @@ def pid_file(path: str) -> Iterator[None]:
                 f"write pid file `{path}`: it belongs to process {owner} ({pidfile.name(owner)}), which is alive",
                 hint="stop that one, or give this one its own --pidfile",
             )
-        with open(path, "w", encoding="ascii") as f:
-            f.write(f"{os.getpid()}\n")
+        _write_pid(path)
         try:
             yield
         finally:
             if pidfile.read(path) == os.getpid():  # else somebody has put another in its place
                 os.unlink(path)
+
+
+def _write_pid(path: str) -> None:
+    """Others look for the daemon there; without room it goes without."""
+    try:
+        with open(path, "w", encoding="ascii") as f:
+            f.write(f"{os.getpid()}\n")
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+        log.warning("write pid file `%s`: %s", path, e.strerror)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
 from ketch.runtime import overlay
 from ketch.storage.removal import remove_tree
+from ketch.storage.reserve import FULL
 from ketch.storage.snapshots import OverlaySnapshots
 from ketch.storage.vfs import VfsSnapshots
 
@@ -85,9 +86,14 @@ def _check_not_used(data_root: str, driver: str) -> None:
 
 
 def _overlay_problem(data_root: str) -> str:
-    """Why overlay cannot have its upper directory here; empty when it can."""
+    """Why overlay cannot have its upper directory here; empty when it can, or when there is no room to find out."""
     os.makedirs(data_root, mode=0o710, exist_ok=True)
-    place = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
+    try:
+        place = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+        return ""
     try:
         for name in ("lower", "upper", "work"):
             os.mkdir(os.path.join(place, name))
@@ -96,6 +102,9 @@ def _overlay_problem(data_root: str) -> str:
         os.close(overlay.open_overlay(options))
     except RuntimeFailure as e:
         return str(e)
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
     finally:
         remove_tree(place)
     return ""

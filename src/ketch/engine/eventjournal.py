@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,7 +36,16 @@ class EventJournal:
         self._open()
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, _FLAGS, 0o640)
+        try:
+            self._fd = os.open(self._path, _FLAGS, 0o640)
+        except OSError as e:
+            if e.errno not in (ENOSPC, EDQUOT):
+                raise
+            log.warning("keep events in `%s`: %s", self._path, e.strerror)
+            self._fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            self._missing = True
+        else:
+            self._missing = False
         self._size = os.fstat(self._fd).st_size
         if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
             with contextlib.suppress(OSError):  # it is full still: then with the next event
@@ -45,6 +55,9 @@ class EventJournal:
         """Write one event; a disk that is full is logged, once, and costs the past and nothing else."""
         line = _encode(event) + b"\n"
         try:
+            if self._missing:  # perhaps there is room by now
+                os.close(self._fd)
+                self._open()
             if self._size and self._size + len(line) > self._max_bytes:
                 os.rename(self._path, self._path + ".1")
                 os.close(self._fd)

@@ -260,6 +260,7 @@ class Lifecycle:
                 container.state.finished_at = time.time_ns()
                 container.restart_delay_s = restarts.next_pause(container.restart_delay_s, 0)
                 self._ctx.store.keep(container)
+                live.resolve(live.exit_waiters, container.state.exit_code)
                 if not again:
                     return
 
@@ -286,6 +287,8 @@ class Lifecycle:
         """Send one signal to PID 1 (Conflict when the container does not run)."""
         number = bundle.signal_number(signal_name or "KILL")
         live = self._ctx.live(container.id)
+        if container.state.status == "restarting" and await self._end_pause(container, live):
+            return  # whatever the signal: as dockerd
         if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         if number in (9, 15) or number == self._stop_signal(container):
@@ -322,13 +325,8 @@ class Lifecycle:
     async def stop(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down."""
         live = self._ctx.live(container.id)
-        if container.state.status == "restarting":
-            async with live.lock:  # its next start may be on its way
-                if container.state.status == "restarting":
-                    container.stopped_by_user = True
-                    container.state.status = "exited"
-                    self._ctx.store.save(container)
-                    return
+        if container.state.status == "restarting" and await self._end_pause(container, live):
+            return
         if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise NotModified(f"container {container.id} is already stopped")
         number = bundle.signal_number(signal_name) if signal_name else self._stop_signal(container)
@@ -368,6 +366,18 @@ class Lifecycle:
             await asyncio.wait_for(live.exited.wait(), seconds)
         except TimeoutError:
             return False
+        return True
+
+    async def _end_pause(self, container: Container, live: Live) -> bool:
+        """Give up the next start of a container that waits for it; False when that has begun."""
+        async with live.lock:
+            if container.state.status != "restarting":
+                return False
+            container.stopped_by_user = True
+            container.state.status = "exited"
+            self._ctx.store.save(container)
+            live.release_held()
+            live.resolve(live.exit_waiters, container.state.exit_code)
         return True
 
     async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:

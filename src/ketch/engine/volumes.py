@@ -250,9 +250,16 @@ class VolumeStore:
     def attach(self, names: Iterable[str], user: str) -> None:
         """Mount what these volumes need, once, for as long as a ``user`` needs it; blocking (a share may be far away).
 
-        Raises KetchError; then nothing was mounted for this user.
+        Raises KetchError (DataLoss when a volume's directory is gone); then nothing was mounted for this user.
         """
         done: list[str] = []
+        names = list(names)
+        for volume in (self._volumes[name] for name in names if name in self._volumes):
+            if not os.path.isdir(volume.mountpoint):
+                raise DataLoss(
+                    f"volume {volume.name}: its directory is missing: there is no `{volume.mountpoint}`",
+                    hint="make it again, or remove the volume",
+                )
         for name in self.needs_mount(names):
             volume = self.get(name)
             self._check_stays(name)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ketch.engine.model import Container
 
 CONDITIONS = ("", "not-running", "next-exit", "removed")
+_UP = ("running", "paused", "restarting")
 
 
 class Waiter:
@@ -32,14 +33,18 @@ class Waiter:
 
 
 def register(ctx: Context, container: Container, condition: str) -> Waiter:
-    """Wait for an exit (``not-running``, ``next-exit``) or a removal (``removed``)."""
+    """Wait for an exit (``not-running``, ``next-exit``) or a removal (``removed``).
+
+    A container in the pause before its restart counts as running, as with dockerd: it is waited for until its next
+    end, or until somebody gives that start up.
+    """
     if condition not in CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     live = ctx.live(container.id)
     future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
     if condition == "removed":
         live.removed_waiters.add(future)
-    elif condition == "next-exit" or container.state.running:
+    elif condition == "next-exit" or container.state.status in _UP:
         live.exit_waiters.add(future)
     else:
         future.set_result((container.state.exit_code, container.state.error))

@@ -118,6 +118,7 @@ class Database:
                     self._migrate(schema)
                 if found is None or not found.vouched:
                     self._checkpoint(everything=True)
+                self._keep_room()
                 self.sync()
             except sqlite3.Error as e:
                 raise _explained(e, path) from e
@@ -245,10 +246,16 @@ class Database:
             return
         try:
             self._sum_up(pages, frames, everything=everything)
+            self._keep_room()
         except OSError as e:
             # The log may begin anew, and the mark does not know the pages that were in it: no mark is better.
             log.error("keep `%s-mark`: %s; it is removed", self._path, e.strerror)
             os.unlink(self._path + "-mark")
+
+    def _keep_room(self) -> None:
+        """Let the next checkpoint find space for the pages that come until then; SQLite goes by its header's count."""
+        pages = self._number("page_count")
+        reserve.fill(self._fd, self._path, pages * self._number("page_size") + reserve.GROWTH)
 
     def _sum_up(self, pages: int, frames: int, *, everything: bool) -> None:
         """Tell the mark the sums of the pages that a checkpoint has written."""

@@ -134,6 +134,8 @@ def _overlaid(data: bytes, frames: wal.Log, page_size: int) -> bytes:
     for number, page in frames.pages.items():
         if (number - 1) * page_size < len(image):
             image[(number - 1) * page_size : number * page_size] = page
+    if image[24:28] == image[92:96]:  # the header knows how many pages there are; what is behind them is `reserve`'s
+        del image[struct.unpack_from(">I", image, 28)[0] * page_size :]
     image[18:20] = b"\1\1"  # no log: SQLite has none in memory (§1.3.3 file format version numbers)
     return bytes(image)
 

@@ -1,7 +1,9 @@
 """Space that the state database keeps for itself, so that a full disk does not keep anybody from freeing it.
 
+    ketch.db            some more than its pages: taking the log in must not need space
     ketch.db-wal        while the database is open: at least SIZE bytes long, and SQLite writes over them
     ketch.db-reserve    while it is closed: the same file under another name (SQLite removes its log when it closes)
+    ketch.db-spare      while it is closed: an inode for ketch.db-shm
 
 So the space is never given back in between, and no container that writes can have it.  On file systems that write
 elsewhere instead of over (btrfs with copy-on-write) this is no promise.
@@ -18,6 +20,7 @@ from ketch.storage import wal
 
 log = logging.getLogger(__name__)
 SIZE = 4 << 20
+GROWTH = 1 << 20  # what the database may grow by between two checkpoints
 _SHM = 256 << 10  # what SQLite's index of the log takes, and some more
 FULL = (ENOSPC, EDQUOT)
 
@@ -31,6 +34,8 @@ def free_bytes(path: str) -> int:
 def put_back(path: str) -> None:
     """Before the database ``path`` is opened: let what was kept be its log again."""
     kept = path + "-reserve"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path + "-spare")
     if not os.path.exists(kept):
         return
     if os.path.exists(path + "-wal"):  # it was not closed
@@ -52,6 +57,8 @@ def keep(path: str) -> None:
 
 def kept(path: str) -> None:
     """After it was closed: nothing of the log's content is left in what is kept."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path + "-spare", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     if os.path.exists(path + "-reserve") and not os.path.exists(path + "-wal"):
         _blank(path + "-reserve")
         os.truncate(path + "-reserve", SIZE)
@@ -65,11 +72,11 @@ def _blank(path: str) -> None:
         os.close(fd)
 
 
-def fill(log_fd: int, path: str) -> None:
-    """Make the log ``SIZE`` long, when there is room for more than that."""
-    if free_bytes(path) < 2 * SIZE:
+def fill(fd: int, path: str, size: int = SIZE) -> None:
+    """Make the log, or the database, as long as ``size``, when there is room for more than that."""
+    if os.fstat(fd).st_size >= size or free_bytes(path) < 2 * SIZE:
         return
     try:
-        os.posix_fallocate(log_fd, 0, SIZE)
+        os.posix_fallocate(fd, 0, size)
     except OSError as e:
         log.warning("keep space for the state database: %s", e.strerror)

@@ -150,6 +150,13 @@ def prune(path: str) -> None:
             continue  # in use, or never made
 
 
+def exists(path: str) -> bool:
+    """Whether the cgroup ``path`` is there in any hierarchy."""
+    here = layout()
+    roots = {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}
+    return any(os.path.isdir(root + os.path.normpath("/" + path)) for root in roots)
+
+
 def own_paths() -> dict[str, str]:
     """{controller ("" for v2): cgroup path} of the calling process (/proc/self/cgroup)."""
     found = {}

@@ -35,8 +35,10 @@ def enter(parent: str) -> str:
     return ""
 
 
-def remove(parent: str) -> None:
-    """Remove it and ``parent`` where nothing is in them; a monitor that is about to end is waited for, not for long."""
+def remove(parent: str, *, with_parent: bool = True) -> None:
+    """Remove it, and ``parent`` if asked, where nothing is in them; a monitor that is about to end is waited for, not
+    for long.
+    """
     here, deadline = common.layout(), time.monotonic() + _EMPTY_S
     for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
         base = root + os.path.normpath("/" + parent)
@@ -45,7 +47,8 @@ def remove(parent: str) -> None:
             tree.remove(f"{base}/{NAME}", 0 if others else max(deadline - time.monotonic(), 0))
         except OSError:
             continue  # in use
-    common.prune(parent)
+    if with_parent:
+        common.prune(parent)
 
 
 def _path(parent: str) -> str:

@@ -21,8 +21,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from contextlib import suppress
-from errno import EACCES
+from errno import EACCES, ENOSYS, EPERM
 
 from ketch.linux import keyring, prctl, signals
 from ketch.linux import seccomp as native
@@ -129,8 +128,7 @@ def settle(process: Process, slave_fd: int) -> None:
         tty.take(slave_fd)
         if process.console_size:
             tty.set_size(0, process.console_size.get("height", 0), process.console_size.get("width", 0))
-    with suppress(OSError):  # no keyrings in this kernel, or none allowed: nothing is inherited then either
-        keyring.join_session_keyring()
+    _leave_keyring()
     rlimits.apply(process.limits)
     _own_stdio(process.user.uid)
     process.labels.prepare_exec()
@@ -157,6 +155,15 @@ def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
         process.execve(process.path, process.args, process.env)
     except OSError as e:
         raise command.execution_failed(process.args[0], e) from e
+
+
+def _leave_keyring() -> None:
+    """Have a session keyring of its own: that of whoever started the engine may hold keys of his."""
+    try:
+        keyring.join_session_keyring()
+    except OSError as e:
+        if e.errno not in (ENOSYS, EPERM):  # a kernel without keyrings, a filter of ours that the program inherits
+            raise failure("keyring", "join a new session keyring", e) from e
 
 
 def _own_stdio(uid: int) -> None:
