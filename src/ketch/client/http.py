@@ -194,7 +194,7 @@ class Client:
         body: Any,
         headers: dict[str, str],
     ) -> None:
-        target = quote(path)
+        target = quote(path.replace("//", "/"))  # a container's name may begin with one; dockerd would redirect
         pairs = [(k, v) for k, vs in (query or {}).items() for v in (vs if isinstance(vs, list) else [vs])]
         if pairs:
             target += "?" + "&".join(f"{quote(k)}={_value(v)}" for k, v in pairs if v is not None)
