@@ -30,5 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
-    if config.getoption("--own-netns", False) or config.getoption("--engine", "ketch") == "dockerd":
-        own_network()
+    dockerd = config.getoption("--engine", "ketch") == "dockerd"
+    if config.getoption("--own-netns", False) or dockerd:
+        own_network(propagates=dockerd)  # it has a mount namespace of its own

@@ -114,7 +114,7 @@ def private_engine(request: pytest.FixtureRequest):
         one.add_busybox()
         yield one
         left = [
-            one.docker(*command.split()).out for command in ("ps -aq", "volume ls -q", "network ls -q -f type=custom")
+            one.client(*command.split()).out for command in ("ps -aq", "volume ls -q", "network ls -q -f type=custom")
         ]
     finally:
         if one.process is not None:

@@ -15,9 +15,14 @@ _SCRIPT = """
 """
 
 
-def own_network() -> None:
-    """Move this process, and what it starts from now on, to new network and mount namespaces; needs root."""
+def own_network(*, propagates: bool = False) -> None:
+    """Move this process, and what it starts from now on, to new network and mount namespaces; needs root.
+
+    ``propagates``: mounts that are made here later are seen in the mount namespaces of what was started before.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET | CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare: a network namespace needs root")
     subprocess.run(["sh", "-c", _SCRIPT], check=True)
+    if propagates:
+        subprocess.run(["mount", "--make-rshared", "/"], check=True)

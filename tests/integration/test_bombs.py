@@ -66,7 +66,7 @@ def puller(engine):
     print(f"peak of ketchd: +{grown:.0f} MiB")
     assert grown < ALLOWED_MIB
     assert engine.docker("info", "-f", "{{.ServerVersion}}").code == 0
-    engine.docker("image", "prune", "-f")
+    engine.client("image", "prune", "-f")
     until(lambda: content(engine) == before, lambda: f"left: {content(engine) - before}")
 
 

@@ -27,7 +27,7 @@ def host():
 @pytest.fixture
 def ketch(engine):
     yield engine.ketch
-    made.sweep(engine.docker)
+    made.sweep(engine.client)
     config = os.path.join(engine.root, "config.json")
     if os.path.exists(config):
         os.unlink(config)

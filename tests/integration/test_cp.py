@@ -39,7 +39,7 @@ def image(engine):
     engine.docker("import", "-", "cpbox", stdin=buffer.getvalue())
     yield "cpbox"
     engine.remove_all()
-    engine.docker("rmi", "cpbox")
+    engine.client("rmi", "cpbox")
 
 
 @pytest.fixture

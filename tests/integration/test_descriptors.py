@@ -31,7 +31,7 @@ def clean(engine):
     """The engine; afterwards nothing may be left of what was refused."""
     before = files(engine)
     yield engine
-    engine.docker("image", "prune", "-f")
+    engine.client("image", "prune", "-f")
     until(lambda: files(engine) == before, lambda: f"left: {files(engine) - before}")
 
 

@@ -94,6 +94,7 @@ def test_a_service_and_its_job(world):
     volume.remove()
 
 
+@pytest.mark.ketch_only  # docker-py loses output that comes with the answer's head, as dockerd may send it
 def test_streams(world):
     script = "while read line; do echo out $line; echo err $line >&2; done; echo bye"
     box = world.containers.run("busybox", ["sh", "-c", script], detach=True, stdin_open=True, name="talker")

@@ -40,7 +40,7 @@ def test_an_index_of_two_images(engine, host):
     assert json.loads(ketch("manifest", "inspect", "-v", name).out)["Descriptor"]["digest"] == digest
     engine.docker("pull", "-q", name)
     assert json.loads(engine.docker("image", "inspect", name).out)[0]["Id"] == amd.image_id
-    made.sweep(engine.docker)
+    made.sweep(engine.client)
     assert "No such manifest" in ketch("manifest", "rm", name, check=False).err
 
 

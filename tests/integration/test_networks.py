@@ -146,8 +146,11 @@ def test_several_networks_and_which_one_leads_outside(client):
     client("run", "-d", "--name", "one", "--network", "bbb", "--network", "inside", "--network", "aaa", *SLEEP)
     lines = client("exec", "one", "ip", "-o", "-4", "addr").out
     where = {line.split()[1]: line.split()[3].rpartition(".")[0] for line in lines.splitlines()}
-    assert where == {"lo": "127.0.0", "eth0": "10.78.0", "eth1": "10.77.0", "eth2": "10.79.0"}
-    assert "default via 10.77.0.1 dev eth1" in client("exec", "one", "ip", "route").out
+    wanted = {"lo": "127.0.0", "eth0": "10.78.0", "eth1": "10.77.0", "eth2": "10.79.0"}
+    if client.engine.kind == "ketch":  # in the order in which they were asked for
+        assert where == wanted
+    assert sorted(where.values()) == sorted(wanted.values())
+    assert "default via 10.77.0.1 dev eth" in client("exec", "one", "ip", "route").out
     client("run", "-d", "--name", "two", "--network", "name=aaa", "--network", "name=bbb,gw-priority=1", *SLEEP)
     assert "default via 10.78.0.1" in client("exec", "two", "ip", "route").out
 
@@ -226,6 +229,7 @@ def test_none_host_and_another_containers(client):
     assert refused.code == 1
 
 
+@pytest.mark.ketch_only  # dockerd removes what only containers that do not run use
 def test_prune_keeps_what_is_used(client):
     client("network", "create", "used")
     client("network", "create", "--label", "keep=1", "kept")

@@ -27,7 +27,7 @@ def _images_away(request):
     """Each test begins and ends without images but the shared ones."""
     yield
     if "engine" in request.fixturenames:
-        made.sweep(request.getfixturevalue("engine").docker)
+        made.sweep(request.getfixturevalue("engine").client)
 
 
 def inspect(client, ref: str) -> dict:

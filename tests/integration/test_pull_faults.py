@@ -31,8 +31,8 @@ def docker(engine):
     """The real client; afterwards nothing of what was pulled may be left."""
     before = files(engine)
     yield engine.docker
-    made.sweep(engine.docker)
-    engine.docker("image", "prune", "-f")
+    made.sweep(engine.client)
+    engine.client("image", "prune", "-f")
     until(lambda: files(engine) == before, lambda: f"left: {files(engine) - before}")
 
 

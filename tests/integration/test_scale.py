@@ -39,10 +39,10 @@ def crowd(own_engine):
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(run, [range(start, MANY, 6) for start in range(6)]))
     yield own_engine
-    own_engine.docker("ps", "-q")  # it answers: what follows removes everything
+    own_engine.client("ps", "-q")  # it answers: what follows removes everything
     own_engine.remove_all()
-    for name in own_engine.docker("volume", "ls", "-q").out.split():
-        own_engine.docker("volume", "rm", name)
+    for name in own_engine.client("volume", "ls", "-q").out.split():
+        own_engine.client("volume", "rm", name)
 
 
 def states(engine) -> dict[str, tuple]:

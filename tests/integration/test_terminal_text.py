@@ -45,8 +45,8 @@ def evil(engine):
         time.sleep(0.02)
     api.close()
     yield engine
-    engine.docker("rm", "-f", "evil")
-    engine.docker("rmi", "-f", "evil")
+    engine.client("rm", "-f", "evil")
+    engine.client("rmi", "-f", "evil")
 
 
 def test_top_shows_what_ps_shows(evil):

@@ -48,6 +48,7 @@ def volumes(client):
 # -- whose files ---------------------------------------------------------------------------------
 
 
+@pytest.mark.ketch_only
 def test_files_belong_to_the_directorys_owner(client, mine):
     script = "stat -c %u:%g /m/note; mkdir /m/dir; touch /m/dir/file /m/new; chown 33:33 /m/new"
     assert client("run", "--rm", "-v", f"{mine}:/m:idmap", "busybox", "sh", "-c", script).out == "0:0\n"
@@ -55,6 +56,7 @@ def test_files_belong_to_the_directorys_owner(client, mine):
     assert owners(mine / "dir") == {"file": (ME, ME)}
 
 
+@pytest.mark.ketch_only
 @pytest.mark.parametrize("user", ["1234:1235", "nobody"])
 def test_files_belong_to_the_owner_whoever_runs(client, mine, user):
     client("run", "--rm", "-u", user, "-v", f"{mine}:/m:idmap", "busybox", "touch", "/m/new")
@@ -66,6 +68,7 @@ def test_without_it_files_belong_to_the_containers_user(client, mine):
     assert owners(mine)["new"] == (0, 0)
 
 
+@pytest.mark.ketch_only
 def test_a_full_mapping(engine, mine):
     option = f"type=bind,src={mine},dst=/m,idmap=uids={ME}-7-1;gids={ME}-8-1"
     out = engine.ketch("run", "--rm", "--mount", option, "busybox", "stat", "-c", "%u:%g", "/m/note").out
@@ -79,6 +82,7 @@ def test_wrong_mappings_are_refused(client, mine, word):
     assert "idmap" in result.err
 
 
+@pytest.mark.ketch_only
 def test_a_file_system_that_cannot_map_owners_says_so(client):
     result = client("run", "--rm", "-v", "/proc:/m:idmap", "busybox", "true", check=False)
     assert result.code == 125
@@ -88,6 +92,7 @@ def test_a_file_system_that_cannot_map_owners_says_so(client):
 # -- volumes with options ------------------------------------------------------------------------
 
 
+@pytest.mark.ketch_only  # dockerd mounts it in its own namespace, where the test does not look
 def test_a_volume_in_memory_lives_while_it_is_used(client, volumes):
     volumes.append(volume(client, "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=3", "kt-memory"))
     place = json.loads(client("volume", "inspect", "kt-memory").out)[0]["Mountpoint"]
@@ -176,7 +181,9 @@ def test_an_image_as_mount(client):
     assert "busybox" in client("run", "--rm", "--mount", base + ",image-subpath=bin", "busybox", "ls", "/img").out
     client("create", "--name", "one", "--mount", base, "busybox")
     (shown,) = json.loads(client("inspect", "one").out)[0]["Mounts"]
-    assert (shown["Type"], shown["Source"], shown["RW"]) == ("image", "busybox", False)
+    assert (shown["Type"], shown["RW"]) == ("image", False)
+    if client.engine.kind == "ketch":  # (dockerd tells where its driver has mounted it)
+        assert shown["Source"] == "busybox"
 
 
 def test_bind_of_what_is_mounted_below(client, tmp_path):
@@ -220,6 +227,7 @@ def test_nocopy(client, volumes, option):
     assert client("run", "--rm", option, text, "busybox", "ls", "/etc/passwd", check=False).code == 1
 
 
+@pytest.mark.ketch_only  # dockerd takes no owner among the options
 def test_tmpfs_options_of_the_api(docker_py):
     mount = {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": [["uid", "7"], ["exec"]]}}
     box = docker_py.api.create_container("busybox", ["stat", "-c", "%u", "/t"], host_config={"Mounts": [mount]})
@@ -257,6 +265,7 @@ def test_lists_and_filters(client, volumes):
 # -- backup and restore ----------------------------------------------------------------------------
 
 
+@pytest.mark.ketch_only
 def test_a_backup_holds_everything_and_comes_back(engine, tmp_path):
     client, archive = engine.ketch, tmp_path / "backup.tar"
     script = """mkdir -p /d/sub; echo hello > /d/sub/f; ln /d/sub/f /d/hard; ln -s /etc/passwd /d/soft; mkfifo /d/fifo
@@ -311,6 +320,7 @@ def test_a_broken_archive_changes_nothing(engine):
         client("volume", "rm", "-f", "kt-safe")
 
 
+@pytest.mark.ketch_only
 def test_a_volume_in_use_is_not_restored(engine):
     client = engine.ketch
     client("run", "-d", "--name", "one", "-v", "kt-busy:/d", "busybox", "sleep", "1000")
