@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -14,7 +15,9 @@ from ketch import faults
 from ketch.engine import bundle, containerview, names, validate
 from ketch.engine.model import Exec, ExecConfig
 from ketch.engine.streams import ClientStream
+from ketch.engine.transfer import in_own_thread
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
+from ketch.runtime import users
 from ketch.runtime.process import detach
 
 if TYPE_CHECKING:
@@ -60,6 +63,14 @@ class ExecService:
         self._execs[exec_.id] = exec_
         self._ctx.event(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
         return exec_
+
+    async def check_user(self, ref: str, config: ExecConfig) -> None:
+        """Refuse a user or group that is not in the container's files (InvalidArgument), before anything starts."""
+        if config.user:
+            container = self._ctx.store.get(ref)
+            self._check_running(container)
+            groups = ",".join(container.host.group_add or ())
+            await in_own_thread(functools.partial(_look_up, container.state.pid, config.user, groups))
 
     def _check_running(self, container: Container) -> None:
         containerview.check_files(self._ctx, container)
@@ -233,3 +244,16 @@ async def _read_output(sock: socket.socket, limit: int) -> tuple[bytes, bool]:
             whole = whole and len(kept) + len(payload) <= limit
             kept = (kept + payload)[:limit]
     return kept, whole
+
+
+def _look_up(pid: int, user: str, groups: str) -> None:
+    try:
+        root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # the container has just ended: the start will say so
+    try:
+        users.lookup(root_fd, user, groups)
+    except RuntimeFailure as e:
+        raise InvalidArgument(e.message) from e
+    finally:
+        os.close(root_fd)

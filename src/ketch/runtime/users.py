@@ -77,7 +77,7 @@ def resolve(user: str, group: str | None, additional: list[str], passwd: list[_P
         gid = _group_id(group, groups)
     elif entry is not None:
         supplementary = [g.gid for g in groups if entry.name in g.members]
-    added = dict.fromkeys(_additional_id(name, groups) for name in additional)
+    added = dict.fromkeys(_group_id(name, groups) for name in additional)
     # What is named twice stays twice, as with Docker: `id` shows it.
     return User(uid, gid, [gid, *supplementary, *added], entry.home or None if entry else None)
 
@@ -117,14 +117,6 @@ def _group_id(group: str, groups: list[_Group]) -> int:
         for entry in groups:
             if entry.name == group:
                 return entry.gid
-    return _number(group, "group", group)
-
-
-def _additional_id(group: str, groups: list[_Group]) -> int:
-    """Here a name wins over a number, as with Docker."""
-    for entry in groups:
-        if entry.name == group:
-            return entry.gid
     return _number(group, "group", group)
 
 

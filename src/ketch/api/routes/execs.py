@@ -31,6 +31,7 @@ class StartBody(msgspec.Struct, rename="pascal", kw_only=True):
 async def create(call: Call) -> web.StreamResponse:
     """Register a command to run in a container."""
     config = await call.body(ExecConfig)
+    await call.engine.execs.check_user(call.path["id"], config)
     return call.json({"Id": call.engine.execs.create(call.path["id"], config).id}, 201)
 
 

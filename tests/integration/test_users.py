@@ -1,0 +1,94 @@
+"""Users and groups of containers and execs, by name and number, as the kernel has them afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.engines import busybox_tar
+
+if TYPE_CHECKING:
+    from tests.integration.engines import Engine
+
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n1500:x:1600:1600::/:/bin/sh\n"
+GROUP = "root:x:0:\nwheel:x:10:alice,root\nalice:x:1000:\naudio:x:63:alice\n2000:x:77:\n"
+LOOK = ("sh", "-c", "sed -n 's/^[UG]id:\\s*//p; s/^Groups:\\s*//p' /proc/self/status | cut -f1 | tr '\\n' ' '")
+
+
+@pytest.fixture(scope="module")
+def image(engine: Engine) -> str:
+    """busybox with users."""
+    tar, files = io.BytesIO(), {"./etc/passwd": PASSWD.encode(), "./etc/group": GROUP.encode()}
+    with tarfile.open(fileobj=io.BytesIO(busybox_tar())) as source, tarfile.open(fileobj=tar, mode="w") as target:
+        for member in source:
+            content = source.extractfile(member) if member.isreg() else None
+            if member.name == ".":
+                member.mode = 0o755  # that of the temporary directory is for nobody else
+            if data := files.get(f"./{member.name.removeprefix('./')}"):
+                member.size, content = len(data), io.BytesIO(data)
+            target.addfile(member, content)
+    engine.docker("import", "-c", 'CMD ["sh"]', "-", "users", stdin=tar.getvalue())
+    return "users"
+
+
+USERS = [
+    ("", "0 0 0 10"),
+    ("root", "0 0 0 10"),
+    ("0:0", "0 0 0"),
+    ("alice", "1000 1000 10 63 1000"),
+    ("1000", "1000 1000 10 63 1000"),
+    ("+1000", "1000 1000 10 63 1000"),
+    ("alice:audio", "1000 63 63"),
+    ("alice:63", "1000 63 63"),
+    ("1000:10", "1000 10 10"),
+    ("alice:2000", "1000 2000 2000"),
+    ("1500", "1500 0 0"),
+    ("1:1", "1 1 1"),
+    ("4242", "4242 0 0"),
+    ("4242:audio", "4242 63 63"),
+    (":audio", "0 63 63"),
+]
+UNKNOWN = [
+    ("nosuch", "unable to find user nosuch: no matching entries in passwd file"),
+    ("root:nosuch", "unable to find group nosuch: no matching entries in group file"),
+    ("-1", "uids and gids must be in range 0-2147483647"),
+    ("2147483648", "uids and gids must be in range 0-2147483647"),
+]
+
+
+def test_users_of_containers_and_execs(engine: Engine, image: str) -> None:
+    engine.docker("run", "-d", "--name", "one", image, "sleep", "1000")
+    for user, expected in USERS:
+        assert engine.docker("run", "--rm", "-u", user, image, *LOOK).out.split() == expected.split(), user
+        assert engine.docker("exec", "-u", user, "one", *LOOK).out.split() == expected.split(), user
+
+
+def test_added_groups(engine: Engine, image: str) -> None:
+    for user, added, expected in (
+        ("1:1", ("audio", "7", "7"), "1 1 1 7 63"),
+        ("alice", ("7",), "1000 1000 7 10 63 1000"),
+        ("alice", ("audio",), "1000 1000 10 63 63 1000"),
+        ("", ("2000",), "0 0 0 10 2000"),
+    ):
+        flags = [word for group in added for word in ("--group-add", group)]
+        assert engine.docker("run", "--rm", "-u", user, *flags, image, *LOOK).out.split() == expected.split()
+    engine.docker("run", "-d", "--name", "one", "-u", "alice", "--group-add", "7", image, "sleep", "1000")
+    assert engine.docker("exec", "one", *LOOK).out.split() == ["1000", "1000", "7", "10", "63", "1000"]
+    assert engine.docker("exec", "-u", "1:1", "one", *LOOK).out.split() == ["1", "1", "1", "7"]
+
+
+def test_users_that_are_not_there(engine: Engine, image: str) -> None:
+    """Refused before anything starts: an exec's client gets an error and no stream."""
+    engine.docker("run", "-d", "--name", "one", image, "sleep", "1000")
+    for user, message in UNKNOWN:
+        run = engine.docker("run", "--rm", "-u", user, image, "true", check=False)
+        assert (run.code, message in run.err) == (125, True), run.err
+        done = engine.docker("exec", "-u", user, "one", "true", check=False)
+        assert (done.code, done.err.strip()) == (1, f"Error response from daemon: {message}")
+    with contextlib.closing(engine.py()) as client:
+        answer = client.api._post_json(client.api._url("/containers/one/exec"), {"Cmd": ["true"], "User": "nosuch"})
+        assert answer.status_code == 400
