@@ -465,3 +465,31 @@ def test_publishing_does_not_wait_for_the_watch(tmp_path: Path) -> None:
                     server = listen("0.0.0.0", 80)
                 talk(server, "127.0.0.1", 8080)
                 nft("flush ruleset")
+
+
+@in_new_host
+def test_what_a_version_without_marks_made_is_taken_over(tmp_path: Path) -> None:
+    with database(tmp_path) as db, Netns() as live, Netns() as dead:
+        manager = OneNetwork(db)
+        manager.setup()
+        kept = manager.connect("live", live.fd, live.rtnl_fd, ports=[PortRequest("tcp", 80, host_port=8080)])
+        lost = manager.connect("dead", dead.fd, dead.rtnl_fd)
+        manager.close()
+        with netlink.Netlink() as rtnl:
+            new = links.get_link(rtnl, "ketch0").alias
+            rtnl.run(links.mark("ketch0", f"ketch:{kept.network_id}"))
+            rtnl.run([*links.mark(kept.veth, ""), *links.mark(lost.veth, "")])
+        nft("delete table inet ketch; add table inet ketch")
+        with db.transaction() as tx:
+            tx.execute("DELETE FROM network_host WHERE key = 'table'")
+
+        manager = OneNetwork(db)
+        manager.setup()
+        manager.reconcile(["live"])
+        assert link_names() == {"lo", "ketch0", kept.veth}
+        assert "8080" in ruleset()
+        assert 'comment "ketch:' in ruleset()
+        with netlink.Netlink() as rtnl:
+            assert links.get_link(rtnl, "ketch0").alias == new
+        manager.teardown()
+        assert link_names() == {"lo"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -271,17 +272,17 @@ def test_what_a_daemon_left_running_is_not_taken_by_another(pair):
     assert cgroups_of(plain) == []
 
 
-def test_a_table_of_another_data_root_is_refused(pair):
+@pytest.mark.parametrize("comment", ['{ comment "ketch:another"; }', ""], ids=["another", "unmarked"])
+def test_a_table_of_another_data_root_is_refused(pair, comment):
     one = pair[0]
     one.flags = ("--bridge", f"{one.name}b")
     table = f"ketch-{one.name}b"
-    comment = '{ comment "ketch:another"; }'
     nft(f"add table inet {table} {comment}")
     try:
         assert one.refused() == (
             f"ketchd: use firewall table `{table}`: it belongs to another data root, or to another program"
         )
-        assert "ketch:another" in nft(f"list table inet {table}")
+        assert "chain" not in nft(f"list table inet {table}")
         assert f"{one.name}b" not in os.listdir("/sys/class/net")
     finally:
         nft(f"delete table inet {table}")
@@ -306,3 +307,16 @@ def test_an_administrators_parent_cgroup_stays(pair):
     one.start()
     one.stop()
     assert not any(map(os.path.exists, made))
+
+
+def test_a_copy_of_a_data_root_does_not_touch_the_containers_of_the_other(pair):
+    first, second = pair
+    first.start()
+    first.add_busybox()
+    populate(first, 94)
+    before = everything(first)
+    shutil.copytree(first.data_root, second.data_root, symlinks=True, dirs_exist_ok=True)
+    assert f"their monitors are in `{first.exec_root}`" in second.refused()
+    assert everything(first) == before
+    works(first)
+    shutil.rmtree(second.data_root)

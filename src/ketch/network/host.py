@@ -54,6 +54,7 @@ class Host:
         self._networks = networks
         self._lock = lock
         self._open_firewall = open_firewall
+        self._adopts = False
         self._filter: PacketFilter | None = None
         self._others: HostFirewall | None = None
         self._watch: TableWatch | None = None
@@ -101,8 +102,8 @@ class Host:
         whose = PacketFilter.owner_of(self._table)
         if whose is None or self._state.note(_NOTE_TABLE) == self._table or (whose and whose == self.owner):
             return
-        if not whose and self._bridged():
-            return  # written by a version that did not mark it, for a bridge that we have
+        if not whose and self._adopts:
+            return  # written by a version that did not mark it, for a bridge that we had
         raise Conflict(
             f"use firewall table `{self._table}`: it belongs to another data root, or to another program",
             hint=f"give this daemon its own --bridge, or remove it with `nft delete table inet {self._table}`",
@@ -111,7 +112,8 @@ class Host:
     def take_table(self) -> None:
         """Put the table in place if there is a network for it; one of former settings goes."""
         before = self._state.note(_NOTE_TABLE)
-        if self._bridged():
+        self._adopts = bool(self._bridged())
+        if self._adopts:
             self.filter  # noqa: B018 (made at the first use)
         if before in ("", self._table):
             return
