@@ -86,7 +86,10 @@ class Box:
 
     def died(self, point: str) -> str:
         """Wait until a process has died at ``point``; returns its pid."""
-        until(lambda: os.path.exists(self.trace), f"nobody died at {point}\n{self.engine.log()}")
+        until(
+            lambda: os.path.exists(self.trace) and os.path.getsize(self.trace),
+            f"nobody died at {point}\n{self.engine.log()}",
+        )
         with open(self.trace, encoding="utf-8") as f:
             name, pid = f.read().split()[:2]
         assert name == point

@@ -96,6 +96,8 @@ CASES = [
         for p in ("commit", "committed")
     ),
     Case("daemon.stopping", c.terminate, c.runs, c.up),
+    Case("database.log-put-back", lambda _box: 0, c.ended_seen, c.ended_unseen, at_start=True),
+    *(Case(f"database.{p}", c.terminate, c.runs, c.up) for p in ("checkpointed", "closed")),
 ]  # fmt: skip
 
 # Points with a test of their own in test_crash.py and test_lost.py: with other flags, without containers, of a repair.

@@ -153,6 +153,7 @@ def test_lost_things_are_pruned_when_asked(own_engine):
     os.makedirs(f"{own_engine.data_root}/layers/lost+found")
     own_engine.start()
     assert "belongs to nothing that is known" in own_engine.log()
+    assert "--prune-lost" in own_engine.docker("info", "-f", "{{.Warnings}}").out
     own_engine.stop()
     assert os.path.exists(f"{own_engine.data_root}/layers/lost+found")
     done = subprocess.run(

@@ -13,6 +13,7 @@ from ketch import __version__
 from ketch.engine import logoptions
 from ketch.engine.transfer import in_own_thread
 from ketch.runtime.cgroups import common
+from ketch.storage import lost
 from ketch.storage.sizes import size_on_disk
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class SystemService:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "CDISpecDirs": [],
-            "Warnings": [*warnings, *ctx.snapshots.warnings, *ctx.store.warnings],
+            "Warnings": [*warnings, *ctx.snapshots.warnings, *ctx.store.warnings, *lost.warnings(ctx.data_root)],
         }  # fmt: skip
 
     async def df(self) -> dict[str, Any]:

@@ -99,6 +99,7 @@ class Database:
                 if kept is not None:
                     undo.callback(kept.close)
                 reserve.put_back(path)
+                faults.point("database.log-put-back")
                 # Closing any descriptor of the file would end SQLite's locks on it (POSIX): this one stays longer.
                 self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 undo.callback(os.close, self._fd)
@@ -245,6 +246,7 @@ class Database:
             log.warning("checkpoint of the state database: %s", e)
             return
         try:
+            faults.point("database.checkpointed")
             self._sum_up(pages, frames, everything=everything)
             self._keep_room()
         except OSError as e:
@@ -278,6 +280,7 @@ class Database:
             self._checkpoint()
             reserve.keep(self._path)
             self._conn.close()
+            faults.point("database.closed")
             reserve.kept(self._path)
             if not os.path.exists(self._path + "-wal"):
                 self._mark.seal()

@@ -88,6 +88,8 @@ def _compare(path: str, state: mark.State, data: bytes, image: bytes, frames: wa
         raise DataLoss(f"open state database `{path}`: it is not the one of this data root", hint=REPAIR)
     if missing := mark.behind(changes, state.changes):
         where = "its write-ahead log is cut short or older" if has_log else f"its write-ahead log `{path}-wal` is gone"
+        if state.closed and not has_log:
+            where = "it is an older copy"
         raise DataLoss(
             f"open state database `{path}`: it lacks {missing} transactions that were acknowledged: {where}",
             hint=REPAIR,

@@ -67,6 +67,16 @@ def things(data_root: str, kind: str) -> list[str]:
     return found
 
 
+def warnings(data_root: str) -> list[str]:
+    """A sentence when something is there."""
+    if not places(data_root):
+        return []
+    return [
+        f"WARNING: {os.path.join(data_root, 'lost')} has what lost its place in the state: "
+        "`ketchd --repair` brings it back, `ketchd --prune-lost` deletes it"
+    ]
+
+
 def is_ours(name: str) -> bool:
     """Whether a name is one that containers, layers and blobs have; others in their directories are somebody else's."""
     return bool(_NAME.match(name))
