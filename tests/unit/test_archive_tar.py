@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import subprocess
 import tarfile
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -260,3 +264,13 @@ def test_compressed_streams_cut_anywhere_are_refused(kind):
         with compression.reader(io.BytesIO(data[:length]), "it") as f, pytest.raises(InvalidArgument, match=kind):
             while f.read(100):
                 pass
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress, bytes], ids=str)
+def test_decoders_are_closed(pack):
+    """Also when what is read turns out to be broken."""
+    kept = []
+    with pytest.raises(InvalidArgument), compression.reader(io.BytesIO(pack(bytes(5000))), "archive") as plain:
+        kept.append(plain._stream)
+        list(tar.TarReader(io.BytesIO(b"x" + plain.read())))
+    assert kept[0].closed

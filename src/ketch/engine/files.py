@@ -138,7 +138,7 @@ class FileService:
         try:
             await asyncio.shield(work)
         finally:
-            reader.cancel()
+            await reader.abandon()
         self._ctx.event(container, "extract-to-dir")
 
     async def changes(self, ref: str) -> list[dict[str, Any]]:

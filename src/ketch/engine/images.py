@@ -159,7 +159,7 @@ class ImageService:
             await task
         finally:
             if reader is not None:
-                reader.cancel()
+                await reader.abandon()
 
     def _event(self, action: str, image_id: str, name: str) -> None:
         self._ctx.events.publish("image", action, image_id, {"name": name})

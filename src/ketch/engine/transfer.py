@@ -70,6 +70,15 @@ class BodyReader(io.RawIOBase):
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._pump.cancel)
 
+    async def abandon(self) -> None:
+        """`cancel`, and return when nothing waits for the client's bytes any more.
+
+        What is left of the body is then the server's to throw away: a client that is still sending reads the answer.
+        """
+        self.cancel()
+        self._pump.cancel()
+        await asyncio.wait([self._pump])
+
     def close(self) -> None:
         """Nobody reads any more."""
         if not self.closed and not self._pump.done():

@@ -59,7 +59,7 @@ async def restore(ctx: Context, name: str, body: AsyncIterator[bytes], *, force:
             raise Conflict(f"restore volume {name}: running containers use it: {', '.join(running)}")
         await in_own_thread(lambda: _restore(ctx, volume, io.BufferedReader(reader, 1 << 20), force))
     except BaseException:
-        reader.cancel()
+        await reader.abandon()
         if made:
             await ctx.volumes.remove(name)
         raise

@@ -84,9 +84,11 @@ def reader(source: Source, what: str) -> Iterator[IO[bytes]]:
         stream = bz2.BZ2File(io.BufferedReader(peekable, 1 << 17))
     else:
         stream = io.BufferedReader(peekable, 1 << 17)
-    yield cast(
-        "IO[bytes]", Guarded(stream, errors, f"{what}: broken {name} stream" if name != "none" else f"read {what}")
-    )
+    message = f"{what}: broken {name} stream" if name != "none" else f"read {what}"
+    try:
+        yield cast("IO[bytes]", Guarded(stream, errors, message))
+    finally:
+        stream.close()  # its buffers go now, and not when the collector finds an error's traceback
 
 
 class Guarded(io.RawIOBase):
