@@ -237,6 +237,8 @@ def test_no_descriptors_at_the_start(alone):
     for name in names:
         until(lambda name=name: alone.docker("exec", name, "true", check=False).code == 0, f"{name} is not taken over")
         assert found(alone, name)["State"]["Pid"] == pids[name]
+    for name in names:  # each asks its own resolver
+        until(lambda name=name: alone.docker("exec", name, "nslookup", "c0", check=False).code == 0, "no names", 40)
 
 
 def test_a_stopped_launcher(alone):

@@ -91,7 +91,7 @@ async def serve(config: Config) -> None:
         bound = stack.enter_context(listen.addresses(config.hosts))
         stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
-        ours = parentcgroup.made_here(config.exec_root, config.cgroup_parent)
+        ours = parentcgroup.made_here(config.data_root, config.cgroup_parent)
         launcher = await Launcher.start(config.cgroup_parent)
         stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours)
         stack.push_async_callback(launcher.close)

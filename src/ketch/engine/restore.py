@@ -8,6 +8,7 @@ no container is removed: directories, cgroups, interfaces and port mappings.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _AT_ONCE = 64  # monitors that are asked at the same time: each has to wake up first
 _PATIENCE_S, _LEAST_PATIENCE_S = 1.5, 0.1  # for all of them, and for each
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
 async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
@@ -41,8 +43,11 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     turn = asyncio.Semaphore(_AT_ONCE)
     deadline = time.monotonic() + _PATIENCE_S
 
-    async def settle(container: Container, monitor: Monitor | None) -> None:
+    async def at_once(container: Container, monitor: Monitor | None) -> None:
         await _settle(ctx, life, execs, container, monitor)
+
+    async def settle(container: Container, monitor: Monitor | None) -> None:
+        await at_once(container, monitor)
         if monitor is not None:
             await _serve_again(ctx, container)
 
@@ -51,11 +56,9 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
             try:
                 patience_s = max(deadline - time.monotonic(), _LEAST_PATIENCE_S)
                 try:
-                    monitor = await takeover.reach(ctx, container, patience_s)
+                    await takeover.attempt(ctx, container, patience_s, at_once)
                 except (Unavailable, OSError) as e:
                     await takeover.pursue(ctx, container, e, settle)
-                else:
-                    await _settle(ctx, life, execs, container, monitor)
             except (KetchError, OSError):
                 log.exception("restore container %s", container.id[:12])
             faults.point("daemon.container-restored")
@@ -156,16 +159,36 @@ async def _serve_again(ctx: Context, container: Container) -> None:
 
 async def _answer_names(ctx: Context, container: Container, monitor: Monitor | None) -> None:
     """Serve the container's resolver again, with the sockets that its monitor kept; without it know its names only."""
+    if not await _answered(ctx, container, monitor):
+        ctx.background(_answer_names_later(ctx, container, monitor), brief=False)
+
+
+async def _answered(ctx: Context, container: Container, monitor: Monitor | None) -> bool:
+    """`_answer_names`; False when that can be done later, for want of descriptors."""
+    kept = monitor.kept if monitor is not None else None
     try:
-        if monitor is None:
-            await ctx.sandboxes.adopt(container, None)
-            return
-        kept, monitor.kept = monitor.kept, []
         fresh = await ctx.sandboxes.adopt(container, kept)
-        if fresh and not kept:
-            monitor.keep(fresh)
     except (KetchError, OSError) as e:
         log.warning("answer names for container %s: %s", container.id[:12], e)
+        if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE):
+            return False
+        fresh = []
+    if monitor is not None:
+        monitor.kept = []
+        if fresh and not kept:
+            monitor.keep(fresh)
+    return True
+
+
+async def _answer_names_later(ctx: Context, container: Container, monitor: Monitor | None) -> None:
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        if ctx.live(container.id).monitor is not monitor or not container.state.running:
+            return  # its next take-over, or its end, has seen to it
+        if await _answered(ctx, container, monitor):
+            return
 
 
 async def _attach_volumes(ctx: Context, container: Container) -> None:

@@ -55,6 +55,20 @@ async def reach(ctx: Context, container: Container, patience_s: float | None) ->
         raise
 
 
+async def attempt(ctx: Context, container: Container, patience_s: float | None, settle: Settle) -> Monitor | None:
+    """`reach` the monitor and ``settle`` what comes of it; what fails can be tried again (Unavailable, OSError)."""
+    monitor = await reach(ctx, container, patience_s)
+    try:
+        await settle(container, monitor)
+    except OSError as e:
+        if monitor is None or ctx.live(container.id).monitor is not monitor:
+            if monitor is not None:
+                monitor.disconnect()
+            raise
+        log.warning("take over container %s: %s", container.id[:12], e)
+    return monitor
+
+
 async def _ask_for_socket(ctx: Context, container: Container, patience_s: float | None) -> Monitor | None:
     """Nobody listens: a monitor that lives all the same has lost its run directory, and makes it anew when told so."""
     run_dir = ctx.run_dir(container.id)
@@ -95,21 +109,19 @@ class Pursuit:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             try:
-                monitor = await reach(self._ctx, container, None)
+                monitor = await attempt(self._ctx, container, None, self._settle)
             except (Unavailable, OSError) as e:
                 self.why = e.message if isinstance(e, KetchError) else str(e)
                 continue
+            except KetchError:
+                log.exception("restore container %s", container.id[:12])
+            else:
+                log.info("container %s: %s", container.id[:12], "taken over" if monitor else "its monitor is gone")
             break
-        try:
-            await self._settle(container, monitor)
-            log.info("container %s: %s", container.id[:12], "taken over" if monitor else "its monitor is gone")
-        except (KetchError, OSError):
-            log.exception("restore container %s", container.id[:12])
-        finally:
-            live = self._ctx.live(container.id)
-            live.pursuit = None
-            live.release_held()  # a monitor has its own copies now
-            self.over.set()
+        live = self._ctx.live(container.id)
+        live.pursuit = None
+        live.release_held()  # a monitor has its own copies now
+        self.over.set()
 
 
 async def pursue(ctx: Context, container: Container, why: Exception, settle: Settle) -> None:
