@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ketch import faults
 from ketch.engine import bundle, direct, leftovers, oserror, ownvolumes, pending, restarts, startmessage, stats
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
+from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -106,11 +107,12 @@ class Lifecycle:
             faults.point("start.running")
         except BaseException as e:
             why = oserror.explained(e, f"start container `{container.name}`") if isinstance(e, OSError) else e
-            await self._undo_start(container, live, monitor, why)
-            pending.take_back(self._ctx, container, before, why)
-            if why is e:
-                raise
-            raise why from e
+            async with AsyncUndo() as undo:
+                undo.callback(pending.take_back, self._ctx, container, before, why)
+                undo.push_async_callback(self._undo_start, container, live, monitor, why)
+                if why is e:
+                    raise
+                raise why from e
         state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
         self._watch(container, live, monitor, fresh=True)
