@@ -8,14 +8,14 @@ import os
 import pytest
 
 from ketch.errors import FailedPrecondition, InvalidArgument
-from ketch.images.schema import SCHEMA
+from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.storage.db import Database
 
 
 @pytest.fixture
 def store(tmp_path):
-    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    db = Database(str(tmp_path / "ketch.db"), SCHEMAS)
     yield ImageStore(db, str(tmp_path))
     db.close()
 

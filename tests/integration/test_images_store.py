@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from ketch.errors import Conflict, InvalidArgument, NotFound
-from ketch.images.schema import SCHEMA
+from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.oci import digest
 from ketch.storage.db import Database
@@ -29,7 +29,7 @@ _XATTR = "SCHILY.xattr.trusted.overlay.opaque"
 
 @pytest.fixture
 def store(tmp_path):
-    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    db = Database(str(tmp_path / "ketch.db"), SCHEMAS)
     yield ImageStore(db, str(tmp_path))
     db.close()
 
@@ -407,7 +407,7 @@ def test_what_a_crash_left_is_swept(store, tmp_path):
     os.makedirs(tmp_path / "layers" / ("d" * 64) / "diff")
     (tmp_path / "content" / "ingest" / "dead").write_bytes(b"half")
     (tmp_path / "content" / "blobs" / "sha256" / ("d" * 64)).write_bytes(b"of no image")
-    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    db = Database(str(tmp_path / "ketch.db"), SCHEMAS)
     again = ImageStore(db, str(tmp_path))
     db.close()
     assert os.listdir(tmp_path / "content" / "ingest") == []
@@ -497,7 +497,7 @@ def test_a_death_at_any_moment_leaves_all_or_nothing(tmp_path, point, when):
     """A process is killed there while it imports, tags or removes; the next one finds a whole store."""
 
     def work() -> None:
-        store = ImageStore(Database(str(tmp_path / "ketch.db"), [SCHEMA]), str(tmp_path))
+        store = ImageStore(Database(str(tmp_path / "ketch.db"), SCHEMAS), str(tmp_path))
         bring(store, tar(file("a"), file("same")), "first")
         owner, _, name = point.rpartition(".")
         owner = getattr(store, owner) if owner else store
@@ -519,7 +519,7 @@ def test_a_death_at_any_moment_leaves_all_or_nothing(tmp_path, point, when):
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, "the point is never reached"
-    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    db = Database(str(tmp_path / "ketch.db"), SCHEMAS)
     store = ImageStore(db, str(tmp_path))
     images = store.list()
     assert {tuple(i.repo_tags) for i in images} in (

@@ -13,7 +13,7 @@ import pytest
 from ketch.images.bootstrap import _busybox_tar
 from ketch.images.commit import commit
 from ketch.images.compressed import compressed
-from ketch.images.schema import SCHEMA
+from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.oci.config import RunConfig
 from ketch.storage.archive.write import write_tree
@@ -26,7 +26,7 @@ _BLOB = "sha256:35924ff4ef963a54bab1c9a545a558823ef8ba053066d79747211a2553599580
 
 @pytest.fixture
 def store(tmp_path):
-    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    db = Database(str(tmp_path / "ketch.db"), SCHEMAS)
     yield ImageStore(db, str(tmp_path))
     db.close()
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from ketch.errors import DataLoss
-from ketch.images.schema import SCHEMA
+from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.linux import fsflags
 from ketch.oci import digest
@@ -32,7 +32,7 @@ def root(request, tmp_path):
 
 @pytest.fixture
 def store(root):
-    db = Database(os.path.join(root, "ketch.db"), [SCHEMA])
+    db = Database(os.path.join(root, "ketch.db"), SCHEMAS)
     yield ImageStore(db, root)
     db.close()
 
@@ -135,7 +135,7 @@ def test_a_missing_layer_is_said(store, snapshots):
     image = image_of(store, {"a": b"image"})
     snapshots.prepare("c1", image.chain_ids)
     store.layers.abort(store.layers.detach(image.chain_ids[0]))
-    with pytest.raises(DataLoss, match="is gone"):
+    with pytest.raises(DataLoss, match="is missing"):
         snapshots.mounts("c1", image.chain_ids)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ketch.errors import InvalidArgument, ResourceExhausted, Unavailable
-from ketch.images.schema import SCHEMA
+from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.storage.archive import limits
 from ketch.storage.content import ContentStore
@@ -214,7 +214,7 @@ def test_a_full_disk_leaves_nothing_of_an_image(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     with small_disk(str(data), "size=100m"):
-        db = Database(str(data / "ketch.db"), [SCHEMA])
+        db = Database(str(data / "ketch.db"), SCHEMAS)
         store = ImageStore(db, str(data))
         try:
             store.import_(io.BytesIO(made.tar({"small": b"x"})), repo="before")

@@ -12,6 +12,7 @@ from ketch.engine import names
 from ketch.engine.model import Container, ContainerConfig, HostConfig
 from ketch.engine.store import SCHEMA, ContainerStore
 from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.storage import removals
 from ketch.storage.db import Database
 
 
@@ -24,7 +25,7 @@ def make(container_id: str, name: str, created: int = 1) -> Container:
 
 @pytest.fixture
 def db(tmp_path):
-    database = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    database = Database(str(tmp_path / "ketch.db"), [SCHEMA, removals.SCHEMA])
     yield database
     database.close()
 

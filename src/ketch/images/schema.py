@@ -7,6 +7,7 @@ image_names (name, id, target)  normalized reference (a tag or repository@digest
 
 from __future__ import annotations
 
+from ketch.storage import removals
 from ketch.storage.db import Schema
 
 SCHEMA = Schema(
@@ -17,3 +18,6 @@ SCHEMA = Schema(
         "ALTER TABLE image_names ADD COLUMN target TEXT NOT NULL DEFAULT ''",
     ),
 )
+
+# Of the database of a store of images.
+SCHEMAS = (SCHEMA, removals.SCHEMA)
