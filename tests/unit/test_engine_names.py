@@ -93,14 +93,14 @@ def test_names_are_unique_and_freed_by_removal_and_rename(db):
 
 def test_records_survive_reopening_to_the_last_field(tmp_path):
     path = str(tmp_path / "ketch.db")
-    db = Database(path, [SCHEMA])
+    db = Database(path, [SCHEMA, removals.SCHEMA])
     store = ContainerStore(db)
     container = make("a" * 64, "one")
     store.add(container)
     container.state.status, container.state.exit_code = "exited", 3
     store.save(container)
     db.close()
-    db = Database(path, [SCHEMA])
+    db = Database(path, [SCHEMA, removals.SCHEMA])
     assert ContainerStore(db).get("one") == container
     db.close()
 
