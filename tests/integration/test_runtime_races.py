@@ -21,10 +21,10 @@ from ketch.runtime import defaults
 from tests.integration import runtime_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.integration.runtime_box import Box
+    from tests.integration.runtime_box import Box, Result
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -81,6 +81,13 @@ def racing(*names: str) -> Iterator[None]:
         attacker.wait()
 
 
+def tries(enough: Callable[[], bool]) -> Iterator[None]:
+    """Attempts for RACE_S, and longer on a slow machine until there was what makes the test prove something."""
+    begin = time.monotonic()
+    while (spent := time.monotonic() - begin) < RACE_S or (not enough() and spent < 10 * RACE_S):
+        yield
+
+
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
     runtime_box.warm()
@@ -133,17 +140,17 @@ def test_a_root_whose_directories_are_exchanged(box: Box, rootfs: Path, tty: boo
         (rootfs / f"{name}.x").mkdir()
         for fake in ("kcore", "keys", "timer_list", "null", "console", "ptmx"):
             (rootfs / f"{name}.x" / fake).write_text("")
-    confined, deadline = 0, time.monotonic() + RACE_S
+    confined: list[Result] = []
     with racing(*(str(rootfs / name) for name in ("proc", "sys", "dev"))):
-        while time.monotonic() < deadline:
+        for _ in tries(lambda: bool(confined)):
             result = box.run(["sh", "-c", READ_ALL], directory=str(rootfs), tty=tty, timeout_s=10)
             if result.code == 0:
                 found = mounts(result.out.replace("\r", ""))
                 assert_confined(found)
                 consoles = [mount.kind for mount in found if mount.place.endswith("/console")]
                 assert consoles == (["devpts"] if tty else [])
-                confined += 1
-    assert confined > 0, "the attack kept every container from starting: it proves nothing"
+                confined.append(result)
+    assert confined, "the attack kept every container from starting: it proves nothing"
     for name in ("proc.x", "sys.x", "dev.x", "proc", "sys", "dev"):
         assert not any(stat.S_ISCHR(entry.lstat().st_mode) for entry in (rootfs / name).iterdir())
 
@@ -164,9 +171,9 @@ def test_a_link_that_comes_and_goes(box: Box, volume: Path, target: str) -> None
     (volume / "x.x").symlink_to(target)
     script = f"cat /proc/self/mountinfo /proc/sys/{PORT.replace('.', '/')}"
     changes = {"+mounts": [bind(volume, "/data"), tmpfs("/data/x")], "linux.sysctl": {PORT: "77"}}
-    outcomes, deadline = {True: 0, False: 0}, time.monotonic() + RACE_S
+    outcomes = {True: 0, False: 0}
     with racing(str(volume / "x")):
-        while time.monotonic() < deadline:
+        for _ in tries(lambda: all(outcomes.values())):
             result = box.run(["sh", "-c", script], changes)
             outcomes[result.code == 0] += 1
             if result.code == 0:
@@ -175,7 +182,7 @@ def test_a_link_that_comes_and_goes(box: Box, volume: Path, target: str) -> None
                 assert result.out.splitlines()[-1] == "77"
             else:
                 assert "leads into /proc" in result.failed["message"], result.failed
-    assert outcomes[True] > 0
+    assert all(outcomes.values())
 
 
 def test_a_link_to_dev_takes_no_nodes(box: Box, volume: Path) -> None:
@@ -197,17 +204,16 @@ def test_a_null_device_that_is_exchanged(box: Box, volume: Path) -> None:
     masked = "/proc/version"
     document = {"linux.maskedPaths": [masked], "mounts": [
         {"destination": "/proc", "type": "proc", "source": "proc"}, bind(volume, "/dev")]}  # fmt: skip
-    outcomes, deadline = {True: 0, False: 0}, time.monotonic() + RACE_S
+    outcomes = {True: 0, False: 0}
     with racing(str(volume / "null")):
-        while time.monotonic() < deadline:
+        for _ in tries(lambda: all(outcomes.values())):
             result = box.run(["stat", "-c", "%t:%T %F", masked], document)
             outcomes[result.code == 0] += 1
             if result.code == 0:
                 assert result.out == "1:3 character special file\n"
             else:
                 assert result.failed["step"] == "masks", result.failed
-    assert outcomes[True] > 0
-    assert outcomes[False] > 0
+    assert all(outcomes.values())
 
 
 def test_a_terminal_that_is_something_else(box: Box, volume: Path) -> None:
