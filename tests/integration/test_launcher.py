@@ -114,8 +114,10 @@ def test_no_executables_in_memory(own_engine, value):
         process = subprocess.Popen([*prefix, *command], stdout=log, stderr=log)
     try:
         until(own_engine.answers, lambda: f"it does not answer:\n{own_engine.log()}")
+        (inner,) = read(f"/proc/{process.pid}/task/{process.pid}/children").split()
+        os.kill(int(inner), signal.SIGTERM)
+        process.wait(30)
     finally:
-        process.terminate()
         process.kill()
         process.wait()
 

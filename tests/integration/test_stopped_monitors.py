@@ -138,7 +138,7 @@ def test_all_works_when_it_goes_on(alone, one):
         alone.docker("stop", "-t", "0", "one")
         wait.expect("137\n")
         assert logs.wait() == 0
-    assert one.left() == []
+    until(lambda: one.left() == [], lambda: f"it lives: {one.left()}")
 
 
 @pytest.mark.parametrize("verb", ["stop", "kill", "restart", "rm"])
