@@ -87,7 +87,17 @@ def _supervise(count: int, argv: list[str]) -> int:
                 return one.returncode
             log.error("a worker ended with %s: a new one takes its place", one.returncode)
             workers.append(subprocess.Popen(command, env=environment))
+    _end_in_peace()
     return 0
+
+
+def _end_in_peace() -> None:
+    """Ignore what says again that it is to end.
+
+    A handler of Python's goes when the interpreter begins to end, and the default would kill it on its way.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _serve(options: argparse.Namespace) -> None:
@@ -155,6 +165,7 @@ async def _until_told() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
     await told.wait()
+    _end_in_peace()
 
 
 async def _cache(
