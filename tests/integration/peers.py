@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 
-_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/peers")
-_FOUND = subprocess.run([os.path.normpath(_SCRIPT), "dir"], capture_output=True, text=True, check=False)
+SCRIPT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/peers"))
+_FOUND = subprocess.run([SCRIPT, "dir"], capture_output=True, text=True, check=False)
 _PLACE = _FOUND.stdout.strip()
 MISSING = "" if _FOUND.returncode == 0 else _FOUND.stderr.strip()
 DOCKERD_API = "1.51"
@@ -59,4 +59,4 @@ class Namespaces:
 def command(*words: str, network: bool = False) -> list[str]:
     """A command line for a program of the root, in a network namespace of its own if asked."""
     need()
-    return [os.path.normpath(_SCRIPT), "run", *(["--network"] if network else []), *words]
+    return [SCRIPT, "run", *(["--network"] if network else []), *words]
