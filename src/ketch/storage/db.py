@@ -54,6 +54,9 @@ class Schema:
     migrations: Sequence[str]
 
 
+REMOVALS = Schema("removals", ("CREATE TABLE removals (name TEXT PRIMARY KEY)",))  # every database has it
+
+
 class Database:
     """``path`` is created when missing; raises DataLoss when the file is not a usable database.
 
@@ -71,7 +74,7 @@ class Database:
         self, path: str, schemas: Sequence[Schema], suspect: Callable[[sqlite3.Connection], None] = lambda _db: None
     ) -> None:
         self._path = path
-        self._schemas = schemas
+        self._schemas = schemas = (*(schema for schema in schemas if schema is not REMOVALS), REMOVALS)
         self._lock = threading.RLock()
         self._depth = 0
         self._since = 0  # transactions since the last checkpoint

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ketch.storage.db import Schema
+from ketch.storage.db import REMOVALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ketch.storage.db import Database
 
-SCHEMA = Schema("removals", ("CREATE TABLE removals (name TEXT PRIMARY KEY)",))
+SCHEMA = REMOVALS
 
 
 class Removals:
