@@ -30,7 +30,7 @@ from tests.integration.isolation import own_network  # noqa: E402
 from tests.integration.registries import registry  # noqa: E402
 
 from bench import images as workloads  # noqa: E402
-from bench import measures, scale  # noqa: E402
+from bench import measures, scale, waits  # noqa: E402
 from bench import registry as depot  # noqa: E402
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[st
         "registry": lambda: registries(quick),
         "stops": lambda: stopping(engines, 5 if quick else 20),
         "scale": lambda: at_scale(engines, quick),
+        "waits": lambda: waiting(engines, quick, root),
         "client": lambda: client_difference(engines[0], 5 if quick else 20),
     }
 
@@ -293,6 +294,16 @@ def at_scale(engines: list[Engine], quick: bool) -> list[Row]:
     for row in rows[:5]:
         say(row)
     return rows
+
+
+def waiting(engines: list[Engine], quick: bool, root: str) -> list[Row]:
+    """The longest ping while others' files, a hundred thousand of them, are worked on."""
+    rows: dict[str, Row] = {}
+    for title, kind, value in waits.longest(engines, root, quick):
+        rows.setdefault(title, Row(title, "ms", limit=waits.LIMIT_MS)).add(kind, value)
+    for row in rows.values():
+        say(row)
+    return list(rows.values())
 
 
 def client_difference(engine: Engine, count: int) -> list[Row]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.integration.engines import Engine
 
 LIMIT_MS = 20
+FILES = 100_000
 _IMAGE = "bench/files"
 _SECONDS = 3.0
 # The pinger answers to nobody else's lock: no thread, no garbage, real-time priority where that is allowed.
@@ -158,3 +159,12 @@ def waits(engine: Engine, operations: Operations) -> Iterator[tuple[str, Waits, 
             took = time.perf_counter() - begin
             time.sleep(0.2)
             yield name, end(), took
+
+
+def longest(engines: list[Engine], root: str, quick: bool) -> Iterator[tuple[str, str, float]]:
+    """(row, engine, milliseconds) of the longest ping meanwhile."""
+    files = FILES // 10 if quick else FILES
+    operations = Operations(root, files)
+    for engine in engines:
+        for name, found, _ in waits(engine, operations):
+            yield f"longest ping, {files:,} files: {name}", engine.kind, found.longest * 1000

@@ -327,6 +327,12 @@ def test_a_way_back_that_is_gone(place):
     assert names[-1] == "e"
 
 
+@pytest.mark.parametrize("count", [0, 1, 4096, 4097, 20_000])
+def test_order_in_parts(count):
+    items = [f"{n * 7919 % 20_011:05d}" for n in range(count)]
+    assert trees.in_order(iter(items)) == sorted(items)
+
+
 def test_two_remove_at_once(place):
     make(place / "tree", 1200)
     threads = [threading.Thread(target=remove_tree, args=[str(place / "tree")]) for _ in range(3)]

@@ -55,7 +55,7 @@ class _Packer:
             if not top.depth:
                 return
             with trees.Descent(top.fd) as at:
-                for inner in at.walk(lambda fd: sorted(os.listdir(fd))):
+                for inner in at.walk(trees.sorted_names):
                     if inner is not None:
                         yield from self._entry(at, inner, f"{name.rstrip('/')}/{at.prefix}{inner}")
 

@@ -145,8 +145,11 @@ class FileService:
         """What the container changed in its root: ``{"Path": …, "Kind": …}``, by path."""
         container = self._ctx.store.get(ref)
         containerview.check(self._ctx, container)
-        found = await in_own_thread(lambda: upperlayer.changes(self._ctx, container))
-        return [{"Path": path, "Kind": kind} for path, kind in found]
+
+        def look() -> list[dict[str, Any]]:
+            return [{"Path": path, "Kind": kind} for path, kind in upperlayer.changes(self._ctx, container)]
+
+        return await in_own_thread(look)
 
 
 def _reading(container: Container, write: Callable[[IO[bytes]], None], target: IO[bytes]) -> None:

@@ -30,7 +30,7 @@ def changes(upper_fd: int, lower_fd: int) -> list[Change]:
 
     ``lower_fd`` is the merged layers' root, -1 when there is none.  Both are readable directories, and the caller's.
     """
-    return sorted(found(upper_fd, lower_fd))
+    return trees.in_order(found(upper_fd, lower_fd))
 
 
 def places_made(upper_fd: int, lower_fd: int) -> frozenset[str]:

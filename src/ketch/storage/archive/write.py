@@ -81,7 +81,7 @@ class TreeWriter:
     def content(self, fd: int, prefix: str) -> None:
         """Add what is in an open directory, each name behind ``prefix``; it may be of any depth."""
         with trees.Descent(fd) as at:
-            for name in at.walk(_sorted_names):
+            for name in at.walk(trees.sorted_names):
                 if name is not None:
                     with contextlib.suppress(FileNotFoundError):  # it went meanwhile
                         self._entry(at, name, prefix + at.prefix + name)
@@ -195,10 +195,6 @@ def header(path: str, status: os.stat_result, xattrs: dict[str, str], kind: byte
     if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE):
         info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
     return info
-
-
-def _sorted_names(fd: int) -> list[str]:
-    return sorted(os.listdir(fd))
 
 
 def _seconds(ns: int) -> str:
