@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ketch.daemon.config import Config
 
 log = logging.getLogger("ketchd")
+# Threads that unpack, compare and archive take turns with the event loop, which has to have several for one answer:
+# with the interpreter's own 5 ms each, a client would wait for dozens of milliseconds.
+_SLICE_S = 0.001
 _LEVELS = {"warn": "WARNING", "fatal": "CRITICAL"}
 
 
@@ -27,6 +30,7 @@ def main() -> None:
     from ketch.daemon import config as configuration
 
     _forget_parent()
+    sys.setswitchinterval(_SLICE_S)
     try:
         config = configuration.load(sys.argv[1:])
         level = _LEVELS.get(config.log_level, config.log_level.upper())
