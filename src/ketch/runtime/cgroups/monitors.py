@@ -15,7 +15,7 @@ from ketch.errors import KetchError
 from ketch.runtime.cgroups import common, files, tree
 
 NAME = "monitors"
-_EMPTY_S = 1.0
+_EMPTY_S = 3.0  # a monitor leaves a client that has everything 2 s to end its connection
 
 
 def enter(parent: str) -> str:
