@@ -119,9 +119,12 @@ def hierarchies() -> list[str]:
 
 
 def _inherit(directory: str, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError), open(f"{os.path.dirname(directory)}/{name}", encoding="ascii") as f:
-        with open(f"{directory}/{name}", "w", encoding="ascii") as mine:
-            mine.write(f.read())
+    if not os.path.exists(f"{directory}/{name}"):  # v2, or another controller's hierarchy
+        return
+    with open(f"{os.path.dirname(directory)}/{name}", encoding="ascii") as f:
+        value = f.read()
+    with open(f"{directory}/{name}", "w", encoding="ascii") as mine:
+        mine.write(value)
 
 
 @contextlib.contextmanager
