@@ -268,7 +268,8 @@ def test_damaged_database(filled, damage, least):
     elif damage == "middle":
         overwrite(path, page_with(filled, "containers") + 1000, os.urandom(1500))
     elif damage == "cut":
-        os.truncate(path, os.path.getsize(path) // 2)
+        pages = struct.unpack(">I", read(path)[28:32])[0]  # what is behind them is kept for a full disk
+        os.truncate(path, pages // 2 * 4096)
     said = refused(filled)
     assert path in said
     assert "--repair" in said

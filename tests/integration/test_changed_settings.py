@@ -153,7 +153,7 @@ def test_bridge(running, other):
     name = "none" if other == "none" else f"{running.name}2"
     old, published = address(running, "old"), port(running, "old")
     pid = show(running, "old", ".State.Pid")
-    log = running.again(f"--bridge={name}", "--bip=172.28.0.1/16")
+    log = running.again(f"--bridge={name}", "--bip=10.94.0.1/24")
     assert f'--bridge was "{running.name}" and is "{name}"' in log
     assert (address(running, "old"), show(running, "old", ".State.Pid")) == (old, pid)
     assert answers(running, "old", published)
