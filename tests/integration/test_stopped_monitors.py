@@ -217,6 +217,38 @@ def test_its_names_are_gone(alone, wiped):
     until(lambda: one.left() == [], lambda: f"it lives: {one.left()}")
 
 
+def test_it_is_ended_long_after_its_names_were_lost(alone):
+    """Tries to reach it come seldom by then; whoever ends it does not wait for the next one."""
+    alone.docker("run", "-d", "--name", "one", "busybox", "sleep", "12345")
+    one = Stopped(alone, "one")
+    alone.stopped.append(one)
+    alone.stop(signal.SIGKILL)
+    shutil.rmtree(alone.exec_root)
+    alone.start()
+    asked = b"its run directory was lost"
+    until(lambda: read(alone.log_path).count(asked) > 7, "it is not asked for", timeout_s=15)  # the next pause: 6.4 s
+    assert answer(alone, "DELETE", "/containers/one", force=1)[0] == 204
+    until(lambda: one.left() == [], lambda: f"it lives: {one.left()}")
+
+
+def test_networks_change_before_it_is_taken_over(alone):
+    """Its monitor has the sockets of its names: they are answered for its new networks when they can be had."""
+    for name in ("quay", "pier", "dock"):
+        alone.docker("network", "create", name)
+    alone.docker("run", "-d", "--name", "other", "--network", "dock", "busybox", "sleep", "12345")
+    alone.docker("run", "-d", "--name", "one", "--network", "quay", "busybox", "sleep", "12345")
+    alone.docker("network", "connect", "pier", "one")
+    one = Stopped(alone, "one")
+    alone.stopped.append(one)
+    alone.stop(signal.SIGKILL)
+    alone.start()
+    alone.docker("network", "connect", "dock", "one")
+    alone.docker("network", "disconnect", "pier", "one")
+    assert set(found(alone, "one")["NetworkSettings"]["Networks"]) == {"quay", "dock"}
+    one.go_on()
+    until(lambda: alone.docker("exec", "one", "ping", "-c1", "other", check=False).code == 0, "names are not answered")
+
+
 def test_no_descriptors_at_the_start(alone):
     """Containers that cannot be taken over for want of descriptors are when there are some again; none is lost."""
     names = [f"c{n}" for n in range(8)]

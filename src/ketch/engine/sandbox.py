@@ -12,18 +12,15 @@ first by name.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ketch import faults
-from ketch.engine import bundle, etcfiles, ifsettings, links, networks
+from ketch.engine import bundle, etcfiles, ifsettings, links, networks, publishing
 from ketch.engine.model import EndpointSettings, PortBinding
 from ketch.engine.resolution import Resolution, dns_names
-from ketch.errors import Conflict, InvalidArgument, NotFound
-from ketch.network import netlink, ports
+from ketch.errors import Conflict, NotFound
+from ketch.network import netlink
 from ketch.network import record as r
 from ketch.network.connections import Wish
 from ketch.network.live import WIRED
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from ketch.engine.etcfiles import DnsDefaults
     from ketch.engine.model import Container
     from ketch.network.manager import NetworkManager
-    from ketch.network.ports import PortRequest
     from ketch.network.record import Endpoint, NetworkRecord
 
 Descriptors = list[int]
@@ -73,7 +69,7 @@ class Sandboxes:
             return []
         self._names.begin(container)
         gateway4, gateway6 = self._gateways(container, records)
-        _check_families(container, gateway4, gateway6)
+        publishing.check_families(container, gateway4, gateway6)
         for record in records:
             wish = self._wish(container, record, gateway4 == record.id, gateway6 == record.id)
             endpoint = self._manager.connect(record.id, wish, netns_fd, rtnl_fd)
@@ -141,7 +137,7 @@ class Sandboxes:
         outside = next((r for r in records if r.id in (gateway4, gateway6)), None)
         wish = Wish(
             container_id=container.id, label=_label(container),
-            ports=_requests(container, outside) if outside is not None else (),
+            ports=publishing.requests(container, outside) if outside is not None else (),
         )  # fmt: skip
         self._manager.set_gateways(wish, gateway4, gateway6, rtnl_fd)
 
@@ -241,7 +237,7 @@ class Sandboxes:
             ifname=(settings.driver_opts or {}).get(r.ENDPOINT_IFNAME, ""),
             gateway4=gateway4,
             gateway6=gateway6,
-            ports=_requests(container, record) if gateway4 or gateway6 else (),
+            ports=publishing.requests(container, record) if gateway4 or gateway6 else (),
             sysctls=ifsettings.wanted(container, settings),
         )
 
@@ -270,8 +266,11 @@ class Sandboxes:
         return found
 
     def _serve_names(
-        self, container: Container, records: Sequence[NetworkRecord], netns_fd: int, kept: Sequence[int] = ()
+        self, container: Container, records: Sequence[NetworkRecord], netns_fd: int, kept: Sequence[int] | None = None
     ) -> Descriptors:
+        if kept is None and self._ctx.live(container.id).pursuit is not None:
+            return []  # its monitor may have the sockets; `adopt` comes when it can be asked
+        kept = kept or ()
         if all(record.is_default for record in records) and not kept and not self._names.serves(container.id):
             return []  # (what is open stays open: the monitor has copies, and it may join such a network again)
         outside = any(not record.internal for record in records)
@@ -335,36 +334,6 @@ class Sandboxes:
         default = next((n for n in self._manager.list() if n.is_default), None)
         pool = default.pool(4) if default is not None else None
         return pool.gateway if pool is not None else next((e.gateway for e in endpoints if e.gateway), "")
-
-
-def _wanted_ports(container: Container) -> list[PortRequest]:
-    host = container.host
-    return ports.requests(
-        host.port_bindings and {k: v or [] for k, v in msgspec.to_builtins(host.port_bindings).items()},
-        container.config.exposed_ports,
-        host.publish_all_ports,
-    )
-
-
-def _check_families(container: Container, gateway4: str, gateway6: str) -> None:
-    """A port asked for at an address that no network of the container can be reached from is an error."""
-    for request in _wanted_ports(container):
-        version = 0 if not request.host_ip else 6 if ":" in request.host_ip else 4
-        missing = (version == 4 and not gateway4 and gateway6) or (version == 6 and not gateway6 and gateway4)
-        if missing:
-            raise InvalidArgument(
-                f"publish port {request.key} of container {container.name} on {request.host_ip}: none of its networks "
-                f"leads outside with IPv{version}",
-                hint="put it on a network made with --ipv6" if version == 6 else "use an IPv6 address of the host",
-            )
-
-
-def _requests(container: Container, record: NetworkRecord) -> list[PortRequest]:
-    wanted = _wanted_ports(container)
-    address = record.options.get(r.OPTION_BIND, "")
-    if address in ("", "0.0.0.0"):
-        return wanted
-    return [dataclasses.replace(q, host_ip=address) if not q.host_ip else q for q in wanted]
 
 
 def _label(container: Container) -> str:

@@ -106,7 +106,7 @@ class Pursuit:
             if self.why != said:
                 log.warning("container %s: %s; trying again in the background", container.id[:12], self.why)
                 said = self.why
-            await asyncio.sleep(pause_s)
+            await self._pause(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             try:
                 monitor = await attempt(self._ctx, container, None, self._settle)
@@ -122,6 +122,18 @@ class Pursuit:
         live.pursuit = None
         live.release_held()  # a monitor has its own copies now
         self.over.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait that long, or until the monitor ends: nobody who has ended it waits for the next try."""
+        container = self._container
+        try:
+            pid = monitorprocess.find(self._ctx.run_dir(container.id), container.id, container.state.pid)
+            if pid:
+                await monitorprocess.ended(pid, seconds)
+                return
+        except OSError as e:
+            log.debug("look at the monitor of container %s: %s", container.id[:12], e)
+        await asyncio.sleep(seconds)
 
 
 async def pursue(ctx: Context, container: Container, why: Exception, settle: Settle) -> None:
