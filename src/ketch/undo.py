@@ -24,16 +24,7 @@ class Undo(contextlib.ExitStack):
 
     def callback(self, callback: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> Callable[P, T]:
         """Call it at the end."""
-
-        def leave(_: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-            try:
-                callback(*args, **kwds)
-            except Exception as e:
-                if error is None:
-                    raise
-                _note(error, e)
-
-        self.push(leave)
+        self.push(_step(lambda: callback(*args, **kwds)))
         return callback
 
 
@@ -42,16 +33,7 @@ class AsyncUndo(contextlib.AsyncExitStack):
 
     def callback(self, callback: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> Callable[P, T]:
         """Call it at the end."""
-
-        def leave(_: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-            try:
-                callback(*args, **kwds)
-            except Exception as e:
-                if error is None:
-                    raise
-                _note(error, e)
-
-        self.push(leave)
+        self.push(_step(lambda: callback(*args, **kwds)))
         return callback
 
     def push_async_callback(
@@ -69,6 +51,20 @@ class AsyncUndo(contextlib.AsyncExitStack):
 
         self.push_async_exit(leave)
         return callback
+
+
+def _step(callback: Callable[[], object]) -> Callable[..., None]:
+    """A callback as a stack's exit function."""
+
+    def leave(_: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            callback()
+        except Exception as e:
+            if error is None:
+                raise
+            _note(error, e)
+
+    return leave
 
 
 def _note(error: BaseException, second: Exception) -> None:
