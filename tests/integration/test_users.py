@@ -92,3 +92,35 @@ def test_users_that_are_not_there(engine: Engine, image: str) -> None:
     with contextlib.closing(engine.py()) as client:
         answer = client.api._post_json(client.api._url("/containers/one/exec"), {"Cmd": ["true"], "User": "nosuch"})
         assert answer.status_code == 400
+
+
+def _committed(engine: Engine, image: str, script: str) -> str:
+    """An image whose files ``script`` has changed."""
+    engine.docker("run", "--name", "change", image, "sh", "-c", script)
+    engine.docker("commit", "change", "changed")
+    engine.docker("rm", "change")
+    return "changed"
+
+
+def test_a_home_is_that_of_the_first_entry_with_the_number(engine: Engine, image: str) -> None:
+    changed = _committed(engine, image, "echo 'toor:x:0:10::/toor:/bin/sh' >> /etc/passwd")
+    look = ("sh", "-c", "id -u; id -g; echo $HOME")
+    assert engine.docker("run", "--rm", "-u", "toor", changed, *look).out.split() == ["0", "10", "/root"]
+
+
+def test_directories_in_place_of_the_files_name_nobody(engine: Engine, image: str) -> None:
+    changed = _committed(engine, image, "rm /etc/passwd /etc/group; mkdir /etc/passwd /etc/group")
+    for user, expected in (("", "0 0 0"), ("1:5", "1 5 5"), ("7", "7 0 0")):
+        assert engine.docker("run", "--rm", "-u", user, changed, *LOOK).out.split() == expected.split(), user
+    done = engine.docker("run", "--rm", "-u", "alice", changed, "true", check=False)
+    assert (done.code, "unable to find user alice" in done.err) == (125, True)
+
+
+def test_only_a_line_feed_ends_an_entry(engine: Engine, image: str) -> None:
+    """A full name may hold what else is called the end of a line; it is nobody's second entry."""
+    for end in ("\\v", "\\f", "\\034", "\\302\\205", "\\342\\200\\250"):
+        entry = f"bob:x:1001:1001:Bob{end}eve:x:0:0:/home/bob:/bin/sh\\n"
+        changed = _committed(engine, image, f"printf '{entry}' >> /etc/passwd")
+        assert engine.docker("run", "--rm", "-u", "bob", changed, "id", "-u").out.strip() == "1001"
+        done = engine.docker("run", "--rm", "-u", "eve", changed, "true", check=False)
+        assert (done.code, "unable to find user eve" in done.err) == (125, True)

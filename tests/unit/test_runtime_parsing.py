@@ -93,6 +93,26 @@ def test_additional_groups_are_added_once() -> None:
         users.resolve("bob", None, ["nope"], passwd, groups)
 
 
+@pytest.mark.parametrize("number", ["2147483648", "5000000000", "9" * 20])
+def test_numbers_of_the_files_that_the_kernel_does_not_have_are_refused(number: str) -> None:
+    passwd = users.parse_passwd(f"u:x:{number}:1::/:\ng:x:7:{number}::/:\nbob:x:8:8::/:\n".encode())
+    groups = users.parse_group(f"far:x:{number}:bob\n".encode())
+    for user, group, added in (
+        ("u", None, []),
+        ("g", None, []),
+        ("bob", None, []),
+        ("1", "far", []),
+        ("1", "1", ["far"]),
+    ):
+        with pytest.raises(RuntimeFailure, match="uids and gids must be in range 0-2147483647"):
+            users.resolve(user, group, added, passwd, groups)
+
+
+def test_numbers_without_end_are_no_numbers() -> None:
+    assert users.parse_passwd(b"u:x:" + b"9" * 5000 + b":1::/:\n") == []
+    assert users.parse_group(b"g:x:" + b"9" * 5000 + b":\n") == []
+
+
 @given(st.binary(max_size=300))
 def test_any_file_can_be_read_as_passwd_and_group(data: bytes) -> None:
     for entry in users.parse_passwd(data):

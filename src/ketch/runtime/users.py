@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from errno import ENOENT, ENOTDIR
+from errno import EINVAL, EISDIR, ENOENT, ENOTDIR, ENXIO
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime import paths
 
 _MAX_ID = (1 << 31) - 1  # what Docker accepts
+_MAX_DIGITS = 20  # of what can be a number at all; Python refuses to read very long ones
 
 
 class User:
@@ -61,10 +62,7 @@ def lookup(root_fd: int, text: str, group_add: str = "") -> User:
 
 def home_of(root_fd: int, uid: int) -> str | None:
     """The home directory that the container's passwd gives ``uid``."""
-    for entry in parse_passwd(_read(root_fd, "/etc/passwd")):
-        if entry.uid == uid:
-            return entry.home or None
-    return None
+    return _home(uid, parse_passwd(_read(root_fd, "/etc/passwd")))
 
 
 def resolve(user: str, group: str | None, additional: list[str], passwd: list[_Passwd], groups: list[_Group]) -> User:
@@ -79,13 +77,16 @@ def resolve(user: str, group: str | None, additional: list[str], passwd: list[_P
         supplementary = [g.gid for g in groups if entry.name in g.members]
     added = dict.fromkeys(_group_id(name, groups) for name in additional)
     # What is named twice stays twice, as with Docker: `id` shows it.
-    return User(uid, gid, [gid, *supplementary, *added], entry.home or None if entry else None)
+    ids = [gid, *supplementary, *added]
+    for number in (uid, *ids):
+        _check_range(number)
+    return User(uid, gid, ids, _home(uid, passwd))
 
 
 def parse_passwd(data: bytes) -> list[_Passwd]:
     """Entries of a passwd(5) file; lines that are no entries are skipped."""
     entries = []
-    for line in data.decode(errors="surrogateescape").splitlines():
+    for line in _lines(data):
         fields = line.strip().split(":")
         if len(fields) >= 4 and fields[0] and not line.startswith("#") and _is_id(fields[2]) and _is_id(fields[3]):
             entries.append(_Passwd(fields[0], int(fields[2]), int(fields[3]), fields[5] if len(fields) > 5 else ""))
@@ -95,12 +96,25 @@ def parse_passwd(data: bytes) -> list[_Passwd]:
 def parse_group(data: bytes) -> list[_Group]:
     """Entries of a group(5) file; lines that are no entries are skipped."""
     entries = []
-    for line in data.decode(errors="surrogateescape").splitlines():
+    for line in _lines(data):
         fields = line.strip().split(":")
         if len(fields) >= 3 and fields[0] and not line.startswith("#") and _is_id(fields[2]):
             members = [m for m in fields[3].split(",") if m] if len(fields) > 3 else []
             entries.append(_Group(fields[0], int(fields[2]), members))
     return entries
+
+
+def _lines(data: bytes) -> list[str]:
+    """Lines as libc reads them: what else Unicode calls the end of a line may stand in somebody's full name."""
+    return data.decode(errors="surrogateescape").split("\n")
+
+
+def _home(uid: int, passwd: list[_Passwd]) -> str | None:
+    """The first entry's, whatever name was given: as with Docker."""
+    for entry in passwd:
+        if entry.uid == uid:
+            return entry.home or None
+    return None
 
 
 def _find_user(user: str, passwd: list[_Passwd]) -> _Passwd | None:
@@ -125,9 +139,13 @@ def _number(text: str, what: str, shown: str) -> int:
     if number is None:
         file = "passwd" if what == "user" else "group"
         raise RuntimeFailure(f"unable to find {what} {shown}: no matching entries in {file} file", step="user")
+    _check_range(number)
+    return number
+
+
+def _check_range(number: int) -> None:
     if not 0 <= number <= _MAX_ID:
         raise RuntimeFailure("uids and gids must be in range 0-2147483647", step="user")
-    return number
 
 
 def _integer(text: str) -> int | None:
@@ -137,13 +155,14 @@ def _integer(text: str) -> int | None:
 
 
 def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
 def _read(root_fd: int, path: str) -> bytes:
+    """The file's content; where something else is (a directory) nobody has a name, as with Docker."""
     try:
         return paths.read_in(root_fd, path)
     except OSError as e:
-        if e.errno in (ENOENT, ENOTDIR):
+        if e.errno in (EINVAL, EISDIR, ENOENT, ENOTDIR, ENXIO):
             return b""
         raise RuntimeFailure(f"read the container's `{path}`: {e.strerror}", step="user", errno=e.errno or 0) from e
