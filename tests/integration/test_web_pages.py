@@ -90,6 +90,17 @@ def test_a_body_must_say_that_it_is_json(engine, path, body):
         assert "Content-Type" not in text, (kind, text)
 
 
+def test_null_is_nothing_given(engine):
+    """Clients in Go send it for a pointer that points nowhere."""
+    headers = {"Host": "localhost", "Content-Type": "application/json"}
+    status, text = ask(unix(engine), "POST", "/volumes/create", headers, b" null\n")
+    assert status == 201, text
+    engine.docker("volume", "rm", json.loads(text)["Name"])
+    for path, message in (("/containers/none/update", "No such container"), ("/exec/none/start", "No such exec")):
+        status, text = ask(unix(engine), "POST", path, headers, b"null")
+        assert (status, message in text) == (404, True), text
+
+
 def test_archives_come_with_any_kind(engine):
     """docker sends application/x-tar, docker-py nothing, curl --data-binary a form's."""
     for kind in SIMPLE:

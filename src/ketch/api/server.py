@@ -82,6 +82,8 @@ class Call:
         try:
             if _LONG_NUMBER.search(raw):
                 check_integers(msgspec.json.decode(raw))
+            if optional and raw.strip() == b"null":
+                return kind()
             return nulls.decode(raw, kind)
         except msgspec.ValidationError as e:
             raise InvalidArgument(f"invalid JSON: {e}") from e
