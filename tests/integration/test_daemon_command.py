@@ -52,6 +52,18 @@ def test_run_starts_a_daemon_and_says_so():
     assert "ketchd" in started[-1]
 
 
+def test_a_word_too_many_stops_nothing():
+    done = in_private("""
+        ketch daemon start
+        ketch daemon stop --help || echo refused $?
+        ketch daemon status
+    """)
+    assert done.returncode == 0, done.stderr
+    assert "refused 1" in done.stdout
+    assert "`ketch daemon stop` takes no words, but was given `--help`" in done.stderr
+    assert "answers at" in done.stdout
+
+
 def test_start_status_stop():
     done = in_private("""
         ketch daemon status || echo status $?

@@ -31,10 +31,10 @@ def cmd_daemon(args: list[str], ctx: Context) -> int:
             return 0
         ctx.print(f"started ketchd (pid {start(ctx.host, rest)}) at {ctx.host}")
         return 0
-    if verb == "stop":
-        return _stop(ctx)
-    if verb == "status":
-        return _status(ctx)
+    if verb in ("stop", "status"):
+        if rest:
+            raise InvalidArgument(f"`ketch daemon {verb}` takes no words, but was given `{' '.join(rest)}`")
+        return _stop(ctx) if verb == "stop" else _status(ctx)
     if verb == "run":
         _become(rest)
     if verb == "repair":
