@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
-from ketch import printable
+from ketch import printable, stdio
 from ketch.cli.flags import HelpRequested, UsageError
 from ketch.errors import KetchError
 
@@ -94,7 +96,16 @@ _RUN_MODULES = ("run", "exec")
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    stdio.open_missing()
+    try:
+        code = run(sys.argv[1:])
+    except OSError as e:
+        if e.errno not in (EDQUOT, EFBIG, EIO, ENOSPC):
+            raise
+        sys.stderr.write(f"ketch: write the output: {os.strerror(e.errno).lower()}\n")
+        code = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written goes nowhere
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:

@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from ketch import faults, printable
+from ketch import faults, printable, stdio
 from ketch.errors import KetchError
 from ketch.undo import AsyncUndo
 
@@ -29,6 +29,7 @@ def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
     from ketch.daemon import config as configuration
 
+    stdio.open_missing()
     _forget_parent()
     sys.setswitchinterval(_SLICE_S)
     try:

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ketch import stdio
 from ketch.errors import InvalidArgument, KetchError
 from ketch.runtime import lifecycle, relay, spec
 from ketch.runtime import state as states
@@ -43,6 +44,7 @@ class Options(dict[str, Any]):
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code is the container's for ``run`` and ``exec`` in the foreground."""
     args = sys.argv[1:] if argv is None else argv
+    stdio.open_missing()
     _forget_parent()
     settings: Options = Options()
     try:
