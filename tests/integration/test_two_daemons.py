@@ -319,7 +319,40 @@ def test_a_copy_of_a_data_root_does_not_touch_the_containers_of_the_other(pair):
     populate(first, 94)
     before = everything(first)
     shutil.copytree(first.data_root, second.data_root, symlinks=True, dirs_exist_ok=True)
+    copy = f"ketchd: use data root `{second.data_root}`: it is a copy of one that another ketchd (pid "
+    assert second.refused().startswith(copy)
+    first.stop(signal.SIGKILL)
     assert f"their monitors are in `{first.exec_root}`" in second.refused()
+    first.start()
     assert everything(first) == before
     works(first)
+    shutil.rmtree(second.data_root)
+
+
+@pytest.mark.parametrize("first_is", ["up", "down"])
+def test_a_copy_of_a_data_root_from_before_its_containers_started(pair, first_is):
+    """The copy's record says that they are down; what runs in cgroups of their ids is the other's all the same."""
+    first, second = pair
+    first.start()
+    first.add_busybox()
+    first.docker("create", "--name", "one", "busybox", "sleep", "12345")
+    first.stop()
+    shutil.copytree(first.data_root, second.data_root, symlinks=True, dirs_exist_ok=True)
+    first.start()
+    first.docker("start", "one")
+    pid = first.docker("inspect", "-f", "{{.State.Pid}}", "one").out
+    if first_is == "down":
+        first.stop(signal.SIGKILL)
+    said = second.refused()
+    assert ("it is a copy of one that" if first_is == "up" else "their monitors are in") in said
+    if first_is == "down":
+        first.start()
+    assert first.docker("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", "one").out == f"true {pid}"
+    assert first.docker("exec", "one", "echo", "well").out == "well\n"
+    first.docker("rm", "-f", "one")
+    first.stop()
+    second.start()  # nobody uses the original: the copy is as good
+    second.docker("start", "one")
+    second.docker("rm", "-f", "one")
+    second.stop()
     shutil.rmtree(second.data_root)

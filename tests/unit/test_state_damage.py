@@ -284,3 +284,19 @@ def test_a_kill_at_any_moment(tmp_path):
     with contextlib.closing(Database(str(tmp_path / "db"), [Schema("x", ["CREATE TABLE x (a)"])])) as one:
         numbers = [row["a"] for row in one.query("SELECT a FROM x ORDER BY a")]
     assert numbers[:told] == list(range(1, told + 1))
+
+
+def test_a_reserve_that_is_a_link_is_not_followed(roots):
+    copy(roots.live, roots.try_)
+    for suffix in ("-wal", "-reserve"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{roots.try_}/db{suffix}")
+    target = f"{roots.try_}/target"
+    with open(target, "wb") as f:
+        f.write(b"mine")
+    os.symlink(target, f"{roots.try_}/db-reserve")
+    reserve.put_back(f"{roots.try_}/db")
+    assert not os.path.lexists(f"{roots.try_}/db-reserve")
+    assert not os.path.lexists(f"{roots.try_}/db-wal")
+    with open(target, "rb") as f:
+        assert f.read() == b"mine"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ketch.daemon.config import Config
+    from ketch.engine.model import Container
 
 log = logging.getLogger("ketchd")
 # Those that a container gets something of when it is made, started, or connected.
@@ -28,16 +29,19 @@ _OF_CONTAINERS = (
 )  # fmt: skip
 
 
-def compare(config: Config, running: Sequence[str]) -> None:
-    """Log what changed for the containers that run (ids), and remember the settings of this start.
+def compare(config: Config, containers: Sequence[Container]) -> None:
+    """Log what changed for the containers that run, and remember the settings of this start.
 
-    FailedPrecondition when their monitors are under another exec root: from here they could not be reached.
+    FailedPrecondition when monitors are under another exec root: from here they could not be reached.  That may be so
+    of a container that the record says is down: in a copy of a data root whose daemon has started it since.
     """
+    running = [c.id for c in containers if c.state.running]
     path = os.path.join(config.data_root, "settings.json")
     before = _read(path)
     now: dict[str, Any] = {name: getattr(config, name) for name in ("exec_root", *_OF_CONTAINERS)}
+    if before:
+        _check_exec_root(before.get("exec_root", config.exec_root), config.exec_root, [c.id for c in containers])
     if before and running:
-        _check_exec_root(before.get("exec_root", config.exec_root), config.exec_root, running)
         for name in _OF_CONTAINERS:
             if name in before and before[name] != now[name]:
                 log.info(
@@ -49,8 +53,8 @@ def compare(config: Config, running: Sequence[str]) -> None:
         _write(path, now)
 
 
-def _check_exec_root(before: str, now: str, running: Sequence[str]) -> None:
-    if before != now and any(monitorprocess.lives(written_pid(os.path.join(before, "run", c)), c) for c in running):
+def _check_exec_root(before: str, now: str, known: Sequence[str]) -> None:
+    if before != now and any(monitorprocess.lives(written_pid(os.path.join(before, "run", c)), c) for c in known):
         raise FailedPrecondition(
             f"use exec root `{now}`: containers of this data root run, and their monitors are in `{before}`",
             hint=f"start with --exec-root {before}, or stop the containers first",

@@ -41,6 +41,18 @@ def exec_lock(exec_root: str) -> Iterator[None]:
         yield
 
 
+def state_lock(identity: int, data_root: str) -> filelock.FileLock:
+    """Keep a daemon on a copy of this data root away: it would have the same containers, in the same cgroups."""
+    try:
+        return filelock.take_named(f"state-{identity}")
+    except filelock.Held as e:
+        raise AlreadyExists(
+            f"use data root `{data_root}`: it is a copy of one that another ketchd (pid {e.pid}) uses, and its "
+            "containers have the same ids, cgroups and networks",
+            hint="stop that one first",
+        ) from e
+
+
 @contextmanager
 def _root_lock(what: str, path: str, flags: str) -> Iterator[None]:
     try:

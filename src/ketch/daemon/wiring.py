@@ -48,12 +48,13 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
             os.path.join(config.data_root, "ketch.db"), repair.SCHEMAS, repair.check_not_emptied(config.data_root)
         )
     stack.callback(db.close)
+    stack.enter_context(listen.state_lock(db.identity, config.data_root))
     faults.point("daemon.database-open")
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
     stack.callback(containers.settled.close)
-    lastsettings.compare(config, [c.id for c in containers.all() if c.state.running])
+    lastsettings.compare(config, containers.all())
 
     def users_of(volume: str) -> list[str]:
         known = [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]

@@ -138,6 +138,12 @@ class Database:
         """Where it is."""
         return self._path
 
+    @property
+    def identity(self) -> int:
+        """A number that was drawn when the database was made; copies of a data root have the same one."""
+        with self._lock:
+            return self._number("application_id")
+
     def _migrate(self, schema: Schema) -> None:
         known = self._conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'").fetchone()
         sql = "SELECT version FROM schema_version WHERE name = ?"

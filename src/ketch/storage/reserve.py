@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from errno import EDQUOT, ENOSPC
 
 from ketch.storage import wal
@@ -36,9 +37,10 @@ def put_back(path: str) -> None:
     kept = path + "-reserve"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path + "-spare")
-    if not os.path.exists(kept):
+    if not os.path.lexists(kept):
         return
-    if os.path.exists(path + "-wal"):  # it was not closed
+    # Not closed; or a link, which SQLite would not follow: no file of ours.
+    if os.path.exists(path + "-wal") or not stat.S_ISREG(os.lstat(kept).st_mode):
         os.unlink(kept)
         return
     _blank(kept)
