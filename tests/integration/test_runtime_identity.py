@@ -83,6 +83,29 @@ def test_a_bundles_numbers(box: Box, more: list[int], expected: list[str]) -> No
     assert groups_of(box.run(["grep", "Groups", "/proc/self/status"], {"process.user": user})) == expected
 
 
+@pytest.mark.parametrize(
+    "user",
+    [
+        *(
+            {name: number, **rest}
+            for name, rest in (("uid", {"gid": 5}), ("gid", {"uid": 5}))
+            for number in (-1, 2**32 - 1)
+        ),
+        {"uid": 5_000_000_000},
+        {"uid": "5"},
+        {"uid": 5, "additionalGids": [-1]},
+        {"uid": 5, "additionalGids": [2**32]},
+        {"uid": 5, "additionalGids": list(range(65536))},
+    ],
+    ids=str,
+)
+def test_what_no_process_can_be_is_refused(box: Box, user: dict[str, Any]) -> None:
+    """-1 is "unchanged" for setresuid(2): it would have been root."""
+    result = box.run(["id"], {"process.user": user})
+    assert result.failed["step"] == "user"
+    assert result.failed["message"].startswith("become user: ")
+
+
 def test_a_set_group_id_program_keeps_the_primary_group(box: Box) -> None:
     """0604 says that the group may not read: neither may who has it besides that of a set-group-ID program."""
     (box.rootfs / "etc/closed").write_text("secret\n")

@@ -7,8 +7,8 @@ caller's to close, and raises OSError.
 from __future__ import annotations
 
 import os
-from errno import EEXIST, ELOOP, ENOENT
-from stat import S_ISLNK
+from errno import EEXIST, EISDIR, ELOOP, ENOENT
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
@@ -51,11 +51,15 @@ def make_file(root_fd: int, path: str, mode: int = 0o644) -> int:
 
 
 def read_in(root_fd: int, path: str, limit: int = 16 << 20) -> bytes:
-    """The content of a regular file in the root; FIFOs and devices are refused (EINVAL) instead of waited for."""
+    """The content of a regular file in the root; FIFOs and devices are refused (EINVAL) instead of waited for,
+    directories as well (EISDIR).
+    """
     fd = open_in(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         status = os.fstat(fd)
-        if status.st_mode & 0o170000 != 0o100000:
+        if S_ISDIR(status.st_mode):
+            raise IsADirectoryError(EISDIR, "is a directory", path)
+        if not S_ISREG(status.st_mode):
             raise OSError(22, "not a regular file", path)
         return os.read(fd, min(status.st_size, limit) + 1)
     finally:

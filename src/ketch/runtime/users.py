@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, EISDIR, ENOENT, ENOTDIR, ENXIO
+from errno import EISDIR, ENOENT, ENOTDIR
+from typing import TYPE_CHECKING
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime import paths
 
+if TYPE_CHECKING:
+    from typing import Any
+
 _MAX_ID = (1 << 31) - 1  # what Docker accepts
+_MAX_KERNEL_ID = (1 << 32) - 2
+_MAX_GROUPS = 65536  # NGROUPS_MAX
 _MAX_DIGITS = 20  # of what can be a number at all; Python refuses to read very long ones
 
 
@@ -58,6 +64,25 @@ def lookup(root_fd: int, text: str, group_add: str = "") -> User:
     need_groups = group_text is not None or group_add or text not in ("", "0", "root")
     groups = parse_group(_read(root_fd, "/etc/group")) if need_groups or passwd else []
     return resolve(text, group_text or None, [g for g in group_add.split(",") if g], passwd, groups)
+
+
+def of_spec(user: dict[str, Any]) -> User:
+    """The ``process.user`` of a bundle; RuntimeFailure for what no process can be.
+
+    2³²-1 is "unchanged" for setresuid(2) and setresgid(2): who asks for it must not stay root.
+    """
+    groups = user.get("additionalGids") or []
+    numbers = {"uid": user.get("uid") or 0, "gid": user.get("gid") or 0}
+    for name, number in (*numbers.items(), *(("additionalGids", group) for group in groups)):
+        if type(number) is not int or not 0 <= number <= _MAX_KERNEL_ID:
+            raise RuntimeFailure(
+                f"become user: `{name}` {number!r} is no number from 0 to {_MAX_KERNEL_ID}", step="user"
+            )
+    if len(groups) >= _MAX_GROUPS:  # the primary one is among them
+        raise RuntimeFailure(
+            f"become user: {len(groups)} additional groups, {_MAX_GROUPS - 1} are possible", step="user"
+        )
+    return User(numbers["uid"], numbers["gid"], list(groups), None)
 
 
 def home_of(root_fd: int, uid: int) -> str | None:
@@ -159,10 +184,10 @@ def _is_id(text: str) -> bool:
 
 
 def _read(root_fd: int, path: str) -> bytes:
-    """The file's content; where something else is (a directory) nobody has a name, as with Docker."""
+    """The file's content; where a directory is in its place, nobody has a name, as with Docker."""
     try:
         return paths.read_in(root_fd, path)
     except OSError as e:
-        if e.errno in (EINVAL, EISDIR, ENOENT, ENOTDIR, ENXIO):
+        if e.errno in (EISDIR, ENOENT, ENOTDIR):
             return b""
         raise RuntimeFailure(f"read the container's `{path}`: {e.strerror}", step="user", errno=e.errno or 0) from e

@@ -64,7 +64,7 @@ class Process:
         self.labels = lsm.Labels(process.get("apparmorProfile") or "", process.get("selinuxLabel") or "")
         self.console_size: dict[str, int] | None = process.get("consoleSize")
         umask = (process.get("user") or {}).get("umask")
-        self.umask = 0o022 if umask is None else int(umask)
+        self.umask = 0o022 if umask is None else int(umask) & 0o777
         # Compiled before the root changes: the library must be the host's.
         self.filter = seccomp.filter_of(profile) if profile else None
         self.user = users.User(0, 0, [], None)
@@ -78,8 +78,7 @@ class Process:
             if self.user.uid != 0:
                 self.caps.leave_to_execve()
         else:
-            groups = list(numeric.get("additionalGids") or [])
-            self.user = users.User(numeric.get("uid") or 0, numeric.get("gid") or 0, groups, None)
+            self.user = users.of_spec(numeric)
         if "HOME" not in self.env:
             home = self.user.home if named is not None else users.home_of(root_fd, self.user.uid)
             self.env["HOME"] = home or "/"
