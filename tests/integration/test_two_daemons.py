@@ -323,6 +323,8 @@ def test_a_copy_of_a_data_root_does_not_touch_the_containers_of_the_other(pair):
     assert second.refused().startswith(copy)
     first.stop(signal.SIGKILL)
     assert f"their monitors are in `{first.exec_root}`" in second.refused()
+    os.unlink(f"{second.data_root}/settings.json")  # earlier versions wrote none
+    assert f"it is a copy of `{first.data_root}`, whose containers run" in second.refused()
     first.start()
     assert everything(first) == before
     works(first)

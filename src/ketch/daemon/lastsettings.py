@@ -10,7 +10,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from ketch.engine import monitorprocess
+from ketch.engine import bundlefile, monitorprocess
 from ketch.engine.rundir import written_pid
 from ketch.errors import FailedPrecondition
 
@@ -41,6 +41,8 @@ def compare(config: Config, containers: Sequence[Container]) -> None:
     now: dict[str, Any] = {name: getattr(config, name) for name in ("exec_root", *_OF_CONTAINERS)}
     if before:
         _check_exec_root(before.get("exec_root", config.exec_root), config.exec_root, [c.id for c in containers])
+    else:
+        _check_not_a_copy(config, [c for c in containers if c.state.running])
     if before and running:
         for name in _OF_CONTAINERS:
             if name in before and before[name] != now[name]:
@@ -59,6 +61,22 @@ def _check_exec_root(before: str, now: str, known: Sequence[str]) -> None:
             f"use exec root `{now}`: containers of this data root run, and their monitors are in `{before}`",
             hint=f"start with --exec-root {before}, or stop the containers first",
         )
+
+
+def _check_not_a_copy(config: Config, running: Sequence[Container]) -> None:
+    """Earlier versions did not write their settings down; their containers' files say where their data root was."""
+    for container in running:
+        here = os.path.join(config.data_root, "containers", container.id)
+        there = bundlefile.written_in(here)
+        if not there or not os.path.isdir(there) or os.path.samefile(here, there):
+            continue
+        run_dir = os.path.join(config.exec_root, "run", container.id)
+        if monitorprocess.find(run_dir, container.id, container.state.pid):
+            original = os.path.dirname(os.path.dirname(there))
+            raise FailedPrecondition(
+                f"use data root `{config.data_root}`: it is a copy of `{original}`, whose containers run",
+                hint=f"stop the containers of {original} first",
+            )
 
 
 def _shown(value: object) -> str:

@@ -11,8 +11,13 @@ class _Linux(msgspec.Struct):
     cgroups_path: str = msgspec.field(name="cgroupsPath", default="")
 
 
+class _Mount(msgspec.Struct):
+    source: str = ""
+
+
 class _Spec(msgspec.Struct):
     linux: _Linux = msgspec.field(default_factory=_Linux)
+    mounts: list[_Mount] = msgspec.field(default_factory=list)
 
 
 _decode = msgspec.json.Decoder(_Spec).decode
@@ -20,8 +25,19 @@ _decode = msgspec.json.Decoder(_Spec).decode
 
 def cgroups_path(directory: str) -> str:
     """The cgroup that it names, for the container whose files are in ``directory``; empty when nothing says so."""
+    return _read(directory).linux.cgroups_path
+
+
+def written_in(directory: str) -> str:
+    """Where ``directory`` was when the bundle was written: its container has ``hosts`` from there; empty: not known."""
+    end = os.path.join("containers", os.path.basename(directory), "hosts")
+    found = (one.source for one in _read(directory).mounts if one.source.endswith(os.sep + end))
+    return os.path.dirname(next(found, ""))
+
+
+def _read(directory: str) -> _Spec:
     try:
         with open(os.path.join(directory, "bundle", "config.json"), "rb") as f:
-            return _decode(f.read()).linux.cgroups_path
+            return _decode(f.read())
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):  # never started, or broken: it is written anew
-        return ""
+        return _Spec()
