@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import select
 import socket
 import ssl
 import struct
@@ -70,6 +71,7 @@ class NastyRegistry:
         self.blobs: dict[str, bytes] = {}
         self.left: dict[str, int] = {}
         self.rate = 0  # bytes a second; 0: as fast as it goes
+        self.given_up = 0  # stalled answers whose client went away
         self.ended = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.registry = self
@@ -201,6 +203,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self._send(body, fault)
 
+    def _stall(self, one: NastyRegistry) -> None:
+        """Send nothing until the client goes away, the registry ends, or half a minute is over."""
+        deadline = time.monotonic() + 30
+        while not one.ended.wait(0.02) and time.monotonic() < deadline:
+            if select.select([self.connection], [], [], 0)[0]:
+                one.given_up += 1
+                return
+
     def _send(self, body: bytes, fault: Fault | None) -> None:
         one = self.server.registry
         stops = [at for at in (fault.stall_at, fault.cut_at, fault.reset_at) if at >= 0] if fault else []
@@ -214,7 +224,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault is None or not stops:
             return
         if fault.stall_at >= 0:
-            one.ended.wait(30)
+            self._stall(one)
         if fault.reset_at >= 0:
             one.ended.wait(0.3)  # what the other side has not read yet goes with the connection
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -277,6 +277,7 @@ def test_a_pull_that_was_given_up_goes_on(engine, nasty, docker):
     until(lambda: parts(engine) and parts(engine)[0] >= 2 << 20, "the download does not begin")
     os.kill(pulling.pid, signal.SIGKILL)
     pulling.wait()
+    until(lambda: nasty.given_up, "the daemon goes on for a client that is gone")
     nasty.clear_faults()
     docker("pull", f"{nasty.host}/app:1")
     assert [one.offset > 0 for one in nasty.asked(image.layers[0])] == [False, True]
