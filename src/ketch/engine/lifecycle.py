@@ -225,7 +225,10 @@ class Lifecycle:
         faults.point("exit.saved")
         self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
         if not leaves:
-            await self._ctx.store.settled()
+            try:
+                await self._ctx.store.settled()
+            except KetchError as e:  # the monitor's own record is on the disk, and who waits must be told
+                log.error("keep the end of container %s: %s", container.id[:12], e.message)
         live.exited.set()
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
