@@ -101,6 +101,24 @@ def test_null_is_nothing_given(engine):
         assert (status, message in text) == (404, True), text
 
 
+@pytest.mark.ketch_only
+def test_texts_with_a_nul_byte_are_refused(engine):
+    """No path, argument or name can have one: a cgroup parent with one could not be started, nor removed."""
+    headers, evil = {"Host": "localhost", "Content-Type": "application/json"}, "/a\0b"
+    for more in (
+        {"Cmd": [evil]}, {"WorkingDir": evil}, {"Volumes": {evil: {}}}, {"Hostname": evil},
+        {"HostConfig": {"CgroupParent": evil}}, {"HostConfig": {"Binds": [f"{evil}:/x"]}},
+        {"HostConfig": {"Devices": [{"PathOnHost": evil, "PathInContainer": "/x"}]}},
+    ):  # fmt: skip
+        body = json.dumps({"Image": "busybox", **more}).encode()
+        status, text = ask(unix(engine), "POST", "/containers/create", headers, body)
+        assert (status, "has a NUL byte" in text) == (400, True), text
+    body = json.dumps({"Image": "busybox", "Cmd": ["\\u0000"], "Labels": {"a\0": "b\0"}}).encode()
+    status, text = ask(unix(engine), "POST", "/containers/create", headers, body)
+    assert status == 201, text
+    engine.docker("rm", json.loads(text)["Id"])
+
+
 def test_archives_come_with_any_kind(engine):
     """docker sends application/x-tar, docker-py nothing, curl --data-binary a form's."""
     for kind in SIMPLE:

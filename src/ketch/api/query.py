@@ -111,3 +111,18 @@ def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
         }
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as e:
         raise InvalidArgument(f"invalid filters: {e}", hint='send JSON such as {"status": ["running"]}') from e
+
+
+def check_texts(value: Any, where: str = "") -> None:
+    """InvalidArgument for a NUL byte in a decoded body: no path, argument or name can have one.  Labels may."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidArgument(f"invalid JSON: {where or 'the body'} has a NUL byte")
+    elif isinstance(value, list):
+        for item in value:
+            check_texts(item, where)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            check_texts(name, where or "a name")
+            if name != "Labels":
+                check_texts(item, f"{where}.{name}" if where else name)

@@ -17,7 +17,7 @@ from aiohttp import web
 from ketch.api import nulls
 from ketch.api.connection import LARGEST_JSON, Connection, Server
 from ketch.api.errors import message_of, status_of
-from ketch.api.query import check_integers
+from ketch.api.query import check_integers, check_texts
 from ketch.api.routes import (
     archive,
     attachws,
@@ -82,6 +82,8 @@ class Call:
         try:
             if _LONG_NUMBER.search(raw):
                 check_integers(msgspec.json.decode(raw))
+            if b"\\u0000" in raw:
+                check_texts(msgspec.json.decode(raw))
             if optional and raw.strip() == b"null":
                 return kind()
             return nulls.decode(raw, kind)
