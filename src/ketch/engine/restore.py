@@ -64,7 +64,12 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
             faults.point("daemon.container-restored")
 
     await asyncio.gather(*map(restore_one, everything))
-    await asyncio.to_thread(_sweep, ctx)
+    try:
+        await asyncio.to_thread(_sweep, ctx)
+    except OSError as e:
+        if e.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        log.warning("look for what is left of former containers: %s; the next start does it", e.strerror)
     faults.point("daemon.swept")
     up = [c.id for c in ctx.store.all() if c.state.running]
     await ctx.in_network(ctx.network.reconcile, [*up, *ctx.store.unreadable])
