@@ -249,23 +249,24 @@ def test_networks_change_before_it_is_taken_over(alone):
     until(lambda: alone.docker("exec", "one", "ping", "-c1", "other", check=False).code == 0, "names are not answered")
 
 
-def test_no_descriptors_at_the_start(alone):
+def test_no_descriptors_for_what_is_taken_over(alone):
     """Containers that cannot be taken over for want of descriptors are when there are some again; none is lost."""
     names = [f"c{n}" for n in range(8)]
-    idle = len(os.listdir(f"/proc/{alone.process.pid}/fd"))
     alone.docker("network", "create", "quay")
     for name in names:
         alone.docker("run", "-d", "--name", name, "--network", "quay", "busybox", "sleep", "12345")
     pids = {name: found(alone, name)["State"]["Pid"] for name in names}
+    alone.stopped += [Stopped(alone, name) for name in names]
     alone.stop(signal.SIGKILL)
-    alone.launch()
+    alone.start()
     pid = alone.process.pid
-    until(lambda: read(f"{alone.data_root}/ketch.lock").split() == [b"%d" % pid], "it does not begin")
-    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]  # it has raised its soft limit by now
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (idle + 4, hard))
-    until(lambda: b"trying again in the background" in read(alone.log_path), "all descriptors were there", 40)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
-    until(alone.answers, lambda: f"it does not answer:\n{alone.log()}")
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir(f"/proc/{pid}/fd")))  # the limit is about numbers
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, hard))
+    for one in alone.stopped:
+        one.go_on()
+    until(lambda: b"Too many open files" in read(alone.log_path), "all descriptors were there", 40)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
     for name in names:
         until(lambda name=name: alone.docker("exec", name, "true", check=False).code == 0, f"{name} is not taken over")
         assert found(alone, name)["State"]["Pid"] == pids[name]
