@@ -112,7 +112,7 @@ def test_bad_signals(bad):
         ({}, {"restart_policy": RestartPolicy(name="sometimes")}, "restart policy"),
         ({}, {"restart_policy": RestartPolicy(name="always", maximum_retry_count=3)}, "on-failure"),
         ({}, {"auto_remove": True, "restart_policy": RestartPolicy(name="always")}, "AutoRemove"),
-        ({}, {"log_config": LogConfig(type="carrier-pigeon")}, "no log driver"),
+        ({}, {"log_config": LogConfig(type="carrier-pigeon")}, "error looking up logging plugin"),
         ({}, {"log_config": LogConfig(config={"colour": "red"})}, "unknown log opt"),
         ({}, {"port_bindings": {"http": []}}, "invalid port"),
         ({}, {"port_bindings": {"80/tcp": [PortBinding(host_port="x")]}}, "invalid port"),

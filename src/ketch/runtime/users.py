@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from errno import EISDIR, ENOENT, ENOTDIR
-from typing import TYPE_CHECKING
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime import paths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
