@@ -265,7 +265,8 @@ def test_a_client_that_goes_away_ends_its_pull_and_no_other(engine, nasty, docke
     until(lambda: len(nasty.asked("two/manifests")) > 0, "the second does not begin")
     os.kill(first.pid, signal.SIGKILL)
     assert second.wait() == 0
-    assert len(nasty.asked(image.layers[0])) == 1
+    # Whether it had joined the download by then or came just after its end: no byte is fetched twice.
+    assert [one.offset > 0 for one in nasty.asked(image.layers[0])] in ([False], [False, True])
     assert f"{nasty.host}/one" not in docker("images", "--format", "{{.Repository}}").out
 
 
