@@ -175,7 +175,7 @@ async def _answered(ctx: Context, container: Container, monitor: Monitor | None)
         fresh = await ctx.sandboxes.adopt(container, kept)
     except (KetchError, OSError) as e:
         log.warning("answer names for container %s: %s", container.id[:12], e)
-        if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE):
+        if any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in (e, e.__cause__)):
             return False
         fresh = []
     if monitor is not None:
