@@ -1,4 +1,4 @@
-"""What has lost its row, back in its place: directories under ``lost/``, and containers from their bundles.
+"""Recovery of things without a row: directories under ``lost/``, and containers from their bundles.
 
 A bundle (`engine.bundle`) has the command, the environment, the user, the mounts and the capabilities of a container's
 last start, and in annotations its name and image.  Published ports, networks, limits, labels and the restart policy are

@@ -1,4 +1,4 @@
-"""What the state does not know of, moved out of the way and kept.
+"""Files and directories that the state does not know of, moved out of the way and kept.
 
     DATA-ROOT/lost/<date>/containers/<id>, layers/<chain id>, blobs/<digest>      by a start
     DATA-ROOT/lost/<id>                                                           a container's, by a repair

@@ -1,4 +1,4 @@
-"""What is about to be removed, written in the transaction that forgets what it is.
+"""Removals that are under way, written in the transaction that forgets what is removed.
 
     CREATE TABLE removals (name)      containers/<id>, sha256:<digest of a blob, or chain id of a layer>
 
