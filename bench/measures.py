@@ -35,6 +35,22 @@ def run_by_ketch(engine: Engine) -> float:
     return timed(engine.ketch, *RUN)
 
 
+def client_alone(engine: Engine) -> float:
+    """What every command of ``docker`` takes before it says anything to an engine."""
+    return timed(engine.docker, "--version")
+
+
+def start_by_api(engine: Engine) -> float:
+    """Seconds of ``POST /containers/{id}/start``, on a connection that is open: no command, no attached streams."""
+    with contextlib.closing(engine.py()) as client:
+        container = client.containers.create("busybox", ["sleep", "1000"])
+        begin = time.perf_counter()
+        container.start()
+        took = time.perf_counter() - begin
+        container.remove(force=True)
+    return took
+
+
 def execute(engine: Engine) -> float:
     """``docker exec box true`` in a running container."""
     return timed(engine.docker, "exec", "box", "true")

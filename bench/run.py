@@ -178,15 +178,19 @@ def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[st
         "registry": lambda: registries(quick),
         "stops": lambda: stopping(engines, 5 if quick else 20),
         "scale": lambda: at_scale(engines, quick),
-        "waits": lambda: waiting(engines, quick, root),
         "client": lambda: client_difference(engines[0], 5 if quick else 20),
+        "waits": lambda: waiting(engines, quick, root),  # the last one: it prunes the images that the others use
     }
 
 
 def runs(engines: list[Engine], quick: bool) -> list[Row]:
     """Containers that end at once, one at a time and several, and programs in one that goes on."""
     many, few = (5, 1) if quick else (20, 3)
-    rows = [rounds(Row("docker run --rm busybox true", "ms", ratio=0.25), engines, many, measures.run)]
+    rows = [
+        rounds(Row("docker --version, the client alone", "ms"), engines[:1], many, measures.client_alone),
+        rounds(Row("a start by the API alone", "ms", ratio=0.25), engines, many, measures.start_by_api),
+        rounds(Row("docker run --rm busybox true", "ms", ratio=0.25), engines, many, measures.run),
+    ]
     for engine in engines:
         engine.docker("run", "-d", "--name", "box", "busybox", "sleep", "10000")
     rows.append(rounds(Row("docker exec box true", "ms", ratio=0.5), engines, many, measures.execute))
