@@ -358,3 +358,42 @@ def test_a_copy_of_a_data_root_from_before_its_containers_started(pair, first_is
     second.docker("rm", "-f", "one")
     second.stop()
     shutil.rmtree(second.data_root)
+
+
+@pytest.mark.parametrize("how", ["copied", "moved"])
+def test_what_a_copied_or_moved_data_root_mounts_is_its_own(pair, how):
+    """Volumes, and images that are mounted, are those beside its database, and never those of where it was."""
+    first, second = pair
+    first.start()
+    first.add_busybox()
+    words = ("--mount", "type=volume,source=data,target=/v", "--mount", "type=image,source=busybox,target=/i")
+    first.docker(
+        "create", "--name", "one", *words, "busybox", "sh", "-c", "cat /v/*; echo from $0 >>/v/log; ls /i", "x"
+    )
+    first.docker("start", "-a", "one")
+    first.docker("create", "--name", "later", "busybox", "sh", "-c", "cat /v/*")
+    first.ketch("update", "--volume", "data:/v", "later")
+    first.stop()
+    log = f"{first.data_root}/volumes/data/_data/log"
+    shutil.rmtree(second.data_root, ignore_errors=True)
+    if how == "moved":
+        os.rename(first.data_root, second.data_root)
+        os.mkdir(first.data_root)
+    else:
+        shutil.copytree(first.data_root, second.data_root, symlinks=True)
+    second.start()
+    place = f"{second.data_root}/volumes/data/_data"
+    assert second.docker("volume", "inspect", "-f", "{{.Mountpoint}}", "data").out.strip() == place
+    sources = "{{range .Mounts}}{{.Type}} {{.Source}}\n{{end}}"
+    assert f"volume {place}\n" in second.docker("inspect", "-f", sources, "one").out
+    assert second.docker("start", "-a", "one").out.splitlines()[:2] == ["from x", "bin"]
+    assert second.docker("start", "-a", "later").out == "from x\n" * 2
+    second.docker("rm", "one", "later")
+    second.docker("volume", "rm", "data")
+    assert not os.path.exists(place)
+    assert os.path.exists(log) == (how == "copied")
+    second.stop()
+    shutil.rmtree(second.data_root)
+    first.start()
+    if how == "copied":
+        assert first.docker("start", "-a", "one").out.splitlines()[0] == "from x"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from ketch.engine import commit, restore
+from ketch.engine import commit, relocation, restore
 from ketch.engine.commit import CommitService
 from ketch.engine.containers import ContainerService
 from ketch.engine.execs import ExecService
@@ -65,6 +66,7 @@ class Engine:
 
     async def start(self) -> None:
         """Take over what a former daemon left running, remove what it left half-done."""
+        await asyncio.to_thread(relocation.settle, self.context)
         await self.networks.ensure_predefined()
         await restore.restore(self.context, self._life, self.execs)
         await commit.resume(self.context, self.containers)

@@ -109,7 +109,7 @@ def take_back(ctx: Context, container: Container, before: Pending | None, why: B
     """The start failed: the old configuration stays, and what was to be waits again."""
     if before is None:
         return
-    container.pending = _stored(_exchange(container, before))
+    container.pending = stored(_exchange(container, before))
     ctx.store.save(container)
     if isinstance(why, KetchError) and why.hint is None:
         why.hint = f"changes wait for its start; drop them with: ketch update --pending-reset {container.name}"
@@ -129,7 +129,8 @@ def _exchange(container: Container, new: Pending) -> Pending:
     return old
 
 
-def _stored(pending: Pending) -> dict[str, Any] | None:
+def stored(pending: Pending) -> dict[str, Any] | None:
+    """As the record of a container has it; None when nothing waits."""
     values: dict[str, Any] = msgspec.to_builtins(pending)
     return {name: value for name, value in values.items() if value is not None} or None
 
@@ -184,7 +185,7 @@ def _difference(old: Container, new: Container) -> dict[str, Any] | None:
         was, becomes = (getattr(owner, attribute) for owner in owners)
         if (was or None) != (becomes or None):
             setattr(result, name, becomes if becomes is not None else type(was)())
-    return _stored(result)
+    return stored(result)
 
 
 def _environment(env: Strings, wanted: Changes) -> Strings:

@@ -41,6 +41,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 class Volume(msgspec.Struct, kw_only=True):
     """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `volumemount` says.
 
+    ``mountpoint`` is where its directory is now: the row may have been written when the data root was elsewhere.
     ``pending``: it is being made with, or removed after, this container (an id) or is being removed by itself; one that
     is found so at a start goes, unless a container refers to it.
     """
@@ -73,7 +74,9 @@ class VolumeStore:
         self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
         for row in db.query("SELECT * FROM volumes"):
             try:
-                self._volumes[row["name"]] = msgspec.json.decode(row["record"], type=Volume)
+                volume = msgspec.json.decode(row["record"], type=Volume)
+                volume.mountpoint = self.place(row["name"])
+                self._volumes[row["name"]] = volume
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
                 self._unreadable.add(row["name"])
                 log.error("the row of volume %s cannot be read; it and its data are left alone: %s", row["name"], e)
@@ -111,7 +114,7 @@ class VolumeStore:
             return existing
         self._check_readable(name)
         volumemount.check(name, options or {})
-        path = os.path.join(self._root, name, "_data")
+        path = self.place(name)
         volume = Volume(
             name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, options=options or {},
             anonymous=anonymous, pending=made_for,
@@ -158,13 +161,17 @@ class VolumeStore:
             if name in self._volumes or name in self._unreadable:
                 continue
             self._remove_empty(name)  # made by `create` just before the crash; with content, it is somebody's
-            if os.path.isdir(place := os.path.join(self._root, name, "_data")):
+            if os.path.isdir(place := self.place(name)):
                 log.warning("`%s` belongs to no volume that is known and is left alone; %s", place, REPAIR)
 
     def _remove_empty(self, name: str) -> None:
-        for path in (os.path.join(self._root, name, "_data"), os.path.join(self._root, name)):
+        for path in (self.place(name), os.path.join(self._root, name)):
             with contextlib.suppress(OSError):  # it has content: then it is somebody's
                 os.rmdir(path)
+
+    def place(self, name: str) -> str:
+        """The directory of a volume's files, whether there is a volume of this name or not."""
+        return os.path.join(self._root, name, "_data")
 
     def has(self, name: str) -> bool:
         """Whether there is a volume of this name."""
