@@ -44,3 +44,13 @@ async def test_a_list_is_in_order_and_begins_where_it_is_told(tmp_path):
     assert await disk.get("b/a") == b"b/a"
     with pytest.raises(Missing):
         await disk.get("a")
+
+
+async def test_what_is_above_the_store_stays(tmp_path):
+    """Also when nothing else is in it."""
+    root = tmp_path / "empty" / "store"
+    disk = Disk(str(root))
+    (root / "blobs").rmdir()
+    await disk.put("blobs/one", b"x")
+    await disk.delete("blobs/one")
+    assert root.is_dir()

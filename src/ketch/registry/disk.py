@@ -79,7 +79,8 @@ class Disk:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(place)
         with contextlib.suppress(OSError):  # somebody else is in it
-            os.removedirs(os.path.dirname(place))
+            while (place := os.path.dirname(place)) != self._root:
+                os.rmdir(place)
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Found]:
         """Walk the tree in order; directories that lie wholly before ``after`` are not looked into."""
