@@ -32,6 +32,32 @@ def open_directory(name: str, dir_fd: int) -> int:
     return os.open(name, DIRECTORY, dir_fd=dir_fd)
 
 
+def make_path(path: str, mode: int = 0o777) -> None:
+    """mkdir -p, however many directories are missing; one that is removed at the same moment is made again.
+
+    ``mode`` is that of all directories that are made.
+    """
+    for _ in range(_TRIES):
+        here, missing = path.rstrip("/") or "/", []
+        while not _made(here, mode):
+            missing.append(here)
+            here = os.path.dirname(here)
+        if all(_made(one, mode) for one in reversed(missing)):
+            return
+    raise OSError(ENOENT, os.strerror(ENOENT), path)
+
+
+def _made(path: str, mode: int) -> bool:
+    """Make one directory, unless something is there; False when there is nothing to make it in."""
+    try:
+        os.mkdir(path or ".", mode)
+    except FileExistsError:
+        return True
+    except FileNotFoundError:
+        return False
+    return True
+
+
 class Descent:
     """A place in a tree: ``fd`` is the directory that it stands in, ``depth`` levels below the one it was made with.
 

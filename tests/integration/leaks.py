@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -67,11 +68,12 @@ def _tables(session: str):
 
 
 def _cgroups(session: str):
-    for root, names, _ in os.walk("/sys/fs/cgroup"):
-        for name in names:
-            path = os.path.join(root, name)
-            if session in path:
-                yield "cgroup " + path
+    waiting = ["/sys/fs/cgroup"]  # os.walk recurses, and a container may nest them as deeply as it likes
+    while waiting:
+        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            yield from ("cgroup " + path for path in below if session in path)
+            waiting += below
 
 
 def _processes(session: str):

@@ -62,6 +62,24 @@ def test_the_daemon_starts_after_a_deep_tree_was_removed(own_engine):
     assert left(own_engine) == layers
 
 
+def test_a_directory_to_mount_that_is_made(engine, tmp_path):
+    deep = str(tmp_path / "source") + "/d" * SHALLOW
+    try:
+        engine.docker("run", "--rm", "-v", f"{deep}:/x", "busybox", "touch", "/x/here", timeout=60)
+        assert os.listdir(deep) == ["here"]
+    finally:
+        subprocess.run(["rm", "-rf", "source"], cwd=tmp_path, check=True)  # pytest's own removal recurses
+
+
+@pytest.mark.ketch_only  # dockerd: evalSymlinksInScope: too many links
+def test_directories_that_are_made_in_a_container(engine, tmp_path):
+    (tmp_path / "here").touch()
+    deep = "/d" * SHALLOW
+    words = ("-v", f"{tmp_path}:/mnt{deep}", "-w", f"/work{deep}")
+    shown = engine.docker("run", "--rm", *words, "busybox", "sh", "-c", f"pwd; ls /mnt{deep}", timeout=60).out
+    assert shown == f"/work{deep}\nhere\n"
+
+
 @pytest.mark.timeout(180)
 def test_import_and_remove_an_image(engine):
     engine.docker("import", "-c", 'CMD ["true"]', "-", "deep", stdin=deep_tar(SHALLOW), timeout=120)

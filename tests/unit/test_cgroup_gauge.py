@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.engine.usage import percent
-from ketch.runtime.cgroups import common, files, gauge
+from ketch.runtime.cgroups import common, files, gauge, tree
 from ketch.runtime.cgroups.v2.manager import Manager as Unified
 
 KEYS = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
@@ -59,3 +61,29 @@ def test_the_unified_hierarchy() -> None:
     assert reading is not None
     assert reading.cpu_ns > 1_000_000
     assert gauge._unified(cgroup) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups")
+def test_cgroups_that_are_deeper_than_the_stack() -> None:
+    """The stack is made small instead: other tests here look at all cgroups that there are."""
+    here = common.layout()
+    root = here.unified or here.hierarchies["pids"]
+    top, limit = f"{root}/kt-deep-{os.getpid()}", sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 50)
+    try:
+        tree.make(top + "/d" * 300)
+        for number in range(3):
+            os.mkdir(f"{top}{'/d' * 150}/{number}")
+        with subprocess.Popen(["sleep", "100"]) as sleeper:
+            try:
+                files.write(top + "/d" * 200, "cgroup.procs", sleeper.pid)
+                assert tree.pids(top) == [sleeper.pid]
+                with pytest.raises(OSError, match="busy"):
+                    tree.remove(top, 0.01)
+            finally:
+                sleeper.kill()
+        tree.remove(top)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert not os.path.exists(top)
+    assert tree.pids(top) == []

@@ -139,3 +139,14 @@ def test_any_options_are_parsed_or_refused(text):
 def test_durations(seconds, clock, elapsed):
     assert psfields.clock(seconds) == clock
     assert psfields.elapsed(seconds) == elapsed
+
+
+def test_a_tree_that_is_deeper_than_the_stack() -> None:
+    chain = [{"pid": str(n), "ppid": str(n - 1), "args": "sh"} for n in range(1, 5001)]
+    found = list(top._tree(chain, lines=True))
+    assert [one["pid"] for one in found] == [one["pid"] for one in chain]
+    assert len(found[-1]["branch"]) == 4 * 4999 + 3
+    forked = [*chain[:3], {"pid": "9", "ppid": "2", "args": "sh"}, {"pid": "8", "ppid": "3", "args": "sh"}]
+    assert [(one["pid"], one["branch"]) for one in top._tree(forked, lines=True)] == [
+        ("1", r"\_ "), ("2", r"    \_ "), ("3", r"        \_ "), ("8", r"         |  \_ "), ("9", r"        \_ "),
+    ]  # fmt: skip

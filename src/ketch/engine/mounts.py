@@ -10,6 +10,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Any
 
+from ketch import trees
 from ketch.engine import idmaps
 from ketch.engine.model import ContainerConfig, HostConfig, MountPoint
 from ketch.engine.mountspec import check_target, of_mount, parse_bind, tmpfs_words, without_opposites
@@ -82,7 +83,7 @@ def _make(
         )  # fmt: skip
         point.name, point.source = volume.name, volume.mountpoint
     elif point.type == "bind" and not os.path.lexists(point.source):
-        os.makedirs(point.source, exist_ok=True)
+        trees.make_path(point.source)
     elif point.type == "image" and image_view is not None:
         point.name, point.layers = image_view(point.source)
 

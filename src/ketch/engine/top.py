@@ -69,11 +69,18 @@ def _tree(found: list[Facts], *, lines: bool) -> Iterator[Facts]:
     for facts in found:
         children.setdefault(facts["ppid"] if facts["ppid"] in here else "", []).append(facts)
 
-    def below(parent: str, indent: str) -> Iterator[Facts]:
-        siblings = children.get(parent, [])
-        for facts in siblings:
+    waiting = [(iter(_marked(children.get("", []))), "")]
+    while waiting:
+        siblings, indent = waiting[-1]
+        for facts, is_last in siblings:
             yield {**facts, "branch": f"{indent}\\_ " if lines else indent}
-            further = "  " if not lines else "    " if facts is siblings[-1] else " |  "
-            yield from below(facts["pid"], indent + further)
+            further = "  " if not lines else "    " if is_last else " |  "
+            waiting.append((iter(_marked(children.get(facts["pid"], []))), indent + further))
+            break
+        else:
+            waiting.pop()
 
-    yield from below("", "")
+
+def _marked(siblings: list[Facts]) -> list[tuple[Facts, bool]]:
+    """Each with whether it is the last."""
+    return [(facts, facts is siblings[-1]) for facts in siblings]

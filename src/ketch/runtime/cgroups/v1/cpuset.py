@@ -16,14 +16,15 @@ def inherit(directory: str) -> None:
 
     ``cgroup.clone_children`` lets the kernel do it for every cpuset made below from now on.
     """
-    if files.read(directory, "cpuset.cpus") and files.read(directory, "cpuset.mems"):
-        return
-    parent = os.path.dirname(directory)
-    inherit(parent)
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        if not files.read(directory, name):
-            files.write(directory, name, files.read(parent, name))
-    files.write(directory, "cgroup.clone_children", "1")
+    bare = []
+    while not (files.read(directory, "cpuset.cpus") and files.read(directory, "cpuset.mems")):
+        bare.append(directory)
+        directory = os.path.dirname(directory)
+    for one in reversed(bare):
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not files.read(one, name):
+                files.write(one, name, files.read(os.path.dirname(one), name))
+        files.write(one, "cgroup.clone_children", "1")
 
 
 def apply(directory: str, resources: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
+from errno import ENODEV, ENOENT
 
 from ketch.errors import RuntimeFailure
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import files, tree
 
 
 def freeze(directory: str, frozen: bool, timeout_s: float = 5.0) -> None:
@@ -31,3 +33,21 @@ def freeze(directory: str, frozen: bool, timeout_s: float = 5.0) -> None:
 def is_frozen(directory: str) -> bool:
     """True while the processes are stopped or being stopped."""
     return files.read_or(directory, "freezer.state") not in ("", "THAWED")
+
+
+def thaw_below(directory: str) -> None:
+    """Resume every cgroup below, and this one; what is removed meanwhile is no error."""
+    for fd in tree.walk(directory):
+        try:
+            state = os.open("freezer.state", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd)
+        except OSError as e:
+            if e.errno not in (ENOENT, ENODEV):
+                raise
+            continue
+        try:
+            os.write(state, b"THAWED")
+        except OSError as e:
+            if e.errno not in (ENOENT, ENODEV):
+                raise
+        finally:
+            os.close(state)

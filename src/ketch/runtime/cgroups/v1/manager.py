@@ -23,6 +23,7 @@ _APPLY: dict[str, ModuleType] = {
     "devices": devices,
     "hugetlb": hugetlb,
 }
+_ROUNDS = 4  # of a kill, until it looks whether something is frozen
 _STATS: dict[str, ModuleType] = {"memory": memory, "cpuacct": cpuacct, "cpu": cpu, "pids": pids, "blkio": blkio}
 
 
@@ -76,12 +77,19 @@ class Manager:
         return tree.pids(directory) if directory else []
 
     def kill(self) -> None:
-        """SIGKILL everything inside, until nothing is left (bounded: two seconds)."""
+        """SIGKILL everything inside, until nothing is left (bounded: two seconds).
+
+        What is frozen does not die; an engine inside may have paused containers of its own.
+        """
         if self.is_frozen():
             self.freeze(False)
         deadline = time.monotonic() + 2
+        round_ = 0
         while True:
             found = self.pids()
+            round_ += 1
+            if found and round_ % _ROUNDS == 0 and "freezer" in self.dirs:
+                freezer.thaw_below(self.dirs["freezer"])
             for pid in found:
                 try:
                     os.kill(pid, signal.SIGKILL)
