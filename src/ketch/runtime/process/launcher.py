@@ -9,7 +9,6 @@ When its socket ends, because ketchd died or stopped, it ends as well; the monit
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import gc
 import os
 import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
@@ -19,7 +18,7 @@ from ketch import faults
 from ketch.linux import prctl, signals
 from ketch.runtime import defaults, seccomp, seccomp_default
 from ketch.runtime.cgroups import common
-from ketch.runtime.process import messages, monitor
+from ketch.runtime.process import messages, monitor, preload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +48,7 @@ def main(fd: int, place: str) -> NoReturn:
     title.set("ketch-launcher")
     sys.path_importer_cache.clear()  # only importing needed it
     sock = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
-    gc.disable()  # as it is since `preload`
-    gc.freeze()
+    preload.freeze()
     messages.send(sock, {"ev": "ready", "cgroup": place})
     while True:
         try:

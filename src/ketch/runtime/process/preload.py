@@ -1,12 +1,12 @@
-"""Modules of the standard library that the launcher imports without what they bring along and do not use there.
-
-What the launcher has loaded is in the memory of each container's monitor.
-"""
+"""The launcher's heap, which is in the memory of each container's monitor: small, and written to by none of them."""
 
 from __future__ import annotations
 
 import gc
 import sys
+
+_FOR_EVER = 1 << 31  # a count from here on does not change
+_WORDS = 1 << 46  # more than a process can have
 
 
 def prepare() -> None:
@@ -17,6 +17,12 @@ def prepare() -> None:
     """
     gc.disable()
     _ctypes_alone()
+
+
+def freeze() -> None:
+    """To be called when everything is imported: what is there now stays for ever, and as it is."""
+    _count_no_more()
+    gc.freeze()
 
 
 def _ctypes_alone() -> None:
@@ -32,3 +38,22 @@ def _ctypes_alone() -> None:
         import ctypes  # noqa: F401
     finally:
         del sys.modules["sysconfig"]  # whoever needs it imports it
+
+
+def _count_no_more() -> None:
+    """Have nobody count references to what is there.
+
+    The count stands in the object, so that whoever looks at one writes to its page.  Since 3.12 the count of None and
+    some others says that they live for ever and are not counted (PEP 683); here all get it.  It is the first 32 bits of
+    an object, but for builds without the global lock, where everything stays as it is, as with older versions.
+    """
+    import ctypes
+
+    counts = (ctypes.c_uint32 * _WORDS).from_address(0)  # of objects, by their addresses in words
+    forever = sys.getrefcount(None)
+    if forever < _FOR_EVER or counts[id(None) // 4] != forever:
+        return
+    for one in gc.get_objects():
+        counts[id(one) // 4] = forever
+        for other in gc.get_referents(one):  # code, texts and numbers are not the collector's
+            counts[id(other) // 4] = forever
