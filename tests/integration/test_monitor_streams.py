@@ -144,6 +144,8 @@ async def test_exec(yard):
     await peer.send(b"in\n")
     peer.half_close()
     assert sorted((await peer.rest()).split(b"\0" * 6)) == [b"\x01", b"\x03in\n\x02", b"\x04err\n"]
+    for _ in range(4):  # turns of the loop, in which it reads what the monitor has said by now, and calls
+        await asyncio.sleep(0)
     assert ended == {"e1": 3}  # told before the connection ends
     assert not one.monitor.exited.done()
 
