@@ -341,7 +341,10 @@ def test_features_and_spec(runtime: Runtime) -> None:
 
 def test_the_runtime_stays_light() -> None:
     """Every monitor is a fork of what has these modules in memory."""
-    script = "import sys, ketch.runtime.process.init, ketch.runtime.process.exec; print(*sys.modules)"
+    script = (
+        "import sys; from ketch.runtime.process import preload; preload.prepare(); "
+        "import ketch.runtime.process.init, ketch.runtime.process.exec; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "ketch.runtime.seccomp" in loaded
