@@ -339,19 +339,16 @@ def versions(engines: list[Engine]) -> str:
     if len(engines) == 1:
         return f"Ketch {parts['Engine']}"
     client_version = engines[0].docker("version", "-f", "{{.Client.Version}}").out.strip()
-    return (
-        f"dockerd {parts['Engine']}, containerd {parts['containerd']}, runc {parts['runc']}; client {client_version}, "
-        f"Linux {os.uname().release}"
-    )
+    theirs = f"dockerd {parts['Engine']}, containerd {parts['containerd']}, runc {parts['runc']}"
+    return f"{theirs}; client {client_version}, Linux {os.uname().release}"
 
 
 def table(rows: list[Row], heading: str) -> str:
     """Goals beside what was measured."""
     lines = [heading, f"{'':44} {'goal':>10} {'ketch':>12} {'dockerd':>12} {'ratio':>7}"]
     for row in rows:
-        cells = [
-            "–" if row.median(kind) is None else f"{row.median(kind):.3g} {row.unit}" for kind in ("ketch", "dockerd")
-        ]
+        medians = [row.median(kind) for kind in ("ketch", "dockerd")]
+        cells = ["–" if median is None else f"{median:.3g} {row.unit}" for median in medians]
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
         mark = {True: "✓", False: "✗ missed", None: ""}[row.met]
         lines.append(f"{row.name:44} {row.goal:>10} {cells[0]:>12} {cells[1]:>12} {ratio:>7} {mark}")
