@@ -266,7 +266,16 @@ def test_compressed_streams_cut_anywhere_are_refused(kind):
                 pass
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress, bytes], ids=str)
+_PACKERS = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstandard.compress,
+    "none": bytes,
+}
+
+
+@pytest.mark.parametrize("pack", _PACKERS.values(), ids=_PACKERS)
 def test_decoders_are_closed(pack):
     """Also when what is read turns out to be broken."""
     kept = []
