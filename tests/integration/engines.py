@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from tests.integration.terminal import Piped, Terminal
 from tests.programs import need
 
 SESSION = f"kt{os.getpid()}-"
+_NUMBERS = itertools.count(1)
 BIN = os.path.dirname(sys.executable)
 API = peers.DOCKERD_API  # what docker-py asks for
 # Registries elsewhere than on this machine answer at once that they do not: nothing of a test leaves it.
@@ -83,7 +85,8 @@ class Engine:
 
     def __init__(self, kind: str, suffix: str = "a") -> None:
         self.kind = kind
-        self.name = SESSION + suffix
+        # Its bridge, tables and cgroups are named so; what one that failed has left is in no other one's way.
+        self.name = f"{SESSION}{next(_NUMBERS)}{suffix}"
         self.root = tempfile.mkdtemp(prefix="kt-", dir="/tmp")
         self.socket = os.path.join(self.root, "s.sock")
         self.log_path = os.path.join(self.root, "log")

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MARK = "KETCH_TEST_SESSION"
+_SESSION = re.compile(r"kt\d+-")
 
 
 @dataclass
@@ -33,7 +39,7 @@ class Census:
 
         The kernel gets a moment: it destroys links of a dead network namespace by itself, some time later.
         """
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 20
         while extra := {t for t in Census.take(self.session).things - self.things if not t.startswith(but)}:
             if time.monotonic() > deadline:
                 break
@@ -68,12 +74,21 @@ def _tables(session: str):
 
 
 def _cgroups(session: str):
+    for path in cgroups(session):
+        if session in path:
+            yield "cgroup " + path
+
+
+def cgroups(session: str) -> Iterator[str]:
+    """Paths of the machine's cgroups but for those of test runs beside ours, which come and go, thousands deep."""
+    ours = session.partition("-")[0] + "-"
     waiting = ["/sys/fs/cgroup"]  # os.walk recurses, and a container may nest them as deeply as it likes
     while waiting:
         with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-            yield from ("cgroup " + path for path in below if session in path)
-            waiting += below
+            below = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+            found = [entry.path for entry in below if not _SESSION.match(entry.name) or entry.name.startswith(ours)]
+            waiting += found
+            yield from found
 
 
 def _processes(session: str):

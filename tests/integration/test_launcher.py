@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.crash_box import read, running
 from tests.integration.engines import BIN
+from tests.integration.leaks import cgroups
 from tests.integration.rawapi import Api
 from tests.integration.test_stopped_monitors import found
 from tests.integration.waiting import until
@@ -47,8 +48,7 @@ def test_monitors_live_beside_the_containers(own_engine):
     assert running(monitor)
     own_engine.docker("rm", "-f", "one")
     own_engine.stop()
-    roots = [root for root, names, _ in os.walk("/sys/fs/cgroup") if own_engine.name in names]
-    assert roots == []
+    assert [path for path in cgroups(own_engine.name) if os.path.basename(path) == own_engine.name] == []
 
 
 def refused(engine, *prefix: str, **environment: str) -> str:

@@ -13,8 +13,8 @@ import uuid
 
 import pytest
 
-from tests.integration.engines import BIN, Engine
-from tests.integration.leaks import Census
+from tests.integration.engines import BIN, SESSION, Engine
+from tests.integration.leaks import Census, cgroups
 from tests.integration.netns import nft
 
 pytestmark = pytest.mark.ketch_only
@@ -168,7 +168,7 @@ def test_a_strangers_cgroup_is_left_alone(pair):
 
 
 def cgroups_of(container_id: str) -> list[str]:
-    return [p for p, _, _ in os.walk("/sys/fs/cgroup") if os.path.basename(p) == container_id]
+    return [path for path in cgroups(SESSION) if os.path.basename(path) == container_id]
 
 
 def lives(pid: str) -> bool:
