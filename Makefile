@@ -11,8 +11,9 @@ engine:
 demo: engine
 	@$(PYTHON) scripts/demo.py
 
+# All tests in several processes; those that TEST chooses one after another, for -x, -s or --pdb.
 test: setup
-	@$(PYTHON) -m pytest -q $(TEST)
+	@$(PYTHON) -m pytest -q --own-netns $(or $(TEST),-n auto)
 
 lint check: setup
 	@$(PYTHON) -m pytest -q tests/unit/test_linters.py

@@ -1,4 +1,4 @@
-"""Options of the test run; pytest reads them only from here, at the top."""
+"""Options of the test run, and how it is spread over processes; pytest reads them only from here, at the top."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 
+from tests import parallel, summary
 from tests.integration.isolation import own_network
 
 if TYPE_CHECKING:
@@ -31,5 +32,30 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
     dockerd = config.getoption("--engine", "ketch") == "dockerd"
-    if config.getoption("--own-netns", False) or dockerd:
+    alone = not config.getoption("tx", []) and (config.getoption("--own-netns", False) or dockerd)
+    if alone or _is_worker(config):
         own_network(propagates=dockerd)  # it has a mount namespace of its own
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for another one, beside others."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return parallel.workers()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _is_worker(config):
+        parallel.longest_first(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> parallel.Units:
+    config.option.loadscopereorder = False  # it would begin with what has the most tests
+    return parallel.Units(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in summary.lines(terminalreporter.stats):
+        terminalreporter.write_line(line)

@@ -6,11 +6,16 @@ What needs one that is not here is skipped, and the end of the run says so in on
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from typing import TYPE_CHECKING
 
 import pytest
 
-MISSING: set[str] = set()
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MISSING = re.compile(r"there is no (\S+) here")
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/systemd:/lib/systemd"
 
 
@@ -18,11 +23,10 @@ def need(name: str) -> str:
     """The absolute path of a program; the test that runs is skipped when there is none."""
     path = shutil.which(name, path=_PATH)
     if path is None:
-        MISSING.add(name)
         pytest.skip(f"there is no {name} here")
     return path
 
 
-def missing() -> str:
-    """One line for the summary; empty when nothing was missing."""
-    return f"skipped for want of a program: {', '.join(sorted(MISSING))}" if MISSING else ""
+def missing(reasons: Iterable[str]) -> list[str]:
+    """The names of the programs for want of which tests were skipped, from the reasons for skipping."""
+    return sorted({match[1] for match in map(_MISSING.search, reasons) if match})

@@ -10,8 +10,6 @@ import contextlib
 
 import pytest
 
-from tests import programs
-from tests.integration import peers
 from tests.integration.engines import SESSION, Client, Engine
 from tests.integration.leaks import Census
 
@@ -123,45 +121,3 @@ def private_engine(request: pytest.FixtureRequest):
     assert left == ["", "", ""]
     if one.kind == "ketch":
         assert before.left_over() == []
-
-
-def pytest_terminal_summary(terminalreporter):
-    """What is worth a look although everything passed."""
-    skipped = sum(peers.MISSING in str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", ()))
-    if peers.MISSING and skipped:
-        terminalreporter.write_line(f"{skipped} skipped: {peers.MISSING}")
-    if line := programs.missing():
-        terminalreporter.write_line(line)
-    _crash_matrix(terminalreporter)
-    _interop_matrix(terminalreporter)
-
-
-def _interop_matrix(terminalreporter):
-    """Clients against registries: ✓ pulled, pushed, and pulled from there by Ketch, with the same bytes."""
-    marks: dict[tuple[str, str], str] = {}
-    for outcome, mark in (("passed", "✓"), ("failed", "✗"), ("error", "✗")):
-        for report in terminalreporter.stats.get(outcome, ()):
-            name = getattr(report, "nodeid", "").partition("test_interop.py::test_interop[")[2].rstrip("]")
-            if name and (outcome != "passed" or report.when == "call"):
-                server, _, client = name.rpartition("-")
-                marks[server, client] = mark
-    if not marks:
-        return
-    servers, clients = (list(dict.fromkeys(key[n] for key in marks)) for n in (0, 1))
-    terminalreporter.write_line("interop matrix" + "".join(f"{server:>18}" for server in servers))
-    for client in clients:
-        cells = "".join(f"{marks.get((server, client), '-'):>18}" for server in servers)
-        terminalreporter.write_line(f"{client:>14}{cells}")
-
-
-def _crash_matrix(terminalreporter):
-    """How many points of the crash matrix were visited, and at how many everything was in order afterwards."""
-    visited = {"passed": set(), "failed": set(), "error": set()}
-    for outcome, found in visited.items():
-        for report in terminalreporter.stats.get(outcome, ()):
-            name = getattr(report, "nodeid", "").partition("test_crash_matrix.py::test_point[")[2]
-            if name:
-                found.add(name.rpartition("-")[0].partition(":")[0])
-    bad = visited["failed"] | visited["error"]
-    if points := bad | visited["passed"]:
-        terminalreporter.write_line(f"crash matrix: {len(points)} points, {len(points - bad)} survived")

@@ -11,6 +11,14 @@ from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.storage.db import Database
+from tests.integration.isolation import network_of_the_machine
+
+
+@pytest.fixture(autouse=True)
+def _way_out():
+    """A package archive is elsewhere."""
+    with network_of_the_machine():
+        yield
 
 
 @pytest.fixture
