@@ -64,6 +64,17 @@ def test_logs_and_exec(docker_py):
     assert container.exec_run("tty", tty=True).output.startswith(b"/dev/pts/")
 
 
+def test_an_exec_that_has_ended_is_remembered_while_many_more_are_made(docker_py):
+    docker_py.containers.run("busybox", ["sleep", "1000"], name="box", detach=True)
+    api = docker_py.api
+    ended = api.exec_create("box", ["sh", "-c", "exit 3"])["Id"]
+    api.exec_start(ended)
+    for _ in range(1002):
+        api.exec_create("box", ["true"])
+    found = api.exec_inspect(ended)
+    assert (found["Running"], found["ExitCode"]) == (False, 3)
+
+
 def test_exec_over_a_socket(docker_py):
     container = docker_py.containers.run("busybox", ["sleep", "1000"], detach=True)
     run = docker_py.api.exec_create(container.id, ["cat"], stdin=True, tty=False)

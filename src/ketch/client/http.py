@@ -160,8 +160,7 @@ class Client:
 
         ``body`` is a JSON value, bytes, or an iterable of bytes (sent in chunks).
         """
-        sock = self._idle or connect(self.host)
-        self._idle = None
+        sock = self._connection()
         with suppress(BrokenPipeError):  # the daemon may answer before it has read everything
             self._send(sock, method, path, query, body, headers or {})
         response = self._receive(sock)
@@ -175,6 +174,15 @@ class Client:
             if response.headers.get("connection", "").lower() != "close" and not response.headers.get("upgrade"):
                 self._idle = sock
         return response
+
+    def _connection(self) -> socket.socket:
+        """The idle connection, unless the daemon has closed it, as it does after some minutes; else a new one."""
+        sock, self._idle = self._idle, None
+        if sock is not None and _waits(sock):
+            return sock
+        if sock is not None:
+            sock.close()
+        return connect(self.host)
 
     def hijack(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Hijacked:
         """Ask for the connection itself (101, or 200 from older daemons)."""
@@ -233,6 +241,17 @@ class Client:
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         return Response(sock, int(first.split(" ", 2)[1]), headers, rest)
+
+
+def _waits(sock: socket.socket) -> bool:
+    """Whether the other end waits for a request: it has neither ended the connection nor said anything unasked."""
+    try:
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _value(value: Any) -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
+_KEPT_S = 300.0  # how long an ended exec can be inspected at least (dockerd: 5 to 10 minutes)
+_MANY, _MOST = 1000, 10_000  # records of which nobody need think; ended ones that are kept at most
 
 
 class ExecService:
-    """All execs since the daemon started; the record of an ended one stays as long as its container."""
+    """All execs since the daemon started; the record of an ended one stays for some minutes, as dockerd's does."""
 
     def __init__(self, context: Context, life: Lifecycle) -> None:
         self._ctx = context
@@ -59,7 +62,7 @@ class ExecService:
         container = self._ctx.store.get(ref)
         self._check_running(container)
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
-        self._forget_orphans()
+        self._forget_old()
         self._execs[exec_.id] = exec_
         self._ctx.event(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
         return exec_
@@ -79,12 +82,19 @@ class ExecService:
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
 
-    def _forget_orphans(self) -> None:
-        if len(self._execs) > 1000:
-            ids = self._ctx.store.ids
-            self._execs = {
-                k: e for k, e in self._execs.items() if e.running or (not e.started and e.container_id in ids)
-            }
+    def _forget_old(self) -> None:
+        """Drop records of execs that ended long ago, and of those that never began in containers that are gone."""
+        if len(self._execs) <= _MANY:
+            return
+        ids, now = self._ctx.store.ids, time.monotonic()
+        self._execs = {
+            k: e
+            for k, e in self._execs.items()
+            if e.running or (now - e.ended_at < _KEPT_S if e.started else e.container_id in ids)
+        }
+        ended = sorted((e for e in self._execs.values() if e.started and not e.running), key=lambda e: e.ended_at)
+        for exec_ in ended[: max(0, len(ended) - _MOST)]:
+            del self._execs[exec_.id]
 
     async def check_startable(self, exec_id: str) -> Container:
         """What can be refused before the connection is upgraded; returns the exec's container."""
@@ -189,7 +199,7 @@ class ExecService:
         if exec_ is None:
             return
         faults.point("exec.ended")
-        exec_.running, exec_.exit_code = False, code
+        exec_.running, exec_.exit_code, exec_.ended_at = False, code, time.monotonic()
         if (end := self._ends.get(exec_id)) is not None and not end.done():
             end.set_result(code)
         try:
@@ -229,8 +239,9 @@ class ExecService:
                     continue
                 exec_id = entry[5:-5]
                 self._execs[exec_id] = Exec(
-                    id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=code
-                )
+                    id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=code,
+                    ended_at=time.monotonic(),
+                )  # fmt: skip
 
 
 async def _read_output(sock: socket.socket, limit: int) -> tuple[bytes, bool]:

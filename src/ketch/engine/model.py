@@ -385,3 +385,4 @@ class Exec(msgspec.Struct, kw_only=True):
     pid: int = 0
     exit_code: int | None = None
     started: bool = False
+    ended_at: float = 0.0  # by time.monotonic()
