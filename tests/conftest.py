@@ -6,12 +6,13 @@ import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
+import pytest
 
 from tests import parallel, summary
 from tests.integration.isolation import own_network
 
 if TYPE_CHECKING:
-    import pytest
+    from xdist.scheduler import LoadScopeScheduling
 
 
 # Tests do not look at a clock: how long an example takes says what else the machine does.
@@ -42,6 +43,7 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+@pytest.hookimpl(optionalhook=True)  # tests also run, in one process, where there is no pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     return parallel.workers()
 
@@ -51,9 +53,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         parallel.longest_first(items)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> parallel.Units:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     config.option.loadscopereorder = False  # it would begin with what has the most tests
-    return parallel.Units(config, log)
+    return parallel.scheduler(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

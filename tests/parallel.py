@@ -8,13 +8,20 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from xdist.scheduler import LoadScopeScheduling
-
 if TYPE_CHECKING:
     import pytest
+    from xdist.scheduler import LoadScopeScheduling
 
 # The files that take longest, in this order, with the number of parts that each may be cut into.
-LONG: dict[str, int] = {}
+LONG = {
+    "test_crash_matrix.py": 4, "test_bad_environments.py": 2, "test_stopped_monitors.py": 2, "test_bombs.py": 2,
+    "test_lost.py": 2, "test_two_daemons.py": 2, "test_crash.py": 1, "test_changed_settings.py": 2, "test_trees.py": 1,
+    "test_deep_trees.py": 1, "test_storm.py": 1, "test_nasty.py": 1, "test_fuzz.py": 1, "test_bootstrap.py": 1,
+    "test_ready.py": 1, "test_survival.py": 1, "test_side_by_side.py": 1, "test_network_scale.py": 1,
+    "test_interop.py": 1, "test_testcontainers.py": 1, "test_compose_scenarios.py": 1, "test_recreate.py": 1,
+    "test_registry_protocol.py": 1, "test_unpack_pool.py": 1, "test_runtime_races.py": 1, "test_cp.py": 1,
+    "test_full_disk.py": 1, "test_flags.py": 1, "test_launcher.py": 1, "test_volumes_more.py": 1, "test_streams.py": 1,
+}  # fmt: skip
 
 
 def workers() -> int:
@@ -28,19 +35,23 @@ def longest_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(_file(item.nodeid), len(rank)))
 
 
-class Units(LoadScopeScheduling):
-    """Gives the next file, or the next part of one, to the worker that has nothing left to do."""
+def scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """What gives the next unit to the worker that has nothing left to do."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    _units: dict[str, str] | None = None
+    class Units(LoadScopeScheduling):
+        _units: dict[str, str] | None = None
 
-    def _split_scope(self, nodeid: str) -> str:
-        if self._units is None:
-            self._units = units(next(iter(self.registered_collections.values())))
-        return self._units[nodeid]
+        def _split_scope(self, nodeid: str) -> str:
+            if self._units is None:
+                self._units = units(next(iter(self.registered_collections.values())))
+            return self._units[nodeid]
+
+    return Units(config, log)
 
 
 def units(tests: list[str]) -> dict[str, str]:
-    """{a test's id: the name of its unit}."""
+    """{a test's id: the name of its unit, which is a file or a part of one}."""
     sizes, seen, found = Counter(map(_file, tests)), Counter[str](), {}
     for test in tests:
         file = _file(test)
