@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+from urllib.parse import urlencode
 
 import pytest
 
@@ -285,6 +286,90 @@ def test_referrers(raw, name):
     assert json.loads(raw("GET", f"/v2/{name}/referrers/{made.digest(b'none')}")[2])["manifests"] == []
     assert raw("DELETE", f"/v2/{name}/manifests/{other}")[0] == 202
     assert len(json.loads(raw("GET", f"/v2/{name}/referrers/{digest}")[2])["manifests"]) == 1
+
+
+def test_pages_of_referrers(raw, name):
+    """What somebody pushes to a repository must not become an answer of any size."""
+    digest, data = put_manifest(raw, name, "1")
+    subject = {"mediaType": JSON, "digest": digest, "size": len(data)}
+    pushed = {
+        put_manifest(
+            raw, name, f"s{n}", subject=subject, artifactType=f"application/x.{n % 2}",
+            annotations={"text": f"{n}" * (1 << 20)},
+        )[0] for n in range(6)
+    }  # fmt: skip
+    for kind, expected in (("", pushed), ("application/x.1", None)):
+        place, found = f"/v2/{name}/referrers/{digest}" + (f"?artifactType={kind}" if kind else ""), []
+        pages = 0
+        while place:
+            _, headers, body = raw("GET", place)
+            assert len(body) <= 4 << 20
+            found += json.loads(body)["manifests"]
+            place, pages = headers.get("link", "").partition("<")[2].partition(">")[0], pages + 1
+        assert len({one["digest"] for one in found}) == len(found)
+        if expected:
+            assert (pages, {one["digest"] for one in found}) == (2, expected)
+        else:
+            assert (pages, {one["artifactType"] for one in found}, len(found)) == (1, {kind}, 3)
+
+
+@pytest.mark.parametrize("place", ["x:../../../../../../../../../..{}", "../..{}", "sha256:..", "sha256:../../x", ""])
+def test_what_is_referred_to_is_a_digest(raw, name, place, tmp_path):
+    """It becomes a part of a file's path."""
+    outside = tmp_path / "outside"
+    subject = {"mediaType": JSON, "digest": place.format(outside), "size": 1}
+    config = put_blob(raw, name, b"{}")
+    body = {
+        "schemaVersion": 2, "mediaType": JSON, "config": {"mediaType": made.CONFIG, "digest": config, "size": 2},
+        "layers": [], "subject": subject,
+    }  # fmt: skip
+    answer = raw.code("PUT", f"/v2/{name}/manifests/1", json.dumps(body).encode(), Content_Type=JSON)
+    assert answer == (400, "MANIFEST_INVALID")
+    assert not outside.exists()
+
+
+WRONG_SIZES = [0, 1, 3, 10**12, (1 << 63) - 1, 1 << 63, 10**30, -1, -2, 2.5, "2", None, [2], True]
+
+
+@pytest.mark.parametrize("size", WRONG_SIZES)
+@pytest.mark.parametrize("part", ["config", "layers", "manifests", "subject"])
+def test_wrong_sizes(raw, name, part, size):
+    """Clients rely on a descriptor's size before they have the blob."""
+    blob = put_blob(raw, name, b"{}")
+    inner, data = put_manifest(raw, name, "inner")
+    right = {"mediaType": made.CONFIG, "digest": blob, "size": 2}
+    manifest = {"mediaType": JSON, "digest": inner, "size": len(data)}
+    body: dict[str, object] = {"schemaVersion": 2, "mediaType": JSON, "config": right, "layers": [right]}
+    kind = JSON
+    if part == "manifests":
+        kind, body = made.INDEX, {"schemaVersion": 2, "mediaType": made.INDEX, "manifests": [manifest]}
+    elif part == "subject":
+        body["subject"] = manifest
+    assert raw("PUT", f"/v2/{name}/manifests/right", json.dumps(body).encode(), Content_Type=kind)[0] == 201
+    wrong = {**(manifest if part in ("manifests", "subject") else right), "size": size}
+    body[part] = wrong if part in ("config", "subject") else [wrong]
+    answer = raw.code("PUT", f"/v2/{name}/manifests/wrong", json.dumps(body).encode(), Content_Type=kind)
+    assert answer == (400, "MANIFEST_INVALID")
+    assert raw("GET", f"/v2/{name}/manifests/wrong")[0] == 404
+
+
+@pytest.mark.parametrize("digits", ["9" * 19, "9" * 5000, "-1", "\u0663".encode().decode("latin1"), "1_0", "0x1", " 1"])
+def test_numbers_that_are_none(raw, name, digits):
+    """Refused, or not understood; never an error of the server's."""
+    digest = put_blob(raw, name, b"blob")
+    put_manifest(raw, name, "1")
+    _, headers, _ = raw("POST", f"/v2/{name}/blobs/uploads/", b"")
+    for method, path, more in (
+        ("GET", f"/v2/{name}/tags/list?{urlencode({'n': digits})}", {}),
+        ("GET", f"/v2/_catalog?{urlencode({'n': digits})}", {}),
+        ("GET", f"/v2/{name}/blobs/{digest}", {"Range": f"bytes={digits}-"}),
+        ("GET", f"/v2/{name}/blobs/{digest}", {"Range": f"bytes=0-{digits}"}),
+        ("GET", f"/v2/{name}/blobs/{digest}", {"Range": f"bytes=-{digits}"}),
+        ("PATCH", headers["location"], {"Content_Range": f"{digits}-{digits}"}),
+        ("PATCH", headers["location"], {"Content_Range": f"0-{digits}"}),
+    ):
+        status, _, body = raw(method, path, b"x" if method == "PATCH" else None, **more)
+        assert status in (200, 206, 400, 416), (path, more, body)
 
 
 # -- management --------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class Collector:
                 continue
             kept.add(digest)
             waiting += [one for one in needs[digest] if one in manifests]
-            waiting += [str(one["digest"]) for one in await self._repositories.referrers(name, digest)]
+            waiting += [one async for one in self._repositories.referrers(name, digest)]
         return [digest for digest, moment in manifests.items() if digest not in kept and self._is_old(moment)]
 
     async def _blobs(self) -> None:

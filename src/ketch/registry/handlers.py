@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from aiohttp import web
 
+from ketch import digits
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.registry import names, objects
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from ketch.registry.server import Call
 
 LARGEST_MANIFEST = 4 << 20
+_LARGEST_INDEX = LARGEST_MANIFEST - 1024  # of its entries
 _DEFAULT_PAGE, _LARGEST_PAGE = 1000, 10_000
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+\Z", re.ASCII)
 
 
@@ -78,14 +80,23 @@ async def delete_manifest(call: Call, ref: str) -> web.StreamResponse:
 
 
 async def get_referrers(call: Call, digest: str) -> web.StreamResponse:
-    """What refers to a manifest, as an index."""
+    """What refers to a manifest, as an index, which is no larger than a manifest may be: the rest is another page."""
     names.digest(digest)
-    found = await call.repositories.referrers(call.name, digest)
-    kind = call.request.query.get("artifactType", "")
-    headers = {}
-    if kind:
-        found = [one for one in found if one.get("artifactType") == kind]
-        headers["OCI-Filters-Applied"] = "artifactType"
+    kind, last = call.request.query.get("artifactType", ""), call.request.query.get("last", "")
+    headers = {"OCI-Filters-Applied": "artifactType"} if kind else {}
+    found: list[msgspec.Raw] = []
+    size = 0
+    async for one in call.repositories.referrers(call.name, digest, names.digest(last) if last else ""):
+        descriptor = await call.repositories.referrer(call.name, digest, one)
+        if not descriptor or (kind and msgspec.json.decode(descriptor).get("artifactType") != kind):
+            continue
+        size += len(descriptor) + 1
+        if found and size > _LARGEST_INDEX:
+            query = urlencode({"last": last, **({"artifactType": kind} if kind else {})})
+            headers["Link"] = f'<{call.request.path}?{query}>; rel="next"'
+            break
+        found.append(msgspec.Raw(descriptor))
+        last = one
     body = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": found}
     return call.data(msgspec.json.encode(body), oci.INDEX, headers)
 
@@ -186,9 +197,10 @@ async def get_catalog(call: Call) -> web.StreamResponse:
 async def _page(call: Call, found: AsyncIterator[str]) -> tuple[list[str], int | None]:
     """(names, the page's size when there are more)."""
     text = call.request.query.get("n")
-    if text is not None and not text.isdecimal():
-        raise Refused(PAGINATION_INVALID, {"n": text[:40]})
-    size = min(int(text) if text is not None else _DEFAULT_PAGE, _LARGEST_PAGE)
+    wanted = digits.whole(text) if text is not None else _DEFAULT_PAGE
+    if wanted is None:
+        raise Refused(PAGINATION_INVALID, {"n": text[:40] if text else ""})
+    size = min(wanted, _LARGEST_PAGE)
     page: list[str] = []
     async for one in found:
         if len(page) == size:

@@ -198,16 +198,31 @@ class Repositories:
         for descriptor in referenced_blobs(content):
             if descriptor.urls:
                 continue  # a foreign layer is elsewhere
-            held = await self.readable(repository, descriptor.digest) is not None
-            if not held or not await self._spare(descriptor.digest):
+            size = await self.readable(repository, descriptor.digest)
+            if size is None or not await self._spare(descriptor.digest):
                 missing.append(descriptor.digest)
-        missing += [
-            one.digest
-            for one in content.manifests or ()
-            if not await self._exists(self.revision(repository, one.digest))
-        ]
+            else:
+                _check_size(descriptor, size)
+        for one in content.manifests or ():
+            size = await self._manifest_size(repository, one.digest)
+            if size is None:
+                missing.append(one.digest)
+            else:
+                _check_size(one, size)
         if missing:
             raise Refused(MANIFEST_BLOB_UNKNOWN, [{"digest": one} for one in missing])
+        if content.subject is not None:  # which may come later, or never
+            size = await self._manifest_size(repository, content.subject.digest)
+            if size is not None:
+                _check_size(content.subject, size)
+
+    async def _manifest_size(self, repository: str, digest: str) -> int | None:
+        """Bytes of a manifest that the repository has; None when it has not."""
+        try:
+            await self.store.head(self.revision(repository, digest))
+            return (await self.store.head(objects.blob(digest))).size
+        except Missing:
+            return None
 
     async def _refer(
         self, repository: str, content: _Content, subject: str, digest: str, media_type: str, size: int
@@ -245,10 +260,18 @@ class Repositories:
         await self.store.delete(key)
         return True
 
-    async def referrers(self, repository: str, digest: str) -> list[dict[str, object]]:
-        """The descriptors of what refers to a manifest."""
+    async def referrers(self, repository: str, digest: str, after: str = "") -> AsyncIterator[str]:
+        """The digests of what refers to a manifest, in order, from behind ``after``."""
         prefix = _referrer(repository, digest, "")
-        return [msgspec.json.decode(await self.store.get(one.key)) async for one in self.store.list(prefix)]
+        async for one in self.store.list(prefix, _referrer(repository, digest, after) if after else ""):
+            yield "sha256:" + one.key.removeprefix(prefix)
+
+    async def referrer(self, repository: str, digest: str, referring: str) -> bytes:
+        """The descriptor of one of them, as JSON; empty when it has just been deleted."""
+        try:
+            return await self.store.get(_referrer(repository, digest, referring))
+        except Missing:
+            return b""
 
     # -- lists ---------------------------------------------------------------------------------
 
@@ -287,10 +310,18 @@ def parse(data: bytes, media_type: str) -> _Content:
         raise Refused(MANIFEST_INVALID, f"schema version {content.schema_version} is not supported")
     if content.manifests is not None and (content.config is not None or content.layers):
         raise Refused(MANIFEST_INVALID, "it is an index and a manifest at once")
-    for descriptor in (*referenced_blobs(content), *(content.manifests or ())):
+    subject = [content.subject] if content.subject is not None else []
+    for descriptor in (*referenced_blobs(content), *(content.manifests or ()), *subject):
         if not digests.valid(descriptor.digest):
             raise Refused(MANIFEST_INVALID, f"digest `{descriptor.digest[:100]}`")
     return content
+
+
+def _check_size(descriptor: oci.Descriptor, size: int) -> None:
+    """MANIFEST_INVALID for a descriptor with another size than that: clients rely on it before they have the blob."""
+    if descriptor.size != size:
+        said = f"{descriptor.digest}: its descriptor says {descriptor.size} bytes, it has {size}"
+        raise Refused(MANIFEST_INVALID, said)
 
 
 def referenced_blobs(content: _Content) -> list[oci.Descriptor]:
