@@ -51,8 +51,9 @@ def attributes(container: Container) -> dict[str, str]:
     for source, option in ((labels, "labels"), (variables, "env")):
         names = options.get(option, "").split(",")
         chosen |= {name: source[name] for name in names if name in source}
-        if pattern := options.get(f"{option}-regex"):
-            chosen |= {name: value for name, value in source.items() if re.search(pattern, name)}
+        if options.get(f"{option}-regex"):
+            pattern = logoptions.chooser(options, f"{option}-regex")
+            chosen |= {name: value for name, value in source.items() if pattern.fit(name)}
     if container.host.log_config.type in ("", "json-file") and (template := options.get("tag")):
         chosen["tag"] = _tag(container, template)
     return chosen

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ketch import digits
+from ketch.engine.patterns import Patterns
 from ketch.errors import InvalidArgument
 from ketch.runtime.syslog import FACILITIES, FORMATS
 
@@ -82,7 +84,7 @@ def _check_values(driver: str, options: dict[str, str]) -> None:
         size(options.get(key, ""), key, 0)
     for key in ("max-file", "cache-max-file"):
         value = options.get(key, "1")
-        if not value.isdecimal() or int(value) < 1:
+        if not digits.whole(value):
             raise InvalidArgument(f"{key} cannot be less than 1: '{value}'")
     for key in ("compress", "cache-compress", "cache-disabled"):
         boolean(options.get(key, ""), key)
@@ -90,10 +92,7 @@ def _check_values(driver: str, options: dict[str, str]) -> None:
     if driver == "json-file" and boolean(options.get("compress", ""), "compress") and not rotates:
         raise InvalidArgument("compress cannot be true when max-file is less than 2 or max-size is not set")
     for key in ("labels-regex", "env-regex"):
-        try:
-            re.compile(options.get(key, ""))
-        except re.error as e:
-            raise InvalidArgument(f"log option {key}: `{options[key]}` is no regular expression: {e}") from e
+        chooser(options, key)
     tag(options.get("tag", ""), dict.fromkeys(TAG_FIELDS, ""))
     if driver == "syslog":
         if any(key in _SYSLOG_TLS for key in options):
@@ -104,6 +103,12 @@ def _check_values(driver: str, options: dict[str, str]) -> None:
             raise InvalidArgument("Invalid syslog format")
 
 
+def chooser(options: dict[str, str], key: str) -> Patterns:
+    """What ``labels-regex`` or ``env-regex`` chooses names by; nothing fits everything."""
+    text = options.get(key, "")
+    return Patterns([text], f"log option {key}: `{text}` is no regular expression that can be used")
+
+
 def size(text: str, option: str, default: int) -> int:
     """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0)."""
     if not text:
@@ -112,10 +117,10 @@ def size(text: str, option: str, default: int) -> int:
         return 0
     word = text.lower().removesuffix("b")
     factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(word[-1:], 1)
-    digits = word.rstrip("kmg")
-    if not digits.isdecimal() or int(digits) * factor <= 0:
+    number = digits.whole(word.rstrip("kmg"), digits.LARGEST // factor)
+    if not number:
         raise InvalidArgument(f"log option {option}: `{text}` is not a size", hint="use e.g. 10m")
-    return int(digits) * factor
+    return number * factor
 
 
 def boolean(text: str, option: str) -> bool:
@@ -148,8 +153,9 @@ def facility(text: str) -> int:
         return FACILITIES.index("daemon")
     if text in FACILITIES:
         return FACILITIES.index(text)
-    if text.isdecimal() and int(text) < len(FACILITIES):
-        return int(text)
+    number = digits.whole(text, len(FACILITIES) - 1)
+    if number is not None:
+        return number
     raise InvalidArgument("invalid syslog facility")
 
 
@@ -170,6 +176,7 @@ def address(text: str) -> tuple[str, str, int]:
     host, colon, port = rest.rpartition(":")
     if not colon or host.count("[") != host.count("]"):
         host, port = rest, "514"
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    number = digits.whole(port, 65535)
+    if not host or not number:
         raise InvalidArgument(f"syslog-address should be in form proto://address, got {text}")
-    return scheme, host.strip("[]"), int(port)
+    return scheme, host.strip("[]"), number

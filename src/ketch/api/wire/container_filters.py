@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api.wire.containers import port_rows
 from ketch.api.wire.filters import Filters, boolean, check, has_labels
+from ketch.engine.patterns import Patterns
 from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -93,22 +94,19 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
     return lambda c: c.image_id in ids
 
 
-def _patterns(name: str, values: list[str]) -> list[re.Pattern[str]]:
-    try:
-        return [re.compile(value) for value in values]
-    except (re.error, OverflowError, RecursionError) as e:
-        raise InvalidArgument(f"invalid filter '{name}={values[0]}': {e}", hint="it is a regular expression") from e
+def _patterns(name: str, values: list[str]) -> Patterns:
+    return Patterns(values, f"invalid filter '{name}={values[0] if values else ''}'")
 
 
 def _name(_engine: Engine, values: list[str]) -> Test:
     """A regular expression over names, with Docker's slash before them and without; names of links do not count."""
     patterns = _patterns("name", values)
-    return lambda c: any(p.search(f"/{c.name}") or p.search(c.name) for p in patterns)
+    return lambda c: patterns.fit(f"/{c.name}", c.name)
 
 
 def _id(_engine: Engine, values: list[str]) -> Test:
     patterns = _patterns("id", values)
-    return lambda c: any(p.search(c.id) for p in patterns)
+    return lambda c: patterns.fit(c.id)
 
 
 def _exited(_engine: Engine, values: list[str]) -> Test:
