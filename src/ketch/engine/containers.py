@@ -358,7 +358,8 @@ class ContainerService:
         container = self.get(ref)
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
-        return top.table(stats.cgroups_of(self._ctx, container).pids(), ps_args)
+        cgroups = stats.cgroups_of(self._ctx, container)
+        return await in_own_thread(lambda: top.table(cgroups.pids(), ps_args))
 
     async def stats_sample(self, ref: str) -> dict[str, Any]:
         """One reading of the container's counters (raw; see ``engine.stats``)."""

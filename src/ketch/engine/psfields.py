@@ -56,15 +56,18 @@ class Machine(NamedTuple):
         return cls(booted, os.sysconf("SC_PHYS_PAGES") * _PAGE, time.time())
 
 
-def facts(pid: int, machine: Machine, tid: int | None = None) -> dict[str, str]:
-    """Every field of a process, or of one of its threads; FileNotFoundError or ProcessLookupError when it has ended."""
+def facts(pid: int, machine: Machine, room: int, tid: int | None = None) -> dict[str, str]:
+    """Every field of a process, or of one of its threads, with ``room`` bytes of its arguments.
+
+    FileNotFoundError or ProcessLookupError when it has ended.
+    """
     directory = f"/proc/{pid}" if tid is None else f"/proc/{pid}/task/{tid}"
     head, _, tail = _text(f"{directory}/stat").rpartition(")")
     comm = shown(head.partition("(")[2])
     stat = tail.split()  # stat[0] is the state: the third field of proc_pid_stat(5)
     status = dict(line.partition(":\t")[::2] for line in _text(f"{directory}/status").splitlines())
     with open(f"{directory}/cmdline", "rb") as f:
-        raw = f.read().replace(b"\0", b" ").replace(b"\n", b" ")
+        raw = f.read(room).replace(b"\0", b" ").replace(b"\n", b" ")
     args = shown(raw.decode(errors="surrogateescape"))
     result = {
         "pid": str(pid), "ppid": stat[1], "pgid": stat[2], "pgrp": stat[2], "sid": stat[3], "tpgid": stat[5],

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ketch.engine.psoptions import Listing
 
 Facts = dict[str, str]
+_WIDEST = 400  # characters before a command that show how deep it is
+_ALL_ARGUMENTS, _LEAST_ARGUMENTS, _MOST_ARGUMENTS = 16 << 20, 4 << 10, 128 << 10  # bytes: of all, of each process
 _COMMANDS = ("args", "cmd", "command", "comm", "ucmd", "ucomm")
 
 
@@ -24,7 +26,10 @@ def table(pids: list[int], ps_args: str) -> dict[str, Any]:
     listing = psoptions.parse(ps_args or "-ef")
     machine = psfields.Machine.look()
     wanted = sorted(pid for pid in pids if listing.pids is None or pid in listing.pids)
-    found = list(_facts(wanted, machine, listing.threads))
+    tasks = [(pid, tid) for pid in wanted for tid in (_threads(pid) if listing.threads else (None,))]
+    # Children share their parent's arguments, and cost a container nothing; here each would have its own.
+    room = min(max(_ALL_ARGUMENTS // max(len(tasks), 1), _LEAST_ARGUMENTS), _MOST_ARGUMENTS)
+    found = list(_facts(tasks, machine, room))
     for key, descending in reversed(listing.sort):
         found.sort(key=lambda facts, key=key: _sort_key(facts, key), reverse=descending)  # type: ignore[misc]
     if listing.forest:
@@ -32,14 +37,17 @@ def table(pids: list[int], ps_args: str) -> dict[str, Any]:
     return {"Titles": [c.title for c in listing.columns], "Processes": [_row(facts, listing) for facts in found]}
 
 
-def _facts(pids: Iterable[int], machine: psfields.Machine, threads: bool) -> Iterator[Facts]:
-    for pid in pids:
+def _threads(pid: int) -> list[int]:
+    try:
+        return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
+
+
+def _facts(tasks: Iterable[tuple[int, int | None]], machine: psfields.Machine, room: int) -> Iterator[Facts]:
+    for pid, tid in tasks:
         try:
-            if threads:
-                for tid in sorted(map(int, os.listdir(f"/proc/{pid}/task"))):
-                    yield psfields.facts(pid, machine, tid)
-            else:
-                yield psfields.facts(pid, machine)
+            yield psfields.facts(pid, machine, room, tid)
         except (FileNotFoundError, ProcessLookupError):
             continue
 
@@ -63,24 +71,23 @@ def _sort_key(facts: Facts, key: str) -> tuple[float, str]:
 
 
 def _tree(found: list[Facts], *, lines: bool) -> Iterator[Facts]:
-    r"""Children below their parents, with ``\_`` before the command (``--forest``) or only further to the right."""
-    children: dict[str, list[Facts]] = {}
-    here = {facts["pid"] for facts in found}
+    r"""Children below their parents, with ``\_`` before the command (``--forest``) or only further to the right.
+
+    A container's processes may make a chain of any length, and each may have any number of threads.
+    """
+    processes: dict[str, list[Facts]] = {}  # rows by pid: with threads there are several
     for facts in found:
-        children.setdefault(facts["ppid"] if facts["ppid"] in here else "", []).append(facts)
-
-    waiting = [(iter(_marked(children.get("", []))), "")]
+        processes.setdefault(facts["pid"], []).append(facts)
+    children: dict[str, list[str]] = {}
+    for pid, rows in processes.items():
+        parent = rows[0]["ppid"]
+        children.setdefault(parent if parent in processes else "", []).append(pid)
+    waiting = [(pid, "", pid == children[""][-1]) for pid in reversed(children.get("", []))]
     while waiting:
-        siblings, indent = waiting[-1]
-        for facts, is_last in siblings:
+        pid, indent, last = waiting.pop()
+        for facts in processes[pid]:
             yield {**facts, "branch": f"{indent}\\_ " if lines else indent}
-            further = "  " if not lines else "    " if is_last else " |  "
-            waiting.append((iter(_marked(children.get(facts["pid"], []))), indent + further))
-            break
-        else:
-            waiting.pop()
-
-
-def _marked(siblings: list[Facts]) -> list[tuple[Facts, bool]]:
-    """Each with whether it is the last."""
-    return [(facts, facts is siblings[-1]) for facts in siblings]
+        further = "  " if not lines else "    " if last else " |  "
+        deeper = indent + further if len(indent) < _WIDEST else indent
+        below = children.get(pid, [])
+        waiting += [(child, deeper, child == below[-1]) for child in reversed(below)]
