@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.engines import busybox_tar
+from tests.integration.test_bombs import Memory
+from tests.integration.waiting import until
 
 if TYPE_CHECKING:
     from tests.integration.engines import Engine
@@ -124,3 +126,35 @@ def test_only_a_line_feed_ends_an_entry(engine: Engine, image: str) -> None:
         assert engine.docker("run", "--rm", "-u", "bob", changed, "id", "-u").out.strip() == "1001"
         done = engine.docker("run", "--rm", "-u", "eve", changed, "true", check=False)
         assert (done.code, "unable to find user eve" in done.err) == (125, True)
+
+
+@pytest.mark.ketch_only  # dockerd opens what is there
+@pytest.mark.parametrize("file", ["/etc/passwd", "/etc/group"])
+def test_devices_in_place_of_the_files_are_not_opened(engine: Engine, image: str, file: str) -> None:
+    """A watchdog begins to count when it is opened, and the daemon may open every device of the machine."""
+    # No driver has this number: who opens it is told that there is no such device, who only looks is not.
+    script = f"rm {file}; mknod {file} c 240 77; echo made; sleep 1000"
+    engine.docker("run", "-d", "--name", "one", image, "sh", "-c", script)
+    until(lambda: engine.docker("logs", "one").out, "no device")
+    with contextlib.closing(engine.py()) as client:
+        config = {"Cmd": ["true"], "User": "alice"}
+        answer = client.api._post_json(client.api._url("/containers/one/exec"), config)
+        assert (answer.status_code, "not a regular file" in answer.text) == (400, True), answer.text
+
+
+@pytest.mark.ketch_only  # of the memory of ours
+def test_files_of_any_size(engine: Engine, image: str) -> None:
+    """The daemon reads a container's files when it looks somebody up there: they are never whole in its memory."""
+    script = "yes : | head -c 15000000 >> /etc/passwd; yes a | head -c 15000000 | tr -d '\\n' >> /etc/group; sleep 1000"
+    engine.docker("run", "-d", "--name", "one", image, "sh", "-c", script)
+    until(lambda: engine.docker("exec", "one", "pidof", "sleep", check=False).code == 0, "not written yet")
+    memory = Memory(engine.process.pid)
+    with contextlib.closing(engine.py()) as client:
+        for user, message in (
+            ("nosuch", "unable to find user nosuch"),
+            ("alice:nosuch", "unable to find group nosuch"),
+        ):
+            answer = client.api._post_json(client.api._url("/containers/one/exec"), {"Cmd": ["true"], "User": user})
+            assert (answer.status_code, message in answer.text) == (400, True), answer.text
+    assert memory.grown_mib() < 64
+    assert engine.docker("exec", "-u", "alice", "one", *LOOK).out.split() == ["1000", "1000", "10", "63", "1000"]

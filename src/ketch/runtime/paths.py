@@ -7,7 +7,7 @@ caller's to close, and raises OSError.
 from __future__ import annotations
 
 import os
-from errno import EEXIST, EISDIR, ELOOP, ENOENT
+from errno import EEXIST, EINVAL, EISDIR, ELOOP, ENOENT
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
@@ -50,20 +50,26 @@ def make_file(root_fd: int, path: str, mode: int = 0o644) -> int:
         os.close(parent_fd)
 
 
-def read_in(root_fd: int, path: str, limit: int = 16 << 20) -> bytes:
-    """The content of a regular file in the root; FIFOs and devices are refused (EINVAL) instead of waited for,
-    directories as well (EISDIR).
+def open_regular(root_fd: int, path: str) -> int:
+    """Open a regular file in the root for reading; FIFOs and devices are refused (EINVAL), directories too (EISDIR).
+
+    What is there is looked at before it is opened: to open a device may do something (a watchdog's begins to count),
+    and whoever made the root may have put one there.
     """
-    fd = open_in(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    place_fd = open_in(root_fd, path)
     try:
-        status = os.fstat(fd)
-        if S_ISDIR(status.st_mode):
+        mode = os.fstat(place_fd).st_mode
+        if S_ISDIR(mode):
             raise IsADirectoryError(EISDIR, "is a directory", path)
-        if not S_ISREG(status.st_mode):
-            raise OSError(22, "not a regular file", path)
-        return os.read(fd, min(status.st_size, limit) + 1)
+        if not S_ISREG(mode):
+            raise OSError(EINVAL, "not a regular file", path)
+        try:
+            return os.open(f"/proc/self/fd/{place_fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            # In a root without proc(5): there, only the container's own processes and devices are at hand.
+            return open_in(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     finally:
-        os.close(fd)
+        os.close(place_fd)
 
 
 def _make_missing(root_fd: int, path: str, mode: int) -> int:
