@@ -359,3 +359,13 @@ def test_nothing_appears_on_the_host(engine, docker_py, tmp_path, run):
             assert sock.recv(1) == b"H"
             assert mounts() == before
         engine.docker("rm", "-fv", name)
+
+
+def test_names_that_are_no_utf8(engine, docker_py):
+    """A container may call its files as it likes; JSON's strings are UTF-8, and what is not becomes U+FFFD."""
+    script = r"printf x > $(printf '/tmp/a\377b'); ln -s $(printf '/tmp/t\377') /tmp/link; sleep 1000"
+    one = create(engine, run=True, command=("sh", "-c", script))
+    until(lambda: "/tmp/link" in engine.docker("diff", one).out, "not made yet")
+    assert "A /tmp/a\ufffdb\n" in engine.docker("diff", one).out
+    _, found = docker_py.api.get_archive(one, "/tmp/link")
+    assert found["linkTarget"] == "/tmp/t\ufffd"

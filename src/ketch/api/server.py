@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from ketch.api import nulls
+from ketch.api import jsontext, nulls
 from ketch.api.connection import LARGEST_JSON, Connection, Server
 from ketch.api.errors import message_of, status_of
 from ketch.api.query import check_integers, check_texts
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
-_VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)\Z")
+_VERSION = re.compile(r"/v(\d{1,9})\.(\d{1,9})(/.*)\Z", re.ASCII)
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _HEADERS = {
     "Api-Version": API_VERSION,
@@ -53,7 +53,6 @@ _HEADERS = {
     "Ostype": "linux",
     "Server": "Ketch (linux)",
 }
-_encode = msgspec.json.Encoder().encode
 
 
 class Call:
@@ -109,7 +108,9 @@ class Call:
 
     def json(self, value: Any, status: int = 200) -> web.StreamResponse:
         """``value`` as a JSON answer."""
-        return web.Response(body=_encode(value), status=status, content_type="application/json", headers=_HEADERS)
+        return web.Response(
+            body=jsontext.encode(value), status=status, content_type="application/json", headers=_HEADERS
+        )
 
     def empty(self, status: int = 204) -> web.StreamResponse:
         """An answer without a body."""
@@ -273,5 +274,5 @@ def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse
     if status == 304:
         return web.Response(status=304, headers=_HEADERS)
     return web.Response(
-        body=_encode({"message": message}), status=status, content_type="application/json", headers=_HEADERS
+        body=jsontext.encode({"message": message}), status=status, content_type="application/json", headers=_HEADERS
     )

@@ -7,9 +7,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from ketch.api import query
+from ketch.api import jsontext, query
 from ketch.api.wire import gomode
 from ketch.engine.commit import CommitOptions
 from ketch.engine.model import ContainerConfig
@@ -34,7 +32,7 @@ def path_stat(found: PathStat) -> str:
         "mtime": _time(found.mtime_ns),
         "linkTarget": found.link_target,
     }
-    return base64.b64encode(msgspec.json.encode(facts)).decode("ascii")
+    return base64.b64encode(jsontext.encode(facts)).decode("ascii")
 
 
 def _time(ns: int) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from ketch.api import query, rehearsal, streams
+from ketch.api import jsontext, query, rehearsal, streams
 from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
 from ketch.engine import pending
@@ -159,7 +157,7 @@ async def wait(call: Call) -> web.StreamResponse:
     answer: dict[str, Any] = {"StatusCode": code}
     if error:
         answer["Error"] = {"Message": error}
-    await response.write(msgspec.json.encode(answer) + b"\n")
+    await response.write(jsontext.encode(answer) + b"\n")
     return response
 
 
@@ -251,7 +249,7 @@ async def container_stats(call: Call) -> web.StreamResponse:
         except KetchError:  # it stopped: Docker sends empty readings until it runs again or is removed
             current = None
         answer = stats.answer(container, current, previous) if current else stats.empty(container)
-        await response.write(msgspec.json.encode(answer) + b"\n")
+        await response.write(jsontext.encode(answer) + b"\n")
         if not follow:
             break
         previous = current

@@ -6,9 +6,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from ketch.api import query, rehearsal
+from ketch.api import jsontext, query, rehearsal
 from ketch.api.errors import from_registry, message_of
 from ketch.api.streams import while_connected
 from ketch.api.wire import filters, manifests
@@ -136,7 +134,7 @@ async def progress(call: Call, items: AsyncGenerator[dict[str, Any], None]) -> w
             async for item in items:
                 if response is None:
                     response = await call.stream()
-                await response.write(msgspec.json.encode(item) + b"\r\n")
+                await response.write(jsontext.encode(item) + b"\r\n")
     except Exception as e:
         if response is None or isinstance(e, ConnectionError):
             raise
@@ -144,7 +142,7 @@ async def progress(call: Call, items: AsyncGenerator[dict[str, Any], None]) -> w
             log.exception("%s %s", call.request.method, call.request.path)
         message = message_of(e) if isinstance(e, KetchError) else f"internal error in ketchd: {type(e).__name__}: {e}"
         line = {"errorDetail": {"message": message}, "error": message}
-        await response.write(msgspec.json.encode(line) + b"\r\n")
+        await response.write(jsontext.encode(line) + b"\r\n")
     return response or await call.stream()
 
 

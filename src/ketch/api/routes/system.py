@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
-from ketch.api import query
+from ketch.api import jsontext, query
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters
 from ketch.engine.system import API_VERSION
@@ -53,7 +52,7 @@ async def events(call: Call) -> web.StreamResponse:
     response = await call.stream()
     async for event in call.engine.events.subscribe(since, until):
         if matches(event):
-            await response.write(msgspec.json.encode(event) + b"\n")
+            await response.write(jsontext.encode(event) + b"\n")
     return response
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.api import query
+from ketch.api import jsontext, query
 from ketch.api.wire import container_filters
 from ketch.api.wire.times import rfc3339
 from ketch.engine.usage import Sampler, Usage
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Containers = list[Container]
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
-_encode = msgspec.json.Encoder().encode
 
 
 class Line(msgspec.Struct):
@@ -49,7 +48,7 @@ async def stream(call: Call) -> web.StreamResponse:
         now = time.monotonic()
         if follow or ticks:
             line = Line(rfc3339(time.time_ns()), round(now - last, 3) if ticks else 0.0, usages)
-            await response.write(_encode(line) + b"\n")
+            await response.write(jsontext.encode(line) + b"\n")
             if not follow:
                 return response
         last = now
