@@ -7,9 +7,12 @@ import http.client
 import json
 import re
 import socket
+from urllib.parse import urlencode
 
 import docker
 import pytest
+
+from tests.integration.rawapi import Api
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +186,62 @@ def test_ambiguous_id(client):
     client.engine.remove_all()
     assert result.code == 1
     assert re.search("multiple|ambiguous", result.err, re.IGNORECASE)
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize("number", ["9" * 25, "9" * 5000, "%D9%A3"])
+def test_numbers_that_nobody_means(engine, number):
+    """Refused, or taken as none; never an error of the daemon's."""
+    api = Api(engine.socket)
+    text = "\u0663" if number.startswith("%") else number
+    filters = urlencode({"filters": json.dumps({"until": [f"{text}h"]})})
+    made = {"Image": "busybox", "Cmd": ["true"]}
+    for method, path, body in (
+        ("GET", f"/v{number}.1/info", None),
+        ("GET", f"/containers/none/logs?stdout=1&tail={number}&since={number}", None),
+        ("GET", f"/events?until=1&since={number}", None),
+        ("GET", f"/containers/json?limit={number}", None),
+        ("GET", f"/images/busybox/json?platform=linux/arm/v{number}", None),
+        ("POST", f"/images/prune?{filters}", b""),
+        ("POST", f"/commit?container=none&changes=HEALTHCHECK+--interval={number}h+CMD+x", b""),
+        ("POST", f"/containers/none/kill?signal={number}", b""),
+        ("POST", "/containers/create", {**made, "ExposedPorts": {f"{text}/tcp": {}}}),
+        ("POST", "/containers/create", {**made, "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": text}]}}}),
+        ("POST", "/containers/create", {**made, "HostConfig": {"CpusetCpus": text}}),
+        ("POST", "/containers/create", {**made, "StopSignal": text}),
+        ("POST", "/networks/create", {"Name": "n", "Options": {"com.docker.network.driver.mtu": text}}),
+    ):
+        status, answer = api(method, path, body)
+        assert 200 <= status < 500, (path, answer)
+        if status == 201:
+            api.must("DELETE", f"/containers/{answer['Id']}")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(engine.socket)
+        sock.sendall(f"POST /containers/x/attach HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 5000}\r\n\r\n".encode())
+        assert sock.recv(1 << 12).split()[1] == b"400"
+
+
+@pytest.mark.ketch_only  # dockerd's expressions have no such cases
+@pytest.mark.parametrize("expression", ["(a+)+$", "(a|aa)+$", "a?" * 30 + "a" * 30 + "$", "(" * 5000, "a{99999999999}"])
+def test_an_expression_that_would_never_end(engine, expression):
+    """Nobody waits for it, and it is an error."""
+    api = Api(engine.socket)
+    one = api.must("POST", "/containers/create", {"Image": "busybox"}, name="a" * 29 + ".")["Id"]
+    for name in ("name", "id"):
+        status, answer = api("GET", "/containers/json", all=1, filters=json.dumps({name: [expression]}), timeout=20)
+        assert status == 200 or (status, "invalid filter" in answer["message"]) == (400, True), answer
+    log = {"Type": "json-file", "Config": {"labels-regex": expression}}
+    body = {"Image": "busybox", "Cmd": ["true"], "Labels": {"a" * 29 + ".": ""}, "HostConfig": {"LogConfig": log}}
+    status, answer = api("POST", "/containers/create", body, timeout=20)
+    if status == 201:
+        status, refused = api("POST", f"/containers/{answer['Id']}/start", timeout=20)
+        assert status == 204 or (status, "takes too long" in refused["message"]) == (400, True), refused
+        api.must("DELETE", f"/containers/{answer['Id']}", force=1)
+    else:
+        assert status == 400, answer
+    assert api("GET", "/containers/json", all=1, filters=json.dumps({"name": ["^/a+.$"]}))[1][0]["Id"] == one
+    api.must("DELETE", f"/containers/{one}")
 
 
 @pytest.mark.ketch_only  # dockerd finds nothing, and says nothing

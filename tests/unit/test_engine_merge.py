@@ -133,3 +133,22 @@ def test_what_is_fine_has_no_warnings():
 @pytest.mark.parametrize(("text", "size"), [("10mb", 10 << 20), ("10m", 10 << 20), ("1G", 1 << 30), ("-1", 0)])
 def test_log_sizes(text, size):
     assert logoptions.size(text, "max-size", 1) == size
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        ({"healthcheck": {"Interval": "x"}}, "health check cannot be read"),
+        ({"healthcheck": {"Test": 5}}, "health check cannot be read"),
+        ({"cmd": ["a\0b"]}, "NUL byte in `cmd`"),
+        ({"entrypoint": ["/a\0"]}, "NUL byte in `entrypoint`"),
+        ({"env": ["A=\0"]}, "NUL byte in `env`"),
+        ({"volumes": {"/a\0": {}}}, "NUL byte in `volumes`"),
+        ({"working_dir": "/\0"}, "NUL byte in `working_dir`"),
+        ({"user": "\0"}, "NUL byte in `user`"),
+    ],
+)
+def test_images_that_cannot_be_run(image, why):
+    with pytest.raises(InvalidArgument, match=why):
+        merge.merge(ContainerConfig(image="x"), RunConfig(**image))
+    assert merge.merge(ContainerConfig(image="x"), RunConfig(labels={"a": "\0"})).labels == {"a": "\0"}

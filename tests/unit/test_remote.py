@@ -47,6 +47,15 @@ def test_a_challenge_is_read_as_it_was_written(scheme, parameters):
     assert headers.challenges(text) == [headers.Challenge(scheme, parameters)]
 
 
+@pytest.mark.parametrize("begin", ["Bearer a=%s x", 'Bearer a="%s', "%s"])
+@pytest.mark.parametrize("piece", ["b", "\\", "<"])
+def test_long_texts_are_read_once(begin, piece):
+    """Tried in all ways, some of these would take hours."""
+    text = begin % (piece * 1_000_000)
+    headers.challenges(text)
+    assert headers.next_link(text) is None
+
+
 @given(st.text(max_size=60))
 def test_any_text_ends(text):
     headers.challenges(text)

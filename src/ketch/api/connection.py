@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAX_HEADER = 1 << 20
 LARGEST_JSON = 8 << 20  # bytes of a body that is read as a whole; archives are streams and are not counted
 _TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start)[? ]")
-_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
 _LARGEST = 1 << 16  # of such a request, head and body
 

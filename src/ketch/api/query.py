@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import digits
 from ketch.errors import InvalidArgument
 from ketch.oci import platform as oci_platform
 from ketch.oci.manifest import Platform
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from multidict import MultiMapping
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
-_TIMESTAMP = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?\Z")
+_TIMESTAMP = re.compile(r"(-?\d{1,18})(?:\.(\d{1,9}))?\Z", re.ASCII)
 
 _Filters = dict[str, list[str] | dict[str, bool]]
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
@@ -96,7 +97,7 @@ def tail(query: Mapping[str, str]) -> int | None:
     if text in ("", "all"):
         return None
     # Docker takes what is not a number as "all", too; a negative count means the same.
-    return int(text) if text.isdecimal() else None
+    return digits.whole(text)
 
 
 def filters(query: Mapping[str, str]) -> dict[str, list[str]]:

@@ -63,7 +63,8 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     for at in range(1, len(text) + 1):
         if at == len(text) or text[at].isdecimal() != text[at - 1].isdecimal():
             word = text[start:at]
-            key.append((0, int(word), word) if word.isdecimal() else (1, 0, word))
+            number = word.lstrip("0")  # compared digit by digit: it may be of any length
+            key.append((0, len(number), number + word) if word.isdecimal() else (1, 0, word))
             start = at
     return key
 

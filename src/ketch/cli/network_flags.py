@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch import digits
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
             option, _, chosen = value.partition("=")
             settings.setdefault("DriverOpts", {})[option] = chosen
         elif key == "gw-priority":
-            if not value.lstrip("-").isdecimal():
+            priority = digits.whole(value.removeprefix("-"))
+            if priority is None:
                 raise InvalidArgument(f"invalid gw-priority `{value}`: not a whole number")
-            settings["GwPriority"] = int(value)
+            settings["GwPriority"] = -priority if value.startswith("-") else priority
         else:
             raise InvalidArgument(f"invalid field key {key}", hint="known: name alias ip ip6 mac-address driver-opt "
                                   "gw-priority link-local-ip")  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ketch import digits
 from ketch.cli import flagchecks, keyvalue, mount_flags, network_flags, ready, secret_flags, units
 from ketch.cli.flags import FlagSet, UsageError
 from ketch.errors import InvalidArgument
@@ -188,9 +189,10 @@ def _pairs(items: list[str], flag: str) -> dict[str, str]:
 def restart_policy(text: str) -> dict[str, Any]:
     """``on-failure:3`` → the API's object (InvalidArgument)."""
     name, colon, count = text.partition(":")
-    if colon and not count.isdecimal():
+    most = digits.whole(count) if colon else 0
+    if most is None:
         raise InvalidArgument(f"invalid --restart `{text}`: maximum retry count must be an integer")
-    return {"Name": name or "no", "MaximumRetryCount": int(count or 0)}
+    return {"Name": name or "no", "MaximumRetryCount": most}
 
 
 def _security(text: str) -> str:
@@ -248,10 +250,11 @@ def _health(opts: Options) -> dict[str, Any] | None:
 
 def _range(text: str, what: str) -> range:
     first, dash, last = text.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()):
+    begin, end = digits.whole(first), digits.whole(last if dash else first)
+    if begin is None or end is None:
         raise InvalidArgument(f"invalid {what} `{text}`: not a port")
-    span = range(int(first), int(last or first) + 1)
-    if not span or span[0] < 0 or span[-1] > 65535:
+    span = range(begin, end + 1)
+    if not span or span[-1] > 65535:
         raise InvalidArgument(f"invalid {what} `{text}`: ports go from 1 to 65535")
     return span
 

@@ -27,11 +27,11 @@ def duration(text: str, flag: str = "duration") -> int:
     """``1m30s``, ``500ms`` → nanoseconds (InvalidArgument otherwise)."""
     total, number, rest = 0.0, "", text
     while rest:
-        if rest[0].isdigit() or rest[0] == ".":
+        if rest[0] in "0123456789.":
             number, rest = number + rest[0], rest[1:]
             continue
         unit = next((u for u in ("ns", "us", "µs", "ms", "s", "m", "h") if rest.startswith(u)), None)
-        if unit is None or not number or number.count(".") > 1 or number == ".":
+        if unit is None or not 0 < len(number) < 40 or number.count(".") > 1 or number == ".":
             break
         total += float(number) * _DURATIONS[unit]
         number, rest = "", rest[len(unit) :]

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ketch import __version__
+from ketch import __version__, digits
 from ketch.daemon import registryconfig, storageconfig
 from ketch.engine import logoptions
 from ketch.engine.model import LogConfig
@@ -242,7 +242,8 @@ def _check_network(config: Config) -> None:
     for pool in config.default_address_pools:
         whole = _parsed(ipaddress.ip_network, pool.get("base", ""), "--default-address-pool base")
         size = str(pool.get("size", ""))
-        if not size.isdecimal() or not whole.prefixlen <= int(size) <= whole.max_prefixlen - 2:
+        length = digits.whole(size, whole.max_prefixlen - 2)
+        if length is None or length < whole.prefixlen:
             raise InvalidArgument(f"--default-address-pool size={size}: no subnet of {whole} has this length")
     if config.host_firewall not in ("respect", "open"):
         raise InvalidArgument(f"host-firewall {config.host_firewall}: use respect or open")
@@ -261,9 +262,10 @@ def tcp_address(host: str) -> tuple[str, int]:
     address, colon, port = rest.rpartition(":")
     if not colon or address.count("[") != address.count("]"):
         address, port = rest, "2375"
-    if not port.isdecimal() or int(port) > 65535:
+    number = digits.whole(port, 65535)
+    if number is None:
         raise InvalidArgument(f"listen on `{host}`: `{port}` is not a port")
-    return address.strip("[]") or "0.0.0.0", int(port)  # what an empty address means
+    return address.strip("[]") or "0.0.0.0", number  # what an empty address means
 
 
 def _is_loopback(address: str) -> bool:

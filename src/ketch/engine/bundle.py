@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import trees
+from ketch import digits, trees
 from ketch.engine import ifsettings, limits, mounts, secrets
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.runtime import defaults, seccomp_default
@@ -223,7 +223,7 @@ def _cgroup_rule(rule: str) -> dict[str, Any]:
     words = rule.split()
     kind, numbers, access = (*words, "", "", "")[:3] if len(words) == 3 else ("", "", "")
     major, colon, minor = numbers.partition(":")
-    valid = all(n == "*" or n.isdecimal() for n in (major, minor)) and colon
+    valid = all(n == "*" or digits.whole(n, 0xFFFFFFFF) is not None for n in (major, minor)) and colon
     if kind not in ("a", "b", "c") or not valid or not access or set(access) - set("rwm"):
         raise InvalidArgument(f"invalid device cgroup format: {rule}", hint="use e.g. 'c 1:3 rwm'")
     result: dict[str, Any] = {"allow": True, "type": kind, "access": access}
@@ -369,11 +369,11 @@ def exec_process(container: Container, config: ExecConfig) -> dict[str, Any]:
 def signal_number(name: str) -> int:
     """``SIGTERM``, ``term``, ``15`` → 15 (InvalidArgument otherwise); real-time signals as ``RTMIN+n``."""
     word = name.upper().removeprefix("SIG")
-    if word.isdecimal() and 0 < int(word) < signal.NSIG:
-        return int(word)
+    if number := digits.whole(word, signal.NSIG - 1):
+        return number
     base, plus, offset = word.partition("+")
-    if plus and base == "RTMIN" and offset.isdecimal() and signal.SIGRTMIN + int(offset) <= signal.SIGRTMAX:
-        return signal.SIGRTMIN + int(offset)
+    if plus and base == "RTMIN" and (further := digits.whole(offset, signal.SIGRTMAX - signal.SIGRTMIN)) is not None:
+        return signal.SIGRTMIN + further
     value = getattr(signal, f"SIG{word}", None)
     if isinstance(value, signal.Signals):
         return int(value)

@@ -25,7 +25,8 @@ def as_list(value: list[str] | str | None) -> list[str]:
 
 
 def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
-    """A new ContainerConfig; neither argument is changed."""
+    """A new ContainerConfig; neither argument is changed.  InvalidArgument for an image of which nothing can be run."""
+    _check_texts(image)
     merged = msgspec.structs.replace(config)
     entrypoint = None if config.entrypoint is None else [w for w in as_list(config.entrypoint) if w]
     command = None if config.cmd is None else as_list(config.cmd)
@@ -47,9 +48,21 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
     merged.stop_signal = config.stop_signal or image.stop_signal or ""
     merged.shell = config.shell or image.shell
     if image.healthcheck:
-        theirs = msgspec.convert(msgspec.to_builtins(image.healthcheck), HealthConfig)
+        try:
+            theirs = msgspec.convert(msgspec.to_builtins(image.healthcheck), HealthConfig)
+        except msgspec.ValidationError as e:
+            raise InvalidArgument(f"the image's health check cannot be read: {e}", hint="have it made again") from e
         merged.healthcheck = _health(config.healthcheck, theirs)
     return merged
+
+
+def _check_texts(image: RunConfig) -> None:
+    """InvalidArgument for a NUL byte where a path, an argument or a name stands; what labels say is their own."""
+    for name in ("user", "env", "entrypoint", "cmd", "working_dir", "volumes", "exposed_ports", "stop_signal", "shell"):
+        value = getattr(image, name)
+        texts = [value] if isinstance(value, str) else list(value or ())
+        if any("\0" in text for text in texts):
+            raise InvalidArgument(f"the image's configuration has a NUL byte in `{name}`", hint="have it made again")
 
 
 def _health(ours: HealthConfig | None, image: HealthConfig) -> HealthConfig:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import faults
+from ketch import digits, faults
 from ketch.engine.model import EndpointSettings
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.network import ifsysctls, ipam
@@ -229,7 +229,8 @@ def _check(wanted: NetworkRecord) -> None:
         except ValueError as e:
             raise InvalidArgument(f"failed to parse {option} value: {e}") from e
     mtu = wanted.options.get(r.OPTION_MTU, "1500")
-    if not (mtu.isascii() and mtu.isdecimal() and (int(mtu) == 0 or 68 <= int(mtu) <= 65535)):
+    number = digits.whole(mtu, 65535)
+    if number is None or 0 < number < 68:
         raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
     for version in (4, 6):
         mode = wanted.mode(version)

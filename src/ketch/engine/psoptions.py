@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ketch import digits
 from ketch.engine.psfields import TITLES
 from ketch.errors import InvalidArgument
 
@@ -72,9 +73,10 @@ class _Options:
                 self.sort.append((key, word.startswith("-")))
         else:
             numbers = value.replace(",", " ").split()
-            if not numbers or not all(n.isdecimal() for n in numbers):
+            pids = {digits.whole(n) for n in numbers}
+            if not pids or None in pids:
                 raise InvalidArgument("ps: error: process ID list syntax error")
-            self.pids = (self.pids or set()) | {int(n) for n in numbers}
+            self.pids = (self.pids or set()) | {pid for pid in pids if pid is not None}
 
 
 def parse(text: str) -> Listing:
@@ -85,7 +87,7 @@ def parse(text: str) -> Listing:
         word = words.pop()
         if word.startswith("--"):
             _long(word, words, options)
-        elif word.isdecimal():
+        elif digits.whole(word) is not None:
             options.take("p", word)
         elif word.startswith("-") and not _is_bsd_in_disguise(word):
             _unix(word[1:], words, options)
@@ -185,8 +187,9 @@ def _formats(text: str) -> list[Column]:
             word, _, title = text.partition("=")
             rest = ""
         key, _, width = word.partition(":")
-        if key not in TITLES or (width and not width.isdecimal()):
+        characters = digits.whole(width or ("6" if key == "wchan" else "0"))
+        if key not in TITLES or characters is None:
             raise InvalidArgument(f'ps: error: unknown user-defined format specifier "{word}"')
-        found.append(Column(key, TITLES[key] if title is None else title, int(width or (6 if key == "wchan" else 0))))
+        found.append(Column(key, TITLES[key] if title is None else title, characters))
         text = rest
     return found

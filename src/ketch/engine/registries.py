@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import digits
 from ketch.errors import InvalidArgument
 from ketch.oci import manifest as oci
 from ketch.oci import reference
@@ -99,9 +100,10 @@ def _predicate(filters: Mapping[str, list[str]]) -> Any:
             raise InvalidArgument(f"invalid filter '{name}'", hint=f"known: {', '.join(known)}")
     wanted = {name: [_flag(name, value) for value in filters.get(name, ())] for name in known[:2]}
     stars = list(filters.get("stars", ()))
-    if not all(value.isdecimal() for value in stars):
+    counts = [digits.whole(value) for value in stars]
+    if None in counts:
         raise InvalidArgument(f"invalid filter 'stars={stars[0]}'")
-    least = max(map(int, stars), default=0)
+    least = max((count or 0 for count in counts), default=0)
 
     def keep(one: Any) -> bool:
         return (

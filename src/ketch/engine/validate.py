@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from ketch import digits
 from ketch.engine import logoptions
 from ketch.engine.health import ACTIONS
 from ketch.errors import InvalidArgument
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from ketch.engine.model import ContainerConfig, HostConfig
 
 MINIMUM_MEMORY = 6 << 20
-_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?\Z")
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _RESTART = ("", "no", "always", "unless-stopped", "on-failure")
-_CPU_SET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
+_CPU_SET = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*\Z", re.ASCII)
 
 
 def check(config: ContainerConfig, host: HostConfig) -> list[str]:
@@ -106,7 +107,7 @@ def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
 def _valid_host_port(text: str) -> bool:
     first, dash, last = text.partition("-")
     numbers = [first, last] if dash else [first]
-    return all(n.isdecimal() and int(n) < 65536 for n in numbers)
+    return all(digits.whole(n, 65535) is not None for n in numbers)
 
 
 def _check_memory(host: HostConfig) -> list[str]:

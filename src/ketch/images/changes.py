@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch import digits
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _OPTION = re.compile(r"--(interval|timeout|start-period|start-interval|retries)=(\S+)\Z")
 _DURATIONS = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod",
               "start-interval": "StartInterval"}  # fmt: skip
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_PART = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _DURATION = re.compile(rf"(?:{_PART.pattern})+\Z", re.ASCII)
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
@@ -126,9 +127,10 @@ def _health(config: RunConfig, text: str) -> None:
 
 
 def _count(value: str, text: str) -> int:
-    if not value.isdecimal():
+    number = digits.whole(value)
+    if number is None:
         raise InvalidArgument(f"change `HEALTHCHECK {text}`: `{value}` is not a number")
-    return int(value)
+    return number
 
 
 def _duration(value: str, text: str) -> int:

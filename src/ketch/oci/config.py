@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)\Z")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
 
 
 class RunConfig(msgspec.Struct, rename="pascal", kw_only=True, omit_defaults=True):
@@ -66,7 +66,10 @@ def parse_time(text: str | None) -> int:
     match = _TIME.match(text or "")
     if not match:
         return 0
-    seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    try:
+        seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:  # a day that no month has
+        return 0
     if match[3] != "Z":
         sign = -1 if match[3][0] == "-" else 1
         seconds -= sign * (int(match[3][1:3]) * 3600 + int(match[3][4:]) * 60)

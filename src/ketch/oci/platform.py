@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import digits
 from ketch.errors import InvalidArgument
 from ketch.oci.manifest import Platform
 
@@ -97,8 +98,7 @@ def rank(wanted: Platform, offered: Platform) -> int | None:
 
 def _number(one: Platform) -> int:
     variant = one.variant or _DEFAULT_VARIANT.get(one.architecture, "v1")
-    digits = variant.lstrip("v")
-    return int(digits) if digits.isdecimal() else 0
+    return digits.whole(variant.lstrip("v")) or 0
 
 
 def best(wanted: Platform, offered: Iterable[Platform | None]) -> int | None:

@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+from ketch import digits
 from ketch.errors import InvalidArgument
 
 GRACE_S = 24 * 3600.0
@@ -127,9 +128,10 @@ def _check(settings: argparse.Namespace) -> None:
 def address(text: str) -> tuple[str, int]:
     """``HOST:PORT`` or ``:PORT`` (InvalidArgument)."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    number = digits.whole(port, 65535)
+    if not colon or number is None:
         raise InvalidArgument(f"listen on `{text}`: not an address", hint="write HOST:PORT, for instance :5000")
-    return host.strip("[]") or "0.0.0.0", int(port)
+    return host.strip("[]") or "0.0.0.0", number
 
 
 def upstream_password() -> str:

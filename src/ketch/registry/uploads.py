@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ketch.registry.server import Call
 
-_RANGE = re.compile(r"(?:bytes[ =])?(\d+)-(\d+)(?:/\S+)?\Z")
+_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/\S+)?\Z", re.ASCII)
 _busy: set[str] = set()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}[^\s,]*))\s*(?:,\s*|\Z)')
+# Possessive (``++``): a registry chooses these texts, and must not have them tried in all ways.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_PARAMETER = re.compile(rf'({_TOKEN})\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|({_TOKEN}[^\s,]*+))\s*+(?:,\s*+|\Z)')
 _SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|\Z)")
-_LINK = re.compile(r'<([^>]*)>\s*((?:;[^,"]*(?:"[^"]*")?)*)')
-_RANGE = re.compile(r"(?:bytes[ =])?(\d+)-(\d+)(?:/(?:\d+|\*))?\Z")
+_LINK = re.compile(r'<([^<>]*)>\s*+((?:;[^,"]*+(?:"[^"]*+")?+)*+)')
+_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/(?:\d{1,18}|\*))?\Z", re.ASCII)
 
 
 class Challenge(NamedTuple):

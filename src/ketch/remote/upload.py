@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
+from ketch import digits
 from ketch.errors import Unavailable
 from ketch.remote import headers
 from ketch.remote.bodies import joined
@@ -74,9 +75,8 @@ class Upload:
     async def _begin(self) -> None:
         async with self._repository.ask("POST", "blobs/uploads/", body=b"", accepted=(202,)) as response:
             self._place = joined(response.url, response.headers.get("Location", ""))
-            shortest = response.headers.get("OCI-Chunk-Min-Length", "")
-            if shortest.isdecimal():
-                self._chunk = max(self._chunk, int(shortest))
+            shortest = digits.whole(response.headers.get("OCI-Chunk-Min-Length", ""))
+            self._chunk = max(self._chunk, shortest or 0)
 
     def _final(self) -> URL:
         return self._place.extend_query(digest=self._descriptor.digest)

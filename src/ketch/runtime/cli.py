@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ketch import stdio
+from ketch import digits, stdio
 from ketch.errors import InvalidArgument, KetchError
 from ketch.runtime import lifecycle, relay, spec
 from ketch.runtime import state as states
@@ -273,8 +273,8 @@ def _spec(options: Options, _operands: list[str]) -> int:
 
 def signal_number(text: str) -> int:
     """``9``, ``KILL`` or ``SIGKILL`` as a number."""
-    if text.isdigit() and 0 < int(text) < signal.NSIG:
-        return int(text)
+    if number := digits.whole(text, signal.NSIG - 1):
+        return number
     name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
     number = getattr(signal, name, None)
     if not isinstance(number, signal.Signals):

@@ -174,4 +174,8 @@ def _version(text: str) -> tuple[int, int]:
         if not character.isdigit():
             break
         minor += character
-    return int(major) if major.isdigit() else 0, int(minor or 0)
+    return _number(major), _number(minor)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import human
+from ketch import digits, human
 from ketch.api.wire.times import NEVER, rfc3339
 from ketch.engine import logdrivers, pending, secrets
 from ketch.engine.model import EndpointSettings
@@ -101,7 +101,7 @@ def port_rows(container: Container) -> list[dict[str, Any]]:
     if container.state.running:
         for port in container.config.exposed_ports or ():
             number, _, proto = port.partition("/")
-            if port not in published and number.isdecimal():
+            if port not in published and digits.whole(number) is not None:
                 rows.append({"PrivatePort": int(number), "Type": proto or "tcp"})
     return sorted(rows, key=lambda r: (r["PrivatePort"], r.get("PublicPort", 0)))
 

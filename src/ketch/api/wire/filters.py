@@ -25,7 +25,7 @@ _EVENT = frozenset(
 )  # fmt: skip
 _PRUNE = frozenset(("label", "label!", "until", "all", "dangling"))
 _DETAILED = ("health_status", "exec_create", "exec_start")  # actions that have more behind a colon
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
