@@ -9,7 +9,9 @@ import http.client
 import http.server
 import json
 import os
+import select
 import ssl
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -20,6 +22,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.integration.engines import KETCH
 from tests.integration.registries import free_port, ours
 from tests.integration.test_registry_protocol import Raw
 
@@ -283,3 +286,44 @@ def test_metrics_at_an_address_of_their_own(users):
         assert status == 200 and b"ketch_registry_requests_total" in body
         for path in "/v2/", "/v2/_catalog", "/healthz":
             assert Raw(place)("GET", path)[0] == 404
+
+
+def test_who_tries_passwords_keeps_nobody_from_the_disk(tmp_path):
+    """A password takes a while on purpose; what others push does not wait until all that were sent are tried."""
+    path = tmp_path / "users"
+    lines = (
+        f"{name}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(cost)).decode()}\n"
+        for name, cost in (("ann", 4), ("bob", 12))
+    )
+    path.write_text("".join(lines))
+    with ours("--htpasswd", str(path)) as one, contextlib.ExitStack() as undo:
+        raw = Raw(one.host)
+        good = basic("ann", "secret")
+        assert raw("GET", "/v2/", Authorization=good)[0] == 200  # known from now on
+        trying = [http.client.HTTPConnection(one.host, timeout=120) for _ in range(200)]
+        for connection in trying:
+            undo.callback(connection.close)
+            connection.request("GET", "/v2/", headers={"Authorization": basic("bob", "wrong")})
+        assert raw("POST", "/v2/some/blobs/uploads/", b"", Authorization=good)[0] == 202
+        answered = sum(bool(select.select([connection.sock], [], [], 0)[0]) for connection in trying)
+        assert answered < 190  # some were refused at once, and some tried
+        statuses = {connection.getresponse().status for connection in trying[:2] + trying[-2:]}
+        assert statuses == {401, 429}
+
+
+def test_users_that_cannot_be_read(tmp_path):
+    path = tmp_path / "users"
+    path.write_bytes(b"\xe9:$2b$04$" + b"a" * 53 + b"\n")
+    command = [
+        KETCH,
+        "registry",
+        "serve",
+        "--root",
+        str(tmp_path / "data"),
+        "--addr",
+        "127.0.0.1:0",
+        "--htpasswd",
+        str(path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "is not UTF-8" in done.stderr and "Traceback" not in done.stderr, done.stderr

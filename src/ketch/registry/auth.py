@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import os
 import re
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ketch.errors import FailedPrecondition, InvalidArgument
-from ketch.registry.errors import DENIED, UNAUTHORIZED, Refused
+from ketch.registry.errors import DENIED, TOOMANYREQUESTS, UNAUTHORIZED, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _REMEMBERED_S = 300.0
 _MOST = 10_000
 _COST = 10
+_VERIFIERS, _MOST_WAITING = 2, 100
 _BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]
 
@@ -49,6 +52,9 @@ class Htpasswd:
         self._stamp = (0, 0)
         self._key = secrets.token_bytes(32)
         self._right: dict[bytes, float] = {}
+        # Threads of their own: whoever tries many passwords keeps nobody else from the disk.
+        self._verifiers = ThreadPoolExecutor(_VERIFIERS, "login")
+        self._waiting = 0
         self._load()
 
     def _load(self) -> None:
@@ -60,6 +66,8 @@ class Htpasswd:
                 lines = [line.strip() for line in f]
         except OSError as e:
             raise FailedPrecondition(f"read `{self._path}`: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise FailedPrecondition(f"read `{self._path}`: it is not UTF-8", hint="use only such names") from e
         users = {}
         for number, line in enumerate(lines, 1):
             user, _, hashed = line.partition(":")
@@ -89,12 +97,26 @@ class Htpasswd:
         if self._right.get(mark, 0) > time.monotonic():
             return user
         hashed = self._users.get(user)
-        if not await asyncio.to_thread(_verify, password, hashed, self._cost_of(user)):
+        if not await self._try(functools.partial(_verify, password, hashed, self._cost_of(user))):
             raise self._refused()
         if len(self._right) >= _MOST:
             self._right.clear()
         self._right[mark] = time.monotonic() + _REMEMBERED_S
         return user
+
+    async def _try(self, verify: Callable[[], bool]) -> bool:
+        """TOOMANYREQUESTS when more wait than can be tried soon."""
+        if self._waiting >= _MOST_WAITING:
+            raise Refused(TOOMANYREQUESTS, headers={"Retry-After": "5"})
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._verifiers, verify)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Try no more passwords: those that wait are given up."""
+        self._verifiers.shutdown(wait=False, cancel_futures=True)
 
     def _cost_of(self, user: str) -> int:
         """What a user who is not there would cost: as much as one of the file's, and each time the same.
@@ -136,6 +158,9 @@ def _basic(header: str) -> tuple[str, str]:
 
 class Tokens:
     """Bearer tokens of a token server: signed, for this service, not too old, and for what is asked."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def __init__(self, realm: str, service: str, issuer: str, bundle: str, anonymous_pull: bool = False) -> None:
         self._realm, self._service, self._issuer, self._anonymous = realm, service, issuer, anonymous_pull

@@ -115,14 +115,17 @@ async def _serve(options: argparse.Namespace) -> None:
             metrics.values["gc_bytes"] += report.deleted_bytes
             return report
 
+        auth = _auth(options)
         server = Server(
-            repositories, auth=_auth(options), cache=cache, readonly=options.read_only, metrics=metrics,
+            repositories, auth=auth, cache=cache, readonly=options.read_only, metrics=metrics,
             access_log=_log(options.access_log, stack), collect=collect, serves_metrics=not options.metrics_addr,
         )  # fmt: skip
         web_server: Any = web.Server(server.handle, access_log=None, read_bufsize=1 << 20, auto_decompress=False)
         runner = web.ServerRunner(web_server, handle_signals=False, shutdown_timeout=_DRAIN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        if auth is not None:
+            stack.callback(auth.close)
         listener = _listen(*settings.address(options.addr))
         await web.SockSite(runner, listener, ssl_context=_tls(options)).start()
         host, port = listener.getsockname()[:2]
