@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import re
 import time
 
 import pytest
@@ -11,8 +15,10 @@ from hypothesis import strategies as st
 from ketch import errors
 from ketch.api import query
 from ketch.api.errors import STATUS, message_of, status_of
+from ketch.api.routes import archive
 from ketch.api.server import build_routes, parse_version
 from ketch.api.wire import container_filters, containers, filters, times
+from ketch.engine.containerpaths import PathStat
 from ketch.engine.model import Container, ContainerConfig, HostConfig, State
 from ketch.errors import InvalidArgument, NotFound
 
@@ -196,3 +202,12 @@ def test_moments_that_are_none(text: str) -> None:
 def test_a_request_for_the_server_itself_is_for_no_page() -> None:
     with pytest.raises(NotFound):
         build_routes().find("OPTIONS", "*")
+
+
+@pytest.mark.parametrize("seconds", [-(1 << 62), -62_135_596_801, -1, 0, 253_402_300_800, 1 << 62])
+def test_any_time_that_a_container_gives_its_files(seconds):
+    status = os.stat_result((0o100644, 0, 0, 1, 0, 0, 5, seconds, seconds, seconds), {"st_mtime_ns": seconds * 10**9})
+    found = archive.path_stat(PathStat("name\udcff", status, "target\udcff"))
+    facts = json.loads(base64.b64decode(found))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", facts["mtime"])
+    assert facts["linkTarget"] == "target\ufffd"

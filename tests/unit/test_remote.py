@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
 from ketch.remote import headers
+from ketch.remote.auth import Tokens
 from ketch.remote.client import host_of
 from ketch.remote.credentials import Credentials, from_header
 from ketch.remote.settings import Settings
+from ketch.remote.transport import Transport
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8)
 
@@ -105,10 +107,19 @@ def test_credentials_of_a_request():
     assert from_header(encoded(username="ann", password="x").rstrip("=")).username == "ann"
 
 
-@pytest.mark.parametrize("text", ["%%%", "bm90IGpzb24", encoded(auth="////"), base64.b64encode(b"[1]").decode()])
+@pytest.mark.parametrize(
+    "text", ["%%%", "bm90IGpzb24", encoded(auth="////"), encoded(auth="é"), base64.b64encode(b"[1]").decode()]
+)
 def test_credentials_that_cannot_be_read(text):
     with pytest.raises(InvalidArgument):
         from_header(text)
+
+
+@pytest.mark.parametrize("token", ["x\r\nX-Injected: y", "é", "\0"])
+async def test_a_token_of_the_user_s_is_no_header_of_its_own(token):
+    given = from_header(encoded(registrytoken=token))
+    with pytest.raises(InvalidArgument, match="no header can have"):
+        await Tokens(Transport(Settings())).header(None, given, (), verify=True)
 
 
 @pytest.mark.parametrize(

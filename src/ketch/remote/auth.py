@@ -15,6 +15,7 @@ from yarl import URL
 from ketch.errors import Unauthenticated, Unavailable
 from ketch.remote import headers
 from ketch.remote.bodies import whole
+from ketch.remote.credentials import check_token
 from ketch.remote.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Tokens:
     ) -> str | None:
         """The header ``Authorization`` that meets a challenge; None when none is needed or there is nothing to say."""
         if credentials and credentials.registry_token:
-            return f"Bearer {credentials.registry_token}"
+            return f"Bearer {check_token(credentials.registry_token)}"
         if challenge is None:
             return None
         if challenge.scheme == "basic":

@@ -37,7 +37,7 @@ def completed(given: Credentials) -> Credentials:
         return given
     try:
         username, _, password = base64.b64decode(given.auth + "==").decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError) as e:
+    except ValueError as e:  # no base64, not of ASCII characters, or of something else than text
         raise InvalidArgument("registry credentials: `auth` is not base64 of user:password") from e
     return msgspec.structs.replace(given, username=username, password=password.rstrip("\0"), auth="")
 
@@ -54,3 +54,10 @@ def from_header(text: str | None) -> Credentials | None:
             f"invalid X-Registry-Auth header: {e}", hint="it is base64url of a JSON object with username and password"
         ) from e
     return completed(found) or None
+
+
+def check_token(text: str) -> str:
+    """``text``, when it can be a bearer token: it becomes a part of a header (InvalidArgument)."""
+    if not (text.isascii() and text.isprintable()):
+        raise InvalidArgument("registry credentials: the token has characters that no header can have")
+    return text

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ketch.engine.files import Archive
 
 _CHUNK = 1 << 18
+# What has a year of four digits (RFC 3339): a container may give its files any time.
+_FIRST, _LAST = -62_135_596_800 * 10**9, 253_402_300_799 * 10**9
 _STAT = "X-Docker-Container-Path-Stat"
 
 
@@ -37,8 +39,10 @@ def path_stat(found: PathStat) -> str:
 
 def _time(ns: int) -> str:
     """RFC 3339 with nanoseconds; unlike elsewhere 0 is a time, and so are those before it."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + (f".{rest:09}".rstrip("0") if rest else "") + "Z"
+    seconds, rest = divmod(min(max(ns, _FIRST), _LAST), 1_000_000_000)
+    moment = time.gmtime(seconds)
+    fraction = f".{rest:09}".rstrip("0") if rest else ""
+    return f"{moment.tm_year:04}" + time.strftime("-%m-%dT%H:%M:%S", moment) + fraction + "Z"
 
 
 async def head(call: Call) -> web.StreamResponse:
