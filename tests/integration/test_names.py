@@ -299,3 +299,19 @@ def test_garbage_is_answered_or_ignored() -> None:
         with client_of(space, socket.SOCK_STREAM) as tcp:
             tcp.sendall(struct.pack("!H", len(question("box1"))) + question("box1"))
             assert tcp.recv(512)
+
+
+@pytest.mark.ketch_only  # dockerd's resolver answers with a name that is none
+@pytest.mark.parametrize("name", ["a" * 70, "x..y", "dot."])
+def test_a_container_whose_name_dns_does_not_have(engine, name):
+    """Its address is asked for: an answer without a name, and no trace in the log for each question."""
+    engine.docker("network", "create", "odd")
+    try:
+        engine.docker("run", "-d", "--name", name, "--network", "odd", "busybox", "sleep", "1000")
+        address = engine.docker("inspect", "-f", "{{.NetworkSettings.Networks.odd.IPAddress}}", name).out.strip()
+        done = engine.docker("exec", name, "nslookup", address, check=False)
+        assert "no servers could be reached" not in done.out + done.err, done
+        assert "answer names" not in engine.log()
+    finally:
+        engine.docker("rm", "-f", name)
+        engine.docker("network", "rm", "odd")

@@ -236,7 +236,10 @@ class Resolver:
         if query.kind == message.PTR:
             address = message.reverse_address(query.name)
             name = self._directory.reverse(container_id, address) if address else None
-            return [message.pointer(name)] if name else None
+            try:
+                return [message.pointer(name)] if name else None
+            except message.Malformed:
+                return []  # a container's name may be longer than a label of DNS: the address is ours, and has none
         addresses = self._directory.find(container_id, query.name)
         if addresses is None:
             return None
