@@ -1,26 +1,23 @@
 """The Engine API's own description (swagger 2.0) as a judge of what was answered.
 
 Its definitions become JSON Schemas that are closed: a property that the description does not know is an error, unless
-it is one of Ketch's own or of dockerd's habits below.  The description is not part of the project: it is found through
-``KETCH_API_SPEC``, or beside the checkout.
+it is one of Ketch's own or of dockerd's habits below.  ``tests/data/engine-api.json`` has what the description states,
+without its words (``scripts/api-facts`` writes it).
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
-import yaml
 
 if TYPE_CHECKING:
     from tests.integration.tap import Exchange
 
-FILE = "docker-engine-api-v1.51.yaml"
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FILE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data/engine-api.json")
 _RANGES = {
     "uint8": (0, 2**8 - 1), "uint16": (0, 2**16 - 1), "uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1),
     "int8": (-(2**7), 2**7 - 1), "int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1),
@@ -88,20 +85,11 @@ HABITS = frozenset(
 )
 
 
-def find_description() -> str | None:
-    """Where the description is on this machine, if it is."""
-    if named := os.environ.get("KETCH_API_SPEC"):
-        return named
-    return next(iter(glob.glob(os.path.join(os.path.dirname(_ROOT), "*", "reference", FILE))), None)
-
-
 def load_description() -> dict[str, Any]:
-    """The description as it is (FileNotFoundError, and the tests that need it are skipped before)."""
-    path = find_description()
-    if path is None:
-        raise FileNotFoundError(FILE)
-    with open(path, encoding="utf-8") as f:
-        return yaml.load(f, Loader=yaml.CSafeLoader)  # (an ordinary load of its 500 KiB takes seconds)
+    """The facts of the description, as swagger."""
+    with open(FILE, encoding="utf-8") as f:
+        description: dict[str, Any] = json.load(f)
+    return description
 
 
 class Contract:

@@ -12,13 +12,12 @@ from typing import Any
 import docker
 import pytest
 
-from tests.integration.contract import EXTRAS, HABITS, Contract, find_description, load_description
+from tests.integration.contract import EXTRAS, HABITS, Contract, load_description
 from tests.integration.engines import Engine, busybox_tar
 from tests.integration.tap import Tap
 
 pytestmark = [
     pytest.mark.ketch_only,
-    pytest.mark.skipif(find_description() is None, reason="the Engine API's description is not here: KETCH_API_SPEC"),
 ]
 COMPOSE = """
 services:

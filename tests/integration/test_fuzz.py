@@ -10,13 +10,12 @@ import os
 
 import pytest
 
-from tests.integration.contract import find_description, load_description
+from tests.integration.contract import load_description
 from tests.integration.fuzz import Fuzzer
 from tests.integration.world import World, descriptors, resident
 
 pytestmark = [
     pytest.mark.ketch_only,
-    pytest.mark.skipif(find_description() is None, reason="the Engine API's description is not here: KETCH_API_SPEC"),
 ]
 EXAMPLES = int(os.environ.get("KETCH_FUZZ_EXAMPLES", "3"))
 SEED = int(os.environ.get("KETCH_FUZZ_SEED", "1"))

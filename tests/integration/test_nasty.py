@@ -17,7 +17,7 @@ import docker
 import pytest
 
 from tests.integration import nasty
-from tests.integration.contract import EXTRAS, HABITS, Contract, find_description, load_description
+from tests.integration.contract import EXTRAS, HABITS, Contract, load_description
 from tests.integration.engines import API
 from tests.integration.tap import Exchange
 from tests.integration.world import World, descriptors, resident
@@ -91,7 +91,7 @@ def test_one_nasty_value(own_engine):
     with contextlib.closing(docker.DockerClient(base_url=own_engine.host, version=API, timeout=30)) as client:
         world = World(client)
         world.settle()
-        judge_more = Readable() if find_description() else None
+        judge_more = Readable()
         pid = own_engine.process.pid
         memory, open_now = resident(pid), descriptors(pid)
         for one in nasty.requests(SEED, SHARE):
@@ -102,7 +102,7 @@ def test_one_nasty_value(own_engine):
                 status, wrong = 0, f"no answer: {e!r}"
             if START and status == 201 and one.target.startswith("/containers/create"):
                 _start(own_engine, json.loads(body)["Id"], one, failures)
-            if judge_more is not None and status in (200, 201) and one.method == "POST" and not wrong:
+            if status in (200, 201) and one.method == "POST" and not wrong:
                 wrong = judge_more(own_engine, one, body)
             if wrong:
                 failures.setdefault(f"{one.method} {one.target.partition('?')[0][:80]}: {wrong}", repr(one)[:3000])
