@@ -331,3 +331,20 @@ def test_a_volume_in_use_is_not_restored(engine):
     finally:
         client("rm", "-f", "one")
         client("volume", "rm", "kt-busy")
+
+
+def test_only_proc_is_mounted_on_proc(engine, tmp_path):
+    """What is written there decides about labels and parameters: in somebody's files it would decide about nothing."""
+    try:
+        for flags in (
+            ("-v", f"{tmp_path}:/proc"), ("-v", "notproc:/proc"), ("-v", "/:/proc"), ("-v", "/sys:/x/../proc"),
+            ("--mount", f"type=bind,src={tmp_path},dst=/proc,readonly"), ("--tmpfs", "/proc"),
+        ):  # fmt: skip
+            done = engine.docker("run", "--rm", *flags, "busybox", "true", check=False)
+            assert done.code != 0, flags
+            assert "proc" in done.err, (flags, done.err)
+        assert os.listdir(tmp_path) == []
+        assert engine.docker("run", "--rm", "-v", "/proc:/proc", "busybox", "cat", "/proc/version").code == 0
+    finally:
+        engine.remove_all()
+        engine.docker("volume", "rm", "-f", "notproc")

@@ -68,6 +68,11 @@ def prepare(entries: list[dict[str, Any]]) -> list[Planned]:
             one.tree_fd = open_overlay(one.options.data, one.options.set)
             if one.options.subdir:
                 one.tree_fd = _subtree(one)
+        if one.destination == "/proc" and one.tree_fd >= 0 and statfs.kind(one.tree_fd) != statfs.PROC:
+            # What we and others write to it, labels for instance, would go into somebody's files, and have no effect.
+            raise RuntimeFailure(
+                f"{one.describe()}: it cannot be mounted there, for it is not of type proc", step="mounts"
+            )
         planned.append(one)
     return planned
 
