@@ -32,7 +32,7 @@ def workers() -> int:
 def longest_first(items: list[pytest.Item]) -> None:
     """Sort the tests that were collected; each worker has to do that alike."""
     rank = {file: place for place, file in enumerate(LONG)}
-    items.sort(key=lambda item: rank.get(_file(item.nodeid), len(rank)))
+    items.sort(key=lambda item: rank.get(os.path.basename(_path(item.nodeid)), len(rank)))
 
 
 def scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
@@ -52,13 +52,13 @@ def scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
 
 def units(tests: list[str]) -> dict[str, str]:
     """{a test's id: the name of its unit, which is a file or a part of one}."""
-    sizes, seen, found = Counter(map(_file, tests)), Counter[str](), {}
+    sizes, seen, found = Counter(map(_path, tests)), Counter[str](), {}
     for test in tests:
-        file = _file(test)
-        found[test] = f"{file} {seen[file] * LONG.get(file, 1) // sizes[file]}"
-        seen[file] += 1
+        path = _path(test)
+        found[test] = f"{path} {seen[path] * LONG.get(os.path.basename(path), 1) // sizes[path]}"
+        seen[path] += 1
     return found
 
 
-def _file(test: str) -> str:
-    return test.partition("::")[0].rpartition("/")[2]
+def _path(test: str) -> str:
+    return test.partition("::")[0]

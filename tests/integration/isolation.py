@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -12,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
 # A sysfs shows the links of the namespace that mounted it; the cgroups stay the machine's.
 _SCRIPT = """
-    set -e; mount --make-rprivate /; ip link set lo up
+    set -e; mount --make-rprivate /
     cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup $cgroups
     mount -t sysfs sysfs /sys; mount --rbind $cgroups /sys/fs/cgroup; umount -l $cgroups; rmdir $cgroups
 """
@@ -35,6 +39,8 @@ def own_network(*, propagates: bool = False) -> None:
     if libc.unshare(CLONE_NEWNET | CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare: a network namespace needs root")
     subprocess.run(["sh", "-c", _SCRIPT], check=True)
+    with socket.socket() as one:
+        fcntl.ioctl(one, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))  # iproute2 may be missing
     if propagates:
         subprocess.run(["mount", "--make-rshared", "/"], check=True)
 

@@ -1,0 +1,89 @@
+"""How tests are spread over processes, and what is said at the end, whichever process ran them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests import parallel, programs, summary
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def test_the_long_files_are_there():
+    names = [os.path.basename(path) for path in glob.glob(f"{HERE}/*/test_*.py")]
+    assert set(parallel.LONG) <= set(names)
+
+
+def test_a_file_is_a_unit_or_cut_into_parts_that_hang_together(monkeypatch):
+    monkeypatch.setattr(parallel, "LONG", {"test_long.py": 3})
+    tests = [f"tests/unit/test_long.py::test[{n}]" for n in range(7)] + [
+        "tests/unit/test_a.py::a",
+        "tests/b/test_b.py::b",
+    ]
+    found = parallel.units(tests)
+    assert list(found) == tests
+    assert [name.rpartition(" ")[2] for name in found.values()] == [*"0001122", "0", "0"]
+    assert len(set(found.values())) == 5
+    items = [SimpleNamespace(nodeid=test) for test in reversed(tests)]
+    parallel.longest_first(items)
+    assert [item.nodeid for item in items] == [*reversed(tests[:7]), tests[8], tests[7]]
+
+
+def report(nodeid: str, when: str = "call", reason: str = "") -> SimpleNamespace:
+    return SimpleNamespace(nodeid=nodeid, when=when, longrepr=("file", 1, reason))
+
+
+def test_summary(monkeypatch):
+    monkeypatch.setattr(summary.peers, "MISSING", "peers: no dockerd")
+    with pytest.raises(pytest.skip.Exception) as skipped:
+        programs.need("no-such-program")
+    stats = {
+        "passed": [
+            report("t/test_crash_matrix.py::test_point[a:b-1]"),
+            report("t/test_crash_matrix.py::test_point[c-2]"),
+            report("t/test_interop.py::test_interop[ketch-s3-oras]"),
+        ],
+        "failed": [
+            report("t/test_crash_matrix.py::test_point[c-3]"),
+            report("t/test_interop.py::test_interop[ketch-oras]"),
+        ],
+        "skipped": [report("t::s", reason=str(skipped.value)), report("t::p", reason="Skipped: peers: no dockerd")],
+    }
+    assert list(summary.lines(stats)) == [
+        "1 skipped: peers: no dockerd",
+        "skipped for want of a program: no-such-program",
+        "crash matrix: 2 points, 1 survived",
+        "interop matrix             ketch          ketch-s3",
+        "          oras                 ✗                 ✓",
+    ]
+    assert list(summary.lines({})) == []
+
+
+_SCRIPT = """
+import os
+from tests.integration import isolation
+isolation.own_network()
+print(*os.listdir("/sys/class/net"))
+spaces = [os.readlink(f"/proc/thread-self/ns/{kind}") for kind in ("net", "mnt")]
+with isolation.network_of_the_machine():
+    print(*spaces, os.readlink("/proc/thread-self/ns/net"))
+assert os.readlink("/proc/thread-self/ns/net") == spaces[0]
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+def test_a_worker_leaves_the_machine_and_can_still_reach_its_network():
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], cwd=os.path.dirname(HERE), capture_output=True, text=True, check=True
+    )
+    links, namespaces = done.stdout.splitlines()
+    assert links == "lo"
+    net, mnt, machines = namespaces.split()
+    assert machines == os.readlink("/proc/self/ns/net") != net
+    assert mnt != os.readlink("/proc/self/ns/mnt")
