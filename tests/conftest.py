@@ -10,6 +10,7 @@ import pytest
 
 from tests import parallel, summary
 from tests.integration.isolation import own_network
+from tests.integration.waiting import PATIENCE, patient
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -51,6 +52,16 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _is_worker(config):
         parallel.longest_first(items)
+    if PATIENCE != 1:
+        _lengthen(config, items)
+
+
+def _lengthen(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A slow machine gets more time for each test, too."""
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        usual = mark.args[0] if mark else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(patient(usual)), append=False)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -21,6 +21,7 @@ from tests.integration import peers
 from tests.integration.leaks import MARK
 from tests.integration.rawapi import Api
 from tests.integration.terminal import Piped, Terminal
+from tests.integration.waiting import patient
 from tests.programs import need
 
 SESSION = f"kt{os.getpid()}-"
@@ -64,7 +65,7 @@ class Client:
         """Run to the end. ``check``: a failure of the command is a failure of the test."""
         done = subprocess.run(
             [self.program, *args], input=stdin, capture_output=True, env={**self.engine.environment(), **environment},
-            timeout=timeout, check=False, cwd=cwd,
+            timeout=patient(timeout), check=False, cwd=cwd,
         )  # fmt: skip
         result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         if check:
@@ -142,7 +143,7 @@ class Engine:
         begin = time.monotonic()
         while not self.answers():
             assert self.process.poll() is None, f"{self.kind} ended at once:\n{self.log()}"
-            assert time.monotonic() < begin + 30, f"{self.kind} does not answer:\n{self.log()}"
+            assert time.monotonic() < begin + patient(30), f"{self.kind} does not answer:\n{self.log()}"
             time.sleep(0.005)
         return time.monotonic() - begin
 
@@ -166,7 +167,7 @@ class Engine:
     def answers(self) -> bool:
         """Whether the daemon answers a ping."""
         with socket.socket(socket.AF_UNIX) as s, contextlib.suppress(OSError):
-            s.settimeout(10)
+            s.settimeout(patient(10))
             s.connect(self.socket)
             s.sendall(b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             return s.recv(100).startswith(b"HTTP/1.1 200")
@@ -174,13 +175,13 @@ class Engine:
 
     def py(self, **options: object) -> docker.DockerClient:
         """A docker-py client; the caller closes it."""
-        return docker.DockerClient(base_url=self.host, version=API, timeout=30, **options)
+        return docker.DockerClient(base_url=self.host, version=API, timeout=patient(30), **options)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the daemon's exit code."""
         assert self.process
         self.process.send_signal(number)
-        code = self.process.wait(30)
+        code = self.process.wait(patient(30))
         self.process = None
         return code
 
@@ -196,7 +197,7 @@ class Engine:
         if self.kind == "ketch":
             with contextlib.closing(self.py()) as client:
                 url = client.api._url("/ketch/images/bootstrap")
-                answer = client.api.post(url.replace(f"/v{API}", ""), params={"ref": "busybox"}, timeout=30)
+                answer = client.api.post(url.replace(f"/v{API}", ""), params={"ref": "busybox"}, timeout=patient(30))
                 assert answer.ok, answer.text
         else:
             self.docker("import", "-c", 'CMD ["sh"]', "-", "busybox", stdin=busybox_tar())

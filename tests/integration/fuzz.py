@@ -18,12 +18,14 @@ from docker.transport import UnixHTTPAdapter
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
+from tests.integration.waiting import patient
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.engines import Engine
 
-TIMEOUT_S = 10
+TIMEOUT_S = patient(10)
 PARTS = ("containers", "exec", "networks", "volumes", "images", "events", "system")
 # What would leave this machine, has no end, or would take a daemon's images away.
 LEFT_OUT = {

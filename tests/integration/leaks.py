@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.integration.waiting import patient
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,7 +41,7 @@ class Census:
 
         The kernel gets a moment: it destroys links of a dead network namespace by itself, some time later.
         """
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patient(20)
         while extra := {t for t in Census.take(self.session).things - self.things if not t.startswith(but)}:
             if time.monotonic() > deadline:
                 break

@@ -12,13 +12,14 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+from tests.integration.waiting import patient
 from tests.programs import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_LIMIT_S = 10.0
+_LIMIT_S = patient(10)
 
 
 def journal_fields(entry: bytes) -> dict[str, bytes]:
@@ -112,7 +113,7 @@ def journald(path: str) -> Iterator[Callable[[str, str], list[dict[str, object]]
         yield entries
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(_LIMIT_S)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
@@ -135,7 +136,7 @@ def rsyslog(directory: Path, inputs: str, template: str) -> Iterator[Path]:
         yield out
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(_LIMIT_S)
 
 
 def wait_for(path: Path, text: str) -> str:

@@ -15,11 +15,12 @@ from ketch.engine.logfollow import Follower
 from ketch.engine.shim import Created, Monitor
 from ketch.runtime.cgroups import monitors
 from tests.integration.runtime_box import Box, cgroup_leftovers, make_rootfs
+from tests.integration.waiting import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LIMIT_S = 15.0
+_LIMIT_S = patient(15)
 
 
 @dataclass

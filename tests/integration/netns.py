@@ -24,6 +24,7 @@ from ketch.network.connections import Wish
 from ketch.network.manager import NetworkManager
 from ketch.network.schema import SCHEMA
 from ketch.storage.db import Database
+from tests.integration.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ketch.network.ports import PortRequest
     from ketch.network.record import Endpoint
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = patient(5.0)
 
 
 def in_new_host(test: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +54,7 @@ def in_new_host(test: Callable[..., None]) -> Callable[..., None]:
 
         thread = threading.Thread(target=body, name=test.__name__, daemon=True)
         thread.start()
-        thread.join(30)
+        thread.join(patient(30))
         assert not thread.is_alive(), "the test hangs"
         if failure:
             raise failure[0]

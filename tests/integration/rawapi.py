@@ -8,6 +8,8 @@ import socket
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.integration.waiting import patient
+
 
 class _Unix(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
@@ -33,7 +35,7 @@ class Api:
         raw = isinstance(body, bytes)
         data = body if raw else json.dumps(body).encode() if body is not None else None
         kind = "application/x-tar" if raw else "application/json"
-        connection = _Unix(self.path, timeout)
+        connection = _Unix(self.path, patient(timeout))
         try:
             connection.request(
                 method, path + (f"?{urlencode(query)}" if query else ""), data, {"Content-Type": kind} if data else {}

@@ -19,6 +19,7 @@ from ketch.linux import fdpass
 from ketch.runtime import defaults, seccomp, seccomp_default
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import init
+from tests.integration.waiting import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,12 +221,12 @@ def _drain(master_fd: int) -> None:
 def _collect(fds: list[int], timeout_s: float) -> list[bytes]:
     buffers = dict.fromkeys(fds, b"")
     waiting = list(fds)
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + patient(timeout_s)
     try:
         while waiting:
             ready, _, _ = select.select(waiting, [], [], max(deadline - time.monotonic(), 0))
             if not ready:
-                raise TimeoutError(f"the container did not end in {timeout_s} s: {list(buffers.values())}")
+                raise TimeoutError(f"the container did not end in {patient(timeout_s):g} s: {list(buffers.values())}")
             for fd in ready:
                 data = os.read(fd, 65536)
                 buffers[fd] += data
@@ -240,7 +241,7 @@ def _collect(fds: list[int], timeout_s: float) -> list[bytes]:
 def _ended(pid: int) -> bool:
     pidfd = os.pidfd_open(pid)
     try:
-        ready, _, _ = select.select([pidfd], [], [], 5)
+        ready, _, _ = select.select([pidfd], [], [], patient(5))
     finally:
         os.close(pidfd)
     if ready:

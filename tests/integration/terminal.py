@@ -14,6 +14,8 @@ import subprocess
 import termios
 import time
 
+from tests.integration.waiting import patient
+
 
 class Driven:
     """A running program with something to read from and to type into; a context manager that ends it."""
@@ -45,7 +47,7 @@ class Driven:
 
     def expect(self, pattern: str, timeout: float = 15) -> re.Match[str]:
         """Read until ``pattern`` appears; what stands before it, and it, are taken away."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + patient(timeout)
         while True:
             match = re.search(pattern, self.text)
             if match:
@@ -67,7 +69,7 @@ class Driven:
 
     def wait(self, timeout: float = 15) -> int:
         """The program's exit code; what it still printed is in ``text``."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + patient(timeout)
         pidfd = os.pidfd_open(self.pid)
         try:
             while not select.select([pidfd], [], [], 0)[0]:

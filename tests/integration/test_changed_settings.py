@@ -14,6 +14,7 @@ import pytest
 from tests.integration.engines import BIN, Engine
 from tests.integration.leaks import Census
 from tests.integration.netns import nft
+from tests.integration.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 SLEEP = ("busybox", "sleep", "1000")
@@ -74,7 +75,7 @@ def answers(daemon: Engine, name: str, port: str) -> bool:
     gateway = show(daemon, name, ".NetworkSettings.Networks.bridge.Gateway")
     reached = daemon.docker("exec", name, "ping", "-c1", "-W2", gateway, check=False).code == 0
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/passwd", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/passwd", timeout=patient(5)) as page:
             return reached and b"root" in page.read()
     except OSError:
         return False

@@ -15,6 +15,7 @@ from tests.integration.engines import BIN
 from tests.integration.registries import ours
 from tests.integration.test_registry_auth import users  # noqa: F401  (a fixture)
 from tests.integration.test_tls import secured  # noqa: F401  (a fixture)
+from tests.integration.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 
@@ -88,7 +89,7 @@ def test_what_is_no_socket_is_not_replaced(own_engine, kind):
     else:
         os.mkdir(path)
     own_engine.launch()
-    assert own_engine.process.wait(20) == 1
+    assert own_engine.process.wait(patient(20)) == 1
     own_engine.process = None
     assert "no socket" in own_engine.log()
     if kind == "directory":

@@ -15,6 +15,7 @@ from ketch.network import record as r
 from ketch.network.connections import Wish
 from ketch.network.record import NetworkRecord, Pool
 from tests.integration.netns import Netns, OneNetwork, in_new_host, network
+from tests.integration.waiting import patient
 
 PREFIX = ipaddress.ip_network("2001:db8:bad::/64")
 _CONF = "/proc/sys/net/ipv6/conf"
@@ -73,7 +74,7 @@ def strangers(bridge: str) -> Netns:
         rtnl.run([links.new_veth("vm0", index, 1500, peer="eth0", peer_mac=b"\x02\0\0\0\0\x55", netns_fd=space.fd)])
         rtnl.run([links.set_up(name="vm0")])
         its.run([links.set_up(index=links.get_link(its, "eth0").index)])
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patient(5)
         while links.get_link(its, "eth0").operstate != links.IF_OPER_UP:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -99,7 +100,7 @@ def test_an_advertisement_changes_nothing(tmp_path) -> None:
         manager.connect("four-sender", four_sender.fd, four_sender.rtnl_fd)
         for bridge, from_ in (("kt-dual", sender), ("ketch0", four_sender)):
             stranger = strangers(bridge)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + patient(10)
             while not inside(stranger):  # its own link-local address is being probed at first
                 assert time.monotonic() < deadline, "the advertisement is no good"
                 advertise(from_)

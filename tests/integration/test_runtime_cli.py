@@ -17,6 +17,7 @@ import pytest
 from ketch.linux import fdpass
 from ketch.runtime import seccomp_default
 from tests.integration import runtime_box
+from tests.integration.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Runtime:
 
     def __call__(self, *args: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ketch.runtime.cli", "--root", str(self.root), *args]
-        done = subprocess.run(command, cwd=self.bundle, capture_output=True, text=True, timeout=15, **options)
+        done = subprocess.run(command, cwd=self.bundle, capture_output=True, text=True, timeout=patient(15), **options)
         assert done.returncode == code, done.stderr
         return done
 
@@ -60,7 +61,7 @@ class Runtime:
         errors = output.with_suffix(".err")
         with output.open("wb") as out, errors.open("wb") as err:
             command = [sys.executable, "-m", "ketch.runtime.cli", "--root", str(self.root), "create", name]
-            done = subprocess.run(command, cwd=self.bundle, stdout=out, stderr=err, timeout=15)
+            done = subprocess.run(command, cwd=self.bundle, stdout=out, stderr=err, timeout=patient(15))
         assert done.returncode == 0, errors.read_text()
 
 
@@ -171,7 +172,7 @@ def test_exec_with_a_process_file_and_pid_file(runtime: Runtime, tmp_path: Path)
     pid_file = tmp_path / "pid"
     command = [sys.executable, "-m", "ketch.runtime.cli", "--root", str(runtime.root), "exec", "--detach",
                "--process", str(tmp_path / "process.json"), "--pid-file", str(pid_file), "six"]  # fmt: skip
-    assert subprocess.run(command, timeout=15, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    subprocess.run(command, timeout=patient(15), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     pid = int(pid_file.read_text())
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         assert file.read() == b"sleep\x0050\x00"
@@ -186,7 +187,7 @@ def test_terminal_through_a_console_socket(runtime: Runtime, tmp_path: Path) -> 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        listener.settimeout(10)
+        listener.settimeout(patient(10))
         runtime("create", "--console-socket", str(path), "seven")
         connection, _ = listener.accept()
         with connection:
@@ -297,7 +298,7 @@ def test_preserved_descriptors(runtime: Runtime) -> None:
     command = f"{sys.executable} -m ketch.runtime.cli --root {runtime.root} run --preserve-fds 1 fourteen"
     shell = ["bash", "-c", f"exec 3<&{read_fd}; exec {command}"]
     done = subprocess.run(
-        shell, cwd=runtime.bundle, pass_fds=[read_fd], capture_output=True, text=True, timeout=15, check=False
+        shell, cwd=runtime.bundle, pass_fds=[read_fd], capture_output=True, text=True, timeout=patient(15), check=False
     )
     os.close(read_fd)
     assert done.stdout == "0 1 2 3 4 through three"  # 4 is ls's own

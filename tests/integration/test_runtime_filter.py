@@ -17,6 +17,7 @@ import pytest
 from ketch.linux import prctl
 from ketch.runtime import defaults, seccomp, seccomp_default
 from tests.integration import runtime_box
+from tests.integration.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,11 +168,11 @@ def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:
 
     def runtime(*args: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ketch.runtime.cli", "--root", str(tmp_path / "state"), *args]
-        return subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=15, check=False)
+        return subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=patient(15), check=False)
 
     with open(os.devnull, "wb") as null:
         command = [sys.executable, "-m", "ketch.runtime.cli", "--root", str(tmp_path / "state"), "run", "-d", "one"]
-        assert subprocess.run(command, cwd=bundle, stdout=null, stderr=null, timeout=15, check=False).returncode == 0
+        subprocess.run(command, cwd=bundle, stdout=null, stderr=null, timeout=patient(15), check=True)
     try:
         assert json.loads(runtime("state", "one").stdout)["status"] == "running"
         assert runtime("exec", "one", "true").returncode == 0

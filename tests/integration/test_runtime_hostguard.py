@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration import runtime_box
+from tests.integration.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ class Runtime:
         runtime = [sys.executable, "-m", "ketch.runtime.cli", "--root", str(self.directory / "state"), *words]
         done = subprocess.run(
             ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", AROUND, "sh", *runtime],
-            cwd=bundle, timeout=20, check=False, stdin=subprocess.DEVNULL,
+            cwd=bundle, timeout=patient(20), check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert (bundle / "after").read_text() == (bundle / "before").read_text()
         return done.returncode, (bundle / "out").read_text(), (bundle / "err").read_text()
@@ -96,7 +97,7 @@ def test_an_exec_goes_where_the_program_is(runtime: Runtime, tmp_path: Path) -> 
     bundle = runtime.box.bundle(document)
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-        cwd=bundle, timeout=20, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        cwd=bundle, timeout=patient(20), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     inode = str(runtime.rootfs.stat().st_ino)
     assert done.stdout.split() == [inode, inode, "/", inode], done.stderr
@@ -173,7 +174,7 @@ def test_the_runtimes_own_bundle(runtime: Runtime) -> None:
     bundle = runtime.directory / "spec"
     bundle.mkdir()
     command = [sys.executable, "-m", "ketch.runtime.cli", "spec", "--bundle", str(bundle)]
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=patient(20))
     document = json.loads((bundle / "config.json").read_text())
     document["linux"]["namespaces"] = [{"type": "pid"}, {"type": "uts"}]
     document["root"]["path"] = str(runtime.rootfs)

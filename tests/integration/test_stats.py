@@ -11,6 +11,7 @@ import docker.errors
 import pytest
 
 from tests.integration.engines import API
+from tests.integration.waiting import patient
 
 SLEEP = ("busybox", "sleep", "1000")
 # 20 MiB of memory, 30 MiB of page cache that nobody needs any more, 2 MiB written to the disk itself; then only work.
@@ -208,14 +209,14 @@ def test_a_stream_ends_with_its_client(private_engine):
     """When nobody looks any more the daemon reads no counters any more."""
     private_engine.docker("run", "-d", "--name", "one", *SLEEP)
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(patient(10))
         client.connect(private_engine.socket)
         client.sendall(b"GET /ketch/stats?interval=0.1 HTTP/1.1\r\nHost: ketch\r\n\r\n")
         seen = b""
         while seen.count(b'"name":"one"') < 3:
             seen += client.recv(65536)
         assert bytes_read_within_half_a_second(private_engine) > 1000
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while bytes_read_within_half_a_second(private_engine) > 1000:
         assert time.monotonic() < deadline, "the daemon goes on for a client that is gone"
     private_engine.docker("rm", "-f", "one")

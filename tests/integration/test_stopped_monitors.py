@@ -18,10 +18,10 @@ import pytest
 
 from tests.integration.crash_box import pids_of, read, running
 from tests.integration.rawapi import Api
-from tests.integration.waiting import until
+from tests.integration.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
-ANSWER_S = 10
+ANSWER_S = patient(10)
 
 
 def found(engine, name: str) -> dict:

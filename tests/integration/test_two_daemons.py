@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
 import uuid
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from tests.integration.engines import BIN, SESSION, Engine
 from tests.integration.leaks import Census, cgroups
 from tests.integration.netns import nft
+from tests.integration.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 SLEEP = ("busybox", "sleep", "1000")
@@ -82,8 +82,9 @@ def works(engine: Engine) -> None:
     docker("exec", "web", "ping", "-c1", "-W2", "db")
     where = docker("port", "web").out.split(" -> ")[1].strip()
     answer = subprocess.run(
-        ["busybox", "wget", "-qO-", f"http://{where}/passwd"], capture_output=True, text=True, timeout=10, check=False
-    )
+        ["busybox", "wget", "-qO-", f"http://{where}/passwd"], capture_output=True, text=True, check=False,
+        timeout=patient(10),
+    )  # fmt: skip
     assert "root" in answer.stdout, answer.stderr
 
 
@@ -206,10 +207,8 @@ def test_what_a_removed_container_left_is_found_by_its_directory(pair, parent):
     with contextlib.closing(sqlite3.connect(f"{one.data_root}/ketch.db")) as db, db:
         db.execute("DELETE FROM containers WHERE id = ?", (container_id,))
         db.execute("INSERT INTO removals VALUES (?)", (f"containers/{container_id}",))
-    deadline = time.monotonic() + 10
-    while len(left := pids_of(container_id)) != 1:
-        assert left and time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: len(pids_of(container_id)) == 1, "its first process lives")
+    left = pids_of(container_id)
     one.start()
     assert cgroups_of(container_id) == []
     assert not any(map(lives, left))

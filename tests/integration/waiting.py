@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# How many times longer tests wait for others before they give up: on an emulated or a very busy machine.
+PATIENCE = float(os.environ.get("KETCH_TEST_PATIENCE", "1"))
+
+
+def patient(limit_s: float) -> float:
+    """A limit of waiting for this machine, from what is plenty on a usual one."""
+    return limit_s * PATIENCE
+
+
 def until(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20) -> None:
     """Look again and again until it is true; ``what`` (or what it returns) is said when it does not become so."""
-    deadline = time.monotonic() + timeout_s
+    limit_s = patient(timeout_s)
+    deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s: {what() if callable(what) else what}"
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s: {what() if callable(what) else what}"
         time.sleep(0.01)
