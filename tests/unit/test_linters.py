@@ -133,3 +133,18 @@ def test_monitors_are_light():
     assert loaded - MONITOR_MODULES == {"ketch"}
     ours = {name.split(".")[1] for name in done.stdout.split() if name.startswith("ketch.")}
     assert ours <= {"runtime", "linux", "errors", "faults", "trees"}
+
+
+def test_the_launcher_is_started_before_the_heavy_imports():
+    """It needs as long to start as ketchd's own imports do: what is imported before it makes a start longer."""
+    code = "; ".join(
+        (
+            "import sys",
+            f"sys.path.insert(0, {ROOT + '/src'!r})",
+            "from ketch.daemon import config, listen, main, notify, parentcgroup, roots",
+            "from ketch.engine.launcher import Launcher",
+            "print(' '.join(sys.modules))",
+        )
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in done.stdout.split()} & {"aiohttp", "yarl", "sqlite3", "nftables"} == set()

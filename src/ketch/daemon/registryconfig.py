@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ketch import __version__
-from ketch.engine.registries import Registries
 from ketch.errors import InvalidArgument
 from ketch.remote.settings import CERTIFICATES, Settings
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ketch.daemon.config import Config
+    from ketch.engine.registries import Registries
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,9 @@ def check(config: Config) -> None:
 
 
 def build(config: Config) -> Registries:
-    """The registries as these settings have them."""
+    """The registries as these settings have them; the HTTP client is imported now, when the launcher is on its way."""
+    from ketch.engine.registries import Registries
+
     settings = Settings(
         insecure=tuple(config.insecure_registries),
         mirrors=tuple(config.registry_mirrors),
