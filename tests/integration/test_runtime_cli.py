@@ -334,6 +334,7 @@ def test_features_and_spec(runtime: Runtime) -> None:
     assert features["ociVersionMax"] == "1.2.0"
     assert {"rro", "rbind", "rslave"} <= set(features["mountOptions"])
     assert "CAP_BPF" in features["linux"]["capabilities"]
+    assert features["linux"]["apparmor"] == features["linux"]["selinux"] == {"enabled": True}
     runtime("spec")
     example = json.loads((runtime.bundle / "config.json").read_text())
     assert example["linux"]["seccomp"] == seccomp_default.profile(example["process"]["capabilities"]["bounding"])

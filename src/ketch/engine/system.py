@@ -127,7 +127,7 @@ class SystemService:
             "Isolation": "",
             "InitBinary": "tini",
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],  # of who says nothing
             "CDISpecDirs": [],
             "Warnings": [*warnings, *ctx.snapshots.warnings, *ctx.store.warnings, *lost.warnings(ctx.data_root)],
         }  # fmt: skip
