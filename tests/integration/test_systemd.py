@@ -19,7 +19,7 @@ from ketch.runtime.cgroups import common, tree
 from tests.integration.crash_box import read
 from tests.integration.engines import Engine
 from tests.integration.leaks import Census, cgroups
-from tests.integration.waiting import until
+from tests.integration.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 SYSTEMD = "/lib/systemd/systemd"
@@ -105,10 +105,9 @@ class Machine:
 
     def enter(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command where systemd is."""
-        return subprocess.run(
-            ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "-n", *command], capture_output=True, text=True,
-            check=True, timeout=120,
-        )  # fmt: skip
+        # A mount namespace's own root is not systemd's where the machine itself is in a chroot.
+        there = ["nsenter", "-t", str(self.pid), "-m", "-r", "-w", "-p", "-C", "-n"]
+        return subprocess.run([*there, *command], capture_output=True, text=True, check=True, timeout=patient(120))
 
     def off(self) -> None:
         if self.process is not None:
