@@ -78,7 +78,7 @@ def one(request, alone):
     if request.param == "taken over":
         for _ in range(2):
             alone.stop(signal.SIGKILL)
-            assert alone.start() < ANSWER_S
+            alone.start()
     return stopped
 
 
