@@ -114,7 +114,10 @@ class Engine:
     def environment(self) -> dict[str, str]:
         """For clients: where the daemon is, and no settings of the person who runs the tests."""
         own = {"DOCKER_HOST": self.host, "DOCKER_CONFIG": self.root, "HOME": self.root, "PATH": peers.path()}
-        return {**os.environ, **own}
+        theirs = {
+            name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+        }  # it hides late errors
+        return {**theirs, **own}
 
     def command(self) -> list[str]:
         """The daemon's command line."""

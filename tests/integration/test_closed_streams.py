@@ -64,7 +64,7 @@ def test_commands_without_streams(engine: Engine) -> None:
 def test_output_that_cannot_be_written(engine: Engine) -> None:
     if engine.kind != "ketch":
         pytest.skip("about ketch's own command line")
-    for words in (("ps",), ("version",), ("images",), ("ps", "--help")):
+    for words in (("ps",), ("version",), ("images",), ("ps", "--help"), ("--help",), ("--version",), ("help", "ps")):
         done = subprocess.run(
             ["sh", "-c", 'exec "$@" > /dev/full', "sh", KETCH, *words],
             env=engine.environment(),

@@ -109,7 +109,19 @@ def main() -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Carry out one command line; returns the exit code."""
+    """Carry out one command line and write all of its output; returns the exit code."""
+    try:
+        code = _carry_out(argv)
+        sys.stdout.flush()  # the interpreter, which does it at its end, has a status and words of its own for a failure
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def _carry_out(argv: list[str]) -> int:
     command = ""
     try:
         host, args = _global_flags(argv)
@@ -124,7 +136,6 @@ def run(argv: list[str]) -> int:
         if module_name not in _RUN_MODULES and command in _RUN_LIKE:
             command = target  # `network create` is not `create`
         code: int = getattr(module, function)(rest, Context(host))
-        sys.stdout.flush()
         return code
     except HelpRequested as e:
         sys.stdout.write(str(e))
@@ -133,11 +144,6 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         sys.stderr.write(printable.lines(f"ketch: {e.message}\n" + (f"  {e.hint}\n" if e.hint else "")))
         return failure_code(command, e)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 141
 
 
 def failure_code(command: str, error: KetchError) -> int:
