@@ -142,6 +142,20 @@ def test_devices_in_place_of_the_files_are_not_opened(engine: Engine, image: str
         assert (answer.status_code, "not a regular file" in answer.text) == (400, True), answer.text
 
 
+@pytest.mark.ketch_only  # dockerd waits for the kernel's next message
+@pytest.mark.parametrize("file", ["/etc/passwd", "/etc/group"])
+def test_the_kernels_messages_are_not_read(engine: Engine, image: str, file: str) -> None:
+    """Who reads /proc/kmsg waits, and takes them from those who log them; the daemon may, a container may not."""
+    script = f"ln -sf /proc/kmsg {file}; echo made; sleep 1000"
+    engine.docker("run", "-d", "--name", "one", image, "sh", "-c", script)
+    until(lambda: engine.docker("logs", "one").out, "no link")
+    with contextlib.closing(engine.py()) as client:
+        for user in ("nosuch", "0:nosuch"):
+            answer = client.api._post_json(client.api._url("/containers/one/exec"), {"Cmd": ["true"], "User": user})
+            assert (answer.status_code, "no matching entries" in answer.text) == (400, True), answer.text
+    assert engine.docker("exec", "-u", "1:5", "one", *LOOK).out.split() == ["1", "5", "5"]
+
+
 @pytest.mark.ketch_only  # of the memory of ours
 def test_files_of_any_size(engine: Engine, image: str) -> None:
     """The daemon reads a container's files when it looks somebody up there: they are never whole in its memory."""

@@ -54,17 +54,20 @@ def open_regular(root_fd: int, path: str) -> int:
     """Open a regular file in the root for reading; FIFOs and devices are refused (EINVAL), directories too (EISDIR).
 
     What is there is looked at before it is opened: to open a device may do something (a watchdog's begins to count),
-    and whoever made the root may have put one there.
+    and whoever made the root may have put one there.  One that says that it is empty is not opened either (-1): so do
+    those of proc(5), and to read /proc/kmsg waits, and takes the kernel's messages from those who log them.
     """
     place_fd = open_in(root_fd, path)
     try:
-        mode = os.fstat(place_fd).st_mode
-        if S_ISDIR(mode):
+        status = os.fstat(place_fd)
+        if S_ISDIR(status.st_mode):
             raise IsADirectoryError(EISDIR, "is a directory", path)
-        if not S_ISREG(mode):
+        if not S_ISREG(status.st_mode):
             raise OSError(EINVAL, "not a regular file", path)
+        if not status.st_size:
+            return -1
         try:
-            return os.open(f"/proc/self/fd/{place_fd}", os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"/proc/self/fd/{place_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             # In a root without proc(5): there, only the container's own processes and devices are at hand.
             return open_in(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)

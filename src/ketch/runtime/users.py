@@ -83,7 +83,7 @@ class _File:
             os.close(fd)
 
     def _open(self) -> int:
-        """-1 where there is none, or a directory is in its place: nobody has a name then, as with Docker."""
+        """-1 where there is none, an empty one, or a directory in its place: nobody has a name then, as with Docker."""
         try:
             return paths.open_regular(self._root_fd, self._path)
         except OSError as e:
