@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+
+import pytest
 
 SLEEP = ("busybox", "sleep", "1000")
 
@@ -57,6 +60,33 @@ def test_repair_by_the_command_line(own_engine):
     engine.start()
     assert engine.ketch("network", "repair").out == "nothing was missing\n"
     assert "Warnings" in json.loads(engine.docker("info", "--format", "{{json .}}").out)
+
+
+@pytest.mark.parametrize("how", ["connect", "repair", "restart"])
+def test_a_bridge_that_somebody_removed(own_engine, how):
+    """It is made again when it is needed, and those who were on it are on it again."""
+    engine = own_engine
+    engine.start()
+    engine.add_busybox()
+    docker = engine.docker
+    docker("network", "create", "back")
+    docker("run", "-d", "--name", "one", "--network", "back", "-p", "127.0.0.1:0:80", *SLEEP)
+    docker("run", "-d", "--name", "plain", *SLEEP)
+    links = engine.name, "br-" + docker("network", "inspect", "-f", "{{.Id}}", "back").out[:12]
+    for link in links:
+        subprocess.run(["ip", "link", "delete", link], check=True)
+    if how == "repair":
+        assert engine.ketch("network", "repair").out.count("attached container ") == 2
+    if how == "restart":
+        engine.stop(signal.SIGKILL)
+        engine.start()
+    docker("run", "--rm", "--network", "back", "busybox", "ping", "-c1", "-W2", "one")
+    address = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "plain").out.strip()
+    docker("run", "--rm", "busybox", "ping", "-c1", "-W2", address)
+    docker("network", "disconnect", "back", "one")
+    docker("network", "connect", "back", "one")
+    docker("rm", "-f", "one", "plain")
+    docker("network", "rm", "back")
 
 
 def test_without_icc_on_the_default_network(own_engine):

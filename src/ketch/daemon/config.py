@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HOST = "unix:///var/run/ketch.sock"
 DEFAULT_CONFIG = "/etc/ketch/daemon.json"
+_LEAST_MTU, _MAX_MTU = 68, 65535  # what a bridge takes (RFC 791; the kernel's ETH_MIN_MTU and ETH_MAX_MTU)
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -230,6 +231,8 @@ def _check(config: Config) -> None:
 
 
 def _check_network(config: Config) -> None:
+    if config.mtu and not _LEAST_MTU <= config.mtu <= _MAX_MTU:
+        raise InvalidArgument(f"--mtu {config.mtu}: not between {_LEAST_MTU} and {_MAX_MTU}")
     parsers: dict[str, Callable[[str], Any]] = {
         "bip": ipaddress.IPv4Interface, "ip": ipaddress.ip_address, "fixed_cidr_v6": ipaddress.IPv6Network,
         "host_gateway_ip": ipaddress.ip_address,

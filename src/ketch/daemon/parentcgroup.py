@@ -34,7 +34,7 @@ def made_here(data_root: str, parent: str) -> bool:
 
 def _read(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding="utf-8", errors="replace") as f:
             boot, *known = f.read().splitlines() or [""]
     except FileNotFoundError:
         return []

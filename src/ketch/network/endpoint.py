@@ -62,11 +62,21 @@ def wire_bridge(
             _wait_until_it_carries(container, made.ifname)
             index = _wait_until_it_carries(rtnl, made.veth).index
             _wait_until_it_carries(rtnl, bridge.name)  # it has no carrier while it has no port
-        if isolated:
-            rtnl.run([links.isolate(index)])
-        if made.bindings:
-            let_hairpin(rtnl, made)
+        _settle_port(rtnl, made, index, isolated=isolated)
         undo.pop_all()
+
+
+def attach(rtnl: netlink.Netlink, made: Endpoint, index: int, bridge: int, *, isolated: bool) -> None:
+    """Put an interface, by its index on the host, on another bridge than the one that it was made on."""
+    rtnl.run([links.set_master(index, bridge)])
+    _settle_port(rtnl, made, index, isolated=isolated)
+
+
+def _settle_port(rtnl: netlink.Netlink, made: Endpoint, index: int, *, isolated: bool) -> None:
+    if isolated:
+        rtnl.run([links.isolate(index)])
+    if made.bindings:
+        let_hairpin(rtnl, made)
 
 
 def let_hairpin(rtnl: netlink.Netlink, made: Endpoint) -> None:

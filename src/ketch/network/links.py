@@ -167,6 +167,11 @@ def set_up(*, index: int = 0, name: str = "", alias: str = "") -> Request:
     return Request(RTM_NEWLINK, 0, body, f"bring up `{name or index}`")
 
 
+def set_master(index: int, master: int) -> Request:
+    """Attach a link to a bridge."""
+    return Request(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MASTER, master), f"attach link {index} to bridge {master}")
+
+
 def set_mtu(index: int, mtu: int) -> Request:
     """Change the size of a link's packets."""
     return Request(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MTU, mtu), f"set the MTU of link {index} to {mtu}")

@@ -17,7 +17,7 @@ import msgspec
 from ketch import faults
 from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.network import bridge as bridges
-from ketch.network import completion, counters, defaultnet, endpoint, ipam, links, locks, parents
+from ketch.network import completion, counters, defaultnet, endpoint, ipam, links, locks, parents, reattach
 from ketch.network import owner as marks
 from ketch.network import record as r
 from ketch.network.completion import DEFAULT_MTU
@@ -99,6 +99,7 @@ class NetworkManager:
                         raise
                     log.error("network `%s` is not available: %s", network.record.name, e)
             self._host.take_table()
+            reattach.attach(self._host.rtnl, self._networks.values())
             undo.pop_all()
 
     def close(self) -> None:
@@ -340,6 +341,7 @@ class NetworkManager:
                 self._up(network)
                 if before is not None and network.link is not None and before.index != network.link.index:
                     done.append(f"made link {network.link.name} of network {network.record.name} again")
+            done += reattach.attach(self._host.rtnl, self._networks.values())
             if self._host.own_links:
                 if not self._host.filter.intact():
                     done.append(f"put firewall table {self._table} back")
@@ -354,9 +356,17 @@ class NetworkManager:
     # -- containers ----------------------------------------------------------------------------
 
     def connect(self, network_id: str, wish: Wish, netns_fd: int, rtnl_fd: int | None) -> Endpoint:
-        """Give a container an interface; see `Connections.connect`."""
+        """Give a container an interface; see `Connections.connect`.  A link that others have removed is made again."""
         with self._lock:
-            return self._connections.connect(self._host, self._live(network_id), wish, netns_fd, rtnl_fd)
+            network = self._live(network_id)
+            try:
+                return self._connections.connect(self._host, network, wish, netns_fd, rtnl_fd)
+            except KetchError:
+                if not reattach.lost(self._host.rtnl, network):
+                    raise
+            self._up(network)
+            reattach.attach(self._host.rtnl, [network])
+            return self._connections.connect(self._host, network, wish, netns_fd, rtnl_fd)
 
     def disconnect(self, container_id: str, network_id: str = "", rtnl_fd: int | None = None) -> None:
         """Take a container off one network, or off all of them; idempotent."""
