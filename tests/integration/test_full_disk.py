@@ -135,6 +135,23 @@ def test_freeing(own_engine, what):
         works(own_engine, api)
 
 
+def test_networks_of_a_running_container(own_engine):
+    """They come and go, and its hosts file is not given up for one that cannot be written."""
+    with small(own_engine, EXHAUSTED["space"][0], own_engine.data_root):
+        docker = own_engine.docker
+        docker("network", "create", "quay")
+        docker("run", "-d", "--name", "one", "--network", "quay", "busybox", "sleep", "1000")
+        taken = fill(own_engine.data_root)
+        docker("network", "disconnect", "quay", "one")
+        assert "localhost" in docker("exec", "one", "cat", "/etc/hosts").out
+        docker("network", "connect", "quay", "one", check=False)
+        shown = docker("inspect", "-f", "{{len .NetworkSettings.Networks}}", "one").out.strip()
+        assert docker("exec", "one", "ls", "/sys/class/net").out.split().count("lo") == 1
+        assert shown == str(len(docker("exec", "one", "ls", "/sys/class/net").out.split()) - 1)
+        assert "localhost" in docker("exec", "one", "cat", "/etc/hosts").out
+        give_back(taken)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
 @pytest.mark.parametrize("what", EXHAUSTED)
 def test_start(own_engine, what, number):

@@ -124,6 +124,23 @@ def test_the_directory_of_containers(broken):
     check(engine, ref, {**dict.fromkeys(names, "its files are missing in"), "cp in": "no such directory"})
 
 
+def test_networks_of_a_container_without_its_directory(broken):
+    """What is made in the kernel is made; its names cannot be written down."""
+    engine, _ = broken
+    docker = engine.docker
+    docker("network", "create", "back")
+    directory = f"{engine.data_root}/containers/" + docker("inspect", "-f", "{{.Id}}", "running").out.strip()
+    os.rename(directory, f"{engine.root}/gone")
+    docker("network", "connect", "back", "running")
+    docker("network", "disconnect", "bridge", "running")
+    networks = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
+    assert docker("inspect", "-f", networks, "running").out.split() == ["back"]
+    os.rename(f"{engine.root}/gone", directory)
+    assert docker("exec", "running", "ls", "/sys/class/net").out.split() == ["eth1", "lo"]
+    docker("network", "disconnect", "back", "running")
+    docker("network", "rm", "back")
+
+
 def test_the_directory_of_a_volume(own_engine):
     own_engine.start()
     own_engine.add_busybox()

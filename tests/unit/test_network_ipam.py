@@ -44,7 +44,22 @@ def test_subnets_as_configured() -> None:
     assert str(ipam.parse_subnet("10.1.2.3/16")) == "10.1.2.3/16"
 
 
-@pytest.mark.parametrize("text", ["", "x", "10.0.0.1", "10.0.0.1/30", "10.0.0.255/24", "10.0.0.1/33", "::1/64"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "10.0.0.1",
+        "10.0.0.1/30",
+        "10.0.0.255/24",
+        "10.0.0.1/33",
+        "::1/64",
+        "0.0.0.0/0",
+        "10.0.0.1/7",
+        "127.0.0.1/8",
+        "224.0.0.1/16",
+    ],
+)
 def test_bad_subnets_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         ipam.parse_subnet(text)

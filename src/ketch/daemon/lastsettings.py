@@ -89,7 +89,7 @@ def _read(path: str) -> dict[str, Any]:
             found = json.load(f)
     except FileNotFoundError:
         return {}
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         log.warning("read the settings of the last start in `%s`: %s", path, e)
         return {}
     return found if isinstance(found, dict) else {}

@@ -39,5 +39,6 @@ def _read(directory: str) -> _Spec:
     try:
         with open(os.path.join(directory, "bundle", "config.json"), "rb") as f:
             return _decode(f.read())
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):  # never started, or broken: it is written anew
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # It was never started, or the file is broken: it is written anew.
         return _Spec()

@@ -61,10 +61,14 @@ def address_lines(container: Container, endpoints: Sequence[Endpoint]) -> str:
 
 
 def write(directory: str, contents: dict[str, str]) -> None:
-    """Write files in place."""
+    """Write files in place: a full disk has room for what takes the place of as much, unless that is given up first."""
     for name, text in contents.items():
-        with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
-            f.write(text)
+        data = text.encode()
+        fd = os.open(os.path.join(directory, name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with open(fd, "wb", buffering=0) as f:
+            while len(data) > f.tell():
+                f.write(data[f.tell() :])
+            f.truncate()
 
 
 def read(directory: str) -> dict[str, str]:

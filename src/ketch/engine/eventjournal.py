@@ -78,7 +78,7 @@ class EventJournal:
                     try:
                         event = _decode(line)
                         at = event["timeNano"]
-                    except (msgspec.DecodeError, KeyError, TypeError):
+                    except (msgspec.DecodeError, KeyError, TypeError, RecursionError):
                         continue  # half a line: the disk was full, or the power went
                     if since_ns <= at <= until_ns:
                         yield event

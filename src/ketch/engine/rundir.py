@@ -34,7 +34,7 @@ def written_pid(run_dir: str) -> int:
     try:
         with open(os.path.join(run_dir, messages.PID_FILE), encoding="ascii") as f:
             return int(f.read())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return 0
 
 
@@ -45,7 +45,7 @@ def dial(run_dir: str) -> int:
     """
     try:
         directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return -1
     try:
         with contextlib.ExitStack() as undo:
@@ -75,7 +75,7 @@ def read_exit(run_dir: str) -> Exit | None:
         return Exit(int(record["code"]), int(record["at"]), bool(record["oom"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE):
             raise
         log.warning("read exit record `%s`: %s", path, e)

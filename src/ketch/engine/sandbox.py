@@ -12,6 +12,7 @@ first by name.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ketch.network.record import Endpoint, NetworkRecord
 
 Descriptors = list[int]
+log = logging.getLogger(__name__)
 
 
 class Sandboxes:
@@ -317,15 +319,23 @@ class Sandboxes:
         return self._ctx.links.hosts(container) + etcfiles.address_lines(container, endpoints)
 
     def rewrite_files(self, container: Container) -> None:
-        """After a change of networks: our lines of hosts, and resolv.conf unless its container has edited it."""
+        """After a change of networks: our lines of hosts, and resolv.conf unless its container has edited it.
+
+        The change itself is made: what cannot be written (a full disk, a directory that is gone) is told in the log.
+        """
         directory = self._ctx.directory(container.id)
         now, then = etcfiles.read(directory), container.own_hosts
         wanted, lines = self._files(container), self._own_lines(container)
         contents = {"hosts": etcfiles.exchange_lines(now["hosts"], then, lines)}
         if now["resolv.conf"] == container.own_resolv:
-            contents["resolv.conf"] = container.own_resolv = wanted["resolv.conf"]
+            contents["resolv.conf"] = wanted["resolv.conf"]
+        try:
+            etcfiles.write(directory, contents)
+        except OSError as e:
+            log.warning("container %s keeps the names that it had: %s", container.id[:12], e)
+            return
         container.own_hosts = lines
-        etcfiles.write(directory, contents)
+        container.own_resolv = contents.get("resolv.conf", container.own_resolv)
 
     def _gateway_address(self, endpoints: Sequence[Endpoint]) -> str:
         """What ``host-gateway`` means: an address of the host that a container can reach."""

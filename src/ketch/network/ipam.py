@@ -76,6 +76,11 @@ def parse_subnet(text: str) -> ipaddress.IPv4Interface:
     network = interface.network
     if "/" not in text or network.prefixlen > 29:
         raise InvalidArgument(f"invalid subnet `{text}`: it has no room for containers", hint="use a length of 8 to 29")
+    if network.prefixlen < 8 or network.is_loopback or network.is_multicast:
+        raise InvalidArgument(
+            f"invalid subnet `{text}`: this host could not reach others any more, or itself",
+            hint="use a private one, e.g. 172.28.0.1/16",
+        )
     if interface.ip == network.network_address:
         return ipaddress.IPv4Interface((int(network[1]), network.prefixlen))
     if interface.ip == network.broadcast_address:
