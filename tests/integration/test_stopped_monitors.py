@@ -174,6 +174,65 @@ def test_stop_lets_it_end_by_itself(alone):
     assert alone.docker("logs", "one").out == "up\nbye\n"
 
 
+TRAP = "trap 'exit %d' TERM; echo up; while :; do sleep 0.1; done"
+
+
+@pytest.fixture(params=["connected", "taken over"])
+def shared(request, alone):
+    """What has the two containers' monitors stopped: ``home``, and ``guest`` in its pid namespace."""
+
+    def stop(*names: str) -> dict[str, Stopped]:
+        stopped = {name: Stopped(alone, name) for name in names}
+        alone.stopped += stopped.values()
+        if request.param == "taken over":
+            alone.stop(signal.SIGKILL)
+            alone.start()
+        return stopped
+
+    for name, code, more in (("home", 7, ()), ("guest", 8, ("--pid", "container:home"))):
+        alone.docker("run", "-d", "--name", name, *more, "busybox", "sh", "-c", TRAP % code)
+        until(lambda name=name: "up" in alone.docker("logs", name).out, "it does not print")
+    return stop
+
+
+def ends_as(engine, name: str, code: int) -> None:
+    until(lambda: found(engine, name)["State"]["Status"] == "exited", f"{name} does not end")
+    assert found(engine, name)["State"]["ExitCode"] == code, name
+
+
+@pytest.mark.parametrize("names", [("home", "guest"), ("guest",), ("home",)], ids=" ".join)
+@pytest.mark.parametrize(("verb", "code"), [("stop", 7), ("kill", 137), ("rm", None)])
+def test_the_pid_namespace_of_others(alone, shared, names, verb, code):
+    """It ends when all in it are reaped, also by the monitor of a guest, who dies with it; the exit code is its own."""
+    stopped = shared(*names)
+    if verb == "rm":
+        assert answer(alone, "DELETE", "/containers/home", force=1)[0] == 204
+        assert answer(alone, "GET", "/containers/home/json")[0] == 404
+    else:
+        assert answer(alone, "POST", f"/containers/home/{verb}", **({"t": 8} if verb == "stop" else {}))[0] == 204
+        ends_as(alone, "home", code)
+    ends_as(alone, "guest", 137)
+    for one in stopped.values():
+        until(lambda one=one: one.left() == [], lambda one=one: f"it lives: {one.left()}")
+
+
+def test_a_guest_ends_alone(alone, shared):
+    stopped = shared("home", "guest")
+    assert answer(alone, "POST", "/containers/guest/stop", t=8)[0] == 204
+    ends_as(alone, "guest", 8)
+    assert running(stopped["home"].pid)
+    assert read(f"/proc/{stopped['home'].monitor}/stat").rpartition(b")")[2].split()[0] == b"T"
+
+
+def test_a_frozen_guest(alone, shared):
+    """It is killed by the kernel like any other, and does not notice before it goes on."""
+    shared()
+    assert answer(alone, "POST", "/containers/guest/pause")[0] == 204
+    assert answer(alone, "POST", "/containers/home/kill")[0] == 204
+    ends_as(alone, "home", 137)
+    ends_as(alone, "guest", 137)
+
+
 def test_it_is_killed_while_it_is_stopped(alone, one):
     os.kill(one.monitor, signal.SIGKILL)
     until(lambda: found(alone, "one")["State"]["Status"] == "exited", "its end is not noticed")

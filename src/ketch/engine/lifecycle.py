@@ -19,7 +19,18 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import bundle, direct, leftovers, oserror, ownvolumes, pending, restarts, startmessage, stats
+from ketch.engine import (
+    bundle,
+    direct,
+    leftovers,
+    oserror,
+    ownvolumes,
+    pending,
+    restarts,
+    sharedpids,
+    startmessage,
+    stats,
+)
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
 from ketch.undo import AsyncUndo
 
@@ -304,14 +315,21 @@ class Lifecycle:
         faults.point("kill.signalled")
         self._ctx.event(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
-            self._thaw(container)
-            if way is direct.Way.PAST:
-                await direct.finish(self._ctx, container, live)
-            else:
-                await self._down_within(live, _KILL_S)
+            self._thaw(container, number)
+            async with sharedpids.reaped(self._ctx, container):
+                if way is direct.Way.PAST:
+                    await direct.finish(self._ctx, container, live)
+                else:
+                    await self._down_within(live, _KILL_S)
 
-    def _thaw(self, container: Container) -> None:
+    def _thaw(self, container: Container, number: int) -> None:
         """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on."""
+        if number == signal.SIGKILL:
+            for guest in sharedpids.guests(self._ctx, container):
+                self._thaw_one(guest)  # it is killed, too
+        self._thaw_one(container)
+
+    def _thaw_one(self, container: Container) -> None:
         if container.state.status == "paused":
             with contextlib.suppress(FileNotFoundError):  # it has ended just now
                 stats.cgroups_of(self._ctx, container).freeze(False)
@@ -340,13 +358,18 @@ class Lifecycle:
         if timeout_s is None:
             timeout_s = DEFAULT_STOP_TIMEOUT_S
         self._stopping(container)
-        past = await self._signal(container, live, number)
-        faults.point("stop.signalled")
-        limit = timeout_s if timeout_s >= 0 else None
+        async with sharedpids.reaped(self._ctx, container):
+            past = await self._signal(container, live, number)
+            faults.point("stop.signalled")
+            await self._end(container, live, timeout_s if timeout_s >= 0 else None, past=past)
+        self._ctx.event(container, "stop")
+
+    async def _end(self, container: Container, live: Live, limit_s: float | None, *, past: bool) -> None:
+        """After the signal: wait, then kill (KetchError: it does not help); ``past``: the monitor does not answer."""
         if past:
-            await direct.down_within(self._ctx, container, live, limit)
+            await direct.down_within(self._ctx, container, live, limit_s)
             await direct.finish(self._ctx, container, live)
-        elif not await self._down_within(live, limit):
+        elif not await self._down_within(live, limit_s):
             if await self._signal(container, live, 9):
                 await direct.finish(self._ctx, container, live)
             elif not await self._down_within(live, _KILL_S):
@@ -354,14 +377,13 @@ class Lifecycle:
                     f"stop container `{container.name}`: its processes do not end after SIGKILL",
                     hint="a process in uninterruptible sleep (state D) holds it; look with `ketch top`",
                 )
-        self._ctx.event(container, "stop")
 
     async def _signal(self, container: Container, live: Live, number: int) -> bool:
         """Send a signal, and let a frozen container act on it; whether it went past the monitor."""
         way = await direct.deliver(self._ctx, container, live, number)
         if way is direct.Way.GONE:  # its exit is about to be handled
             return False
-        self._thaw(container)
+        self._thaw(container, number)
         self._ctx.event(container, "kill", signal=str(number))
         return way is direct.Way.PAST
 

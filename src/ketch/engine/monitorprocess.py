@@ -108,6 +108,23 @@ async def end(pid: int, container_id: str, *, grace_s: float = _GRACE_S) -> bool
         os.close(fd)
 
 
+def let_go_on(pid: int, container_id: str) -> None:
+    """Continue a container's monitor when it is stopped."""
+    try:
+        fd = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return
+    if fd < 0:
+        return
+    try:
+        if lives(pid, container_id) and is_stopped(pid):
+            signal.pidfd_send_signal(fd, signal.SIGCONT)
+    except ProcessLookupError:
+        log.debug("container %s: its monitor ended just now", container_id[:12])
+    finally:
+        os.close(fd)
+
+
 async def ended(pid: int, timeout_s: float | None) -> bool:
     """Wait for the end of a process; False when it lives on after ``timeout_s`` (None: for ever)."""
     try:

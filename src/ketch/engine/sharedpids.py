@@ -1,0 +1,63 @@
+"""Containers that live in the pid namespace of another one (``--pid container:``): they die with it.
+
+The first process of a namespace can end only when all others are reaped (pid_namespaces(7)), and those of a container
+are reaped by its own monitor.  One that is stopped would hold up the end of a container that is not its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ketch.engine import monitorprocess
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.engine.context import Context
+    from ketch.engine.model import Container
+
+log = logging.getLogger(__name__)
+
+
+def guests(ctx: Context, container: Container) -> list[Container]:
+    """The running containers that have joined the pid namespace of this one, or another one that is in it."""
+    home = _namespace(container.state.pid)
+    joined = [c for c in ctx.store.all() if c.state.running and c.host.pid_mode.startswith("container:")]
+    return [c for c in joined if home and c.id != container.id and _namespace(c.state.pid) == home]
+
+
+@contextlib.asynccontextmanager
+async def reaped(ctx: Context, container: Container) -> AsyncIterator[None]:
+    """While this lasts what dies with the container is reaped, also where a monitor is stopped that has to do it."""
+    watches = [asyncio.ensure_future(_let_go_on(ctx, guest)) for guest in guests(ctx, container)]
+    try:
+        yield
+    finally:
+        for watch in watches:
+            watch.cancel()
+        if watches:
+            await asyncio.wait(watches)
+
+
+async def _let_go_on(ctx: Context, guest: Container) -> None:
+    """Wait until nothing of it lives, and have its monitor go on then."""
+    first = guest.state.pid
+    try:
+        await monitorprocess.ended(first, None)
+        monitor = monitorprocess.find(ctx.run_dir(guest.id), guest.id, first)
+        monitorprocess.let_go_on(monitor, guest.id)
+    except (KetchError, OSError) as e:
+        log.warning("let the monitor of container %s go on: %s", guest.id[:12], e)
+
+
+def _namespace(pid: int) -> int:
+    """The number of a process's pid namespace; 0 when there is no such process."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino if pid else 0
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
