@@ -70,9 +70,11 @@ def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
 
     def check(connection: sqlite3.Connection) -> None:
         present = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        going = {row[0] for row in connection.execute("SELECT name FROM removals")} if "removals" in present else set()
         for table, name in (("containers", "containers"), ("images", "layers"), ("volumes", "volumes")):
             place = os.path.join(data_root, name)
-            if not os.path.isdir(place) or all(one.startswith(".") for one in os.listdir(place)):
+            there = {f"{name}/{one}" for one in os.listdir(place) if one[0] != "."} if os.path.isdir(place) else set()
+            if not there - going:
                 continue
             if table not in present or not connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]:
                 raise DataLoss(
@@ -193,7 +195,7 @@ def _add_volumes(root: str, rows: Tables) -> None:
     place = os.path.join(root, "volumes")
     for name in os.listdir(place) if os.path.isdir(place) else ():
         path = os.path.join(place, name, "_data")
-        if (name,) in rows["volumes"] or not os.path.isdir(path):
+        if (name,) in rows["volumes"] or name.startswith(".") or not os.path.isdir(path):
             continue
         created = os.stat(path).st_mtime_ns
         volume = Volume(name=name, mountpoint=path, created=created, anonymous=bool(_HEX.match(name)))

@@ -16,6 +16,7 @@ from ketch.storage.vfs import VfsSnapshots
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Collection
 
     from ketch.daemon.config import Config
     from ketch.storage.snapshots import Snapshots
@@ -50,35 +51,40 @@ def check(config: Config) -> None:
         raise InvalidArgument(f"driver not supported: {config.storage_driver}", hint=f"use one of {', '.join(DRIVERS)}")
 
 
-def choose(config: Config) -> Snapshots:
+def choose(
+    config: Config,
+    doomed: Collection[str] = (),
+    later: Callable[[Callable[[], None]], object] = lambda work: work(),
+) -> Snapshots:
     """The driver; FailedPrecondition when the one asked for does not work here.
 
-    Whether overlay works is found out by making a mount that is attached nowhere.
+    Whether overlay works is found out by making a mount that is attached nowhere.  Containers that are ``doomed`` may
+    be of another driver; ``later`` carries out what nobody has to wait for.
     """
     wanted = config.storage_driver
     if wanted == "vfs":
-        _check_not_used(config.data_root, "vfs")
-        return VfsSnapshots(config.data_root)
+        _check_not_used(config.data_root, "vfs", doomed)
+        return VfsSnapshots(config.data_root, later=later)
     problem = _overlay_problem(config.data_root)
     if not problem:
-        _check_not_used(config.data_root, "overlay")
+        _check_not_used(config.data_root, "overlay", doomed)
         return OverlaySnapshots(config.data_root, volatile=any(o.endswith("=true") for o in config.storage_opts))
     if wanted:
         raise FailedPrecondition(
             f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
         )
-    _check_not_used(config.data_root, "vfs")
+    _check_not_used(config.data_root, "vfs", doomed)
     warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container"
     log.warning("%s", warning)
-    return VfsSnapshots(config.data_root, [warning])
+    return VfsSnapshots(config.data_root, [warning], later)
 
 
-def _check_not_used(data_root: str, driver: str) -> None:
+def _check_not_used(data_root: str, driver: str, doomed: Collection[str]) -> None:
     """A container of the other driver would seem to have lost its files."""
     other, mark = ("overlay", "upper") if driver == "vfs" else ("vfs", "root")
     containers = os.path.join(data_root, "containers")
     for name in os.listdir(containers) if os.path.isdir(containers) else ():
-        if os.path.isdir(os.path.join(containers, name, mark)):
+        if name not in doomed and os.path.isdir(os.path.join(containers, name, mark)):
             raise FailedPrecondition(
                 f"storage driver `{driver}`: container {name[:12]} was made with {other}",
                 hint=f"start with --storage-driver {other}, or remove the containers with it first",

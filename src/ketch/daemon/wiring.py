@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -27,10 +25,11 @@ from ketch.engine.sandbox import Sandboxes
 from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
 from ketch.storage.db import Database
+from ketch.storage.removal import Remover
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from contextlib import AsyncExitStack
 
     from ketch.daemon.config import Config
@@ -68,20 +67,16 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         bases=netsetup.bases(config, engine_id),
         open_firewall=config.host_firewall == "open",
     )
-    sweeper = ThreadPoolExecutor(1, "sweep")
-    stack.callback(sweeper.shutdown, cancel_futures=True)
-
-    def later(work: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # it has ended: what it did not get done is done at the next start
-            sweeper.submit(work)
-
+    remover = Remover()
+    stack.callback(remover.close)
     ctx = Context(
         data_root=config.data_root,
         exec_root=config.exec_root,
         store=containers,
-        images=ImageStore(db, config.data_root, later),
-        snapshots=storageconfig.choose(config),
-        volumes=volumes.VolumeStore(db, config.data_root, users_of),
+        images=ImageStore(db, config.data_root, remover.later),
+        snapshots=storageconfig.choose(config, containers.removals.pending(), remover.later),
+        volumes=volumes.VolumeStore(db, config.data_root, users_of, remover.later),
+        remover=remover,
         events=EventBus(journal),
         launcher=launcher,
         network=network,

@@ -226,7 +226,7 @@ class ContainerService:
         ctx.event(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
-        ctx.background(in_own_thread(functools.partial(remove_files, ctx, container.id)))
+        ctx.remover.later(functools.partial(remove_files, ctx, container.id))
         await ctx.store.settled()
 
     async def rename(self, ref: str, new_name: str) -> None:

@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from ketch.engine.volumes import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.network.manager import NetworkManager
+    from ketch.storage.removal import Remover
     from ketch.storage.snapshots import Snapshots
 
 T = TypeVar("T")
 _RECORDED_S = 10.0
 _REACH_S = 5.0
+_LAST_S = 5.0
 
 
 @dataclass(eq=False)
@@ -118,6 +120,7 @@ class Context:
     launcher: Launcher
     network: NetworkManager
     registries: Registries
+    remover: Remover
     cgroup_parent: str = "/ketch"
     log_default: LogConfig = field(default_factory=LogConfig)
     journald_socket: str = journald.SOCKET
@@ -188,9 +191,9 @@ class Context:
         return task
 
     async def drain(self) -> None:
-        """Wait for the brief work that has begun (removal of directories and the like)."""
-        while pending := [t for t in self._brief if t is not asyncio.current_task()]:
-            await asyncio.wait(pending)
+        """Wait for the work that has begun (commits, loads), but not for long: what it leaves the next start undoes."""
+        if pending := [t for t in self._brief if t is not asyncio.current_task()]:
+            await asyncio.wait(pending, timeout=_LAST_S)
 
     def cancel_watchers(self) -> None:
         """Stop waiting for containers to end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import time
@@ -219,7 +220,7 @@ def _sweep(ctx: Context) -> None:
             continue
         elif known_to_go:
             log.info("remove what is left of container %s", name[:12])
-            containerdirs.remove_files(ctx, name)
+            ctx.remover.later(functools.partial(containerdirs.remove_files, ctx, name))
         else:
             lost.put("containers", ctx.directory(name))
     ctx.store.removals.end(name for name in doomed if not os.path.lexists(ctx.directory(name)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -23,7 +24,7 @@ from ketch.engine import oserror, volumemount
 from ketch.engine.transfer import in_own_thread
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.db import REPAIR, Schema
-from ketch.storage.removal import remove_tree
+from ketch.storage.removal import remove_tree, try_to_remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ SCHEMA = Schema("volumes", ("CREATE TABLE volumes (name TEXT PRIMARY KEY, record
 Strings = list[str]
 log = logging.getLogger(__name__)
 _REMOVAL = "(removal)"
+_GONE = ".gone-"  # no volume can have such a name
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 
@@ -63,8 +65,16 @@ class VolumeStore:
     is the event loop's, and a volume whose removal has begun cannot be had by anybody.
     """
 
-    def __init__(self, db: Database, data_root: str, in_use: Callable[[str], list[str]]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        data_root: str,
+        in_use: Callable[[str], list[str]],
+        later: Callable[[Callable[[], None]], object] = lambda work: work(),
+    ) -> None:
+        """``later`` carries out what nobody has to wait for."""
         self._db = db
+        self._later = later
         self._root = os.path.join(data_root, "volumes")
         self._in_use = in_use
         self._lock = threading.Lock()
@@ -146,23 +156,36 @@ class VolumeStore:
                 tx.execute("UPDATE volumes SET record = ? WHERE name = ?", (msgspec.json.encode(volume), name))
 
     def finish_pending(self) -> None:
-        """At the daemon's start: what a crash left half made or half removed goes, unless a container refers to it."""
+        """At the daemon's start: what a crash left half made or half removed goes, unless a container refers to it.
+
+        Its name is free at once; its files are deleted behind everybody's back, and again by the next start.
+        """
         for volume in [v for v in self._volumes.values() if v.pending]:
             if self._in_use(volume.name):
                 with self._db.transaction(durable=False) as tx:
                     self._mark(tx, [volume.name], "")
                 continue
             try:
-                self._remove_files(volume)
+                self._put_away(volume)
                 self._forget(volume)
             except (KetchError, OSError) as e:
                 log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
         for name in os.listdir(self._root) if os.path.isdir(self._root) else ():
             if name in self._volumes or name in self._unreadable:
                 continue
+            if name.startswith(_GONE):
+                self._later(functools.partial(try_to_remove, os.path.join(self._root, name)))
+                continue
             self._remove_empty(name)  # made by `create` just before the crash; with content, it is somebody's
             if os.path.isdir(place := self.place(name)):
                 log.warning("`%s` belongs to no volume that is known and is left alone; %s", place, REPAIR)
+
+    def _put_away(self, volume: Volume) -> None:
+        """Take a volume's directory out of the way, at once."""
+        with self._lock:
+            volumemount.unmount(volume.mountpoint)  # never delete through a mount
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(os.path.dirname(volume.mountpoint), os.path.join(self._root, _GONE + secrets.token_hex(8)))
 
     def _remove_empty(self, name: str) -> None:
         for path in (self.place(name), os.path.join(self._root, name)):

@@ -73,6 +73,8 @@ class ImageStore:
         names = {r["name"]: Named(r["id"], r["target"] or images[r["id"]].manifest) for r in rows if r["id"] in images}
         self.catalog = Catalog({}, {}, {})
         self._set(images, names)
+        for directory in self.layers.unfinished():
+            self._later(functools.partial(self.layers.abort, directory))
         self._sweep(Lost(data_root))
 
     # -- looking -------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ class Layers:
         self._root = os.path.join(data_root, "layers")
         os.makedirs(self._root, mode=0o710, exist_ok=True)
         fsflags.spread(self._root)
-        removal.sweep(self._root, lambda name: name.startswith(".new-"))
 
     def diff(self, chain_id: str) -> str:
         """The directory with a layer's files."""
@@ -85,6 +84,10 @@ class Layers:
     def abort(path: str) -> None:
         """Remove what was unpacked so far; what cannot be removed is tried again at the next start."""
         removal.try_to_remove(path)
+
+    def unfinished(self) -> list[str]:
+        """Directories to give to ``abort``, at a start: of work that died, and of layers that were being removed."""
+        return removal.those(self._root, lambda name: name.startswith(".new-"))
 
     def detach(self, chain_id: str) -> str | None:
         """Take a layer's name away, at once; returns the directory to give to ``abort``, which takes a while."""

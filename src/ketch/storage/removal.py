@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ketch import trees
+from ketch.errors import KetchError
 from ketch.linux.openat2 import open_unmounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+_AT_ONCE = 4  # one huge tree does not hold up the others
 
 
 def remove_tree(path: str) -> None:
@@ -32,8 +36,51 @@ def try_to_remove(path: str) -> None:
         log.warning("remove %s: %s: %s", path, e.filename, e.strerror)
 
 
-def sweep(directory: str, doomed: Callable[[str], bool]) -> None:
-    """Remove those entries of a directory whose names are ``doomed``; one that cannot be holds up no other."""
-    for name in os.listdir(directory):
-        if doomed(name):
-            try_to_remove(os.path.join(directory, name))
+def those(directory: str, doomed: Callable[[str], bool]) -> list[str]:
+    """The paths of those entries of a directory whose names are ``doomed``."""
+    return [os.path.join(directory, name) for name in os.listdir(directory) if doomed(name)]
+
+
+class Remover:
+    """Deletions that nobody waits for, carried out in a few threads; the process's end does not wait for them either.
+
+    Whatever is handed over must be found by the next start, which hands it over again.  May be used from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        self._closed = False
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Have it done soon, in the order of these calls; nothing happens any more after `close`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._waiting.append(work)
+            if self._threads < _AT_ONCE:
+                threading.Thread(target=self._run, name="remove", daemon=True).start()
+                self._threads += 1
+
+    def close(self) -> None:
+        """Begin with nothing more; what was begun goes on as long as the process does."""
+        with self._lock:
+            self._closed = True
+            self._waiting.clear()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                work = self._waiting.popleft()
+            try:
+                work()
+            except (KetchError, OSError) as e:
+                log.warning("remove files in the background: %s", e)
+            except BaseException:
+                with self._lock:
+                    self._threads -= 1
+                raise

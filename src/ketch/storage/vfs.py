@@ -9,6 +9,7 @@ A tree is made under a ``.new-`` name and renamed when it is whole; half of one 
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from ketch.storage.snapshots import check_depth
 from ketch.storage.treecopy import Copier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ketch.storage.snapshots import Mounts
 
@@ -34,14 +35,21 @@ class VfsSnapshots:
 
     name = "vfs"
 
-    def __init__(self, data_root: str, warnings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data_root: str,
+        warnings: Sequence[str] = (),
+        later: Callable[[Callable[[], None]], object] = lambda work: work(),
+    ) -> None:
+        """``later`` carries out what nobody has to wait for."""
         self.warnings = list(warnings)
         self._containers = os.path.join(data_root, "containers")
         self._layers = Layers(data_root)
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
         for parent in (self._containers, os.path.join(data_root, "layers")):
             for name in os.listdir(parent):
-                _sweep(os.path.join(parent, name))
+                for unfinished in _unfinished(os.path.join(parent, name)):
+                    later(functools.partial(removal.try_to_remove, unfinished))
 
     def check_limit(self, size: int) -> None:
         """InvalidArgument: a copy of the image would count against the limit."""
@@ -113,7 +121,8 @@ class VfsSnapshots:
         directory = os.path.join(self._containers, container_id)
         if not os.path.isdir(directory):
             return
-        _sweep(directory)
+        for unfinished in _unfinished(directory):
+            removal.try_to_remove(unfinished)
         removal.remove_tree(os.path.join(directory, "root"))
         if os.path.lexists(os.path.join(directory, "base")):
             os.unlink(os.path.join(directory, "base"))
@@ -172,6 +181,7 @@ def _fill(new: str, sources: Sequence[str], layer: bool) -> None:
         os.close(target_fd)
 
 
-def _sweep(directory: str) -> None:
+def _unfinished(directory: str) -> list[str]:
     if os.path.isdir(directory) and not os.path.islink(directory):
-        removal.sweep(directory, lambda name: name.startswith(_NEW))
+        return removal.those(directory, lambda name: name.startswith(_NEW))
+    return []

@@ -1,0 +1,99 @@
+"""Files that take long to delete: nobody waits for them, neither the daemon's end nor its next start, and they go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from tests.integration.rawapi import Api
+from tests.integration.waiting import until
+from tests.programs import need
+
+pytestmark = pytest.mark.ketch_only
+FILES = 1500  # on a directory that is brought to the disk with each of its changes: some milliseconds each
+MAKE = f"mkdir /slow; i=0; while [ $i -lt {FILES} ]; do : >/slow/$i; i=$((i+1)); done"
+
+
+@pytest.fixture
+def slow(own_engine, tmp_path):
+    """An engine whose data root is an ext4 of its own."""
+    image, place = str(tmp_path / "disk"), own_engine.data_root
+    with open(image, "wb") as f:
+        f.truncate(128 << 20)
+    os.mkdir(place)
+    subprocess.run([need("mkfs.ext4"), "-q", image], check=True)
+    done = subprocess.run(["mount", "-o", "loop", image, place], check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no ext4 can be mounted here: {done.stderr.strip()}")
+    try:
+        own_engine.start()
+        own_engine.add_busybox()
+        yield own_engine
+    finally:
+        own_engine.remove_all()
+        own_engine.stop()
+        subprocess.run(["umount", place], check=True)
+        own_engine.data_root += "2"  # what the fixture ends with works without it
+
+
+def slowed(root: str) -> str:
+    """Have the directory ``slow`` below ``root`` written through to the disk; its path."""
+    found = [os.path.join(path, "slow") for path, names, _ in os.walk(root) if "slow" in names]
+    assert len(found) == 1
+    subprocess.run([need("chattr"), "+D", found[0]], check=True)
+    return found[0]
+
+
+def left(engine) -> int:
+    """How many of the files are there, wherever."""
+    return sum(len(files) for path, _, files in os.walk(engine.data_root) if os.path.basename(path) == "slow")
+
+
+def container(engine) -> list[str]:
+    engine.client("run", "--name", "one", "busybox", "sh", "-c", MAKE)
+    slowed(f"{engine.data_root}/containers")
+    return ["containers", "one"]
+
+
+def volume(engine) -> list[str]:
+    engine.client("run", "--rm", "-v", "one:/v", "busybox", "sh", "-c", MAKE.replace("/slow", "/v/slow"))
+    slowed(f"{engine.data_root}/volumes")
+    return ["volumes", "one"]
+
+
+def image(engine) -> list[str]:
+    engine.client("run", "--name", "one", "busybox", "sh", "-c", MAKE)
+    engine.client("commit", "one", "one")
+    engine.client("rm", "one")
+    until(lambda: left(engine) == FILES, "the container's copy is not removed")
+    slowed(f"{engine.data_root}/layers")
+    return ["images", "one"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("make", [container, volume, image])
+def test_removal(slow, make, number):
+    """What the end of the daemon breaks off goes on after the next start, while requests are answered."""
+    api = Api(slow.socket)
+    kind, name = make(slow)
+    assert left(slow) == FILES
+
+    asking = threading.Thread(target=api, args=("DELETE", f"/{kind}/{name}"))  # a volume's is answered at its end
+    asking.start()
+    until(lambda: left(slow) < FILES, "it is not removed")
+    slow.stop(number)
+    asking.join()
+    assert left(slow) > 0, "the end has waited for it"
+    slow.start()
+    assert api("GET", f"/{kind}/{name}" + ("/json" if kind != "volumes" else ""))[0] == 404
+    assert left(slow) > 0, "the start has waited for it"
+    if kind == "volumes":  # the name is free
+        assert api("POST", "/volumes/create", {"Name": name})[0] == 201
+        api.must("DELETE", "/volumes/one")
+    subprocess.run(["chattr", "-R", "-D", slow.data_root], check=False, stderr=subprocess.DEVNULL)
+    until(lambda: left(slow) == 0, "it is not removed after the start")
