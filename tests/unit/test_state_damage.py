@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 
@@ -71,6 +72,8 @@ class Roots:
                 if n % 7 == 6:
                     tx.execute("DELETE FROM x WHERE a = ?", (f"row {n - 3}",))
                     del rows[f"row {n - 3}"]
+            if one._checkpointing is not None:
+                one._checkpointing.join()  # copies are of a moment
             if n in at:
                 one.sync()
                 copy(place, at[n])
@@ -284,6 +287,64 @@ def test_a_kill_at_any_moment(tmp_path):
     with contextlib.closing(Database(str(tmp_path / "db"), [Schema("x", ["CREATE TABLE x (a)"])])) as one:
         numbers = [row["a"] for row in one.query("SELECT a FROM x ORDER BY a")]
     assert numbers[:told] == list(range(1, told + 1))
+
+
+def test_nobody_waits_for_a_checkpoint(tmp_path, monkeypatch):
+    """Transactions go on while it brings something to the disk; who is killed in the middle of it has lost nothing."""
+    began, go_on, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(fd: int) -> None:
+        began.set()
+        assert go_on.wait(20)
+        fsync(fd)
+
+    monkeypatch.setattr(database, "_CHECKPOINT_AFTER", 5)
+    with contextlib.closing(Database(f"{tmp_path}/db", SCHEMAS)) as one:
+        monkeypatch.setattr(os, "fsync", slow)
+        try:
+            for n in range(30):
+                with one.transaction(durable=False) as tx:
+                    tx.execute("INSERT INTO x VALUES (?, ?)", (f"row {n}", value(n)))
+                if n == 6:
+                    assert began.wait(20)
+            one.sync()
+            copy(tmp_path, tmp_path / "killed")
+            assert not go_on.is_set()
+        finally:
+            go_on.set()
+            monkeypatch.setattr(os, "fsync", fsync)
+    for place in (tmp_path, tmp_path / "killed"):
+        with contextlib.closing(Database(f"{place}/db", SCHEMAS)) as one:
+            assert len(one.query("SELECT a FROM x")) == 30
+
+
+def test_a_log_does_not_grow_for_ever(tmp_path, monkeypatch):
+    """Although there is a transaction beside each checkpoint, so that none of them takes the whole log in."""
+    fsync, numbers = os.fsync, iter(range(10_000))
+
+    def write(one: Database) -> None:
+        with one.transaction(durable=False) as tx:
+            tx.execute("INSERT INTO x VALUES (?, ?)", (f"row {(n := next(numbers))}", value(n)))
+
+    def busy(fd: int) -> None:
+        fsync(fd)
+        if threading.current_thread().name == "checkpoint":
+            write(one)
+
+    monkeypatch.setattr(database, "_CHECKPOINT_AFTER", 20)
+    monkeypatch.setattr(reserve, "SIZE", 1 << 16)
+    with contextlib.closing(Database(f"{tmp_path}/db", SCHEMAS)) as one:
+        monkeypatch.setattr(os, "fsync", busy)
+        for _ in range(200):
+            write(one)
+            if one._checkpointing is not None:
+                one._checkpointing.join()
+        monkeypatch.setattr(os, "fsync", fsync)
+        with open(f"{tmp_path}/db-wal", "rb") as f:
+            begun_anew = struct.unpack(">I", f.read(16)[12:])[0]  # §4.1: the checkpoint's number
+        assert begun_anew > 2
+    with contextlib.closing(Database(f"{tmp_path}/db", SCHEMAS)) as one:
+        assert len(one.query("SELECT a FROM x")) == next(numbers)
 
 
 def test_a_reserve_that_is_a_link_is_not_followed(roots):

@@ -18,16 +18,15 @@ import logging
 import os
 import secrets
 import sqlite3
-import struct
 import threading
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch import faults
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
-from ketch.storage import examine, mark, reserve, wal
+from ketch.storage import examine, mark, reserve
+from ketch.storage.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +67,7 @@ class Database:
     _mark: mark.Mark
     _fd: int
     _log_fd: int
+    _checkpoints: Checkpoints
     _changes: int
 
     def __init__(
@@ -78,6 +78,8 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._since = 0  # transactions since the last checkpoint
+        self._checkpointing: threading.Thread | None = None
+        self._closed = False
         self._closing = contextlib.ExitStack()
         self._asleep: examine.Finding | None = None  # there was no room to open it: `_conn` is a copy in memory
         found = examine.examine(path, {schema.name: len(schema.migrations) for schema in schemas})
@@ -118,11 +120,13 @@ class Database:
                     kept = mark.Mark(path, mark.State(identity, self._number("page_size")))
                     undo.callback(kept.close)
                 self._mark = kept
+                fds = (self._fd, self._log_fd)
+                self._checkpoints = Checkpoints(path, self._conn, fds, kept, self._lock, lambda: self._changes)
                 for schema in self._schemas:
                     self._migrate(schema)
                 if found is None or not found.vouched:
-                    self._checkpoint(everything=True)
-                self._keep_room()
+                    self._checkpoints.now(everything=True)
+                self._checkpoints.keep_room(self._conn)
                 self.sync()
             except sqlite3.Error as e:
                 raise _explained(e, path) from e
@@ -197,7 +201,7 @@ class Database:
             self._changes = changes
             self._since += 1
             if self._since >= _CHECKPOINT_AFTER:
-                self._checkpoint()
+                self._begin_checkpoint()
         if durable:
             self.sync()
 
@@ -239,54 +243,30 @@ class Database:
                 f"bring state database `{self._path}` to the disk: {e.strerror}", hint="the kernel's log says more"
             ) from e
 
-    def _checkpoint(self, *, everything: bool = False) -> None:
-        """Bring the log's pages to the database, and their sums to the mark; the log begins anew afterwards.
-
-        A failure is logged: the log goes on growing, and the next one comes after as many transactions.
-        """
-        self._since = 0
-        try:
-            pages = self._number("page_count")
-            self._mark.make_room(pages)
-            busy, frames, done = self._conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if busy or frames != done or frames < 0:
-                return  # somebody reads it; the log does not begin anew before that is over
-        except (sqlite3.Error, OSError) as e:
-            log.warning("checkpoint of the state database: %s", e)
+    def _begin_checkpoint(self) -> None:
+        """Have one made beside the next transactions, unless one is under way."""
+        if self._closed or self._checkpointing is not None and self._checkpointing.is_alive():
             return
+        self._since = 0
+        thread = threading.Thread(target=self._checkpoints.beside, name="checkpoint", daemon=True)
         try:
-            faults.point("database.checkpointed")
-            self._sum_up(pages, frames, everything=everything)
-            self._keep_room()
-        except OSError as e:
-            # The log may begin anew, and the mark does not know the pages that were in it: no mark is better.
-            log.error("keep `%s-mark`: %s; it is removed", self._path, e.strerror)
-            os.unlink(self._path + "-mark")
-
-    def _keep_room(self) -> None:
-        """Let the next checkpoint find space for the pages that come until then; SQLite goes by its header's count."""
-        pages = self._number("page_count")
-        reserve.fill(self._fd, self._path, pages * self._number("page_size") + reserve.GROWTH)
-
-    def _sum_up(self, pages: int, frames: int, *, everything: bool) -> None:
-        """Tell the mark the sums of the pages that a checkpoint has written."""
-        size = self._number("page_size")
-        if everything:
-            numbers = set(range(1, pages + 1))
+            thread.start()
+        except RuntimeError as e:  # the log goes on growing until the next one
+            log.warning("checkpoint of the state database: %s", e)
         else:
-            log_data = os.pread(self._log_fd, wal.HEADER + frames * (wal.FRAME_HEADER + size), 0)
-            numbers = wal.page_numbers(log_data, frames, size) | set(range(self._mark.pages + 1, pages + 1))
-        sums = {n: zlib.crc32(os.pread(self._fd, size, (n - 1) * size)) for n in numbers if n <= pages}
-        writes = struct.unpack(">I", os.pread(self._fd, 4, 24))[0]
-        self._mark.checkpointed(sums, pages, self._changes, writes)
+            self._checkpointing = thread
 
     def close(self) -> None:
         """Checkpoint and close; the object is unusable afterwards."""
         with self._lock:
+            self._closed = True
+        if self._checkpointing is not None:
+            self._checkpointing.join()
+        with self._lock:
             if self._asleep is not None:
                 self._conn.close()
                 return
-            self._checkpoint()
+            self._checkpoints.now()
             reserve.keep(self._path)
             self._conn.close()
             faults.point("database.closed")
@@ -302,7 +282,7 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")  # `transaction` makes commits durable
-        connection.execute("PRAGMA wal_autocheckpoint=0")  # `_checkpoint` keeps the mark
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # `Checkpoints` keeps the mark
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except BaseException:

@@ -103,6 +103,11 @@ class Mark:
             self._write()
 
     @property
+    def page_size(self) -> int:
+        """The database's."""
+        return self._state.page_size
+
+    @property
     def pages(self) -> int:
         """For how many pages there are sums."""
         return len(self._state.sums)
@@ -113,18 +118,25 @@ class Mark:
         if size < needed:
             os.pwrite(self._fd, bytes(needed - size), size)
 
-    def checkpointed(self, sums: Mapping[int, int], pages: int, changes: int, writes: int) -> None:
-        """These pages (of ``pages``) have new sums.  Durable when it returns; then the log may begin anew.
+    def put_sums(self, sums: Mapping[int, int], pages: int) -> None:
+        """These pages (of ``pages``) have new sums; they count with `checkpointed`.
 
-        What is half-written when the power goes is about pages that are in the log.
+        What is half-written when somebody dies is about pages that are in the log.
         """
         if len(sums) == pages:
             os.pwrite(self._fd, struct.pack(f">{pages}I", *(sums[n] for n in range(1, pages + 1))), _SUMS)
         else:
             for number, value in sums.items():
                 os.pwrite(self._fd, struct.pack(">I", value), _SUMS + 4 * (number - 1))
+
+    def checkpointed(self, pages: int, changes: int, writes: int) -> None:
+        """So many pages and transactions are in the database itself; after `sync` the log may begin anew."""
+        changes = changes if behind(self._state.changes, changes) else self._state.changes
         self._state = replace(self._state, changes=changes, writes=writes, sums=(0,) * pages)
         self._write()
+
+    def sync(self) -> None:
+        """Bring it to the disk; others may write meanwhile."""
         os.fsync(self._fd)
 
     def seal(self) -> None:
