@@ -296,7 +296,8 @@ def remove_path(path: str, opener: Opener = open_directory) -> None:
     try:
         remove(dir_fd, name, opener)
     except OSError as e:
-        raise OSError(e.errno, e.strerror, os.path.join(directory, e.filename)) from e
+        below = e.filename if isinstance(e.filename, str) else name  # of listdir it is a descriptor's number
+        raise OSError(e.errno, e.strerror, os.path.join(directory, below)) from e
     finally:
         os.close(dir_fd)
 

@@ -190,6 +190,28 @@ def test_no_descriptors_left(own_engine):
     assert own_engine.docker("ps", "-q").out.count("\n") == 2
 
 
+@pytest.mark.parametrize("limits", [(20, 64), (20, 4096), (64, 64)], ids=str)
+def test_few_descriptors_at_the_start(own_engine, limits):
+    """It takes what it may have, whatever its parent's soft limit is."""
+    own_engine.prefix = ["prlimit", f"--nofile={limits[0]}:{limits[1]}"]
+    own_engine.start()
+    assert resource.prlimit(own_engine.process.pid, resource.RLIMIT_NOFILE) == (limits[1], limits[1])
+    own_engine.add_busybox()
+    assert own_engine.client("run", "--rm", "busybox", "echo", "works").out == "works\n"
+    own_engine.stop()
+    own_engine.prefix = []
+
+
+@pytest.mark.parametrize("limit", [9, 20, 24, 63])
+def test_too_few_descriptors_to_start(own_engine, limit):
+    own_engine.prefix = ["prlimit", f"--nofile={limit}:{limit}"]
+    said = refused(own_engine)
+    assert f"it may have {limit} open files and needs 64" in said
+    assert "LimitNOFILE" in said
+    assert not os.path.exists(own_engine.data_root)
+    own_engine.prefix = []
+
+
 def _cpu_s(pid: int) -> float:
     fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -217,6 +218,23 @@ def test_mounts_are_not_crossed(place):
     assert error.value.filename == str(place / "tree/a/mounted")
     assert os.listdir(place / "precious") == ["file"]
     assert os.listdir(place / "tree") == ["a"]  # what could be removed is gone
+
+
+@pytest.mark.parametrize("free", range(4))
+def test_no_descriptors(place, free):
+    """What was being removed is named, also where the kernel's word names nothing."""
+    make(place / "tree", 9)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many") as error:
+            remove_tree(str(place / "tree"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert error.value.filename.startswith(str(place))
+    remove_tree(str(place / "tree"))
 
 
 def test_what_cannot_be_removed(place):

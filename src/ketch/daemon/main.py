@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ketch import faults, printable, stdio
-from ketch.errors import KetchError
+from ketch.errors import FailedPrecondition, KetchError
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ log = logging.getLogger("ketchd")
 # Threads that unpack, compare and archive take turns with the event loop, which has to have several for one answer:
 # with the interpreter's own 5 ms each, a client would wait for dozens of milliseconds.
 _SLICE_S = 0.001
+_LEAST_FILES = 64  # 30 without a container, and what a few requests open
 _LEVELS = {"warn": "WARNING", "fatal": "CRITICAL"}
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     _forget_parent()
     sys.setswitchinterval(_SLICE_S)
     try:
+        _open_as_many_as_permitted()
         config = configuration.load(sys.argv[1:])
         level = _LEVELS.get(config.log_level, config.log_level.upper())
         handler = logging.StreamHandler()
@@ -62,6 +64,18 @@ def _forget_parent() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
+def _open_as_many_as_permitted() -> None:
+    """Raise the limit of open files as far as it goes (FailedPrecondition: that is not enough to start)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < _LEAST_FILES:
+        raise FailedPrecondition(
+            f"start ketchd: it may have {hard} open files and needs {_LEAST_FILES}, and more for each running "
+            "container, published port and client",
+            hint="raise the hard limit of who starts it: `ulimit -Hn 65536`, LimitNOFILE= in a systemd unit",
+        )
+
+
 class _Formatter(logging.Formatter):
     """The log's lines: what a registry or a client chose neither steers the terminal of a reader nor makes lines."""
 
@@ -79,9 +93,6 @@ async def serve(config: Config) -> None:
     from ketch.engine.launcher import Launcher
     from ketch.runtime.cgroups import monitors
 
-    # Each published port is one descriptor, each running container another.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
         roots.make(path, mode)
     if faults.armed():
