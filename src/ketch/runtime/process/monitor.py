@@ -8,7 +8,7 @@
 It keeps stdio, writes the log, forks exec'd processes, and keeps the exit status: on disk before anyone is
 told.  It needs nobody: when ketchd and the launcher die it goes on.  One thread, one epoll loop.
 
-    states      setup ──netns──► created ──start──► starting ──exec──► running ──exit──► done
+    states      setup ──netns──► created ──start──► starting ──exec──► running ──exit──► ended ──record──► done
                   └─── failed ──────┴───────────────────┘   everything undone, process ends
 
 ``done`` lasts until slow clients have taken what they are owed.  At the end the order is: outputs read to
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 # After PID 1 has ended: how long something else may hold its outputs, and a client may take nothing at all.
 _DRAIN_S = 5.0
+_AGAIN_S = 1.0  # between two tries to write the exit record
 _LINGER_S = 60.0
 _PART_S = 2.0  # and how long one that has everything may leave its connection open
 _OOM_SCORE = b"-998"
@@ -81,6 +82,7 @@ class Monitor:
         self._failure: dict[str, Any] | None = None
         self._start: tuple[socket, int] | None = None
         self._status: int | None = None
+        self._record: dict[str, Any] = {}
         self.streams: Streams | None = None
         self.execs = Execs(self)
         self._oom = OomWatch(self.loop, lambda: self.controls.tell({"ev": "oom"}))
@@ -240,6 +242,8 @@ class Monitor:
     # -- requests --------------------------------------------------------------------------------
 
     def _hello(self) -> dict[str, Any]:
+        if self.state == "ended":  # somebody is there to be told
+            self.loop.deadline = monotonic()
         return {"id": self.id, "monitor": os.getpid(), "pid": self.pid, "started_at": self._started_at,
                 "state": self.state, "execs": self.execs.running(), "ooms": self._oom.count}  # fmt: skip
 
@@ -351,9 +355,9 @@ class Monitor:
             self._record_exit(self._status)
 
     def _record_exit(self, status: int) -> None:
-        """Everything is read: write the record, tell, let the clients go."""
+        """Everything is read: make the record."""
         assert self.streams is not None
-        self.state = "done"
+        self.state = "ended"
         self.loop.deadline = None
         self.execs.cut()
         self._oom.end()
@@ -361,10 +365,27 @@ class Monitor:
         if self.cgroups:
             with suppress(OSError, KetchError):
                 oom = common.open(self.cgroups).oom_kills() > 0
-        record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
+        self._record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
         faults.point("monitor.outputs-read")
-        with suppress(OSError):  # the exec root may be gone; ketchd, if it is there, is told all the same
-            messages.write_record(self.run_dir, messages.EXIT_RECORD, record)
+        self._keep_record()
+
+    def _keep_record(self) -> None:
+        """Write the record; where that cannot be, and nobody is there to be told, wait for the one or the other."""
+        try:
+            messages.write_record(self.run_dir, messages.EXIT_RECORD, self._record)
+        except FileNotFoundError:
+            pass  # the exec root is gone, and nobody would find us
+        except OSError:
+            if not self.controls:
+                self.loop.deadline = monotonic() + _AGAIN_S
+                self.loop.on_deadline = self._keep_record
+                return
+        self._leave(self._record)
+
+    def _leave(self, record: dict[str, Any]) -> None:
+        """Tell, let the clients go."""
+        assert self.streams is not None
+        self.state = "done"
         faults.point("monitor.exit-recorded")
         self._remove_cgroup(kill=False)  # that was done when PID 1 ended
         # Before anybody knows: a restart's monitor will use the same names.
