@@ -349,6 +349,22 @@ def test_one_row_that_cannot_be_read(filled):
     repaired(filled)
 
 
+def test_a_cgroup_that_cannot_be(filled):
+    """Earlier versions took a parent with a NUL byte: such a container does not start, and can be removed."""
+    filled.stop(signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(database(filled))) as db, db:
+        (record,) = db.execute("SELECT record FROM containers WHERE name = 'c1'").fetchone()
+        changed = json.loads(record)
+        changed["HostConfig" if "HostConfig" in changed else "host"]["CgroupParent"] = "/a\0b"
+        db.execute("UPDATE containers SET record = ? WHERE name = 'c1'", (json.dumps(changed).encode(),))
+    filled.start()
+    result = filled.client("start", "c1", check=False)
+    assert "its cgroup parent has a NUL byte" in result.err
+    filled.client("rm", "-f", "c1")
+    assert "c1" not in filled.client("ps", "-a", "--format", "{{.Names}}").out.split()
+    assert "Traceback" not in filled.log()
+
+
 # -- other files -----------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ketch.engine import bundlefile
 from ketch.engine.links import Links
 from ketch.engine.model import LogConfig
-from ketch.errors import Conflict, Unavailable
+from ketch.errors import Conflict, InvalidArgument, Unavailable
 from ketch.runtime import journald
 
 if TYPE_CHECKING:
@@ -165,11 +165,19 @@ class Context:
         """
         live = self.live(container.id)
         if not live.cgroup_path:
-            live.cgroup_path = bundlefile.cgroups_path(self.directory(container.id)) or self.next_cgroup_path(container)
+            path = bundlefile.cgroups_path(self.directory(container.id)) or self._cgroup_path(container)
+            # Earlier versions took any parent: a cgroup of such a name has never been.
+            live.cgroup_path = path if "\0" not in path else os.path.join("/", self.cgroup_parent, container.id)
         return live.cgroup_path
 
     def next_cgroup_path(self, container: Container) -> str:
-        """The cgroup that a start gives it."""
+        """The cgroup that a start gives it (InvalidArgument: that cannot be)."""
+        path = self._cgroup_path(container)
+        if "\0" in path:
+            raise InvalidArgument(f"start container `{container.name}`: its cgroup parent has a NUL byte")
+        return path
+
+    def _cgroup_path(self, container: Container) -> str:
         parent = container.host.cgroup_parent or self.cgroup_parent
         return os.path.join("/", parent, container.id)
 

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch import digits, stdio
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import InvalidArgument, KetchError, RuntimeFailure
 from ketch.runtime import lifecycle, relay, spec
 from ketch.runtime import state as states
 from ketch.runtime.failure import reason
@@ -164,8 +164,9 @@ def _exec(options: Options, operands: list[str]) -> int:
 def _exec_process(options: Options, args: list[str], state: states.State) -> dict[str, Any]:
     """The process object: from --process, else the container's own with what the command line changes."""
     if options.get("process"):
-        with open(options["process"], encoding="utf-8") as file:
-            document: dict[str, Any] = json.load(file)
+        with open(options["process"], "rb") as file:
+            document: dict[str, Any] = _json(file.read(), options["process"])
+        spec.check_process(document)
         return document
     process = dict(spec.load(state.bundle)["process"])
     process["terminal"] = bool(options.get("tty"))
@@ -180,6 +181,13 @@ def _exec_process(options: Options, args: list[str], state: states.State) -> dic
     if options.get("no-new-privs"):
         process["noNewPrivileges"] = True
     return process
+
+
+def _json(data: bytes, name: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise RuntimeFailure(f"read `{name}`: {e}", step="config") from e
 
 
 def _state(options: Options, operands: list[str]) -> int:
@@ -240,10 +248,11 @@ def _freeze(frozen: bool) -> Callable[[Options, list[str]], int]:
 def _update(options: Options, operands: list[str]) -> int:
     source = options.get("resources", "-")
     if source == "-":
-        resources = json.load(sys.stdin)
+        resources = _json(sys.stdin.buffer.read(), "stdin")
     else:
-        with open(source, encoding="utf-8") as file:
-            resources = json.load(file)
+        with open(source, "rb") as file:
+            resources = _json(file.read(), source)
+    spec.check_texts(resources, "resources")
     _cgroup(options, operands).update(resources)
     return 0
 

@@ -45,11 +45,14 @@ def load(bundle: str) -> dict[str, Any]:
     """Read and check ``bundle``/config.json; raises RuntimeFailure with step ``config``."""
     path = f"{bundle}/config.json"
     try:
-        document = json.loads(_read(path))
+        text = _read(path)
+        document = json.loads(text)
     except OSError as e:
         raise RuntimeFailure(f"read `{path}`: {e.strerror}", step="config", errno=e.errno or 0) from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise RuntimeFailure(f"read `{path}`: {e}", step="config") from e
+    if "\\u0000" in text or "\\ud" in text or "\\uD" in text:  # else there is no such text in it
+        check_texts(document, "")
     check(document)
     return document  # type: ignore[no-any-return]
 
@@ -81,10 +84,30 @@ def check(document: object) -> None:
             raise _wrong("mounts[].destination", "a string")
 
 
+def check_texts(document: object, name: str) -> None:
+    """Raise RuntimeFailure for a text in what JSON calls ``name`` that no system call takes."""
+    pending = [(name, document)]
+    while pending:
+        place, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f"{place}.{key}" if place else key, one) for key, one in value.items()]
+            pending += [(f"a name in {place or 'the document'}", key) for key in value]
+        elif isinstance(value, list):
+            pending += [(f"{place}[{number}]", one) for number, one in enumerate(value)]
+        elif isinstance(value, str):
+            if "\0" in value:
+                raise RuntimeFailure(f"read config.json: {place} has a NUL byte", step="config")
+            try:
+                value.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise RuntimeFailure(f"read config.json: {place} has half a character", step="config") from None
+
+
 def check_process(process: object) -> None:
     """Raise RuntimeFailure unless ``process`` has the shape of an OCI process object."""
     if not isinstance(process, dict):
         raise _wrong("process", "an object")
+    check_texts(process, "process")
     _check_members(process, _PROCESS_SHAPES, "process.")
     args = process.get("args")
     if not args or not all(isinstance(arg, str) for arg in args):
