@@ -15,6 +15,11 @@ _KNOWN: dict[int, tuple[type[KetchError], str]] = {
     errno.ENFILE: (Unavailable, "raise the machine's limit of open files (fs.file-max)"),
     errno.EAGAIN: (Unavailable, "the machine has no process to spare; try again"),
     errno.EROFS: (FailedPrecondition, "mount the file system read-write"),
+    errno.EISDIR: (FailedPrecondition, "there is a directory where a file belongs: move it away, or remove it"),
+    errno.ENOTDIR: (
+        FailedPrecondition,
+        "there is something else where a directory belongs: move it away, or remove it",
+    ),
     errno.EIO: (DataLoss, "the disk reports errors; the kernel's log says more"),
     errno.EACCES: (PermissionDenied, "ketchd runs as root; is a security module in the way?"),
     errno.EPERM: (PermissionDenied, "ketchd runs as root; is a capability missing?"),

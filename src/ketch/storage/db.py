@@ -14,6 +14,7 @@ One connection, one lock: callers may come from any thread, and transactions do 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -82,6 +83,9 @@ class Database:
         self._closed = False
         self._closing = contextlib.ExitStack()
         self._asleep: examine.Finding | None = None  # there was no room to open it: `_conn` is a copy in memory
+        for own in (path, path + "-wal", path + "-shm"):  # SQLite would only say that it cannot open something
+            if os.path.isdir(own):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), own)
         found = examine.examine(path, {schema.name: len(schema.migrations) for schema in schemas})
         if found is not None and not found.vouched:
             with contextlib.closing(examine.opened(found.image)) as connection:
