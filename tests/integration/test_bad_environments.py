@@ -190,28 +190,6 @@ def test_no_descriptors_left(own_engine):
     assert own_engine.docker("ps", "-q").out.count("\n") == 2
 
 
-@pytest.mark.parametrize("limits", [(20, 64), (20, 4096), (64, 64)], ids=str)
-def test_few_descriptors_at_the_start(own_engine, limits):
-    """It takes what it may have, whatever its parent's soft limit is."""
-    own_engine.prefix = ["prlimit", f"--nofile={limits[0]}:{limits[1]}"]
-    own_engine.start()
-    assert resource.prlimit(own_engine.process.pid, resource.RLIMIT_NOFILE) == (limits[1], limits[1])
-    own_engine.add_busybox()
-    assert own_engine.client("run", "--rm", "busybox", "echo", "works").out == "works\n"
-    own_engine.stop()
-    own_engine.prefix = []
-
-
-@pytest.mark.parametrize("limit", [9, 20, 24, 63])
-def test_too_few_descriptors_to_start(own_engine, limit):
-    own_engine.prefix = ["prlimit", f"--nofile={limit}:{limit}"]
-    said = refused(own_engine)
-    assert f"it may have {limit} open files and needs 64" in said
-    assert "LimitNOFILE" in said
-    assert not os.path.exists(own_engine.data_root)
-    own_engine.prefix = []
-
-
 def _cpu_s(pid: int) -> float:
     fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -363,45 +341,6 @@ def test_a_cgroup_that_cannot_be(filled):
     filled.client("rm", "-f", "c1")
     assert "c1" not in filled.client("ps", "-a", "--format", "{{.Names}}").out.split()
     assert "Traceback" not in filled.log()
-
-
-_ELSEWHERE = (
-    "/containers/",
-    "/layers/",
-    "/blobs/",
-    "/run/",
-    "events.jsonl.1",
-)  # not looked at before something asks for them
-_SOMETIMES = ("ketch.db.repaired-ready", "content/leases/x", "content/ingest/x")
-_WRITTEN_ANEW = ("index.json", "oci-layout", "ketch.db.repaired")  # a start does without them, and says so
-
-
-@pytest.mark.timeout(300)
-def test_directories_in_the_place_of_files(own_engine):
-    """Of each file that there is, with and without a daemon: it is named, with what to do, and all is as it was."""
-    own_engine.start()
-    found = _files(own_engine)
-    own_engine.stop()
-    found |= _files(own_engine) | {os.path.join(own_engine.data_root, name) for name in _SOMETIMES}
-    found.add(own_engine.pidfile)
-    for path in sorted(found):
-        if there := os.path.lexists(path):
-            os.rename(path, path + ".kept")
-        os.makedirs(path + "/in")
-        said = refused(own_engine)
-        assert path in said
-        assert "is a directory" in said
-        assert "move it away" in said
-        subprocess.run(["rm", "-rf", path], check=True)
-        if there:
-            os.rename(path + ".kept", path)
-    own_engine.start()
-
-
-def _files(engine) -> set[str]:
-    roots = (engine.data_root, engine.exec_root)
-    found = {os.path.join(place, name) for root in roots for place, _, names in os.walk(root) for name in names}
-    return {path for path in found if not any(one in path for one in (*_ELSEWHERE, *_WRITTEN_ANEW))}
 
 
 # -- other files -----------------------------------------------------------------------------------

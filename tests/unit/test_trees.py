@@ -225,8 +225,7 @@ def test_no_descriptors(place, free):
     """What was being removed is named, also where the kernel's word names nothing."""
     make(place / "tree", 9)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
+    os.close(lowest := os.dup(0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
     try:
         with pytest.raises(OSError, match="Too many") as error:

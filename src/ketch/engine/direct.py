@@ -80,6 +80,15 @@ async def down_within(ctx: Context, container: Container, live: Live, seconds: f
     return bool(done)
 
 
+async def ended_within(live: Live, seconds: float | None) -> bool:
+    """Wait for the end of a container whose monitor tells of it; False after ``seconds`` (None: for ever)."""
+    try:
+        await asyncio.wait_for(live.exited.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
 async def finish(ctx: Context, container: Container, live: Live) -> None:
     """Kill what is left of a container and end its monitor; returns when its end is recorded.
 

@@ -12,7 +12,6 @@ State changes of one container are ordered by its ``Live.lock``.  The exit is ha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
@@ -29,7 +28,6 @@ from ketch.engine import (
     restarts,
     sharedpids,
     startmessage,
-    stats,
 )
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
 from ketch.undo import AsyncUndo
@@ -315,25 +313,12 @@ class Lifecycle:
         faults.point("kill.signalled")
         self._ctx.event(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
-            self._thaw(container, number)
+            sharedpids.thaw(self._ctx, container, number)
             async with sharedpids.reaped(self._ctx, container):
                 if way is direct.Way.PAST:
                     await direct.finish(self._ctx, container, live)
                 else:
-                    await self._down_within(live, _KILL_S)
-
-    def _thaw(self, container: Container, number: int) -> None:
-        """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on."""
-        if number == signal.SIGKILL:
-            for guest in sharedpids.guests(self._ctx, container):
-                self._thaw_one(guest)  # it is killed, too
-        self._thaw_one(container)
-
-    def _thaw_one(self, container: Container) -> None:
-        if container.state.status == "paused":
-            with contextlib.suppress(FileNotFoundError):  # it has ended just now
-                stats.cgroups_of(self._ctx, container).freeze(False)
-            container.state.status = "running"
+                    await direct.ended_within(live, _KILL_S)
 
     def _stopping(self, container: Container) -> None:
         """Note that a user wants it down, before it hears of it: its policy must not bring it back after a crash."""
@@ -369,10 +354,10 @@ class Lifecycle:
         if past:
             await direct.down_within(self._ctx, container, live, limit_s)
             await direct.finish(self._ctx, container, live)
-        elif not await self._down_within(live, limit_s):
+        elif not await direct.ended_within(live, limit_s):
             if await self._signal(container, live, 9):
                 await direct.finish(self._ctx, container, live)
-            elif not await self._down_within(live, _KILL_S):
+            elif not await direct.ended_within(live, _KILL_S):
                 raise KetchError(
                     f"stop container `{container.name}`: its processes do not end after SIGKILL",
                     hint="a process in uninterruptible sleep (state D) holds it; look with `ketch top`",
@@ -383,17 +368,9 @@ class Lifecycle:
         way = await direct.deliver(self._ctx, container, live, number)
         if way is direct.Way.GONE:  # its exit is about to be handled
             return False
-        self._thaw(container, number)
+        sharedpids.thaw(self._ctx, container, number)
         self._ctx.event(container, "kill", signal=str(number))
         return way is direct.Way.PAST
-
-    @staticmethod
-    async def _down_within(live: Live, seconds: float | None) -> bool:
-        try:
-            await asyncio.wait_for(live.exited.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
     async def _end_pause(self, container: Container, live: Live) -> bool:
         """Give up the next start of a container that waits for it; False when that has begun."""

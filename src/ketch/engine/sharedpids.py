@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 from typing import TYPE_CHECKING
 
-from ketch.engine import monitorprocess
+from ketch.engine import monitorprocess, stats
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -42,6 +43,18 @@ async def reaped(ctx: Context, container: Container) -> AsyncIterator[None]:
             watch.cancel()
         if watches:
             await asyncio.wait(watches)
+
+
+def thaw(ctx: Context, container: Container, number: int) -> None:
+    """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on.
+
+    Guests are killed by the kernel with the container, and let go on then, too.
+    """
+    for one in (*(guests(ctx, container) if number == signal.SIGKILL else ()), container):
+        if one.state.status == "paused":
+            with contextlib.suppress(FileNotFoundError):  # it has ended just now
+                stats.cgroups_of(ctx, one).freeze(False)
+            one.state.status = "running"
 
 
 async def _let_go_on(ctx: Context, guest: Container) -> None:

@@ -30,7 +30,7 @@ from ketch.errors import KetchError
 from ketch.linux import fdpass, prctl
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
-from ketch.runtime.process import init, messages, report, signals
+from ketch.runtime.process import ending, init, messages, report, signals
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
 from ketch.runtime.process.logdrivers import open_log
@@ -229,15 +229,7 @@ class Monitor:
         self.loop.running = False
 
     def _remove_cgroup(self, *, kill: bool = True) -> None:
-        cgroup = common.open(self.cgroups) if self.cgroups else None
-        if cgroup is None and self._message.get("cgroup"):
-            cgroup = common.at(self._message["cgroup"])
-        if cgroup is not None:
-            if kill:
-                with suppress(OSError, KetchError):
-                    cgroup.kill()
-            with suppress(OSError, KetchError):
-                cgroup.remove()
+        ending.remove_cgroup(self.cgroups, self._message.get("cgroup") or "", with_processes=kill)
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -340,9 +332,7 @@ class Monitor:
         """PID 1 is gone: nothing of the container may stay, and its outputs must end soon."""
         assert self.streams is not None
         faults.point("monitor.pid1-ended")
-        if self.cgroups:
-            with suppress(OSError, KetchError):
-                common.open(self.cgroups).kill()
+        ending.kill(self.cgroups)
         self.streams.relent()
         if self.streams.ended:
             self._output_ended()
@@ -361,25 +351,17 @@ class Monitor:
         self.loop.deadline = None
         self.execs.cut()
         self._oom.end()
-        oom = False
-        if self.cgroups:
-            with suppress(OSError, KetchError):
-                oom = common.open(self.cgroups).oom_kills() > 0
+        oom = ending.out_of_memory(self.cgroups)
         self._record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
         faults.point("monitor.outputs-read")
         self._keep_record()
 
     def _keep_record(self) -> None:
         """Write the record; where that cannot be, and nobody is there to be told, wait for the one or the other."""
-        try:
-            messages.write_record(self.run_dir, messages.EXIT_RECORD, self._record)
-        except FileNotFoundError:
-            pass  # the exec root is gone, and nobody would find us
-        except OSError:
-            if not self.controls:
-                self.loop.deadline = monotonic() + _AGAIN_S
-                self.loop.on_deadline = self._keep_record
-                return
+        if not ending.keep_record(self.run_dir, self._record) and not self.controls:
+            self.loop.deadline = monotonic() + _AGAIN_S
+            self.loop.on_deadline = self._keep_record
+            return
         self._leave(self._record)
 
     def _leave(self, record: dict[str, Any]) -> None:

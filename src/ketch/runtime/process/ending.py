@@ -1,0 +1,49 @@
+"""What is left of a container that has ended: its exit record and its cgroup."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ketch.errors import KetchError
+from ketch.runtime.cgroups import common
+from ketch.runtime.process import messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def keep_record(run_dir: str, record: dict[str, Any]) -> bool:
+    """Write how it ended; False when that can be tried again, and not where the exec root is gone."""
+    try:
+        messages.write_record(run_dir, messages.EXIT_RECORD, record)
+    except OSError as e:
+        return isinstance(e, FileNotFoundError)
+    return True
+
+
+def kill(cgroups: dict[str, Any] | None) -> None:
+    """SIGKILL whatever is in it still."""
+    if cgroups:
+        with suppress(OSError, KetchError):
+            common.open(cgroups).kill()
+
+
+def out_of_memory(cgroups: dict[str, Any] | None) -> bool:
+    """Whether the kernel killed a process of it for want of memory."""
+    if cgroups:
+        with suppress(OSError, KetchError):
+            return common.open(cgroups).oom_kills() > 0
+    return False
+
+
+def remove_cgroup(cgroups: dict[str, Any] | None, path: str, *, with_processes: bool) -> None:
+    """Remove it; ``path`` is where it would be when it was not described yet."""
+    cgroup = common.open(cgroups) if cgroups else common.at(path) if path else None
+    if cgroup is None:
+        return
+    if with_processes:
+        with suppress(OSError, KetchError):
+            cgroup.kill()
+    with suppress(OSError, KetchError):
+        cgroup.remove()

@@ -1,0 +1,34 @@
+"""A start with hardly a descriptor: as many as are permitted are taken, and too few are named."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+import pytest
+
+from tests.integration.test_bad_environments import refused
+
+pytestmark = pytest.mark.ketch_only
+
+
+@pytest.mark.parametrize("limits", [(20, 64), (20, 4096), (64, 64)], ids=str)
+def test_few_descriptors_at_the_start(own_engine, limits):
+    """It takes what it may have, whatever its parent's soft limit is."""
+    own_engine.prefix = ["prlimit", f"--nofile={limits[0]}:{limits[1]}"]
+    own_engine.start()
+    assert resource.prlimit(own_engine.process.pid, resource.RLIMIT_NOFILE) == (limits[1], limits[1])
+    own_engine.add_busybox()
+    assert own_engine.client("run", "--rm", "busybox", "echo", "works").out == "works\n"
+    own_engine.stop()
+    own_engine.prefix = []
+
+
+@pytest.mark.parametrize("limit", [9, 20, 24, 63])
+def test_too_few_descriptors_to_start(own_engine, limit):
+    own_engine.prefix = ["prlimit", f"--nofile={limit}:{limit}"]
+    said = refused(own_engine)
+    assert f"it may have {limit} open files and needs 64" in said
+    assert "LimitNOFILE" in said
+    assert not os.path.exists(own_engine.data_root)
+    own_engine.prefix = []
