@@ -52,6 +52,8 @@ async def deliver(ctx: Context, container: Container, live: Live, number: int) -
 def signal_first(ctx: Context, container: Container, number: int) -> None:
     """Send a signal to PID 1; nothing happens when it has ended."""
     pid = container.state.pid
+    if not pid:  # its end was recorded while this waited for its thread
+        return
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,0 +1,17 @@
+"""Signals past a monitor, at the moment at which nobody is left to get them."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+
+from ketch.engine import direct
+from ketch.engine.model import Container, ContainerConfig, HostConfig
+
+
+def test_an_end_that_was_recorded_meanwhile():
+    """The pid is 0 from then on, and to the kernel that is no process that has ended, but none at all (EINVAL)."""
+    config = ContainerConfig(env=[])
+    ended = Container(id="c" * 64, name="a", created=1, image_id="", image_ref="", config=config, host=HostConfig())
+    assert ended.state.pid == 0
+    direct.signal_first(SimpleNamespace(), ended, signal.SIGKILL)
