@@ -120,7 +120,8 @@ def hierarchies() -> list[str]:
 
 
 def _inherit(directory: str, name: str) -> None:
-    if not os.path.exists(f"{directory}/{name}"):  # v2, or another controller's hierarchy
+    # In v2 an empty one means the parent's; elsewhere it is another controller's hierarchy.
+    if os.path.exists(f"{directory}/cgroup.controllers") or not os.path.exists(f"{directory}/{name}"):
         return
     with open(f"{os.path.dirname(directory)}/{name}", encoding="ascii") as f:
         value = f.read()
