@@ -11,15 +11,15 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
-from tests.integration import made_images as made
-from tests.integration.registries import registry
+from tests.support.registries import made_images as made
+from tests.support.registries.registries import registry
 
 from bench import measures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.integration.engines import Engine
+    from tests.support.engines import Engine
 
 _PACKAGES = "python3,perl,vim-tiny"
 _LAYERS, _LAYER_BYTES = 8, 50 << 20

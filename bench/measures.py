@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.integration.engines import Client, Engine
+    from tests.support.engines import Client, Engine
 
 RUN = ("run", "--rm", "busybox", "true")
 

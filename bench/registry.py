@@ -9,13 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tests.integration import made_images as made
-from tests.integration.registries import ours, registry
+from tests.support.registries import made_images as made
+from tests.support.registries.registries import ours, registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.registries import Registry
+    from tests.support.registries.registries import Registry
 
 BLOB_BYTES = 100_000_000
 _PULLS, _CLIENTS, _MANIFESTS = 8, 4, 2000

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from tests.integration import peers  # noqa: E402
-from tests.integration.engines import Engine  # noqa: E402
-from tests.integration.isolation import own_network  # noqa: E402
-from tests.integration.registries import registry  # noqa: E402
+from tests.support import peers  # noqa: E402
+from tests.support.engines import Engine  # noqa: E402
+from tests.support.isolation import own_network  # noqa: E402
+from tests.support.registries.registries import registry  # noqa: E402
 
 from bench import images as workloads  # noqa: E402
 from bench import measures, scale, waits  # noqa: E402
@@ -36,7 +36,7 @@ from bench import registry as depot  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.made_images import Made
+    from tests.support.registries.made_images import Made
 
 LOGGED_BYTES = 100_000_000
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.measures import monitors, pss, shims
 
 if TYPE_CHECKING:
-    from tests.integration.engines import Engine
+    from tests.support.engines import Engine
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLITE = 'trap "exit 0" TERM; echo up; while :; do sleep 1000 & wait; done'

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.integration.engines import Engine
+    from tests.support.engines import Engine
 
 LIMIT_MS = 20
 FILES = 100_000

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from tests.integration.leaks import MARK, Census  # noqa: E402
-from tests.integration.terminal import Terminal  # noqa: E402
+from tests.support.leaks import MARK, Census  # noqa: E402
+from tests.support.terminal import Terminal  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests import parallel, summary
-from tests.integration.isolation import own_network
-from tests.integration.waiting import PATIENCE, patient
+from tests.support import parallel, summary
+from tests.support.isolation import own_network
+from tests.support.waiting import PATIENCE, patient
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling

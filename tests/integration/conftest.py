@@ -10,8 +10,8 @@ import contextlib
 
 import pytest
 
-from tests.integration.engines import SESSION, Client, Engine
-from tests.integration.leaks import Census
+from tests.support.engines import SESSION, Client, Engine
+from tests.support.leaks import Census
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,10 +10,10 @@ import subprocess
 
 import pytest
 
-from tests.integration.crash_box import running
-from tests.integration.rawapi import Api
-from tests.integration.test_bad_environments import fill
-from tests.integration.waiting import until
+from tests.integration.crash.test_bad_environments import fill
+from tests.support.boxes.crash_box import running
+from tests.support.rawapi import Api
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 ENDS = "trap 'exit 7' TERM; echo up; while :; do usleep 10000; done"

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.test_bad_environments import refused
+from tests.integration.crash.test_bad_environments import refused
 
 pytestmark = pytest.mark.ketch_only
 _ELSEWHERE = (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration import runtime_box
-from tests.integration.test_runtime_cli import Runtime
+from tests.integration.runtime.test_runtime_cli import Runtime
+from tests.support.boxes import runtime_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def test_texts_that_only_look_so(runtime: Runtime, tmp_path: Path) -> None:
     """A backslash is a character, and so is each byte that is no UTF-8, as Python writes it."""
     runtime.configure(["printf", "%s", "\\u0000\\ud83d\udcff\U0001f600"])
     with (tmp_path / "out").open("wb") as out:
-        command = [sys.executable, "-m", "ketch.runtime.cli", "--root", str(runtime.root), "run", "x"]
+        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), "run", "x"]
         subprocess.run(command, cwd=runtime.bundle, stdout=out, timeout=15, check=True)
     assert (tmp_path / "out").read_bytes() == b"\\u0000\\ud83d\xff" + "\U0001f600".encode()
 

@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from tests.integration.rawapi import Api
-from tests.integration.waiting import until
-from tests.programs import need
+from tests.support.programs import need
+from tests.support.rawapi import Api
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 FILES = 1500  # on a directory that is brought to the disk with each of its changes: some milliseconds each

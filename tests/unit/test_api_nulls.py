@@ -7,7 +7,7 @@ import pytest
 
 from ketch.api import nulls
 from ketch.api.routes.containers import CreateBody
-from ketch.engine.model import ContainerConfig, ExecConfig, HostConfig
+from ketch.engine.model.records import ContainerConfig, ExecConfig, HostConfig
 
 
 def encoded(**fields: object) -> bytes:

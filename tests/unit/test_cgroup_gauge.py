@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine.usage import percent
+from ketch.engine.stats.usage import percent
 from ketch.runtime.cgroups import common, files, gauge, tree
 from ketch.runtime.cgroups.v2.manager import Manager as Unified
 

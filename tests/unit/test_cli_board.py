@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli.board import Board, bar, remaining
-from ketch.cli.tree import lines as tree_lines
-from ketch.images import progress
+from ketch.cli.commands.images.tree import lines as tree_lines
+from ketch.cli.output.progress_view import Board, bar, remaining
+from ketch.images.transfer import progress
 
 MB = 1_000_000
 

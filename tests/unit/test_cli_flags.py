@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli import keyvalue, mount_flags, run_flags, units
-from ketch.cli.flags import FlagSet, HelpRequested
+from ketch.cli.options import key_value, mount_flags, run_flags
+from ketch.cli.options.flags import FlagSet, HelpRequested
+from ketch.cli.output import units
 from ketch.errors import InvalidArgument
 
 
@@ -171,7 +172,7 @@ def test_no_file_of_variables_breaks_its_reader(tmp_path_factory, lines, bom):
     path = tmp_path_factory.mktemp("env") / "file"
     path.write_bytes(b"\xef\xbb\xbf" * bom + "\n".join(lines).encode())
     try:
-        found = keyvalue.read_file(str(path))
+        found = key_value.read_file(str(path))
     except InvalidArgument:
         return
     assert all(name and not any(blank in name for blank in " \t\r\n") for name, _ in found)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli.gofunctions import show
-from ketch.cli.goparse import TemplateError
-from ketch.cli.gotemplate import Template
+from ketch.cli.gotemplate.functions import show
+from ketch.cli.gotemplate.parse import TemplateError
+from ketch.cli.gotemplate.template import Template
 
 DATA = {
     "Id": "abc",

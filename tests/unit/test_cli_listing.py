@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch import human
-from ketch.cli import ps, units
+from ketch.cli.commands.containers import ps
 from ketch.cli.context import Context
-from ketch.cli.flags import UsageError
-from ketch.cli.gostrings import ellipsis, go_json, natural, quote
-from ketch.cli.listing import filters, label_title, show, table, text_of
+from ketch.cli.gotemplate.strings import ellipsis, go_json, natural, quote
+from ketch.cli.options.flags import UsageError
+from ketch.cli.output import units
+from ketch.cli.output.listing import filters, label_title, show, table, text_of
 
 ROWS = [
     {"ID": "1", "Names": "a", "Labels": "k=<v>", "Label": lambda name: "v" if name == "k" else ""},

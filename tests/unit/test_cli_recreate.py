@@ -10,8 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ketch.cli import asrun, mount_flags, recreate, units, yamltext
-from ketch.cli.run_flags import publish
+from ketch.cli.options import mount_flags
+from ketch.cli.options.run_flags import publish
+from ketch.cli.output import units, yaml_text
+from ketch.cli.recreate import as_run, configuration
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
 TRICKY = st.sampled_from(
@@ -31,13 +33,13 @@ DATA = st.recursive(
 @given(DATA)
 @settings(max_examples=400, deadline=None)
 def test_yaml_is_read_back(value):
-    assert yaml.safe_load(yamltext.dump(value)) == value
+    assert yaml.safe_load(yaml_text.dump(value)) == value
 
 
 def test_yaml_is_for_people():
     value = {"services": {"web": {"image": "busybox:1.36", "command": ["sh", "-c", "echo a; exit 1"], "tty": True,
                                   "ports": ["8080:80"], "labels": {}}}}  # fmt: skip
-    assert yamltext.dump(value) == (
+    assert yaml_text.dump(value) == (
         'services:\n  web:\n    image: busybox:1.36\n    command:\n      - sh\n      - "-c"\n'
         '      - "echo a; exit 1"\n    tty: true\n    ports:\n      - "8080:80"\n    labels: {}\n'
     )
@@ -59,7 +61,7 @@ ENV = st.lists(st.tuples(NAMES, NAMES).map("=".join), unique_by=lambda item: ite
 def test_environment_of_the_user_is_found_again(mine, image):
     names = {item.partition("=")[0] for item in mine}
     merged = [*mine, *(item for item in image if item.partition("=")[0] not in names)]
-    said = recreate.environment(merged, image)
+    said = configuration.environment(merged, image)
     kept = {item.partition("=")[0] for item in said}
     assert [*said, *(item for item in image if item.partition("=")[0] not in kept)] == merged
     assert len(said) <= len(mine)
@@ -79,7 +81,7 @@ def test_environment_of_the_user_is_found_again(mine, image):
     ],
 )
 def test_ports(text):
-    assert [recreate.published(port, binding) for port, binding in publish(text)] == [text]
+    assert [configuration.published(port, binding) for port, binding in publish(text)] == [text]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +99,13 @@ def test_ports(text):
 )
 def test_mounts(text):
     parsed = mount_flags.parse(text)
-    assert mount_flags.parse(asrun.mount_value(parsed)) == parsed
+    assert mount_flags.parse(as_run.mount_value(parsed)) == parsed
 
 
 @given(st.integers(0, 1 << 50), st.integers(1, 10**15))
 def test_sizes_and_durations(size, duration):
-    assert units.size(asrun.size(size)) == size
-    assert units.duration(asrun.duration(duration)) == pytest.approx(duration, rel=1e-12)
+    assert units.size(as_run.size(size)) == size
+    assert units.duration(as_run.duration(duration)) == pytest.approx(duration, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -119,4 +121,4 @@ def test_sizes_and_durations(size, duration):
     ],
 )
 def test_command(entrypoint, command, image, expected):
-    assert recreate._command({"Entrypoint": entrypoint, "Cmd": command}, image) == expected
+    assert configuration._command({"Entrypoint": entrypoint, "Cmd": command}, image) == expected

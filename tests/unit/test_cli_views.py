@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from ketch.cli import df, events, info, main, stats, version
-from ketch.cli.goparse import parse_error
+from ketch.cli import main
+from ketch.cli.commands.containers import stats
+from ketch.cli.commands.system import df, events, info, version
+from ketch.cli.gotemplate.parse import parse_error
 from ketch.errors import InvalidArgument, NotFound
 
 READING: dict[str, Any] = {

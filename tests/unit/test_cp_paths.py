@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.api.wire import gomode
-from ketch.cli import cppaths
-from ketch.cli.cppaths import Place
-from ketch.engine import containerpaths
+from ketch.cli.copying import paths
+from ketch.cli.copying.paths import Place
+from ketch.engine.files import container_paths
 from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.storage.archive import into
 
@@ -49,22 +49,22 @@ def test_go_modes(unix, go):
     ],
 )  # fmt: skip
 def test_paths_in_containers(path, absolute, base):
-    assert containerpaths.absolute(path) == absolute
-    assert containerpaths.base(absolute) == base
+    assert container_paths.absolute(path) == absolute
+    assert container_paths.base(absolute) == base
 
 
 @given(PATHS)
 def test_paths_in_containers_stay_there(path):
-    found = containerpaths.absolute(path)
+    found = container_paths.absolute(path)
     assert found.startswith("/")
     assert ".." not in found.split("/")
-    assert containerpaths.absolute(found) == found
+    assert container_paths.absolute(found) == found
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_no_paths(path):
     with pytest.raises(InvalidArgument):
-        containerpaths.absolute(path)
+        container_paths.absolute(path)
 
 
 @given(st.text(alphabet="ab./", max_size=20))
@@ -86,7 +86,7 @@ def test_members_stay_in_their_directory(name):
     ],
 )  # fmt: skip
 def test_arguments(text, parts):
-    assert cppaths.split_argument(text) == parts
+    assert paths.split_argument(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_arguments(text, parts):
     [("/a/b", ("/a", "b")), ("/a/b/", ("/a", "b")), ("/a/b/.", ("/a/b", ".")), ("b", (".", "b")), ("/", ("/", "/"))],
 )
 def test_directory_and_name(path, parts):
-    assert cppaths.split_entry(path) == parts
+    assert paths.split_entry(path) == parts
 
 
 FILE, DIRECTORY = Place("/s/f", exists=True), Place("/s/d", exists=True, directory=True)
@@ -117,10 +117,10 @@ FILE, DIRECTORY = Place("/s/f", exists=True), Place("/s/d", exists=True, directo
 )
 def test_plans(source, destination, expected):
     if isinstance(expected, tuple):
-        assert cppaths.plan(source, destination) == expected
+        assert paths.plan(source, destination) == expected
     else:
         with pytest.raises(expected):
-            cppaths.plan(source, destination)
+            paths.plan(source, destination)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_plans(source, destination, expected):
     ],
 )  # fmt: skip
 def test_new_names(name, change, expected):
-    assert cppaths.renamed(name, change) == expected
+    assert paths.renamed(name, change) == expected
 
 
 @given(PATHS, PATHS)
 def test_any_paths_are_understood_or_refused(first, second):
     try:
-        directory, change = cppaths.plan(Place(first, exists=True), Place(second))
+        directory, change = paths.plan(Place(first, exists=True), Place(second))
     except KetchError:
         return
     assert change is not None

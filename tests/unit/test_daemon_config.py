@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ketch.daemon import config
+from ketch.daemon.settings import config
 from ketch.errors import InvalidArgument
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
-from ketch.runtime.process.detach import Matcher, parse
+from ketch.runtime.process.io.detach import Matcher, parse
 
 
 @pytest.mark.parametrize(

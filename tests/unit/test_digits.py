@@ -14,10 +14,15 @@ import ketch
 from ketch import digits
 from ketch.api import query, server
 from ketch.api.wire import filters
-from ketch.cli import gostrings, network_flags, run_flags, units
-from ketch.daemon import config as daemon_config
-from ketch.engine import bundle, logoptions, psoptions, validate
-from ketch.engine.model import ContainerConfig, HostConfig, PortBinding
+from ketch.cli.gotemplate import strings
+from ketch.cli.options import network_flags, run_flags
+from ketch.cli.output import units
+from ketch.daemon.settings import config as daemon_config
+from ketch.engine.containers import validate
+from ketch.engine.logs import options as log_options
+from ketch.engine.model.records import ContainerConfig, HostConfig, PortBinding
+from ketch.engine.spec import bundle
+from ketch.engine.stats import ps_options
 from ketch.errors import KetchError
 from ketch.images import changes
 from ketch.oci import platform
@@ -25,8 +30,8 @@ from ketch.oci.config import RunConfig
 from ketch.oci.manifest import Platform
 from ketch.registry import settings
 from ketch.remote import headers
-from ketch.runtime import cli as runtime_cli
-from ketch.runtime import seccomp_default
+from ketch.runtime.oci_cli import main as runtime_cli
+from ketch.runtime.security import seccomp_default
 
 SOURCE = pathlib.Path(ketch.__file__).parent
 NUMBERS = {
@@ -50,12 +55,12 @@ READERS = (
     lambda n: bundle.signal_number(n),
     lambda n: bundle.signal_number(f"RTMIN+{n}"),
     lambda n: bundle._cgroup_rule(f"c {n}:* rwm"),
-    lambda n: logoptions.size(f"{n}g", "max-size", 0),
-    lambda n: logoptions.facility(n),
-    lambda n: logoptions.address(f"udp://h:{n}"),
-    lambda n: logoptions._check_values("json-file", {"max-file": n}),
-    lambda n: psoptions.parse(f"-p {n}"),
-    lambda n: psoptions.parse(f"-o pid:{n}"),
+    lambda n: log_options.size(f"{n}g", "max-size", 0),
+    lambda n: log_options.facility(n),
+    lambda n: log_options.address(f"udp://h:{n}"),
+    lambda n: log_options._check_values("json-file", {"max-file": n}),
+    lambda n: ps_options.parse(f"-p {n}"),
+    lambda n: ps_options.parse(f"-o pid:{n}"),
     lambda n: changes.apply(RunConfig(), [f"HEALTHCHECK --retries={n} CMD x"]),
     lambda n: changes.apply(RunConfig(), [f"HEALTHCHECK --interval={n}h CMD x"]),
     lambda n: platform.rank(
@@ -71,7 +76,7 @@ READERS = (
     lambda n: run_flags.restart_policy(f"on-failure:{n}"),
     lambda n: run_flags._range(f"1-{n}", "port"),
     lambda n: network_flags._parse(f"name=x,gw-priority={n}"),
-    lambda n: gostrings.natural(f"web{n}x"),
+    lambda n: strings.natural(f"web{n}x"),
     lambda n: units.duration(f"{n}h"),
     lambda n: units.size(f"{n}g"),
 )
@@ -100,15 +105,15 @@ def test_numbers_that_nobody_means(reader, number):
 
 def test_names_with_long_numbers_are_sorted():
     names = ["web10", "web9", "web" + "9" * 5000, "web010", "web"]
-    assert sorted(names, key=gostrings.natural)[:2] == ["web", "web9"]
-    assert sorted(names, key=gostrings.natural)[-1] == names[2]
+    assert sorted(names, key=strings.natural)[:2] == ["web", "web9"]
+    assert sorted(names, key=strings.natural)[-1] == names[2]
 
 
 UNBOUNDED = re.compile(r"(?:\\d|\[0-9\])[*+](?!\])")
 # Of the kernel's own files, of our own files, or matched and never read as a number.
 ALLOWED = {
-    "oci/config.py", "oci/reference.py", "engine/jsonfiles.py", "cli/watch.py", "api/webpages.py", "cli/gofunctions.py",
-    "cli/goparse.py", "network/ifsysctls.py",
+    "oci/config.py", "oci/reference.py", "engine/logs/json_files.py", "cli/commands/containers/watch.py", "api/webpages.py", "cli/gotemplate/functions.py",
+    "cli/gotemplate/parse.py", "network/links/interface_sysctls.py",
 }  # fmt: skip
 
 

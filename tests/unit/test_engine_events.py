@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from ketch.engine.eventjournal import EventJournal
-from ketch.engine.events import BACKLOG, EventBus
+from ketch.engine.events.bus import BACKLOG, EventBus
+from ketch.engine.events.journal import EventJournal
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ketch.engine.groupsync import GroupSync
-from ketch.storage.db import Database, Schema
+from ketch.engine.aio.group_commit import GroupSync
+from ketch.storage.database.db import Database, Schema
 
 if TYPE_CHECKING:
     from pathlib import Path

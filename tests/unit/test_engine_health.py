@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from ketch.engine import health, merge, restarts
-from ketch.engine.model import Container, ContainerConfig, Health, HealthConfig, HealthResult, HostConfig, RestartPolicy
+from ketch.engine.containers import restart_policy
+from ketch.engine.execs import health
+from ketch.engine.model import merge
+from ketch.engine.model.records import (
+    Container,
+    ContainerConfig,
+    Health,
+    HealthConfig,
+    HealthResult,
+    HostConfig,
+    RestartPolicy,
+)
 from ketch.oci.config import RunConfig
 
 SECOND = 1_000_000_000
@@ -105,19 +115,19 @@ def container(policy: str, code: int = 0, *, count: int = 0, most: int = 0, stop
     ],
 )
 def test_restart_rules(one, now, boot):
-    assert (restarts.wanted(one), restarts.wanted_at_boot(one)) == (now, boot)
+    assert (restart_policy.wanted(one), restart_policy.wanted_at_boot(one)) == (now, boot)
 
 
 def test_never_started_is_not_started_at_boot():
     one = container("always")
     one.state.status = "created"
-    assert not restarts.wanted_at_boot(one)
+    assert not restart_policy.wanted_at_boot(one)
 
 
 def test_pauses_double_up_to_a_minute():
     pauses, last = [], 0.0
     for _ in range(12):
-        last = restarts.next_pause(last, ran_s=0.01)
+        last = restart_policy.next_pause(last, ran_s=0.01)
         pauses.append(round(last, 1))
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0]
-    assert restarts.next_pause(last, ran_s=10) == 0.1
+    assert restart_policy.next_pause(last, ran_s=10) == 0.1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import idmaps
+from ketch.engine.volumes import idmaps
 from ketch.errors import InvalidArgument
 
 ID = st.integers(0, 2**32 - 2)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import links
-from ketch.engine.model import Container, ContainerConfig, HostConfig
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig
+from ketch.engine.networks import legacy_links
 from ketch.errors import InvalidArgument
 
 PORTS = st.sets(st.tuples(st.integers(1, 65535), st.sampled_from(["tcp", "udp", "sctp"])), max_size=12)
@@ -21,13 +21,13 @@ PORTS = st.sets(st.tuples(st.integers(1, 65535), st.sampled_from(["tcp", "udp", 
     ],
 )  # fmt: skip
 def test_parse(text, target, alias):
-    assert links.parse(text) == (target, alias)
+    assert legacy_links.parse(text) == (target, alias)
 
 
 @pytest.mark.parametrize("text", ["", ":", "a:b:c", ":db", "a:", "a:b c", "a:b\nc", "a:b\0", "a:/x/", "a b"])
 def test_parse_refuses(text):
     with pytest.raises(InvalidArgument, match="links"):
-        links.parse(text)
+        legacy_links.parse(text)
 
 
 def target_of(ports: set[tuple[int, str]], env: list[str]) -> Container:
@@ -37,7 +37,7 @@ def target_of(ports: set[tuple[int, str]], env: list[str]) -> Container:
 
 @given(PORTS)
 def test_each_port_is_told(ports):
-    told = dict(v.split("=", 1) for v in links.variables("/web/my-db", "10.0.0.2", target_of(ports, [])))
+    told = dict(v.split("=", 1) for v in legacy_links.variables("/web/my-db", "10.0.0.2", target_of(ports, [])))
     assert told.pop("MY_DB_NAME") == "/web/my-db"
     for number, proto in ports:
         one = f"MY_DB_PORT_{number}_{proto.upper()}"
@@ -53,6 +53,6 @@ def test_each_port_is_told(ports):
 
 def test_the_lowest_tcp_port_counts_and_the_environment_goes_along():
     target = target_of({(53, "udp"), (443, "tcp"), (80, "tcp")}, ["A=b=c", "PATH=/bin", "HOME=/", "EMPTY=", "none"])
-    told = links.variables("/web/db", "10.0.0.2", target)
+    told = legacy_links.variables("/web/db", "10.0.0.2", target)
     assert "DB_PORT=tcp://10.0.0.2:80" in told
     assert [v for v in told if "_ENV_" in v] == ["DB_ENV_A=b=c", "DB_ENV_EMPTY="]

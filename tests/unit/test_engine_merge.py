@@ -6,8 +6,11 @@ import os
 
 import pytest
 
-from ketch.engine import bundle, logoptions, merge, validate
-from ketch.engine.model import Container, ContainerConfig, HostConfig, LogConfig, PortBinding, RestartPolicy
+from ketch.engine.containers import validate
+from ketch.engine.logs import options as log_options
+from ketch.engine.model import merge
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig, LogConfig, PortBinding, RestartPolicy
+from ketch.engine.spec import bundle
 from ketch.errors import InvalidArgument
 from ketch.oci.config import RunConfig
 
@@ -132,7 +135,7 @@ def test_what_is_fine_has_no_warnings():
 
 @pytest.mark.parametrize(("text", "size"), [("10mb", 10 << 20), ("10m", 10 << 20), ("1G", 1 << 30), ("-1", 0)])
 def test_log_sizes(text, size):
-    assert logoptions.size(text, "max-size", 1) == size
+    assert log_options.size(text, "max-size", 1) == size
 
 
 @pytest.mark.parametrize(

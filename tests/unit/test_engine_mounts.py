@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import mounts, mountspec
-from ketch.engine.model import ContainerConfig, HostConfig, Mount
-from ketch.engine.volumes import SCHEMA, VolumeStore
+from ketch.engine.model.records import ContainerConfig, HostConfig, Mount
+from ketch.engine.volumes import mount_plan, mount_spec
+from ketch.engine.volumes.store import SCHEMA, VolumeStore
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound
-from ketch.storage.db import Database
+from ketch.storage.database.db import Database
 
 
 @pytest.fixture
@@ -34,20 +34,20 @@ def volumes(tmp_path):
     ],
 )
 def test_bind_forms(spec, kind, name, source, target, rw):
-    point = mountspec.parse_bind(spec)
+    point = mount_spec.parse_bind(spec)
     assert (point.type, point.name, point.source, point.destination, point.rw) == (kind, name, source, target, rw)
 
 
 @pytest.mark.parametrize("spec", ["", ":", "a:", ":/b", "a:b:c:d", "/a:b", "/a:/", "/a:/b:rw,ro", "/a:/b:sometimes"])
 def test_bad_binds_are_refused(spec):
     with pytest.raises(InvalidArgument):
-        mountspec.parse_bind(spec)
+        mount_spec.parse_bind(spec)
 
 
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_parser(spec):
     try:
-        point = mountspec.parse_bind(spec)
+        point = mount_spec.parse_bind(spec)
     except InvalidArgument:
         return
     assert point.destination.startswith("/")
@@ -57,25 +57,27 @@ def test_no_text_breaks_the_parser(spec):
 
 def test_volumes_are_made_once_and_parents_come_first(volumes):
     host = HostConfig(binds=["data:/a/b", "/tmp:/a"])
-    points = mounts.plan(ContainerConfig(volumes={"/anon": {}}), host, volumes)
+    points = mount_plan.plan(ContainerConfig(volumes={"/anon": {}}), host, volumes)
     assert [p.destination for p in points] == ["/a", "/anon", "/a/b"]
     assert os.path.isdir(volumes.get("data").mountpoint)
     anonymous = next(p for p in points if p.destination == "/anon")
     assert volumes.get(anonymous.name).anonymous
-    again = mounts.plan(ContainerConfig(), HostConfig(binds=["data:/x"]), volumes)
+    again = mount_plan.plan(ContainerConfig(), HostConfig(binds=["data:/x"]), volumes)
     assert again[0].source == volumes.get("data").mountpoint
 
 
 def test_same_target_twice_is_refused(volumes):
     with pytest.raises(InvalidArgument, match="Duplicate mount point: /x"):
-        mounts.plan(ContainerConfig(), HostConfig(binds=["a:/x", "b:/x"]), volumes)
+        mount_plan.plan(ContainerConfig(), HostConfig(binds=["a:/x", "b:/x"]), volumes)
 
 
 def test_mount_bind_needs_its_source_and_v_makes_it(volumes, tmp_path):
     missing = str(tmp_path / "missing")
     with pytest.raises(InvalidArgument, match="bind source path does not exist"):
-        mounts.plan(ContainerConfig(), HostConfig(mounts=[Mount(type="bind", source=missing, target="/x")]), volumes)
-    mounts.plan(ContainerConfig(), HostConfig(binds=[f"{missing}:/x"]), volumes)
+        mount_plan.plan(
+            ContainerConfig(), HostConfig(mounts=[Mount(type="bind", source=missing, target="/x")]), volumes
+        )
+    mount_plan.plan(ContainerConfig(), HostConfig(binds=[f"{missing}:/x"]), volumes)
     assert os.path.isdir(missing)
 
 
@@ -84,8 +86,8 @@ def test_oci_options():
         mounts=[Mount(type="tmpfs", target="/t", tmpfs_options={"SizeBytes": 1024, "Mode": 0o700})],
         tmpfs={"/run": "size=64m,exec"},
     )
-    points = [mountspec.parse_bind("/srv:/data:ro,rslave"), mountspec.of_mount(host.mounts[0])]
-    by_target = {m["destination"]: m for m in mounts.oci_mounts(points, host)}
+    points = [mount_spec.parse_bind("/srv:/data:ro,rslave"), mount_spec.of_mount(host.mounts[0])]
+    by_target = {m["destination"]: m for m in mount_plan.oci_mounts(points, host)}
     assert by_target["/data"]["options"] == ["rbind", "rro", "rslave"]
     assert {"size=1024", "mode=700"} <= set(by_target["/t"]["options"])
     assert "exec" in by_target["/run"]["options"]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import names
-from ketch.engine.model import Container, ContainerConfig, HostConfig
-from ketch.engine.store import SCHEMA, ContainerStore
+from ketch.engine.model import names
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig
+from ketch.engine.model.store import SCHEMA, ContainerStore
 from ketch.errors import Conflict, InvalidArgument, NotFound
-from ketch.storage import removals
-from ketch.storage.db import Database
+from ketch.storage.database import removals
+from ketch.storage.database.db import Database
 
 
 def make(container_id: str, name: str, created: int = 1) -> Container:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import psfields, psoptions, top
+from ketch.engine.stats import ps_fields, ps_options, top
 from ketch.errors import InvalidArgument, KetchError
-from tests.programs import need
+from tests.support.programs import need
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def child():
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
         assert one.stdout.readline() == "ready\n"
         deadline = time.monotonic() + 10
-        while psfields.facts(one.pid, psfields.Machine.look(), 4096)["wchan"] == "-":  # it has come to its `read`
+        while ps_fields.facts(one.pid, ps_fields.Machine.look(), 4096)["wchan"] == "-":  # it has come to its `read`
             assert time.monotonic() < deadline
         yield one.pid
         one.stdin.close()
 
 
 def titles(options: str) -> list[str]:
-    return [column.title for column in psoptions.parse(options).columns]
+    return [column.title for column in ps_options.parse(options).columns]
 
 
 def ps_titles(options: str) -> list[str]:
@@ -142,16 +142,16 @@ def test_processes_that_are_gone_are_left_out():
 )
 def test_what_ps_refuses_is_refused(options, message):
     with pytest.raises(InvalidArgument, match=message):
-        psoptions.parse(options)
+        ps_options.parse(options)
 
 
 @given(st.text(alphabet="-=,:axuefljHLTopk pidcomm019", max_size=30))
 def test_any_options_are_parsed_or_refused(text):
     try:
-        listing = psoptions.parse(text)
+        listing = ps_options.parse(text)
     except KetchError:
         return
-    assert all(column.key in psfields.TITLES for column in listing.columns)
+    assert all(column.key in ps_fields.TITLES for column in listing.columns)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_any_options_are_parsed_or_refused(text):
      (90061, "01-01:01:01", "01-01:01:01")],
 )  # fmt: skip
 def test_durations(seconds, clock, elapsed):
-    assert psfields.clock(seconds) == clock
-    assert psfields.elapsed(seconds) == elapsed
+    assert ps_fields.clock(seconds) == clock
+    assert ps_fields.elapsed(seconds) == elapsed
 
 
 def test_a_tree_that_is_deeper_than_the_stack() -> None:

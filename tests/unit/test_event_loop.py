@@ -31,19 +31,19 @@ EXCEPTIONS: dict[tuple[str, str], str] = {  # (who calls, whom): why it may
     ("ketch.daemon.main:serve", "ketch.daemon.listen:data_lock"): _BEFORE_CLIENTS,
     ("ketch.daemon.main:serve", "ketch.daemon.listen:exec_lock"): _BEFORE_CLIENTS,
     ("ketch.daemon.main:serve", "ketch.daemon.listen:pid_file"): _BEFORE_CLIENTS,
-    ("ketch.daemon.main:serve", "ketch.daemon.parentcgroup:made_here"): _BEFORE_CLIENTS,
+    ("ketch.daemon.main:serve", "ketch.daemon.parent_cgroup:made_here"): _BEFORE_CLIENTS,
     ("ketch.daemon.main:serve", "ketch.runtime.cgroups.monitors:remove"): _BEFORE_CLIENTS,
     ("ketch.daemon.wiring:build", "ketch.daemon.listen:state_lock"): _BEFORE_CLIENTS,
-    ("ketch.daemon.wiring:build", "ketch.daemon.repair:finish"): _BEFORE_CLIENTS,
-    ("ketch.daemon.wiring:build", "ketch.daemon.storageconfig:choose"): _BEFORE_CLIENTS,
+    ("ketch.daemon.wiring:build", "ketch.daemon.recovery.repair:finish"): _BEFORE_CLIENTS,
+    ("ketch.daemon.wiring:build", "ketch.daemon.settings.storage:choose"): _BEFORE_CLIENTS,
     ("ketch.daemon.wiring:build", "ketch.images.store:ImageStore.__init__"): _BEFORE_CLIENTS,
-    ("ketch.daemon.wiring:build", "ketch.storage.db:Database.__init__"): _BEFORE_CLIENTS,
-    ("ketch.daemon.wiring:build", "ketch.storage.unpackpool:UnpackPool.close"): _BEFORE_CLIENTS,
-    ("ketch.engine.bundle:devices", "ketch.engine.bundle:_host_devices"): _OF_DEV,
-    ("ketch.engine.launcher:Launcher._spawn", "ketch.runtime.process.zygote:spawn"): _LAUNCHER,
-    ("ketch.engine.monitorlink:Link._call", "future.result"): _DONE,
-    ("ketch.images.layers:_Unpacking._ended", "future.result"): _DONE,
-    ("ketch.storage.snapshots:OverlaySnapshots.mounts", "ketch.storage.volatile:settle"): (
+    ("ketch.daemon.wiring:build", "ketch.storage.database.db:Database.__init__"): _BEFORE_CLIENTS,
+    ("ketch.daemon.wiring:build", "ketch.storage.layers.unpack_pool:UnpackPool.close"): _BEFORE_CLIENTS,
+    ("ketch.engine.spec.bundle:devices", "ketch.engine.spec.bundle:_host_devices"): _OF_DEV,
+    ("ketch.engine.monitors.launcher:Launcher._spawn", "ketch.runtime.process.zygote:spawn"): _LAUNCHER,
+    ("ketch.engine.monitors.link:Link._call", "future.result"): _DONE,
+    ("ketch.images.transfer.layers:_Unpacking._ended", "future.result"): _DONE,
+    ("ketch.storage.snapshots.overlay:OverlaySnapshots.mounts", "ketch.storage.snapshots.volatile:settle"): (
         "removes overlay's own mark, a directory in a directory"
     ),
 }
@@ -119,9 +119,9 @@ def test_exceptions_are_needed(graph):
 @pytest.mark.parametrize(
     ("caller", "callee"),
     [
-        ("ketch.engine.volumes:VolumeStore._remove_files", "ketch.storage.removal:remove_tree"),
-        ("ketch.engine.containerdirs:remove_files", "ketch.storage.vfs:VfsSnapshots.remove"),
-        ("ketch.images.store:ImageStore.add", "ketch.storage.content:ContentStore.sync"),
+        ("ketch.engine.volumes.store:VolumeStore._remove_files", "ketch.storage.removal:remove_tree"),
+        ("ketch.engine.containers.directories:remove_files", "ketch.storage.snapshots.vfs:VfsSnapshots.remove"),
+        ("ketch.images.store:ImageStore.add", "ketch.storage.content.store:ContentStore.sync"),
     ],
 )
 def test_chains_are_found(graph, found, caller, callee):

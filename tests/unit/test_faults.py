@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from ketch import faults
-from tests.integration.test_crash_matrix import CASES, ELSEWHERE
+from tests.integration.crash.test_crash_matrix import CASES, ELSEWHERE
 from tests.unit.test_linters import ROOT, sources
 
 

@@ -8,8 +8,8 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ketch.engine.logs import Formatter, read_logs
-from ketch.runtime import logformat
+from ketch.engine.logs.framed_reader import Formatter, read_logs
+from ketch.runtime.logs import log_format
 
 PIECE = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r", b"\n\n"]), min_size=1, max_size=6).map(b"".join)
 FRAMES = st.lists(st.tuples(st.sampled_from([1, 2]), PIECE), max_size=12)
@@ -19,9 +19,9 @@ NOON = 1_704_164_645_000_000_000  # 2024-01-02T03:04:05Z
 def encode(frames):
     """Frames one second apart."""
     return b"".join(
-        logformat.HEADER.pack(NOON + n * 1_000_000_000 + 123, len(data), stream, 0)
+        log_format.HEADER.pack(NOON + n * 1_000_000_000 + 123, len(data), stream, 0)
         + data
-        + logformat.TRAILER.pack(len(data))
+        + log_format.TRAILER.pack(len(data))
         for n, (stream, data) in enumerate(frames)
     )
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import logoptions
-from ketch.engine.model import LogConfig
+from ketch.engine.logs import options as log_options
+from ketch.engine.model.records import LogConfig
 from ketch.errors import InvalidArgument
-from ketch.runtime.journald import Journal
+from ketch.runtime.logs.journald import Journal
+from ketch.runtime.logs.syslog import Syslog
+from ketch.runtime.process.io.remote import Remote
 from ketch.runtime.process.loop import Loop
-from ketch.runtime.process.remote import Remote
-from ketch.runtime.syslog import Syslog
-from tests.integration.logservers import Journal as FarJournal
-from tests.integration.logservers import journal_fields
+from tests.support.logservers import Journal as FarJournal
+from tests.support.logservers import journal_fields
 
 AT = 1704164645_123456789
 
@@ -90,7 +90,7 @@ def test_syslog_formats(form, pattern):
     ],
 )
 def test_syslog_addresses(text, wanted):
-    assert logoptions.address(text) == wanted
+    assert log_options.address(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_syslog_addresses(text, wanted):
 )
 def test_refused(driver, options, words):
     with pytest.raises(InvalidArgument, match=re.escape(words)):
-        logoptions.check(LogConfig(type=driver, config=options))
+        log_options.check(LogConfig(type=driver, config=options))
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_refused(driver, options, words):
     ],
 )
 def test_accepted(driver, options):
-    logoptions.check(LogConfig(type=driver, config=options))
+    log_options.check(LogConfig(type=driver, config=options))
 
 
 def test_the_daemons_defaults_are_for_its_own_driver():
     default = LogConfig(type="json-file", config={"max-size": "1m", "cache-disabled": "true"})
     nothing, same, other = LogConfig(), LogConfig(type="json-file", config={"max-size": "2m"}), LogConfig(type="local")
     for one in (nothing, same, other):
-        logoptions.settle(one, default)
+        log_options.settle(one, default)
     assert (nothing.type, nothing.config) == ("json-file", {"max-size": "1m", "cache-disabled": "true"})
     assert same.config == {"max-size": "2m", "cache-disabled": "true"}
     assert (other.type, other.config) == ("local", {"cache-disabled": "true"})
@@ -153,4 +153,4 @@ def test_the_daemons_defaults_are_for_its_own_driver():
 
 def test_tags():
     values = {"ID": "abc", "Name": "web"}
-    assert logoptions.tag("x/{{.Name}}-{{ .ID }}", values) == "x/web-abc"
+    assert log_options.tag("x/{{.Name}}-{{ .ID }}", values) == "x/web-abc"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
-from ketch.network import ipam
-from ketch.network.record import Pool
+from ketch.network.model import ipam
+from ketch.network.model.record import Pool
 
 NET = ipaddress.IPv4Network
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
-from ketch.network import forwarding, netlink, ruleset
-from ketch.network.record import Binding, Endpoint
-from ketch.network.ruleset import Forward, Segment
+from ketch.linux.netlink import client as netlink
+from ketch.network.firewall import forwarding, ruleset
+from ketch.network.firewall.ruleset import Forward, Segment
+from ketch.network.model.record import Binding, Endpoint
 
 
 def test_ports_become_elements_of_maps() -> None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests import parallel, programs, summary
+from tests.support import parallel, programs, summary
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from ketch.registry.disk import Disk
-from ketch.registry.objects import Missing
+from ketch.registry.objects.disk import Disk
+from ketch.registry.objects.store import Missing
 
 
 def test_a_directory_that_is_taken_away_under_a_writer(tmp_path):

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from ketch.errors import InvalidArgument, RuntimeFailure
 from ketch.linux import caps
 from ketch.linux import mount as m
-from ketch.runtime import cli, defaults, mountopts, overlay, spec, users
+from ketch.runtime import defaults, spec
 from ketch.runtime.failure import failure, from_message, to_message
-from ketch.runtime.mountopts import Options
-from ketch.runtime.process import become
+from ketch.runtime.oci_cli import main
+from ketch.runtime.process.children import finalize_process
+from ketch.runtime.rootfs import mount_options, overlay
+from ketch.runtime.rootfs.mount_options import Options
+from ketch.runtime.security import users
 
 PASSWD = (
     b"root:x:0:0:root:/root:/bin/sh\n# comment\n\nbob:x:1000:100::/home/bob:/bin/sh\n1000:x:7:8::/seven:\nbad:x:y:z\n"
@@ -54,7 +57,7 @@ def test_the_access_time_field_is_cleared_whole(names: list[str]) -> None:
 @given(st.lists(st.text(max_size=20), max_size=8))
 def test_any_option_is_either_known_or_data(names: list[str]) -> None:
     options = Options(names)
-    assert all(name in names and name not in mountopts.known() for name in options.data)
+    assert all(name in names and name not in mount_options.known() for name in options.data)
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\\\0", min_codepoint=1), min_size=1), min_size=1, max_size=6))
@@ -124,7 +127,7 @@ def test_any_file_can_be_read_as_passwd_and_group(data: bytes) -> None:
 
 @given(st.lists(st.text(max_size=12), max_size=10))
 def test_environment_keeps_the_last_of_each_name(entries: list[str]) -> None:
-    env = become.environment(entries)
+    env = finalize_process.environment(entries)
     for entry in entries:
         name, equals, _ = entry.partition("=")
         assert (name in env) == any(e.partition("=")[0] == name and "=" in e for e in entries) or not (name and equals)
@@ -173,26 +176,26 @@ def test_a_bug_in_the_child_is_reported_with_its_place() -> None:
 
 @pytest.mark.parametrize(("text", "number"), [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("hup", 1)])
 def test_signals(text: str, number: int) -> None:
-    assert cli.signal_number(text) == number
+    assert main.signal_number(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "0", "NOPE", "DFL", "999", "-1"])
 def test_signals_that_are_none(text: str) -> None:
     with pytest.raises(InvalidArgument):
-        cli.signal_number(text)
+        main.signal_number(text)
 
 
 def test_command_lines() -> None:
     flags = {"d": "bool:detach", "detach": "bool:detach", "pid-file": "value:pid-file", "env": "list:env"}
-    options, rest = cli.parse(
+    options, rest = main.parse(
         ["-d", "--pid-file", "p", "--env=a=b", "id", "--env", "c", "--", "-x"], flags, interspersed=True
     )
     assert options == {"detach": True, "pid-file": "p", "env": ["a=b", "c"]}
     assert rest == ["id", "-x"]
-    options, rest = cli.parse(["--detach=false", "id", "-d"], flags, interspersed=False)
+    options, rest = main.parse(["--detach=false", "id", "-d"], flags, interspersed=False)
     assert (options, rest) == ({"detach": False}, ["id", "-d"])
     with pytest.raises(InvalidArgument, match="needs a value"):
-        cli.parse(["--pid-file"], flags, interspersed=True)
+        main.parse(["--pid-file"], flags, interspersed=True)
 
 
 @given(st.sets(st.sampled_from(caps.NAMES)))

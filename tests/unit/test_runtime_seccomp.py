@@ -11,7 +11,8 @@ import pytest
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import prctl
-from ketch.runtime import defaults, seccomp, seccomp_default
+from ketch.runtime import defaults
+from ketch.runtime.security import seccomp, seccomp_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.errors import DataLoss, ResourceExhausted
-from ketch.storage import salvage, wal
-from ketch.storage.db import Database, Schema
+from ketch.storage.database import salvage, wal
+from ketch.storage.database.db import Database, Schema
 
 _VALUES = st.one_of(
     st.none(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=50), st.binary(max_size=50),

@@ -15,9 +15,9 @@ import threading
 import pytest
 
 from ketch.errors import DataLoss
-from ketch.storage import db as database
-from ketch.storage import mark, reserve
-from ketch.storage.db import Database, Schema
+from ketch.storage.database import db as database
+from ketch.storage.database import mark, reserve
+from ketch.storage.database.db import Database, Schema
 
 SCHEMAS = [Schema("x", ["CREATE TABLE x (a TEXT PRIMARY KEY, b BLOB)"])]
 FRAME = 24 + 4096

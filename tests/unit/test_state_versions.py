@@ -10,8 +10,8 @@ import sqlite3
 import pytest
 
 from ketch.errors import DataLoss
-from ketch.storage import mark
-from ketch.storage.db import Database, Schema
+from ketch.storage.database import mark
+from ketch.storage.database.db import Database, Schema
 
 OLD = [Schema("x", ["CREATE TABLE x (a TEXT PRIMARY KEY)"])]
 NEW = [Schema("x", [*OLD[0].migrations, "ALTER TABLE x ADD COLUMN b TEXT NOT NULL DEFAULT 'new'"])]

@@ -9,9 +9,9 @@ import tarfile
 import pytest
 
 from ketch.errors import InvalidArgument
-from ketch.storage import diff
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.layer import write_layer
+from ketch.storage.snapshots import diff
 
 
 @pytest.fixture

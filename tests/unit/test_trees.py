@@ -15,15 +15,16 @@ import threading
 import pytest
 
 from ketch import trees
-from ketch.cli import cptar
+from ketch.cli.copying import tar
 from ketch.linux.openat2 import open_unmounted
-from ketch.runtime import copyup
-from ketch.storage import diff, sizes, treediff
+from ketch.runtime.rootfs import tmp_copy_up
+from ketch.storage import sizes
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.layer import write_layer
 from ketch.storage.archive.write import write_tree
 from ketch.storage.removal import remove_tree, those, try_to_remove
-from ketch.storage.treecopy import Copier
+from ketch.storage.snapshots import diff, tree_diff
+from ketch.storage.snapshots.tree_copy import Copier
 from tests.unit.callgraph import Graph
 
 DEPTHS = pytest.mark.parametrize(("depth", "name"), [(3100, "d"), (300, "n" * 255)])
@@ -148,7 +149,7 @@ def test_only_the_files_are_named_in_the_archive(place):
 @DEPTHS
 def test_copies(place, depth, name):
     make(place / "tree", depth, name)
-    for copy, work in (("vfs", lambda a, b: Copier(b).tree(a)), ("volume", copyup.copy_tree)):
+    for copy, work in (("vfs", lambda a, b: Copier(b).tree(a)), ("volume", tmp_copy_up.copy_tree)):
         (place / copy).mkdir()
         fds = [os.open(place / one, trees.DIRECTORY) for one in ("tree", copy)]
         work(*fds)
@@ -165,7 +166,7 @@ def test_comparisons(place, depth, name):
     (place / "upper").mkdir()
     fds = [os.open(place / one, trees.DIRECTORY) for one in ("old", "new", "upper")]
     Copier(fds[1]).tree(fds[0])
-    assert treediff.changed_bytes(fds[1], fds[0]) == 0
+    assert tree_diff.changed_bytes(fds[1], fds[0]) == 0
     with trees.Descent(fds[1]) as at:
         for _ in range(depth):
             at.enter(name)
@@ -174,8 +175,8 @@ def test_comparisons(place, depth, name):
         for _ in range(depth - 100):
             at.leave()
         os.unlink("file", dir_fd=at.fd)
-    assert treediff.changed_bytes(fds[1], fds[0]) == 3
-    treediff.write_upper(fds[1], fds[0], fds[2])
+    assert tree_diff.changed_bytes(fds[1], fds[0]) == 3
+    tree_diff.write_upper(fds[1], fds[0], fds[2])
     found = diff.changes(fds[2], fds[0])
     assert len(found) == depth + 3
     kinds = {path.count("/"): kind for path, kind in found if path.endswith(("/file", "/new"))}
@@ -394,7 +395,7 @@ def test_cp_of_the_client(place, depth, name):
     make(place / "tree", depth, name)
     (place / "back").mkdir()
     for path in (f"{place}/tree", f"{place}/tree/."):
-        stream = cptar.pack(path, "tree", lambda entry: entry)
-        cptar.unpack(cptar.Incoming(stream, lambda _count: None), str(place / "back"), lambda entry: entry, owners=True)
+        stream = tar.pack(path, "tree", lambda entry: entry)
+        tar.unpack(tar.Incoming(stream, lambda _count: None), str(place / "back"), lambda entry: entry, owners=True)
         assert census(place / "back" / "tree") == census(place / "tree")
         remove_tree(str(place / "back" / "tree"))

@@ -33,7 +33,7 @@ from ketch.api.routes import (
 )
 from ketch.api.streams import Gone
 from ketch.api.webpages import WebPages
-from ketch.engine import oserror
+from ketch.engine import os_errors
 from ketch.engine.system import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
 
@@ -255,8 +255,8 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
         except asyncio.CancelledError:
             raise
         except OSError as e:
-            error = oserror.explained(e, f"{request.method} {request.path}")
-            log.warning("%s", error.message, exc_info=not oserror.is_known(e))
+            error = os_errors.explained(e, f"{request.method} {request.path}")
+            log.warning("%s", error.message, exc_info=not os_errors.is_known(e))
             return _failure(call, status_of(error), message_of(error))
         except Exception as e:
             log.exception("%s %s", request.method, request.path)

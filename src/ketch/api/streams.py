@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from ketch.api.connection import Connection
-from ketch.engine.streams import ClientStream
+from ketch.engine.aio.streams import ClientStream
 from ketch.errors import Unavailable
 
 if TYPE_CHECKING:

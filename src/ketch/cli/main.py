@@ -7,51 +7,51 @@ import sys
 from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 from ketch import printable, stdio
-from ketch.cli.flags import HelpRequested, UsageError
+from ketch.cli.options.flags import HelpRequested, UsageError
 from ketch.errors import KetchError
 
-# command → "module:function" below ketch.cli; nothing is imported before it is needed
+# command → "module:function" below ketch.cli.commands; nothing is imported before it is needed
 COMMANDS = {
-    "attach": "attach:cmd_attach",
-    "commit": "commit:cmd_commit",
-    "cp": "cp:cmd_cp",
-    "create": "run:cmd_create",
-    "daemon": "daemon:cmd_daemon",
-    "diff": "commit:cmd_diff",
-    "events": "events:cmd_events",
-    "exec": "exec:cmd_exec",
-    "export": "commit:cmd_export",
-    "history": "images:cmd_history",
-    "images": "images:cmd_images",
-    "import": "archives:cmd_import",
-    "info": "info:cmd_info",
-    "inspect": "inspect:cmd_inspect",
-    "kill": "lifecycle:cmd_kill",
-    "load": "archives:cmd_load",
-    "login": "registries:cmd_login",
-    "logout": "registries:cmd_logout",
-    "logs": "logs:cmd_logs",
-    "pause": "lifecycle:cmd_pause",
-    "port": "top:cmd_port",
-    "ps": "ps:cmd_ps",
-    "pull": "registries:cmd_pull",
-    "push": "registries:cmd_push",
-    "rename": "lifecycle:cmd_rename",
-    "restart": "lifecycle:cmd_restart",
-    "rm": "lifecycle:cmd_rm",
-    "rmi": "images:cmd_rmi",
-    "run": "run:cmd_run",
-    "save": "archives:cmd_save",
-    "search": "registries:cmd_search",
-    "start": "start:cmd_start",
-    "stats": "stats:cmd_stats",
-    "stop": "lifecycle:cmd_stop",
-    "tag": "images:cmd_tag",
-    "top": "top:cmd_top",
-    "unpause": "lifecycle:cmd_unpause",
-    "update": "update:cmd_update",
-    "version": "version:cmd_version",
-    "wait": "lifecycle:cmd_wait",
+    "attach": "containers.attach:cmd_attach",
+    "commit": "containers.commit:cmd_commit",
+    "cp": "containers.cp:cmd_cp",
+    "create": "containers.run:cmd_create",
+    "daemon": "system.daemon:cmd_daemon",
+    "diff": "containers.commit:cmd_diff",
+    "events": "system.events:cmd_events",
+    "exec": "containers.exec:cmd_exec",
+    "export": "containers.commit:cmd_export",
+    "history": "images.images:cmd_history",
+    "images": "images.images:cmd_images",
+    "import": "images.archives:cmd_import",
+    "info": "system.info:cmd_info",
+    "inspect": "system.inspect:cmd_inspect",
+    "kill": "containers.lifecycle:cmd_kill",
+    "load": "images.archives:cmd_load",
+    "login": "images.registries:cmd_login",
+    "logout": "images.registries:cmd_logout",
+    "logs": "containers.logs:cmd_logs",
+    "pause": "containers.lifecycle:cmd_pause",
+    "port": "containers.top:cmd_port",
+    "ps": "containers.ps:cmd_ps",
+    "pull": "images.registries:cmd_pull",
+    "push": "images.registries:cmd_push",
+    "rename": "containers.lifecycle:cmd_rename",
+    "restart": "containers.lifecycle:cmd_restart",
+    "rm": "containers.lifecycle:cmd_rm",
+    "rmi": "images.images:cmd_rmi",
+    "run": "containers.run:cmd_run",
+    "save": "images.archives:cmd_save",
+    "search": "images.registries:cmd_search",
+    "start": "containers.start:cmd_start",
+    "stats": "containers.stats:cmd_stats",
+    "stop": "containers.lifecycle:cmd_stop",
+    "tag": "images.images:cmd_tag",
+    "top": "containers.top:cmd_top",
+    "unpause": "containers.lifecycle:cmd_unpause",
+    "update": "containers.update:cmd_update",
+    "version": "system.version:cmd_version",
+    "wait": "containers.lifecycle:cmd_wait",
 }
 _CONTAINER = (
     "attach commit cp create diff exec export inspect kill logs pause port rename restart rm run start stats stop top "
@@ -60,38 +60,62 @@ _CONTAINER = (
 GROUPS = {
     "container": {
         **{n: COMMANDS[n] for n in _CONTAINER.split()},
-        "ls": "ps:cmd_ps", "list": "ps:cmd_ps", "ps": "ps:cmd_ps", "prune": "prune:cmd_containers",
-        "inspect": "inspect:cmd_container",
+        "ls": "containers.ps:cmd_ps",
+        "list": "containers.ps:cmd_ps",
+        "ps": "containers.ps:cmd_ps",
+        "prune": "system.prune:cmd_containers",
+        "inspect": "system.inspect:cmd_container",
     },
     "image": {
-        "inspect": "inspect:cmd_image",
+        "inspect": "system.inspect:cmd_image",
         **{n: COMMANDS[n] for n in ("history", "import", "load", "pull", "push", "save", "tag")},
-        "ls": "images:cmd_images", "list": "images:cmd_images", "rm": "images:cmd_rmi",
-        "bootstrap": "archives:cmd_bootstrap", "prune": "prune:cmd_images",
+        "ls": "images.images:cmd_images",
+        "list": "images.images:cmd_images",
+        "rm": "images.images:cmd_rmi",
+        "bootstrap": "images.archives:cmd_bootstrap",
+        "prune": "system.prune:cmd_images",
     },
     "system": {
-        "info": COMMANDS["info"], "events": COMMANDS["events"], "df": "df:cmd_df", "prune": "prune:cmd_system",
+        "info": COMMANDS["info"],
+        "events": COMMANDS["events"],
+        "df": "system.df:cmd_df",
+        "prune": "system.prune:cmd_system",
     },
     "manifest": {
-        "inspect": "manifest:cmd_inspect", "create": "manifest:cmd_create", "annotate": "manifest:cmd_annotate",
-        "push": "manifest:cmd_push", "rm": "manifest:cmd_rm",
+        "inspect": "images.manifest:cmd_inspect",
+        "create": "images.manifest:cmd_create",
+        "annotate": "images.manifest:cmd_annotate",
+        "push": "images.manifest:cmd_push",
+        "rm": "images.manifest:cmd_rm",
     },
     "registry": {
-        "serve": "registry:cmd_serve", "gc": "registry:cmd_gc", "htpasswd": "registry:cmd_htpasswd",
+        "serve": "system.registry:cmd_serve",
+        "gc": "system.registry:cmd_gc",
+        "htpasswd": "system.registry:cmd_htpasswd",
     },
     "volume": {
-        "ls": "volumes:cmd_ls", "create": "volumes:cmd_create", "inspect": "volumes:cmd_inspect",
-        "rm": "volumes:cmd_rm", "prune": "prune:cmd_volumes", "backup": "volumes:cmd_backup",
+        "ls": "volumes:cmd_ls",
+        "create": "volumes:cmd_create",
+        "inspect": "volumes:cmd_inspect",
+        "rm": "volumes:cmd_rm",
+        "prune": "system.prune:cmd_volumes",
+        "backup": "volumes:cmd_backup",
         "restore": "volumes:cmd_restore",
     },
     "network": {
-        "ls": "networks:cmd_ls", "list": "networks:cmd_ls", "inspect": "networks:cmd_inspect",
-        "create": "networks:cmd_create", "rm": "networks:cmd_rm", "connect": "networks:cmd_connect",
-        "disconnect": "networks:cmd_disconnect", "prune": "prune:cmd_networks", "repair": "networks:cmd_repair",
+        "ls": "networks:cmd_ls",
+        "list": "networks:cmd_ls",
+        "inspect": "networks:cmd_inspect",
+        "create": "networks:cmd_create",
+        "rm": "networks:cmd_rm",
+        "connect": "networks:cmd_connect",
+        "disconnect": "networks:cmd_disconnect",
+        "prune": "system.prune:cmd_networks",
+        "repair": "networks:cmd_repair",
     },
-}  # fmt: skip
+}
 _RUN_LIKE = ("run", "exec")
-_RUN_MODULES = ("run", "exec")
+_RUN_MODULES = ("containers.run", "containers.exec")
 
 
 def main() -> None:
@@ -130,7 +154,7 @@ def _carry_out(argv: list[str]) -> int:
             sys.stdout.write(_help(args))
             return 0 if not args or args[0] in ("help", "--help", "-h") else 1
         module_name, _, function = target.partition(":")
-        module = __import__(f"ketch.cli.{module_name}", fromlist=[function])
+        module = __import__(f"ketch.cli.commands.{module_name}", fromlist=[function])
         from ketch.cli.context import Context
 
         if module_name not in _RUN_MODULES and command in _RUN_LIKE:

@@ -15,11 +15,11 @@ import stat
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from ketch.daemon import pidfile
-from ketch.daemon.config import Config, tcp_address
+from ketch.daemon import pid_file as pidfile
+from ketch.daemon.settings.config import Config, tcp_address
 from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument
-from ketch.storage import filelock
-from ketch.storage.reserve import FULL
+from ketch.storage import file_lock
+from ketch.storage.database.reserve import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +41,11 @@ def exec_lock(exec_root: str) -> Iterator[None]:
         yield
 
 
-def state_lock(identity: int, data_root: str) -> filelock.FileLock:
+def state_lock(identity: int, data_root: str) -> file_lock.FileLock:
     """Keep a daemon on a copy of this data root away: it would have the same containers, in the same cgroups."""
     try:
-        return filelock.take_named(f"state-{identity}")
-    except filelock.Held as e:
+        return file_lock.take_named(f"state-{identity}")
+    except file_lock.Held as e:
         raise AlreadyExists(
             f"use data root `{data_root}`: it is a copy of one that another ketchd (pid {e.pid}) uses, and its "
             "containers have the same ids, cgroups and networks",
@@ -56,8 +56,8 @@ def state_lock(identity: int, data_root: str) -> filelock.FileLock:
 @contextmanager
 def _root_lock(what: str, path: str, flags: str) -> Iterator[None]:
     try:
-        lock = filelock.take(path)
-    except filelock.Held as e:
+        lock = file_lock.take(path)
+    except file_lock.Held as e:
         raise AlreadyExists(
             f"{what} `{os.path.dirname(path)}` is in use by another ketchd (pid {e.pid})",
             hint=f"stop that one, or give this one its own {flags}",
@@ -118,11 +118,11 @@ def addresses(hosts: list[str]) -> Iterator[dict[str, socket.socket]]:
         yield bound
 
 
-def _claimed(kind: str, path: str, what: str, flag: str) -> filelock.FileLock:
+def _claimed(kind: str, path: str, what: str, flag: str) -> file_lock.FileLock:
     place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
-        return filelock.take_named(f"{kind}-{hashlib.sha256(place.encode()).hexdigest()[:32]}")
-    except filelock.Held as e:
+        return file_lock.take_named(f"{kind}-{hashlib.sha256(place.encode()).hexdigest()[:32]}")
+    except file_lock.Held as e:
         raise AlreadyExists(
             f"{what}: another ketchd (pid {e.pid}) uses it", hint=f"stop that one, or give this one its own {flag}"
         ) from e

@@ -16,7 +16,7 @@ from ketch.errors import FailedPrecondition, KetchError
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
-    from ketch.daemon.config import Config
+    from ketch.daemon.settings.config import Config
 
 log = logging.getLogger("ketchd")
 # Threads that unpack, compare and archive take turns with the event loop, which has to have several for one answer:
@@ -28,7 +28,7 @@ _LEVELS = {"warn": "WARNING", "fatal": "CRITICAL"}
 
 def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
-    from ketch.daemon import config as configuration
+    from ketch.daemon.settings import config as configuration
 
     stdio.open_missing()
     _forget_parent()
@@ -43,14 +43,14 @@ def main() -> None:
         if os.geteuid() != 0:
             raise KetchError("ketchd needs root", hint="start it as root, e.g. with sudo")
         if config.repair or config.prune_lost:
-            from ketch.daemon import repair
+            from ketch.daemon.recovery import repair
 
             (repair.repair if config.repair else repair.prune_lost)(config)
             return
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(config))
     except (KetchError, OSError) as e:
-        from ketch.engine.oserror import explained
+        from ketch.engine.os_errors import explained
 
         error = explained(e, "start ketchd") if isinstance(e, OSError) else e
         sys.stderr.write(f"ketchd: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
@@ -89,8 +89,8 @@ class _Formatter(logging.Formatter):
 
 async def serve(config: Config) -> None:
     """Run the daemon until SIGTERM or SIGINT; containers are left running."""
-    from ketch.daemon import listen, notify, parentcgroup, roots
-    from ketch.engine.launcher import Launcher
+    from ketch.daemon import listen, notify, parent_cgroup, roots
+    from ketch.engine.monitors.launcher import Launcher
     from ketch.runtime.cgroups import monitors
 
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
@@ -107,7 +107,7 @@ async def serve(config: Config) -> None:
         bound = stack.enter_context(listen.addresses(config.hosts))
         stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
-        ours = parentcgroup.made_here(config.data_root, config.cgroup_parent)
+        ours = parent_cgroup.made_here(config.data_root, config.cgroup_parent)
         launcher = await Launcher.start(config.cgroup_parent)
         stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours)
         stack.push_async_callback(launcher.close)

@@ -14,17 +14,24 @@ from ketch import faults
 from ketch.api.acceptor import Acceptor
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
-from ketch.daemon import lastsettings, listen, netsetup, registryconfig, repair, roots, storageconfig
-from ketch.engine import pending, store, volumes
-from ketch.engine.context import Context
+from ketch.daemon import listen, roots
+from ketch.daemon.recovery import repair
+from ketch.daemon.settings import last_start
+from ketch.daemon.settings import network as network_settings
+from ketch.daemon.settings import registries as registry_settings
+from ketch.daemon.settings import storage as storage_settings
+from ketch.engine.containers import pending_changes
 from ketch.engine.engine import Engine
-from ketch.engine.eventjournal import EventJournal
-from ketch.engine.events import EventBus
-from ketch.engine.model import LogConfig
-from ketch.engine.sandbox import Sandboxes
+from ketch.engine.events.bus import EventBus
+from ketch.engine.events.journal import EventJournal
+from ketch.engine.model import store
+from ketch.engine.model.records import LogConfig
+from ketch.engine.networks.sandbox import Sandboxes
+from ketch.engine.parts import Context
+from ketch.engine.volumes import store as volume_store
 from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
-from ketch.storage.db import Database
+from ketch.storage.database.db import Database
 from ketch.storage.removal import Remover
 
 if TYPE_CHECKING:
@@ -32,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AsyncExitStack
 
-    from ketch.daemon.config import Config
-    from ketch.engine.launcher import Launcher
+    from ketch.daemon.settings.config import Config
+    from ketch.engine.monitors.launcher import Launcher
 
 log = logging.getLogger("ketchd")
 
@@ -53,18 +60,18 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
     stack.callback(containers.settled.close)
-    lastsettings.compare(config, containers.all())
+    last_start.compare(config, containers.all())
 
     def users_of(volume: str) -> list[str]:
-        known = [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]
+        known = [c.id for c in containers.all() if any(m.name == volume for m in pending_changes.mount_points(c))]
         return known + containers.unreadable_with(volume)
 
     engine_id = _engine_id(config.data_root)
     network = NetworkManager(
         db,
-        table=netsetup.table_name(config),
+        table=network_settings.table_name(config),
         owner=engine_id,
-        bases=netsetup.bases(config, engine_id),
+        bases=network_settings.bases(config, engine_id),
         open_firewall=config.host_firewall == "open",
     )
     remover = Remover()
@@ -74,8 +81,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         exec_root=config.exec_root,
         store=containers,
         images=ImageStore(db, config.data_root, remover.later),
-        snapshots=storageconfig.choose(config, containers.removals.pending(), remover.later),
-        volumes=volumes.VolumeStore(db, config.data_root, users_of, remover.later),
+        snapshots=storage_settings.choose(config, containers.removals.pending(), remover.later),
+        volumes=volume_store.VolumeStore(db, config.data_root, users_of, remover.later),
         remover=remover,
         events=EventBus(journal),
         launcher=launcher,
@@ -83,7 +90,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         cgroup_parent=config.cgroup_parent,
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
         journald_socket=config.journald_socket,
-        registries=registryconfig.build(config),
+        registries=registry_settings.build(config),
     )
     stack.push_async_callback(ctx.registries.close)
     stack.callback(ctx.images.unpacker.close)
@@ -91,8 +98,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     await ctx.in_network(network.setup)
     stack.push_async_callback(_release, ctx)
     faults.point("daemon.networks-up")
-    await ctx.in_network(netsetup.default_network, config, network)
-    ctx.sandboxes = Sandboxes(ctx, network, netsetup.dns_defaults(config), config.host_gateway_ip)
+    await ctx.in_network(network_settings.default_network, config, network)
+    ctx.sandboxes = Sandboxes(ctx, network, network_settings.dns_defaults(config), config.host_gateway_ip)
     engine = Engine(ctx, engine_id)
     await engine.start()
     stack.push_async_callback(engine.close)

@@ -6,25 +6,26 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from ketch.engine import commit, relocation, restore
-from ketch.engine.commit import CommitService
-from ketch.engine.containers import ContainerService
-from ketch.engine.execs import ExecService
-from ketch.engine.files import FileService
-from ketch.engine.health import HealthChecks
-from ketch.engine.images import ImageService
-from ketch.engine.lifecycle import Lifecycle
-from ketch.engine.manifests import ManifestService
-from ketch.engine.networks import NetworkService
-from ketch.engine.pulls import PullService
-from ketch.engine.pushes import PushService
+from ketch.engine import relocation, restore
+from ketch.engine.containers.lifecycle import Lifecycle
+from ketch.engine.containers.service import ContainerService
+from ketch.engine.execs.health import HealthChecks
+from ketch.engine.execs.service import ExecService
+from ketch.engine.files.service import FileService
+from ketch.engine.images import commit
+from ketch.engine.images.commit import CommitService
+from ketch.engine.images.manifests import ManifestService
+from ketch.engine.images.pull import PullService
+from ketch.engine.images.push import PushService
+from ketch.engine.images.service import ImageService
+from ketch.engine.networks.service import NetworkService
 from ketch.engine.system import SystemService
 
 if TYPE_CHECKING:
-    from ketch.engine.context import Context
-    from ketch.engine.events import EventBus
-    from ketch.engine.registries import Registries
-    from ketch.engine.volumes import VolumeStore
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.images.registries import Registries
+    from ketch.engine.parts import Context
+    from ketch.engine.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
 

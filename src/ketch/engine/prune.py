@@ -11,8 +11,8 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
-from ketch.engine import ownvolumes
-from ketch.engine.transfer import in_own_thread
+from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.volumes import container_volumes
 from ketch.errors import Conflict, NotFound
 from ketch.images.removal import Rehearsal
 from ketch.storage.sizes import size_on_disk
@@ -43,7 +43,7 @@ async def container(
     one = engine.containers.removable(ref, force=force)
     written = (await engine.containers.sizes(one.id))[0]
     found = [_object(one.id, one.name, written)]
-    doomed = ownvolumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
+    doomed = container_volumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
     lost: Objects = [
         _object(v.name, v.name, await in_own_thread(functools.partial(size_on_disk, v.mountpoint))) for v in doomed
     ]

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ketch.engine import ownvolumes, pending
+from ketch.engine.containers import pending_changes
+from ketch.engine.volumes import container_volumes
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ketch.engine.context import Context
-    from ketch.engine.model import MountPoint
+    from ketch.engine.model.records import MountPoint
+    from ketch.engine.parts import Context
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ def settle(ctx: Context) -> None:
     for container in ctx.store.all():
         _settle(ctx, container.mounts)
         if container.pending:
-            waiting = pending.of(container)
+            waiting = pending_changes.of(container)
             _settle(ctx, waiting.mount_points or ())
-            container.pending = pending.stored(waiting)
+            container.pending = pending_changes.stored(waiting)
 
 
 def _settle(ctx: Context, points: Iterable[MountPoint]) -> None:
@@ -37,6 +38,6 @@ def _settle(ctx: Context, points: Iterable[MountPoint]) -> None:
             point.source = ctx.volumes.place(point.name)
         elif point.type == "image" and not any(ctx.data_root + "/" in option for option in point.layers):
             try:
-                _, point.layers = ownvolumes.image_view(ctx, point.name)
+                _, point.layers = container_volumes.image_view(ctx, point.name)
             except KetchError as e:  # its start will say so, too
                 log.warning("the image that a container mounts at %s: %s", point.destination, e.message)

@@ -16,21 +16,25 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import containerdirs, leftovers, monitorprocess, restarts, snapshotting, stats, takeover, update
-from ketch.engine.rundir import Exit, read_exit
+from ketch.engine.containers import directories as container_directories
+from ketch.engine.containers import orphans, restart_policy, snapshot_work, update
+from ketch.engine.monitors import process as monitor_process
+from ketch.engine.monitors import takeover
+from ketch.engine.monitors.run_directory import Exit, read_exit
+from ketch.engine.stats import samples
 from ketch.errors import KetchError, Unavailable
-from ketch.storage import quota
-from ketch.storage.db import REPAIR
+from ketch.storage.database.db import REPAIR
 from ketch.storage.lost import Lost, is_ours
+from ketch.storage.snapshots import quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ketch.engine.context import Context
-    from ketch.engine.execs import ExecService
-    from ketch.engine.lifecycle import Lifecycle
-    from ketch.engine.model import Container
-    from ketch.engine.shim import Monitor
+    from ketch.engine.containers.lifecycle import Lifecycle
+    from ketch.engine.execs.service import ExecService
+    from ketch.engine.model.records import Container
+    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.parts import Context
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 64  # monitors that are asked at the same time: each has to wake up first
@@ -79,7 +83,7 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     await asyncio.to_thread(ctx.volumes.unmount_unused)
     await asyncio.to_thread(ctx.volumes.finish_pending)
     life.restored.set()
-    for container in _in_order(c for c in ctx.store.all() if restarts.wanted_at_boot(c)):
+    for container in _in_order(c for c in ctx.store.all() if restart_policy.wanted_at_boot(c)):
         if container.state.running:
             continue  # it ended while nobody was there, and its policy has brought it back already
         if container.state.status == "restarting":
@@ -125,7 +129,7 @@ async def _settle(
         return
     live = ctx.live(container.id)
     async with live.lock:
-        await asyncio.to_thread(leftovers.clear, ctx, container)
+        await asyncio.to_thread(orphans.clear, ctx, container)
         await life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
 
 
@@ -135,7 +139,7 @@ async def _find_directory(ctx: Context, container: Container) -> None:
         log.warning("container %s (%s): its directory was lost; it begins anew", container.name, container.id[:12])
         chain_ids = ctx.images.resolve(container.image_id).chain_ids
         size = quota.parse(container.host.storage_opt)
-        await snapshotting.whole(ctx.snapshots, ctx.snapshots.prepare, container.id, chain_ids, size)
+        await snapshot_work.whole(ctx.snapshots, ctx.snapshots.prepare, container.id, chain_ids, size)
 
 
 def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
@@ -146,7 +150,7 @@ def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
     if unwritten:  # the daemon died between the program's start and the record of it
         state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
         container.own_hosts = ""
-    state.status = "paused" if stats.cgroups_of(ctx, container).is_frozen() else "running"
+    state.status = "paused" if samples.cgroups_of(ctx, container).is_frozen() else "running"
     state.pid = monitor.pid
     state.started_at = monitor.started_at or state.started_at
     if container.limits_pending:
@@ -210,17 +214,17 @@ async def _attach_volumes(ctx: Context, container: Container) -> None:
 
 def _sweep(ctx: Context) -> None:
     """Remove cgroups and directories of containers that are no more; those that have lost their rows are kept."""
-    leftovers.clear_stopped(ctx)
+    orphans.clear_stopped(ctx)
     lost, doomed = Lost(ctx.data_root), ctx.store.removals.pending()
-    for name in filter(is_ours, leftovers.unknown(ctx)):
+    for name in filter(is_ours, orphans.unknown(ctx)):
         known_to_go = name in doomed or not os.path.isdir(ctx.directory(name)) or ctx.snapshots.is_blank(name)
-        if not known_to_go and monitorprocess.find(ctx.run_dir(name), name, 0):
+        if not known_to_go and monitor_process.find(ctx.run_dir(name), name, 0):
             log.warning("container %s runs, and its row is lost: it is left alone; %s", name[:12], REPAIR)
-        elif not leftovers.end(ctx, name):
+        elif not orphans.end(ctx, name):
             continue
         elif known_to_go:
             log.info("remove what is left of container %s", name[:12])
-            ctx.remover.later(functools.partial(containerdirs.remove_files, ctx, name))
+            ctx.remover.later(functools.partial(container_directories.remove_files, ctx, name))
         else:
             lost.put("containers", ctx.directory(name))
     ctx.store.removals.end(name for name in doomed if not os.path.lexists(ctx.directory(name)))

@@ -13,14 +13,15 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from ketch.engine import monitorprocess, stats
+from ketch.engine.monitors import process as monitor_process
+from ketch.engine.stats import samples
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ketch.engine.context import Context
-    from ketch.engine.model import Container
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def thaw(ctx: Context, container: Container, number: int) -> None:
     for one in (*(guests(ctx, container) if number == signal.SIGKILL else ()), container):
         if one.state.status == "paused":
             with contextlib.suppress(FileNotFoundError):  # it has ended just now
-                stats.cgroups_of(ctx, one).freeze(False)
+                samples.cgroups_of(ctx, one).freeze(False)
             one.state.status = "running"
 
 
@@ -61,9 +62,9 @@ async def _let_go_on(ctx: Context, guest: Container) -> None:
     """Wait until nothing of it lives, and have its monitor go on then."""
     first = guest.state.pid
     try:
-        await monitorprocess.ended(first, None)
-        monitor = monitorprocess.find(ctx.run_dir(guest.id), guest.id, first)
-        monitorprocess.let_go_on(monitor, guest.id)
+        await monitor_process.ended(first, None)
+        monitor = monitor_process.find(ctx.run_dir(guest.id), guest.id, first)
+        monitor_process.let_go_on(monitor, guest.id)
     except (KetchError, OSError) as e:
         log.warning("let the monitor of container %s go on: %s", guest.id[:12], e)
 

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
-from ketch.engine import logoptions
-from ketch.engine.transfer import in_own_thread
+from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.logs import options as log_options
 from ketch.runtime.cgroups import common
 from ketch.storage import lost
 from ketch.storage.sizes import size_on_disk
@@ -19,7 +19,7 @@ from ketch.storage.sizes import size_on_disk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ketch.engine.context import Context
+    from ketch.engine.parts import Context
 
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
@@ -27,7 +27,7 @@ _PLUGINS = {
     "Volume": ["local"],
     "Network": ["bridge", "host", "null"],
     "Authorization": None,
-    "Log": [name for name in logoptions.DRIVERS if name != "none"],
+    "Log": [name for name in log_options.DRIVERS if name != "none"],
 }
 _NO_SWARM = {
     "NodeID": "",

@@ -10,13 +10,13 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.images.importer import encode_config, make_image, write_manifest
+from ketch.images.archives.importer import encode_config, make_image, write_manifest
 from ketch.images.unpack import unpack_blob
 from ketch.oci import reference
 from ketch.oci.config import History, ImageConfig, RootFS, format_time
 from ketch.oci.digest import chain_ids
 from ketch.storage.archive.gzipwriter import GzipWriter
-from ketch.storage.snapshots import check_depth
+from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
     from ketch.oci.config import RunConfig
-    from ketch.storage.leases import Lease
+    from ketch.storage.content.leases import Lease
 
 
 def commit(

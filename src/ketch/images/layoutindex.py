@@ -11,7 +11,7 @@ from ketch.oci import manifest as oci
 
 if TYPE_CHECKING:
     from ketch.images.catalog import Catalog
-    from ketch.storage.content import ContentStore
+    from ketch.storage.content.store import ContentStore
 
 _LARGEST = 4 << 20
 

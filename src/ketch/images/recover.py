@@ -10,8 +10,8 @@ import msgspec
 
 from ketch.errors import KetchError
 from ketch.images import layoutindex
+from ketch.images.archives.importer import make_image
 from ketch.images.catalog import Named
-from ketch.images.importer import make_image
 from ketch.images.model import Image
 from ketch.oci import manifest as oci
 from ketch.oci import platform, reference
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from sqlite3 import Row
 
-    from ketch.storage.content import ContentStore
-    from ketch.storage.layers import Layers
+    from ketch.storage.content.store import ContentStore
+    from ketch.storage.layers.store import Layers
 
 log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # a manifest is a few kilobytes

@@ -7,8 +7,8 @@ image_names (name, id, target)  normalized reference (a tag or repository@digest
 
 from __future__ import annotations
 
-from ketch.storage import removals
-from ketch.storage.db import Schema
+from ketch.storage.database import removals
+from ketch.storage.database.db import Schema
 
 SCHEMA = Schema(
     "images",

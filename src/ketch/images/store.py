@@ -22,12 +22,12 @@ from ketch.images.catalog import Catalog, Named
 from ketch.images.model import Image
 from ketch.oci import reference
 from ketch.oci.config import parse_time
-from ketch.storage.content import ContentStore
-from ketch.storage.layers import Layers
-from ketch.storage.leases import Leases
+from ketch.storage.content.leases import Leases
+from ketch.storage.content.store import ContentStore
+from ketch.storage.database.removals import Removals
+from ketch.storage.layers.store import Layers
+from ketch.storage.layers.unpack_pool import UnpackPool
 from ketch.storage.lost import Lost
-from ketch.storage.removals import Removals
-from ketch.storage.unpackpool import UnpackPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from ketch.oci import manifest as oci
-    from ketch.storage.db import Database
-    from ketch.storage.leases import Lease
+    from ketch.storage.content.leases import Lease
+    from ketch.storage.database.db import Database
 
     InUse = Callable[[str], list[tuple[str, bool]]]
     Progress = Callable[[dict[str, Any]], None]
@@ -350,13 +350,13 @@ class ImageStore:
 
     def load(self, source: IO[bytes], progress: Progress, platforms: Sequence[str] = ()) -> Images:
         """Read a docker-save or OCI-layout archive (InvalidArgument when it is neither, or broken)."""
-        from ketch.images.load import load
+        from ketch.images.archives.load import load
 
         return load(self, source, progress, platforms)
 
     def save(self, refs: Sequence[str], target: IO[bytes], platforms: Sequence[str] = ()) -> None:
         """Write images as one archive that Docker and OCI tools both read."""
-        from ketch.images.save import save
+        from ketch.images.archives.save import save
 
         save(self, refs, target, platforms)
 
@@ -371,13 +371,13 @@ class ImageStore:
         progress: Progress = lambda _item: None,
     ) -> Image:
         """Make an image of one layer from the tar of a root filesystem."""
-        from ketch.images.importer import import_rootfs
+        from ketch.images.archives.importer import import_rootfs
 
         return import_rootfs(self, source, repo=repo, tag=tag, changes=changes, message=message, progress=progress)
 
     def bootstrap(self, ref: str, progress: Progress) -> Image:
         """Make ``debian:SUITE`` or ``busybox`` from the distribution's packages."""
-        from ketch.images.bootstrap import bootstrap
+        from ketch.images.archives.bootstrap import bootstrap
 
         return bootstrap(self, ref, progress)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ketch.images.store import ImageStore
     from ketch.storage.archive.tar import Source
-    from ketch.storage.leases import Lease
+    from ketch.storage.content.leases import Lease
 
 _BUFFER = 1 << 20
 

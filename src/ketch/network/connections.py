@@ -15,23 +15,24 @@ import msgspec
 
 from ketch import faults
 from ketch.errors import InvalidArgument, KetchError
-from ketch.network import endpoint, ipam, parents
-from ketch.network import record as r
-from ketch.network.hostports import ANY
+from ketch.network.links import endpoint, parent_links
 from ketch.network.live import WIRED
-from ketch.network.record import Binding, Endpoint
+from ketch.network.model import ipam
+from ketch.network.model import record as r
+from ketch.network.model.record import Binding, Endpoint
+from ketch.network.ports.host_ports import ANY
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ketch.linux.netlink.client import Netlink
     from ketch.network.host import Host
-    from ketch.network.ifsysctls import Setting
-    from ketch.network.ipam import Allocator
+    from ketch.network.links.interface_sysctls import Setting
     from ketch.network.live import LiveNetwork
-    from ketch.network.netlink import Netlink
-    from ketch.network.ports import PortRequest
-    from ketch.network.state import NetworkState
+    from ketch.network.model.ipam import Allocator
+    from ketch.network.model.state import NetworkState
+    from ketch.network.ports.requests import PortRequest
 
 MAX_INTERFACE_NAME = 15
 # What the kernel takes, without what it keeps for itself and what a terminal would not show as it is.
@@ -182,7 +183,7 @@ class Connections:
             )  # fmt: skip
         else:
             endpoint.wire_child(
-                host.rtnl, made, record, parent=network.link.index, mode=parents.mode(record),
+                host.rtnl, made, record, parent=network.link.index, mode=parent_links.mode(record),
                 sysctls=wish.sysctls, netns_fd=netns_fd, rtnl_fd=rtnl_fd,
             )  # fmt: skip
 

@@ -10,24 +10,25 @@ import logging
 from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, KetchError
-from ketch.network import forwarding, locks
-from ketch.network.hostfirewall import HostFirewall
-from ketch.network.hostports import HostPorts
+from ketch.linux.netlink.client import Netlink
+from ketch.network import locks
+from ketch.network.firewall import forwarding
+from ketch.network.firewall.host_firewall import HostFirewall
+from ketch.network.firewall.packet_filter import PacketFilter
+from ketch.network.firewall.watch import TableWatch
 from ketch.network.live import forwards
-from ketch.network.netlink import Netlink
-from ketch.network.packetfilter import PacketFilter
+from ketch.network.model.record import BRIDGE
+from ketch.network.ports.host_ports import HostPorts
 from ketch.network.reaper import Reaper
-from ketch.network.record import BRIDGE
-from ketch.network.watch import TableWatch
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
 
+    from ketch.network.firewall.ruleset import Forward, Segment
     from ketch.network.live import LiveNetwork
-    from ketch.network.record import Endpoint
-    from ketch.network.ruleset import Forward, Segment
-    from ketch.network.state import NetworkState
+    from ketch.network.model.record import Endpoint
+    from ketch.network.model.state import NetworkState
 
 Strings = list[str]
 log = logging.getLogger(__name__)

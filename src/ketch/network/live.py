@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ketch.network import ipam
-from ketch.network import record as r
-from ketch.network.ipam import Allocator
-from ketch.network.ruleset import Forward, Segment
+from ketch.network.firewall.ruleset import Forward, Segment
+from ketch.network.model import ipam
+from ketch.network.model import record as r
+from ketch.network.model.ipam import Allocator
 
 if TYPE_CHECKING:
-    from ketch.network.links import Link
-    from ketch.network.record import Endpoint, NetworkRecord
+    from ketch.linux.netlink.links import Link
+    from ketch.network.model.record import Endpoint, NetworkRecord
 
 # Drivers whose networks containers get an interface on.
 WIRED = (r.BRIDGE, r.MACVLAN, r.IPVLAN)

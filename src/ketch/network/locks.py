@@ -9,10 +9,10 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, Unavailable
-from ketch.storage import filelock
+from ketch.storage import file_lock
 
 if TYPE_CHECKING:
-    from ketch.storage.filelock import FileLock
+    from ketch.storage.file_lock import FileLock
 
 _TURN_S = 10.0
 
@@ -20,8 +20,8 @@ _TURN_S = 10.0
 def claim_table(name: str) -> FileLock:
     """Become the one daemon that uses this firewall table, until the lock is closed (Conflict: another does)."""
     try:
-        return filelock.take_named(f"table-{_namespace()}-{name}")
-    except filelock.Held as e:
+        return file_lock.take_named(f"table-{_namespace()}-{name}")
+    except file_lock.Held as e:
         raise Conflict(
             f"use firewall table `{name}`: another ketchd (pid {e.pid}) uses it, and the bridge that it is for",
             hint="give each daemon its own --bridge and --bip",
@@ -31,8 +31,8 @@ def claim_table(name: str) -> FileLock:
 def turn() -> FileLock:
     """One daemon at a time: while a subnet is chosen and until its address is in place (Unavailable after 10 s)."""
     try:
-        return filelock.take_named(f"subnets-{_namespace()}", wait_s=_TURN_S)
-    except filelock.Held as e:
+        return file_lock.take_named(f"subnets-{_namespace()}", wait_s=_TURN_S)
+    except file_lock.Held as e:
         raise Unavailable(
             f"choose a subnet: another ketchd (pid {e.pid}) has been doing so for {_TURN_S:.0f} s",
             hint="see whether it hangs or is stopped",

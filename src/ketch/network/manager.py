@@ -16,24 +16,27 @@ import msgspec
 
 from ketch import faults
 from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, PermissionDenied
-from ketch.network import bridge as bridges
-from ketch.network import completion, counters, defaultnet, endpoint, ipam, links, locks, parents, reattach
-from ketch.network import owner as marks
-from ketch.network import record as r
-from ketch.network.completion import DEFAULT_MTU
+from ketch.linux.netlink import links
+from ketch.network import default_network, locks, reattach
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
+from ketch.network.firewall.ruleset import check_name
 from ketch.network.host import Host
+from ketch.network.links import bridge as bridges
+from ketch.network.links import counters, endpoint, parent_links
+from ketch.network.links import owner as marks
 from ketch.network.live import LiveNetwork
-from ketch.network.record import Endpoint, NetworkRecord, Pool
-from ketch.network.ruleset import check_name
-from ketch.network.state import NetworkState
+from ketch.network.model import completion, ipam
+from ketch.network.model import record as r
+from ketch.network.model.completion import DEFAULT_MTU
+from ketch.network.model.record import Endpoint, NetworkRecord, Pool
+from ketch.network.model.state import NetworkState
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ketch.network.ipam import Base
-    from ketch.storage.db import Database
+    from ketch.network.model.ipam import Base
+    from ketch.storage.database.db import Database
 
 log = logging.getLogger(__name__)
 Records = list[NetworkRecord]
@@ -237,15 +240,15 @@ class NetworkManager:
             known = self._default_on(bridge)
             if known is None:
                 retired = [n.record for n in self._networks.values() if n.record.retired]
-                return self.create(defaultnet.beside(retired, changed))
+                return self.create(default_network.beside(retired, changed))
             changed = _replace(changed, id=known.record.id, created=known.record.created)
-            changed = defaultnet.with_pools_before(changed, known.record)
+            changed = default_network.with_pools_before(changed, known.record)
             if changed == known.record:
                 return changed
             if not known.endpoints:
                 self.drop_default()
                 return self.create(changed)
-            return self._change(known, defaultnet.merged(known, changed))
+            return self._change(known, default_network.merged(known, changed))
 
     def _default_on(self, bridge: str) -> LiveNetwork | None:
         """The default network on this bridge, if it was made before; one on another bridge is given up."""
@@ -266,7 +269,7 @@ class NetworkManager:
         if record == known.record:
             return record
         for container_id, member in known.endpoints.items():
-            known.endpoints[container_id] = kept = defaultnet.remembering(member, known.record)
+            known.endpoints[container_id] = kept = default_network.remembering(member, known.record)
             self._state.add(kept)
         network = known.changed(record)
         self._state.save(record)
@@ -321,13 +324,15 @@ class NetworkManager:
             if record.speaks_ipv6:
                 self._host.enable_forwarding(ipv6=True)
         elif record.driver in (r.MACVLAN, r.IPVLAN):
-            network.link = parents.ensure(self._host.rtnl, record, self._owner)
+            network.link = parent_links.ensure(self._host.rtnl, record, self._owner)
 
     def _down(self, network: LiveNetwork) -> None:
         link, network.link = network.link, None
         if link is None:
             return
-        ours = bridges.is_ours(link) if network.record.driver == r.BRIDGE else parents.is_ours(link, network.record)
+        ours = (
+            bridges.is_ours(link) if network.record.driver == r.BRIDGE else parent_links.is_ours(link, network.record)
+        )
         shared = any(n.record.link == link.name and n is not network for n in self._networks.values())
         if ours and not shared:
             endpoint.unwire(self._host.rtnl, link.name)

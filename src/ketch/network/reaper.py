@@ -10,8 +10,9 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from ketch.network import conntrack, endpoint, links
-from ketch.network.netlink import NETLINK_NETFILTER, Netlink
+from ketch.linux.netlink import conntrack, links
+from ketch.linux.netlink.client import NETLINK_NETFILTER, Netlink
+from ketch.network.links import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ketch.network import endpoint, links
-from ketch.network import record as r
+from ketch.linux.netlink import links
+from ketch.network.links import endpoint
+from ketch.network.model import record as r
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ketch.linux.netlink.client import Netlink
     from ketch.network.live import LiveNetwork
-    from ketch.network.netlink import Netlink
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING
 from ketch.errors import KetchError, NotFound
 from ketch.oci import manifest as oci
 from ketch.oci.reference import Reference
-from ketch.registry import objects
 from ketch.registry.errors import UNAVAILABLE, Refused
+from ketch.registry.objects import store as objects
 from ketch.remote.client import host_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.registry.errors import Refused
-from ketch.registry.objects import Missing, blob
+from ketch.registry.objects.store import Missing, blob
 from ketch.registry.repositories import parse, referenced_blobs
 
 if TYPE_CHECKING:

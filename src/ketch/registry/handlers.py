@@ -12,7 +12,7 @@ from aiohttp import web
 from ketch import digits
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
-from ketch.registry import names, objects
+from ketch.registry import names
 from ketch.registry.errors import (
     BLOB_UNKNOWN,
     DIGEST_INVALID,
@@ -22,6 +22,7 @@ from ketch.registry.errors import (
     PAGINATION_INVALID,
     Refused,
 )
+from ketch.registry.objects import store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,7 +115,7 @@ async def get_blob(call: Call, digest: str) -> web.StreamResponse:
         "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream", "ETag": f'"{digest}"',
         "Cache-Control": "max-age=31536000", "Accept-Ranges": "bytes",
     }  # fmt: skip
-    key = objects.blob(digest)
+    key = store.blob(digest)
     path = call.store.path(key)
     if path is not None:
         return web.FileResponse(path, chunk_size=1 << 20, headers=headers)

@@ -14,14 +14,14 @@ import msgspec
 
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
-from ketch.registry import objects
 from ketch.registry.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, UNAVAILABLE, Refused
-from ketch.registry.objects import Missing
+from ketch.registry.objects import store as objects
+from ketch.registry.objects.store import Missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ketch.registry.objects import Objects
+    from ketch.registry.objects.store import Objects
 
 _CACHED, _CACHED_SIZE = 4096, 64 << 10
 _TOUCH_S = 3600.0

@@ -19,10 +19,10 @@ from ketch import programs
 from ketch.errors import InvalidArgument
 from ketch.registry import gc, settings
 from ketch.registry.auth import Htpasswd, Tokens
-from ketch.registry.bucket import Bucket
 from ketch.registry.cache import PullThrough
-from ketch.registry.disk import Disk
 from ketch.registry.metrics import Metrics
+from ketch.registry.objects.bucket import Bucket
+from ketch.registry.objects.disk import Disk
 from ketch.registry.repositories import Repositories
 from ketch.registry.server import Server
 from ketch.remote.client import Remotes
@@ -32,7 +32,7 @@ from ketch.remote.settings import Settings
 if TYPE_CHECKING:
     import argparse
 
-    from ketch.registry.objects import Objects
+    from ketch.registry.objects.store import Objects
 
 log = logging.getLogger(__name__)
 _WORKER = "KETCH_REGISTRY_WORKER"

@@ -29,7 +29,7 @@ from ketch.registry.errors import (
     Refused,
 )
 from ketch.registry.metrics import Metrics
-from ketch.registry.objects import Missing
+from ketch.registry.objects.store import Missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

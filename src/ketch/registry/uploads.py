@@ -7,7 +7,7 @@ import secrets
 from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING
 
-from ketch.registry import names, objects
+from ketch.registry import names
 from ketch.registry.auth import Access
 from ketch.registry.errors import (
     BLOB_UPLOAD_INVALID,
@@ -16,7 +16,8 @@ from ketch.registry.errors import (
     RANGE_INVALID,
     Refused,
 )
-from ketch.registry.objects import Missing
+from ketch.registry.objects import store
+from ketch.registry.objects.store import Missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,7 +141,7 @@ async def _counted(call: Call, pieces: AsyncIterator[bytes]) -> AsyncIterator[by
 
 async def _finish(call: Call, upload: str, digest: str) -> web.StreamResponse:
     await call.repositories.claim(digest)
-    if not await call.store.finish(upload, digest, objects.blob(digest)):
+    if not await call.store.finish(upload, digest, store.blob(digest)):
         await call.store.discard(upload)
         raise Refused(DIGEST_INVALID, digest)
     await call.repositories.link(call.name, digest)

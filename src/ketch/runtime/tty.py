@@ -9,8 +9,8 @@ import struct
 import termios
 from errno import ENODEV
 
-from ketch.runtime import paths
 from ketch.runtime.failure import failure
+from ketch.runtime.rootfs import paths
 
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441

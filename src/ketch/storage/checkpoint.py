@@ -24,13 +24,13 @@ import zlib
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.storage import reserve, wal
+from ketch.storage.database import reserve, wal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from ketch.storage.mark import Mark
+    from ketch.storage.database.mark import Mark
 
 log = logging.getLogger(__name__)
 _TRIES = 3

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from ketch.api import jsontext, query
 from ketch.api.wire import gomode
-from ketch.engine.commit import CommitOptions
-from ketch.engine.model import ContainerConfig
+from ketch.engine.images.commit import CommitOptions
+from ketch.engine.model.records import ContainerConfig
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from ketch.api.server import Call
-    from ketch.engine.containerpaths import PathStat
-    from ketch.engine.files import Archive
+    from ketch.engine.files.container_paths import PathStat
+    from ketch.engine.files.service import Archive
 
 _CHUNK = 1 << 18
 # What has a year of four digits (RFC 3339): a container may give its files any time.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from ketch.api import query
-from ketch.engine.streams import AttachOptions, ClientStream
+from ketch.engine.aio.streams import AttachOptions, ClientStream
 from ketch.errors import InvalidArgument, PermissionDenied
 
 if TYPE_CHECKING:

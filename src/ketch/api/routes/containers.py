@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ketch.api import jsontext, query, rehearsal, streams
 from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
-from ketch.engine import pending
 from ketch.engine import prune as prunes
-from ketch.engine.model import ContainerConfig, HostConfig, NetworkingConfig
-from ketch.engine.streams import AttachOptions, LogOptions
-from ketch.engine.update import Request
+from ketch.engine.aio.streams import AttachOptions, LogOptions
+from ketch.engine.containers import pending_changes
+from ketch.engine.containers.update import Request
+from ketch.engine.model.records import ContainerConfig, HostConfig, NetworkingConfig
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ async def update(call: Call) -> web.StreamResponse:
     """New limits or another restart policy at once; Ketch's own ``Changes`` at the next start."""
     wanted: Request = await call.body(Request, optional=True)
     warnings, container = await call.engine.containers.update(call.path["id"], wanted)
-    waiting = pending.shown(container)
+    waiting = pending_changes.shown(container)
     return call.json({"Warnings": warnings} | ({"Pending": waiting} if waiting else {}))
 
 

@@ -11,7 +11,7 @@ import msgspec
 from ketch.api import streams
 from ketch.api.routes.containers import content_type, size
 from ketch.api.wire import execs as wire
-from ketch.engine.model import ExecConfig
+from ketch.engine.model.records import ExecConfig
 from ketch.errors import Conflict, KetchError, Unavailable
 
 if TYPE_CHECKING:

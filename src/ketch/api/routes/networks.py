@@ -8,7 +8,7 @@ from ketch.api import query, rehearsal
 from ketch.api.wire import filters
 from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, predicate, wire
 from ketch.engine import prune as prunes
-from ketch.engine.model import EndpointSettings
+from ketch.engine.model.records import EndpointSettings
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -11,7 +11,7 @@ import msgspec
 from ketch.api import jsontext, query
 from ketch.api.wire import container_filters
 from ketch.api.wire.times import rfc3339
-from ketch.engine.usage import Sampler, Usage
+from ketch.engine.stats.usage import Sampler, Usage
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from ketch.api.server import Call
-    from ketch.engine.model import Container
+    from ketch.engine.model.records import Container
 
     Containers = list[Container]
 

@@ -10,7 +10,7 @@ from ketch.api import query, rehearsal
 from ketch.api.wire import filters
 from ketch.api.wire.df import volume as wire_volume
 from ketch.engine import prune as prunes
-from ketch.engine import volumearchive
+from ketch.engine.volumes import backup as volumearchive
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from ketch.api.wire.containers import port_rows
 from ketch.api.wire.filters import Filters, boolean, check, has_labels
-from ketch.engine.patterns import Patterns
+from ketch.engine.aio.patterns import Patterns
 from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.engine.engine import Engine
-    from ketch.engine.model import Container
+    from ketch.engine.model.records import Container
 
     Test = Callable[[Container], bool]
 

@@ -10,13 +10,15 @@ import msgspec
 
 from ketch import digits, human
 from ketch.api.wire.times import NEVER, rfc3339
-from ketch.engine import logdrivers, pending, secrets
-from ketch.engine.model import EndpointSettings
+from ketch.engine.containers import pending_changes
+from ketch.engine.logs import drivers as log_drivers
+from ketch.engine.model.records import EndpointSettings
+from ketch.engine.spec import secrets
 from ketch.runtime import defaults
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.model import Container, Health
+    from ketch.engine.model.records import Container, Health
 
 NEWEST = (1, 51)
 # What only other systems have, and is said all the same.
@@ -251,7 +253,7 @@ def inspect(
         "ResolvConfPath": os.path.join(directory, "resolv.conf"),
         "HostnamePath": os.path.join(directory, "hostname"),
         "HostsPath": os.path.join(directory, "hosts"),
-        "LogPath": logdrivers.log_path(engine.context, container),
+        "LogPath": log_drivers.log_path(engine.context, container),
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": engine.context.snapshots.name,
@@ -266,7 +268,7 @@ def inspect(
         "Config": _config(container),
         "NetworkSettings": _network_settings(container, version),
     }
-    if waiting := pending.shown(container):
+    if waiting := pending_changes.shown(container):
         answer["Pending"] = waiting
     if version < (1, 42):
         answer["HostConfig"] |= {"KernelMemory": 0, "KernelMemoryTCP": 0}

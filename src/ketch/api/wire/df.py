@@ -10,7 +10,7 @@ from ketch.api.wire.times import rfc3339
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.volumes import Volume
+    from ketch.engine.volumes.store import Volume
     from ketch.images.model import Image
 
 

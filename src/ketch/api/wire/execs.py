@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ketch.engine.model import Exec
+    from ketch.engine.model.records import Exec
 
 
 def inspect(exec_: Exec) -> dict[str, Any]:

@@ -8,16 +8,16 @@ import msgspec
 
 from ketch.api.wire import filters
 from ketch.api.wire.times import rfc3339
-from ketch.engine.model import EndpointSettings  # noqa: TC001 (msgspec reads the annotations)
-from ketch.engine.networks import PREDEFINED
+from ketch.engine.model.records import EndpointSettings  # noqa: TC001 (msgspec reads the annotations)
+from ketch.engine.networks.service import PREDEFINED
 from ketch.errors import InvalidArgument
-from ketch.network.record import NetworkRecord, Pool
+from ketch.network.model.record import NetworkRecord, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.engine.engine import Engine
-    from ketch.engine.model import Container
+    from ketch.engine.model.records import Container
 
 _KNOWN = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.api.wire.times import NEVER, rfc3339
 
 if TYPE_CHECKING:
-    from ketch.engine.model import Container
+    from ketch.engine.model.records import Container
 
 _UNLIMITED = 1 << 62
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
 from ketch.linux import ns
-from ketch.network.netlink import in_namespace
+from ketch.linux.netlink.client import in_namespace
 from ketch.undo import Undo
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from time import time_ns
 from ketch import faults
 from ketch.errors import KetchError
 from ketch.linux import fdpass
-from ketch.runtime.process import exec as child
 from ketch.runtime.process import messages
+from ketch.runtime.process.children import exec as child
+from ketch.runtime.process.io.streams import Streams
 from ketch.runtime.process.loop import READ
-from ketch.runtime.process.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from contextlib import suppress
 
 from ketch import faults
 from ketch.linux import prctl, signals
-from ketch.runtime import defaults, seccomp, seccomp_default
+from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor, preload
+from ketch.runtime.security import seccomp, seccomp_default
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,13 +30,14 @@ from ketch.errors import KetchError
 from ketch.linux import fdpass, prctl
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
-from ketch.runtime.process import ending, init, messages, report, signals
+from ketch.runtime.process import ending, messages, report, signals
+from ketch.runtime.process.children import init
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
-from ketch.runtime.process.logdrivers import open_log
+from ketch.runtime.process.io.log_drivers import open_log
+from ketch.runtime.process.io.streams import Streams
 from ketch.runtime.process.loop import READ, Loop
 from ketch.runtime.process.oom import OomWatch
-from ketch.runtime.process.streams import Streams
 from ketch.runtime.process.waits import Waits
 
 TYPE_CHECKING = False

@@ -1,0 +1,233 @@
+"""``run`` and ``create``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ketch.cli.commands.containers import ready
+from ketch.cli.options import run_flags
+from ketch.cli.options.flags import UsageError
+from ketch.cli.session import Session, check_terminal
+from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ketch.cli.context import Context
+    from ketch.cli.options.flags import Options
+    from ketch.client.http import Client, Response
+
+
+def cmd_create(args: list[str], ctx: Context) -> int:
+    """Make a container without starting it."""
+    spec = run_flags.flag_set("create", "Create a new container")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    body = run_flags.body(opts, rest[0], rest[1:])
+    body.update(_attached(_wanted(opts), opts["interactive"]))
+    ctx.print(_create(ctx, opts, body))
+    return 0
+
+
+def cmd_run(args: list[str], ctx: Context) -> int:
+    """Make a container, attach to it, start it, and take over its exit code."""
+    spec = run_flags.flag_set("run", "Create and run a new container from an image")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    body = run_flags.body(opts, rest[0], rest[1:])
+    wanted = _wanted(opts)
+    if not opts["detach"]:
+        check_terminal(opts["tty"], opts["interactive"])
+    body.update(_attached(wanted, opts["interactive"] and not opts["detach"]))
+    timeout_s = ready.timeout_of(opts)
+    if timeout_s is not None and not opts["detach"]:
+        raise InvalidArgument("conflicting options: --wait-healthy needs -d")
+    _ensure_daemon(ctx)
+    container = _create(ctx, opts, body)
+    if opts["detach"]:
+        return _start_detached(ctx, container, timeout_s)
+    return _run_attached(ctx, opts, container, wanted)
+
+
+def _start_detached(ctx: Context, container: str, timeout_s: float | None) -> int:
+    if timeout_s is None:
+        ctx.client().request("POST", f"/containers/{container}/start")
+    else:
+        try:
+            ready.start(ctx, container, timeout_s)
+        except ready.NotReady as e:
+            return ready.report(ctx, e)
+    ctx.print(container)
+    return 0
+
+
+def _attached(wanted: list[str], interactive: bool) -> dict[str, bool]:
+    """What the container's configuration says of it."""
+    flags = {f"Attach{name.capitalize()}": name in wanted for name in ("stdin", "stdout", "stderr")}
+    return {**flags, "StdinOnce": interactive and "stdin" in wanted}
+
+
+def _wanted(opts: Options) -> list[str]:
+    """The streams to attach: those that were named and, with ``-i``, standard input."""
+    detached = "detach" in opts and opts["detach"]
+    if opts["attach"]:
+        if detached:
+            raise UsageError("conflicting options: cannot attach and detach (-a and -d)")
+        for stream in opts["attach"]:
+            if stream.lower() not in ("stdin", "stdout", "stderr"):
+                raise UsageError(f"invalid --attach `{stream}`: valid streams are STDIN, STDOUT and STDERR")
+        chosen = [stream.lower() for stream in opts["attach"]]
+        return [*chosen, *(["stdin"] if opts["interactive"] and "stdin" not in chosen else [])]
+    if detached:
+        return []
+    return ["stdin", "stdout", "stderr"] if opts["interactive"] else ["stdout", "stderr"]
+
+
+def _ensure_daemon(ctx: Context) -> None:
+    """When nothing answers on the default socket, start a daemon and say so."""
+    if ctx.chosen:
+        return
+    try:
+        ctx.client().request("GET", "/_ping")
+    except Unavailable:
+        from ketch.cli.commands.system.daemon import start
+
+        ctx.warn(
+            f"ketch: no daemon was running, started ketchd (pid {start(ctx.host)}); stop it with: ketch daemon stop"
+        )
+
+
+def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
+    if opts["tty"] and sys.stdout.isatty():
+        from ketch.cli.session import window
+
+        body["HostConfig"]["ConsoleSize"] = list(window())
+    if opts["secret"]:
+        ctx.only_ketch("--secret", "would make the container without it")
+    if opts["pull"] == "always":
+        _pull(ctx, body["Image"], opts)
+    with _cid_file(opts["cidfile"]) as write_id:
+        container = _request(ctx, opts, body)
+        write_id(container)
+    return container
+
+
+def _pull(ctx: Context, image: str, opts: Options) -> None:
+    """Bring the image; how it goes is told on standard error."""
+    from ketch.cli.commands.images import images, registries
+
+    name, tag = images.split_tag(image) if "@" not in image else (image, "")
+    mode = "quiet" if opts["quiet"] else "auto"
+    registries.pull(ctx, name, tag or ("" if "@" in name else "latest"), opts["platform"], mode, ctx.err)
+
+
+@contextmanager
+def _cid_file(path: str) -> Iterator[Callable[[str], None]]:
+    """The file for the id, made before the container is, so that two of us cannot use one; empty, it goes again."""
+    if not path:
+        yield lambda _ident: None
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as e:
+        raise InvalidArgument(
+            f"container ID file found, make sure the other container isn't running or delete {path}"
+        ) from e
+    except OSError as e:
+        raise InvalidArgument(
+            f"failed to create the container ID file: open {path}: {(e.strerror or '').lower()}"
+        ) from e
+    with open(fd, "w", encoding="ascii") as f:
+        try:
+            yield f.write  # type: ignore[misc]
+        except BaseException:
+            os.unlink(path)
+            raise
+
+
+def _request(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
+    query = {"name": opts["name"] or None, "platform": opts["platform"] or None}
+    try:
+        answer = ctx.client().request("POST", "/containers/create", query, body).json()
+    except NotFound as e:
+        if not _is_missing(e):
+            raise
+        image = body["Image"]
+        if opts["pull"] == "never":
+            if "No such image" not in e.message:
+                raise
+            raise NotFound(f"No such image: {image}", hint="--pull never: nothing else is tried") from e
+        if not opts["quiet"]:
+            whole = image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+            ctx.warn(f"Unable to find image '{whole}' locally")
+        try:
+            _pull(ctx, image, opts)
+        except (NotFound, Unavailable) as missing:
+            missing.hint = (
+                missing.hint or f"make it here with `ketch image bootstrap {image}`, or read it with `ketch load`"
+            )
+            raise
+        answer = ctx.client().request("POST", "/containers/create", query, body).json()
+    for warning in answer.get("Warnings") or ():
+        ctx.warn(f"WARNING: {warning}")
+    return str(answer["Id"])
+
+
+def _is_missing(error: NotFound) -> bool:
+    """Whether it is the image that is not here, or not for the platform."""
+    return "No such image" in error.message or "does not match the specified platform" in error.message
+
+
+def _run_attached(ctx: Context, opts: Options, container: str, wanted: list[str]) -> int:
+    client = ctx.client()
+    query = {"stream": True, **dict.fromkeys(wanted, True)}
+    if opts["detach-keys"]:
+        query["detachKeys"] = opts["detach-keys"]
+    connection = client.hijack("POST", f"/containers/{container}/attach", query) if wanted else None
+    waiting = wait_for(client, container, "removed" if opts["rm"] else "next-exit")
+    client.request("POST", f"/containers/{container}/start")
+    if connection is not None:
+        Session(
+            connection,
+            tty=opts["tty"],
+            stdin="stdin" in wanted,
+            resize=lambda rows, cols: client.request("POST", f"/containers/{container}/resize", {"h": rows, "w": cols}),
+            forward=(lambda n: client.request("POST", f"/containers/{container}/kill", {"signal": str(n)}))
+            if opts["sig-proxy"]
+            else None,
+        ).run()
+        if opts["tty"] and still_runs(client, container):
+            return 0  # detached
+    return exit_code(waiting)
+
+
+def wait_for(client: Client, container: str, condition: str) -> Response:
+    """Register for the exit; the answer is read later (see `exit_code`)."""
+    from ketch.client.http import Client
+
+    return Client(client.host).request("POST", f"/containers/{container}/wait", {"condition": condition}, stream=True)
+
+
+def exit_code(waiting: Response) -> int:
+    """The container's exit code, when it comes (KetchError with the daemon's reason when it has none)."""
+    answer = waiting.json()
+    if not answer:
+        raise Unavailable(
+            "the daemon went away before the container ended", hint="ask again with: ketch wait CONTAINER"
+        )
+    if error := (answer.get("Error") or {}).get("Message"):
+        raise KetchError(error)
+    return int(answer["StatusCode"])
+
+
+def still_runs(client: Client, container: str) -> bool:
+    """Whether the connection ended because the user detached."""
+    try:
+        state = client.request("GET", f"/containers/{container}/json").json()["State"]
+    except KetchError:
+        return False
+    return bool(state["Running"])

@@ -1,0 +1,156 @@
+"""``images``, ``history``, ``tag``, ``rmi``, ``image prune``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from ketch.cli.gotemplate.strings import ellipsis
+from ketch.cli.options.flags import FlagSet
+from ketch.cli.output.listing import filters, show, since
+from ketch.cli.output.units import human_size
+from ketch.errors import InvalidArgument, KetchError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+_IMAGES = [
+    ("REPOSITORY", "Repository"), ("TAG", "Tag"), ("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")
+]  # fmt: skip
+_HISTORY = [
+    ("IMAGE", "ID"), ("CREATED", "CreatedSince"), ("CREATED BY", "CreatedBy"), ("SIZE", "Size"), ("COMMENT", "Comment")
+]  # fmt: skip
+_IMAGE_HEADERS = {
+    "Digest": "DIGEST", "CreatedAt": "CREATED AT", "Containers": "CONTAINERS", "VirtualSize": "SIZE",
+    "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+}  # fmt: skip
+_RAW_IMAGES = [
+    ("repository", "Repository"), ("tag", "Tag"), ("digest", "Digest"), ("image_id", "ID"),
+    ("created_at", "CreatedAt"), ("virtual_size", "Size"),
+]  # fmt: skip
+_DIGESTS = [*_IMAGES[:2], ("DIGEST", "Digest"), *_IMAGES[2:]]
+
+
+def cmd_images(args: list[str], ctx: Context) -> int:
+    """List images."""
+    spec = FlagSet("images", "ketch images [OPTIONS] [REPOSITORY[:TAG]]", "List images")
+    spec.bool("all", "a", "all images").bool("digests", "", "show digests").list("filter", "f", "which ones")
+    spec.string("format", "", "how").bool("no-trunc", "", "whole ids").bool("quiet", "q", "ids only")
+    spec.bool("tree", "", "with the platforms of each")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 1)
+    chosen = opts["filter"] + [f"reference={r}" for r in rest]
+    query = {"all": opts["all"] or None, "filters": filters(chosen), "manifests": opts["tree"] or None}
+    images = ctx.client().request("GET", "/images/json", query).json()
+    if opts["tree"]:
+        if opts["quiet"] or opts["format"] or opts["no-trunc"] or opts["digests"]:
+            raise InvalidArgument("--tree goes with no other way to show images")
+        from ketch.cli.commands.images import tree
+
+        ctx.print("\n".join(tree.lines(images, plain="utf" not in (ctx.out.encoding or "").lower())))
+        return 0
+    digests = opts["digests"] or ".Digest" in opts["format"]
+    listed = [row for image in images for row in rows(image, whole=opts["no-trunc"], digests=digests)]
+    raw = [row for row in _RAW_IMAGES if opts["digests"] or row[1] != "Digest"]
+    show(
+        ctx, listed, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"], headers=_IMAGE_HEADERS,
+        quiet="ID" if opts["quiet"] else "", raw=raw,
+    )  # fmt: skip
+    return 0
+
+
+def rows(image: dict[str, Any], *, whole: bool, digests: bool = False) -> list[dict[str, Any]]:
+    """An image in the fields of Docker's ``--format``, once for each of its names."""
+    names = [(*tag.rpartition(":")[::2], "<none>") for tag in image.get("RepoTags") or ()]
+    known = {d.partition("@")[0]: d.partition("@")[2] for d in image.get("RepoDigests") or ()}
+    if digests:
+        names = [(repo, tag, known.get(repo, "<none>")) for repo, tag, _ in names]
+    if not names:
+        names = [(repo, "<none>", digest if digests else "<none>") for repo, digest in known.items()]
+    return [
+        {
+            "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
+            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(image["Created"])),
+            "CreatedSince": since(image["Created"]),
+            "Digest": digest,
+            "ID": image["Id"] if whole else image["Id"].removeprefix("sha256:")[:12],
+            "Repository": repo,
+            "SharedSize": "N/A",
+            "Size": human_size(image["Size"]),
+            "Tag": tag,
+            "UniqueSize": "N/A",
+            "VirtualSize": human_size(image.get("VirtualSize") or image["Size"], 4),
+        }
+        for repo, tag, digest in names or [("<none>", "<none>", "<none>")]
+    ]
+
+
+def cmd_history(args: list[str], ctx: Context) -> int:
+    """How an image was made."""
+    spec = FlagSet("history", "ketch history [OPTIONS] IMAGE", "Show the history of an image")
+    spec.string("format", "", "how").bool("human", "H", "sizes and dates for people", default=True)
+    spec.bool("no-trunc", "", "whole texts").bool("quiet", "q", "ids only")
+    spec.string("platform", "", "of several, this one")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1, 1)
+    query = {"platform": platform_json(opts["platform"]) if opts["platform"] else None}
+    whole, human = opts["no-trunc"], opts["human"]
+    rows = []
+    for step in ctx.client().request("GET", f"/images/{rest[0]}/history", query).json():
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step["Created"]))
+        image = step["Id"] if whole or step["Id"] == "<missing>" else step["Id"].removeprefix("sha256:")[:12]
+        by = step["CreatedBy"].replace("\t", " ")
+        rows.append({
+            "Comment": step["Comment"], "CreatedAt": created, "CreatedBy": by if whole else ellipsis(by, 45),
+            "CreatedSince": since(step["Created"]) if human else created, "ID": image,
+            "Size": human_size(step["Size"]) if human else str(step["Size"]),
+        })  # fmt: skip
+    columns = _HISTORY if human else [*_HISTORY[:1], ("CREATED AT", "CreatedSince"), *_HISTORY[2:]]
+    headers = {"CreatedAt": "CREATED AT"}
+    show(ctx, rows, columns=columns, headers=headers, form=opts["format"], quiet="ID" if opts["quiet"] else "")
+    return 0
+
+
+def cmd_tag(args: list[str], ctx: Context) -> int:
+    """One more name for an image."""
+    spec = FlagSet("tag", "ketch tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag that refers to an image")
+    _, rest = spec.parse(args)
+    spec.arguments(rest, 2, 2)
+    repo, tag = split_tag(rest[1])
+    ctx.client().request("POST", f"/images/{rest[0]}/tag", {"repo": repo, "tag": tag})
+    return 0
+
+
+def platform_json(text: str) -> str:
+    """``os/architecture/variant`` as the API wants it: JSON."""
+    return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """(repository, tag) of a name; a port is no tag."""
+    head, colon, tail = name.rpartition(":")
+    return (head, tail) if colon and "/" not in tail else (name, "")
+
+
+def cmd_rmi(args: list[str], ctx: Context) -> int:
+    """Remove images."""
+    spec = FlagSet("rmi", "ketch rmi [OPTIONS] IMAGE [IMAGE...]", "Remove one or more images")
+    spec.bool("force", "f", "also when a stopped container uses it").bool("no-prune", "", "keep untagged parents")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    failed = 0
+    for ref in rest:
+        query = {"force": opts["force"] or None, "noprune": opts["no-prune"] or None}
+        try:
+            answer = ctx.client().request("DELETE", f"/images/{ref}", query).json()
+        except KetchError as e:
+            ctx.warn(f"ketch: {e.message}" + (f"\n  {e.hint}" if e.hint else ""))
+            failed = 1
+            continue
+        for row in answer:
+            for action, what in row.items():
+                ctx.print(f"{action}: {what}")
+    return failed

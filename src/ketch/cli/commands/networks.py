@@ -1,0 +1,205 @@
+"""``network create``, ``ls``, ``inspect``, ``connect``, ``disconnect``, ``rm``, ``prune`` and ``repair``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.cli.commands.containers.lifecycle import each
+from ketch.cli.gotemplate.strings import natural
+from ketch.cli.options.flags import FlagSet
+from ketch.cli.output.listing import filters, labels, show
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+_COLUMNS = [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")]
+_HEADERS = {
+    "CreatedAt": "CREATED AT", "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"
+}  # fmt: skip
+
+
+def cmd_ls(args: list[str], ctx: Context) -> int:
+    """List networks."""
+    spec = FlagSet("network ls", "ketch network ls [OPTIONS]", "List networks").list("filter", "f", "which ones")
+    spec.string("format", "", "how").bool("quiet", "q", "ids only").bool("no-trunc", "", "whole ids")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    networks = ctx.client().request("GET", "/networks", {"filters": filters(opts["filter"])}).json()
+    rows = [row(n, whole=opts["no-trunc"]) for n in sorted(networks, key=lambda n: natural(n["Name"]))]
+    show(
+        ctx, rows, columns=_COLUMNS, headers=_HEADERS, form=opts["format"], quiet="ID" if opts["quiet"] else "",
+        raw=[("network_id", "ID"), ("name", "Name"), ("driver", "Driver"), ("scope", "Scope")],
+    )  # fmt: skip
+    return 0
+
+
+def row(network: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """One network in the fields of Docker's ``--format``."""
+    return {
+        "CreatedAt": network["Created"].replace("T", " ").removesuffix("Z") + " +0000 UTC",
+        "Driver": network["Driver"],
+        "ID": network["Id"] if whole else network["Id"][:12],
+        "IPv4": _flag(network.get("EnableIPv4")),
+        "IPv6": _flag(network.get("EnableIPv6")),
+        "Internal": _flag(network.get("Internal")),
+        "Label": lambda name: (network.get("Labels") or {}).get(name, ""),
+        "Labels": labels(network.get("Labels")),
+        "Name": network["Name"],
+        "Scope": network["Scope"],
+    }
+
+
+def _flag(value: Any) -> str:
+    return "true" if value else "false"
+
+
+def cmd_inspect(args: list[str], ctx: Context) -> int:
+    """Everything about networks."""
+    from ketch.cli.commands.system.inspect import many
+
+    spec = FlagSet(
+        "network inspect", "ketch network inspect [OPTIONS] NETWORK [NETWORK...]", "Display networks in detail"
+    )
+    spec.string("format", "f", "how")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+    return many(ctx, rest, ["network"], opts["format"])
+
+
+def cmd_create(args: list[str], ctx: Context) -> int:
+    """Make a network."""
+    spec = FlagSet("network create", "ketch network create [OPTIONS] NETWORK", "Create a network")
+    spec.string("driver", "d", "bridge, macvlan or ipvlan", default="bridge").list("opt", "o", "driver options")
+    spec.list("label", "", "a label").list("subnet", "", "a subnet, in CIDR form").list("gateway", "", "its gateway")
+    spec.list("ip-range", "", "the part of the subnet for containers").list("aux-address", "", "NAME=ADDRESS in use")
+    spec.string("ipam-driver", "", "where addresses come from", default="default").list("ipam-opt", "", "its options")
+    spec.bool("internal", "", "no way outside").bool("attachable", "", "as with Docker").bool("ipv6", "", "with IPv6")
+    spec.bool("ipv4", "", "with IPv4", default=True).string("scope", "", "local")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1, 1)
+    body: dict[str, Any] = {
+        "Name": rest[0], "Driver": opts["driver"], "Internal": opts["internal"], "Attachable": opts["attachable"],
+        "Scope": opts["scope"], "Options": _pairs(opts["opt"]), "Labels": _pairs(opts["label"]),
+        "IPAM": {
+            "Driver": opts["ipam-driver"], "Options": _pairs(opts["ipam-opt"]),
+            "Config": pools(opts["subnet"], opts["gateway"], opts["ip-range"], _pairs(opts["aux-address"])),
+        },
+    }  # fmt: skip
+    for flag, key in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
+        if flag in opts.given:
+            body[key] = opts[flag]
+    ctx.print(ctx.client().request("POST", "/networks/create", None, body).json()["Id"])
+    return 0
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    return dict(item.partition("=")[::2] for item in items)
+
+
+def pools(subnets: list[str], gateways: list[str], ranges: list[str], aux: dict[str, str]) -> list[dict[str, Any]]:
+    """``--gateway``, ``--ip-range`` and ``--aux-address`` with the subnets that they belong to (InvalidArgument)."""
+    import ipaddress
+
+    found: list[tuple[Any, dict[str, Any]]] = []
+    for text in subnets:
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError as e:
+            raise InvalidArgument(f"invalid subnet {text}: {e}", hint="use e.g. 172.30.0.0/16") from e
+        if any(network.version == other.version and network.overlaps(other) for other, _ in found):
+            raise InvalidArgument("multiple overlapping subnet configuration is not supported")
+        found.append((network, {"Subnet": text}))
+
+    def place(text: str, what: str) -> dict[str, Any]:
+        try:
+            address = ipaddress.ip_interface(text).ip
+        except ValueError as e:
+            raise InvalidArgument(f"invalid {what} {text}: {e}") from e
+        for network, entry in found:
+            if address in network:
+                return entry
+        raise InvalidArgument(f"no matching subnet for {what} {text}", hint="name the subnet with --subnet")
+
+    for text in ranges:
+        place(text, "range")["IPRange"] = text
+    for text in gateways:
+        place(text, "gateway")["Gateway"] = text
+    for name, address in aux.items():
+        place(address, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
+    return [entry for _, entry in found]
+
+
+def cmd_rm(args: list[str], ctx: Context) -> int:
+    """Remove networks."""
+    spec = FlagSet("network rm", "ketch network rm NETWORK [NETWORK...]", "Remove one or more networks")
+    spec.bool("force", "f", "a missing one is no error")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 1)
+
+    def remove(name: str) -> None:
+        from ketch.errors import NotFound
+
+        try:
+            ctx.client().request("DELETE", f"/networks/{name}")
+        except NotFound:
+            if not opts["force"]:
+                raise
+
+    return each(ctx, rest, remove)
+
+
+def cmd_connect(args: list[str], ctx: Context) -> int:
+    """Put a container on a network."""
+    spec = FlagSet(
+        "network connect", "ketch network connect [OPTIONS] NETWORK CONTAINER", "Connect a container to a network"
+    )
+    spec.list("alias", "", "another name for the container there").string("ip", "", "its IPv4 address")
+    spec.string("ip6", "", "its IPv6 address").list("link", "", "a name for another container")
+    spec.list("driver-opt", "", "driver options").int("gw-priority", "", "the highest is the way outside")
+    spec.list("link-local-ip", "", "a link-local address")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 2, 2)
+    settings: dict[str, Any] = {}
+    if opts["ip"] or opts["ip6"]:
+        settings["IPAMConfig"] = {"IPv4Address": opts["ip"], "IPv6Address": opts["ip6"]}
+    for flag, key in (("alias", "Aliases"), ("link", "Links")):
+        if opts[flag]:
+            settings[key] = opts[flag]
+    if opts["driver-opt"]:
+        settings["DriverOpts"] = _pairs(opts["driver-opt"])
+    if opts["gw-priority"]:
+        settings["GwPriority"] = opts["gw-priority"]
+    body = {"Container": rest[1], "EndpointConfig": settings}
+    ctx.client().request("POST", f"/networks/{rest[0]}/connect", None, body)
+    return 0
+
+
+def cmd_disconnect(args: list[str], ctx: Context) -> int:
+    """Take a container off a network."""
+    spec = FlagSet(
+        "network disconnect", "ketch network disconnect [OPTIONS] NETWORK CONTAINER",
+        "Disconnect a container from a network",
+    )  # fmt: skip
+    spec.bool("force", "f", "also a container that is gone")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 2, 2)
+    body = {"Container": rest[1], "Force": opts["force"]}
+    ctx.client().request("POST", f"/networks/{rest[0]}/disconnect", None, body)
+    return 0
+
+
+def cmd_repair(args: list[str], ctx: Context) -> int:
+    """Put back what other programs removed of the networks: links, addresses, firewall rules."""
+    spec = FlagSet(
+        "network repair", "ketch network repair", "Put back links, addresses and firewall rules that others removed"
+    )
+    _, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    answer = ctx.client().request("POST", "/ketch/networks/repair").json()
+    ctx.print("\n".join(answer["Done"]) or "nothing was missing")
+    for warning in answer["Warnings"]:
+        ctx.warn(f"WARNING: {warning}")
+    return 0

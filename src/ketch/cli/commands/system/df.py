@@ -1,0 +1,129 @@
+"""``system df``: what images, containers and volumes take on disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.cli.gotemplate.strings import go_json
+from ketch.cli.options.flags import FlagSet
+from ketch.cli.output.listing import show, table
+from ketch.cli.output.units import human_size
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+_COLUMNS = [
+    ("TYPE", "Type"), ("TOTAL", "TotalCount"), ("ACTIVE", "Active"), ("SIZE", "Size"), ("RECLAIMABLE", "Reclaimable")
+]  # fmt: skip
+_ACTIVE = ("running", "paused", "restarting")
+_IMAGES = [
+    ("REPOSITORY", "Repository"), ("TAG", "Tag"), ("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size"),
+    ("SHARED SIZE", "SharedSize"), ("UNIQUE SIZE", "UniqueSize"), ("CONTAINERS", "Containers"),
+]  # fmt: skip
+_CONTAINERS = [
+    ("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("LOCAL VOLUMES", "LocalVolumes"),
+    ("SIZE", "Size"), ("CREATED", "RunningFor"), ("STATUS", "Status"), ("NAMES", "Names"),
+]  # fmt: skip
+_VOLUMES = [("VOLUME NAME", "Name"), ("LINKS", "Links"), ("SIZE", "Size")]
+_CACHE = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]
+
+
+def cmd_df(args: list[str], ctx: Context) -> int:
+    """Disk usage by kind of object; ``-v`` object by object."""
+    spec = FlagSet("system df", "ketch system df [OPTIONS]", "Show disk usage").string("format", "", "how")
+    spec.bool("verbose", "v", "object by object")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    usage = ctx.client().request("GET", "/system/df").json()
+    if opts["verbose"]:
+        _verbose(ctx, usage, opts["format"])
+        return 0
+    headers = {field: title for title, field in _COLUMNS}
+    show(ctx, summary(usage), columns=_COLUMNS, headers=headers, form=opts["format"])
+    return 0
+
+
+def summary(usage: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each kind, from the answer of ``/system/df``."""
+    images, containers, volumes = (usage.get(k) or [] for k in ("Images", "Containers", "Volumes"))
+    measured = [i for i in images if i["Containers"] and i["Size"] >= 0 and i["SharedSize"] >= 0]
+    used = sum(i["Size"] - i["SharedSize"] for i in measured)
+    layers = usage.get("LayersSize") or 0
+    active = [c for c in containers if c["State"] in _ACTIVE]
+    written = sum(c.get("SizeRw") or 0 for c in containers)
+    sizes = [(v["UsageData"]["Size"], v["UsageData"]["RefCount"]) for v in volumes if v.get("UsageData")]
+    on_disk = sum(size for size, _ in sizes if size > 0)
+    unused = sum(size for size, links in sizes if size > 0 and links == 0)
+    return [
+        _row("Images", len(images), sum(i["Containers"] > 0 for i in images), layers, layers - used),
+        _row("Containers", len(containers), len(active), written, written - sum(c.get("SizeRw") or 0 for c in active)),
+        _row("Local Volumes", len(volumes), sum(links > 0 for _, links in sizes), on_disk, unused),
+        _row("Build Cache", 0, 0, 0, 0),
+    ]
+
+
+def _row(kind: str, total: int, active: int, size: int, idle: int) -> dict[str, Any]:
+    share = f" ({100 * idle // size}%)" if size > 0 else ""
+    return {
+        "Active": str(active),
+        "Reclaimable": human_size(idle, 4) + share,
+        "Size": human_size(size, 4),
+        "TotalCount": str(total),
+        "Type": kind,
+    }
+
+
+def _verbose(ctx: Context, usage: dict[str, Any], form: str) -> None:
+    whole = bool(form)
+    images = [_image(i, whole=whole) for i in usage.get("Images") or ()]
+    containers, volumes = _containers(usage, whole=whole), _volumes(usage)
+    if form:
+        _verbose_formatted(ctx, form, {"Images": images, "Containers": containers, "Volumes": volumes})
+        return
+    ctx.print("Images space usage:\n\n" + _table(_IMAGES, images))
+    ctx.print("\nContainers space usage:\n\n" + _table(_CONTAINERS, containers))
+    ctx.print("\nLocal Volumes space usage:\n\n" + _table(_VOLUMES, volumes))
+    ctx.print("\nBuild cache usage: 0B\n\n" + table([_CACHE]))
+
+
+def _verbose_formatted(ctx: Context, form: str, parts: dict[str, list[dict[str, Any]]]) -> None:
+    plain = {k: [{f: v for f, v in row.items() if not callable(v)} for row in rows] for k, rows in parts.items()}
+    facts = {**plain, "BuildCache": []}
+    if form in ("json", "{{json .}}"):
+        ctx.out.write(go_json(facts))
+        return
+    from ketch.cli.gotemplate.template import Template
+
+    ctx.print(Template(form).render(facts))
+
+
+def _table(columns: list[tuple[str, str]], rows: list[dict[str, Any]]) -> str:
+    body = [[str(row[field]) for _, field in columns] for row in rows]
+    return table([[title for title, _ in columns], *body])
+
+
+def _image(image: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    from ketch.cli.commands.images.images import rows
+
+    row = rows({**image, "RepoTags": (image.get("RepoTags") or [])[:1]}, whole=whole)[0]
+    shared = image["SharedSize"]
+    if shared >= 0:
+        row |= {"SharedSize": human_size(shared, 4), "UniqueSize": human_size(image["Size"] - shared, 4)}
+    return row | ({"Digest": ""} if whole else {})
+
+
+def _containers(usage: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+    from ketch.cli.commands.containers.ps import row
+
+    return [
+        row(container, whole=whole) | {"Size": human_size(container.get("SizeRw") or 0)}
+        for container in usage.get("Containers") or ()
+    ]
+
+
+def _volumes(usage: dict[str, Any]) -> list[dict[str, Any]]:
+    from ketch.cli.commands.volumes import row
+
+    return [row(volume) for volume in usage.get("Volumes") or ()]

@@ -1,0 +1,58 @@
+"""``events``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from ketch import printable
+from ketch.cli.options.flags import FlagSet
+from ketch.cli.output.listing import filters
+from ketch.cli.output.units import moment
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+
+def cmd_events(args: list[str], ctx: Context) -> int:
+    """What happens, as it happens."""
+    spec = FlagSet("events", "ketch events [OPTIONS]", "Get real time events from the daemon")
+    spec.list("filter", "f", "which ones").string("format", "", "how").string("since", "", "from when")
+    spec.string("until", "", "until when")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    template = None
+    if opts["format"] not in ("", "json", "{{json .}}"):
+        from ketch.cli.gotemplate.template import Template
+
+        template = Template(opts["format"])
+    query = {
+        "since": moment(opts["since"]) or None,
+        "until": moment(opts["until"]) or None,
+        "filters": filters(opts["filter"]),
+    }
+    for event in ctx.client().request("GET", "/events", query, stream=True).stream_lines():
+        if template is not None:
+            ctx.print(template.render(event))
+        elif opts["format"]:
+            ctx.print(json.dumps(event, separators=(",", ":")))
+        else:
+            ctx.print(line(event))
+        ctx.out.flush()
+    return 0
+
+
+def line(event: dict[str, Any]) -> str:
+    """Docker's one line for an event."""
+    seconds, rest = divmod(event["timeNano"], 1_000_000_000)
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{rest:09}{zone}"
+    attributes = event["Actor"]["Attributes"] or {}
+    shown = ", ".join(f"{k}={v}" for k, v in sorted(attributes.items()))
+    text = f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']}"
+    return printable.cell(f"{text} ({shown})" if shown else text)

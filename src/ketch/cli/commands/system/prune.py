@@ -1,0 +1,183 @@
+"""``prune`` of containers, images, volumes, networks and of all: what nobody uses goes, or is shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from ketch.cli.options.flags import FlagSet
+from ketch.cli.output.listing import filters, table
+from ketch.cli.output.units import human_size
+from ketch.errors import InvalidArgument, NotFound, Unimplemented
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+    from ketch.cli.options.flags import Options
+
+    Answer = dict[str, Any]
+
+_KINDS = ("Containers", "Networks", "Volumes", "Images")
+_UNITS_SHOWN = 4
+
+
+def cmd_containers(args: list[str], ctx: Context) -> int:
+    """Remove all stopped containers."""
+    spec = _spec("container prune", "Remove all stopped containers")
+    opts = _parsed(spec, args)
+    return _one(ctx, opts, "containers", opts["filter"], "all stopped containers.")
+
+
+def cmd_images(args: list[str], ctx: Context) -> int:
+    """Remove images that nothing uses."""
+    spec = _spec("image prune", "Remove unused images").bool("all", "a", "also those with a name")
+    opts = _parsed(spec, args)
+    what = "images without at least one container associated to them." if opts["all"] else "dangling images."
+    return _one(ctx, opts, "images", opts["filter"] + (["dangling=false"] if opts["all"] else []), f"all {what}")
+
+
+def cmd_volumes(args: list[str], ctx: Context) -> int:
+    """Delete the volumes that no container uses."""
+    spec = _spec("volume prune", "Remove unused local volumes").bool("all", "a", "also those with a name")
+    opts = _parsed(spec, args)
+    what = "local volumes" if opts["all"] else "anonymous local volumes"
+    chosen = opts["filter"] + (["all=true"] if opts["all"] else [])
+    return _one(ctx, opts, "volumes", chosen, f"all {what} not used by at least one container.")
+
+
+def cmd_networks(args: list[str], ctx: Context) -> int:
+    """Remove the networks that no container is on."""
+    opts = _parsed(_spec("network prune", "Remove all unused networks"), args)
+    return _one(ctx, opts, "networks", opts["filter"], "all custom networks not used by at least one container.")
+
+
+def cmd_system(args: list[str], ctx: Context) -> int:
+    """Remove containers, networks, images (and volumes) that nobody uses."""
+    spec = _spec("system prune", "Remove unused data").bool("all", "a", "all unused images, not just dangling ones")
+    spec.bool("volumes", "", "also anonymous volumes")
+    opts = _parsed(spec, args)
+    if opts["volumes"] and any(item.partition("=")[0].strip() == "until" for item in opts["filter"]):
+        raise InvalidArgument('the "until" filter is not supported with "--volumes"')
+    kinds = ["containers", "networks", *(["volumes"] if opts["volumes"] else []), "images"]
+    chosen = {kind: list(opts["filter"]) for kind in kinds}
+    if opts["all"]:
+        chosen["images"].append("dangling=false")
+    if opts["dry-run"]:
+        return rehearse(ctx, [("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}) for kind in kinds], opts)
+    if not opts["force"] and not confirm(ctx, _warning(opts)):
+        return 1
+    space = 0
+    for kind in kinds:
+        answer = ctx.client().request("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}).json()
+        _show(ctx, answer)
+        space += answer.get("SpaceReclaimed") or 0
+    ctx.print("Total reclaimed space: " + human_size(space + _build_cache(ctx, opts), _UNITS_SHOWN))
+    return 0
+
+
+def _warning(opts: Options) -> str:
+    lines = ["all stopped containers", "all networks not used by at least one container"]
+    if opts["volumes"]:
+        lines.append("all anonymous volumes not used by at least one container")
+    if opts["all"]:
+        lines.append("all images without at least one container associated to them")
+    else:
+        lines.append("all dangling images")
+    lines.append("all build cache" if opts["all"] else "unused build cache")
+    text = "This will remove:\n" + "".join(f"  - {line}\n" for line in lines)
+    if opts["filter"]:
+        text += "\n  Items to be pruned will be filtered with:\n" + "".join(f"  - {f}\n" for f in opts["filter"])
+    return text + "\n"
+
+
+def _build_cache(ctx: Context, opts: Options) -> int:
+    """Bytes of the build cache that went; a daemon that cannot build has none."""
+    query = {"filters": filters(opts["filter"]), "all": opts["all"] or None}
+    try:
+        answer = ctx.client().request("POST", "/build/prune", query).json()
+    except (NotFound, Unimplemented):
+        return 0
+    if answer.get("CachesDeleted"):
+        ctx.print("Deleted build cache objects:\n" + "\n".join(answer["CachesDeleted"]) + "\n")
+    return int(answer.get("SpaceReclaimed") or 0)
+
+
+def _spec(command: str, summary: str) -> FlagSet:
+    spec = FlagSet(command, f"ketch {command} [OPTIONS]", summary)
+    spec.bool("force", "f", "do not ask").list("filter", "", "which ones")
+    return rehearsable(spec)
+
+
+def rehearsable(spec: FlagSet) -> FlagSet:
+    """The flags of a removal that can be tried."""
+    spec.bool("dry-run", "", "show what would be removed, and remove nothing")
+    return spec.string("format", "", "with --dry-run: json")
+
+
+def _parsed(spec: FlagSet, args: list[str]) -> Options:
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    check_format(opts)
+    return opts
+
+
+def check_format(opts: Options) -> None:
+    """``--format`` says how a dry run is shown (InvalidArgument)."""
+    if opts["format"] and not (opts["dry-run"] and opts["format"] in ("json", "{{json .}}")):
+        raise InvalidArgument(f"--format {opts['format']}: not supported here", hint="use --dry-run --format json")
+
+
+def _one(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -> int:
+    query = {"filters": filters(chosen)}
+    if opts["dry-run"]:
+        return rehearse(ctx, [("POST", f"/{kind}/prune", query)], opts)
+    if not opts["force"] and not confirm(ctx, f"This will remove {what}\n"):
+        return 1
+    answer = ctx.client().request("POST", f"/{kind}/prune", query).json()
+    _show(ctx, answer)
+    if "SpaceReclaimed" in answer:
+        ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], _UNITS_SHOWN))
+    return 0
+
+
+def _show(ctx: Context, answer: Answer) -> None:
+    """What was deleted, kind by kind, in Docker's form."""
+    for kind in _KINDS:
+        gone = answer.get(f"{kind}Deleted")
+        if kind == "Images":
+            gone = [f"{action.lower()}: {what}" for row in gone or () for action, what in row.items()]
+        if gone:
+            ctx.print(f"Deleted {kind}:\n" + "\n".join(gone) + "\n")
+
+
+def rehearse(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
+    """Ask the daemon what these removals, one after the other, would remove, and show it."""
+    ctx.only_ketch("--dry-run", "would really remove")
+    total: Answer = {kind: [] for kind in _KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
+    for method, path, query in requests:
+        without = [one["Id"] for one in total["Containers"]]
+        answer = ctx.client().request(method, path, {**query, "dry-run": True}, {"Without": without}).json()
+        for kind in _KINDS:
+            total[kind] += [one for one in answer.get(kind) or () if one not in total[kind]]
+        total["ImagesDeleted"] += answer.get("ImagesDeleted") or []
+        total["SpaceReclaimed"] += answer.get("SpaceReclaimed") or 0
+    if opts["format"]:
+        ctx.print(json.dumps(total, separators=(",", ":")))
+        return 0
+    for kind in _KINDS:
+        if total[kind]:
+            rows = [[one["Id"].removeprefix("sha256:")[:12] if kind != "Volumes" else "", one["Name"],
+                     human_size(one["Size"]) if kind != "Networks" else ""] for one in total[kind]]  # fmt: skip
+            body = table([[cell for cell in row if cell] for row in rows])
+            ctx.print(f"Would remove {kind}:\n{body}\n")
+    ctx.print("Total space that would be reclaimed: " + human_size(total["SpaceReclaimed"], _UNITS_SHOWN))
+    return 0
+
+
+def confirm(ctx: Context, warning: str) -> bool:
+    """Ask before something is deleted; anything but y is no."""
+    ctx.out.write(f"WARNING! {warning}Are you sure you want to continue? [y/N] ")
+    ctx.out.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,37 @@
+"""``registry``: hands over to the registry's own program, which shares nothing with the command line."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+from ketch import programs
+from ketch.cli.options.flags import HelpRequested
+
+if TYPE_CHECKING:
+    from ketch.cli.context import Context
+
+
+def _become(command: str, args: list[str]) -> NoReturn:
+    program = programs.python("ketch.registry", command, *args)
+    if {"-h", "--help"} & {*args}:
+        import subprocess
+
+        text = subprocess.run(program, capture_output=True, text=True, check=False).stdout
+        raise HelpRequested(text.replace("usage: ", "Usage:  ", 1))
+    os.execve(program[0], program, programs.environment())
+
+
+def cmd_serve(args: list[str], _ctx: Context) -> int:
+    """Serve a registry."""
+    _become("serve", args)
+
+
+def cmd_gc(args: list[str], _ctx: Context) -> int:
+    """Collect a registry's garbage."""
+    _become("gc", args)
+
+
+def cmd_htpasswd(args: list[str], _ctx: Context) -> int:
+    """Make a line for a registry's file of users."""
+    _become("htpasswd", args)

@@ -1,0 +1,129 @@
+"""The daemon's progress stream on a terminal (a picture that moves), elsewhere (a line for each step), or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from ketch import printable
+from ketch.cli.output.progress_view import Board
+from ketch.errors import InvalidArgument, KetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, TextIO
+
+    from ketch.cli.context import Context
+    from ketch.cli.options.flags import FlagSet, Options
+
+MODES = ("auto", "plain", "json", "quiet")
+_EVERY_S = 0.1
+
+
+def add_flags(spec: FlagSet) -> FlagSet:
+    """``--progress`` and ``-q``."""
+    return spec.string("progress", "", "auto, plain or json", default="auto").bool("quiet", "q", "no progress")
+
+
+def chosen(opts: Options) -> str:
+    """The mode that the flags ask for (InvalidArgument)."""
+    mode = "quiet" if opts["quiet"] else opts["progress"]
+    if mode not in MODES:
+        raise InvalidArgument(f"invalid --progress `{mode}`", hint="use auto, plain or json")
+    return str(mode)
+
+
+class Progress:
+    """Shows one stream on ``to`` (standard output unless said otherwise)."""
+
+    def __init__(self, ctx: Context, mode: str = "auto", to: TextIO | None = None) -> None:
+        self._ctx = ctx
+        self._to = to or ctx.out
+        drawn = mode == "auto" and self._to.isatty() and os.environ.get("TERM", "") != "dumb"
+        self._mode = "drawn" if drawn else "plain" if mode == "auto" else mode
+        self._board = Board()
+        self._said: dict[str, str] = {}
+        self._height = 0
+        self._next = 0.0
+        self._ascii = "utf" not in (getattr(self._to, "encoding", "") or "").lower()
+
+    def run(self, items: Iterator[Any]) -> str:
+        """Show everything; returns the last plain status (KetchError when the daemon says so)."""
+        status = ""
+        try:
+            for item in items:
+                if "error" in item:
+                    raise KetchError(item["error"])
+                if self._mode == "json":
+                    self._write(json.dumps(item) + "\n")
+                elif "stream" in item:
+                    self._erase()
+                    self._ctx.print(printable.lines(item["stream"].rstrip("\n")))
+                elif "status" in item:
+                    self._show(_printable(item))
+                status = item.get("status", status) if not item.get("id") else status
+            if self._mode == "drawn":
+                self._draw(time.monotonic())
+        except BaseException:
+            if self._mode == "drawn":
+                self._draw(time.monotonic())
+            raise
+        return str(status)
+
+    def moved(self, ident: str, status: str, current: int, total: int) -> None:
+        """Bytes that the command line itself has moved."""
+        self._show({"id": ident, "status": status, "progressDetail": {"current": current, "total": total}})
+        if not total and self._mode == "drawn":
+            self._draw(time.monotonic())
+
+    def _show(self, item: dict[str, Any]) -> None:
+        if self._mode == "quiet" or item["status"].startswith("sha256:"):
+            return
+        if self._mode == "plain":
+            self._plain(item)
+            return
+        now = time.monotonic()
+        line = self._board.feed(item, now)
+        if line is not None:
+            self._erase()
+            self._write(line + "\n")
+            self._draw(now)
+        elif now >= self._next:
+            self._draw(now)
+
+    def _plain(self, item: dict[str, Any]) -> None:
+        """Each state of a layer once."""
+        ident, status = str(item.get("id") or ""), item["status"]
+        if ident and self._said.get(ident) == status:
+            return
+        if (item.get("progressDetail") or {}).get("current") is not None:
+            return
+        self._said[ident] = status
+        self._write((f"{ident}: {status}" if ident else status) + "\n")
+
+    def _draw(self, now: float) -> None:
+        size = shutil.get_terminal_size()
+        lines = self._board.lines(size.columns - 1, size.lines - 1, plain=self._ascii)
+        up = f"\033[{self._height}A" if self._height else ""
+        self._write(up + "".join(f"\r\033[K{line}\n" for line in lines) + ("\033[J" if self._height else ""))
+        self._height = len(lines)
+        self._next = now + _EVERY_S
+
+    def _erase(self) -> None:
+        """Take the picture away, for lines that stay."""
+        if self._height:
+            self._write(f"\033[{self._height}A\r\033[J")
+            self._height = 0
+
+    def _write(self, text: str) -> None:
+        self._to.write(text)
+        self._to.flush()
+
+
+def _printable(item: dict[str, Any]) -> dict[str, Any]:
+    """A report whose texts, which a registry may have chosen, do not steer the terminal."""
+    shown = {name: printable.cell(str(item[name])) for name in ("id", "status") if item.get(name)}
+    return {**item, **shown}

@@ -1,0 +1,47 @@
+"""The parent cgroup: whether it goes at the daemon's end, when nothing is in it.
+
+One that was there before us may have been made by the administrator, with limits, and stays.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ketch.daemon.settings.config import Config
+from ketch.runtime.cgroups import common, monitors
+from ketch.storage.database.mark import boot_id
+
+_NAME = "cgroup-parent"  # one a line, below the id of the boot in which they were made: cgroups end with it
+
+
+def made_here(data_root: str, parent: str) -> bool:
+    """Whether daemons of this data root made it, or will; to be asked before anything is put into it.
+
+    Those of former settings go now, where nothing is in them any more.
+    """
+    marker = os.path.join(data_root, _NAME)
+    before = known = _read(marker)
+    for other in [one for one in known if one != parent]:
+        monitors.remove(other)
+    known = [one for one in known if one == parent or common.exists(one)]
+    ours = parent == Config.cgroup_parent or parent in known or not common.exists(parent)
+    if ours and parent not in known:
+        known = [*known, parent]
+    if known != before:
+        _write(marker, known)
+    return ours
+
+
+def _read(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            boot, *known = f.read().splitlines() or [""]
+    except FileNotFoundError:
+        return []
+    return known if boot == boot_id() else []
+
+
+def _write(path: str, known: list[str]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as f:
+        f.write("".join(f"{line}\n" for line in (boot_id(), *known)))

@@ -1,0 +1,121 @@
+"""Recovery of things without a row: directories under ``lost/``, and containers from their bundles.
+
+A bundle (`engine.bundle`) has the command, the environment, the user, the mounts and the capabilities of a container's
+last start, and in annotations its name and image.  Published ports, networks, limits, labels and the restart policy are
+not in it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig, LogConfig, MountPoint, State
+from ketch.engine.spec import limits
+from ketch.engine.spec.bundle import IMAGE, IMAGE_NAME, NAME
+from ketch.runtime import defaults
+from ketch.storage import lost
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Spec = dict[str, Any]
+
+
+def content(data_root: str) -> dict[str, int]:
+    """Move layers and blobs that starts have put aside back to where they were; returns the number of each kind."""
+    moved = {}
+    for kind in ("layers", "blobs"):
+        place = os.path.join(data_root, lost.KINDS[kind])
+        moved[kind] = sum(_back(path, place) for path in lost.things(data_root, kind))
+    return moved
+
+
+def directory(data_root: str, container_id: str) -> bool:
+    """Move a container's directory back; False when it is there or nowhere."""
+    place = os.path.join(data_root, "containers")
+    paths = [p for p in lost.things(data_root, "containers") if os.path.basename(p) == container_id]
+    return any(_back(path, place) for path in paths)
+
+
+def _back(path: str, place: str) -> bool:
+    target = os.path.join(place, os.path.basename(path))
+    if os.path.lexists(target):
+        return False
+    os.makedirs(place, mode=0o710, exist_ok=True)
+    os.rename(path, target)
+    return True
+
+
+def container(path: str, data_root: str, images: Collection[str], names: Collection[str]) -> Container | None:
+    """A container out of the bundle in its directory ``path``; None when there is none, or its image is not here.
+
+    ``names`` are taken: it gets its id for a name then.
+    """
+    try:
+        with open(os.path.join(path, "bundle", "config.json"), "rb") as f:
+            spec = msgspec.json.decode(f.read(), type=Spec)
+        created = os.stat(os.path.join(path, "bundle")).st_ctime_ns
+        return _from_spec(os.path.basename(path), spec, created, data_root, images, names)
+    except (
+        OSError,
+        msgspec.DecodeError,
+        msgspec.ValidationError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):
+        return None  # never started, or broken as well
+
+
+def _from_spec(
+    container_id: str, spec: Spec, created: int, data_root: str, images: Collection[str], names: Collection[str]
+) -> Container | None:
+    annotations, process = spec["annotations"], spec["process"]
+    image = annotations[IMAGE]
+    if annotations["dev.ketch.id"] != container_id or image not in images:
+        return None
+    name = annotations[NAME]
+    capabilities = process["capabilities"]["bounding"]
+    seccomp = spec["linux"].get("seccomp")
+    privileged = set(capabilities) == set(defaults.ALL_CAPS) and seccomp is None
+    host = HostConfig(
+        network_mode="host" if all(one["type"] != "network" for one in spec["linux"]["namespaces"]) else "bridge",
+        readonly_rootfs=spec["root"]["readonly"],
+        privileged=privileged,
+        cap_add=None if privileged else [one for one in capabilities if one not in defaults.DEFAULT_CAPS],
+        cap_drop=None if privileged else [one for one in defaults.DEFAULT_CAPS if one not in capabilities],
+        security_opt=["seccomp=unconfined"] if seccomp is None and not privileged else None,
+    )
+    limits.settle(host)
+    host.log_config = LogConfig(type="local")
+    config = ContainerConfig(
+        image=annotations[IMAGE_NAME], env=process["env"], cmd=process["args"], working_dir=process["cwd"],
+        user=annotations.get("dev.ketch.user", ""), tty=process.get("terminal", False),
+        hostname=spec.get("hostname", ""),
+    )  # fmt: skip
+    if config.hostname == container_id[:12]:
+        config.hostname = ""
+    return Container(
+        id=container_id, name=container_id[:12] if name in names else name, created=created, image_id=image,
+        image_ref=config.image, config=config, host=host, path=process["args"][0], args=process["args"][1:],
+        mounts=[_mount(one, data_root) for one in spec["mounts"] if _is_the_users(one, data_root)],
+        state=State(status="exited", exit_code=137, finished_at=created),
+    )  # fmt: skip
+
+
+def _is_the_users(mount: Spec, data_root: str) -> bool:
+    inside = os.path.join(data_root, "containers") + os.sep
+    return mount.get("type") == "bind" and os.path.isabs(mount["source"]) and not mount["source"].startswith(inside)
+
+
+def _mount(mount: Spec, data_root: str) -> MountPoint:
+    source, volumes = mount["source"], os.path.join(data_root, "volumes") + os.sep
+    name = source.removeprefix(volumes).partition(os.sep)[0] if source.startswith(volumes) else ""
+    return MountPoint(
+        type="volume" if name else "bind", source=source, destination=mount["destination"], name=name,
+        driver="local" if name else "", rw="ro" not in mount.get("options", ()), named=bool(name),
+    )  # fmt: skip

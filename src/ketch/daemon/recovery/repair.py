@@ -1,0 +1,259 @@
+"""``ketchd --repair``: a database that can be used again, out of what can be read of one that cannot.
+
+    ketch.db, ketch.db-wal ──rows, page by page──► ketch.db.repaired ──► ketch.db
+                 └──────────────────────────────────────────────────────► ketch.db.damaged-1, …-wal
+    lost/ ──► layers, blobs and containers that starts have put aside
+    content/, layers/ ──► images that have lost their rows           volumes/ ──► volumes that have
+    containers/<id>/bundle ──► containers that have                  without a bundle ──► lost/<id>
+
+Nothing is deleted.  A row counts when it is of a known shape and its record can be decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import faults
+from ketch.daemon import listen
+from ketch.daemon.recovery import bring_back, exchange
+from ketch.engine.model import store
+from ketch.engine.model.records import Container
+from ketch.engine.monitors import process as monitor_process
+from ketch.engine.volumes import store as volume_store
+from ketch.engine.volumes.store import Volume
+from ketch.errors import DataLoss
+from ketch.images import recover
+from ketch.images import schema as image_schema
+from ketch.images.model import Image
+from ketch.network.model import schema as network_schema
+from ketch.network.model.record import Endpoint, NetworkRecord
+from ketch.storage import lost
+from ketch.storage.content.store import ContentStore
+from ketch.storage.database import removals, salvage
+from ketch.storage.database.db import REPAIR, Database
+from ketch.storage.layers.store import Layers
+from ketch.storage.removal import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.daemon.settings.config import Config
+    from ketch.storage.database.salvage import Row
+
+log = logging.getLogger("ketchd")
+SCHEMAS = (image_schema.SCHEMA, store.SCHEMA, volume_store.SCHEMA, network_schema.SCHEMA, removals.SCHEMA)
+_HEX = re.compile(r"[0-9a-f]{64}\Z")
+_KEPT = ("containers", "layers", "volumes", "content/blobs/sha256")
+# Parents before those that refer to them; the columns that make a row unique.
+_TABLES = {
+    "images": 1, "image_names": 1, "containers": 1, "volumes": 1,
+    "network_host": 1, "networks": 1, "network_endpoints": 2, "removals": 1,
+}  # fmt: skip
+
+
+def check_not_lost(data_root: str) -> None:
+    """Refuse to begin anew where there is something: an empty state would have all of it swept away (DataLoss)."""
+    path = os.path.join(data_root, "ketch.db")
+    if os.path.exists(path) and os.path.getsize(path):
+        return
+    for name in _KEPT:
+        place = os.path.join(data_root, name)
+        if os.path.isdir(place) and os.listdir(place):
+            raise DataLoss(f"state database `{path}` is missing or empty, and `{place}` is not", hint=REPAIR)
+
+
+def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
+    """Refuse a database that nothing vouches for and that has no rows for directories that are there (DataLoss)."""
+
+    def check(connection: sqlite3.Connection) -> None:
+        present = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        going = {row[0] for row in connection.execute("SELECT name FROM removals")} if "removals" in present else set()
+        for table, name in (("containers", "containers"), ("images", "layers"), ("volumes", "volumes")):
+            place = os.path.join(data_root, name)
+            there = {f"{name}/{one}" for one in os.listdir(place) if one[0] != "."} if os.path.isdir(place) else set()
+            if not there - going:
+                continue
+            if table not in present or not connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]:
+                raise DataLoss(
+                    f"state database `{data_root}/ketch.db` has no {table}, and `{place}` is not empty", hint=REPAIR
+                )
+
+    return check
+
+
+def finish(data_root: str) -> None:
+    """Carry out what a repair that was killed had decided."""
+    path = os.path.join(data_root, "ketch.db")
+    exchange.finish(path, path + ".repaired")
+
+
+def repair(config: Config) -> None:
+    """Do it, for ``data-root`` of these settings; what was found is told on stderr, a line for each kind."""
+    root = config.data_root
+    path, new = os.path.join(root, "ketch.db"), os.path.join(root, "ketch.db.repaired")
+    with listen.data_lock(root):
+        exchange.finish(path, new)
+        exchange.clear(new)
+        rows = _salvaged(path)
+        for kind, number in bring_back.content(root).items():
+            if number:
+                _tell(f"{number} {kind} are back from `{os.path.join(root, 'lost')}`")
+        faults.point("repair.content-back")
+        _add_images(root, rows)
+        _add_volumes(root, rows)
+        _add_containers(root, rows)
+        faults.point("repair.containers-back")
+        _write(new, rows)
+        for table in ("containers", "images", "volumes", "networks"):
+            _tell(f"{len(rows[table])} {table}")
+        for name in _set_aside(config, rows):
+            _tell(f"container {name[:12]} has no row: its directory is now in `{os.path.join(root, 'lost')}`")
+        if kept := exchange.exchange(path, new):
+            _tell(f"the old database is kept as `{kept}`")
+
+
+def prune_lost(config: Config) -> None:
+    """``ketchd --prune-lost``: delete what starts and repairs have put aside."""
+    with listen.data_lock(config.data_root):
+        for place in lost.places(config.data_root):
+            remove_tree(place)
+            sys.stderr.write(f"prune: removed `{place}`\n")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"repair: {text}\n")
+
+
+Tables = dict[str, dict[tuple[object, ...], "Row"]]
+
+
+def _salvaged(path: str) -> Tables:
+    found: Tables = {table: {} for table in _TABLES}
+    if not os.path.exists(path):
+        return found
+    for row in salvage.rows(path):
+        if (table := _table_of(row)) is not None:
+            if table == "image_names":
+                row = (*row, "")[:3]  # written before names had targets
+            found[table].setdefault(row[: _TABLES[table]], row)
+    images = {key[0] for key in found["images"]}
+    networks = {key[0] for key in found["networks"]}
+    for table, column, known in (("image_names", 1, images), ("network_endpoints", 1, networks)):
+        found[table] = {key: row for key, row in found[table].items() if row[column] in known}
+    return found
+
+
+def _table_of(row: Row) -> str | None:
+    """Whose row it is: by number and type of its columns, and by what its record can be decoded as."""
+    match row:
+        case (str(name),) if name.startswith(("containers/", "sha256:")):
+            return "removals"
+        case (str(key), bytes(record)) if key.startswith("sha256:") and _decodes(record, Image):
+            return "images"
+        case (str(key), bytes(record)) if _decodes(record, Volume) and key:
+            return "volumes"
+        case (str(), str(value)) | (str(), str(value), str()) if value.startswith("sha256:"):
+            return "image_names"
+        case (str(key), str()) if key.startswith("unforwarded") or key in ("table", "host-firewall", "accept-ra"):
+            return "network_host"
+        case (str(key), str(other), bytes(record)) if _HEX.match(key):
+            if _HEX.match(other) and _decodes(record, Endpoint):
+                return "network_endpoints"
+            return "containers" if _decodes(record, Container) else None
+        case (str(key), str(), bytes(record), str()) if _HEX.match(key) and _decodes(record, NetworkRecord):
+            return "networks"
+    return None
+
+
+def _decodes(record: bytes, kind: type[msgspec.Struct]) -> bool:
+    try:
+        msgspec.json.decode(record, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _add_images(root: str, rows: Tables) -> None:
+    """Images that the content store has whole and no row names, with the names of ``index.json``."""
+    content, layers = ContentStore(os.path.join(root, "content")), Layers(root)
+    found = recover.images(content, layers)
+    for image in found:
+        if (image.id,) in rows["removals"]:
+            continue
+        rows["images"].setdefault((image.id,), (image.id, msgspec.json.encode(image)))
+    for name, named in recover.names(content, found).items():
+        if (named.id,) not in rows["images"]:
+            continue
+        rows["image_names"].setdefault((name,), (name, *named))
+
+
+def _add_volumes(root: str, rows: Tables) -> None:
+    """Volumes of which only the directory is left; labels and options are lost."""
+    place = os.path.join(root, "volumes")
+    for name in os.listdir(place) if os.path.isdir(place) else ():
+        path = os.path.join(place, name, "_data")
+        if (name,) in rows["volumes"] or name.startswith(".") or not os.path.isdir(path):
+            continue
+        created = os.stat(path).st_mtime_ns
+        volume = Volume(name=name, mountpoint=path, created=created, anonymous=bool(_HEX.match(name)))
+        rows["volumes"][(name,)] = (name, msgspec.json.encode(volume))
+
+
+def _add_containers(root: str, rows: Tables) -> None:
+    """Directories of containers back from ``lost/``, and rows for those that have none, as far as bundles tell."""
+    for row in rows["containers"].values():
+        if bring_back.directory(root, str(row[0])):
+            _tell(f"container {row[1]}: its directory is back")
+    place = os.path.join(root, "containers")
+    images = {str(key[0]) for key in rows["images"]}
+    names = {str(row[1]) for row in rows["containers"].values()}
+    aside = lost.things(root, "containers")
+    here = [os.path.join(place, name) for name in (os.listdir(place) if os.path.isdir(place) else ())]
+    for path in (*here, *aside):
+        name = os.path.basename(path)
+        if (name,) in rows["containers"] or (f"containers/{name}",) in rows["removals"]:
+            continue
+        found = bring_back.container(path, root, images, names)
+        if found is None or path in aside and not bring_back.directory(root, name):
+            continue
+        rows["containers"][(name,)] = (name, found.name, msgspec.json.encode(found))
+        names.add(found.name)
+        _tell(f"container {found.name} is made anew from its bundle: ports, networks, limits and labels are lost")
+
+
+def _set_aside(config: Config, rows: Tables) -> list[str]:
+    """Put the directories of containers that are not known any more out of the way."""
+    place, kept = os.path.join(config.data_root, "containers"), os.path.join(config.data_root, "lost")
+    moved = []
+    for name in filter(lost.is_ours, os.listdir(place) if os.path.isdir(place) else ()):
+        if (name,) in rows["containers"] or (f"containers/{name}",) in rows["removals"]:
+            continue
+        if pid := monitor_process.find(os.path.join(config.exec_root, "run", name), name, 0):
+            _tell(f"container {name[:12]} runs still and cannot be managed: end it with `kill -9 {pid}`")
+        os.makedirs(kept, mode=0o700, exist_ok=True)
+        if not os.path.lexists(os.path.join(kept, name)):
+            os.rename(os.path.join(place, name), os.path.join(kept, name))
+            moved.append(name)
+    return moved
+
+
+def _write(path: str, rows: Tables) -> None:
+    db = Database(path, SCHEMAS)
+    with db.transaction() as tx:
+        for table in _TABLES:
+            for row in rows[table].values():
+                try:
+                    tx.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+                except sqlite3.IntegrityError as e:  # two of one name: the first stays
+                    _tell(f"left out a row of {table}: {e}")
+    verdict = db.query("PRAGMA integrity_check")[0][0]
+    if verdict != "ok":
+        raise DataLoss(f"check the repaired database `{path}`: {verdict}")
+    db.close()

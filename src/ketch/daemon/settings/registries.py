@@ -1,0 +1,72 @@
+"""The daemon's settings for registries, with dockerd's names."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ketch import __version__
+from ketch.errors import InvalidArgument
+from ketch.remote.settings import CERTIFICATES, Settings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ketch.daemon.settings.config import Config
+    from ketch.engine.images.registries import Registries
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """``--insecure-registry`` and its like."""
+    add = parser.add_argument
+    add("--insecure-registry", metavar="HOST[:PORT]|CIDR", action="append", dest="insecure_registries",
+        help="registry without TLS, or with a certificate that is not checked; repeatable")  # fmt: skip
+    add("--registry-mirror", metavar="URL", action="append", dest="registry_mirrors",
+        help="asked first for images of Docker Hub; repeatable")  # fmt: skip
+    add("--registry-certs", metavar="DIR", action="append", dest="registry_certs",
+        help=f"folder with certificates of registries; repeatable (default {', '.join(CERTIFICATES)})")  # fmt: skip
+    add("--registry-stall-timeout", type=int, metavar="SECONDS",
+        help="a registry that says nothing for so long has broken off (default 30)")  # fmt: skip
+    add("--max-concurrent-downloads", type=int, metavar="N", help="blobs downloaded at once (default 3)")
+    add("--max-concurrent-uploads", type=int, metavar="N", help="blobs uploaded at once (default 5)")
+    add("--max-download-attempts", type=int, metavar="N", help="tries before a download is given up (default 5)")
+
+
+def check(config: Config) -> None:
+    """InvalidArgument with a sentence for what cannot be meant."""
+    for one in config.insecure_registries:
+        if "/" in one:
+            try:
+                ipaddress.ip_network(one, strict=False)
+            except ValueError as e:
+                raise InvalidArgument(f"insecure registry {one}: {e}", hint="name a host, host:port, or CIDR") from e
+    for url in config.registry_mirrors:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise InvalidArgument(f'invalid mirror: "{url}" is not a valid URI', hint="use https://HOST[:PORT]")
+        if parts.username:
+            raise InvalidArgument(f'invalid mirror: username/password not allowed in URI "{parts.hostname}"')
+    for name in (
+        "max_concurrent_downloads",
+        "max_concurrent_uploads",
+        "max_download_attempts",
+        "registry_stall_timeout",
+    ):
+        if getattr(config, name) < 1:
+            raise InvalidArgument(f"invalid {name.replace('_', ' ')}: {getattr(config, name)}")
+
+
+def build(config: Config) -> Registries:
+    """The registries as these settings have them; the HTTP client is imported now, when the launcher is on its way."""
+    from ketch.engine.images.registries import Registries
+
+    settings = Settings(
+        insecure=tuple(config.insecure_registries),
+        mirrors=tuple(config.registry_mirrors),
+        certificates=tuple(config.registry_certs) or CERTIFICATES,
+        attempts=config.max_download_attempts,
+        stall_s=config.registry_stall_timeout,
+        user_agent=f"ketch/{__version__}",
+    )
+    return Registries(settings, config.max_concurrent_downloads, config.max_concurrent_uploads)

@@ -1,0 +1,116 @@
+"""The daemon's settings for storage, with dockerd's names, and the choice of the driver."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
+from ketch.runtime.rootfs import overlay
+from ketch.storage.database.reserve import FULL
+from ketch.storage.removal import remove_tree
+from ketch.storage.snapshots.overlay import OverlaySnapshots
+from ketch.storage.snapshots.vfs import VfsSnapshots
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Collection
+
+    from ketch.daemon.settings.config import Config
+    from ketch.storage.snapshots.overlay import Snapshots
+
+_VOLATILE = ("overlay.volatile", "overlay2.volatile")
+DRIVERS = ("overlay", "overlay2", "vfs")
+log = logging.getLogger("ketchd")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """``--storage-driver``."""
+    parser.add_argument(
+        "-s", "--storage-driver", metavar="NAME",
+        help=f"how containers' files are kept: {', '.join(DRIVERS)} (default: overlay where it works, else vfs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--storage-opt", metavar="KEY=VALUE", action="append", dest="storage_opts",
+        help="overlay.volatile=true: what containers write is not brought to the disk (docs/storage.md)",
+    )  # fmt: skip
+
+
+def check(config: Config) -> None:
+    """InvalidArgument for a driver or an option that does not exist."""
+    for option in config.storage_opts:
+        key, _, value = option.partition("=")
+        if key not in _VOLATILE or value not in ("true", "false"):
+            raise InvalidArgument(
+                f"unknown storage option {option}",
+                hint="there is overlay.volatile=true; redirect_dir and metacopy stay off, sizes are set per container",
+            )
+    if config.storage_driver and config.storage_driver not in DRIVERS:
+        raise InvalidArgument(f"driver not supported: {config.storage_driver}", hint=f"use one of {', '.join(DRIVERS)}")
+
+
+def choose(
+    config: Config,
+    doomed: Collection[str] = (),
+    later: Callable[[Callable[[], None]], object] = lambda work: work(),
+) -> Snapshots:
+    """The driver; FailedPrecondition when the one asked for does not work here.
+
+    Whether overlay works is found out by making a mount that is attached nowhere.  Containers that are ``doomed`` may
+    be of another driver; ``later`` carries out what nobody has to wait for.
+    """
+    wanted = config.storage_driver
+    if wanted == "vfs":
+        _check_not_used(config.data_root, "vfs", doomed)
+        return VfsSnapshots(config.data_root, later=later)
+    problem = _overlay_problem(config.data_root)
+    if not problem:
+        _check_not_used(config.data_root, "overlay", doomed)
+        return OverlaySnapshots(config.data_root, volatile=any(o.endswith("=true") for o in config.storage_opts))
+    if wanted:
+        raise FailedPrecondition(
+            f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
+        )
+    _check_not_used(config.data_root, "vfs", doomed)
+    warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container"
+    log.warning("%s", warning)
+    return VfsSnapshots(config.data_root, [warning], later)
+
+
+def _check_not_used(data_root: str, driver: str, doomed: Collection[str]) -> None:
+    """A container of the other driver would seem to have lost its files."""
+    other, mark = ("overlay", "upper") if driver == "vfs" else ("vfs", "root")
+    containers = os.path.join(data_root, "containers")
+    for name in os.listdir(containers) if os.path.isdir(containers) else ():
+        if name not in doomed and os.path.isdir(os.path.join(containers, name, mark)):
+            raise FailedPrecondition(
+                f"storage driver `{driver}`: container {name[:12]} was made with {other}",
+                hint=f"start with --storage-driver {other}, or remove the containers with it first",
+            )
+
+
+def _overlay_problem(data_root: str) -> str:
+    """Why overlay cannot have its upper directory here; empty when it can, or when there is no room to find out."""
+    os.makedirs(data_root, mode=0o710, exist_ok=True)
+    try:
+        place = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+        return ""
+    try:
+        for name in ("lower", "upper", "work"):
+            os.mkdir(os.path.join(place, name))
+        escaped = place.replace("\\", "\\\\").replace(":", "\\:")
+        options = [f"lowerdir={escaped}/lower", f"upperdir={place}/upper", f"workdir={place}/work"]
+        os.close(overlay.open_overlay(options))
+    except RuntimeFailure as e:
+        return str(e)
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+    finally:
+        remove_tree(place)
+    return ""

@@ -1,0 +1,24 @@
+"""Work on snapshots that may copy a whole image: beside the event loop, and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.storage.snapshots.overlay import Snapshots
+
+
+async def whole(snapshots: Snapshots, work: Callable[..., object], *arguments: Any) -> None:
+    """Carry out ``work``; a caller that is cancelled waits for it, so that undoing does not run beside it."""
+    if snapshots.name != "vfs":  # a few directories: shorter than the way to a thread
+        work(*arguments)
+        return
+    future = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise

@@ -1,0 +1,193 @@
+"""What Docker refuses at ``create`` before anything is made: pure checks of the two configurations."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from ketch import digits
+from ketch.engine.execs.health import ACTIONS
+from ketch.engine.logs import options as log_options
+from ketch.errors import InvalidArgument
+from ketch.network.files import parse_extra_host
+
+if TYPE_CHECKING:
+    from ketch.engine.model.records import ContainerConfig, HostConfig
+
+MINIMUM_MEMORY = 6 << 20
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
+_RESTART = ("", "no", "always", "unless-stopped", "on-failure")
+_CPU_SET = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*\Z", re.ASCII)
+
+
+def check(config: ContainerConfig, host: HostConfig) -> list[str]:
+    """Warnings for what is accepted and has no effect; raises InvalidArgument with Docker's words otherwise."""
+    if not config.image:
+        raise InvalidArgument("no image was specified")
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    for item in config.env or ():
+        if not item or item.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: {item}")
+        if "\0" in item:
+            raise InvalidArgument("invalid environment variable: it contains a NUL byte")
+    for entry in host.extra_hosts or ():
+        parse_extra_host(entry)
+    _check_stop(config)
+    _check_restart(host)
+    log_options.check(host.log_config)
+    _check_ports(config, host)
+    warnings = _check_memory(host)
+    _check_cpu(host)
+    _check_devices(host)
+    check_terminal(host.console_size)
+    _check_modes(host)
+    if host.runtime not in ("", "ketch", "runc"):
+        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    return warnings
+
+
+def _check_stop(config: ContainerConfig) -> None:
+    if config.stop_signal:
+        from ketch.engine.spec.bundle import signal_number
+
+        signal_number(config.stop_signal)
+    if (health := config.healthcheck) is not None:
+        times = (
+            ("Interval", health.interval), ("Timeout", health.timeout), ("StartPeriod", health.start_period),
+            ("StartInterval", health.start_interval),
+        )  # fmt: skip
+        for name, value in times:
+            if value and value < 1_000_000:
+                raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+        if health.retries < 0:
+            raise InvalidArgument("Retries in Healthcheck cannot be negative")
+        if health.test and health.test[0] not in ("", "NONE", "CMD", "CMD-SHELL"):
+            raise InvalidArgument(
+                f'Unknown healthcheck type "{health.test[0]}" (expected "CMD")', hint="use CMD, CMD-SHELL or NONE"
+            )
+        if health.on_failure not in ACTIONS:
+            raise InvalidArgument(
+                f"invalid action for an unhealthy container: {health.on_failure}",
+                hint="use none, kill, restart or stop",
+            )
+
+
+def _check_restart(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if policy.name not in _RESTART:
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
+    for spec in (*(config.exposed_ports or ()), *(host.port_bindings or ())):
+        match = _PORT.match(spec)
+        if not match or not all(0 < int(p) < 65536 for p in match.groups()[:2] if p):
+            raise InvalidArgument(f'invalid port specification: "{spec}"')
+    for spec, bindings in (host.port_bindings or {}).items():
+        for binding in bindings or ():
+            if binding.host_port and not _valid_host_port(binding.host_port):
+                raise InvalidArgument(f'invalid port specification: "{binding.host_port}" (for {spec})')
+
+
+def _valid_host_port(text: str) -> bool:
+    first, dash, last = text.partition("-")
+    numbers = [first, last] if dash else [first]
+    return all(digits.whole(n, 65535) is not None for n in numbers)
+
+
+def _check_memory(host: HostConfig) -> list[str]:
+    warnings: list[str] = []
+    if host.memory and host.memory < MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory and 0 < host.memory_swap < host.memory:
+        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
+        raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
+    if host.memory_reservation and host.memory_reservation < MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
+    if host.memory and host.memory < host.memory_reservation:
+        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if host.oom_kill_disable and not host.memory:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, "
+            "this can result in the system running out of resources."
+        )
+    if host.oom_score_adj and not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    return warnings
+
+
+def _check_cpu(host: HostConfig) -> None:
+    cpus = os.cpu_count() or 1
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    if host.nano_cpus < 0 or host.nano_cpus > cpus * 1_000_000_000:
+        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+    if host.cpu_shares < 0:
+        raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    for name, value in (("cpus", host.cpuset_cpus), ("memory nodes", host.cpuset_mems)):
+        if value and not _CPU_SET.match(value):
+            raise InvalidArgument(f"Invalid value {value} for cpuset {name}")
+    if host.cpuset_cpus:
+        highest = max(int(n) for part in host.cpuset_cpus.split(",") for n in part.split("-"))
+        if highest >= cpus:
+            raise InvalidArgument(
+                f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: 0-{cpus - 1}"
+            )
+    if host.pids_limit is not None and host.pids_limit < -1:
+        raise InvalidArgument(f"invalid pids limit: {host.pids_limit}")
+
+
+def _check_devices(host: HostConfig) -> None:
+    weights = [host.blkio_weight, *(d.weight for d in host.blkio_weight_device or ())]
+    if any(weight and not 10 <= weight <= 1000 for weight in weights):
+        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+    for limits in (
+        host.blkio_device_read_bps, host.blkio_device_write_bps, host.blkio_device_read_iops,
+        host.blkio_device_write_iops,
+    ):  # fmt: skip
+        for limit in limits or ():
+            if limit.rate < 0:
+                raise InvalidArgument(f"invalid rate for device {limit.path}: {limit.rate}")
+
+
+def check_terminal(size: list[int] | None) -> None:
+    """``ConsoleSize`` is [rows, columns] (InvalidArgument)."""
+    if size and (len(size) != 2 or not all(0 <= n <= 65535 for n in size)):
+        raise InvalidArgument(f"invalid console size: {size}", hint="give [rows, columns]")
+
+
+def _check_modes(host: HostConfig) -> None:
+    for name, mode, words in (
+        ("PID mode", host.pid_mode, ("", "private", "host")),
+        ("IPC mode", host.ipc_mode, ("", "none", "private", "shareable", "host")),
+        ("UTS mode", host.uts_mode, ("", "host")),
+        ("cgroup namespace mode", host.cgroupns_mode, ("", "private", "host")),
+        ("user namespace mode", host.userns_mode, ("", "host")),
+    ):
+        if mode not in words and not (mode.startswith("container:") and len(mode) > 10 and "userns" not in name):
+            raise InvalidArgument(f"invalid {name}: {mode}")
+    network = host.network_mode
+    if network.startswith("container:") and host.port_bindings:
+        raise InvalidArgument("conflicting options: port publishing and the container type network mode")

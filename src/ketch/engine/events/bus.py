@@ -1,0 +1,94 @@
+"""What happened: a journal of it, and the subscribers who want to hear of it at once.
+
+An event is a dict in the shape of ``GET /events``.  A subscriber who does not keep up is cut off behind ``BACKLOG``
+events; nobody else waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.engine.events.journal import EventJournal
+
+BACKLOG = 2048
+_BATCH = 256
+Event = dict[str, Any]
+
+
+class EventBus:
+    """Publish and subscribe; used from the event loop's thread only."""
+
+    def __init__(self, journal: EventJournal) -> None:
+        self._journal = journal
+        self._queues: set[asyncio.Queue[Event]] = set()
+        self._last = 0
+
+    def publish(self, kind: str, action: str, actor_id: str, attributes: dict[str, str]) -> None:
+        """Tell everybody; ``kind`` is container, image, volume, network or daemon."""
+        now = self._tick()
+        event: Event = {
+            "Type": kind,
+            "Action": action,
+            "Actor": {"ID": actor_id, "Attributes": attributes},
+            "scope": "local",
+            "time": now // 1_000_000_000,
+            "timeNano": now,
+        }
+        if kind == "container":
+            event = {"status": action, "id": actor_id, "from": attributes.get("image", ""), **event}
+        elif kind == "image":
+            event = {"status": action, "id": actor_id, **event}
+        self._journal.append(event)
+        for queue in list(self._queues):
+            try:
+                queue.put_nowait(event)
+            except asyncio.QueueFull:
+                self._queues.discard(queue)
+
+    def _tick(self) -> int:
+        """A time that is later than every other one: where the past ends and the present begins is a question of it."""
+        self._last = max(time.time_ns(), self._last + 1)
+        return self._last
+
+    @property
+    def listeners(self) -> int:
+        """How many subscribers there are now."""
+        return len(self._queues)
+
+    async def subscribe(self, since_ns: int | None = None, until_ns: int | None = None) -> AsyncIterator[Event]:
+        """Past events from ``since_ns`` on (with ``until_ns`` alone: all), then live ones until ``until_ns``."""
+        queue: asyncio.Queue[Event] = asyncio.Queue(BACKLOG)
+        self._queues.add(queue)
+        heard = self._tick()  # what is older is in the journal, what is later comes through the queue
+        try:
+            if since_ns is not None or until_ns is not None:
+                last = heard if until_ns is None else min(heard, until_ns)
+                async for event in self._past(since_ns or 0, last):
+                    yield event
+            while queue in self._queues:
+                left = None if until_ns is None else (until_ns - time.time_ns()) / 1e9
+                if left is not None and left <= 0:
+                    return
+                try:
+                    yield await asyncio.wait_for(queue.get(), left)
+                except TimeoutError:
+                    return
+        finally:
+            self._queues.discard(queue)
+
+    async def _past(self, since_ns: int, until_ns: int) -> AsyncIterator[Event]:
+        """In a thread, for it may be megabytes."""
+        events = self._journal.read(since_ns, until_ns)
+
+        def some() -> list[Event]:
+            return list(itertools.islice(events, _BATCH))
+
+        while batch := await asyncio.to_thread(some):
+            for event in batch:
+                yield event

@@ -1,0 +1,147 @@
+"""Healthchecks: a command run in the container at intervals, and what its exit codes say over time.
+
+                       exit 0                          `retries` failures in a row
+    starting ───────────────────────► healthy ◄────────────────────────────────────► unhealthy
+        └── failures within the start period do not count                    exit 0
+
+One task for each running container that has a check; it ends with the container, and while that is paused.  The
+rules and the defaults are dockerd's: interval 30 s, timeout 30 s, 3 retries, in the start period 5 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from ketch.engine.model.merge import as_list
+from ketch.engine.model.records import ExecConfig, Health, HealthResult
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ketch.engine.execs.service import ExecService
+    from ketch.engine.model.records import Container, HealthConfig
+    from ketch.engine.parts import Context
+
+    Act = Callable[[Container], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+SECOND = 1_000_000_000
+INTERVAL, TIMEOUT, START_INTERVAL, RETRIES = 30 * SECOND, 30 * SECOND, 5 * SECOND, 3
+KEPT, OUTPUT_LIMIT = 5, 4096
+ACTIONS = ("", "none", "kill", "restart", "stop")
+
+
+def command(config: HealthConfig | None, shell: list[str] | None) -> list[str]:
+    """What is run; empty when there is no check."""
+    test = (config.test if config else None) or []
+    if not test or test[0] == "NONE":
+        return []
+    if test[0] == "CMD":
+        return test[1:]
+    if test[0] == "CMD-SHELL":
+        return [*(as_list(shell) or ["/bin/sh", "-c"]), *test[1:2]]
+    return []
+
+
+def pause_before(config: HealthConfig, status: str, up_ns: int) -> int:
+    """Nanoseconds until the next check of a container that has been up for ``up_ns``."""
+    if status == "starting" and up_ns < config.start_period:
+        return config.start_interval or START_INTERVAL
+    return config.interval or INTERVAL
+
+
+def judge(health: Health, config: HealthConfig, result: HealthResult, started_at: int) -> bool:
+    """Take one result into account; whether the status is another one now."""
+    before = health.status
+    health.log = [*health.log[-(KEPT - 1) :], result]
+    if result.exit_code == 0:
+        health.failing_streak = 0
+        health.status = "healthy"
+    elif health.status != "starting" or result.start - started_at >= config.start_period:
+        health.failing_streak += 1
+        if health.failing_streak >= (config.retries or RETRIES):
+            health.status = "unhealthy"
+    return health.status != before
+
+
+class HealthChecks:
+    """The checks of all running containers; ``actions`` is what ``--health-on-failure`` may ask for."""
+
+    def __init__(self, context: Context, execs: ExecService, actions: dict[str, Act]) -> None:
+        self._ctx = context
+        self._execs = execs
+        self._actions = actions
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, container: Container, *, fresh: bool) -> None:
+        """Check a container that runs now; ``fresh``: it has just been started and nothing is known of it."""
+        self._stop(container)
+        config = container.config.healthcheck
+        if config is None or not command(config, container.config.shell):
+            container.state.health = None
+            return
+        if fresh or container.state.health is None:
+            container.state.health = Health(log=container.state.health.log if container.state.health else [])
+        task = self._ctx.background(self._run(container, config, container.state.health), brief=False)
+        self._tasks[container.id] = task
+
+    def resume(self, container: Container) -> None:
+        """It goes on after a pause."""
+        self.begin(container, fresh=False)
+
+    def end(self, container: Container) -> None:
+        """It does not run any more, or is paused: nobody knows that it is healthy."""
+        if self._stop(container) and container.state.health is not None:
+            container.state.health.status = "unhealthy"
+
+    def _stop(self, container: Container) -> bool:
+        task = self._tasks.pop(container.id, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        return task is not None
+
+    async def _run(self, container: Container, config: HealthConfig, health: Health) -> None:
+        while True:
+            up = time.time_ns() - container.state.started_at
+            await asyncio.sleep(pause_before(config, health.status, up) / 1e9)
+            result = await self._probe(container, config)
+            if self._tasks.get(container.id) is not asyncio.current_task():
+                return  # it ended meanwhile: what the check says of it has no meaning
+            changed = judge(health, config, result, container.state.started_at)
+            # A check that was lost in a power cut is made again: only what it changes is worth an fsync.
+            self._ctx.store.save(container, durable=changed)
+            if changed:
+                self._ctx.event(container, f"health_status: {health.status}")
+                if health.status == "unhealthy" and (act := self._actions.get(config.on_failure)):
+                    self._ctx.background(self._act(container, config.on_failure, act))
+
+    async def _probe(self, container: Container, config: HealthConfig) -> HealthResult:
+        timeout_s = (config.timeout or TIMEOUT) / 1e9
+        wanted = ExecConfig(
+            cmd=command(config, container.config.shell), attach_stdout=True, attach_stderr=True,
+            user=container.config.user,
+        )  # fmt: skip
+        start = time.time_ns()
+        try:
+            code, output, whole = await self._execs.run(container, wanted, timeout_s, OUTPUT_LIMIT)
+        except TimeoutError:
+            code, output, whole = -1, f"Health check exceeded timeout ({_seconds(timeout_s)})".encode(), True
+        except KetchError as e:
+            code, output, whole = -1, e.message.encode(), True
+        text = output.decode(errors="replace") + ("" if whole else "...")
+        return HealthResult(start=start, end=time.time_ns(), exit_code=code, output=text)
+
+    async def _act(self, container: Container, name: str, act: Act) -> None:
+        log.warning("container %s is unhealthy: %s it, as configured", container.id[:12], name)
+        with contextlib.suppress(KetchError):  # it has ended by itself just now
+            await act(container)
+
+
+def _seconds(value: float) -> str:
+    """As Go prints durations: ``500ms``, ``5s``."""
+    return f"{value:g}s" if value >= 1 else f"{value * 1000:g}ms"

@@ -1,0 +1,273 @@
+"""Processes added to running containers (``exec``): records in memory, the processes with the monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.engine.aio.streams import ClientStream
+from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.containers import validate
+from ketch.engine.files import container_view
+from ketch.engine.model import names
+from ketch.engine.model.records import Exec, ExecConfig
+from ketch.engine.spec import bundle
+from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
+from ketch.runtime.process.io import detach
+from ketch.runtime.security import users
+
+if TYPE_CHECKING:
+    from ketch.engine.containers.lifecycle import Lifecycle
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
+
+log = logging.getLogger(__name__)
+_EXIT_CODES = {"not_found": 127, "not_executable": 126}
+_KEPT_S = 300.0  # how long an ended exec can be inspected at least (dockerd: 5 to 10 minutes)
+_MANY, _MOST = 1000, 10_000  # records of which nobody need think; ended ones that are kept at most
+
+
+class ExecService:
+    """All execs since the daemon started; the record of an ended one stays for some minutes, as dockerd's does."""
+
+    def __init__(self, context: Context, life: Lifecycle) -> None:
+        self._ctx = context
+        self._execs: dict[str, Exec] = {}
+        self._ends: dict[str, asyncio.Future[int]] = {}
+        life.exec_exited = self._exited
+        life.execs_lost = self._lost
+
+    def get(self, exec_id: str) -> Exec:
+        """By id (NotFound)."""
+        try:
+            return self._execs[exec_id]
+        except KeyError:
+            raise NotFound(f"No such exec instance: {exec_id}") from None
+
+    def of(self, container_id: str) -> list[str]:
+        """Ids of the execs that run in a container."""
+        return [e.id for e in self._execs.values() if e.container_id == container_id and e.running]
+
+    def create(self, ref: str, config: ExecConfig) -> Exec:
+        """Register a command; the container must be running (Conflict)."""
+        if not config.cmd:
+            raise InvalidArgument("No exec command specified")
+        detach.parse(config.detach_keys)
+        validate.check_terminal(config.console_size)
+        container = self._ctx.store.get(ref)
+        self._check_running(container)
+        exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
+        self._forget_old()
+        self._execs[exec_.id] = exec_
+        self._ctx.event(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
+        return exec_
+
+    async def check_user(self, ref: str, config: ExecConfig) -> None:
+        """Refuse a user or group that is not in the container's files (InvalidArgument), before anything starts."""
+        if config.user:
+            container = self._ctx.store.get(ref)
+            self._check_running(container)
+            groups = ",".join(container.host.group_add or ())
+            await in_own_thread(functools.partial(_look_up, container.state.pid, config.user, groups))
+
+    def _check_running(self, container: Container) -> None:
+        container_view.check_files(self._ctx, container)
+        if container.state.status == "paused":
+            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running")
+
+    def _forget_old(self) -> None:
+        """Drop records of execs that ended long ago, and of those that never began in containers that are gone."""
+        if len(self._execs) <= _MANY:
+            return
+        ids, now = self._ctx.store.ids, time.monotonic()
+        self._execs = {
+            k: e
+            for k, e in self._execs.items()
+            if e.running or (now - e.ended_at < _KEPT_S if e.started else e.container_id in ids)
+        }
+        ended = sorted((e for e in self._execs.values() if e.started and not e.running), key=lambda e: e.ended_at)
+        for exec_ in ended[: max(0, len(ended) - _MOST)]:
+            del self._execs[exec_.id]
+
+    async def check_startable(self, exec_id: str) -> Container:
+        """What can be refused before the connection is upgraded; returns the exec's container."""
+        exec_ = self.get(exec_id)
+        container = self._ctx.store.get(exec_.container_id)
+        self._check_running(container)
+        (await self._ctx.live(container.id).reach(container)).check_not_stopped()
+        return container
+
+    async def start(
+        self,
+        exec_id: str,
+        detach: bool = False,
+        tty: bool | None = None,
+        console_size: list[int] | None = None,
+        stream: ClientStream | None = None,
+    ) -> None:
+        """Run the command, handing ``stream`` (consumed) to it; RuntimeFailure when it cannot be started.
+
+        The caller reports a failure on the stream itself when it has been upgraded, so the stream is
+        closed here only after the monitor has its own copy.
+        """
+        validate.check_terminal(console_size)
+        exec_ = self.get(exec_id)
+        container = self._ctx.store.get(exec_.container_id)
+        if exec_.started:
+            raise Conflict(
+                f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running"
+            )
+        self._check_running(container)
+        monitor = await self._ctx.live(container.id).reach(container)
+        config = exec_.config
+        size = console_size or config.console_size or [0, 0]
+        process = bundle.exec_process(container, config)
+        bundle.add_environment(process, self._ctx.links.environment(container))
+        exec_.started = exec_.running = True
+        try:
+            exec_.pid = await monitor.exec(
+                exec_.id,
+                process,
+                stream.fd if stream is not None and not detach else None,
+                tty=config.tty,
+                stdin=config.attach_stdin and not detach,
+                stdout=config.attach_stdout,
+                stderr=config.attach_stderr,
+                detach_keys=config.detach_keys,
+                initial=stream.initial if stream is not None else b"",
+                rows=size[0],
+                cols=size[1],
+            )
+        except RuntimeFailure as e:
+            exec_.running = False
+            exec_.exit_code = _EXIT_CODES.get(e.kind, 126)
+            raise
+        except KetchError:
+            exec_.running, exec_.exit_code = False, 126
+            raise
+        faults.point("exec.started")
+        self._ctx.event(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
+        if stream is not None:
+            stream.close()
+
+    async def run(
+        self, container: Container, config: ExecConfig, timeout_s: float, limit: int
+    ) -> tuple[int, bytes, bool]:
+        """Run a command to its end: (exit code, the first ``limit`` bytes of its output, whether that is all).
+
+        TimeoutError when it takes longer (it is killed then); RuntimeFailure and Conflict as `start`.
+        """
+        exec_ = self.create(container.id, config)
+        end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._ends[exec_.id] = end
+        end.add_done_callback(lambda _end: self._forget(exec_.id))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        stream = ClientStream(theirs.detach())
+        try:
+            await self.start(exec_.id, stream=stream)
+            async with asyncio.timeout(timeout_s):
+                output, whole = await _read_output(ours, limit)
+                return await end, output, whole
+        finally:
+            ours.close()
+            stream.close()
+            if not exec_.running:
+                self._forget(exec_.id)
+            elif not end.done():  # the record goes when it has ended
+                await self._kill(container, exec_)
+
+    def _forget(self, exec_id: str) -> None:
+        self._ends.pop(exec_id, None)
+        self._execs.pop(exec_id, None)
+
+    async def _kill(self, container: Container, exec_: Exec) -> None:
+        monitor = self._ctx.live(container.id).monitor
+        if monitor is not None:
+            with contextlib.suppress(KetchError):  # it has ended just now
+                await monitor.kill(9, exec_.id)
+
+    def _exited(self, exec_id: str, code: int) -> None:
+        exec_ = self._execs.get(exec_id)
+        if exec_ is None:
+            return
+        faults.point("exec.ended")
+        exec_.running, exec_.exit_code, exec_.ended_at = False, code, time.monotonic()
+        if (end := self._ends.get(exec_id)) is not None and not end.done():
+            end.set_result(code)
+        try:
+            container = self._ctx.store.get(exec_.container_id)
+        except NotFound:
+            return
+        self._ctx.event(container, "exec_die", execID=exec_id, exitCode=str(code))
+
+    def _lost(self, container_id: str) -> None:
+        """Their monitor was killed, and they with it."""
+        for exec_id in self.of(container_id):
+            self._exited(exec_id, 137)
+
+    async def resize(self, exec_id: str, rows: int, cols: int) -> None:
+        """Tell the exec's terminal its size in characters."""
+        exec_ = self.get(exec_id)
+        if not exec_.running:
+            raise Conflict(f"cannot resize exec {exec_id}: it is not running")
+        container = self._ctx.store.get(exec_.container_id)
+        monitor = await self._ctx.live(container.id).reach(container)
+        await monitor.resize(rows, cols, exec_id=exec_id)
+
+    def recover(self, container: Container, running: dict[str, int]) -> None:
+        """After a restart of the daemon: the execs that a monitor still has, and those that ended meanwhile."""
+        for exec_id, pid in running.items():
+            self._execs[exec_id] = Exec(
+                id=exec_id, container_id=container.id, config=ExecConfig(), running=True, started=True, pid=pid
+            )
+        run_dir = self._ctx.run_dir(container.id)
+        for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
+            if entry.startswith("exec-") and entry.endswith(".json"):
+                try:
+                    with open(os.path.join(run_dir, entry), encoding="utf-8") as f:
+                        code = int(json.load(f)["code"])
+                except (OSError, ValueError, KeyError, TypeError) as e:
+                    log.warning("read the end of an exec in `%s`: %s", os.path.join(run_dir, entry), e)
+                    continue
+                exec_id = entry[5:-5]
+                self._execs[exec_id] = Exec(
+                    id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=code,
+                    ended_at=time.monotonic(),
+                )  # fmt: skip
+
+
+async def _read_output(sock: socket.socket, limit: int) -> tuple[bytes, bool]:
+    """The payloads of a multiplexed stream up to its end, of which ``limit`` bytes are kept."""
+    loop = asyncio.get_running_loop()
+    raw, kept, whole = b"", b"", True
+    while data := await loop.sock_recv(sock, 1 << 16):
+        raw += data
+        while len(raw) >= 8 and len(raw) - 8 >= (length := int.from_bytes(raw[4:8], "big")):
+            payload, raw = raw[8 : 8 + length], raw[8 + length :]
+            whole = whole and len(kept) + len(payload) <= limit
+            kept = (kept + payload)[:limit]
+    return kept, whole
+
+
+def _look_up(pid: int, user: str, groups: str) -> None:
+    try:
+        root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # the container has just ended: the start will say so
+    try:
+        users.lookup(root_fd, user, groups)
+    except RuntimeFailure as e:
+        raise InvalidArgument(e.message) from e
+    finally:
+        os.close(root_fd)

@@ -1,0 +1,200 @@
+"""``cp``, ``diff`` and ``export``: the files of containers, read and written from outside.
+
+Blocking work runs in threads of its own, as long as the client takes.  What runs is never locked for it; a container
+that does not run cannot be started while something is written into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING, Any
+
+from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
+from ketch.engine.files import container_paths, container_view, upper_dir
+from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, PermissionDenied
+from ketch.runtime.rootfs import paths, view
+from ketch.runtime.security import users
+from ketch.storage.archive import compression
+from ketch.storage.archive.into import extract_into
+from ketch.storage.archive.write import write_directory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from ketch.engine.files.container_paths import PathStat
+    from ketch.engine.files.container_view import Files
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
+
+_DRAIN = 1 << 20
+
+
+class Archive:
+    """A tar stream in chunks: to be iterated over, and closed (``contextlib.aclosing``) also when it never was."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], abandon: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._abandon = abandon
+        self._begun = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._begun = True
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self) -> None:
+        """End it, whole or not."""
+        if self._begun:
+            await self._chunks.aclose()
+        else:
+            self._abandon()
+
+
+class FileService:
+    """The files of all containers."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    async def stat(self, ref: str, path: str) -> PathStat:
+        """What is at a path (NotFound, InvalidArgument); a symbolic link at its end is not followed."""
+        path = container_paths.absolute(path)
+        files = await container_view.open_files(self._ctx, self._ctx.store.get(ref))
+
+        def work() -> PathStat:
+            with files:
+                found = container_paths.Located(files.root_fd, path, ref)
+                found.close()
+                return found.stat
+
+        return await in_own_thread(work)
+
+    async def archive(self, ref: str, path: str) -> tuple[PathStat, Archive]:
+        """A path's description, and it with all below it as a tar stream."""
+        path = container_paths.absolute(path)
+        container = self._ctx.store.get(ref)
+        files = await container_view.open_files(self._ctx, container)
+        try:
+            found = await in_own_thread(lambda: container_paths.Located(files.root_fd, path, ref))
+        except BaseException:
+            files.close()
+            raise
+        self._ctx.event(container, "archive-path")
+        return found.stat, self._stream(container, found.write, files, found.close)
+
+    async def export(self, ref: str) -> Archive:
+        """The container's whole root as a tar stream, without what is mounted in it."""
+        container = self._ctx.store.get(ref)
+        files = await container_view.open_root(self._ctx, container)
+
+        def write(target: IO[bytes]) -> None:
+            root_fd = paths.open_in(files.root_fd, "/", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                write_directory(root_fd, None, target)
+            finally:
+                os.close(root_fd)
+
+        self._ctx.event(container, "export")
+        return self._stream(container, write, files)
+
+    def _stream(
+        self, container: Container, write: Callable[[IO[bytes]], None], files: Files, *closers: Callable[[], None]
+    ) -> Archive:
+        """What ``write`` writes; the thread that does closes the files, for it may outlast the client."""
+        upper = self._ctx.snapshots.upper(container.id)
+        stack = ExitStack()
+        stack.enter_context(files)
+        for closer in closers:
+            stack.callback(closer)
+
+        def work(target: IO[bytes]) -> None:
+            with stack:
+                _reading(container, write, target)
+                if not os.path.isdir(upper):  # what was removed in the meantime looks like an end of it
+                    raise DataLoss(f"container {container.id} was removed while it was read")
+
+        return Archive(written(self._ctx, work), stack.close)
+
+    async def extract(
+        self, ref: str, path: str, body: AsyncIterator[bytes], *, replace: bool = True, as_user: bool = False
+    ) -> None:
+        """Unpack a tar archive (plain, gzip, zstd …) into a directory of the container.
+
+        NotFound, InvalidArgument (no directory, a broken archive), PermissionDenied (read-only).  Without ``replace``
+        directories and others do not take each other's place; with ``as_user`` all belongs to the container's user.
+        """
+        path = container_paths.absolute(path)
+        container = self._ctx.store.get(ref)
+        reader = BodyReader(body, asyncio.get_running_loop())
+
+        def unpack(files: Files) -> None:
+            with files:
+                _extract(container, files.root_fd, path, ref, reader, replace, as_user)
+
+        files = await container_view.open_writable(self._ctx, container)
+        work = self._ctx.background(in_own_thread(lambda: unpack(files)))
+        try:
+            await asyncio.shield(work)
+        finally:
+            await reader.abandon()
+        self._ctx.event(container, "extract-to-dir")
+
+    async def changes(self, ref: str) -> list[dict[str, Any]]:
+        """What the container changed in its root: ``{"Path": …, "Kind": …}``, by path."""
+        container = self._ctx.store.get(ref)
+        container_view.check(self._ctx, container)
+
+        def look() -> list[dict[str, Any]]:
+            return [{"Path": path, "Kind": kind} for path, kind in upper_dir.changes(self._ctx, container)]
+
+        return await in_own_thread(look)
+
+
+def _reading(container: Container, write: Callable[[IO[bytes]], None], target: IO[bytes]) -> None:
+    """Call ``write``; what goes wrong with the container's files is an error of the request and not of the daemon."""
+    try:
+        write(target)
+    except BrokenPipeError:
+        raise  # the client's end of it
+    except FileNotFoundError as e:
+        raise NotFound(f"container {container.id}: what was to be read is gone meanwhile") from e
+    except OSError as e:
+        raise KetchError(f"container {container.id}: read its files: {e.strerror or e}") from e
+
+
+def _extract(
+    container: Container, root_fd: int, path: str, who: str, reader: BodyReader, replace: bool, as_user: bool
+) -> None:
+    try:
+        target_fd = paths.open_in(root_fd, path, paths.O_PATH)
+    except OSError as e:
+        raise container_paths.explain(e, path, who) from e
+    try:
+        if not container_paths.is_directory(target_fd):
+            raise InvalidArgument("extraction point is not a directory")
+        _check_writable(container, root_fd, target_fd)
+        owner = None
+        if as_user and container.config.user:
+            user = users.lookup(root_fd, container.config.user)
+            owner = (user.uid, user.gid)
+        source = io.BufferedReader(reader, 1 << 20)
+        if not source.peek(1):
+            return  # nothing is an archive of nothing, for Docker
+        with compression.reader(source, "archive") as plain:
+            extract_into(plain, root_fd, path, target_fd, replace=replace, owner=owner)
+            while plain.read(_DRAIN):
+                pass
+    finally:
+        os.close(target_fd)
+
+
+def _check_writable(container: Container, root_fd: int, target_fd: int) -> None:
+    """PermissionDenied for a target on a read-only root or volume, in Docker's words."""
+    (root_mount, _), (mount, readonly) = view.mount_of(root_fd), view.mount_of(target_fd)
+    if mount == root_mount and (readonly or container.host.readonly_rootfs):
+        raise PermissionDenied("container rootfs is marked read-only")
+    if readonly:
+        raise PermissionDenied("mounted volume is marked read-only")

@@ -1,0 +1,160 @@
+"""``commit``: a container's changes become an image.
+
+A container that runs is paused meanwhile, unless the caller does not want that: what it was writing would be half in
+the image.  It goes on whatever happens; should this daemon die in between, the next one lets it go on (``MARK``).
+One that does not run is locked, so that nobody starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.files import container_view, upper_dir
+from ketch.engine.model import merge
+from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.images import changes as change
+from ketch.images import commit as images
+from ketch.oci import reference
+from ketch.oci.config import RunConfig
+from ketch.storage.archive.layer import write_layer
+from ketch.storage.snapshots import diff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.engine.containers.service import ContainerService
+    from ketch.engine.model.records import Container, ContainerConfig
+    from ketch.engine.parts import Context
+    from ketch.images.model import Image
+
+MARK = "paused-for-commit"
+
+
+@dataclass(kw_only=True)
+class CommitOptions:
+    """What ``docker commit`` says; ``config`` is a configuration to go before the container's own."""
+
+    repo: str = ""
+    tag: str = ""
+    comment: str = ""
+    author: str = ""
+    pause: bool = True
+    changes: list[str] = field(default_factory=list)
+    config: ContainerConfig | None = None
+
+
+class CommitService:
+    """Images from containers."""
+
+    def __init__(self, context: Context, containers: ContainerService) -> None:
+        self._ctx = context
+        self._containers = containers
+
+    async def commit(self, ref: str, options: CommitOptions) -> str:
+        """Make the image and return its id (NotFound, Conflict, InvalidArgument)."""
+        ctx = self._ctx
+        if not ref:
+            raise InvalidArgument('invalid name or ID supplied: ""')
+        container = ctx.store.get(ref)
+        container_view.check(ctx, container)
+        name = images.check_name(options.repo, options.tag)
+        config = image_config(container, options)
+        async with AsyncExitStack() as stack:
+            await self._hold_still(container, options.pause, stack)
+            work = ctx.background(in_own_thread(lambda: self._make(container, config, name, options)))
+            try:
+                image = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait([work])
+                raise
+        shown = reference.parse(name).familiar if name else ""
+        if name:
+            ctx.events.publish("image", "tag", image.id, {"name": shown})
+        ctx.event(container, "commit", comment=options.comment, imageID=image.id, imageRef=name)
+        return image.id
+
+    async def _hold_still(self, container: Container, pause: bool, stack: AsyncExitStack) -> None:
+        live = self._ctx.live(container.id)
+        if not container.state.running:
+            await live.lock.acquire()
+            if not container.state.running:
+                stack.callback(live.lock.release)
+                container_view.check(self._ctx, container)
+                return
+            live.lock.release()
+        if not pause or container.state.status == "paused":
+            return
+        mark = os.path.join(self._ctx.run_dir(container.id), MARK)
+        with contextlib.suppress(FileNotFoundError):  # it has just ended, and so there is nothing to pause
+            os.close(os.open(mark, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        stack.callback(_remove, mark)
+        with contextlib.suppress(Conflict):  # it has ended meanwhile
+            await self._containers.pause(container.id)
+            stack.push_async_callback(self._go_on, container)
+
+    async def _go_on(self, container: Container) -> None:
+        with contextlib.suppress(Conflict, NotFound):  # it was killed, removed or unpaused by somebody else
+            await self._containers.unpause(container.id)
+
+    def _make(self, container: Container, config: RunConfig, name: str, options: CommitOptions) -> Image:
+        parent = self._ctx.images.resolve(container.image_id)
+        cmd = container.config.cmd or []
+        with upper_dir.opened(self._ctx, container) as (upper_fd, lower_fd):
+            return images.commit(
+                self._ctx.images, parent, config, _writer(upper_fd, lower_fd), name=name, comment=options.comment,
+                author=options.author, created_by=cmd if isinstance(cmd, str) else " ".join(cmd),
+            )  # fmt: skip
+
+
+async def resume(ctx: Context, containers: ContainerService) -> None:
+    """At the daemon's start: let those go on that the last one had paused for a commit."""
+    for container in ctx.store.all():
+        mark = os.path.join(ctx.run_dir(container.id), MARK)
+        if os.path.exists(mark):
+            if container.state.status == "paused":
+                await containers.unpause(container.id)
+            _remove(mark)
+
+
+def image_config(container: Container, options: CommitOptions) -> RunConfig:
+    """What the image says of how to run: the given configuration or the container's, changed as asked for.
+
+    What the given one leaves open is filled from the container's, as ``create`` does it from an image's.
+    """
+    own = _run_config(container.config)
+    config = own if options.config is None else _run_config(options.config)
+    change.apply(config, options.changes)
+    if options.config is None:
+        return config
+    given = msgspec.convert(msgspec.to_builtins(config), type(container.config))
+    return _run_config(merge.merge(given, own))
+
+
+def _run_config(config: ContainerConfig) -> RunConfig:
+    names = {f.encode_name for f in msgspec.structs.fields(RunConfig)}
+    facts = msgspec.to_builtins(config)
+    for name in ("Cmd", "Entrypoint"):
+        if isinstance(facts.get(name), str):
+            facts[name] = [facts[name]]
+    return msgspec.convert({k: v for k, v in facts.items() if k in names and v}, RunConfig)
+
+
+def _writer(upper_fd: int, lower_fd: int) -> Callable[[IO[bytes]], int] | None:
+    """What writes the layer; None when the container changed nothing."""
+    if next(diff.found(upper_fd, lower_fd), None) is None:
+        return None
+    places = diff.places_made(upper_fd, lower_fd)
+    return lambda target: write_layer(upper_fd, places, target)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

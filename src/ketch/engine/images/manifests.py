@@ -1,0 +1,170 @@
+"""``manifest``: indexes put together of images that are in a registry already, and looked at without pulling.
+
+An index that is being put together is a file, ``manifests/<digest of its name>.json``, until it is pushed or removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from ketch.oci import digest as digests
+from ketch.oci import manifest as oci
+from ketch.oci import reference
+from ketch.oci.config import ImageConfig
+from ketch.remote.repository import decode
+
+if TYPE_CHECKING:
+    from ketch.engine.parts import Context
+    from ketch.oci.reference import Reference
+    from ketch.remote.credentials import Credentials
+    from ketch.remote.repository import Fetched, Repository
+
+_LARGEST_CONFIG = 8 << 20
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One image of an index: how it was named, and what it is there for."""
+
+    ref: str
+    descriptor: oci.Descriptor
+
+
+class Pending(msgspec.Struct, kw_only=True):
+    """An index that is being put together."""
+
+    name: str
+    entries: list[Entry] = msgspec.field(default_factory=list)
+
+
+class ManifestService:
+    """Indexes of one daemon's users; blocking only for small files."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+        self._root = os.path.join(context.data_root, "manifests")
+
+    async def inspect(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
+        """A manifest or index as its registry has it (NotFound, Unavailable)."""
+        ref = reference.parse(name)
+        found = await self._repository(ref, credentials).manifest(ref.digest or ref.tag)
+        return {
+            "Ref": str(ref), "Descriptor": msgspec.to_builtins(found.descriptor), "Manifest": msgspec.Raw(found.data)
+        }  # fmt: skip
+
+    async def create(self, name: str, refs: list[str], amend: bool, credentials: Credentials | None) -> Pending:
+        """Begin an index (AlreadyExists, unless it is to be amended)."""
+        key = str(reference.parse(name))
+        known = self._load(key)
+        if known is not None and not amend:
+            raise AlreadyExists(f"manifest list {name} is there already", hint="add to it with --amend")
+        pending = known or Pending(name=key)
+        for one in refs:
+            entry = await self._entry(one, credentials)
+            pending.entries = [e for e in pending.entries if e.ref != entry.ref] + [entry]
+        await asyncio.to_thread(self._store, pending)
+        return pending
+
+    def get(self, name: str) -> Pending:
+        """An index that is being put together (NotFound)."""
+        found = self._load(str(reference.parse(name)))
+        if found is None:
+            raise NotFound(f"No such manifest: {name}", hint="begin it with: ketch manifest create")
+        return found
+
+    async def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> Pending:
+        """Say what one of its images runs on (NotFound)."""
+        pending = self.get(name)
+        wanted = str(reference.parse(ref))
+        for entry in pending.entries:
+            if entry.ref == wanted:
+                before = msgspec.to_builtins(entry.descriptor.platform) if entry.descriptor.platform else {}
+                given = {key: value for key, value in platform.items() if value}
+                entry.descriptor.platform = msgspec.convert({"architecture": "", **before, **given}, oci.Platform)
+                await asyncio.to_thread(self._store, pending)
+                return pending
+        raise NotFound(f"manifest for image {ref} does not exist in {name}")
+
+    async def push(self, name: str, purge: bool, credentials: Credentials | None) -> str:
+        """Bring the images to the index's repository, where they are not there, and the index; returns its digest."""
+        pending = self.get(name)
+        if not pending.entries:
+            raise Conflict(f"manifest list {name} has no image")
+        ref = reference.parse(pending.name)
+        target = self._repository(ref, credentials, push=True)
+        for entry in pending.entries:
+            await self._bring(target, entry, credentials)
+        index = oci.Index(manifests=[entry.descriptor for entry in pending.entries], media_type=oci.INDEX)
+        digest = await target.put_manifest(ref.tag, oci.encode(index), oci.INDEX)
+        if purge:
+            self.remove(name)
+        return digest
+
+    def remove(self, name: str) -> None:
+        """Forget it (NotFound)."""
+        os.unlink(self._path(self.get(name).name))
+
+    async def _entry(self, name: str, credentials: Credentials | None) -> Entry:
+        ref = reference.parse(name)
+        repository = self._repository(ref, credentials)
+        found = await repository.manifest(ref.digest or ref.tag)
+        if found.descriptor.media_type in oci.INDEXES:
+            raise InvalidArgument(f"{name} is an index itself", hint="name the images for single platforms")
+        found.descriptor.platform = await _platform(repository, found, name)
+        return Entry(ref=str(ref), descriptor=found.descriptor)
+
+    async def _bring(self, target: Repository, entry: Entry, credentials: Credentials | None) -> None:
+        ref = reference.parse(entry.ref)
+        if ref.domain != target.reference.domain:
+            raise InvalidArgument(f"{entry.ref} is in another registry than the index", hint="push it there first")
+        digest = entry.descriptor.digest
+        if ref.path == target.reference.path or await target.head(digest) is not None:
+            return
+        found = await self._repository(ref, credentials).manifest(digest)
+        manifest: oci.Manifest = decode(found.data, oci.Manifest, f"manifest of {entry.ref}")
+        for one in (manifest.config, *manifest.layers):
+            there = one.urls or await target.blob_size(one.digest) is not None
+            if not there and not await target.mount(one.digest, ref.path):
+                raise InvalidArgument(
+                    f"push {target.name}: the registry does not take {one.digest} over from {ref.path}",
+                    hint="push the image to the index's own repository first",
+                )
+        await target.put_manifest(digest, found.data, found.descriptor.media_type)
+
+    def _repository(self, ref: Reference, credentials: Credentials | None, push: bool = False) -> Repository:
+        return self._ctx.registries.remotes.repository(ref, credentials, push=push)
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self._root, digests.hexadecimal(digests.of(key.encode())) + ".json")
+
+    def _load(self, key: str) -> Pending | None:
+        with contextlib.suppress(FileNotFoundError), open(self._path(key), "rb") as f:
+            return msgspec.json.decode(f.read(), type=Pending)
+        return None
+
+    def _store(self, pending: Pending) -> None:
+        os.makedirs(self._root, mode=0o710, exist_ok=True)
+        path = self._path(pending.name)
+        with open(path + ".new", "wb") as f:
+            f.write(msgspec.json.encode(pending))
+            f.flush()
+            os.fsync(f.fileno())
+        os.rename(path + ".new", path)
+
+
+async def _platform(repository: Repository, found: Fetched, name: str) -> oci.Platform | None:
+    """What an image runs on, by its configuration; None for what is no image."""
+    manifest: oci.Manifest = decode(found.data, oci.Manifest, f"manifest of {name}")
+    if manifest.config.media_type not in oci.CONFIGS:
+        return None
+    if manifest.config.size > _LARGEST_CONFIG:
+        raise InvalidArgument(f"{name}: its configuration is larger than {_LARGEST_CONFIG} bytes")
+    async with repository.blob(manifest.config) as (_, pieces):
+        raw = b"".join([piece async for piece in pieces])
+    config: ImageConfig = decode(raw, ImageConfig, f"configuration of {name}")
+    return oci.Platform(architecture=config.architecture, os=config.os, variant=config.variant)

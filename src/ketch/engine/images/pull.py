@@ -1,0 +1,93 @@
+"""``pull`` as the API needs it: names to references, one tag or all, progress as it comes, events.
+
+A client that goes away cancels its pull; what others pull at the same time goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from ketch.errors import InvalidArgument
+from ketch.images.transfer.fetch import Downloads
+from ketch.images.transfer.layers import LayerService
+from ketch.images.transfer.pull import Puller
+from ketch.oci import reference
+from ketch.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from ketch.engine.parts import Context
+    from ketch.images.store import ImageStore
+    from ketch.remote.credentials import Credentials
+
+Progress = dict[str, Any]
+
+
+class PullService:
+    """Pulls of one daemon; constructed in its event loop."""
+
+    def __init__(self, context: Context, store: ImageStore) -> None:
+        self._ctx = context
+        self._store = store
+        registries = context.registries
+        self._layers = LayerService(store, Downloads(store.content, registries.max_downloads, registries.attempts))
+
+    def pull(
+        self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Pull ``name`` with a tag or digest, of it or beside it; without any, all tags of the repository."""
+        ref = parse(name, tag)
+        repository = self._ctx.registries.remotes.repository(ref, credentials)
+
+        async def work(report: Callable[[Progress], None]) -> None:
+            puller = Puller(self._store, self._layers, repository, report)
+            for tag in [ref.tag] if ref.tag or ref.digest else await repository.tags():
+                one = Reference(ref.domain, ref.path, "" if ref.digest else tag, ref.digest)
+                pulled = await puller.pull(one, platform)
+                report({"status": f"Digest: {pulled.digest}"})
+                said = "Downloaded newer image for" if pulled.new else "Image is up to date for"
+                report({"status": f"Status: {said} {one.familiar}"})
+                self._ctx.events.publish("image", "pull", one.familiar, {"name": one.familiar_repository})
+
+        return streamed(work)
+
+    def sweep(self) -> int:
+        """Remove what broken-off pulls have left and nobody goes on with; returns the bytes."""
+        return self._layers.downloads.sweep()
+
+
+def parse(name: str, tag: str) -> Reference:
+    """What ``fromImage`` and ``tag`` mean together; neither tag nor digest: all tags (InvalidArgument)."""
+    ref = reference.parse(name)
+    if tag and not ref.digest:
+        ref = reference.parse(f"{ref.repository}@{tag}" if ":" in tag else f"{ref.repository}:{tag}")
+    elif not ref.digest and not name.endswith(f":{ref.tag}"):
+        return Reference(ref.domain, ref.path)
+    if ref.domain == reference.DEFAULT_DOMAIN and ref.path == "library/scratch":
+        raise InvalidArgument("'scratch' is a reserved name")
+    return ref
+
+
+async def streamed(work: Callable[[Callable[[Progress], None]], Awaitable[None]]) -> AsyncGenerator[Progress, None]:
+    """Run ``work(report)`` and yield what it reports; whoever stops reading cancels it and waits for its end."""
+    queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+    async def run() -> None:
+        try:
+            await work(queue.put_nowait)
+        finally:
+            queue.put_nowait(None)
+
+    task = asyncio.create_task(run())
+    try:
+        while (item := await queue.get()) is not None:
+            yield item
+        await task
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])

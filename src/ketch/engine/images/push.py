@@ -1,0 +1,59 @@
+"""``push`` as the API needs it: one tag or all of a repository's, progress as it comes, events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine.images.pull import parse, streamed
+from ketch.errors import NotFound
+from ketch.images.transfer.push import Pusher
+from ketch.images.transfer.single_flight import Shared
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from ketch.engine.parts import Context
+    from ketch.images.store import ImageStore
+    from ketch.remote.credentials import Credentials
+
+Progress = dict[str, Any]
+
+
+class PushService:
+    """Pushes of one daemon; constructed in its event loop."""
+
+    def __init__(self, context: Context, store: ImageStore) -> None:
+        self._ctx = context
+        self._store = store
+        self._uploads: Shared[str] = Shared()
+        self._slots = asyncio.Semaphore(context.registries.max_uploads)
+
+    def push(
+        self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Push a tag of a repository, or, without one, all that are here (NotFound when there is none)."""
+        ref = parse(name, tag)
+        here = sorted(self._store.names_in(ref.repository))
+        names = [str(ref)] if ref.tag else here
+        if not set(names) & set(here):
+            raise NotFound(
+                f"tag does not exist: {ref.familiar}"
+                if ref.tag
+                else f"An image does not exist locally with the tag: {ref.familiar_repository}"
+            )
+        repository = self._ctx.registries.remotes.repository(ref, credentials, push=True)
+
+        async def work(report: Callable[[Progress], None]) -> None:
+            report({"status": f"The push refers to repository [{ref.repository}]"})
+            pusher = Pusher(self._store, repository, self._uploads, self._slots, report)
+            for name in names:
+                tag = name.rpartition(":")[2]
+                pushed = await pusher.push(name, platform)
+                report({"status": f"{tag}: digest: {pushed.digest} size: {pushed.size}"})
+                report({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}})
+                self._ctx.events.publish(
+                    "image", "push", f"{ref.familiar_repository}:{tag}", {"name": ref.familiar_repository}
+                )
+
+        return streamed(work)

@@ -1,0 +1,165 @@
+"""Images as the API needs them: the blocking image store, driven from the event loop.
+
+Long work (load, import, save, bootstrap) runs in a thread; its progress arrives as dicts in the shape
+of Docker's JSON progress stream.  A client that goes away cancels the work at its next read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
+from ketch.engine.containers import pending_changes
+from ketch.images.transfer.single_flight import to_the_end
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
+    from ketch.images.model import Image
+    from ketch.images.removal import Rehearsal
+    from ketch.images.store import ImageStore
+
+Progress = dict[str, Any]
+Rows = list[dict[str, Any]]
+Strings = list[str]
+Users = list[tuple[str, bool]]
+_END = None
+
+
+class ImageService:
+    """All images of the engine."""
+
+    def __init__(self, context: Context, store: ImageStore) -> None:
+        self._ctx = context
+        self._store = store
+
+    def get(self, ref: str, platform: str = "") -> Image:
+        """By reference, id or id prefix; with a ``platform`` for that one (NotFound)."""
+        return self._store.resolve(ref, platform)
+
+    def list(self) -> list[Image]:
+        """Every image."""
+        return self._store.list()
+
+    def history(self, ref: str, platform: str = "") -> Rows:
+        """Docker's history rows, newest first."""
+        return self._store.history(ref, platform)
+
+    async def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        """Give an image one more name."""
+        image = self._store.resolve(ref)
+        name = f"{repo}:{tag}" if tag else repo
+        await to_the_end(self._store.tag, ref, name)
+        self._event("tag", image.id, name)
+
+    def containers_of(self, image_id: str) -> Users:
+        """(container id, running) of each container made from an image, or that mounts it."""
+
+        def needs(container: Container) -> bool:
+            mounted = any(m.type == "image" and m.name == image_id for m in pending_changes.mount_points(container))
+            return mounted or container.image_id == image_id
+
+        known = [(c.id, c.state.running) for c in self._ctx.store.all() if needs(c)]
+        return known + [(one, True) for one in self._ctx.store.unreadable_with(image_id)]
+
+    async def remove(
+        self,
+        ref: str,
+        force: bool = False,
+        prune: bool = True,
+        rehearsal: Rehearsal | None = None,
+        without: Collection[str] = (),
+    ) -> Rows:
+        """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``.
+
+        With a ``rehearsal`` nothing is done; containers ``without`` are taken as gone.
+        """
+
+        def users(image_id: str) -> Users:
+            return [user for user in self.containers_of(image_id) if user[0] not in without]
+
+        rows = await to_the_end(self._store.remove, ref, force, users, rehearsal)
+        for row in rows if rehearsal is None else ():
+            for action, what in row.items():
+                self._event("untag" if action == "Untagged" else "delete", what, what)
+        return rows
+
+    async def load(
+        self, body: AsyncIterator[bytes], quiet: bool = False, platforms: Sequence[str] = ()
+    ) -> AsyncGenerator[Progress, None]:
+        """Read a docker-save or OCI archive; yields progress."""
+        reader = BodyReader(body, asyncio.get_running_loop())
+        async for item in self._run(
+            lambda report: self._store.load(io.BufferedReader(reader, 1 << 20), report, platforms), reader
+        ):
+            if not quiet or "stream" in item:
+                yield item
+
+    async def import_(
+        self,
+        body: AsyncIterator[bytes],
+        repo: str = "",
+        tag: str = "",
+        changes: Strings | None = None,
+        message: str = "",
+        platform: str = "",
+    ) -> AsyncGenerator[Progress, None]:
+        """Make an image of one layer from a root filesystem's tar; the last item is ``{"status": image id}``."""
+        reader = BodyReader(body, asyncio.get_running_loop())
+
+        def work(report: Callable[[Progress], None]) -> None:
+            image = self._store.import_(
+                io.BufferedReader(reader, 1 << 20), repo=repo, tag=tag, changes=changes or [], message=message,
+                progress=report,
+            )  # fmt: skip
+            report({"status": image.id})
+
+        async for item in self._run(work, reader):
+            yield item
+        self._event("import", repo or "", repo or "")
+
+    async def bootstrap(self, ref: str) -> AsyncGenerator[Progress, None]:
+        """Make a base image from the distribution's packages, without a registry."""
+        async for item in self._run(lambda report: self._store.bootstrap(ref, report)):
+            yield item
+
+    async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
+        """One archive with these images, as chunks; of several platforms all that are here, or these."""
+        for ref in refs:
+            self._store.resolve(ref)
+        async with aclosing(written(self._ctx, lambda f: self._store.save(refs, f, platforms))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _run(
+        self, work: Callable[[Callable[[Progress], None]], Any], reader: BodyReader | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Run ``work(report)`` in a thread and yield what it reports; its error is raised at the end."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+        def report(item: Progress) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+        def run() -> None:
+            try:
+                work(report)
+            finally:
+                loop.call_soon_threadsafe(queue.put_nowait, _END)
+
+        task = self._ctx.background(in_own_thread(run))
+        try:
+            while (item := await queue.get()) is not _END:
+                yield item
+            await task
+        finally:
+            if reader is not None:
+                await reader.abandon()
+
+    def _event(self, action: str, image_id: str, name: str) -> None:
+        self._ctx.events.publish("image", action, image_id, {"name": name})

@@ -1,0 +1,164 @@
+"""A container's log driver: what its monitor is told, which attributes its lines have, whether it can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
+
+from ketch.engine.logs import options as log_options
+from ketch.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
+
+_DIAL_S = 5.0
+_NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
+
+
+def json_path(ctx: Context, container_id: str) -> str:
+    """Where the ``json-file`` driver writes."""
+    return os.path.join(ctx.directory(container_id), f"{container_id}-json.log")
+
+
+def log_path(ctx: Context, container: Container) -> str:
+    """``LogPath`` of an inspect answer: a file for others to read, so the framed log only where it is the default."""
+    kind = container.host.log_config.type
+    if kind == "json-file":
+        return json_path(ctx, container.id)
+    return os.path.join(ctx.log_dir(container.id), "log") if not kind else ""
+
+
+def readable(container: Container) -> bool:
+    """Whether ``logs`` can show something."""
+    config = container.host.log_config
+    if config.type in ("journald", "syslog"):
+        return not log_options.boolean((config.config or {}).get("cache-disabled", ""), "cache-disabled")
+    return config.type != "none"
+
+
+def attributes(container: Container) -> dict[str, str]:
+    """The labels and variables that the options choose, and the tag where it is one of them."""
+    options = container.host.log_config.config or {}
+    labels = container.config.labels or {}
+    variables = dict(item.split("=", 1) for item in container.config.env or () if "=" in item)
+    chosen: dict[str, str] = {}
+    for source, option in ((labels, "labels"), (variables, "env")):
+        names = options.get(option, "").split(",")
+        chosen |= {name: source[name] for name in names if name in source}
+        if options.get(f"{option}-regex"):
+            pattern = log_options.chooser(options, f"{option}-regex")
+            chosen |= {name: value for name, value in source.items() if pattern.fit(name)}
+    if container.host.log_config.type in ("", "json-file") and (template := options.get("tag")):
+        chosen["tag"] = _tag(container, template)
+    return chosen
+
+
+def details(container: Container) -> str:
+    """What ``logs --details`` writes before each line, with the space behind it."""
+    chosen = sorted(attributes(container).items())
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in chosen) + " "
+
+
+def _tag(container: Container, template: str) -> str:
+    values = {
+        "ID": container.id[:12], "FullID": container.id, "Name": container.name, "ImageName": container.image_ref,
+        "ImageID": container.image_id[:12], "ImageFullID": container.image_id, "DaemonName": "docker",
+    }  # fmt: skip
+    return log_options.tag(template, values)
+
+
+async def message(ctx: Context, container: Container) -> dict[str, Any]:
+    """``log`` of the start message; RuntimeFailure when the far end cannot be reached."""
+    kind, options = container.host.log_config.type or "local", container.host.log_config.config or {}
+    prefix = "cache-" if kind in ("journald", "syslog") else ""
+    result: dict[str, Any] = {
+        "driver": kind,
+        "dir": ctx.log_dir(container.id),
+        "max_size": log_options.size(options.get(f"{prefix}max-size", ""), "max-size", log_options.DEFAULT_SIZE),
+        "max_files": int(options.get(f"{prefix}max-file") or log_options.DEFAULT_FILES),
+    }
+    if kind == "json-file":
+        chosen = attributes(container)
+        result |= {
+            "path": json_path(ctx, container.id),
+            "compress": log_options.boolean(options.get("compress", ""), "compress"),
+            "attrs": json.dumps(chosen, sort_keys=True, separators=(",", ":")) if chosen else "",
+        }
+    elif prefix:
+        result |= {
+            "cache": readable(container),
+            "blocking": options.get("mode") != "non-blocking",
+            "buffer": log_options.size(
+                options.get("max-buffer-size", ""), "max-buffer-size", log_options.DEFAULT_BUFFER
+            ),
+        }
+        result |= await (_journald(ctx, container) if kind == "journald" else _syslog(container, options))
+    return result
+
+
+async def _journald(ctx: Context, container: Container) -> dict[str, Any]:
+    tag = _tag(container, (container.host.log_config.config or {}).get("tag") or "{{.ID}}")
+    fields = {
+        "CONTAINER_ID": container.id[:12], "CONTAINER_ID_FULL": container.id, "CONTAINER_NAME": container.name,
+        "CONTAINER_TAG": tag, "IMAGE_NAME": container.image_ref, "SYSLOG_IDENTIFIER": tag,
+    }  # fmt: skip
+    for name, value in attributes(container).items():
+        # systemd.journal-fields(7): upper case, digits and underscores, which do not come first.
+        if field := _NOT_IN_A_FIELD.sub("_", name.upper()).lstrip("_"):
+            fields[field] = value
+    await _try("unixgram", ctx.journald_socket, 0)
+    return {"socket": ctx.journald_socket, "fields": fields}
+
+
+async def _syslog(container: Container, options: dict[str, str]) -> dict[str, Any]:
+    scheme, host, port = log_options.address(options.get("syslog-address", ""))
+    far = await _try(scheme, host, port)
+    return {
+        "address": [scheme, far, port] if port else [scheme, far],
+        "facility": log_options.facility(options.get("syslog-facility", "")),
+        "format": options.get("syslog-format", ""),
+        "tag": _tag(container, options.get("tag") or "{{.ID}}"),
+    }
+
+
+async def _try(scheme: str, host: str, port: int) -> str:
+    """Connect once, so that a mistake is told at the start; returns the IP address (or the path)."""
+    loop = asyncio.get_running_loop()
+    stream = scheme in ("tcp", "unix")
+    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+    try:
+        async with asyncio.timeout(_DIAL_S):
+            if not port:
+                _try_path(host, kind)
+                return host
+            family, _, _, _, target = (await loop.getaddrinfo(host, port, type=kind))[0]
+            if stream:
+                with socket.socket(family, kind) as sock:
+                    sock.setblocking(False)
+                    await loop.sock_connect(sock, target)
+            return str(target[0])
+    except TimeoutError:
+        why = "i/o timeout"
+    except OSError as e:
+        why = e.strerror or str(e)
+    where = f"{host}:{port}" if port else host
+    raise RuntimeFailure(f"failed to initialize logging driver: dial {scheme} {where}: {why}")
+
+
+def _try_path(path: str, kind: socket.SocketKind) -> None:
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except BlockingIOError:  # it is there, and busy
+            return
+        except OSError as e:
+            if kind != socket.SOCK_STREAM or not e.strerror or "wrong type" not in e.strerror:
+                raise
+            _try_path(path, socket.SOCK_DGRAM)

@@ -1,0 +1,164 @@
+"""A container's log files from the reader's side: where frames begin and end, and where reading should begin.
+
+The newest file may be growing while it is read.  Positions are (number of the file among those opened, offset).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch.runtime.logs import log_format
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Frame = tuple[int, int, bytes]  # time ns, stream, payload
+    Position = tuple[int, int]
+
+_CHUNK = 1 << 20
+_PATIENCE = 64
+
+
+class LogFiles:
+    """The files of a log as they are now, opened, oldest first; ``close`` them."""
+
+    def __init__(self, directory: str) -> None:
+        self._fds: list[int] = []
+        self._ends: list[int] = []
+        for _ in range(_PATIENCE):
+            if self._open(directory):
+                break
+            self.close()
+        else:
+            self._open(directory)  # it rotates as fast as we look: better a gap than nothing
+        self._ends = [settled_end(fd) for fd in self._fds]
+
+    def _open(self, directory: str) -> bool:
+        """Open what is there; False when the log was rotated meanwhile, so that a file may have been missed."""
+        for path in _paths(directory):
+            try:
+                self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                return False
+        try:
+            return [os.stat(path).st_ino for path in _paths(directory)] == [os.fstat(fd).st_ino for fd in self._fds]
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Close every file."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+    @property
+    def end(self) -> Position:
+        """The position behind everything."""
+        return (len(self._fds), 0)
+
+    def blocks(self, position: Position = (0, 0)) -> Iterator[tuple[int, int, int]]:
+        """(descriptor, from, to) of what lies behind ``position``."""
+        for number in range(position[0], len(self._fds)):
+            yield self._fds[number], position[1] if number == position[0] else 0, self._ends[number]
+
+    def live_end(self) -> dict[str, int] | str:
+        """Where the log ends, for a monitor that is to go on from there."""
+        if not self._fds:
+            return "start"
+        return {"inode": os.fstat(self._fds[-1]).st_ino, "offset": self._ends[-1]}
+
+    def find(self, place: dict[str, int] | str) -> Position:
+        """What ``live_end`` once said, as a position among these files; the oldest when its file is gone."""
+        for number, fd in enumerate(self._fds):
+            if isinstance(place, dict) and os.fstat(fd).st_ino == place["inode"]:
+                return (number, place["offset"])
+        return (0, 0)
+
+    def backwards(self) -> Iterator[tuple[Position, Frame]]:
+        """Frames with their positions, from the newest to the oldest."""
+        for number in range(len(self._fds) - 1, -1, -1):
+            fd, end = self._fds[number], self._ends[number]
+            while end >= log_format.OVERHEAD:
+                (length,) = log_format.TRAILER.unpack(
+                    os.pread(fd, log_format.TRAILER.size, end - log_format.TRAILER.size)
+                )
+                start = end - log_format.OVERHEAD - length
+                data = os.pread(fd, log_format.HEADER.size + length, start)
+                at, _, stream, _ = log_format.HEADER.unpack_from(data)
+                yield (number, start), (at, stream, data[log_format.HEADER.size :])
+                end = start
+
+    def tail(self, lines: int, wanted: tuple[bool, bool, bool], until_ns: int) -> tuple[Position, int]:
+        """Where the last ``lines`` lines begin: (position, newlines to leave out from there on)."""
+        counted = 0
+        position = self.end
+        newest = [True, True, True]
+        for here, (at, stream, payload) in self.backwards():
+            if not wanted[stream] or (until_ns and at > until_ns):
+                continue
+            # A stream that stops without a newline ends in a line all the same.
+            if newest[stream] and not payload.endswith(b"\n"):
+                counted += 1
+            newest[stream] = False
+            counted += payload.count(b"\n")
+            position = here
+            if counted > lines:
+                return position, counted - lines
+        return (0, 0) if position != self.end else position, 0
+
+    def since(self, since_ns: int) -> Position:
+        """A position at or before the first frame that is not older: files that ended before are left out."""
+        for number in range(len(self._fds) - 1, -1, -1):
+            fd, end = self._fds[number], self._ends[number]
+            if end < log_format.OVERHEAD:
+                continue
+            (length,) = log_format.TRAILER.unpack(os.pread(fd, log_format.TRAILER.size, end - log_format.TRAILER.size))
+            start = end - log_format.OVERHEAD - length
+            if log_format.HEADER.unpack(os.pread(fd, log_format.HEADER.size, start))[0] < since_ns:
+                return (number, start)  # this frame is read, too: a line may go on behind it
+        return (0, 0)
+
+    def after(self, at_ns: int) -> Position:
+        """The position behind the newest frame with exactly this time; the oldest when it is not there any more."""
+        for number in range(len(self._fds) - 1, -1, -1):
+            fd, end = self._fds[number], self._ends[number]
+            while end >= log_format.OVERHEAD:
+                (length,) = log_format.TRAILER.unpack(
+                    os.pread(fd, log_format.TRAILER.size, end - log_format.TRAILER.size)
+                )
+                start = end - log_format.OVERHEAD - length
+                if log_format.HEADER.unpack(os.pread(fd, log_format.HEADER.size, start))[0] == at_ns:
+                    return (number, end)
+                end = start
+        return (0, 0)
+
+
+def _paths(directory: str) -> list[str]:
+    try:
+        return log_format.names(directory)
+    except FileNotFoundError:
+        return []
+
+
+def settled_end(fd: int) -> int:
+    """Where the last whole frame ends.
+
+    A file grows page by page, so that a frame which is just being written may be seen in part; that takes
+    microseconds, while finding the end from the front may take a second.
+    """
+    for _ in range(_PATIENCE):
+        size = log_format.frame_end(fd)
+        if size >= 0:
+            return size
+    return log_format.whole_size(fd)
+
+
+def read_block(fd: int, offset: int, end: int) -> bytes:
+    """Up to 1 MiB from ``offset``, more when the frame that begins there is larger."""
+    data = os.pread(fd, min(_CHUNK, end - offset), offset)
+    if len(data) >= log_format.HEADER.size:
+        need = log_format.HEADER.unpack_from(data)[1] + log_format.OVERHEAD
+        if need > len(data):
+            data = os.pread(fd, min(need, end - offset), offset)
+    return data

@@ -1,0 +1,220 @@
+"""Reading a container's log: from frames to the bytes that ``GET /containers/{id}/logs`` sends.
+
+    log files ──blocks──► Formatter ──► wire bytes
+    monitor ──frames (from where the files' reading stopped)──► the same Formatter
+    log files again: what the monitor could not deliver any more when it ended
+
+Frames hold what was read from the container in one go.  Where nothing has to be known about lines the payload of
+a frame is passed on whole; with ``timestamps``, ``details``, ``since`` or ``tail`` lines count, and
+each line has the time of the frame in which it begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine.logs.framed_files import LogFiles, read_block
+from ketch.runtime.logs import log_format
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.engine.logs.follow import Follower
+    from ketch.engine.logs.framed_files import Position
+
+_RECEIVE = 1 << 18
+_MUX = struct.Struct(">B3xI")
+
+
+class Formatter:
+    """Frames in, wire bytes out; keeps what it must know about a line that goes on in the next frame.
+
+    ``details`` stand before each line as they are; ``raw``: no frames on the wire, as for a ``tty``.
+    ``skip`` lines (of the wanted streams) are left out at the beginning.  ``last_at`` is the time of the
+    last frame seen, ``done`` becomes True behind ``until_ns``.
+    """
+
+    def __init__(
+        self,
+        *,
+        stdout: bool,
+        stderr: bool,
+        since_ns: int = 0,
+        until_ns: int = 0,
+        timestamps: bool = False,
+        details: str = "",
+        tty: bool = False,
+        raw: bool = False,
+        skip: int = 0,
+    ) -> None:
+        self.wanted = (False, stdout or tty, stderr or tty)
+        self._since, self._until = since_ns, until_ns
+        self._timestamps = timestamps
+        self._details = details.encode()
+        self.raw = tty or raw
+        self._skip = skip
+        self._open = [False, False, False]  # the stream's last frame ended inside a line …
+        self._dropping = [False, False, False]  # … which is left out
+        self._second, self._second_text = -1, ""
+        self.last_at = 0
+        self.done = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether neither lines nor times count any more."""
+        return not (self._timestamps or self._details or self._since or self._until or self._skip)
+
+    def block(self, data: bytes) -> tuple[bytes, int]:
+        """Take as many whole frames as ``data`` begins with; returns wire bytes and how many of ``data`` were used."""
+        plain = self.plain
+        unpack, header, trailer = log_format.HEADER.unpack_from, log_format.HEADER.size, log_format.TRAILER.size
+        wanted, raw, pack = self.wanted, self.raw, _MUX.pack
+        out: list[bytes] = []
+        at, position, last = self.last_at, 0, len(data) - log_format.OVERHEAD
+        while position <= last:
+            at, length, stream, _ = unpack(data, position)
+            if position + length > last:
+                break
+            start = position + header
+            end = start + length
+            position = end + trailer
+            if stream > log_format.STDERR or not wanted[stream]:
+                continue
+            if plain:
+                if not raw:
+                    out.append(pack(stream, length))
+                out.append(data[start:end])
+            elif text := self._lines(at, stream, data[start:end]):
+                out += (text,) if raw else (pack(stream, len(text)), text)
+            elif self.done:
+                break
+        self.last_at = at
+        return b"".join(out), position
+
+    def _lines(self, at: int, stream: int, payload: bytes) -> bytes:
+        """What is left of one frame when lines count."""
+        if self._until and at > self._until:
+            self.done = True
+            return b""
+        if at < self._since:
+            self._dropping[stream] = not payload.endswith(b"\n")
+            return b""
+        if self._dropping[stream]:
+            _, newline, payload = payload.partition(b"\n")
+            self._dropping[stream] = not newline
+        if self._skip:
+            parts = payload.split(b"\n", self._skip)
+            self._skip -= len(parts) - 1
+            # With lines still to be skipped, what is behind the last newline belongs to one of them.
+            payload = b"" if self._skip else parts[-1]
+        if not payload or not (self._timestamps or self._details):
+            return payload
+        return self._prefixed(at, stream, payload)
+
+    def _prefixed(self, at: int, stream: int, payload: bytes) -> bytes:
+        prefix = self._stamp(at) + self._details if self._timestamps else self._details
+        begun = b"" if self._open[stream] else prefix
+        self._open[stream] = not payload.endswith(b"\n")
+        if self._open[stream]:
+            return begun + payload.replace(b"\n", b"\n" + prefix)
+        return begun + payload[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+
+    def _stamp(self, ns: int) -> bytes:
+        """``2024-01-02T03:04:05.123456789Z `` with nine digits always."""
+        second, rest = divmod(ns, 1_000_000_000)
+        if second != self._second:
+            self._second, self._second_text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{rest:09}Z ".encode()
+
+
+async def read_logs(
+    log_dir: str,
+    follower: Follower | None,
+    *,
+    stdout: bool,
+    stderr: bool,
+    since_ns: int,
+    until_ns: int,
+    tail: int | None,
+    timestamps: bool,
+    details: str,
+    follow: bool,
+    tty: bool,
+    raw: bool = False,
+) -> AsyncIterator[bytes]:
+    """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes.
+
+    ``tail`` None is everything; times are ns since the epoch, 0 for no limit; ``details`` stands before each line.
+    """
+    files = LogFiles(log_dir)
+    try:
+        position, skip = files.since(since_ns) if since_ns else (0, 0), 0
+        if tail is not None:
+            wanted = (False, stdout or tty, stderr or tty)
+            start, skip = files.tail(tail, wanted, until_ns) if tail > 0 else (files.end, 0)
+            position = max(position, start)
+            skip = skip if position == start else 0
+        formatter = Formatter(
+            stdout=stdout, stderr=stderr, since_ns=since_ns, until_ns=until_ns, timestamps=timestamps,
+            details=details, tty=tty, raw=raw, skip=skip,
+        )  # fmt: skip
+        async for chunk in _stored(files, position, formatter):
+            yield chunk
+        end = files.live_end()
+    finally:
+        files.close()
+    if not follow or follower is None or formatter.done:
+        return
+    formatter.last_at = 0
+    async for chunk in _live(follower, end, formatter, until_ns):
+        yield chunk
+    seen = formatter.last_at
+    files = LogFiles(log_dir)
+    try:
+        position = files.after(seen) if seen else files.find(end)
+        async for chunk in _stored(files, position, formatter):
+            yield chunk
+    finally:
+        files.close()
+
+
+async def _stored(files: LogFiles, position: Position, formatter: Formatter) -> AsyncIterator[bytes]:
+    for fd, start, end in files.blocks(position):
+        offset = start
+        while offset < end and not formatter.done:
+            chunk, used = formatter.block(read_block(fd, offset, end))
+            if not used:
+                break
+            offset += used
+            if chunk:
+                yield chunk
+            await asyncio.sleep(0)
+
+
+async def _live(follower: Follower, start: Any, formatter: Formatter, until_ns: int) -> AsyncIterator[bytes]:
+    """What the monitor sends, until it closes the connection or ``until_ns`` is there."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        with theirs:
+            if not await follower.attach(theirs.fileno(), stdout=True, stderr=True, frames=True, start=start):
+                return
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        buffer = b""
+        while not formatter.done:
+            left = max((until_ns - time.time_ns()) / 1e9, 0) if until_ns else None
+            try:
+                data = await asyncio.wait_for(loop.sock_recv(ours, _RECEIVE), left)
+            except TimeoutError:
+                return
+            if not data:
+                return
+            buffer = buffer + data if buffer else data
+            chunk, used = formatter.block(buffer)
+            buffer = buffer[used:]
+            if chunk:
+                yield chunk

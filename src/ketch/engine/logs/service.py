@@ -1,0 +1,48 @@
+"""``logs`` of a container, whatever its log driver: which files are read, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.engine.files import container_view
+from ketch.engine.logs import drivers as log_drivers
+from ketch.engine.logs.follow import Follower
+from ketch.engine.logs.framed_reader import Formatter, read_logs
+from ketch.engine.logs.json_reader import read_json_logs
+from ketch.errors import Unimplemented
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.engine.aio.streams import LogOptions
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
+
+
+def check_readable(ctx: Context, container: Container) -> None:
+    """Unimplemented, in Docker's words, where the output is not kept here; DataLoss when it has been taken away."""
+    container_view.check_files(ctx, container)
+    if not log_drivers.readable(container):
+        raise Unimplemented("configured logging driver does not support reading")
+
+
+def read(ctx: Context, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncIterator[bytes]:
+    """Wire bytes; without the frames' headers for a tty and where ``raw`` says so."""
+    live = ctx.live(container.id)
+    runs = live.monitor is not None or live.pursuit is not None
+    follower = Follower(live) if options.follow and runs else None
+    details = log_drivers.details(container) if options.details else ""
+    if container.host.log_config.type == "json-file":
+        formatter = Formatter(
+            stdout=options.stdout, stderr=options.stderr, since_ns=options.since_ns, until_ns=options.until_ns,
+            timestamps=options.timestamps, details=details, tty=container.config.tty, raw=raw,
+        )  # fmt: skip
+        return read_json_logs(
+            log_drivers.json_path(ctx, container.id), follower, formatter, since_ns=options.since_ns,
+            until_ns=options.until_ns, tail=options.tail, follow=options.follow,
+        )  # fmt: skip
+    return read_logs(
+        ctx.log_dir(container.id), follower, stdout=options.stdout, stderr=options.stderr,
+        since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
+        details=details, follow=options.follow, tty=container.config.tty, raw=raw,
+    )  # fmt: skip

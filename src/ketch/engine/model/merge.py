@@ -1,0 +1,86 @@
+"""A container's configuration from what the user asked for and what the image says (Docker's rules).
+
+The user's word wins; environments are merged by name, ports, volumes and labels are united; an
+entrypoint from the user drops the image's command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.engine.model.records import ContainerConfig, HealthConfig
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from ketch.oci.config import RunConfig
+
+
+def as_list(value: list[str] | str | None) -> list[str]:
+    """Docker accepts a bare string where it means a list of one."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
+    """A new ContainerConfig; neither argument is changed.  InvalidArgument for an image of which nothing can be run."""
+    _check_texts(image)
+    merged = msgspec.structs.replace(config)
+    entrypoint = None if config.entrypoint is None else [w for w in as_list(config.entrypoint) if w]
+    command = None if config.cmd is None else as_list(config.cmd)
+    if entrypoint is None:
+        if not command:
+            command = image.cmd
+        entrypoint = image.entrypoint
+    elif not entrypoint:  # `--entrypoint ""` resets it
+        entrypoint = None
+    merged.entrypoint, merged.cmd = entrypoint, command
+    names = {item.partition("=")[0] for item in config.env or ()}
+    inherited = [item for item in image.env or () if item.partition("=")[0] not in names]
+    merged.env = [*(config.env or ()), *inherited]
+    merged.exposed_ports = _union(image.exposed_ports, config.exposed_ports)
+    merged.volumes = _union(image.volumes, config.volumes)
+    merged.labels = {**(image.labels or {}), **(config.labels or {})}
+    merged.user = config.user or image.user or ""
+    merged.working_dir = config.working_dir or image.working_dir or ""
+    merged.stop_signal = config.stop_signal or image.stop_signal or ""
+    merged.shell = config.shell or image.shell
+    if image.healthcheck:
+        try:
+            theirs = msgspec.convert(msgspec.to_builtins(image.healthcheck), HealthConfig)
+        except msgspec.ValidationError as e:
+            raise InvalidArgument(f"the image's health check cannot be read: {e}", hint="have it made again") from e
+        merged.healthcheck = _health(config.healthcheck, theirs)
+    return merged
+
+
+def _check_texts(image: RunConfig) -> None:
+    """InvalidArgument for a NUL byte where a path, an argument or a name stands; what labels say is their own."""
+    for name in ("user", "env", "entrypoint", "cmd", "working_dir", "volumes", "exposed_ports", "stop_signal", "shell"):
+        value = getattr(image, name)
+        texts = [value] if isinstance(value, str) else list(value or ())
+        if any("\0" in text for text in texts):
+            raise InvalidArgument(f"the image's configuration has a NUL byte in `{name}`", hint="have it made again")
+
+
+def _health(ours: HealthConfig | None, image: HealthConfig) -> HealthConfig:
+    """Field by field: what the user did not say is the image's."""
+    if ours is None:
+        return image
+    fields = HealthConfig.__struct_fields__
+    return HealthConfig(**{name: getattr(ours, name) or getattr(image, name) for name in fields})
+
+
+def _union(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:
+    united = {**(first or {}), **(second or {})}
+    return united or None
+
+
+def command_of(config: ContainerConfig) -> tuple[str, list[str]]:
+    """(program, arguments) that will be executed; InvalidArgument when there is none."""
+    words = [*as_list(config.entrypoint), *as_list(config.cmd)]
+    if not words:
+        raise InvalidArgument("no command specified", hint="the image names none; give one after the image's name")
+    return words[0], words[1:]

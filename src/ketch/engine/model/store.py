@@ -1,0 +1,209 @@
+"""The containers that exist: rows in the state database, mirrored in memory.
+
+    CREATE TABLE containers (id, name UNIQUE, record)     record = Container as JSON
+
+Reads never touch the disk; every write is a transaction that is durable when it returns, or, where the caller says
+so, after `settled`.  The mirror is
+changed only from the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.engine.aio.group_commit import GroupSync
+from ketch.engine.model.records import Container
+from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.storage.database.db import REPAIR, Schema
+from ketch.storage.database.removals import Removals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.storage.database.db import Database
+
+    Also = Callable[[sqlite3.Connection], None]
+
+SCHEMA = Schema(
+    "containers",
+    ("CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL)",),
+)
+log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Container).decode
+
+
+class ContainerStore:
+    """All containers of one daemon."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.settled = GroupSync(db.sync)  # awaited: what was written before is durable now
+        self._by_id: dict[str, Container] = {}
+        self._ids: dict[str, str] = {}
+        self._unsaved: set[str] = set()
+        self.removals = Removals(db, "containers/")
+        self._written = self._on_disk = 0  # changes that are to be durable, and those of them that are
+        self._unreadable: dict[str, tuple[str, bytes]] = {}  # id → name, record: left as they are
+        for row in db.query("SELECT id, name, record FROM containers"):
+            try:
+                container = _decode(row["record"])
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+                self._unreadable[row["id"]] = (row["name"], bytes(row["record"] or b""))
+                log.error(
+                    "the row of container %s (%s) cannot be read and is left alone: %s", row["name"], row["id"], e
+                )
+                continue
+            self._by_id[container.id] = container
+            self._ids[container.name] = container.id
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Name → id of every container (read only)."""
+        return self._ids
+
+    @property
+    def ids(self) -> dict[str, Container]:
+        """Id → container (read only)."""
+        return self._by_id
+
+    def knows(self, container_id: str) -> bool:
+        """Whether there is a row of this id, also one that cannot be read."""
+        return container_id in self._by_id or container_id in self._unreadable
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Id → name of the containers whose rows cannot be read: nothing of theirs is touched."""
+        return {container_id: name for container_id, (name, _) in self._unreadable.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each of them."""
+        found = self.unreadable.items()
+        return [f"WARNING: the row of container {name} ({one[:12]}) cannot be read: {REPAIR}" for one, name in found]
+
+    def unreadable_with(self, text: str) -> list[str]:
+        """Those of them that may refer to something: its name is in what is left of the record."""
+        return [one for one, (_, record) in self._unreadable.items() if text.encode() in record]
+
+    def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
+        """Raises Conflict, in Docker's words, when the name is taken; ``also`` is done in the same transaction.
+
+        Durable after `settled`.
+        """
+        self.check_free(container.name)
+        try:
+            with self._db.transaction(durable=False, grows=True) as tx:
+                tx.execute(
+                    "INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, _encode(container))
+                )
+                also(tx)
+        except sqlite3.IntegrityError as e:
+            raise Conflict(f"create container `{container.name}`: the name is already in use") from e
+        self._by_id[container.id] = container
+        self._ids[container.name] = container.id
+
+    def check_free(self, name: str) -> None:
+        """Raises Conflict when another container has ``name``."""
+        unread = {other: one for one, other in self.unreadable.items()}
+        if owner := self._ids.get(name) or unread.get(name):
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def save(self, container: Container, *, durable: bool = True) -> None:
+        """Write the record as it is now; a container that was removed meanwhile stays removed.
+
+        Commits at once and does not wait for the disk: with ``durable`` that is begun, and no answer to a client goes
+        out before its end (`settle`); without, a power cut may take the change back until `settled`.
+        """
+        if container.id not in self._by_id:
+            return
+        owed = [self._by_id[one] for one in self._unsaved if one in self._by_id]
+        with self._db.transaction(durable=False) as tx:
+            for one in (*owed, container):
+                tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(one), one.id))
+        self._unsaved.clear()
+        if durable:
+            self._written += 1
+
+    async def settle(self) -> None:
+        """Return when everything that was saved as durable is; an answer to a client waits for it."""
+        if self._written > self._on_disk:
+            mark = self._written
+            await self.settled()
+            self._on_disk = max(self._on_disk, mark)
+
+    def keep(self, container: Container, *, durable: bool = True) -> None:
+        """`save` what has happened already; when it cannot be written, it goes with the next write.
+
+        Until then the monitor's or the kernel's word is what a restart of the daemon goes by.
+        """
+        try:
+            self.save(container, durable=durable)
+        except (KetchError, OSError) as e:
+            self._unsaved.add(container.id)
+            log.error("keep the state of container %s: %s", container.id[:12], e)
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give ``container`` another name (Conflict when taken)."""
+        self.check_free(name)
+        old = container.name
+        record = _encode(msgspec.structs.replace(container, name=name))
+        with self._db.transaction(durable=False) as tx:
+            tx.execute("UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, record, container.id))
+        self._written += 1
+        container.name = name
+        del self._ids[old]
+        self._ids[name] = container.id
+
+    def remove(self, container: Container, *, also: Also = lambda _tx: None) -> None:
+        """Forget ``container``; ``also`` is done in the same transaction.  Durable after `settled`.
+
+        Its directory is to go; `removals` is told when it is gone.
+        """
+        with self._db.transaction(durable=False) as tx:
+            tx.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+            self.removals.begin(tx, [container.id])
+            also(tx)
+        self._by_id.pop(container.id, None)
+        self._ids.pop(container.name, None)
+
+    def has(self, ref: str) -> bool:
+        """Whether `get` would find exactly one."""
+        try:
+            self.get(ref)
+        except (NotFound, InvalidArgument):
+            return False
+        return True
+
+    def get(self, ref: str) -> Container:
+        """By full id, name, name of a link, or unambiguous id prefix, in this order (NotFound, InvalidArgument)."""
+        ref = ref.removeprefix("/")
+        if (container := self._by_id.get(ref)) is not None:
+            return container
+        if (full := self._ids.get(ref)) is not None:
+            return self._by_id[full]
+        parent, _, alias = ref.rpartition("/")  # the name of a link
+        if parent in self._ids and (target := self._by_id[self._ids[parent]].links.get(alias, "")) in self._by_id:
+            return self._by_id[target]
+        matches = [cid for cid in self._by_id if cid.startswith(ref)] if ref else []
+        if len(matches) == 1:
+            return self._by_id[matches[0]]
+        if matches:
+            found = ", ".join(sorted(m[:12] for m in matches[:5]))
+            raise InvalidArgument(
+                f"Multiple IDs found with provided prefix: {ref} ({found})", hint="give more digits, or the name"
+            )
+        if ref in self._unreadable or ref in self.unreadable.values():
+            raise DataLoss(f"look up container {ref}: its row in the state database cannot be read", hint=REPAIR)
+        raise NotFound(f"No such container: {ref}")
+
+    def all(self) -> list[Container]:
+        """Every container, newest first."""
+        return sorted(self._by_id.values(), key=lambda c: c.created, reverse=True)

@@ -1,0 +1,151 @@
+"""The engine's side of the launcher: have monitors forked."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import termios
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine.monitors.link import Silent
+from ketch.engine.monitors.monitor_client import Monitor
+from ketch.errors import FailedPrecondition, Unavailable
+from ketch.runtime.process import messages, zygote
+
+if TYPE_CHECKING:
+    from ketch.engine.monitors.monitor_client import Created
+
+log = logging.getLogger(__name__)
+_ROOM_S, _ROOM_PAUSE_S = 6.0, 0.02
+_END_S = 3.0
+_WARM_S = 30.0
+
+
+class Launcher:
+    """The zygote that forks monitors; started again when it is found dead."""
+
+    def __init__(self, cgroup: str) -> None:
+        self._cgroup = cgroup
+        self._respawning = asyncio.Lock()
+        self._spawn()
+
+    @classmethod
+    async def start(cls, cgroup: str) -> Launcher:
+        """Start one; it gets warm while the caller goes on (`ready`).  Monitors live below the cgroup ``cgroup``."""
+        return cls(cgroup)
+
+    def _spawn(self) -> None:
+        self._spawned = zygote.spawn(self._cgroup)
+        self._process, self._fd = self._spawned.process, self._spawned.fd
+        os.set_blocking(self._fd, False)
+
+    async def ready(self) -> None:
+        """Wait until it can fork monitors (FailedPrecondition, with its last words, when it never will)."""
+        loop, said = asyncio.get_running_loop(), asyncio.Event()
+        message = None
+        loop.add_reader(self._fd, said.set)
+        try:
+            async with asyncio.timeout(_WARM_S):
+                await said.wait()
+            message, _ = messages.receive(self._fd)
+        except (TimeoutError, ConnectionError) as e:
+            log.debug("the launcher (pid %d): %r", self._process.pid, e)
+        finally:
+            loop.remove_reader(self._fd)
+        if message is None:
+            await self.close()
+            why = self._spawned.last_words() or f"exit code {self._process.returncode}"
+            raise FailedPrecondition(f"the launcher, which starts containers, cannot start: {why}")
+        if message["cgroup"]:
+            log.warning("monitors stay in the cgroup of ketchd, and end when that is ended: %s", message["cgroup"])
+
+    async def start_container(self, message: dict[str, Any]) -> Monitor:
+        """Have a monitor forked for the container that ``message`` describes (see `runtime.process.messages`)."""
+        ours, theirs = messages.pair()
+        try:
+            await self._send({"op": "start", **message}, theirs)
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return Monitor(ours, str(message["run_dir"]))
+
+    async def created(self, monitor: Monitor) -> Created:
+        """Wait for the first process of a container whose start was asked for (`Monitor.created`).
+
+        A launcher that does not read what it was sent would carry it out some time, beside another start of the same
+        container: it is replaced.
+        """
+        process = self._process
+        try:
+            return await monitor.created()
+        except Silent:
+            if self._process is process and not self._stuck():
+                raise
+            await self._replace(process)
+            raise Unavailable(
+                f"start container: the launcher (pid {process.pid}) did not answer, and was replaced",
+                hint="start the container again",
+            ) from None
+
+    def _stuck(self) -> bool:
+        """Whether it has left unread what it was sent (unix(7), SIOCOUTQ), or is gone."""
+        if self._fd < 0 or self._process.poll() is not None:
+            return True
+        answer = fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0" * 4)  # the same number as SIOCOUTQ
+        return int.from_bytes(answer, sys.byteorder) > 0
+
+    async def _replace(self, process: subprocess.Popen[bytes]) -> None:
+        """End a launcher and start another, unless somebody else was faster."""
+        async with self._respawning:
+            if self._process is process:
+                log.warning("the launcher (pid %d) is gone or does not answer: starting another", process.pid)
+                process.kill()
+                await self.close()
+                if words := self._spawned.last_words():
+                    log.warning("its last words: %s", words)
+                self._spawned.forget()
+                self._spawn()
+                await self.ready()
+
+    async def _send(self, message: dict[str, Any], control_fd: int) -> None:
+        for _ in range(2):
+            process = self._process
+            try:
+                if self._fd >= 0 and await self._sent(self._fd, message, control_fd):
+                    return
+            except ConnectionError:
+                log.debug("the launcher (pid %d) is gone", process.pid)
+            await self._replace(process)
+        raise Unavailable("start container: the launcher ended again at once")
+
+    async def _sent(self, fd: int, message: dict[str, Any], control_fd: int) -> bool:
+        """Send a request; False when there is no room for it, because many before it are left unread."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _ROOM_S
+        while loop.time() < deadline:
+            try:
+                messages.send(fd, message, [control_fd])
+            except BlockingIOError:
+                await asyncio.sleep(_ROOM_PAUSE_S)
+                if fd != self._fd:  # it was replaced meanwhile
+                    return False
+            else:
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Let the launcher end; monitors go on."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        try:
+            await asyncio.to_thread(self._process.wait, _END_S)
+        except subprocess.TimeoutExpired:  # it is stopped
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)

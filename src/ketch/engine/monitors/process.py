@@ -1,0 +1,180 @@
+"""The process of a container's monitor, looked at from outside: whether it lives, and its end.
+
+A monitor that was stopped, or whose socket is gone, cannot be asked.  The pid that its run directory names, that the
+kernel knows for the far end of a connection, or that is the parent of the container's PID 1, is its own only when
+the process says so, too (`lives`): pids are used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import struct
+from errno import ENOENT, ESRCH
+from typing import TYPE_CHECKING
+
+from ketch.engine.monitors.run_directory import written_pid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+log = logging.getLogger(__name__)
+_GRACE_S = 2.0
+_END_S = 5.0
+
+
+def at_far_end(fd: int) -> int:
+    """The pid of the process that listens where a unix socket is connected to; 0 when it is no process of ours."""
+    borrowed = socket.socket(fileno=fd)
+    try:
+        raw = borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    finally:
+        borrowed.detach()
+    return int(struct.unpack("3i", raw)[0])
+
+
+def lives(pid: int, container_id: str) -> bool:
+    """Whether ``pid`` is the living monitor of this container (OSError when that cannot be found out).
+
+    A process of a container may call itself what it likes, but it is in that container's cgroup.
+    """
+    title = f"ketch-monitor {container_id}".encode()
+    if not pid or _read(pid, "cmdline").rstrip(b"\0") != title:
+        return False
+    return container_id.encode() not in re.split(rb"[/\n]", _read(pid, "cgroup"))
+
+
+def find(run_dir: str, container_id: str, first_pid: int) -> int:
+    """The pid of the living monitor of a container with PID 1 ``first_pid`` (0: not known); 0 when there is none.
+
+    OSError when that cannot be found out.
+    """
+    for pid in (written_pid(run_dir), _parent(first_pid)):
+        if lives(pid, container_id):
+            return pid
+    return 0
+
+
+def hears_signals(pid: int) -> bool:
+    """Whether it has come so far as to make its socket anew at SIGUSR1; before that it would die of it."""
+    for line in _read(pid, "status").splitlines():
+        if line.startswith(b"SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGUSR1 - 1) & 1)
+    return False
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether it is stopped by a signal, or by a debugger."""
+    return _stat(pid)[:1] in ([b"T"], [b"t"])
+
+
+def child_with_program(pid: int, pids: Iterable[int]) -> int:
+    """Which of ``pids`` is a child of the monitor that executes a program of its own; 0: none has come so far."""
+    own = _executable(pid)
+    for one in pids:
+        if _parent(one) == pid and _executable(one) != own:
+            return one
+    return 0
+
+
+async def end(pid: int, container_id: str, *, grace_s: float = _GRACE_S) -> bool:
+    """End a monitor whose container has ended: by itself, when it is let go on, else by force; whether it is gone.
+
+    Continued, it reads the rest of the output and writes the exit record.
+    """
+    if not pid:
+        return True
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not lives(pid, container_id):  # looked at after it was pinned: this is the process that ends
+            return True
+        if grace_s and is_stopped(pid):
+            signal.pidfd_send_signal(fd, signal.SIGCONT)
+        if await _ended(fd, grace_s):
+            return True
+        log.warning("container %s: its monitor (pid %d) does not end by itself: killing it", container_id[:12], pid)
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        return await _ended(fd, _END_S)
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(fd)
+
+
+def let_go_on(pid: int, container_id: str) -> None:
+    """Continue a container's monitor when it is stopped."""
+    try:
+        fd = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return
+    if fd < 0:
+        return
+    try:
+        if lives(pid, container_id) and is_stopped(pid):
+            signal.pidfd_send_signal(fd, signal.SIGCONT)
+    except ProcessLookupError:
+        log.debug("container %s: its monitor ended just now", container_id[:12])
+    finally:
+        os.close(fd)
+
+
+async def ended(pid: int, timeout_s: float | None) -> bool:
+    """Wait for the end of a process; False when it lives on after ``timeout_s`` (None: for ever)."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return await _ended(fd, timeout_s)
+    finally:
+        os.close(fd)
+
+
+async def _ended(pidfd: int, timeout_s: float | None) -> bool:
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pidfd, over.set)
+    try:
+        await asyncio.wait_for(over.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
+
+
+def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of ``/proc/PID/stat`` from the state on (proc_pid_stat(5))."""
+    return _read(pid, "stat").rpartition(b")")[2].split()
+
+
+def _executable(pid: int) -> tuple[int, int]:
+    try:
+        found = os.stat(f"/proc/{pid}/exe")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file of ``/proc/PID``; empty when there is no such process."""
+    if not pid:
+        return b""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as f:
+            return f.read()
+    except OSError as e:
+        if e.errno in (ENOENT, ESRCH):
+            return b""
+        raise

@@ -1,0 +1,109 @@
+"""Names in user-defined networks: who is told to the resolver, and which servers it asks for the rest."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ketch.network import files
+from ketch.network.dns.directory import Directory
+from ketch.network.dns.server import Resolver
+from ketch.network.dns.sockets import DnsSockets, open_sockets
+from ketch.network.dns.upstream import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.engine.model.records import Container, EndpointSettings
+    from ketch.engine.spec.etc_files import DnsDefaults
+    from ketch.network.model.record import Endpoint, NetworkRecord
+
+log = logging.getLogger(__name__)
+Names = list[str]
+
+
+def dns_names(container: Container, settings: EndpointSettings) -> Names:
+    """Every name by which others on a network find a container, its own name first."""
+    names = [container.name, *(settings.aliases or ()), container.id[:12]]
+    if container.config.hostname:
+        names.append(container.config.hostname)
+    return list(dict.fromkeys(names))
+
+
+class Resolution:
+    """The directory of names and the resolver over it; the thread starts with the first container that needs it.
+
+    Blocking calls, for the network's thread.
+    """
+
+    def __init__(self, defaults: DnsDefaults) -> None:
+        self._defaults = defaults
+        self._directory = Directory()
+        self._resolver: Resolver | None = None
+        self._served: set[str] = set()
+
+    def join(self, container: Container, record: NetworkRecord, endpoint: Endpoint, links: dict[str, str]) -> None:
+        """Make a container known on a network; ``links`` are names that it alone uses there (alias → name)."""
+        settings = container.networks[record.name]
+        names = [n for n in (settings.dns_names or ()) if n]
+        addresses = [a for a in (endpoint.ip, endpoint.ip6) if a]
+        self._directory.join(record.id, record.name, container.id, names, addresses)
+        self._directory.links(record.id, container.id, links)
+
+    def leave(self, network_id: str, container_id: str) -> None:
+        """Forget a container on a network."""
+        self._directory.leave(network_id, container_id)
+
+    def serve(
+        self, container: Container, netns_fd: int, *, leads_outside: bool, kept: Sequence[int] = ()
+    ) -> Sequence[int]:
+        """Answer in a namespace; returns the sockets' descriptors, which somebody may keep over our restart.
+
+        ``kept`` are those of an earlier daemon; otherwise they are opened.
+        """
+        servers = self.servers(container, leads_outside=leads_outside)
+        if container.id in self._served and self._resolver is not None:
+            self._resolver.update(container.id, servers)
+            return ()
+        if self._resolver is None:
+            self._resolver = Resolver(self._directory)
+            self._resolver.start()
+        sockets = DnsSockets.from_fds(*kept) if kept else open_sockets(netns_fd)
+        fds: Sequence[int] = sockets.fds()
+        self._resolver.serve(container.id, sockets, servers=servers, netns_fd=netns_fd)
+        self._served.add(container.id)
+        return fds
+
+    def servers(self, container: Container, *, leads_outside: bool) -> list[Server]:
+        """Whom to ask about other names: what the container or the daemon says, else the host's own servers.
+
+        The host's servers are asked from the host; a container whose networks are all internal has no way outside,
+        and asking on its behalf would be one.
+        """
+        defaults = self._defaults.servers if container.name_servers is None else container.name_servers
+        if chosen := container.host.dns or defaults:
+            return [Server(address, inside=True) for address in chosen]
+        if not leads_outside:
+            return []
+        return [Server(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
+
+    def begin(self, container: Container) -> None:
+        """A container starts: the daemon's servers of this moment are its own until it ends."""
+        container.name_servers = list(self._defaults.servers)
+
+    def serves(self, container_id: str) -> bool:
+        """Whether a container's sockets are open."""
+        return container_id in self._served
+
+    def forget(self, container_id: str) -> None:
+        """Close a container's sockets."""
+        if container_id in self._served and self._resolver is not None:
+            self._served.discard(container_id)
+            self._resolver.forget(container_id)
+
+    def close(self) -> None:
+        """Stop answering."""
+        if self._resolver is not None:
+            self._resolver.close()
+            self._resolver = None
+            self._served.clear()

@@ -1,0 +1,227 @@
+"""Docker's legacy links: ``--link TARGET:ALIAS`` between containers of the default network.
+
+    web ── db (alias) ──► store          `docker run --name web --link store:db`
+
+While ``web`` runs it knows ``store`` by lines of its /etc/hosts, which follow the target's address, and by variables
+``DB_PORT…``, ``DB_NAME``, ``DB_ENV_…``.  ``/web/db`` is one more name of ``store`` until the link is removed.  A link
+is kept with the container that has it, by the target's id.  Targets exist before those who link to them: there
+are no cycles, and the oldest first is an order in which all can start.
+
+In user-defined networks a link is only a name that one container has for another (`resolution`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ketch.engine.spec import bundle
+from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ketch.engine.model.records import Container, HostConfig
+    from ketch.engine.parts import Context
+
+DEFAULT = "bridge"
+Strings = list[str]
+_ALIAS = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_BUILD_TIME = ("HOME", "PATH")  # of no meaning to others
+
+
+class Links:
+    """The links of all containers."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+        self._holders: set[str] = {c.id for c in context.store.ids.values() if c.links}
+
+    # -- making and removing ---------------------------------------------------------------------
+
+    def resolve(self, container: Container) -> None:
+        """Look up the targets of a container that is being made (InvalidArgument, in Docker's words).
+
+        In a user-defined network the links become those of its endpoint, and there are none of this kind.
+        """
+        host = container.host
+        wanted = [parse(link) for link in host.links or ()]
+        if wanted and host.network_mode not in ("", "default", DEFAULT):
+            _refuse(host)
+            settings = container.networks.get(host.network_mode)
+            if settings is not None and not settings.links:
+                settings.links = [f"{target}:{alias}" for target, alias in wanted]
+            return
+        for target, alias in wanted:
+            container.links.setdefault(alias, self._linkable(target).id)
+            self._holders.add(container.id)
+
+    def _linkable(self, ref: str) -> Container:
+        """The container that ``ref`` means, or the one whose network it uses."""
+        try:
+            target = self._ctx.store.get(ref)
+            while target.host.network_mode.startswith("container:"):
+                target = self._ctx.store.get(target.host.network_mode[10:])
+        except NotFound as e:
+            raise InvalidArgument(f"could not get container for {ref}: {e.message}") from e
+        if target.host.network_mode == "host":
+            _refuse(target.host)
+        return target
+
+    async def remove(self, name: str) -> None:
+        """``docker rm --link``: take the link ``/web/db`` away, and leave both containers (NotFound, Conflict)."""
+        parent, _, alias = name.strip("/").rpartition("/")
+        if not parent:
+            self._ctx.store.get(name)
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        container = self._ctx.store.get(parent)
+        if container.links.pop(alias, None) is None:
+            raise NotFound(f"No such link: {name}")
+        self._changed(container)
+
+    def forget(self, target: Container) -> None:
+        """A container is gone, and with it its links and those to it."""
+        self._holders.discard(target.id)
+        for container, alias in list(self._linking(target)):
+            del container.links[alias]
+            self._changed(container)
+
+    def _changed(self, container: Container) -> None:
+        if container.state.running:
+            self._ctx.sandboxes.rewrite_files(container)
+        self._ctx.store.save(container)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def names(self, target: Container) -> Strings:
+        """The names that links give a container: ``/web/db``."""
+        return sorted(f"/{container.name}/{alias}" for container, alias in self._linking(target))
+
+    def shown(self, container: Container) -> Strings | None:
+        """A container's links as ``HostConfig.Links`` tells them: ``/store:/web/db``."""
+        rows = [f"/{target.name}:/{container.name}/{alias}" for alias, target in self._targets(container)]
+        return sorted(rows) or None
+
+    def _linking(self, target: Container) -> Iterator[tuple[Container, str]]:
+        for container_id in self._holders:
+            if (container := self._ctx.store.ids.get(container_id)) is None:
+                continue  # it is being made
+            for alias, target_id in container.links.items():
+                if target_id == target.id:
+                    yield container, alias
+
+    def _targets(self, container: Container) -> Iterator[tuple[str, Container]]:
+        for alias, target_id in container.links.items():
+            if (target := self._ctx.store.ids.get(target_id)) is not None:
+                yield alias, target
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def check(self, container: Container) -> None:
+        """Every target must run, on the default network (FailedPrecondition in Docker's words)."""
+        for alias, target in self._targets(container):
+            if not target.state.running:
+                raise FailedPrecondition(
+                    f"Cannot link to a non running container: /{target.name} AS /{container.name}/{alias}"
+                )
+            if DEFAULT not in target.networks:
+                raise FailedPrecondition(
+                    f"Cannot link to /{target.name}, as it does not belong to the default network",
+                    hint="give both containers a network of their own: there every name is known",
+                )
+
+    def environment(self, container: Container) -> Strings:
+        """The variables that tell a container of its targets."""
+        return [
+            variable
+            for alias, target in self._targets(container)
+            if (address := _address(target))
+            for variable in variables(f"/{container.name}/{alias}", address, target)
+        ]
+
+    def hosts(self, container: Container) -> str:
+        """The lines of ``/etc/hosts`` that name a container's targets: alias, host name, own name."""
+        lines = []
+        for alias, target in self._targets(container):
+            if address := _address(target):
+                names = dict.fromkeys((alias, bundle.hostname(target), target.name))
+                lines.append(f"{address}\t{' '.join(names)}\n")
+        return "".join(lines)
+
+    def started(self, target: Container) -> None:
+        """A container has a new address: those that link to it are told."""
+        for container in {c.id: c for c, _ in self._linking(target)}.values():
+            if container.state.running:
+                self._ctx.sandboxes.rewrite_files(container)
+                self._ctx.store.save(container, durable=False)
+
+
+def parse(link: str) -> tuple[str, str]:
+    """``store:db``, ``store``, and what an inspect shows, ``/store:/web/db`` → (target, alias) (InvalidArgument)."""
+    target, colon, alias = link.partition(":")
+    if not link or not target or ":" in alias:
+        raise InvalidArgument(f"bad format for links: {link}" if link else "empty string specified for links")
+    target = target.removeprefix("/")
+    alias = alias.rpartition("/")[2] if colon else target
+    if not _ALIAS.match(alias):
+        raise InvalidArgument(f"bad format for links: {link}", hint="use --link CONTAINER:ALIAS")
+    return target, alias
+
+
+def variables(name: str, address: str, target: Container) -> Strings:
+    """What a link named ``/web/db`` puts into the environment; three or more in a row are told as a range, too."""
+    prefix = name.rpartition("/")[2].upper().replace("-", "_")
+    ports = [_port(spec) for spec in target.config.exposed_ports or () if "-" not in spec]
+    exposed = sorted(ports, key=lambda port: (port[1] != "tcp", port[1], port[0]))
+    found = []
+    if exposed:
+        number, proto = exposed[0]
+        found.append(f"{prefix}_PORT={proto}://{address}:{number}")
+    for first, last in _ranges(exposed):
+        one = f"{prefix}_PORT_{first[0]}_{first[1].upper()}"
+        found += [
+            f"{one}_START={first[1]}://{address}:{first[0]}", f"{one}_ADDR={address}", f"{one}_PROTO={first[1]}",
+            f"{one}_PORT_START={first[0]}", f"{one}_END={last[1]}://{address}:{last[0]}", f"{one}_PORT_END={last[0]}",
+        ]  # fmt: skip
+    for number, proto in exposed:
+        one = f"{prefix}_PORT_{number}_{proto.upper()}"
+        found += [
+            f"{one}={proto}://{address}:{number}", f"{one}_ADDR={address}", f"{one}_PORT={number}",
+            f"{one}_PROTO={proto}",
+        ]  # fmt: skip
+    found.append(f"{prefix}_NAME={name}")
+    for item in target.config.env or ():
+        key, equals, value = item.partition("=")
+        if equals and key not in _BUILD_TIME:
+            found.append(f"{prefix}_ENV_{key}={value}")
+    return found
+
+
+def _port(spec: str) -> tuple[int, str]:
+    number, _, proto = spec.partition("/")
+    return int(number), proto or "tcp"
+
+
+def _ranges(ports: Sequence[tuple[int, str]]) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
+    """(first, last) of ports of one protocol that follow one another, where there are three at least."""
+    for proto in ("tcp", "udp", "sctp"):
+        numbers = [n for n, p in ports if p == proto]
+        while numbers:
+            first = last = numbers.pop(0)
+            while numbers and numbers[0] == last + 1:
+                last = numbers.pop(0)
+            if last > first + 1:
+                yield (first, proto), (last, proto)
+
+
+def _address(target: Container) -> str:
+    settings = target.networks.get(DEFAULT)
+    return settings.ip_address if settings is not None and target.state.running else ""
+
+
+def _refuse(host: HostConfig) -> None:
+    kind = "host type" if host.network_mode == "host" else "container type"
+    if host.network_mode == "host" or host.network_mode.startswith("container:"):
+        raise InvalidArgument(
+            f"conflicting options: {kind} networking can't be used with links. This would result in undefined behavior"
+        )

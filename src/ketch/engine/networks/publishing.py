@@ -1,0 +1,48 @@
+"""Ports that a container asks to have published, and whether its networks can carry them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+from ketch.network.model import record as r
+from ketch.network.ports import requests as ports
+
+if TYPE_CHECKING:
+    from ketch.engine.model.records import Container
+    from ketch.network.model.record import NetworkRecord
+    from ketch.network.ports.requests import PortRequest
+
+
+def _wanted(container: Container) -> list[PortRequest]:
+    host = container.host
+    return ports.requests(
+        host.port_bindings and {k: v or [] for k, v in msgspec.to_builtins(host.port_bindings).items()},
+        container.config.exposed_ports,
+        host.publish_all_ports,
+    )
+
+
+def check_families(container: Container, gateway4: str, gateway6: str) -> None:
+    """A port asked for at an address that no network of the container can be reached from is an error."""
+    for request in _wanted(container):
+        version = 0 if not request.host_ip else 6 if ":" in request.host_ip else 4
+        missing = (version == 4 and not gateway4 and gateway6) or (version == 6 and not gateway6 and gateway4)
+        if missing:
+            raise InvalidArgument(
+                f"publish port {request.key} of container {container.name} on {request.host_ip}: none of its networks "
+                f"leads outside with IPv{version}",
+                hint="put it on a network made with --ipv6" if version == 6 else "use an IPv6 address of the host",
+            )
+
+
+def requests(container: Container, record: NetworkRecord) -> list[PortRequest]:
+    """What is to be published of a container where this network leads outside."""
+    wanted = _wanted(container)
+    address = record.options.get(r.OPTION_BIND, "")
+    if address in ("", "0.0.0.0"):
+        return wanted
+    return [dataclasses.replace(q, host_ip=address) if not q.host_ip else q for q in wanted]

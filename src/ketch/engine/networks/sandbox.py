@@ -1,0 +1,380 @@
+"""A container's place in its networks: interfaces, the way outside, published ports, names and the files in /etc.
+
+                      wire (start)                                unwire (end)
+    monitor's netns ───────────────► eth0 … ethN, DNS, /etc files ─────────────► nothing
+                                     ▲ join, leave (network connect and disconnect of a running container)
+
+The first interface belongs to the network that the container was started with, the others follow by gateway priority
+and name.  The way outside is the network with the highest priority among those that are not internal; of equals, the
+first by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.engine.model.records import EndpointSettings, PortBinding
+from ketch.engine.networks import legacy_links, publishing
+from ketch.engine.networks import service as network_service
+from ketch.engine.networks.dns_names import Resolution, dns_names
+from ketch.engine.spec import bundle, etc_files, interface_settings
+from ketch.errors import Conflict, NotFound
+from ketch.linux.netlink import client as netlink
+from ketch.network.connections import Wish
+from ketch.network.live import WIRED
+from ketch.network.model import record as r
+from ketch.undo import Undo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
+    from ketch.engine.spec.etc_files import DnsDefaults
+    from ketch.network.manager import NetworkManager
+    from ketch.network.model.record import Endpoint, NetworkRecord
+
+Descriptors = list[int]
+log = logging.getLogger(__name__)
+
+
+class Sandboxes:
+    """The network side of every container; ``manager`` is called on the network's own thread."""
+
+    def __init__(
+        self, context: Context, manager: NetworkManager, defaults: DnsDefaults, host_gateway: str = ""
+    ) -> None:
+        self._ctx = context
+        self._manager = manager
+        self._defaults = defaults
+        self._host_gateway = host_gateway
+        self._names = Resolution(defaults)
+
+    # -- start and end -------------------------------------------------------------------------
+
+    async def wire(self, container: Container, netns_fd: int | None, rtnl_fd: int | None) -> Descriptors:
+        """Connect a container that is about to start; returns descriptors that its monitor should keep for us."""
+        kept: Descriptors = []
+        mode = container.host.network_mode
+        if netns_fd is not None and rtnl_fd is not None and not mode.startswith("container:") and mode != "host":
+            kept = await self._ctx.in_network(self._wire, container, netns_fd, rtnl_fd)
+        self._write_files(container)
+        return kept
+
+    def _wire(self, container: Container, netns_fd: int, rtnl_fd: int) -> Descriptors:
+        """On the network's thread."""
+        records = self._wired(container)
+        if not records:
+            self._manager.loopback_up(rtnl_fd)
+            return []
+        self._names.begin(container)
+        gateway4, gateway6 = self._gateways(container, records)
+        publishing.check_families(container, gateway4, gateway6)
+        for record in records:
+            wish = self._wish(container, record, gateway4 == record.id, gateway6 == record.id)
+            endpoint = self._manager.connect(record.id, wish, netns_fd, rtnl_fd)
+            self._joined(container, record, endpoint)
+        interface_settings.check_all_used(container, self._manager.endpoints_of(container.id))
+        self._show(container)
+        kept = self._serve_names(container, records, netns_fd)
+        faults.point("start.names-served")
+        return kept
+
+    async def unwire(self, container: Container) -> None:
+        """Take back everything of a container that ended, or whose start failed."""
+        await self._ctx.in_network(self._unwire, container)
+        container.ports = {}
+        for settings in container.networks.values():
+            _blank(settings)
+
+    def _unwire(self, container: Container) -> None:
+        self._names.forget(container.id)
+        with Undo() as steps:
+            steps.callback(self._manager.disconnect, container.id)
+            for endpoint in self._manager.endpoints_of(container.id):
+                steps.callback(self._left, container, self._manager.get(endpoint.network_id))
+
+    # -- a running container -------------------------------------------------------------------
+
+    async def join(self, container: Container, record: NetworkRecord) -> None:
+        """Give a running container one more interface."""
+        kept = await self._ctx.in_network(self._join, container, record)
+        monitor = self._ctx.live(container.id).monitor
+        if kept and monitor is not None:
+            monitor.keep(kept)
+        self.rewrite_files(container)
+
+    def _join(self, container: Container, record: NetworkRecord) -> Descriptors:
+        with _entered(container) as (netns_fd, rtnl_fd), Undo() as undo:
+            endpoint = self._manager.connect(record.id, self._wish(container, record), netns_fd, rtnl_fd)
+            undo.callback(self._manager.disconnect, container.id, record.id, rtnl_fd)
+            self._joined(container, record, endpoint)
+            undo.callback(self._left, container, record)
+            records = self._wired(container)
+            self._settle_gateways(container, records, rtnl_fd)
+            self._show(container)
+            kept = self._serve_names(container, records, netns_fd)
+            undo.pop_all()
+        return kept
+
+    async def leave(self, container: Container, record: NetworkRecord) -> None:
+        """Take an interface from a running container."""
+        await self._ctx.in_network(self._leave, container, record)
+        _blank(container.networks[record.name])
+        self.rewrite_files(container)
+
+    def _leave(self, container: Container, record: NetworkRecord) -> None:
+        with _entered(container) as (netns_fd, rtnl_fd):
+            self._left(container, record)
+            self._manager.disconnect(container.id, record.id, rtnl_fd)
+            records = [r for r in self._wired(container) if r.id != record.id]
+            self._settle_gateways(container, records, rtnl_fd)
+            self._show(container)
+            self._serve_names(container, records, netns_fd)
+
+    def _settle_gateways(self, container: Container, records: Sequence[NetworkRecord], rtnl_fd: int) -> None:
+        gateway4, gateway6 = self._gateways(container, records)
+        outside = next((r for r in records if r.id in (gateway4, gateway6)), None)
+        wish = Wish(
+            container_id=container.id, label=_label(container),
+            ports=publishing.requests(container, outside) if outside is not None else (),
+        )  # fmt: skip
+        self._manager.set_gateways(wish, gateway4, gateway6, rtnl_fd)
+
+    async def renamed(self, container: Container) -> None:
+        """Others find a running container under its new name from now on."""
+        await self._ctx.in_network(self._renamed, container)
+
+    def _renamed(self, container: Container) -> None:
+        for endpoint in self._manager.endpoints_of(container.id):
+            self._joined(container, self._manager.get(endpoint.network_id), endpoint, event=False)
+
+    # -- after a restart of the daemon -----------------------------------------------------------
+
+    async def adopt(self, container: Container, kept: Sequence[int] | None) -> Descriptors:
+        """Answer names again for a container that kept running; ``kept`` are its sockets, when somebody has them.
+
+        None: somebody has, and cannot be asked for them yet.
+        """
+        return await self._ctx.in_network(self._adopt, container, kept)
+
+    def _adopt(self, container: Container, kept: Sequence[int] | None) -> Descriptors:
+        by_id = {e.network_id: e for e in self._manager.endpoints_of(container.id)}
+        records = [r for r in self._wired(container) if r.id in by_id]
+        if len(records) < len(by_id):
+            self._take_unknown(container, records)
+        if not container.own_hosts:  # a start whose end was not written down
+            container.own_hosts = etc_files.address_lines(container, self._manager.endpoints_of(container.id))
+            container.own_resolv = self._files(container)["resolv.conf"]
+        self._show(container)
+        for record in records:
+            self._joined(container, record, by_id[record.id], event=False)
+        if kept is None or (all(record.is_default for record in records) and not kept):
+            return []
+        with _entered(container) as (netns_fd, _):
+            return self._serve_names(container, records, netns_fd, kept)
+
+    def _take_unknown(self, container: Container, records: Sequence[NetworkRecord]) -> None:
+        """Take away interfaces that the record does not know: a connect or a disconnect was broken off by a crash."""
+        known = {record.id for record in records}
+        unknown = [e for e in self._manager.endpoints_of(container.id) if e.network_id not in known]
+        with _entered(container) as (_, rtnl_fd):
+            for endpoint in unknown:
+                self._manager.disconnect(container.id, endpoint.network_id, rtnl_fd)
+            self._settle_gateways(container, records, rtnl_fd)
+        container.own_hosts += etc_files.address_lines(container, unknown)
+        self.rewrite_files(container)
+
+    def close(self) -> None:
+        """Stop answering; containers keep their networks."""
+        self._names.close()
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _wired(self, container: Container) -> list[NetworkRecord]:
+        """The networks that give the container an interface, in the order of their interfaces (NotFound)."""
+        mode = network_service.kind(container.host.network_mode)
+        found = []
+        for name, settings in container.networks.items():
+            record = self.record_of(name, settings)
+            settings.network_id = record.id
+            if record.driver in WIRED:
+                found.append((name not in (mode, container.host.network_mode), -settings.gw_priority, name, record))
+        return [entry[3] for entry in sorted(found, key=lambda entry: entry[:3])]
+
+    def record_of(self, name: str, settings: EndpointSettings) -> NetworkRecord:
+        """The network of a container's settings: the one it was when they were made (NotFound)."""
+        if settings.network_id:
+            with contextlib.suppress(NotFound):  # removed since; one of the same name may have taken its place
+                known = self._manager.get(settings.network_id)
+                if name not in network_service.PREDEFINED or (known.retired and settings.endpoint_id):
+                    return known
+        return network_service.find(self._manager, name)
+
+    @staticmethod
+    def _gateways(container: Container, records: Sequence[NetworkRecord]) -> tuple[str, str]:
+        """Ids of the networks that lead outside, for IPv4 and IPv6; empty: none."""
+        outside = sorted(
+            (-container.networks[record.name].gw_priority, record.name, record)
+            for record in records if not record.internal
+        )  # fmt: skip
+        first4 = next((record.id for _, _, record in outside if record.ipv4), "")
+        first6 = next((record.id for _, _, record in outside if record.ipv6), "")
+        return first4, first6
+
+    def _wish(
+        self, container: Container, record: NetworkRecord, gateway4: bool = False, gateway6: bool = False
+    ) -> Wish:
+        settings = container.networks[record.name]
+        config = settings.ipam_config or {}
+        mac = container.desired_macs.get(record.name, "")
+        return Wish(
+            container_id=container.id,
+            label=_label(container),
+            ip=config.get("IPv4Address") or "",
+            ip6=config.get("IPv6Address") or "",
+            mac=mac,
+            ifname=(settings.driver_opts or {}).get(r.ENDPOINT_IFNAME, ""),
+            gateway4=gateway4,
+            gateway6=gateway6,
+            ports=publishing.requests(container, record) if gateway4 or gateway6 else (),
+            sysctls=interface_settings.wanted(container, settings),
+        )
+
+    def _joined(self, container: Container, record: NetworkRecord, endpoint: Endpoint, *, event: bool = True) -> None:
+        settings = container.networks[record.name]
+        settings.dns_names = dns_names(container, settings) if not record.is_default else None
+        if not record.is_default:
+            self._names.join(container, record, endpoint, self._links(settings))
+        if event:
+            self._ctx.from_thread(self._event, container, record, "connect")
+
+    def _left(self, container: Container, record: NetworkRecord) -> None:
+        if not record.is_default:
+            self._names.leave(record.id, container.id)
+        self._ctx.from_thread(self._event, container, record, "disconnect")
+
+    def _event(self, container: Container, record: NetworkRecord, action: str) -> None:
+        attributes = {"container": container.id, "name": record.name, "type": record.driver}
+        self._ctx.events.publish("network", action, record.id, attributes)
+
+    def _links(self, settings: EndpointSettings) -> dict[str, str]:
+        """Names that a container alone has for others in a user-defined network, and what they mean there."""
+        found = {}
+        for target, alias in (legacy_links.parse(link) for link in settings.links or ()):
+            found[alias] = self._ctx.store.get(target).name if self._ctx.store.has(target) else target
+        return found
+
+    def _serve_names(
+        self, container: Container, records: Sequence[NetworkRecord], netns_fd: int, kept: Sequence[int] | None = None
+    ) -> Descriptors:
+        if kept is None and self._ctx.live(container.id).pursuit is not None:
+            return []  # its monitor may have the sockets; `adopt` comes when it can be asked
+        kept = kept or ()
+        if all(record.is_default for record in records) and not kept and not self._names.serves(container.id):
+            return []  # (what is open stays open: the monitor has copies, and it may join such a network again)
+        outside = any(not record.internal for record in records)
+        return list(self._names.serve(container, netns_fd, leads_outside=outside, kept=kept))
+
+    def _show(self, container: Container) -> None:
+        """Bring the record in line with the endpoints: what inspect and ps show."""
+        container.ports = {}
+        for endpoint in self._manager.endpoints_of(container.id):
+            name = self._manager.get(endpoint.network_id).name
+            if (settings := container.networks.get(name)) is not None:
+                _fill(settings, endpoint)
+            for port, bindings in endpoint.ports.items():
+                shown = [PortBinding(host_ip=b["HostIp"], host_port=b["HostPort"]) for b in bindings]
+                container.ports.setdefault(port, []).extend(shown)
+
+    # -- files in /etc ---------------------------------------------------------------------------
+
+    def _write_files(self, container: Container) -> None:
+        directory, mode = self._ctx.directory(container.id), container.host.network_mode
+        if mode.startswith("container:"):
+            contents = etc_files.read(self._ctx.directory(self._ctx.store.get(mode[10:]).id))
+        elif mode == "host":
+            contents = {name: etc_files.read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
+        else:
+            contents = self._files(container)
+            container.own_hosts = self._own_lines(container)
+            container.own_resolv = contents["resolv.conf"]
+        etc_files.write(directory, contents)
+
+    def _files(self, container: Container) -> dict[str, str]:
+        endpoints = self._manager.endpoints_of(container.id)
+        own_resolver = any(not self._manager.get(e.network_id).is_default for e in endpoints)
+        return etc_files.of_container(
+            container,
+            self._own_lines(container),
+            self._defaults,
+            self._gateway_address(endpoints),
+            own_resolver=own_resolver,
+        )
+
+    def _own_lines(self, container: Container) -> str:
+        endpoints = self._manager.endpoints_of(container.id)
+        return self._ctx.links.hosts(container) + etc_files.address_lines(container, endpoints)
+
+    def rewrite_files(self, container: Container) -> None:
+        """After a change of networks: our lines of hosts, and resolv.conf unless its container has edited it.
+
+        The change itself is made: what cannot be written (a full disk, a directory that is gone) is told in the log.
+        """
+        directory = self._ctx.directory(container.id)
+        now, then = etc_files.read(directory), container.own_hosts
+        wanted, lines = self._files(container), self._own_lines(container)
+        contents = {"hosts": etc_files.exchange_lines(now["hosts"], then, lines)}
+        if now["resolv.conf"] == container.own_resolv:
+            contents["resolv.conf"] = wanted["resolv.conf"]
+        try:
+            etc_files.write(directory, contents)
+        except OSError as e:
+            log.warning("container %s keeps the names that it had: %s", container.id[:12], e)
+            return
+        container.own_hosts = lines
+        container.own_resolv = contents.get("resolv.conf", container.own_resolv)
+
+    def _gateway_address(self, endpoints: Sequence[Endpoint]) -> str:
+        """What ``host-gateway`` means: an address of the host that a container can reach."""
+        if self._host_gateway:
+            return self._host_gateway
+        default = next((n for n in self._manager.list() if n.is_default), None)
+        pool = default.pool(4) if default is not None else None
+        return pool.gateway if pool is not None else next((e.gateway for e in endpoints if e.gateway), "")
+
+
+def _label(container: Container) -> str:
+    short, name = container.id[:12], bundle.hostname(container)
+    return f"{container.name} ({short})" if name in (short, container.name) else f"{container.name} ({name}, {short})"
+
+
+def _fill(settings: EndpointSettings, endpoint: Endpoint) -> None:
+    settings.endpoint_id, settings.network_id = endpoint.endpoint_id, endpoint.network_id
+    settings.ip_address, settings.ip_prefix_len, settings.gateway = endpoint.ip, endpoint.prefix_len, endpoint.gateway
+    settings.global_ipv6_address, settings.global_ipv6_prefix_len = endpoint.ip6, endpoint.prefix_len6
+    settings.ipv6_gateway, settings.mac_address = endpoint.gateway6, endpoint.mac
+
+
+def _blank(settings: EndpointSettings) -> None:
+    settings.gateway = settings.ip_address = settings.endpoint_id = settings.mac_address = ""
+    settings.global_ipv6_address = settings.ipv6_gateway = ""
+    settings.ip_prefix_len = settings.global_ipv6_prefix_len = 0
+
+
+@contextlib.contextmanager
+def _entered(container: Container) -> Iterator[tuple[int, int]]:
+    """Descriptors of a running container's network namespace, and of a rtnetlink socket in it."""
+    try:
+        netns_fd = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError) as e:
+        raise Conflict(f"container {container.id} is not running: it has ended just now") from e
+    try:
+        with netlink.open_in(netns_fd) as rtnl:
+            yield netns_fd, rtnl.fileno()
+    finally:
+        os.close(netns_fd)

@@ -1,0 +1,332 @@
+"""The verbs on networks: create, look up, remove, connect and disconnect containers.
+
+What a network is on this host is the network package's business (``ketch.network.manager``); here are Docker's names,
+its rules about which network may be made, and which container may join.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import digits, faults
+from ketch.engine.model.records import EndpointSettings
+from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
+from ketch.network.links import interface_sysctls
+from ketch.network.model import ipam
+from ketch.network.model import record as r
+from ketch.network.model.record import NetworkRecord, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from ketch.engine.model.records import Container, NetworkingConfig
+    from ketch.engine.networks.sandbox import Sandboxes
+    from ketch.engine.parts import Context
+    from ketch.network.manager import NetworkManager
+
+Records = list[NetworkRecord]
+Strings = list[str]
+PREDEFINED = ("bridge", "host", "none")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_DRIVER_OF = {"host": r.HOST, "none": r.NONE}
+
+
+def kind(mode: str) -> str:
+    """What a ``NetworkMode`` asks for: ``bridge``, ``none``, ``host``, ``container``, or the mode itself: a name."""
+    if mode in ("", "default", "bridge"):
+        return "bridge"
+    if mode in ("none", "host"):
+        return mode
+    if mode.startswith("container:"):
+        return "container"
+    return mode
+
+
+class NetworkService:
+    """All networks of the engine."""
+
+    def __init__(self, context: Context, manager: NetworkManager, sandboxes: Sandboxes) -> None:
+        self._ctx = context
+        self._manager = manager
+        self._sandboxes = sandboxes
+
+    def list(self) -> Records:
+        """Every network, oldest first."""
+        return self._manager.list()
+
+    def get(self, ref: str) -> NetworkRecord:
+        """By id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
+        return find(self._manager, ref)
+
+    def members(self, record: NetworkRecord) -> dict[str, Container]:
+        """The running containers on a network, by id."""
+        running = [c for c in self._ctx.store.all() if c.state.running]
+        return {
+            c.id: c for c in running
+            if (settings := c.networks.get(record.name)) is not None and settings.network_id in ("", record.id)
+        }  # fmt: skip
+
+    async def ensure_predefined(self) -> None:
+        """``host`` and ``none`` exist always (``bridge`` is made from the daemon's settings)."""
+        names = {record.name for record in self.list()}
+        for name, driver in _DRIVER_OF.items():
+            if name not in names:
+                record = NetworkRecord(id="", name=name, driver=driver, created=time.time_ns(), ipv4=True)
+                await self._ctx.in_network(self._manager.create, record)
+
+    async def create(self, wanted: NetworkRecord) -> NetworkRecord:
+        """Make a network; see `NetworkManager.create` for what can go wrong beyond Docker's own rules."""
+        _check(wanted)
+        ipam.check_pools(wanted.pools, ipv6=wanted.ipv6)
+        if not wanted.ipv6:
+            wanted = _without_ipv6(wanted)
+        record = await self._ctx.in_network(self._manager.create, wanted)
+        self._event(record, "create")
+        return record
+
+    async def remove(self, ref: str) -> None:
+        """Remove a network that no running container is on (PermissionDenied otherwise)."""
+        record = self.get(ref)
+        if record.name in PREDEFINED:
+            raise PermissionDenied(f"{record.name} is a pre-defined network and cannot be removed")
+        endpoints = await asyncio.to_thread(self._manager.endpoints, record.id)
+        if endpoints:
+            names = [
+                f'name:"{self._ctx.store.ids[e.container_id].name}" id:"{e.endpoint_id[:12]}"'
+                for e in endpoints
+                if e.container_id in self._ctx.store.ids
+            ]
+            raise PermissionDenied(
+                f"error while removing network: network {record.name} has active endpoints ({', '.join(names)})"
+            )
+        await self._ctx.in_network(self._manager.remove, record.id)
+        self._event(record, "destroy")
+
+    async def prune(
+        self, keep: Callable[[NetworkRecord], bool], *, dry_run: bool = False, without: Collection[str] = ()
+    ) -> Records:
+        """Remove the networks that no container refers to and ``keep`` does not hold; returns them.
+
+        A ``dry_run`` removes none, and takes containers ``without`` as gone.
+        """
+        used = {name for c in self._ctx.store.all() for name in c.networks if c.id not in without}
+        removed: Records = []
+        for record in self.list():
+            if record.name in PREDEFINED or record.name in used or keep(record):
+                continue
+            if not dry_run:
+                await self._ctx.in_network(self._manager.remove, record.id)
+                self._event(record, "destroy")
+            removed.append(record)
+        if removed and not dry_run:
+            self._ctx.events.publish("network", "prune", "", {"reclaimed": "0"})
+        return removed
+
+    async def repair(self) -> Strings:
+        """Put back what other programs removed of the networks; returns what was done."""
+        return await self._ctx.in_network(self._manager.repair)
+
+    async def blockers(self) -> Strings:
+        """What in the host's own firewall may keep containers from the outside world, a sentence each."""
+        return await self._ctx.in_network(self._manager.blockers)
+
+    async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
+        """Put a container on one more network; a running one gets its interface at once."""
+        record = self.get(ref)
+        container = self._ctx.store.get(container_ref)
+        async with self._ctx.live(container.id).lock:
+            _check_join(container, record)
+            if record.name in container.networks:
+                if container.state.running:
+                    raise PermissionDenied(
+                        f"endpoint with name {container.name} already exists in network {record.name}"
+                    )
+                del container.networks[record.name]
+            check_settings(record, settings)
+            settings.network_id = record.id
+            if list(container.networks) == ["none"]:
+                raise InvalidArgument(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                )
+            container.networks[record.name] = settings
+            if container.state.running:
+                try:
+                    await self._sandboxes.join(container, record)
+                except BaseException:
+                    container.networks.pop(record.name, None)
+                    raise
+            faults.point("connect.wired")
+            self._ctx.store.save(container)
+
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
+        """Take a container off a network."""
+        record = self.get(ref)
+        if force and not self._ctx.store.has(container_ref):
+            await self._ctx.in_network(self._manager.disconnect, container_ref, record.id)
+            return
+        container = self._ctx.store.get(container_ref)
+        async with self._ctx.live(container.id).lock:
+            if container.host.network_mode == "host" and record.name == "host":
+                raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+            if record.name not in container.networks:
+                raise PermissionDenied(f"container {container.id} is not connected to network {record.name}")
+            # The record first: an interface that it does not know is taken away at the next start.
+            settings = container.networks.pop(record.name)
+            self._ctx.store.save(container)
+            faults.point("disconnect.saved")
+            if container.state.running:
+                container.networks[record.name] = settings
+                await self._sandboxes.leave(container, self._sandboxes.record_of(record.name, settings))
+                faults.point("disconnect.unwired")
+                container.networks.pop(record.name, None)
+                self._ctx.store.keep(container)
+
+    def _event(self, record: NetworkRecord, action: str) -> None:
+        self._ctx.events.publish("network", action, record.id, {"name": record.name, "type": record.driver})
+
+
+def find(manager: NetworkManager, ref: str) -> NetworkRecord:
+    """A network by id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
+    records = manager.list()
+    for record in records:
+        if ref in (record.id, record.name):
+            return record
+    matching = [record for record in records if ref and record.id.startswith(ref)]
+    if len(matching) > 1:
+        raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found on ID prefix)")
+    if not matching:
+        raise NotFound(f"network {ref} not found")
+    return matching[0]
+
+
+def _check(wanted: NetworkRecord) -> None:
+    name, driver = wanted.name, wanted.driver
+    if not name.strip():
+        raise InvalidArgument("invalid network name: name is empty")
+    if name in (*PREDEFINED, "default"):
+        raise PermissionDenied(f"operation is not permitted on predefined {name} network")
+    if not _NAME.match(name):
+        raise InvalidArgument(
+            f"invalid network name {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", hint="choose another name"
+        )
+    if driver in (r.HOST, r.NONE):
+        raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
+    if driver == "overlay":
+        raise Unavailable("This node is not a swarm manager: an overlay network needs one", hint="use -d bridge")
+    if driver not in r.DRIVERS:
+        raise NotFound(f'could not find plugin {driver} in v1 plugin registry: plugin "{driver}" not found')
+    if wanted.ipam_driver not in ("", "default", "null"):
+        raise NotFound(f"could not find plugin {wanted.ipam_driver}: no such IPAM driver", hint="use default")
+    if not wanted.ipv4 and not wanted.ipv6:
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    for option in (r.OPTION_ICC, r.OPTION_MASQUERADE, r.OPTION_INHIBIT, r.OPTION_DEFAULT):
+        try:
+            wanted.flag(option, True)
+        except ValueError as e:
+            raise InvalidArgument(f"failed to parse {option} value: {e}") from e
+    mtu = wanted.options.get(r.OPTION_MTU, "1500")
+    number = digits.whole(mtu, 65535)
+    if number is None or 0 < number < 68:
+        raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
+    for version in (4, 6):
+        mode = wanted.mode(version)
+        if mode not in r.MODES:
+            raise InvalidArgument(f"unknown gateway mode {mode}", hint=f"use {', '.join(r.MODES)}")
+        if mode == r.ISOLATED and not wanted.internal:
+            raise InvalidArgument(
+                f"gateway mode {mode} can only be used for an internal network", hint="add --internal"
+            )
+
+
+def _without_ipv6(wanted: NetworkRecord) -> NetworkRecord:
+    return msgspec.structs.replace(wanted, pools=tuple(p for p in wanted.pools if p.version == 4))
+
+
+def _check_join(container: Container, record: NetworkRecord) -> None:
+    mode = container.host.network_mode
+    if mode == "host" or mode.startswith("container:"):
+        raise InvalidArgument(
+            "container sharing network namespace with another container or host cannot be connected to any other "
+            "network"
+        )
+    if record.name == "host":
+        raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+    if record.name == "none" and container.networks:
+        raise InvalidArgument(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
+    if container.state.status in ("removing", "dead"):
+        raise InvalidArgument(f"container {container.id} is marked for removal and cannot be connected to a network")
+
+
+def check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
+    """What a container may ask of a network (InvalidArgument)."""
+    wrong: list[str] = []
+    try:
+        interface_sysctls.parse((settings.driver_opts or {}).get(r.ENDPOINT_SYSCTLS, ""))
+    except InvalidArgument as e:
+        wrong.append(e.message)
+    config = settings.ipam_config or {}
+    wanted = [config.get("IPv4Address") or "", config.get("IPv6Address") or ""]
+    if record.name in PREDEFINED:
+        if any(wanted):
+            wrong.append("user specified IP address is supported on user defined networks only")
+        if settings.aliases and record.name == "bridge":
+            wrong.append("network-scoped alias is supported only for containers in user defined networks")
+    else:
+        wrong += [problem for address in wanted if address for problem in _wrong_address(record, address)]
+    if wrong:
+        problems = "\n".join(wrong)
+        raise InvalidArgument(f"invalid config for network {record.name}: invalid endpoint settings:\n{problems}")
+
+
+def _wrong_address(record: NetworkRecord, text: str) -> Strings:
+    version = 6 if ":" in text else 4
+    given: list[Pool] = [p for p in record.pools if p.version == version and p.given]
+    if not given:
+        return ["user specified IP address is supported only when connecting to networks with user configured subnets"]
+    for pool in given:
+        try:
+            ipam.parse_address(text, pool.network)
+        except InvalidArgument as e:
+            problem = e.message
+        else:
+            return []
+    return [problem]
+
+
+def settings_of(
+    mode: str, networking: NetworkingConfig | None, manager: NetworkManager, mac: str
+) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
+    """Name → settings of each network that a new container asks for, and the hardware addresses that it wants.
+
+    A network that is not there is an error of the start, as with Docker; settings that it cannot have are one of the
+    creation (InvalidArgument).
+    """
+    first = kind(mode)
+    if first == "container":
+        return {}, {}
+    wanted = (networking.endpoints_config if networking else None) or {}
+    chosen = {kind(name): settings or EndpointSettings() for name, settings in wanted.items()}
+    result: dict[str, EndpointSettings] = {}
+    for ref, settings in {first: chosen.get(first) or EndpointSettings(), **chosen}.items():
+        name = ref
+        try:
+            record = find(manager, ref)
+        except NotFound:
+            pass
+        else:
+            check_settings(record, settings)
+            name, settings.network_id = record.name, record.id
+        result.setdefault(name, settings)
+    macs = {name: settings.mac_address for name, settings in result.items() if settings.mac_address}
+    if mac:
+        macs.setdefault(next(iter(result)), mac)
+    for address in macs.values():
+        ipam.parse_mac(address)
+    return result, macs

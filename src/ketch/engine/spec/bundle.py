@@ -1,0 +1,382 @@
+"""From a container's record to its OCI bundle (runtime-spec v1.2): ``bundle/config.json``.
+
+Pure except for ``devices`` (which looks at host device nodes): record and paths in, a dict out.  The
+values are Docker's defaults: capabilities, masked paths, mounts and the seccomp profile come from
+``ketch.runtime``, which also carries them out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch import digits, trees
+from ketch.engine.spec import interface_settings, limits, secrets
+from ketch.engine.volumes import mount_plan
+from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.runtime import defaults
+from ketch.runtime.security import seccomp_default
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ketch.engine.model.records import Container, ExecConfig, HostConfig
+
+# For a repair that finds nothing of a container but its directory.
+NAME, IMAGE, IMAGE_NAME = "dev.ketch.name", "dev.ketch.image", "dev.ketch.image-name"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")
+
+
+def environment(container: Container, *, tty: bool, extra: Sequence[str] = ()) -> list[str]:
+    """The process's environment: PATH, HOSTNAME, TERM, then the container's own, then ``extra``; last wins."""
+    merged: dict[str, str] = {}
+    base = [DEFAULT_PATH, f"HOSTNAME={hostname(container)}", *(["TERM=xterm"] if tty else [])]
+    for item in (*base, *(container.config.env or ()), *extra):
+        key, equals, _ = item.partition("=")
+        if equals:
+            merged[key] = item
+        else:  # `-e NAME` for a name that the client's own environment lacks takes it away
+            merged.pop(key, None)
+    return list(merged.values())
+
+
+def add_environment(process: dict[str, Any], more: Sequence[str]) -> None:
+    """Put variables before those of an OCI ``process``, which win."""
+    own = {item.partition("=")[0] for item in process["env"]}
+    process["env"] = [*(item for item in more if item.partition("=")[0] not in own), *process["env"]]
+
+
+def hostname(container: Container) -> str:
+    """The host name inside: the host's own with ``--uts host`` or ``--network host``, else as configured."""
+    if container.config.hostname:
+        return container.config.hostname
+    if container.host.uts_mode == "host" or container.host.network_mode == "host":
+        return os.uname().nodename
+    return container.id[:12]
+
+
+def capabilities(host: HostConfig) -> list[str]:
+    """Docker's default set with ``--cap-add`` and ``--cap-drop`` applied (drops after adds, ALL understood)."""
+    known = defaults.ALL_CAPS
+    if host.privileged:
+        return list(known)
+
+    def full(names: list[str] | None) -> list[str]:
+        result = []
+        for name in names or ():
+            upper = name.upper()
+            cap = upper if upper in ("ALL",) or upper.startswith("CAP_") else f"CAP_{upper}"
+            if cap != "ALL" and cap not in known:
+                raise InvalidArgument(f'invalid capability: "{name}"', hint="see capabilities(7) for the names")
+            result.append(cap)
+        return result
+
+    add, drop = full(host.cap_add), full(host.cap_drop)
+    if "ALL" in add:
+        chosen = [c for c in known if c not in drop]
+    elif "ALL" in drop:
+        chosen = [c for c in known if c in add]
+    else:
+        chosen = [c for c in known if (c in defaults.DEFAULT_CAPS or c in add) and c not in drop]
+    return chosen
+
+
+def _security(host: HostConfig, caps: list[str]) -> tuple[bool, dict[str, Any] | None, bool]:
+    """(no_new_privs, seccomp object or None, system paths unconfined) from ``--security-opt``."""
+    no_new_privs, unconfined_paths = False, host.privileged
+    seccomp: dict[str, Any] | None = None if host.privileged else seccomp_default.profile(caps)
+    for option in host.security_opt or ():
+        key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
+        if key == "no-new-privileges":
+            no_new_privs = value in ("", "true")
+        elif key == "seccomp":
+            seccomp = _custom_seccomp(value, seccomp, caps)
+        elif key == "systempaths" and value == "unconfined":
+            unconfined_paths = True
+        elif key in ("apparmor", "label") and value in ("unconfined", "disable"):
+            continue
+        else:
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+    return no_new_privs, seccomp, unconfined_paths
+
+
+def _custom_seccomp(value: str, default: dict[str, Any] | None, caps: list[str]) -> dict[str, Any] | None:
+    if value == "unconfined":
+        return None
+    if value == "builtin":
+        return default or seccomp_default.profile(caps)
+    try:
+        profile = msgspec.json.decode(value.encode())
+    except msgspec.DecodeError as e:
+        raise InvalidArgument(f"Decoding seccomp profile failed: {e}") from e
+    if not isinstance(profile, dict) or "defaultAction" not in profile:
+        raise InvalidArgument("Decoding seccomp profile failed: no defaultAction")
+    return seccomp_default.from_docker(profile, caps)
+
+
+def process(container: Container, caps: list[str], no_new_privs: bool) -> dict[str, Any]:
+    """The OCI ``process`` of the container's own command."""
+    host, config = container.host, container.config
+    args = [container.path, *container.args]
+    if host.init:
+        args = ["/sbin/docker-init", "--", *args]
+    size = host.console_size
+    result: dict[str, Any] = {
+        "terminal": config.tty,
+        "user": {"uid": 0, "gid": 0},
+        "args": args,
+        "env": environment(container, tty=config.tty),
+        "cwd": config.working_dir or "/",
+        "capabilities": capability_sets(caps),
+        "noNewPrivileges": no_new_privs,
+        "rlimits": _rlimits(host),
+        "oomScoreAdj": host.oom_score_adj,
+    }
+    if size and len(size) == 2 and any(size):
+        result["consoleSize"] = {"height": size[0], "width": size[1]}
+    return result
+
+
+def capability_sets(caps: list[str]) -> dict[str, list[str]]:
+    """OCI's five sets; inheritable and ambient stay empty (CVE-2022-24769)."""
+    return {"bounding": caps, "effective": caps, "permitted": caps}
+
+
+def _rlimits(host: HostConfig) -> list[dict[str, Any]]:
+    infinity = 2**64 - 1
+    return [
+        {
+            "type": f"RLIMIT_{u.name.upper()}",
+            "soft": infinity if u.soft < 0 else u.soft,
+            "hard": infinity if u.hard < 0 else u.hard,
+        }
+        for u in host.ulimits or ()
+    ]
+
+
+def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(OCI ``linux.devices``, extra device cgroup rules) for ``--device`` and ``--device-cgroup-rule``."""
+    nodes, rules = (_host_devices() if host.privileged else []), []
+    for mapping in host.devices or ():
+        try:
+            info = os.stat(mapping.path_on_host)
+        except OSError as e:
+            raise InvalidArgument(
+                f'error gathering device information while adding custom device "{mapping.path_on_host}": {e.strerror}'
+            ) from e
+        if stat.S_ISDIR(info.st_mode):
+            found = [os.path.join(mapping.path_on_host, n) for n in sorted(os.listdir(mapping.path_on_host))]
+            pairs = [(p, os.path.join(mapping.path_in_container, os.path.basename(p))) for p in found]
+        else:
+            pairs = [(mapping.path_on_host, mapping.path_in_container or mapping.path_on_host)]
+        for source, target in pairs:
+            info = os.stat(source)
+            if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
+                if len(pairs) == 1:
+                    raise InvalidArgument(
+                        f'error gathering device information while adding custom device "{source}": not a device node'
+                    )
+                continue
+            node = _node(target, info)
+            nodes.append(node)
+            access = mapping.cgroup_permissions or "rwm"
+            rules.append({"allow": True, **{k: node[k] for k in ("type", "major", "minor")}, "access": access})
+    rules.extend(_cgroup_rule(rule) for rule in host.device_cgroup_rules or ())
+    return nodes, rules
+
+
+_OWN_DEVICES = frozenset(("pts", "shm", "mqueue", "fd", "console", "core", "stdin", "stdout", "stderr", "ptmx"))
+
+
+def _host_devices() -> list[dict[str, Any]]:
+    """Every device node of the host's /dev, for a privileged container; terminals and the like are its own."""
+    nodes = []
+    dev_fd = os.open("/dev", trees.DIRECTORY)
+    try:
+        with trees.Descent(dev_fd) as at:
+            for name in at.walk():
+                if name is None or (not at.depth and name in _OWN_DEVICES):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # it went just now
+                    info = os.stat(name, dir_fd=at.fd, follow_symlinks=False)
+                    if stat.S_ISDIR(info.st_mode):
+                        at.enter(name)
+                    elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+                        nodes.append(_node(f"/dev/{at.prefix}{name}", info))
+    finally:
+        os.close(dev_fd)
+    return nodes
+
+
+def _node(path: str, info: os.stat_result) -> dict[str, Any]:
+    return {
+        "path": path, "type": "c" if stat.S_ISCHR(info.st_mode) else "b", "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev), "fileMode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid,
+    }  # fmt: skip
+
+
+def _cgroup_rule(rule: str) -> dict[str, Any]:
+    words = rule.split()
+    kind, numbers, access = (*words, "", "", "")[:3] if len(words) == 3 else ("", "", "")
+    major, colon, minor = numbers.partition(":")
+    valid = all(n == "*" or digits.whole(n, 0xFFFFFFFF) is not None for n in (major, minor)) and colon
+    if kind not in ("a", "b", "c") or not valid or not access or set(access) - set("rwm"):
+        raise InvalidArgument(f"invalid device cgroup format: {rule}", hint="use e.g. 'c 1:3 rwm'")
+    result: dict[str, Any] = {"allow": True, "type": kind, "access": access}
+    for key, number in (("major", major), ("minor", minor)):
+        if number != "*":
+            result[key] = int(number)
+    return result
+
+
+def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -> list[dict[str, str]]:
+    """``namespace_of(container ref, kind)`` gives the path of another container's namespace."""
+    host = container.host
+    result = [{"type": "mount"}]
+    modes = (
+        ("network", host.network_mode),
+        ("pid", host.pid_mode),
+        ("ipc", host.ipc_mode),
+        ("uts", host.uts_mode),
+        ("cgroup", host.cgroupns_mode),
+    )
+    for kind, mode in modes:
+        if mode == "host":
+            continue
+        if mode.startswith("container:"):
+            result.append({"type": kind, "path": namespace_of(mode.partition(":")[2], kind)})
+        else:
+            result.append({"type": kind})
+    return result
+
+
+def file_mounts(directory: str, container: Container) -> list[dict[str, Any]]:
+    """hostname, hosts and resolv.conf, unless the user mounts something of their own there; ``--read-only`` means them,
+    too.
+    """
+    options = ["rbind", "rprivate", *(["ro"] if container.host.readonly_rootfs else [])]
+    taken = {point.destination for point in container.mounts}
+    return [
+        {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": f"{directory}/{name}",
+            "options": options,
+        }
+        for name in ("resolv.conf", "hostname", "hosts")
+        if f"/etc/{name}" not in taken
+    ]
+
+
+def _init_mount() -> dict[str, Any]:
+    for path in INIT_PATHS:
+        if os.path.exists(path):
+            return {"destination": "/sbin/docker-init", "type": "bind", "source": path, "options": ["bind", "ro"]}
+    raise FailedPrecondition("start with --init: no init program found", hint="install the package tini")
+
+
+def build(
+    container: Container, directory: str, cgroups_path: str, namespace_of: Callable[[str, str], str]
+) -> dict[str, Any]:
+    """The whole ``config.json``; ``directory`` holds the container's hostname, hosts and resolv.conf."""
+    host = container.host
+    caps = capabilities(host)
+    no_new_privs, seccomp, unconfined_paths = _security(host, caps)
+    nodes, rules = devices(host)
+    limited = limits.resources(host)
+    allowed = [{"allow": True, "access": "rwm"}] if host.privileged else defaults.device_rules() + rules
+    limited["devices"] = allowed if host.privileged else [{"allow": False, "access": "rwm"}, *allowed]
+    namespaces = _namespaces(container, namespace_of)
+    mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
+    user_mounts = mount_plan.oci_mounts(container.mounts, host)
+    replaced = {m["destination"] for m in user_mounts}
+    mount_list = [m for m in mount_list if m["destination"] not in replaced]
+    spec: dict[str, Any] = {
+        "ociVersion": "1.2.0",
+        "process": process(container, caps, no_new_privs),
+        "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
+        "mounts": mount_list + _outer_first([*file_mounts(directory, container), *user_mounts]),
+        "annotations": _annotations(container),
+        "linux": {
+            "cgroupsPath": cgroups_path,
+            "namespaces": namespaces,
+            "resources": limited,
+            "devices": nodes,
+            "sysctl": interface_settings.others(host),
+            "maskedPaths": _paths(host.masked_paths, defaults.MASKED_PATHS, unconfined_paths),
+            "readonlyPaths": _paths(host.readonly_paths, defaults.READONLY_PATHS, unconfined_paths),
+        },
+    }
+    if any(n["type"] == "uts" and "path" not in n for n in namespaces):
+        spec["hostname"] = hostname(container)
+        if container.config.domainname:
+            spec["domainname"] = container.config.domainname
+    if seccomp is not None:
+        spec["linux"]["seccomp"] = seccomp
+    if host.init:
+        spec["mounts"].append(_init_mount())
+    return spec
+
+
+def _outer_first(mounts_: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A mount on ``/etc`` must not hide that on ``/etc/hosts``, whoever asked for which."""
+    return sorted(mounts_, key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
+
+
+def _paths(chosen: list[str] | None, default: Sequence[str], unconfined: bool) -> list[str]:
+    if unconfined:
+        return []
+    return list(default if chosen is None else chosen)
+
+
+def _annotations(container: Container) -> dict[str, str]:
+    result = secrets.runtime_annotations(container.host.annotations or {}, container.host)
+    result["dev.ketch.id"] = container.id
+    result[NAME], result[IMAGE], result[IMAGE_NAME] = container.name, container.image_id, container.image_ref
+    if container.config.user:
+        result["dev.ketch.user"] = container.config.user
+    if container.host.group_add:
+        result["dev.ketch.group-add"] = ",".join(container.host.group_add)
+    return result
+
+
+def exec_process(container: Container, config: ExecConfig) -> dict[str, Any]:
+    """The OCI ``process`` of ``docker exec`` in this container, with the user still a name (``username``)."""
+    caps = capabilities(container.host)
+    no_new_privs = _security(container.host, caps)[0]
+    if config.privileged:
+        caps = list(defaults.ALL_CAPS)
+    return {
+        "terminal": config.tty,
+        "user": {"uid": 0, "gid": 0},
+        "args": list(config.cmd or ()),
+        "env": environment(container, tty=config.tty, extra=config.env or ()),
+        "cwd": config.working_dir or container.config.working_dir or "/",
+        "capabilities": capability_sets(caps),
+        "noNewPrivileges": no_new_privs,
+        "rlimits": _rlimits(container.host),
+        "annotations": {
+            "dev.ketch.user": config.user or container.config.user,
+            "dev.ketch.group-add": ",".join(container.host.group_add or ()),
+        },
+    }
+
+
+def signal_number(name: str) -> int:
+    """``SIGTERM``, ``term``, ``15`` → 15 (InvalidArgument otherwise); real-time signals as ``RTMIN+n``."""
+    word = name.upper().removeprefix("SIG")
+    if number := digits.whole(word, signal.NSIG - 1):
+        return number
+    base, plus, offset = word.partition("+")
+    if plus and base == "RTMIN" and (further := digits.whole(offset, signal.SIGRTMAX - signal.SIGRTMIN)) is not None:
+        return signal.SIGRTMIN + further
+    value = getattr(signal, f"SIG{word}", None)
+    if isinstance(value, signal.Signals):
+        return int(value)
+    raise InvalidArgument(f"invalid signal: {name}")

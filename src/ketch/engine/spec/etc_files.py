@@ -1,0 +1,92 @@
+"""A container's ``/etc/hosts``, ``/etc/resolv.conf`` and ``/etc/hostname``: what stands in them, and writing them.
+
+They are files of the container's directory, bind-mounted into it: they are written in place, never replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch.engine.spec import bundle
+from ketch.network import files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.engine.model.records import Container
+    from ketch.network.model.record import Endpoint
+
+RESOLVER = "127.0.0.11"
+NAMES = ("hosts", "resolv.conf", "hostname")
+
+
+def of_container(
+    container: Container, lines: str, dns: DnsDefaults, gateway: str, *, own_resolver: bool
+) -> dict[str, str]:
+    """Name → text, for a container with a network namespace of its own.
+
+    ``lines`` are those of ``/etc/hosts`` that change with its networks, ``gateway`` is the address that
+    ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.
+    """
+    host, config = container.host, container.config
+    servers = [RESOLVER] if own_resolver else host.dns or dns.servers
+    options = list(host.dns_options or dns.options)
+    text = files.host_resolv_text()
+    if own_resolver:
+        options = options or files.parse_resolv(text)[2]
+        if not any(o.startswith("ndots:") for o in options):
+            options.append("ndots:0")
+    return {
+        "hosts": files.hosts(bundle.hostname(container), config.domainname, "", host.extra_hosts or [], gateway)
+        + lines,
+        "resolv.conf": files.resolv(servers, host.dns_search or dns.search, options, text),
+    }
+
+
+class DnsDefaults:
+    """The daemon's own ``dns``, ``dns-search`` and ``dns-opts``, for containers that name none."""
+
+    def __init__(self, servers: Sequence[str] = (), search: Sequence[str] = (), options: Sequence[str] = ()) -> None:
+        self.servers = list(servers)
+        self.search = list(search)
+        self.options = list(options)
+
+
+def address_lines(container: Container, endpoints: Sequence[Endpoint]) -> str:
+    """The lines of ``/etc/hosts`` that name the container's own addresses."""
+    name, domain = bundle.hostname(container), container.config.domainname
+    addresses = [a for e in endpoints for a in (e.ip, e.ip6) if a]
+    return "".join(files.own_line(a, name, domain) for a in addresses) if name else ""
+
+
+def write(directory: str, contents: dict[str, str]) -> None:
+    """Write files in place: a full disk has room for what takes the place of as much, unless that is given up first."""
+    for name, text in contents.items():
+        data = text.encode()
+        fd = os.open(os.path.join(directory, name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with open(fd, "wb", buffering=0) as f:
+            while len(data) > f.tell():
+                f.write(data[f.tell() :])
+            f.truncate()
+
+
+def read(directory: str) -> dict[str, str]:
+    """All three as they are; empty where there is none."""
+    return {name: read_file(os.path.join(directory, name)) for name in NAMES}
+
+
+def read_file(path: str) -> str:
+    """A small text file; empty when it is missing."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
+def exchange_lines(text: str, old: str, new: str) -> str:
+    """Replace our own lines in a file that its container may have edited; other lines stay as they are."""
+    gone = set(old.splitlines())
+    kept = [line for line in text.splitlines() if line not in gone]
+    return "".join(f"{line}\n" for line in (*kept, *new.splitlines()))

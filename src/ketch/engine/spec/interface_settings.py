@@ -1,0 +1,39 @@
+"""Kernel settings that a container asks for, of its interfaces: by ``--sysctl`` and by its endpoints' options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument
+from ketch.network.links import interface_sysctls
+from ketch.network.model.record import ENDPOINT_SYSCTLS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ketch.engine.model.records import Container, EndpointSettings, HostConfig
+    from ketch.network.links.interface_sysctls import Setting
+    from ketch.network.model.record import Endpoint
+
+
+def others(host: HostConfig) -> dict[str, str]:
+    """The sysctls that are of no interface: the container's first process sets them."""
+    sysctls = host.sysctls or {}
+    if host.network_mode in ("host", "none") or host.network_mode.startswith("container:"):
+        return sysctls
+    of_interfaces = interface_sysctls.named(sysctls)
+    return {name: value for name, value in sysctls.items() if name not in of_interfaces}
+
+
+def wanted(container: Container, settings: EndpointSettings) -> list[Setting]:
+    """What to set on the interface of one endpoint; those of ``--sysctl`` name theirs."""
+    own = interface_sysctls.parse((settings.driver_opts or {}).get(ENDPOINT_SYSCTLS, ""))
+    return [*interface_sysctls.named(container.host.sysctls or {}).values(), *own]
+
+
+def check_all_used(container: Container, endpoints: Iterable[Endpoint]) -> None:
+    """InvalidArgument for a sysctl of an interface that the container does not have."""
+    present = {e.ifname for e in endpoints}
+    for name, setting in interface_sysctls.named(container.host.sysctls or {}).items():
+        if setting.ifname not in present:
+            raise InvalidArgument(f"set sysctl `{name}`: the container has no interface {setting.ifname}")

@@ -1,0 +1,99 @@
+"""``--secret``: files of the host that a container gets as files in memory.
+
+What is kept is where a secret comes from, never what it says: the container's first process reads the sources at each
+start, before it leaves the host's files behind (``runtime.secrets``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.engine.model.records import Wire
+from ketch.errors import InvalidArgument
+from ketch.runtime.rootfs import secrets as runtime
+
+if TYPE_CHECKING:
+    from ketch.engine.model.records import HostConfig
+
+_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}\Z")
+_MAX_ID = (1 << 32) - 2
+
+
+class Secret(Wire):
+    """One entry of ``HostConfig.Secrets``.
+
+    ``target`` is a name in /run/secrets (empty: the ``id``) or an absolute path; owners are numbers.
+    """
+
+    id: str = msgspec.field(default="", name="ID")
+    source: str = ""
+    target: str = ""
+    mode: int = 0o444
+    uid: int = msgspec.field(default=0, name="UID")
+    gid: int = msgspec.field(default=0, name="GID")
+
+
+def of(host: HostConfig) -> list[Secret]:
+    """The secrets of a container (InvalidArgument for what has another shape)."""
+    try:
+        return msgspec.convert(host.secrets or [], list[Secret])
+    except msgspec.ValidationError as e:
+        raise InvalidArgument(f"invalid secret: {e}") from e
+
+
+def check(host: HostConfig) -> None:
+    """Refuse at the creation what a start could not carry out (InvalidArgument)."""
+    found = of(host)
+    targets = [runtime.place_of(secret.id, secret.target) for secret in found]
+    for secret, target in zip(found, targets, strict=True):
+        _check_one(secret)
+        if targets.count(target) > 1:
+            raise InvalidArgument(f"secret {secret.id}: more than one has the target {target}")
+    if found:
+        host.secrets = msgspec.to_builtins(found)
+
+
+def _check_one(secret: Secret) -> None:
+    if not _NAME.match(secret.id):
+        raise InvalidArgument(
+            f"invalid secret id `{secret.id}`", hint="use letters, digits, `_`, `-`, `.`; 64 of them at most"
+        )
+    if not secret.source.startswith("/"):
+        raise InvalidArgument(
+            f"secret {secret.id}: the source `{secret.source}` is not an absolute path",
+            hint="it is a file of the machine that ketchd runs on",
+        )
+    if secret.target and not secret.target.startswith("/") and not _NAME.match(secret.target):
+        raise InvalidArgument(
+            f"secret {secret.id}: invalid target `{secret.target}`",
+            hint="use a name in /run/secrets or an absolute path",
+        )
+    if not 0 <= secret.mode <= 0o777 or not 0 <= secret.uid <= _MAX_ID or not 0 <= secret.gid <= _MAX_ID:
+        raise InvalidArgument(f"secret {secret.id}: mode, uid or gid is out of range")
+    try:
+        status = os.stat(secret.source)
+    except OSError as e:
+        raise InvalidArgument(f"secret {secret.id}: source `{secret.source}`: {e.strerror}") from e
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidArgument(f"secret {secret.id}: source `{secret.source}` is not a regular file")
+    if status.st_size > runtime.LIMIT:
+        raise InvalidArgument(f"secret {secret.id}: source `{secret.source}` is larger than {runtime.LIMIT >> 10} KiB")
+
+
+def shown(host: HostConfig) -> list[dict[str, Any]]:
+    """What inspect tells: not even where they come from."""
+    return [{"ID": s.id, "Target": runtime.place_of(s.id, s.target)} for s in of(host)]
+
+
+def runtime_annotations(given: dict[str, str], host: HostConfig) -> dict[str, str]:
+    """A container's own annotations, and the one that tells the runtime of its secrets."""
+    result = {name: value for name, value in given.items() if name != runtime.ANNOTATION}
+    if host.secrets:
+        entries = [[s.id, s.source, s.target, s.mode, s.uid, s.gid] for s in of(host)]
+        result[runtime.ANNOTATION] = msgspec.json.encode(entries).decode()
+    return result

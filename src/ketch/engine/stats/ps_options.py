@@ -1,0 +1,195 @@
+"""The options of ps(1), in its three styles: ``-ef``, ``aux`` and ``--forest``.
+
+Which processes are listed is not theirs to say: it is those of the container.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ketch import digits
+from ketch.engine.stats.ps_fields import TITLES
+from ketch.errors import InvalidArgument
+
+
+class Column(NamedTuple):
+    """``width`` cuts a long ``wchan`` off, 0 does not."""
+
+    key: str
+    title: str
+    width: int = 0
+
+
+class Listing(NamedTuple):
+    """What to show: a row for each process or thread, of these pids only, sorted by (field, descending).
+
+    ``forest``: as a tree, drawn with ``lines`` or with ``spaces``.
+    """
+
+    columns: list[Column]
+    threads: bool
+    forest: str
+    sort: list[tuple[str, bool]]
+    pids: set[int] | None
+
+
+def _columns(text: str, **titles: str) -> list[Column]:
+    keys = text.split()
+    return [Column(key, titles.get(key, TITLES[key]), 6 if key == "wchan" else 0) for key in keys]
+
+
+_BSD = {
+    "": _columns("pid tname stat bsdtime args"),
+    "u": _columns("user pid %cpu %mem vsz rss tname stat bsdstart bsdtime args"),
+    "l": _columns("f uid pid ppid priority ni vsz rss wchan stat tname bsdtime args"),
+    "j": _columns("ppid pid pgid sid tname tpgid stat uid bsdtime args"),
+    "v": _columns("pid tname stat bsdtime maj_flt trs drs rss %mem args"),
+    "s": _columns("uid pid pending blocked ignored caught stat tname bsdtime args"),
+}
+_TAKES_LIST = {"p": "pids", "q": "pids", "o": "format", "O": "format", "k": "sort"}
+_LONG = {"--format": "o", "--sort": "k", "--pid": "p", "--quick-pid": "p"}
+_WITHOUT_MEANING = frozenset("AaedNTrgwxh")  # selections, and widths: the container's processes are shown whole
+
+
+class _Options:
+    def __init__(self) -> None:
+        self.formats: list[Column] = []
+        self.letters: set[str] = set()
+        self.bsd: set[str] = set()
+        self.is_bsd = False
+        self.forest = ""
+        self.sort: list[tuple[str, bool]] = []
+        self.pids: set[int] | None = None
+
+    def take(self, letter: str, value: str) -> None:
+        kind = _TAKES_LIST[letter]
+        if kind == "format":
+            self.formats += _formats(value)
+        elif kind == "sort":
+            for word in value.split(","):
+                key = word.lstrip("+-")
+                if key not in TITLES:
+                    raise InvalidArgument("ps: error: unknown sort specifier")
+                self.sort.append((key, word.startswith("-")))
+        else:
+            numbers = value.replace(",", " ").split()
+            pids = {digits.whole(n) for n in numbers}
+            if not pids or None in pids:
+                raise InvalidArgument("ps: error: process ID list syntax error")
+            self.pids = (self.pids or set()) | {pid for pid in pids if pid is not None}
+
+
+def parse(text: str) -> Listing:
+    """The options as one string, as they were typed behind ``docker top``; InvalidArgument in the words of ps."""
+    options = _Options()
+    words = list(reversed(text.split()))
+    while words:
+        word = words.pop()
+        if word.startswith("--"):
+            _long(word, words, options)
+        elif digits.whole(word) is not None:
+            options.take("p", word)
+        elif word.startswith("-") and not _is_bsd_in_disguise(word):
+            _unix(word[1:], words, options)
+        else:
+            _bsd(word.lstrip("-"), words, options)
+    columns = options.formats or (_BSD[_bsd_style(options)] if options.is_bsd else _unix_style(options.letters))
+    if not any(column.title == "PID" for column in columns):
+        raise InvalidArgument("Couldn't find PID field in ps output")
+    return Listing(columns, bool(options.letters & {"L", "T"}), options.forest, options.sort, options.pids)
+
+
+def _is_bsd_in_disguise(word: str) -> bool:
+    """``-aux`` and ``-x``: ps understands what was meant."""
+    return "x" in word or set(word[1:]) <= {"a", "u"} and "u" in word
+
+
+def _long(word: str, words: list[str], options: _Options) -> None:
+    name, equals, value = word.partition("=")
+    if letter := _LONG.get(name):
+        if not equals and not words:
+            raise InvalidArgument(f"ps: error: list of {_TAKES_LIST[letter]} must follow {name}")
+        options.take(letter, value if equals else words.pop())
+    elif name == "--forest":
+        options.forest = "lines"
+    elif name in ("--no-headers", "--no-heading", "--noheader"):
+        raise InvalidArgument("Couldn't find PID field in ps output")
+    elif name not in ("--headers", "--deselect", "--cols", "--columns", "--width", "--rows", "--lines"):
+        raise InvalidArgument(f"ps: error: unknown gnu long option `{name}`")
+
+
+def _unix(letters: str, words: list[str], options: _Options) -> None:
+    for i, letter in enumerate(letters):
+        if letter in _TAKES_LIST:
+            rest = letters[i + 1 :]
+            if not rest and not words:
+                raise InvalidArgument(f"ps: error: list of {_TAKES_LIST[letter]} must follow -{letter}")
+            options.take(letter, rest or words.pop())
+            return
+        if letter in "HfFljcLTyMPZ" or letter in _WITHOUT_MEANING:
+            options.letters.add(letter)
+            options.forest = "spaces" if letter == "H" else options.forest
+        else:
+            raise InvalidArgument(f"ps: error: unsupported SysV option `-{letter}`")
+
+
+def _bsd(letters: str, words: list[str], options: _Options) -> None:
+    options.is_bsd = True
+    for i, letter in enumerate(letters):
+        if letter in "pok" and (letters[i + 1 :] or words):
+            options.take(letter, letters[i + 1 :] or words.pop())
+            return
+        if letter == "f":
+            options.forest = "lines"
+        elif letter in _BSD:
+            options.bsd.add(letter)
+        elif letter in ("H", "m"):
+            options.letters.add("L")
+        elif letter not in "axrgTwnSce":
+            raise InvalidArgument(f"ps: error: unsupported option (BSD syntax) `{letter}`")
+
+
+def _bsd_style(options: _Options) -> str:
+    if len(options.bsd) > 1:
+        raise InvalidArgument("ps: error: conflicting format options")
+    return next(iter(options.bsd), "")
+
+
+def _unix_style(letters: set[str]) -> list[Column]:
+    """What the letters of the System V style add up to."""
+    threads = ["lwp"] if "L" in letters else []
+    full, long = bool(letters & {"f", "F"}), "l" in letters
+    if long:
+        keys = "s uid pid ppid" if "y" in letters else "f s uid pid ppid"
+        memory = "rss sz" if "y" in letters else "addr sz"
+        keys = " ".join([keys, *threads, "c opri ni", memory, "wchan tname time ucmd"])
+    elif full:
+        keys = " ".join([
+            "user pid ppid", *(["pgid sid"] if "j" in letters else []), *threads, "c", *(["nlwp"] if threads else []),
+            *(["sz rss psr"] if "F" in letters else []), "stime tname time cmd",
+        ])  # fmt: skip
+    else:
+        keys = " ".join([
+            "pid", *(["pgid sid"] if "j" in letters else []), *threads, *(["spid"] if "T" in letters else []),
+            *(["cls pri"] if "c" in letters else []), "tname time ucmd",
+        ])  # fmt: skip
+    columns = _columns(keys, user="UID")
+    return [Column("label", "LABEL"), *columns] if letters & {"M", "Z"} else columns
+
+
+def _formats(text: str) -> list[Column]:
+    """``pid,wchan:20,comm=NAME``: what follows ``=`` is the last one's title, commas and all."""
+    found = []
+    while text:
+        word, _, rest = text.partition(",")
+        title: str | None = None
+        if "=" in word:
+            word, _, title = text.partition("=")
+            rest = ""
+        key, _, width = word.partition(":")
+        characters = digits.whole(width or ("6" if key == "wchan" else "0"))
+        if key not in TITLES or characters is None:
+            raise InvalidArgument(f'ps: error: unknown user-defined format specifier "{word}"')
+        found.append(Column(key, TITLES[key] if title is None else title, characters))
+        text = rest
+    return found

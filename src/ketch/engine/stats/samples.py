@@ -1,0 +1,63 @@
+"""A container's counters: cgroup and interface readings, raw; the API turns them into Docker's JSON."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from ketch.errors import Conflict, KetchError
+from ketch.runtime.cgroups import common
+
+if TYPE_CHECKING:
+    from ketch.engine.model.records import Container
+    from ketch.engine.parts import Context
+
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cgroups_of(ctx: Context, container: Container) -> Any:
+    """The container's cgroup, whatever the machine's hierarchy."""
+    return common.at(ctx.cgroup_path(container))
+
+
+async def sample(ctx: Context, container: Container) -> dict[str, Any]:
+    """cgroup ``stats()`` plus ``networks``, ``read`` (ns), ``system_cpu_ns`` and ``online_cpus``.
+
+    Conflict when the container does not run.
+    """
+    if not container.state.running:
+        raise Conflict(f"container {container.id} is not running")
+    reading: dict[str, Any] = cgroups_of(ctx, container).stats()
+    owner = network_owner(ctx, container)
+    counters: dict[str, Any] = {}
+    if owner is not None:
+        counters = await ctx.in_network(ctx.network.counters, {owner.id: owner.state.pid})
+    reading.update(
+        networks=counters.get(owner.id, {}) if owner is not None else {},
+        read=time.time_ns(),
+        system_cpu_ns=system_cpu_ns(),
+        online_cpus=os.cpu_count() or 1,
+        machine_memory=_MEMORY,
+    )
+    return reading
+
+
+def network_owner(ctx: Context, container: Container) -> Container | None:
+    """Whose interfaces it uses: its own, or another container's (``--network container:…``); None: the host's."""
+    seen: set[str] = set()
+    while (mode := container.host.network_mode).startswith("container:") and container.id not in seen:
+        seen.add(container.id)
+        try:
+            container = ctx.store.get(mode[10:])
+        except KetchError:  # it was removed, and its interfaces went with it
+            return None
+    return None if mode == "host" else container
+
+
+def system_cpu_ns() -> int:
+    """CPU time of the whole machine since boot, all states, in ns (proc_stat(5))."""
+    with open("/proc/stat", encoding="ascii") as f:
+        fields = f.readline().split()
+    return sum(int(v) for v in fields[1:8]) * 1_000_000_000 // _TICKS

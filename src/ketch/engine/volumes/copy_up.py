@@ -1,0 +1,55 @@
+"""A new volume begins with what the image has at that place, as Docker's users expect.
+
+The image's layers are looked at through a detached, read-only overlay mount: it appears in no directory and goes
+with its descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.runtime.rootfs import overlay, paths, tmp_copy_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.engine.model.records import MountPoint
+    from ketch.storage.snapshots.overlay import Snapshots
+
+
+def populate(snapshots: Snapshots, chain_ids: Sequence[str], points: Sequence[MountPoint]) -> None:
+    """Fill those of these mounts that are empty volumes (``nocopy`` ones stay empty); blocking."""
+    empty = [p for p in points if p.type == "volume" and _wants_copy(p) and not os.listdir(p.source)]
+    if not empty or not chain_ids:
+        return
+    root_fd = overlay.open_overlay(snapshots.view(chain_ids))
+    try:
+        for point in empty:
+            try:
+                source_fd = paths.open_in(root_fd, point.destination, os.O_PATH | os.O_DIRECTORY)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            _copy(source_fd, point.source)
+    finally:
+        os.close(root_fd)
+
+
+def _wants_copy(point: MountPoint) -> bool:
+    options = (point.spec.volume_options if point.spec is not None else None) or {}
+    return "nocopy" not in point.mode.split(",") and not options.get("NoCopy") and not options.get("Subpath")
+
+
+def _copy(source_fd: int, target: str) -> None:
+    """Content, and the directory's own owner and mode. ``source_fd`` is closed."""
+    target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        tmp_copy_up.copy_tree(source_fd, target_fd)
+        faults.point("create.volume-copied")
+        status = os.stat(f"/proc/self/fd/{source_fd}")
+        os.fchown(target_fd, status.st_uid, status.st_gid)
+        os.fchmod(target_fd, status.st_mode & 0o7777)
+    finally:
+        os.close(target_fd)
+        os.close(source_fd)

@@ -1,0 +1,73 @@
+"""The options of the ``local`` volume driver: something mounted at the volume's place while it is used.
+
+    --opt type=tmpfs --opt device=tmpfs --opt o=size=100m,uid=1000       memory
+    --opt type=none  --opt device=/srv/data --opt o=bind                 a directory of this host
+    --opt type=nfs   --opt device=:/export --opt o=addr=10.0.0.9,rw      a share (so does cifs)
+
+Any file system that the kernel's mount API makes from options (fsopen(2), fsconfig(2)) is possible.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from ketch.errors import InvalidArgument, KetchError
+from ketch.runtime.rootfs import host_mount
+
+Mapping = dict[str, str]
+_NETWORKED = ("nfs", "nfs4", "cifs", "smb3")
+_KNOWN = ("type", "o", "device", "size")
+_NEEDS = {"type": ("device",), "device": ("type",), "o": ("device", "type")}
+
+
+def check(name: str, options: Mapping) -> None:
+    """Refuse options that cannot mean anything, in Docker's words (InvalidArgument)."""
+    for key in options:
+        if key not in _KNOWN:
+            raise InvalidArgument(f'create {name}: invalid option: "{key}"', hint="use type, device and o")
+    if "size" in options:
+        raise InvalidArgument(
+            f"create {name}: quota size requested but no quota support", hint="use type=tmpfs with o=size=…"
+        )
+    for key, needed in _NEEDS.items():
+        if not options.get(key):
+            continue
+        for other in needed:
+            if not options.get(other):
+                raise InvalidArgument(f'create {name}: missing required option: "{other}"')
+
+
+def is_needed(options: Mapping) -> bool:
+    """Whether there is something to mount."""
+    return bool(options.get("device"))
+
+
+def mount(name: str, mountpoint: str, options: Mapping) -> None:
+    """Mount at ``mountpoint``, unless it is mounted; KetchError says what the kernel has against it."""
+    if host_mount.is_mounted(mountpoint):
+        return
+    device, fstype = options["device"], options["type"]
+    words = [word for word in options.get("o", "").split(",") if word]
+    try:
+        if fstype in _NETWORKED:
+            words = [_resolved(word) for word in words]
+        host_mount.mount_at(mountpoint, fstype, device, words)
+    except OSError as e:
+        raise KetchError(
+            f"failed to mount local volume {name}: mount {device} on {mountpoint} as {fstype}: "
+            f"{(e.strerror or str(e)).lower()}",
+            hint=f"check the volume's options: o={options.get('o', '')}",
+        ) from e
+
+
+def _resolved(word: str) -> str:
+    """The kernel takes addresses, people write names: ``addr=filer`` → ``addr=10.0.0.9``."""
+    key, equals, value = word.partition("=")
+    if key not in ("addr", "ip") or not equals:
+        return word
+    return f"{key}={socket.getaddrinfo(value, None, type=socket.SOCK_STREAM)[0][4][0]}"
+
+
+def unmount(mountpoint: str) -> None:
+    """Take away what is mounted; containers that use it keep their own view of it."""
+    host_mount.unmount(mountpoint)

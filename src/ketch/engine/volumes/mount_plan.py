@@ -1,0 +1,133 @@
+"""What a container sees of the host: ``-v``, ``--mount``, ``--tmpfs`` and the image's VOLUMEs.
+
+Two steps: ``plan`` (at creation; makes volumes, finds images, yields MountPoints that are stored and
+shown by inspect), and ``oci_mounts`` (at each start; MountPoints → the ``mounts`` of an OCI bundle).
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from ketch import trees
+from ketch.engine.model.records import ContainerConfig, HostConfig, MountPoint
+from ketch.engine.volumes import idmaps
+from ketch.engine.volumes.mount_spec import check_target, of_mount, parse_bind, tmpfs_words, without_opposites
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ketch.engine.volumes.store import VolumeStore
+
+    ImageView = Callable[[str], tuple[str, list[str]]]
+
+_PRIVATE = ["nosuid", "nodev", "noexec"]
+
+
+def plan(
+    config: ContainerConfig,
+    host: HostConfig,
+    volumes: VolumeStore,
+    planned: list[MountPoint] | None = None,
+    inherited: Sequence[MountPoint] = (),
+    image_view: ImageView | None = None,
+    made_for: str = "",
+) -> list[MountPoint]:
+    """All mounts of a new container, parents first, volumes made; the same target twice is InvalidArgument.
+
+    ``planned`` is filled as volumes are made, so that a caller whose plan fails knows what to undo.
+    ``inherited`` are the mounts of ``--volumes-from``: what the container itself says of a target goes before them.
+    ``image_view`` gives an image's id and overlay options (NotFound).  ``made_for``: the container's id, see
+    `VolumeStore.create`.
+    """
+    planned = [] if planned is None else planned
+    explicit = [parse_bind(spec) for spec in host.binds or ()] + [of_mount(m) for m in host.mounts or ()]
+    seen: set[str] = set()
+    for point in explicit:
+        if point.destination in seen:
+            raise InvalidArgument(f"Duplicate mount point: {point.destination}")
+        seen.add(point.destination)
+        point.named = bool(point.name)
+    for target in host.tmpfs or {}:
+        seen.add(check_target(target, target))
+    for point in inherited:
+        if point.destination not in seen:
+            seen.add(point.destination)
+            explicit.append(point)
+    for target in config.volumes or {}:
+        # Docker's API also allows "host:container" here in old clients; only targets are defined now.
+        target = check_target(target, target)
+        if target not in seen:
+            seen.add(target)
+            explicit.append(MountPoint(type="volume", source="", destination=target, driver="local"))
+    for point in explicit:
+        _make(point, host, volumes, image_view, made_for)
+        planned.append(point)
+    planned[:] = sorted(explicit, key=lambda p: p.destination.count("/"))
+    return planned
+
+
+def _make(
+    point: MountPoint, host: HostConfig, volumes: VolumeStore, image_view: ImageView | None, made_for: str
+) -> None:
+    """What must exist for a mount: its volume, its directory, its image."""
+    if point.type == "volume":
+        options = (point.spec.volume_options if point.spec is not None else None) or {}
+        config = options.get("DriverConfig") or {}
+        driver = config.get("Name") or (host.volume_driver if point.spec is None else "")
+        volume = volumes.create(
+            point.name, driver=driver, labels=dict(options.get("Labels") or {}), options=config.get("Options"),
+            made_for=made_for,
+        )  # fmt: skip
+        point.name, point.source = volume.name, volume.mountpoint
+    elif point.type == "bind" and not os.path.lexists(point.source):
+        trees.make_path(point.source)
+    elif point.type == "image" and image_view is not None:
+        point.name, point.layers = image_view(point.source)
+
+
+def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[dict[str, Any]]:
+    """The ``mounts`` entries of an OCI bundle for these mount points and ``--tmpfs``, parents before children."""
+    result = [_oci_mount(point) for point in points]
+    for target, words in (host.tmpfs or {}).items():
+        options = without_opposites(_PRIVATE, [word for word in words.split(",") if word])
+        result.append(
+            {"destination": posixpath.normpath(target), "type": "tmpfs", "source": "tmpfs", "options": options}
+        )
+    return sorted(result, key=lambda m: m["destination"].count("/"))
+
+
+def _oci_mount(point: MountPoint) -> dict[str, Any]:
+    entry: dict[str, Any] = {"destination": point.destination, "type": point.type, "source": point.source}
+    if point.type == "tmpfs":
+        words = tmpfs_words(point.spec) if point.spec is not None else _PRIVATE
+        return entry | {"source": "tmpfs", "options": ["rw" if point.rw else "ro", *words]}
+    options = [*_bind_words(point)]
+    if point.type == "image":
+        options = [*point.layers]
+    if subpath := _subpath(point):
+        options.append(f"X-mount.subdir={subpath}")
+    if point.type == "image":
+        return entry | {"type": "overlay", "source": "overlay", "options": options}
+    if point.idmap and point.idmap != idmaps.OWNER:
+        entry |= idmaps.oci(point.idmap)
+        options.append("idmap")
+    return entry | {"type": "bind", "options": options}
+
+
+def _bind_words(point: MountPoint) -> list[str]:
+    options = (point.spec.bind_options if point.spec is not None else None) or {}
+    recursive = not options.get("NonRecursive")
+    access = "rw"
+    if not point.rw:  # what is mounted below is read-only, too (mount_setattr(2)), unless asked otherwise
+        access = "rro" if recursive and not options.get("ReadOnlyNonRecursive") else "ro"
+    return ["rbind" if recursive else "bind", access, point.propagation or "rprivate"]
+
+
+def _subpath(point: MountPoint) -> str:
+    if point.spec is None:
+        return ""
+    options = point.spec.volume_options if point.type == "volume" else point.spec.image_options
+    return str((options or {}).get("Subpath") or "")

@@ -1,0 +1,182 @@
+"""What a user writes about a mount (``-v``, ``--mount``) → a MountPoint, checked, with nothing made yet."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ketch.engine.model.records import Mount, MountPoint
+from ketch.engine.volumes import idmaps
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
+_ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy", "copy"))
+# What --tmpfs and tmpfs-options may say (tmpfs(5), and the flags of any mount).
+_TMPFS_WORDS = frozenset(("exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw", "noatime", "relatime",
+                          "strictatime", "sync", "dirsync", "noswap"))  # fmt: skip
+_TMPFS_KEYS = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"))
+
+
+def parse_bind(spec: str) -> MountPoint:
+    """``[source:]destination[:options]`` → MountPoint (``source`` empty and ``name`` set for a named volume).
+
+    Raises InvalidArgument with Docker's words for anything else.
+    """
+    parts = spec.split(":")
+    if not 1 <= len(parts) <= 3 or "" in parts[:2]:
+        raise InvalidArgument(f"invalid volume specification: '{spec}'")
+    source, target, options = "", parts[0], ""
+    if len(parts) >= 2:
+        source, target = parts[0], parts[1]
+    if len(parts) == 3:
+        options = parts[2]
+    target = check_target(target, spec)
+    mode = [word for word in options.split(",") if word]
+    propagation, rw, idmap = "", True, ""
+    for word in mode:
+        if word in PROPAGATION:
+            propagation = word
+        elif word in ("ro", "rw"):
+            rw = word == "rw"
+        elif word == "idmap" or word.startswith("idmap="):
+            idmap = idmaps.check(word.partition("=")[2])
+        elif word not in _ACCEPTED:
+            raise InvalidArgument(f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z")
+    if "ro" in mode and "rw" in mode:
+        raise InvalidArgument(f"invalid mode: {options}", hint="choose one of ro and rw")
+    if source.startswith("/"):
+        if "nocopy" in mode or "copy" in mode:
+            raise InvalidArgument(f"invalid mode: {options}", hint="only volumes are filled from the image")
+        return MountPoint(
+            type="bind", source=posixpath.normpath(source), destination=target, mode=options, rw=rw,
+            propagation=propagation or "rprivate", idmap=idmap,
+        )  # fmt: skip
+    return MountPoint(
+        type="volume", source="", name=source, destination=target, driver="local", mode=options or "z", rw=rw,
+        propagation="", idmap=idmap,
+    )  # fmt: skip
+
+
+def check_target(target: str, spec: str) -> str:
+    """``target`` made canonical; it must be absolute and not the root itself."""
+    if not target.startswith("/"):
+        raise InvalidArgument(
+            f"invalid volume specification: '{spec}': invalid mount path: '{target}' mount path must be absolute"
+        )
+    target = posixpath.normpath("/" + target.lstrip("/"))
+    if target == "/":
+        raise InvalidArgument(
+            f"invalid volume specification: '{spec}': invalid specification: destination can't be '/'"
+        )
+    return target
+
+
+def of_mount(mount: Mount) -> MountPoint:
+    """One ``--mount`` (InvalidArgument in Docker's words); what it says beyond Docker's fields stays in ``spec``."""
+    if not mount.target:
+        _refuse(mount, "field Target must not be empty")
+    for kind, options in _options(mount).items():
+        if options and kind != mount.type:
+            _refuse(mount, f"field {kind.capitalize()}Options must not be specified")
+    make = {"bind": _bind, "volume": _volume, "tmpfs": _tmpfs, "image": _image}.get(mount.type)
+    if make is None:
+        raise InvalidArgument(f'mount type "{mount.type}" unknown', hint="use bind, volume, tmpfs or image")
+    point = make(mount, check_target(mount.target, mount.target))
+    point.spec = mount
+    return point
+
+
+def _options(mount: Mount) -> Mapping[str, dict[str, Any] | None]:
+    return {
+        "bind": mount.bind_options,
+        "volume": mount.volume_options,
+        "tmpfs": mount.tmpfs_options,
+        "image": mount.image_options,
+    }
+
+
+def _refuse(mount: Mount, why: str) -> NoReturn:
+    raise InvalidArgument(f'invalid mount config for type "{mount.type}": {why}')
+
+
+def _bind(mount: Mount, target: str) -> MountPoint:
+    options = mount.bind_options or {}
+    if not mount.source:
+        _refuse(mount, "field Source must not be empty")
+    if not mount.source.startswith("/"):
+        _refuse(mount, f"invalid mount path: '{mount.source}' mount path must be absolute")
+    if not os.path.lexists(mount.source) and not options.get("CreateMountpoint"):
+        _refuse(mount, f"bind source path does not exist: {mount.source}")
+    propagation = options.get("Propagation") or "rprivate"
+    if propagation not in PROPAGATION:
+        _refuse(mount, f"invalid propagation mode: {propagation}")
+    if options.get("ReadOnlyForceRecursive") and options.get("ReadOnlyNonRecursive"):
+        _refuse(mount, "ReadOnlyForceRecursive and ReadOnlyNonRecursive exclude each other")
+    if options.get("ReadOnlyForceRecursive") and propagation != "rprivate":
+        _refuse(mount, "ReadOnlyForceRecursive needs the propagation rprivate")
+    idmap = options.get("IDMap")
+    return MountPoint(
+        type="bind", source=posixpath.normpath(mount.source), destination=target, rw=not mount.read_only,
+        propagation=propagation, idmap="" if idmap is None else idmaps.check(str(idmap)),
+    )  # fmt: skip
+
+
+def _volume(mount: Mount, target: str) -> MountPoint:
+    options = mount.volume_options or {}
+    if mount.source.startswith("/"):
+        _refuse(mount, f"invalid mount path: '{mount.source}' is a path; use type bind for a host directory")
+    _check_subpath(mount, options.get("Subpath") or "")
+    if options.get("Subpath") and not mount.source:
+        _refuse(mount, "must not set Subpath when using anonymous volumes")
+    driver = (options.get("DriverConfig") or {}).get("Name") or "local"
+    return MountPoint(
+        type="volume", source="", name=mount.source, destination=target, driver=driver, rw=not mount.read_only,
+        mode="z",
+    )  # fmt: skip
+
+
+def _image(mount: Mount, target: str) -> MountPoint:
+    if not mount.source:
+        _refuse(mount, "field Source must not be empty")
+    _check_subpath(mount, (mount.image_options or {}).get("Subpath") or "")
+    return MountPoint(type="image", source=mount.source, destination=target, rw=False)
+
+
+def _check_subpath(mount: Mount, path: str) -> None:
+    if path.startswith("/"):
+        _refuse(mount, "subpath must be a relative path within the volume")
+    if ".." in path.split("/"):
+        _refuse(mount, f"subpath `{path}` leads out of the volume")
+
+
+def _tmpfs(mount: Mount, target: str) -> MountPoint:
+    if mount.source:
+        _refuse(mount, "field Source must not be specified")
+    tmpfs_words(mount)
+    return MountPoint(type="tmpfs", source="", destination=target, rw=not mount.read_only)
+
+
+def tmpfs_words(mount: Mount) -> list[str]:
+    """The mount options of a ``--mount type=tmpfs`` (InvalidArgument)."""
+    options = mount.tmpfs_options or {}
+    words = []
+    if size := options.get("SizeBytes"):
+        words.append(f"size={size}")
+    if mode := options.get("Mode"):
+        words.append(f"mode={mode:o}")
+    for entry in options.get("Options") or ():
+        if not 1 <= len(entry) <= 2:
+            _refuse(mount, f"invalid option array length: {len(entry)}")
+        if entry[0] not in (_TMPFS_WORDS if len(entry) == 1 else _TMPFS_KEYS):
+            _refuse(mount, f"invalid option: {'='.join(entry)}")
+        words.append("=".join(entry))
+    return without_opposites(["nosuid", "nodev", "noexec"], words)
+
+
+def without_opposites(defaults: Sequence[str], words: Sequence[str]) -> list[str]:
+    """``noexec`` and its like by default, unless the words say otherwise."""
+    return [word for word in defaults if word.removeprefix("no") not in words] + list(words)

@@ -1,0 +1,319 @@
+"""Volumes: directories under the data root that outlive every container.
+
+volumes/<name>/_data      what containers see; what is mounted there for volumes with options (`volumemount`)
+CREATE TABLE volumes (name, record)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import faults
+from ketch.engine import os_errors
+from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.volumes import local_driver
+from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.storage.database.db import REPAIR, Schema
+from ketch.storage.removal import remove_tree, try_to_remove
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from sqlite3 import Connection
+
+    from ketch.storage.database.db import Database
+
+SCHEMA = Schema("volumes", ("CREATE TABLE volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL)",))
+Strings = list[str]
+log = logging.getLogger(__name__)
+_REMOVAL = "(removal)"
+_GONE = ".gone-"  # no volume can have such a name
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+
+
+class Volume(msgspec.Struct, kw_only=True):
+    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `volumemount` says.
+
+    ``mountpoint`` is where its directory is now: the row may have been written when the data root was elsewhere.
+    ``pending``: it is being made with, or removed after, this container (an id) or is being removed by itself; one that
+    is found so at a start goes, unless a container refers to it.
+    """
+
+    name: str
+    mountpoint: str
+    created: int
+    driver: str = "local"
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+    anonymous: bool = False
+    pending: str = ""
+
+
+class VolumeStore:
+    """All volumes; ``in_use(name)`` tells which containers (ids) refer to a volume.
+
+    ``attach`` and ``detach`` may be called from any thread; they matter to volumes with options only.  The rest
+    is the event loop's, and a volume whose removal has begun cannot be had by anybody.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        data_root: str,
+        in_use: Callable[[str], list[str]],
+        later: Callable[[Callable[[], None]], object] = lambda work: work(),
+    ) -> None:
+        """``later`` carries out what nobody has to wait for."""
+        self._db = db
+        self._later = later
+        self._root = os.path.join(data_root, "volumes")
+        self._in_use = in_use
+        self._lock = threading.Lock()
+        self._attached: dict[str, set[str]] = {}
+        self._volumes: dict[str, Volume] = {}
+        self._unreadable: set[str] = set()
+        self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
+        for row in db.query("SELECT * FROM volumes"):
+            try:
+                volume = msgspec.json.decode(row["record"], type=Volume)
+                volume.mountpoint = self.place(row["name"])
+                self._volumes[row["name"]] = volume
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+                self._unreadable.add(row["name"])
+                log.error("the row of volume %s cannot be read; it and its data are left alone: %s", row["name"], e)
+
+    def create(
+        self,
+        name: str = "",
+        *,
+        driver: str = "local",
+        labels: dict[str, str] | None = None,
+        options: dict[str, str] | None = None,
+        made_for: str = "",
+    ) -> Volume:
+        """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
+
+        ``made_for`` is the container that it is made with, whose row is yet to be written (see `settle`).
+        Durable after `settled`.
+        """
+        if driver not in ("", "local"):
+            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+        anonymous = not name
+        name = name or secrets.token_hex(32)
+        if not _NAME.match(name):
+            raise InvalidArgument(
+                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+            )
+        if len(name) > 255:
+            raise InvalidArgument(f"create {name[:32]}…: a volume's name has at most 255 characters")
+        self._check_stays(name)
+        if (existing := self._volumes.get(name)) is not None:
+            if existing.pending and not made_for:
+                with self._db.transaction(durable=False) as tx:
+                    self._mark(tx, [name], "")
+            return existing
+        self._check_readable(name)
+        local_driver.check(name, options or {})
+        path = self.place(name)
+        volume = Volume(
+            name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, options=options or {},
+            anonymous=anonymous, pending=made_for,
+        )  # fmt: skip
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        try:
+            faults.point("volume.directory-made")
+            with self._db.transaction(durable=False, grows=True) as tx:
+                tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
+        except BaseException:
+            self._remove_empty(name)
+            raise
+        self._volumes[name] = volume
+        return volume
+
+    def settle(self, names: Sequence[str]) -> Callable[[Connection], None]:
+        """A part of another's transaction: these volumes are there to stay."""
+        return lambda tx: self._mark(tx, names, "")
+
+    def doom(self, names: Sequence[str]) -> Callable[[Connection], None]:
+        """A part of another's transaction: these volumes are about to be removed."""
+        return lambda tx: self._mark(tx, names, _REMOVAL)
+
+    def _mark(self, tx: Connection, names: Sequence[str], pending: str) -> None:
+        for name in names:
+            volume = self._volumes.get(name)
+            if volume is not None and volume.pending != pending:
+                volume.pending = pending
+                tx.execute("UPDATE volumes SET record = ? WHERE name = ?", (msgspec.json.encode(volume), name))
+
+    def finish_pending(self) -> None:
+        """At the daemon's start: what a crash left half made or half removed goes, unless a container refers to it.
+
+        Its name is free at once; its files are deleted behind everybody's back, and again by the next start.
+        """
+        for volume in [v for v in self._volumes.values() if v.pending]:
+            if self._in_use(volume.name):
+                with self._db.transaction(durable=False) as tx:
+                    self._mark(tx, [volume.name], "")
+                continue
+            try:
+                self._put_away(volume)
+                self._forget(volume)
+            except (KetchError, OSError) as e:
+                log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
+        for name in os.listdir(self._root) if os.path.isdir(self._root) else ():
+            if name in self._volumes or name in self._unreadable:
+                continue
+            if name.startswith(_GONE):
+                self._later(functools.partial(try_to_remove, os.path.join(self._root, name)))
+                continue
+            self._remove_empty(name)  # made by `create` just before the crash; with content, it is somebody's
+            if os.path.isdir(place := self.place(name)):
+                log.warning("`%s` belongs to no volume that is known and is left alone; %s", place, REPAIR)
+
+    def _put_away(self, volume: Volume) -> None:
+        """Take a volume's directory out of the way, at once."""
+        with self._lock:
+            local_driver.unmount(volume.mountpoint)  # never delete through a mount
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(os.path.dirname(volume.mountpoint), os.path.join(self._root, _GONE + secrets.token_hex(8)))
+
+    def _remove_empty(self, name: str) -> None:
+        for path in (self.place(name), os.path.join(self._root, name)):
+            with contextlib.suppress(OSError):  # it has content: then it is somebody's
+                os.rmdir(path)
+
+    def place(self, name: str) -> str:
+        """The directory of a volume's files, whether there is a volume of this name or not."""
+        return os.path.join(self._root, name, "_data")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a volume of this name."""
+        return name in self._volumes
+
+    def get(self, name: str) -> Volume:
+        """By exact name (NotFound)."""
+        try:
+            return self._volumes[name]
+        except KeyError:
+            self._check_readable(name)
+            raise NotFound(f"get {name}: no such volume") from None
+
+    def _check_readable(self, name: str) -> None:
+        if name in self._unreadable:
+            raise DataLoss(f"get {name}: the volume's row in the state database cannot be read", hint=REPAIR)
+
+    def list(self) -> list[Volume]:
+        """All volumes by name."""
+        return sorted(self._volumes.values(), key=lambda v: v.name)
+
+    def used_by(self, name: str) -> Strings:
+        """Ids of the containers that refer to the volume."""
+        return self._in_use(name)
+
+    async def settled(self) -> None:
+        """Return when what was written before is durable."""
+        await in_own_thread(self._db.sync)
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Delete the volume and its data; Conflict while a container refers to it.
+
+        What is mounted for it (another directory, a share) is unmounted and stays as it is.  ``force`` makes a missing
+        volume no error.  The row is marked first and goes last, so that the next start finishes what a crash broke off.
+        A caller that is cancelled does not end it.
+        """
+        while (going := self._going.get(name)) is not None:
+            await asyncio.wait([going])
+        if name not in self._volumes and force:
+            return
+        volume = self.get(name)
+        if users := self._in_use(name):
+            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        with self._db.transaction(durable=False) as tx:
+            self._mark(tx, [name], _REMOVAL)
+        faults.point("volume.removal-begun")
+        task = self._going[name] = asyncio.get_running_loop().create_task(self._remove(volume))
+        task.add_done_callback(lambda _: self._going.pop(name))
+        await asyncio.shield(task)
+
+    async def _remove(self, volume: Volume) -> None:
+        await self.settled()  # a power cut must not leave a volume of which half is gone
+        await in_own_thread(lambda: self._remove_files(volume))
+        self._forget(volume)
+        await self.settled()
+
+    def _remove_files(self, volume: Volume) -> None:
+        """Blocking, for as long as it takes to delete every file."""
+        with self._lock:
+            local_driver.unmount(volume.mountpoint)  # never delete through a mount
+            self._attached.pop(volume.name, None)
+        try:
+            remove_tree(os.path.dirname(volume.mountpoint))
+        except OSError as e:
+            raise os_errors.explained(e, f"remove volume {volume.name}") from e
+        faults.point("volume.files-removed")
+
+    def _forget(self, volume: Volume) -> None:
+        with self._db.transaction(durable=False) as tx:
+            tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+        del self._volumes[volume.name]
+
+    def _check_stays(self, name: str) -> None:
+        if name in self._going:
+            raise Conflict(f"get {name}: the volume is being removed", hint="try again when it is gone")
+
+    # -- volumes that are mounted ----------------------------------------------------------------
+
+    def needs_mount(self, names: Iterable[str]) -> Strings:
+        """Those of these volumes for which something has to be mounted."""
+        return [n for n in names if n in self._volumes and local_driver.is_needed(self._volumes[n].options)]
+
+    def attach(self, names: Iterable[str], user: str) -> None:
+        """Mount what these volumes need, once, for as long as a ``user`` needs it; blocking (a share may be far away).
+
+        Raises KetchError (DataLoss when a volume's directory is gone); then nothing was mounted for this user.
+        """
+        done: list[str] = []
+        names = list(names)
+        for volume in (self._volumes[name] for name in names if name in self._volumes):
+            if not os.path.isdir(volume.mountpoint):
+                raise DataLoss(
+                    f"volume {volume.name}: its directory is missing: there is no `{volume.mountpoint}`",
+                    hint="make it again, or remove the volume",
+                )
+        for name in self.needs_mount(names):
+            volume = self.get(name)
+            self._check_stays(name)
+            try:
+                with self._lock:
+                    local_driver.mount(volume.name, volume.mountpoint, volume.options)
+                    faults.point("volume.mounted")
+                    self._attached.setdefault(name, set()).add(user)
+            except BaseException:
+                self.detach(done, user)
+                raise
+            done.append(name)
+
+    def detach(self, names: Iterable[str], user: str) -> None:
+        """A user needs these volumes no more; what nobody needs is unmounted."""
+        for name in self.needs_mount(names):
+            with self._lock:
+                users = self._attached.get(name, set())
+                users.discard(user)
+                if not users:
+                    local_driver.unmount(self.get(name).mountpoint)
+
+    def unmount_unused(self) -> None:
+        """After a restart, when all containers that run are attached again: end what a crash left mounted."""
+        for name in self.needs_mount(list(self._volumes)):
+            self.detach([name], "")

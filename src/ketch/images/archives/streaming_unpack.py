@@ -1,0 +1,132 @@
+"""Large files of an archive, unpacked while they arrive: most are layers, and which ones is said at the archive's end.
+
+Overlay's layers do not depend on each other, so each goes into a directory of its own and gets its name when that is
+known.  What turns out to be something else, or to be here already, is taken away again.  The process that unpacks also
+finds out the file's digest: each byte is hashed once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ketch.errors import InvalidArgument, KetchError
+from ketch.images.unpack import check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from ketch.images.store import ImageStore
+    from ketch.storage.content.leases import Lease
+    from ketch.storage.layers.unpack_pool import Unpacked, Unpacking
+
+LARGE = 1 << 20
+_TELL = 1 << 20
+
+
+class _File(NamedTuple):
+    path: str
+    place: str
+    job: Unpacking
+    expected: str | None
+    named: Callable[[str], None]
+
+
+class Arriving:
+    """The large files of one archive; at the end of the block all that was not given away is removed."""
+
+    def __init__(self, store: ImageStore, lease: Lease) -> None:
+        self._store, self._lease = store, lease
+        self._files: list[_File] = []
+        self._unpacked: dict[str, tuple[str, Unpacked]] = {}  # blob → directory, what it is
+        self._errors: dict[str, KetchError] = {}
+
+    def __enter__(self) -> Arriving:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for file in self._files:
+            file.job.abort()
+            self._store.layers.abort(file.place)
+            if os.path.exists(file.path):
+                os.unlink(file.path)
+        for place, _ in self._unpacked.values():
+            self._store.layers.abort(place)
+
+    def take(self, chunks: Iterator[memoryview], size: int, expected: str | None, named: Callable[[str], None]) -> None:
+        """Write a file and begin to unpack it; ``named`` is called with its digest at `wait`.
+
+        ``expected`` is the digest that its name promises.
+        """
+        content, layers = self._store.content, self._store.layers
+        path, place = content.temporary(), layers.begin()
+        try:
+            with open(path, "xb", buffering=0) as target:
+                job = self._store.unpacker.begin(path, layers.files(place), "")
+                self._files.append(_File(path, place, job, expected, named))
+                written = told = 0
+                for data in chunks:
+                    view = data
+                    while view:
+                        view = view[target.write(view) :]
+                    written += len(data)
+                    if written - told >= _TELL:
+                        job.grown(written)
+                        told = written
+                job.finish(size)
+        except BaseException:
+            if not self._files or self._files[-1].place != place:
+                layers.abort(place)
+            raise
+
+    def wait(self) -> None:
+        """Until all is unpacked; the files are blobs then (InvalidArgument for a wrong digest)."""
+        while self._files:
+            file = self._files[0]
+            try:
+                done = file.job.future.result()
+            except InvalidArgument as e:
+                self._keep_blob(file, e)
+            else:
+                self._name(file, done.digest)
+                old = self._unpacked.pop(done.digest, None)
+                if old is not None:  # the same file twice
+                    self._store.layers.abort(old[0])
+                self._unpacked[done.digest] = (file.place, done)
+            self._files.pop(0)
+
+    def _keep_blob(self, file: _File, error: KetchError) -> None:
+        """It is no layer; whether one was wanted is said later."""
+        digest = self._store.content.digest_of(file.path)
+        self._name(file, digest)
+        self._errors[digest] = error
+        self._store.layers.abort(file.place)
+
+    def _name(self, file: _File, digest: str) -> None:
+        if file.expected is not None and digest != file.expected:
+            raise InvalidArgument(f"write blob: expected {file.expected}, got {digest}")
+        self._lease.hold(digest)
+        self._store.content.adopt(file.path, digest)
+        file.named(digest)
+
+    def give(self, blob: str, diff_id: str, chain_id: str) -> int | None:
+        """The layer of a blob gets its name; the bytes of its files, None when it has to be unpacked anew.
+
+        InvalidArgument for what could not be unpacked, or is not what the image's configuration says.
+        """
+        if blob in self._errors:
+            raise self._errors[blob]
+        place, done = self._unpacked.get(blob, ("", None))
+        if done is None:
+            return None
+        check(blob, done.diff_id, diff_id)
+        del self._unpacked[blob]
+        try:
+            self._store.layers.commit(place, chain_id)
+        except BaseException:
+            self._store.layers.abort(place)
+            raise
+        return done.size

@@ -1,0 +1,157 @@
+"""Layers from a registry: their blobs into the content store, their files into the layer store, both at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ketch.images.transfer.fetch import Arrived, Downloads
+from ketch.images.transfer.progress import Meter, moving, short, status
+from ketch.images.transfer.single_flight import Shared, to_the_end
+from ketch.images.unpack import check
+from ketch.storage.removal import remove_tree
+from ketch.storage.sizes import size_of_files
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.images.store import ImageStore
+    from ketch.images.transfer.progress import Report
+    from ketch.oci.manifest import Descriptor
+    from ketch.remote.repository import Repository
+    from ketch.storage.layers.unpack_pool import Unpacked, Unpacking
+
+_WORTH_FOLLOWING = 1 << 20
+_LOOK_S = 0.1
+
+
+class Layer(NamedTuple):
+    """One layer of an image: its blob, the digest of its tar, and the name of its directory."""
+
+    descriptor: Descriptor
+    diff_id: str
+    chain_id: str
+
+
+class LayerService:
+    """Brings layers for all pulls of one daemon; the same layer for several of them once."""
+
+    def __init__(self, store: ImageStore, downloads: Downloads) -> None:
+        self._store = store
+        self.downloads = downloads
+        self._shared: Shared[int] = Shared()
+        self._sizes: dict[str, int] = {}  # of layers that are here and in no image yet
+
+    async def bring(self, repository: Repository, layer: Layer, report: Report) -> int:
+        """Bring and unpack a layer that the caller holds in a lease; returns the bytes of its files.
+
+        Raises what `Downloads.fetch` does, and InvalidArgument for a blob that cannot be unpacked.
+        """
+        key = f"{layer.chain_id} {layer.descriptor.digest}"
+        size = await self._shared.join(key, lambda tell: self._bring(repository, layer, tell), report)
+        self._sizes[layer.chain_id] = size
+        return size
+
+    def forget(self, chain_ids: list[str]) -> None:
+        """These are recorded with an image now, or have gone."""
+        for chain in chain_ids:
+            self._sizes.pop(chain, None)
+
+    async def _bring(self, repository: Repository, layer: Layer, report: Report) -> int:
+        ident = short(layer.descriptor.digest)
+        if self._store.content.exists(layer.descriptor.digest):
+            layer.descriptor.check_size(self._store.content.size(layer.descriptor.digest))
+        unpacked = self._store.layers.exists(layer.chain_id)
+        here = self._store.content.exists(layer.descriptor.digest)
+        if unpacked and here:
+            report(status(ident, "Already exists"))
+            return await self._size(layer.chain_id)
+        report(status(ident, "Pulling fs layer"))
+
+        if unpacked:
+            await self.downloads.fetch(repository, layer.descriptor, _shown(report))
+            report(status(ident, "Pull complete"))
+            return await self._size(layer.chain_id)
+        place = await asyncio.to_thread(self._store.layers.begin)
+        unpacking = _Unpacking(self._store, layer, place, report)
+        try:
+            if not here:
+                await self.downloads.fetch(repository, layer.descriptor, unpacking.tell)
+            size = await unpacking.finish()
+            await to_the_end(self._store.layers.commit, place, layer.chain_id)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(unpacking.undo))
+            raise
+        report(status(ident, "Pull complete"))
+        return size
+
+    async def _size(self, chain_id: str) -> int:
+        known = self._sizes.get(chain_id, self._store.layer_sizes().get(chain_id))
+        return known if known is not None else await asyncio.to_thread(size_of_files, self._store.layers.diff(chain_id))
+
+
+class _Unpacking:
+    """One layer being unpacked, if it is worth it while its blob arrives, else afterwards."""
+
+    def __init__(self, store: ImageStore, layer: Layer, place: str, report: Report) -> None:
+        self._store, self._layer, self._place, self._report = store, layer, place, report
+        self._job: Unpacking | None = None
+        self._generation = 0
+        self._stale = False
+
+    def tell(self, item: Any) -> None:
+        """Progress of the download."""
+        if not isinstance(item, Arrived):
+            self._report(item)
+        elif self._job is None:
+            if item.size and self._layer.descriptor.size >= _WORTH_FOLLOWING:
+                self._generation = item.generation
+                self._job = self._store.unpacker.begin(
+                    item.path, self._store.layers.files(self._place), self._layer.descriptor.digest
+                )
+                self._job.grown(item.size)
+        elif item.generation == self._generation:
+            self._job.grown(item.size)
+        else:
+            self._stale = True  # what it has read so far was not the blob
+            self._job.give_up()
+
+    async def finish(self) -> int:
+        """The blob is here: unpack the rest, or all of it; returns the bytes of its files (InvalidArgument)."""
+        digest, total = self._layer.descriptor.digest, self._layer.descriptor.size
+        if self._stale and self._job is not None:
+            await asyncio.to_thread(self._job.abort)
+            await asyncio.to_thread(self._clear)
+            self._job = None
+        if self._job is None:
+            path, files = self._store.content.path(digest), self._store.layers.files(self._place)
+            self._job = self._store.unpacker.begin(path, files, digest, total)
+        done = await self._ended(self._job)
+        check(digest, done.diff_id, self._layer.diff_id)
+        self._report(moving(short(digest), "Extracting", total, total))
+        return done.size
+
+    async def _ended(self, job: Unpacking) -> Unpacked:
+        """Its result."""
+        job.finish(self._layer.descriptor.size)
+        meter = Meter(self._report, short(self._layer.descriptor.digest), "Extracting", self._layer.descriptor.size)
+        future = asyncio.wrap_future(job.future)
+        while not (await asyncio.wait([future], timeout=_LOOK_S))[0]:
+            meter.at(job.consumed)
+        return future.result()
+
+    def _clear(self) -> None:
+        remove_tree(self._store.layers.files(self._place))
+        os.mkdir(self._store.layers.files(self._place), 0o755)
+
+    def undo(self) -> None:
+        """Stop, and take away what has been unpacked."""
+        if self._job is not None:
+            self._job.abort()
+        self._store.layers.abort(self._place)
+
+
+def _shown(report: Report) -> Report:
+    """Without what only those need to know who read the file."""
+    return lambda item: None if isinstance(item, Arrived) else report(item)

@@ -1,0 +1,189 @@
+"""``push``: what a name stands for goes to a registry as it is here, bit for bit.
+
+Blobs first, several side by side, each only if the registry has it not: what another repository of the same registry
+is known to have is mounted from there.  Then the configuration, the manifest, and, for several platforms, the index.
+Layers that came uncompressed (in an archive of Docker's) are compressed before, once; the image has that form from
+then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ketch.errors import NotFound
+from ketch.images.archives.compressed import compressed
+from ketch.images.transfer.progress import Meter, short, status
+from ketch.images.transfer.pull import leased
+from ketch.images.transfer.single_flight import to_the_end
+from ketch.oci import manifest as oci
+from ketch.oci import reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ketch.images.catalog import Named
+    from ketch.images.model import Image
+    from ketch.images.store import ImageStore
+    from ketch.images.transfer.progress import Report
+    from ketch.images.transfer.single_flight import Shared
+    from ketch.remote.repository import Repository
+    from ketch.storage.content.leases import Lease
+
+_CHUNK = 1 << 20
+_MOUNTS_TRIED = 3
+
+
+class Pushed(NamedTuple):
+    """What the registry has now: digest and size (bytes) of the manifest or index."""
+
+    digest: str
+    size: int
+
+
+@dataclass
+class Pusher:
+    """One push to one repository; ``uploads`` and ``slots`` are shared by all of the daemon's."""
+
+    store: ImageStore
+    repository: Repository
+    uploads: Shared[str]
+    slots: asyncio.Semaphore
+    report: Report
+
+    async def push(self, name: str, platform: str = "") -> Pushed:
+        """Push what a tag (normalized) means: its index, when all of that is here, else the one image.
+
+        NotFound, Unauthenticated, PermissionDenied, Unavailable, InvalidArgument.
+        """
+        async with leased(self.store) as lease:
+            named = self.store.catalog.names.get(name)
+            if named is None:
+                raise NotFound(f"tag does not exist: {reference.parse(name).familiar}")
+            lease.hold(named.target, *self.store.resolve(named.id).parts())
+            tag = reference.parse(name).tag
+            index = None if platform else self.store.catalog.indexes.get(named.target)
+            if index is not None:
+                images = {d.digest: self.store.catalog.by_manifest(d.digest) for d in index.manifests}
+                lease.hold(*(part for image in images.values() if image is not None for part in image.parts()))
+                if all(image is not None for image in images.values()):
+                    pushed = await self._index(name, named, index)
+                    return await self._noted(name, named.id, pushed)
+                self._say_single(named, index)
+            image = self.store.resolve(name, platform)
+            lease.hold(*image.parts())
+            image, target = await self._in_form(lease, name, named, image)
+            await self._image(target)
+            return await self._noted(name, image.id, await self._manifest(tag, target))
+
+    async def _noted(self, name: str, image_id: str, pushed: Pushed) -> Pushed:
+        repository = reference.parse(name).repository
+        await asyncio.to_thread(self.store.remember, f"{repository}@{pushed.digest}", image_id)
+        return pushed
+
+    async def _index(self, name: str, named: Named, index: oci.Index) -> Pushed:
+        for descriptor in index.manifests:
+            await self._image(descriptor.digest)
+            await self._manifest(descriptor.digest, descriptor.digest)
+        return await self._manifest(reference.parse(name).tag, named.target, index.media_type or oci.INDEX)
+
+    def _say_single(self, named: Named, index: oci.Index) -> None:
+        """What Docker says when an index goes out as one manifest."""
+        image = self.store.catalog.images[named.id]
+        selected = next((d for d in index.manifests if d.digest in (image.manifest, *image.forms)), None)
+        original = oci.Descriptor(
+            media_type=index.media_type or oci.INDEX, digest=named.target, size=self.store.content.size(named.target)
+        )
+        self.report({
+            "aux": {
+                "manifestPushedInsteadOfIndex": True, "originalIndex": msgspec.to_builtins(original),
+                "selectedManifest": msgspec.to_builtins(selected),
+            }
+        })  # fmt: skip
+
+    async def _in_form(self, lease: Lease, name: str, named: Named, image: Image) -> tuple[Image, str]:
+        """The image in the form to push, and that form's manifest."""
+        target = named.target if named.target in (image.manifest, *image.forms) else image.manifest
+        better = await to_the_end(compressed, self.store, lease, image, target, self._from_thread())
+        if better is None:
+            return image, target
+        await to_the_end(self.store.add, [(better, [name])])
+        return better, better.manifest
+
+    def _from_thread(self) -> Report:
+        loop = asyncio.get_running_loop()
+        return lambda item: loop.call_soon_threadsafe(self.report, item)  # type: ignore[return-value]
+
+    async def _image(self, target: str) -> None:
+        """Bring all blobs of one manifest to the registry."""
+        data = await asyncio.to_thread(self.store.content.read, target)
+        manifest = msgspec.json.decode(data, type=oci.Manifest)
+        layers = list({layer.digest: layer for layer in manifest.layers}.values())
+        for layer in layers:
+            self.report(status(short(layer.digest), "Preparing"))
+        tasks = [asyncio.create_task(self._blob(layer, self.report)) for layer in layers]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+        await self._blob(manifest.config, lambda _item: None)
+
+    async def _blob(self, descriptor: oci.Descriptor, report: Report) -> None:
+        ident = short(descriptor.digest)
+        if descriptor.urls and not self.store.content.exists(descriptor.digest):
+            report(status(ident, "Skipped foreign layer"))
+            return
+        key = f"{self.repository.name} {descriptor.digest}"
+        said = await self.uploads.join(key, lambda tell: self._upload(descriptor, tell), report)
+        report(status(ident, said))
+
+    async def _upload(self, descriptor: oci.Descriptor, report: Report) -> str:
+        ident = short(descriptor.digest)
+        if self.slots.locked():
+            report(status(ident, "Waiting"))
+        async with self.slots:
+            if await self.repository.blob_size(descriptor.digest) is not None:
+                return "Layer already exists"
+            for source in self._sources(descriptor.digest):
+                if await self.repository.mount(descriptor.digest, source):
+                    return f"Mounted from {source}"
+            meter = Meter(report, ident, "Pushing", descriptor.size)
+            meter.at(0)
+            await self.repository.upload(
+                descriptor, lambda offset: _read(self.store.content.open(descriptor.digest), offset), progress=meter.at
+            )
+            return "Pushed"
+
+    def _sources(self, digest: str) -> list[str]:
+        """Other repositories of the same registry that a name here says to have the blob."""
+        target = self.repository.reference
+        catalog = self.store.catalog
+        found: dict[str, None] = {}
+        for name, named in catalog.names.items():
+            ref = reference.parse(name)
+            if ref.domain == target.domain and ref.path != target.path and "@" in name:
+                image = catalog.images[named.id]
+                if digest in image.parts():
+                    found[ref.path] = None
+        return list(found)[:_MOUNTS_TRIED]
+
+    async def _manifest(self, ref: str, digest: str, media_type: str = "") -> Pushed:
+        data = await asyncio.to_thread(self.store.content.read, digest)
+        if not media_type:
+            manifest = msgspec.json.decode(data, type=oci.Manifest)
+            media_type = manifest.media_type or oci.MANIFEST
+        return Pushed(await self.repository.put_manifest(ref, data, media_type), len(data))
+
+
+async def _read(file: IO[bytes], offset: int) -> AsyncIterator[bytes]:
+    """A blob in pieces, from an offset on; closes it."""
+    with file:
+        file.seek(offset)
+        while data := await asyncio.to_thread(file.read, _CHUNK):
+            yield data

@@ -1,0 +1,100 @@
+"""The bridge: made once, adopted after a restart, never taken from somebody else.
+
+Two marks say whose it is.  A lock (`locks`) tells running daemons apart; the link's alias tells the data roots apart
+whose containers may still be attached (`owner`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import Conflict, FailedPrecondition
+from ketch.linux.netlink import links
+from ketch.network.links import owner as marks
+from ketch.network.links import sysctl
+from ketch.network.model import ipam
+from ketch.network.model.record import ISOLATED, OPTION_INHIBIT
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ketch.linux.netlink.client import Netlink
+    from ketch.network.model.record import NetworkRecord
+
+
+def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
+    """Make the network's bridge or adopt it; afterwards it is up and has the gateways' addresses."""
+    name = record.link
+    wanted = [g for pool in record.pools if (g := pool.gateway_interface) is not None]
+    if record.flag(OPTION_INHIBIT, False):
+        wanted = [g for g in wanted if g.version == 6]
+    wanted = [g for g in wanted if record.mode(g.version) != ISOLATED]
+    link = links.find_link(rtnl, name)
+    if link is None:
+        mac = ipam.mac_for(str(wanted[0].ip)) if wanted else b"\x02\x42" + bytes.fromhex(record.id[:8])
+        rtnl.run(links.new_bridge(name, mac, record.mtu, marks.alias(record.id, owner)))
+        link = links.get_link(rtnl, name)
+    _check(rtnl, link, record.id, owner)
+    if is_ours(link):
+        sysctl.prepare_bridge(name, ipv6=record.speaks_ipv6)
+        _set_mtu(rtnl, link, record.mtu)
+    sysctl.route_loopback(name)
+    _set_addresses(rtnl, link, wanted)
+    if not link.up:
+        rtnl.run([links.set_up(index=link.index)])
+    return links.get_link(rtnl, name)
+
+
+def _set_addresses(rtnl: Netlink, link: links.Link, wanted: list[links.Interface]) -> None:
+    present = [address for index, address in links.list_all_addresses(rtnl) if index == link.index]
+    rtnl.run([links.add_address(link.index, address) for address in wanted if address not in present])
+    if is_ours(link):
+        strange = [a for a in present if a not in wanted and not a.ip.is_link_local]
+        rtnl.run([links.delete_address(link.index, address) for address in strange])
+
+
+def _set_mtu(rtnl: Netlink, link: links.Link, wanted: int) -> None:
+    """A bridge never sends larger packets than those attached to it take."""
+    if wanted != link.mtu and (wanted < link.mtu or not port_names(rtnl, link.name)):
+        rtnl.run([links.set_mtu(link.index, wanted)])
+
+
+def _check(rtnl: Netlink, link: links.Link, network_id: str, owner: str) -> None:
+    if link.kind != "bridge":
+        raise FailedPrecondition(
+            f"use `{link.name}` as bridge: it is another kind of link ({link.kind or 'device'})",
+            hint="choose another name with --bridge",
+        )
+    mark = marks.of_link(link.alias)
+    if mark is None or mark == (network_id, owner):
+        return
+    if mark.thing != network_id and mark.owner != owner:
+        raise Conflict(
+            f"use bridge `{link.name}`: it belongs to another data root",
+            hint=f"give this daemon its own --bridge and --bip, or remove it with `ip link delete {link.name}`",
+        )
+    if mark.thing != network_id and port_names(rtnl, link.name):
+        raise Conflict(
+            f"use bridge `{link.name}`: containers that this data root has forgotten are attached to it",
+            hint="end them, or give this daemon another --bridge and --bip",
+        )
+    rtnl.run(links.mark(link.name, marks.alias(network_id, owner)))
+
+
+def is_ours(link: links.Link) -> bool:
+    """Whether Ketch made the bridge (one that the administrator made is used, and left in place at the end)."""
+    return marks.of_link(link.alias) is not None
+
+
+def port_names(rtnl: Netlink, name: str) -> list[str]:
+    """Names of the links attached to a bridge; none when there is no such bridge."""
+    everything = links.list_links(rtnl)
+    index = next((link.index for link in everything if link.name == name), -1)
+    return [link.name for link in everything if link.master == index]
+
+
+def used_networks(rtnl: Netlink, own: Collection[str]) -> list[links.Network]:
+    """Subnets that this host has addresses in or routes to, apart from those of our ``own`` links."""
+    indexes = {link.index for link in links.list_links(rtnl) if link.name in own}
+    used: list[links.Network] = [a.network for i, a in links.list_all_addresses(rtnl) if i not in indexes]
+    return used + [network for i, network in links.list_routes(rtnl) if i not in indexes]

@@ -1,0 +1,181 @@
+"""The wiring of a container's interfaces.
+
+host namespace                     container's namespace
+br-… (bridge) ── veth1a2b3c4d ═══ eth0  addresses, default routes via the bridge     (bridge driver)
+eth0 (parent) ─────────────────── eth1  a link of its own on the parent              (macvlan, ipvlan)
+                                  lo    up
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.linux.netlink import client as netlink
+from ketch.linux.netlink import link_kinds, links
+from ketch.network.links import interface_sysctls, sysctl
+from ketch.network.links import owner as marks
+from ketch.network.model.record import MACVLAN, Binding, Endpoint
+from ketch.undo import Undo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ketch.network.links.interface_sysctls import Setting
+    from ketch.network.model.record import NetworkRecord
+
+__all__ = ["Binding", "Endpoint"]
+_CARRIER_TIMEOUT_S = 0.25
+
+
+def wire_bridge(
+    rtnl: netlink.Netlink,
+    made: Endpoint,
+    *,
+    owner: str,
+    bridge: links.Link,
+    mtu: int,
+    isolated: bool,
+    sysctls: Sequence[Setting],
+    netns_fd: int,
+    rtnl_fd: int | None,
+) -> None:
+    """Make the veth pair and bring it up at both ends; on failure nothing is left.
+
+    ``rtnl_fd`` is a rtnetlink socket of the container's namespace; without it one is opened there.  ``isolated`` keeps
+    it from other containers of the bridge, ``owner`` stands in the mark of this end, ``sysctls`` are for the other one.
+    """
+    mac = bytes.fromhex(made.mac.replace(":", ""))
+    rtnl.run([
+        links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)
+    ])  # fmt: skip
+    with Undo() as undo:
+        undo.callback(unwire, rtnl, made.veth)
+        faults.point("network.veth-made")
+        sysctl.silence(made.veth)
+        interface_sysctls.write(netns_fd, made, sysctls)
+        with inside(netns_fd, rtnl_fd) as container:
+            _configure(container, made)
+            faults.point("network.addresses-set")
+            rtnl.run([links.set_up(name=made.veth, alias=marks.alias(made.endpoint_id[:12], owner))])
+            _wait_until_it_carries(container, made.ifname)
+            index = _wait_until_it_carries(rtnl, made.veth).index
+            _wait_until_it_carries(rtnl, bridge.name)  # it has no carrier while it has no port
+        _settle_port(rtnl, made, index, isolated=isolated)
+        undo.pop_all()
+
+
+def attach(rtnl: netlink.Netlink, made: Endpoint, index: int, bridge: int, *, isolated: bool) -> None:
+    """Put an interface, by its index on the host, on another bridge than the one that it was made on."""
+    rtnl.run([links.set_master(index, bridge)])
+    _settle_port(rtnl, made, index, isolated=isolated)
+
+
+def _settle_port(rtnl: netlink.Netlink, made: Endpoint, index: int, *, isolated: bool) -> None:
+    if isolated:
+        rtnl.run([links.isolate(index)])
+    if made.bindings:
+        let_hairpin(rtnl, made)
+
+
+def let_hairpin(rtnl: netlink.Netlink, made: Endpoint) -> None:
+    """Let a container that calls its own published port get its packet back through the port it came from.
+
+    That matters when the host passes bridged packets through its firewall (net.bridge.bridge-nf-call-iptables).
+    """
+    rtnl.run([links.hairpin(links.get_link(rtnl, made.veth).index)])
+
+
+def wire_child(
+    rtnl: netlink.Netlink,
+    made: Endpoint,
+    record: NetworkRecord,
+    *,
+    parent: int,
+    mode: str,
+    sysctls: Sequence[Setting],
+    netns_fd: int,
+    rtnl_fd: int | None,
+) -> None:
+    """Make a macvlan or ipvlan link in the container's namespace; on failure nothing is left."""
+    with inside(netns_fd, rtnl_fd) as container:
+        if record.driver == MACVLAN:
+            mac = bytes.fromhex(made.mac.replace(":", ""))
+            request = link_kinds.new_macvlan(made.ifname, parent, mode, mac, record.mtu, netns_fd)
+        else:
+            request = link_kinds.new_ipvlan(made.ifname, parent, mode, record.mtu, netns_fd)
+        rtnl.run([request])
+        with Undo() as undo:
+            undo.callback(unwire, container, made.ifname)
+            interface_sysctls.write(netns_fd, made, sysctls)
+            _configure(container, made)
+            undo.pop_all()
+
+
+def _configure(container: netlink.Netlink, made: Endpoint) -> None:
+    container.run([links.set_up(index=links.LOOPBACK_INDEX)])
+    index = links.get_link(container, made.ifname).index
+    requests = [links.add_address(index, interface) for interface in made.interfaces]
+    requests.append(links.set_up(index=index))
+    container.run(requests)
+    container.run([r for version in (4, 6) for r in _default_route(made, index, version)])
+
+
+def _default_route(made: Endpoint, index: int, version: int) -> list[netlink.Request]:
+    used = made.gateway4_used if version == 4 else made.gateway6_used
+    gateway = made.gateway_of(version)
+    if not used:
+        return []
+    if gateway is None:
+        return [links.device_route(index, version)]
+    return [links.default_route(index, gateway)]
+
+
+def move_gateway(container: netlink.Netlink, old: Endpoint | None, new: Endpoint | None, version: int) -> None:
+    """Take the default route of a family away from one interface and give it to another; either may be missing."""
+    if old is not None and (gateway := old.gateway_of(version)) is not None:
+        with contextlib.suppress(OSError):  # the interface went, and its routes with it
+            container.run([links.delete_default_route(links.get_link(container, old.ifname).index, gateway)])
+    if new is not None:
+        container.run(_default_route(new, links.get_link(container, new.ifname).index, version))
+
+
+def _wait_until_it_carries(rtnl: netlink.Netlink, name: str) -> links.Link:
+    """Wait until the link passes packets; one look is enough where looking settles it (Linux 6.12 and later).
+
+    The kernel notices "carrier on" in a work queue.  Until then it silently drops what is sent, and a container whose
+    first act is to connect somewhere would lose a whole second to TCP's first retransmission.
+    """
+    deadline = time.monotonic() + _CARRIER_TIMEOUT_S
+    pause_s = 0.0002
+    while True:
+        link = links.get_link(rtnl, name)
+        if link.operstate == links.IF_OPER_UP or time.monotonic() > deadline:
+            return link
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.005)
+
+
+def unwire(rtnl: netlink.Netlink, name: str) -> None:
+    """Delete a link; no error when it went with the container's namespace.  Takes tens of milliseconds."""
+    try:
+        rtnl.run([links.delete_link(name)])
+    except OSError as e:
+        if e.errno != errno.ENODEV:
+            raise
+
+
+@contextlib.contextmanager
+def inside(netns_fd: int | None, rtnl_fd: int | None) -> Iterator[netlink.Netlink]:
+    """A rtnetlink socket of the container's namespace: the one handed over, or one opened there."""
+    if rtnl_fd is not None:
+        opened = netlink.Netlink(rtnl_fd)
+    elif netns_fd is not None:
+        opened = netlink.open_in(netns_fd)
+    else:
+        raise ValueError("neither a namespace nor a socket of it was given")
+    with opened:
+        yield opened

@@ -1,0 +1,221 @@
+"""Host ports that are taken by published ports.
+
+The firewall redirects packets before any socket sees them, so publishing needs no listening program; but a port
+that nobody has bound could be bound by another program later, which would then wait for connections that never
+come.  So each published port is held by a socket of ours: bound, never listening.  It makes a port that is
+already in use an error at the right moment, keeps later programs (and other engines) out, and keeps the kernel from
+choosing the port for an outgoing connection.  The sockets die with the daemon and are opened again when it
+returns; the containers' traffic does not depend on them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import struct
+from ctypes import addressof, create_string_buffer
+from typing import TYPE_CHECKING
+
+from ketch.errors import KetchError, ResourceExhausted
+from ketch.network.model.record import Binding
+from ketch.network.ports import port_owners
+from ketch.undo import Undo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ketch.network.ports.requests import PortRequest
+
+log = logging.getLogger(__name__)
+
+ANY = {4: "0.0.0.0", 6: "::"}
+Key = tuple[str, str, int]
+# How often to look for a number that is free in both families.
+_TRIES = 16
+_SO_ATTACH_FILTER = 26
+_BPF_RET_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)
+
+
+class _Taken(Exception):
+    """Why a port cannot be had."""
+
+
+class HostPorts:
+    """The ports held by this daemon; not thread-safe.  ``close`` gives all of them back."""
+
+    def __init__(self) -> None:
+        self._held: dict[Key, tuple[socket.socket | None, str]] = {}
+
+    def reserve(
+        self, requests: Iterable[PortRequest], owner: str = "", families: Sequence[int] = (4,)
+    ) -> tuple[Binding, ...]:
+        """Hold a host port for each request, or none of them (KetchError, worded as Docker does).
+
+        A request without an address gets the same number in each of ``families``; one with an address of another
+        family gets nothing.  ``owner`` is how errors name the container.
+        """
+        bindings: list[Binding] = []
+        try:
+            for request in requests:
+                addresses = _addresses(request.host_ip, families)
+                if addresses:
+                    bindings += self._reserve(request, addresses, owner)
+        except BaseException:
+            self.release(bindings)
+            raise
+        return tuple(bindings)
+
+    def release(self, bindings: Iterable[Binding]) -> None:
+        """Give ports back; unknown ones are ignored."""
+        for binding in bindings:
+            held, _ = self._held.pop(_key(binding), (None, ""))
+            if held is not None:
+                held.close()
+
+    def reopen(self, bindings: Iterable[Binding], owner: str) -> None:
+        """Hold again what a container has published since before a restart of the daemon; a lost port is logged."""
+        for binding in bindings:
+            if _key(binding) in self._held or not binding.host_port:
+                continue
+            try:
+                held = _bind(binding.proto, binding.host_ip, binding.host_port)
+            except OSError as e:
+                held = None
+                log.warning("hold published port %s:%d: %s", binding.host_ip, binding.host_port, e)
+            self._held[_key(binding)] = held, owner
+
+    def close(self) -> None:
+        """Give everything back."""
+        for held, _ in self._held.values():
+            if held is not None:
+                held.close()
+        self._held.clear()
+
+    def _reserve(self, request: PortRequest, addresses: Sequence[str], owner: str) -> list[Binding]:
+        last = max(request.host_port, request.host_port_end)
+        reason = ""
+        for port in range(request.host_port, last + 1):
+            for _ in range(_TRIES if port == 0 and len(addresses) > 1 else 1):
+                try:
+                    return self._hold(request, addresses, port, owner)
+                except _Taken as e:
+                    reason = str(e)
+        where = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+        where += f":{request.host_port}" + (f"-{last}" if last > request.host_port else "")
+        if last > request.host_port:
+            reason = f"all ports are allocated (the last: {reason})"
+        raise KetchError(
+            f"Bind for {where} failed: {reason}", hint="publish on another host port, or stop what uses this one"
+        )
+
+    def _hold(self, request: PortRequest, addresses: Sequence[str], port: int, owner: str) -> list[Binding]:
+        """One number at all of the addresses (_Taken)."""
+        held: dict[Binding, socket.socket | None] = {}
+        with Undo() as undo:
+            for address in addresses:
+                self._check_free(request.proto, address, port)
+                try:
+                    sock = _bind(request.proto, address, port)
+                except OSError as e:
+                    raise _Taken(_reason(e, request.proto, address, port)) from e
+                if sock is not None:
+                    undo.callback(sock.close)
+                    port = sock.getsockname()[1]
+                elif not port:
+                    raise _Taken("this kernel has no sockets of the protocol to choose a free port with: name one")
+                held[Binding(request.proto, request.container_port, address, port)] = sock
+            undo.pop_all()
+        for binding, sock in held.items():
+            self._held[_key(binding)] = sock, owner
+        return list(held)
+
+    def _check_free(self, proto: str, address: str, port: int) -> None:
+        if not port:
+            return
+        for (other_proto, other_address, other_port), (_, owner) in self._held.items():
+            if (other_proto, other_port) == (proto, port) and _overlap(address, other_address):
+                raise _Taken(f"port is already allocated: container {owner} publishes it")
+
+
+def _addresses(host_ip: str, families: Sequence[int]) -> list[str]:
+    if not host_ip:
+        return [ANY[version] for version in families]
+    return [host_ip] if (6 if ":" in host_ip else 4) in families else []
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or ((":" in one) == (":" in other) and (one in ANY.values() or other in ANY.values()))
+
+
+def _key(binding: Binding) -> Key:
+    return binding.proto, binding.host_ip, binding.host_port
+
+
+def _reason(error: OSError, proto: str, address: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        who = port_owners.program(proto, address, port) or "a program on this host"
+        return f"port is already allocated: address already in use by {who}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise ResourceExhausted(
+            f"hold a published port: {os.strerror(error.errno)}", hint="raise the daemon's limit of open files"
+        ) from error
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "cannot assign requested address: it is not an address of this host"
+    return os.strerror(error.errno or 0).lower()
+
+
+def _bind(proto: str, host_ip: str, port: int) -> socket.socket | None:
+    """A bound socket that serves nobody; None where the kernel has no sockets of the protocol (SCTP)."""
+    family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
+    try:
+        if proto == "udp":
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        else:
+            sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP if proto == "sctp" else 0)
+    except OSError as e:
+        if proto == "sctp" and e.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+            return None
+        raise
+    try:
+        if proto == "udp":
+            _drop_everything(sock)
+        _keep_to_family(sock)
+        sock.bind((host_ip, port))
+    except OSError as e:
+        sock.close()
+        if proto == "tcp" and e.errno == errno.EADDRINUSE and port:
+            return _bind_past_time_wait(family, host_ip, port)
+        raise
+    return sock
+
+
+def _bind_past_time_wait(family: int, host_ip: str, port: int) -> socket.socket:
+    """Bind where only ended or orphaned connections of an earlier server are in the way.
+
+    SO_REUSEADDR gets past those, but not past a program that listens.
+    """
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _keep_to_family(sock)
+        sock.bind((host_ip, port))
+        # From here on nobody can share the port by setting the option, too.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _keep_to_family(sock: socket.socket) -> None:
+    """An IPv6 socket takes no IPv4: each family is held, or not, on its own (ipv6(7))."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
+
+def _drop_everything(sock: socket.socket) -> None:
+    """A filter that accepts no packet, so that a stray datagram never fills a buffer of ours."""
+    program = create_string_buffer(_BPF_RET_0, len(_BPF_RET_0))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, addressof(program)))

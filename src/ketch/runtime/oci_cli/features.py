@@ -1,0 +1,68 @@
+"""What this runtime can do, in the OCI runtime specification's words (§ features.md), and an example configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ketch.linux import caps
+from ketch.runtime import defaults, namespaces
+from ketch.runtime.cgroups import common
+from ketch.runtime.oci_cli.state import OCI_VERSION
+from ketch.runtime.rootfs import mount_options
+from ketch.runtime.security import seccomp, seccomp_default
+
+
+def document() -> dict[str, Any]:
+    """The features document."""
+    version = common.layout().version
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": mount_options.known(),
+        "linux": {
+            "namespaces": [kind for kind in namespaces.FLAGS if kind not in ("user", "time")],
+            "capabilities": list(caps.NAMES),
+            "cgroup": {"v1": version == 1, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "seccomp": {
+                "enabled": True,
+                "actions": sorted(seccomp.ACTIONS),
+                "operators": sorted(seccomp.OPERATORS),
+                "archs": [name for names in seccomp_default.ARCHITECTURES.values() for name in names],
+                "knownFlags": sorted(seccomp.FLAGS),
+                "supportedFlags": sorted(seccomp.FLAGS),
+            },
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+        },
+        "annotations": {},
+    }
+
+
+def example() -> dict[str, Any]:
+    """A configuration that runs ``sh`` in ``rootfs``, to start from."""
+    names = list(defaults.DEFAULT_CAPS)
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "terminal": True,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {"bounding": names, "effective": names, "permitted": names},
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "ketch",
+        "mounts": defaults.mounts(),
+        "linux": {
+            "resources": {"devices": defaults.device_rules()},
+            "namespaces": [{"type": kind} for kind in defaults.NAMESPACES],
+            "maskedPaths": list(defaults.MASKED_PATHS),
+            "readonlyPaths": list(defaults.READONLY_PATHS),
+            "seccomp": seccomp_default.profile(names),
+        },
+    }

@@ -1,0 +1,294 @@
+"""The operations of the OCI runtime command line, on containers that have no monitor.
+
+``create`` forks PID 1 and ends; whoever called it (containerd's shim, conmon) is the subreaper that inherits the
+container.  PID 1 has done everything but execve and waits on a listening socket in the state directory, through
+which ``start`` says go and hears of a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import struct
+import time
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_STREAM, socket, socketpair
+from contextlib import ExitStack
+from typing import Any
+
+from ketch.errors import Conflict, FailedPrecondition, NotFound, RuntimeFailure
+from ketch.linux import fdpass
+from ketch.runtime import hooks, namespaces, spec
+from ketch.runtime.cgroups import common
+from ketch.runtime.failure import failure, from_message
+from ketch.runtime.oci_cli import state as states
+from ketch.runtime.process.children import exec as exec_process
+from ketch.runtime.process.children import init
+
+
+def create(
+    root: str, container_id: str, bundle: str, *, console_socket: str = "", pid_file: str = "", preserve_fds: int = 0
+) -> tuple[states.State, int]:
+    """Create a container; returns its state and the terminal's master (-1: none, or sent to ``console_socket``).
+
+    Whatever fails, nothing stays: no process, cgroup or directory.
+    """
+    bundle = os.path.abspath(bundle)
+    document = spec.load(bundle)
+    terminal = bool(spec.member(document, "process", "terminal"))
+    if console_socket and not terminal:
+        raise FailedPrecondition("create container: console socket given, but process.terminal is false")
+    linux = document.setdefault("linux", {})
+    plan = namespaces.Plan(linux.get("namespaces") or [])
+    state = states.reserve(root, container_id, bundle)
+    with ExitStack() as undo:
+        undo.callback(state.forget)
+        listener = _listen(state)
+        pid, sync = _fork_init(bundle, plan, terminal, listener, preserve_fds)
+        if linux.get("cgroupsPath"):
+            undo.callback(common.at(linux["cgroupsPath"]).remove)
+        undo.callback(_kill_child, pid)
+        message, fds = _receive(sync, document, state, pid)
+        master_fd = fds.pop() if message.get("tty") else -1
+        if message.get("netns"):
+            _loopback_up(fds[1])
+        for fd in fds:
+            os.close(fd)
+        if console_socket:
+            _send_console(console_socket, master_fd)
+            master_fd = -1
+        _fill(state, document, pid, message)
+        state.save()
+        if pid_file:
+            _write_pid(pid_file, pid)
+        undo.pop_all()
+    return state, master_fd
+
+
+def start(state: states.State) -> None:
+    """Let a created container exec its program; raises what the program's start says."""
+    status = state.status()
+    if status != "created":
+        raise Conflict(f"start container `{state.id}`: it is {status}, not created")
+    connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    try:
+        _with_short_path(state.start_socket, connection.connect)
+        fdpass.send(connection, b"go")
+        payload, _ = fdpass.recv(connection, 0)
+    except OSError as e:
+        raise failure("start", f"start container `{state.id}`", e) from e
+    finally:
+        connection.close()
+    os.unlink(state.start_socket)
+    if payload:
+        raise from_message(json.loads(payload))
+    document = spec.load(state.bundle)
+    hooks.run(spec.member(document, "hooks", "poststart") or [], _oci_bytes(state), "poststart")
+
+
+def kill(state: states.State, number: int, *, everyone: bool = False) -> None:
+    """Send a signal to PID 1, or to every process of the container."""
+    status = state.status()
+    cgroup = state.cgroup()
+    if everyone and cgroup is not None:
+        for pid in cgroup.pids():
+            _signal(pid, number)
+        return
+    if status in ("stopped", "creating"):
+        raise Conflict(f"kill container `{state.id}`: container not running")
+    _signal(state.pid, number)
+    if number == signal.SIGKILL and status == "paused" and cgroup is not None:
+        cgroup.freeze(False)  # v1 delivers no signal to what is frozen
+
+
+def delete(state: states.State, *, force: bool = False) -> None:
+    """Remove what is left of a container; a running one only with ``force``."""
+    status = state.status()
+    if status not in ("stopped", "created", "creating") and not force:
+        raise Conflict(f"delete container `{state.id}`: it is {status}", hint="stop it first, or use --force")
+    cgroup = state.cgroup()
+    if status != "stopped" and state.pid:
+        _kill_and_wait(state.pid)
+    if cgroup is not None:
+        cgroup.kill()
+        cgroup.remove()
+    try:
+        document = spec.load(state.bundle)
+    except RuntimeFailure:
+        document = {}  # the bundle may be gone already
+    data = _oci_bytes(state)
+    state.forget()
+    hooks.run(spec.member(document, "hooks", "poststop") or [], data, "poststop")
+
+
+def enter(
+    state: states.State,
+    process: dict[str, Any],
+    *,
+    console_socket: str = "",
+    pid_file: str = "",
+    preserve_fds: int = 0,
+) -> tuple[int, int]:
+    """Start another process in a container; (its pid, a child of the caller; the terminal's master or -1)."""
+    status = state.status()
+    if status != "running":
+        raise Conflict(f"exec in container `{state.id}`: it is {status}, not running")
+    terminal = bool(process.get("terminal"))
+    near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    namespaces.enter_pid(f"/proc/{state.pid}/ns/pid")
+    pid = os.fork()
+    if pid == 0:
+        exec_process.child_main(
+            state.pid,
+            process,
+            far.fileno(),
+            tty=terminal,
+            cgroups=state.document.get("cgroups"),
+            bundle=state.bundle,
+            preserve_fds=preserve_fds,
+        )
+    far.close()
+    with ExitStack() as undo:
+        undo.callback(_kill_child, pid)
+        message, fds = _answer(near)
+        master_fd = fds.pop() if message.get("tty") else -1
+        if console_socket:
+            _send_console(console_socket, master_fd)
+            master_fd = -1
+        fdpass.send(near, b"go")
+        payload, _ = fdpass.recv(near, 0)
+        if payload:
+            raise from_message(json.loads(payload))
+        if pid_file:
+            _write_pid(pid_file, pid)
+        undo.pop_all()
+    near.close()
+    return pid, master_fd
+
+
+def _listen(state: states.State) -> socket:
+    listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    _with_short_path(state.start_socket, listener.bind)
+    listener.listen(1)
+    return listener
+
+
+def _with_short_path(path: str, call: Any) -> None:
+    """bind and connect take at most 107 bytes; a directory descriptor makes any path short."""
+    directory_fd = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        call(f"/proc/self/fd/{directory_fd}/{os.path.basename(path)}")
+    finally:
+        os.close(directory_fd)
+
+
+def _fork_init(
+    bundle: str, plan: namespaces.Plan, terminal: bool, listener: socket, preserve_fds: int
+) -> tuple[int, socket]:
+    near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    pid = init.fork_child(plan.pid_mode())
+    if pid == 0:
+        init.child_main(bundle, [], far.fileno(), tty=terminal, start_fd=listener.fileno(), preserve_fds=preserve_fds)
+    namespaces.enter_pid("/proc/self/ns/pid")  # hooks are children too, but not the container's
+    far.close()
+    listener.close()
+    return pid, near
+
+
+def _receive(sync: socket, document: dict[str, Any], state: states.State, pid: int) -> tuple[dict[str, Any], list[int]]:
+    """The child's ``ready``; on the way there, the hooks that belong to the runtime's namespace."""
+    message, fds = _answer(sync)
+    if message["ev"] == "hooks":
+        state.document["pid"] = pid
+        data = json.dumps({**state.oci(), "status": "creating", "pid": pid}).encode()
+        for kind in ("prestart", "createRuntime"):
+            hooks.run(spec.member(document, "hooks", kind) or [], data, kind)
+        fdpass.send(sync, data)
+        message, fds = _answer(sync)
+    return message, fds
+
+
+def _answer(sync: socket) -> tuple[dict[str, Any], list[int]]:
+    payload, fds = fdpass.recv(sync)
+    message: dict[str, Any] = json.loads(payload) if payload else {"ev": "failed"}
+    if message["ev"] == "failed":
+        raise from_message(message)
+    return message, fds
+
+
+def _fill(state: states.State, document: dict[str, Any], pid: int, message: dict[str, Any]) -> None:
+    now = time.time()
+    created = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"
+    state.document.update(
+        pid=pid,
+        start_time=states.start_time(pid),
+        created=created,
+        cgroups=message.get("cgroups"),
+        annotations=document.get("annotations") or {},
+        rootfs=os.path.normpath(os.path.join(state.bundle, document["root"]["path"])),
+    )
+
+
+def _send_console(path: str, master_fd: int) -> None:
+    """Hand the terminal to whoever listens on ``path`` and close our copy (the convention of runc)."""
+    connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        _with_short_path(path, connection.connect)
+        fdpass.send(connection, b"/dev/ptmx", [master_fd])
+    except OSError as e:
+        raise failure("tty", f"send terminal to `{path}`", e) from e
+    finally:
+        connection.close()
+        os.close(master_fd)
+
+
+def _loopback_up(rtnl_fd: int) -> None:
+    """RTM_NEWLINK (rtnetlink(7)): interface 1, which is always lo, gets IFF_UP."""
+    body = struct.pack("=BBHiII", 0, 0, 0, 1, 1, 1)
+    os.write(rtnl_fd, struct.pack("=IHHII", 16 + len(body), 16, 1, 1, 0) + body)
+
+
+def _write_pid(path: str, pid: int) -> None:
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)
+
+
+def _kill_child(pid: int) -> None:
+    _signal(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _kill_and_wait(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [], 10)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _oci_bytes(state: states.State) -> bytes:
+    return json.dumps(state.oci()).encode()
+
+
+def find(root: str, container_id: str) -> states.State | None:
+    """The container's state, or None."""
+    try:
+        return states.load(root, container_id)
+    except NotFound:
+        return None

@@ -1,0 +1,388 @@
+"""``ketch-runtime``: the OCI runtime command line, as containerd's shim, Podman and CRI-O call it.
+
+Options and output follow runc's, which those callers were written for.  No argparse: it would cost more time
+than starting a container's process does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from ketch import digits, stdio
+from ketch.errors import InvalidArgument, KetchError, RuntimeFailure
+from ketch.runtime import spec
+from ketch.runtime.failure import reason
+from ketch.runtime.oci_cli import lifecycle, relay
+from ketch.runtime.oci_cli import state as states
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_ROOT = "/run/ketch-runtime"
+_USAGE = """\
+usage: ketch-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND …
+
+  create [--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--preserve-fds N] ID
+  start ID
+  run [-d] [--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--keep] ID
+  exec [-d] [-t] [--process FILE] [--cwd DIR] [--env N=V] [--user U] [--console-socket PATH] [--pid-file FILE] ID [ARGS]
+  state ID               kill [--all] ID [SIGNAL]     delete [--force] ID
+  list [-q] [-f json]    ps [-f json] ID              pause ID    resume ID
+  update [--resources FILE|-] ID                      events --stats ID
+  features               spec [--bundle DIR]
+"""
+
+
+class Options(dict[str, Any]):
+    """Parsed options by long name; absent ones are missing."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; the exit code is the container's for ``run`` and ``exec`` in the foreground."""
+    args = sys.argv[1:] if argv is None else argv
+    stdio.open_missing()
+    _forget_parent()
+    settings: Options = Options()
+    try:
+        settings, rest = parse(args, _GLOBAL, interspersed=False)
+        if settings.get("version"):
+            sys.stdout.write(f"ketch-runtime version {_version()}\nspec: {states.OCI_VERSION}\n")
+            return 0
+        if settings.get("help") or not rest or rest[0] == "help":
+            sys.stdout.write(_USAGE)
+            return 0
+        command = _COMMANDS.get(rest[0])
+        if command is None:
+            raise InvalidArgument(f"unknown command `{rest[0]}`", hint="see `ketch-runtime --help`")
+        function, flags, interspersed = command
+        options, operands = parse(rest[1:], flags, interspersed=interspersed)
+        options["root"] = settings.get("root") or DEFAULT_ROOT
+        return function(options, operands)
+    except KetchError as e:
+        return _fail(settings, e.message, e.hint)
+    except OSError as e:
+        return _fail(settings, f"{e.filename or 'system call'}: {reason(e)}", None)
+
+
+def _forget_parent() -> None:
+    """What the caller ignores or blocks must not keep the ends of children from being heard, nor its umask state files
+    from being read.
+    """
+    os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def parse(args: list[str], flags: dict[str, str], *, interspersed: bool) -> tuple[Options, list[str]]:
+    """Split options from operands.
+
+    ``flags`` maps every accepted spelling without dashes to "bool:NAME", "value:NAME" or "list:NAME".  Without
+    ``interspersed`` everything after the first operand is one.
+    """
+    options, operands, index = Options(), [], 0
+    while index < len(args):
+        arg = args[index]
+        index += 1
+        if arg == "--":
+            operands += args[index:]
+            break
+        if not arg.startswith("-") or arg == "-":
+            operands.append(arg)
+            if not interspersed:
+                operands += args[index:]
+                break
+            continue
+        name, equals, value = arg.lstrip("-").partition("=")
+        kind, _, target = flags.get(name, "").partition(":")
+        if not kind:
+            raise InvalidArgument(f"unknown option `{arg}`", hint="see `ketch-runtime --help`")
+        if kind == "bool":
+            options[target] = value not in ("false", "0") if equals else True
+            continue
+        if not equals:
+            if index >= len(args):
+                raise InvalidArgument(f"option `{arg}` needs a value")
+            value = args[index]
+            index += 1
+        if kind == "list":
+            options.setdefault(target, []).append(value)
+        else:
+            options[target] = value
+    return options, operands
+
+
+def _create(options: Options, operands: list[str]) -> int:
+    _, master_fd = _do_create(options, operands)
+    if master_fd >= 0:
+        raise InvalidArgument("create container with a terminal", hint="give --console-socket, or use `run`")
+    return 0
+
+
+def _start(options: Options, operands: list[str]) -> int:
+    lifecycle.start(_one(options, operands))
+    return 0
+
+
+def _run(options: Options, operands: list[str]) -> int:
+    state, master_fd = _do_create(options, operands)
+    try:
+        lifecycle.start(state)
+    except BaseException:
+        lifecycle.delete(state, force=True)
+        raise
+    if options.get("detach"):
+        return 0
+    relay.forward_signals(state.pid)
+    code = relay.relay(master_fd, state.pid) if master_fd >= 0 else relay.wait(state.pid)
+    if not options.get("keep"):
+        lifecycle.delete(state, force=True)
+    return code
+
+
+def _exec(options: Options, operands: list[str]) -> int:
+    if not operands:
+        raise InvalidArgument("a container id is missing")
+    state = states.load(options["root"], operands[0])
+    process = _exec_process(options, operands[1:], state)
+    pid, master_fd = lifecycle.enter(
+        state,
+        process,
+        console_socket=options.get("console-socket", ""),
+        pid_file=options.get("pid-file", ""),
+        preserve_fds=int(options.get("preserve-fds", 0)),
+    )
+    if options.get("detach"):
+        return 0
+    relay.forward_signals(pid)
+    return relay.relay(master_fd, pid) if master_fd >= 0 else relay.wait(pid)
+
+
+def _exec_process(options: Options, args: list[str], state: states.State) -> dict[str, Any]:
+    """The process object: from --process, else the container's own with what the command line changes."""
+    if options.get("process"):
+        with open(options["process"], "rb") as file:
+            document: dict[str, Any] = _json(file.read(), options["process"])
+        spec.check_process(document)
+        return document
+    process = dict(spec.load(state.bundle)["process"])
+    process["terminal"] = bool(options.get("tty"))
+    process.pop("consoleSize", None)
+    if args:
+        process["args"] = args
+    if options.get("cwd"):
+        process["cwd"] = options["cwd"]
+    process["env"] = [*(process.get("env") or []), *options.get("env", [])]
+    if options.get("user"):
+        process["user"] = {"username": options["user"]}
+    if options.get("no-new-privs"):
+        process["noNewPrivileges"] = True
+    return process
+
+
+def _json(data: bytes, name: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise RuntimeFailure(f"read `{name}`: {e}", step="config") from e
+
+
+def _state(options: Options, operands: list[str]) -> int:
+    _print_json(_one(options, operands).oci())
+    return 0
+
+
+def _kill(options: Options, operands: list[str]) -> int:
+    if not 1 <= len(operands) <= 2:
+        raise InvalidArgument("kill takes a container id and a signal")
+    number = signal_number(operands[1] if len(operands) > 1 else "SIGTERM")
+    lifecycle.kill(states.load(options["root"], operands[0]), number, everyone=bool(options.get("all")))
+    return 0
+
+
+def _delete(options: Options, operands: list[str]) -> int:
+    force = bool(options.get("force"))
+    if force and operands and lifecycle.find(options["root"], operands[0]) is None:
+        return 0
+    lifecycle.delete(_one(options, operands), force=force)
+    return 0
+
+
+def _list(options: Options, _operands: list[str]) -> int:
+    found = [state.oci() for state in states.load_all(options["root"])]
+    if options.get("format") == "json":
+        _print_json(found)
+    elif options.get("quiet"):
+        sys.stdout.write("".join(f"{one['id']}\n" for one in found))
+    else:
+        rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
+        rows += [(one["id"], str(one["pid"]), one["status"], one["bundle"], one["created"]) for one in found]
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        for row in rows:
+            line = "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+            sys.stdout.write(line.rstrip() + "\n")
+    return 0
+
+
+def _ps(options: Options, operands: list[str]) -> int:
+    cgroup = _one(options, operands[:1]).cgroup()
+    pids = cgroup.pids() if cgroup is not None else []
+    if options.get("format") == "json":
+        _print_json(pids)
+    else:
+        sys.stdout.write("".join(f"{pid}\n" for pid in pids))
+    return 0
+
+
+def _freeze(frozen: bool) -> Callable[[Options, list[str]], int]:
+    def command(options: Options, operands: list[str]) -> int:
+        _cgroup(options, operands).freeze(frozen)
+        return 0
+
+    return command
+
+
+def _update(options: Options, operands: list[str]) -> int:
+    source = options.get("resources", "-")
+    if source == "-":
+        resources = _json(sys.stdin.buffer.read(), "stdin")
+    else:
+        with open(source, "rb") as file:
+            resources = _json(file.read(), source)
+    spec.check_texts(resources, "resources")
+    _cgroup(options, operands).update(resources)
+    return 0
+
+
+def _events(options: Options, operands: list[str]) -> int:
+    state = _one(options, operands)
+    _print_json({"type": "stats", "id": state.id, "data": _cgroup(options, operands).stats()})
+    return 0
+
+
+def _features(_options: Options, _operands: list[str]) -> int:
+    from ketch.runtime.oci_cli import features
+
+    _print_json(features.document())
+    return 0
+
+
+def _spec(options: Options, _operands: list[str]) -> int:
+    from ketch.runtime.oci_cli import features
+
+    path = os.path.join(options.get("bundle", "."), "config.json")
+    with open(path, "x", encoding="utf-8") as file:
+        json.dump(features.example(), file, indent=2)
+        file.write("\n")
+    return 0
+
+
+def signal_number(text: str) -> int:
+    """``9``, ``KILL`` or ``SIGKILL`` as a number."""
+    if number := digits.whole(text, signal.NSIG - 1):
+        return number
+    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
+    number = getattr(signal, name, None)
+    if not isinstance(number, signal.Signals):
+        raise InvalidArgument(f"unknown signal `{text}`")
+    return int(number)
+
+
+def _do_create(options: Options, operands: list[str]) -> tuple[states.State, int]:
+    if len(operands) != 1:
+        raise InvalidArgument("exactly one container id is needed")
+    return lifecycle.create(
+        options["root"],
+        operands[0],
+        options.get("bundle", "."),
+        console_socket=options.get("console-socket", ""),
+        pid_file=options.get("pid-file", ""),
+        preserve_fds=int(options.get("preserve-fds", 0)),
+    )
+
+
+def _one(options: Options, operands: list[str]) -> states.State:
+    if len(operands) != 1:
+        raise InvalidArgument("exactly one container id is needed")
+    return states.load(options["root"], operands[0])
+
+
+def _cgroup(options: Options, operands: list[str]) -> Any:
+    state = _one(options, operands)
+    cgroup = state.cgroup()
+    if cgroup is None:
+        raise InvalidArgument(f"container `{state.id}` has no cgroup of its own")
+    return cgroup
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _fail(settings: Options, message: str, hint: str | None) -> int:
+    """One sentence on stderr and, for callers that read it there, in the log file."""
+    if settings.get("log"):
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if settings.get("log-format") == "json":
+            line = json.dumps({"level": "error", "msg": message, "time": now})
+        else:
+            line = f'time="{now}" level=error msg={json.dumps(message)}'
+        with open(settings["log"], "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    sys.stderr.write(f"ketch-runtime: {message}\n" + (f"  {hint}\n" if hint else ""))
+    return 1
+
+
+def _version() -> str:
+    from ketch import __version__
+
+    return __version__
+
+
+def _flags(text: str) -> dict[str, str]:
+    """Rows like ``bool detach d``: kind, long name, other spellings."""
+    table = {}
+    for row in text.split(","):
+        kind, name, *others = row.split()
+        for spelling in (name, *others):
+            table[spelling] = f"{kind}:{name}"
+    return table
+
+
+_GLOBAL = _flags(
+    "value root,value log,value log-format,bool debug,bool systemd-cgroup,value rootless,value criu,bool help h,"
+    "bool version v"
+)
+_CREATE = _flags(
+    "value bundle b,value console-socket,value pid-file,value preserve-fds,bool no-pivot,bool no-new-keyring,"
+    "bool detach d,bool keep,bool no-subreaper,value pidfd-socket"
+)
+_EXEC = _flags(
+    "bool detach d,bool tty t,value process p,value cwd,list env e,value user u,value console-socket,value pid-file,"
+    "value preserve-fds,bool no-new-privs,list additional-gids g,list cap c,value cgroup,bool ignore-paused"
+)
+_FORMAT = _flags("value format f,bool quiet q")
+_COMMANDS: dict[str, tuple[Callable[[Options, list[str]], int], dict[str, str], bool]] = {
+    "create": (_create, _CREATE, True),
+    "start": (_start, {}, True),
+    "run": (_run, _CREATE, True),
+    "exec": (_exec, _EXEC, False),
+    "state": (_state, {}, True),
+    "kill": (_kill, _flags("bool all a"), True),
+    "delete": (_delete, _flags("bool force f"), True),
+    "list": (_list, _FORMAT, True),
+    "ps": (_ps, _FORMAT, False),
+    "pause": (_freeze(True), {}, True),
+    "resume": (_freeze(False), {}, True),
+    "update": (_update, _flags("value resources r"), True),
+    "events": (_events, _flags("bool stats,value interval"), True),
+    "features": (_features, {}, True),
+    "spec": (_spec, _flags("value bundle b,bool rootless"), True),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The child that becomes an additional process in a running container (``exec``).
+
+The monitor forks it; since the monitor's children are born in the container's pid namespace
+(`namespaces.enter_pid` was called before PID 1 was forked), no further fork is needed and the pid that fork
+returned is the process's.  The protocol is that of `init`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from contextlib import suppress
+from errno import EBUSY
+
+from ketch.linux import fdpass, ns, prctl
+from ketch.runtime import namespaces, spec, tty
+from ketch.runtime.cgroups import common
+from ketch.runtime.failure import failure, to_message
+from ketch.runtime.process.children import finalize_process
+from ketch.runtime.rootfs import root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+_HIGHEST_FD = 1 << 30
+_NAMESPACES = (
+    (ns.CLONE_NEWIPC, "ipc"),
+    (ns.CLONE_NEWUTS, "uts"),
+    (ns.CLONE_NEWNET, "net"),
+    (ns.CLONE_NEWCGROUP, "cgroup"),
+    (ns.CLONE_NEWNS, "mnt"),  # last: /proc is the container's afterwards
+)
+
+
+def child_main(
+    init_pid: int,
+    process: dict[str, Any],
+    sync_fd: int,
+    *,
+    tty: bool,
+    cgroups: dict[str, Any] | None,
+    bundle: str = "",
+    preserve_fds: int = 0,
+) -> NoReturn:
+    """Run in the freshly forked child and never return.
+
+    ``process`` is an OCI process object; its ``annotations`` may name a user as the container's can, and so
+    may ``user.username`` ("name|uid[:group|gid]"): names win over the numbers.  The seccomp filter is
+    ``process["seccomp"]`` if that key is there (None: no filter), else the one in ``bundle``/config.json.
+    ``cgroups`` is what `ready` reported for PID 1.  ``ready`` carries "tty" and, if so, the terminal's master
+    as the only descriptor.
+    """
+    master_fd = slave_fd = -1
+    try:
+        gc.disable()
+        os.closerange(3 + preserve_fds, max(sync_fd, 3 + preserve_fds))
+        os.closerange(sync_fd + 1, _HIGHEST_FD)
+        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
+        spec.check_process(process)
+        document = spec.load(bundle) if bundle else {}
+        profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
+        named, group_add = _user(process, document)
+        prepared = finalize_process.Process(process, profile)
+        own_root = not document or namespaces.Plan(spec.member(document, "linux", "namespaces") or []).is_new("mount")
+        if tty and not own_root:
+            master_fd, slave_fd = _open_pair_of_host()
+        _enter(init_pid, cgroups)
+        if not own_root:
+            root.change(os.path.join(bundle, document["root"]["path"]))
+        os.umask(0)
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        prepared.resolve(root_fd, process, named, group_add)
+        if tty and own_root:
+            master_fd, slave_fd = _open_pair(root_fd, "/dev/pts/ptmx")
+        os.close(root_fd)
+        finalize_process.settle(prepared, slave_fd)
+        message = {"ev": "ready", "netns": False, "tty": tty}
+        fdpass.send(sync_fd, json.dumps(message).encode(), [master_fd] if tty else [])
+        if tty:
+            os.close(master_fd)
+        payload, _ = fdpass.recv(sync_fd, 0, size=64)
+        if payload == b"go":
+            finalize_process.run(prepared, sync_fd, preserve_fds)
+    except BaseException as e:  # the parent must hear of everything
+        with suppress(OSError):  # nobody may be left to be told
+            fdpass.send_last(sync_fd, json.dumps(to_message(e)).encode())
+    os._exit(1)
+
+
+_open_pair, _open_pair_of_host = tty.open_pair, tty.open_pair_of_host
+
+
+def _user(process: dict[str, Any], document: dict[str, Any]) -> tuple[str | None, str]:
+    """What `spec.named_user` says of the process's own annotations, then of ``user.username``, then of the bundle."""
+    _, group_add = spec.named_user(document.get("annotations") or {})
+    named, own_group_add = spec.named_user(process.get("annotations") or {})
+    if named is None:
+        named = (process.get("user") or {}).get("username")
+    return named, own_group_add or group_add
+
+
+def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:
+    """Join the container's cgroup, then its namespaces.
+
+    Not through a pidfd in one step: this process is in the container's pid namespace already, where
+    ``init_pid`` (the monitor's number for it) means nothing; the host's /proc knows it.
+    """
+    fds: list[tuple[int, int]] = []
+    try:
+        for flag, name in _NAMESPACES:
+            fds.append((flag, os.open(f"/proc/{init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
+        if cgroups:
+            _join_cgroup(init_pid, cgroups)
+        root_fd = namespaces.root_of(init_pid)
+        finalize_process.forget_imports()
+        for flag, fd in fds:
+            ns.setns(fd, flag)
+        namespaces.change_root(root_fd)
+    except OSError as e:
+        raise failure("namespaces", f"join the namespaces of process {init_pid}", e) from e
+    finally:
+        for _, fd in fds:
+            os.close(fd)
+
+
+def _join_cgroup(init_pid: int, cgroups: dict[str, Any]) -> None:
+    try:
+        common.open(cgroups).join()
+    except OSError as e:
+        if e.errno != EBUSY or cgroups.get("version") != 2:
+            raise failure("cgroups", "join the container's cgroup", e) from e
+        # PID 1 has made sub-cgroups (systemd does), so the container's own may hold no process: go where PID 1 is.
+        common.open({"version": 2, "dir": common.unified_dir_of(init_pid)}).join()

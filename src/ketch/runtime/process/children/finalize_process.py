@@ -1,0 +1,206 @@
+"""The last part of a container's process, the same for PID 1 and for an exec: from root to what it will be.
+
+    prepare    look everything up that can fail, in the container's own files (nothing changes)
+    settle     terminal, limits, user, capabilities: after it the process has the container's identity
+    run        close everything, filter, execve
+
+The seccomp filter comes last of all, with nothing but execve(2) after it, whatever else the process may or may not do:
+a profile is written for the program, and one without ``close_range``, ``setgroups`` or ``chdir`` must not keep the
+runtime from its own work.  Without no_new_privs a filter takes CAP_SYS_ADMIN (seccomp(2)), which most containers
+do not have.  runc and crun therefore load it before they drop capabilities, and such a profile has to allow what
+they still do.  Here the capability stays in the permitted set and is made effective for that one call.  Nothing
+need be called to drop it: execve computes the sets anew, root's from the bounding set and any other user's from
+the ambient set (capabilities(7)), and not from what was permitted before.
+
+No import may happen once the container's root is `/`: modules would come from the image.  `forget_imports`
+makes sure of that.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from errno import EACCES, ENOSYS, EPERM
+
+from ketch.linux import keyring, prctl, signals
+from ketch.linux import seccomp as native
+from ketch.runtime import command, tty
+from ketch.runtime.failure import failure
+from ketch.runtime.rootfs import paths
+from ketch.runtime.security import caps, lsm, rlimits, seccomp, users
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+_NULL = os.makedev(1, 3)
+_HIGHEST_FD = 1 << 30
+
+
+def forget_imports() -> None:
+    """From now on an import statement fails instead of reading files; called before the root changes."""
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+class Process:
+    """What the OCI process object asks for, resolved.
+
+    ``user`` as name comes from ``dev.ketch.user`` (or ``user.username`` for an exec), else from the numbers.
+    """
+
+    __slots__ = ("args", "caps", "console_size", "cwd", "env", "filter", "labels", "limits", "no_new_privs", "path",
+                 "umask", "user")  # fmt: skip
+
+    def __init__(self, process: dict[str, Any], profile: dict[str, Any] | None) -> None:
+        self.args: list[str] = process["args"]
+        self.cwd: str = process.get("cwd") or "/"
+        self.env = environment(process.get("env") or [])
+        self.limits: list[dict[str, Any]] = process.get("rlimits") or []
+        self.caps = caps.Sets(process.get("capabilities"))
+        self.no_new_privs = bool(process.get("noNewPrivileges"))
+        self.labels = lsm.Labels(process.get("apparmorProfile") or "", process.get("selinuxLabel") or "")
+        self.console_size: dict[str, int] | None = process.get("consoleSize")
+        umask = (process.get("user") or {}).get("umask")
+        self.umask = 0o022 if umask is None else int(umask) & 0o777
+        # Compiled before the root changes: the library must be the host's.
+        self.filter = seccomp.filter_of(profile) if profile else None
+        self.user = users.User(0, 0, [], None)
+        self.path = ""
+
+    def resolve(self, root_fd: int, process: dict[str, Any], named: str | None, group_add: str) -> None:
+        """Find the user in the container's files and make the working directory; needs the container's root."""
+        numeric = process.get("user") or {}
+        if named is not None:
+            self.user = users.lookup(root_fd, named, group_add)
+            if self.user.uid != 0:
+                self.caps.leave_to_execve()
+        else:
+            self.user = users.of_spec(numeric)
+        if "HOME" not in self.env:
+            home = self.user.home if named is not None else users.home_of(root_fd, self.user.uid)
+            self.env["HOME"] = home or "/"
+        if self.cwd != "/":
+            try:
+                os.close(paths.make_dirs(root_fd, self.cwd))
+            except OSError as e:
+                raise failure("cwd", f"make working directory `{self.cwd}`", e) from e
+
+    @property
+    def needs_admin(self) -> bool:
+        """Whether its filter can be installed with CAP_SYS_ADMIN only."""
+        return self.filter is not None and not self.no_new_privs
+
+    def execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
+        """Become a program as confined as this process's; returns only by raising OSError, or RuntimeFailure when the
+        filter cannot be set.
+        """
+        if self.filter is None:
+            os.execve(path, args, env)
+        if self.needs_admin:
+            caps.raise_admin(self.caps)
+        try:
+            self.filter.install_and_execve(path, args, env)
+        except native.Refused as e:
+            raise failure("seccomp", "install the seccomp filter", e) from e
+
+
+def environment(entries: list[str]) -> dict[str, str]:
+    """``NAME=value`` strings as a dict, the last of a name winning; entries without ``=`` are left out."""
+    env = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if equals and name:
+            env[name] = value
+    return env
+
+
+def settle(process: Process, slave_fd: int) -> None:
+    """Take on the identity; ``slave_fd`` (-1: none) becomes stdin, stdout, stderr and controlling terminal.
+
+    Afterwards only stdio, and what the caller still has open, remind of the host.
+    """
+    os.setsid()
+    if slave_fd >= 0:
+        tty.take(slave_fd)
+        if process.console_size:
+            tty.set_size(0, process.console_size.get("height", 0), process.console_size.get("width", 0))
+    _leave_keyring()
+    rlimits.apply(process.limits)
+    _own_stdio(process.user.uid)
+    process.labels.prepare_exec()
+    caps.limit_bounding(process.caps)
+    entered = _change_directory(process.cwd, may_fail=True)
+    _change_user(process.user)
+    caps.apply(process.caps, keep=caps.ADMIN if process.needs_admin else 0)
+    if process.no_new_privs:
+        prctl.set_no_new_privs()
+    os.umask(process.umask)
+    if not entered:
+        _change_directory(process.cwd)
+    process.path = command.find(process.args[0], process.env.get("PATH", command.DEFAULT_PATH))
+
+
+def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
+    """execve; returns only by raising RuntimeFailure.  ``preserve_fds`` descriptors from 3 on stay open."""
+    signals.reset()
+    for fd in range(3, 3 + preserve_fds):
+        os.set_inheritable(fd, True)
+    os.closerange(3 + preserve_fds, max(sync_fd, 3 + preserve_fds))
+    os.closerange(sync_fd + 1, _HIGHEST_FD)
+    try:
+        process.execve(process.path, process.args, process.env)
+    except OSError as e:
+        raise command.execution_failed(process.args[0], e) from e
+
+
+def _leave_keyring() -> None:
+    """Have a session keyring of its own: that of whoever started the engine may hold keys of his."""
+    try:
+        keyring.join_session_keyring()
+    except OSError as e:
+        if e.errno not in (ENOSYS, EPERM):  # a kernel without keyrings, a filter of ours that the program inherits
+            raise failure("keyring", "join a new session keyring", e) from e
+
+
+def _own_stdio(uid: int) -> None:
+    """Give pipes and terminals to the user, who may want to reopen /dev/stdout; what others share stays as it is."""
+    for fd in (0, 1, 2):
+        try:
+            status = os.fstat(fd)
+            mode = status.st_mode
+            own = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and status.st_rdev != _NULL)
+            if own and status.st_uid != uid:
+                os.fchown(fd, uid, -1)
+        except OSError:
+            continue  # closed, or of a kind that has no owner: the program will see
+
+
+def _change_user(user: users.User) -> None:
+    try:
+        prctl.prctl(prctl.PR_SET_KEEPCAPS, 1)
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as e:
+        raise failure("user", f"become user {user.uid}:{user.gid}", e) from e
+
+
+def _change_directory(cwd: str, *, may_fail: bool = False) -> bool:
+    """Enter ``cwd``: first as root, so that a user may start in a directory that he could not enter (as with Docker),
+    then as the user, for file systems that trust users more than root.
+    """
+    try:
+        os.chdir(cwd)
+        # A working directory outside the root would be a way out; the kernel then has no path for it.
+        if not os.getcwd().startswith("/"):
+            raise FileNotFoundError(2, "outside the container")
+    except OSError as e:
+        if may_fail and e.errno == EACCES:
+            return False
+        raise failure("cwd", f"change to working directory `{cwd}`", e) from e
+    return True

@@ -1,0 +1,345 @@
+"""The child that becomes a container's PID 1.
+
+    monitor                                   child (this module)
+    enter_pid("new"), fork  ───────────────►  namespaces
+      ◄── {"ev":"netns"} + descriptors ─────  (if ``early``: the network is wired while the rest is done)
+                                              cgroup, rootfs, mounts, devices, masks
+                                              user, limits, capabilities
+      ◄── {"ev":"ready", …} + descriptors ──  (everything that can be checked has been)
+      ─── b"go" ───────────────────────────►  execve; "go" may be sent before "ready" has come
+      ◄── end of file ──────────────────────  (the sync socket is close-on-exec: the program runs)
+
+On any failure the child sends {"ev":"failed", …} and ends.  Everything is done here and nothing in the monitor, so
+that the monitor's memory stays small and whatever is half-done goes away with this process, except the cgroup:
+its description is in both messages.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, SOCK_CLOEXEC, SOCK_RAW, socket
+from contextlib import suppress
+from errno import EACCES
+from signal import SIGKILL
+
+from ketch import faults
+from ketch.errors import RuntimeFailure
+from ketch.linux import fdpass, ns, prctl
+from ketch.runtime import defaults, hooks, namespaces, spec, tty
+from ketch.runtime.cgroups import common
+from ketch.runtime.failure import failure, to_message
+from ketch.runtime.process.children import finalize_process
+from ketch.runtime.rootfs import cgroup_mount, devices, masks, mounts, secrets
+from ketch.runtime.rootfs import root as rootfs
+from ketch.runtime.rootfs.anchors import Anchors
+from ketch.runtime.security import host_guard, sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+_NETLINK_ROUTE = 0
+_DEFAULT_RULES = defaults.device_rules()[1:]
+_HIGHEST_FD = 1 << 30
+
+
+def fork_child(pid_mode: str = "new") -> int:
+    """Enter the pid namespace for children (see `namespaces.enter_pid`) and fork; 0 in the child."""
+    namespaces.enter_pid(pid_mode)
+    return os.fork()
+
+
+def child_main(
+    bundle: str,
+    mounts_of_root: list[dict[str, Any]],
+    sync_fd: int,
+    *,
+    tty: bool,
+    start_fd: int = -1,
+    preserve_fds: int = 0,
+    early: bool = False,
+) -> NoReturn:
+    """Run in the freshly forked child and never return; see the module's text for the protocol.
+
+    Descriptors 0, 1, 2 are already the container's stdio (with ``tty``: anything; they are replaced).  ``ready``
+    carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
+    it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
+    ``early``: send {"ev":"netns"} with the first two as soon as they are there; ``ready`` then has "netns" false.
+    ``start_fd``: a listening SEQPACKET socket on which to wait for "go" instead, for a parent that does not stay.
+    ``preserve_fds``: so many descriptors from 3 on are left to the program.  A spec with hooks that run before
+    pivot_root makes the child send {"ev":"hooks"} and wait for the state, as JSON, to give them.
+    """
+    child = _Child(bundle, sync_fd, preserve_fds, early)
+    try:
+        gc.disable()
+        child.close_others(start_fd)
+        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)  # nobody in a shared pid namespace may look into this process
+        if start_fd < 0:
+            child.die_with_parent()
+        child.set_up(mounts_of_root, tty)
+        child.report_ready()
+        child.wait(start_fd)
+        if start_fd < 0:
+            child.die_with_parent()  # again: a change of user has cleared it
+        child.run()
+    except BaseException as e:  # the parent must hear of everything; SystemExit and the like mean the same here
+        child.report_failure(e)
+    os._exit(1)
+
+
+class _Child:
+    """What the steps share; lives until execve."""
+
+    def __init__(self, bundle: str, sync_fd: int, preserve_fds: int, early: bool) -> None:
+        self.bundle = bundle
+        self.sync_fd = sync_fd
+        self.preserve_fds = preserve_fds
+        self.early = early
+        self.hooks: dict[str, Any] = {}
+        self.state = b""
+        self.cgroup: common.Cgroup | None = None
+        self.passed: list[int] = []
+        self.netns = False
+        self.master_fd = -1
+        self.process: finalize_process.Process
+
+    def close_others(self, start_fd: int) -> None:
+        """Close what the monitor has open: logs, control sockets, other containers' pipes."""
+        before = 3 + self.preserve_fds
+        for kept in sorted({self.sync_fd, start_fd} - {-1}):
+            if before < kept:  # an upper end below the lower one would mean "all" to close_range(2)
+                os.closerange(before, kept)
+            before = kept + 1
+        os.closerange(before, _HIGHEST_FD)
+
+    def die_with_parent(self) -> None:
+        """A monitor that is killed takes its container with it: nobody else would read its output, reap it or write
+        down how it ended.  One that was killed before this is noticed by its end of the socket.
+        """
+        prctl.set_parent_death_signal(SIGKILL)
+        try:
+            payload, _ = fdpass.recv(self.sync_fd, 0, MSG_DONTWAIT | MSG_PEEK, 64)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            payload = b""
+        if not payload:
+            os._exit(1)
+
+    def set_up(self, mounts_of_root: list[dict[str, Any]], terminal: bool) -> None:
+        document = spec.load(self.bundle)
+        if "process" not in document:
+            raise RuntimeFailure("read config.json: no process", step="config")
+        linux = document.get("linux") or {}
+        plan = namespaces.Plan(linux.get("namespaces") or [])
+        sysctls = linux.get("sysctl") or {}
+        sysctl.check(sysctls, plan)
+        host_guard.check(document, plan)
+        self.hooks = document.get("hooks") or {}
+        self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
+        shm_fd = _shared_memory_of(plan, document)
+        namespaces.enter(plan)
+        faults.point("init.namespaces")
+        if plan.is_new("network"):
+            self._open_network()
+        self._make_cgroup(linux)
+        namespaces.unshare_cgroup(plan)
+        _set_oom_score(document["process"].get("oomScoreAdj"))
+        _set_names(document)
+        if plan.is_new("mount"):
+            root_fd = self._make_root(document, mounts_of_root, sysctls, terminal, shm_fd)
+            self._resolve(document, root_fd)
+            readonly = bool(document["root"].get("readonly"))
+            rootfs.finish(root_fd, readonly=readonly, propagation=linux.get("rootfsPropagation"))
+        else:
+            root_fd = self._change_root(document, sysctls, terminal)
+            self._resolve(document, root_fd)
+        os.close(root_fd)
+        finalize_process.settle(self.process, self.slave_fd if terminal else -1)
+        faults.point("init.settled")
+
+    def _make_cgroup(self, linux: dict[str, Any]) -> None:
+        path = linux.get("cgroupsPath")
+        if not path:
+            return
+        self.cgroup = common.create(path, _with_default_devices(linux.get("resources") or {}))
+        faults.point("init.cgroup-made")
+        try:
+            self.cgroup.join()
+        except OSError as e:
+            raise failure("cgroups", f"join cgroup `{path}`", e) from e
+        faults.point("init.cgroup-joined")
+
+    def _open_network(self) -> None:
+        self.netns = True
+        self.passed.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        self.passed.append(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, _NETLINK_ROUTE).detach())
+        if self.early:
+            fdpass.send(self.sync_fd, b'{"ev":"netns"}', self.passed)
+            while self.passed:
+                os.close(self.passed.pop())
+            self.netns = False
+
+    def _make_root(
+        self,
+        document: dict[str, Any],
+        mounts_of_root: list[dict[str, Any]],
+        sysctls: dict[str, str],
+        terminal: bool,
+        shm_fd: int,
+    ) -> int:
+        linux, root = document.get("linux") or {}, document["root"]
+        propagation = linux.get("rootfsPropagation")
+        rootfs.isolate(propagation)
+        planned = mounts.prepare(document.get("mounts") or [])
+        if shm_fd >= 0:
+            mounts.replace(planned, "/dev/shm", shm_fd)
+        view = None
+        if any(one.fstype in ("cgroup", "cgroup2") for one in planned):
+            view = cgroup_mount.View(self.cgroup)
+        hidden = secrets.read(document)
+        place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
+        faults.point("init.root-attached")
+        self._run_hooks()
+        finalize_process.forget_imports()
+        rootfs.enter(place)
+        faults.point("init.root-entered")
+        os.umask(0)
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        anchors = Anchors(root_fd)
+        for one in planned:
+            if view is not None and one.fstype in ("cgroup", "cgroup2"):
+                view.attach(one, anchors)
+            else:
+                mounts.attach(one, anchors)
+        secrets.place(root_fd, hidden)
+        self._make_devices(anchors, planned, linux, terminal)
+        sysctl.apply(sysctls)
+        mounts.seal(anchors, planned)
+        masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
+        masks.mask(anchors, linux.get("maskedPaths") or [])
+        anchors.close()
+        faults.point("init.mounted")
+        return root_fd
+
+    def _run_hooks(self) -> None:
+        """Let the parent run its hooks, then run ours (createContainer: these namespaces, the host's files)."""
+        if not any(self.hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
+            return
+        fdpass.send(self.sync_fd, b'{"ev":"hooks"}')
+        self.state, _ = fdpass.recv(self.sync_fd, 0)
+        if not self.state:
+            os._exit(1)
+        hooks.run(self.hooks.get("createContainer") or [], self.state, "createContainer")
+
+    def _make_devices(
+        self, anchors: Anchors, planned: list[mounts.Planned], linux: dict[str, Any], terminal: bool
+    ) -> None:
+        fresh = any(one.destination == "/dev" and not one.options.bind for one in planned)
+        if fresh:
+            devices.populate(anchors, linux.get("devices") or [])
+        if terminal:
+            self.master_fd, self.slave_fd = tty.open_pair(*anchors.find("/dev/pts/ptmx"))
+            if fresh:
+                devices.bind_console(anchors, self.slave_fd)
+
+    def _change_root(self, document: dict[str, Any], sysctls: dict[str, str], terminal: bool) -> int:
+        """The root of a container without a mount namespace of its own: a directory, and no mounts (`hostguard`)."""
+        self._run_hooks()
+        if terminal:
+            self.master_fd, self.slave_fd = tty.open_pair_of_host()
+        sysctl.apply(sysctls)
+        finalize_process.forget_imports()
+        rootfs.change(os.path.join(self.bundle, document["root"]["path"]))
+        os.umask(0)
+        return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _resolve(self, document: dict[str, Any], root_fd: int) -> None:
+        named, group_add = spec.named_user(document.get("annotations") or {})
+        self.process.resolve(root_fd, document["process"], named, group_add)
+
+    slave_fd = -1
+
+    def report_ready(self) -> None:
+        """Tell the parent, and give away the descriptors: the program must not have them."""
+        message: dict[str, Any] = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
+        message["cgroups"] = self.cgroup.describe() if self.cgroup else None
+        fds = [*self.passed, self.master_fd] if self.master_fd >= 0 else self.passed
+        fdpass.send(self.sync_fd, json.dumps(message).encode(), fds)
+        for fd in fds:
+            os.close(fd)
+
+    def wait(self, start_fd: int) -> None:
+        """Until the parent says go; a parent that goes away instead ends this process."""
+        if start_fd >= 0:
+            listener = socket(fileno=start_fd)
+            os.close(self.sync_fd)
+            accepted, _ = listener._accept()  # type: ignore[attr-defined]
+            listener.detach()
+            os.close(start_fd)
+            self.sync_fd = accepted
+        payload, _ = fdpass.recv(self.sync_fd, 0, size=64)
+        if payload != b"go":
+            os._exit(1)
+
+    def run(self) -> NoReturn:
+        """The last hooks (in the container, with the program's identity), then the program."""
+        hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer", self.process.execve)
+        faults.point("init.go-heard")
+        finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
+
+    def report_failure(self, error: BaseException) -> None:
+        message = to_message(error)
+        message["cgroups"] = self.cgroup.describe() if self.cgroup else None
+        with suppress(OSError):  # nobody may be left to be told
+            fdpass.send_last(self.sync_fd, json.dumps(message).encode())
+
+
+def _shared_memory_of(plan: namespaces.Plan, document: dict[str, Any]) -> int:
+    """With another container's ipc namespace comes its /dev/shm: POSIX shared memory is files there.
+
+    A descriptor of it, or -1.  Only for the engine's containers; other callers of the runtime mount what they want.
+    """
+    path = plan.join.get("ipc", "")
+    pid = path.removeprefix("/proc/").removesuffix("/ns/ipc")
+    if not pid.isdigit() or spec.ANNOTATION_ID not in (document.get("annotations") or {}):
+        return -1
+    try:
+        return mounts.tree_of_container(int(pid), "/dev/shm")
+    except OSError as e:
+        raise failure("mounts", f"share /dev/shm of `{path}`", e) from e
+
+
+def _with_default_devices(resources: dict[str, Any]) -> dict[str, Any]:
+    """Let the container use what every /dev has, also when the spec's list of devices leaves it out (as runc does)."""
+    rules = resources.get("devices")
+    if not rules or (rules[-1].get("allow") and "major" not in rules[-1] and "type" not in rules[-1]):
+        return resources
+    missing = [rule for rule in _DEFAULT_RULES if rule not in rules]
+    return {**resources, "devices": [*rules, *missing]} if missing else resources
+
+
+def _set_oom_score(value: int | None) -> None:
+    if value is None:
+        return
+    path = "/proc/self/oom_score_adj"
+    with open(path, "rb+", buffering=0) as file:
+        if int(file.read()) == value:
+            return
+        try:
+            file.write(str(value).encode())
+        except OSError as e:
+            hint = "lowering it needs CAP_SYS_RESOURCE" if e.errno == EACCES else None
+            raise failure("oom_score_adj", f"set oom_score_adj to {value}", e, hint) from e
+
+
+def _set_names(document: dict[str, Any]) -> None:
+    for key, setter in (("hostname", ns.sethostname), ("domainname", ns.setdomainname)):
+        if name := document.get(key):
+            try:
+                setter(name)
+            except OSError as e:
+                raise failure("hostname", f"set {key} `{name}`", e) from e

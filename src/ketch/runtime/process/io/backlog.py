@@ -1,0 +1,164 @@
+"""What a client has still to get from the log's files, read at its own position: nothing of it is kept in memory.
+
+The position moves through the files, oldest to newest, while the log is written and rotated.  `Frames` reads the
+framed log (`runtime.logformat`), `Lines` what the ``json-file`` driver wrote (`runtime.jsonlog`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from struct import Struct
+
+from ketch.runtime.logs import log_format
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from ketch.runtime.logs.json_log import Writer as JsonWriter
+
+    Wanted = tuple[bool, bool, bool]
+
+    class Log(Protocol):
+        """A log that can be read while it is written; ``inode`` and ``offset`` are where it ends."""
+
+        inode: int
+        offset: int
+
+        def files(self) -> list[str]:
+            """Its files, oldest first."""
+            ...
+
+
+MUX_HEADER = Struct(">B3xI")
+MUX, RAW, FRAMES, BELL = 0, 1, 2, 3
+_CHUNK = 1 << 16
+
+
+class Backlog:
+    """A position in a log's files; ``more`` until it is None, then ``close``."""
+
+    def __init__(self, log: Log, fd: int, offset: int) -> None:
+        self.log = log
+        self._fd = fd
+        self._offset = offset
+
+    def more(self, form: int, wanted: Wanted) -> bytearray | None:
+        """Some more as the client wants it (it may be nothing of this piece); None at the log's end."""
+        while True:
+            out = self._read(form, wanted)
+            if out is not None:
+                return out
+            following = self._following()
+            if following < 0:
+                return None
+            os.close(self._fd)
+            self._fd, self._offset = following, 0
+
+    def _read(self, form: int, wanted: Wanted) -> bytearray | None:
+        raise NotImplementedError
+
+    def _available(self) -> int:
+        """How many bytes behind the position are this process's: a later run appends to the same file."""
+        status = os.fstat(self._fd)
+        return (self.log.offset if status.st_ino == self.log.inode else status.st_size) - self._offset
+
+    def _following(self) -> int:
+        """The file after this one, -1 when this is the newest."""
+        inode = os.fstat(self._fd).st_ino
+        if inode == self.log.inode:
+            return -1
+        files = self.log.files()
+        inodes = [os.stat(path).st_ino for path in files]
+        following = inodes.index(inode) + 1 if inode in inodes else 0
+        return os.open(files[min(following, len(files) - 1)], os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+class Frames(Backlog):
+    """The framed log."""
+
+    def _read(self, form: int, wanted: Wanted) -> bytearray | None:
+        available = self._available()
+        chunk = os.pread(self._fd, max(min(_CHUNK, available), 0), self._offset)
+        if len(chunk) < log_format.HEADER.size:
+            return None
+        need = min(log_format.HEADER.unpack_from(chunk)[1] + log_format.OVERHEAD, available)
+        if need > len(chunk):
+            chunk = os.pread(self._fd, need, self._offset)
+        out, position = bytearray(), 0
+        while position + log_format.OVERHEAD <= len(chunk):
+            _, length, stream, _ = log_format.HEADER.unpack_from(chunk, position)
+            start, end = position + log_format.HEADER.size, position + log_format.OVERHEAD + length
+            if end > len(chunk):
+                break
+            if form == FRAMES:
+                out += chunk[position:end]
+            elif stream < 3 and wanted[stream]:
+                if form == MUX:
+                    out += MUX_HEADER.pack(stream, length)
+                out += chunk[start : start + length]
+            position = end
+        self._offset += position
+        return out if position else None
+
+
+class Lines(Backlog):
+    """The ``json-file`` log; at its end come the beginnings of lines that are not in the file yet."""
+
+    log: JsonWriter
+
+    def _read(self, form: int, wanted: Wanted) -> bytearray | None:
+        available = max(self._available(), 0)
+        size = _CHUNK
+        while True:
+            chunk = os.pread(self._fd, min(size, available), self._offset)
+            end = chunk.rfind(b"\n") + 1
+            if end or size >= available:
+                break
+            size *= 4
+        if not end:
+            return None
+        self._offset += end
+        out = bytearray()
+        for line in chunk[:end].splitlines():
+            add(out, *_message(line), form, wanted)
+        return out
+
+    def rest(self, form: int, wanted: Wanted) -> bytearray:
+        """What the container has begun to write; the client is live behind it."""
+        out = bytearray()
+        for stream in (1, 2):
+            add(out, stream, self.log.held(stream), form, wanted)
+        return out
+
+
+def add(out: bytearray, stream: int, payload: bytes, form: int, wanted: Wanted) -> None:
+    """Append a payload as a client wants it."""
+    if payload and wanted[stream]:
+        if form == MUX:
+            out += MUX_HEADER.pack(stream, len(payload))
+        out += payload
+
+
+def _message(line: bytes) -> tuple[int, bytes]:
+    try:
+        entry: Any = json.loads(line)
+        return (2 if entry["stream"] == "stderr" else 1), entry["log"].encode()
+    except (ValueError, KeyError, TypeError, AttributeError):  # somebody else wrote it
+        return 0, b""
+
+
+def replay(log: Log, place: Any, kind: type[Backlog]) -> Backlog:
+    """From ``"start"`` or {"inode", "offset"}; a file that is gone means the oldest (OSError)."""
+    files = log.files()
+    path, offset = files[0], 0
+    if place != "start":
+        for one in files:
+            if os.stat(one).st_ino == place["inode"]:
+                path, offset = one, int(place["offset"])
+    return kind(log, os.open(path, os.O_RDONLY | os.O_CLOEXEC), offset)

@@ -1,0 +1,201 @@
+"""One attached client: gets output in its own format, gives input, and never holds anybody up.
+
+A client that reads as fast as the container writes is *live*: each chunk goes straight to its socket.
+When the socket is full the client is *lagging*: what it misses is not kept in memory, it is read from the
+log (or, where that is not the output as it was, from a spool) when the socket has room again, until the
+client has caught up.  Where there is neither (exec, driver ``none``) a small buffer is kept, and when that is
+full the process has to wait.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ketch.runtime.process.io import graceful_close
+from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, MUX_HEADER, Frames, Lines
+from ketch.runtime.process.loop import GONE, READ, WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.process.io.backlog import Backlog
+    from ketch.runtime.process.io.detach import Matcher
+    from ketch.runtime.process.io.streams import Streams
+    from ketch.runtime.process.loop import Loop
+
+_CHUNK = 1 << 16
+BUFFER_LIMIT = 1 << 20
+
+
+class Client:
+    """A socket with what its owner asked to see; closed by ``close`` only."""
+
+    def __init__(
+        self, loop: Loop, fd: int, streams: Streams, *, wanted: tuple[bool, bool, bool], form: int, keys: Matcher | None
+    ) -> None:
+        self.fd = fd
+        self._loop = loop
+        self._streams = streams
+        self.stdin, stdout, stderr = wanted
+        self._wanted = (False, stdout, stderr)
+        self._form = form
+        self._keys = keys
+        self._pending = bytearray()
+        self._backlog: Backlog | None = None
+        self.finishing = False
+        self.closed = False
+        os.set_blocking(fd, False)
+        loop.add(fd, READ if self.stdin and streams.accepts_input else 0, self._ready)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that it has not got yet."""
+        return bool(self._pending) or self._backlog is not None
+
+    @property
+    def reads(self) -> object:
+        """The log whose files it reads at the moment."""
+        return self._backlog.log if self._backlog is not None else None
+
+    @property
+    def full(self) -> bool:
+        """Whether the process must wait for this client (only where there is no log)."""
+        return self._backlog is None and len(self._pending) > BUFFER_LIMIT
+
+    # -- output ----------------------------------------------------------------------------------
+
+    def deliver(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> None:
+        """Send one chunk; ``frame`` is the header and trailer that it has in the log, which now ends behind it."""
+        if self._backlog is not None or not (self._wanted[stream] or self._form >= FRAMES):
+            return
+        parts = self._parts(stream, data, frame)
+        size = sum(map(len, parts))
+        if not size:
+            return
+        if self._pending:
+            self._wait_for_room(b"".join(parts))
+            return
+        try:
+            sent = os.writev(self.fd, parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._streams.drop(self)
+            return
+        if sent < size and self._form != BELL:  # a bell that has not been heard yet rings still
+            self._wait_for_room(b"".join(parts)[sent:])
+
+    def _parts(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> tuple[bytes, ...]:
+        if self._form == MUX:
+            return MUX_HEADER.pack(stream, len(data)), data
+        if self._form == FRAMES:
+            # Without a frame the log could not be written: a reader of frames cannot have it either.
+            return (frame[0], data, frame[1]) if frame else ()
+        return (b"!",) if self._form == BELL else (data,)
+
+    def _wait_for_room(self, rest: bytes) -> None:
+        self._pending += rest
+        log = self._streams.lag_log()
+        if log is not None:
+            self._backlog = Frames(log, os.dup(log.fd), log.offset)
+        self._watch()
+
+    def lag(self, backlog: Backlog) -> None:
+        """Continue from a position in the log (the backlog is the client's from now on)."""
+        self._backlog = backlog
+        self._watch()
+
+    def _watch(self) -> None:
+        reading = READ if self.stdin and self._streams.accepts_input else 0
+        self._loop.change(self.fd, reading | (WRITE if self.behind else 0))
+
+    def _catch_up(self) -> None:
+        """The socket has room: send what is pending, then frames from the log, until it is full or all is sent."""
+        for _ in range(16):  # then give the others a turn
+            if self._pending:
+                try:
+                    sent = os.write(self.fd, self._pending)
+                except BlockingIOError:
+                    return
+                except OSError:
+                    self._streams.drop(self)
+                    return
+                del self._pending[:sent]
+                self._streams.taken += sent
+                if self._pending:
+                    return
+            if self._backlog is None:
+                break
+            self._refill(self._backlog)
+        self._watch()
+        self._streams.caught_up(self)
+
+    def _refill(self, backlog: Backlog) -> None:
+        """Read more of the log into ``_pending``, or find that there is no more and be live again."""
+        more = backlog.more(self._form, self._wanted)
+        if more is not None:
+            self._pending += more
+            return
+        self._backlog = None
+        if isinstance(backlog, Lines):
+            self._pending += backlog.rest(self._form, self._wanted)
+        backlog.close()
+
+    # -- input -----------------------------------------------------------------------------------
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._catch_up()
+        if not self.closed and events & READ and self.stdin:
+            self._read()
+        if not self.closed and events & GONE and not events & READ:
+            self._streams.drop(self)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._streams.drop(self)
+            return
+        if data:
+            self.take(data)
+            return
+        self.stdin = False  # half-closed: it may still want the output
+        if self._keys is not None and (held := self._keys.flush()):
+            self._streams.feed(held)
+        self._watch()
+        self._streams.input_ended(self)
+
+    def take(self, data: bytes) -> None:
+        """Input from the client: look for the detach keys, pass the rest to the process."""
+        detach = False
+        if self._keys is not None:
+            data, detach = self._keys.feed(data)
+        if data:
+            self._streams.feed(data)
+        if detach:
+            self._streams.detach(self)
+
+    def room_changed(self) -> None:
+        """The process's stdin became full or has room again."""
+        if not self.closed:
+            self._watch()
+
+    def close(self, *, quietly: bool = False) -> bool:
+        """Give the socket up, ending the connection unless ``quietly`` (somebody else still uses it).
+
+        True when that takes until the client's own end; `Streams.parted` is called then.
+        """
+        if self.closed:
+            return False
+        self.closed = True
+        self._loop.remove(self.fd)
+        if self._backlog is not None:
+            self._backlog.close()
+            self._backlog = None
+        self._pending = bytearray()
+        if quietly:
+            os.close(self.fd)
+            return False
+        return graceful_close.part(self._loop, self.fd, self._streams.parted)

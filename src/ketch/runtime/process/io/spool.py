@@ -1,0 +1,55 @@
+"""Output as it was, on disk, while a client is too slow for it and the log cannot give it back byte by byte.
+
+The ``json-file`` log knows lines and UTF-8 only.  From the moment a client lags until none does, the output is
+written here, too, as frames and with the default log's bounds; then the files go.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from ketch.runtime.logs import log_format
+
+_FILE_SIZE, _FILES = 20 << 20, 5
+
+
+class Spool:
+    """``log`` is there while it is needed."""
+
+    def __init__(self, log_dir: str) -> None:
+        # Another run's monitor may still be feeding its clients from its own.
+        self._directory = os.path.join(log_dir, f"spool.{os.getpid()}")
+        self.log: log_format.Writer | None = None
+        for entry in os.listdir(log_dir):
+            name, _, pid = entry.partition(".")
+            if name == "spool" and not os.path.exists(f"/proc/{pid}"):  # left by a monitor that was killed
+                _remove(os.path.join(log_dir, entry))
+
+    def open(self) -> log_format.Writer | None:
+        """Begin, or go on; None when the disk has no room for it."""
+        if self.log is None:
+            with suppress(OSError):
+                os.makedirs(self._directory, 0o700, exist_ok=True)
+                self.log = log_format.Writer(self._directory, _FILE_SIZE, _FILES)
+        return self.log
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Keep what was read, if somebody needs it."""
+        if self.log is not None:
+            with suppress(OSError):  # a full disk: those who lag have a gap
+                self.log.write(stream, data)
+
+    def close(self) -> None:
+        """Nobody lags any more."""
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+            _remove(self._directory)
+
+
+def _remove(directory: str) -> None:
+    with suppress(OSError):
+        for path in log_format.names(directory):
+            os.unlink(path)
+        os.rmdir(directory)

@@ -1,0 +1,381 @@
+"""The standard streams of one process: pipes or a terminal, its log, and the clients attached to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+
+from ketch.runtime import tty
+from ketch.runtime.logs import log_format
+from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, RAW, Frames, Lines, replay
+from ketch.runtime.process.io.client import Client
+from ketch.runtime.process.io.detach import Matcher, parse
+from ketch.runtime.process.loop import READ, WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ketch.runtime.process.io.backlog import Backlog
+    from ketch.runtime.process.io.spool import Spool
+    from ketch.runtime.process.loop import Loop
+
+    Driver = Any  # `jsonlog.Writer` or `remote.Remote`
+
+_CHUNK = 1 << 16
+_F_SETPIPE_SZ = 1031
+_PIPE_SIZE = 1 << 20
+_INPUT_LIMIT = 1 << 16
+
+
+class Streams:
+    """Owns the monitor's ends; ``child_fds`` are the process's and are closed after the fork."""
+
+    def __init__(self, loop: Loop, *, terminal: bool, stdin: bool) -> None:
+        self._loop = loop
+        self.terminal = terminal
+        self.log: log_format.Writer | None = None
+        self.driver: Driver = None  # another log than the framed one, or beside it
+        self.spool: Spool | None = None
+        self.clients: list[Client] = []
+        self.parting = 0  # connections that wait for their client's end
+        self.taken = 0  # bytes that clients have got from what was kept for them: whether they move at all
+        self.stdin_once = False
+        self.on_end: Callable[[], None] = lambda: None
+        self.on_drained: Callable[[], None] = lambda: None
+        self._outputs: dict[int, int] = {}
+        self._small: set[int] = set()  # pipes of the default size
+        self._input_fd = -1
+        self._queue = bytearray()
+        self._close_input = False
+        self._input_over = not (terminal or stdin)
+        self._accepted = True  # what accepts_input was when clients heard of it
+        self._paused = False
+        self._listening = False
+        self.child_fds: list[int] = []
+        if terminal:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            self.child_fds = [null, null, null]
+        else:
+            self._make_pipes(stdin)
+
+    def _make_pipes(self, stdin: bool) -> None:
+        if stdin:
+            inner, self._input_fd = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._input_fd, False)
+        else:
+            inner = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self.child_fds.append(inner)
+        for number in (log_format.STDOUT, log_format.STDERR):
+            outer, inner = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(outer, False)
+            self._outputs[outer] = number
+            self._small.add(outer)
+            self.child_fds.append(inner)
+
+    def become_stdio(self) -> None:
+        """In the child: make ``child_fds`` descriptors 0, 1, 2."""
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in self.child_fds]
+        for target, fd in enumerate(high):
+            os.dup2(fd, target)
+
+    def forked(self) -> None:
+        """In the monitor: the child has its copies."""
+        for fd in set(self.child_fds):
+            os.close(fd)
+        self.child_fds = []
+
+    def listen(self, master_fd: int = -1) -> None:
+        """Begin to read; ``master_fd`` is the terminal's, when there is one."""
+        if master_fd >= 0:
+            os.set_blocking(master_fd, False)
+            self._outputs = {master_fd: log_format.STDOUT}
+            self._input_fd = master_fd
+        self._listening = True
+        for fd in self._outputs:
+            self._loop.add(fd, READ, lambda events, fd=fd: self._ready(fd, events))  # type: ignore[misc]
+        if self._input_fd >= 0 and master_fd < 0:
+            self._loop.add(self._input_fd, 0, self._input_ready)
+        self._flush()
+
+    # -- output ----------------------------------------------------------------------------------
+
+    def _ready(self, fd: int, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if fd not in self._outputs or not events & ~WRITE:
+            return
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: the last process closed the terminal
+            data = b""
+        if not data:
+            self._end_output(fd)
+            return
+        if len(data) == _CHUNK and fd in self._small:
+            self._enlarge(fd)
+        self._emit(self._outputs[fd], data)
+
+    def _enlarge(self, fd: int) -> None:
+        """More room for a process that writes much.
+
+        Not from the beginning: pipes count against their user (pipe(7), pipe-user-pages-soft), and behind that
+        limit every pipe that a container of the same user makes gets two pages only.
+        """
+        self._small.discard(fd)
+        with suppress(OSError):  # the limit is reached: the default size works, too
+            fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_SIZE)
+
+    def _emit(self, stream: int, data: bytes) -> None:
+        frame = None
+        if self.log is not None:
+            try:
+                frame = self.log.write(stream, data)
+            except OSError:
+                frame = None  # a full disk must not stop the container; live clients still get the output
+        if self.driver is not None:
+            self._emit_more(stream, data)
+        for client in list(self.clients):
+            client.deliver(stream, data, frame)
+        if (self.log is None or self.driver is not None) and self._must_wait():
+            self._pause(True)
+
+    def _emit_more(self, stream: int, data: bytes) -> None:
+        self.driver.write(stream, data)
+        if self.spool is not None:
+            self.spool.write(stream, data)
+
+    def _must_wait(self) -> bool:
+        """Whether somebody makes the process wait: a client without a log, or a log's far end."""
+        return (self.driver is not None and self.driver.full) or any(c.full for c in self.clients)
+
+    def _pause(self, paused: bool) -> None:
+        """Read the outputs no more, so that the process waits as for a full pipe, or go on."""
+        if paused == self._paused:
+            return
+        self._paused = paused
+        for fd in self._outputs:
+            self._loop.change(fd, self._interest(fd))
+
+    def _interest(self, fd: int) -> int:
+        writing = WRITE if fd == self._input_fd and self._queue else 0
+        return (0 if self._paused else READ) | writing
+
+    def _end_output(self, fd: int) -> None:
+        self._loop.remove(fd)
+        del self._outputs[fd]
+        self._small.discard(fd)
+        if fd == self._input_fd:
+            self._input_fd = -1
+            self._input_over = True
+        os.close(fd)
+        if not self._outputs:
+            if self.driver is not None:
+                self.driver.finish()
+            self.on_end()
+
+    def relent(self) -> None:
+        """The process has ended: what it left is read, however slow the log's far end is."""
+        if self.driver is not None:
+            self.driver.relent()
+            self.relieved(0)
+
+    def relieved(self, size: int) -> None:
+        """The log's far end has taken ``size`` bytes, or is gone."""
+        self.taken += size
+        if self._paused and not self._must_wait():
+            self._pause(False)
+        if not self.busy:
+            self.on_drained()
+
+    @property
+    def ended(self) -> bool:
+        """Whether every output was read to its end."""
+        return not self._outputs
+
+    def drain_and_cut(self) -> None:
+        """The process has ended: take what is in its outputs now, and stop."""
+        for fd, stream in list(self._outputs.items()):
+            left = _PIPE_SIZE  # what it has written is no more; its children may go on for ever
+            while left > 0:
+                try:
+                    data = os.read(fd, _CHUNK)
+                except OSError:
+                    break
+                if not data:
+                    break
+                self._emit(stream, data)
+                left -= len(data)
+        self.cut()
+
+    def cut(self) -> None:
+        """Stop reading: the process is gone and something else still holds its outputs."""
+        if not self._listening:
+            return
+        for fd in list(self._outputs):
+            self._end_output(fd)
+
+    # -- input -----------------------------------------------------------------------------------
+
+    @property
+    def accepts_input(self) -> bool:
+        """Whether clients should be read from."""
+        return not self._input_over and len(self._queue) < _INPUT_LIMIT
+
+    def feed(self, data: bytes) -> None:
+        """Input for the process; what comes before its terminal exists is kept."""
+        if not self._input_over:
+            self._queue += data
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._input_fd >= 0:
+            self._write_input()
+        if self._accepted != self.accepts_input:
+            self._accepted = self.accepts_input
+            for client in self.clients:
+                client.room_changed()
+
+    def _write_input(self) -> None:
+        fd = self._input_fd
+        while self._queue:
+            try:
+                sent = os.write(fd, self._queue)
+            except BlockingIOError:
+                break
+            except OSError:  # the process does not read any more
+                self._queue.clear()
+                self._close_input = not self.terminal
+                break
+            del self._queue[:sent]
+        if not self._queue and self._close_input:
+            self._loop.remove(fd)
+            os.close(fd)
+            self._input_fd = -1
+            self._input_over = True
+        elif self.terminal:
+            self._loop.change(fd, self._interest(fd))
+        else:
+            self._loop.change(fd, WRITE if self._queue else 0)
+
+    def _input_ready(self, events: int) -> None:
+        if events & ~WRITE:
+            # The process closed its stdin: EPOLLERR would be reported for ever.
+            self._queue.clear()
+            self._close_input = True
+        self._flush()
+
+    def input_ended(self, _client: Client | None) -> None:
+        """A client closed its sending side."""
+        if self.stdin_once and not self.terminal:
+            self._close_input = True
+            self._flush()
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Set the terminal's size; nothing happens without one."""
+        if self.terminal and self._input_fd >= 0:
+            tty.set_size(self._input_fd, rows, cols)
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def attach(self, fd: int, request: dict[str, Any]) -> None:
+        """Take a client's socket; ``request`` is the ``attach`` message.  It stays the caller's if this raises."""
+        wanted = (bool(request.get("stdin")), bool(request.get("stdout")), bool(request.get("stderr")))
+        form = FRAMES if request.get("frames") else BELL if request.get("bell") else MUX if request.get("mux") else RAW
+        keys = Matcher(parse(request.get("detach_keys", ""))) if self.terminal and wanted[0] else None
+        backlog = self._replay(request.get("from"))
+        client = Client(self._loop, fd, self, wanted=wanted, form=form, keys=keys)
+        self.clients.append(client)
+        if backlog is not None:
+            client.lag(backlog)
+        if (initial := request.get("initial")) and wanted[0]:
+            client.take(initial)
+
+    def _replay(self, place: Any) -> Backlog | None:
+        if not place or (self.log is None and not hasattr(self.driver, "files")):
+            return None
+        return replay(self.log, place, Frames) if self.log is not None else replay(self.driver, place, Lines)
+
+    def lag_log(self) -> log_format.Writer | None:
+        """The log whose files a slow client reads, behind what was emitted last; None when there is none."""
+        return self.spool.open() if self.spool is not None else self.log
+
+    @property
+    def busy(self) -> bool:
+        """Whether a client has not got everything, or not seen the end, yet."""
+        return self.owing or self.parting > 0
+
+    @property
+    def owing(self) -> bool:
+        """Whether a client, or the log's far end, has not even been sent everything."""
+        return bool(self.clients) or (self.driver is not None and self.driver.pending)
+
+    def detach(self, client: Client, *, quietly: bool = False) -> None:
+        """The client typed the detach keys, or has all: the process keeps its stdin."""
+        self.parting += client.close(quietly=quietly)
+        if client in self.clients:
+            self.clients.remove(client)
+        self._tidy()
+        if not self.busy:
+            self.on_drained()
+
+    def parted(self) -> None:
+        """A client has seen the end."""
+        self.parting -= 1
+        if not self.busy:
+            self.on_drained()
+
+    def drop(self, client: Client) -> None:
+        """The client is gone."""
+        if client in self.clients:
+            self.detach(client)
+            if client.stdin:
+                self.input_ended(client)
+            self.caught_up(client)
+
+    def caught_up(self, client: Client) -> None:
+        """A client has room again, or has gone."""
+        if self._paused and not self._must_wait():
+            self._pause(False)
+        self._tidy()
+        if client.finishing and not client.closed and not client.behind:
+            self.detach(client)
+
+    def _tidy(self) -> None:
+        if self.spool is not None and self.spool.log is not None:
+            log = self.spool.log
+            if not any(client.reads is log for client in self.clients):
+                self.spool.close()
+
+    def finish(self) -> None:
+        """All output was read: close the clients that have it all, the others when they have."""
+        for client in list(self.clients):
+            client.finishing = True
+            if not client.behind:
+                self.detach(client)
+        self._drop_input()
+
+    def discard(self) -> None:
+        """The process never ran: close what was made for it, and let its clients go."""
+        self.on_end = self.on_drained = lambda: None
+        self.forked()
+        for client in list(self.clients):
+            self.detach(client, quietly=True)
+        self.cut()
+        for fd in self._outputs:
+            os.close(fd)
+        self._outputs = {}
+        self._drop_input()
+
+    def _drop_input(self) -> None:
+        self._input_over = True
+        if self._input_fd >= 0:
+            self._queue.clear()
+            if self._listening:
+                self._loop.remove(self._input_fd)
+            os.close(self._input_fd)
+            self._input_fd = -1

@@ -1,0 +1,148 @@
+"""The container's root: made in its own mount namespace, entered with pivot_root, closed at the end.
+
+    isolate        mounts made from now on do not reach the host
+    attach         overlay (or a directory bound on itself) appears on some directory of *this* namespace only
+    enter          pivot_root; the host's tree is gone from this namespace
+    (mounts …)     with `/` already the container's, so every path lookup stays inside
+    finish         propagation and read-only of `/`
+
+Sources of bind mounts are opened before `enter` (see `mounts.prepare`), while the host's paths still exist.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import mount as m
+from ketch.runtime.failure import failure
+from ketch.runtime.rootfs.mount_options import Options, names_propagation
+from ketch.runtime.rootfs.overlay import open_overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def isolate(propagation: str | None) -> None:
+    """Set how the namespace's inherited mounts hear from the host: ``rslave`` unless the spec says otherwise."""
+    named = names_propagation(propagation or "rslave")
+    if named is None:
+        raise RuntimeFailure(f"read config.json: unknown rootfsPropagation `{propagation}`", step="config")
+    flag = named[0]
+    try:
+        m.mount(None, "/", None, flag | m.MS_REC)
+    except OSError as e:
+        raise failure("rootfs", f"set propagation `{propagation or 'rslave'}` of `/`", e) from e
+
+
+def attach(rootfs: list[dict[str, Any]], path: str, bundle: str) -> str:
+    """Mount the container's root and return where; ``rootfs`` empty means the directory ``path`` as it is.
+
+    A root that is a mount of its own covers ``path`` when that is a directory, else the bundle: both only within
+    this namespace, and nothing of either is needed any more.
+    """
+    if rootfs:
+        fds = [open_root(mount) for mount in rootfs]
+        place = path if os.path.isdir(path) else bundle
+    else:
+        fds = [_open_bind(path, ["rbind"])]
+        place = path
+    try:
+        attach_trees(fds, place)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return place
+
+
+def attach_trees(fds: list[int], place: str) -> None:
+    """Put detached mounts, whose descriptors stay the caller's, on a directory of this namespace."""
+    try:
+        _make_private_below(place)
+        for fd in fds:
+            target_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                m.move_mount(fd, target_fd)
+            finally:
+                os.close(target_fd)
+    except OSError as e:
+        raise failure("rootfs", f"attach root file system on `{place}`", e) from e
+
+
+def enter(place: str) -> None:
+    """Make the mount at ``place`` the root of this process and drop the old root from the namespace."""
+    try:
+        old_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.chdir(place)
+            # put_old == new_root stacks the old root on top of the new one: no directory is needed (pivot_root(2))
+            m.pivot_root(".", ".")
+            os.fchdir(old_fd)
+            # What is unmounted below must not be unmounted on the host as well.
+            m.mount(None, ".", None, m.MS_SLAVE | m.MS_REC)
+            m.umount2(".", m.MNT_DETACH)
+        finally:
+            os.close(old_fd)
+        os.chdir("/")
+    except OSError as e:
+        raise failure("rootfs", f"pivot into `{place}`", e) from e
+
+
+def change(path: str) -> None:
+    """Make the directory ``path`` the root of this process alone, where no mount may be made (chroot(2))."""
+    try:
+        os.chdir(path)
+        os.chroot(".")
+    except OSError as e:
+        raise failure("rootfs", f"change root to `{path}`", e) from e
+
+
+def finish(root_fd: int, *, readonly: bool, propagation: str | None) -> None:
+    """Give `/` its own propagation and, last of all, make it read-only."""
+    named = names_propagation(propagation) if propagation else None
+    if not readonly and named is None:
+        return
+    try:
+        if named is not None:
+            m.mount_setattr(root_fd, propagation=named[0], recursive=False)
+        if readonly:
+            m.mount_setattr(root_fd, set_=m.MOUNT_ATTR_RDONLY)
+    except OSError as e:
+        raise failure("rootfs", "make `/` read-only" if readonly else "set propagation of `/`", e) from e
+
+
+def open_root(mount: dict[str, Any]) -> int:
+    """A detached mount for an entry of the launcher's ``rootfs``; RuntimeFailure with step ``rootfs``."""
+    kind, options = mount.get("type", ""), mount.get("options") or []
+    if kind == "overlay":
+        return open_overlay(options)
+    if kind in ("bind", "rbind"):
+        return _open_bind(mount.get("source", ""), [*options, kind])
+    raise RuntimeFailure(f"mount root file system: type `{kind}` is neither overlay nor bind", step="rootfs")
+
+
+def _open_bind(source: str, options: list[str]) -> int:
+    parsed = Options(options)
+    try:
+        fd = m.open_tree(source, recursive=parsed.recursive)
+        if parsed.set or parsed.clear:
+            m.mount_setattr(fd, set_=parsed.set, clear=parsed.clear)
+    except OSError as e:
+        raise failure("rootfs", f"bind root file system `{source}`", e) from e
+    return fd
+
+
+def _make_private_below(place: str) -> None:
+    """Make the mount that holds ``place`` private, if it is shared: pivot_root refuses a shared parent (EINVAL).
+
+    Only a mount's own root can be changed, so the way goes upwards until one is found.
+    """
+    while True:
+        try:
+            m.mount_setattr(-100, place, propagation=m.MS_PRIVATE)
+            return
+        except OSError as e:
+            if e.errno != 22 or place == "/":
+                raise
+        place = os.path.dirname(os.path.abspath(place))

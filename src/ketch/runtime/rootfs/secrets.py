@@ -1,0 +1,134 @@
+"""Secrets: files of the host whose content a container finds in memory, below /run/secrets.
+
+`read` is called while the host's paths exist, `place` when the container's root is `/`.  In between the content is in
+the memory of the process that becomes the container's program, and nowhere else; execve(2) drops it.  The file system
+is one that is never written to swap: tmpfs with ``noswap`` (Linux 6.4), before that ramfs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from errno import EFBIG, EINVAL
+from stat import S_ISREG
+
+from ketch.linux import mount as m
+from ketch.runtime.failure import failure
+from ketch.runtime.rootfs import mounts, paths
+from ketch.runtime.rootfs.mount_options import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ANNOTATION = "dev.ketch.secrets"  # a JSON list of [id, source, target, mode, uid, gid]
+DIRECTORY = "/run/secrets"
+LIMIT = 500 << 10  # bytes, Docker's
+_FLAGS = ["nosuid", "nodev", "noexec", "mode=755"]
+
+
+class Secret:
+    """One secret, read."""
+
+    __slots__ = ("content", "gid", "mode", "name", "target", "uid")
+
+    def __init__(self, name: str, content: bytes, target: str, mode: int, uid: int, gid: int) -> None:
+        self.target = place_of(name, target)
+        directory, base = os.path.split(self.target)
+        self.name = base if directory == DIRECTORY else name
+        self.content = content
+        self.mode, self.uid, self.gid = mode, uid, gid
+
+
+def place_of(name: str, target: str) -> str:
+    """Where a secret is found inside."""
+    return os.path.normpath(os.path.join(DIRECTORY, target or name))
+
+
+def read(document: dict[str, Any]) -> list[Secret]:
+    """The secrets that a spec's annotation names (RuntimeFailure with step ``secrets``)."""
+    text = (document.get("annotations") or {}).get(ANNOTATION)
+    if not text:
+        return []
+    found = []
+    for name, source, target, mode, uid, gid in json.loads(text):
+        try:
+            found.append(Secret(name, _content(source), target, mode, uid, gid))
+        except OSError as e:
+            hint = f"a secret is a regular file of {LIMIT >> 10} KiB at most" if e.errno in (EFBIG, EINVAL) else None
+            raise failure("secrets", f"read secret `{name}` from `{source}`", e, hint) from e
+    return found
+
+
+def _content(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        status = os.fstat(fd)
+        if not S_ISREG(status.st_mode):
+            raise OSError(EINVAL, "not a regular file")
+        content = b""
+        while more := os.read(fd, LIMIT + 1):
+            content += more
+            if len(content) > LIMIT:
+                raise OSError(EFBIG, "too large")
+        return content
+    finally:
+        os.close(fd)
+
+
+def place(root_fd: int, secrets: list[Secret]) -> None:
+    """Make the file system with the secrets, read-only, and mount it (RuntimeFailure with step ``secrets``)."""
+    if not secrets:
+        return
+    try:
+        tree_fd = _file_system()
+        try:
+            for secret in secrets:
+                _write(tree_fd, secret)
+            m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY)
+            target_fd = paths.make_dirs(root_fd, DIRECTORY)
+            try:
+                mounts.check_target(target_fd, DIRECTORY)
+                m.move_mount(tree_fd, target_fd)
+            finally:
+                os.close(target_fd)
+            for secret in secrets:
+                if os.path.dirname(secret.target) != DIRECTORY:
+                    _show(root_fd, tree_fd, secret)
+        finally:
+            os.close(tree_fd)
+    except OSError as e:
+        raise failure("secrets", f"make `{DIRECTORY}`", e) from e
+
+
+def _file_system() -> int:
+    try:
+        return mounts.make_file_system("tmpfs", "tmpfs", Options([*_FLAGS, "noswap"]))
+    except OSError:
+        return mounts.make_file_system("ramfs", "ramfs", Options([*_FLAGS]))
+
+
+def _write(tree_fd: int, secret: Secret) -> None:
+    fd = os.open(secret.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0, dir_fd=tree_fd)
+    try:
+        view = memoryview(secret.content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchown(fd, secret.uid, secret.gid)
+        os.fchmod(fd, secret.mode)
+    finally:
+        os.close(fd)
+
+
+def _show(root_fd: int, tree_fd: int, secret: Secret) -> None:
+    """The same file at another place."""
+    file_fd = m.open_tree(secret.name, dir_fd=tree_fd)
+    try:
+        target_fd = paths.make_file(root_fd, secret.target)
+        try:
+            mounts.check_target(target_fd, secret.target)
+            m.move_mount(file_fd, target_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(file_fd)

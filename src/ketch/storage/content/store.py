@@ -1,0 +1,212 @@
+"""Content-addressed blobs, kept as an OCI image-layout so that other programs can read them.
+
+    content/oci-layout, index.json       (image-spec v1.1 §image-layout)
+    content/blobs/sha256/<hex>           committed, verified, never changed
+    content/ingest/<random>              being written
+    content/ingest/<hex>.part            being downloaded, or waiting for its download to go on (`partial`)
+
+Write → compare the digest → fsync → rename → fsync the directory: a blob that has its name is whole.  Work that
+writes many blobs leaves the fsyncs to one ``sync`` before it records what they are; what a power cut left
+unrecorded is deleted at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING
+
+from ketch import faults
+from ketch.errors import DataLoss, InvalidArgument, NotFound
+from ketch.linux.openat2 import syncfs
+from ketch.storage.content import partial
+from ketch.storage.lost import is_ours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = logging.getLogger(__name__)
+_BUFFER = 1 << 20
+
+
+class Ingest:
+    """A blob being written; ``commit`` gives it its name, anything else takes it away."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self.file: IO[bytes] = open(path, "xb")  # noqa: SIM115 - closed by ContentStore.ingest
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+        self.file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was written so far."""
+        return "sha256:" + self._hash.hexdigest()
+
+
+class ContentStore:
+    """All blobs under one root."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._blobs = os.path.join(root, "blobs", "sha256")
+        self._ingest = os.path.join(root, "ingest")
+        os.makedirs(root, mode=0o710, exist_ok=True)
+        os.makedirs(self._blobs, exist_ok=True)
+        os.makedirs(self._ingest, exist_ok=True)
+        partial.sweep(self._ingest)  # what an earlier process did not finish
+        layout = os.path.join(root, "oci-layout")
+        if not os.path.exists(layout):
+            self._replace("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+
+    @property
+    def ingest_root(self) -> str:
+        """Where blobs are that are not whole."""
+        return self._ingest
+
+    def path(self, digest: str) -> str:
+        """Where a blob is, or would be."""
+        return os.path.join(self._blobs, digest.removeprefix("sha256:"))
+
+    def exists(self, digest: str) -> bool:
+        """Whether the blob is here."""
+        return os.path.exists(self.path(digest))
+
+    def size(self, digest: str) -> int:
+        """Its size in bytes (NotFound)."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            raise self._missing(digest) from None
+
+    def open(self, digest: str) -> IO[bytes]:
+        """A blob as a file; the caller closes it (NotFound)."""
+        try:
+            return open(self.path(digest), "rb")
+        except FileNotFoundError:
+            raise self._missing(digest) from None
+
+    def _missing(self, digest: str) -> NotFound:
+        return NotFound(f"blob {digest} is missing: there is no `{self.path(digest)}`", hint="pull or load it again")
+
+    def read(self, digest: str, limit: int = 8 << 20) -> bytes:
+        """A small blob whole, verified (NotFound, DataLoss)."""
+        with self.open(digest) as f:
+            data = f.read(limit + 1)
+        if len(data) > limit:
+            raise InvalidArgument(f"read blob {digest}: larger than {limit} bytes")
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            raise DataLoss(f"read blob {digest}: its content does not match its digest")
+        return data
+
+    @contextmanager
+    def ingest(
+        self, expected: str | None = None, *, hold: Callable[[str], None] | None = None, durable: bool = True
+    ) -> Iterator[Ingest]:
+        """Write a blob; it is committed at the end of the block, or removed when that fails.
+
+        ``hold`` (a lease's) is called with the digest before the blob gets its name.  Without ``durable`` it is
+        the caller who calls ``sync``.  InvalidArgument when ``expected`` is given and the digest is another one.
+        """
+        path = os.path.join(self._ingest, secrets.token_hex(8))
+        ingest = Ingest(path)
+        try:
+            yield ingest
+            if expected is not None and ingest.digest != expected:
+                raise InvalidArgument(f"write blob: expected {expected}, got {ingest.digest}")
+            ingest.file.flush()
+            if hold is not None:
+                hold(ingest.digest)
+            if durable:
+                os.fsync(ingest.file.fileno())
+            faults.point("image.blob-written")
+            os.rename(path, self.path(ingest.digest))
+            faults.point("image.blob-named")
+            if durable:
+                _sync_directory(self._blobs)
+        except BaseException:
+            with suppress(OSError):  # what is still to be written is not wanted, and the disk may be full
+                ingest.file.close()
+            if os.path.exists(path):
+                os.unlink(path)
+            raise
+        ingest.file.close()
+
+    def temporary(self) -> str:
+        """A path for a file that `adopt` will make a blob; what is left there goes at the next start."""
+        return os.path.join(self._ingest, secrets.token_hex(8))
+
+    @staticmethod
+    def digest_of(path: str) -> str:
+        """The digest of a file."""
+        with open(path, "rb") as f:
+            return "sha256:" + hashlib.file_digest(f, "sha256").hexdigest()
+
+    def adopt(self, path: str, digest: str) -> None:
+        """Make a file at a `temporary` path the blob that its digest says it is; durable with the next ``sync``."""
+        faults.point("image.file-arrived")
+        os.rename(path, self.path(digest))
+
+    def sync(self) -> None:
+        """Bring all that was written to the disk (the whole file system: one call for many blobs and layers)."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(fd)
+        finally:
+            os.close(fd)
+
+    def put(self, data: bytes, *, hold: Callable[[str], None] | None = None, durable: bool = True) -> str:
+        """Store bytes; returns their digest. Storing what is here already is cheap."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        if hold is not None:
+            hold(digest)
+        if not self.exists(digest):
+            with self.ingest(digest, durable=durable) as ingest:
+                ingest.write(data)
+        return digest
+
+    def remove(self, digest: str) -> None:
+        """Delete a blob; one that is gone is no error."""
+        path = self.path(digest)
+        if os.path.exists(path):
+            os.unlink(path)
+
+    def all(self) -> list[str]:
+        """The digests of all blobs."""
+        return ["sha256:" + name for name in os.listdir(self._blobs) if is_ours(name)]
+
+    def write_index(self, data: bytes) -> None:
+        """Replace ``index.json`` atomically (not durably: it is derived, and written anew at each start).
+
+        A failure is logged: on a full disk removing an image must not fail for want of space.
+        """
+        try:
+            self._replace("index.json", data)
+        except OSError as e:
+            log.warning("write `%s`: %s; it is written with the next change", self.root + "/index.json", e.strerror)
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.root, "index.json.new"))
+
+    def _replace(self, name: str, data: bytes) -> None:
+        path = os.path.join(self.root, name)
+        with open(path + ".new", "wb") as f:
+            f.write(data)
+        os.rename(path + ".new", path)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,319 @@
+"""The engine's state: one SQLite file in WAL mode.
+
+Each package that keeps rows hands its own ``Schema`` to ``Database``; a schema is a name and a
+list of migration scripts, applied once each, in order, and recorded in ``schema_version``.
+Commits are durable when they return: what was acknowledged survives a power cut.
+
+    ketch.db, ketch.db-wal, ketch.db-shm     SQLite's
+    ketch.db-mark                            how far it had come (`mark`); compared before it is opened (`examine`)
+    ketch.db-reserve                         space for a full disk, while it is closed (`reserve`)
+
+One connection, one lock: callers may come from any thread, and transactions do not interleave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ketch import faults
+from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
+from ketch.storage.checkpoint import Checkpoints
+from ketch.storage.database import examine, mark, reserve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+REPAIR = examine.REPAIR
+log = logging.getLogger(__name__)
+_CHECKPOINT_AFTER = 256  # transactions: about the thousand pages that SQLite's own checkpoints would wait for
+_LEAST = 64 << 10
+_FREE = "free some space: removing containers, images and volumes works"
+# Without room: the index of the log cannot be made, or a quota is used up.
+_NO_ROOM = (
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A package's tables: ``migrations[i]`` takes the tables from version i to i+1."""
+
+    name: str
+    migrations: Sequence[str]
+
+
+REMOVALS = Schema("removals", ("CREATE TABLE removals (name TEXT PRIMARY KEY)",))  # every database has it
+
+
+class Database:
+    """``path`` is created when missing; raises DataLoss when the file is not a usable database.
+
+    ``suspect`` is called with a connection to what is there when nothing says whether it is all there was; what it
+    raises ends the opening, with nothing changed.
+    """
+
+    _conn: sqlite3.Connection
+    _mark: mark.Mark
+    _fd: int
+    _log_fd: int
+    _checkpoints: Checkpoints
+    _changes: int
+
+    def __init__(
+        self, path: str, schemas: Sequence[Schema], suspect: Callable[[sqlite3.Connection], None] = lambda _db: None
+    ) -> None:
+        self._path = path
+        self._schemas = schemas = (*(schema for schema in schemas if schema is not REMOVALS), REMOVALS)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._since = 0  # transactions since the last checkpoint
+        self._checkpointing: threading.Thread | None = None
+        self._closed = False
+        self._closing = contextlib.ExitStack()
+        self._asleep: examine.Finding | None = None  # there was no room to open it: `_conn` is a copy in memory
+        for own in (path, path + "-wal", path + "-shm"):  # SQLite would only say that it cannot open something
+            if os.path.isdir(own):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), own)
+        found = examine.examine(path, {schema.name: len(schema.migrations) for schema in schemas})
+        if found is not None and not found.vouched:
+            with contextlib.closing(examine.opened(found.image)) as connection:
+                suspect(connection)
+        try:
+            self._open(found)
+        except ResourceExhausted as e:
+            if found is None:
+                raise
+            log.warning("%s: nothing can be changed until there is some", e.message)
+            self._asleep = found
+            self._conn = examine.opened(found.image)
+
+    def _open(self, found: examine.Finding | None) -> None:
+        """Connect, bring the tables to their present form, and begin to keep the mark."""
+        path, state = self._path, found.state if found is not None else None
+        with contextlib.ExitStack() as undo:
+            try:
+                kept = mark.Mark(path, state) if state is not None else None
+                if kept is not None:
+                    undo.callback(kept.close)
+                reserve.put_back(path)
+                faults.point("database.log-put-back")
+                # Closing any descriptor of the file would end SQLite's locks on it (POSIX): this one stays longer.
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                undo.callback(os.close, self._fd)
+                self._conn = undo.enter_context(contextlib.closing(_connect(path)))
+                self._log_fd = os.open(path + "-wal", os.O_RDWR | os.O_CLOEXEC)
+                undo.callback(os.close, self._log_fd)
+                reserve.fill(self._log_fd, path)
+                identity, self._changes = self._number("application_id"), self._number("user_version")
+                if not identity:
+                    identity = secrets.randbelow((1 << 31) - 1) + 1
+                    self._conn.execute(f"PRAGMA application_id={identity}")
+                if kept is None:
+                    kept = mark.Mark(path, mark.State(identity, self._number("page_size")))
+                    undo.callback(kept.close)
+                self._mark = kept
+                fds = (self._fd, self._log_fd)
+                self._checkpoints = Checkpoints(path, self._conn, fds, kept, self._lock, lambda: self._changes)
+                for schema in self._schemas:
+                    self._migrate(schema)
+                if found is None or not found.vouched:
+                    self._checkpoints.now(everything=True)
+                self._checkpoints.keep_room(self._conn)
+                self.sync()
+            except sqlite3.Error as e:
+                raise _explained(e, path) from e
+            except OSError as e:
+                raise _without_room(e, path) from e
+            self._closing = undo.pop_all()
+
+    def _number(self, pragma: str) -> int:
+        return int(self._conn.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self._path
+
+    @property
+    def identity(self) -> int:
+        """A number that was drawn when the database was made; copies of a data root have the same one."""
+        with self._lock:
+            return self._number("application_id")
+
+    def _migrate(self, schema: Schema) -> None:
+        known = self._conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'").fetchone()
+        sql = "SELECT version FROM schema_version WHERE name = ?"
+        row = self._conn.execute(sql, (schema.name,)).fetchone() if known else None
+        version = row["version"] if row else 0
+        if row and version == len(schema.migrations):
+            return
+        with self.transaction() as tx:
+            tx.execute("CREATE TABLE IF NOT EXISTS schema_version (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
+            for script in schema.migrations[version:]:
+                for statement in script.split(";"):
+                    if statement.strip():
+                        tx.execute(statement)
+            tx.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (schema.name, len(schema.migrations)))
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True, grows: bool = False) -> Iterator[sqlite3.Connection]:
+        """All or nothing; nested calls join the outer transaction.
+
+        Without ``durable`` the commit survives the death of this process, and not surely a power cut: for state that
+        is void after a boot anyway, or until `sync` (0.03 ms instead of an fsync, which others' I/O can stretch to
+        100 ms): the event loop lets `sync` follow in a thread.  While one thread waits for its fsync, others commit.
+        What ``grows``, and does not help to free anything, does not use the space that is kept for a full
+        disk: ResourceExhausted.
+        """
+        with self._lock:
+            if self._depth:
+                yield self._conn
+                return
+            if self._asleep is not None:
+                self._wake()
+            if grows and reserve.free_bytes(self._path) < _LEAST:
+                raise ResourceExhausted(f"write state database `{self._path}`: the disk is full", hint=_FREE)
+            changes = mark.following(self._changes)
+            try:
+                self._conn.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                yield self._conn
+                faults.point("database.commit")
+                self._conn.execute(f"PRAGMA user_version={changes}")
+                self._conn.execute("COMMIT")
+                faults.point("database.committed")
+            except sqlite3.IntegrityError:
+                raise  # the caller's business: a name is taken
+            except sqlite3.Error as e:
+                raise _explained(e, self._path) from e
+            finally:
+                self._depth = 0
+                if self._conn.in_transaction:  # a failed commit leaves it open, a full disk may have ended it
+                    self._conn.execute("ROLLBACK")
+            self._changes = changes
+            self._since += 1
+            if self._since >= _CHECKPOINT_AFTER:
+                self._begin_checkpoint()
+        if durable:
+            self.sync()
+
+    def _wake(self) -> None:
+        """Open it after all, now that there may be room (ResourceExhausted: there is none)."""
+        copy, found = self._conn, self._asleep
+        try:
+            self._open(found)
+        except ResourceExhausted:
+            self._conn = copy
+            raise
+        self._asleep = None
+        copy.close()
+        log.info("there is room again: the state can be changed")
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """All rows of a read."""
+        with self._lock:
+            try:
+                return self._conn.execute(sql, parameters).fetchall()
+            except sqlite3.Error as e:
+                raise _explained(e, self._path) from e
+
+    def sync(self) -> None:
+        """Make durable what was committed without; blocking, but commits can go on meanwhile.
+
+        What was committed is in the log, or a checkpoint has taken it to the database and made it durable there.
+        """
+        with self._lock:
+            if self._asleep is not None:
+                return
+            changes, log_fd = self._changes, self._log_fd
+        try:
+            os.fdatasync(log_fd)
+            with self._lock:
+                self._mark.acknowledge(changes)
+        except OSError as e:
+            raise DataLoss(
+                f"bring state database `{self._path}` to the disk: {e.strerror}", hint="the kernel's log says more"
+            ) from e
+
+    def _begin_checkpoint(self) -> None:
+        """Have one made beside the next transactions, unless one is under way."""
+        if self._closed or self._checkpointing is not None and self._checkpointing.is_alive():
+            return
+        self._since = 0
+        thread = threading.Thread(target=self._checkpoints.beside, name="checkpoint", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as e:  # the log goes on growing until the next one
+            log.warning("checkpoint of the state database: %s", e)
+        else:
+            self._checkpointing = thread
+
+    def close(self) -> None:
+        """Checkpoint and close; the object is unusable afterwards."""
+        with self._lock:
+            self._closed = True
+        if self._checkpointing is not None:
+            self._checkpointing.join()
+        with self._lock:
+            if self._asleep is not None:
+                self._conn.close()
+                return
+            self._checkpoints.now()
+            reserve.keep(self._path)
+            self._conn.close()
+            faults.point("database.closed")
+            reserve.kept(self._path)
+            if not os.path.exists(self._path + "-wal"):
+                self._mark.seal()
+            self._closing.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, cached_statements=256)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # `transaction` makes commits durable
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # `Checkpoints` keeps the mark
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _without_room(error: OSError, path: str) -> KetchError | OSError:
+    """The error, as one of our family when it is for want of space."""
+    if error.errno in reserve.FULL:
+        return ResourceExhausted(f"open state database `{path}`: no space left on device", hint=_FREE)
+    return error
+
+
+def _explained(error: sqlite3.Error, path: str) -> KetchError:
+    """SQLite's failure in the words of our family (https://sqlite.org/rescode.html)."""
+    full = getattr(error, "sqlite_errorcode", 0)
+    code = full & 0xFF
+    if code == sqlite3.SQLITE_FULL or full in _NO_ROOM and reserve.free_bytes(path) < _LEAST:
+        return ResourceExhausted(f"write state database `{path}`: the disk is full", hint=_FREE)
+    if code == sqlite3.SQLITE_READONLY:
+        return FailedPrecondition(f"write state database `{path}`: its file system is read-only")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DataLoss(f"use state database `{path}`: it is damaged ({error})", hint=REPAIR)
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return ResourceExhausted(
+            f"open state database `{path}`: {error}", hint="is there a descriptor or an inode left?"
+        )
+    return KetchError(f"use state database `{path}`: {error}")

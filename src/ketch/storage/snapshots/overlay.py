@@ -1,0 +1,196 @@
+"""Containers' writable snapshots over unpacked layers, as overlay mounts that the runtime carries out.
+
+    containers/<id>/upper, work          active: what a container writes
+
+Nothing is mounted here: a snapshot is described as a list of mounts.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ketch.errors import InvalidArgument
+from ketch.storage import sizes
+from ketch.storage.layers.store import Layers
+from ketch.storage.removal import remove_tree
+from ketch.storage.snapshots import volatile
+from ketch.storage.snapshots.quota import Quotas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+Mounts = list[dict[str, Any]]
+
+
+MAX_DEPTH = 128
+
+
+class Snapshots(Protocol):
+    """The writable side of containers; see OverlaySnapshots and VfsSnapshots for what each promises."""
+
+    @property
+    def name(self) -> str:
+        """The driver's name as Docker's API has it."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What ``docker info`` warns of."""
+
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument when the driver cannot limit a container to so many bytes (0: no limit)."""
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
+
+    def exists(self, container_id: str) -> bool:
+        """Whether the active snapshot is there."""
+
+    def is_blank(self, container_id: str) -> bool:
+        """Whether the container's directory has nothing in it that a container, or anybody for it, has written."""
+
+    def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
+        """What to mount for the container's root."""
+
+    def view(self, chain_ids: Sequence[str]) -> list[str]:
+        """Options for `runtime.overlay.open_overlay` to look at these layers alone, read-only."""
+
+    def upper(self, container_id: str) -> str:
+        """The directory that a container writes to."""
+
+    def delta(self, container_id: str) -> AbstractContextManager[str]:
+        """A directory with what the container has changed, in overlay's form."""
+
+    def usage(self, container_id: str) -> int:
+        """Bytes of the files that the container has written."""
+
+    def remove(self, container_id: str) -> None:
+        """Delete the snapshot; one that is gone is no error."""
+
+    def status(self) -> list[list[str]]:
+        """The driver's rows of ``docker info``."""
+
+
+def check_depth(count: int) -> None:
+    """InvalidArgument for an image of more layers than a container's root can have, in Docker's words."""
+    if count > MAX_DEPTH:
+        raise InvalidArgument("max depth exceeded", hint=f"an image can have {MAX_DEPTH} layers; squash some of them")
+
+
+class OverlaySnapshots:
+    """The writable side of containers, as overlay mounts."""
+
+    name = "overlay2"
+
+    def __init__(self, data_root: str, *, volatile: bool = False) -> None:
+        self._containers = os.path.join(data_root, "containers")
+        self._volatile = volatile
+        self._layers = Layers(data_root)
+        self.warnings: list[str] = []
+        os.makedirs(self._containers, mode=0o710, exist_ok=True)
+
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument when this file system cannot limit a container to so many bytes (0: no limit)."""
+        if size:
+            Quotas(self._containers).check()
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
+        check_depth(len(chain_ids))
+        self._layers.directories(chain_ids)
+        directory = os.path.join(self._containers, container_id)
+        os.makedirs(directory, mode=0o710, exist_ok=True)
+        for name in ("upper", "work"):
+            os.makedirs(os.path.join(directory, name), mode=0o755, exist_ok=True)
+        if size:
+            Quotas(self._containers).limit([os.path.join(directory, name) for name in ("upper", "work")], size)
+        if chain_ids:  # the root directory itself has the image's mode and owner
+            top = os.stat(self._layers.diff(chain_ids[-1]))
+            upper = os.path.join(directory, "upper")
+            os.chown(upper, top.st_uid, top.st_gid)
+            os.chmod(upper, top.st_mode & 0o7777)
+        return self.mounts(container_id, chain_ids)
+
+    def exists(self, container_id: str) -> bool:
+        """Whether the active snapshot is there."""
+        return all(os.path.isdir(os.path.join(self._containers, container_id, name)) for name in ("upper", "work"))
+
+    def is_blank(self, container_id: str) -> bool:
+        """Whether it is as `prepare` makes it."""
+        directory = os.path.join(self._containers, container_id)
+        if not set(os.listdir(directory)) <= {"upper", "work"}:
+            return False
+        return not os.path.isdir(self.upper(container_id)) or not os.listdir(self.upper(container_id))
+
+    def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
+        """What to mount for the container's root; DataLoss when a layer is missing."""
+        lowers = self._layers.directories(chain_ids)[::-1]
+        directory = os.path.join(self._containers, container_id)
+        upper = os.path.join(directory, "upper")
+        if readonly:
+            return [{"type": "overlay", "source": "overlay", "options": [_lowerdir([upper, *lowers])]}]
+        if not lowers:  # an image from scratch: overlay wants at least one lower directory
+            return [{"type": "bind", "source": upper, "options": []}]
+        options = [_lowerdir(lowers), f"upperdir={upper}", f"workdir={directory}/work", *_plain()]
+        volatile.settle(directory)
+        if self._volatile:
+            volatile.begin(directory)
+            options.append("volatile")
+        return [{"type": "overlay", "source": "overlay", "options": options}]
+
+    def view(self, chain_ids: Sequence[str]) -> list[str]:
+        """Overlay options for looking at these layers alone, read-only."""
+        return [_lowerdir(self._layers.directories(chain_ids)[::-1]), "ro"]
+
+    def upper(self, container_id: str) -> str:
+        """The directory with what a container has written, in overlay's own form."""
+        return os.path.join(self._containers, container_id, "upper")
+
+    @contextmanager
+    def delta(self, container_id: str) -> Iterator[str]:
+        """The upper directory is what the container has changed."""
+        yield self.upper(container_id)
+
+    def status(self) -> list[list[str]]:
+        """Rows of ``docker info`` as overlay2 has them."""
+        return [
+            ["Supports d_type", "true"], ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
+            ["userxattr", "false"],
+        ]  # fmt: skip
+
+    def usage(self, container_id: str) -> int:
+        """Bytes of the files that the container has written; one with several names counts once."""
+        return sizes.written_bytes(self.upper(container_id))
+
+    def remove(self, container_id: str) -> None:
+        """Delete the snapshot; one that is gone is no error."""
+        if os.path.isdir(self.upper(container_id)):
+            Quotas(self._containers).release(self.upper(container_id))
+        for name in ("upper", "work"):
+            remove_tree(os.path.join(self._containers, container_id, name))
+
+
+@functools.cache
+def _plain() -> list[str]:
+    """Options that keep an upper directory self-contained, where this kernel's default is otherwise.
+
+    With redirect_dir or metacopy a file's content may lie in a lower layer under another name (Linux,
+    filesystems/overlayfs.rst): such a directory is no layer.  ``index`` refuses a mount while another one ends.
+    """
+    result = []
+    for name in ("redirect_dir", "metacopy", "index"):
+        try:
+            with open(f"/sys/module/overlay/parameters/{name}", encoding="ascii") as f:
+                if f.read().strip() in ("Y", "on"):
+                    result.append(f"{name}=off")
+        except FileNotFoundError:  # a kernel without it, or overlay not loaded yet
+            continue
+    return result
+
+
+def _lowerdir(paths: Sequence[str]) -> str:
+    """Overlay's option for these directories, topmost first."""
+    return "lowerdir=" + ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in paths)

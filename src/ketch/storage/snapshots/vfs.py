@@ -1,0 +1,188 @@
+"""Containers' roots as plain copies, for file systems that cannot be overlay's upper directory.
+
+    layers/<chain id's digits>/merged    the layers up to this one as one tree; made at first use, goes with the layer
+    containers/<id>/root                 a copy of it that the container writes to
+    containers/<id>/base                 link that says of which layer it is a copy
+
+A tree is made under a ``.new-`` name and renamed when it is whole; half of one is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from ketch import faults, trees
+from ketch.errors import InvalidArgument
+from ketch.storage import removal
+from ketch.storage.layers.store import Layers
+from ketch.storage.snapshots import tree_diff
+from ketch.storage.snapshots.overlay import check_depth
+from ketch.storage.snapshots.tree_copy import Copier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ketch.storage.snapshots.overlay import Mounts
+
+_NEW = ".new-"
+
+
+class VfsSnapshots:
+    """The writable side of containers, without overlay.  Making one and comparing it take as long as a copy."""
+
+    name = "vfs"
+
+    def __init__(
+        self,
+        data_root: str,
+        warnings: Sequence[str] = (),
+        later: Callable[[Callable[[], None]], object] = lambda work: work(),
+    ) -> None:
+        """``later`` carries out what nobody has to wait for."""
+        self.warnings = list(warnings)
+        self._containers = os.path.join(data_root, "containers")
+        self._layers = Layers(data_root)
+        os.makedirs(self._containers, mode=0o710, exist_ok=True)
+        for parent in (self._containers, os.path.join(data_root, "layers")):
+            for name in os.listdir(parent):
+                for unfinished in _unfinished(os.path.join(parent, name)):
+                    later(functools.partial(removal.try_to_remove, unfinished))
+
+    def check_limit(self, size: int) -> None:
+        """InvalidArgument: a copy of the image would count against the limit."""
+        if size:
+            raise InvalidArgument("--storage-opt size is not supported for vfs", hint="use the overlay driver")
+
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+        """Copy these layers (lowest first) for a container and describe the root."""
+        check_depth(len(chain_ids))
+        self.check_limit(size)
+        directory = os.path.join(self._containers, container_id)
+        os.makedirs(directory, mode=0o710, exist_ok=True)
+        base = os.path.join(directory, "base")
+        if not os.path.lexists(base):
+            os.symlink(chain_ids[-1] if chain_ids else "scratch", base)
+        if not os.path.isdir(self.upper(container_id)):
+            sources = [self._merged(chain_ids)] if chain_ids else []
+            _make(self.upper(container_id), sources, layer=False)
+        return self.mounts(container_id, chain_ids)
+
+    def exists(self, container_id: str) -> bool:
+        """Whether the container's copy is there, whole."""
+        return os.path.isdir(self.upper(container_id))
+
+    def is_blank(self, container_id: str) -> bool:
+        """Whether the copy was not finished; one that was is the container's, who knows what is in it."""
+        names = os.listdir(os.path.join(self._containers, container_id))
+        return all(name == "base" or name.startswith(_NEW) for name in names)
+
+    def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
+        """What to mount for the container's root."""
+        del chain_ids
+        return [{"type": "bind", "source": self.upper(container_id), "options": ["ro"] if readonly else []}]
+
+    def view(self, chain_ids: Sequence[str]) -> list[str]:
+        """Options for looking at these layers alone, read-only: one directory, which needs no overlay."""
+        return ["lowerdir=" + self._merged(chain_ids).replace("\\", "\\\\").replace(":", "\\:"), "ro"]
+
+    def upper(self, container_id: str) -> str:
+        """The directory that a container writes to."""
+        return os.path.join(self._containers, container_id, "root")
+
+    @contextmanager
+    def delta(self, container_id: str) -> Iterator[str]:
+        """A directory with what the container has changed, in overlay's form; it goes at the end."""
+        place = os.path.join(self._containers, container_id, _NEW + secrets.token_hex(8))
+        os.mkdir(place, 0o755)
+        try:
+            with self._compared(container_id) as (new_fd, old_fd):
+                upper_fd = os.open(place, trees.DIRECTORY)
+                try:
+                    tree_diff.write_upper(new_fd, old_fd, upper_fd)
+                finally:
+                    os.close(upper_fd)
+            yield place
+        finally:
+            removal.remove_tree(place)
+
+    def usage(self, container_id: str) -> int:
+        """Bytes of the files that the container has written; one with several names counts once."""
+        try:
+            with self._compared(container_id) as (new_fd, old_fd):
+                return tree_diff.changed_bytes(new_fd, old_fd)
+        except FileNotFoundError:  # it is being removed
+            return 0
+
+    def remove(self, container_id: str) -> None:
+        """Delete the copy; one that is gone is no error."""
+        directory = os.path.join(self._containers, container_id)
+        if not os.path.isdir(directory):
+            return
+        for unfinished in _unfinished(directory):
+            removal.try_to_remove(unfinished)
+        removal.remove_tree(os.path.join(directory, "root"))
+        if os.path.lexists(os.path.join(directory, "base")):
+            os.unlink(os.path.join(directory, "base"))
+
+    def status(self) -> list[list[str]]:
+        """Rows of ``docker info``: Docker's vfs has none."""
+        return []
+
+    @contextmanager
+    def _compared(self, container_id: str) -> Iterator[tuple[int, int]]:
+        base = os.readlink(os.path.join(self._containers, container_id, "base"))
+        with ExitStack() as stack:
+            new_fd = os.open(self.upper(container_id), trees.DIRECTORY)
+            stack.callback(os.close, new_fd)
+            old_fd = -1
+            if base != "scratch":
+                old_fd = os.open(os.path.join(os.path.dirname(self._layers.diff(base)), "merged"), trees.DIRECTORY)
+                stack.callback(os.close, old_fd)
+            yield new_fd, old_fd
+
+    def _merged(self, chain_ids: Sequence[str]) -> str:
+        diffs = self._layers.directories(chain_ids)
+        place = os.path.join(os.path.dirname(diffs[-1]), "merged")
+        if not os.path.isdir(place):
+            _make(place, diffs, layer=True)
+        return place
+
+
+def _make(place: str, sources: Sequence[str], *, layer: bool) -> None:
+    """Put these trees over one another; whoever else makes the same meanwhile may win."""
+    new = os.path.join(os.path.dirname(place), _NEW + secrets.token_hex(8))
+    os.mkdir(new, 0o755)
+    try:
+        _fill(new, sources, layer)
+        faults.point("vfs.copied")
+        if not os.path.isdir(place):
+            os.rename(new, place)
+            return
+    except BaseException:
+        removal.try_to_remove(new)
+        raise
+    removal.remove_tree(new)
+
+
+def _fill(new: str, sources: Sequence[str], layer: bool) -> None:
+    target_fd = os.open(new, trees.DIRECTORY)
+    try:
+        copier = Copier(target_fd)
+        for source in sources:
+            source_fd = os.open(source, trees.DIRECTORY)
+            try:
+                copier.tree(source_fd, layer=layer)
+            finally:
+                os.close(source_fd)
+    finally:
+        os.close(target_fd)
+
+
+def _unfinished(directory: str) -> list[str]:
+    if os.path.isdir(directory) and not os.path.islink(directory):
+        return removal.those(directory, lambda name: name.startswith(_NEW))
+    return []

@@ -1,0 +1,199 @@
+"""No room on the data root: what frees some works, the rest says why not, and ketchd starts all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.integration.crash.test_bad_environments import LOOP, body, fill
+from tests.support.rawapi import Api
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.ketch_only
+
+
+@contextlib.contextmanager
+def small(engine, options: str, *places: str):
+    """The engine with file systems of its own, a few megabytes each."""
+    for place in places:
+        os.makedirs(place, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+    try:
+        engine.start()
+        engine.add_busybox()
+        yield Api(engine.socket)
+        engine.remove_all()
+        engine.stop()
+    finally:
+        if engine.process is not None:
+            engine.remove_all()
+            engine.stop(signal.SIGKILL)
+        for place in places:
+            subprocess.run(["umount", "-l", place], check=True)
+        engine.data_root += "2"  # what the fixture ends with works without it
+        engine.exec_root += "2"
+
+
+def take_inodes(directory: str) -> str:
+    """Use up all inodes of a file system."""
+    path = os.path.join(directory, "inodes")
+    os.mkdir(path)
+    with contextlib.suppress(OSError):
+        for n in range(1 << 20):
+            os.close(os.open(f"{path}/{n}", os.O_WRONLY | os.O_CREAT))
+    return path
+
+
+def give_back(path: str) -> None:
+    subprocess.run(["rm", "-r", path], check=True)
+
+
+def furnish(engine, api: Api) -> None:
+    """Things that can be removed, and two containers that run."""
+    engine.docker("run", "-d", "--name", "talker", "busybox", "sh", "-c", LOOP)
+    engine.docker("run", "-d", "--name", "sleeper", "--stop-signal", "KILL", "busybox", "sleep", "1000")
+    engine.docker("run", "--name", "fat", "busybox", "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=2")
+    for name in ("done", "old"):
+        engine.docker("run", "--name", name, "busybox", "echo", "said")
+    engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "touch", "/v/file")
+    engine.docker("volume", "create", "spare")
+    engine.docker("network", "create", "quay")
+    engine.docker("commit", "done", "ship:1")
+    engine.docker("tag", "busybox", "boat:1")
+
+
+def looks(engine) -> None:
+    """What only looks works."""
+    assert "sleeper" in engine.docker("ps", "-a").out
+    assert json.loads(engine.docker("inspect", "talker").out)[0]["State"]["Running"]
+    assert "n 0" in engine.docker("logs", "talker").out
+    assert engine.docker("exec", "talker", "echo", "runs").out == "runs\n"
+    assert "boat" in engine.docker("images").out
+
+
+def refused(api: Api) -> None:
+    """What needs room says so and leaves nothing."""
+    for path, what in (
+        ("/containers/create?name=late", body("late")),
+        ("/volumes/create", {"Name": "late"}),
+    ):
+        status, answer = api("POST", path, what)
+        assert status == 500, (path, status, answer)
+        assert "no space left" in answer["message"] or "disk is full" in answer["message"], (path, answer)
+    assert api("GET", "/containers/late/json")[0] == api("GET", "/volumes/late")[0] == 404
+
+
+def frees(engine, api: Api) -> None:
+    """What removes, renames and stops works."""
+    api.must("POST", "/containers/old/rename", name="older")
+    api.must("POST", "/images/busybox/tag", repo="raft", tag="1")
+    api.must("POST", "/containers/sleeper/stop")
+    assert api.must("POST", "/containers/sleeper/wait")["StatusCode"] == 137
+    api.must("DELETE", "/volumes/hold")
+    api.must("DELETE", "/networks/quay")
+    api.must("DELETE", "/images/ship:1")
+    api.must("DELETE", "/images/boat:1")
+    api.must("DELETE", "/containers/done")
+    api.must("DELETE", "/containers/sleeper")
+    api.must("POST", "/volumes/prune", filters='{"all":["true"]}')
+    api.must("DELETE", "/containers/fat")
+    until(lambda: not engine.docker("ps", "-aqf", "name=fat").out, "it is not removed")
+    api.must("POST", "/containers/prune")
+    assert sorted(engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()) == ["talker"]
+    assert engine.docker("volume", "ls", "-q").out == ""
+
+
+def works(engine, api: Api) -> None:
+    """With room again, and no restart."""
+    assert engine.docker("run", "--rm", "-v", "fresh:/v", "busybox", "echo", "works").out == "works\n"
+    lines = len(engine.docker("logs", "talker").out.splitlines())
+    until(lambda: len(engine.docker("logs", "talker").out.splitlines()) > lines, "it does not log again")
+    engine.docker("network", "create", "late")
+
+
+EXHAUSTED = {
+    "space": ("size=40m", fill),
+    "inodes": ("size=40m,nr_inodes=3000", take_inodes),
+}
+
+
+@pytest.mark.parametrize("what", EXHAUSTED)
+def test_freeing(own_engine, what):
+    options, take = EXHAUSTED[what]
+    with small(own_engine, options, own_engine.data_root) as api:
+        furnish(own_engine, api)
+        taken = take(own_engine.data_root)
+        looks(own_engine)
+        refused(api)
+        frees(own_engine, api)
+        give_back(taken)
+        works(own_engine, api)
+
+
+def test_networks_of_a_running_container(own_engine):
+    """They come and go, and its hosts file is not given up for one that cannot be written."""
+    with small(own_engine, EXHAUSTED["space"][0], own_engine.data_root):
+        docker = own_engine.docker
+        docker("network", "create", "quay")
+        docker("run", "-d", "--name", "one", "--network", "quay", "busybox", "sleep", "1000")
+        taken = fill(own_engine.data_root)
+        docker("network", "disconnect", "quay", "one")
+        assert "localhost" in docker("exec", "one", "cat", "/etc/hosts").out
+        docker("network", "connect", "quay", "one", check=False)
+        shown = docker("inspect", "-f", "{{len .NetworkSettings.Networks}}", "one").out.strip()
+        assert docker("exec", "one", "ls", "/sys/class/net").out.split().count("lo") == 1
+        assert shown == str(len(docker("exec", "one", "ls", "/sys/class/net").out.split()) - 1)
+        assert "localhost" in docker("exec", "one", "cat", "/etc/hosts").out
+        give_back(taken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("what", EXHAUSTED)
+def test_start(own_engine, what, number):
+    """Containers run on, and the daemon comes back on file systems without room, its own and that of its sockets."""
+    options, take = EXHAUSTED[what]
+    with small(own_engine, options, own_engine.data_root, own_engine.exec_root) as api:
+        furnish(own_engine, api)
+        own_engine.stop(number)
+        taken = [take(own_engine.data_root), take(own_engine.exec_root)]
+        own_engine.start()
+        looks(own_engine)
+        frees(own_engine, api)
+        for path in taken:
+            give_back(path)
+        works(own_engine, api)
+
+
+def test_start_without_a_reserve(own_engine):
+    """Nothing can be written at all: it answers what it knows, and goes on when there is room."""
+    with small(own_engine, "size=40m", own_engine.data_root) as api:
+        furnish(own_engine, api)
+        own_engine.stop()
+        os.unlink(own_engine.data_root + "/ketch.db-reserve")
+        taken = fill(own_engine.data_root)
+        own_engine.start()
+        looks(own_engine)
+        refused(api)
+        status, answer = api("DELETE", "/containers/done")
+        assert status == 500
+        assert "no space left" in answer["message"] or "disk is full" in answer["message"]
+        give_back(taken)
+        works(own_engine, api)
+        frees(own_engine, api)
+
+
+def test_many_removals_on_a_full_disk(own_engine):
+    """More of them than the space that is kept would hold at once."""
+    with small(own_engine, "size=40m", own_engine.data_root) as api:
+        furnish(own_engine, api)
+        taken = fill(own_engine.data_root)
+        for n in range(800):
+            api.must("POST", f"/containers/old/rename?name=old{n}")
+            api.must("POST", f"/containers/old{n}/rename?name=old")
+        give_back(taken)
+        works(own_engine, api)

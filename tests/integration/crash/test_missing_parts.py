@@ -1,0 +1,187 @@
+"""Parts of the state taken away under a living daemon: each command says in one sentence what is missing, or works."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+from tests.support.registries.registries import registry
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.ketch_only
+
+
+@pytest.fixture
+def broken(own_engine):
+    """An engine with a container that runs, one that does not, and a registry."""
+    own_engine.start()
+    own_engine.add_busybox()
+    docker = own_engine.docker
+    for name in "stopped", "running":
+        docker("create", "--name", name, "busybox", "sh", "-c", "echo hi; exec sleep 1000")
+        docker("start", name)
+    docker("stop", "-t", "0", "stopped")
+    with registry() as one:
+        docker("tag", "busybox", f"{one.host}/box:1")
+        yield own_engine, f"{one.host}/box:1"
+    assert "Traceback" not in own_engine.log() and "internal error" not in own_engine.log()
+
+
+def commands(root: str, ref: str) -> dict[str, tuple[str, ...]]:
+    return {
+        "create": ("create", "busybox", "true"), "run": ("run", "--rm", "busybox", "true"),
+        "start": ("start", "stopped"), "inspect": ("inspect", "--size", "stopped"), "logs": ("logs", "stopped"),
+        "image inspect": ("image", "inspect", "busybox"), "history": ("history", "busybox"), "images": ("images",),
+        "ps": ("ps", "-as"), "save": ("save", "-o", f"{root}/saved", "busybox"), "push": ("push", ref),
+        "export": ("export", "-o", f"{root}/exported", "stopped"),
+        "export running": ("export", "-o", f"{root}/exported", "running"),
+        "cp": ("cp", "stopped:/etc/passwd", f"{root}/passwd"), "cp in": ("cp", f"{root}/pid", "stopped:/tmp/"),
+        "diff": ("diff", "stopped"), "diff running": ("diff", "running"), "commit": ("commit", "stopped"),
+        "commit running": ("commit", "running"), "exec": ("exec", "running", "true"),
+        "logs running": ("logs", "running"), "restart": ("restart", "-t", "0", "running"), "df": ("system", "df", "-v"),
+    }  # fmt: skip
+
+
+def check(engine, ref: str, refused: dict[str, str]) -> None:
+    """The commands of ``refused`` say that; all others work.  What is broken can be removed in any case."""
+    for name, command in commands(engine.root, ref).items():
+        result = engine.docker(*command, check=False, timeout=60)
+        said = (result.err or result.out).strip()
+        if name not in refused:
+            assert result.code == 0, (name, said)
+            continue
+        assert result.code != 0, name
+        assert refused[name] in said, (name, said)
+        assert "unexpected EOF" not in said, (name, said)
+        if name == "start":
+            assert engine.docker("inspect", "-f", "{{.State.Running}}", "stopped").out == "false\n"
+        if name == "save":
+            assert not os.path.exists(f"{engine.root}/saved")
+    engine.docker("stop", "-t", "0", "running", check=False)
+    engine.docker("rm", "-fv", *engine.docker("ps", "-aq").out.split())
+    engine.docker("rmi", "-f", *set(engine.docker("images", "-aq").out.split()))
+    until(lambda: os.listdir(f"{engine.data_root}/containers") == [], "directories of containers are left")
+
+
+def test_a_layer(broken):
+    engine, ref = broken
+    for name in os.listdir(f"{engine.data_root}/layers"):
+        shutil.rmtree(f"{engine.data_root}/layers/{name}")
+    said = "a layer of the image is missing"
+    names = ("create", "run", "start", "export", "diff", "diff running", "commit", "commit running", "restart")
+    gone = {"exec": "not found", "cp": "a layer of the image is missing", "cp in": "no such directory"}
+    check(engine, ref, {**dict.fromkeys(names, said), **gone})
+    engine.add_busybox()  # what is brought again is whole
+    assert engine.docker("run", "--rm", "busybox", "echo", "hello").out == "hello\n"
+
+
+def blobs(engine) -> dict[str, str]:
+    """The paths of the blobs of ``busybox`` by kind."""
+    folder = f"{engine.data_root}/content/blobs/sha256"
+    image_id = json.loads(engine.docker("image", "inspect", "busybox").out)[0]["Id"][7:]
+    found = {"config": f"{folder}/{image_id}"}
+    for name in os.listdir(folder):
+        with open(f"{folder}/{name}", "rb") as f:
+            begin = f.read(20)
+        if name != image_id:
+            found["manifest" if begin.startswith(b'{"schemaVersion"') else "layer"] = f"{folder}/{name}"
+    return found
+
+
+@pytest.mark.parametrize("kind", ["config", "manifest", "layer"])
+def test_a_blob(broken, kind):
+    engine, ref = broken
+    path = blobs(engine)[kind]
+    os.unlink(path)
+    said = f"blob sha256:{os.path.basename(path)} is missing"
+    names = {"config": ("save", "push"), "manifest": ("save", "push")}
+    names["layer"] = ("save", "push", "commit", "commit running")
+    check(engine, ref, dict.fromkeys(names[kind], said))
+
+
+def test_a_blob_that_was_cut(broken):
+    engine, ref = broken
+    os.truncate(blobs(engine)["layer"], 5000)
+    result = engine.docker("save", "-o", f"{engine.root}/saved", "busybox", check=False)
+    assert result.code == 1
+    assert "its descriptor says" in result.err
+    assert not os.path.exists(f"{engine.root}/saved")
+
+
+def test_the_directory_of_containers(broken):
+    engine, ref = broken
+    for name in os.listdir(f"{engine.data_root}/containers"):
+        shutil.rmtree(f"{engine.data_root}/containers/{name}")
+    names = (
+        "start", "export", "export running", "cp", "diff", "diff running", "commit", "commit running", "logs",
+        "logs running", "exec", "restart",
+    )  # fmt: skip
+    check(engine, ref, {**dict.fromkeys(names, "its files are missing in"), "cp in": "no such directory"})
+
+
+def test_networks_of_a_container_without_its_directory(broken):
+    """What is made in the kernel is made; its names cannot be written down."""
+    engine, _ = broken
+    docker = engine.docker
+    docker("network", "create", "back")
+    directory = f"{engine.data_root}/containers/" + docker("inspect", "-f", "{{.Id}}", "running").out.strip()
+    os.rename(directory, f"{engine.root}/gone")
+    docker("network", "connect", "back", "running")
+    docker("network", "disconnect", "bridge", "running")
+    networks = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
+    assert docker("inspect", "-f", networks, "running").out.split() == ["back"]
+    os.rename(f"{engine.root}/gone", directory)
+    assert docker("exec", "running", "ls", "/sys/class/net").out.split() == ["eth1", "lo"]
+    docker("network", "disconnect", "back", "running")
+    docker("network", "rm", "back")
+
+
+def test_the_directory_of_a_volume(own_engine):
+    own_engine.start()
+    own_engine.add_busybox()
+    docker = own_engine.docker
+    docker("create", "--name", "user", "-v", "lost:/v", "busybox", "true")
+    shutil.rmtree(f"{own_engine.data_root}/volumes/lost/_data")
+    for command in ("start", "user"), ("cp", "user:/v", own_engine.root), ("run", "--rm", "-v", "lost:/v", "busybox"):
+        result = docker(*command, check=False)
+        assert result.code != 0, command
+        assert f"{own_engine.data_root}/volumes/lost/_data`" in result.err, (command, result.err)
+    docker("rm", "user")
+    docker("volume", "rm", "lost")
+    assert "Traceback" not in own_engine.log()
+
+
+def test_a_stream_that_breaks_is_no_whole_one(own_engine):
+    """A blob that goes while it is sent: the client must fail, and not take the part for the whole."""
+    own_engine.start()
+    own_engine.docker("import", "-", "big", stdin=_tar(os.urandom(64 << 20)), timeout=60)
+    layer = max(
+        (os.path.join(f"{own_engine.data_root}/content/blobs/sha256", n) for n in
+         os.listdir(f"{own_engine.data_root}/content/blobs/sha256")), key=os.path.getsize,
+    )  # fmt: skip
+    size = os.path.getsize(layer)
+    from tests.integration.daemon.test_web_pages import unix
+
+    with unix(own_engine) as sock:
+        sock.settimeout(20)
+        sock.sendall(b"GET /images/big/get HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        data = sock.recv(1 << 16)
+        assert data.startswith(b"HTTP/1.1 200")
+        time.sleep(0.3)  # the pipe and the socket are full: the rest is not read yet
+        os.truncate(layer, size // 2)
+        end = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := sock.recv(1 << 20):
+                end = (end + more)[-16:]
+    assert not end.endswith(b"0\r\n\r\n")
+
+
+def _tar(data: bytes) -> bytes:
+    from tests.support.registries.made_images import tar
+
+    return tar({"big": data})

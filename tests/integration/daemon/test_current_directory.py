@@ -1,0 +1,202 @@
+"""The current directory: whoever stands in a stranger's folder runs nothing that lies there."""
+
+from __future__ import annotations
+
+import ast
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ketch import programs
+from ketch.cli import main as cli
+from ketch.runtime.oci_cli import main as runtime_cli
+from tests.support.engines import BIN
+from tests.unit.test_linters import ROOT
+
+PACKAGES = (
+    "ketch", "aiohttp", "msgspec", "multidict", "yarl", "isal", "zstandard", "nftables", "bcrypt", "obstore", "jwt",
+    "cryptography", "sitecustomize", "usercustomize",
+)  # fmt: skip
+PROGRAMS = (
+    "ps", "tar", "xz", "gzip", "unpigz", "zstd", "sh", "mount", "ssh", "unshare", "mmdebstrap", "nft", "iptables",
+    "modprobe", "runc", "crun", "busybox", "docker-credential-planted", "getent", "id", "python3",
+)  # fmt: skip
+# What is needed for a command to come as far as it can without a daemon.
+ARGUMENTS = {
+    ("daemon", "run"): ["--version"],
+    ("daemon", "repair"): ["--version"],
+    ("daemon", "start"): ["--version"],
+    ("registry", "serve"): ["--help"],
+    ("registry", "gc"): ["--root", "store"],
+    ("registry", "htpasswd"): ["somebody"],
+    ("login",): ["-u", "a", "-p", "b", "127.0.0.1:1"],
+}
+COMMANDS = [
+    *((name,) for name in cli.COMMANDS if name != "daemon"),
+    *((group, name) for group, names in cli.GROUPS.items() for name in names),
+    *(("daemon", verb) for verb in ("run", "repair", "start", "stop", "status")),
+]
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """A folder full of modules and programs that leave a mark when they are run; it is the current one."""
+    folder, mark = tmp_path / "planted", tmp_path / "mark"
+    folder.mkdir()
+    code = f"import sys\nopen({str(mark)!r}, 'a').write(f'{{__name__}} {{sys.argv}}\\n')\nraise SystemExit(66)\n"
+    for name in {*sys.stdlib_module_names, *PACKAGES}:
+        (folder / f"{name}.py").write_text(code)
+    (folder / "ketch").mkdir()
+    (folder / "ketch" / "__init__.py").write_text(code)
+    for name in PROGRAMS:
+        (folder / name).write_text(f"#!/bin/sh\necho {name} >>{mark}\nexit 66\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.chdir(folder)
+    yield mark
+    assert not mark.exists(), mark.read_text()
+
+
+def run(program: str, *args: str, prefix: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program of ours, with a home of its own."""
+    home = os.path.join(os.path.dirname(os.getcwd()), "home")
+    return subprocess.run(
+        [*prefix, os.path.join(BIN, program), *args],
+        env={**os.environ, "DOCKER_HOST": "unix:///nowhere/s.sock", "HOME": home, **environment},
+        input="password\n", capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+# `daemon start` writes the machine's log.
+PRIVATE_LOG = ("unshare", "--mount", "--", "sh", "-c", 'mount -t tmpfs none /var/log && exec "$@"', "sh")
+
+
+@pytest.mark.timeout(180)
+def test_ketch(planted):
+    for command in COMMANDS:
+        for arguments in ARGUMENTS.get(command, []), ["--help"]:
+            done = run("ketch", *command, *arguments, prefix=PRIVATE_LOG if command == ("daemon", "start") else ())
+            assert done.returncode not in (66, 127), (command, done.stderr)
+            assert "Traceback" not in done.stderr, (command, done.stderr)
+            assert not planted.exists(), (command, planted.read_text())
+
+
+def test_ketchd_and_runtime(planted):
+    assert run("ketchd", "--version").returncode == 0
+    assert "no such file" in run("ketchd", "--config-file", "/none").stderr
+    for command in runtime_cli._COMMANDS:
+        for arguments in [], ["none"]:
+            done = run("ketch-runtime", "--root", "state", command, *arguments)
+            assert done.returncode not in (66, 127), (command, done.stderr)
+            assert not planted.exists(), (command, planted.read_text())
+
+
+@pytest.mark.parametrize("environment", [{}, {"PATH": ":/usr/sbin:/usr/bin:/sbin:/bin:."}], ids=["plain", "path"])
+def test_a_daemon_and_its_children(own_engine, planted, environment):
+    """The launcher, monitors, unpacking workers, and what ``bootstrap`` starts."""
+    own_engine.settings = environment
+    own_engine.start()
+    own_engine.add_busybox()
+    assert own_engine.docker("run", "--rm", "busybox", "echo", "hello").out == "hello\n"
+    archive = f"{own_engine.root}/archive.tar"
+    own_engine.docker("save", "-o", archive, "busybox")
+    own_engine.docker("rmi", "busybox")
+    own_engine.docker("load", "-i", archive)
+    own_engine.docker("run", "-d", "--name", "sleeps", "busybox", "sleep", "100")
+    own_engine.docker("top", "sleeps")
+    own_engine.docker("export", "-o", archive, "sleeps")
+    own_engine.docker("import", archive, "again")
+    own_engine.docker("rm", "-f", "sleeps")
+
+
+def test_a_registry_and_its_workers(planted, tmp_path):
+    command = [f"{BIN}/ketch", "registry", "serve", "--root", "store", "--addr", "127.0.0.1:0", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert "registry listens" in process.stderr.readline()
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.mark.parametrize("path", ["", ".", "relative", "/usr/bin:", ":/usr/bin"])
+def test_credential_helpers_are_not_taken_from_here(planted, path, tmp_path):
+    (tmp_path / "config.json").write_text('{"credsStore": "planted"}')
+    for command in ("login", "-u", "a", "-p", "b"), ("logout",):
+        done = run("ketch", *command, "127.0.0.1:1", DOCKER_CONFIG=str(tmp_path), PATH=path)
+        assert done.returncode == 1, done.stderr
+        if command[0] == "logout":
+            assert "`docker-credential-planted get`: no such program" in done.stderr
+
+
+_PROBE = """
+import json, subprocess, sys
+from ketch import programs
+
+command = programs.python("ketch.registry", "--help")
+code = subprocess.call(command, env=programs.environment(), stdout=subprocess.DEVNULL)
+print(json.dumps([code, command, programs.environment()]))
+"""
+
+
+def probe(**environment: str) -> tuple[int, list[str], dict[str, str]]:
+    """What a process with these variables starts an interpreter with: its exit code, command, environment."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.pop(0)\n{_PROBE}"],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return tuple(json.loads(done.stdout))
+
+
+def test_a_checkout_on_the_path_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    startup = tmp_path / "startup.py"
+    startup.write_text("raise SystemExit(66)")
+    for value in f"{ROOT}/src", f"{ROOT}/src:", f":{ROOT}/src:.":
+        code, command, _ = probe(PYTHONPATH=value, PYTHONSTARTUP=str(startup), PYTHONHASHSEED="0")
+        assert code == 0, command
+        assert repr(str(tmp_path)) not in command[3]
+
+
+def test_lists_lose_what_depends_on_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, _, kept = probe(LD_LIBRARY_PATH=":/nowhere:.", PATH=":/bin:x:/usr/bin:")
+    assert (kept["LD_LIBRARY_PATH"], kept["PATH"]) == ("/nowhere", "/bin:/usr/bin")
+
+
+STARTERS = {  # module: what of it starts programs, and where from
+    "programs.py": "the one place that knows the interpreter",
+    "runtime/process/zygote.py": "the launcher: isolated, from a copy of the interpreter",
+}
+
+
+def test_interpreters_are_started_in_one_way():
+    wrong = []
+    for path in glob.glob(f"{ROOT}/src/ketch/**/*.py", recursive=True):
+        with open(path, encoding="utf-8") as f:
+            tree = ast.parse(f.read())
+        name = os.path.relpath(path, f"{ROOT}/src/ketch")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.executable", "shutil.which"):
+                wrong += [f"{name}:{node.lineno}"] if name not in STARTERS else []
+    assert wrong == []
+
+
+def test_the_programs_of_a_relative_directory_are_not_found(tmp_path, monkeypatch):
+    program = tmp_path / "there"
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    for path in "", ".", ":", "/nowhere:", f"./:{os.path.relpath(tmp_path, '/')}":
+        monkeypatch.setenv("PATH", path)
+        assert programs.find("there") is None, path
+    monkeypatch.setenv("PATH", f".:{tmp_path}")
+    assert programs.find("there") == str(program)
+    program.chmod(0o644)
+    assert programs.find("there") is None
+    monkeypatch.delenv("PATH")
+    assert programs.find("sh") in ("/bin/sh", "/usr/bin/sh")

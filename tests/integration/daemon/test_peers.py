@@ -1,0 +1,65 @@
+"""``scripts/peers``: the root of the engines that Ketch is compared with, and what is said where it cannot be made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support import peers
+
+SCRIPT = peers.SCRIPT
+pytestmark = [
+    pytest.mark.ketch_only,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
+]
+
+
+def run(*command: str, cache: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **({"KETCH_PEERS": cache} if cache else {})}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=50)
+
+
+@pytest.mark.parametrize("words", [("dir",), ("run", "dockerd"), ("run", "--network", "true")])
+def test_what_needs_the_root_says_that_it_is_not_there(tmp_path, words):
+    done = run(SCRIPT, *words, cache=str(tmp_path))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.count("\n") == 1 and "what needs it is skipped: " in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("words", [(), ("frobnicate",), ("run",), ("run", "--network")])
+def test_usage(words):
+    assert run(SCRIPT, *words).returncode == 2
+
+
+@pytest.mark.skipif(not shutil.which("apt-get") or not shutil.which("mmdebstrap"), reason="needs apt and mmdebstrap")
+def test_without_an_archive_one_line_says_why_and_nothing_is_left(tmp_path):
+    hidden = "mount -t tmpfs none /etc/apt && mount -t tmpfs none /var/lib/apt && mkdir -p /var/lib/apt/lists/partial"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{hidden} && exec "$@"', "sh"]
+    done = run(*command, SCRIPT, "setup", cache=str(tmp_path))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.count("\n") == 1 and "no Debian archive" in done.stderr
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_a_program_sees_its_root_and_little_of_the_machine(tmp_path):
+    peers.need()
+    (tmp_path / "here").write_text("shared\n", encoding="utf-8")
+    script = f"cat {tmp_path}/here; touch /usr/x 2>/dev/null || echo fixed; ls /sys/class/net; ls /machine | wc -l"
+    done = run(*peers.command("sh", "-c", script, network=True))
+    assert done.stdout.split() == ["shared", "fixed", "lo", "0"], done.stderr
+    assert "Docker version 28." in run(peers.docker(), "--version").stdout
+    assert run(*peers.command("sh", "-c", "exit 7")).returncode == 7
+    assert run(SCRIPT, "setup").stdout == ""
+
+
+def test_nothing_of_a_program_s_mounts_is_seen_outside():
+    peers.need()
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        before = f.read()
+    run(*peers.command("mount", "-t", "tmpfs", "none", "/tmp"))
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        assert f.read() == before

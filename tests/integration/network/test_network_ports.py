@@ -1,0 +1,286 @@
+"""Published ports of both families, who holds them, and how the networks meet the world: real packets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ketch.errors import KetchError
+from ketch.network.model import record as r
+from ketch.network.model.record import NetworkRecord, Pool
+from ketch.network.ports.requests import PortRequest
+from tests.support import netns
+from tests.support.netns import in_new_host, listen, member, network, nft, refused, talk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ketch.network.manager import NetworkManager
+
+V4 = Pool(subnet="10.9.0.0/24")
+V6 = Pool(subnet="fd00:9::/64")
+
+
+@contextlib.contextmanager
+def dual(tmp_path: Path, **settings: Any) -> Iterator[tuple[NetworkManager, NetworkRecord]]:
+    """A host with one network of both families beside the default one."""
+    with network(tmp_path) as one:
+        wanted = NetworkRecord(id="", name="dual", driver=r.BRIDGE, created=0, pools=(V4, V6), ipv6=True, **settings)
+        yield one.manager, one.manager.create(wanted)
+
+
+def everywhere(number: int, proto: str = "tcp") -> PortRequest:
+    return PortRequest(proto, 80, "", number, number)
+
+
+@in_new_host
+def test_a_port_is_published_on_both_families(tmp_path: Path) -> None:
+    with netns.outside_machine("fd01::2/64", "fd01::1/64") as outside, netns.outside_machine(link="up4") as outside4:
+        with dual(tmp_path) as (manager, record), member(manager, record.id, "web", everywhere(8080)) as (web, made):
+            assert made.ports == {
+                "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]
+            }
+            with web.entered():
+                server = listen("::", 80)
+            with outside.entered():
+                assert talk(server, "fd01::1", 8080) == "fd01::2"
+                assert refused(made.ip6, 80)
+            with outside4.entered():
+                assert talk(server, "192.0.2.1", 8080) == "::ffff:192.0.2.2"
+            talk(server, "fd01::1", 8080)
+            talk(server, "127.0.0.1", 8080)
+            with web.entered():  # to itself through the host's port, and out of the hairpin
+                talk(server, "10.9.0.1", 8080)
+                talk(server, "fd00:9::1", 8080)
+        assert refused("fd01::1", 8080)
+
+
+@in_new_host
+def test_one_address_of_ipv6(tmp_path: Path) -> None:
+    with netns.outside_machine("fd01::2/64", "fd01::1/64"), dual(tmp_path) as (manager, record):
+        wanted = PortRequest("tcp", 80, "fd01::1", 8080, 8080)
+        with member(manager, record.id, "web", wanted) as (web, made):
+            with web.entered():
+                server = listen("::", 80)
+            talk(server, "fd01::1", 8080)
+            assert refused("fd00:9::1", 8080)
+            assert refused("127.0.0.1", 8080)
+            assert made.ports == {"80/tcp": [{"HostIp": "fd01::1", "HostPort": "8080"}]}
+
+
+@in_new_host
+def test_a_free_port_is_the_same_in_both_families(tmp_path: Path) -> None:
+    with dual(tmp_path) as (manager, record), member(manager, record.id, "web", PortRequest("tcp", 80)) as (_, made):
+        v4, v6 = made.ports["80/tcp"]
+        assert v4["HostPort"] == v6["HostPort"] != "0"
+
+
+@in_new_host
+def test_only_the_family_of_the_network(tmp_path: Path) -> None:
+    with network(tmp_path) as one, member(one.manager, one.network_id, "web", everywhere(8080)) as (_, made):
+        assert made.ports == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
+        free = socket.socket(socket.AF_INET6)
+        with free:
+            free.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            free.bind(("::", 8080))
+
+
+@in_new_host
+def test_a_conflict_names_the_container(tmp_path: Path) -> None:
+    with dual(tmp_path) as (manager, record), member(manager, record.id, "web", everywhere(8080)):
+        with pytest.raises(KetchError, match=r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated.*web"):
+            with member(manager, record.id, "other", everywhere(8080)):
+                pass
+        only6 = PortRequest("tcp", 80, "::", 8080, 8080)
+        with pytest.raises(KetchError, match=r"Bind for \[::\]:8080 failed: port is already allocated.*web"):
+            with member(manager, record.id, "other", only6):
+                pass
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+@in_new_host
+def test_a_conflict_names_the_program(tmp_path: Path, family: int, address: str, proto: str) -> None:
+    with dual(tmp_path) as (manager, record):
+        kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+        with socket.socket(family, kind) as taken:
+            taken.bind((address, 8080))
+            if proto == "tcp":
+                taken.listen()
+            with pytest.raises(KetchError, match=rf"address already in use by .*\(pid {os.getpid()}\)"):
+                with member(manager, record.id, "web", everywhere(8080, proto)):
+                    pass
+        # Nothing was kept of the family that was free.
+        with member(manager, record.id, "web", everywhere(8080, proto)):
+            pass
+
+
+@in_new_host
+def test_routed_containers_are_reached_at_their_own_addresses(tmp_path: Path) -> None:
+    options = {r.OPTION_MODE4: "routed", r.OPTION_MODE6: "nat"}
+    with netns.outside_machine() as outside, dual(tmp_path, options=options) as (manager, record):
+        _default_route(outside)
+        with member(manager, record.id, "web", everywhere(8080)) as (web, made):
+            with web.entered():
+                server, closed = listen("::", 80), listen("::", 81)
+            with outside.entered():
+                assert talk(server, made.ip, 80) == "::ffff:192.0.2.2"
+                assert refused("192.0.2.1", 8080)
+                assert refused(made.ip, 81)
+            with web.entered():  # its own address stays as it is on the way out
+                there = _listen_in(outside, "192.0.2.2", 90)
+                assert talk(there, "192.0.2.2", 90) == made.ip
+            assert made.ports == {"80/tcp": [{"HostIp": "::", "HostPort": "8080"}]}
+            closed.close()
+
+
+@in_new_host
+def test_unprotected_containers_are_open_to_who_can_route(tmp_path: Path) -> None:
+    options = {r.OPTION_MODE4: "nat-unprotected"}
+    with netns.outside_machine() as outside, dual(tmp_path, options=options) as (manager, record):
+        _default_route(outside)
+        with member(manager, record.id, "web") as (web, made):
+            with web.entered():
+                server = listen("0.0.0.0", 81)
+            with outside.entered():
+                talk(server, made.ip, 81)
+
+
+@in_new_host
+def test_an_isolated_network_has_no_address_of_the_host(tmp_path: Path) -> None:
+    options = {r.OPTION_MODE4: "isolated", r.OPTION_MODE6: "isolated"}
+    with dual(tmp_path, internal=True, options=options) as (manager, record):
+        with member(manager, record.id, "a", gateway=False) as (a, ea), member(manager, record.id, "b") as (b, _):
+            with a.entered():
+                server = listen("0.0.0.0", 80)
+            with b.entered():
+                assert talk(server, ea.ip, 80)
+            assert refused(ea.ip, 80)
+
+
+# What ufw and firewalld leave behind: chains of other tables that drop or reject what they do not know.
+UFW = """
+table ip filter {
+  chain FORWARD { type filter hook forward priority filter; policy drop; jump ufw-user-forward; }
+  chain ufw-user-forward { ct state related,established accept; }
+}"""
+FIREWALLD = """
+table inet firewalld {
+  chain filter_FORWARD {
+    type filter hook forward priority filter + 10; policy accept;
+    ct state { established, related } accept
+    ct status dnat accept
+    iifname "lo" accept
+    reject with icmpx admin-prohibited
+  }
+}"""
+TABLES = {"ip filter FORWARD": UFW, "inet firewalld filter_FORWARD": FIREWALLD}
+
+
+@pytest.mark.parametrize("chain", TABLES)
+@in_new_host
+def test_the_hosts_firewall_keeps_its_say(tmp_path: Path, chain: str) -> None:
+    with netns.outside_machine() as outside, network(tmp_path) as one:
+        nft(TABLES[chain])
+        there = _listen_in(outside, "192.0.2.2", 90)
+        with member(one.manager, one.network_id, "web") as (web, _):
+            with web.entered():
+                assert refused("192.0.2.2", 90)
+            (said,) = one.manager.blockers()
+            assert chain in said
+        there.close()
+        assert "let through" not in netns.ruleset()
+
+
+@pytest.mark.parametrize("chain", TABLES)
+@in_new_host
+def test_the_hosts_firewall_is_opened_when_asked_for(tmp_path: Path, chain: str) -> None:
+    nft(TABLES[chain])
+    before = netns.ruleset()
+    with netns.outside_machine() as outside, network(tmp_path, open_firewall=True) as one:
+        assert one.manager.blockers() == []
+        there = _listen_in(outside, "192.0.2.2", 90)
+        with member(one.manager, one.network_id, "web", everywhere(8080)) as (web, _):
+            with web.entered():
+                talk(there, "192.0.2.2", 90)
+                server = listen("0.0.0.0", 80)
+            with outside.entered():
+                talk(server, "192.0.2.1", 8080)
+            # A reload of the firewall service: it deletes its table and loads it again.
+            family, table, _name = chain.split()
+            nft(f"delete table {family} {table}\n{TABLES[chain]}")
+            netns.eventually(lambda: "let through by ketch" in nft(f"list table {family} {table}"))
+            with web.entered():
+                talk(there, "192.0.2.2", 90)
+        record = one.manager.create(NetworkRecord(id="", name="more", driver=r.BRIDGE, created=0))
+        assert record.link in nft(f"list table {family} {table}")
+        one.manager.remove(record.id)
+        assert record.link not in nft(f"list table {family} {table}")
+    assert netns.ruleset() == before
+
+
+@in_new_host
+def test_other_packets_than_containers_stay_refused(tmp_path: Path) -> None:
+    """The rules in the host's firewall let pass what our own table lets pass, and no more."""
+    nft(UFW)
+    with netns.outside_machine() as outside, network(tmp_path, open_firewall=True) as one:
+        _default_route(outside)
+        with member(one.manager, one.network_id, "web") as (web, made):
+            with web.entered():
+                server = listen("0.0.0.0", 80)
+            with outside.entered():
+                assert refused(made.ip, 80)
+            server.close()
+
+
+@pytest.mark.parametrize("damage", ["flush chain inet ketch forward", "flush table inet ketch", "flush ruleset"])
+@in_new_host
+def test_what_others_flush_is_put_back(tmp_path: Path, damage: str) -> None:
+    with network(tmp_path) as one, member(one.manager, one.network_id, "web", everywhere(8080)) as (web, _):
+        before = netns.ruleset()
+        nft(damage)
+        netns.eventually(lambda: netns.ruleset() == before)
+        with web.entered():
+            server = listen("0.0.0.0", 80)
+        talk(server, "127.0.0.1", 8080)
+
+
+@in_new_host
+def test_repair_puts_back_links_and_rules(tmp_path: Path) -> None:
+    with network(tmp_path) as one:
+        assert one.manager.repair() == []
+        one.manager._host.stop_watching()
+        nft("delete table inet ketch")
+        assert one.manager.repair() == ["put firewall table ketch back"]
+        assert "chain forward" in netns.ruleset()
+
+
+def _default_route(machine: netns.Netns) -> None:
+    netns.default_route(machine, "192.0.2.1")
+
+
+def _listen_in(machine: netns.Netns, address: str, port: int) -> socket.socket:
+    with machine.entered():
+        return listen(address, port)
+
+
+@pytest.mark.parametrize("masquerade", ["true", "false"])
+@in_new_host
+def test_ipv6_leaves_with_the_hosts_address_or_its_own(tmp_path: Path, masquerade: str) -> None:
+    """NAT66 on and off."""
+    options = {r.OPTION_MASQUERADE: masquerade}
+    with (
+        netns.outside_machine("fd01::2/64", "fd01::1/64") as outside,
+        dual(tmp_path, options=options) as (manager, record),
+    ):
+        netns.default_route(outside, "fd01::1")
+        there = _listen_in(outside, "fd01::2", 90)
+        with member(manager, record.id, "web") as (web, made):
+            with web.entered():
+                seen = talk(there, "fd01::2", 90)
+            assert seen == ("fd01::1" if masquerade == "true" else made.ip6)

@@ -1,0 +1,308 @@
+"""Launcher and monitor: starts, failures and what they leave, exits, zombies, memory, descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ketch.engine.monitors.run_directory import read_exit
+from ketch.errors import RuntimeFailure
+from tests.support.boxes.monitor_box import Peer, Yard, connect, open_fds, process, pss_kib
+from tests.support.boxes.runtime_box import cgroup_leftovers
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+
+@pytest_asyncio.fixture
+async def yard(tmp_path):
+    one = await Yard.open(tmp_path)
+    yield one
+    await one.close()
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process that is not ours has ended."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().add_reader(fd, lambda: ended.done() or ended.set_result(None))
+    try:
+        await asyncio.wait_for(ended, 10)
+    finally:
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("args", "code"), [(["true"], 0), (["sh", "-c", "exit 42"], 42), (["sh", "-c", "kill -TERM $$; exit 1"], 1)]
+)
+async def test_exit_code(yard, args, code):
+    assert await (await yard.start(args)).code() == code
+
+
+async def test_signals(yard):
+    one = await yard.start(["sh", "-c", "trap 'exit 5' USR1; echo up; while :; do sleep 1; done"])
+    peer = await Peer().attach(one.monitor, start="start")
+    await peer.until(b"up\n")
+    await one.monitor.kill(signal.SIGUSR1)
+    assert await one.code() == 5
+    other = await yard.start(["sleep", "100"])
+    await other.monitor.kill(signal.SIGKILL)
+    assert await other.code() == 137
+    await other.monitor.kill(signal.SIGKILL)  # too late, and no fault
+    peer.close()
+
+
+async def test_everything_is_in_its_place_when_the_exit_is_told(yard):
+    one = await yard.start(["sh", "-c", "echo out; exit 3"])
+    pid = one.monitor_pid()
+    exit_ = await one.monitor.exited
+    assert read_exit(one.run_dir) == exit_
+    assert not exit_.oom
+    assert cgroup_leftovers(f"{yard.box.parent}/0") == []
+    assert b"out\n" in Path(one.log_dir, "log").read_bytes()
+    await gone(pid)
+    assert sorted(os.listdir(one.run_dir)) == ["exit.json"]
+
+
+async def test_a_program_that_is_not_there(yard):
+    with pytest.raises(RuntimeFailure, match="no-such-program") as caught:
+        await yard.start(["no-such-program"])
+    assert caught.value.kind == "not_found"
+    await leaves_nothing(yard)
+
+
+async def test_a_set_up_that_fails_late(yard):
+    """After the network was offered: the answer to "start" says why, whether it comes before or behind the failure."""
+    for _ in range(10):
+        with pytest.raises(RuntimeFailure, match="nobody-here"):
+            await yard.start(["true"], {"annotations": {"dev.ketch.user": "nobody-here"}})
+        await leaves_nothing(yard)
+
+
+async def test_a_bundle_that_is_not_there(yard):
+    message = yard.message(["true"])
+    os.unlink(f"{message['bundle']}/config.json")
+    monitor = await yard.launcher.start_container(message)
+    with pytest.raises(RuntimeFailure, match=r"config\.json"):
+        (await monitor.created()).close()
+    await leaves_nothing(yard)
+
+
+async def test_too_little_memory_for_the_set_up(yard):
+    """The child is killed after it was told to go and before its program runs: that is no start."""
+    with pytest.raises(RuntimeFailure, match="memory limit is too small"):
+        await yard.start(["true"], {"linux.resources.memory": {"limit": 400 << 10}})
+    await leaves_nothing(yard)
+
+
+async def leaves_nothing(yard):
+    """The run directory is empty, no process and no cgroup is left."""
+    run_dir = yard.directory / "run" / f"c{yard.box.count}"
+    for _ in range(500):
+        if not os.listdir(run_dir) and not monitors_of(yard):
+            break
+        await asyncio.sleep(0.01)
+    assert os.listdir(run_dir) == []
+    assert monitors_of(yard) == []
+    assert cgroup_leftovers(f"{yard.box.parent}/{yard.box.count - 1}") == []
+
+
+def monitors_of(yard):
+    launcher = yard.launcher._process.pid
+    with open(f"/proc/{launcher}/task/{launcher}/children", encoding="ascii") as f:
+        return f.read().split()
+
+
+async def test_nobody_says_start(yard):
+    """ketchd dies between created and start: the monitor undoes everything and ends."""
+    one = await yard.create(["sleep", "100"])
+    one.monitor.disconnect()
+    await leaves_nothing(yard)
+    assert await connect(one.run_dir) is None
+    yard.containers.clear()
+
+
+async def test_a_child_that_is_killed_before_its_start(yard):
+    one = await yard.create(["sleep", "100"])
+    os.kill(one.created.pid, signal.SIGKILL)
+    await settled(lambda: state_of(one.created.pid) in ("Z", "gone"))
+    with pytest.raises(RuntimeFailure, match="died"):
+        await one.monitor.start()
+    await leaves_nothing(yard)
+    yard.containers.clear()
+
+
+async def test_abandon(yard):
+    one = await yard.create(["sleep", "100"])
+    await one.monitor.abandon()
+    await leaves_nothing(yard)
+    yard.containers.clear()
+
+
+async def test_another_launcher_when_it_was_killed(yard):
+    first = await yard.start(["sleep", "100"])
+    os.kill(yard.launcher._process.pid, signal.SIGKILL)
+    await gone(yard.launcher._process.pid)
+    others = await asyncio.gather(*(yard.start(["sh", "-c", "exit 4"]) for _ in range(3)))
+    assert [await other.code() for other in others] == [4, 4, 4]
+    await first.monitor.kill(signal.SIGTERM)
+    await first.monitor.kill(signal.SIGKILL)
+    assert await first.code() == 137
+
+
+async def test_zombies_are_reaped(yard):
+    kinds = [{"type": kind} for kind in ("mount", "uts", "ipc", "network")]
+    one = await yard.start(["sh", "-c", "sleep 100 & wait"], {"linux.namespaces": kinds}, pidns="host")
+    pid = one.monitor_pid()
+    peer = Peer()
+    # Its child outlives it and becomes the monitor's when it ends.
+    await peer.exec(one.monitor, "e1", ["sh", "-c", "(sleep 0.05; exit 7) & exit 0"], stdin=False)
+    await peer.rest()
+    for _ in range(300):
+        states = [state_of(child) for child in children_of(pid)]
+        if len(states) == 1 and "Z" not in states:
+            break
+        await asyncio.sleep(0.01)
+    assert states == ["S"]
+    await one.monitor.kill(signal.SIGKILL)
+    assert await one.code() == 137
+    peer.close()
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return f.read().split()
+
+
+def state_of(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+            return f.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "gone"
+
+
+async def test_out_of_memory_is_told(yard):
+    one = await yard.start(
+        ["sh", "-c", "x=0123456789abcdef; while :; do x=$x$x; done"], {"linux.resources.memory": {"limit": 16 << 20}}
+    )
+    exit_ = await asyncio.wait_for(one.monitor.exited, 15)
+    assert exit_.code in (2, 137)
+    assert exit_.oom
+
+
+async def test_memory_of_twenty_monitors(yard):
+    """The budget is 2 MiB each; with every reference counted, as before Python 3.12, it is kept at a hundred only."""
+    running = [await yard.start(["sleep", "100"]) for _ in range(20)]
+    peers = [await Peer().attach(one.monitor) for one in running[:3]]
+    sizes = [pss_kib(one.monitor_pid()) for one in running]
+    assert sum(sizes) / len(sizes) < (2048 if sys.version_info >= (3, 12) else 2300), sizes
+    for peer in peers:
+        peer.close()
+
+
+async def test_descriptors_are_given_back(yard):
+    one = await yard.start(["sleep", "100"])
+    pid, launcher = one.monitor_pid(), yard.launcher._process.pid
+    await work(one, "warm")
+    before = open_fds(pid), open_fds(launcher), len(os.listdir("/proc/self/fd"))
+    for number in range(8):
+        await work(one, str(number))
+        assert await (await yard.start(["true"])).code() == 0
+    for old in yard.containers[1:]:
+        old.monitor.disconnect()
+    now = before
+    for _ in range(300):
+        now = open_fds(pid), open_fds(launcher), len(os.listdir("/proc/self/fd"))
+        if all(n <= b for n, b in zip(now, before, strict=True)):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(
+        f"{before} → {now}: " + str([os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")])
+    )
+
+
+async def settled(condition):
+    for _ in range(300):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    assert condition()
+
+
+async def work(one, name):
+    """Everything that opens something: exec that runs, fails, is refused; attach that ends in several ways."""
+    peer = Peer()
+    await peer.exec(one.monitor, f"run-{name}", ["echo", "x"])
+    await peer.rest()
+    peer.close()
+    peer = Peer()
+    with pytest.raises(RuntimeFailure):
+        await peer.exec(one.monitor, f"fail-{name}", ["no-such-program"])
+    peer.close()
+    with pytest.raises(RuntimeFailure):
+        await (other := Peer()).attach(one.monitor, frames=True, start={"wrong": 1})
+    other.close()
+    other._given.close()
+    await one.monitor.exec(f"tty-{name}", process(["true"]), None, tty=True, stdin=False, stdout=True, stderr=True)
+    peer = await Peer().attach(one.monitor, stdin=True)
+    peer.close()
+
+
+async def test_a_request_nobody_knows(yard):
+    one = await yard.start(["sleep", "100"])
+    with pytest.raises(RuntimeFailure, match="unknown"):
+        await one.monitor._call("dance")
+    await one.monitor._call("status")
+
+
+async def test_monitor_stays_out_of_the_way(yard):
+    """Its own session, no signal from ketchd's terminal ends it, its name says whose it is, stdio is not ketchd's."""
+    one = await yard.start(["sleep", "100"])
+    pid = one.monitor_pid()
+    assert os.getsid(pid) == pid
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert (await one.monitor._call("status"))["state"] == "running"
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == f"ketch-monitor {one.name}"
+    assert {os.readlink(f"/proc/{pid}/fd/{n}") for n in (0, 1, 2)} == {"/dev/null"}
+
+
+async def test_memory_pressure_takes_the_container_first(yard):
+    one = await yard.start(["sleep", "100"], {"process.oomScoreAdj": 300})
+    pid = await one.monitor.exec("e1", process(["sleep", "99"]), None, tty=False, stdin=False, stdout=True, stderr=True)
+    scores = [Path(f"/proc/{n}/oom_score_adj").read_text() for n in (one.monitor_pid(), one.created.pid, pid)]
+    assert scores[1:] == ["300\n", "300\n"]
+    if not may_lower_oom_score():
+        pytest.skip("lowering oom_score_adj is not permitted here")
+    assert scores[0] == "-998\n"
+
+
+def may_lower_oom_score():
+    return subprocess.run(["sh", "-c", "echo -998 >/proc/self/oom_score_adj"], capture_output=True).returncode == 0
+
+
+async def test_interpreter_is_out_of_reach(yard):
+    """What a container could see as its parent's program is a sealed copy in memory."""
+    one = await yard.start(["sleep", "100"])
+    assert "memfd:" in os.readlink(f"/proc/{one.monitor_pid()}/exe")
+    with pytest.raises(OSError, match="busy|permitted|denied"):
+        os.open(f"/proc/{one.monitor_pid()}/exe", os.O_WRONLY)
+
+
+async def test_long_paths(yard, tmp_path):
+    yard.directory = tmp_path / ("d" * 120)
+    one = await yard.start(["true"])
+    assert await one.code() == 0
+    assert json.loads(Path(one.run_dir, "exit.json").read_text())["code"] == 0

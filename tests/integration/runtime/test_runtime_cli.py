@@ -1,0 +1,364 @@
+"""ketch-runtime as containerd's shim and conmon call it: separate processes for each step of a container's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import socket
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ketch.linux import fdpass
+from ketch.runtime.security import seccomp_default
+from tests.support.boxes import runtime_box
+from tests.support.waiting import patient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
+]
+
+
+class Runtime:
+    """The command line with a root and one bundle of its own."""
+
+    def __init__(self, directory: Path, rootfs: Path) -> None:
+        self.directory = directory
+        self.root = directory / "root"
+        self.bundle = directory / "bundle"
+        self.bundle.mkdir()
+        self.box = runtime_box.Box(directory, rootfs)
+        self.document = self.box.spec(["true"])
+        self.document["root"] = {"path": str(rootfs), "readonly": True}
+
+    def configure(self, args: list[str], changes: dict[str, Any] | None = None) -> None:
+        runtime_box.set_in(self.document, {"process.args": args, **(changes or {})})
+        (self.bundle / "config.json").write_text(json.dumps(self.document))
+
+    def __call__(self, *args: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(self.root), *args]
+        done = subprocess.run(command, cwd=self.bundle, capture_output=True, text=True, timeout=patient(15), **options)
+        assert done.returncode == code, done.stderr
+        return done
+
+    def state(self, name: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self("state", name).stdout)
+        return document
+
+    def create_detached(self, name: str, output: Path) -> None:
+        """create whose stdout is a file: the container keeps it open after create has ended."""
+        errors = output.with_suffix(".err")
+        with output.open("wb") as out, errors.open("wb") as err:
+            command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(self.root), "create", name]
+            done = subprocess.run(command, cwd=self.bundle, stdout=out, stderr=err, timeout=patient(15))
+        assert done.returncode == 0, errors.read_text()
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
+    runtime = Runtime(tmp_path, rootfs)
+    yield runtime
+    for one in json.loads(runtime("list", "-f", "json").stdout):
+        runtime("delete", "--force", one["id"])
+    runtime.box.close()
+    assert runtime_box.host_mounts(tmp_path) == []
+    assert runtime_box.cgroup_leftovers(runtime.box.parent) == []
+
+
+def wait_for_end(pid: int) -> None:
+    """Until the process is gone; it is not our child."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ready, _, _ = select.select([pidfd], [], [], 10)
+    os.close(pidfd)
+    assert ready
+
+
+def test_run(runtime: Runtime) -> None:
+    runtime.configure(["sh", "-c", "echo out; echo err >&2; cat; exit 9"])
+    done = runtime("run", "one", code=9, input="in")
+    assert (done.stdout, done.stderr) == ("out\nin", "err\n")
+    assert runtime("list", "-q").stdout == ""
+
+
+def test_create_start_kill_delete(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sh", "-c", "echo started; trap 'echo term; exit' TERM; while :; do sleep 0.05; done"])
+    output = tmp_path / "output"
+    runtime.create_detached("two", output)
+    created = runtime.state("two")
+    assert created["status"] == "created"
+    assert created["bundle"] == str(runtime.bundle)
+    assert output.read_bytes() == b""
+    assert stat.S_ISSOCK((runtime.root / "two/start.sock").stat().st_mode)
+
+    runtime("start", "two")
+    assert runtime.state("two")["status"] == "running"
+    assert "running" in runtime("list").stdout
+    assert runtime("list", "-q").stdout == "two\n"
+    assert "is running, not created" in runtime("start", "two", code=1).stderr
+    assert "it is running" in runtime("delete", "two", code=1).stderr
+    assert created["pid"] in json.loads(runtime("ps", "-f", "json", "two").stdout)
+
+    runtime("kill", "two", "TERM")
+    wait_for_end(created["pid"])
+    assert output.read_text() == "started\nterm\n"
+    stopped = runtime.state("two")
+    assert (stopped["status"], stopped["pid"]) == ("stopped", 0)
+    assert "container not running" in runtime("kill", "two", code=1).stderr
+    runtime("delete", "two")
+    assert "container does not exist" in runtime("state", "two", code=1).stderr
+
+
+def test_a_created_container_can_be_deleted(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["true"])
+    runtime.create_detached("three", tmp_path / "out")
+    pid = runtime.state("three")["pid"]
+    runtime("delete", "three")
+    assert not os.path.exists(f"/proc/{pid}/exe")
+    assert not (runtime.root / "three").exists()
+
+
+def test_names(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["true"])
+    runtime.create_detached("four", tmp_path / "out")
+    assert "container with given ID already exists" in runtime("create", "four", code=1).stderr
+    assert runtime.state("four")["status"] == "created"  # the first is unharmed
+    for name in ("../x", "a/b", ".", ""):
+        assert "invalid container id" in runtime("create", name, code=1).stderr
+    runtime("delete", "--force", "never-made")
+
+
+def test_exec(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sleep", "60"])
+    runtime.create_detached("five", tmp_path / "out")
+    assert "it is created, not running" in runtime("exec", "five", "true", code=1).stderr
+    runtime("start", "five")
+    changed = ["--env", "A=b", "--cwd", "/tmp", "--user", "alice"]
+    done = runtime("exec", *changed, "five", "sh", "-c", "echo $A; pwd; id -un; exit 3", code=3)
+    assert done.stdout.split() == ["b", "/tmp", "alice"]
+    namespaces = runtime("exec", "five", "sh", "-c", "readlink /proc/1/ns/net; readlink /proc/self/ns/net").stdout
+    assert len(set(namespaces.split())) == 1
+    status = runtime("exec", "five", "grep", "-E", "Seccomp:|CapEff", "/proc/self/status").stdout
+    assert "Seccomp:\t2" in status
+    assert "00000000a80425fb" in status
+    missing = runtime("exec", "five", "nosuch", code=1)
+    assert 'exec: "nosuch": executable file not found in $PATH' in missing.stderr
+
+
+def test_exec_with_a_process_file_and_pid_file(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sleep", "60"])
+    runtime.create_detached("six", tmp_path / "out")
+    runtime("start", "six")
+    process = {"args": ["sleep", "50"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 1, "gid": 1}}
+    (tmp_path / "process.json").write_text(json.dumps(process))
+    pid_file = tmp_path / "pid"
+    command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), "exec", "--detach",
+               "--process", str(tmp_path / "process.json"), "--pid-file", str(pid_file), "six"]  # fmt: skip
+    subprocess.run(command, timeout=patient(15), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pid = int(pid_file.read_text())
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        assert file.read() == b"sleep\x0050\x00"
+    assert sorted(json.loads(runtime("ps", "-f", "json", "six").stdout)) == sorted([runtime.state("six")["pid"], pid])
+    runtime("kill", "--all", "six", "KILL")
+    wait_for_end(pid)
+
+
+def test_terminal_through_a_console_socket(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sh", "-c", "tty; read line; echo got $line"], {"process.terminal": True})
+    path = tmp_path / "console.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(patient(10))
+        runtime("create", "--console-socket", str(path), "seven")
+        connection, _ = listener.accept()
+        with connection:
+            _, fds = fdpass.recv(connection)
+    (master_fd,) = fds
+    try:
+        runtime("start", "seven")
+        os.write(master_fd, b"hello\n")
+        seen = b""
+        while b"got hello" not in seen:
+            assert select.select([master_fd], [], [], 10)[0]
+            seen += os.read(master_fd, 4096)
+        assert b"/dev/pts/0" in seen
+    finally:
+        os.close(master_fd)
+
+
+def test_run_with_a_terminal_in_the_foreground(runtime: Runtime) -> None:
+    runtime.configure(["sh", "-c", "stty size < /dev/tty; read x; echo [$x]; exit 6"], {"process.terminal": True})
+    pid, master_fd = pty.fork()
+    if pid == 0:
+        os.chdir(runtime.bundle)
+        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), "run", "eight"]
+        os.execv(sys.executable, command)
+    os.write(master_fd, b"typed\r")
+    seen = b""
+    while True:
+        assert select.select([master_fd], [], [], 20)[0], seen
+        try:
+            data = os.read(master_fd, 4096)
+        except OSError:
+            break
+        seen += data
+    os.close(master_fd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+    assert b"[typed]" in seen
+
+
+@pytest.mark.parametrize("name", ["create", "run"])
+def test_failures_leave_nothing(runtime: Runtime, name: str, tmp_path: Path) -> None:
+    runtime.configure(["nosuch"])
+    log = tmp_path / "log.json"
+    command = ["--log", str(log), "--log-format", "json", name, "nine"]
+    failed = runtime(*command, code=1)
+    assert 'exec: "nosuch": executable file not found in $PATH' in failed.stderr
+    entry = json.loads(log.read_text())
+    assert (entry["level"], entry["msg"]) == ("error", 'exec: "nosuch": executable file not found in $PATH')
+    assert not (runtime.root / "nine").exists()
+
+
+def test_exec_format_error_at_start(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["garbage"])
+    runtime.create_detached("ten", tmp_path / "out")
+    assert 'exec: "garbage": exec format error' in runtime("start", "ten", code=1).stderr
+    assert runtime.state("ten")["status"] == "stopped"
+
+
+def test_pause_resume_and_update(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sleep", "60"])
+    runtime.create_detached("eleven", tmp_path / "out")
+    runtime("start", "eleven")
+    runtime("pause", "eleven")
+    assert runtime.state("eleven")["status"] == "paused"
+    runtime("resume", "eleven")
+    assert runtime.state("eleven")["status"] == "running"
+    runtime(
+        "update", "--resources", "-", "eleven", input=json.dumps({"memory": {"limit": 99 << 20}, "pids": {"limit": 55}})
+    )
+    stats = json.loads(runtime("events", "--stats", "eleven").stdout)["data"]
+    assert (stats["memory"]["limit"], stats["pids"]["limit"]) == (99 << 20, 55)
+    runtime("delete", "--force", "eleven")
+
+
+def test_hooks_run_where_they_should(runtime: Runtime, tmp_path: Path) -> None:
+    log = tmp_path / "hooks"
+
+    def hook(kind: str) -> list[dict[str, Any]]:
+        script = f"cat > {log}.{kind}; echo {kind} $(readlink /proc/self/ns/net) >> {log}"
+        return [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]
+
+    inside = [{"path": "/bin/sh", "args": ["sh", "-c", "echo startContainer"], "env": ["PATH=/bin"]}]
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    runtime.configure(
+        ["echo", "program"], {"hooks": {**{kind: hook(kind) for kind in kinds}, "startContainer": inside}}
+    )
+    assert runtime("run", "twelve").stdout == "startContainer\nprogram\n"
+    seen = dict(line.split() for line in log.read_text().splitlines())
+    assert list(seen) == list(kinds)
+    host = os.readlink("/proc/self/ns/net")
+    assert {kind for kind, net in seen.items() if net == host} == {"prestart", "createRuntime", "poststart", "poststop"}
+    for kind, status in (("createRuntime", "creating"), ("createContainer", "creating"), ("poststop", "stopped")):
+        state = json.loads((tmp_path / f"hooks.{kind}").read_text())
+        assert (state["id"], state["status"]) == ("twelve", status)
+
+
+def test_a_failing_hook_undoes_the_create(runtime: Runtime) -> None:
+    hooks = [{"path": "/bin/sh", "args": ["sh", "-c", "exit 4"]}]
+    runtime.configure(["true"], {"hooks": {"createRuntime": hooks}})
+    assert "run createRuntime hook `/bin/sh`: exit status 4" in runtime("create", "thirteen", code=1).stderr
+    assert not (runtime.root / "thirteen").exists()
+
+
+def test_preserved_descriptors(runtime: Runtime) -> None:
+    runtime.configure(["sh", "-c", "ls /proc/self/fd | tr '\\n' ' '; cat <&3"])
+    read_fd, write_fd = os.pipe()
+    os.write(write_fd, b"through three")
+    os.close(write_fd)
+    command = f"{sys.executable} -m ketch.runtime.oci_cli.main --root {runtime.root} run --preserve-fds 1 fourteen"
+    shell = ["bash", "-c", f"exec 3<&{read_fd}; exec {command}"]
+    done = subprocess.run(
+        shell, cwd=runtime.bundle, pass_fds=[read_fd], capture_output=True, text=True, timeout=patient(15), check=False
+    )
+    os.close(read_fd)
+    assert done.stdout == "0 1 2 3 4 through three"  # 4 is ls's own
+
+
+def test_another_containers_ipc_namespace_comes_with_its_shared_memory(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sleep", "60"])
+    runtime.create_detached("donor", tmp_path / "out")
+    runtime("start", "donor")
+    ipc = f"/proc/{runtime.state('donor')['pid']}/ns/ipc"
+    namespaces = [one for one in runtime.document["linux"]["namespaces"] if one["type"] != "ipc"]
+    changes = {
+        "annotations": {"dev.ketch.id": "x"},
+        "linux.namespaces": [*namespaces, {"type": "ipc", "path": ipc}],
+        "linux.cgroupsPath": f"{runtime.box.parent}/second",
+    }
+    runtime.configure(["sh", "-c", "readlink /proc/self/ns/ipc; echo shared > /dev/shm/file"], changes)
+    assert runtime("run", "taker").stdout.strip() == os.readlink(ipc)
+    assert runtime("exec", "donor", "cat", "/dev/shm/file").stdout == "shared\n"
+
+
+def test_usage_errors(runtime: Runtime) -> None:
+    assert "unknown command `fly`" in runtime("fly", code=1).stderr
+    assert "unknown option `--wings`" in runtime("create", "--wings", "x", code=1).stderr
+    assert "config.json" in runtime("create", "x", code=1).stderr
+    assert "usage:" in runtime("--help").stdout
+    assert "spec: 1.2.0" in runtime("--version").stdout
+    assert "unknown signal `BLAH`" in runtime("kill", "x", "BLAH", code=1).stderr
+
+
+def test_features_and_spec(runtime: Runtime) -> None:
+    features = json.loads(runtime("features").stdout)
+    assert features["ociVersionMax"] == "1.2.0"
+    assert {"rro", "rbind", "rslave"} <= set(features["mountOptions"])
+    assert "CAP_BPF" in features["linux"]["capabilities"]
+    assert features["linux"]["apparmor"] == features["linux"]["selinux"] == {"enabled": True}
+    runtime("spec")
+    example = json.loads((runtime.bundle / "config.json").read_text())
+    assert example["linux"]["seccomp"] == seccomp_default.profile(example["process"]["capabilities"]["bounding"])
+    assert "exists" in runtime("spec", code=1).stderr
+
+
+def test_the_runtime_stays_light() -> None:
+    """Every monitor is a fork of what has these modules in memory."""
+    script = (
+        "import sys; from ketch.runtime.process import preload; preload.prepare(); "
+        "import ketch.runtime.process.children.init, ketch.runtime.process.children.exec; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "ketch.runtime.security.seccomp" in loaded
+    heavy = {
+        "asyncio",
+        "dataclasses",
+        "logging",
+        "subprocess",
+        "threading",
+        "socket",
+        "argparse",
+        "msgspec",
+        "traceback",
+    }
+    assert not heavy & loaded

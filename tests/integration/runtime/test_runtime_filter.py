@@ -1,0 +1,198 @@
+"""The seccomp filter binds the program and not the runtime: whatever a profile leaves out, the start goes on.
+
+The judge is a control: the same filter and busybox's ``true`` in a bare fork that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ketch.linux import prctl
+from ketch.runtime import defaults
+from ketch.runtime.security import seccomp, seccomp_default
+from tests.support.boxes import runtime_box
+from tests.support.waiting import patient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.boxes.runtime_box import Box
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
+]
+
+# What the runtime and the interpreter that it runs in call in a container's process, from fork to execve.
+_CALLS = """
+    accept4 access brk capget capset chdir chown clone clone3 close close_range connect dup dup2 dup3 epoll_create1
+    epoll_ctl epoll_wait exit_group faccessat faccessat2 fchdir fchmod fchown fchownat fcntl flock fork fstat fstatfs
+    futex getcwd getdents64 getegid geteuid getgid getgroups getpid getppid getrandom getresuid getrlimit getuid ioctl
+    keyctl kill lseek lstat madvise mkdirat mknodat mmap mprotect mremap munmap newfstatat open openat openat2 pipe2
+    poll prctl pread64 prlimit64 read readlink readlinkat recvmsg rt_sigaction rt_sigprocmask rt_sigreturn seccomp
+    select sendmsg sendto setgid setgroups setpgid setregid setresgid setresuid setreuid setrlimit setsid setuid
+    sigaltstack socket stat statfs statx symlinkat umask uname unlinkat vfork wait4 waitid write writev
+"""
+CALLS = _CALLS.split()
+# A static busybox's own.
+_NEEDED = """
+    execve brk arch_prctl set_tid_address set_robust_list rseq prlimit64 readlink readlinkat getrandom mprotect prctl
+    getuid geteuid getgid getegid setuid setgid uname newfstatat fstat exit exit_group
+"""
+NEEDED = _NEEDED.split()
+
+
+def allow(names: list[str], action: str) -> dict[str, Any]:
+    return {"defaultAction": action, "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]}
+
+
+def default_names() -> list[str]:
+    profile = seccomp_default.profile(list(defaults.DEFAULT_CAPS))
+    return [name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]]
+
+
+def control(profile: dict[str, Any], no_new_privs: bool) -> int:
+    """What `true` ends with under a filter, without any runtime."""
+    program = seccomp.filter_of(profile)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if no_new_privs:
+                prctl.set_no_new_privs()
+            program.install_and_execve(runtime_box.BUSYBOX, ["true"], {})
+        finally:
+            os._exit(99)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return 128 - code if code < 0 else code
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    runtime_box.warm()
+    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def box(tmp_path: Any, rootfs: Any) -> Iterator[Box]:
+    box = runtime_box.Box(tmp_path, rootfs)
+    yield box
+    box.close()
+    assert runtime_box.host_mounts(tmp_path) == []
+    assert runtime_box.cgroup_leftovers(box.parent) == []
+
+
+@pytest.mark.parametrize("no_new_privs", [False, True])
+@pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"])
+def test_a_profile_without_one_call(box: Box, action: str, no_new_privs: bool) -> None:
+    names = default_names()
+    wrong, started = [], 0
+    for call in CALLS:
+        profile = allow([name for name in names if name != call], action)
+        expected = control(profile, no_new_privs)
+        changes = {"linux.seccomp": profile, "process.noNewPrivileges": no_new_privs}
+        result = box.run(["true"], changes, timeout_s=5)
+        started += result.code == 0
+        if result.code != expected:
+            wrong.append((call, expected, result.code, result.failed.get("message")))
+    assert wrong == []
+    assert started >= len(CALLS) - 12
+
+
+@pytest.mark.parametrize("no_new_privs", [False, True])
+@pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"])
+@pytest.mark.parametrize("user", ["", "alice", "4242:4343"])
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_profile_with_the_programs_own_calls(box: Box, user: str, tty: bool, action: str, no_new_privs: bool) -> None:
+    changes = {
+        "linux.seccomp": allow(NEEDED, action),
+        "process.noNewPrivileges": no_new_privs,
+        "process.cwd": "/tmp",
+        "process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}],
+        "annotations": {"dev.ketch.user": user},
+    }
+    result = box.run(["true"], changes, tty=tty, timeout_s=5)
+    assert (result.code, result.failed) == (0, {})
+
+
+@pytest.mark.parametrize("no_new_privs", [False, True])
+@pytest.mark.parametrize("user", ["", "alice"])
+def test_privilege_for_the_filter_does_not_outlive_it(box: Box, user: str, no_new_privs: bool) -> None:
+    annotations = {"dev.ketch.user": user}
+    script = ["grep", "-E", "^(Cap|Seccomp:|NoNewPrivs)", "/proc/self/status"]
+    changes: dict[str, Any] = {"annotations": annotations, "process.noNewPrivileges": no_new_privs}
+    filtered = dict(line.split() for line in box.run(script, changes).out.splitlines())
+    free = dict(line.split() for line in box.run(script, {**changes, "linux.seccomp": None}).out.splitlines())
+    assert (filtered.pop("Seccomp:"), free.pop("Seccomp:")) == ("2", "0")
+    assert filtered == free
+    assert int(filtered["CapBnd:"], 16) >> 21 & 1 == 0  # CAP_SYS_ADMIN
+    assert filtered["CapInh:"] == "0" * 16
+    if user:
+        assert filtered["CapPrm:"] == filtered["CapEff:"] == "0" * 16
+    else:
+        assert filtered["CapPrm:"] == filtered["CapEff:"] == filtered["CapBnd:"]
+
+
+def test_a_profile_that_denies_execve_is_an_error_that_says_so(box: Box) -> None:
+    names = [name for name in default_names() if name not in ("execve", "sendmsg")]
+    result = box.run(["true"], {"linux.seccomp": allow(names, "SCMP_ACT_ERRNO")})
+    assert result.code is None
+    assert result.failed["message"] == 'exec: "true": operation not permitted'
+
+
+def test_a_filter_that_the_kernel_refuses(box: Box) -> None:
+    flags = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # only with a listener
+    result = box.run(["true"], {"linux.seccomp": {**allow(NEEDED, "SCMP_ACT_ERRNO"), "flags": flags}})
+    assert (result.failed["step"], result.failed["message"]) == (
+        "seccomp", "install the seccomp filter: invalid argument",
+    )  # fmt: skip
+
+
+def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:
+    """Of the command line, with processes that have a profile of their own calls alone."""
+    box = runtime_box.Box(tmp_path, rootfs)
+    sleeping = [*NEEDED, "nanosleep", "clock_nanosleep", "clock_nanosleep_time64", "fcntl", "write"]
+    hook = {"path": "/bin/busybox", "args": ["sleep", "0"]}
+    document = box.spec(["sleep", "100"], {
+        "linux.seccomp": allow(sleeping, "SCMP_ACT_KILL_PROCESS"), "root": {"path": str(rootfs), "readonly": True},
+        "hooks": {"startContainer": [hook]},
+    })  # fmt: skip
+    bundle = box.bundle(document)
+
+    def runtime(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(tmp_path / "state"), *args]
+        return subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=patient(15), check=False)
+
+    with open(os.devnull, "wb") as null:
+        command = [
+            sys.executable,
+            "-m",
+            "ketch.runtime.oci_cli.main",
+            "--root",
+            str(tmp_path / "state"),
+            "run",
+            "-d",
+            "one",
+        ]
+        subprocess.run(command, cwd=bundle, stdout=null, stderr=null, timeout=patient(15), check=True)
+    try:
+        assert json.loads(runtime("state", "one").stdout)["status"] == "running"
+        assert runtime("exec", "one", "true").returncode == 0
+        assert runtime("exec", "--user", "alice", "--cwd", "/tmp", "one", "true").returncode == 0
+        assert runtime("exec", "one", "ls").returncode == 128 + 31  # SIGSYS: the filter is in force
+    finally:
+        runtime("delete", "--force", "one")
+    document["hooks"] = {"startContainer": [{"path": "/bin/busybox", "args": ["ls"]}]}
+    (bundle / "config.json").write_text(json.dumps(document))
+    assert "run startContainer hook `/bin/busybox`: exit status -31" in runtime("run", "two").stderr
+    box.close()
+    shutil.rmtree(tmp_path / "state")
+    assert runtime_box.cgroup_leftovers(box.parent) == []

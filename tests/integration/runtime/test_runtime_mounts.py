@@ -1,0 +1,275 @@
+"""The spec's mounts in real containers: binds, tmpfs, options, and images that try to lead mounts astray."""
+
+from __future__ import annotations
+
+import os
+from errno import EINVAL
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ketch.linux import mount as m
+from ketch.runtime.rootfs import overlay
+from tests.support.boxes import runtime_box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.boxes.runtime_box import Box
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
+]
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    runtime_box.warm()
+    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def box(tmp_path: Any, rootfs: Any) -> Iterator[Box]:
+    box = runtime_box.Box(tmp_path, rootfs)
+    yield box
+    box.close()
+    assert runtime_box.host_mounts(tmp_path) == []
+    assert runtime_box.cgroup_leftovers(box.parent) == []
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A directory of the host with one file."""
+    place = tmp_path / "source"
+    place.mkdir()
+    (place / "file").write_text("from the host\n")
+    return place
+
+
+def bind(source: Path, destination: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
+
+
+def layer(box: Box) -> Path:
+    """An additional topmost layer of the image."""
+    place = box.directory / f"layer{len(box.lowers)}"
+    place.mkdir()
+    box.lowers.insert(0, str(place))
+    return place
+
+
+def test_bind_mounts_of_directories_and_files(box: Box, source: Path) -> None:
+    mounts = [bind(source, "/data/deep"), bind(source / "file", "/etc/motd")]
+    result = box.run(["sh", "-c", "cat /data/deep/file /etc/motd; echo new > /data/deep/made"], {"+mounts": mounts})
+    assert result.out == "from the host\n" * 2
+    assert (source / "made").read_text() == "new\n"
+
+
+def test_readonly_binds(box: Box, source: Path) -> None:
+    mounts = [bind(source, "/data", "ro"), bind(source / "file", "/file", "ro", "noexec", "nosuid", "nodev")]
+    result = box.run(
+        ["sh", "-c", "touch /data/x; echo x > /file; grep -E ' /(data|file) ' /proc/mounts"], {"+mounts": mounts}
+    )
+    assert result.err.count("Read-only file system") == 2
+    assert "ro,nosuid,nodev,noexec" in result.out
+    assert (source / "file").read_text() == "from the host\n"
+
+
+def test_recursive_readonly_reaches_submounts(box: Box, source: Path) -> None:
+    (source / "sub").mkdir()
+    m.mount("tmpfs", str(source / "sub"), "tmpfs")
+    try:
+        for option, expected in (("ro", 0), ("rro", 1)):
+            result = box.run(["touch", "/data/sub/x"], {"+mounts": [bind(source, "/data", option)]})
+            assert result.code == expected, option
+    finally:
+        m.umount2(str(source / "sub"))
+
+
+def test_a_plain_bind_leaves_submounts_out(box: Box, source: Path) -> None:
+    (source / "sub").mkdir()
+    m.mount("tmpfs", str(source / "sub"), "tmpfs")
+    try:
+        (source / "sub/hidden").touch()
+        entry = {"destination": "/data", "type": "bind", "source": str(source), "options": ["bind"]}
+        assert box.run(["ls", "/data/sub"], {"+mounts": [entry]}).out == ""
+        assert box.run(["ls", "/data/sub"], {"+mounts": [bind(source, "/data")]}).out == "hidden\n"
+    finally:
+        m.umount2(str(source / "sub"))
+
+
+@pytest.mark.parametrize("target", ["../../../../../../..", "/../../..", "/"])
+def test_links_in_the_image_do_not_lead_out(box: Box, source: Path, target: str) -> None:
+    """`/evil` points at what is the host's root when a runtime follows it outside."""
+    place = layer(box)
+    (place / "evil").symlink_to(target)
+    victim = box.directory / "victim"
+    result = box.run(["cat", f"{victim}/file"], {"+mounts": [bind(source, f"/evil{victim}")]})
+    assert result.out == "from the host\n"  # it is there, in the container
+    assert not victim.exists()
+
+
+def test_a_link_to_an_absolute_directory_is_followed_inside(box: Box, source: Path) -> None:
+    place = layer(box)
+    (place / "var").mkdir()
+    (place / "var/run").symlink_to("/run/deep")  # dangling: the image has no /run
+    result = box.run(["ls", "/run/deep/app"], {"+mounts": [bind(source, "/var/run/app")]})
+    assert result.out == "file\n"
+
+
+def test_a_dangling_link_to_a_file_is_followed_inside(box: Box, source: Path) -> None:
+    (layer(box) / "conf").symlink_to("/run/app/conf")
+    result = box.run(["cat", "/run/app/conf"], {"+mounts": [bind(source / "file", "/conf")]})
+    assert result.out == "from the host\n"
+
+
+def test_magic_links_are_refused(box: Box, source: Path) -> None:
+    (layer(box) / "fd").symlink_to("/proc/self/cwd")
+    result = box.run(["true"], {"+mounts": [bind(source, "/fd/x")]})
+    assert result.failed["step"] == "mounts"
+    assert "too many levels of symbolic links" in result.failed["message"]
+
+
+@pytest.mark.parametrize("name", ["proc", "sys"])
+def test_proc_and_sys_may_not_be_links(box: Box, tmp_path: Path, name: str) -> None:
+    """Masks are put where /proc is; an image that moved it elsewhere would escape them."""
+    image = tmp_path / "linked"
+    image.mkdir()
+    (image / name).symlink_to("tmp")
+    (image / "bin").symlink_to("nowhere")
+    box.lowers = [str(image)]
+    result = box.run(["true"])
+    assert "the image has a symbolic link there" in result.failed["message"]
+
+
+def test_nothing_is_mounted_inside_proc(box: Box, source: Path) -> None:
+    result = box.run(["true"], {"+mounts": [bind(source, "/proc/self/attr")]})
+    assert "it is inside /proc" in result.failed["message"]
+    allowed = box.run(["cat", "/proc/uptime"], {"+mounts": [bind(source / "file", "/proc/uptime")]})
+    assert allowed.out == "from the host\n"
+
+
+def test_a_missing_source_is_named(box: Box) -> None:
+    result = box.run(["true"], {"+mounts": [bind(box.directory / "none", "/data")]})
+    assert result.failed["message"] == f"mount `{box.directory}/none` on `/data`: no such file or directory"
+
+
+def test_a_file_on_a_directory(box: Box, source: Path) -> None:
+    result = box.run(["true"], {"+mounts": [bind(source / "file", "/etc")]})
+    assert "the source is a file and the destination a directory" in result.failed["message"]
+    reverse = box.run(["true"], {"+mounts": [bind(source, "/etc/passwd")]})
+    assert reverse.failed["message"] == f"mount `{source}` on `/etc/passwd`: not a directory"
+
+
+def test_tmpfs_takes_its_options(box: Box) -> None:
+    mounts = [
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev"]},
+        {
+            "destination": "/own",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["size=1m", "mode=700", "uid=5", "noexec"],
+        },
+    ]
+    script = (
+        "stat -c '%a' /tmp; stat -c '%a %u' /own; grep ' /own ' /proc/mounts; dd if=/dev/zero of=/own/x bs=1M count=2"
+    )
+    result = box.run(["sh", "-c", script], {"+mounts": mounts})
+    assert result.out.splitlines()[:2] == ["1777", "700 5"]  # /tmp keeps the image's mode
+    assert "noexec" in result.out
+    assert "No space left" in result.err
+
+
+def test_an_unknown_option_is_named_by_the_kernel(box: Box) -> None:
+    entry = {"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["sise=1m"]}
+    result = box.run(["true"], {"+mounts": [entry]})
+    assert result.failed["message"] == "mount `tmpfs` on `/x`: tmpfs: Unknown parameter 'sise'"
+
+
+def test_copy_up_fills_a_tmpfs_from_what_it_covers(box: Box) -> None:
+    (layer(box) / "app/sub").mkdir(parents=True)
+    (box.directory / "layer1/app/file").write_text("copied\n")
+    (box.directory / "layer1/app/sub/link").symlink_to("../file")
+    (box.directory / "layer1/app/file").chmod(0o640)
+    entry = {"destination": "/app", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"]}
+    result = box.run(["sh", "-c", "cat /app/sub/link; stat -c %a /app/file; touch /app/x"], {"+mounts": [entry]})
+    assert result.out == "copied\n640\n"
+    assert "Read-only file system" in result.err
+
+
+def test_slave_mounts_hear_from_the_host_and_private_ones_do_not(box: Box, source: Path) -> None:
+    m.mount(str(source), str(source), None, m.MS_BIND)
+    m.mount(None, str(source), None, m.MS_SHARED)
+    try:
+        script = "grep ' /data ' /proc/self/mountinfo"
+        private = box.run(["sh", "-c", script], {"+mounts": [bind(source, "/data", "rprivate")]})
+        slave = box.run(["sh", "-c", script], {"+mounts": [bind(source, "/data", "rslave")]})
+        changes = {"+mounts": [bind(source, "/data", "rshared")], "linux.rootfsPropagation": "shared"}
+        shared = box.run(["sh", "-c", script], changes)
+    finally:
+        m.umount2(str(source), m.MNT_DETACH)
+    assert "master:" not in private.out
+    assert "shared:" not in private.out
+    assert "master:" in slave.out
+    assert "shared:" in shared.out
+
+
+def test_devices(box: Box) -> None:
+    nodes = [{"path": "/dev/mine/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 3, "gid": 4}]
+    result = box.run(["stat", "-c", "%a %u %g %t:%T", "/dev/mine/zero"], {"linux.devices": nodes})
+    assert result.out.split() == ["640", "3", "4", "1:5"]
+    wrong = box.run(["true"], {"linux.devices": [{"path": "/dev/x", "type": "z"}]})
+    assert wrong.failed["step"] == "devices"
+
+
+def test_a_dev_null_that_is_something_else_masks_nothing(box: Box) -> None:
+    mounts = [one for one in box.spec(["true"])["mounts"] if not one["destination"].startswith("/dev")]
+    (layer(box) / "dev").mkdir()
+    (box.directory / "layer1/dev/null").write_text("gotcha")
+    result = box.run(["true"], {"mounts": mounts})
+    assert "is not the null device" in result.failed["message"]
+
+
+def test_many_layers_with_long_paths(box: Box) -> None:
+    deep = box.directory / "/".join(["x" * 60] * 5)
+    for number in range(60):
+        place = deep / str(number)
+        place.mkdir(parents=True)
+        (place / f"f{number}").touch()
+        box.lowers.insert(0, str(place))
+    result = box.run(["sh", "-c", "ls / | grep -c ^f"])
+    assert result.out.strip() == "60"
+
+
+def test_kernels_without_the_new_overlay_api(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux 6.1 knows no `lowerdir+`: the same layers through mount(2)'s one page of options."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(EINVAL, "no such parameter")
+
+    monkeypatch.setattr(overlay, "_by_fsconfig", refuse)
+    test_many_layers_with_long_paths(box)
+    result = box.run(["sh", "-c", "echo kept > /file; grep ' / ' /proc/mounts"])
+    assert "/proc/self/fd/" in result.out
+    assert (box.directory / "c2/upper/file").read_text() == "kept\n"
+    assert box.run(["true"], {"linux.rootfsPropagation": "shared"}).code == 0
+
+
+def test_a_single_layer_without_upper_is_readonly(box: Box) -> None:
+    fd = overlay.open_overlay([f"lowerdir={box.rootfs}"])
+    try:
+        with pytest.raises(OSError, match="Read-only"):
+            os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_missing_layer_is_named(box: Box) -> None:
+    box.lowers.append(str(box.directory / "lost"))
+    result = box.run(["true"])
+    assert (
+        result.failed["message"] == f"mount overlay: layer directory `{box.directory}/lost`: no such file or directory"
+    )

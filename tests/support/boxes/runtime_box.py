@@ -1,0 +1,269 @@
+"""Containers straight from the runtime library, with busybox as their image: what the runtime tests stand on.
+
+A `Box` owns one temporary directory and one parent cgroup.  `run` forks a small stand-in for the monitor, because
+making a pid namespace changes what later children of a process are, and pytest's own must not change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ketch.linux import fdpass
+from ketch.runtime import defaults
+from ketch.runtime.cgroups import common
+from ketch.runtime.process.children import init
+from ketch.runtime.security import seccomp, seccomp_default
+from tests.support.waiting import patient
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BUSYBOX = "/bin/busybox"
+PASSWD = """\
+root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/bin/false
+alice:x:1000:1000:Alice:/home/alice:/bin/sh
+1500:x:1600:1600:a name of digits:/home/digits:/bin/sh
+broken line
+"""
+GROUP = """\
+root:x:0:
+wheel:x:10:alice,root
+alice:x:1000:
+audio:x:63:alice
+"""
+
+
+class Result(NamedTuple):
+    """``code`` is None when the container never ran; then ``failed`` is what the child said."""
+
+    code: int | None
+    out: str
+    err: str
+    failed: dict[str, Any]
+    seen: dict[str, Any]
+
+
+def make_rootfs(path: Path) -> Path:
+    """A root file system of busybox with a few users."""
+    for name in ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr/sbin"):
+        (path / name).mkdir(parents=True)
+    path.chmod(0o755)
+    (path / "tmp").chmod(0o1777)
+    shutil.copy(BUSYBOX, path / "bin/busybox")
+    applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (path / "bin" / applet).symlink_to("busybox")
+    (path / "etc/passwd").write_text(PASSWD)
+    (path / "etc/group").write_text(GROUP)
+    (path / "bin/garbage").write_bytes(b"\x00no program at all")
+    (path / "bin/garbage").chmod(0o755)
+    (path / "bin/orphan").write_text("#!/no/such/interpreter\n")
+    (path / "bin/orphan").chmod(0o755)
+    return path
+
+
+def set_in(document: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Assign dotted keys: ``{"linux.resources.pids": {"limit": 5}}``."""
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        place = document
+        for name in parents:
+            place = place.setdefault(name, {})
+        place[last] = value
+
+
+class Box:
+    """Runs containers one after another."""
+
+    def __init__(self, directory: Path, rootfs: Path) -> None:
+        self.directory = directory
+        self.rootfs = rootfs
+        self.parent = f"/ketch-test-{os.getpid()}"
+        self.lowers = [str(rootfs)]
+        self.count = 0
+
+    def close(self) -> None:
+        """Remove the parent cgroup."""
+        common.prune(self.parent)
+
+    def spec(self, args: list[str], changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Docker's defaults for ``args``; ``changes`` as in `set_in`; mounts given as ``+mounts`` are added."""
+        caps = {kind: list(defaults.DEFAULT_CAPS) for kind in ("bounding", "effective", "permitted")}
+        document: dict[str, Any] = {
+            "ociVersion": "1.2.0",
+            "process": {"args": args, "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+                        "capabilities": caps},
+            "root": {"path": "rootfs"},
+            "hostname": "box",
+            "mounts": defaults.mounts(),
+            "linux": {
+                "namespaces": [{"type": kind} for kind in defaults.NAMESPACES],
+                "cgroupsPath": f"{self.parent}/{self.count}",
+                "resources": {"devices": defaults.device_rules()},
+                "maskedPaths": list(defaults.MASKED_PATHS),
+                "readonlyPaths": list(defaults.READONLY_PATHS),
+                "seccomp": seccomp_default.profile(defaults.DEFAULT_CAPS),
+            },
+        }  # fmt: skip
+        changes = dict(changes or {})
+        document["mounts"] += changes.pop("+mounts", [])
+        set_in(document, changes)
+        return document
+
+    def bundle(self, document: dict[str, Any]) -> Path:
+        """A new directory with config.json, upper and work."""
+        self.count += 1
+        place = self.directory / f"c{self.count}"
+        for name in ("upper", "work"):
+            (place / name).mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps(document))
+        return place
+
+    def run(
+        self,
+        args: list[str],
+        changes: dict[str, Any] | None = None,
+        *,
+        stdin: bytes = b"",
+        tty: bool = False,
+        timeout_s: float = 15.0,
+        directory: str = "",
+    ) -> Result:
+        """Run to the end and collect what it wrote; every trace of it is removed.
+
+        ``directory``: the root as it is, in place of an overlay of the box's own layers.
+        """
+        place = self.bundle(self.spec(args, changes))
+        options = ["lowerdir=" + ":".join(self.lowers), f"upperdir={place}/upper", f"workdir={place}/work"]
+        root = [{"type": "overlay", "source": "overlay", "options": options}]
+        if directory:
+            root = [{"type": "bind", "source": directory, "options": ["rbind"]}]
+        pipes = [os.pipe() for _ in range(4)]  # stdin, stdout, stderr, result
+        (in_r, in_w), (out_r, out_w), (err_r, err_w), (res_r, res_w) = pipes
+        pid = os.fork()
+        if pid == 0:
+            for fd, end in ((in_r, 0), (out_w, 1), (err_w, 2)):
+                os.dup2(fd, end)
+            for fd in (in_r, in_w, out_r, out_w, err_r, err_w, res_r):
+                os.close(fd)
+            _monitor(str(place), root, tty, res_w)
+        for fd in (in_r, out_w, err_w, res_w):
+            os.close(fd)
+        if stdin:
+            os.write(in_w, stdin)
+        os.close(in_w)
+        try:
+            out, err, result = _collect([out_r, err_r, res_r], timeout_s)
+        finally:
+            # only needed when the time is up; the container's pid namespace dies with its first process
+            if not _ended(pid):
+                common.at(f"{self.parent}/{self.count - 1}").kill()
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+        report = json.loads(result)
+        return Result(report["code"], out.decode(), err.decode(), report["failed"], report["seen"])
+
+
+def _monitor(place: str, root: list[dict[str, Any]], tty: bool, res_w: int) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    report: dict[str, Any] = {"code": None, "failed": {}, "seen": {}}
+    try:
+        with open(f"{place}/config.json") as file:
+            document = json.load(file)
+        modes = {entry["type"]: entry.get("path") or "new" for entry in document["linux"]["namespaces"]}
+        pid = init.fork_child(modes.get("pid", "host"))
+        if pid == 0:
+            init.child_main(place, root, far.fileno(), tty=tty)
+        far.close()
+        payload, fds = fdpass.recv(near)
+        message = json.loads(payload) if payload else {"ev": "failed", "message": "no word from the child"}
+        cgroup = common.open(message["cgroups"]) if message.get("cgroups") else None
+        if message["ev"] == "ready":
+            fdpass.send(near, b"go")
+            payload, _ = fdpass.recv(near)
+            report["failed"] = json.loads(payload) if payload else {}
+            if message["tty"]:
+                _drain(fds[-1])
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            report["code"] = None if report["failed"] else (128 - code if code < 0 else code)
+            report["seen"] = {"ready": {key: message[key] for key in ("netns", "tty")}, "fds": len(fds)}
+            if cgroup is not None:
+                report["seen"]["stats"] = cgroup.stats()
+                report["seen"]["oom_kills"] = cgroup.oom_kills()
+        else:
+            report["failed"] = message
+            os.waitpid(pid, 0)
+        if cgroup is not None:
+            cgroup.remove()
+    except BaseException as e:
+        report["failed"] = {"message": f"the test's monitor: {type(e).__name__}: {e}"}
+    os.write(res_w, json.dumps(report).encode())
+    os._exit(0)
+
+
+def _drain(master_fd: int) -> None:
+    while True:
+        try:
+            data = os.read(master_fd, 65536)
+        except OSError:
+            return
+        os.write(1, data)
+
+
+def _collect(fds: list[int], timeout_s: float) -> list[bytes]:
+    buffers = dict.fromkeys(fds, b"")
+    waiting = list(fds)
+    deadline = time.monotonic() + patient(timeout_s)
+    try:
+        while waiting:
+            ready, _, _ = select.select(waiting, [], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                raise TimeoutError(f"the container did not end in {patient(timeout_s):g} s: {list(buffers.values())}")
+            for fd in ready:
+                data = os.read(fd, 65536)
+                buffers[fd] += data
+                if not data:
+                    waiting.remove(fd)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return list(buffers.values())
+
+
+def _ended(pid: int) -> bool:
+    pidfd = os.pidfd_open(pid)
+    try:
+        ready, _, _ = select.select([pidfd], [], [], patient(5))
+    finally:
+        os.close(pidfd)
+    if ready:
+        os.waitpid(pid, 0)
+    return bool(ready)
+
+
+def warm() -> None:
+    """What the launcher does once."""
+    seccomp.warm(seccomp_default.profile(defaults.DEFAULT_CAPS))
+    common.layout()
+
+
+def host_mounts(directory: Path) -> list[str]:
+    """What is mounted in the test's own mount namespace and has to do with ``directory`` (as place or as source)."""
+    with open("/proc/self/mountinfo") as file:
+        return [line for line in file if str(directory) in line]
+
+
+def cgroup_leftovers(parent: str) -> list[str]:
+    """Directories below ``parent`` in any hierarchy."""
+    layout = common.layout()
+    roots = {*layout.hierarchies.values(), *([layout.unified] if layout.unified else [])}
+    return sorted(root + parent for root in roots if os.path.isdir(root + parent))
