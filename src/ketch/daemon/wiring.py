@@ -26,6 +26,7 @@ from ketch.engine.events.bus import EventBus
 from ketch.engine.events.journal import EventJournal
 from ketch.engine.model import store
 from ketch.engine.model.records import LogConfig
+from ketch.engine.networks.legacy_links import Links
 from ketch.engine.networks.sandbox import Sandboxes
 from ketch.engine.parts import Context
 from ketch.engine.volumes import store as volume_store
@@ -99,6 +100,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.push_async_callback(_release, ctx)
     faults.point("daemon.networks-up")
     await ctx.in_network(network_settings.default_network, config, network)
+    ctx.links = Links(ctx)
     ctx.sandboxes = Sandboxes(ctx, network, network_settings.dns_defaults(config), config.host_gateway_ip)
     engine = Engine(ctx, engine_id)
     await engine.start()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine import relocation, restore
 from ketch.engine.containers.lifecycle import Lifecycle
+from ketch.engine.containers.listeners import Listeners
 from ketch.engine.containers.service import ContainerService
 from ketch.engine.execs.health import HealthChecks
 from ketch.engine.execs.service import ExecService
@@ -51,8 +52,9 @@ class Engine:
         self.context = context
         self._life = Lifecycle(context)
         self.containers = ContainerService(context, self._life)
-        self.execs = ExecService(context, self._life)
-        self._life.health = HealthChecks(context, self.execs, self._life.unhealthy_actions())
+        self.execs = ExecService(context)
+        health = HealthChecks(context, self.execs, self._life.unhealthy_actions())
+        self._life.listeners = Listeners(self.containers.remove_ended, self.execs.ended, self.execs.lost, health)
         self.files = FileService(context)
         self.commits = CommitService(context, self.containers)
         self.images = ImageService(context, context.images)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ketch.engine.model import bundle_file
 from ketch.engine.model.records import LogConfig
-from ketch.engine.networks.legacy_links import Links
 from ketch.errors import Conflict, InvalidArgument, Unavailable
 from ketch.runtime.logs import journald
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitors.launcher import Launcher
     from ketch.engine.monitors.monitor_client import Monitor
     from ketch.engine.monitors.takeover import Pursuit
+    from ketch.engine.networks.legacy_links import Links
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
@@ -131,9 +131,6 @@ class Context:
     _live: dict[str, Live] = field(default_factory=dict)
     _brief: set[asyncio.Task[Any]] = field(default_factory=set)
     _watchers: set[asyncio.Task[Any]] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.links = Links(self)
 
     def live(self, container_id: str) -> Live:
         """The live side of a container, made at first use."""

@@ -124,8 +124,8 @@ async def _settle(
     unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
     await _find_directory(ctx, container)
     if not state.running and not unheard:
-        if container.host.auto_remove and state.status == "exited" and life.remove is not None:
-            await life.remove(container)
+        if container.host.auto_remove and state.status == "exited":
+            await life.listeners.remove(container)
         return
     live = ctx.live(container.id)
     async with live.lock:

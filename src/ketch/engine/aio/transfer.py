@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 
-    from ketch.engine.parts import Context
+    Background = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -157,8 +157,11 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     return await future
 
 
-async def written(ctx: Context, write: Callable[[IO[bytes]], None]) -> AsyncGenerator[bytes, None]:
-    """What ``write(file)`` writes in a thread, as chunks; a client that goes away breaks its pipe and so ends it."""
+async def written(background: Background, write: Callable[[IO[bytes]], None]) -> AsyncGenerator[bytes, None]:
+    """What ``write(file)`` writes in a thread, as chunks; a client that goes away breaks its pipe and so ends it.
+
+    ``background`` makes the task that outlives such a client.
+    """
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
     with contextlib.suppress(OSError):  # the kernel keeps count of pipes' memory; a smaller one only is slower
@@ -169,7 +172,7 @@ async def written(ctx: Context, write: Callable[[IO[bytes]], None]) -> AsyncGene
         with open(write_fd, "wb") as f:
             write(f)
 
-    task = ctx.background(in_own_thread(work))
+    task = background(in_own_thread(work))
     ready = asyncio.Event()
     loop.add_reader(read_fd, ready.set)
     whole = False

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ketch.engine.aio.streams import AttachOptions, ClientStream
-    from ketch.engine.execs.health import HealthChecks
+    from ketch.engine.containers.listeners import Listeners
     from ketch.engine.model.records import Container
     from ketch.engine.monitors.monitor_client import Monitor
     from ketch.engine.monitors.run_directory import Exit
@@ -45,14 +45,12 @@ _EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
 
 class Lifecycle:
-    """The verbs that change whether a container runs; ``remove`` is called for ``--rm`` containers that ended."""
+    """The verbs that change whether a container runs; ``listeners`` are set before the first of them."""
+
+    listeners: Listeners
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
-        self.remove: Callable[[Container], Awaitable[None]] | None = None
-        self.exec_exited: Callable[[str, int], None] | None = None
-        self.execs_lost: Callable[[str], None] | None = None
-        self.health: HealthChecks | None = None
         self.stopping = False
         self._turn = asyncio.Semaphore(_RESTARTS_AT_ONCE)
         self.restored = asyncio.Event()  # what an earlier daemon left is in order: restart policies may begin
@@ -140,8 +138,8 @@ class Lifecycle:
                 container.state.status = "created"
             self._ctx.store.keep(container)
             self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
-            if container.host.auto_remove and self.remove is not None:
-                await self.remove(container)
+            if container.host.auto_remove:
+                await self.listeners.remove(container)
 
     async def _release(self, container: Container) -> None:
         """Take back its network and its volumes; what fails is logged, and the next start of the daemon looks again."""
@@ -183,10 +181,9 @@ class Lifecycle:
         monitor.on_oom = lambda: self._out_of_memory(container)
         if monitor.ooms and not container.state.oom_killed:  # it was told to nobody
             self._out_of_memory(container)
-        if self.exec_exited is not None:
-            monitor.on_exec_exit = self.exec_exited
-        if self.health is not None and container.state.status != "paused":
-            self.health.begin(container, fresh=fresh)
+        monitor.on_exec_exit = self.listeners.exec_exited
+        if container.state.status != "paused":
+            self.listeners.health.begin(container, fresh=fresh)
         self._ctx.background(self._await_exit(container, live, monitor), brief=False)
 
     def _out_of_memory(self, container: Container) -> None:
@@ -200,8 +197,8 @@ class Lifecycle:
         async with live.lock:
             # When its monitor was killed nobody else ends what is left of it.
             await asyncio.to_thread(orphans.clear, self._ctx, container)
-            if exit_.lost and self.execs_lost is not None:
-                self.execs_lost(container.id)
+            if exit_.lost:
+                self.listeners.execs_lost(container.id)
             await self.on_exit(container, live, exit_)
 
     async def on_exit(self, container: Container, live: Live, exit_: Exit) -> None:
@@ -209,8 +206,7 @@ class Lifecycle:
         state = container.state
         ran_s = (exit_.at_ns - state.started_at) / 1e9
         live.monitor = None
-        if self.health is not None:
-            self.health.end(container)
+        self.listeners.health.end(container)
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
         state.finished_at = exit_.at_ns
         restart = not self.stopping and restart_policy.wanted(container)
@@ -236,8 +232,8 @@ class Lifecycle:
         live.resolve(live.exit_waiters, exit_.code)
         if restart:
             self.restart_later(container)
-        elif leaves and self.remove is not None:
-            await self.remove(container)
+        elif leaves:
+            await self.listeners.remove(container)
 
     def restart_later(self, container: Container) -> None:
         """Have a container whose policy wants it started again, when its pause is over."""

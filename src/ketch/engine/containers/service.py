@@ -49,7 +49,6 @@ class ContainerService:
     def __init__(self, context: Context, life: lifecycle.Lifecycle) -> None:
         self._ctx = context
         self._life = life
-        life.remove = self._remove_ended
 
     def get(self, ref: str) -> Container:
         """By id, name or unambiguous prefix (NotFound, InvalidArgument)."""
@@ -185,7 +184,7 @@ class ContainerService:
             )
         return container
 
-    async def _remove_ended(self, container: Container) -> None:
+    async def remove_ended(self, container: Container) -> None:
         """``--rm``: called by the lifecycle with the lock held."""
         try:
             await self._remove_locked(container, volumes=True)
@@ -269,8 +268,8 @@ class ContainerService:
                 raise Conflict(f"container {container.id} is not running") from e
             faults.point("pause.frozen" if frozen else "unpause.thawed")
             container.state.status = "paused" if frozen else "running"
-            if self._life.health is not None:
-                (self._life.health.end if frozen else self._life.health.resume)(container)
+            health = self._life.listeners.health
+            (health.end if frozen else health.resume)(container)
             self._ctx.store.keep(container, durable=False)
             self._ctx.event(container, "pause" if frozen else "unpause")
 

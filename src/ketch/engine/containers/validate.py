@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch import digits
-from ketch.engine.execs.health import ACTIONS
 from ketch.engine.logs import options as log_options
 from ketch.errors import InvalidArgument
 from ketch.network.files import parse_extra_host
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import ContainerConfig, HostConfig
 
 MINIMUM_MEMORY = 6 << 20
+_HEALTH_ACTIONS = ("", "none", "kill", "restart", "stop")  # of --health-on-failure
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _RESTART = ("", "no", "always", "unless-stopped", "on-failure")
 _CPU_SET = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*\Z", re.ASCII)
@@ -71,7 +71,7 @@ def _check_stop(config: ContainerConfig) -> None:
             raise InvalidArgument(
                 f'Unknown healthcheck type "{health.test[0]}" (expected "CMD")', hint="use CMD, CMD-SHELL or NONE"
             )
-        if health.on_failure not in ACTIONS:
+        if health.on_failure not in _HEALTH_ACTIONS:
             raise InvalidArgument(
                 f"invalid action for an unhealthy container: {health.on_failure}",
                 hint="use none, kill, restart or stop",

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 SECOND = 1_000_000_000
 INTERVAL, TIMEOUT, START_INTERVAL, RETRIES = 30 * SECOND, 30 * SECOND, 5 * SECOND, 3
 KEPT, OUTPUT_LIMIT = 5, 4096
-ACTIONS = ("", "none", "kill", "restart", "stop")
 
 
 def command(config: HealthConfig | None, shell: list[str] | None) -> list[str]:

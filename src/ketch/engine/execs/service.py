@@ -25,7 +25,6 @@ from ketch.runtime.process.io import detach
 from ketch.runtime.security import users
 
 if TYPE_CHECKING:
-    from ketch.engine.containers.lifecycle import Lifecycle
     from ketch.engine.model.records import Container
     from ketch.engine.parts import Context
 
@@ -38,12 +37,10 @@ _MANY, _MOST = 1000, 10_000  # records of which nobody need think; ended ones th
 class ExecService:
     """All execs since the daemon started; the record of an ended one stays for some minutes, as dockerd's does."""
 
-    def __init__(self, context: Context, life: Lifecycle) -> None:
+    def __init__(self, context: Context) -> None:
         self._ctx = context
         self._execs: dict[str, Exec] = {}
         self._ends: dict[str, asyncio.Future[int]] = {}
-        life.exec_exited = self._exited
-        life.execs_lost = self._lost
 
     def get(self, exec_id: str) -> Exec:
         """By id (NotFound)."""
@@ -197,7 +194,7 @@ class ExecService:
             with contextlib.suppress(KetchError):  # it has ended just now
                 await monitor.kill(9, exec_.id)
 
-    def _exited(self, exec_id: str, code: int) -> None:
+    def ended(self, exec_id: str, code: int) -> None:
         exec_ = self._execs.get(exec_id)
         if exec_ is None:
             return
@@ -211,10 +208,10 @@ class ExecService:
             return
         self._ctx.event(container, "exec_die", execID=exec_id, exitCode=str(code))
 
-    def _lost(self, container_id: str) -> None:
+    def lost(self, container_id: str) -> None:
         """Their monitor was killed, and they with it."""
         for exec_id in self.of(container_id):
-            self._exited(exec_id, 137)
+            self.ended(exec_id, 137)
 
     async def resize(self, exec_id: str, rows: int, cols: int) -> None:
         """Tell the exec's terminal its size in characters."""

@@ -116,7 +116,7 @@ class FileService:
                 if not os.path.isdir(upper):  # what was removed in the meantime looks like an end of it
                     raise DataLoss(f"container {container.id} was removed while it was read")
 
-        return Archive(written(self._ctx, work), stack.close)
+        return Archive(written(self._ctx.background, work), stack.close)
 
     async def extract(
         self, ref: str, path: str, body: AsyncIterator[bytes], *, replace: bool = True, as_user: bool = False

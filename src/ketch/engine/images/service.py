@@ -132,7 +132,7 @@ class ImageService:
         """One archive with these images, as chunks; of several platforms all that are here, or these."""
         for ref in refs:
             self._store.resolve(ref)
-        async with aclosing(written(self._ctx, lambda f: self._store.save(refs, f, platforms))) as chunks:
+        async with aclosing(written(self._ctx.background, lambda f: self._store.save(refs, f, platforms))) as chunks:
             async for chunk in chunks:
                 yield chunk
 

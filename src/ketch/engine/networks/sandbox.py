@@ -23,8 +23,8 @@ from ketch.engine.networks import service as network_service
 from ketch.engine.networks.dns_names import Resolution, dns_names
 from ketch.engine.spec import bundle, etc_files, interface_settings
 from ketch.errors import Conflict, NotFound
-from ketch.linux.netlink import client as netlink
 from ketch.network.connections import Wish
+from ketch.network.links.endpoint import open_rtnetlink
 from ketch.network.live import WIRED
 from ketch.network.model import record as r
 from ketch.undo import Undo
@@ -374,7 +374,7 @@ def _entered(container: Container) -> Iterator[tuple[int, int]]:
     except (FileNotFoundError, ProcessLookupError) as e:
         raise Conflict(f"container {container.id} is not running: it has ended just now") from e
     try:
-        with netlink.open_in(netns_fd) as rtnl:
+        with open_rtnetlink(netns_fd) as rtnl:
             yield netns_fd, rtnl.fileno()
     finally:
         os.close(netns_fd)

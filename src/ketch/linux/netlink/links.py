@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
 
 from ketch.linux.netlink.client import NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, attr, attributes, nest, text, u8, u32
 
@@ -76,20 +75,17 @@ STATS_NAMES = (
 )
 
 
-@dataclass(frozen=True)
 class Link:
     """One network interface as the kernel describes it."""
 
-    index: int
-    name: str
-    mac: bytes
-    up: bool
-    kind: str
-    master: int
-    mtu: int
-    alias: str
-    operstate: int
-    stats: tuple[int, ...]
+    __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "operstate", "stats", "up")
+
+    def __init__(
+        self, *, index: int, name: str, mac: bytes, up: bool, kind: str, master: int, mtu: int, alias: str,
+        operstate: int, stats: tuple[int, ...],
+    ) -> None:  # fmt: skip
+        self.index, self.name, self.mac, self.up, self.kind = index, name, mac, up, kind
+        self.master, self.mtu, self.alias, self.operstate, self.stats = master, mtu, alias, operstate, stats
 
 
 def ifinfo(index: int = 0, flags: int = 0, change: int = 0, family: int = socket.AF_UNSPEC) -> bytes:

@@ -81,6 +81,11 @@ def _settle_port(rtnl: netlink.Netlink, made: Endpoint, index: int, *, isolated:
         let_hairpin(rtnl, made)
 
 
+def open_rtnetlink(netns_fd: int) -> netlink.Netlink:
+    """A rtnetlink socket in a container's network namespace, to be closed by the caller (OSError)."""
+    return netlink.open_in(netns_fd)
+
+
 def let_hairpin(rtnl: netlink.Netlink, made: Endpoint) -> None:
     """Let a container that calls its own published port get its packet back through the port it came from.
 
