@@ -9,7 +9,7 @@ import msgspec
 from ketch.api import query
 
 if TYPE_CHECKING:
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 
 class Body(msgspec.Struct, rename="pascal"):

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
-from ketch.api import jsontext, nulls
+from ketch.api import jsontext
+from ketch.api.call import HEADERS, Call
 from ketch.api.connection import LARGEST_JSON, Connection, Server
 from ketch.api.errors import message_of, status_of
-from ketch.api.query import check_integers, check_texts
 from ketch.api.routes import (
     archive,
     attachws,
@@ -42,90 +41,10 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
 
-    Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
+    Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
 _VERSION = re.compile(r"/v(\d{1,9})\.(\d{1,9})(/.*)\Z", re.ASCII)
-_LONG_NUMBER = re.compile(rb"\d{19}")
-_HEADERS = {
-    "Api-Version": API_VERSION,
-    "Docker-Experimental": "false",
-    "Ostype": "linux",
-    "Server": "Ketch (linux)",
-}
-
-
-class Call:
-    """One request: the engine, the path's parameters, and ways to answer."""
-
-    __slots__ = ("engine", "path", "query", "request", "started", "version")
-
-    def __init__(
-        self, engine: Engine, request: web.BaseRequest, path: dict[str, str], version: tuple[int, int]
-    ) -> None:
-        self.engine = engine
-        self.request = request
-        self.path = path
-        self.version = version
-        self.query = request.query
-        self.started = False
-
-    async def body(self, kind: type[Any], *, optional: bool = False) -> Any:
-        """The JSON body as ``kind``; InvalidArgument with the place of the mistake."""
-        raw = await self.request.read()
-        self.check_content_type(raw)
-        if not raw.strip():
-            if optional:
-                return kind()
-            raise InvalidArgument("invalid JSON: got EOF while reading request body")
-        try:
-            if _LONG_NUMBER.search(raw):
-                check_integers(msgspec.json.decode(raw))
-            if b"\\u0000" in raw:
-                check_texts(msgspec.json.decode(raw))
-            if optional and raw.strip() == b"null":
-                return kind()
-            return nulls.decode(raw, kind)
-        except msgspec.ValidationError as e:
-            raise InvalidArgument(f"invalid JSON: {e}") from e
-        except RecursionError as e:
-            raise InvalidArgument("invalid JSON: it is nested too deeply") from e
-        except (msgspec.DecodeError, UnicodeError) as e:
-            raise InvalidArgument(f"invalid JSON: {e}", hint="send one JSON object") from e
-
-    def check_content_type(self, body: bytes) -> None:
-        """InvalidArgument unless it is JSON's: any other kind, and none, a web page may send without being asked.
-
-        Without a body there need not be one.
-        """
-        media = self.request.headers.get("Content-Type", "")
-        kind = media.partition(";")[0].strip().lower()
-        if kind == "application/json" or not (media or body):
-            return
-        if not kind:
-            raise InvalidArgument(f"malformed Content-Type header ({media}): must be 'application/json'")
-        raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
-
-    def json(self, value: Any, status: int = 200) -> web.StreamResponse:
-        """``value`` as a JSON answer."""
-        return web.Response(
-            body=jsontext.encode(value), status=status, content_type="application/json", headers=_HEADERS
-        )
-
-    def empty(self, status: int = 204) -> web.StreamResponse:
-        """An answer without a body."""
-        return web.Response(status=status, headers=_HEADERS)
-
-    async def stream(
-        self, content_type: str = "application/json", status: int = 200, headers: dict[str, str] | None = None
-    ) -> web.StreamResponse:
-        """A chunked answer whose headers are sent now; the caller writes and the server ends it."""
-        all_headers = {**_HEADERS, **(headers or {}), "Content-Type": content_type}
-        response = web.StreamResponse(status=status, headers=all_headers)
-        response.enable_chunked_encoding()
-        self.started = True
-        await response.prepare(self.request)
-        return response
 
 
 class Routes:
@@ -272,7 +191,7 @@ def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse
             call.request.transport.abort()
         return Gone()
     if status == 304:
-        return web.Response(status=304, headers=_HEADERS)
+        return web.Response(status=304, headers=HEADERS)
     return web.Response(
-        body=jsontext.encode({"message": message}), status=status, content_type="application/json", headers=_HEADERS
+        body=jsontext.encode({"message": message}), status=status, content_type="application/json", headers=HEADERS
     )

@@ -27,7 +27,7 @@ from ketch.registry.objects import store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ketch.registry.server import Call
+    from ketch.registry.call import Call
 
 LARGEST_MANIFEST = 4 << 20
 _LARGEST_INDEX = LARGEST_MANIFEST - 1024  # of its entries
@@ -46,7 +46,7 @@ def _reference(text: str) -> str:
 async def get_manifest(call: Call, ref: str) -> web.StreamResponse:
     """GET and HEAD, by tag or digest."""
     _reference(ref)
-    cache = call.server.cache
+    cache = call.cache
     found = await (cache.manifest(call.name, ref) if cache else call.repositories.manifest(call.name, ref))
     if found is None:
         raise Refused(MANIFEST_UNKNOWN, {"reference": ref})
@@ -131,8 +131,8 @@ async def head_blob(call: Call, digest: str) -> web.StreamResponse:
     """HEAD: whether it is here, asked by those who will rely on it."""
     names.digest(digest)
     size = await call.repositories.blob_size(call.name, digest)
-    if size is None and call.server.cache is not None:
-        fetch = await call.server.cache.blob(call.name, digest)
+    if size is None and call.cache is not None:
+        fetch = await call.cache.blob(call.name, digest)
         size = fetch.size if fetch is not None else None
     if size is None:
         raise Refused(BLOB_UNKNOWN, {"digest": digest})
@@ -144,7 +144,7 @@ async def head_blob(call: Call, digest: str) -> web.StreamResponse:
 
 
 async def _from_upstream(call: Call, digest: str) -> web.StreamResponse:
-    fetch = await call.server.cache.blob(call.name, digest) if call.server.cache else None
+    fetch = await call.cache.blob(call.name, digest) if call.cache else None
     if fetch is None:
         raise Refused(BLOB_UNKNOWN, {"digest": digest})
     if not fetch.can_follow or "Range" in call.request.headers:

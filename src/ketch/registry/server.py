@@ -19,10 +19,10 @@ from aiohttp import web
 from ketch.errors import KetchError
 from ketch.registry import handlers, names, uploads
 from ketch.registry.auth import Access
+from ketch.registry.call import VERSION, Call
 from ketch.registry.errors import (
     BLOB_UPLOAD_INVALID,
     NO_SPACE,
-    SIZE_INVALID,
     UNAVAILABLE,
     UNKNOWN,
     UNSUPPORTED,
@@ -32,7 +32,7 @@ from ketch.registry.metrics import Metrics
 from ketch.registry.objects.store import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from typing import IO, Any
 
     from aiohttp.abc import AbstractStreamWriter
@@ -43,10 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs/uploads|blobs|tags|referrers)/(?P<rest>[^/]*)/?\Z")
-_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "ketch-registry"}
 _PROMETHEUS = "text/plain; version=0.0.4"
 _ACTIONS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
-_encode = msgspec.json.Encoder().encode
 
 
 class Server:
@@ -64,7 +62,7 @@ class Server:
         collect: Callable[[], Awaitable[object]] | None = None,
         serves_metrics: bool = True,
     ) -> None:
-        self.repositories, self.store = repositories, repositories.store
+        self.repositories = repositories
         self.auth, self.cache, self.readonly = auth, cache, readonly
         self.metrics = metrics or Metrics()
         self.collect = collect
@@ -80,20 +78,20 @@ class Server:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
         started = time.perf_counter()
-        call = Call(self, request)
+        call = Call(request, self.repositories, auth=self.auth, cache=self.cache, metrics=self.metrics)
         try:
             response = await self._answer(call)
         except Refused as e:
             response = _refusal(e)
         except web.HTTPException as e:
-            response = web.Response(status=e.status, headers={**_VERSION, **e.headers})
+            response = web.Response(status=e.status, headers={**VERSION, **e.headers})
         except (ConnectionError, aiohttp.ClientPayloadError, TimeoutError):
             call.line(self._log, 499, time.perf_counter() - started)
             raise
         except Exception as e:
             response = _refusal(_explained(e, request))
         if not response.prepared:
-            for name, value in _VERSION.items():
+            for name, value in VERSION.items():
                 response.headers.setdefault(name, value)
         try:
             await response.prepare(request)
@@ -171,68 +169,6 @@ class _Sent(web.StreamResponse):
         """It has been."""
 
 
-class Call:
-    """One request: who, what repository, and ways to answer."""
-
-    def __init__(self, server: Server, request: web.BaseRequest) -> None:
-        self.server, self.request = server, request
-        self.repositories, self.store, self.metrics = server.repositories, server.store, server.metrics
-        self.name = self.user = ""
-        self.kind = "other"
-        self.bytes_in = 0
-        self.sent: int | None = None
-
-    async def allow(self, *access: Access) -> None:
-        """Go on only when whoever asks may do all of this (UNAUTHORIZED, DENIED)."""
-        if self.server.auth is not None:
-            self.user = await self.server.auth.check(self.request.headers.get("Authorization", ""), access)
-
-    async def body(self, limit: int) -> bytes:
-        """A small body whole (SIZE_INVALID)."""
-        data = bytearray()
-        async for piece in self.request.content.iter_any():
-            data += piece
-            if len(data) > limit:
-                raise Refused(SIZE_INVALID, f"more than {limit} bytes")
-        self.bytes_in += len(data)
-        self.metrics.bytes["in"] += len(data)
-        return bytes(data)
-
-    def data(self, data: bytes, media_type: str, headers: dict[str, str]) -> web.Response:
-        """An answer with a body."""
-        return web.Response(body=data, headers={**_VERSION, "Content-Type": media_type, **headers})
-
-    def empty(self, status: int, headers: dict[str, str] | None = None) -> web.Response:
-        """An answer without one."""
-        return web.Response(status=status, headers={**_VERSION, **(headers or {})})
-
-    async def stream(self, status: int, headers: dict[str, str], pieces: AsyncIterator[bytes]) -> web.StreamResponse:
-        """An answer whose body comes in pieces; one that ends early breaks the connection off."""
-        response = web.StreamResponse(status=status, headers={**_VERSION, **headers})
-        await response.prepare(self.request)
-        self.sent = 0
-        async for piece in pieces:
-            await response.write(piece)
-            self.sent += len(piece)
-        if self.sent != int(headers["Content-Length"]) and self.request.transport is not None:
-            self.request.transport.abort()  # the client must not take the part for the whole
-        return response
-
-    def line(self, target: IO[str] | None, status: int, seconds: float, sent: int = 0) -> None:
-        """A line of the access log."""
-        if target is None:
-            return
-        request = self.request
-        entry = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "remote": request.remote or "",
-            "user": self.user, "method": request.method, "path": request.path_qs, "status": status,
-            "bytes_in": self.bytes_in, "bytes_out": sent, "seconds": round(seconds, 6),
-            "agent": request.headers.get("User-Agent", ""),
-        }  # fmt: skip
-        target.write(_encode(entry).decode() + "\n")
-        target.flush()
-
-
 async def _dispatch(call: Call, rest: str) -> web.StreamResponse:
     method = call.request.method
     one: Callable[[Call, str], Awaitable[web.StreamResponse]] | None
@@ -262,7 +198,7 @@ def _unsupported(method: str) -> web.StreamResponse:
 
 
 def _refusal(error: Refused) -> web.Response:
-    headers = {**_VERSION, "Content-Type": "application/json", **error.headers}
+    headers = {**VERSION, "Content-Type": "application/json", **error.headers}
     return web.Response(status=error.kind.status, body=error.body(), headers=headers)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from ketch.registry.server import Call
+    from ketch.registry.call import Call
 
 _RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/\S+)?\Z", re.ASCII)
 _busy: set[str] = set()

@@ -15,7 +15,7 @@ from ketch.engine.model.records import ContainerConfig
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
     from ketch.engine.files.container_paths import PathStat
     from ketch.engine.files.service import Archive
 

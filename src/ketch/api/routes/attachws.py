@@ -22,7 +22,7 @@ from ketch.engine.aio.streams import AttachOptions, ClientStream
 from ketch.errors import InvalidArgument, PermissionDenied
 
 if TYPE_CHECKING:
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 16

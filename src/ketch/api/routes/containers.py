@@ -18,7 +18,7 @@ from ketch.errors import InvalidArgument, KetchError, NotFound
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 
 class CreateBody(ContainerConfig, kw_only=True):

@@ -17,7 +17,7 @@ from ketch.errors import Conflict, KetchError, Unavailable
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 
 class StartBody(msgspec.Struct, rename="pascal", kw_only=True):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 18

@@ -12,7 +12,7 @@ from ketch.remote.credentials import Credentials, from_header
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 
 class _Create(msgspec.Struct, rename="pascal", kw_only=True):

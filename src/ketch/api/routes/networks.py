@@ -13,7 +13,7 @@ from ketch.engine.model.records import EndpointSettings
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 _PRUNE = frozenset(("label", "label!", "until"))
 

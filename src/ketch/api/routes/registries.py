@@ -11,7 +11,7 @@ from ketch.remote.credentials import Credentials, completed, from_header
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 
 async def auth(call: Call) -> web.StreamResponse:

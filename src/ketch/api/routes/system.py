@@ -13,7 +13,7 @@ from ketch.engine.system import API_VERSION
 from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 _PING = {
     "Api-Version": API_VERSION,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
     from ketch.engine.model.records import Container
 
     Containers = list[Container]

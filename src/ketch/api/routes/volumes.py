@@ -15,7 +15,7 @@ from ketch.engine.volumes import backup as volumearchive
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ketch.api.server import Call
+    from ketch.api.call import Call
 
 _PRUNE = frozenset(("all", "label", "label!"))
 _CHUNK = 1 << 18
