@@ -31,6 +31,7 @@ _CLASSES: dict[int, type[KetchError]] = {
     400: InvalidArgument, 401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 405: InvalidArgument,
     413: InvalidArgument, 416: InvalidArgument, 429: ResourceExhausted,
 }  # fmt: skip
+_DENIED = "denied: requested access to the resource is denied"
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 
 
@@ -64,6 +65,14 @@ class RegistryError(Exception):
         kind = _CLASSES.get(self.status, Unavailable)
         said = self.text or f"unexpected status from {self.method} request to {shown(self.url)}: {self.status}"
         return kind(f"{prefix}: {said}" if prefix else said)
+
+
+def denied(error: RegistryError) -> KetchError:
+    """What a push is told, in Docker's words."""
+    if error.status in (401, 403) and not error.text:  # the answer to a HEAD has no body
+        said = "unauthorized: authentication required" if error.status == 401 else _DENIED
+        return Unauthenticated(said) if error.status == 401 else PermissionDenied(said)
+    return error.as_ketch()
 
 
 def _words(one: _One) -> str:

@@ -17,18 +17,16 @@ from ketch.errors import (
     InvalidArgument,
     KetchError,
     NotFound,
-    PermissionDenied,
-    Unauthenticated,
     Unavailable,
 )
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.remote import headers
 from ketch.remote.bodies import joined, whole
-from ketch.remote.errors import BREAKS, RegistryError, unreachable
+from ketch.remote.errors import BREAKS, RegistryError, denied, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     import aiohttp
 
@@ -46,7 +44,6 @@ _SCHEMA1 = (
 _LONGEST_LIST = 64 << 20  # bytes of all pages of tags, each of which counts as so many at least:
 _LEAST_PAGE = 16 << 10
 _MOST_PLACES = 10  # of a foreign layer
-_DENIED = "denied: requested access to the resource is denied"
 
 
 class Fetched(NamedTuple):
@@ -80,7 +77,7 @@ class Repository:
         credentials: Credentials | None,
         push: bool,
     ) -> None:
-        self._transport = transport
+        self.transport = transport
         self._endpoints = endpoints
         self.reference = ref
         self._credentials = credentials
@@ -271,7 +268,7 @@ class Repository:
         if error.status == 404:
             for place in (descriptor.urls or [])[:_MOST_PLACES]:
                 try:
-                    asked = self._transport.request("GET", joined(URL(), place), header=header, accepted=(200, 206))
+                    asked = self.transport.request("GET", joined(URL(), place), header=header, accepted=(200, 206))
                     return await stack.enter_async_context(asked)
                 except (RegistryError, KetchError):
                     continue
@@ -307,26 +304,6 @@ class Repository:
         except (RegistryError, KetchError):
             pass  # the registry clears uploads that nobody goes on with away by itself
         return False
-
-    async def upload(
-        self,
-        descriptor: oci.Descriptor,
-        open_at: Callable[[int], AsyncIterator[bytes]],
-        *,
-        progress: Callable[[int], None],
-    ) -> None:
-        """Upload a blob; ``open_at(offset)`` gives its pieces (see `ketch.remote.upload`)."""
-        from ketch.remote.upload import Upload
-
-        await Upload(self, descriptor, open_at, progress, self._transport).run()
-
-
-def denied(error: RegistryError) -> KetchError:
-    """What a push is told, in Docker's words."""
-    if error.status in (401, 403) and not error.text:  # the answer to a HEAD has no body
-        said = "unauthorized: authentication required" if error.status == 401 else _DENIED
-        return Unauthenticated(said) if error.status == 401 else PermissionDenied(said)
-    return error.as_ketch()
 
 
 def decode(raw: bytes, kind: Any, what: str) -> Any:

@@ -18,14 +18,13 @@ from ketch import digits
 from ketch.errors import Unavailable
 from ketch.remote import headers
 from ketch.remote.bodies import joined
-from ketch.remote.errors import PASSING, RegistryError
+from ketch.remote.errors import PASSING, RegistryError, denied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from ketch.oci.manifest import Descriptor
     from ketch.remote.repository import Repository
-    from ketch.remote.transport import Transport
 
 _CHUNK = 32 << 20
 _TOO_LARGE = 413
@@ -41,17 +40,15 @@ class Upload:
         descriptor: Descriptor,
         open_at: Callable[[int], AsyncIterator[bytes]],
         progress: Callable[[int], None],
-        transport: Transport,
     ) -> None:
+        """``open_at(offset)`` gives the blob's pieces from there on; ``progress`` is told how many bytes have gone."""
         self._repository, self._descriptor = repository, descriptor
-        self._open_at, self._progress, self._transport = open_at, progress, transport
+        self._open_at, self._progress, self._transport = open_at, progress, repository.transport
         self._place = URL()
         self._chunk = _CHUNK
 
     async def run(self) -> None:
         """Until the registry has it (Unauthenticated, PermissionDenied, InvalidArgument, Unavailable)."""
-        from ketch.remote.repository import denied
-
         attempts = self._transport.settings.attempts
         try:
             await self._begin()

@@ -21,6 +21,7 @@ from ketch.images.transfer.pull import leased
 from ketch.images.transfer.single_flight import to_the_end
 from ketch.oci import manifest as oci
 from ketch.oci import reference
+from ketch.remote.upload import Upload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -155,9 +156,9 @@ class Pusher:
                     return f"Mounted from {source}"
             meter = Meter(report, ident, "Pushing", descriptor.size)
             meter.at(0)
-            await self.repository.upload(
-                descriptor, lambda offset: _read(self.store.content.open(descriptor.digest), offset), progress=meter.at
-            )
+            await Upload(
+                self.repository, descriptor, lambda at: _read(self.store.content.open(descriptor.digest), at), meter.at
+            ).run()
             return "Pushed"
 
     def _sources(self, digest: str) -> list[str]:
