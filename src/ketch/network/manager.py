@@ -17,7 +17,8 @@ import msgspec
 from ketch import faults
 from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.linux.netlink import links
-from ketch.network import default_network, locks, reattach
+from ketch.network import completion, default_network, locks, reattach
+from ketch.network.completion import DEFAULT_MTU
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
 from ketch.network.firewall.ruleset import check_name
 from ketch.network.host import Host
@@ -25,9 +26,8 @@ from ketch.network.links import bridge as bridges
 from ketch.network.links import counters, endpoint, parent_links
 from ketch.network.links import owner as marks
 from ketch.network.live import LiveNetwork
-from ketch.network.model import completion, ipam
+from ketch.network.model import ipam
 from ketch.network.model import record as r
-from ketch.network.model.completion import DEFAULT_MTU
 from ketch.network.model.record import Endpoint, NetworkRecord, Pool
 from ketch.network.model.state import NetworkState
 from ketch.undo import Undo
