@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.errors import InvalidArgument, Unavailable
 from ketch.images.transfer.progress import Meter, short, status
 from ketch.images.transfer.single_flight import Shared
-from ketch.storage.content.partial import Partial, sweep
+from ketch.storage.content.partial import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ketch.images.transfer.progress import Report
     from ketch.oci.manifest import Descriptor
     from ketch.remote.repository import Repository
+    from ketch.storage.content.partial import Partial
     from ketch.storage.content.store import ContentStore
 
 _BATCH = 1 << 20
@@ -71,9 +72,9 @@ class Downloads:
         if self._slots.locked() and not small:
             report(status(ident, "Waiting"))
         async with contextlib.nullcontext() if small else self._slots:
-            partial = await asyncio.to_thread(Partial, self._content, descriptor.digest)
+            partial = await asyncio.to_thread(self._content.partial, descriptor.digest)
             try:
-                await _Download(repository, descriptor, partial, report).run(self._attempts)
+                await _Download(repository, descriptor, self._content, partial, report).run(self._attempts)
             finally:
                 await asyncio.shield(asyncio.to_thread(partial.close))
         report(status(ident, "Download complete"))
@@ -82,7 +83,10 @@ class Downloads:
 class _Download:
     """One blob's way, over as many connections as it takes."""
 
-    def __init__(self, repository: Repository, descriptor: Descriptor, partial: Partial, report: Report) -> None:
+    def __init__(
+        self, repository: Repository, descriptor: Descriptor, content: ContentStore, partial: Partial, report: Report
+    ) -> None:
+        self._content = content
         self._repository, self._descriptor, self._partial = repository, descriptor, partial
         self._report: Callable[[Any], None] = report
         self._ident = short(descriptor.digest)
@@ -102,7 +106,7 @@ class _Download:
                     raise
             # What was here before may have been damaged, by a power cut for instance: once more from the beginning.
             resumed = False
-            self._partial = await asyncio.to_thread(Partial, self._partial.content, self._descriptor.digest)
+            self._partial = await asyncio.to_thread(self._content.partial, self._descriptor.digest)
             self._generation += 1
 
     async def _stream_all(self, attempts: int) -> None:

@@ -14,13 +14,10 @@ import os
 import threading
 import time
 from errno import EDQUOT, ENOSPC
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from ketch import faults
 from ketch.errors import InvalidArgument, ResourceExhausted
-
-if TYPE_CHECKING:
-    from ketch.storage.content.store import ContentStore
 
 SUFFIX = ".part"
 _KEPT_S = 7 * 24 * 3600
@@ -30,10 +27,11 @@ _BUFFER = 1 << 20
 class Partial:
     """What is here of one blob; ``close`` keeps it for another time, ``commit`` makes it a blob."""
 
-    def __init__(self, content: ContentStore, digest: str) -> None:
-        self.content = content
+    def __init__(self, ingest_root: str, digest: str, place: str) -> None:
+        """``place`` is where the blob is going to be."""
         self.digest = digest
-        self.path = os.path.join(content.ingest_root, digest.removeprefix("sha256:") + SUFFIX)
+        self.path = os.path.join(ingest_root, digest.removeprefix("sha256:") + SUFFIX)
+        self._place = place
         self._file: IO[bytes] = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by `close`
         self._lock = threading.Lock()  # a writer that was cancelled may be in a thread still when `close` comes
         self._hash = hashlib.sha256()
@@ -85,7 +83,7 @@ class Partial:
             self.discard()
             raise InvalidArgument(f"filesystem layer verification failed for digest {self.digest}: got {found}")
         faults.point("pull.blob-verified")
-        os.rename(self.path, self.content.path(self.digest))
+        os.rename(self.path, self._place)
         faults.point("pull.blob-named")
         self.close()
 

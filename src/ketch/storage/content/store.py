@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from ketch import faults
 from ketch.errors import DataLoss, InvalidArgument, NotFound
 from ketch.linux.openat2 import syncfs
-from ketch.storage.content import partial
+from ketch.storage.content.partial import Partial, sweep
 from ketch.storage.lost import is_ours
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ContentStore:
         os.makedirs(root, mode=0o710, exist_ok=True)
         os.makedirs(self._blobs, exist_ok=True)
         os.makedirs(self._ingest, exist_ok=True)
-        partial.sweep(self._ingest)  # what an earlier process did not finish
+        sweep(self._ingest)  # what an earlier process did not finish
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
             self._replace("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
@@ -141,6 +141,10 @@ class ContentStore:
                 os.unlink(path)
             raise
         ingest.file.close()
+
+    def partial(self, digest: str) -> Partial:
+        """What is here of a blob that comes from somewhere slow; the caller closes it."""
+        return Partial(self._ingest, digest, self.path(digest))
 
     def temporary(self) -> str:
         """A path for a file that `adopt` will make a blob; what is left there goes at the next start."""
