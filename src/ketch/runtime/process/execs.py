@@ -18,9 +18,25 @@ from ketch.runtime.process.loop import READ
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Protocol
 
-    from ketch.runtime.process.monitor import Monitor
+    from ketch.runtime.process.control import Controls
+    from ketch.runtime.process.loop import Loop
+
+    class Guardian(Protocol):
+        """What they need of the monitor whose children they are; ``pid`` is that of the container's PID 1."""
+
+        state: str
+        pid: int
+        bundle: str
+        run_dir: str
+        cgroups: dict[str, Any] | None
+        loop: Loop
+        controls: Controls
+
+        def drained(self) -> None:
+            """A client has all that it is owed."""
+
 
 _DIED = {
     "ev": "failed",
@@ -48,7 +64,7 @@ class Exec:
 class Execs:
     """All of them, by id and by pid."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Guardian) -> None:
         self._monitor = monitor
         self._by_id: dict[str, Exec] = {}
         self._behind: list[Streams] = []

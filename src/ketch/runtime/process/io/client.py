@@ -17,10 +17,43 @@ from ketch.runtime.process.loop import GONE, READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ketch.runtime.logs import log_format
     from ketch.runtime.process.io.backlog import Backlog
     from ketch.runtime.process.io.detach import Matcher
-    from ketch.runtime.process.io.streams import Streams
     from ketch.runtime.process.loop import Loop
+
+    class Stdio(Protocol):
+        """What a client needs of the streams that it is attached to."""
+
+        taken: int
+
+        @property
+        def accepts_input(self) -> bool:
+            """Whether clients should be read from."""
+
+        def feed(self, data: bytes) -> None:
+            """Input for the process."""
+
+        def input_ended(self, client: Client | None) -> None:
+            """The client closed its sending side."""
+
+        def lag_log(self) -> log_format.Writer | None:
+            """The log that a slow client reads; None when there is none."""
+
+        def caught_up(self, client: Client) -> None:
+            """It has room again."""
+
+        def detach(self, client: Client) -> None:
+            """It typed the detach keys."""
+
+        def drop(self, client: Client) -> None:
+            """It is gone."""
+
+        def parted(self) -> None:
+            """It has seen the end."""
+
 
 _CHUNK = 1 << 16
 BUFFER_LIMIT = 1 << 20
@@ -30,7 +63,7 @@ class Client:
     """A socket with what its owner asked to see; closed by ``close`` only."""
 
     def __init__(
-        self, loop: Loop, fd: int, streams: Streams, *, wanted: tuple[bool, bool, bool], form: int, keys: Matcher | None
+        self, loop: Loop, fd: int, streams: Stdio, *, wanted: tuple[bool, bool, bool], form: int, keys: Matcher | None
     ) -> None:
         self.fd = fd
         self._loop = loop
@@ -185,7 +218,7 @@ class Client:
     def close(self, *, quietly: bool = False) -> bool:
         """Give the socket up, ending the connection unless ``quietly`` (somebody else still uses it).
 
-        True when that takes until the client's own end; `Streams.parted` is called then.
+        True when that takes until the client's own end; `Stdio.parted` is called then.
         """
         if self.closed:
             return False
