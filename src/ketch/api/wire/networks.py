@@ -9,7 +9,7 @@ import msgspec
 from ketch.api.wire import filters
 from ketch.api.wire.times import rfc3339
 from ketch.engine.model.records import EndpointSettings  # noqa: TC001 (msgspec reads the annotations)
-from ketch.engine.networks.service import PREDEFINED
+from ketch.engine.networks.references import PREDEFINED
 from ketch.errors import InvalidArgument
 from ketch.network.model.record import NetworkRecord, Pool
 

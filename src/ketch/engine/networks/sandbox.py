@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from ketch import faults
 from ketch.engine.model.records import EndpointSettings, PortBinding
 from ketch.engine.networks import legacy_links, publishing
-from ketch.engine.networks import service as network_service
 from ketch.engine.networks.dns_names import Resolution, dns_names
+from ketch.engine.networks.references import PREDEFINED, find, kind
 from ketch.engine.spec import bundle, etc_files, interface_settings
 from ketch.errors import Conflict, NotFound
 from ketch.network.connections import Wish
@@ -197,7 +197,7 @@ class Sandboxes:
 
     def _wired(self, container: Container) -> list[NetworkRecord]:
         """The networks that give the container an interface, in the order of their interfaces (NotFound)."""
-        mode = network_service.kind(container.host.network_mode)
+        mode = kind(container.host.network_mode)
         found = []
         for name, settings in container.networks.items():
             record = self.record_of(name, settings)
@@ -211,9 +211,9 @@ class Sandboxes:
         if settings.network_id:
             with contextlib.suppress(NotFound):  # removed since; one of the same name may have taken its place
                 known = self._manager.get(settings.network_id)
-                if name not in network_service.PREDEFINED or (known.retired and settings.endpoint_id):
+                if name not in PREDEFINED or (known.retired and settings.endpoint_id):
                     return known
-        return network_service.find(self._manager, name)
+        return find(self._manager, name)
 
     @staticmethod
     def _gateways(container: Container, records: Sequence[NetworkRecord]) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import msgspec
 
 from ketch import digits, faults
 from ketch.engine.model.records import EndpointSettings
+from ketch.engine.networks.references import PREDEFINED, find, kind
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
@@ -31,20 +32,8 @@ if TYPE_CHECKING:
 
 Records = list[NetworkRecord]
 Strings = list[str]
-PREDEFINED = ("bridge", "host", "none")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _DRIVER_OF = {"host": r.HOST, "none": r.NONE}
-
-
-def kind(mode: str) -> str:
-    """What a ``NetworkMode`` asks for: ``bridge``, ``none``, ``host``, ``container``, or the mode itself: a name."""
-    if mode in ("", "default", "bridge"):
-        return "bridge"
-    if mode in ("none", "host"):
-        return mode
-    if mode.startswith("container:"):
-        return "container"
-    return mode
 
 
 class NetworkService:
@@ -188,20 +177,6 @@ class NetworkService:
 
     def _event(self, record: NetworkRecord, action: str) -> None:
         self._ctx.events.publish("network", action, record.id, {"name": record.name, "type": record.driver})
-
-
-def find(manager: NetworkManager, ref: str) -> NetworkRecord:
-    """A network by id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
-    records = manager.list()
-    for record in records:
-        if ref in (record.id, record.name):
-            return record
-    matching = [record for record in records if ref and record.id.startswith(ref)]
-    if len(matching) > 1:
-        raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found on ID prefix)")
-    if not matching:
-        raise NotFound(f"network {ref} not found")
-    return matching[0]
 
 
 def _check(wanted: NetworkRecord) -> None:

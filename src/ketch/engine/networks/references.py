@@ -1,0 +1,38 @@
+"""What networks are called: the predefined ones, the words of a ``NetworkMode``, ids and their prefixes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from ketch.network.manager import NetworkManager
+    from ketch.network.model.record import NetworkRecord
+
+PREDEFINED = ("bridge", "host", "none")
+
+
+def kind(mode: str) -> str:
+    """What a ``NetworkMode`` asks for: ``bridge``, ``none``, ``host``, ``container``, or the mode itself: a name."""
+    if mode in ("", "default", "bridge"):
+        return "bridge"
+    if mode in ("none", "host"):
+        return mode
+    if mode.startswith("container:"):
+        return "container"
+    return mode
+
+
+def find(manager: NetworkManager, ref: str) -> NetworkRecord:
+    """A network by id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
+    records = manager.list()
+    for record in records:
+        if ref in (record.id, record.name):
+            return record
+    matching = [record for record in records if ref and record.id.startswith(ref)]
+    if len(matching) > 1:
+        raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found on ID prefix)")
+    if not matching:
+        raise NotFound(f"network {ref} not found")
+    return matching[0]
