@@ -6,17 +6,17 @@ import json
 
 import pytest
 
-from ketch.daemon.settings import config
+from ketch.daemon.settings import config, load
 from ketch.errors import InvalidArgument
 
 
 @pytest.fixture(autouse=True)
 def no_system_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "DEFAULT_CONFIG", str(tmp_path / "absent.json"))
+    monkeypatch.setattr(load, "DEFAULT_CONFIG", str(tmp_path / "absent.json"))
 
 
 def test_defaults():
-    settings = config.load([])
+    settings = load.load([])
     assert settings.hosts == [config.DEFAULT_HOST]
     assert settings.data_root == "/var/lib/ketch"
     assert settings.exec_root == "/run/ketch"
@@ -25,7 +25,7 @@ def test_defaults():
 def test_flags_and_file_are_joined(tmp_path):
     path = tmp_path / "daemon.json"
     path.write_text(json.dumps({"data-root": "/srv/k", "log-opts": {"max-size": "1m"}, "debug": True}))
-    settings = config.load(["--config-file", str(path), "--exec-root", "/run/k", "--log-opt", "max-file=3"])
+    settings = load.load(["--config-file", str(path), "--exec-root", "/run/k", "--log-opt", "max-file=3"])
     assert (settings.data_root, settings.exec_root, settings.log_level) == ("/srv/k", "/run/k", "debug")
     assert settings.log_opts == {"max-size": "1m", "max-file": "3"}
 
@@ -34,7 +34,7 @@ def test_the_same_setting_twice_is_refused(tmp_path):
     path = tmp_path / "daemon.json"
     path.write_text('{"data-root": "/srv/k"}')
     with pytest.raises(InvalidArgument, match="set both"):
-        config.load(["--config-file", str(path), "--data-root", "/srv/other"])
+        load.load(["--config-file", str(path), "--data-root", "/srv/other"])
 
 
 @pytest.mark.parametrize(
@@ -45,23 +45,23 @@ def test_bad_files(tmp_path, text, complaint):
     path = tmp_path / "daemon.json"
     path.write_text(text)
     with pytest.raises(InvalidArgument, match=complaint):
-        config.load(["--config-file", str(path)])
+        load.load(["--config-file", str(path)])
 
 
 @pytest.mark.parametrize(
     "host", ["tcp://127.0.0.1:0", "tcp://localhost:2375", "tcp://[::1]:2375", "unix:///tmp/x.sock"]
 )
 def test_loopback_needs_no_tls(host):
-    assert config.load(["-H", host]).hosts == [host]
+    assert load.load(["-H", host]).hosts == [host]
 
 
 @pytest.mark.parametrize("host", ["tcp://0.0.0.0:2375", "tcp://:2375", "tcp://192.0.2.1:2375", "tcp://[::]:2375"])
 def test_plain_tcp_beyond_loopback_is_refused_unless_asked_for(host):
     with pytest.raises(InvalidArgument, match="refused"):
-        config.load(["-H", host])
-    assert config.load(["-H", host, "--insecure-tcp"]).insecure_tcp
+        load.load(["-H", host])
+    assert load.load(["-H", host, "--insecure-tcp"]).insecure_tcp
     with pytest.raises(InvalidArgument, match="without a certificate"):
-        config.load(["-H", host, "--tls"])
+        load.load(["-H", host, "--tls"])
 
 
 @pytest.mark.parametrize("size", ["-5", "60", "70000"])
@@ -73,7 +73,7 @@ def test_sizes_that_no_packet_can_have(size):
 @pytest.mark.parametrize("host", ["http://x", "/var/run/x", "unix://", "tcp://127.0.0.1:http", "tcp://127.0.0.1:70000"])
 def test_bad_addresses(host):
     with pytest.raises(InvalidArgument):
-        config.load(["-H", host])
+        load.load(["-H", host])
 
 
 @pytest.mark.parametrize(

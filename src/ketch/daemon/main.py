@@ -28,14 +28,14 @@ _LEVELS = {"warn": "WARNING", "fatal": "CRITICAL"}
 
 def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
-    from ketch.daemon.settings import config as configuration
+    from ketch.daemon.settings.load import load
 
     stdio.open_missing()
     _forget_parent()
     sys.setswitchinterval(_SLICE_S)
     try:
         _open_as_many_as_permitted()
-        config = configuration.load(sys.argv[1:])
+        config = load(sys.argv[1:])
         level = _LEVELS.get(config.log_level, config.log_level.upper())
         handler = logging.StreamHandler()
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))

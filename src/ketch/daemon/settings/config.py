@@ -1,29 +1,15 @@
-"""The daemon's settings: ``ketchd`` flags over ``daemon.json`` over defaults, with dockerd's names."""
+"""The daemon's settings, once they are known (`ketch.daemon.settings.load`)."""
 
 from __future__ import annotations
 
-import argparse
-import ipaddress
-import json
-import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ketch import __version__, digits
-from ketch.daemon.settings import registries as registry_settings
-from ketch.daemon.settings import storage as storage_settings
-from ketch.engine.logs import options as log_options
-from ketch.engine.model.records import LogConfig
+from ketch import digits
 from ketch.errors import InvalidArgument
 from ketch.runtime.logs import journald
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 DEFAULT_HOST = "unix:///var/run/ketch.sock"
-DEFAULT_CONFIG = "/etc/ketch/daemon.json"
-_LEAST_MTU, _MAX_MTU = 68, 65535  # what a bridge takes (RFC 791; the kernel's ETH_MIN_MTU and ETH_MAX_MTU)
-_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
 @dataclass
@@ -78,188 +64,6 @@ class Config:
         return [*self.tcp_names, *(tcp_address(host)[0] for host in self.hosts if host.startswith("tcp://"))]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ketchd", description="The Ketch daemon: a container engine that speaks the Docker Engine API.",
-        allow_abbrev=False,
-    )  # fmt: skip
-    add = parser.add_argument
-    add("--data-root", metavar="DIR", help="persistent state (default /var/lib/ketch)")
-    add("--exec-root", metavar="DIR", help="run-time state (default /run/ketch)")
-    add("-H", "--host", metavar="URL", action="append", dest="hosts",
-        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; repeatable (default {DEFAULT_HOST})")  # fmt: skip
-    add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
-    add("-b", "--bridge", metavar="NAME", help="bridge of the default network (default ketch0; none: no bridge)")
-    add("--bip", metavar="CIDR", help="address and prefix of the bridge, e.g. 172.28.0.1/16 (default: a free one)")
-    add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
-    add("--ip", metavar="ADDRESS", help="where -p publishes when it names no address (default 0.0.0.0: everywhere)")
-    add("--icc", type=_switch, metavar="BOOL", help="let containers of the default network reach each other (true)")
-    add("--ip-masq", type=_switch, metavar="BOOL", help="give containers' traffic the host's address (true)")
-    add("--ipv6", action="store_true", default=None, help="IPv6 addresses in the default network, too")
-    add("--fixed-cidr-v6", metavar="CIDR", help="IPv6 subnet of the default network (default: a unique local one)")
-    add("--default-address-pool", metavar="base=CIDR,size=N", action="append", dest="default_address_pools",
-        type=_pool, help="where subnets of new networks are cut from; repeatable")  # fmt: skip
-    add("--dns", metavar="ADDRESS", action="append", help="name server of containers; repeatable (default: the host's)")
-    add("--dns-search", metavar="DOMAIN", action="append", help="search domain of containers; repeatable")
-    add("--dns-opt", metavar="OPTION", action="append", dest="dns_opts", help="resolver option of containers")
-    add("--host-gateway-ip", metavar="ADDRESS", help="what host-gateway means in --add-host (default: the bridge's)")
-    add("--host-firewall", choices=("respect", "open"),
-        help="respect: other tables that drop forwarded packets keep their say; open: let ours pass")  # fmt: skip
-    add("--cgroup-parent", metavar="PATH", help="cgroup under which containers live (default /ketch)")
-    add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
-    add("--log-driver", metavar="NAME", help=f"where new containers log: {', '.join(log_options.DRIVERS)}")
-    add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="option of that driver; repeatable")
-    add("--journald-socket", metavar="PATH", help=f"where journald listens (default {journald.SOCKET})")
-    add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
-    add("-D", "--debug", action="store_true", default=None, help="the same as --log-level debug")
-    add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {DEFAULT_CONFIG})")
-    add("--tls", action="store_true", default=None, help="serve tcp:// with TLS")
-    add("--tlsverify", action="store_true", default=None, help="TLS, and clients need a certificate of --tlscacert")
-    add("--tlscacert", metavar="FILE", help="certificates of the authority that signs clients")
-    add("--tlscert", metavar="FILE", help="the server's certificate")
-    add("--tlskey", metavar="FILE", help="the server's key")
-    add("--insecure-tcp", action="store_true", default=None,
-        help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine")  # fmt: skip
-    add("--tcp-name", metavar="NAME", action="append", dest="tcp_names",
-        help="a name with a dot by which clients on plain tcp:// call this daemon; repeatable")  # fmt: skip
-    registry_settings.add_flags(parser)
-    storage_settings.add_flags(parser)
-    add("--prune-lost", action="store_true", default=None,
-        help="delete what starts and repairs have put aside in DATA-ROOT/lost, and end")  # fmt: skip
-    add("--repair", action="store_true", default=None,
-        help="make a new state database of what can be read of a damaged one, which is kept, and end")  # fmt: skip
-    add("-v", "--version", action="version", version=f"ketchd version {__version__}")
-    return parser
-
-
-def load(argv: list[str]) -> Config:
-    """The settings for these arguments; raises InvalidArgument with a sentence, or SystemExit from argparse."""
-    flags = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
-    values = _from_file(flags.pop("config_file", None), flags)
-    if flags.pop("debug", False) or values.pop("debug", False):
-        values["log_level"] = "debug"
-    if options := flags.pop("log_opt", None):
-        values["log_opts"] = {**values.get("log_opts", {}), **dict(_pair(o) for o in options)}
-    values.update(flags)
-    config = Config(**values)
-    config.data_root = os.path.abspath(config.data_root)
-    config.exec_root = os.path.abspath(config.exec_root)
-    config.hosts = config.hosts or [DEFAULT_HOST]
-    _check(config)
-    return config
-
-
-def _switch(text: str) -> bool:
-    if text.lower() in ("1", "t", "true"):
-        return True
-    if text.lower() in ("0", "f", "false"):
-        return False
-    raise argparse.ArgumentTypeError(f"`{text}` is neither true nor false")
-
-
-def _pool(text: str) -> dict[str, Any]:
-    values = dict(item.partition("=")[::2] for item in text.split(","))
-    if values.keys() != {"base", "size"}:
-        raise argparse.ArgumentTypeError(f"`{text}`: write base=CIDR,size=LENGTH")
-    return values
-
-
-def _pair(option: str) -> tuple[str, str]:
-    key, equals, value = option.partition("=")
-    if not equals:
-        raise InvalidArgument(f"invalid --log-opt `{option}`", hint="write KEY=VALUE")
-    return key, value
-
-
-def _from_file(path: str | None, flags: dict[str, Any]) -> dict[str, Any]:
-    explicit, path = path is not None, path or DEFAULT_CONFIG
-    try:
-        with open(path, encoding="utf-8") as f:
-            raw = json.load(f)
-    except FileNotFoundError:
-        if explicit:
-            raise InvalidArgument(f"read configuration `{path}`: no such file") from None
-        return {}
-    except ValueError as e:
-        raise InvalidArgument(f"read configuration `{path}`: {e}", hint="the file must be one JSON object") from e
-    if not isinstance(raw, dict):
-        raise InvalidArgument(f"read configuration `{path}`: not a JSON object")
-    known = Config.__dataclass_fields__.keys() | {"debug"}
-    values = {key.replace("-", "_"): value for key, value in raw.items()}
-    if unknown := sorted(key for key in raw if key.replace("-", "_") not in known):
-        raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
-    for key, value in values.items():
-        _check_type(path, key.replace("_", "-"), value, getattr(Config(), key, False))
-    if both := sorted(values.keys() & flags.keys() - {"hosts"}):
-        raise InvalidArgument(f"set both in `{path}` and by a flag: {', '.join(both)}", hint="keep one of the two")
-    return values
-
-
-def _check_type(path: str, key: str, value: object, default: object) -> None:
-    """A value in the file is of its setting's kind, so that a slip is told here and not found much later."""
-    kind = type(default)
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    fits = type(value) is kind and (key == "default-address-pools" or all(isinstance(item, str) for item in items))
-    if not fits:
-        words = {str: "a text", bool: "true or false", int: "a number", list: "a list of texts", dict: "texts by name"}
-        raise InvalidArgument(f"read configuration `{path}`: {key} must be {words[kind]}, not {json.dumps(value)}")
-
-
-def _check(config: Config) -> None:
-    for host in config.hosts:
-        scheme, _, rest = host.partition("://")
-        if scheme == "unix" and rest:
-            continue
-        if scheme != "tcp":
-            raise InvalidArgument(f"listen on `{host}`: unknown address", hint="use unix://PATH or tcp://ADDRESS:PORT")
-        address, _ = tcp_address(host)
-        secured = config.tls or config.tlsverify
-        if not secured and not config.insecure_tcp and not _is_loopback(address):
-            raise InvalidArgument(
-                f"listen on `{host}`: refused, because without TLS whoever reaches this port is root here",
-                hint="listen on 127.0.0.1, use --tlsverify with certificates, or say --insecure-tcp",
-            )
-    if (config.tls or config.tlsverify) and not (config.tlscert and config.tlskey):
-        raise InvalidArgument("TLS is asked for without a certificate", hint="give --tlscert and --tlskey")
-    if config.tlsverify and not config.tlscacert:
-        raise InvalidArgument("--tlsverify needs --tlscacert", hint="name the authority that signs your clients")
-    log_options.check(LogConfig(type=config.log_driver, config=config.log_opts))
-    if len(config.bridge.encode()) > 15:
-        raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
-    _check_network(config)
-    registry_settings.check(config)
-    storage_settings.check(config)
-
-
-def _check_network(config: Config) -> None:
-    if config.mtu and not _LEAST_MTU <= config.mtu <= _MAX_MTU:
-        raise InvalidArgument(f"--mtu {config.mtu}: not between {_LEAST_MTU} and {_MAX_MTU}")
-    parsers: dict[str, Callable[[str], Any]] = {
-        "bip": ipaddress.IPv4Interface, "ip": ipaddress.ip_address, "fixed_cidr_v6": ipaddress.IPv6Network,
-        "host_gateway_ip": ipaddress.ip_address,
-    }  # fmt: skip
-    for name, parse in parsers.items():
-        if value := getattr(config, name):
-            _parsed(parse, value, f"--{name.replace('_', '-')}")
-    for address in config.dns:
-        _parsed(ipaddress.ip_address, address, "--dns")
-    for pool in config.default_address_pools:
-        whole = _parsed(ipaddress.ip_network, pool.get("base", ""), "--default-address-pool base")
-        size = str(pool.get("size", ""))
-        length = digits.whole(size, whole.max_prefixlen - 2)
-        if length is None or length < whole.prefixlen:
-            raise InvalidArgument(f"--default-address-pool size={size}: no subnet of {whole} has this length")
-    if config.host_firewall not in ("respect", "open"):
-        raise InvalidArgument(f"host-firewall {config.host_firewall}: use respect or open")
-
-
-def _parsed(parse: Callable[[str], Any], value: str, what: str) -> Any:
-    try:
-        return parse(value)
-    except ValueError as e:
-        raise InvalidArgument(f"{what} {value}: {e}") from e
-
-
 def tcp_address(host: str) -> tuple[str, int]:
     """``tcp://ADDRESS[:PORT]`` → (address, port); 2375 without, as Docker's convention has it."""
     rest = host.partition("://")[2]
@@ -270,12 +74,3 @@ def tcp_address(host: str) -> tuple[str, int]:
     if number is None:
         raise InvalidArgument(f"listen on `{host}`: `{port}` is not a port")
     return address.strip("[]") or "0.0.0.0", number  # what an empty address means
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
