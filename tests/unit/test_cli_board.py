@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ketch.cli.commands.images.tree import lines as tree_lines
 from ketch.cli.output.progress_view import Board, bar, remaining
-from ketch.images.transfer import progress
+from ketch.images import progress
 
 MB = 1_000_000
 

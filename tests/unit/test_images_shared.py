@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ketch.images.transfer.single_flight import Shared, to_the_end
+from ketch.images.single_flight import Shared, to_the_end
 
 
 async def test_what_cannot_be_stopped_is_waited_for():

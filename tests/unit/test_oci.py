@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
 from ketch.images import changes
-from ketch.images.archives.importer import encode_config
+from ketch.images.assembly import encode_config
 from ketch.oci import config, digest, reference
 
 SHA = "sha256:" + "a" * 64

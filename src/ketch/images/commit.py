@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.images.archives.importer import encode_config, make_image, write_manifest
+from ketch.images.assembly import encode_config, make_image, write_manifest
 from ketch.images.unpack import unpack_blob
 from ketch.oci import reference
 from ketch.oci.config import History, ImageConfig, RootFS, format_time
@@ -62,7 +62,7 @@ def commit(
             rootfs=RootFS(diff_ids=diff_ids), history=[*_past(parent.config), step],
         )  # fmt: skip
         image_id = store.content.put(encode_config(full), hold=lease.hold, durable=False)
-        manifest = write_manifest(store, lease, image_id, blobs)
+        manifest = write_manifest(store.content, lease, image_id, blobs)
         return store.add([(make_image(image_id, manifest, full, blobs, sizes), [name] if name else [])])[0]
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from ketch.errors import KetchError
 from ketch.images import layoutindex
-from ketch.images.archives.importer import make_image
+from ketch.images.assembly import make_image
 from ketch.images.catalog import Named
 from ketch.images.model import Image
 from ketch.oci import manifest as oci

@@ -1,7 +1,7 @@
 """The images that are here: names → images → layers and blobs.
 
-Everything is sync and may be called from any thread; look-ups are answered from memory.  Long work (load, import)
-takes a lease and no lock, so that nothing waits for a slow client.
+Everything is sync and may be called from any thread; look-ups are answered from memory.  Long work (that of
+`ketch.images.archives`) takes a lease and no lock, so that nothing waits for a slow client.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from ketch.storage.database.db import Database
 
     InUse = Callable[[str], list[tuple[str, bool]]]
-    Progress = Callable[[dict[str, Any]], None]
 
 _encode = msgspec.json.Encoder().encode
 Images = list[Image]
@@ -345,41 +344,6 @@ class ImageStore:
             if index is not None:
                 found[target] = index
         return found
-
-    # -- long work (each in a module of its own) -----------------------------------------------
-
-    def load(self, source: IO[bytes], progress: Progress, platforms: Sequence[str] = ()) -> Images:
-        """Read a docker-save or OCI-layout archive (InvalidArgument when it is neither, or broken)."""
-        from ketch.images.archives.load import load
-
-        return load(self, source, progress, platforms)
-
-    def save(self, refs: Sequence[str], target: IO[bytes], platforms: Sequence[str] = ()) -> None:
-        """Write images as one archive that Docker and OCI tools both read."""
-        from ketch.images.archives.save import save
-
-        save(self, refs, target, platforms)
-
-    def import_(
-        self,
-        source: IO[bytes],
-        *,
-        repo: str = "",
-        tag: str = "",
-        changes: Sequence[str] = (),
-        message: str = "",
-        progress: Progress = lambda _item: None,
-    ) -> Image:
-        """Make an image of one layer from the tar of a root filesystem."""
-        from ketch.images.archives.importer import import_rootfs
-
-        return import_rootfs(self, source, repo=repo, tag=tag, changes=changes, message=message, progress=progress)
-
-    def bootstrap(self, ref: str, progress: Progress) -> Image:
-        """Make ``debian:SUITE`` or ``busybox`` from the distribution's packages."""
-        from ketch.images.archives.bootstrap import bootstrap
-
-        return bootstrap(self, ref, progress)
 
 
 def _write(tx: Connection, image: Image) -> None:

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.storage.database.db import Database
@@ -36,7 +37,7 @@ def empty(store: ImageStore) -> bool:
 def test_debian_is_a_whole_system(store):
     steps: list[str] = []
     before = set(glob.glob("/tmp/mmdebstrap.*"))  # of others
-    image = store.bootstrap("debian:bookworm", lambda item: steps.append(item["status"]))
+    image = bootstrap(store, "debian:bookworm", lambda item: steps.append(item["status"]))
     root = store.layers.diff(image.chain_ids[0])
     with open(f"{root}/etc/os-release") as f:
         assert "VERSION_CODENAME=bookworm" in f.read()
@@ -51,17 +52,17 @@ def test_debian_is_a_whole_system(store):
 
 def test_an_unknown_suite_leaves_nothing(store):
     with pytest.raises(FailedPrecondition, match="no-such-suite Release' does not have") as e:
-        store.bootstrap("debian:no-such-suite", lambda _item: None)
+        bootstrap(store, "debian:no-such-suite", lambda _item: None)
     assert "suite" in e.value.hint
     assert empty(store)
     with pytest.raises(InvalidArgument, match="not a suite"):
-        store.bootstrap("debian:Not_A_Suite", lambda _item: None)
+        bootstrap(store, "debian:Not_A_Suite", lambda _item: None)
 
 
 def test_without_the_programs_it_says_what_to_install(store, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FailedPrecondition) as e:
-        store.bootstrap("debian:bookworm", lambda _item: None)
+        bootstrap(store, "debian:bookworm", lambda _item: None)
     assert "install the package mmdebstrap" in e.value.hint
     assert empty(store)
 
@@ -78,6 +79,6 @@ def test_a_bootstrap_that_cannot_be_kept_stops_its_program(store, monkeypatch):
     monkeypatch.setattr(store.layers, "begin", fail)
     before = set(glob.glob("/tmp/mmdebstrap.*"))
     with pytest.raises(Full):
-        store.bootstrap("debian:bookworm", lambda _item: None)
+        bootstrap(store, "debian:bookworm", lambda _item: None)
     assert empty(store)
     assert set(glob.glob("/tmp/mmdebstrap.*")) <= before

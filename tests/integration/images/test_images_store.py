@@ -18,6 +18,10 @@ import pytest
 import zstandard
 
 from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.images.archives.bootstrap import bootstrap
+from ketch.images.archives.importer import import_rootfs
+from ketch.images.archives.load import load as load_archive
+from ketch.images.archives.save import save as save_archive
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.oci import digest
@@ -62,11 +66,11 @@ def directory(name: str, **fields) -> tuple:
 
 
 def load(store: ImageStore, data: bytes) -> list:
-    return store.load(io.BytesIO(data), lambda _item: None)
+    return load_archive(store, io.BytesIO(data), lambda _item: None)
 
 
 def bring(store: ImageStore, data: bytes, name: str = "test"):
-    return store.import_(io.BytesIO(data), repo=name)
+    return import_rootfs(store, io.BytesIO(data), repo=name)
 
 
 def contents(store: ImageStore) -> tuple:
@@ -169,7 +173,7 @@ def test_save_and_load_and_rmi_end_where_they_began(store, tmp_path):
     second = bring(store, tar(directory("a"), file("a/two", b"2")), "example.org/two:v2")
     path = tmp_path / "both.tar"
     with open(path, "wb") as f:
-        store.save(["one", "example.org/two:v2"], f)
+        save_archive(store, ["one", "example.org/two:v2"], f)
     for ref in ("one", "example.org/two:v2"):
         rows = store.remove(ref, False, lambda _id: [])
         assert [list(row) for row in rows] == [["Untagged"], ["Deleted"], ["Deleted"]]
@@ -185,7 +189,7 @@ def test_save_and_load_and_rmi_end_where_they_began(store, tmp_path):
 def test_skopeo_reads_ours_and_we_read_skopeo_s(store, tmp_path):
     image = bring(store, tar(directory("etc"), file("etc/name", b"ours")), "ours")
     with open(tmp_path / "ours.tar", "wb") as f:
-        store.save(["ours"], f)
+        save_archive(store, ["ours"], f)
     copy = peers.command("skopeo", "copy", "--insecure-policy", "-q")
     for source, target in (
         (f"docker-archive:{tmp_path}/ours.tar:ours:latest", f"oci-archive:{tmp_path}/theirs.tar:localhost/theirs:1"),
@@ -208,7 +212,7 @@ def saved(store: ImageStore) -> dict[str, bytes]:
     """The files of a saved image, to be broken."""
     bring(store, tar(file("a", b"content")))
     buffer = io.BytesIO()
-    store.save(["test"], buffer)
+    save_archive(store, ["test"], buffer)
     store.remove("test", False, lambda _id: [])
     buffer.seek(0)
     with tarfile.open(fileobj=buffer) as archive:
@@ -339,10 +343,10 @@ def test_nobody_waits_for_a_slow_client(store):
     image = bring(store, tar(file("a", os.urandom(4 << 20))), "one")
     saved_fd, client_fd = os.pipe()
     buffer = io.BytesIO()
-    store.save(["one"], buffer)
+    save_archive(store, ["one"], buffer)
     loaded: list = []
     with open(saved_fd, "rb") as source, open(client_fd, "wb") as client:
-        thread = threading.Thread(target=lambda: loaded.extend(store.load(source, lambda _item: None)))
+        thread = threading.Thread(target=lambda: loaded.extend(load_archive(store, source, lambda _item: None)))
         thread.start()
         client.write(buffer.getvalue()[: 2 << 20])
         client.flush()
@@ -365,7 +369,7 @@ def test_many_at_once(store):
     for n in range(3):
         bring(store, tar(file("same", b"x" * 10_000), file(f"own{n}")), f"i{n}")
         buffer = io.BytesIO()
-        store.save([f"i{n}"], buffer)
+        save_archive(store, [f"i{n}"], buffer)
         archives.append(buffer.getvalue())
 
     def work(seed: int) -> None:
@@ -390,15 +394,15 @@ def test_many_at_once(store):
 
 
 def test_bootstrap_busybox_is_the_same_every_time(store):
-    first = store.bootstrap("busybox", lambda _item: None)
+    first = bootstrap(store, "busybox", lambda _item: None)
     root = store.layers.diff(first.chain_ids[0])
     assert os.stat(f"{root}/bin/sh").st_ino == os.stat(f"{root}/bin/busybox").st_ino
     assert stat.S_IMODE(os.stat(f"{root}/tmp").st_mode) == 0o1777
     assert first.config.config.cmd == ["sh"]
     store.remove("busybox", False, lambda _id: [])
-    assert store.bootstrap("busybox", lambda _item: None).id == first.id
+    assert bootstrap(store, "busybox", lambda _item: None).id == first.id
     with pytest.raises(InvalidArgument, match="unknown distribution"):
-        store.bootstrap("fedora:40", lambda _item: None)
+        bootstrap(store, "fedora:40", lambda _item: None)
 
 
 def test_what_a_crash_left_is_swept(store, tmp_path):
@@ -433,7 +437,7 @@ def test_all_names_of_a_repository_are_saved(store):
     store.tag("one:1", "other:1")
     for refs, names in ((["one"], ["one:1", "one:2"]), (["one:2"], ["one:2"]), ([image.id], None)):
         buffer = io.BytesIO()
-        store.save(refs, buffer)
+        save_archive(store, refs, buffer)
         buffer.seek(0)
         with tarfile.open(fileobj=buffer) as archive:
             (entry,) = json.load(archive.extractfile("manifest.json"))
@@ -476,7 +480,7 @@ def test_images_of_one_archive_share_their_layers(store):
         entries.append({"Config": f"{n}.json", "RepoTags": [f"i{n}:1"], "Layers": ["base.tar", f"{n}.tar"]})
     files["manifest.json"] = json.dumps(entries).encode()
     said: list[dict] = []
-    images = store.load(io.BytesIO(packed(files)), said.append)
+    images = load_archive(store, io.BytesIO(packed(files)), said.append)
     assert [item.get("status") for item in said].count("Layer already exists") == 1
     assert images[0].chain_ids[0] == images[1].chain_ids[0]
     assert store.layers_size() == 102

@@ -12,6 +12,8 @@ import pytest
 
 from ketch.images.archives.bootstrap import _busybox_tar
 from ketch.images.archives.compressed import compressed
+from ketch.images.archives.importer import import_rootfs
+from ketch.images.archives.load import load as load_archive
 from ketch.images.commit import commit
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
@@ -67,12 +69,12 @@ def test_the_layer_is_what_it_was():
 
 
 def test_import(store):
-    assert store.import_(io.BytesIO(known_layer()), repo="known").blobs == [_BLOB]
+    assert import_rootfs(store, io.BytesIO(known_layer()), repo="known").blobs == [_BLOB]
 
 
 def test_commit(store):
     """Its tar comes in small pieces of every length."""
-    parent = store.import_(io.BytesIO(bytes(10240)), repo="empty")
+    parent = import_rootfs(store, io.BytesIO(bytes(10240)), repo="empty")
 
     def write(file) -> int:
         data = io.BytesIO(known_layer())
@@ -87,7 +89,7 @@ def test_commit(store):
 
 def test_push(store):
     """What a registry gets of an archive's plain layer, and what a save holds from then on."""
-    [image] = store.load(io.BytesIO(saved(known_layer())), lambda _item: None)
+    [image] = load_archive(store, io.BytesIO(saved(known_layer())), lambda _item: None)
     with store.lease() as lease:
         better = compressed(store, lease, image, image.manifest, lambda _item: None)
     assert better is not None

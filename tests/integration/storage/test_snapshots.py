@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from ketch.errors import DataLoss
+from ketch.images.archives.load import load as load_archive
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.linux import fsflags
@@ -72,7 +73,7 @@ def image_of(store: ImageStore, *layers: dict[str, object]):
         "config.json": json.dumps(config).encode(),
         "manifest.json": json.dumps([{"Config": "config.json", "Layers": names, "RepoTags": ["layered:1"]}]).encode(),
     }
-    return store.load(io.BytesIO(tar(files)), lambda _item: None)[0]
+    return load_archive(store, io.BytesIO(tar(files)), lambda _item: None)[0]
 
 
 @contextmanager

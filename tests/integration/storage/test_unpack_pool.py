@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ketch.errors import InvalidArgument, ResourceExhausted, Unavailable
+from ketch.images.archives.importer import import_rootfs
+from ketch.images.archives.load import load as load_archive
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.storage.archive import limits
@@ -217,12 +219,12 @@ def test_a_full_disk_leaves_nothing_of_an_image(tmp_path):
         db = Database(str(data / "ketch.db"), SCHEMAS)
         store = ImageStore(db, str(data))
         try:
-            store.import_(io.BytesIO(made.tar({"small": b"x"})), repo="before")
+            import_rootfs(store, io.BytesIO(made.tar({"small": b"x"})), repo="before")
             before = sorted(os.walk(data))
             bomb = gzip.compress(made.tar({f"f{n}": bytes(10 << 20) for n in range(12)}), 6)
             for work in (
-                lambda: store.import_(io.BytesIO(bomb), repo="bomb"),
-                lambda: store.load(io.BytesIO(_archive(bomb)), lambda _item: None),
+                lambda: import_rootfs(store, io.BytesIO(bomb), repo="bomb"),
+                lambda: load_archive(store, io.BytesIO(_archive(bomb)), lambda _item: None),
             ):
                 with pytest.raises(ResourceExhausted, match="no space left"):
                     work()

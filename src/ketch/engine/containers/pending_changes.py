@@ -22,7 +22,7 @@ from ketch.engine.spec import bundle
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan
 from ketch.engine.volumes.mount_spec import check_target, parse_bind
 from ketch.errors import InvalidArgument, KetchError
-from ketch.images.transfer.single_flight import to_the_end
+from ketch.images.single_flight import to_the_end
 from ketch.network.ports import requests
 
 if TYPE_CHECKING:

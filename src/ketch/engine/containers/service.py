@@ -24,7 +24,7 @@ from ketch.engine.spec import bundle, limits, secrets
 from ketch.engine.stats import samples, top
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified
-from ketch.images.transfer.single_flight import to_the_end
+from ketch.images.single_flight import to_the_end
 from ketch.oci.config import RunConfig
 from ketch.runtime.process.io import detach
 from ketch.storage.snapshots import quota

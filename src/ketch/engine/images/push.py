@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.engine.images.pull import parse, streamed
 from ketch.errors import NotFound
+from ketch.images.single_flight import Shared
 from ketch.images.transfer.push import Pusher
-from ketch.images.transfer.single_flight import Shared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.containers import pending_changes
-from ketch.images.transfer.single_flight import to_the_end
+from ketch.images.archives.bootstrap import bootstrap
+from ketch.images.archives.importer import import_rootfs
+from ketch.images.archives.load import load
+from ketch.images.archives.save import save
+from ketch.images.single_flight import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
@@ -95,7 +99,7 @@ class ImageService:
         """Read a docker-save or OCI archive; yields progress."""
         reader = BodyReader(body, asyncio.get_running_loop())
         async for item in self._run(
-            lambda report: self._store.load(io.BufferedReader(reader, 1 << 20), report, platforms), reader
+            lambda report: load(self._store, io.BufferedReader(reader, 1 << 20), report, platforms), reader
         ):
             if not quiet or "stream" in item:
                 yield item
@@ -113,9 +117,9 @@ class ImageService:
         reader = BodyReader(body, asyncio.get_running_loop())
 
         def work(report: Callable[[Progress], None]) -> None:
-            image = self._store.import_(
-                io.BufferedReader(reader, 1 << 20), repo=repo, tag=tag, changes=changes or [], message=message,
-                progress=report,
+            image = import_rootfs(
+                self._store, io.BufferedReader(reader, 1 << 20),
+                repo=repo, tag=tag, changes=changes or [], message=message, progress=report,
             )  # fmt: skip
             report({"status": image.id})
 
@@ -125,14 +129,14 @@ class ImageService:
 
     async def bootstrap(self, ref: str) -> AsyncGenerator[Progress, None]:
         """Make a base image from the distribution's packages, without a registry."""
-        async for item in self._run(lambda report: self._store.bootstrap(ref, report)):
+        async for item in self._run(lambda report: bootstrap(self._store, ref, report)):
             yield item
 
     async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """One archive with these images, as chunks; of several platforms all that are here, or these."""
         for ref in refs:
             self._store.resolve(ref)
-        async with aclosing(written(self._ctx.background, lambda f: self._store.save(refs, f, platforms))) as chunks:
+        async with aclosing(written(self._ctx.background, lambda f: save(self._store, refs, f, platforms))) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.images.archives.importer import write_manifest
-from ketch.images.transfer.progress import Meter, short
+from ketch.images.assembly import write_manifest
+from ketch.images.progress import Meter, short
 from ketch.oci import manifest as oci
 from ketch.storage.archive.gzipwriter import GzipWriter
 
 if TYPE_CHECKING:
     from ketch.images.model import Image
+    from ketch.images.progress import Report
     from ketch.images.store import ImageStore
-    from ketch.images.transfer.progress import Report
     from ketch.storage.content.leases import Lease
 
 _CHUNK = 1 << 20
@@ -31,7 +31,7 @@ def compressed(store: ImageStore, lease: Lease, image: Image, target: str, repor
     manifest = msgspec.json.decode(store.content.read(target), type=oci.Manifest)
     plain = [layer for layer in manifest.layers if layer.media_type == oci.LAYER]
     blobs = image.blobs_of(target)
-    if not plain or write_manifest(store, lease, image.id, blobs) != target:
+    if not plain or write_manifest(store.content, lease, image.id, blobs) != target:
         return None
     made: dict[str, str] = {}
 
@@ -50,4 +50,4 @@ def compressed(store: ImageStore, lease: Lease, image: Image, target: str, repor
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         list(pool.map(one, {layer.digest: layer for layer in plain}.values()))
     better = [made.get(blob, blob) for blob in blobs]
-    return msgspec.structs.replace(image, blobs=better, manifest=write_manifest(store, lease, image.id, better))
+    return msgspec.structs.replace(image, blobs=better, manifest=write_manifest(store.content, lease, image.id, better))

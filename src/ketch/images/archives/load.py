@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import DataLoss, InvalidArgument
-from ketch.images.archives.importer import architecture, make_image, write_manifest
+from ketch.images.archives.importer import architecture
 from ketch.images.archives.streaming_unpack import LARGE, Arriving
+from ketch.images.assembly import make_image, write_manifest
 from ketch.images.unpack import unpack_blob
 from ketch.oci import digest, platform, reference
 from ketch.oci import manifest as oci
@@ -181,7 +182,7 @@ def _read_docker(store: ImageStore, archive: _Archive, progress: Progress) -> Fo
         if known is not None and [d.digest for d in known[1].layers] == blobs:
             manifest = known[0]
         else:
-            manifest = write_manifest(store, archive.lease, config_blob, blobs)
+            manifest = write_manifest(store.content, archive.lease, config_blob, blobs)
         found.append((make_image(config_blob, manifest, config, blobs, sizes), names))
     if not found:
         raise InvalidArgument("load: the archive's manifest.json names no image")

@@ -7,14 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgument, Unavailable
-from ketch.images.transfer.progress import Meter, short, status
-from ketch.images.transfer.single_flight import Shared
+from ketch.images.progress import Meter, short, status
+from ketch.images.single_flight import Shared
 from ketch.storage.content.partial import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.images.transfer.progress import Report
+    from ketch.images.progress import Report
     from ketch.oci.manifest import Descriptor
     from ketch.remote.repository import Repository
     from ketch.storage.content.partial import Partial

@@ -6,9 +6,9 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from ketch.images.progress import Meter, moving, short, status
+from ketch.images.single_flight import Shared, to_the_end
 from ketch.images.transfer.fetch import Arrived, Downloads
-from ketch.images.transfer.progress import Meter, moving, short, status
-from ketch.images.transfer.single_flight import Shared, to_the_end
 from ketch.images.unpack import check
 from ketch.storage.removal import remove_tree
 from ketch.storage.sizes import size_of_files
@@ -16,8 +16,8 @@ from ketch.storage.sizes import size_of_files
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.images.progress import Report
     from ketch.images.store import ImageStore
-    from ketch.images.transfer.progress import Report
     from ketch.oci.manifest import Descriptor
     from ketch.remote.repository import Repository
     from ketch.storage.layers.unpack_pool import Unpacked, Unpacking

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ketch.errors import InvalidArgument, NotFound
-from ketch.images.archives.importer import make_image
+from ketch.images.assembly import make_image
+from ketch.images.single_flight import to_the_end
 from ketch.images.transfer.layers import Layer, LayerService
-from ketch.images.transfer.single_flight import to_the_end
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.images.model import Image
+    from ketch.images.progress import Report
     from ketch.images.store import ImageStore
-    from ketch.images.transfer.progress import Report
     from ketch.oci.manifest import Platform
     from ketch.remote.repository import Fetched, Repository
     from ketch.storage.content.leases import Lease

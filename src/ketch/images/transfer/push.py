@@ -16,9 +16,9 @@ import msgspec
 
 from ketch.errors import NotFound
 from ketch.images.archives.compressed import compressed
-from ketch.images.transfer.progress import Meter, short, status
+from ketch.images.progress import Meter, short, status
+from ketch.images.single_flight import to_the_end
 from ketch.images.transfer.pull import leased
-from ketch.images.transfer.single_flight import to_the_end
 from ketch.oci import manifest as oci
 from ketch.oci import reference
 from ketch.remote.upload import Upload
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from ketch.images.catalog import Named
     from ketch.images.model import Image
+    from ketch.images.progress import Report
+    from ketch.images.single_flight import Shared
     from ketch.images.store import ImageStore
-    from ketch.images.transfer.progress import Report
-    from ketch.images.transfer.single_flight import Shared
     from ketch.remote.repository import Repository
     from ketch.storage.content.leases import Lease
 

@@ -1,0 +1,52 @@
+"""An image from its parts, once they are in place: configuration, manifest, record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.images.model import Image
+from ketch.oci import manifest as oci
+from ketch.oci.config import parse_time
+from ketch.oci.digest import chain_ids
+from ketch.storage.archive.compression import kind
+
+if TYPE_CHECKING:
+    from ketch.oci.config import ImageConfig
+    from ketch.storage.content.leases import Lease
+    from ketch.storage.content.store import ContentStore
+
+
+def encode_config(config: ImageConfig) -> bytes:
+    """The JSON of a configuration that is made here."""
+    builtins = msgspec.to_builtins(config)
+    builtins["rootfs"] = {"type": "layers", "diff_ids": config.rootfs.diff_ids}  # required even when a default
+    return msgspec.json.encode(builtins)
+
+
+def write_manifest(content: ContentStore, lease: Lease, config: str, blobs: list[str]) -> str:
+    """Write the manifest for a configuration and layers that are in place; returns its digest."""
+    layers = [oci.Descriptor(media_type=_media_type(content, b), digest=b, size=content.size(b)) for b in blobs]
+    described = oci.Descriptor(media_type=oci.CONFIG, digest=config, size=content.size(config))
+    manifest = oci.Manifest(config=described, layers=layers, media_type=oci.MANIFEST)
+    return content.put(oci.encode(manifest), hold=lease.hold, durable=False)
+
+
+def _media_type(content: ContentStore, blob: str) -> str:
+    with content.open(blob) as f:
+        return {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}.get(kind(f.read(6)), oci.LAYER)
+
+
+def make_image(image_id: str, manifest: str, config: ImageConfig, blobs: list[str], sizes: list[int]) -> Image:
+    """The record for content that is in place."""
+    return Image(
+        id=image_id,
+        manifest=manifest,
+        config=config,
+        diff_ids=config.rootfs.diff_ids,
+        chain_ids=chain_ids(config.rootfs.diff_ids),
+        blobs=blobs,
+        layer_sizes=sizes,
+        created=parse_time(config.created),
+    )
