@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketch.cli.errors import HelpRequested
 from ketch.cli.options import key_value, mount_flags, run_flags
-from ketch.cli.options.flags import FlagSet, HelpRequested
+from ketch.cli.options.flags import FlagSet
 from ketch.cli.output import units
 from ketch.errors import InvalidArgument
 

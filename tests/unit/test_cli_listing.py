@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch import human
-from ketch.cli.commands.containers import ps
 from ketch.cli.context import Context
+from ketch.cli.errors import UsageError
 from ketch.cli.gotemplate.strings import ellipsis, go_json, natural, quote
-from ketch.cli.options.flags import UsageError
 from ketch.cli.output import units
 from ketch.cli.output.listing import filters, label_title, show, table, text_of
+from ketch.cli.output.rows import ports
 
 ROWS = [
     {"ID": "1", "Names": "a", "Labels": "k=<v>", "Label": lambda name: "v" if name == "k" else ""},
@@ -114,7 +114,7 @@ def test_ports(rows: list[tuple[str, int | None, int]], shown: str) -> None:
     for row in one:
         if row["PublicPort"] is None:
             del row["IP"], row["PublicPort"]
-    assert ps.ports(list(reversed(one))) == shown
+    assert ports(list(reversed(one))) == shown
 
 
 @pytest.mark.parametrize(

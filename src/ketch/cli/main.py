@@ -7,7 +7,7 @@ import sys
 from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 from ketch import printable, stdio
-from ketch.cli.options.flags import HelpRequested, UsageError
+from ketch.cli.errors import HelpRequested, UsageError
 from ketch.errors import KetchError
 
 # command → "module:function" below ketch.cli.commands; nothing is imported before it is needed

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.containers.lifecycle import each
+from ketch.cli.each import each
 from ketch.cli.gotemplate.strings import natural
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import filters, labels, show
+from ketch.cli.output.listing import filters, show
+from ketch.cli.output.rows import of_network
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def cmd_ls(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     networks = ctx.client().request("GET", "/networks", {"filters": filters(opts["filter"])}).json()
-    rows = [row(n, whole=opts["no-trunc"]) for n in sorted(networks, key=lambda n: natural(n["Name"]))]
+    rows = [of_network(n, whole=opts["no-trunc"]) for n in sorted(networks, key=lambda n: natural(n["Name"]))]
     show(
         ctx, rows, columns=_COLUMNS, headers=_HEADERS, form=opts["format"], quiet="ID" if opts["quiet"] else "",
         raw=[("network_id", "ID"), ("name", "Name"), ("driver", "Driver"), ("scope", "Scope")],
@@ -36,29 +37,9 @@ def cmd_ls(args: list[str], ctx: Context) -> int:
     return 0
 
 
-def row(network: dict[str, Any], *, whole: bool) -> dict[str, Any]:
-    """One network in the fields of Docker's ``--format``."""
-    return {
-        "CreatedAt": network["Created"].replace("T", " ").removesuffix("Z") + " +0000 UTC",
-        "Driver": network["Driver"],
-        "ID": network["Id"] if whole else network["Id"][:12],
-        "IPv4": _flag(network.get("EnableIPv4")),
-        "IPv6": _flag(network.get("EnableIPv6")),
-        "Internal": _flag(network.get("Internal")),
-        "Label": lambda name: (network.get("Labels") or {}).get(name, ""),
-        "Labels": labels(network.get("Labels")),
-        "Name": network["Name"],
-        "Scope": network["Scope"],
-    }
-
-
-def _flag(value: Any) -> str:
-    return "true" if value else "false"
-
-
 def cmd_inspect(args: list[str], ctx: Context) -> int:
     """Everything about networks."""
-    from ketch.cli.commands.system.inspect import many
+    from ketch.cli.inspection import many
 
     spec = FlagSet(
         "network inspect", "ketch network inspect [OPTIONS] NETWORK [NETWORK...]", "Display networks in detail"

@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.containers.lifecycle import each
-from ketch.cli.commands.images.archives import chunks, write_out
+from ketch.cli.each import each
+from ketch.cli.files import chunks, write_out
 from ketch.cli.gotemplate.strings import natural
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import filters, labels, show
-from ketch.cli.output.units import human_size
+from ketch.cli.output.listing import filters, show
+from ketch.cli.output.rows import of_volume
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
 
 
@@ -26,7 +24,7 @@ def cmd_ls(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     volumes = ctx.client().request("GET", "/volumes", {"filters": filters(opts["filter"])}).json()["Volumes"] or []
-    rows = [row(v) for v in sorted(volumes, key=lambda v: natural(v["Name"]))]
+    rows = [of_volume(v) for v in sorted(volumes, key=lambda v: natural(v["Name"]))]
     columns = [("DRIVER", "Driver"), ("VOLUME NAME", "Name")]
     show(
         ctx, rows, columns=columns, headers=_HEADERS, form=opts["format"], quiet="Name" if opts["quiet"] else "",
@@ -39,24 +37,6 @@ _HEADERS = {
     "Availability": "AVAILABILITY", "Group": "GROUP", "Labels": "LABELS", "Links": "LINKS",
     "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE", "Size": "SIZE", "Status": "STATUS",
 }  # fmt: skip
-
-
-def row(volume: dict[str, Any]) -> dict[str, Any]:
-    """One volume in the fields of Docker's ``--format``."""
-    usage = volume.get("UsageData")
-    return {
-        "Availability": "N/A",
-        "Driver": volume["Driver"],
-        "Group": "N/A",
-        "Label": lambda name: (volume["Labels"] or {}).get(name, ""),
-        "Labels": labels(volume["Labels"]),
-        "Links": str(usage["RefCount"]) if usage else "N/A",
-        "Mountpoint": volume["Mountpoint"],
-        "Name": volume["Name"],
-        "Scope": volume["Scope"],
-        "Size": human_size(usage["Size"], 4) if usage else "N/A",
-        "Status": "N/A",
-    }
 
 
 def cmd_create(args: list[str], ctx: Context) -> int:
@@ -81,7 +61,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
     """Everything about volumes."""
-    from ketch.cli.commands.system.inspect import many
+    from ketch.cli.inspection import many
 
     spec = FlagSet(
         "volume inspect", "ketch volume inspect [OPTIONS] VOLUME [VOLUME...]", "Display information on volumes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.options.flags import UsageError
+from ketch.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from typing import Any

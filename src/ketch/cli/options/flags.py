@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.cli.errors import HelpRequested, UsageError
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -16,14 +17,6 @@ if TYPE_CHECKING:
 Words = list[str]
 Count = int
 _TRUE, _FALSE = ("1", "t", "true", "yes"), ("0", "f", "false", "no")
-
-
-class HelpRequested(Exception):
-    """``--help`` was given; the text is the argument."""
-
-
-class UsageError(InvalidArgument):
-    """Flags that the command does not have, or values that they do not take."""
 
 
 class _Flag:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli.options.flags import UsageError
+from ketch.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from ketch.cli.options.flags import Options

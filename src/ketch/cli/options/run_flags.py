@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch import digits
-from ketch.cli.commands.containers import ready
+from ketch.cli.errors import UsageError
 from ketch.cli.options import checks as flag_checks
-from ketch.cli.options import key_value, mount_flags, network_flags, secret_flags
-from ketch.cli.options.flags import FlagSet, UsageError
+from ketch.cli.options import key_value, mount_flags, network_flags, secret_flags, wait_flag
+from ketch.cli.options.flags import FlagSet
 from ketch.cli.output import units
 from ketch.errors import InvalidArgument
 
@@ -52,7 +52,7 @@ def flag_set(command: str, summary: str) -> FlagSet:
         spec.bool("detach", "d", "run in the background and print the container's id")
         spec.string("detach-keys", "", "keys that detach")
         spec.bool("sig-proxy", "", "pass signals on to the process", default=True)
-        ready.add_flag(spec)
+        wait_flag.add_flag(spec)
     return spec
 
 

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from ketch import printable
+from ketch.cli.errors import UsageError
 from ketch.cli.gotemplate.strings import go_json
-from ketch.cli.options.flags import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,30 +10,15 @@ from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.output.progress_view import Board
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import KetchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, TextIO
 
     from ketch.cli.context import Context
-    from ketch.cli.options.flags import FlagSet, Options
 
-MODES = ("auto", "plain", "json", "quiet")
 _EVERY_S = 0.1
-
-
-def add_flags(spec: FlagSet) -> FlagSet:
-    """``--progress`` and ``-q``."""
-    return spec.string("progress", "", "auto, plain or json", default="auto").bool("quiet", "q", "no progress")
-
-
-def chosen(opts: Options) -> str:
-    """The mode that the flags ask for (InvalidArgument)."""
-    mode = "quiet" if opts["quiet"] else opts["progress"]
-    if mode not in MODES:
-        raise InvalidArgument(f"invalid --progress `{mode}`", hint="use auto, plain or json")
-    return str(mode)
 
 
 class Progress:

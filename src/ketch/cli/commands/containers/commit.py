@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.images.archives import write_out
-from ketch.cli.commands.images.images import split_tag
+from ketch.cli.files import write_out
 from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.image_names import split_tag
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:

@@ -105,7 +105,7 @@ class _Copy:
         if source == "-":
             if not destination.directory:
                 raise InvalidArgument(f'destination "{self._container}:{path}" must be a directory')
-            from ketch.cli.commands.images.archives import chunks
+            from ketch.cli.files import chunks
 
             self._put(destination.path, chunks("-"))
             return 0

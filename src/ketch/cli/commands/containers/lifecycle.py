@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.cli.each import each
 from ketch.cli.options.flags import FlagSet
-from ketch.errors import KetchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from ketch.cli.context import Context
-
-
-def each(
-    ctx: Context, refs: list[str], act: Callable[[str], Any], show: Callable[[str, Any], str] | None = None
-) -> int:
-    """Do one thing to several objects: a line for each that worked, an error for each that did not (then 1)."""
-    failed = 0
-    for ref in refs:
-        try:
-            result = act(ref)
-        except KetchError as e:
-            ctx.out.flush()
-            ctx.warn(f"ketch: {e.message}" + (f"\n  {e.hint}" if e.hint else ""))
-            failed = 1
-        else:
-            ctx.print(show(ref, result) if show else ref)
-    return failed
 
 
 def _verb(name: str, summary: str, *flags: str) -> FlagSet:
@@ -71,15 +53,15 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
     """Remove containers."""
     spec = _verb("rm", "Remove one or more containers").bool("force", "f", "also running ones (SIGKILL)")
     spec.bool("volumes", "v", "also their anonymous volumes").bool("link", "l", "remove a link")
-    from ketch.cli.commands.system import prune
+    from ketch.cli import rehearsal
 
-    prune.rehearsable(spec)
+    rehearsal.rehearsable(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
-    prune.check_format(opts)
+    rehearsal.check_format(opts)
     query = {"force": opts["force"], "v": opts["volumes"], "link": opts["link"]}
     if opts["dry-run"]:
-        return prune.rehearse(ctx, [("DELETE", f"/containers/{ref}", query) for ref in rest], opts)
+        return rehearsal.rehearse(ctx, [("DELETE", f"/containers/{ref}", query) for ref in rest], opts)
     return each(ctx, rest, lambda ref: ctx.client().request("DELETE", f"/containers/{ref}", query))
 
 

@@ -7,40 +7,18 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ketch.cli.output import units
 from ketch.client.http import Client
-from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
+from ketch.errors import KetchError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
     from ketch.cli.context import Context
-    from ketch.cli.options.flags import FlagSet, Options
-
-_FLAG = "wait-healthy"
 
 
 class NotReady(KetchError):
     """The container ended, became unhealthy, or took too long."""
-
-
-def add_flag(spec: FlagSet) -> None:
-    """``--wait-healthy[=TIMEOUT]``."""
-    spec.optional(_FLAG, "return when it is healthy (or runs, without a healthcheck); with a timeout: 30s, 5m")
-
-
-def timeout_of(opts: Options) -> float | None:
-    """Seconds, 0 for no limit; None when the flag was not given (InvalidArgument)."""
-    if _FLAG not in opts.given:
-        return None
-    text = opts[_FLAG]
-    seconds = units.duration(f"{text}s" if text.isdecimal() else text, f"--{_FLAG}") / 1e9 if text else 0.0
-    if text and not seconds:
-        raise InvalidArgument(
-            f"invalid --{_FLAG} `{text}`: no time at all", hint="leave the value out to wait for ever"
-        )
-    return seconds
 
 
 def start(ctx: Context, container: str, timeout_s: float) -> None:

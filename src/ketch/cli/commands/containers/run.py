@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ketch.cli.commands.containers import ready
-from ketch.cli.options import run_flags
-from ketch.cli.options.flags import UsageError
+from ketch.cli.errors import UsageError
+from ketch.cli.options import run_flags, wait_flag
 from ketch.cli.session import Session, check_terminal
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
 
@@ -43,7 +43,7 @@ def cmd_run(args: list[str], ctx: Context) -> int:
     if not opts["detach"]:
         check_terminal(opts["tty"], opts["interactive"])
     body.update(_attached(wanted, opts["interactive"] and not opts["detach"]))
-    timeout_s = ready.timeout_of(opts)
+    timeout_s = wait_flag.timeout_of(opts)
     if timeout_s is not None and not opts["detach"]:
         raise InvalidArgument("conflicting options: --wait-healthy needs -d")
     _ensure_daemon(ctx)
@@ -94,7 +94,7 @@ def _ensure_daemon(ctx: Context) -> None:
     try:
         ctx.client().request("GET", "/_ping")
     except Unavailable:
-        from ketch.cli.commands.system.daemon import start
+        from ketch.cli.ketchd import start
 
         ctx.warn(
             f"ketch: no daemon was running, started ketchd (pid {start(ctx.host)}); stop it with: ketch daemon stop"
@@ -118,9 +118,10 @@ def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
 
 def _pull(ctx: Context, image: str, opts: Options) -> None:
     """Bring the image; how it goes is told on standard error."""
-    from ketch.cli.commands.images import images, registries
+    from ketch.cli.commands.images import registries
+    from ketch.cli.options.image_names import split_tag
 
-    name, tag = images.split_tag(image) if "@" not in image else (image, "")
+    name, tag = split_tag(image) if "@" not in image else (image, "")
     mode = "quiet" if opts["quiet"] else "auto"
     registries.pull(ctx, name, tag or ("" if "@" in name else "latest"), opts["platform"], mode, ctx.err)
 

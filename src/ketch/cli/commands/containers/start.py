@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.commands.containers import ready
-from ketch.cli.commands.containers.lifecycle import each
+from ketch.cli.each import each
+from ketch.cli.options import wait_flag
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -18,11 +19,11 @@ def cmd_start(args: list[str], ctx: Context) -> int:
     spec = FlagSet("start", "ketch start [OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers")
     spec.bool("attach", "a", "attach standard output and error").bool("interactive", "i", "attach standard input")
     spec.string("detach-keys", "", "keys that detach")
-    ready.add_flag(spec)
+    wait_flag.add_flag(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     client = ctx.client()
-    timeout_s = ready.timeout_of(opts)
+    timeout_s = wait_flag.timeout_of(opts)
     if timeout_s is not None:
         if opts["attach"] or opts["interactive"]:
             raise InvalidArgument("conflicting options: --wait-healthy and -a or -i")

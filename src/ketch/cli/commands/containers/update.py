@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.containers.lifecycle import each
+from ketch.cli.each import each
 from ketch.cli.options import key_value, mount_flags, run_flags
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument

@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from ketch.cli.commands.images.images import platform_json, split_tag
+from ketch.cli.files import chunks, write_out
+from ketch.cli.options import progress_flags
 from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.image_names import platform_json, split_tag
 from ketch.cli.output import progress
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from ketch.cli.context import Context
-    from ketch.client.http import Response
-
-_CHUNK = 1 << 18
-
-
-def chunks(path: str) -> Iterator[bytes]:
-    """A file, or standard input for an empty name or ``-``, piece by piece."""
-    with _open(path) as f:
-        while data := f.read(_CHUNK):
-            yield data
-
-
-def _open(path: str) -> BinaryIO:
-    if path in ("", "-"):
-        if sys.stdin.isatty():
-            raise InvalidArgument("requested to read from a terminal", hint="give a file, or pipe the archive in")
-        return open(0, "rb", closefd=False)
-    try:
-        return open(path, "rb")
-    except OSError as e:
-        raise InvalidArgument(f"open `{path}`: {e.strerror}") from e
 
 
 def cmd_load(args: list[str], ctx: Context) -> int:
     """Read images from an archive."""
     spec = FlagSet("load", "ketch load [OPTIONS]", "Load images from a tar archive or standard input")
-    progress.add_flags(spec).string("input", "i", "read from this file").list("platform", "", "which one")
+    progress_flags.add_flags(spec).string("input", "i", "read from this file").list("platform", "", "which one")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     query = {"quiet": opts["quiet"] or None, "platform": [platform_json(one) for one in opts["platform"]]}
     response = ctx.client().request("POST", "/images/load", query, chunks(opts["input"]), stream=True)
-    mode = progress.chosen(opts)
+    mode = progress_flags.chosen(opts)
     if mode == "auto" and not ctx.out.isatty():
         mode = "quiet"
     progress.Progress(ctx, mode).run(response.stream_lines())
@@ -82,11 +61,11 @@ def cmd_bootstrap(args: list[str], ctx: Context) -> int:
         "image bootstrap", "ketch image bootstrap [OPTIONS] debian:SUITE|busybox",
         "Make a base image from the distribution's own packages, without a registry",
     )  # fmt: skip
-    progress.add_flags(spec)
+    progress_flags.add_flags(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     response = ctx.client().request("POST", "/ketch/images/bootstrap", {"ref": rest[0]}, stream=True)
-    progress.Progress(ctx, progress.chosen(opts), ctx.err).run(response.stream_lines())
+    progress.Progress(ctx, progress_flags.chosen(opts), ctx.err).run(response.stream_lines())
     ctx.print(ctx.client().request("GET", f"/images/{rest[0]}/json").json()["Id"])
     return 0
 
@@ -118,26 +97,3 @@ def _content_size(ctx: Context, names: list[str]) -> int:
         facts = ctx.client().request("GET", f"/images/{name}/json", {"manifests": True}).json()
         total += sum(one["Size"]["Content"] for one in facts.get("Manifests") or ())
     return total
-
-
-def write_out(response: Response, path: str, tell: Callable[[int], None] = lambda _done: None) -> None:
-    """A stream of the daemon to standard output, or to a file that appears when it is whole."""
-    if not path:
-        for chunk in response.iter_chunks():
-            sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-        return
-    partial = path + ".part"
-    try:
-        with open(partial, "wb") as f:
-            done = 0
-            for chunk in response.iter_chunks():
-                f.write(chunk)
-                done += len(chunk)
-                tell(done)
-        os.rename(partial, path)
-    except OSError as e:
-        raise InvalidArgument(f"write `{path}`: {e.strerror}") from e
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)

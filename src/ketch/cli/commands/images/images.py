@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
 from ketch.cli.gotemplate.strings import ellipsis
 from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.image_names import platform_json, split_tag
 from ketch.cli.output.listing import filters, show, since
+from ketch.cli.output.rows import of_image
 from ketch.cli.output.units import human_size
 from ketch.errors import InvalidArgument, KetchError
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
 
 _IMAGES = [
@@ -53,39 +52,13 @@ def cmd_images(args: list[str], ctx: Context) -> int:
         ctx.print("\n".join(tree.lines(images, plain="utf" not in (ctx.out.encoding or "").lower())))
         return 0
     digests = opts["digests"] or ".Digest" in opts["format"]
-    listed = [row for image in images for row in rows(image, whole=opts["no-trunc"], digests=digests)]
+    listed = [row for image in images for row in of_image(image, whole=opts["no-trunc"], digests=digests)]
     raw = [row for row in _RAW_IMAGES if opts["digests"] or row[1] != "Digest"]
     show(
         ctx, listed, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"], headers=_IMAGE_HEADERS,
         quiet="ID" if opts["quiet"] else "", raw=raw,
     )  # fmt: skip
     return 0
-
-
-def rows(image: dict[str, Any], *, whole: bool, digests: bool = False) -> list[dict[str, Any]]:
-    """An image in the fields of Docker's ``--format``, once for each of its names."""
-    names = [(*tag.rpartition(":")[::2], "<none>") for tag in image.get("RepoTags") or ()]
-    known = {d.partition("@")[0]: d.partition("@")[2] for d in image.get("RepoDigests") or ()}
-    if digests:
-        names = [(repo, tag, known.get(repo, "<none>")) for repo, tag, _ in names]
-    if not names:
-        names = [(repo, "<none>", digest if digests else "<none>") for repo, digest in known.items()]
-    return [
-        {
-            "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
-            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(image["Created"])),
-            "CreatedSince": since(image["Created"]),
-            "Digest": digest,
-            "ID": image["Id"] if whole else image["Id"].removeprefix("sha256:")[:12],
-            "Repository": repo,
-            "SharedSize": "N/A",
-            "Size": human_size(image["Size"]),
-            "Tag": tag,
-            "UniqueSize": "N/A",
-            "VirtualSize": human_size(image.get("VirtualSize") or image["Size"], 4),
-        }
-        for repo, tag, digest in names or [("<none>", "<none>", "<none>")]
-    ]
 
 
 def cmd_history(args: list[str], ctx: Context) -> int:
@@ -122,17 +95,6 @@ def cmd_tag(args: list[str], ctx: Context) -> int:
     repo, tag = split_tag(rest[1])
     ctx.client().request("POST", f"/images/{rest[0]}/tag", {"repo": repo, "tag": tag})
     return 0
-
-
-def platform_json(text: str) -> str:
-    """``os/architecture/variant`` as the API wants it: JSON."""
-    return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
-
-
-def split_tag(name: str) -> tuple[str, str]:
-    """(repository, tag) of a name; a port is no tag."""
-    head, colon, tail = name.rpartition(":")
-    return (head, tail) if colon and "/" not in tail else (name, "")
 
 
 def cmd_rmi(args: list[str], ctx: Context) -> int:

@@ -6,9 +6,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from ketch.cli.commands.images import credentials
-from ketch.cli.commands.images.images import platform_json, split_tag
 from ketch.cli.gotemplate.strings import ellipsis
+from ketch.cli.options import progress_flags
 from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.image_names import platform_json, split_tag
 from ketch.cli.output import progress
 from ketch.cli.output.listing import filters, show
 from ketch.errors import InvalidArgument, NotFound
@@ -24,12 +25,12 @@ _SEARCH = [("NAME", "Name"), ("DESCRIPTION", "Description"), ("STARS", "StarCoun
 def cmd_pull(args: list[str], ctx: Context) -> int:
     """Bring an image from its registry."""
     spec = FlagSet("pull", "ketch pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry")
-    progress.add_flags(spec).bool("all-tags", "a", "all tags of the repository")
+    progress_flags.add_flags(spec).bool("all-tags", "a", "all tags of the repository")
     spec.string("platform", "", "for which platform").bool("disable-content-trust", "", "no effect", default=True)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     name, tag = split_tag(rest[0]) if "@" not in rest[0] else (rest[0], "")
-    mode = progress.chosen(opts)
+    mode = progress_flags.chosen(opts)
     if opts["all-tags"] and (tag or "@" in name):
         raise InvalidArgument("tag can't be used with --all-tags/-a")
     if not opts["all-tags"] and not tag and "@" not in name:
@@ -61,13 +62,13 @@ def canonical(name: str) -> str:
 def cmd_push(args: list[str], ctx: Context) -> int:
     """Send an image to its registry."""
     spec = FlagSet("push", "ketch push [OPTIONS] NAME[:TAG]", "Upload an image to a registry")
-    progress.add_flags(spec).bool("all-tags", "a", "all tags of the repository that are here")
+    progress_flags.add_flags(spec).bool("all-tags", "a", "all tags of the repository that are here")
     spec.string("platform", "", "of several, this platform alone")
     spec.bool("disable-content-trust", "", "no effect", default=True)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     name, tag = split_tag(rest[0])
-    mode = progress.chosen(opts)
+    mode = progress_flags.chosen(opts)
     if opts["all-tags"] and tag:
         raise InvalidArgument("tag can't be used with --all-tags/-a")
     if not opts["all-tags"] and not tag:

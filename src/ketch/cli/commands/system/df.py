@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ketch.cli.gotemplate.strings import go_json
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import show, table
+from ketch.cli.output.rows import of_container, of_image, of_volume
 from ketch.cli.output.units import human_size
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ def _table(columns: list[tuple[str, str]], rows: list[dict[str, Any]]) -> str:
 
 
 def _image(image: dict[str, Any], *, whole: bool) -> dict[str, Any]:
-    from ketch.cli.commands.images.images import rows
-
-    row = rows({**image, "RepoTags": (image.get("RepoTags") or [])[:1]}, whole=whole)[0]
+    row = of_image({**image, "RepoTags": (image.get("RepoTags") or [])[:1]}, whole=whole)[0]
     shared = image["SharedSize"]
     if shared >= 0:
         row |= {"SharedSize": human_size(shared, 4), "UniqueSize": human_size(image["Size"] - shared, 4)}
@@ -115,15 +114,11 @@ def _image(image: dict[str, Any], *, whole: bool) -> dict[str, Any]:
 
 
 def _containers(usage: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
-    from ketch.cli.commands.containers.ps import row
-
     return [
-        row(container, whole=whole) | {"Size": human_size(container.get("SizeRw") or 0)}
+        of_container(container, whole=whole) | {"Size": human_size(container.get("SizeRw") or 0)}
         for container in usage.get("Containers") or ()
     ]
 
 
 def _volumes(usage: dict[str, Any]) -> list[dict[str, Any]]:
-    from ketch.cli.commands.volumes import row
-
-    return [row(volume) for volume in usage.get("Volumes") or ()]
+    return [of_volume(volume) for volume in usage.get("Volumes") or ()]

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from ketch import printable
+from ketch.cli.inspection import PATHS, many
 from ketch.cli.options.flags import FlagSet
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
-
-# In this order a name is looked for when --type does not say what it is.
-_PATHS = {
-    "container": "/containers/{}/json",
-    "image": "/images/{}/json",
-    "network": "/networks/{}",
-    "volume": "/volumes/{}",
-}
 
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
@@ -32,9 +21,9 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 1)
     if opts["as"]:
         return _recreate(ctx, rest, opts["as"])
-    kinds = [opts["type"]] if opts["type"] else list(_PATHS)
-    if kinds[0] not in _PATHS:
-        raise InvalidArgument(f'"{opts["type"]}" is not a valid value for --type', hint=f"use {', '.join(_PATHS)}")
+    kinds = [opts["type"]] if opts["type"] else list(PATHS)
+    if kinds[0] not in PATHS:
+        raise InvalidArgument(f'"{opts["type"]}" is not a valid value for --type', hint=f"use {', '.join(PATHS)}")
     return many(ctx, rest, kinds, opts["format"], size=opts["size"])
 
 
@@ -92,48 +81,3 @@ def _of_kind(kind: str, args: list[str], ctx: Context) -> int:
         return _recreate(ctx, rest, opts["as"])
     platform = opts["platform"] if kind == "image" else ""
     return many(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"], platform=platform)
-
-
-def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False, platform: str = "") -> int:
-    """Inspect each; what was found is printed even when something was not."""
-    template = None
-    if form and form != "json":
-        from ketch.cli.gotemplate.template import Template
-
-        template = Template(form)
-    found: list[Any] = []
-    errors: list[KetchError] = []
-    for ref in refs:
-        try:
-            found.append(_one(ctx, ref, kinds, size=size, platform=platform))
-        except KetchError as e:
-            errors.append(e)
-    if template is not None:
-        for one in found:
-            ctx.print(template.render(one))
-    elif form == "json":
-        ctx.print(json.dumps(found, separators=(",", ":")))
-    else:
-        ctx.print(printable.json_text(json.dumps(found, indent=4, ensure_ascii=False)))
-    ctx.out.flush()
-    for error in errors:
-        ctx.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
-    return 1 if errors else 0
-
-
-def _one(ctx: Context, ref: str, kinds: list[str], *, size: bool, platform: str) -> Any:
-    for kind in kinds:
-        query: dict[str, Any] | None = {"size": True} if size and kind == "container" else None
-        if platform:
-            from ketch.cli.commands.images.images import platform_json
-
-            query = {"platform": platform_json(platform)}
-        try:
-            return ctx.client().request("GET", _PATHS[kind].format(ref), query).json()
-        except NotFound:
-            if len(kinds) == 1:
-                raise
-        except InvalidArgument:
-            if kind != "image":  # a name of another kind of object need not be a reference
-                raise
-    raise NotFound(f"no such object: {ref}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import filters, table
+from ketch.cli.output.listing import filters
 from ketch.cli.output.units import human_size
+from ketch.cli.rehearsal import KINDS, UNITS_SHOWN, check_format, rehearsable, rehearse
 from ketch.errors import InvalidArgument, NotFound, Unimplemented
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
 
     Answer = dict[str, Any]
-
-_KINDS = ("Containers", "Networks", "Volumes", "Images")
-_UNITS_SHOWN = 4
 
 
 def cmd_containers(args: list[str], ctx: Context) -> int:
@@ -73,7 +70,7 @@ def cmd_system(args: list[str], ctx: Context) -> int:
         answer = ctx.client().request("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}).json()
         _show(ctx, answer)
         space += answer.get("SpaceReclaimed") or 0
-    ctx.print("Total reclaimed space: " + human_size(space + _build_cache(ctx, opts), _UNITS_SHOWN))
+    ctx.print("Total reclaimed space: " + human_size(space + _build_cache(ctx, opts), UNITS_SHOWN))
     return 0
 
 
@@ -110,23 +107,11 @@ def _spec(command: str, summary: str) -> FlagSet:
     return rehearsable(spec)
 
 
-def rehearsable(spec: FlagSet) -> FlagSet:
-    """The flags of a removal that can be tried."""
-    spec.bool("dry-run", "", "show what would be removed, and remove nothing")
-    return spec.string("format", "", "with --dry-run: json")
-
-
 def _parsed(spec: FlagSet, args: list[str]) -> Options:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     check_format(opts)
     return opts
-
-
-def check_format(opts: Options) -> None:
-    """``--format`` says how a dry run is shown (InvalidArgument)."""
-    if opts["format"] and not (opts["dry-run"] and opts["format"] in ("json", "{{json .}}")):
-        raise InvalidArgument(f"--format {opts['format']}: not supported here", hint="use --dry-run --format json")
 
 
 def _one(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -> int:
@@ -138,42 +123,18 @@ def _one(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -
     answer = ctx.client().request("POST", f"/{kind}/prune", query).json()
     _show(ctx, answer)
     if "SpaceReclaimed" in answer:
-        ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], _UNITS_SHOWN))
+        ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], UNITS_SHOWN))
     return 0
 
 
 def _show(ctx: Context, answer: Answer) -> None:
     """What was deleted, kind by kind, in Docker's form."""
-    for kind in _KINDS:
+    for kind in KINDS:
         gone = answer.get(f"{kind}Deleted")
         if kind == "Images":
             gone = [f"{action.lower()}: {what}" for row in gone or () for action, what in row.items()]
         if gone:
             ctx.print(f"Deleted {kind}:\n" + "\n".join(gone) + "\n")
-
-
-def rehearse(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
-    """Ask the daemon what these removals, one after the other, would remove, and show it."""
-    ctx.only_ketch("--dry-run", "would really remove")
-    total: Answer = {kind: [] for kind in _KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
-    for method, path, query in requests:
-        without = [one["Id"] for one in total["Containers"]]
-        answer = ctx.client().request(method, path, {**query, "dry-run": True}, {"Without": without}).json()
-        for kind in _KINDS:
-            total[kind] += [one for one in answer.get(kind) or () if one not in total[kind]]
-        total["ImagesDeleted"] += answer.get("ImagesDeleted") or []
-        total["SpaceReclaimed"] += answer.get("SpaceReclaimed") or 0
-    if opts["format"]:
-        ctx.print(json.dumps(total, separators=(",", ":")))
-        return 0
-    for kind in _KINDS:
-        if total[kind]:
-            rows = [[one["Id"].removeprefix("sha256:")[:12] if kind != "Volumes" else "", one["Name"],
-                     human_size(one["Size"]) if kind != "Networks" else ""] for one in total[kind]]  # fmt: skip
-            body = table([[cell for cell in row if cell] for row in rows])
-            ctx.print(f"Would remove {kind}:\n{body}\n")
-    ctx.print("Total space that would be reclaimed: " + human_size(total["SpaceReclaimed"], _UNITS_SHOWN))
-    return 0
 
 
 def confirm(ctx: Context, warning: str) -> bool:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from ketch import programs
-from ketch.cli.options.flags import HelpRequested
+from ketch.cli.errors import HelpRequested
 
 if TYPE_CHECKING:
     from ketch.cli.context import Context

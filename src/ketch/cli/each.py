@@ -1,0 +1,30 @@
+"""One thing done to several objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ketch.cli.context import Context
+
+
+def each(
+    ctx: Context, refs: list[str], act: Callable[[str], Any], show: Callable[[str, Any], str] | None = None
+) -> int:
+    """Do one thing to several objects: a line for each that worked, an error for each that did not (then 1)."""
+    failed = 0
+    for ref in refs:
+        try:
+            result = act(ref)
+        except KetchError as e:
+            ctx.out.flush()
+            ctx.warn(f"ketch: {e.message}" + (f"\n  {e.hint}" if e.hint else ""))
+            failed = 1
+        else:
+            ctx.print(show(ref, result) if show else ref)
+    return failed

@@ -1,0 +1,57 @@
+"""Archives between the daemon and files, standard input or standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ketch.client.http import Response
+
+_CHUNK = 1 << 18
+
+
+def chunks(path: str) -> Iterator[bytes]:
+    """A file, or standard input for an empty name or ``-``, piece by piece."""
+    with _open(path) as f:
+        while data := f.read(_CHUNK):
+            yield data
+
+
+def _open(path: str) -> BinaryIO:
+    if path in ("", "-"):
+        if sys.stdin.isatty():
+            raise InvalidArgument("requested to read from a terminal", hint="give a file, or pipe the archive in")
+        return open(0, "rb", closefd=False)
+    try:
+        return open(path, "rb")
+    except OSError as e:
+        raise InvalidArgument(f"open `{path}`: {e.strerror}") from e
+
+
+def write_out(response: Response, path: str, tell: Callable[[int], None] = lambda _done: None) -> None:
+    """A stream of the daemon to standard output, or to a file that appears when it is whole."""
+    if not path:
+        for chunk in response.iter_chunks():
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        return
+    partial = path + ".part"
+    try:
+        with open(partial, "wb") as f:
+            done = 0
+            for chunk in response.iter_chunks():
+                f.write(chunk)
+                done += len(chunk)
+                tell(done)
+        os.rename(partial, path)
+    except OSError as e:
+        raise InvalidArgument(f"write `{path}`: {e.strerror}") from e
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)

@@ -1,0 +1,25 @@
+"""``--progress`` and ``-q``: how a command shows how far it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from ketch.cli.options.flags import FlagSet, Options
+
+_MODES = ("auto", "plain", "json", "quiet")
+
+
+def add_flags(spec: FlagSet) -> FlagSet:
+    """``--progress`` and ``-q``."""
+    return spec.string("progress", "", "auto, plain or json", default="auto").bool("quiet", "q", "no progress")
+
+
+def chosen(opts: Options) -> str:
+    """The mode that the flags ask for (InvalidArgument)."""
+    mode = "quiet" if opts["quiet"] else opts["progress"]
+    if mode not in _MODES:
+        raise InvalidArgument(f"invalid --progress `{mode}`", hint="use auto, plain or json")
+    return str(mode)

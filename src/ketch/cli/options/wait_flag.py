@@ -1,0 +1,31 @@
+"""``--wait-healthy``: how long a start waits for the container's health."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.cli.output import units
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from ketch.cli.options.flags import FlagSet, Options
+
+_FLAG = "wait-healthy"
+
+
+def add_flag(spec: FlagSet) -> None:
+    """``--wait-healthy[=TIMEOUT]``."""
+    spec.optional(_FLAG, "return when it is healthy (or runs, without a healthcheck); with a timeout: 30s, 5m")
+
+
+def timeout_of(opts: Options) -> float | None:
+    """Seconds, 0 for no limit; None when the flag was not given (InvalidArgument)."""
+    if _FLAG not in opts.given:
+        return None
+    text = opts[_FLAG]
+    seconds = units.duration(f"{text}s" if text.isdecimal() else text, f"--{_FLAG}") / 1e9 if text else 0.0
+    if text and not seconds:
+        raise InvalidArgument(
+            f"invalid --{_FLAG} `{text}`: no time at all", hint="leave the value out to wait for ever"
+        )
+    return seconds

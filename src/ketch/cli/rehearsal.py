@@ -1,0 +1,57 @@
+"""``--dry-run`` of removals: what would go, asked of the daemon and shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ketch.cli.output.listing import table
+from ketch.cli.output.units import human_size
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.context import Context
+    from ketch.cli.options.flags import FlagSet, Options
+
+    Answer = dict[str, Any]
+
+UNITS_SHOWN = 4
+KINDS = ("Containers", "Networks", "Volumes", "Images")
+
+
+def rehearsable(spec: FlagSet) -> FlagSet:
+    """The flags of a removal that can be tried."""
+    spec.bool("dry-run", "", "show what would be removed, and remove nothing")
+    return spec.string("format", "", "with --dry-run: json")
+
+
+def check_format(opts: Options) -> None:
+    """``--format`` says how a dry run is shown (InvalidArgument)."""
+    if opts["format"] and not (opts["dry-run"] and opts["format"] in ("json", "{{json .}}")):
+        raise InvalidArgument(f"--format {opts['format']}: not supported here", hint="use --dry-run --format json")
+
+
+def rehearse(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
+    """Ask the daemon what these removals, one after the other, would remove, and show it."""
+    ctx.only_ketch("--dry-run", "would really remove")
+    total: Answer = {kind: [] for kind in KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
+    for method, path, query in requests:
+        without = [one["Id"] for one in total["Containers"]]
+        answer = ctx.client().request(method, path, {**query, "dry-run": True}, {"Without": without}).json()
+        for kind in KINDS:
+            total[kind] += [one for one in answer.get(kind) or () if one not in total[kind]]
+        total["ImagesDeleted"] += answer.get("ImagesDeleted") or []
+        total["SpaceReclaimed"] += answer.get("SpaceReclaimed") or 0
+    if opts["format"]:
+        ctx.print(json.dumps(total, separators=(",", ":")))
+        return 0
+    for kind in KINDS:
+        if total[kind]:
+            rows = [[one["Id"].removeprefix("sha256:")[:12] if kind != "Volumes" else "", one["Name"],
+                     human_size(one["Size"]) if kind != "Networks" else ""] for one in total[kind]]  # fmt: skip
+            body = table([[cell for cell in row if cell] for row in rows])
+            ctx.print(f"Would remove {kind}:\n{body}\n")
+    ctx.print("Total space that would be reclaimed: " + human_size(total["SpaceReclaimed"], UNITS_SHOWN))
+    return 0
