@@ -263,7 +263,7 @@ def test_another_program_after_a_kill(roots, edit):
 def test_a_kill_at_any_moment(tmp_path):
     """Killed while it writes and checkpoints: each number that was told is there at the next start."""
     program = (
-        "import sys; from ketch.storage import db; db._CHECKPOINT_AFTER = 3\n"
+        "import sys; from ketch.storage.database import db; db._CHECKPOINT_AFTER = 3\n"
         "one = db.Database(sys.argv[1], [db.Schema('x', ['CREATE TABLE x (a)'])])\n"
         "n = one.query('SELECT coalesce(max(a), 0) FROM x')[0][0]\n"
         "while True:\n"

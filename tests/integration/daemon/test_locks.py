@@ -112,7 +112,7 @@ def test_namespaces_of_their_own_do_not_meet() -> None:
 
 def test_a_lock_ends_with_its_process(tmp_path):
     path = str(tmp_path / "lock")
-    code = "import sys, time; from ketch.storage import filelock; kept = filelock.take(sys.argv[1]); "
+    code = "import sys, time; from ketch.storage import file_lock; kept = file_lock.take(sys.argv[1]); "
     code += "print(flush=True); time.sleep(1000)"
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as other:
         other.stdout.readline()

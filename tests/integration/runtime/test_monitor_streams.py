@@ -262,8 +262,8 @@ async def test_a_lagging_client_goes_on_across_rotated_files(yard):
 
 PARENT = """
 import asyncio, json, os, pathlib, sys
-from tests.integration.monitor_box import Yard
-from ketch.engine.launcher import Launcher
+from tests.support.boxes.monitor_box import Yard
+from ketch.engine.monitors.launcher import Launcher
 
 async def main(place, fd):
     yard = Yard(pathlib.Path(place), await Launcher.start(sys.argv[3] + "-l"))
