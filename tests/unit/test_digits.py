@@ -112,7 +112,8 @@ def test_names_with_long_numbers_are_sorted():
 UNBOUNDED = re.compile(r"(?:\\d|\[0-9\])[*+](?!\])")
 # Of the kernel's own files, of our own files, or matched and never read as a number.
 ALLOWED = {
-    "oci/config.py", "oci/reference.py", "engine/logs/json_files.py", "cli/commands/containers/watch.py", "api/webpages.py", "cli/gotemplate/functions.py",
+    "oci/config.py", "oci/reference.py", "engine/logs/json_files.py", "cli/commands/containers/watch.py",
+    "api/webpages.py", "cli/gotemplate/functions.py",
     "cli/gotemplate/parse.py", "network/links/interface_sysctls.py",
 }  # fmt: skip
 

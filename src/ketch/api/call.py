@@ -78,7 +78,9 @@ class Call:
 
     def json(self, value: Any, status: int = 200) -> web.StreamResponse:
         """``value`` as a JSON answer."""
-        return web.Response(body=jsontext.encode(value), status=status, content_type="application/json", headers=HEADERS)
+        return web.Response(
+            body=jsontext.encode(value), status=status, content_type="application/json", headers=HEADERS
+        )
 
     def empty(self, status: int = 204) -> web.StreamResponse:
         """An answer without a body."""

@@ -18,9 +18,9 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine import os_errors, sharedpids
+from ketch.engine import os_errors
 from ketch.engine.containers import orphans, pending_changes, restart_policy, start_message
-from ketch.engine.monitors import direct
+from ketch.engine.monitors import direct, shared_pids
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import container_volumes
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
@@ -303,8 +303,8 @@ class Lifecycle:
         faults.point("kill.signalled")
         self._ctx.event(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
-            sharedpids.thaw(self._ctx, container, number)
-            async with sharedpids.reaped(self._ctx, container):
+            shared_pids.thaw(self._ctx, container, number)
+            async with shared_pids.reaped(self._ctx, container):
                 if way is direct.Way.PAST:
                     await direct.finish(self._ctx, container, live)
                 else:
@@ -333,7 +333,7 @@ class Lifecycle:
         if timeout_s is None:
             timeout_s = DEFAULT_STOP_TIMEOUT_S
         self._stopping(container)
-        async with sharedpids.reaped(self._ctx, container):
+        async with shared_pids.reaped(self._ctx, container):
             past = await self._signal(container, live, number)
             faults.point("stop.signalled")
             await self._end(container, live, timeout_s if timeout_s >= 0 else None, past=past)
@@ -358,7 +358,7 @@ class Lifecycle:
         way = await direct.deliver(self._ctx, container, live, number)
         if way is direct.Way.GONE:  # its exit is about to be handled
             return False
-        sharedpids.thaw(self._ctx, container, number)
+        shared_pids.thaw(self._ctx, container, number)
         self._ctx.event(container, "kill", signal=str(number))
         return way is direct.Way.PAST
 

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from ketch import faults
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
-from ketch.storage.checkpoint import Checkpoints
 from ketch.storage.database import examine, mark, reserve
+from ketch.storage.database.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
