@@ -1,6 +1,7 @@
 """Command-line flags as Docker's users type them: ``-it``, ``--name=x``, ``--name x``, ``--rm=false``, ``-p 1 -p 2``.
 
-A small parser of our own, because importing argparse costs as much as a container's start.
+A small parser of our own: what ends the flags, and the words where something is wrong, are Docker's and not argparse's
+(docs/design.md).
 """
 
 from __future__ import annotations
