@@ -67,7 +67,7 @@ def test_plain_tcp_beyond_loopback_is_refused_unless_asked_for(host):
 @pytest.mark.parametrize("size", ["-5", "60", "70000"])
 def test_sizes_that_no_packet_can_have(size):
     with pytest.raises(InvalidArgument, match="not between 68 and 65535"):
-        config.load(["--mtu", size])
+        load.load(["--mtu", size])
 
 
 @pytest.mark.parametrize("host", ["http://x", "/var/run/x", "unix://", "tcp://127.0.0.1:http", "tcp://127.0.0.1:70000"])

@@ -56,8 +56,9 @@ def test_links_lead_somewhere(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_lines_are_short(document):
+    """All but the rows of tables, which cannot be wrapped."""
     lines = enumerate(text_of(document).splitlines(), 1)
-    assert [f"{document}:{number}" for number, line in lines if len(line) > 120] == []
+    assert [f"{document}:{number}" for number, line in lines if len(line) > 120 and line[0] != "|"] == []
 
 
 def test_the_map_shows_every_package():
