@@ -51,7 +51,7 @@ class NetworkManager:
 
     ``table`` names the firewall table, ``owner`` the data root in marks on what is made (see `owner`).  ``bases`` are
     where subnets are chosen from.  With ``open_firewall`` the host's own firewall is told to let the networks' packets
-    through (see `hostfirewall`).
+    through (see `host_firewall`).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Text with ``{{actions}}`` → nodes: the lexer and parser of ``gotemplate`` (which says what is understood).
+"""Text with ``{{actions}}`` → nodes: the lexer and parser of ``template`` (which says what is understood).
 
 A node is a tuple: ("text", str), ("print", PIPE), ("if" | "with" | "range", PIPE, [node], [node]),
 ("break",), ("continue",).  A PIPE is ("pipe", [variable], declares, [command]), a command a list of operands,

@@ -5,7 +5,7 @@
     json index slice len join split lower upper title truncate pad print println printf
     eq ne lt le gt ge and or not, pipelines, "strings", `raw`, numbers, {{- trim -}}, {{/* comments */}}
 
-A template is compiled to a list of nodes (``goparse``) and rendered against plain data: dicts, lists, scalars, and
+A template is compiled to a list of nodes (``parse``) and rendered against plain data: dicts, lists, scalars, and
 callables for what is a method in Go.
 """
 

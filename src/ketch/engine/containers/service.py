@@ -282,7 +282,7 @@ class ContainerService:
         waiting.hold(self._ctx, self.get(ref), fd)
 
     async def update(self, ref: str, wanted: update.Request) -> tuple[Strings, Container]:
-        """Another configuration, at once or at the next start (see `pending`); returns warnings, and the container."""
+        """Another configuration, now or at the next start (`pending_changes`); returns warnings, and the container."""
         update.check(wanted)
         container = self.get(ref)
         return await update.update(self._ctx, container, wanted), container

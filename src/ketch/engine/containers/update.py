@@ -1,4 +1,4 @@
-"""``update``: new limits and another restart policy for a container, at once when it runs; the rest waits (`pending`).
+"""``update``: new limits and another restart policy, at once when it runs; the rest waits (`pending_changes`).
 
 What a request leaves out (or gives as 0 or an empty string) stays as it is, which is dockerd's rule; of the processes 0
 means, as -1 does, that there is no limit.

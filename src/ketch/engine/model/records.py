@@ -356,7 +356,7 @@ class Container(msgspec.Struct, kw_only=True):
     own_hosts: str = ""  # our lines in its /etc/hosts
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
     name_servers: list[str] | None = None  # those of the daemon when it was started, for other names than ours
-    pending: dict[str, Any] | None = None  # changes that wait for the next start, see `pending`
+    pending: dict[str, Any] | None = None  # changes that wait for the next start, see `pending_changes`
 
 
 class ExecConfig(Wire):

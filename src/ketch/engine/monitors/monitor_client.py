@@ -72,7 +72,7 @@ class Monitor(Link):
     def dial(cls, run_dir: str) -> Monitor | None:
         """A connection to the monitor of a container that ran before this process did; None when nobody listens.
 
-        Whether it answers tells `greeted`.  Raises Unavailable when it accepts no more, OSError as `rundir.dial`.
+        `greeted` tells whether it answers.  Raises Unavailable when it accepts no more, else as `run_directory.dial`.
         """
         fd = dial(run_dir)
         return cls(fd, run_dir, monitor_process.at_far_end(fd)) if fd >= 0 else None

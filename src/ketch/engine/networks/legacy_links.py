@@ -7,7 +7,7 @@ While ``web`` runs it knows ``store`` by lines of its /etc/hosts, which follow t
 is kept with the container that has it, by the target's id.  Targets exist before those who link to them: there
 are no cycles, and the oldest first is an order in which all can start.
 
-In user-defined networks a link is only a name that one container has for another (`resolution`).
+In user-defined networks a link is only a name that one container has for another (`dns_names`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Volumes: directories under the data root that outlive every container.
 
-volumes/<name>/_data      what containers see; what is mounted there for volumes with options (`volumemount`)
+volumes/<name>/_data      what containers see; what is mounted there for volumes with options (`local_driver`)
 CREATE TABLE volumes (name, record)
 """
 
@@ -42,7 +42,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 
 class Volume(msgspec.Struct, kw_only=True):
-    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `volumemount` says.
+    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `local_driver` says.
 
     ``mountpoint`` is where its directory is now: the row may have been written when the data root was elsewhere.
     ``pending``: it is being made with, or removed after, this container (an id) or is being removed by itself; one that

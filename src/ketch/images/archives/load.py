@@ -2,7 +2,7 @@
 
 Every file of the archive goes to the content store first (so nothing is read twice, and digests in names
 are checked); then ``manifest.json`` or ``index.json`` says what they are.  The lease takes away what no image uses.
-What is large is taken for a layer and unpacked while it arrives (`arriving`), before anybody knows what it is.
+What is large is taken for a layer and unpacked while it arrives (`streaming_unpack`), before anybody knows what it is.
 """
 
 from __future__ import annotations

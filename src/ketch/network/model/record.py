@@ -39,7 +39,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     Texts in CIDR form; ``gateway`` is an address or empty; ``aux`` are addresses that belong to somebody else, by name.
     ``given`` says that a person chose the subnet: only there may a container ask for an address.  ``kept``: it is there
-    for those who have an address of it, and nobody else gets one (see `defaultnet`).
+    for those who have an address of it, and nobody else gets one (see `default_network`).
     """
 
     subnet: str
@@ -68,7 +68,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One network; ``created`` in ns, ``link`` is the host's link behind it (a bridge, or a macvlan's parent).
 
-    ``retired``: a default network of former settings, which is there for those who are on it (see `defaultnet`).
+    ``retired``: a default network of former settings, which is there for those who are on it (see `default_network`).
     """
 
     id: str

@@ -247,7 +247,7 @@ class _Child:
                 devices.bind_console(anchors, self.slave_fd)
 
     def _change_root(self, document: dict[str, Any], sysctls: dict[str, str], terminal: bool) -> int:
-        """The root of a container without a mount namespace of its own: a directory, and no mounts (`hostguard`)."""
+        """The root of a container without a mount namespace of its own: a directory, and no mounts (`host_guard`)."""
         self._run_hooks()
         if terminal:
             self.master_fd, self.slave_fd = tty.open_pair_of_host()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ketch.runtime.process.io.spool import Spool
     from ketch.runtime.process.loop import Loop
 
-    Driver = Any  # `jsonlog.Writer` or `remote.Remote`
+    Driver = Any  # `json_log.Writer` or `remote.Remote`
 
 _CHUNK = 1 << 16
 _F_SETPIPE_SZ = 1031
