@@ -162,7 +162,7 @@ def _stat(pid: int) -> list[bytes]:
 def _executable(pid: int) -> tuple[int, int]:
     try:
         found = os.stat(f"/proc/{pid}/exe")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: it is being reaped
         return 0, 0
     return found.st_dev, found.st_ino
 

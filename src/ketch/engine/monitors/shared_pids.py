@@ -70,8 +70,8 @@ async def _let_go_on(ctx: Context, guest: Container) -> None:
 
 
 def _namespace(pid: int) -> int:
-    """The number of a process's pid namespace; 0 when there is no such process."""
+    """The number of a process's pid namespace; 0 when it has ended."""
     try:
         return os.stat(f"/proc/{pid}/ns/pid").st_ino if pid else 0
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0  # (the last is what /proc says of a process that is reaped while its path is looked up)

@@ -371,7 +371,7 @@ def _entered(container: Container) -> Iterator[tuple[int, int]]:
     """Descriptors of a running container's network namespace, and of a rtnetlink socket in it."""
     try:
         netns_fd = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError) as e:
+    except (FileNotFoundError, ProcessLookupError, PermissionError) as e:  # the last: it is being reaped
         raise Conflict(f"container {container.id} is not running: it has ended just now") from e
     try:
         with open_rtnetlink(netns_fd) as rtnl:

@@ -1,0 +1,35 @@
+"""Processes that are reaped while they are looked at."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from ketch.engine.monitors import process, shared_pids
+
+PROCESSES = 500
+
+
+def test_a_living_process_has_a_namespace():
+    assert shared_pids._namespace(os.getpid()) == os.stat("/proc/self/ns/pid").st_ino
+
+
+@pytest.mark.parametrize(
+    "look", [shared_pids._namespace, lambda pid: process._executable(pid)[1]], ids=["namespace", "executable"]
+)
+def test_what_is_reaped_meanwhile_has_none(look):
+    """Looked at again and again until it is gone: no moment of its end is an error."""
+    for _ in range(PROCESSES):
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        reaper = threading.Thread(target=os.waitpid, args=(pid, 0))
+        reaper.start()
+        try:
+            while look(pid):
+                pass
+        finally:
+            reaper.join()
+    assert look(0) == 0
