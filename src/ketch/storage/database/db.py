@@ -177,6 +177,7 @@ class Database:
         What ``grows``, and does not help to free anything, does not use the space that is kept for a full
         disk: ResourceExhausted.
         """
+        self._spare_the_log()
         with self._lock:
             if self._depth:
                 yield self._conn
@@ -246,6 +247,19 @@ class Database:
             raise DataLoss(
                 f"bring state database `{self._path}` to the disk: {e.strerror}", hint="the kernel's log says more"
             ) from e
+
+    def _spare_the_log(self) -> None:
+        """Where the disk is nearly full, wait for a checkpoint that is under way, and let the log begin anew.
+
+        It has no more space than what is kept for it then, and beside a checkpoint it would go on growing.
+        """
+        under_way = self._checkpointing
+        if under_way is None or self._depth or not under_way.is_alive():
+            return
+        if reserve.free_bytes(self._path) < 2 * reserve.SIZE:
+            under_way.join()
+            with self._lock:
+                self._checkpoints.now()
 
     def _begin_checkpoint(self) -> None:
         """Have one made beside the next transactions, unless one is under way."""
