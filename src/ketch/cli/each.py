@@ -27,4 +27,5 @@ def each(
             failed = 1
         else:
             ctx.print(show(ref, result) if show else ref)
+            ctx.out.flush()  # whoever reads it may act on it while the next object takes its time
     return failed
