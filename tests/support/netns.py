@@ -255,7 +255,7 @@ class OneNetwork:
     def connect(
         self, name: str, netns_fd: int, rtnl_fd: int | None, hostname: str = "", ports=(), mac: str = "", ip: str = ""
     ) -> Endpoint:
-        wish = Wish(name, label=hostname or name, ip=ip, mac=mac, gateway4=True, ports=requests)
+        wish = Wish(name, label=hostname or name, ip=ip, mac=mac, gateway4=True, ports=ports)
         return self.manager.connect(self.network_id, wish, netns_fd, rtnl_fd)
 
     def disconnect(self, name: str) -> None:

@@ -137,7 +137,8 @@ def test_the_launcher_is_started_before_the_heavy_imports():
         (
             "import sys",
             f"sys.path.insert(0, {ROOT + '/src'!r})",
-            "from ketch.daemon import config, listen, main, notify, parentcgroup, roots",
+            "from ketch.daemon import listen, main, notify, parent_cgroup, roots",
+            "from ketch.daemon.settings import load",
             "from ketch.engine.monitors.launcher import Launcher",
             "print(' '.join(sys.modules))",
         )

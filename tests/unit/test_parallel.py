@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def test_the_long_files_are_there():
-    names = [os.path.basename(path) for path in glob.glob(f"{HERE}/*/test_*.py")]
+    names = [os.path.basename(path) for path in glob.glob(f"{HERE}/**/test_*.py", recursive=True)]
     assert set(parallel.LONG) <= set(names)
 
 
@@ -67,7 +67,7 @@ def test_summary(monkeypatch):
 
 _SCRIPT = """
 import os
-from tests.integration import isolation
+from tests.support import isolation
 isolation.own_network()
 print(*os.listdir("/sys/class/net"))
 spaces = [os.readlink(f"/proc/thread-self/ns/{kind}") for kind in ("net", "mnt")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import datetime
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -229,9 +230,11 @@ def test_wait_in_the_pause_before_a_restart(engine, end):
     api.must("POST", "/containers/create", body, name="again")
     api.must("POST", "/containers/again/start")
 
-    def pausing() -> bool:  # for 6.4 s
+    def pausing() -> bool:  # for 6.4 s, most of which are to come
         found = api.must("GET", "/containers/again/json")
-        return found["RestartCount"] >= 7 and found["State"]["Status"] == "restarting"
+        ended = datetime.datetime.fromisoformat(found["State"]["FinishedAt"][:26].rstrip("Z") + "+00:00")
+        lasts = datetime.datetime.now(datetime.UTC) - ended
+        return found["RestartCount"] >= 7 and found["State"]["Status"] == "restarting" and lasts.seconds < 2
 
     until(pausing, "it is not started again")
     conditions = ("not-running", "next-exit", "removed")

@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 NETWORKS, PORTS = 200, 1000
 
 
+def open_files() -> int:
+    """Descriptors but those of the state database: SQLite keeps a few of ended checkpoints for the next ones."""
+    with os.scandir("/proc/self/fd") as found:
+        return sum(not os.readlink(entry).endswith("/ketch.db") for entry in found)
+
+
 @in_new_host
 def test_two_hundred_networks(tmp_path: Path) -> None:
     with network(tmp_path) as one:
-        clean, fds = (link_names(), ruleset()), len(os.listdir("/proc/self/fd"))
+        clean, fds = (link_names(), ruleset()), open_files()
         made = [
             one.manager.create(NetworkRecord(id="", name=f"n{i}", driver=r.BRIDGE, created=0)) for i in range(NETWORKS)
         ]
@@ -39,13 +45,13 @@ def test_two_hundred_networks(tmp_path: Path) -> None:
         for record in made:
             one.manager.remove(record.id)
         assert (link_names(), ruleset()) == clean
-        assert len(os.listdir("/proc/self/fd")) <= fds
+        assert open_files() <= fds
 
 
 @in_new_host
 def test_a_thousand_ports(tmp_path: Path) -> None:
     with network(tmp_path) as one, Netns() as space:
-        clean, fds = (link_names(), ruleset()), len(os.listdir("/proc/self/fd"))
+        clean, fds = (link_names(), ruleset()), open_files()
         wanted = [PortRequest("tcp", 10000 + i, "0.0.0.0", 20000 + i, 20000 + i) for i in range(PORTS)]
         one.manager.connect(one.network_id, _wish("many", *wanted), space.fd, space.rtnl_fd)
         for i in (0, PORTS // 2, PORTS - 1):
@@ -58,7 +64,7 @@ def test_a_thousand_ports(tmp_path: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 20000))
         assert (link_names(), ruleset()) == clean
-        assert len(os.listdir("/proc/self/fd")) <= fds
+        assert open_files() <= fds
 
 
 def _wish(name: str, *ports: PortRequest) -> Wish:
