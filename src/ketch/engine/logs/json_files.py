@@ -102,16 +102,15 @@ class JsonFiles:
         for _ in range(_PATIENCE):
             before = names(path)
             self._fds = _open_all(before)
-            if len(self._fds) == len(before) and names(path) == before and self._is_newest(before):
+            if (
+                len(self._fds) == len(before)
+                and names(path) == before
+                and (not before or _is_newest(self._fds[-1], path, before))
+            ):
                 break
             self._close_all()
         else:
             self._fds = _open_all(names(path))  # it rotates as fast as we look: better a gap than nothing
-
-    def _is_newest(self, paths: list[str]) -> bool:
-        with suppress(FileNotFoundError):
-            return not paths or paths[-1] != self._path or _same(self._fds[-1], self._path)
-        return False
 
     def close(self) -> None:
         """Close every file, also when another thread is in the middle of `next`."""
@@ -155,19 +154,19 @@ class JsonFiles:
 
     def _find_newer(self) -> bool:
         """Open the files that have come after the last that is open."""
-        fresh: list[int] = []
         last = self._fds[-1] if self._fds else -1
         with suppress(FileNotFoundError):
             if last >= 0 and _same(last, self._path):
                 return False
-        for path in reversed(names(self._path)):
-            if last >= 0 and not path.endswith(".gz") and _is_file(last, path):
+        for _ in range(_PATIENCE):
+            before = names(self._path)
+            fresh, complete = _newer(before, last)
+            if complete and names(self._path) == before and (not fresh or _is_newest(fresh[-1], self._path, before)):
                 break
-            opened = _open_all([path])
-            if opened and last >= 0 and path.endswith(".gz") and _first_line(opened[0]) == _first_line(last):
-                os.close(opened[0])
-                break
-            fresh = opened + fresh
+            for fd in fresh:
+                os.close(fd)
+        else:
+            fresh, _ = _newer(names(self._path), last)  # it rotates as fast as we look: better a gap than nothing
         self._fds += fresh
         return bool(fresh)
 
@@ -196,6 +195,29 @@ class JsonFiles:
                 if counted > lines:
                     return (number, behind)
         return (0, 0)
+
+
+def _is_newest(fd: int, path: str, paths: list[str]) -> bool:
+    """Whether the file that is written to is this one, or there is none at the moment."""
+    with suppress(FileNotFoundError):
+        return paths[-1] != path or _same(fd, path)
+    return False
+
+
+def _newer(paths: list[str], last: int) -> tuple[list[int], bool]:
+    """The files after ``last`` (-1: all), opened, and whether each of them was there still."""
+    fresh: list[int] = []
+    for path in reversed(paths):
+        if last >= 0 and not path.endswith(".gz") and _is_file(last, path):
+            break
+        opened = _open_all([path])
+        if not opened:
+            return fresh, False
+        if last >= 0 and path.endswith(".gz") and _first_line(opened[0]) == _first_line(last):
+            os.close(opened[0])
+            break
+        fresh = opened + fresh
+    return fresh, True
 
 
 def _open_all(paths: list[str]) -> list[int]:
