@@ -209,6 +209,8 @@ class Lifecycle:
         self.listeners.health.end(container)
         state.status, state.pid, state.exit_code = "exited", 0, exit_.code
         state.finished_at = exit_.at_ns
+        # Who comes after this end can be seen waits for the next one.
+        told, live.exit_waiters = live.exit_waiters, set()
         restart = not self.stopping and restart_policy.wanted(container)
         if restart:  # said at once: nobody shall see it as exited for good in between
             state.status = "restarting"
@@ -229,7 +231,7 @@ class Lifecycle:
             except KetchError as e:  # the monitor's own record is on the disk, and who waits must be told
                 log.error("keep the end of container %s: %s", container.id[:12], e.message)
         live.exited.set()
-        live.resolve(live.exit_waiters, exit_.code)
+        live.resolve(told, exit_.code)
         if restart:
             self.restart_later(container)
         elif leaves:
