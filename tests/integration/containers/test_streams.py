@@ -162,8 +162,10 @@ def test_exec_shares_the_namespaces(client, box):
 
 @pytest.mark.ketch_only  # dockerd makes everybody wait for the slowest
 def test_slow_reader_does_not_stop_others(client):
-    client("run", "-d", "-i", "--name", "flood", "busybox", "sh", "-c", "read x; seq 400000; echo flooded")
+    script = "until read -t 1 x; do echo waiting; done; seq 400000; echo flooded"
+    client("run", "-d", "-i", "--name", "flood", "busybox", "sh", "-c", script)
     with client.piped("attach", "--no-stdin", "flood") as slow, client.piped("attach", "flood") as starter:
+        slow.expect("waiting\n")  # it is there before the flood comes
         starter.send("go\n")
         starter.expect("flooded\n", timeout=20)
         slow.expect("400000\nflooded\n", timeout=20)
