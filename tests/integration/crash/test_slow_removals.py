@@ -14,7 +14,7 @@ from tests.support.rawapi import Api
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
-FILES = 1500  # on a directory that is brought to the disk with each of its changes: some milliseconds each
+FILES = 6000  # on a directory that is brought to the disk with each of its changes: some milliseconds each
 MAKE = f"mkdir /slow; i=0; while [ $i -lt {FILES} ]; do : >/slow/$i; i=$((i+1)); done"
 
 
