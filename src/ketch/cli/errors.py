@@ -1,4 +1,4 @@
-"""What ends a command line before it is carried out."""
+"""Errors that end a command line before it is carried out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a lifecycle tells of starts and ends: services above it, given to it once by the engine."""
+"""Listeners of a lifecycle: services above it that are told of starts and ends, given to it once by the engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HealthListener(Protocol):
 
 @dataclass(frozen=True)
 class Listeners:
-    """Called in the event loop, with the container's lock held."""
+    """Called in the event loop."""
 
     remove: Callable[[Container], Awaitable[None]]  # an ended container that goes with its end (``--rm``)
     exec_exited: Callable[[str, int], None]  # exec id, exit code
