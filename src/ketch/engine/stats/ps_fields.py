@@ -72,16 +72,15 @@ def facts(pid: int, machine: Machine, room: int, tid: int | None = None) -> dict
     result = {
         "pid": str(pid), "ppid": stat[1], "pgid": stat[2], "pgrp": stat[2], "sid": stat[3], "tpgid": stat[5],
         "lwp": str(tid or pid), "nlwp": stat[17], "comm": comm, "fname": comm[:8], "args": args or f"[{comm}]",
-        "minflt": stat[7], "min_flt": stat[7], "majflt": stat[9], "maj_flt": stat[9], "ni": stat[16], "s": stat[0],
+        "minflt": stat[7], "min_flt": stat[7], "majflt": stat[9], "maj_flt": stat[9], "s": stat[0],
         "opri": str(int(stat[15]) + 60), "priority": stat[15], "pri": str(39 - int(stat[15])), "psr": stat[36],
-        "rtprio": stat[37] if int(stat[37]) else "-", "cls": _CLASSES.get(int(stat[38]), "?"), "policy":
-        _CLASSES.get(int(stat[38]), "?"), "f": f"{int(stat[6]) >> 6 & 7:o}", "addr": "-", "tname": _tty(int(stat[4])),
+        "f": f"{int(stat[6]) >> 6 & 7:o}", "addr": "-", "tname": _tty(int(stat[4])),
         "stat": _state(stat, status), "wchan": _wchan(directory), "label": _label(directory),
         "cgroup": _cgroup(directory), "exe": _exe(directory),
         "pending": status.get("SigPnd", "-"), "blocked": status.get("SigBlk", "-"),
         "ignored": status.get("SigIgn", "-"), "caught": status.get("SigCgt", "-"),
     }  # fmt: skip
-    result |= _owners(status) | _memory(stat, status, machine) | _times(stat, machine)
+    result |= _scheduling(stat) | _owners(status) | _memory(stat, status, machine) | _times(stat, machine)
     for alias, name in _ALIASES.items():
         result[alias] = result[name]
     return result
@@ -119,6 +118,18 @@ def _state(stat: list[str], status: dict[str, str]) -> str:
 
 def _kib(status: dict[str, str], name: str) -> int:
     return int(status.get(name, "0").split()[0])
+
+
+def _scheduling(stat: list[str]) -> dict[str, str]:
+    """A nice value where the policy has one, and a priority where it is not the usual policy, as ps shows them."""
+    policy = int(stat[38])
+    name = _CLASSES.get(policy, "?")
+    return {
+        "ni": stat[16] if policy in (os.SCHED_OTHER, os.SCHED_BATCH) else "-",
+        "rtprio": "-" if policy == os.SCHED_OTHER else stat[37],
+        "cls": name,
+        "policy": name,
+    }
 
 
 def _owners(status: dict[str, str]) -> dict[str, str]:
