@@ -16,7 +16,7 @@ test: setup
 	@$(PYTHON) -m pytest -q --own-netns $(or $(TEST),-n auto)
 
 lint check: setup
-	@$(PYTHON) -m pytest -q tests/unit/test_linters.py
+	@$(PYTHON) -m pytest -q tests/unit/rules/test_linters.py
 
 bench: setup
 	@$(PYTHON) bench/run.py $(BENCH)

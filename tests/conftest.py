@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests.support import parallel, summary
-from tests.support.isolation import own_network
+from tests.support.run import parallel, summary
+from tests.support.run.isolation import own_network
 from tests.support.waiting import PATIENCE, patient
 
 if TYPE_CHECKING:

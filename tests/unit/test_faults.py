@@ -14,16 +14,14 @@ import pytest
 
 from ketch import faults
 from tests.integration.crash.test_crash_matrix import CASES, ELSEWHERE
-from tests.unit.test_linters import ROOT, sources
+from tests.support.source.project import ROOT, parsed, sources
 
 
 def points_in_code() -> list[str]:
     """Every name that is handed to `faults.point`, also by an ExitStack."""
     found = []
     for path in sources("src"):
-        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
-            tree = ast.parse(f.read())
-        for node in ast.walk(tree):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             if ast.unparse(node.func) == "faults.point" or ast.unparse(node.args[0]) == "faults.point":

@@ -25,7 +25,7 @@ from ketch.storage.archive.write import write_tree
 from ketch.storage.removal import remove_tree, those, try_to_remove
 from ketch.storage.snapshots import diff, tree_diff
 from ketch.storage.snapshots.tree_copy import Copier
-from tests.unit.callgraph import Graph
+from tests.support.source.callgraph import Graph
 
 DEPTHS = pytest.mark.parametrize(("depth", "name"), [(3100, "d"), (300, "n" * 255)])
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")]
 
-BAD_PARENT = [sys.executable, os.path.join(os.path.dirname(runtime_box.__file__), "../bad_parent.py")]
+BAD_PARENT = [sys.executable, os.path.join(os.path.dirname(runtime_box.__file__), "bad_parent.py")]
 SIGNALS = "cat /proc/self/status"  # grep would have a handler of its own
 FIELDS = ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
 MODES = (

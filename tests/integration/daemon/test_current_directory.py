@@ -15,7 +15,7 @@ from ketch import programs
 from ketch.cli import main as cli
 from ketch.runtime.oci_cli import main as runtime_cli
 from tests.support.engines import BIN
-from tests.unit.test_linters import ROOT
+from tests.support.source.project import ROOT
 
 PACKAGES = (
     "ketch", "aiohttp", "msgspec", "multidict", "yarl", "isal", "zstandard", "nftables", "bcrypt", "obstore", "jwt",

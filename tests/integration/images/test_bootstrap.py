@@ -12,7 +12,7 @@ from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.storage.database.db import Database
-from tests.support.isolation import network_of_the_machine
+from tests.support.run.isolation import network_of_the_machine
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.unit.callgraph import Graph
+from tests.support.source.callgraph import Graph
 
 # Calls that walk or remove a tree, hash, compress, bring things to the disk, wait for others, or start programs.
 BLOCKING = frozenset((

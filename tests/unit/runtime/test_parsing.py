@@ -171,7 +171,7 @@ def test_a_bug_in_the_child_is_reported_with_its_place() -> None:
     except KeyError as e:
         message = to_message(e)
     assert message["step"] == "internal"
-    assert "KeyError: 'missing' at test_runtime_parsing.py:" in message["message"]
+    assert "KeyError: 'missing' at test_parsing.py:" in message["message"]
 
 
 @pytest.mark.parametrize(("text", "number"), [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("hup", 1)])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import glob
 import os
 import subprocess
 import sys
 
 import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from tests.support.source.project import ROOT, functions, parsed, sources
+
 BIN = os.path.dirname(sys.executable)
 
 IO_METHODS = {"read", "readable", "readinto", "write", "writable", "close", "fileno", "seek", "tell"}  # of io.RawIOBase
@@ -24,18 +24,6 @@ MONITOR_MODULES = {
     "builtins", "sys", "posix", "binascii", "ntpath", "sysconfig", "importlib", "warnings", "grp", "pwd", "mmap",
     "linecache", "tokenize", "token",
 }  # fmt: skip
-
-
-def sources(*folders: str) -> list[str]:
-    """Python files, relative to the project."""
-    found = [path for folder in folders for path in glob.glob(f"{ROOT}/{folder}/**/*.py", recursive=True)]
-    return sorted(os.path.relpath(path, ROOT) for path in found)
-
-
-def functions(path: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    with open(os.path.join(ROOT, path), encoding="utf-8") as f:
-        tree = ast.parse(f.read())
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 @pytest.mark.timeout(120)
@@ -77,8 +65,7 @@ def test_package_files_are_empty():
 def test_public_names_say_what_they_do(package):
     missing = []
     for path in sources(f"src/ketch/{package}"):
-        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
-            module = ast.parse(f.read())
+        module = parsed(path)
         if module.body and not ast.get_docstring(module):
             missing.append(path)
         owners = [module, *(n for n in module.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_"))]
@@ -102,9 +89,7 @@ def test_only_the_command_line_prints_and_exits():
     for path in sources("src"):
         if path.startswith("src/ketch/cli/") or path.endswith(("/main.py", "runtime/oci_cli/main.py", "__main__.py")):
             continue
-        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
-            tree = ast.parse(f.read())
-        for node in ast.walk(tree):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.exit", "exit", "quit"):
                 wrong.append(f"{path}:{node.lineno}")
             if isinstance(node, ast.ExceptHandler) and node.type is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import subprocess
 import sys
@@ -10,18 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import parallel, programs, summary
-
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from tests.support import programs
+from tests.support.run import parallel, summary
+from tests.support.source.project import ROOT
 
 
 def test_the_long_files_are_there():
-    names = [os.path.basename(path) for path in glob.glob(f"{HERE}/**/test_*.py", recursive=True)]
-    assert set(parallel.LONG) <= set(names)
+    assert [path for path in parallel.LONG if not os.path.exists(os.path.join(ROOT, "tests", path))] == []
 
 
 def test_a_file_is_a_unit_or_cut_into_parts_that_hang_together(monkeypatch):
-    monkeypatch.setattr(parallel, "LONG", {"test_long.py": 3})
+    monkeypatch.setattr(parallel, "LONG", {"unit/test_long.py": 3})
     tests = [f"tests/unit/test_long.py::test[{n}]" for n in range(7)] + [
         "tests/unit/test_a.py::a",
         "tests/b/test_b.py::b",
@@ -67,7 +65,7 @@ def test_summary(monkeypatch):
 
 _SCRIPT = """
 import os
-from tests.support import isolation
+from tests.support.run import isolation
 isolation.own_network()
 print(*os.listdir("/sys/class/net"))
 spaces = [os.readlink(f"/proc/thread-self/ns/{kind}") for kind in ("net", "mnt")]
@@ -79,9 +77,7 @@ assert os.readlink("/proc/thread-self/ns/net") == spaces[0]
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 def test_a_worker_leaves_the_machine_and_can_still_reach_its_network():
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], cwd=os.path.dirname(HERE), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True)
     links, namespaces = done.stdout.splitlines()
     assert links == "lo"
     net, mnt, machines = namespaces.split()

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from tests.support.source.project import ROOT
+
 PACKAGES = os.path.join(ROOT, "src", "ketch")
 TOP = ("docs", "tests", "scripts", "bench", "contrib", "src")
 DOCUMENTS = sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/docs/*.md") + glob.glob(f"{ROOT}/*.md"))

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-SOURCES = os.path.join(os.path.dirname(__file__), "..", "..", "src")
+from tests.support.source.project import ROOT
+
+SOURCES = os.path.join(ROOT, "src")
 PRELUDE = f"""
 import sys
 sys.path.append({os.path.abspath(SOURCES)!r})

@@ -8,14 +8,13 @@ whoever calls that, and is left out: it is how work is handed to a thread.
 from __future__ import annotations
 
 import ast
-import glob
-import os
 from typing import TYPE_CHECKING
+
+from tests.support.source.project import parsed, sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RECEIVERS = {  # ends of the texts of attributes and variables whose classes they tell; the first that fits counts
     "ctx.store": ("ContainerStore",), "context.store": ("ContainerStore",), "ctx.images": ("ImageStore",),
     "context.images": ("ImageStore",), "engine.images": ("ImageService",), "images._store": ("ImageStore",),
@@ -40,10 +39,8 @@ class Graph:
         self._classes: dict[str, list[str]] = {}  # simple name → "module:Class"
         self._bases: dict[str, list[str]] = {}
         self._imports: dict[str, dict[str, str]] = {}
-        for path in sorted(glob.glob(f"{ROOT}/src/ketch/**/*.py", recursive=True)):
-            module = os.path.relpath(path, f"{ROOT}/src").removesuffix(".py").replace("/", ".")
-            with open(path, encoding="utf-8") as f:
-                self._read(module, ast.parse(f.read()))
+        for path in sources("src/ketch"):
+            self._read(path.removeprefix("src/").removesuffix(".py").replace("/", "."), parsed(path))
 
     def _read(self, module: str, tree: ast.Module) -> None:
         names = self._imports[module] = {}
