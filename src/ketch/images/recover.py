@@ -12,7 +12,6 @@ from ketch.errors import KetchError
 from ketch.images import layoutindex
 from ketch.images.assembly import make_image
 from ketch.images.catalog import Named
-from ketch.images.model import Image
 from ketch.oci import manifest as oci
 from ketch.oci import platform, reference
 from ketch.oci.config import ImageConfig
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from sqlite3 import Row
 
+    from ketch.images.model import Image
     from ketch.storage.content.store import ContentStore
+    from ketch.storage.database.records import Records
     from ketch.storage.layers.store import Layers
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,15 @@ def images(content: ContentStore, layers: Layers) -> list[Image]:
     return found
 
 
-def from_rows(rows: Sequence[Row], content: ContentStore, layers: Layers) -> tuple[dict[str, Image], set[str]]:
+def from_rows(
+    rows: Sequence[Row], records: Records[Image], content: ContentStore, layers: Layers
+) -> tuple[dict[str, Image], set[str]]:
     """The images of these rows by id, those whose record cannot be read made anew; and ids of those that cannot be."""
     found: dict[str, Image] = {}
     broken: set[str] = set()
     for row in rows:
         try:
-            found[row["id"]] = msgspec.json.decode(row["record"], type=Image)
+            found[row["id"]] = records.read(row["id"], row["record"])
         except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
             log.error("the row of image %s cannot be read: %s", row["id"], e)
             broken.add(row["id"])

@@ -7,8 +7,12 @@ image_names (name, id, target)  normalized reference (a tag or repository@digest
 
 from __future__ import annotations
 
+from ketch.images.model import Image
 from ketch.storage.database import removals
 from ketch.storage.database.db import Schema
+from ketch.storage.database.records import Form
+
+FORM = Form(Image)
 
 SCHEMA = Schema(
     "images",
@@ -17,6 +21,7 @@ SCHEMA = Schema(
         "CREATE TABLE image_names (name TEXT PRIMARY KEY, id TEXT NOT NULL REFERENCES images (id))",
         "ALTER TABLE image_names ADD COLUMN target TEXT NOT NULL DEFAULT ''",
     ),
+    {"images": FORM.version},
 )
 
 # Of the database of a store of images.

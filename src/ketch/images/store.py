@@ -17,13 +17,14 @@ import msgspec
 
 from ketch import faults
 from ketch.errors import InvalidArgument, NotFound
-from ketch.images import layoutindex, recover, removal
+from ketch.images import layoutindex, recover, removal, schema
 from ketch.images.catalog import Catalog, Named
 from ketch.images.model import Image
 from ketch.oci import reference
 from ketch.oci.config import parse_time
 from ketch.storage.content.leases import Leases
 from ketch.storage.content.store import ContentStore
+from ketch.storage.database.records import Records
 from ketch.storage.database.removals import Removals
 from ketch.storage.layers.store import Layers
 from ketch.storage.layers.unpack_pool import UnpackPool
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     InUse = Callable[[str], list[tuple[str, bool]]]
 
-_encode = msgspec.json.Encoder().encode
 Images = list[Image]
 Rows = list[dict[str, Any]]
 Strings = list[str]
@@ -57,6 +57,7 @@ class ImageStore:
     ) -> None:
         """``later`` carries out what nobody has to wait for: deleting files that have no name any more."""
         self._db = db
+        self._records = Records(schema.FORM)
         self._later = later or (lambda work: work())
         self.content = ContentStore(os.path.join(data_root, "content"))
         self.layers = Layers(data_root)
@@ -66,7 +67,7 @@ class ImageStore:
         self._removals = Removals(db, "sha256:")
         self._pins: dict[str, int] = {}
         images, self._unreadable = recover.from_rows(
-            db.query("SELECT id, record FROM images"), self.content, self.layers
+            db.query("SELECT id, record FROM images"), self._records, self.content, self.layers
         )
         rows = db.query("SELECT name, id, target FROM image_names")
         names = {r["name"]: Named(r["id"], r["target"] or images[r["id"]].manifest) for r in rows if r["id"] in images}
@@ -154,7 +155,7 @@ class ImageStore:
                 names.update({n: Named(catalog.choose(target, names[n].id), target) for n, target in targets.items()})
             with self._db.transaction(durable=False) as tx:
                 for image, _ in added:
-                    _write(tx, images[image.id])
+                    self._write(tx, images[image.id])
                 for name in (name for _, new_names in added for name in new_names):
                     _write_name(tx, name, names[name])
                 self._doom(tx, replaced)
@@ -196,7 +197,7 @@ class ImageStore:
             source = self._name_of(ref)
             named = catalog.names[source] if source else Named(image.id, image.manifest)
             with self._db.transaction(durable=False) as tx:
-                _write(tx, tagged)
+                self._write(tx, tagged)
                 _write_name(tx, str(parsed), named)
             faults.point("image.tagged")
             self._set({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
@@ -237,14 +238,21 @@ class ImageStore:
                 tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
                 tx.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in gone_ids])
                 for one in hidden.values():
-                    _write(tx, one)
+                    self._write(tx, one)
                 self._doom(tx, parts)
+            for image_id in gone_ids:
+                self._records.forget(image_id)
             faults.point("image.rows-deleted")
             kept = {k: v for k, v in catalog.images.items() if k not in gone_ids}
             self._set({**kept, **hidden}, {n: named for n, named in catalog.names.items() if n not in doomed})
         self._db.sync()
         chains = self._collect(parts)
         return rows + _deleted(lost, chains)
+
+    def _write(self, tx: Connection, image: Image) -> None:
+        record = self._records.write(image.id, msgspec.structs.replace(image, repo_tags=[], repo_digests=[]))
+        sql = "INSERT INTO images VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
+        tx.execute(sql, (image.id, record))
 
     def _family(self, image: Image, ref: str) -> Images:
         """The image and, for a name (for an id: for all of its names), the variants for other platforms."""
@@ -344,12 +352,6 @@ class ImageStore:
             if index is not None:
                 found[target] = index
         return found
-
-
-def _write(tx: Connection, image: Image) -> None:
-    record = _encode(msgspec.structs.replace(image, repo_tags=[], repo_digests=[]))
-    tx.execute("INSERT INTO images VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
-               (image.id, record))  # fmt: skip
 
 
 def _write_name(tx: Connection, name: str, named: Named) -> None:

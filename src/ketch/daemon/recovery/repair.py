@@ -16,7 +16,7 @@ import os
 import re
 import sqlite3
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,20 +24,18 @@ from ketch import faults
 from ketch.daemon import listen
 from ketch.daemon.recovery import bring_back, exchange
 from ketch.engine.model import store
-from ketch.engine.model.records import Container
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.volumes import store as volume_store
 from ketch.engine.volumes.store import Volume
 from ketch.errors import DataLoss
 from ketch.images import recover
 from ketch.images import schema as image_schema
-from ketch.images.model import Image
 from ketch.network.model import schema as network_schema
-from ketch.network.model.record import Endpoint, NetworkRecord
 from ketch.storage import lost
 from ketch.storage.content.store import ContentStore
 from ketch.storage.database import removals, salvage
 from ketch.storage.database.db import REPAIR, Database
+from ketch.storage.database.records import NEWER
 from ketch.storage.layers.store import Layers
 from ketch.storage.removal import remove_tree
 
@@ -45,10 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.daemon.settings.config import Config
+    from ketch.storage.database.records import Form
     from ketch.storage.database.salvage import Row
 
 log = logging.getLogger("ketchd")
 SCHEMAS = (image_schema.SCHEMA, store.SCHEMA, volume_store.SCHEMA, network_schema.SCHEMA, removals.SCHEMA)
+_VERSIONS = {schema.name: len(schema.migrations) for schema in SCHEMAS}
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _KEPT = ("containers", "layers", "volumes", "content/blobs/sha256")
 # Parents before those that refer to them; the columns that make a row unique.
@@ -139,6 +139,7 @@ def _salvaged(path: str) -> Tables:
     if not os.path.exists(path):
         return found
     for row in salvage.rows(path):
+        _check_version(row)
         if (table := _table_of(row)) is not None:
             if table == "image_names":
                 row = (*row, "")[:3]  # written before names had targets
@@ -155,29 +156,41 @@ def _table_of(row: Row) -> str | None:
     match row:
         case (str(name),) if name.startswith(("containers/", "sha256:")):
             return "removals"
-        case (str(key), bytes(record)) if key.startswith("sha256:") and _decodes(record, Image):
+        case (str(key), bytes(record)) if key.startswith("sha256:") and _decodes(record, image_schema.FORM):
             return "images"
-        case (str(key), bytes(record)) if _decodes(record, Volume) and key:
+        case (str(key), bytes(record)) if _decodes(record, volume_store.FORM) and key:
             return "volumes"
         case (str(), str(value)) | (str(), str(value), str()) if value.startswith("sha256:"):
             return "image_names"
         case (str(key), str()) if key.startswith("unforwarded") or key in ("table", "host-firewall", "accept-ra"):
             return "network_host"
         case (str(key), str(other), bytes(record)) if _HEX.match(key):
-            if _HEX.match(other) and _decodes(record, Endpoint):
+            if _HEX.match(other) and _decodes(record, network_schema.ENDPOINTS):
                 return "network_endpoints"
-            return "containers" if _decodes(record, Container) else None
-        case (str(key), str(), bytes(record), str()) if _HEX.match(key) and _decodes(record, NetworkRecord):
+            return "containers" if _decodes(record, store.FORM) else None
+        case (str(key), str(), bytes(record), str()) if _HEX.match(key) and _decodes(record, network_schema.NETWORKS):
             return "networks"
     return None
 
 
-def _decodes(record: bytes, kind: type[msgspec.Struct]) -> bool:
+def _decodes(record: bytes, form: Form[Any]) -> bool:
+    """Whether it is a record of this form (DataLoss: it is, and of a newer program's)."""
     try:
-        msgspec.json.decode(record, type=kind)
+        form.decode(record)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return True
+
+
+def _check_version(row: Row) -> None:
+    """DataLoss for the row that says that tables are of a newer program's form: it has more than would be saved."""
+    match row:
+        case (str(name), int(version)) if version > _VERSIONS.get(name, version):
+            raise DataLoss(
+                f"repair the state database: its `{name}` tables are version {version}, this program knows "
+                f"{_VERSIONS[name]}",
+                hint=NEWER,
+            )
 
 
 def _add_images(root: str, rows: Tables) -> None:
@@ -187,7 +200,7 @@ def _add_images(root: str, rows: Tables) -> None:
     for image in found:
         if (image.id,) in rows["removals"]:
             continue
-        rows["images"].setdefault((image.id,), (image.id, msgspec.json.encode(image)))
+        rows["images"].setdefault((image.id,), (image.id, image_schema.FORM.encode(image)))
     for name, named in recover.names(content, found).items():
         if (named.id,) not in rows["images"]:
             continue
@@ -203,7 +216,7 @@ def _add_volumes(root: str, rows: Tables) -> None:
             continue
         created = os.stat(path).st_mtime_ns
         volume = Volume(name=name, mountpoint=path, created=created, anonymous=bool(_HEX.match(name)))
-        rows["volumes"][(name,)] = (name, msgspec.json.encode(volume))
+        rows["volumes"][(name,)] = (name, volume_store.FORM.encode(volume))
 
 
 def _add_containers(root: str, rows: Tables) -> None:
@@ -223,7 +236,7 @@ def _add_containers(root: str, rows: Tables) -> None:
         found = bring_back.container(path, root, images, names)
         if found is None or path in aside and not bring_back.directory(root, name):
             continue
-        rows["containers"][(name,)] = (name, found.name, msgspec.json.encode(found))
+        rows["containers"][(name,)] = (name, found.name, store.FORM.encode(found))
         names.add(found.name)
         _tell(f"container {found.name} is made anew from its bundle: ports, networks, limits and labels are lost")
 

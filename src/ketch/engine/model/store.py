@@ -1,6 +1,6 @@
 """The containers that exist: rows in the state database, mirrored in memory.
 
-    CREATE TABLE containers (id, name UNIQUE, record)     record = Container as JSON
+    CREATE TABLE containers (id, name UNIQUE, record)     record = Container as JSON (`storage.database.records`)
 
 Reads never touch the disk; every write is a transaction that is durable when it returns, or, where the caller says
 so, after `settled`.  The mirror is
@@ -19,6 +19,7 @@ from ketch.engine.aio.group_commit import GroupSync
 from ketch.engine.model.records import Container
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.database.db import REPAIR, Schema
+from ketch.storage.database.records import Form, Records
 from ketch.storage.database.removals import Removals
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
     Also = Callable[[sqlite3.Connection], None]
 
+FORM = Form(Container, identify={"mounts": "Destination", "Mounts": "Target"})
 SCHEMA = Schema(
     "containers",
     ("CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL)",),
+    {"containers": FORM.version},
 )
 log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Container).decode
 
 
 class ContainerStore:
@@ -43,6 +44,7 @@ class ContainerStore:
     def __init__(self, db: Database) -> None:
         self._db = db
         self.settled = GroupSync(db.sync)  # awaited: what was written before is durable now
+        self._records = Records(FORM)
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}
         self._unsaved: set[str] = set()
@@ -51,7 +53,7 @@ class ContainerStore:
         self._unreadable: dict[str, tuple[str, bytes]] = {}  # id → name, record: left as they are
         for row in db.query("SELECT id, name, record FROM containers"):
             try:
-                container = _decode(row["record"])
+                container = self._records.read(row["id"], row["record"])
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
                 self._unreadable[row["id"]] = (row["name"], bytes(row["record"] or b""))
                 log.error(
@@ -98,9 +100,8 @@ class ContainerStore:
         self.check_free(container.name)
         try:
             with self._db.transaction(durable=False, grows=True) as tx:
-                tx.execute(
-                    "INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, _encode(container))
-                )
+                record = self._records.write(container.id, container)
+                tx.execute("INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, record))
                 also(tx)
         except sqlite3.IntegrityError as e:
             raise Conflict(f"create container `{container.name}`: the name is already in use") from e
@@ -127,7 +128,8 @@ class ContainerStore:
         owed = [self._by_id[one] for one in self._unsaved if one in self._by_id]
         with self._db.transaction(durable=False) as tx:
             for one in (*owed, container):
-                tx.execute("UPDATE containers SET record = ? WHERE id = ?", (_encode(one), one.id))
+                record = self._records.write(one.id, one)
+                tx.execute("UPDATE containers SET record = ? WHERE id = ?", (record, one.id))
         self._unsaved.clear()
         if durable:
             self._written += 1
@@ -154,7 +156,7 @@ class ContainerStore:
         """Give ``container`` another name (Conflict when taken)."""
         self.check_free(name)
         old = container.name
-        record = _encode(msgspec.structs.replace(container, name=name))
+        record = self._records.write(container.id, msgspec.structs.replace(container, name=name))
         with self._db.transaction(durable=False) as tx:
             tx.execute("UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, record, container.id))
         self._written += 1
@@ -171,6 +173,7 @@ class ContainerStore:
             tx.execute("DELETE FROM containers WHERE id = ?", (container.id,))
             self.removals.begin(tx, [container.id])
             also(tx)
+        self._records.forget(container.id)
         self._by_id.pop(container.id, None)
         self._ids.pop(container.name, None)
 

@@ -25,6 +25,7 @@ from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.volumes import local_driver
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.database.db import REPAIR, Schema
+from ketch.storage.database.records import Form, Records
 from ketch.storage.removal import remove_tree, try_to_remove
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from ketch.storage.database.db import Database
 
-SCHEMA = Schema("volumes", ("CREATE TABLE volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL)",))
 Strings = list[str]
 log = logging.getLogger(__name__)
 _REMOVAL = "(removal)"
@@ -59,6 +59,14 @@ class Volume(msgspec.Struct, kw_only=True):
     pending: str = ""
 
 
+FORM = Form(Volume)
+SCHEMA = Schema(
+    "volumes",
+    ("CREATE TABLE volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL)",),
+    {"volumes": FORM.version},
+)
+
+
 class VolumeStore:
     """All volumes; ``in_use(name)`` tells which containers (ids) refer to a volume.
 
@@ -80,12 +88,13 @@ class VolumeStore:
         self._in_use = in_use
         self._lock = threading.Lock()
         self._attached: dict[str, set[str]] = {}
+        self._records = Records(FORM)
         self._volumes: dict[str, Volume] = {}
         self._unreadable: set[str] = set()
         self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
         for row in db.query("SELECT * FROM volumes"):
             try:
-                volume = msgspec.json.decode(row["record"], type=Volume)
+                volume = self._records.read(row["name"], row["record"])
                 volume.mountpoint = self.place(row["name"])
                 self._volumes[row["name"]] = volume
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
@@ -134,7 +143,7 @@ class VolumeStore:
         try:
             faults.point("volume.directory-made")
             with self._db.transaction(durable=False, grows=True) as tx:
-                tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, msgspec.json.encode(volume)))
+                tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, self._records.write(name, volume)))
         except BaseException:
             self._remove_empty(name)
             raise
@@ -154,7 +163,8 @@ class VolumeStore:
             volume = self._volumes.get(name)
             if volume is not None and volume.pending != pending:
                 volume.pending = pending
-                tx.execute("UPDATE volumes SET record = ? WHERE name = ?", (msgspec.json.encode(volume), name))
+                record = self._records.write(name, volume)
+                tx.execute("UPDATE volumes SET record = ? WHERE name = ?", (record, name))
 
     def finish_pending(self) -> None:
         """At the daemon's start: what a crash left half made or half removed goes, unless a container refers to it.
@@ -266,6 +276,7 @@ class VolumeStore:
     def _forget(self, volume: Volume) -> None:
         with self._db.transaction(durable=False) as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+        self._records.forget(volume.name)
         del self._volumes[volume.name]
 
     def _check_stays(self, name: str) -> None:

@@ -8,7 +8,12 @@ network_endpoints  one row a connection of a container to a network, written *be
 
 from __future__ import annotations
 
+from ketch.network.model.record import Endpoint, NetworkRecord
 from ketch.storage.database.db import Schema
+from ketch.storage.database.records import Form
+
+NETWORKS = Form(NetworkRecord, identify={"pools": "subnet"})
+ENDPOINTS = Form(Endpoint)
 
 SCHEMA = Schema(
     "network",
@@ -51,4 +56,5 @@ SCHEMA = Schema(
         );
         """,
     ],
+    {"networks": NETWORKS.version, "network_endpoints": ENDPOINTS.version},
 )

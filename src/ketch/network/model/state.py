@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.errors import DataLoss
-from ketch.network.model.record import Endpoint, NetworkRecord
+from ketch.network.model import schema
 from ketch.storage.database.db import REPAIR
+from ketch.storage.database.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ketch.network.model.record import Endpoint, NetworkRecord
     from ketch.storage.database.db import Database
 
 log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
-_network = msgspec.json.Decoder(NetworkRecord).decode
-_endpoint = msgspec.json.Decoder(Endpoint).decode
 
 
 class NetworkState:
@@ -33,6 +32,8 @@ class NetworkState:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._networks = Records(schema.NETWORKS)
+        self._endpoints = Records(schema.ENDPOINTS)
 
     def note(self, key: str) -> str:
         """Something remembered of the host; empty when there is nothing."""
@@ -46,11 +47,11 @@ class NetworkState:
 
     def networks(self) -> list[tuple[NetworkRecord, dict[str, int]]]:
         """Every network with the address given last in each of its subnets (subnet → number)."""
-        rows = self._db.query("SELECT name, record, last FROM networks ORDER BY rowid")
+        rows = self._db.query("SELECT id, name, record, last FROM networks ORDER BY rowid")
         found = []
         for row in rows:
             try:
-                found.append((_network(row["record"]), json.loads(row["last"])))
+                found.append((self._networks.read(row["id"], row["record"]), json.loads(row["last"])))
             except (msgspec.DecodeError, ValueError, TypeError) as e:
                 log.error("the row of network %s cannot be read and is left alone: %s", row["name"], e)
         return found
@@ -62,7 +63,11 @@ class NetworkState:
                 "INSERT INTO networks (id, name, record) VALUES (?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET name = excluded.name, record = excluded.record",
                 # The name of a retired one is another's by now.
-                (record.id, f"{record.name}@{record.id}" if record.retired else record.name, _encode(record)),
+                (
+                    record.id,
+                    f"{record.name}@{record.id}" if record.retired else record.name,
+                    self._networks.write(record.id, record),
+                ),
             )
 
     @staticmethod
@@ -79,33 +84,34 @@ class NetworkState:
         """Forget a network that has no endpoints."""
         with self._db.transaction() as tx:
             tx.execute("DELETE FROM networks WHERE id = ?", (network_id,))
+        self._networks.forget(network_id)
 
     def endpoints(self) -> list[Endpoint]:
         """Every stored connection, oldest first."""
-        rows = self._db.query("SELECT container_id, record FROM network_endpoints ORDER BY rowid")
+        rows = self._db.query("SELECT container_id, network_id, record FROM network_endpoints ORDER BY rowid")
         found = []
         for row in rows:
             try:
-                found.append(_endpoint(row["record"]))
+                found.append(self._endpoints.read((row["container_id"], row["network_id"]), row["record"]))
             except (msgspec.DecodeError, ValueError, TypeError) as e:
                 log.error("the row of container %s's endpoint cannot be read: %s", row["container_id"][:12], e)
         return found
 
     def add(self, endpoint: Endpoint, last: dict[str, int] | None = None) -> None:
         """Store a connection, or its change, and where the search for the next address of its network begins."""
+        key = (endpoint.container_id, endpoint.network_id)
         with self._db.transaction(durable=False) as tx:
             tx.execute(
                 "INSERT INTO network_endpoints VALUES (?, ?, ?) "
                 "ON CONFLICT (container_id, network_id) DO UPDATE SET record = excluded.record",
-                (endpoint.container_id, endpoint.network_id, _encode(endpoint)),
+                (*key, self._endpoints.write(key, endpoint)),
             )
             if last is not None:
                 tx.execute("UPDATE networks SET last = ? WHERE id = ?", (json.dumps(last), endpoint.network_id))
 
     def remove(self, endpoint: Endpoint) -> None:
         """Delete a connection's row; no error when there is none."""
+        key = (endpoint.container_id, endpoint.network_id)
         with self._db.transaction(durable=False) as tx:
-            tx.execute(
-                "DELETE FROM network_endpoints WHERE container_id = ? AND network_id = ?",
-                (endpoint.container_id, endpoint.network_id),
-            )
+            tx.execute("DELETE FROM network_endpoints WHERE container_id = ? AND network_id = ?", key)
+        self._endpoints.forget(key)

@@ -21,7 +21,7 @@ import secrets
 import sqlite3
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ketch import faults
@@ -30,7 +30,7 @@ from ketch.storage.database import examine, mark, reserve
 from ketch.storage.database.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 REPAIR = examine.REPAIR
 log = logging.getLogger(__name__)
@@ -48,10 +48,14 @@ _NO_ROOM = (
 
 @dataclass(frozen=True)
 class Schema:
-    """A package's tables: ``migrations[i]`` takes the tables from version i to i+1."""
+    """A package's tables: ``migrations[i]`` takes the tables from version i to i+1.
+
+    ``records``: those with a column ``record`` (`records`), and the newest version that may stand there.
+    """
 
     name: str
     migrations: Sequence[str]
+    records: Mapping[str, int] = field(default_factory=dict)
 
 
 REMOVALS = Schema("removals", ("CREATE TABLE removals (name TEXT PRIMARY KEY)",))  # every database has it
@@ -86,7 +90,11 @@ class Database:
         for own in (path, path + "-wal", path + "-shm"):  # SQLite would only say that it cannot open something
             if os.path.isdir(own):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), own)
-        found = examine.examine(path, {schema.name: len(schema.migrations) for schema in schemas})
+        found = examine.examine(
+            path,
+            {schema.name: len(schema.migrations) for schema in schemas},
+            {table: version for schema in schemas for table, version in schema.records.items()},
+        )
         if found is not None and not found.vouched:
             with contextlib.closing(examine.opened(found.image)) as connection:
                 suspect(connection)

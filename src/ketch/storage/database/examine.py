@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.errors import DataLoss
-from ketch.storage.database import mark, wal
+from ketch.storage.database import mark, records, wal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,10 +49,10 @@ class Finding:
     vouched: bool
 
 
-def examine(path: str, versions: Mapping[str, int]) -> Finding | None:
+def examine(path: str, versions: Mapping[str, int], forms: Mapping[str, int]) -> Finding | None:
     """Look at the database ``path`` and its log; None when there is none yet, DataLoss when it must not be opened.
 
-    ``versions`` are those of the tables that this program knows.
+    ``versions`` are those of the tables that this program knows, ``forms`` those of the records in a table.
     """
     state = mark.read(path)
     if not os.path.exists(path) or not os.path.getsize(path):
@@ -72,7 +72,7 @@ def examine(path: str, versions: Mapping[str, int]) -> Finding | None:
         raise DataLoss(f"open state database `{path}`: it is damaged (its pages have no size)", hint=REPAIR)
     frames = wal.parse(log_data, page_size)
     image = _overlaid(data, frames, page_size)
-    _check_versions(path, image, versions)
+    _check_versions(path, image, versions, forms)
     if state is None:
         if frames.beyond:
             raise DataLoss(_broken_log(path, frames), hint=REPAIR)
@@ -150,8 +150,8 @@ def opened(image: bytes) -> sqlite3.Connection:
     return connection
 
 
-def _check_versions(path: str, image: bytes, known: Mapping[str, int]) -> None:
-    """DataLoss when pages are not where they should be, or the tables are of a newer program's form."""
+def _check_versions(path: str, image: bytes, known: Mapping[str, int], forms: Mapping[str, int]) -> None:
+    """DataLoss when pages are not where they should be, or tables or records are of a newer program's form."""
     try:
         with contextlib.closing(opened(image)) as connection:
             # Each page once, and that no row is in two places: some milliseconds for thousands of rows.
@@ -165,7 +165,22 @@ def _check_versions(path: str, image: bytes, known: Mapping[str, int]) -> None:
                     raise DataLoss(
                         f"open state database: its `{name}` tables are version {version}, "
                         f"this program knows {known[name]}",
-                        hint="run the newer version of ketch that wrote it",
+                        hint=records.NEWER,
                     )
+            for table, version in forms.items():
+                _check_records(path, connection, table, version)
     except sqlite3.Error as e:
         raise DataLoss(f"open state database `{path}`: it is damaged ({e})", hint=REPAIR) from e
+
+
+def _check_records(path: str, connection: sqlite3.Connection, table: str, known: int) -> None:
+    """DataLoss when a row of ``table`` has a record of a newer version."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
+        return
+    for head in connection.execute(f"SELECT CAST(substr(record, 1, {records.HEAD}) AS BLOB) FROM {table}"):
+        if (version := records.version_of(head[0] or b"")) > known:
+            raise DataLoss(
+                f"open state database: a record in its table `{table}` is of version {version}, "
+                f"this program knows {known}",
+                hint=records.NEWER,
+            )
