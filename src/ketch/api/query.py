@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import digits
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 from ketch.oci import platform as oci_platform
 from ketch.oci.manifest import Platform
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import digits
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import digits
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from aiohttp import web
 
-from ketch import digits
+from ketch.notation import digits
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.registry import names

@@ -7,8 +7,8 @@ import json
 import os
 from typing import Any
 
-from ketch import digits
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 
 GRACE_S = 24 * 3600.0
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from ketch import digits
 from ketch.errors import Unavailable
+from ketch.notation import digits
 from ketch.remote import headers
 from ketch.remote.bodies import joined
 from ketch.remote.errors import PASSING, RegistryError, denied

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch import human
 from ketch.cli.context import Context
 from ketch.cli.errors import UsageError
 from ketch.cli.gotemplate.strings import ellipsis, go_json, natural, quote
 from ketch.cli.output import units
 from ketch.cli.output.listing import filters, label_title, show, table, text_of
 from ketch.cli.output.rows import ports
+from ketch.notation import ages
 
 ROWS = [
     {"ID": "1", "Names": "a", "Labels": "k=<v>", "Label": lambda name: "v" if name == "k" else ""},
@@ -187,4 +187,4 @@ def test_human_bytes(size: int, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_human_duration(seconds: float, shown: str) -> None:
-    assert human.duration(seconds) == shown
+    assert ages.age(seconds) == shown

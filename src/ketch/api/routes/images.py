@@ -167,7 +167,7 @@ async def prune(call: Call) -> web.StreamResponse:
     """Delete images without a name (``dangling=false``: without a container) that no container uses."""
     chosen = query.filters(call.query)
     matches = filters.prune_predicate(chosen)
-    dangling = not any(v.lower() in ("0", "false") for v in chosen.get("dangling", ["true"]))
+    dangling = all(filters.boolean("dangling", value) for value in chosen.get("dangling", ()))
     rehearsed, without = await rehearsal.wanted(call)
     return call.json(await prunes.images(call.engine, matches, dangling=dangling, dry_run=rehearsed, without=without))
 

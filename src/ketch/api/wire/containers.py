@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import digits, human
 from ketch.api.wire.times import NEVER, rfc3339
 from ketch.engine.containers import pending_changes
 from ketch.engine.logs import drivers as log_drivers
 from ketch.engine.model.records import EndpointSettings
 from ketch.engine.spec import secrets
+from ketch.notation import ages, digits
 from ketch.runtime import defaults
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def status_text(container: Container) -> str:
     """``Up 5 minutes``, ``Exited (0) 2 hours ago``, ``Created`` …"""
     state, now = container.state, time.time_ns()
     if state.status in ("running", "paused"):
-        text = f"Up {human.duration((now - state.started_at) / 1e9)}"
+        text = f"Up {ages.age((now - state.started_at) / 1e9)}"
         if state.status == "paused":
             return text + " (Paused)"
         if state.health is None:
             return text
         return text + (" (health: starting)" if state.health.status == "starting" else f" ({state.health.status})")
-    since = human.duration((now - state.finished_at) / 1e9)
+    since = ages.age((now - state.finished_at) / 1e9)
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}) {since} ago"
     if state.status == "removing":

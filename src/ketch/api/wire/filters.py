@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgument
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +39,10 @@ def check(filters: Filters, known: frozenset[str]) -> None:
 
 def boolean(name: str, value: str) -> bool:
     """The value of a yes-or-no filter (InvalidArgument for anything else)."""
-    if value.lower() in ("1", "t", "true"):
-        return True
-    if value.lower() in ("0", "f", "false"):
-        return False
-    raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
+    found = booleans.parse(value)
+    if found is None:
+        raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
+    return found
 
 
 def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ketch import printable
 from ketch.cli.gotemplate.parse import TemplateError
 from ketch.cli.gotemplate.strings import quote
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ def show(value: Any) -> str:
     if value is MISSING:
         return "<no value>"
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return booleans.write(value)
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
     if isinstance(value, dict):

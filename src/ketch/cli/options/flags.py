@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.errors import HelpRequested, UsageError
 from ketch.errors import InvalidArgument
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 # `list` and `int` are methods below, as the flags' kinds.
 Words = list[str]
 Count = int
-_TRUE, _FALSE = ("1", "t", "true", "yes"), ("0", "f", "false", "no")
 
 
 class _Flag:
@@ -147,12 +147,10 @@ class FlagSet:
                 values[flag.name] = Count(value)
             except ValueError:
                 self._unknown(f'invalid argument "{value}" for "--{flag.name}": not a whole number')
-        elif value.lower() in _TRUE:
-            values[flag.name] = True
-        elif value.lower() in _FALSE:
-            values[flag.name] = False
         else:
-            self._unknown(f'invalid argument "{value}" for "--{flag.name}": use true or false')
+            values[flag.name] = booleans.parse(value)
+            if values[flag.name] is None:
+                self._unknown(f'invalid argument "{value}" for "--{flag.name}": use true or false')
 
     def _unknown(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see: ketch {self.command} --help")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.output import units
 from ketch.errors import InvalidArgument
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from typing import Any
@@ -52,11 +53,10 @@ def _option(result: dict[str, Any], text: str, key: str, value: str, *, given: b
         return found
 
     def boolean() -> bool:
-        if not given or value.lower() in ("1", "t", "true"):
-            return True
-        if value.lower() in ("0", "f", "false"):
-            return False
-        raise InvalidArgument(f"invalid value for {key}: {value}")
+        found = booleans.parse(value) if given else True
+        if found is None:
+            raise InvalidArgument(f"invalid value for {key}: {value}", hint="use true or false")
+        return found
 
     if key in ("readonly", "ro"):
         result["ReadOnly"] = boolean()

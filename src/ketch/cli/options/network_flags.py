@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch import digits
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 
 if TYPE_CHECKING:
     from typing import Any

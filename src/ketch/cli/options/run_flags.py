@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch import digits
 from ketch.cli.errors import UsageError
 from ketch.cli.options import checks as flag_checks
 from ketch.cli.options import key_value, mount_flags, network_flags, secret_flags, wait_flag
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output import units
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 
 if TYPE_CHECKING:
     from typing import Any

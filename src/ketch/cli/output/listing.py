@@ -136,6 +136,6 @@ def since(created: float) -> str:
     """``5 minutes ago`` for seconds since 1970."""
     import time
 
-    from ketch.human import duration
+    from ketch.notation.ages import age
 
-    return duration(time.time() - created) + " ago" if created > 0 else "N/A"
+    return age(time.time() - created) + " ago" if created > 0 else "N/A"

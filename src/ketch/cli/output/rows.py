@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.cli.gotemplate.strings import ellipsis, quote
 from ketch.cli.output.listing import labels, since
 from ketch.cli.output.units import human_size
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from typing import Any
@@ -125,15 +126,11 @@ def of_network(network: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         "CreatedAt": network["Created"].replace("T", " ").removesuffix("Z") + " +0000 UTC",
         "Driver": network["Driver"],
         "ID": network["Id"] if whole else network["Id"][:12],
-        "IPv4": _flag(network.get("EnableIPv4")),
-        "IPv6": _flag(network.get("EnableIPv6")),
-        "Internal": _flag(network.get("Internal")),
+        "IPv4": booleans.write(network.get("EnableIPv4")),
+        "IPv6": booleans.write(network.get("EnableIPv6")),
+        "Internal": booleans.write(network.get("Internal")),
         "Label": lambda name: (network.get("Labels") or {}).get(name, ""),
         "Labels": labels(network.get("Labels")),
         "Name": network["Name"],
         "Scope": network["Scope"],
     }
-
-
-def _flag(value: Any) -> str:
-    return "true" if value else "false"

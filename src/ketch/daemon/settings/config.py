@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ketch import digits
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 from ketch.runtime.logs import journald
 
 DEFAULT_HOST = "unix:///var/run/ketch.sock"

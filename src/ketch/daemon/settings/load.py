@@ -8,13 +8,14 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from ketch import __version__, digits
+from ketch import __version__
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import storage as storage_settings
 from ketch.daemon.settings.config import DEFAULT_HOST, Config, tcp_address
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.records import LogConfig
 from ketch.errors import InvalidArgument
+from ketch.notation import booleans, digits
 from ketch.runtime.logs import journald
 
 if TYPE_CHECKING:
@@ -97,11 +98,10 @@ def load(argv: list[str]) -> Config:
 
 
 def _switch(text: str) -> bool:
-    if text.lower() in ("1", "t", "true"):
-        return True
-    if text.lower() in ("0", "f", "false"):
-        return False
-    raise argparse.ArgumentTypeError(f"`{text}` is neither true nor false")
+    found = booleans.parse(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"`{text}` is neither true nor false")
+    return found
 
 
 def _pool(text: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ketch.network.model import ipam
 from ketch.network.model import record as r
 from ketch.network.model.ipam import Base
 from ketch.network.model.record import NetworkRecord, Pool
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from ketch.daemon.settings.config import Config
@@ -42,7 +43,11 @@ def default_network(config: Config, manager: NetworkManager) -> None:
     if config.bridge == "none":
         manager.drop_default()
         return
-    options = {r.OPTION_BIND: config.ip, r.OPTION_ICC: _word(config.icc), r.OPTION_MASQUERADE: _word(config.ip_masq)}
+    options = {
+        r.OPTION_BIND: config.ip,
+        r.OPTION_ICC: booleans.write(config.icc),
+        r.OPTION_MASQUERADE: booleans.write(config.ip_masq),
+    }
     pools = []
     if config.ipv6 and config.fixed_cidr_v6:
         pools.append(Pool(subnet=config.fixed_cidr_v6, given=False))
@@ -55,7 +60,3 @@ def default_network(config: Config, manager: NetworkManager) -> None:
 def dns_defaults(config: Config) -> DnsDefaults:
     """What containers get that name no servers of their own."""
     return DnsDefaults(config.dns, config.dns_search, config.dns_opts)
-
-
-def _word(flag: bool) -> str:
-    return "true" if flag else "false"

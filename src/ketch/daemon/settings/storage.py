@@ -8,6 +8,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
+from ketch.notation import booleans
 from ketch.runtime.rootfs import overlay
 from ketch.storage.database.reserve import FULL
 from ketch.storage.removal import remove_tree
@@ -42,7 +43,7 @@ def check(config: Config) -> None:
     """InvalidArgument for a driver or an option that does not exist."""
     for option in config.storage_opts:
         key, _, value = option.partition("=")
-        if key not in _VOLATILE or value not in ("true", "false"):
+        if key not in _VOLATILE or booleans.parse(value) is None:
             raise InvalidArgument(
                 f"unknown storage option {option}",
                 hint="there is overlay.volatile=true; redirect_dir and metacopy stay off, sizes are set per container",
@@ -68,7 +69,7 @@ def choose(
     problem = _overlay_problem(config.data_root)
     if not problem:
         _check_not_used(config.data_root, "overlay", doomed)
-        return OverlaySnapshots(config.data_root, volatile=any(o.endswith("=true") for o in config.storage_opts))
+        return OverlaySnapshots(config.data_root, volatile=_volatile(config))
     if wanted:
         raise FailedPrecondition(
             f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
@@ -77,6 +78,11 @@ def choose(
     warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container"
     log.warning("%s", warning)
     return VfsSnapshots(config.data_root, [warning], later)
+
+
+def _volatile(config: Config) -> bool:
+    """What the last of the options says: `check` lets no other than this one pass."""
+    return bool(config.storage_opts) and booleans.parse(config.storage_opts[-1].partition("=")[2]) is True
 
 
 def _check_not_used(data_root: str, driver: str, doomed: Collection[str]) -> None:

@@ -6,10 +6,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from ketch import digits
 from ketch.engine.logs import options as log_options
 from ketch.errors import InvalidArgument
 from ketch.network.files import parse_extra_host
+from ketch.notation import digits
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import ContainerConfig, HostConfig

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import digits
 from ketch.errors import InvalidArgument
+from ketch.notation import booleans, digits
 from ketch.oci import manifest as oci
 from ketch.oci import reference
 from ketch.oci.config import ImageConfig
@@ -116,8 +116,7 @@ def _predicate(filters: Mapping[str, list[str]]) -> Any:
 
 
 def _flag(name: str, value: str) -> bool:
-    if value.lower() in ("1", "t", "true"):
-        return True
-    if value.lower() in ("0", "f", "false"):
-        return False
-    raise InvalidArgument(f"invalid filter '{name}={value}'")
+    found = booleans.parse(value)
+    if found is None:
+        raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
+    return found

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ketch import digits
 from ketch.engine.aio.patterns import Patterns
 from ketch.errors import InvalidArgument
+from ketch.notation import booleans, digits
 from ketch.runtime.logs.syslog import FACILITIES, FORMATS
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ OPTIONS = {
     "syslog": _CHOICE | _SYSLOG_TLS | {"syslog-address", "syslog-facility", "syslog-format"},
 }
 DRIVERS = sorted({*OPTIONS, "none"} - {""})
-_BOOLEANS = {**dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
-             **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)}  # fmt: skip
 _FIELD = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 TAG_FIELDS = ("ID", "FullID", "Name", "ImageName", "ImageID", "ImageFullID", "DaemonName")
 
@@ -125,11 +123,10 @@ def size(text: str, option: str, default: int) -> int:
 
 def boolean(text: str, option: str) -> bool:
     """A truth value as Go writes it; nothing is false."""
-    if not text:
-        return False
-    if text not in _BOOLEANS:
-        raise InvalidArgument(f"invalid value for option {option}: {text}")
-    return _BOOLEANS[text]
+    found = booleans.parse(text) if text else False
+    if found is None:
+        raise InvalidArgument(f"invalid value for option {option}: {text}", hint="use true or false")
+    return found
 
 
 def tag(template: str, values: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import digits, faults
+from ketch import faults
 from ketch.engine.model.records import EndpointSettings
 from ketch.engine.networks.references import PREDEFINED, find, kind
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
@@ -21,6 +21,7 @@ from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
 from ketch.network.model import record as r
 from ketch.network.model.record import NetworkRecord, Pool
+from ketch.notation import digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

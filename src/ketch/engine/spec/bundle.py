@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import digits, trees
+from ketch import trees
 from ketch.engine.spec import interface_settings, limits, secrets
 from ketch.engine.volumes import mount_plan
 from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.notation import digits
 from ketch.runtime import defaults
 from ketch.runtime.security import seccomp_default
 

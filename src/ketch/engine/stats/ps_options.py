@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ketch import digits
 from ketch.engine.stats.ps_fields import TITLES
 from ketch.errors import InvalidArgument
+from ketch.notation import digits
 
 
 class Column(NamedTuple):

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ketch.engine.volumes import copy_up
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -51,7 +52,7 @@ async def attach(ctx: Context, container: Container) -> None:
         if point.type == "volume":
             access = {
                 "destination": point.destination, "propagation": point.propagation,
-                "read/write": "true" if point.rw else "false",
+                "read/write": booleans.write(point.rw),
             }  # fmt: skip
             _event(ctx, container, point, "mount", access)
 

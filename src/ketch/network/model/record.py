@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.notation import booleans
+
 if TYPE_CHECKING:
     from ketch.linux.netlink.links import Address, Interface, Network
 
@@ -98,8 +100,12 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.ipv6 or any(p.kept and p.version == 6 for p in self.pools)
 
     def flag(self, option: str, default: bool) -> bool:
-        """A yes-or-no option."""
-        return parse_bool(self.options.get(option, ""), default)
+        """A yes-or-no option; ``default`` without, ValueError for a value that is neither."""
+        text = self.options.get(option, "")
+        found = booleans.parse(text) if text else default
+        if found is None:
+            raise ValueError(f"`{text}` is neither true nor false")
+        return found
 
     def mode(self, version: int) -> str:
         """How the world meets the network, for a family: one of MODES."""
@@ -168,14 +174,3 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         """The address of the way out, for a family."""
         text = self.gateway if version == 4 else self.gateway6
         return ipaddress.ip_address(text) if text else None
-
-
-def parse_bool(text: str, default: bool) -> bool:
-    """Go's ``strconv.ParseBool``; ``default`` for an empty text, ValueError for anything else."""
-    if not text:
-        return default
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise ValueError(f"`{text}` is neither true nor false")

@@ -13,8 +13,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ketch import digits, stdio
+from ketch import stdio
 from ketch.errors import InvalidArgument, KetchError, RuntimeFailure
+from ketch.notation import booleans, digits
 from ketch.runtime import spec
 from ketch.runtime.failure import reason
 from ketch.runtime.oci_cli import lifecycle, relay
@@ -102,7 +103,9 @@ def parse(args: list[str], flags: dict[str, str], *, interspersed: bool) -> tupl
         if not kind:
             raise InvalidArgument(f"unknown option `{arg}`", hint="see `ketch-runtime --help`")
         if kind == "bool":
-            options[target] = value not in ("false", "0") if equals else True
+            options[target] = booleans.parse(value) if equals else True
+            if options[target] is None:
+                raise InvalidArgument(f"option `{arg}`: `{value}` is neither true nor false")
             continue
         if not equals:
             if index >= len(args):

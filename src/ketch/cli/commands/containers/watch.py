@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ketch import printable
 from ketch.client.http import Client
 from ketch.errors import KetchError, NotFound, Unavailable
-from ketch.human import duration
+from ketch.notation.ages import age
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,7 +182,7 @@ class _View:
             self._since[container["Id"]] = (container["State"], since)
         if not since:
             return text
-        return f"{match[1]}{duration(time.time() - since)}{match[3] or ''}{match[4] or ''}"
+        return f"{match[1]}{age(time.time() - since)}{match[3] or ''}{match[4] or ''}"
 
     def _begin(self, container: dict[str, Any]) -> float:
         """0 when nobody knows."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ketch import __version__
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.units import human_bytes
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,14 +75,14 @@ def lines(info: dict[str, Any]) -> Iterator[str]:
     )  # fmt: skip
     yield f"Total Memory: {human_bytes(info['MemTotal'])}"
     yield from _named(info, ("Name", "Name"), ("ID", "ID"), ("Docker Root Dir", "DockerRootDir"))
-    yield f"Debug Mode: {_flag(info.get('Debug'))}"
+    yield f"Debug Mode: {booleans.write(info.get('Debug'))}"
     for title, key in (("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy")):
         if info.get(key):
             yield f"{title}: {info[key]}"
     yield from _block("Labels:", info.get("Labels") or ())
-    yield f"Experimental: {_flag(info.get('ExperimentalBuild'))}"
+    yield f"Experimental: {booleans.write(info.get('ExperimentalBuild'))}"
     yield from _registries(info.get("RegistryConfig") or {})
-    yield f"Live Restore Enabled: {_flag(info.get('LiveRestoreEnabled'))}"
+    yield f"Live Restore Enabled: {booleans.write(info.get('LiveRestoreEnabled'))}"
 
 
 def _runtimes(info: dict[str, Any]) -> Iterator[str]:
@@ -121,7 +122,3 @@ def _block(title: str, items: Any) -> Iterator[str]:
 def _named(info: dict[str, Any], *names: tuple[str, str]) -> Iterator[str]:
     for title, key in names:
         yield f"{title}: {info[key]}"
-
-
-def _flag(value: Any) -> str:
-    return "true" if value else "false"

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ketch
-from ketch import digits
 from ketch.api import query, server
 from ketch.api.wire import filters
 from ketch.cli.gotemplate import strings
@@ -25,6 +24,7 @@ from ketch.engine.spec import bundle
 from ketch.engine.stats import ps_options
 from ketch.errors import KetchError
 from ketch.images import changes
+from ketch.notation import digits
 from ketch.oci import platform
 from ketch.oci.config import RunConfig
 from ketch.oci.manifest import Platform

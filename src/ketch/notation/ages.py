@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def duration(seconds: float) -> str:
+def age(seconds: float) -> str:
     """How long ago: "Less than a second", "About a minute", "3 hours", "2 weeks" …"""
     whole = int(seconds)
     if whole < 1:
