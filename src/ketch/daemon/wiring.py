@@ -20,6 +20,7 @@ from ketch.daemon.settings import last_start
 from ketch.daemon.settings import network as network_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import storage as storage_settings
+from ketch.engine.cgroups import ContainerCgroups
 from ketch.engine.containers import pending_changes
 from ketch.engine.engine import Engine
 from ketch.engine.events.bus import EventBus
@@ -29,6 +30,7 @@ from ketch.engine.model.records import LogConfig
 from ketch.engine.networks.legacy_links import Links
 from ketch.engine.networks.sandbox import Sandboxes
 from ketch.engine.parts import Context
+from ketch.engine.paths import ContainerPaths
 from ketch.engine.volumes import store as volume_store
 from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
@@ -77,9 +79,10 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     )
     remover = Remover()
     stack.callback(remover.close)
+    paths = ContainerPaths(config.data_root, config.exec_root)
     ctx = Context(
-        data_root=config.data_root,
-        exec_root=config.exec_root,
+        paths=paths,
+        cgroups=ContainerCgroups(paths, config.cgroup_parent),
         store=containers,
         images=ImageStore(db, config.data_root, remover.later),
         snapshots=storage_settings.choose(config, containers.removals.pending(), remover.later),
@@ -88,18 +91,17 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         events=EventBus(journal),
         launcher=launcher,
         network=network,
-        cgroup_parent=config.cgroup_parent,
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
         journald_socket=config.journald_socket,
         registries=registry_settings.build(config),
     )
     stack.push_async_callback(ctx.registries.close)
     stack.callback(ctx.images.unpacker.close)
-    stack.callback(ctx.network_thread.shutdown)
-    await ctx.in_network(network.setup)
+    stack.callback(ctx.network_thread.close)
+    await ctx.network_thread.run(network.setup)
     stack.push_async_callback(_release, ctx)
     faults.point("daemon.networks-up")
-    await ctx.in_network(network_settings.default_network, config, network)
+    await ctx.network_thread.run(network_settings.default_network, config, network)
     ctx.links = Links(ctx)
     ctx.sandboxes = Sandboxes(ctx, network, network_settings.dns_defaults(config), config.host_gateway_ip)
     engine = Engine(ctx, engine_id)
@@ -114,10 +116,10 @@ def _engine_id(data_root: str) -> str:
 
 async def _release(ctx: Context) -> None:
     """At the daemon's end: the bridge and the firewall table go when nothing uses them."""
-    await ctx.drain()
+    await ctx.tasks.drain()
     if any(c.state.running for c in ctx.store.all()):
         return
-    await ctx.in_network(ctx.network.teardown)
+    await ctx.network_thread.run(ctx.network.teardown)
     faults.point("daemon.networks-down")
 
 

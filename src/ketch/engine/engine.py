@@ -78,14 +78,14 @@ class Engine:
         """Stop serving; containers go on running under their monitors."""
         self._life.stopping = True
         ctx = self.context
-        ctx.cancel_watchers()
+        ctx.tasks.cancel_watchers()
         for container in ctx.store.all():
-            live = ctx.live(container.id)
+            live = ctx.live.of(container.id)
             for _, stream in live.early:
                 stream.close()
             live.early.clear()
             live.release_held()
             if live.monitor is not None:
                 live.monitor.disconnect()
-        await ctx.in_network(ctx.sandboxes.close)
+        await ctx.network_thread.run(ctx.sandboxes.close)
         await ctx.launcher.close()

@@ -36,7 +36,7 @@ def _settle(ctx: Context, points: Iterable[MountPoint]) -> None:
     for point in points:
         if point.type == "volume":
             point.source = ctx.volumes.place(point.name)
-        elif point.type == "image" and not any(ctx.data_root + "/" in option for option in point.layers):
+        elif point.type == "image" and not any(ctx.paths.data_root + "/" in option for option in point.layers):
             try:
                 _, point.layers = container_volumes.image_view(ctx, point.name)
             except KetchError as e:  # its start will say so, too

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 from ketch import faults
 from ketch.engine.containers import directories as container_directories
 from ketch.engine.containers import orphans, restart_policy, snapshot_work, update
+from ketch.engine.live import takeover
 from ketch.engine.monitors import process as monitor_process
-from ketch.engine.monitors import takeover
 from ketch.engine.monitors.run_directory import Exit, read_exit
-from ketch.engine.stats import samples
 from ketch.errors import KetchError, Unavailable
 from ketch.storage.database.db import REPAIR
 from ketch.storage.lost import Lost, is_ours
@@ -77,7 +76,7 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
         log.warning("look for what is left of former containers: %s; the next start does it", e.strerror)
     faults.point("daemon.swept")
     up = [c.id for c in ctx.store.all() if c.state.running]
-    await ctx.in_network(ctx.network.reconcile, [*up, *ctx.store.unreadable])
+    await ctx.network_thread.run(ctx.network.reconcile, [*up, *ctx.store.unreadable])
     faults.point("daemon.reconciled")
     await asyncio.gather(*(_serve_again(ctx, c) for c in everything if c.state.running))
     await asyncio.to_thread(ctx.volumes.unmount_unused)
@@ -87,7 +86,7 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
         if container.state.running:
             continue  # it ended while nobody was there, and its policy has brought it back already
         if container.state.status == "restarting":
-            if ctx.live(container.id).restart_task is None:  # its count and what is left of its pause are kept
+            if ctx.live.of(container.id).restart_task is None:  # its count and what is left of its pause are kept
                 life.restart_later(container)
             continue
         try:
@@ -120,14 +119,14 @@ async def _settle(
         life.adopt(container, monitor)
         execs.recover(container, monitor.execs)
         return
-    end = read_exit(ctx.run_dir(container.id))
+    end = read_exit(ctx.paths.run_dir(container.id))
     unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
     await _find_directory(ctx, container)
     if not state.running and not unheard:
         if container.host.auto_remove and state.status == "exited":
             await life.listeners.remove(container)
         return
-    live = ctx.live(container.id)
+    live = ctx.live.of(container.id)
     async with live.lock:
         await asyncio.to_thread(orphans.clear, ctx, container)
         await life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
@@ -150,7 +149,7 @@ def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
     if unwritten:  # the daemon died between the program's start and the record of it
         state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
         container.own_hosts = ""
-    state.status = "paused" if samples.cgroups_of(ctx, container).is_frozen() else "running"
+    state.status = "paused" if ctx.cgroups.of(container).is_frozen() else "running"
     state.pid = monitor.pid
     state.started_at = monitor.started_at or state.started_at
     if container.limits_pending:
@@ -163,14 +162,14 @@ def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
 
 
 async def _serve_again(ctx: Context, container: Container) -> None:
-    await _answer_names(ctx, container, ctx.live(container.id).monitor)
+    await _answer_names(ctx, container, ctx.live.of(container.id).monitor)
     await _attach_volumes(ctx, container)
 
 
 async def _answer_names(ctx: Context, container: Container, monitor: Monitor | None) -> None:
     """Serve the container's resolver again, with the sockets that its monitor kept; without it know its names only."""
     if not await _answered(ctx, container, monitor):
-        ctx.background(_answer_names_later(ctx, container, monitor), brief=False)
+        ctx.tasks.watch(_answer_names_later(ctx, container, monitor))
 
 
 async def _answered(ctx: Context, container: Container, monitor: Monitor | None) -> bool:
@@ -195,7 +194,7 @@ async def _answer_names_later(ctx: Context, container: Container, monitor: Monit
     while True:
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        if ctx.live(container.id).monitor is not monitor or not container.state.running:
+        if ctx.live.of(container.id).monitor is not monitor or not container.state.running:
             return  # its next take-over, or its end, has seen to it
         if await _answered(ctx, container, monitor):
             return
@@ -215,10 +214,10 @@ async def _attach_volumes(ctx: Context, container: Container) -> None:
 def _sweep(ctx: Context) -> None:
     """Remove cgroups and directories of containers that are no more; those that have lost their rows are kept."""
     orphans.clear_stopped(ctx)
-    lost, doomed = Lost(ctx.data_root), ctx.store.removals.pending()
+    lost, doomed = Lost(ctx.paths.data_root), ctx.store.removals.pending()
     for name in filter(is_ours, orphans.unknown(ctx)):
-        known_to_go = name in doomed or not os.path.isdir(ctx.directory(name)) or ctx.snapshots.is_blank(name)
-        if not known_to_go and monitor_process.find(ctx.run_dir(name), name, 0):
+        known_to_go = name in doomed or not os.path.isdir(ctx.paths.directory(name)) or ctx.snapshots.is_blank(name)
+        if not known_to_go and monitor_process.find(ctx.paths.run_dir(name), name, 0):
             log.warning("container %s runs, and its row is lost: it is left alone; %s", name[:12], REPAIR)
         elif not orphans.end(ctx, name):
             continue
@@ -226,5 +225,5 @@ def _sweep(ctx: Context) -> None:
             log.info("remove what is left of container %s", name[:12])
             ctx.remover.later(functools.partial(container_directories.remove_files, ctx, name))
         else:
-            lost.put("containers", ctx.directory(name))
-    ctx.store.removals.end(name for name in doomed if not os.path.lexists(ctx.directory(name)))
+            lost.put("containers", ctx.paths.directory(name))
+    ctx.store.removals.end(name for name in doomed if not os.path.lexists(ctx.paths.directory(name)))

@@ -114,7 +114,7 @@ class SystemService:
             "NCPU": os.cpu_count() or 1,
             "MemTotal": memory,
             "GenericResources": None,
-            "DockerRootDir": ctx.data_root,
+            "DockerRootDir": ctx.paths.data_root,
             "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
             "Name": os.uname().nodename,
             "Labels": [],
@@ -129,7 +129,7 @@ class SystemService:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],  # of who says nothing
             "CDISpecDirs": [],
-            "Warnings": [*warnings, *ctx.snapshots.warnings, *ctx.store.warnings, *lost.warnings(ctx.data_root)],
+            "Warnings": [*warnings, *ctx.snapshots.warnings, *ctx.store.warnings, *lost.warnings(ctx.paths.data_root)],
         }  # fmt: skip
 
     async def df(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _os_release() -> dict[str, str]:
 
 def _driver_status(ctx: Context) -> list[list[str]]:
     rows = ctx.snapshots.status()
-    return [["Backing Filesystem", _filesystem(ctx.data_root)], *rows] if rows else []
+    return [["Backing Filesystem", _filesystem(ctx.paths.data_root)], *rows] if rows else []
 
 
 def _filesystem(path: str) -> str:

@@ -9,10 +9,10 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ketch.engine.live.containers import Live
 from ketch.engine.logs.follow import Follower
 from ketch.engine.monitors.launcher import Launcher
 from ketch.engine.monitors.monitor_client import Created, Monitor
-from ketch.engine.parts import Live
 from ketch.runtime.cgroups import monitors
 from tests.support.boxes.runtime_box import Box, cgroup_leftovers, make_rootfs
 from tests.support.waiting import patient

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from types import SimpleNamespace
 
+from ketch.engine.live import direct
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig
-from ketch.engine.monitors import direct
 
 
 def test_an_end_that_was_recorded_meanwhile():

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from ketch.engine.monitors import process, shared_pids
+from ketch.engine.live import shared_pids
+from ketch.engine.monitors import process
 
 PROCESSES = 500
 

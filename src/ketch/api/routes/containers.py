@@ -69,7 +69,7 @@ async def list_(call: Call) -> web.StreamResponse:
 async def inspect(call: Call) -> web.StreamResponse:
     """Everything about one container."""
     container = call.engine.containers.get(call.path["id"])
-    await call.engine.context.live(container.id).recorded()
+    await call.engine.context.live.of(container.id).recorded()
     sizes = await call.engine.containers.sizes(container.id) if query.flag(call.query, "size") else None
     return call.json(wire.inspect(call.engine, container, sizes, call.version))
 

@@ -241,7 +241,7 @@ def inspect(
     engine: Engine, container: Container, sizes: tuple[int, int] | None = None, version: tuple[int, int] = NEWEST
 ) -> dict[str, Any]:
     """The body of ``GET /containers/{id}/json``."""
-    directory = engine.context.directory(container.id)
+    directory = engine.context.paths.directory(container.id)
     chains = engine.context.images.resolve(container.image_id).chain_ids
     answer: dict[str, Any] = {
         "Id": container.id,
@@ -280,7 +280,7 @@ def inspect(
 def _graph(engine: Engine, container: Container, directory: str, chains: list[str]) -> dict[str, str]:
     if engine.context.snapshots.name == "vfs":
         return {"dir": engine.context.snapshots.upper(container.id)}
-    layers = os.path.join(engine.context.data_root, "layers")
+    layers = os.path.join(engine.context.paths.data_root, "layers")
     lower = [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(chains)]
     return {
         "ID": container.id,

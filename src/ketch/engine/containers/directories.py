@@ -25,7 +25,7 @@ def remove_files(ctx: Context, container_id: str) -> None:
     except OSError as e:
         log.warning("remove the files of container %s: %s: %s", container_id[:12], e.filename, e.strerror)
     faults.point("remove.snapshot-gone")
-    for path in (ctx.directory(container_id), ctx.run_dir(container_id)):
+    for path in (ctx.paths.directory(container_id), ctx.paths.run_dir(container_id)):
         try_to_remove(path)
-    if not os.path.lexists(ctx.directory(container_id)):
+    if not os.path.lexists(ctx.paths.directory(container_id)):
         ctx.store.removals.end([container_id])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ketch import faults
 from ketch.engine import os_errors
 from ketch.engine.containers import orphans, pending_changes, restart_policy, start_message
-from ketch.engine.monitors import direct, shared_pids
+from ketch.engine.live import direct, shared_pids
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import container_volumes
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
     from ketch.engine.aio.streams import AttachOptions, ClientStream
     from ketch.engine.containers.listeners import Listeners
+    from ketch.engine.live.containers import Live
     from ketch.engine.model.records import Container
     from ketch.engine.monitors.monitor_client import Monitor
     from ketch.engine.monitors.run_directory import Exit
-    from ketch.engine.parts import Context, Live
+    from ketch.engine.parts import Context
 
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
@@ -59,10 +60,11 @@ class Lifecycle:
 
     async def start(self, container: Container) -> None:
         """Bring the container up; NotModified when it runs, RuntimeFailure when its program cannot be started."""
-        live = self._ctx.live(container.id)
+        live = self._ctx.live.of(container.id)
         async with live.lock:
             if container.id not in self._ctx.store.ids:  # it was removed while we waited
-                self._ctx.forget(container.id)
+                self._ctx.live.forget(container.id)
+                self._ctx.cgroups.forget(container.id)
                 raise NotFound(f"No such container: {container.id}")
             if container.state.status == "paused":
                 raise Conflict("cannot start a paused container, try unpause instead")
@@ -120,7 +122,7 @@ class Lifecycle:
         self._ctx.store.keep(container, durable=False)
         faults.point("start.saved")
         self._ctx.links.started(container)
-        self._ctx.event(container, "start")
+        self._ctx.events.of_container(container, "start")
 
     async def _undo_start(self, container: Container, live: Live, monitor: Monitor | None, why: BaseException) -> None:
         """After a failed start: nothing of it is left, and the record says why."""
@@ -137,7 +139,7 @@ class Lifecycle:
             if container.state.status != "exited":
                 container.state.status = "created"
             self._ctx.store.keep(container)
-            self._ctx.event(container, "die", exitCode=str(container.state.exit_code))
+            self._ctx.events.of_container(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove:
                 await self.listeners.remove(container)
 
@@ -171,9 +173,9 @@ class Lifecycle:
 
     def adopt(self, container: Container, monitor: Monitor) -> None:
         """Take charge of a container that kept running while the daemon was away."""
-        for fd in self._ctx.live(container.id).held:
+        for fd in self._ctx.live.of(container.id).held:
             monitor.hold(fd)
-        self._watch(container, self._ctx.live(container.id), monitor, fresh=False)
+        self._watch(container, self._ctx.live.of(container.id), monitor, fresh=False)
 
     def _watch(self, container: Container, live: Live, monitor: Monitor, *, fresh: bool) -> None:
         live.monitor = monitor
@@ -184,12 +186,12 @@ class Lifecycle:
         monitor.on_exec_exit = self.listeners.exec_exited
         if container.state.status != "paused":
             self.listeners.health.begin(container, fresh=fresh)
-        self._ctx.background(self._await_exit(container, live, monitor), brief=False)
+        self._ctx.tasks.watch(self._await_exit(container, live, monitor))
 
     def _out_of_memory(self, container: Container) -> None:
         container.state.oom_killed = True
         self._ctx.store.save(container, durable=False)
-        self._ctx.event(container, "oom")
+        self._ctx.events.of_container(container, "oom")
 
     async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
         exit_ = await monitor.exited
@@ -224,7 +226,7 @@ class Lifecycle:
         if not leaves:
             self._ctx.store.keep(container, durable=False)
         faults.point("exit.saved")
-        self._ctx.event(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
+        self._ctx.events.of_container(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
         if not leaves:
             try:
                 await self._ctx.store.settled()
@@ -239,10 +241,10 @@ class Lifecycle:
 
     def restart_later(self, container: Container) -> None:
         """Have a container whose policy wants it started again, when its pause is over."""
-        live = self._ctx.live(container.id)
+        live = self._ctx.live.of(container.id)
         if live.restart_task is not None:  # one that waits for the end of an older pause
             live.restart_task.cancel()
-        live.restart_task = self._ctx.background(self._restart_later(container, live), brief=False)
+        live.restart_task = self._ctx.tasks.watch(self._restart_later(container, live))
 
     async def _restart_later(self, container: Container, live: Live) -> None:
         """Start it after its pause; a start that fails counts as an end, so that the policy decides again."""
@@ -272,7 +274,7 @@ class Lifecycle:
 
     async def _after_others(self, container: Container) -> None:
         """What it lives in or links to comes first, when that is coming back as well."""
-        coming = [self._ctx.live(one).restart_task for one in restart_policy.needed(container, self._ctx.store)]
+        coming = [self._ctx.live.of(one).restart_task for one in restart_policy.needed(container, self._ctx.store)]
         if tasks := [task for task in coming if task is not None and not task.done()]:
             await asyncio.wait(tasks, timeout=_OTHERS_S)
 
@@ -285,14 +287,14 @@ class Lifecycle:
         }
 
     async def _kill_unhealthy(self, container: Container) -> None:
-        await self._signal(container, self._ctx.live(container.id), signal.SIGKILL)
+        await self._signal(container, self._ctx.live.of(container.id), signal.SIGKILL)
 
     # -- stop, kill ----------------------------------------------------------------------------
 
     async def kill(self, container: Container, signal_name: str) -> None:
         """Send one signal to PID 1 (Conflict when the container does not run)."""
         number = bundle.signal_number(signal_name or "KILL")
-        live = self._ctx.live(container.id)
+        live = self._ctx.live.of(container.id)
         if container.state.status == "restarting" and await self._end_pause(container, live):
             return  # whatever the signal: as dockerd
         if not container.state.running or (live.monitor is None and live.pursuit is None):
@@ -303,7 +305,7 @@ class Lifecycle:
         if way is direct.Way.GONE:  # it ended just now
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         faults.point("kill.signalled")
-        self._ctx.event(container, "kill", signal=str(number))
+        self._ctx.events.of_container(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
             shared_pids.thaw(self._ctx, container, number)
             async with shared_pids.reaped(self._ctx, container):
@@ -324,7 +326,7 @@ class Lifecycle:
 
     async def stop(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down."""
-        live = self._ctx.live(container.id)
+        live = self._ctx.live.of(container.id)
         if container.state.status == "restarting" and await self._end_pause(container, live):
             return
         if not container.state.running or (live.monitor is None and live.pursuit is None):
@@ -339,7 +341,7 @@ class Lifecycle:
             past = await self._signal(container, live, number)
             faults.point("stop.signalled")
             await self._end(container, live, timeout_s if timeout_s >= 0 else None, past=past)
-        self._ctx.event(container, "stop")
+        self._ctx.events.of_container(container, "stop")
 
     async def _end(self, container: Container, live: Live, limit_s: float | None, *, past: bool) -> None:
         """After the signal: wait, then kill (KetchError: it does not help); ``past``: the monitor does not answer."""
@@ -361,7 +363,7 @@ class Lifecycle:
         if way is direct.Way.GONE:  # its exit is about to be handled
             return False
         shared_pids.thaw(self._ctx, container, number)
-        self._ctx.event(container, "kill", signal=str(number))
+        self._ctx.events.of_container(container, "kill", signal=str(number))
         return way is direct.Way.PAST
 
     async def _end_pause(self, container: Container, live: Live) -> bool:
@@ -379,11 +381,11 @@ class Lifecycle:
     async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Stop (when running), then start."""
         if container.state.running or container.state.status == "restarting":
-            with self._ctx.live(container.id).stays():
+            with self._ctx.live.of(container.id).stays():
                 try:
                     await self.stop(container, timeout_s, signal_name)
                 except NotModified:
                     log.debug("container %s ended by itself before its restart", container.id[:12])
         faults.point("restart.stopped")
         await self.start(container)
-        self._ctx.event(container, "restart")
+        self._ctx.events.of_container(container, "restart")

@@ -8,11 +8,9 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from ketch.engine.model import bundle_file
-from ketch.engine.monitors import direct
+from ketch.engine.live import direct
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.run_directory import written_pid
-from ketch.engine.stats import samples
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages
@@ -33,13 +31,13 @@ def clear(ctx: Context, container: Container) -> None:
     the container must be told in any case, and the next start looks again.
     """
     try:
-        cgroup = samples.cgroups_of(ctx, container)
+        cgroup = ctx.cgroups.of(container)
         if exists(cgroup.describe()):
             cgroup.kill()
             cgroup.remove()
         for name in (messages.PID_FILE, messages.CONTROL_SOCKET):  # a monitor that ends by itself takes them away
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(ctx.run_dir(container.id), name))
+                os.unlink(os.path.join(ctx.paths.run_dir(container.id), name))
     except (KetchError, OSError) as e:
         log.error("end what is left of container %s: %s", container.id[:12], e)
 
@@ -47,7 +45,7 @@ def clear(ctx: Context, container: Container) -> None:
 async def abandon(ctx: Context, container: Container, monitor: Monitor) -> None:
     """Give a start up, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
     silent = await monitor.abandon()
-    pid = monitor.process or written_pid(ctx.run_dir(container.id))
+    pid = monitor.process or written_pid(ctx.paths.run_dir(container.id))
     if monitor_process.lives(pid, container.id):
         if silent:
             await monitor_process.end(pid, container.id, grace_s=0)
@@ -58,7 +56,7 @@ async def abandon(ctx: Context, container: Container, monitor: Monitor) -> None:
 
 async def make_sure(ctx: Context, container: Container) -> None:
     """See to it that nothing lives of a container that is to be removed (KetchError: what does, or keeps its place)."""
-    if exists(samples.cgroups_of(ctx, container).describe()):
+    if exists(ctx.cgroups.of(container).describe()):
         await asyncio.to_thread(clear, ctx, container)
     if left := direct.alive(ctx, container):
         raise KetchError(
@@ -78,10 +76,10 @@ def exists(described: dict[str, object]) -> bool:
 def clear_stopped(ctx: Context) -> None:
     """Remove the cgroups of containers that do not run, as a killed monitor leaves them; blocking."""
     for container in ctx.store.all():
-        if not container.state.running and ctx.live(container.id).pursuit is None:
+        if not container.state.running and ctx.live.of(container.id).pursuit is None:
             clear(ctx, container)
     if foreign := _foreign_cgroups(ctx):
-        log.info("left alone in cgroup %s, as not of this data root: %s", ctx.cgroup_parent, ", ".join(foreign))
+        log.info("left alone in cgroup %s, as not of this data root: %s", ctx.cgroups.parent, ", ".join(foreign))
 
 
 def unknown(ctx: Context) -> list[str]:
@@ -90,7 +88,7 @@ def unknown(ctx: Context) -> list[str]:
     The directories are made before anything of the container is, so whatever has none is somebody else's.
     """
     found: dict[str, None] = {}
-    for root in (os.path.join(ctx.data_root, "containers"), os.path.join(ctx.exec_root, "run")):
+    for root in (os.path.join(ctx.paths.data_root, "containers"), os.path.join(ctx.paths.exec_root, "run")):
         for name in os.listdir(root) if os.path.isdir(root) else ():
             if not ctx.store.knows(name):
                 found[name] = None
@@ -102,9 +100,8 @@ def end(ctx: Context, container_id: str) -> bool:
 
     False, with a line in the log, when something of it stays: its directory must stay then, too.
     """
-    path = bundle_file.cgroups_path(ctx.directory(container_id)) or os.path.join("/", ctx.cgroup_parent, container_id)
     try:
-        cgroup = common.at(path)
+        cgroup = ctx.cgroups.without_record(container_id)
         if exists(cgroup.describe()):
             log.info("remove the cgroup of container %s, which is no more", container_id[:12])
             cgroup.kill()
@@ -119,7 +116,7 @@ def _foreign_cgroups(ctx: Context) -> list[str]:
     """Names under our parent cgroup, shortened, of containers that neither the store nor our directories know."""
     here, found = common.layout(), set()
     for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
-        parent = root + os.path.normpath("/" + ctx.cgroup_parent)
+        parent = root + os.path.normpath("/" + ctx.cgroups.parent)
         found |= {name for name in (os.listdir(parent) if os.path.isdir(parent) else ()) if len(name) == 64}
     mine = set(unknown(ctx))
     return sorted(name[:12] for name in found if name not in mine and not ctx.store.knows(name))

@@ -107,7 +107,7 @@ class ContainerService:
             await self._make(container, image, size)
         faults.point("create.row-written")
         container_volumes.announce(ctx, container)
-        ctx.event(container, "create")
+        ctx.events.of_container(container, "create")
         await ctx.store.settled()
         return container, warnings
 
@@ -156,7 +156,7 @@ class ContainerService:
             await self._ctx.links.remove(ref)
             return
         container = self.get(ref)
-        live = self._ctx.live(container.id)
+        live = self._ctx.live.of(container.id)
         if live.removing:
             raise Conflict(f"removal of container {ref} is already in progress")
         live.removing = True  # from here on nobody starts it
@@ -193,7 +193,7 @@ class ContainerService:
             self._ctx.store.keep(container)
 
     async def _remove_locked(self, container: Container, volumes: bool) -> None:
-        ctx, live = self._ctx, self._ctx.live(container.id)
+        ctx, live = self._ctx, self._ctx.live.of(container.id)
         await orphans.make_sure(ctx, container)
         for _, stream in live.early:
             stream.close()
@@ -205,10 +205,11 @@ class ContainerService:
         ctx.store.remove(container, also=ctx.volumes.doom(doomed))
         faults.point("remove.row-deleted")
         ctx.links.forget(container)
-        ctx.forget(container.id)
+        ctx.live.forget(container.id)
+        ctx.cgroups.forget(container.id)
         if volumes:
             await container_volumes.remove_anonymous(ctx, whole)
-        ctx.event(container, "destroy")
+        ctx.events.of_container(container, "destroy")
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
         ctx.remover.later(functools.partial(remove_files, ctx, container.id))
@@ -227,7 +228,7 @@ class ContainerService:
         faults.point("rename.saved")
         if container.state.running:
             await self._ctx.sandboxes.renamed(container)
-        self._ctx.event(container, "rename", oldName=f"/{old}")
+        self._ctx.events.of_container(container, "rename", oldName=f"/{old}")
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -258,12 +259,12 @@ class ContainerService:
 
     async def _freeze(self, ref: str, *, frozen: bool) -> None:
         container = self.get(ref)
-        async with self._ctx.live(container.id).lock:
+        async with self._ctx.live.of(container.id).lock:
             if container.state.status != ("running" if frozen else "paused"):
                 words = "not paused" if not frozen else "already paused" if container.state.running else "not running"
                 raise Conflict(f"container {container.id} is {words}")
             try:
-                samples.cgroups_of(self._ctx, container).freeze(frozen)
+                self._ctx.cgroups.of(container).freeze(frozen)
             except FileNotFoundError as e:  # it has ended just now
                 raise Conflict(f"container {container.id} is not running") from e
             faults.point("pause.frozen" if frozen else "unpause.thawed")
@@ -271,7 +272,7 @@ class ContainerService:
             health = self._life.listeners.health
             (health.end if frozen else health.resume)(container)
             self._ctx.store.keep(container, durable=False)
-            self._ctx.event(container, "pause" if frozen else "unpause")
+            self._ctx.events.of_container(container, "pause" if frozen else "unpause")
 
     def wait(self, ref: str, condition: str = "") -> waiting.Waiter:
         """Register for an exit (``not-running``, ``next-exit``) or a removal (``removed``)."""
@@ -298,14 +299,14 @@ class ContainerService:
         if container.state.status == "restarting":
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
         if container.state.running:
-            (await self._ctx.live(container.id).reach(container)).check_not_stopped()
+            (await self._ctx.live.of(container.id).reach(container)).check_not_stopped()
         return container
 
     async def attach(self, ref: str, options: AttachOptions, stream: ClientStream) -> None:
         """Join a client to the container's streams; before the start it waits for it. Consumes ``stream``."""
         container = self.get(ref)
-        live = self._ctx.live(container.id)
-        self._ctx.event(container, "attach")
+        live = self._ctx.live.of(container.id)
+        self._ctx.events.of_container(container, "attach")
         if live.monitor is not None and options.stream:
             await self._life.hand_over(live.monitor, options, stream, container)
         elif not options.stream or (options.logs and container.state.status != "created"):
@@ -328,7 +329,7 @@ class ContainerService:
         container = self.get(ref)
         if not container.state.running:
             raise Conflict(f"cannot resize: container {container.id} is not running")
-        await (await self._ctx.live(container.id).reach(container)).resize(rows, cols)
+        await (await self._ctx.live.of(container.id).reach(container)).resize(rows, cols)
 
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:
         """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
@@ -343,7 +344,7 @@ class ContainerService:
         container = self.get(ref)
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
-        cgroups = samples.cgroups_of(self._ctx, container)
+        cgroups = self._ctx.cgroups.of(container)
         return await in_own_thread(lambda: top.table(cgroups.pids(), ps_args))
 
     async def stats_sample(self, ref: str) -> dict[str, Any]:

@@ -23,32 +23,30 @@ async def prepare(ctx: Context, container: Container) -> dict[str, Any]:
     """Write bundle and network files; return the message (see `runtime.process.messages`)."""
     container_view.check_files(ctx, container)
     log = await log_drivers.message(ctx, container)
-    ctx.live(container.id).cgroup_path = ctx.next_cgroup_path(container)
-    bundle_dir = _write(ctx, container)
+    cgroup = ctx.cgroups.choose(container)
+    bundle_dir = _write(ctx, container, cgroup)
     image = ctx.images.resolve(container.image_id)
     pid_mode = container.host.pid_mode
     return {
         "id": container.id,
         "bundle": bundle_dir,
-        "run_dir": ctx.run_dir(container.id),
+        "run_dir": ctx.paths.run_dir(container.id),
         "rootfs": ctx.snapshots.mounts(container.id, image.chain_ids),
         "tty": container.config.tty,
         "stdin": container.config.open_stdin,
         "stdin_once": container.config.stdin_once,
         "pidns": _namespace_of(ctx, pid_mode[10:], "pid") if pid_mode.startswith("container:") else pid_mode or "new",
-        "cgroup": ctx.cgroup_path(container),
+        "cgroup": cgroup,
         "log": log,
     }
 
 
-def _write(ctx: Context, container: Container) -> str:
+def _write(ctx: Context, container: Container, cgroup: str) -> str:
     """The bundle, whose directory is returned, and what its mounts and its monitor expect to be there."""
-    directory = ctx.directory(container.id)
+    directory = ctx.paths.directory(container.id)
     for name, settings in container.networks.items():
         ctx.sandboxes.record_of(name, settings)
-    spec = bundle.build(
-        container, directory, ctx.cgroup_path(container), lambda ref, kind: _namespace_of(ctx, ref, kind)
-    )
+    spec = bundle.build(container, directory, cgroup, lambda ref, kind: _namespace_of(ctx, ref, kind))
     bundle.add_environment(spec["process"], ctx.links.environment(container))
     for name in ("hostname", "hosts", "resolv.conf"):
         with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
@@ -59,8 +57,8 @@ def _write(ctx: Context, container: Container) -> str:
     os.makedirs(bundle_dir, mode=0o700, exist_ok=True)
     with open(os.path.join(bundle_dir, "config.json"), "wb") as f:
         f.write(_encode(spec))
-    os.makedirs(ctx.log_dir(container.id), mode=0o700, exist_ok=True)
-    os.makedirs(ctx.run_dir(container.id), mode=0o700, exist_ok=True)
+    os.makedirs(ctx.paths.log_dir(container.id), mode=0o700, exist_ok=True)
+    os.makedirs(ctx.paths.run_dir(container.id), mode=0o700, exist_ok=True)
     return bundle_dir
 
 

@@ -15,7 +15,6 @@ from ketch import faults
 from ketch.engine.containers import pending_changes, validate
 from ketch.engine.model.records import ContainerConfig, HostConfig, RestartPolicy, Wire
 from ketch.engine.spec import limits
-from ketch.engine.stats import samples
 from ketch.errors import Conflict, InvalidArgument
 from ketch.undo import AsyncUndo
 
@@ -61,7 +60,7 @@ def check(wanted: Resources) -> None:
 
 async def update(ctx: Context, container: Container, wanted: Request) -> Strings:
     """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
-    async with ctx.live(container.id).lock:
+    async with ctx.live.of(container.id).lock:
         if container.state.status in ("removing", "dead"):
             raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
         host = _merged(container.host, wanted)
@@ -81,14 +80,14 @@ async def update(ctx: Context, container: Container, wanted: Request) -> Strings
             if changes:
                 apply(ctx, container)
             undo.pop_all()
-        ctx.event(container, "update")
+        ctx.events.of_container(container, "update")
     return warnings
 
 
 def apply(ctx: Context, container: Container) -> None:
     """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
     with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
-        samples.cgroups_of(ctx, container).update(limits.resources(container.host))
+        ctx.cgroups.of(container).update(limits.resources(container.host))
     faults.point("update.applied")
     container.limits_pending = False
     ctx.store.keep(container, durable=False)

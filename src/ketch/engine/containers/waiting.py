@@ -40,7 +40,7 @@ def register(ctx: Context, container: Container, condition: str) -> Waiter:
     """
     if condition not in CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
-    live = ctx.live(container.id)
+    live = ctx.live.of(container.id)
     future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
     if condition == "removed":
         live.removed_waiters.add(future)
@@ -53,7 +53,7 @@ def register(ctx: Context, container: Container, condition: str) -> Waiter:
 
 def hold(ctx: Context, container: Container, fd: int) -> None:
     """Have a monitor answer the client on ``fd`` (which stays the caller's) when there is no ketchd then."""
-    live = ctx.live(container.id)
+    live = ctx.live.of(container.id)
     if live.monitor is not None:
         live.monitor.hold(fd)
     elif not container.state.running or live.pursuit is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.engine.events.journal import EventJournal
+    from ketch.engine.model.records import Container
 
 BACKLOG = 2048
 _BATCH = 256
@@ -50,6 +51,16 @@ class EventBus:
                 queue.put_nowait(event)
             except asyncio.QueueFull:
                 self._queues.discard(queue)
+
+    def of_container(self, container: Container, action: str, **attributes: str) -> None:
+        """Publish what happened to a container, with its labels, its image and its name as attributes."""
+        labels = container.config.labels or {}
+        self.publish(
+            "container",
+            action,
+            container.id,
+            {**labels, "image": container.image_ref, "name": container.name, **attributes},
+        )
 
     def _tick(self) -> int:
         """A time that is later than every other one: where the past ends and the present begins is a question of it."""

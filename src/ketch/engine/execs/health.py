@@ -86,7 +86,7 @@ class HealthChecks:
             return
         if fresh or container.state.health is None:
             container.state.health = Health(log=container.state.health.log if container.state.health else [])
-        task = self._ctx.background(self._run(container, config, container.state.health), brief=False)
+        task = self._ctx.tasks.watch(self._run(container, config, container.state.health))
         self._tasks[container.id] = task
 
     def resume(self, container: Container) -> None:
@@ -115,9 +115,9 @@ class HealthChecks:
             # A check that was lost in a power cut is made again: only what it changes is worth an fsync.
             self._ctx.store.save(container, durable=changed)
             if changed:
-                self._ctx.event(container, f"health_status: {health.status}")
+                self._ctx.events.of_container(container, f"health_status: {health.status}")
                 if health.status == "unhealthy" and (act := self._actions.get(config.on_failure)):
-                    self._ctx.background(self._act(container, config.on_failure, act))
+                    self._ctx.tasks.start(self._act(container, config.on_failure, act))
 
     async def _probe(self, container: Container, config: HealthConfig) -> HealthResult:
         timeout_s = (config.timeout or TIMEOUT) / 1e9

@@ -64,7 +64,7 @@ class ExecService:
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
         self._forget_old()
         self._execs[exec_.id] = exec_
-        self._ctx.event(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
+        self._ctx.events.of_container(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
         return exec_
 
     async def check_user(self, ref: str, config: ExecConfig) -> None:
@@ -101,7 +101,7 @@ class ExecService:
         exec_ = self.get(exec_id)
         container = self._ctx.store.get(exec_.container_id)
         self._check_running(container)
-        (await self._ctx.live(container.id).reach(container)).check_not_stopped()
+        (await self._ctx.live.of(container.id).reach(container)).check_not_stopped()
         return container
 
     async def start(
@@ -125,7 +125,7 @@ class ExecService:
                 f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running"
             )
         self._check_running(container)
-        monitor = await self._ctx.live(container.id).reach(container)
+        monitor = await self._ctx.live.of(container.id).reach(container)
         config = exec_.config
         size = console_size or config.console_size or [0, 0]
         process = bundle.exec_process(container, config)
@@ -153,7 +153,7 @@ class ExecService:
             exec_.running, exec_.exit_code = False, 126
             raise
         faults.point("exec.started")
-        self._ctx.event(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
+        self._ctx.events.of_container(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
         if stream is not None:
             stream.close()
 
@@ -189,7 +189,7 @@ class ExecService:
         self._execs.pop(exec_id, None)
 
     async def _kill(self, container: Container, exec_: Exec) -> None:
-        monitor = self._ctx.live(container.id).monitor
+        monitor = self._ctx.live.of(container.id).monitor
         if monitor is not None:
             with contextlib.suppress(KetchError):  # it has ended just now
                 await monitor.kill(9, exec_.id)
@@ -206,7 +206,7 @@ class ExecService:
             container = self._ctx.store.get(exec_.container_id)
         except NotFound:
             return
-        self._ctx.event(container, "exec_die", execID=exec_id, exitCode=str(code))
+        self._ctx.events.of_container(container, "exec_die", execID=exec_id, exitCode=str(code))
 
     def lost(self, container_id: str) -> None:
         """Their monitor was killed, and they with it."""
@@ -219,7 +219,7 @@ class ExecService:
         if not exec_.running:
             raise Conflict(f"cannot resize exec {exec_id}: it is not running")
         container = self._ctx.store.get(exec_.container_id)
-        monitor = await self._ctx.live(container.id).reach(container)
+        monitor = await self._ctx.live.of(container.id).reach(container)
         await monitor.resize(rows, cols, exec_id=exec_id)
 
     def recover(self, container: Container, running: dict[str, int]) -> None:
@@ -228,7 +228,7 @@ class ExecService:
             self._execs[exec_id] = Exec(
                 id=exec_id, container_id=container.id, config=ExecConfig(), running=True, started=True, pid=pid
             )
-        run_dir = self._ctx.run_dir(container.id)
+        run_dir = self._ctx.paths.run_dir(container.id)
         for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
             if entry.startswith("exec-") and entry.endswith(".json"):
                 try:

@@ -33,7 +33,7 @@ _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 class Files:
     """``root_fd`` leads to the container's files until `close`, which may be called in any thread, once."""
 
-    def __init__(self, root_fd: int, *closers: Callable[[], None]) -> None:
+    def __init__(self, root_fd: int, *closers: Callable[[], object]) -> None:
         self.root_fd = root_fd
         self._closers = closers
 
@@ -68,7 +68,7 @@ async def open_root(ctx: Context, container: Container) -> Files:
         return Files(fd, lambda: os.close(fd))
 
     def stopped() -> Found:
-        one = view.of_snapshot(_root(ctx, container, readonly=True), [], ctx.directory(container.id))
+        one = view.of_snapshot(_root(ctx, container, readonly=True), [], ctx.paths.directory(container.id))
         return Files(one.root_fd, one.close), one.missing
 
     return await _patiently(ctx, container, running, stopped)
@@ -76,7 +76,7 @@ async def open_root(ctx: Context, container: Container) -> Files:
 
 async def open_writable(ctx: Context, container: Container) -> Files:
     """The container's files with its volumes, to be written; if it does not run, it is locked until they are closed."""
-    lock = ctx.live(container.id).lock
+    loop, lock = asyncio.get_running_loop(), ctx.live.of(container.id).lock
     for _ in range(_TRIES):
         check(ctx, container)
         if container.state.running:
@@ -88,7 +88,7 @@ async def open_writable(ctx: Context, container: Container) -> Files:
             check(ctx, container)
             if not container.state.running:
                 files = (await asyncio.to_thread(_of_snapshot, ctx, container, readonly=False))[0]
-                return Files(files.root_fd, lambda: ctx.from_thread(lock.release), files.close)
+                return Files(files.root_fd, lambda: loop.call_soon_threadsafe(lock.release), files.close)
         except BaseException:
             lock.release()
             raise
@@ -114,7 +114,7 @@ async def _running(ctx: Context, container: Container, look: Callable[[], Files]
         return await asyncio.to_thread(look)
     except OSError as e:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ctx.live(container.id).exited.wait(), _PATIENCE_S)
+            await asyncio.wait_for(ctx.live.of(container.id).exited.wait(), _PATIENCE_S)
         if container.state.running and not isinstance(e, ProcessLookupError):
             raise
     return None
@@ -129,7 +129,7 @@ async def _stopped(ctx: Context, container: Container, look: Callable[[], Found]
     if not missing:
         return files
     files.close()
-    async with ctx.live(container.id).lock:  # it never ran: places for its volumes are made as a start would
+    async with ctx.live.of(container.id).lock:  # it never ran: places for its volumes are made as a start would
         check(ctx, container)
         if not container.state.running:
             (await asyncio.to_thread(_of_snapshot, ctx, container, readonly=False))[0].close()
@@ -149,7 +149,7 @@ def check_files(ctx: Context, container: Container) -> None:
     """DataLoss when somebody has taken away what the container has on the disk."""
     if not ctx.snapshots.exists(container.id):
         raise DataLoss(
-            f"container {container.name}: its files are missing in `{ctx.directory(container.id)}`",
+            f"container {container.name}: its files are missing in `{ctx.paths.directory(container.id)}`",
             hint="all that is left to do is to remove it",
         )
 
@@ -158,7 +158,7 @@ def _of_process(ctx: Context, container: Container) -> Files:
     host = container.host
     places = {point.destination for point in container.mounts} | set(host.tmpfs or ()) | set(_FILES)
     one = view.of_process(
-        container.state.pid, sorted(places, key=lambda p: (p.count("/"), p)), ctx.directory(container.id),
+        container.state.pid, sorted(places, key=lambda p: (p.count("/"), p)), ctx.paths.directory(container.id),
         container.id,
     )  # fmt: skip
     return Files(one.root_fd, one.close)
@@ -172,7 +172,7 @@ def _root(ctx: Context, container: Container, *, readonly: bool) -> list[dict[st
 def _of_snapshot(ctx: Context, container: Container, *, readonly: bool) -> Found:
     user = f"files-{secrets.token_hex(8)}"
     names = [point.name for point in container.mounts if point.type == "volume"]
-    directory = ctx.directory(container.id)
+    directory = ctx.paths.directory(container.id)
     with Undo() as undo:
         ctx.volumes.attach(names, user)
         undo.callback(ctx.volumes.detach, names, user)

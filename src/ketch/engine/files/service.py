@@ -82,7 +82,7 @@ class FileService:
         except BaseException:
             files.close()
             raise
-        self._ctx.event(container, "archive-path")
+        self._ctx.events.of_container(container, "archive-path")
         return found.stat, self._stream(container, found.write, files, found.close)
 
     async def export(self, ref: str) -> Archive:
@@ -97,7 +97,7 @@ class FileService:
             finally:
                 os.close(root_fd)
 
-        self._ctx.event(container, "export")
+        self._ctx.events.of_container(container, "export")
         return self._stream(container, write, files)
 
     def _stream(
@@ -116,7 +116,7 @@ class FileService:
                 if not os.path.isdir(upper):  # what was removed in the meantime looks like an end of it
                     raise DataLoss(f"container {container.id} was removed while it was read")
 
-        return Archive(written(self._ctx.background, work), stack.close)
+        return Archive(written(self._ctx.tasks.start, work), stack.close)
 
     async def extract(
         self, ref: str, path: str, body: AsyncIterator[bytes], *, replace: bool = True, as_user: bool = False
@@ -135,12 +135,12 @@ class FileService:
                 _extract(container, files.root_fd, path, ref, reader, replace, as_user)
 
         files = await container_view.open_writable(self._ctx, container)
-        work = self._ctx.background(in_own_thread(lambda: unpack(files)))
+        work = self._ctx.tasks.start(in_own_thread(lambda: unpack(files)))
         try:
             await asyncio.shield(work)
         finally:
             await reader.abandon()
-        self._ctx.event(container, "extract-to-dir")
+        self._ctx.events.of_container(container, "extract-to-dir")
 
     async def changes(self, ref: str) -> list[dict[str, Any]]:
         """What the container changed in its root: ``{"Path": …, "Kind": …}``, by path."""

@@ -69,7 +69,7 @@ class CommitService:
         config = image_config(container, options)
         async with AsyncExitStack() as stack:
             await self._hold_still(container, options.pause, stack)
-            work = ctx.background(in_own_thread(lambda: self._make(container, config, name, options)))
+            work = ctx.tasks.start(in_own_thread(lambda: self._make(container, config, name, options)))
             try:
                 image = await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -78,11 +78,11 @@ class CommitService:
         shown = reference.parse(name).familiar if name else ""
         if name:
             ctx.events.publish("image", "tag", image.id, {"name": shown})
-        ctx.event(container, "commit", comment=options.comment, imageID=image.id, imageRef=name)
+        ctx.events.of_container(container, "commit", comment=options.comment, imageID=image.id, imageRef=name)
         return image.id
 
     async def _hold_still(self, container: Container, pause: bool, stack: AsyncExitStack) -> None:
-        live = self._ctx.live(container.id)
+        live = self._ctx.live.of(container.id)
         if not container.state.running:
             await live.lock.acquire()
             if not container.state.running:
@@ -92,7 +92,7 @@ class CommitService:
             live.lock.release()
         if not pause or container.state.status == "paused":
             return
-        mark = os.path.join(self._ctx.run_dir(container.id), MARK)
+        mark = os.path.join(self._ctx.paths.run_dir(container.id), MARK)
         with contextlib.suppress(FileNotFoundError):  # it has just ended, and so there is nothing to pause
             os.close(os.open(mark, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         stack.callback(_remove, mark)
@@ -117,7 +117,7 @@ class CommitService:
 async def resume(ctx: Context, containers: ContainerService) -> None:
     """At the daemon's start: let those go on that the last one had paused for a commit."""
     for container in ctx.store.all():
-        mark = os.path.join(ctx.run_dir(container.id), MARK)
+        mark = os.path.join(ctx.paths.run_dir(container.id), MARK)
         if os.path.exists(mark):
             if container.state.status == "paused":
                 await containers.unpause(container.id)

@@ -47,7 +47,7 @@ class ManifestService:
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
-        self._root = os.path.join(context.data_root, "manifests")
+        self._root = os.path.join(context.paths.data_root, "manifests")
 
     async def inspect(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
         """A manifest or index as its registry has it (NotFound, Unavailable)."""

@@ -136,7 +136,7 @@ class ImageService:
         """One archive with these images, as chunks; of several platforms all that are here, or these."""
         for ref in refs:
             self._store.resolve(ref)
-        async with aclosing(written(self._ctx.background, lambda f: save(self._store, refs, f, platforms))) as chunks:
+        async with aclosing(written(self._ctx.tasks.start, lambda f: save(self._store, refs, f, platforms))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -156,7 +156,7 @@ class ImageService:
             finally:
                 loop.call_soon_threadsafe(queue.put_nowait, _END)
 
-        task = self._ctx.background(in_own_thread(run))
+        task = self._ctx.tasks.start(in_own_thread(run))
         try:
             while (item := await queue.get()) is not _END:
                 yield item

@@ -23,7 +23,7 @@ _NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
 
 def json_path(ctx: Context, container_id: str) -> str:
     """Where the ``json-file`` driver writes."""
-    return os.path.join(ctx.directory(container_id), f"{container_id}-json.log")
+    return os.path.join(ctx.paths.directory(container_id), f"{container_id}-json.log")
 
 
 def log_path(ctx: Context, container: Container) -> str:
@@ -31,7 +31,7 @@ def log_path(ctx: Context, container: Container) -> str:
     kind = container.host.log_config.type
     if kind == "json-file":
         return json_path(ctx, container.id)
-    return os.path.join(ctx.log_dir(container.id), "log") if not kind else ""
+    return os.path.join(ctx.paths.log_dir(container.id), "log") if not kind else ""
 
 
 def readable(container: Container) -> bool:
@@ -79,7 +79,7 @@ async def message(ctx: Context, container: Container) -> dict[str, Any]:
     prefix = "cache-" if kind in ("journald", "syslog") else ""
     result: dict[str, Any] = {
         "driver": kind,
-        "dir": ctx.log_dir(container.id),
+        "dir": ctx.paths.log_dir(container.id),
         "max_size": log_options.size(options.get(f"{prefix}max-size", ""), "max-size", log_options.DEFAULT_SIZE),
         "max_files": int(options.get(f"{prefix}max-file") or log_options.DEFAULT_FILES),
     }

@@ -9,7 +9,7 @@ from ketch.engine.monitors.link import Silent
 from ketch.errors import KetchError, Unavailable
 
 if TYPE_CHECKING:
-    from ketch.engine.parts import Live
+    from ketch.engine.live.containers import Live
 
 _PAUSE_S = 1.0
 

@@ -28,7 +28,7 @@ def check_readable(ctx: Context, container: Container) -> None:
 
 def read(ctx: Context, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncIterator[bytes]:
     """Wire bytes; without the frames' headers for a tty and where ``raw`` says so."""
-    live = ctx.live(container.id)
+    live = ctx.live.of(container.id)
     runs = live.monitor is not None or live.pursuit is not None
     follower = Follower(live) if options.follow and runs else None
     details = log_drivers.details(container) if options.details else ""
@@ -42,7 +42,7 @@ def read(ctx: Context, container: Container, options: LogOptions, *, raw: bool =
             until_ns=options.until_ns, tail=options.tail, follow=options.follow,
         )  # fmt: skip
     return read_logs(
-        ctx.log_dir(container.id), follower, stdout=options.stdout, stderr=options.stderr,
+        ctx.paths.log_dir(container.id), follower, stdout=options.stdout, stderr=options.stderr,
         since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
         details=details, follow=options.follow, tty=container.config.tty, raw=raw,
     )  # fmt: skip

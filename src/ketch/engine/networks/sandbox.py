@@ -11,6 +11,7 @@ first by name.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -53,6 +54,7 @@ class Sandboxes:
         self._defaults = defaults
         self._host_gateway = host_gateway
         self._names = Resolution(defaults)
+        self._loop = asyncio.get_running_loop()
 
     # -- start and end -------------------------------------------------------------------------
 
@@ -61,7 +63,7 @@ class Sandboxes:
         kept: Descriptors = []
         mode = container.host.network_mode
         if netns_fd is not None and rtnl_fd is not None and not mode.startswith("container:") and mode != "host":
-            kept = await self._ctx.in_network(self._wire, container, netns_fd, rtnl_fd)
+            kept = await self._ctx.network_thread.run(self._wire, container, netns_fd, rtnl_fd)
         self._write_files(container)
         return kept
 
@@ -86,7 +88,7 @@ class Sandboxes:
 
     async def unwire(self, container: Container) -> None:
         """Take back everything of a container that ended, or whose start failed."""
-        await self._ctx.in_network(self._unwire, container)
+        await self._ctx.network_thread.run(self._unwire, container)
         container.ports = {}
         for settings in container.networks.values():
             _blank(settings)
@@ -102,8 +104,8 @@ class Sandboxes:
 
     async def join(self, container: Container, record: NetworkRecord) -> None:
         """Give a running container one more interface."""
-        kept = await self._ctx.in_network(self._join, container, record)
-        monitor = self._ctx.live(container.id).monitor
+        kept = await self._ctx.network_thread.run(self._join, container, record)
+        monitor = self._ctx.live.of(container.id).monitor
         if kept and monitor is not None:
             monitor.keep(kept)
         self.rewrite_files(container)
@@ -123,7 +125,7 @@ class Sandboxes:
 
     async def leave(self, container: Container, record: NetworkRecord) -> None:
         """Take an interface from a running container."""
-        await self._ctx.in_network(self._leave, container, record)
+        await self._ctx.network_thread.run(self._leave, container, record)
         _blank(container.networks[record.name])
         self.rewrite_files(container)
 
@@ -147,7 +149,7 @@ class Sandboxes:
 
     async def renamed(self, container: Container) -> None:
         """Others find a running container under its new name from now on."""
-        await self._ctx.in_network(self._renamed, container)
+        await self._ctx.network_thread.run(self._renamed, container)
 
     def _renamed(self, container: Container) -> None:
         for endpoint in self._manager.endpoints_of(container.id):
@@ -160,7 +162,7 @@ class Sandboxes:
 
         None: somebody has, and cannot be asked for them yet.
         """
-        return await self._ctx.in_network(self._adopt, container, kept)
+        return await self._ctx.network_thread.run(self._adopt, container, kept)
 
     def _adopt(self, container: Container, kept: Sequence[int] | None) -> Descriptors:
         by_id = {e.network_id: e for e in self._manager.endpoints_of(container.id)}
@@ -251,12 +253,12 @@ class Sandboxes:
         if not record.is_default:
             self._names.join(container, record, endpoint, self._links(settings))
         if event:
-            self._ctx.from_thread(self._event, container, record, "connect")
+            self._loop.call_soon_threadsafe(self._event, container, record, "connect")
 
     def _left(self, container: Container, record: NetworkRecord) -> None:
         if not record.is_default:
             self._names.leave(record.id, container.id)
-        self._ctx.from_thread(self._event, container, record, "disconnect")
+        self._loop.call_soon_threadsafe(self._event, container, record, "disconnect")
 
     def _event(self, container: Container, record: NetworkRecord, action: str) -> None:
         attributes = {"container": container.id, "name": record.name, "type": record.driver}
@@ -272,7 +274,7 @@ class Sandboxes:
     def _serve_names(
         self, container: Container, records: Sequence[NetworkRecord], netns_fd: int, kept: Sequence[int] | None = None
     ) -> Descriptors:
-        if kept is None and self._ctx.live(container.id).pursuit is not None:
+        if kept is None and self._ctx.live.of(container.id).pursuit is not None:
             return []  # its monitor may have the sockets; `adopt` comes when it can be asked
         kept = kept or ()
         if all(record.is_default for record in records) and not kept and not self._names.serves(container.id):
@@ -294,9 +296,9 @@ class Sandboxes:
     # -- files in /etc ---------------------------------------------------------------------------
 
     def _write_files(self, container: Container) -> None:
-        directory, mode = self._ctx.directory(container.id), container.host.network_mode
+        directory, mode = self._ctx.paths.directory(container.id), container.host.network_mode
         if mode.startswith("container:"):
-            contents = etc_files.read(self._ctx.directory(self._ctx.store.get(mode[10:]).id))
+            contents = etc_files.read(self._ctx.paths.directory(self._ctx.store.get(mode[10:]).id))
         elif mode == "host":
             contents = {name: etc_files.read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
         else:
@@ -325,7 +327,7 @@ class Sandboxes:
 
         The change itself is made: what cannot be written (a full disk, a directory that is gone) is told in the log.
         """
-        directory = self._ctx.directory(container.id)
+        directory = self._ctx.paths.directory(container.id)
         now, then = etc_files.read(directory), container.own_hosts
         wanted, lines = self._files(container), self._own_lines(container)
         contents = {"hosts": etc_files.exchange_lines(now["hosts"], then, lines)}

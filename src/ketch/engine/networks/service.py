@@ -67,7 +67,7 @@ class NetworkService:
         for name, driver in _DRIVER_OF.items():
             if name not in names:
                 record = NetworkRecord(id="", name=name, driver=driver, created=time.time_ns(), ipv4=True)
-                await self._ctx.in_network(self._manager.create, record)
+                await self._ctx.network_thread.run(self._manager.create, record)
 
     async def create(self, wanted: NetworkRecord) -> NetworkRecord:
         """Make a network; see `NetworkManager.create` for what can go wrong beyond Docker's own rules."""
@@ -75,7 +75,7 @@ class NetworkService:
         ipam.check_pools(wanted.pools, ipv6=wanted.ipv6)
         if not wanted.ipv6:
             wanted = _without_ipv6(wanted)
-        record = await self._ctx.in_network(self._manager.create, wanted)
+        record = await self._ctx.network_thread.run(self._manager.create, wanted)
         self._event(record, "create")
         return record
 
@@ -94,7 +94,7 @@ class NetworkService:
             raise PermissionDenied(
                 f"error while removing network: network {record.name} has active endpoints ({', '.join(names)})"
             )
-        await self._ctx.in_network(self._manager.remove, record.id)
+        await self._ctx.network_thread.run(self._manager.remove, record.id)
         self._event(record, "destroy")
 
     async def prune(
@@ -110,7 +110,7 @@ class NetworkService:
             if record.name in PREDEFINED or record.name in used or keep(record):
                 continue
             if not dry_run:
-                await self._ctx.in_network(self._manager.remove, record.id)
+                await self._ctx.network_thread.run(self._manager.remove, record.id)
                 self._event(record, "destroy")
             removed.append(record)
         if removed and not dry_run:
@@ -119,17 +119,17 @@ class NetworkService:
 
     async def repair(self) -> Strings:
         """Put back what other programs removed of the networks; returns what was done."""
-        return await self._ctx.in_network(self._manager.repair)
+        return await self._ctx.network_thread.run(self._manager.repair)
 
     async def blockers(self) -> Strings:
         """What in the host's own firewall may keep containers from the outside world, a sentence each."""
-        return await self._ctx.in_network(self._manager.blockers)
+        return await self._ctx.network_thread.run(self._manager.blockers)
 
     async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
         """Put a container on one more network; a running one gets its interface at once."""
         record = self.get(ref)
         container = self._ctx.store.get(container_ref)
-        async with self._ctx.live(container.id).lock:
+        async with self._ctx.live.of(container.id).lock:
             _check_join(container, record)
             if record.name in container.networks:
                 if container.state.running:
@@ -157,10 +157,10 @@ class NetworkService:
         """Take a container off a network."""
         record = self.get(ref)
         if force and not self._ctx.store.has(container_ref):
-            await self._ctx.in_network(self._manager.disconnect, container_ref, record.id)
+            await self._ctx.network_thread.run(self._manager.disconnect, container_ref, record.id)
             return
         container = self._ctx.store.get(container_ref)
-        async with self._ctx.live(container.id).lock:
+        async with self._ctx.live.of(container.id).lock:
             if container.host.network_mode == "host" and record.name == "host":
                 raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
             if record.name not in container.networks:

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import Conflict, KetchError
-from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
@@ -17,11 +16,6 @@ _MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def cgroups_of(ctx: Context, container: Container) -> Any:
-    """The container's cgroup, whatever the machine's hierarchy."""
-    return common.at(ctx.cgroup_path(container))
-
-
 async def sample(ctx: Context, container: Container) -> dict[str, Any]:
     """cgroup ``stats()`` plus ``networks``, ``read`` (ns), ``system_cpu_ns`` and ``online_cpus``.
 
@@ -29,11 +23,11 @@ async def sample(ctx: Context, container: Container) -> dict[str, Any]:
     """
     if not container.state.running:
         raise Conflict(f"container {container.id} is not running")
-    reading: dict[str, Any] = cgroups_of(ctx, container).stats()
+    reading: dict[str, Any] = ctx.cgroups.of(container).stats()
     owner = network_owner(ctx, container)
     counters: dict[str, Any] = {}
     if owner is not None:
-        counters = await ctx.in_network(ctx.network.counters, {owner.id: owner.state.pid})
+        counters = await ctx.network_thread.run(ctx.network.counters, {owner.id: owner.state.pid})
     reading.update(
         networks=counters.get(owner.id, {}) if owner is not None else {},
         read=time.time_ns(),

@@ -61,7 +61,7 @@ class Sampler:
         pids = {owner.id: owner.state.pid for owner in owners.values() if owner is not None}
         counters: dict[str, Counters] = {}
         if pids:
-            counters = await self._ctx.in_network(self._ctx.network.counters, pids)
+            counters = await self._ctx.network_thread.run(self._ctx.network.counters, pids)
         networks = {i: counters.get(owner.id, {}) if owner is not None else {} for i, owner in owners.items()}
         return await asyncio.to_thread(self._read_all, containers, networks)
 
@@ -70,7 +70,7 @@ class Sampler:
         result = []
         for container in containers:
             usage = Usage(id=container.id, name=container.name, status=container.state.status)
-            reading = gauge.read(self._ctx.cgroup_path(container)) if container.id in networks else None
+            reading = gauge.read(self._ctx.cgroups.path(container)) if container.id in networks else None
             if reading is not None:
                 now = (time.monotonic_ns(), reading.cpu_ns)
                 self._before[container.id] = now

@@ -40,7 +40,7 @@ async def backup(ctx: Context, name: str) -> AsyncIterator[bytes]:
         finally:
             ctx.volumes.detach([name], user)
 
-    async for chunk in written(ctx.background, work):
+    async for chunk in written(ctx.tasks.start, work):
         yield chunk
 
 

@@ -14,7 +14,6 @@ import signal
 from typing import TYPE_CHECKING
 
 from ketch.engine.monitors import process as monitor_process
-from ketch.engine.stats import samples
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def thaw(ctx: Context, container: Container, number: int) -> None:
     for one in (*(guests(ctx, container) if number == signal.SIGKILL else ()), container):
         if one.state.status == "paused":
             with contextlib.suppress(FileNotFoundError):  # it has ended just now
-                samples.cgroups_of(ctx, one).freeze(False)
+                ctx.cgroups.of(one).freeze(False)
             one.state.status = "running"
 
 
@@ -63,7 +62,7 @@ async def _let_go_on(ctx: Context, guest: Container) -> None:
     first = guest.state.pid
     try:
         await monitor_process.ended(first, None)
-        monitor = monitor_process.find(ctx.run_dir(guest.id), guest.id, first)
+        monitor = monitor_process.find(ctx.paths.run_dir(guest.id), guest.id, first)
         monitor_process.let_go_on(monitor, guest.id)
     except (KetchError, OSError) as e:
         log.warning("let the monitor of container %s go on: %s", guest.id[:12], e)

@@ -18,10 +18,10 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from ketch.engine.live.containers import Pursuit
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.link import Silent
 from ketch.engine.monitors.monitor_client import Monitor
-from ketch.engine.stats import samples
 from ketch.errors import KetchError, Unavailable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def reach(ctx: Context, container: Container, patience_s: float | None) ->
 
     Raises Unavailable when there is one that does not answer, OSError when that cannot be found out.
     """
-    run_dir = ctx.run_dir(container.id)
+    run_dir = ctx.paths.run_dir(container.id)
     monitor = Monitor.dial(run_dir) or await _ask_for_socket(ctx, container, patience_s)
     if monitor is None:
         return None
@@ -62,7 +62,7 @@ async def attempt(ctx: Context, container: Container, patience_s: float | None, 
     try:
         await settle(container, monitor)
     except OSError as e:
-        if monitor is None or ctx.live(container.id).monitor is not monitor:
+        if monitor is None or ctx.live.of(container.id).monitor is not monitor:
             if monitor is not None:
                 monitor.disconnect()
             raise
@@ -72,7 +72,7 @@ async def attempt(ctx: Context, container: Container, patience_s: float | None, 
 
 async def _ask_for_socket(ctx: Context, container: Container, patience_s: float | None) -> Monitor | None:
     """Nobody listens: a monitor that lives all the same has lost its run directory, and makes it anew when told so."""
-    run_dir = ctx.run_dir(container.id)
+    run_dir = ctx.paths.run_dir(container.id)
     pid = monitor_process.find(run_dir, container.id, container.state.pid)
     if not pid:
         return None
@@ -90,51 +90,45 @@ async def _ask_for_socket(ctx: Context, container: Container, patience_s: float 
     raise Silent(f"the monitor with pid {pid} does not listen")
 
 
-class Pursuit:
-    """A container whose monitor is to be had later; ``over`` is set when it is, or when the container has ended."""
-
-    def __init__(self, ctx: Context, container: Container, why: Exception, settle: Settle) -> None:
-        self._ctx = ctx
-        self._container = container
-        self._settle = settle
-        self.why = why.message if isinstance(why, KetchError) else str(why)
-        self.over = asyncio.Event()
-
-    async def run(self) -> None:
-        """Try until it is settled, more and more seldom."""
-        container, pause_s, said = self._container, _FIRST_PAUSE_S, ""
-        while True:
-            if self.why != said:
-                log.warning("container %s: %s; trying again in the background", container.id[:12], self.why)
-                said = self.why
-            await self._pause(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            try:
-                monitor = await attempt(self._ctx, container, None, self._settle)
-            except (Unavailable, OSError) as e:
-                self.why = e.message if isinstance(e, KetchError) else str(e)
-                continue
-            except KetchError:
-                log.exception("restore container %s", container.id[:12])
-            else:
-                log.info("container %s: %s", container.id[:12], "taken over" if monitor else "its monitor is gone")
-            break
-        live = self._ctx.live(container.id)
-        live.pursuit = None
-        live.release_held()  # a monitor has its own copies now
-        self.over.set()
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait that long, or until the monitor ends: nobody who has ended it waits for the next try."""
-        container = self._container
+async def _try_again(ctx: Context, container: Container, pursuit: Pursuit, settle: Settle) -> None:
+    """Try until it is settled, more and more seldom."""
+    pause_s, logged = _FIRST_PAUSE_S, ""
+    while True:
+        if pursuit.why != logged:
+            log.warning("container %s: %s; trying again in the background", container.id[:12], pursuit.why)
+            logged = pursuit.why
+        await _pause(ctx, container, pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         try:
-            pid = monitor_process.find(self._ctx.run_dir(container.id), container.id, container.state.pid)
-            if pid:
-                await monitor_process.ended(pid, seconds)
-                return
-        except OSError as e:
-            log.debug("look at the monitor of container %s: %s", container.id[:12], e)
-        await asyncio.sleep(seconds)
+            monitor = await attempt(ctx, container, None, settle)
+        except (Unavailable, OSError) as e:
+            pursuit.why = _reason(e)
+            continue
+        except KetchError:
+            log.exception("restore container %s", container.id[:12])
+        else:
+            log.info("container %s: %s", container.id[:12], "taken over" if monitor else "its monitor is gone")
+        break
+    live = ctx.live.of(container.id)
+    live.pursuit = None
+    live.release_held()  # a monitor has its own copies now
+    pursuit.over.set()
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, KetchError) else str(error)
+
+
+async def _pause(ctx: Context, container: Container, seconds: float) -> None:
+    """Wait that long, or until the monitor ends: nobody who has ended it waits for the next try."""
+    try:
+        pid = monitor_process.find(ctx.paths.run_dir(container.id), container.id, container.state.pid)
+        if pid:
+            await monitor_process.ended(pid, seconds)
+            return
+    except OSError as e:
+        log.debug("look at the monitor of container %s: %s", container.id[:12], e)
+    await asyncio.sleep(seconds)
 
 
 async def pursue(ctx: Context, container: Container, why: Exception, settle: Settle) -> None:
@@ -144,21 +138,21 @@ async def pursue(ctx: Context, container: Container, why: Exception, settle: Set
     """
     try:
         if not container.state.running and not await asyncio.to_thread(_program_runs, ctx, container):
-            pid = monitor_process.find(ctx.run_dir(container.id), container.id, 0)
+            pid = monitor_process.find(ctx.paths.run_dir(container.id), container.id, 0)
             if await monitor_process.end(pid, container.id, grace_s=0):
                 await settle(container, None)
                 return
     except OSError as e:
         log.warning("look at the monitor of container %s: %s", container.id[:12], e)
-    pursuit = Pursuit(ctx, container, why, settle)
-    ctx.live(container.id).pursuit = pursuit
-    ctx.background(pursuit.run(), brief=False)
+    pursuit = Pursuit(_reason(why))
+    ctx.live.of(container.id).pursuit = pursuit
+    ctx.tasks.watch(_try_again(ctx, container, pursuit, settle))
 
 
 def _program_runs(ctx: Context, container: Container) -> bool:
     """Whether a container that the record says is down runs: its daemon died before it could write that down."""
-    monitor = monitor_process.find(ctx.run_dir(container.id), container.id, 0)
-    first = monitor_process.child_with_program(monitor, samples.cgroups_of(ctx, container).pids()) if monitor else 0
+    monitor = monitor_process.find(ctx.paths.run_dir(container.id), container.id, 0)
+    first = monitor_process.child_with_program(monitor, ctx.cgroups.of(container).pids()) if monitor else 0
     if not first:
         return False
     state = container.state

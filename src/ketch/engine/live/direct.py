@@ -14,12 +14,12 @@ import signal
 from typing import TYPE_CHECKING
 
 from ketch.engine.monitors import process as monitor_process
-from ketch.engine.stats import samples
 from ketch.errors import KetchError, Unavailable
 
 if TYPE_CHECKING:
+    from ketch.engine.live.containers import Live
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context, Live
+    from ketch.engine.parts import Context
 
 log = logging.getLogger(__name__)
 _RECORDED_S = 3.0
@@ -60,7 +60,7 @@ def signal_first(ctx: Context, container: Container, number: int) -> None:
     except ProcessLookupError:
         return
     try:
-        if pid in samples.cgroups_of(ctx, container).pids():  # else the pid is somebody else's by now
+        if pid in ctx.cgroups.of(container).pids():  # else the pid is somebody else's by now
             signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         log.debug("container %s: its first process ended just now", container.id[:12])
@@ -71,7 +71,7 @@ def signal_first(ctx: Context, container: Container, number: int) -> None:
 async def down_within(ctx: Context, container: Container, live: Live, seconds: float | None) -> bool:
     """Wait for the end of PID 1, or of the container; False after ``seconds`` (None: for ever)."""
     pid = container.state.pid
-    if pid not in await asyncio.to_thread(samples.cgroups_of(ctx, container).pids):
+    if pid not in await asyncio.to_thread(ctx.cgroups.of(container).pids):
         return True
     first = asyncio.ensure_future(monitor_process.ended(pid, None))
     whole = asyncio.ensure_future(live.exited.wait())
@@ -99,13 +99,13 @@ async def finish(ctx: Context, container: Container, live: Live) -> None:
     """
     if live.exited.is_set():
         return
-    await asyncio.to_thread(samples.cgroups_of(ctx, container).kill)
+    await asyncio.to_thread(ctx.cgroups.of(container).kill)
     if left := await asyncio.to_thread(alive, ctx, container, but_monitor=True):
         raise KetchError(
             f"stop container `{container.name}`: after SIGKILL there is still {left}",
             hint="a process in uninterruptible sleep (state D) or under a debugger ends later; try again then",
         )
-    monitor = monitor_process.find(ctx.run_dir(container.id), container.id, container.state.pid)
+    monitor = monitor_process.find(ctx.paths.run_dir(container.id), container.id, container.state.pid)
     if not monitor and live.monitor is not None:
         monitor = live.monitor.process
     await monitor_process.end(monitor, container.id)
@@ -119,10 +119,10 @@ async def finish(ctx: Context, container: Container, live: Live) -> None:
 def alive(ctx: Context, container: Container, *, but_monitor: bool = False) -> str:
     """What is left of a container's processes and of its monitor, in words; empty: nothing."""
     words = []
-    pids = samples.cgroups_of(ctx, container).pids()
+    pids = ctx.cgroups.of(container).pids()
     if pids:
         words.append(f"process {', '.join(map(str, pids[:5]))} in its cgroup")
     if not but_monitor:
-        monitor = monitor_process.find(ctx.run_dir(container.id), container.id, container.state.pid)
+        monitor = monitor_process.find(ctx.paths.run_dir(container.id), container.id, container.state.pid)
         words += [f"its monitor (pid {monitor})"] if monitor else []
     return " and ".join(words)

@@ -1,0 +1,66 @@
+"""Cgroups of containers: which one a container's last start gave it, and which one the next start will."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine.model import bundle_file
+from ketch.errors import InvalidArgument
+from ketch.runtime.cgroups import common
+
+if TYPE_CHECKING:
+    from ketch.engine.model.records import Container
+    from ketch.engine.paths import ContainerPaths
+
+
+class ContainerCgroups:
+    """The cgroup of each container; paths are relative to each hierarchy's root.
+
+    The bundle of the last start says which one it is: ``parent``, where the daemon puts those of containers that ask
+    for nothing else, may be another one since.  What was read is remembered until `forget`.
+    """
+
+    def __init__(self, paths: ContainerPaths, parent: str) -> None:
+        self.parent = parent
+        self._paths = paths
+        self._known: dict[str, str] = {}
+
+    def path(self, container: Container) -> str:
+        """The cgroup that the container's last start gave it."""
+        if (known := self._known.get(container.id)) is not None:
+            return known
+        path = bundle_file.cgroups_path(self._paths.directory(container.id)) or self._wanted(container)
+        if "\0" in path:  # earlier versions took any parent: a cgroup of such a name has never been
+            path = self.default_path(container.id)
+        self._known[container.id] = path
+        return path
+
+    def choose(self, container: Container) -> str:
+        """The cgroup that the start under way gives it; its own from here on (InvalidArgument: that cannot be)."""
+        path = self._wanted(container)
+        if "\0" in path:
+            raise InvalidArgument(f"start container `{container.name}`: its cgroup parent has a NUL byte")
+        self._known[container.id] = path
+        return path
+
+    def of(self, container: Container) -> Any:
+        """The container's cgroup as an object, whatever the machine's hierarchy."""
+        return common.at(self.path(container))
+
+    def without_record(self, container_id: str) -> Any:
+        """The same of a container of which only the directory is left."""
+        return common.at(
+            bundle_file.cgroups_path(self._paths.directory(container_id)) or self.default_path(container_id)
+        )
+
+    def default_path(self, container_id: str) -> str:
+        """Where the cgroup of a container is that asks for no parent of its own."""
+        return os.path.join("/", self.parent, container_id)
+
+    def forget(self, container_id: str) -> None:
+        """A container was removed."""
+        self._known.pop(container_id, None)
+
+    def _wanted(self, container: Container) -> str:
+        return os.path.join("/", container.host.cgroup_parent or self.parent, container.id)

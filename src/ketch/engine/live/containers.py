@@ -1,0 +1,113 @@
+"""Live side of containers: what exists of them in memory only.
+
+A container's *record* (``model.Container``) is durable.  Its *live side* (``Live``) is a lock that orders its state
+changes, the monitor's connection while it runs, clients that attached before the start, and those who wait for an exit
+or a removal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ketch.errors import Conflict, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ketch.engine.aio.streams import AttachOptions, ClientStream
+    from ketch.engine.model.records import Container
+    from ketch.engine.monitors.monitor_client import Monitor
+
+_RECORDED_S = 10.0
+_REACH_S = 5.0
+
+
+@dataclass(eq=False)
+class Pursuit:
+    """A monitor that could not be reached yet; ``over`` is set when it is, or when its container has ended."""
+
+    why: str
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(eq=False)
+class Live:
+    """The part of a container that lives in memory; guarded by ``lock`` where it decides about state."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    monitor: Monitor | None = None
+    pursuit: Pursuit | None = None  # of a monitor that could not be reached at the daemon's start
+    early: list[tuple[AttachOptions, ClientStream]] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+    exit_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
+    removed_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    restart_task: asyncio.Task[None] | None = None
+    removing: bool = False
+    staying: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
+
+    @contextlib.contextmanager
+    def stays(self) -> Iterator[None]:
+        """While this lasts the container's end does not take a ``--rm`` container away."""
+        self.staying += 1
+        try:
+            yield
+        finally:
+            self.staying -= 1
+
+    async def reach(self, container: Container) -> Monitor:
+        """The monitor of a running container, waited for while it is about to be taken over.
+
+        Conflict when the container does not run, Unavailable when its monitor cannot be had.
+        """
+        if self.monitor is None and self.pursuit is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.pursuit.over.wait(), _REACH_S)
+        if self.monitor is not None:
+            return self.monitor
+        if self.pursuit is not None:
+            raise Unavailable(
+                f"container {container.id}: {self.pursuit.why}",
+                hint="the container runs on; what does without its monitor (stop, kill, rm -f, pause, top) works",
+            )
+        raise Conflict(f"container {container.id} is not running")
+
+    async def recorded(self) -> None:
+        """Wait for an end that is known already to be in the record: who saw a stream end may ask how at once."""
+        if self.monitor is not None and self.monitor.exited.done():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.exited.wait(), _RECORDED_S)
+
+    def release_held(self) -> None:
+        """Close the sockets of clients that waited for a start which does not come."""
+        while self.held:
+            os.close(self.held.pop())
+
+    def resolve(self, waiters: set[asyncio.Future[tuple[int, str]]], code: int, error: str = "") -> None:
+        """Wake everybody in ``waiters`` with an exit code and forget them."""
+        for future in waiters:
+            if not future.done():
+                future.set_result((code, error))
+        waiters.clear()
+
+
+class LiveContainers:
+    """The live sides by container id, each made at its first use."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Live] = {}
+
+    def of(self, container_id: str) -> Live:
+        """The live side of a container."""
+        found = self._by_id.get(container_id)
+        if found is None:
+            found = self._by_id[container_id] = Live()
+        return found
+
+    def forget(self, container_id: str) -> None:
+        """Drop the live side of a container that was removed."""
+        self._by_id.pop(container_id, None)

@@ -1,0 +1,26 @@
+"""Directories of a container: where its files are under the data root, and its sockets under the exec root."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ContainerPaths:
+    """All paths that follow from a container's id; ``data_root`` and ``exec_root`` are absolute."""
+
+    data_root: str
+    exec_root: str
+
+    def directory(self, container_id: str) -> str:
+        """``containers/<id>`` under the data root."""
+        return os.path.join(self.data_root, "containers", container_id)
+
+    def run_dir(self, container_id: str) -> str:
+        """The container's directory under the exec root (sockets, exit record)."""
+        return os.path.join(self.exec_root, "run", container_id)
+
+    def log_dir(self, container_id: str) -> str:
+        """Where the monitor writes the container's log."""
+        return os.path.join(self.directory(container_id), "log")
