@@ -1,4 +1,4 @@
-"""Standard streams that the parent closed.
+"""Standard streams: those that the parent closed, and output that cannot be written.
 
 A file or a socket that is opened later would get a closed stream's number, and a child would take it for its stdin
 or stdout.  So each of the three is open before anything else is: as /dev/null, as Go's programs have it.
@@ -9,6 +9,17 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+class OutputError(OSError):
+    """Standard output cannot be written; its text is a sentence in coreutils' words."""
+
+    def __str__(self) -> str:
+        return f"write error: {self.strerror}"
+
 
 def open_missing() -> None:
     """Open what is closed of stdin, stdout and stderr; to be called first of all."""
@@ -18,3 +29,40 @@ def open_missing() -> None:
     for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:  # the interpreter's own word for a closed one
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def write(text: str) -> None:
+    """Write to stdout at once (OutputError).
+
+    The interpreter, which writes what is left at its end, ends with a status and a traceback of its own when it cannot.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as e:
+        drop_output()
+        raise OutputError(e.errno, os.strerror(e.errno or 0)) from e
+
+
+def drop_output() -> None:
+    """Have everything that is still to be written to stdout go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+class Collected:
+    """What is printed within this context is written at its end (OutputError).
+
+    For argparse, which hears nothing of text that could not be written, or had only reached a buffer.
+    """
+
+    def __enter__(self) -> None:
+        import io  # not in the memory of who has no help texts
+
+        self._stdout: TextIO = sys.stdout
+        self._text = sys.stdout = io.StringIO()
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout = self._stdout
+        write(self._text.getvalue())

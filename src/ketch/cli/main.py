@@ -126,9 +126,9 @@ def main() -> None:
     except OSError as e:
         if e.errno not in (EDQUOT, EFBIG, EIO, ENOSPC):
             raise
-        sys.stderr.write(f"ketch: write the output: {os.strerror(e.errno).lower()}\n")
+        sys.stderr.write(f"ketch: {stdio.OutputError(e.errno, os.strerror(e.errno))}\n")
         code = 1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written goes nowhere
+        stdio.drop_output()
     sys.exit(code)
 
 

@@ -35,7 +35,8 @@ def main() -> None:
     sys.setswitchinterval(_SLICE_S)
     try:
         _open_as_many_as_permitted()
-        config = load(sys.argv[1:])
+        with stdio.Collected():
+            config = load(sys.argv[1:])
         level = _LEVELS.get(config.log_level, config.log_level.upper())
         handler = logging.StreamHandler()
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -49,6 +50,9 @@ def main() -> None:
             return
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(config))
+    except stdio.OutputError as e:
+        sys.stderr.write(f"ketchd: {e}\n")
+        raise SystemExit(1) from None
     except (KetchError, OSError) as e:
         from ketch.engine.os_errors import explained
 

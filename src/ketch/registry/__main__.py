@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 
+from ketch import stdio
 from ketch.errors import KetchError
 
 
@@ -15,7 +16,8 @@ def main(argv: list[str]) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        options = settings.load(argv)
+        with stdio.Collected():
+            options = settings.load(argv)
         if options.command == "htpasswd":
             return _htpasswd(options.user, options.cost)
         from ketch.registry import serve
@@ -25,6 +27,9 @@ def main(argv: list[str]) -> int:
         return asyncio.run(_collect(options))
     except KetchError as e:
         sys.stderr.write(f"ketch: {e.message}\n" + (f"  {e.hint}\n" if e.hint else ""))
+        return 1
+    except stdio.OutputError as e:
+        sys.stderr.write(f"ketch: {e}\n")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -39,7 +44,7 @@ async def _collect(options: object) -> int:
     store = serve.store(options)  # type: ignore[arg-type]
     try:
         collector = gc.Collector(Repositories(store), options.gc_grace, untagged=options.delete_untagged)  # type: ignore[attr-defined]
-        sys.stdout.write(msgspec.json.encode(await collector.run()).decode() + "\n")
+        stdio.write(msgspec.json.encode(await collector.run()).decode() + "\n")
     finally:
         await store.close()
     return 0
@@ -51,7 +56,7 @@ def _htpasswd(user: str, cost: int) -> int:
     import bcrypt
 
     password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
-    sys.stdout.write(f"{user}:{bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(cost)).decode()}\n")
+    stdio.write(f"{user}:{bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(cost)).decode()}\n")
     return 0
 
 

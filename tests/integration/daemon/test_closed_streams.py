@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.engines import KETCH
+from tests.support.engines import BIN, KETCH
 
 if TYPE_CHECKING:
     from tests.support.engines import Engine
@@ -61,16 +61,26 @@ def test_commands_without_streams(engine: Engine) -> None:
             assert (done.returncode, done.stderr) == (0, ""), (streams, words)
 
 
-def test_output_that_cannot_be_written(engine: Engine) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(engine: Engine, unbuffered: str) -> None:
     if engine.kind != "ketch":
-        pytest.skip("about ketch's own command line")
-    for words in (("ps",), ("version",), ("images",), ("ps", "--help"), ("--help",), ("--version",), ("help", "ps")):
-        done = subprocess.run(
-            ["sh", "-c", 'exec "$@" > /dev/full', "sh", KETCH, *words],
-            env=engine.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-        assert (done.returncode, done.stderr) == (1, "ketch: write the output: no space left on device\n"), words
+        pytest.skip("about ketch's own programs")
+    programs = {
+        KETCH: "ps|version|images|ps --help|--help|--version|help ps|registry --help|registry serve --help|"
+        "registry htpasswd me",
+        f"{BIN}/ketchd": "--version|--help",
+        f"{BIN}/ketch-runtime": "--version|--help|features|list|list --format json",
+    }
+    for program, command_lines in programs.items():
+        for words in command_lines.split("|"):
+            done = subprocess.run(
+                ["sh", "-c", 'exec "$@" > /dev/full', "sh", program, *words.split()],
+                env={**engine.environment(), "PYTHONUNBUFFERED": unbuffered},
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=30,
+            )
+            said = f"{os.path.basename(program)}: write error: No space left on device\n"
+            assert (done.returncode, done.stderr) == (1, said), (program, words)

@@ -52,10 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings, rest = parse(args, _GLOBAL, interspersed=False)
         if settings.get("version"):
-            sys.stdout.write(f"ketch-runtime version {_version()}\nspec: {states.OCI_VERSION}\n")
+            stdio.write(f"ketch-runtime version {_version()}\nspec: {states.OCI_VERSION}\n")
             return 0
         if settings.get("help") or not rest or rest[0] == "help":
-            sys.stdout.write(_USAGE)
+            stdio.write(_USAGE)
             return 0
         command = _COMMANDS.get(rest[0])
         if command is None:
@@ -66,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         return function(options, operands)
     except KetchError as e:
         return _fail(settings, e.message, e.hint)
+    except stdio.OutputError as e:
+        return _fail(settings, str(e), None)
     except OSError as e:
         return _fail(settings, f"{e.filename or 'system call'}: {reason(e)}", None)
 
@@ -220,14 +222,16 @@ def _list(options: Options, _operands: list[str]) -> int:
     if options.get("format") == "json":
         _print_json(found)
     elif options.get("quiet"):
-        sys.stdout.write("".join(f"{one['id']}\n" for one in found))
+        stdio.write("".join(f"{one['id']}\n" for one in found))
     else:
+        lines = []
         rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
         rows += [(one["id"], str(one["pid"]), one["status"], one["bundle"], one["created"]) for one in found]
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         for row in rows:
             line = "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-            sys.stdout.write(line.rstrip() + "\n")
+            lines.append(line.rstrip() + "\n")
+        stdio.write("".join(lines))
     return 0
 
 
@@ -237,7 +241,7 @@ def _ps(options: Options, operands: list[str]) -> int:
     if options.get("format") == "json":
         _print_json(pids)
     else:
-        sys.stdout.write("".join(f"{pid}\n" for pid in pids))
+        stdio.write("".join(f"{pid}\n" for pid in pids))
     return 0
 
 
@@ -323,7 +327,7 @@ def _cgroup(options: Options, operands: list[str]) -> Any:
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    stdio.write(json.dumps(value, indent=2) + "\n")
 
 
 def _fail(settings: Options, message: str, hint: str | None) -> int:
