@@ -39,25 +39,58 @@ def setns(fd: int, flags: int = 0) -> None:
         raise failed("setns")
 
 
+def join_mount_namespace(fd: int) -> None:
+    """Enter a container's mount namespace and be at the container's root.
+
+    setns(2) leads to the top of the namespace.  The container's root is not there when this process lives in a chroot:
+    pivot_root(2) has put it where that of its caller was, at the same path as ours.  (The root of a process in it says
+    nothing: there are servers that chroot themselves into an empty directory.)  The caller's root and working
+    directory must be its own; after a failure they may be anywhere.
+    """
+    path = _path_of_root()
+    setns(fd, CLONE_NEWNS)
+    if path != "/":
+        os.chroot(path)
+        os.chdir("/")
+
+
+def _path_of_root() -> str:
+    """Where this thread's root is in its mount namespace, at whose top it is afterwards."""
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        namespace_fd = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(namespace_fd, CLONE_NEWNS)
+        finally:
+            os.close(namespace_fd)
+        os.fchdir(root_fd)
+        return os.getcwd()
+    finally:
+        os.close(root_fd)
+
+
 @contextmanager
 def other_mount_namespace(path: str | None) -> Iterator[None]:
     """Be in the mount namespace at ``path`` (None: in a new copy of one's own) for a while.
 
     It is the calling thread that goes there; its root and working directory must be its own (CLONE_FS), which they are
-    in a process of one thread.  setns(2) puts both at the top of the namespace; a changed root is put back afterwards.
+    in a process of one thread.  Both are at the container's root (see `join_mount_namespace`), or with None where they
+    were, and put back afterwards.
     """
     with ExitStack() as stack:
         here_fd = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, here_fd)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, root_fd)
-        if path is None:
-            unshare(CLONE_NEWNS)
-        else:
+        there_fd = -1
+        if path is not None:
             there_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, there_fd)
-            setns(there_fd, CLONE_NEWNS)
         try:
+            if there_fd < 0:
+                unshare(CLONE_NEWNS)
+            else:
+                join_mount_namespace(there_fd)
             yield
         finally:
             setns(here_fd, CLONE_NEWNS)

@@ -92,7 +92,7 @@ def enter_pid(mode: str) -> None:
         if mode == "new":
             ns.unshare(ns.CLONE_NEWPID)
         elif mode != "host":
-            _join(mode, ns.CLONE_NEWPID)
+            _join_path(mode, ns.CLONE_NEWPID)
     except OSError as e:
         raise failure("namespaces", f"enter pid namespace `{mode}`", e) from e
 
@@ -108,7 +108,7 @@ def enter(plan: Plan) -> None:
         opened.sort(key=lambda item: item[0] == "mount")
         for kind, fd in opened:
             try:
-                ns.setns(fd, FLAGS[kind])
+                join(fd, FLAGS[kind])
             except OSError as e:
                 raise failure("namespaces", f"join {kind} namespace `{plan.join[kind]}`", e) from e
     finally:
@@ -123,6 +123,14 @@ def enter(plan: Plan) -> None:
             raise failure("namespaces", f"make new {kinds} namespaces", e, _hint(e)) from e
 
 
+def join(fd: int, flag: int) -> None:
+    """Enter a namespace by its file's descriptor; a container's mount namespace at the container's root."""
+    if flag == ns.CLONE_NEWNS:
+        ns.join_mount_namespace(fd)
+    else:
+        ns.setns(fd, flag)
+
+
 def unshare_cgroup(plan: Plan) -> None:
     """Make the cgroup that the process is in now the root of its view, if the plan says so."""
     if plan.new & ns.CLONE_NEWCGROUP:
@@ -132,30 +140,6 @@ def unshare_cgroup(plan: Plan) -> None:
             raise failure("namespaces", "make new cgroup namespace", e, _hint(e)) from e
 
 
-def root_of(pid: int) -> int:
-    """A descriptor of the root directory of ``pid`` if entering its mount namespace will not lead there, else -1.
-
-    setns(2) leads to the root of the namespace.  That is the container's, unless this engine itself lives in a
-    chroot, below which pivot_root has put the container's.  (Always going to PID 1's root would be wrong: there are
-    servers that chroot themselves into an empty directory.)
-    """
-    try:
-        ours, first = os.stat("/"), os.stat("/proc/1/root/")
-    except OSError:
-        return -1
-    if (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino):
-        return -1
-    return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def change_root(root_fd: int) -> None:
-    """Make the directory the root and close its descriptor; -1 means nothing is to be done."""
-    if root_fd >= 0:
-        os.fchdir(root_fd)
-        os.chroot(".")
-        os.close(root_fd)
-
-
 def _open(kind: str, path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -163,7 +147,7 @@ def _open(kind: str, path: str) -> int:
         raise failure("namespaces", f"open {kind} namespace `{path}`", e) from e
 
 
-def _join(path: str, flag: int) -> None:
+def _join_path(path: str, flag: int) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         ns.setns(fd, flag)

@@ -14,7 +14,6 @@ from stat import S_ISDIR
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux import ns, statfs
-from ketch.runtime import namespaces
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import idmap, paths, tmp_copy_up
 from ketch.runtime.rootfs.mount_options import Options, is_superblock_flag
@@ -111,9 +110,7 @@ def tree_of_container(pid: int, path: str) -> int:
 
     The kernel copies mounts of the caller's own namespace only.
     """
-    root_fd = namespaces.root_of(pid)
     with ns.other_mount_namespace(f"/proc/{pid}/ns/mnt"):
-        namespaces.change_root(root_fd)
         return m.open_tree(path)
 
 

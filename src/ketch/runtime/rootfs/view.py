@@ -20,7 +20,6 @@ from errno import ENOENT, ENOTDIR, EROFS
 
 from ketch.linux import mount as m
 from ketch.linux import ns
-from ketch.runtime import namespaces
 from ketch.runtime.rootfs import mounts, paths
 from ketch.runtime.rootfs import root as rootfs
 
@@ -164,9 +163,7 @@ def _trees_of_process(pid: int, destinations: Sequence[str], expected: str) -> t
                 raise ProcessLookupError(3, "the container's process is gone")
         finally:
             os.close(cgroup_fd)
-        chroot_fd = namespaces.root_of(pid)
         with ns.other_mount_namespace(f"/proc/self/fd/{process_fd}/ns/mnt"):
-            namespaces.change_root(chroot_fd)
             root_fd = m.open_tree("/")
             try:
                 for destination in destinations:

@@ -114,11 +114,9 @@ def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:
             fds.append((flag, os.open(f"/proc/{init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
         if cgroups:
             _join_cgroup(init_pid, cgroups)
-        root_fd = namespaces.root_of(init_pid)
         finalize_process.forget_imports()
         for flag, fd in fds:
-            ns.setns(fd, flag)
-        namespaces.change_root(root_fd)
+            namespaces.join(fd, flag)
     except OSError as e:
         raise failure("namespaces", f"join the namespaces of process {init_pid}", e) from e
     finally:
