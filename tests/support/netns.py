@@ -18,8 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.linux import ns
+from ketch.linux.netlink import addresses, links
 from ketch.linux.netlink import client as netlink
-from ketch.linux.netlink import links
 from ketch.network.connections import Wish
 from ketch.network.manager import NetworkManager
 from ketch.network.model import record as records
@@ -113,9 +113,9 @@ def outside_machine(address: str = "192.0.2.2/24", host_address: str = "192.0.2.
         rtnl.run([links.new_veth(link, 0, 1500, peer="eth0", peer_mac=mac, netns_fd=machine.fd)])
         index = links.get_link(inside, "eth0").index
         inside.run([links.set_up(index=links.LOOPBACK_INDEX), links.set_up(index=index)])
-        inside.run([links.add_address(index, ipaddress.ip_interface(address))])
+        inside.run([addresses.add_address(index, ipaddress.ip_interface(address))])
         index = links.get_link(rtnl, link).index
-        rtnl.run([links.set_up(index=index), links.add_address(index, ipaddress.ip_interface(host_address))])
+        rtnl.run([links.set_up(index=index), addresses.add_address(index, ipaddress.ip_interface(host_address))])
         for end, name in ((inside, "eth0"), (rtnl, link)):
             while links.get_link(end, name).operstate != links.IF_OPER_UP:
                 time.sleep(0.001)  # the kernel raises the carrier a moment later
@@ -126,7 +126,7 @@ def default_route(machine: Netns, gateway: str) -> None:
     """Send everything that a machine does not know to this host."""
     with netlink.Netlink(machine.rtnl_fd) as rtnl:
         index = links.get_link(rtnl, "eth0").index
-        rtnl.run([links.default_route(index, ipaddress.ip_address(gateway))])
+        rtnl.run([addresses.default_route(index, ipaddress.ip_address(gateway))])
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -194,7 +194,7 @@ def send_to_loopback(sender: Netns, host_link: str, port: int) -> None:
     with netlink.Netlink() as rtnl, netlink.Netlink(sender.rtnl_fd) as inside:
         there = links.get_link(rtnl, host_link).mac
         here = links.get_link(inside, "eth0")
-        source = next(a for i, a in links.list_addresses(inside) if i == here.index).ip.packed
+        source = next(a for i, a in addresses.list_addresses(inside) if i == here.index).ip.packed
     payload = b"hello"
     udp = struct.pack("!HHHH", 1234, port, 8 + len(payload), 0) + payload
     head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, source, bytes([127, 0, 0, 1]))

@@ -16,7 +16,7 @@ import msgspec
 
 from ketch import faults
 from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, PermissionDenied
-from ketch.linux.netlink import links
+from ketch.linux.netlink import addresses, links
 from ketch.network import completion, default_network, locks, reattach
 from ketch.network.completion import DEFAULT_MTU
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 Records = list[NetworkRecord]
 Endpoints = list[Endpoint]
 Pools = list[Pool]
-Networks = list[links.Network]
+Networks = list[addresses.Network]
 Strings = list[str]
 
 

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from ketch.linux.netlink import conntrack, links
+from ketch.linux.netlink import addresses, conntrack
 from ketch.linux.netlink.client import NETLINK_NETFILTER, Netlink
 from ketch.network.links import endpoint
 
@@ -64,7 +64,7 @@ class Reaper:
             self._submit(self._forget_udp, ports, ips)
 
     def _forget_udp(self, ports: set[int], ips: set[str]) -> None:
-        local = {str(address.ip) for _, address in links.list_addresses(self._rtnl)}
+        local = {str(address.ip) for _, address in addresses.list_addresses(self._rtnl)}
         conntrack.forget_udp(self._ct, ports, local, ips)
 
     def _submit(self, call: Callable[..., None], *args: object) -> None:

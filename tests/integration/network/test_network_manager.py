@@ -22,8 +22,8 @@ from ketch.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
+from ketch.linux.netlink import addresses, links, messages
 from ketch.linux.netlink import client as netlink
-from ketch.linux.netlink import links
 from ketch.network.model.schema import SCHEMA
 from ketch.network.ports.requests import PortRequest
 from ketch.storage.database.db import Database
@@ -88,10 +88,10 @@ def test_a_container_sees_its_interface(tmp_path: Path) -> None:
     with network(tmp_path, mtu=1400) as manager, container(manager, "a") as (a, ea):
         with netlink.Netlink(a.rtnl_fd) as inside:
             eth0, lo = links.get_link(inside, "eth0"), links.get_link(inside, "lo")
-            addresses = [str(address) for index, address in links.list_addresses(inside) if index == eth0.index]
+            found = [str(address) for index, address in addresses.list_addresses(inside) if index == eth0.index]
         assert eth0.up and lo.up
         assert (eth0.mtu, eth0.mac.hex(":")) == (1400, ea.mac)
-        assert addresses == [f"{ea.ip}/16"] == ["172.28.0.2/16"]
+        assert found == [f"{ea.ip}/16"] == ["172.28.0.2/16"]
         assert (ea.mac, ea.gateway, ea.ifname) == ("02:42:ac:1c:00:02", "172.28.0.1", "eth0")
         assert len(ea.endpoint_id) == 64
         assert manager.endpoint("a") == ea
@@ -266,9 +266,9 @@ def test_many_ports_are_one_transaction(tmp_path: Path) -> None:
 def test_a_failed_connection_leaves_nothing(tmp_path: Path) -> None:
     with network(tmp_path) as manager, database(tmp_path) as db, Netns() as space:
         with netlink.Netlink(space.rtnl_fd) as inside:
-            body = links.ifinfo() + netlink.text(links.IFLA_IFNAME, "eth0")
-            body += netlink.nest(links.IFLA_LINKINFO, netlink.text(links.IFLA_INFO_KIND, "bridge"))
-            inside.run([netlink.Request(links.RTM_NEWLINK, netlink.NLM_F_CREATE, body, "occupy eth0")])
+            body = links.ifinfo() + messages.text(links.IFLA_IFNAME, "eth0")
+            body += messages.nest(links.IFLA_LINKINFO, messages.text(links.IFLA_INFO_KIND, "bridge"))
+            inside.run([messages.Request(links.RTM_NEWLINK, messages.NLM_F_CREATE, body, "occupy eth0")])
         before = link_names(), ruleset()
         with pytest.raises(KetchError, match="connect container a "):
             manager.connect("a", space.fd, space.rtnl_fd, hostname="a", ports=[PortRequest("tcp", 80, host_port=8080)])
@@ -432,7 +432,7 @@ def test_a_subnet_in_use_is_avoided_and_the_choice_is_kept(tmp_path: Path) -> No
         assert (ea.ip, ea.prefix_len) == ("172.20.0.2", 24)
         with netlink.Netlink() as rtnl:
             index = links.get_link(rtnl, "ketch0").index
-            assert [a for i, a in links.list_addresses(rtnl) if i == index] == [
+            assert [a for i, a in addresses.list_addresses(rtnl) if i == index] == [
                 ipaddress.IPv4Interface("172.20.0.1/24")
             ]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ketch.linux.netlink import addresses, links
 from ketch.linux.netlink import client as netlink
-from ketch.linux.netlink import links
 from tests.support import netns
 from tests.support.netns import (
     container,
@@ -67,7 +67,7 @@ def test_an_outside_machine_reaches_published_ports_only(tmp_path: Path) -> None
         with netlink.Netlink(outside.rtnl_fd) as rtnl:
             # A neighbour may point any route at us: at the containers' subnet, even at our loopback.
             index = links.get_link(rtnl, "eth0").index
-            rtnl.run([links.default_route(index, ipaddress.IPv4Address("192.0.2.1"))])
+            rtnl.run([addresses.default_route(index, ipaddress.IPv4Address("192.0.2.1"))])
         with container(manager, "a", "0.0.0.0:8080:80/tcp", "127.0.0.1:8081:80/tcp") as (a, ea):
             with a.entered():
                 server = listen("0.0.0.0", 80)
@@ -207,7 +207,7 @@ def test_turning_forwarding_on_does_not_make_a_router_of_the_host(tmp_path: Path
         for machine, gateway in ((left, "192.0.2.1"), (right, "198.51.100.1")):
             with netlink.Netlink(machine.rtnl_fd) as rtnl:
                 index = links.get_link(rtnl, "eth0").index
-                rtnl.run([links.default_route(index, ipaddress.IPv4Address(gateway))])
+                rtnl.run([addresses.default_route(index, ipaddress.IPv4Address(gateway))])
         with right.entered():
             server = listen("0.0.0.0", 80)
         with network(tmp_path) as manager, container(manager, "a") as (a, _):

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from ketch.errors import InvalidArgument
+from ketch.linux.netlink import addresses, links
 from ketch.linux.netlink import client as netlink
-from ketch.linux.netlink import links
 from ketch.network.connections import Wish
 from ketch.network.links import interface_sysctls, sysctl
 from ketch.network.model import record as r
@@ -50,8 +50,8 @@ def advertise(sender: Netns, interface: str = "eth0") -> None:
 
 def configured(rtnl: netlink.Netlink) -> list[str]:
     """Addresses and routes of the advertised prefix."""
-    found = [str(a) for _, a in links.list_all_addresses(rtnl) if a.ip in PREFIX]
-    return found + [str(n) for _, n in links.list_routes(rtnl) if n.version == 6 and n.subnet_of(PREFIX)]
+    found = [str(a) for _, a in addresses.list_all_addresses(rtnl) if a.ip in PREFIX]
+    return found + [str(n) for _, n in addresses.list_routes(rtnl) if n.version == 6 and n.subnet_of(PREFIX)]
 
 
 def inside(space: Netns) -> list[str]:

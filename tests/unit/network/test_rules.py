@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
-from ketch.linux.netlink import client as netlink
+from ketch.linux.netlink import messages
 from ketch.network.firewall import forwarding, ruleset
 from ketch.network.firewall.ruleset import Forward, Segment
 from ketch.network.model.record import Binding, Endpoint
@@ -92,22 +92,22 @@ def test_ports_in_dockers_form() -> None:
 
 @given(st.dictionaries(st.integers(1, 200), st.binary(max_size=40)))
 def test_attributes_survive_packing(values: dict[int, bytes]) -> None:
-    packed = b"".join(netlink.attr(kind, value) for kind, value in values.items())
+    packed = b"".join(messages.attr(kind, value) for kind, value in values.items())
     assert len(packed) % 4 == 0
-    assert netlink.attributes(packed) == values
+    assert messages.attributes(packed) == values
 
 
 def test_nested_attributes() -> None:
-    inner = netlink.attributes(netlink.attributes(netlink.nest(18, netlink.text(1, "veth")))[18])
+    inner = messages.attributes(messages.attributes(messages.nest(18, messages.text(1, "veth")))[18])
     assert inner == {1: b"veth\0"}
 
 
 @given(st.binary(max_size=200))
 def test_garbage_from_a_socket_ends_the_parsing(data: bytes) -> None:
-    netlink.attributes(data)
+    messages.attributes(data)
 
 
 def test_numbers_are_in_host_order() -> None:
-    assert netlink.u32(4, 1500) == struct.pack("=HHI", 8, 4, 1500)
-    assert netlink.u16(4, 7) == struct.pack("=HHHxx", 6, 4, 7)
-    assert netlink.u8(4, 7) == struct.pack("=HHBxxx", 5, 4, 7)
+    assert messages.u32(4, 1500) == struct.pack("=HHI", 8, 4, 1500)
+    assert messages.u16(4, 7) == struct.pack("=HHHxx", 6, 4, 7)
+    assert messages.u8(4, 7) == struct.pack("=HHBxxx", 5, 4, 7)

@@ -1,4 +1,4 @@
-"""A small netlink(7) client: messages, attributes, acknowledged batches and dumps.
+"""A small netlink(7) client: acknowledged batches, dumps, sockets in other namespaces.
 
 The kernel works through a batch inside ``sendmsg``, so all answers are waiting when it returns: nothing here
 ever blocks for long, and several requests cost one round trip.  A general netlink library would take more time
@@ -10,54 +10,29 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ketch.linux import ns
+from ketch.linux.netlink import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
+    from ketch.linux.netlink.messages import Request
+
     T = TypeVar("T")
-    from collections.abc import Iterator, Mapping, Sequence
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 
-NLM_F_REQUEST = 0x1
-NLM_F_ACK = 0x4
-NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
-NLM_F_DUMP = 0x300
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
-_NLA_F_NESTED = 0x8000
-_NLA_TYPE_MASK = 0x3FFF
-_NLMSGERR_ATTR_MSG = 1
-_NLM_F_CAPPED = 0x100
-_NLM_F_ACK_TLVS = 0x200
-
-_HEADER = struct.Struct("=IHHII")
-_ATTR = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 16
 _NLM_F_DUMP_INTR = 0x10
 _DUMP_ATTEMPTS = 5
-
-
-class Request(NamedTuple):
-    """One message to the kernel; ``what`` says in an error what was tried; the errno ``tolerated`` is none."""
-
-    kind: int
-    flags: int
-    body: bytes
-    what: str
-    tolerated: int = 0
 
 
 class Netlink:
@@ -110,17 +85,17 @@ class Netlink:
 
     def _dump(self, request: Request) -> tuple[list[bytes], bool]:
         self._seq += 1
-        self._sock.send(_message(request, self._seq, NLM_F_REQUEST | NLM_F_DUMP))
+        self._sock.send(messages.encode(request, self._seq, messages.NLM_F_REQUEST | messages.NLM_F_DUMP))
         bodies: list[bytes] = []
         interrupted = False
         while True:
-            for kind, flags, seq, body in split(self._sock.recv(_RECEIVE_BYTES)):
+            for kind, flags, seq, body in messages.split(self._sock.recv(_RECEIVE_BYTES)):
                 if seq != self._seq:
                     continue
                 interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
-                if kind == NLMSG_ERROR:
-                    _raise_for(body, flags, request)
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                if kind == messages.NLMSG_ERROR:
+                    messages.raise_for(body, flags, request)
+                if kind in (messages.NLMSG_DONE, messages.NLMSG_ERROR):
                     return bodies, interrupted
                 bodies.append(body)
 
@@ -129,99 +104,26 @@ class Netlink:
         packets = []
         for request in requests:
             self._seq += 1
-            packets.append(_message(request, self._seq, NLM_F_REQUEST | NLM_F_ACK))
+            packets.append(messages.encode(request, self._seq, messages.NLM_F_REQUEST | messages.NLM_F_ACK))
         self._sock.send(b"".join(packets))
         pending = set(range(first, self._seq + 1))
         bodies: list[bytes] = []
         failure: OSError | None = None
         while pending:
-            for kind, flags, seq, body in split(self._sock.recv(_RECEIVE_BYTES)):
+            for kind, flags, seq, body in messages.split(self._sock.recv(_RECEIVE_BYTES)):
                 if seq not in pending:
                     continue
-                if kind != NLMSG_ERROR:
+                if kind != messages.NLMSG_ERROR:
                     bodies.append(body)
                     continue
                 pending.discard(seq)
                 try:
-                    _raise_for(body, flags, requests[seq - first])
+                    messages.raise_for(body, flags, requests[seq - first])
                 except OSError as e:
                     failure = failure or e
         if failure is not None:
             raise failure
         return bodies
-
-
-def _message(request: Request, seq: int, flags: int) -> bytes:
-    body = request.body + bytes(-len(request.body) % 4)
-    return _HEADER.pack(_HEADER.size + len(body), request.kind, request.flags | flags, seq, 0) + body
-
-
-def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence number, body) of each message in what was received."""
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, flags, seq, _ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size:
-            return
-        yield kind, flags, seq, data[offset + _HEADER.size : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _raise_for(body: bytes, flags: int, request: Request) -> None:
-    code = -struct.unpack_from("=i", body)[0]
-    if code in (0, request.tolerated):
-        return
-    detail = ""
-    if flags & _NLM_F_ACK_TLVS:
-        # Behind the error stands the request: its header only (capped), or all of it.
-        length = _HEADER.size if flags & _NLM_F_CAPPED else struct.unpack_from("=I", body, 4)[0]
-        text = attributes(body[4 + length :]).get(_NLMSGERR_ATTR_MSG, b"")
-        detail = text.rstrip(b"\0").decode(errors="replace")
-    reason = f"{request.what}: {os.strerror(code)}"
-    raise OSError(code, f"{reason} ({detail})" if detail else reason)
-
-
-def attr(kind: int, value: bytes) -> bytes:
-    """One attribute, padded to four bytes."""
-    return _ATTR.pack(_ATTR.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def text(kind: int, value: str) -> bytes:
-    """A NUL-terminated string attribute."""
-    return attr(kind, value.encode() + b"\0")
-
-
-def u32(kind: int, value: int) -> bytes:
-    """A 32-bit attribute in the host's byte order."""
-    return attr(kind, struct.pack("=I", value))
-
-
-def u16(kind: int, value: int) -> bytes:
-    """A 16-bit attribute in the host's byte order."""
-    return attr(kind, struct.pack("=H", value))
-
-
-def u8(kind: int, value: int) -> bytes:
-    """An 8-bit attribute."""
-    return attr(kind, struct.pack("=B", value))
-
-
-def nest(kind: int, *children: bytes) -> bytes:
-    """An attribute made of attributes."""
-    return attr(kind | _NLA_F_NESTED, b"".join(children))
-
-
-def attributes(data: bytes) -> Mapping[int, bytes]:
-    """Type → value; of a repeated type the last one stays."""
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + _ATTR.size <= len(data):
-        length, kind = _ATTR.unpack_from(data, offset)
-        if length < _ATTR.size:
-            break
-        found[kind & _NLA_TYPE_MASK] = data[offset + _ATTR.size : offset + length]
-        offset += (length + 3) & ~3
-    return found
 
 
 def open_in(netns_fd: int, protocol: int = NETLINK_ROUTE) -> Netlink:

@@ -13,7 +13,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from ketch.linux.netlink.client import Request, attr, attributes
+from ketch.linux.netlink.messages import Request, attr, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

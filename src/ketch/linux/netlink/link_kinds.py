@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 
-from ketch.linux.netlink.client import NLM_F_CREATE, NLM_F_EXCL, Request, attr, nest, text, u16, u32
 from ketch.linux.netlink.links import (
     IFF_UP,
     IFLA_ADDRESS,
@@ -17,6 +16,7 @@ from ketch.linux.netlink.links import (
     RTM_NEWLINK,
     ifinfo,
 )
+from ketch.linux.netlink.messages import NLM_F_CREATE, NLM_F_EXCL, Request, attr, nest, text, u16, u32
 
 IFLA_LINK = 5
 _IFLA_MACVLAN_MODE = 1

@@ -7,7 +7,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from ketch.errors import FailedPrecondition, KetchError
-from ketch.linux.netlink.client import NETLINK_NETFILTER, Netlink, Request, attributes, text
+from ketch.linux.netlink.client import NETLINK_NETFILTER, Netlink
+from ketch.linux.netlink.messages import Request, attributes, text
 from ketch.network.firewall.ruleset import (
     CHAINS,
     Forward,

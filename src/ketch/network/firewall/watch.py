@@ -15,7 +15,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from ketch.linux.netlink.client import NETLINK_NETFILTER, attributes, split
+from ketch.linux.netlink.client import NETLINK_NETFILTER
+from ketch.linux.netlink.messages import attributes, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, FailedPrecondition
-from ketch.linux.netlink import links
+from ketch.linux.netlink import addresses, links
 from ketch.network.links import owner as marks
 from ketch.network.links import sysctl
 from ketch.network.model import ipam
@@ -45,12 +45,12 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
     return links.get_link(rtnl, name)
 
 
-def _set_addresses(rtnl: Netlink, link: links.Link, wanted: list[links.Interface]) -> None:
-    present = [address for index, address in links.list_all_addresses(rtnl) if index == link.index]
-    rtnl.run([links.add_address(link.index, address) for address in wanted if address not in present])
+def _set_addresses(rtnl: Netlink, link: links.Link, wanted: list[addresses.Interface]) -> None:
+    present = [address for index, address in addresses.list_all_addresses(rtnl) if index == link.index]
+    rtnl.run([addresses.add_address(link.index, address) for address in wanted if address not in present])
     if is_ours(link):
         strange = [a for a in present if a not in wanted and not a.ip.is_link_local]
-        rtnl.run([links.delete_address(link.index, address) for address in strange])
+        rtnl.run([addresses.delete_address(link.index, address) for address in strange])
 
 
 def _set_mtu(rtnl: Netlink, link: links.Link, wanted: int) -> None:
@@ -93,8 +93,8 @@ def port_names(rtnl: Netlink, name: str) -> list[str]:
     return [link.name for link in everything if link.master == index]
 
 
-def used_networks(rtnl: Netlink, own: Collection[str]) -> list[links.Network]:
+def used_networks(rtnl: Netlink, own: Collection[str]) -> list[addresses.Network]:
     """Subnets that this host has addresses in or routes to, apart from those of our ``own`` links."""
     indexes = {link.index for link in links.list_links(rtnl) if link.name in own}
-    used: list[links.Network] = [a.network for i, a in links.list_all_addresses(rtnl) if i not in indexes]
-    return used + [network for i, network in links.list_routes(rtnl) if i not in indexes]
+    used: list[addresses.Network] = [a.network for i, a in addresses.list_all_addresses(rtnl) if i not in indexes]
+    return used + [network for i, network in addresses.list_routes(rtnl) if i not in indexes]

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ketch.linux.netlink import links
-from ketch.linux.netlink.client import Request, attributes
+from ketch.linux.netlink.messages import Request, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import faults
+from ketch.linux.netlink import addresses, link_kinds, links
 from ketch.linux.netlink import client as netlink
-from ketch.linux.netlink import link_kinds, links
 from ketch.network.links import interface_sysctls, sysctl
 from ketch.network.links import owner as marks
 from ketch.network.model.record import MACVLAN, Binding, Endpoint
@@ -24,6 +24,7 @@ from ketch.undo import Undo
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ketch.linux.netlink.messages import Request
     from ketch.network.links.interface_sysctls import Setting
     from ketch.network.model.record import NetworkRecord
 
@@ -123,27 +124,27 @@ def wire_child(
 def _configure(container: netlink.Netlink, made: Endpoint) -> None:
     container.run([links.set_up(index=links.LOOPBACK_INDEX)])
     index = links.get_link(container, made.ifname).index
-    requests = [links.add_address(index, interface) for interface in made.interfaces]
+    requests = [addresses.add_address(index, interface) for interface in made.interfaces]
     requests.append(links.set_up(index=index))
     container.run(requests)
     container.run([r for version in (4, 6) for r in _default_route(made, index, version)])
 
 
-def _default_route(made: Endpoint, index: int, version: int) -> list[netlink.Request]:
+def _default_route(made: Endpoint, index: int, version: int) -> list[Request]:
     used = made.gateway4_used if version == 4 else made.gateway6_used
     gateway = made.gateway_of(version)
     if not used:
         return []
     if gateway is None:
-        return [links.device_route(index, version)]
-    return [links.default_route(index, gateway)]
+        return [addresses.device_route(index, version)]
+    return [addresses.default_route(index, gateway)]
 
 
 def move_gateway(container: netlink.Netlink, old: Endpoint | None, new: Endpoint | None, version: int) -> None:
     """Take the default route of a family away from one interface and give it to another; either may be missing."""
     if old is not None and (gateway := old.gateway_of(version)) is not None:
         with contextlib.suppress(OSError):  # the interface went, and its routes with it
-            container.run([links.delete_default_route(links.get_link(container, old.ifname).index, gateway)])
+            container.run([addresses.delete_default_route(links.get_link(container, old.ifname).index, gateway)])
     if new is not None:
         container.run(_default_route(new, links.get_link(container, new.ifname).index, version))
 

@@ -11,7 +11,7 @@ from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
-    from ketch.linux.netlink.links import Interface, Network
+    from ketch.linux.netlink.addresses import Interface, Network
     from ketch.network.model.record import Pool
 
 _MAX_POOLS = 4096

@@ -10,7 +10,7 @@ import msgspec
 from ketch.notation import booleans
 
 if TYPE_CHECKING:
-    from ketch.linux.netlink.links import Address, Interface, Network
+    from ketch.linux.netlink.addresses import Address, Interface, Network
 
 BRIDGE, MACVLAN, IPVLAN, HOST, NONE = "bridge", "macvlan", "ipvlan", "host", "null"
 DRIVERS = (BRIDGE, MACVLAN, IPVLAN, HOST, NONE)

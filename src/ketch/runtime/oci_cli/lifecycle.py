@@ -11,7 +11,6 @@ import json
 import os
 import select
 import signal
-import struct
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_STREAM, socket, socketpair
 from contextlib import ExitStack
@@ -19,12 +18,15 @@ from typing import Any
 
 from ketch.errors import Conflict, FailedPrecondition, NotFound, RuntimeFailure
 from ketch.linux import fdpass
+from ketch.linux.netlink import links, messages
 from ketch.runtime import hooks, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, from_message
 from ketch.runtime.oci_cli import state as states
 from ketch.runtime.process.children import exec as exec_process
 from ketch.runtime.process.children import init
+
+_ANSWER = 4096
 
 
 def create(
@@ -244,9 +246,14 @@ def _send_console(path: str, master_fd: int) -> None:
 
 
 def _loopback_up(rtnl_fd: int) -> None:
-    """RTM_NEWLINK (rtnetlink(7)): interface 1, which is always lo, gets IFF_UP."""
-    body = struct.pack("=BBHiII", 0, 0, 0, 1, 1, 1)
-    os.write(rtnl_fd, struct.pack("=IHHII", 16 + len(body), 16, 1, 1, 0) + body)
+    """Bring up ``lo`` through a netlink socket in the container's network namespace."""
+    request = links.set_up(index=links.LOOPBACK_INDEX)
+    try:
+        os.write(rtnl_fd, messages.encode(request, 1, messages.NLM_F_REQUEST | messages.NLM_F_ACK))
+        for _, flags, _, body in messages.split(os.read(rtnl_fd, _ANSWER)):  # it is there when the write is done
+            messages.raise_for(body, flags, request)
+    except OSError as e:
+        raise failure("network", "bring up the loopback interface", e) from e
 
 
 def _write_pid(path: str, pid: int) -> None:
