@@ -12,6 +12,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.model.records import Status
 from ketch.engine.volumes import container_volumes
 from ketch.errors import Conflict, NotFound
 from ketch.images.removal import Rehearsal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     Matches = Callable[[int, dict[str, str] | None], bool]  # (created in ns, labels)
 
+_DOWN = (Status.CREATED, Status.EXITED, Status.DEAD)
 Objects = list[dict[str, Any]]
 Rows = list[dict[str, str]]
 
@@ -57,7 +59,7 @@ async def containers(engine: Engine, matches: Matches, *, dry_run: bool) -> dict
     """Every container that does not run."""
     found: Objects = []
     for one in engine.containers.list():
-        if one.state.status not in ("created", "exited", "dead") or not matches(one.created, one.config.labels):
+        if one.state.status not in _DOWN or not matches(one.created, one.config.labels):
             continue
         written = (await engine.containers.sizes(one.id))[0]
         with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it

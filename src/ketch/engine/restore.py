@@ -19,6 +19,7 @@ from ketch import faults
 from ketch.engine.containers import directories as container_directories
 from ketch.engine.containers import orphans, restart_policy, snapshot_work, update
 from ketch.engine.live import takeover
+from ketch.engine.model.records import Status
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.run_directory import Exit, read_exit
 from ketch.errors import KetchError, Unavailable
@@ -85,7 +86,7 @@ async def restore(ctx: Context, life: Lifecycle, execs: ExecService) -> None:
     for container in _in_order(c for c in ctx.store.all() if restart_policy.wanted_at_boot(c)):
         if container.state.running:
             continue  # it ended while nobody was there, and its policy has brought it back already
-        if container.state.status == "restarting":
+        if container.state.status is Status.RESTARTING:
             if ctx.live.of(container.id).restart_task is None:  # its count and what is left of its pause are kept
                 life.restart_later(container)
             continue
@@ -99,9 +100,7 @@ def _in_order(containers_: Iterable[Container]) -> list[Container]:
     """Oldest first, and those that live in another container's namespace after all others."""
 
     def key(container: Container) -> tuple[bool, int]:
-        host = container.host
-        borrowed = any(m.startswith("container:") for m in (host.network_mode, host.pid_mode, host.ipc_mode))
-        return borrowed, container.created
+        return bool(container.host.joined), container.created
 
     return sorted(containers_, key=key)
 
@@ -111,7 +110,7 @@ async def _settle(
 ) -> None:
     """Take charge of a container that runs, or handle its end."""
     state = container.state
-    if state.status == "removing":
+    if state.status is Status.REMOVING:
         ctx.store.remove(container)
         return
     if monitor is not None:
@@ -123,7 +122,7 @@ async def _settle(
     unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
     await _find_directory(ctx, container)
     if not state.running and not unheard:
-        if container.host.auto_remove and state.status == "exited":
+        if container.host.auto_remove and state.status is Status.EXITED:
             await life.listeners.remove(container)
         return
     live = ctx.live.of(container.id)
@@ -149,7 +148,7 @@ def _take_over(ctx: Context, container: Container, monitor: Monitor) -> None:
     if unwritten:  # the daemon died between the program's start and the record of it
         state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
         container.own_hosts = ""
-    state.status = "paused" if ctx.cgroups.of(container).is_frozen() else "running"
+    state.status = Status.PAUSED if ctx.cgroups.of(container).is_frozen() else Status.RUNNING
     state.pid = monitor.pid
     state.started_at = monitor.started_at or state.started_at
     if container.limits_pending:

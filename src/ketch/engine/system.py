@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ketch import __version__
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.logs import options as log_options
+from ketch.engine.model.records import Status
 from ketch.runtime.cgroups import common
 from ketch.storage import lost
 from ketch.storage.sizes import size_on_disk
@@ -90,9 +91,9 @@ class SystemService:
         return {
             "ID": self._id,
             "Containers": len(states),
-            "ContainersRunning": states.count("running"),
-            "ContainersPaused": states.count("paused"),
-            "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+            "ContainersRunning": states.count(Status.RUNNING),
+            "ContainersPaused": states.count(Status.PAUSED),
+            "ContainersStopped": len(states) - states.count(Status.RUNNING) - states.count(Status.PAUSED),
             "Images": len(ctx.images.list()),
             "Driver": ctx.snapshots.name,
             "DriverStatus": _driver_status(ctx),

@@ -19,7 +19,7 @@ from ketch.api.routes import archive
 from ketch.api.server import build_routes, parse_version
 from ketch.api.wire import container_filters, containers, filters, times
 from ketch.engine.files.container_paths import PathStat
-from ketch.engine.model.records import Container, ContainerConfig, HostConfig, State
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig, State, Status
 from ketch.errors import InvalidArgument, NotFound
 
 
@@ -157,10 +157,10 @@ def test_times():
     ("state", "text"),
     [
         (State(), "Created"),
-        (State(status="running", started_at=-65), "Up About a minute"),
-        (State(status="paused", started_at=-5), "Up 5 seconds (Paused)"),
-        (State(status="exited", exit_code=3, started_at=-9, finished_at=-7200), "Exited (3) 2 hours ago"),
-        (State(status="restarting", exit_code=1, started_at=-9, finished_at=-2), "Restarting (1) 2 seconds ago"),
+        (State(status=Status.RUNNING, started_at=-65), "Up About a minute"),
+        (State(status=Status.PAUSED, started_at=-5), "Up 5 seconds (Paused)"),
+        (State(status=Status.EXITED, exit_code=3, started_at=-9, finished_at=-7200), "Exited (3) 2 hours ago"),
+        (State(status=Status.RESTARTING, exit_code=1, started_at=-9, finished_at=-2), "Restarting (1) 2 seconds ago"),
     ],
 )
 def test_status_texts(state, text):

@@ -13,8 +13,10 @@ from ketch.engine.model.records import (
     Health,
     HealthConfig,
     HealthResult,
+    HealthStatus,
     HostConfig,
     RestartPolicy,
+    Status,
 )
 from ketch.oci.config import RunConfig
 
@@ -72,11 +74,11 @@ def test_failures_count_once_it_was_healthy_even_in_the_start_period():
 
 def test_pauses():
     config = HealthConfig(interval=7 * SECOND, start_period=20 * SECOND, start_interval=SECOND)
-    assert health.pause_before(config, "starting", 5 * SECOND) == SECOND
-    assert health.pause_before(config, "starting", 20 * SECOND) == 7 * SECOND
-    assert health.pause_before(config, "healthy", 5 * SECOND) == 7 * SECOND
-    assert health.pause_before(HealthConfig(), "starting", 0) == 30 * SECOND
-    assert health.pause_before(HealthConfig(start_period=SECOND), "starting", 0) == 5 * SECOND
+    assert health.pause_before(config, HealthStatus.STARTING, 5 * SECOND) == SECOND
+    assert health.pause_before(config, HealthStatus.STARTING, 20 * SECOND) == 7 * SECOND
+    assert health.pause_before(config, HealthStatus.HEALTHY, 5 * SECOND) == 7 * SECOND
+    assert health.pause_before(HealthConfig(), HealthStatus.STARTING, 0) == 30 * SECOND
+    assert health.pause_before(HealthConfig(start_period=SECOND), HealthStatus.STARTING, 0) == 5 * SECOND
 
 
 def test_image_fills_what_the_user_did_not_say():
@@ -94,7 +96,7 @@ def container(policy: str, code: int = 0, *, count: int = 0, most: int = 0, stop
         host=HostConfig(restart_policy=RestartPolicy(name=policy, maximum_retry_count=most)), restart_count=count,
         stopped_by_user=stopped,
     )  # fmt: skip
-    one.state.status, one.state.exit_code = "exited", code
+    one.state.status, one.state.exit_code = Status.EXITED, code
     return one
 
 
@@ -120,7 +122,7 @@ def test_restart_rules(one, now, boot):
 
 def test_never_started_is_not_started_at_boot():
     one = container("always")
-    one.state.status = "created"
+    one.state.status = Status.CREATED
     assert not restart_policy.wanted_at_boot(one)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.engine.model import names
-from ketch.engine.model.records import Container, ContainerConfig, HostConfig
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig, Status
 from ketch.engine.model.store import SCHEMA, ContainerStore
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.storage.database import removals
@@ -97,7 +97,7 @@ def test_records_survive_reopening_to_the_last_field(tmp_path):
     store = ContainerStore(db)
     container = make("a" * 64, "one")
     store.add(container)
-    container.state.status, container.state.exit_code = "exited", 3
+    container.state.status, container.state.exit_code = Status.EXITED, 3
     store.save(container)
     db.close()
     db = Database(path, [SCHEMA, removals.SCHEMA])

@@ -52,10 +52,7 @@ async def list_(call: Call) -> web.StreamResponse:
     everything = query.flag(call.query, "all") or "status" in chosen
     limit = query.number(call.query, "limit", 0) or 0
     predicate = container_filters.predicate(call.engine, chosen)
-    up = ("running", "paused", "restarting")
-    rows = [
-        c for c in call.engine.containers.list() if (everything or limit > 0 or c.state.status in up) and predicate(c)
-    ]
+    rows = [c for c in call.engine.containers.list() if (everything or limit > 0 or c.state.up) and predicate(c)]
     if limit > 0:
         rows = rows[:limit]
     with_size = query.flag(call.query, "size")

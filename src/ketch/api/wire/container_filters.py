@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ketch.api.wire.containers import port_rows
 from ketch.api.wire.filters import Filters, boolean, check, has_labels
 from ketch.engine.aio.patterns import Patterns
+from ketch.engine.model.records import HealthStatus, Status
 from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ _KNOWN = frozenset(
     ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
      "publish", "since", "status", "volume")
 )  # fmt: skip
-_STATES = frozenset(("created", "restarting", "running", "removing", "paused", "exited", "dead"))
-_HEALTH = frozenset(("none", "starting", "healthy", "unhealthy"))
+_STATES = frozenset(Status)
+_HEALTH = frozenset(("none", *HealthStatus))
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,10}\Z", re.ASCII)
 
@@ -114,7 +115,8 @@ def _exited(_engine: Engine, values: list[str]) -> Test:
         if not _INTEGER.match(value):
             raise InvalidArgument(f"invalid filter 'exited={value}'")
     codes = {int(value) for value in values}
-    return lambda c: c.state.finished_at > 0 and c.state.status in ("exited", "dead") and c.state.exit_code in codes
+    ended = (Status.EXITED, Status.DEAD)
+    return lambda c: c.state.finished_at > 0 and c.state.status in ended and c.state.exit_code in codes
 
 
 def _is_task(_engine: Engine, values: list[str]) -> Test:

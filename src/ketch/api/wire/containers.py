@@ -11,7 +11,7 @@ import msgspec
 from ketch.api.wire.times import NEVER, rfc3339
 from ketch.engine.containers import pending_changes
 from ketch.engine.logs import drivers as log_drivers
-from ketch.engine.model.records import EndpointSettings
+from ketch.engine.model.records import EndpointSettings, HealthStatus, Status
 from ketch.engine.spec import secrets
 from ketch.notation import ages, digits
 from ketch.runtime import defaults
@@ -28,19 +28,20 @@ _ELSEWHERE = {"CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBand
 def status_text(container: Container) -> str:
     """``Up 5 minutes``, ``Exited (0) 2 hours ago``, ``Created`` …"""
     state, now = container.state, time.time_ns()
-    if state.status in ("running", "paused"):
+    if state.running:
         text = f"Up {ages.age((now - state.started_at) / 1e9)}"
-        if state.status == "paused":
+        if state.status is Status.PAUSED:
             return text + " (Paused)"
         if state.health is None:
             return text
-        return text + (" (health: starting)" if state.health.status == "starting" else f" ({state.health.status})")
+        starting = state.health.status is HealthStatus.STARTING
+        return text + (" (health: starting)" if starting else f" ({state.health.status})")
     since = ages.age((now - state.finished_at) / 1e9)
-    if state.status == "restarting":
+    if state.status is Status.RESTARTING:
         return f"Restarting ({state.exit_code}) {since} ago"
-    if state.status == "removing":
+    if state.status is Status.REMOVING:
         return "Removal In Progress"
-    if state.status == "dead":
+    if state.status is Status.DEAD:
         return "Dead"
     if not state.finished_at:
         return "Created"
@@ -162,11 +163,11 @@ def _state(container: Container) -> dict[str, Any]:
     state = container.state
     answer = {
         "Status": state.status,
-        "Running": state.status in ("running", "paused", "restarting"),
-        "Paused": state.status == "paused",
-        "Restarting": state.status == "restarting",
+        "Running": state.up,
+        "Paused": state.status is Status.PAUSED,
+        "Restarting": state.status is Status.RESTARTING,
         "OOMKilled": state.oom_killed,
-        "Dead": state.status == "dead",
+        "Dead": state.status is Status.DEAD,
         "Pid": state.pid,
         "ExitCode": state.exit_code,
         "Error": state.error,
@@ -188,7 +189,7 @@ def _health(health: Health) -> dict[str, Any]:
 
 def _config(container: Container) -> dict[str, Any]:
     config: dict[str, Any] = msgspec.to_builtins(container.config)
-    config["Hostname"] = config["Hostname"] or ("" if container.host.network_mode == "host" else container.id[:12])
+    config["Hostname"] = config["Hostname"] or ("" if container.host.network.is_host else container.id[:12])
     for optional in (
         "Healthcheck",
         "StopTimeout",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine.model.records import Container, ContainerConfig, HostConfig, LogConfig, MountPoint, State
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig, LogConfig, MountPoint, State, Status
 from ketch.engine.spec import limits
 from ketch.engine.spec.bundle import IMAGE, IMAGE_NAME, NAME
 from ketch.runtime import defaults
@@ -103,7 +103,7 @@ def _from_spec(
         id=container_id, name=container_id[:12] if name in names else name, created=created, image_id=image,
         image_ref=config.image, config=config, host=host, path=process["args"][0], args=process["args"][1:],
         mounts=[_mount(one, data_root) for one in spec["mounts"] if _is_the_users(one, data_root)],
-        state=State(status="exited", exit_code=137, finished_at=created),
+        state=State(status=Status.EXITED, exit_code=137, finished_at=created),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from ketch import faults
 from ketch.engine import os_errors
 from ketch.engine.containers import orphans, pending_changes, restart_policy, start_message
 from ketch.engine.live import direct, shared_pids
+from ketch.engine.model.records import Status
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import container_volumes
 from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
@@ -66,11 +67,11 @@ class Lifecycle:
                 self._ctx.live.forget(container.id)
                 self._ctx.cgroups.forget(container.id)
                 raise NotFound(f"No such container: {container.id}")
-            if container.state.status == "paused":
+            if container.state.status is Status.PAUSED:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.state.running:
                 raise NotModified(f"container {container.id} is already running")
-            if live.removing or container.state.status in ("removing", "dead"):
+            if live.removing or container.state.going:
                 raise Conflict("container is marked for removal and cannot be started")
             if live.pursuit is not None:
                 raise Unavailable(f"start container `{container.name}`: of an earlier start {live.pursuit.why}")
@@ -116,7 +117,7 @@ class Lifecycle:
                 if why is e:
                     raise
                 raise why from e
-        state.status, state.pid, state.exit_code, state.error = "running", created.pid, 0, ""
+        state.status, state.pid, state.exit_code, state.error = Status.RUNNING, created.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started_at, 0, False
         self._watch(container, live, monitor, fresh=True)
         self._ctx.store.keep(container, durable=False)
@@ -136,8 +137,8 @@ class Lifecycle:
             kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message
             container.state.exit_code = _EXIT_CODES.get(kind, 128)
-            if container.state.status != "exited":
-                container.state.status = "created"
+            if container.state.status is not Status.EXITED:
+                container.state.status = Status.CREATED
             self._ctx.store.keep(container)
             self._ctx.events.of_container(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove:
@@ -184,7 +185,7 @@ class Lifecycle:
         if monitor.ooms and not container.state.oom_killed:  # it was told to nobody
             self._out_of_memory(container)
         monitor.on_exec_exit = self.listeners.exec_exited
-        if container.state.status != "paused":
+        if container.state.status is not Status.PAUSED:
             self.listeners.health.begin(container, fresh=fresh)
         self._ctx.tasks.watch(self._await_exit(container, live, monitor))
 
@@ -209,13 +210,13 @@ class Lifecycle:
         ran_s = (exit_.at_ns - state.started_at) / 1e9
         live.monitor = None
         self.listeners.health.end(container)
-        state.status, state.pid, state.exit_code = "exited", 0, exit_.code
+        state.status, state.pid, state.exit_code = Status.EXITED, 0, exit_.code
         state.finished_at = exit_.at_ns
         # Who comes after this end can be seen waits for the next one.
         told, live.exit_waiters = live.exit_waiters, set()
         restart = not self.stopping and restart_policy.wanted(container)
         if restart:  # said at once: nobody shall see it as exited for good in between
-            state.status = "restarting"
+            state.status = Status.RESTARTING
             container.restart_count += 1
             container.restart_delay_s = restart_policy.next_pause(container.restart_delay_s, ran_s)
         if exit_.oom and not state.oom_killed:
@@ -255,7 +256,7 @@ class Lifecycle:
             await self._after_others(container)
             async with self._turn, live.lock:
                 gone = live.removing or container.stopped_by_user or self.stopping
-                if gone or container.state.status != "restarting":
+                if gone or container.state.status is not Status.RESTARTING:
                     return
                 try:
                     await self._start_locked(container, live)
@@ -263,7 +264,7 @@ class Lifecycle:
                 except KetchError as e:
                     log.warning("restart container %s: %s", container.id[:12], e.message)
                 again = restart_policy.wanted(container)
-                container.state.status = "restarting" if again else "exited"
+                container.state.status = Status.RESTARTING if again else Status.EXITED
                 container.restart_count += again
                 container.state.finished_at = time.time_ns()
                 container.restart_delay_s = restart_policy.next_pause(container.restart_delay_s, 0)
@@ -295,7 +296,7 @@ class Lifecycle:
         """Send one signal to PID 1 (Conflict when the container does not run)."""
         number = bundle.signal_number(signal_name or "KILL")
         live = self._ctx.live.of(container.id)
-        if container.state.status == "restarting" and await self._end_pause(container, live):
+        if container.state.status is Status.RESTARTING and await self._end_pause(container, live):
             return  # whatever the signal: as dockerd
         if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
@@ -327,7 +328,7 @@ class Lifecycle:
     async def stop(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down."""
         live = self._ctx.live.of(container.id)
-        if container.state.status == "restarting" and await self._end_pause(container, live):
+        if container.state.status is Status.RESTARTING and await self._end_pause(container, live):
             return
         if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise NotModified(f"container {container.id} is already stopped")
@@ -369,10 +370,10 @@ class Lifecycle:
     async def _end_pause(self, container: Container, live: Live) -> bool:
         """Give up the next start of a container that waits for it; False when that has begun."""
         async with live.lock:
-            if container.state.status != "restarting":
+            if container.state.status is not Status.RESTARTING:
                 return False
             container.stopped_by_user = True
-            container.state.status = "exited"
+            container.state.status = Status.EXITED
             self._ctx.store.save(container)
             live.release_held()
             live.resolve(live.exit_waiters, container.state.exit_code)
@@ -380,7 +381,7 @@ class Lifecycle:
 
     async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Stop (when running), then start."""
-        if container.state.running or container.state.status == "restarting":
+        if container.state.running or container.state.status is Status.RESTARTING:
             with self._ctx.live.of(container.id).stays():
                 try:
                     await self.stop(container, timeout_s, signal_name)

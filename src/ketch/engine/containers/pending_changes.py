@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.engine.containers import snapshot_work, validate
+from ketch.engine.model.namespace_mode import ModeKind
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig, Mount, MountPoint, PortBinding, Wire
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan
@@ -239,7 +240,7 @@ def _publish(ctx: Context, new: Container, wanted: Changes) -> None:
         port = f"{first}/{proto}"
         exposed.setdefault(port, {})
         bindings.setdefault(port, []).extend(b for b in chosen or [PortBinding()] if b not in bindings[port])
-    if wanted.port_bindings and new.host.network_mode in ("host", "none"):
+    if wanted.port_bindings and new.host.network.kind is not ModeKind.NETWORK:
         raise InvalidArgument(
             f"publish ports of `{new.name}`: it has no network of its own (--network {new.host.network_mode})"
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ketch.engine.model.records import Status
+
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
@@ -23,7 +25,7 @@ def wanted(container: Container) -> bool:
 
 def wanted_at_boot(container: Container) -> bool:
     """Whether a container that is down when the daemon starts is to be started."""
-    if container.state.status not in ("exited", "restarting"):
+    if container.state.status not in (Status.EXITED, Status.RESTARTING):
         return False
     return container.host.restart_policy.name == "always" or wanted(container)
 
@@ -39,9 +41,7 @@ def _allowed(container: Container) -> bool:
 
 def needed(container: Container, store: ContainerStore) -> list[str]:
     """Ids of the containers without which it cannot start: whose namespaces it shares, and that it links to."""
-    host = container.host
-    modes = [m for m in (host.network_mode, host.pid_mode, host.ipc_mode) if m.startswith("container:")]
-    shared = [store.get(mode[10:]).id for mode in modes if store.has(mode[10:])]
+    shared = [store.get(ref).id for ref in container.host.joined if store.has(ref)]
     return [*shared, *container.links.values()]
 
 

@@ -13,12 +13,21 @@ import msgspec
 from ketch import faults
 from ketch.engine.aio.streams import LogOptions
 from ketch.engine.aio.transfer import in_own_thread
-from ketch.engine.containers import lifecycle, orphans, pending_changes, snapshot_work, update, validate, waiting
+from ketch.engine.containers import (
+    lifecycle,
+    orphans,
+    pending_changes,
+    shared_namespaces,
+    snapshot_work,
+    update,
+    validate,
+    waiting,
+)
 from ketch.engine.containers.directories import remove_files
 from ketch.engine.logs import options as log_options
 from ketch.engine.logs import service
 from ketch.engine.model import merge, names
-from ketch.engine.model.records import Container, MountPoint
+from ketch.engine.model.records import Container, MountPoint, Status
 from ketch.engine.networks import service as network_service
 from ketch.engine.spec import bundle, limits, secrets
 from ketch.engine.stats import samples, top
@@ -77,6 +86,7 @@ class ContainerService:
         warnings = validate.check(config, host)
         secrets.check(host)
         limits.settle(host)
+        shared_namespaces.resolve(host, ctx.store)
         image = ctx.images.resolve(config.image, platform or "")
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
@@ -94,7 +104,7 @@ class ContainerService:
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
         container.networks, container.desired_macs = network_service.settings_of(
-            host.network_mode, networking, ctx.network, merged.mac_address
+            host.network, networking, ctx.network, merged.mac_address
         )
         ctx.links.resolve(container)
         if not merged.mac_address:
@@ -164,7 +174,7 @@ class ContainerService:
             async with live.lock:
                 pass  # a start that has begun comes to its end first
             self.removable(ref, force=force)
-            if container.state.status in ("running", "paused", "restarting"):
+            if container.state.up:
                 with live.stays(), contextlib.suppress(NotModified):
                     await self._life.stop(container, 0, "KILL")
             async with live.lock:
@@ -176,8 +186,8 @@ class ContainerService:
     def removable(self, ref: str, *, force: bool) -> Container:
         """A container that may be removed (Conflict: it runs, and that needs ``force``)."""
         container = self.get(ref)
-        if not force and container.state.status in ("running", "paused", "restarting"):
-            first = "unpause and then " if container.state.status == "paused" else ""
+        if not force and container.state.up:
+            first = "unpause and then " if container.state.status is Status.PAUSED else ""
             raise Conflict(
                 f'cannot remove container "/{container.name}": container is {container.state.status}: '
                 f"{first}stop the container before removing or force remove"
@@ -260,7 +270,7 @@ class ContainerService:
     async def _freeze(self, ref: str, *, frozen: bool) -> None:
         container = self.get(ref)
         async with self._ctx.live.of(container.id).lock:
-            if container.state.status != ("running" if frozen else "paused"):
+            if container.state.status is not (Status.RUNNING if frozen else Status.PAUSED):
                 words = "not paused" if not frozen else "already paused" if container.state.running else "not running"
                 raise Conflict(f"container {container.id} is {words}")
             try:
@@ -268,7 +278,7 @@ class ContainerService:
             except FileNotFoundError as e:  # it has ended just now
                 raise Conflict(f"container {container.id} is not running") from e
             faults.point("pause.frozen" if frozen else "unpause.thawed")
-            container.state.status = "paused" if frozen else "running"
+            container.state.status = Status.PAUSED if frozen else Status.RUNNING
             health = self._life.listeners.health
             (health.end if frozen else health.resume)(container)
             self._ctx.store.keep(container, durable=False)
@@ -294,9 +304,9 @@ class ContainerService:
         """What can be refused before the connection is upgraded."""
         detach.parse(detach_keys)
         container = self.get(ref)
-        if container.state.status == "paused":
+        if container.state.status is Status.PAUSED:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
-        if container.state.status == "restarting":
+        if container.state.status is Status.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
         if container.state.running:
             (await self._ctx.live.of(container.id).reach(container)).check_not_stopped()
@@ -309,7 +319,7 @@ class ContainerService:
         self._ctx.events.of_container(container, "attach")
         if live.monitor is not None and options.stream:
             await self._life.hand_over(live.monitor, options, stream, container)
-        elif not options.stream or (options.logs and container.state.status != "created"):
+        elif not options.stream or (options.logs and container.state.status is not Status.CREATED):
             await self._replay(container, options, stream)
         else:
             live.early.append((options, stream))

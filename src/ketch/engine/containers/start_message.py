@@ -9,10 +9,12 @@ import msgspec
 
 from ketch.engine.files import container_view
 from ketch.engine.logs import drivers as log_drivers
+from ketch.engine.model.namespace_mode import ModeKind
 from ketch.engine.spec import bundle
 from ketch.errors import Conflict, InvalidArgument
 
 if TYPE_CHECKING:
+    from ketch.engine.model.namespace_mode import NamespaceMode
     from ketch.engine.model.records import Container
     from ketch.engine.parts import Context
 
@@ -26,7 +28,6 @@ async def prepare(ctx: Context, container: Container) -> dict[str, Any]:
     cgroup = ctx.cgroups.choose(container)
     bundle_dir = _write(ctx, container, cgroup)
     image = ctx.images.resolve(container.image_id)
-    pid_mode = container.host.pid_mode
     return {
         "id": container.id,
         "bundle": bundle_dir,
@@ -35,7 +36,7 @@ async def prepare(ctx: Context, container: Container) -> dict[str, Any]:
         "tty": container.config.tty,
         "stdin": container.config.open_stdin,
         "stdin_once": container.config.stdin_once,
-        "pidns": _namespace_of(ctx, pid_mode[10:], "pid") if pid_mode.startswith("container:") else pid_mode or "new",
+        "pidns": _pid_namespace(ctx, container.host.pid),
         "cgroup": cgroup,
         "log": log,
     }
@@ -62,6 +63,13 @@ def _write(ctx: Context, container: Container, cgroup: str) -> str:
     return bundle_dir
 
 
+def _pid_namespace(ctx: Context, mode: NamespaceMode) -> str:
+    """``new``, ``host``, or the path of another container's."""
+    if mode.container is not None:
+        return _namespace_of(ctx, mode.container, "pid")
+    return "host" if mode.is_host else "new"
+
+
 def _namespace_of(ctx: Context, ref: str, kind: str) -> str:
     """Path of the namespace of another, running container (``container:ref`` modes)."""
     other = ctx.store.get(ref)
@@ -70,7 +78,7 @@ def _namespace_of(ctx: Context, ref: str, kind: str) -> str:
             state = other.state.status
             raise Conflict(f"cannot join network namespace of a non running container: container {ref} is {state}")
         raise Conflict(f"failed to join {kind.upper()} namespace: container {other.id} is not running")
-    if kind == "ipc" and other.host.ipc_mode in ("", "private", "none"):
+    if kind == "ipc" and other.host.ipc.kind in (ModeKind.DEFAULT, ModeKind.PRIVATE, ModeKind.NONE):
         raise InvalidArgument(
             f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
             "(hint: use IpcMode:shareable for the donor container)"

@@ -61,7 +61,7 @@ def check(wanted: Resources) -> None:
 async def update(ctx: Context, container: Container, wanted: Request) -> Strings:
     """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
     async with ctx.live.of(container.id).lock:
-        if container.state.status in ("removing", "dead"):
+        if container.state.going:
             raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
         host = _merged(container.host, wanted)
         warnings = validate.check(container.config, host)

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.engine.logs import options as log_options
+from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
 from ketch.errors import InvalidArgument
 from ketch.network.files import parse_extra_host
 from ketch.notation import digits
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import ContainerConfig, HostConfig
 
 MINIMUM_MEMORY = 6 << 20
+_OF_UTS = (ModeKind.DEFAULT, ModeKind.HOST)
+_OF_PID = (*_OF_UTS, ModeKind.CONTAINER)
+_OF_CGROUP = (*_OF_UTS, ModeKind.PRIVATE)
+_OF_IPC = (*_OF_CGROUP, ModeKind.SHAREABLE, ModeKind.NONE, ModeKind.CONTAINER)
 _HEALTH_ACTIONS = ("", "none", "kill", "restart", "stop")  # of --health-on-failure
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _RESTART = ("", "no", "always", "unless-stopped", "on-failure")
@@ -179,15 +184,21 @@ def check_terminal(size: list[int] | None) -> None:
 
 
 def _check_modes(host: HostConfig) -> None:
-    for name, mode, words in (
-        ("PID mode", host.pid_mode, ("", "private", "host")),
-        ("IPC mode", host.ipc_mode, ("", "none", "private", "shareable", "host")),
-        ("UTS mode", host.uts_mode, ("", "host")),
-        ("cgroup namespace mode", host.cgroupns_mode, ("", "private", "host")),
-        ("user namespace mode", host.userns_mode, ("", "host")),
+    for name, text, kinds in (
+        ("PID mode", host.pid_mode, _OF_PID),
+        ("IPC mode", host.ipc_mode, _OF_IPC),
+        ("UTS mode", host.uts_mode, _OF_UTS),
+        ("cgroup namespace mode", host.cgroupns_mode, _OF_CGROUP),
+        ("user namespace mode", host.userns_mode, _OF_UTS),
     ):
-        if mode not in words and not (mode.startswith("container:") and len(mode) > 10 and "userns" not in name):
-            raise InvalidArgument(f"invalid {name}: {mode}")
-    network = host.network_mode
-    if network.startswith("container:") and host.port_bindings:
+        try:
+            mode = NamespaceMode.parse(text)
+        except ValueError as e:
+            raise InvalidArgument(f"invalid {name}: {text}") from e
+        if mode.kind not in kinds or mode.container == "":
+            raise InvalidArgument(f"invalid {name}: {text}")
+    network = host.network.container
+    if network == "":
+        raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
+    if network and host.port_bindings:
         raise InvalidArgument("conflicting options: port publishing and the container type network mode")

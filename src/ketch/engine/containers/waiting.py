@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ketch.engine.parts import Context
 
 CONDITIONS = ("", "not-running", "next-exit", "removed")
-_UP = ("running", "paused", "restarting")
 
 
 class Waiter:
@@ -44,7 +43,7 @@ def register(ctx: Context, container: Container, condition: str) -> Waiter:
     future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
     if condition == "removed":
         live.removed_waiters.add(future)
-    elif condition == "next-exit" or container.state.status in _UP:
+    elif condition == "next-exit" or container.state.up:
         live.exit_waiters.add(future)
     else:
         future.set_result((container.state.exit_code, container.state.error))

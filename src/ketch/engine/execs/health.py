@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.merge import as_list
-from ketch.engine.model.records import ExecConfig, Health, HealthResult
+from ketch.engine.model.records import ExecConfig, Health, HealthResult, HealthStatus
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def command(config: HealthConfig | None, shell: list[str] | None) -> list[str]:
     return []
 
 
-def pause_before(config: HealthConfig, status: str, up_ns: int) -> int:
+def pause_before(config: HealthConfig, status: HealthStatus, up_ns: int) -> int:
     """Nanoseconds until the next check of a container that has been up for ``up_ns``."""
-    if status == "starting" and up_ns < config.start_period:
+    if status is HealthStatus.STARTING and up_ns < config.start_period:
         return config.start_interval or START_INTERVAL
     return config.interval or INTERVAL
 
@@ -60,11 +60,11 @@ def judge(health: Health, config: HealthConfig, result: HealthResult, started_at
     health.log = [*health.log[-(KEPT - 1) :], result]
     if result.exit_code == 0:
         health.failing_streak = 0
-        health.status = "healthy"
-    elif health.status != "starting" or result.start - started_at >= config.start_period:
+        health.status = HealthStatus.HEALTHY
+    elif health.status is not HealthStatus.STARTING or result.start - started_at >= config.start_period:
         health.failing_streak += 1
         if health.failing_streak >= (config.retries or RETRIES):
-            health.status = "unhealthy"
+            health.status = HealthStatus.UNHEALTHY
     return health.status != before
 
 
@@ -96,7 +96,7 @@ class HealthChecks:
     def end(self, container: Container) -> None:
         """It does not run any more, or is paused: nobody knows that it is healthy."""
         if self._stop(container) and container.state.health is not None:
-            container.state.health.status = "unhealthy"
+            container.state.health.status = HealthStatus.UNHEALTHY
 
     def _stop(self, container: Container) -> bool:
         task = self._tasks.pop(container.id, None)
@@ -116,7 +116,7 @@ class HealthChecks:
             self._ctx.store.save(container, durable=changed)
             if changed:
                 self._ctx.events.of_container(container, f"health_status: {health.status}")
-                if health.status == "unhealthy" and (act := self._actions.get(config.on_failure)):
+                if health.status is HealthStatus.UNHEALTHY and (act := self._actions.get(config.on_failure)):
                     self._ctx.tasks.start(self._act(container, config.on_failure, act))
 
     async def _probe(self, container: Container, config: HealthConfig) -> HealthResult:

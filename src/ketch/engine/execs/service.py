@@ -18,7 +18,7 @@ from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.files import container_view
 from ketch.engine.model import names
-from ketch.engine.model.records import Exec, ExecConfig
+from ketch.engine.model.records import Exec, ExecConfig, Status
 from ketch.engine.spec import bundle
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
 from ketch.runtime.process.io import detach
@@ -77,7 +77,7 @@ class ExecService:
 
     def _check_running(self, container: Container) -> None:
         container_view.check_files(self._ctx, container)
-        if container.state.status == "paused":
+        if container.state.status is Status.PAUSED:
             raise Conflict(f"container {container.id} is paused, unpause the container before exec")
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")

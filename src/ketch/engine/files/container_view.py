@@ -140,7 +140,7 @@ def check(ctx: Context, container: Container) -> None:
     """NotFound or Conflict for a container that is gone or going."""
     if container.id not in ctx.store.ids:
         raise NotFound(f"No such container: {container.id}")
-    if container.state.status in ("removing", "dead"):
+    if container.state.going:
         raise Conflict(f"container {container.id} is being removed")
     check_files(ctx, container)
 

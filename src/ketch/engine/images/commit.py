@@ -19,6 +19,7 @@ import msgspec
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.files import container_view, upper_dir
 from ketch.engine.model import merge
+from ketch.engine.model.records import Status
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.images import changes as change
 from ketch.images import commit as images
@@ -90,7 +91,7 @@ class CommitService:
                 container_view.check(self._ctx, container)
                 return
             live.lock.release()
-        if not pause or container.state.status == "paused":
+        if not pause or container.state.status is Status.PAUSED:
             return
         mark = os.path.join(self._ctx.paths.run_dir(container.id), MARK)
         with contextlib.suppress(FileNotFoundError):  # it has just ended, and so there is nothing to pause
@@ -119,7 +120,7 @@ async def resume(ctx: Context, containers: ContainerService) -> None:
     for container in ctx.store.all():
         mark = os.path.join(ctx.paths.run_dir(container.id), MARK)
         if os.path.exists(mark):
-            if container.state.status == "paused":
+            if container.state.status is Status.PAUSED:
                 await containers.unpause(container.id)
             _remove(mark)
 

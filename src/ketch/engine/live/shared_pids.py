@@ -13,6 +13,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from ketch.engine.model.records import Status
 from ketch.engine.monitors import process as monitor_process
 from ketch.errors import KetchError
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 def guests(ctx: Context, container: Container) -> list[Container]:
     """The running containers that have joined the pid namespace of this one, or another one that is in it."""
     home = _namespace(container.state.pid)
-    joined = [c for c in ctx.store.all() if c.state.running and c.host.pid_mode.startswith("container:")]
+    joined = [c for c in ctx.store.all() if c.state.running and c.host.pid.container is not None]
     return [c for c in joined if home and c.id != container.id and _namespace(c.state.pid) == home]
 
 
@@ -51,10 +52,10 @@ def thaw(ctx: Context, container: Container, number: int) -> None:
     Guests are killed by the kernel with the container, and let go on then, too.
     """
     for one in (*(guests(ctx, container) if number == signal.SIGKILL else ()), container):
-        if one.state.status == "paused":
+        if one.state.status is Status.PAUSED:
             with contextlib.suppress(FileNotFoundError):  # it has ended just now
                 ctx.cgroups.of(one).freeze(False)
-            one.state.status = "running"
+            one.state.status = Status.RUNNING
 
 
 async def _let_go_on(ctx: Context, guest: Container) -> None:

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.engine.live.containers import Pursuit
+from ketch.engine.model.records import Status
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.link import Silent
 from ketch.engine.monitors.monitor_client import Monitor
@@ -156,7 +157,7 @@ def _program_runs(ctx: Context, container: Container) -> bool:
     if not first:
         return False
     state = container.state
-    state.status, state.pid, state.started_at = "running", first, state.started_at or time.time_ns()
+    state.status, state.pid, state.started_at = Status.RUNNING, first, state.started_at or time.time_ns()
     state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
     ctx.store.keep(container)
     return True

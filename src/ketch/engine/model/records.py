@@ -8,9 +8,12 @@ since the epoch, 0 meaning "never"; sizes are bytes.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
+
+from ketch.engine.model.namespace_mode import NamespaceMode
 
 _SPECIAL = {
     "cpu_period": "CpuPeriod",
@@ -73,10 +76,18 @@ class HealthResult(Wire):
     output: str = ""
 
 
+class HealthStatus(StrEnum):
+    """What the healthchecks say; ``none`` is what a container without any has."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
 class Health(Wire):
     """What the healthchecks say; ``log`` has the newest results, the last one at the end."""
 
-    status: str = "starting"  # starting healthy unhealthy
+    status: HealthStatus = HealthStatus.STARTING
     failing_streak: int = 0
     log: list[HealthResult] = []
 
@@ -247,6 +258,36 @@ class HostConfig(Wire):
     ulimits: list[Ulimit] | None = None
     secrets: list[dict[str, Any]] | None = None  # Ketch's own, see `secrets`
 
+    @property
+    def network(self) -> NamespaceMode:
+        """What `network_mode` means."""
+        return NamespaceMode.of_network(self.network_mode)
+
+    @property
+    def pid(self) -> NamespaceMode:
+        """What `pid_mode` means."""
+        return NamespaceMode.parse(self.pid_mode)
+
+    @property
+    def ipc(self) -> NamespaceMode:
+        """What `ipc_mode` means."""
+        return NamespaceMode.parse(self.ipc_mode)
+
+    @property
+    def uts(self) -> NamespaceMode:
+        """What `uts_mode` means."""
+        return NamespaceMode.parse(self.uts_mode)
+
+    @property
+    def cgroupns(self) -> NamespaceMode:
+        """What `cgroupns_mode` means."""
+        return NamespaceMode.parse(self.cgroupns_mode)
+
+    @property
+    def joined(self) -> list[str]:
+        """The containers whose namespaces it shares."""
+        return [mode.reference for mode in (self.network, self.pid, self.ipc) if mode.container is not None]
+
 
 class EndpointIpam(msgspec.Struct, omit_defaults=True, kw_only=True):
     """``IPAMConfig`` of an endpoint: the addresses that were asked for."""
@@ -308,10 +349,22 @@ class MountPoint(Wire):
     layers: list[str] = []
 
 
-class State(msgspec.Struct, kw_only=True):
-    """Where a container is in its life; ``status`` is one of Docker's six words."""
+class Status(StrEnum):
+    """Where a container is in its life, in Docker's words."""
 
-    status: str = "created"  # created running paused restarting removing exited dead
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Where a container is in its life, and how it came there."""
+
+    status: Status = Status.CREATED
     pid: int = 0
     exit_code: int = 0
     error: str = ""
@@ -322,7 +375,18 @@ class State(msgspec.Struct, kw_only=True):
 
     @property
     def running(self) -> bool:
-        return self.status in ("running", "paused")
+        """Whether there is a process of it, also a frozen one."""
+        return self.status in (Status.RUNNING, Status.PAUSED)
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs, or comes back by itself in a moment."""
+        return self.running or self.status is Status.RESTARTING
+
+    @property
+    def going(self) -> bool:
+        """Whether it is being removed, or is what a failed removal has left."""
+        return self.status in (Status.REMOVING, Status.DEAD)
 
 
 class Container(msgspec.Struct, kw_only=True):

@@ -46,7 +46,7 @@ class Links:
         """
         host = container.host
         wanted = [parse(link) for link in host.links or ()]
-        if wanted and host.network_mode not in ("", "default", DEFAULT):
+        if wanted and host.network.network != DEFAULT:
             _refuse(host)
             settings = container.networks.get(host.network_mode)
             if settings is not None and not settings.links:
@@ -60,11 +60,11 @@ class Links:
         """The container that ``ref`` means, or the one whose network it uses."""
         try:
             target = self._ctx.store.get(ref)
-            while target.host.network_mode.startswith("container:"):
-                target = self._ctx.store.get(target.host.network_mode[10:])
+            while (owner := target.host.network.container) is not None:
+                target = self._ctx.store.get(owner)
         except NotFound as e:
             raise InvalidArgument(f"could not get container for {ref}: {e.message}") from e
-        if target.host.network_mode == "host":
+        if target.host.network.is_host:
             _refuse(target.host)
         return target
 
@@ -220,8 +220,8 @@ def _address(target: Container) -> str:
 
 
 def _refuse(host: HostConfig) -> None:
-    kind = "host type" if host.network_mode == "host" else "container type"
-    if host.network_mode == "host" or host.network_mode.startswith("container:"):
+    if host.network.is_another:
+        kind = f"{host.network.kind} type"
         raise InvalidArgument(
             f"conflicting options: {kind} networking can't be used with links. This would result in undefined behavior"
         )

@@ -1,4 +1,4 @@
-"""What networks are called: the predefined ones, the words of a ``NetworkMode``, ids and their prefixes."""
+"""What networks are called: the predefined ones, ids and their prefixes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ if TYPE_CHECKING:
     from ketch.network.model.record import NetworkRecord
 
 PREDEFINED = ("bridge", "host", "none")
-
-
-def kind(mode: str) -> str:
-    """What a ``NetworkMode`` asks for: ``bridge``, ``none``, ``host``, ``container``, or the mode itself: a name."""
-    if mode in ("", "default", "bridge"):
-        return "bridge"
-    if mode in ("none", "host"):
-        return mode
-    if mode.startswith("container:"):
-        return "container"
-    return mode
 
 
 def find(manager: NetworkManager, ref: str) -> NetworkRecord:

@@ -21,7 +21,7 @@ from ketch import faults
 from ketch.engine.model.records import EndpointSettings, PortBinding
 from ketch.engine.networks import legacy_links, publishing
 from ketch.engine.networks.dns_names import Resolution, dns_names
-from ketch.engine.networks.references import PREDEFINED, find, kind
+from ketch.engine.networks.references import PREDEFINED, find
 from ketch.engine.spec import bundle, etc_files, interface_settings
 from ketch.errors import Conflict, NotFound
 from ketch.network.connections import Wish
@@ -61,8 +61,7 @@ class Sandboxes:
     async def wire(self, container: Container, netns_fd: int | None, rtnl_fd: int | None) -> Descriptors:
         """Connect a container that is about to start; returns descriptors that its monitor should keep for us."""
         kept: Descriptors = []
-        mode = container.host.network_mode
-        if netns_fd is not None and rtnl_fd is not None and not mode.startswith("container:") and mode != "host":
+        if netns_fd is not None and rtnl_fd is not None and not container.host.network.is_another:
             kept = await self._ctx.network_thread.run(self._wire, container, netns_fd, rtnl_fd)
         self._write_files(container)
         return kept
@@ -199,13 +198,13 @@ class Sandboxes:
 
     def _wired(self, container: Container) -> list[NetworkRecord]:
         """The networks that give the container an interface, in the order of their interfaces (NotFound)."""
-        mode = kind(container.host.network_mode)
+        first = container.host.network.network
         found = []
         for name, settings in container.networks.items():
             record = self.record_of(name, settings)
             settings.network_id = record.id
             if record.driver in WIRED:
-                found.append((name not in (mode, container.host.network_mode), -settings.gw_priority, name, record))
+                found.append((name not in (first, container.host.network_mode), -settings.gw_priority, name, record))
         return [entry[3] for entry in sorted(found, key=lambda entry: entry[:3])]
 
     def record_of(self, name: str, settings: EndpointSettings) -> NetworkRecord:
@@ -296,10 +295,10 @@ class Sandboxes:
     # -- files in /etc ---------------------------------------------------------------------------
 
     def _write_files(self, container: Container) -> None:
-        directory, mode = self._ctx.paths.directory(container.id), container.host.network_mode
-        if mode.startswith("container:"):
-            contents = etc_files.read(self._ctx.paths.directory(self._ctx.store.get(mode[10:]).id))
-        elif mode == "host":
+        directory, mode = self._ctx.paths.directory(container.id), container.host.network
+        if mode.container is not None:
+            contents = etc_files.read(self._ctx.paths.directory(self._ctx.store.get(mode.container).id))
+        elif mode.is_host:
             contents = {name: etc_files.read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
         else:
             contents = self._files(container)

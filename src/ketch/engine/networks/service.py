@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch import faults
+from ketch.engine.model.namespace_mode import NamespaceMode
 from ketch.engine.model.records import EndpointSettings
-from ketch.engine.networks.references import PREDEFINED, find, kind
+from ketch.engine.networks.references import PREDEFINED, find
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
@@ -161,7 +162,7 @@ class NetworkService:
             return
         container = self._ctx.store.get(container_ref)
         async with self._ctx.live.of(container.id).lock:
-            if container.host.network_mode == "host" and record.name == "host":
+            if container.host.network.is_host and record.name == "host":
                 raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
             if record.name not in container.networks:
                 raise PermissionDenied(f"container {container.id} is not connected to network {record.name}")
@@ -224,8 +225,7 @@ def _without_ipv6(wanted: NetworkRecord) -> NetworkRecord:
 
 
 def _check_join(container: Container, record: NetworkRecord) -> None:
-    mode = container.host.network_mode
-    if mode == "host" or mode.startswith("container:"):
+    if container.host.network.is_another:
         raise InvalidArgument(
             "container sharing network namespace with another container or host cannot be connected to any other "
             "network"
@@ -236,7 +236,7 @@ def _check_join(container: Container, record: NetworkRecord) -> None:
         raise InvalidArgument(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
         )
-    if container.state.status in ("removing", "dead"):
+    if container.state.going:
         raise InvalidArgument(f"container {container.id} is marked for removal and cannot be connected to a network")
 
 
@@ -277,18 +277,18 @@ def _wrong_address(record: NetworkRecord, text: str) -> Strings:
 
 
 def settings_of(
-    mode: str, networking: NetworkingConfig | None, manager: NetworkManager, mac: str
+    mode: NamespaceMode, networking: NetworkingConfig | None, manager: NetworkManager, mac: str
 ) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
     """Name → settings of each network that a new container asks for, and the hardware addresses that it wants.
 
     A network that is not there is an error of the start, as with Docker; settings that it cannot have are one of the
     creation (InvalidArgument).
     """
-    first = kind(mode)
-    if first == "container":
+    if mode.container is not None:
         return {}, {}
+    first = mode.network
     wanted = (networking.endpoints_config if networking else None) or {}
-    chosen = {kind(name): settings or EndpointSettings() for name, settings in wanted.items()}
+    chosen = {NamespaceMode.of_network(n).network: settings or EndpointSettings() for n, settings in wanted.items()}
     result: dict[str, EndpointSettings] = {}
     for ref, settings in {first: chosen.get(first) or EndpointSettings(), **chosen}.items():
         name = ref

@@ -57,7 +57,7 @@ def hostname(container: Container) -> str:
     """The host name inside: the host's own with ``--uts host`` or ``--network host``, else as configured."""
     if container.config.hostname:
         return container.config.hostname
-    if container.host.uts_mode == "host" or container.host.network_mode == "host":
+    if container.host.uts.is_host or container.host.network.is_host:
         return os.uname().nodename
     return container.id[:12]
 
@@ -241,18 +241,16 @@ def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -
     host = container.host
     result = [{"type": "mount"}]
     modes = (
-        ("network", host.network_mode),
-        ("pid", host.pid_mode),
-        ("ipc", host.ipc_mode),
-        ("uts", host.uts_mode),
-        ("cgroup", host.cgroupns_mode),
+        ("network", host.network),
+        ("pid", host.pid),
+        ("ipc", host.ipc),
+        ("uts", host.uts),
+        ("cgroup", host.cgroupns),
     )
     for kind, mode in modes:
-        if mode == "host":
-            continue
-        if mode.startswith("container:"):
-            result.append({"type": kind, "path": namespace_of(mode.partition(":")[2], kind)})
-        else:
+        if mode.container is not None:
+            result.append({"type": kind, "path": namespace_of(mode.container, kind)})
+        elif not mode.is_host:
             result.append({"type": kind})
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.engine.model.namespace_mode import ModeKind
 from ketch.errors import InvalidArgument
 from ketch.network.links import interface_sysctls
 from ketch.network.model.record import ENDPOINT_SYSCTLS
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def others(host: HostConfig) -> dict[str, str]:
     """The sysctls that are of no interface: the container's first process sets them."""
     sysctls = host.sysctls or {}
-    if host.network_mode in ("host", "none") or host.network_mode.startswith("container:"):
+    if host.network.kind is not ModeKind.NETWORK:
         return sysctls
     of_interfaces = interface_sysctls.named(sysctls)
     return {name: value for name, value in sysctls.items() if name not in of_interfaces}

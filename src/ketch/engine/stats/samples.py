@@ -41,13 +41,13 @@ async def sample(ctx: Context, container: Container) -> dict[str, Any]:
 def network_owner(ctx: Context, container: Container) -> Container | None:
     """Whose interfaces it uses: its own, or another container's (``--network container:…``); None: the host's."""
     seen: set[str] = set()
-    while (mode := container.host.network_mode).startswith("container:") and container.id not in seen:
+    while (owner := container.host.network.container) is not None and container.id not in seen:
         seen.add(container.id)
         try:
-            container = ctx.store.get(mode[10:])
+            container = ctx.store.get(owner)
         except KetchError:  # it was removed, and its interfaces went with it
             return None
-    return None if mode == "host" else container
+    return None if container.host.network.is_host else container
 
 
 def system_cpu_ns() -> int:

@@ -1,0 +1,32 @@
+"""Namespaces that a container shares with another one (``--network container:web``): which container is meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.engine.model.namespace_mode import of_container
+from ketch.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from ketch.engine.model.records import HostConfig
+    from ketch.engine.model.store import ContainerStore
+
+
+def resolve(host: HostConfig, store: ContainerStore) -> None:
+    """Put the ids of containers in the place of their names: a name may be another one's by the time of the start.
+
+    InvalidArgument for one that is not there; of a network's mode that is an error of the start, as with dockerd.
+    """
+    if (ref := host.network.container) is not None and store.has(ref):
+        host.network_mode = of_container(store.get(ref).id)
+    if (ref := host.pid.container) is not None:
+        host.pid_mode = of_container(_id(ref, store))
+    if (ref := host.ipc.container) is not None:
+        host.ipc_mode = of_container(_id(ref, store))
+
+
+def _id(ref: str, store: ContainerStore) -> str:
+    try:
+        return store.get(ref).id
+    except NotFound as e:
+        raise InvalidArgument(e.message) from e

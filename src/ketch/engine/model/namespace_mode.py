@@ -1,0 +1,79 @@
+"""Namespace modes: whose network, processes, shared memory or host name a container sees.
+
+In Docker's bodies they are words (``host``, ``container:web``); `NamespaceMode` is what such a word means.  A network's
+mode may also be the name of a network.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+_BRIDGE = "bridge"
+_CONTAINER = "container:"
+
+
+class ModeKind(StrEnum):
+    """The kinds of modes; the values are Docker's words."""
+
+    DEFAULT = ""
+    PRIVATE = "private"
+    SHAREABLE = "shareable"
+    HOST = "host"
+    NONE = "none"
+    CONTAINER = "container"
+    NETWORK = "network"
+
+
+_WORDS = {str(kind): kind for kind in ModeKind if kind not in (ModeKind.CONTAINER, ModeKind.NETWORK)}
+
+
+class NamespaceMode(NamedTuple):
+    """``reference``: of a CONTAINER which one (an id; as it was asked for, a name), of a NETWORK its name or id."""
+
+    kind: ModeKind
+    reference: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> NamespaceMode:
+        """The mode of any namespace but a network's; ValueError for a word that is none."""
+        if text.startswith(_CONTAINER):
+            return cls(ModeKind.CONTAINER, text[len(_CONTAINER) :])
+        kind = _WORDS.get(text)
+        if kind is None:
+            raise ValueError(f"`{text}` is no namespace mode")
+        return cls(kind)
+
+    @classmethod
+    def of_network(cls, text: str) -> NamespaceMode:
+        """The mode of a network namespace; a word that is none of Docker's is a network's name."""
+        if text.startswith(_CONTAINER):
+            return cls(ModeKind.CONTAINER, text[len(_CONTAINER) :])
+        if text in (ModeKind.HOST, ModeKind.NONE):
+            return cls(ModeKind(text))
+        return cls(ModeKind.NETWORK, _BRIDGE if text in ("", "default") else text)
+
+    @property
+    def container(self) -> str | None:
+        """Which container's namespace is joined."""
+        return self.reference if self.kind is ModeKind.CONTAINER else None
+
+    @property
+    def network(self) -> str:
+        """Of a network's mode the name of the network; Docker has networks called ``host`` and ``none``."""
+        return self.reference if self.kind is ModeKind.NETWORK else str(self.kind)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is the host's."""
+        return self.kind is ModeKind.HOST
+
+    @property
+    def is_another(self) -> bool:
+        """Whether it is the host's or another container's."""
+        return self.kind in (ModeKind.HOST, ModeKind.CONTAINER)
+
+
+def of_container(container_id: str) -> str:
+    """The word for the namespace of a container."""
+    return _CONTAINER + container_id

@@ -1,0 +1,73 @@
+"""Modes of namespaces: which words are accepted, and which container is meant by ``container:NAME``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.rawapi import Api
+
+SLEEP = ("busybox", "sleep", "1000")
+JOINABLE = {"NetworkMode": "net", "PidMode": "pid", "IpcMode": "ipc"}
+
+
+def create(engine, name: str = "one", **host: object):
+    body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host}
+    return Api(engine.socket)("POST", "/containers/create", body, name=name)
+
+
+def inspected(engine, name: str):
+    return Api(engine.socket).must("GET", f"/containers/{name}/json")
+
+
+@pytest.mark.parametrize("field", JOINABLE)
+def test_a_name_becomes_an_id(engine, field):
+    """Whoever has the name by the time of the start is not who was meant."""
+    ident = engine.docker("run", "-d", "--name", "target", "--ipc", "shareable", *SLEEP).out.strip()
+    for name, ref in (("one", "target"), ("two", "/target"), ("three", ident[:12]), ("four", ident)):
+        status, answer = create(engine, name, **{field: f"container:{ref}"})
+        assert status == 201, answer
+        assert inspected(engine, name)["HostConfig"][field] == f"container:{ident}"
+    engine.docker("rename", "target", "other")
+    engine.docker("run", "-d", "--name", "target", "--ipc", "shareable", *SLEEP)
+    engine.docker("start", "one")
+    links = [engine.docker("exec", n, "readlink", f"/proc/self/ns/{JOINABLE[field]}").out for n in ("one", "other")]
+    assert links[0] == links[1]
+
+
+@pytest.mark.parametrize("field", ["PidMode", "IpcMode"])
+def test_a_container_that_is_not_there(engine, field):
+    assert create(engine, **{field: "container:nobody"}) == (400, {"message": "No such container: nobody"})
+
+
+def test_a_network_of_a_container_that_is_not_there(engine):
+    """That is an error of the start."""
+    assert create(engine, NetworkMode="container:nobody")[0] == 201
+    assert inspected(engine, "one")["HostConfig"]["NetworkMode"] == "container:nobody"
+    failed = engine.docker("start", "one", check=False)
+    assert (failed.code, "No such container: nobody" in failed.err) == (1, True), failed.err
+
+
+@pytest.mark.parametrize(
+    ("field", "word", "message"),
+    [
+        ("NetworkMode", "container:", "invalid network mode: invalid container format container:<name|id>"),
+        ("PidMode", "container:", "invalid PID mode: container:"),
+        ("PidMode", "private", "invalid PID mode: private"),
+        ("PidMode", "default", "invalid PID mode: default"),
+        ("IpcMode", "default", "invalid IPC mode: default"),
+        ("IpcMode", "host:x", "invalid IPC mode: host:x"),
+        ("UTSMode", "container:target", "invalid UTS mode: container:target"),
+        ("UTSMode", "private", "invalid UTS mode: private"),
+        ("CgroupnsMode", "container:target", "invalid cgroup namespace mode: container:target"),
+        ("CgroupnsMode", "none", "invalid cgroup namespace mode: none"),
+    ],
+)
+def test_words_that_are_none(engine, field, word, message):
+    engine.docker("create", "--name", "target", *SLEEP)
+    assert create(engine, **{field: word}) == (400, {"message": message})
+
+
+@pytest.mark.ketch_only
+def test_a_user_namespace_is_the_hosts_or_none_is_asked_for(engine):
+    """(dockerd without a mapping takes every word, and does nothing.)"""
+    assert create(engine, UsernsMode="container:x") == (400, {"message": "invalid user namespace mode: container:x"})
