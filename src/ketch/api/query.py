@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.notation import digits
+from ketch.notation import digits, moments
 from ketch.oci import platform as oci_platform
 from ketch.oci.manifest import Platform
 
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
     from multidict import MultiMapping
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
-_TIMESTAMP = re.compile(r"(-?\d{1,18})(?:\.(\d{1,9}))?\Z", re.ASCII)
 
 _Filters = dict[str, list[str] | dict[str, bool]]
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
@@ -75,20 +72,14 @@ def check_integers(value: Any) -> None:
 
 
 def timestamp(query: Mapping[str, str], name: str) -> int:
-    """``seconds[.nanoseconds]`` or RFC 3339 → ns since the epoch; 0 when absent or "0"."""
-    text = query.get(name) or ""
-    if not text or text == "0":
+    """``seconds[.nanoseconds]``, RFC 3339, or a duration before now → ns since 1970; 0 when absent."""
+    text = query.get(name)
+    if not text:
         return 0
-    if match := _TIMESTAMP.match(text):
-        return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
-    match = _RFC3339.fullmatch(text)
-    try:
-        moment = datetime.fromisoformat(match[1] + (match[3] or "Z")) if match else None
-    except ValueError:
-        moment = None
-    if match is None or moment is None:
+    found = moments.parse(text, time.time_ns())
+    if found is None:
         raise InvalidArgument(f'invalid value for "{name}": {text}', hint="use seconds since 1970 or RFC 3339")
-    return int(moment.timestamp()) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    return found
 
 
 def tail(query: Mapping[str, str]) -> int | None:

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from ketch.cli.output.listing import table
-from ketch.cli.output.units import human_size
 from ketch.errors import InvalidArgument
+from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
     from typing import Any

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import struct
 import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument, KetchError
+from ketch.notation import stream_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ketch.client.http import Hijacked
 
 _CHUNK = 1 << 17
-_HEADER = struct.Struct(">BxxxI")
 
 
 class Demultiplexer:
@@ -45,7 +44,7 @@ class Demultiplexer:
             self._head += bytes(view[:need])
             view = view[need:]
             if len(self._head) == 8:
-                self._stream, self._left = _HEADER.unpack(self._head)
+                self._stream, self._left = stream_frames.HEADER.unpack(self._head)
                 self._head = b""
 
 

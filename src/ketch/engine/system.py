@@ -13,6 +13,7 @@ from ketch import __version__
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.records import Status
+from ketch.notation import architectures, times
 from ketch.runtime.cgroups import common
 from ketch.storage import lost
 from ketch.storage.sizes import size_on_disk
@@ -38,13 +39,11 @@ _NO_SWARM = {
     "Error": "",
     "RemoteManagers": None,
 }
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def architecture() -> str:
     """The machine's architecture in OCI's words."""
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
+    return architectures.goarch(platform.machine())
 
 
 class SystemService:
@@ -101,7 +100,7 @@ class SystemService:
             "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.layout().version == 1,
             "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
-            "SystemTime": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 10**9))}.{now % 10**9:09d}Z",
+            "SystemTime": times.fixed(now),
             "LoggingDriver": ctx.log_default.type or "json-file",
             "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
             "NEventsListener": ctx.events.listeners,

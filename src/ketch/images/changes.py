@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.notation import digits
+from ketch.notation import digits, durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,9 +20,6 @@ _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _OPTION = re.compile(r"--(interval|timeout|start-period|start-interval|retries)=(\S+)\Z")
 _DURATIONS = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod",
               "start-interval": "StartInterval"}  # fmt: skip
-_PART = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ns|us|µs|ms|s|m|h)", re.ASCII)
-_DURATION = re.compile(rf"(?:{_PART.pattern})+\Z", re.ASCII)
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def apply(config: RunConfig, changes: Sequence[str]) -> None:
@@ -135,11 +132,12 @@ def _count(value: str, text: str) -> int:
 
 def _duration(value: str, text: str) -> int:
     """``1m30s`` in nanoseconds."""
-    if not _DURATION.match(value):
+    found = durations.parse(value)
+    if found is None or found < 0:
         raise InvalidArgument(
             f"change `HEALTHCHECK {text}`: `{value}` is not a duration", hint="write e.g. 30s or 1m30s"
         )
-    return round(sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(value)))
+    return found
 
 
 def _set(name: str, convert: Callable[[str], Any]) -> Callable[[RunConfig, str], None]:

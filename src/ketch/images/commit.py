@@ -12,8 +12,9 @@ import msgspec
 from ketch.errors import InvalidArgument
 from ketch.images.assembly import encode_config, make_image, write_manifest
 from ketch.images.unpack import unpack_blob
+from ketch.notation import times
 from ketch.oci import reference
-from ketch.oci.config import History, ImageConfig, RootFS, format_time
+from ketch.oci.config import History, ImageConfig, RootFS
 from ketch.oci.digest import chain_ids
 from ketch.storage.archive.gzipwriter import GzipWriter
 from ketch.storage.snapshots.overlay import check_depth
@@ -52,7 +53,7 @@ def commit(
             blobs.append(blob)
             diff_ids.append(diff_id)
             sizes.append(size)
-        now = format_time(time.time_ns())
+        now = times.fixed(time.time_ns())
         step = History(
             created=now, created_by=created_by or None, author=author or None, comment=comment or None,
             empty_layer=write is None,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from ketch.notation.sizes import human_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 _EVERY_S = 0.1
 _WIDTH = 50
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def short(digest: str) -> str:
@@ -31,23 +32,16 @@ def status(ident: str, text: str) -> Item:
 
 def moving(ident: str, text: str, current: int, total: int) -> Item:
     """A state with bytes done and bytes to do (0: not known)."""
-    if not total:
-        return {"status": text, "progressDetail": {"current": current}, "progress": size(current), "id": ident}
-    done = min(_WIDTH, _WIDTH * current // total)
-    bar = "=" * done + ">"
-    return {
-        "status": text, "progressDetail": {"current": current, "total": total},
-        "progress": f"[{bar:<{_WIDTH}}]  {size(current)}/{size(total)}", "id": ident,
-    }  # fmt: skip
+    item: Item = {"status": text, "progressDetail": {"current": current}, "progress": _size(current), "id": ident}
+    if total:
+        done = min(_WIDTH, _WIDTH * current // total)
+        item["progressDetail"]["total"] = total
+        item["progress"] = f"[{'=' * done + '>':<{_WIDTH}}]  {_size(current)}/{_size(total)}"
+    return item
 
 
-def size(count: int) -> str:
-    """Bytes as Docker writes them: four digits, powers of a thousand."""
-    value, unit = float(count), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value /= 1000
-        unit += 1
-    return f"{value:.4g}{_UNITS[unit]}"
+def _size(count: int) -> str:
+    return human_size(count, 4)
 
 
 class Meter:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import calendar
-import re
-import time
 from typing import Any
 
 import msgspec
 
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
+from ketch.notation import moments
 
 
 class RunConfig(msgspec.Struct, rename="pascal", kw_only=True, omit_defaults=True):
@@ -63,20 +60,4 @@ class ImageConfig(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 def parse_time(text: str | None) -> int:
     """RFC 3339 → ns since the epoch; 0 for nothing, nonsense, or times before 1970."""
-    match = _TIME.match(text or "")
-    if not match:
-        return 0
-    try:
-        seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:  # a day that no month has
-        return 0
-    if match[3] != "Z":
-        sign = -1 if match[3][0] == "-" else 1
-        seconds -= sign * (int(match[3][1:3]) * 3600 + int(match[3][4:]) * 60)
-    return max(seconds * 1_000_000_000 + int((match[2] or "0").ljust(9, "0")), 0)
-
-
-def format_time(ns: int) -> str:
-    """ns since the epoch → RFC 3339 in UTC."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"
+    return max(moments.rfc3339(text or "") or 0, 0)

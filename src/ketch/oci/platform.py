@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.notation import digits
+from ketch.notation import architectures, digits
 from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SYSTEMS = frozenset(("linux", "windows", "darwin", "freebsd", "wasi"))
-_SAME = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm"}
 _ARCHITECTURES = frozenset(
     ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm")
 )  # fmt: skip
@@ -37,7 +36,7 @@ def parse(text: str) -> Platform:
     if len(parts) == 1 and parts[0] not in _SYSTEMS:
         parts.insert(0, "linux")
     system, architecture, variant = [*parts, "", "", ""][:3]
-    architecture = _SAME.get(architecture, architecture)
+    architecture = architectures.goarch(architecture)
     if len(parts) > 3 or system not in _SYSTEMS or (architecture and architecture not in _ARCHITECTURES):
         raise InvalidArgument(
             f'error parsing specified platform: "{text}": unknown operating system or architecture: invalid argument',
@@ -48,7 +47,7 @@ def parse(text: str) -> Platform:
 
 def normalize(one: Platform) -> Platform:
     """Without a variant that says nothing, and with one name for each architecture."""
-    architecture = _SAME.get(one.architecture.lower(), one.architecture.lower())
+    architecture = architectures.goarch(one.architecture)
     variant = one.variant or ""
     if variant == _DEFAULT_VARIANT.get(architecture):
         variant = ""
@@ -60,8 +59,7 @@ def normalize(one: Platform) -> Platform:
 @functools.cache
 def host() -> Platform:
     """What this machine runs best."""
-    name = machine.machine()
-    return Platform(os="linux", architecture=_SAME.get(name, name))
+    return Platform(os="linux", architecture=architectures.goarch(machine.machine()))
 
 
 def text(one: Platform) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
+from ketch.notation import times
 from ketch.registry.errors import SIZE_INVALID, Refused
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Call:
             return
         request = self.request
         entry = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "remote": request.remote or "",
+            "time": times.rfc3339(int(time.time()) * 10**9), "remote": request.remote or "",
             "user": self.user, "method": request.method, "path": request.path_qs, "status": status,
             "bytes_in": self.bytes_in, "bytes_out": sent, "seconds": round(seconds, 6),
             "agent": request.headers.get("User-Agent", ""),

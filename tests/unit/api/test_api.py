@@ -17,7 +17,7 @@ from ketch.api import query
 from ketch.api.errors import STATUS, message_of, status_of
 from ketch.api.routes import archive
 from ketch.api.server import build_routes, parse_version
-from ketch.api.wire import container_filters, containers, filters, times
+from ketch.api.wire import container_filters, containers, filters
 from ketch.engine.files.container_paths import PathStat
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig, State, Status
 from ketch.errors import InvalidArgument, NotFound
@@ -147,12 +147,6 @@ def test_event_filters():
         assert filters.event_predicate(wanted)(event) is kept, wanted
 
 
-def test_times():
-    assert times.rfc3339(0) == times.NEVER == "0001-01-01T00:00:00Z"
-    assert times.rfc3339(1_704_067_200 * 10**9) == "2024-01-01T00:00:00Z"
-    assert times.rfc3339(1_704_067_200 * 10**9 + 120_000_000) == "2024-01-01T00:00:00.12Z"
-
-
 @pytest.mark.parametrize(
     ("state", "text"),
     [
@@ -186,14 +180,13 @@ def test_a_port_filter_is_bounded(value):
     [
         ("", 0), ("0", 0), ("12", 12 * 10**9), ("12.5", 12_500_000_000), ("1970-01-01T00:00:10Z", 10 * 10**9),
         ("1970-01-01T01:00:10+01:00", 10 * 10**9), ("1970-01-01T00:00:10.000000007Z", 10 * 10**9 + 7),
-        ("1970-01-01T00:00:10", 10 * 10**9),
     ],
 )  # fmt: skip
 def test_moments(text: str, ns: int) -> None:
     assert query.timestamp({"since": text}, "since") == ns
 
 
-@pytest.mark.parametrize("text", ["yesterday", "1970-13-01T00:00:00Z", "1970-01-01", "1970-01-01T00:00:10+9"])
+@pytest.mark.parametrize("text", ["yesterday", "1970-13-01T00:00:00Z", "1970-01-1", "1970-01-01T00:00:10+9"])
 def test_moments_that_are_none(text: str) -> None:
     with pytest.raises(InvalidArgument):
         query.timestamp({"since": text}, "since")

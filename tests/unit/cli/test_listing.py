@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ketch.cli.context import Context
 from ketch.cli.errors import UsageError
 from ketch.cli.gotemplate.strings import ellipsis, go_json, natural, quote
-from ketch.cli.output import units
 from ketch.cli.output.listing import filters, label_title, show, table, text_of
 from ketch.cli.output.rows import ports
 from ketch.notation import ages
@@ -23,7 +22,6 @@ ROWS = [
     {"ID": "22", "Names": "long-name-of-it", "Labels": "", "Label": lambda name: ""},
 ]
 COLUMNS = [("CONTAINER ID", "ID"), ("NAMES", "Names")]
-MIB = 1 << 20
 
 
 def listing(form: str = "", quiet: str = "", **options: Any) -> str:
@@ -158,23 +156,6 @@ def test_json_for_html_means_the_same(text: str) -> None:
     safe = go_json(text)
     assert json.loads(safe) == text
     assert not set("<>&") & set(safe)
-
-
-@pytest.mark.parametrize(
-    ("size", "three", "four"),
-    [(0, "0B", "0B"), (999, "999B", "999B"), (1984234, "1.98MB", "1.984MB"), (4_430_000, "4.43MB", "4.43MB"),
-     (12_345_678_901, "12.3GB", "12.35GB"), (1000, "1kB", "1kB")],
-)  # fmt: skip
-def test_human_size(size: int, three: str, four: str) -> None:
-    assert (units.human_size(size), units.human_size(size, 4)) == (three, four)
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [(0, "0B"), (336 * 1024, "336KiB"), (25276502016, "23.54GiB"), (MIB + MIB // 2, "1.5MiB"), (1023, "1023B")],
-)
-def test_human_bytes(size: int, shown: str) -> None:
-    assert units.human_bytes(size) == shown
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ketch.cli.options import mount_flags
 from ketch.cli.options.run_flags import publish
-from ketch.cli.output import units, yaml_text
+from ketch.cli.output import yaml_text
 from ketch.cli.recreate import as_run, configuration
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
@@ -100,12 +100,6 @@ def test_ports(text):
 def test_mounts(text):
     parsed = mount_flags.parse(text)
     assert mount_flags.parse(as_run.mount_value(parsed)) == parsed
-
-
-@given(st.integers(0, 1 << 50), st.integers(1, 10**15))
-def test_sizes_and_durations(size, duration):
-    assert units.size(as_run.size(size)) == size
-    assert units.duration(as_run.duration(duration)) == pytest.approx(duration, rel=1e-12)
 
 
 @pytest.mark.parametrize(

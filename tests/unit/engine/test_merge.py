@@ -133,9 +133,10 @@ def test_what_is_fine_has_no_warnings():
     assert validate.check(ContainerConfig(image="busybox"), HostConfig(memory=64 << 20, pids_limit=-1)) == []
 
 
-@pytest.mark.parametrize(("text", "size"), [("10mb", 10 << 20), ("10m", 10 << 20), ("1G", 1 << 30), ("-1", 0)])
+@pytest.mark.parametrize(("text", "size"), [("10mb", 10**7), ("10m", 10**7), ("1.5G", 15 * 10**8), ("-1", 0)])
 def test_log_sizes(text, size):
     assert log_options.size(text, "max-size", 1) == size
+    assert log_options.size("4k", "max-buffer-size", 1) == 4096
 
 
 @pytest.mark.parametrize(

@@ -174,17 +174,6 @@ def test_a_bug_in_the_child_is_reported_with_its_place() -> None:
     assert "KeyError: 'missing' at test_parsing.py:" in message["message"]
 
 
-@pytest.mark.parametrize(("text", "number"), [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("hup", 1)])
-def test_signals(text: str, number: int) -> None:
-    assert main.signal_number(text) == number
-
-
-@pytest.mark.parametrize("text", ["", "0", "NOPE", "DFL", "999", "-1"])
-def test_signals_that_are_none(text: str) -> None:
-    with pytest.raises(InvalidArgument):
-        main.signal_number(text)
-
-
 def test_command_lines() -> None:
     flags = {"d": "bool:detach", "detach": "bool:detach", "pid-file": "value:pid-file", "env": "list:env"}
     options, rest = main.parse(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from ketch.api import jsontext, query
 from ketch.api.wire import gomode
 from ketch.engine.images.commit import CommitOptions
 from ketch.engine.model.records import ContainerConfig
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -31,18 +31,10 @@ def path_stat(found: PathStat) -> str:
         "name": found.name,
         "size": found.size,
         "mode": gomode.from_unix(found.mode),
-        "mtime": _time(found.mtime_ns),
+        "mtime": times.rfc3339(min(max(found.mtime_ns, _FIRST), _LAST)),
         "linkTarget": found.link_target,
     }
     return base64.b64encode(jsontext.encode(facts)).decode("ascii")
-
-
-def _time(ns: int) -> str:
-    """RFC 3339 with nanoseconds; unlike elsewhere 0 is a time, and so are those before it."""
-    seconds, rest = divmod(min(max(ns, _FIRST), _LAST), 1_000_000_000)
-    moment = time.gmtime(seconds)
-    fraction = f".{rest:09}".rstrip("0") if rest else ""
-    return f"{moment.tm_year:04}" + time.strftime("-%m-%dT%H:%M:%S", moment) + fraction + "Z"
 
 
 async def head(call: Call) -> web.StreamResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +12,7 @@ from ketch.api.routes.containers import content_type, size
 from ketch.api.wire import execs as wire
 from ketch.engine.model.records import ExecConfig
 from ketch.errors import Conflict, KetchError, Unavailable
+from ketch.notation import stream_frames
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -53,7 +53,7 @@ async def start(call: Call) -> web.StreamResponse:
         # The answer has begun: the client reads the reason where the command's own output would be.
         text = f"{e.message}\r\n".encode()
         with contextlib.suppress(Unavailable):  # the client left: there is nobody to tell
-            await stream.write(text if exec_.config.tty else struct.pack(">BxxxI", 2, len(text)) + text)
+            await stream.write(text if exec_.config.tty else stream_frames.frame(stream_frames.STDERR, text))
     finally:
         stream.close()
     return streams.Gone()

@@ -10,9 +10,9 @@ import msgspec
 
 from ketch.api import jsontext, query
 from ketch.api.wire import container_filters
-from ketch.api.wire.times import rfc3339
 from ketch.engine.stats.usage import Sampler, Usage
 from ketch.errors import InvalidArgument
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ async def stream(call: Call) -> web.StreamResponse:
         usages = await sampler.sample(chosen())
         now = time.monotonic()
         if follow or ticks:
-            line = Line(rfc3339(time.time_ns()), round(now - last, 3) if ticks else 0.0, usages)
+            line = Line(times.rfc3339_or_never(time.time_ns()), round(now - last, 3) if ticks else 0.0, usages)
             await response.write(jsontext.encode(line) + b"\n")
             if not follow:
                 return response

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.api.wire.times import NEVER, rfc3339
 from ketch.engine.containers import pending_changes
 from ketch.engine.logs import drivers as log_drivers
 from ketch.engine.model.records import EndpointSettings, HealthStatus, Status
 from ketch.engine.spec import secrets
-from ketch.notation import ages, digits
+from ketch.notation import ages, digits, times
 from ketch.runtime import defaults
 
 if TYPE_CHECKING:
@@ -171,8 +170,8 @@ def _state(container: Container) -> dict[str, Any]:
         "Pid": state.pid,
         "ExitCode": state.exit_code,
         "Error": state.error,
-        "StartedAt": rfc3339(state.started_at) if state.started_at else NEVER,
-        "FinishedAt": rfc3339(state.finished_at) if state.finished_at else NEVER,
+        "StartedAt": times.rfc3339_or_never(state.started_at),
+        "FinishedAt": times.rfc3339_or_never(state.finished_at),
     }
     if state.health is not None:
         answer["Health"] = _health(state.health)
@@ -181,7 +180,12 @@ def _state(container: Container) -> dict[str, Any]:
 
 def _health(health: Health) -> dict[str, Any]:
     results = [
-        {"Start": rfc3339(r.start), "End": rfc3339(r.end), "ExitCode": r.exit_code, "Output": r.output}
+        {
+            "Start": times.rfc3339_or_never(r.start),
+            "End": times.rfc3339_or_never(r.end),
+            "ExitCode": r.exit_code,
+            "Output": r.output,
+        }
         for r in health.log
     ]
     return {"Status": health.status, "FailingStreak": health.failing_streak, "Log": results}
@@ -246,7 +250,7 @@ def inspect(
     chains = engine.context.images.resolve(container.image_id).chain_ids
     answer: dict[str, Any] = {
         "Id": container.id,
-        "Created": rfc3339(container.created),
+        "Created": times.rfc3339_or_never(container.created),
         "Path": container.path,
         "Args": container.args,
         "State": _state(container),

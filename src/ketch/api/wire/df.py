@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ketch.api.wire import containers, images
-from ketch.api.wire.times import rfc3339
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
@@ -52,7 +52,7 @@ def volume(engine: Engine, one: Volume) -> dict[str, Any]:
     if one.anonymous:
         labels["com.docker.volume.anonymous"] = ""
     return {
-        "CreatedAt": rfc3339(one.created // 1_000_000_000 * 1_000_000_000),
+        "CreatedAt": times.rfc3339_or_never(one.created // 1_000_000_000 * 1_000_000_000),
         "Driver": one.driver,
         "Labels": labels or None,
         "Mountpoint": one.mountpoint,

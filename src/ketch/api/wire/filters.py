@@ -6,12 +6,11 @@ Those over containers stand in `container_filters`.
 from __future__ import annotations
 
 import fnmatch
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgument
-from ketch.notation import booleans
+from ketch.notation import booleans, moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +25,6 @@ _EVENT = frozenset(
 )  # fmt: skip
 _PRUNE = frozenset(("label", "label!", "until", "all", "dangling"))
 _DETAILED = ("health_status", "exec_create", "exec_start")  # actions that have more behind a colon
-_DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|s|m|h)", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def check(filters: Filters, known: frozenset[str]) -> None:
@@ -84,13 +81,11 @@ def refers(tag: str, patterns: list[str]) -> bool:
 
 
 def _moment(text: str) -> int:
-    """``24h`` ago, seconds since 1970, or RFC 3339 → ns."""
-    parts = _DURATION.findall(text)
-    if parts and "".join(n + u for n, u in parts) == text:
-        return time.time_ns() - int(sum(float(n) * _SECONDS[u] for n, u in parts) * 1e9)
-    from ketch.api.query import timestamp
-
-    return timestamp({"until": text}, "until")
+    """``24h`` ago, seconds since 1970, or RFC 3339 → ns (InvalidArgument)."""
+    found = moments.parse(text, time.time_ns())
+    if found is None:
+        raise InvalidArgument(f'invalid value for "until": {text}', hint="use e.g. 24h, or RFC 3339")
+    return found
 
 
 def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callable[[int, dict[str, str] | None], bool]:

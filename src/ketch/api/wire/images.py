@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.api.wire.times import rfc3339
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
@@ -93,7 +93,7 @@ def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> 
         "RepoDigests": list(image.repo_digests),
         "Parent": "",
         "Comment": getattr(image.config, "comment", None) or "",
-        "Created": rfc3339(image.created),
+        "Created": times.rfc3339_or_never(image.created),
         "DockerVersion": "",
         "Author": image.config.author or "",
         "Config": config,
@@ -105,7 +105,7 @@ def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> 
             "Data": _graph(dirs),
         },
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
-        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        "Metadata": {"LastTagTime": times.NEVER},
         **_of_old(image, version),
         **_made_by(version, config),
     }

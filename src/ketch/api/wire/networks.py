@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.api.wire import filters
-from ketch.api.wire.times import rfc3339
 from ketch.engine.model.records import EndpointSettings  # noqa: TC001 (msgspec reads the annotations)
 from ketch.engine.networks.references import PREDEFINED
 from ketch.errors import InvalidArgument
 from ketch.network.model.record import NetworkRecord, Pool
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ def wire(engine: Engine, record: NetworkRecord, *, detailed: bool) -> dict[str, 
     return {
         "Name": record.name,
         "Id": record.id,
-        "Created": rfc3339(record.created),
+        "Created": times.rfc3339_or_never(record.created),
         "Scope": "local",
         "Driver": record.driver,
         "EnableIPv4": record.ipv4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ketch.api.wire.times import NEVER, rfc3339
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
@@ -15,7 +15,7 @@ _UNLIMITED = 1 << 62
 def empty(container: Container) -> dict[str, Any]:
     """The reading of a container that does not run."""
     return {
-        "name": f"/{container.name}", "id": container.id, "read": NEVER, "preread": NEVER, "num_procs": 0,
+        "name": f"/{container.name}", "id": container.id, "read": times.NEVER, "preread": times.NEVER, "num_procs": 0,
         "pids_stats": {}, "storage_stats": {}, "memory_stats": {}, "blkio_stats": _blkio({}),
         "cpu_stats": _cpu(None), "precpu_stats": _cpu(None),
     }  # fmt: skip
@@ -29,8 +29,8 @@ def answer(container: Container, current: dict[str, Any], previous: dict[str, An
     return {
         "name": f"/{container.name}",
         "id": container.id,
-        "read": rfc3339(current["read"]),
-        "preread": rfc3339(previous["read"]) if previous else NEVER,
+        "read": times.rfc3339_or_never(current["read"]),
+        "preread": times.rfc3339_or_never(previous["read"]) if previous else times.NEVER,
         "num_procs": 0,
         "pids_stats": {"current": pids["current"], "limit": pid_limit or 18446744073709551615},
         "storage_stats": {},

@@ -6,7 +6,7 @@ import csv
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli.output import units
+from ketch.cli.options import quantities
 from ketch.errors import InvalidArgument
 from ketch.notation import booleans
 
@@ -88,7 +88,7 @@ def _option(result: dict[str, Any], text: str, key: str, value: str, *, given: b
     elif key == "image-subpath":
         options("Image")["Subpath"] = value
     elif key == "tmpfs-size":
-        options("Tmpfs")["SizeBytes"] = units.size(value, "tmpfs-size")
+        options("Tmpfs")["SizeBytes"] = quantities.size(value, "tmpfs-size")
     elif key == "tmpfs-mode":
         try:
             options("Tmpfs")["Mode"] = int(value, 8)

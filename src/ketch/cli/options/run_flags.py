@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.errors import UsageError
 from ketch.cli.options import checks as flag_checks
-from ketch.cli.options import key_value, mount_flags, network_flags, secret_flags, wait_flag
+from ketch.cli.options import key_value, mount_flags, network_flags, quantities, secret_flags, wait_flag
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output import units
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
 
@@ -151,7 +150,7 @@ def _device_limit(text: str, flag: str) -> dict[str, Any]:
     path, colon, value = text.rpartition(":")
     if not colon or not path.startswith("/dev/"):
         raise InvalidArgument(f"invalid --{flag} `{text}`", hint="write /dev/DEVICE:NUMBER")
-    number = units.size(value, f"--{flag}")
+    number = quantities.size(value, f"--{flag}")
     return {"Path": path, "Weight" if "weight" in flag else "Rate": number}
 
 
@@ -168,9 +167,10 @@ def limits(opts: Options) -> dict[str, Any]:
             result[key] = opts[flag]
     for key, flag in (("Memory", "memory"), ("MemoryReservation", "memory-reservation"), ("ShmSize", "shm-size")):
         if flag in opts and opts[flag]:
-            result[key] = units.size(opts[flag], f"--{flag}")
+            result[key] = quantities.size(opts[flag], f"--{flag}")
     if opts["memory-swap"]:
-        result["MemorySwap"] = -1 if opts["memory-swap"] == "-1" else units.size(opts["memory-swap"], "--memory-swap")
+        unlimited = opts["memory-swap"] == "-1"
+        result["MemorySwap"] = -1 if unlimited else quantities.size(opts["memory-swap"], "--memory-swap")
     if opts["cpus"]:
         try:
             result["NanoCpus"] = round(float(opts["cpus"]) * 1e9)
@@ -243,7 +243,7 @@ def _health(opts: Options) -> dict[str, Any] | None:
         ("StartInterval", "health-start-interval"),
     ):  # fmt: skip
         if opts[flag]:
-            health[key] = units.duration(opts[flag], f"--{flag}")
+            health[key] = quantities.duration(opts[flag], f"--{flag}")
     if opts["health-retries"]:
         health["Retries"] = opts["health-retries"]
     if opts["health-on-failure"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.output import units
+from ketch.cli.options import quantities
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def timeout_of(opts: Options) -> float | None:
     if _FLAG not in opts.given:
         return None
     text = opts[_FLAG]
-    seconds = units.duration(f"{text}s" if text.isdecimal() else text, f"--{_FLAG}") / 1e9 if text else 0.0
+    seconds = quantities.duration(f"{text}s" if text.isdecimal() else text, f"--{_FLAG}") / 1e9 if text else 0.0
     if text and not seconds:
         raise InvalidArgument(
             f"invalid --{_FLAG} `{text}`: no time at all", hint="leave the value out to wait for ever"

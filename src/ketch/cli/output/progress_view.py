@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.output.units import human_size
+from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
     from typing import Any

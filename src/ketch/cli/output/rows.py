@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.gotemplate.strings import ellipsis, quote
 from ketch.cli.output.listing import labels, since
-from ketch.cli.output.units import human_size
 from ketch.notation import booleans
+from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
     from typing import Any

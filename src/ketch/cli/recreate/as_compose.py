@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.recreate.as_run import device_value, duration
+from ketch.cli.recreate.as_run import device_value
 from ketch.cli.recreate.configuration import published
+from ketch.notation import durations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,7 +205,7 @@ def _health(health: dict[str, Any]) -> dict[str, Any]:
     if (health.get("Test") or [])[:1] == ["NONE"]:
         return {"disable": True}
     result = {"test": health["Test"]} if "Test" in health else {}
-    result |= {name: duration(health[key]) for key, name in _HEALTH.items() if key in health}
+    result |= {name: durations.write(health[key]) for key, name in _HEALTH.items() if key in health}
     return result | ({"retries": health["Retries"]} if "Retries" in health else {})
 
 

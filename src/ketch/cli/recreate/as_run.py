@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from ketch.cli.recreate.configuration import Wanted, published
+from ketch.notation import durations, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -189,23 +190,7 @@ def _values(key: str, value: Any) -> Iterator[str | None]:
     elif isinstance(value, list):
         yield from map(str, value)
     else:
-        yield size(value) if key in _SIZES else str(value)
-
-
-def size(value: int) -> str:
-    """Bytes in the largest unit in which they are whole: ``64m``."""
-    for shift, unit in ((30, "g"), (20, "m"), (10, "k")):
-        if value > 0 and value % (1 << shift) == 0:
-            return f"{value >> shift}{unit}"
-    return str(value)
-
-
-def duration(value: int) -> str:
-    """Nanoseconds in the largest unit in which they are whole: ``1500ms``."""
-    for factor, unit in ((10**9, "s"), (10**6, "ms"), (10**3, "us")):
-        if value % factor == 0:
-            return f"{value // factor}{unit}"
-    return f"{value}ns"
+        yield sizes.write(value) if key in _SIZES else str(value)
 
 
 def device_value(device: dict[str, str]) -> str:
@@ -259,7 +244,7 @@ def _health(health: dict[str, Any], flag: Callable[..., None]) -> None:
         flag("health-cmd", shlex.join(test[1:]))
     for key, name in _HEALTH.items():
         if key in health:
-            flag(name, duration(health[key]))
+            flag(name, durations.write(health[key]))
     if "Retries" in health:
         flag("health-retries", str(health["Retries"]))
     if "OnFailure" in health:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ketch.engine.model.merge import as_list
 from ketch.engine.model.records import ExecConfig, Health, HealthResult, HealthStatus
 from ketch.errors import KetchError
+from ketch.notation import durations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -120,16 +121,17 @@ class HealthChecks:
                     self._ctx.tasks.start(self._act(container, config.on_failure, act))
 
     async def _probe(self, container: Container, config: HealthConfig) -> HealthResult:
-        timeout_s = (config.timeout or TIMEOUT) / 1e9
+        timeout = config.timeout or TIMEOUT
         wanted = ExecConfig(
             cmd=command(config, container.config.shell), attach_stdout=True, attach_stderr=True,
             user=container.config.user,
         )  # fmt: skip
         start = time.time_ns()
         try:
-            code, output, whole = await self._execs.run(container, wanted, timeout_s, OUTPUT_LIMIT)
+            code, output, whole = await self._execs.run(container, wanted, timeout / 1e9, OUTPUT_LIMIT)
         except TimeoutError:
-            code, output, whole = -1, f"Health check exceeded timeout ({_seconds(timeout_s)})".encode(), True
+            text = f"Health check exceeded timeout ({durations.write(timeout)})"
+            code, output, whole = -1, text.encode(), True
         except KetchError as e:
             code, output, whole = -1, e.message.encode(), True
         text = output.decode(errors="replace") + ("" if whole else "...")
@@ -139,8 +141,3 @@ class HealthChecks:
         log.warning("container %s is unhealthy: %s it, as configured", container.id[:12], name)
         with contextlib.suppress(KetchError):  # it has ended by itself just now
             await act(container)
-
-
-def _seconds(value: float) -> str:
-    """As Go prints durations: ``500ms``, ``5s``."""
-    return f"{value:g}s" if value >= 1 else f"{value * 1000:g}ms"

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine.logs.framed_files import LogFiles, read_block
+from ketch.notation import stream_frames, times
 from ketch.runtime.logs import log_format
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ketch.engine.logs.framed_files import Position
 
 _RECEIVE = 1 << 18
-_MUX = struct.Struct(">B3xI")
 
 
 class Formatter:
@@ -59,7 +58,7 @@ class Formatter:
         self._skip = skip
         self._open = [False, False, False]  # the stream's last frame ended inside a line …
         self._dropping = [False, False, False]  # … which is left out
-        self._second, self._second_text = -1, ""
+        self._clock = times.Clock()
         self.last_at = 0
         self.done = False
 
@@ -72,7 +71,7 @@ class Formatter:
         """Take as many whole frames as ``data`` begins with; returns wire bytes and how many of ``data`` were used."""
         plain = self.plain
         unpack, header, trailer = log_format.HEADER.unpack_from, log_format.HEADER.size, log_format.TRAILER.size
-        wanted, raw, pack = self.wanted, self.raw, _MUX.pack
+        wanted, raw, pack = self.wanted, self.raw, stream_frames.HEADER.pack
         out: list[bytes] = []
         at, position, last = self.last_at, 0, len(data) - log_format.OVERHEAD
         while position <= last:
@@ -125,10 +124,7 @@ class Formatter:
 
     def _stamp(self, ns: int) -> bytes:
         """``2024-01-02T03:04:05.123456789Z `` with nine digits always."""
-        second, rest = divmod(ns, 1_000_000_000)
-        if second != self._second:
-            self._second, self._second_text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second_text}.{rest:09}Z ".encode()
+        return f"{self._clock.fixed(ns)} ".encode()
 
 
 async def read_logs(

@@ -6,7 +6,6 @@ A line that is no log message, or only half of one, is left out.
 
 from __future__ import annotations
 
-import calendar
 import os
 import re
 import tempfile
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.notation import moments
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 _CHUNK = 1 << 16
 _PATIENCE = 64
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)\Z")
 
 
 class Entry(msgspec.Struct):
@@ -53,14 +53,7 @@ def entries(block: bytes) -> list[Entry]:
 
 def nanoseconds(text: str) -> int:
     """RFC 3339 → ns since the epoch; 0 for what is no time."""
-    match = _TIME.match(text)
-    if not match:
-        return 0
-    seconds = calendar.timegm(tuple(int(part) for part in match.groups()[:6]))
-    zone = match[8]
-    if zone != "Z":
-        seconds -= (int(zone[1:3]) * 3600 + int(zone[4:]) * 60) * (-1 if zone[0] == "-" else 1)
-    return seconds * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
+    return moments.rfc3339(text) or 0
 
 
 class Times:

@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.engine.logs.json_files import Entry, JsonFiles, Times, entries
+from ketch.notation import stream_frames
 from ketch.runtime.logs import log_format
-from ketch.runtime.process.io.backlog import MUX_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -104,7 +104,7 @@ class _Wire:
             stream = _NUMBERS.get(name, log_format.STDOUT)
             if self._formatter.wanted[stream]:
                 payload = "".join(texts).encode()
-                out += (payload,) if self._formatter.raw else (MUX_HEADER.pack(stream, len(payload)), payload)
+                out += (payload,) if self._formatter.raw else (stream_frames.HEADER.pack(stream, len(payload)), payload)
         return b"".join(out)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.aio.patterns import Patterns
 from ketch.errors import InvalidArgument
-from ketch.notation import booleans, digits
+from ketch.notation import booleans, digits, sizes
 from ketch.runtime.logs.syslog import FACILITIES, FORMATS
 
 if TYPE_CHECKING:
@@ -108,17 +108,19 @@ def chooser(options: dict[str, str], key: str) -> Patterns:
 
 
 def size(text: str, option: str, default: int) -> int:
-    """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0)."""
+    """``10m``, ``512k``, ``1g`` or bytes → bytes; ``-1`` is unlimited (0).
+
+    A file's size is in powers of 1000 and the buffer's in powers of 1024: so dockerd reads them.
+    """
     if not text:
         return default
-    if text == "-1" and option.endswith("max-size"):
+    of_file = option.endswith("max-size")
+    if text == "-1" and of_file:
         return 0
-    word = text.lower().removesuffix("b")
-    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(word[-1:], 1)
-    number = digits.whole(word.rstrip("kmg"), digits.LARGEST // factor)
-    if not number:
+    found = sizes.parse(text, 1000 if of_file else 1024)
+    if not found:
         raise InvalidArgument(f"log option {option}: `{text}` is not a size", hint="use e.g. 10m")
-    return number * factor
+    return found
 
 
 def boolean(text: str, option: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from ketch import trees
 from ketch.engine.spec import interface_settings, limits, secrets
 from ketch.engine.volumes import mount_plan
 from ketch.errors import FailedPrecondition, InvalidArgument
-from ketch.notation import digits
+from ketch.notation import digits, signals
 from ketch.runtime import defaults
 from ketch.runtime.security import seccomp_default
 
@@ -368,14 +367,8 @@ def exec_process(container: Container, config: ExecConfig) -> dict[str, Any]:
 
 
 def signal_number(name: str) -> int:
-    """``SIGTERM``, ``term``, ``15`` → 15 (InvalidArgument otherwise); real-time signals as ``RTMIN+n``."""
-    word = name.upper().removeprefix("SIG")
-    if number := digits.whole(word, signal.NSIG - 1):
-        return number
-    base, plus, offset = word.partition("+")
-    if plus and base == "RTMIN" and (further := digits.whole(offset, signal.SIGRTMAX - signal.SIGRTMIN)) is not None:
-        return signal.SIGRTMIN + further
-    value = getattr(signal, f"SIG{word}", None)
-    if isinstance(value, signal.Signals):
-        return int(value)
-    raise InvalidArgument(f"invalid signal: {name}")
+    """``SIGTERM``, ``term``, ``15``, ``RTMIN+3`` → the number (InvalidArgument otherwise)."""
+    number = signals.parse(name)
+    if number is None:
+        raise InvalidArgument(f"invalid signal: {name}", hint="use e.g. SIGTERM, HUP, RTMIN+3 or 15")
+    return number

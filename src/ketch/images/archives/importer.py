@@ -9,8 +9,9 @@ from typing import IO, TYPE_CHECKING, Any
 from ketch.images import changes as change
 from ketch.images.assembly import encode_config, make_image, write_manifest
 from ketch.images.unpack import receive_layer
+from ketch.notation import architectures, times
 from ketch.oci import reference
-from ketch.oci.config import History, ImageConfig, RootFS, RunConfig, format_time
+from ketch.oci.config import History, ImageConfig, RootFS, RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
 
 def architecture() -> str:
     """This machine's architecture in OCI's words."""
-    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+    return architectures.goarch(platform.machine())
 
 
 def import_rootfs(
@@ -45,11 +44,11 @@ def import_rootfs(
     with store.lease() as lease:
         blob, diff_id, size = receive_layer(store, lease, source, "archive")
         now = time.time_ns() if created_ns is None else created_ns
-        step = History(created=format_time(now), created_by=created_by or None, comment=message or "Imported from -")
+        step = History(created=times.fixed(now), created_by=created_by or None, comment=message or "Imported from -")
         config = ImageConfig(
             architecture=architecture(),
             os="linux",
-            created=format_time(now),
+            created=times.fixed(now),
             config=run,
             rootfs=RootFS(diff_ids=[diff_id]),
             history=[step],

@@ -18,7 +18,8 @@ from contextlib import suppress
 from json.encoder import encode_basestring
 from time import time_ns
 
-from ketch.runtime.logs.log_lines import Clock, Splitter
+from ketch.notation import times
+from ketch.runtime.logs.log_lines import Splitter
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _STREAMS = {1: "stdout", 2: "stderr"}
@@ -74,7 +75,7 @@ class Writer:
         self._attrs = f'"attrs":{attrs},' if attrs else ""
         self._splitters = {number: Splitter() for number in _STREAMS}
         self._partial: dict[int, str] = {}  # the time of the line that is being logged in pieces
-        self._clock = Clock()
+        self._clock = times.Clock()
         self._open()
 
     def _open(self) -> None:
@@ -99,7 +100,7 @@ class Writer:
 
     def write(self, stream: int, data: bytes) -> None:
         """Log what was read; what the disk does not take is lost."""
-        now = self._clock.nano(time_ns())
+        now = self._clock.rfc3339(time_ns())
         for block, partial in self._splitters[stream].take(data):
             self._append(self._encode(stream, block, partial, now))
 
@@ -107,7 +108,7 @@ class Writer:
         """Log what has no newline: none will come."""
         for stream, splitter in self._splitters.items():
             if rest := splitter.rest():
-                self._append(self._encode(stream, rest, True, self._clock.nano(time_ns())))
+                self._append(self._encode(stream, rest, True, self._clock.rfc3339(time_ns())))
 
     def relent(self) -> None:
         """The container has ended; a file makes nobody wait."""

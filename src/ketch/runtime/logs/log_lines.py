@@ -6,8 +6,6 @@ the end, and what remains (moby, daemon/logger/copier.go).  What has no newline 
 
 from __future__ import annotations
 
-import time
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,22 +40,3 @@ class Splitter:
         """What waits for its newline, which does not come any more."""
         held, self.held = self.held, b""
         return held
-
-
-class Clock:
-    """Writes times; remembers the last second's text, which most calls need again."""
-
-    def __init__(self) -> None:
-        self._second, self._text = -1, ""
-
-    def seconds(self, second: int) -> str:
-        """``2024-01-02T03:04:05``, UTC."""
-        if second != self._second:
-            self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return self._text
-
-    def nano(self, ns: int) -> str:
-        """Go's RFC3339Nano: ``2024-01-02T03:04:05.1234Z``, without zeros at the end."""
-        second, rest = divmod(ns, 1_000_000_000)
-        fraction = f".{rest:09}".rstrip("0") if rest else ""
-        return f"{self.seconds(second)}{fraction}Z"

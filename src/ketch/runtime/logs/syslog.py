@@ -15,6 +15,8 @@ import time
 from _socket import AF_INET, AF_INET6, AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, socket
 from errno import EINPROGRESS, EMSGSIZE, EPROTOTYPE
 
+from ketch.notation import times
+
 FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
@@ -71,15 +73,11 @@ class Syslog:
         return b"%s%s\n" % (self._head, line)
 
     def _header(self, ns: int, priority: int) -> str:
-        second, rest = divmod(ns, 1_000_000_000)
-        local = time.localtime(second)
         if self._form in ("", "rfc3164"):
             host = f" {self._host}" if self._form else ""
+            local = time.localtime(ns // 1_000_000_000)
             return f"<{priority}>{time.strftime('%b %e %H:%M:%S', local)}{host} {self._tag}[{self._pid}]: "
-        zone = time.strftime("%z", local)
-        zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
-        micro = f".{rest // 1000:06}" if self._form == "rfc5424micro" else ""
-        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}{micro}{zone}"
+        stamp = times.local(ns, 6 if self._form == "rfc5424micro" else 0)
         return f"<{priority}>1 {stamp} {self._host} {self._tag} {self._pid} {self._tag} - "
 
     def send_large(self, _sock: socket, _message: bytes) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from ketch.errors import Conflict, FailedPrecondition, NotFound, RuntimeFailure
 from ketch.linux import fdpass
 from ketch.linux.netlink import links, messages
+from ketch.notation import times
 from ketch.runtime import hooks, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, from_message
@@ -220,12 +221,10 @@ def _answer(sync: socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _fill(state: states.State, document: dict[str, Any], pid: int, message: dict[str, Any]) -> None:
-    now = time.time()
-    created = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"
     state.document.update(
         pid=pid,
         start_time=states.start_time(pid),
-        created=created,
+        created=times.fixed(time.time_ns()),
         cgroups=message.get("cgroups"),
         annotations=document.get("annotations") or {},
         rootfs=os.path.normpath(os.path.join(state.bundle, document["root"]["path"])),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch import stdio
 from ketch.errors import InvalidArgument, KetchError, RuntimeFailure
-from ketch.notation import booleans, digits
+from ketch.notation import booleans, signals, times
 from ketch.runtime import spec
 from ketch.runtime.failure import reason
 from ketch.runtime.oci_cli import lifecycle, relay
@@ -204,7 +204,10 @@ def _state(options: Options, operands: list[str]) -> int:
 def _kill(options: Options, operands: list[str]) -> int:
     if not 1 <= len(operands) <= 2:
         raise InvalidArgument("kill takes a container id and a signal")
-    number = signal_number(operands[1] if len(operands) > 1 else "SIGTERM")
+    name = operands[1] if len(operands) > 1 else "SIGTERM"
+    number = signals.parse(name)
+    if number is None:
+        raise InvalidArgument(f"unknown signal `{name}`", hint="use e.g. KILL, SIGTERM or 15")
     lifecycle.kill(states.load(options["root"], operands[0]), number, everyone=bool(options.get("all")))
     return 0
 
@@ -288,17 +291,6 @@ def _spec(options: Options, _operands: list[str]) -> int:
     return 0
 
 
-def signal_number(text: str) -> int:
-    """``9``, ``KILL`` or ``SIGKILL`` as a number."""
-    if number := digits.whole(text, signal.NSIG - 1):
-        return number
-    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
-    number = getattr(signal, name, None)
-    if not isinstance(number, signal.Signals):
-        raise InvalidArgument(f"unknown signal `{text}`")
-    return int(number)
-
-
 def _do_create(options: Options, operands: list[str]) -> tuple[states.State, int]:
     if len(operands) != 1:
         raise InvalidArgument("exactly one container id is needed")
@@ -333,7 +325,7 @@ def _print_json(value: object) -> None:
 def _fail(settings: Options, message: str, hint: str | None) -> int:
     """One sentence on stderr and, for callers that read it there, in the log file."""
     if settings.get("log"):
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = times.rfc3339(int(time.time()) * 10**9)
         if settings.get("log-format") == "json":
             line = json.dumps({"level": "error", "msg": message, "time": now})
         else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from ketch.notation import architectures
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -80,7 +82,6 @@ ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
 }
-_DOCKER_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # Go's names
 _ENOSYS = 38
 _AF_ALG, _AF_VSOCK = 38, 40
 # personality(2): PER_LINUX, UNAME26, PER_LINUX32, PER_LINUX32|UNAME26, and asking for the present one
@@ -128,7 +129,7 @@ def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | N
     A document that is an OCI object already comes back the same, but for rules that do not apply.
     """
     machine = arch or os.uname().machine
-    short = _DOCKER_ARCHITECTURES.get(machine, machine)
+    short = architectures.goarch(machine)
     kept = ("names", "action", "args", "errnoRet")
     rules = []
     for rule in document.get("syscalls") or ():

@@ -11,9 +11,9 @@ import threading
 
 from ketch.errors import InvalidArgument
 from ketch.linux import projquota
+from ketch.notation import sizes
 
 _FIRST = 1 << 20  # below are those that an administrator may have given out
-_SUFFIXES = "bkmgtp"
 _lock = threading.Lock()
 
 
@@ -25,16 +25,8 @@ def parse(options: dict[str, str] | None) -> int:
     text = next(iter((options or {}).values()), "")
     if not options:
         return 0
-    number = text.lower().removesuffix("ib").rstrip("b") if len(text) > 1 else text
-    factor = 1
-    if number and number[-1] in _SUFFIXES[1:]:
-        factor = 1024 ** _SUFFIXES.index(number[-1])
-        number = number[:-1]
-    try:
-        size = int(float(number) * factor)
-    except (ValueError, OverflowError):
-        size = -1
-    if size < 0:
+    size = sizes.parse(text)
+    if size is None:
         raise InvalidArgument(f"invalid size: '{text}'", hint="write for example size=10G")
     return size
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from ketch.cli.copying import paths, tar
 from ketch.cli.copying.paths import MODE_DIR, MODE_LINK, Place
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.units import human_size
 from ketch.errors import InvalidArgument, NotFound
+from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

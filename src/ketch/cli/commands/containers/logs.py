@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.units import moment
+from ketch.cli.options.quantities import moment
 from ketch.cli.session import Demultiplexer, to_stdio, write_all
 
 if TYPE_CHECKING:

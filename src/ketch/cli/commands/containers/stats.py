@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ketch import printable
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import text_of
-from ketch.cli.output.units import human_bytes, human_size
 from ketch.client.http import Client
 from ketch.errors import KetchError, NotFound
+from ketch.notation.sizes import human_bytes, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,12 +14,12 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.client.http import Client
 from ketch.errors import KetchError, NotFound, Unavailable
+from ketch.notation import moments
 from ketch.notation.ages import age
 
 if TYPE_CHECKING:
@@ -191,7 +191,4 @@ class _View:
         except NotFound:
             return 0.0
         moment = state["StartedAt" if container["State"] in ("running", "paused") else "FinishedAt"]
-        try:
-            return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", moment)).timestamp()
-        except (ValueError, OverflowError):
-            return 0.0
+        return max(moments.rfc3339(moment) or 0, 0) / 1e9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ketch.cli.gotemplate.strings import ellipsis
@@ -10,8 +9,9 @@ from ketch.cli.options.flags import FlagSet
 from ketch.cli.options.image_names import platform_json, split_tag
 from ketch.cli.output.listing import filters, show, since
 from ketch.cli.output.rows import of_image
-from ketch.cli.output.units import human_size
 from ketch.errors import InvalidArgument, KetchError
+from ketch.notation import times
+from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
     from ketch.cli.context import Context
@@ -73,7 +73,7 @@ def cmd_history(args: list[str], ctx: Context) -> int:
     whole, human = opts["no-trunc"], opts["human"]
     rows = []
     for step in ctx.client().request("GET", f"/images/{rest[0]}/history", query).json():
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step["Created"]))
+        created = times.rfc3339(step["Created"] * 10**9)
         image = step["Id"] if whole or step["Id"] == "<missing>" else step["Id"].removeprefix("sha256:")[:12]
         by = step["CreatedBy"].replace("\t", " ")
         rows.append({

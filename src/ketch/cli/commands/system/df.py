@@ -8,7 +8,7 @@ from ketch.cli.gotemplate.strings import go_json
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import show, table
 from ketch.cli.output.rows import of_container, of_image, of_volume
-from ketch.cli.output.units import human_size
+from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
     from typing import Any

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.quantities import moment
 from ketch.cli.output.listing import filters
-from ketch.cli.output.units import moment
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from typing import Any
@@ -47,12 +47,7 @@ def cmd_events(args: list[str], ctx: Context) -> int:
 
 def line(event: dict[str, Any]) -> str:
     """Docker's one line for an event."""
-    seconds, rest = divmod(event["timeNano"], 1_000_000_000)
-    local = time.localtime(seconds)
-    zone = time.strftime("%z", local)
-    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
-    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{rest:09}{zone}"
     attributes = event["Actor"]["Attributes"] or {}
     shown = ", ".join(f"{k}={v}" for k, v in sorted(attributes.items()))
-    text = f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']}"
+    text = f"{times.local(event['timeNano'])} {event['Type']} {event['Action']} {event['Actor']['ID']}"
     return printable.cell(f"{text} ({shown})" if shown else text)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ketch import __version__
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.units import human_bytes
 from ketch.notation import booleans
+from ketch.notation.sizes import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import filters
-from ketch.cli.output.units import human_size
 from ketch.cli.rehearsal import KINDS, UNITS_SHOWN, check_format, rehearsable, rehearse
 from ketch.errors import InvalidArgument, NotFound, Unimplemented
+from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
     from typing import Any

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ketch import __version__
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import KetchError
+from ketch.notation import architectures
 
 if TYPE_CHECKING:
     from typing import Any
@@ -57,7 +58,6 @@ def cmd_version(args: list[str], ctx: Context) -> int:
 
 def client_facts() -> dict[str, str]:
     """What this command knows about itself, in Docker's fields."""
-    machine = platform.machine()
     return {
         "Version": __version__,
         "ApiVersion": API_VERSION,
@@ -66,7 +66,7 @@ def client_facts() -> dict[str, str]:
         "GoVersion": "",
         "PythonVersion": platform.python_version(),
         "Os": "linux",
-        "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+        "Arch": architectures.goarch(platform.machine()),
         "BuildTime": "",
         "Context": "default",
     }

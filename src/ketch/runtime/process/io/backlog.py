@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from struct import Struct
 
+from ketch.notation import stream_frames
 from ketch.runtime.logs import log_format
 
 TYPE_CHECKING = False
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
             ...
 
 
-MUX_HEADER = Struct(">B3xI")
 MUX, RAW, FRAMES, BELL = 0, 1, 2, 3
 _CHUNK = 1 << 16
 
@@ -100,7 +99,7 @@ class Frames(Backlog):
                 out += chunk[position:end]
             elif stream < 3 and wanted[stream]:
                 if form == MUX:
-                    out += MUX_HEADER.pack(stream, length)
+                    out += stream_frames.HEADER.pack(stream, length)
                 out += chunk[start : start + length]
             position = end
         self._offset += position
@@ -141,7 +140,7 @@ def add(out: bytearray, stream: int, payload: bytes, form: int, wanted: Wanted) 
     """Append a payload as a client wants it."""
     if payload and wanted[stream]:
         if form == MUX:
-            out += MUX_HEADER.pack(stream, len(payload))
+            out += stream_frames.HEADER.pack(stream, len(payload))
         out += payload
 
 

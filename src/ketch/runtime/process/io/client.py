@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 
+from ketch.notation import stream_frames
 from ketch.runtime.process.io import graceful_close
-from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, MUX_HEADER, Frames, Lines
+from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, Frames, Lines
 from ketch.runtime.process.loop import GONE, READ, WRITE
 
 TYPE_CHECKING = False
@@ -119,7 +120,7 @@ class Client:
 
     def _parts(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> tuple[bytes, ...]:
         if self._form == MUX:
-            return MUX_HEADER.pack(stream, len(data)), data
+            return stream_frames.HEADER.pack(stream, len(data)), data
         if self._form == FRAMES:
             # Without a frame the log could not be written: a reader of frames cannot have it either.
             return (frame[0], data, frame[1]) if frame else ()

@@ -14,8 +14,7 @@ import ketch
 from ketch.api import query, server
 from ketch.api.wire import filters
 from ketch.cli.gotemplate import strings
-from ketch.cli.options import network_flags, run_flags
-from ketch.cli.output import units
+from ketch.cli.options import network_flags, quantities, run_flags
 from ketch.daemon.settings import config as daemon_config
 from ketch.engine.containers import validate
 from ketch.engine.logs import options as log_options
@@ -30,7 +29,6 @@ from ketch.oci.config import RunConfig
 from ketch.oci.manifest import Platform
 from ketch.registry import settings
 from ketch.remote import headers
-from ketch.runtime.oci_cli import main as runtime_cli
 from ketch.runtime.security import seccomp_default
 
 SOURCE = pathlib.Path(ketch.__file__).parent
@@ -71,14 +69,13 @@ READERS = (
     lambda n: settings.address(f"h:{n}"),
     lambda n: headers.range_of(f"0-{n}"),
     lambda n: headers.retry_after(n),
-    lambda n: runtime_cli.signal_number(n),
     lambda n: seccomp_default._version(f"{n}.{n}"),
     lambda n: run_flags.restart_policy(f"on-failure:{n}"),
     lambda n: run_flags._range(f"1-{n}", "port"),
     lambda n: network_flags._parse(f"name=x,gw-priority={n}"),
     lambda n: strings.natural(f"web{n}x"),
-    lambda n: units.duration(f"{n}h"),
-    lambda n: units.size(f"{n}g"),
+    lambda n: quantities.duration(f"{n}h"),
+    lambda n: quantities.size(f"{n}g"),
 )
 
 
@@ -112,7 +109,7 @@ def test_names_with_long_numbers_are_sorted():
 UNBOUNDED = re.compile(r"(?:\\d|\[0-9\])[*+](?!\])")
 # Of the kernel's own files, of our own files, or matched and never read as a number.
 ALLOWED = {
-    "oci/config.py", "oci/reference.py", "engine/logs/json_files.py", "cli/commands/containers/watch.py",
+    "oci/reference.py", "engine/logs/json_files.py", "cli/commands/containers/watch.py",
     "api/webpages.py", "cli/gotemplate/functions.py",
     "cli/gotemplate/parse.py", "network/links/interface_sysctls.py",
 }  # fmt: skip

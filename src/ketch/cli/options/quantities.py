@@ -1,0 +1,35 @@
+"""Sizes, durations and points in time as values of flags; an error names the flag."""
+
+from __future__ import annotations
+
+import time
+
+from ketch.errors import InvalidArgument
+from ketch.notation import durations, moments, sizes
+
+
+def size(text: str, flag: str = "size") -> int:
+    """``512m``, ``1.5g``, ``64MiB`` → bytes (InvalidArgument otherwise)."""
+    found = sizes.parse(text)
+    if found is None:
+        raise InvalidArgument(f"invalid {flag} `{text}`: not a size", hint="use e.g. 512m or 2g")
+    return found
+
+
+def duration(text: str, flag: str = "duration") -> int:
+    """``1m30s``, ``500ms`` → nanoseconds (InvalidArgument otherwise, and for less than nothing)."""
+    found = durations.parse(text)
+    if found is None or found < 0:
+        raise InvalidArgument(f"invalid {flag} `{text}`: not a duration", hint="use e.g. 30s or 1m30s")
+    return found
+
+
+def moment(text: str) -> str:
+    """``--since`` and ``--until``: a duration before now, seconds since 1970, or RFC 3339 → what the API takes
+    (InvalidArgument)."""
+    if not text:
+        return ""
+    found = moments.parse(text, time.time_ns())
+    if found is None:
+        raise InvalidArgument(f"`{text}` is no point in time", hint="use e.g. 10m, 2026-01-31T12:00:00 or 1700000000")
+    return f"{found // 10**9}.{found % 10**9:09}"
