@@ -1,4 +1,4 @@
-"""Images from and to a registry and archives: one with many files, one with large layers."""
+"""Measurements of images from and to a registry and archives: one with many files, one with large layers."""
 
 from __future__ import annotations
 
@@ -48,15 +48,20 @@ def large_layers() -> made.Made:
 
 def _image(tars: list[bytes]) -> made.Made:
     blobs = [made.packed(one, "gzip") for one in tars]
-    config = json.dumps({
-        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["true"]},
-        "rootfs": {"type": "layers", "diff_ids": [made.digest(one) for one in tars]},
-    }).encode()  # fmt: skip
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Cmd": ["true"]},
+            "rootfs": {"type": "layers", "diff_ids": [made.digest(one) for one in tars]},
+        }
+    ).encode()
     manifest = {
-        "schemaVersion": 2, "mediaType": made.DOCKER_MANIFEST,
+        "schemaVersion": 2,
+        "mediaType": made.DOCKER_MANIFEST,
         "config": {"mediaType": made.DOCKER_CONFIG, "digest": made.digest(config), "size": len(config)},
         "layers": [{"mediaType": made.DOCKER_LAYER, "digest": made.digest(b), "size": len(b)} for b in blobs],
-    }  # fmt: skip
+    }
     parts = {made.digest(one): one for one in (config, *blobs)}
     return made.Made(json.dumps(manifest).encode(), made.DOCKER_MANIFEST, None, parts)
 

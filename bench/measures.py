@@ -1,4 +1,4 @@
-"""What is measured: each function does one thing once, on one engine, and returns one figure."""
+"""The measurements: each function does one thing once, on one engine, and returns one figure."""
 
 from __future__ import annotations
 

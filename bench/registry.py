@@ -1,4 +1,4 @@
-"""Our registry beside docker-registry: one client, loopback, in turn."""
+"""Measurements of our registry beside docker-registry: one client, loopback, in turn."""
 
 from __future__ import annotations
 

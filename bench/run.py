@@ -1,4 +1,4 @@
-"""Measure Ketch and dockerd beside it: in turn, in one run, by the same client and image.
+"""The benchmark's program: measures Ketch and dockerd beside it: in turn, in one run, by the same client and image.
 
     make bench                        a table
     make bench BENCH='--quick'        fewer rounds, fewer containers
@@ -45,9 +45,14 @@ class Row:
     """One line of the result: what, the goal, and the samples of each engine."""
 
     def __init__(
-        self, name: str, unit: str, ratio: float | None = None, limit: float | None = None,
-        least_ratio: float | None = None, least: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        unit: str,
+        ratio: float | None = None,
+        limit: float | None = None,
+        least_ratio: float | None = None,
+        least: float | None = None,
+    ) -> None:
         self.name, self.unit, self.ratio_goal, self.limit = name, unit, ratio, limit
         self.least_ratio, self.least = least_ratio, least  # where more is better
         self.samples: dict[str, list[float]] = {}
@@ -215,9 +220,12 @@ def images(engines: list[Engine], quick: bool, root: str, debian: str) -> list[R
             work = workloads.Workload(name.replace(" ", "").lower(), one.host, root, made)
             del made
             verbs: list[tuple[str, float | None, Callable[[Engine], float]]] = [
-                ("pull", 0.33, work.pull), ("save", 0.5, work.save), ("load", 0.33, work.load),
-                ("push", 0.5, work.push), ("rmi", None, work.remove),
-            ]  # fmt: skip
+                ("pull", 0.33, work.pull),
+                ("save", 0.5, work.save),
+                ("load", 0.33, work.load),
+                ("push", 0.5, work.push),
+                ("rmi", None, work.remove),
+            ]
             for verb, goal, measure in verbs:
                 if verb == "load":
                     engines[-1].docker("save", "-o", work.archive, work.ref)

@@ -1,4 +1,4 @@
-"""What is measured with many containers: memory, listing, counters, and a restart of the daemon beneath them."""
+"""Measurements with many containers: memory, listing, counters, and a restart of the daemon beneath them."""
 
 from __future__ import annotations
 

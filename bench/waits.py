@@ -1,4 +1,4 @@
-"""The longest wait of others while a hundred thousand files are imported, copied, archived and removed.
+"""Measurements of the longest wait of others while a hundred thousand files are imported, copied, archived and removed.
 
 A process of its own sends pings to the daemon, one after the other, and keeps the longest wait: each row is the worst
 of one operation.  The waits with nothing going on say what the machine itself does to a ping.

@@ -1,4 +1,4 @@
-"""The main job, end to end: a private ketchd, a real Debian image, a web server, a terminal; nothing is left behind.
+"""A demonstration, end to end: a private ketchd, a real Debian image, a web server, a terminal; it leaves nothing.
 
 Every step is a command that a person would type; its time stands beside it.
 """
@@ -167,8 +167,14 @@ def main() -> int:
                 process = demo.daemon()
             undo.callback(process.wait, 30)
             undo.callback(process.send_signal, signal.SIGTERM)
-            undo.callback(subprocess.run, f"{KETCH} rm -fv $({KETCH} ps -aq)", shell=True, env=demo.environment,
-                          capture_output=True, check=False)  # fmt: skip
+            undo.callback(
+                subprocess.run,
+                f"{KETCH} rm -fv $({KETCH} ps -aq)",
+                shell=True,
+                env=demo.environment,
+                capture_output=True,
+                check=False,
+            )
             if not demo.bootstrap("busybox"):
                 raise SystemExit("the demo needs busybox (Debian: apt-get install busybox-static)")
             debian = demo.bootstrap("debian:bookworm")

@@ -1,4 +1,4 @@
-"""Places where a process may be made to die, or a call to fail, on purpose: how crash-safety is tested.
+"""Failpoints: places where tests make a process die, or a call fail, on purpose.
 
     KETCH_FAULT=start.bundle-written          SIGKILL oneself there
     KETCH_FAULT=start.bundle-written:3        at the third passage

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.linux import ns
 from ketch.linux.netlink import addresses, links
 from ketch.linux.netlink import client as netlink
-from ketch.network.connections import Wish
+from ketch.network.connections import EndpointRequest
 from ketch.network.manager import NetworkManager
 from ketch.network.model import record as records
 from ketch.network.model.schema import SCHEMA
@@ -255,8 +255,8 @@ class OneNetwork:
     def connect(
         self, name: str, netns_fd: int, rtnl_fd: int | None, hostname: str = "", ports=(), mac: str = "", ip: str = ""
     ) -> Endpoint:
-        wish = Wish(name, label=hostname or name, ip=ip, mac=mac, gateway4=True, ports=ports)
-        return self.manager.connect(self.network_id, wish, netns_fd, rtnl_fd)
+        request = EndpointRequest(name, label=hostname or name, ip=ip, mac=mac, gateway4=True, ports=ports)
+        return self.manager.connect(self.network_id, request, netns_fd, rtnl_fd)
 
     def disconnect(self, name: str) -> None:
         self.manager.disconnect(name)
@@ -280,11 +280,11 @@ def network(tmp_path: Path, **options: object) -> Iterator[OneNetwork]:
 
 @contextlib.contextmanager
 def member(
-    manager: NetworkManager, network_id: str, name: str, *publish: PortRequest, gateway: bool = True, **wish: Any
+    manager: NetworkManager, network_id: str, name: str, *publish: PortRequest, gateway: bool = True, **fields: Any
 ) -> Iterator[tuple[Netns, Endpoint]]:
     """A namespace connected to one network of several."""
     with Netns() as space:
-        wanted = Wish(name, label=name, gateway4=gateway, gateway6=gateway, ports=publish, **wish)
+        wanted = EndpointRequest(name, label=name, gateway4=gateway, gateway6=gateway, ports=publish, **fields)
         connected = manager.connect(network_id, wanted, space.fd, space.rtnl_fd)
         try:
             yield space, connected

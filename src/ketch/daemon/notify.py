@@ -1,4 +1,4 @@
-"""Telling a service manager how far the daemon is (sd_notify(3)): for systemd units of ``Type=notify``."""
+"""Notification of the service manager (sd_notify(3)) that the daemon is ready or stops: units of ``Type=notify``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 log = logging.getLogger(__name__)
 
 
-def tell(state: str) -> None:
+def send(state: str) -> None:
     """Send ``state``, such as ``READY=1``, where ``NOTIFY_SOCKET`` says; nothing without it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

@@ -1,4 +1,4 @@
-"""The parent cgroup: whether it goes at the daemon's end, when nothing is in it.
+"""Removal of the parent cgroup at the daemon's end, when the daemon made it and nothing is in it.
 
 One that was there before us may have been made by the administrator, with limits, and stays.
 """

@@ -1,4 +1,4 @@
-"""Pid files: whose one is.
+"""Pid files: written at a start, and told apart from those that another process left.
 
 A file that its daemon left behind names a process that is gone, or another one that got its pid since: that one began
 after the file was written.

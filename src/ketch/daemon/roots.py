@@ -1,4 +1,4 @@
-"""The daemon's own directories and its database, and who may look into them: environments and labels hold secrets."""
+"""The daemon's own directories and their permissions: the database has environments and labels, which hold secrets."""
 
 from __future__ import annotations
 

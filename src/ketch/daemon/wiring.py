@@ -1,4 +1,4 @@
-"""Where the concrete parts meet: the only place that constructs them (the composition root)."""
+"""The composition root: the only place where the concrete parts are constructed and joined."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.records import Status
 from ketch.engine.volumes import container_volumes
 from ketch.errors import Conflict, NotFound
-from ketch.images.removal import Rehearsal
+from ketch.images.removal import DryRun
 from ketch.storage.sizes import size_on_disk
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ async def container(
     one = engine.containers.removable(ref, force=force)
     written = (await engine.containers.sizes(one.id))[0]
     found = [_object(one.id, one.name, written)]
-    doomed = container_volumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
+    anonymous = container_volumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
     lost: Objects = [
-        _object(v.name, v.name, await in_own_thread(functools.partial(size_on_disk, v.mountpoint))) for v in doomed
+        _object(v.name, v.name, await in_own_thread(functools.partial(size_on_disk, v.mountpoint))) for v in anonymous
     ]
     return {
-        "ContainersDeleted": [one.id], "VolumesDeleted": [v.name for v in doomed],
+        "ContainersDeleted": [one.id], "VolumesDeleted": [v.name for v in anonymous],
         "SpaceReclaimed": sum(o["Size"] for o in (*found, *lost)), "Containers": found, "Volumes": lost,
     }  # fmt: skip
 
@@ -109,7 +109,7 @@ async def images(
     """The images that no container uses: those without a name, or (not ``dangling``) all of them."""
     found: Objects = []
     rows: Rows = []
-    rehearsal = Rehearsal() if dry_run else None
+    tried = DryRun() if dry_run else None
     sizes = engine.context.images.layer_sizes()
     for image in engine.images.list():
         config = image.config.config
@@ -119,7 +119,7 @@ async def images(
         tags, done = list(image.repo_tags), len(rows)
         for name in tags or [image.id]:
             try:
-                rows += await engine.images.remove(name, rehearsal=rehearsal, without=without)
+                rows += await engine.images.remove(name, dry_run=tried, without=without)
             except NotFound:
                 continue
         freed = sum(sizes.get(row.get("Deleted", ""), 0) for row in rows[done:])

@@ -213,9 +213,9 @@ async def _attach_volumes(ctx: Context, container: Container) -> None:
 def _sweep(ctx: Context) -> None:
     """Remove cgroups and directories of containers that are no more; those that have lost their rows are kept."""
     orphans.clear_stopped(ctx)
-    lost, doomed = Lost(ctx.paths.data_root), ctx.store.removals.pending()
+    lost, removals = Lost(ctx.paths.data_root), ctx.store.removals.pending()
     for name in filter(is_ours, orphans.unknown(ctx)):
-        known_to_go = name in doomed or not os.path.isdir(ctx.paths.directory(name)) or ctx.snapshots.is_blank(name)
+        known_to_go = name in removals or not os.path.isdir(ctx.paths.directory(name)) or ctx.snapshots.is_blank(name)
         if not known_to_go and monitor_process.find(ctx.paths.run_dir(name), name, 0):
             log.warning("container %s runs, and its row is lost: it is left alone; %s", name[:12], REPAIR)
         elif not orphans.end(ctx, name):
@@ -225,4 +225,4 @@ def _sweep(ctx: Context) -> None:
             ctx.remover.later(functools.partial(container_directories.remove_files, ctx, name))
         else:
             lost.put("containers", ctx.paths.directory(name))
-    ctx.store.removals.end(name for name in doomed if not os.path.lexists(ctx.paths.directory(name)))
+    ctx.store.removals.end(name for name in removals if not os.path.lexists(ctx.paths.directory(name)))

@@ -1,4 +1,4 @@
-"""An image from its parts, once they are in place: configuration, manifest, record."""
+"""Assembly of an image from parts that are in place: its configuration, manifest and record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What names mean: tags and digests → manifests and indexes → images, as one snapshot that never changes.
+"""The catalog: names (tags and digests) → manifests and indexes → images, as one snapshot that never changes.
 
     docker.io/library/app:1                 a tag
     docker.io/library/app@sha256:…          what a pull or a push has seen the repository call it

@@ -55,13 +55,21 @@ def commit(
             sizes.append(size)
         now = times.fixed(time.time_ns())
         step = History(
-            created=now, created_by=created_by or None, author=author or None, comment=comment or None,
+            created=now,
+            created_by=created_by or None,
+            author=author or None,
+            comment=comment or None,
             empty_layer=write is None,
-        )  # fmt: skip
+        )
         full = msgspec.structs.replace(
-            parent.config, created=now, author=author or None, comment=comment or None, config=config,
-            rootfs=RootFS(diff_ids=diff_ids), history=[*_past(parent.config), step],
-        )  # fmt: skip
+            parent.config,
+            created=now,
+            author=author or None,
+            comment=comment or None,
+            config=config,
+            rootfs=RootFS(diff_ids=diff_ids),
+            history=[*_past(parent.config), step],
+        )
         image_id = store.content.put(encode_config(full), hold=lease.hold, durable=False)
         manifest = write_manifest(store.content, lease, image_id, blobs)
         return store.add([(make_image(image_id, manifest, full, blobs, sizes), [name] if name else [])])[0]

@@ -1,4 +1,4 @@
-"""Images again from the content store, when the database does not know them any more."""
+"""Recovery of images from the content store, when the database does not know them any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``rmi`` does to an image's names and whether the image goes: Docker's rules, as a pure decision."""
+"""Docker's rules of ``rmi``, as a pure decision: which names of an image go, and whether the image goes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     Users = Sequence[tuple[str, bool]]
 
 
-class Rehearsal:
-    """Removals that are only tried, one after the other: the names and images that are taken as gone by now."""
+class DryRun:
+    """A dry run of several removals, one after the other: the names and images that are taken as gone by now."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -40,11 +40,11 @@ def plan(
             f"{users[0][0][:12]} is using its referenced image {image.id[7:19]}",
             hint="remove the container first, or use --force",
         )
-    doomed = _with_digests(_named(reference.parse(ref), names), names)
-    if len(doomed) < len(names):
-        return doomed, False
+    removed = _with_digests(_named(reference.parse(ref), names), names)
+    if len(removed) < len(names):
+        return removed, False
     running = any(running for _, running in users)
-    return doomed, not running and (force or not users)
+    return removed, not running and (force or not users)
 
 
 def _named(parsed: reference.Reference, names: Sequence[str]) -> list[str]:
@@ -60,14 +60,15 @@ def _one(names: Sequence[str]) -> bool:
     return len(tags) <= 1 and len({reference.parse(name).repository for name in names}) <= 1
 
 
-def _with_digests(doomed: list[str], names: Sequence[str]) -> list[str]:
+def _with_digests(removed: list[str], names: Sequence[str]) -> list[str]:
     """With a repository's last tag go the digests that it was pulled by."""
-    gone = {reference.parse(name).repository for name in doomed if "@" not in name}
-    tagged = {reference.parse(name).repository for name in names if "@" not in name and name not in doomed}
-    return doomed + [
-        name for name in names
-        if "@" in name and name not in doomed and reference.parse(name).repository in gone - tagged
-    ]  # fmt: skip
+    gone = {reference.parse(name).repository for name in removed if "@" not in name}
+    tagged = {reference.parse(name).repository for name in names if "@" not in name and name not in removed}
+    return removed + [
+        name
+        for name in names
+        if "@" in name and name not in removed and reference.parse(name).repository in gone - tagged
+    ]
 
 
 def _check(image: Image, users: Users, *, several: bool, force: bool) -> None:

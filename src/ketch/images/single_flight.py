@@ -1,4 +1,4 @@
-"""Work that several ask for at once and that is done once: downloads of a blob, layers being made.
+"""Single flight: work that several ask for at once is done once (downloads of a blob, layers being made).
 
 Who asks first starts it, the others join; all get its progress and its result or error.  Who goes away leaves it to the
 others; when the last one has gone it is cancelled, and whoever asks then waits until it has ended before starting anew.
@@ -30,7 +30,7 @@ class _Job(Generic[T]):
             listener(item)
 
 
-class Shared(Generic[T]):
+class SingleFlight(Generic[T]):
     """Jobs by key; used from one event loop."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Shared(Generic[T]):
         return frozenset(self._jobs) | frozenset(self._ending)
 
 
-async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
+async def run_uncancellable(work: Callable[..., T], *arguments: Any) -> T:
     """Run blocking work in a thread; whoever is cancelled meanwhile waits for its end, for it cannot be stopped.
 
     What it relies on, a lease for instance, must not end before it.

@@ -158,7 +158,7 @@ class ImageStore:
                     self._write(tx, images[image.id])
                 for name in (name for _, new_names in added for name in new_names):
                     _write_name(tx, name, names[name])
-                self._doom(tx, replaced)
+                self._mark_for_removal(tx, replaced)
             faults.point("image.rows-written")
             self._set(images, names)
             found = [self.catalog.images[image.id] for image, _ in added]
@@ -203,48 +203,48 @@ class ImageStore:
             self._set({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
         self._db.sync()
 
-    def remove(self, ref: str, force: bool, in_use: InUse, rehearsal: removal.Rehearsal | None = None) -> Rows:
+    def remove(self, ref: str, force: bool, in_use: InUse, dry_run: removal.DryRun | None = None) -> Rows:
         """Untag, and delete when nothing needs it; Conflict in Docker's words.
 
         ``in_use`` gives (container id, running) for an image id.  With ``force`` an image goes although stopped
         containers were made from it: it is hidden then, and its layers go at a later removal, when they do.  With a
-        ``rehearsal`` nothing changes but that, and the answer is the same.
+        ``dry_run`` nothing changes but that, and the answer is the same.
         """
         with self.lock:
             catalog = self.catalog
             image = catalog.resolve(ref)
             family = self._family(image, ref)
-            taken = rehearsal.names if rehearsal is not None else set()
+            taken = dry_run.names if dry_run is not None else set()
             names = [name for name in catalog.names_of(image.id) if name not in taken]
             users = [user for one in family for user in in_use(one.id)]
             if any(one.id in self._pins for one in family):
                 users = [*users, ("(being created)", True)]
-            doomed, gone = removal.plan(image, names, ref, users, force=force, is_name=self._name_of(ref) is not None)
-            lost = self._lost(family, {*doomed, *taken}) if gone else []
-            rows = [{"Untagged": reference.parse(name).familiar} for name in doomed]
+            removed, gone = removal.plan(image, names, ref, users, force=force, is_name=self._name_of(ref) is not None)
+            lost = self._lost(family, {*removed, *taken}) if gone else []
+            rows = [{"Untagged": reference.parse(name).familiar} for name in removed]
             rows += [{"Deleted": one.id} for one in lost]
             forgotten = [i for i in catalog.images.values() if i.hidden and i.id not in self._pins and not in_use(i.id)]
             forgotten += [one for one in lost if not in_use(one.id) and one.id not in self._pins]
-            if rehearsal is not None:
-                rehearsal.names.update(doomed)
-                rehearsal.images.update(i.id for i in forgotten)
-                chains = self._unneeded({part for i in forgotten for part in i.parts()}, rehearsal.images)
+            if dry_run is not None:
+                dry_run.names.update(removed)
+                dry_run.images.update(i.id for i in forgotten)
+                chains = self._unneeded({part for i in forgotten for part in i.parts()}, dry_run.images)
                 return rows + _deleted(lost, chains)
             gone_ids = {i.id for i in forgotten}
             hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in lost if one.id not in gone_ids}
-            targets = {catalog.names[name].target for name in doomed}
+            targets = {catalog.names[name].target for name in removed}
             parts = {part for i in forgotten for part in i.parts()} | targets
             with self._db.transaction(durable=False) as tx:
-                tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in doomed])
+                tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in removed])
                 tx.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in gone_ids])
                 for one in hidden.values():
                     self._write(tx, one)
-                self._doom(tx, parts)
+                self._mark_for_removal(tx, parts)
             for image_id in gone_ids:
                 self._records.forget(image_id)
             faults.point("image.rows-deleted")
             kept = {k: v for k, v in catalog.images.items() if k not in gone_ids}
-            self._set({**kept, **hidden}, {n: named for n, named in catalog.names.items() if n not in doomed})
+            self._set({**kept, **hidden}, {n: named for n, named in catalog.names.items() if n not in removed})
         self._db.sync()
         chains = self._collect(parts)
         return rows + _deleted(lost, chains)
@@ -261,9 +261,9 @@ class ImageStore:
         variants = {one.id: one for name in names for one in self.catalog.variants(name)}
         return list({image.id: image, **variants}.values())
 
-    def _lost(self, family: Images, doomed: Collection[str]) -> Images:
+    def _lost(self, family: Images, removed: Collection[str]) -> Images:
         """Those that no other name leads to."""
-        return [one for one in family if not set(self.catalog.names_of(one.id)) - set(doomed)]
+        return [one for one in family if not set(self.catalog.names_of(one.id)) - set(removed)]
 
     def _name_of(self, ref: str) -> str | None:
         try:
@@ -308,7 +308,7 @@ class ImageStore:
             self._later(functools.partial(self.layers.abort, directory))
         return {name for name, directory in directories.items() if directory}
 
-    def _doom(self, tx: Connection, names: set[str]) -> None:
+    def _mark_for_removal(self, tx: Connection, names: set[str]) -> None:
         """In the transaction after which nothing names these any more: they are to go."""
         self._removals.begin(tx, (name.removeprefix("sha256:") for name in names))
 

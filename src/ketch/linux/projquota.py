@@ -56,9 +56,26 @@ def set_limit(device: str, kind: str, number: int, size: int) -> None:
     if kind == "xfs":
         blocks = size // 512
         data = _FS_DISK_QUOTA.pack(
-            1, _FS_PROJ_QUOTA, _FS_DQ_BSOFT | _FS_DQ_BHARD, number, blocks, blocks,
-            *(0,) * 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b"",
-        )  # fmt: skip
+            1,
+            _FS_PROJ_QUOTA,
+            _FS_DQ_BSOFT | _FS_DQ_BHARD,
+            number,
+            blocks,
+            blocks,
+            *(0,) * 7,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            b"",
+        )
         command = _Q_XSETQLIM
     else:
         blocks = size // 1024

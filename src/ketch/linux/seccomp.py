@@ -82,7 +82,7 @@ def export(lib: Any, context: int) -> bytes:
         os.close(fd)
 
 
-class Refused(OSError):
+class FilterRefused(OSError):
     """seccomp(2) did not take a filter."""
 
 
@@ -100,10 +100,10 @@ class Program:
     def install(self) -> None:
         """Put it in force for the calling thread; needs no_new_privs or CAP_SYS_ADMIN."""
         if _seccomp(_SECCOMP, _SET_MODE_FILTER, self._flags, self._address) < 0:
-            raise Refused(get_errno(), "seccomp")
+            raise FilterRefused(get_errno(), "seccomp")
 
     def install_and_execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
-        """`install`, with execve(2) as the very next system call; returns only by raising Refused or OSError.
+        """`install`, with execve(2) as the very next system call; returns only by raising FilterRefused or OSError.
 
         What may need memory or a descriptor is made first, and no Python function is called in between, which might
         map or unmap a piece of the interpreter's stack: the filter need not allow an interpreter's calls.
@@ -113,7 +113,7 @@ class Program:
         envp = _strings([os.fsencode(name) + b"=" + os.fsencode(value) for name, value in env.items()])
         call, mode, flags, address = _SECCOMP, _SET_MODE_FILTER, self._flags, self._address
         if _seccomp(call, mode, flags, address) < 0:
-            raise Refused(get_errno(), "seccomp")
+            raise FilterRefused(get_errno(), "seccomp")
         _execve(file, argv, envp)
         raise failed("execve", path)
 

@@ -40,7 +40,7 @@ _IFNAME = re.compile(r"(?!(?:\.\.?|lo|all|default)\Z)[!-.0-9;-~]+")
 
 
 @dataclass(frozen=True)
-class Wish:
+class EndpointRequest:
     """What a container wants of a network; empty fields mean "whatever is free".
 
     ``label`` names the container in errors.  ``gateway4`` and ``gateway6`` say for which families this network is its
@@ -71,33 +71,35 @@ class Connections:
         found = [e for n in self._networks.values() if (e := n.endpoints.get(container_id)) is not None]
         return sorted(found, key=lambda e: (len(e.ifname), e.ifname))
 
-    def connect(self, host: Host, network: LiveNetwork, wish: Wish, netns_fd: int, rtnl_fd: int | None) -> Endpoint:
+    def connect(
+        self, host: Host, network: LiveNetwork, request: EndpointRequest, netns_fd: int, rtnl_fd: int | None
+    ) -> Endpoint:
         """Give a container its interface on the network; all of it or nothing.
 
         The file descriptors stay the caller's; ``rtnl_fd`` may be None (slower).
         """
         record = network.record
         with Undo() as undo:
-            self.disconnect(host, network, wish.container_id)
-            ip, ip6 = self._addresses(network, wish, undo)
-            bindings = _reserve(host, wish, record)
+            self.disconnect(host, network, request.container_id)
+            ip, ip6 = self._addresses(network, request, undo)
+            bindings = _reserve(host, request, record)
             undo.callback(host.ports.release, bindings)
             faults.point("network.ports-held")
-            made = self._endpoint(network, wish, ip, ip6, bindings)
+            made = self._endpoint(network, request, ip, ip6, bindings)
             self._state.add(made, network.last)
             undo.callback(self._state.remove, made)
             faults.point("network.endpoint-written")
             try:
-                self._wire(host, network, made, wish, netns_fd, rtnl_fd)
+                self._wire(host, network, made, request, netns_fd, rtnl_fd)
                 undo.callback(_unwire, host, made)
-                network.endpoints[wish.container_id] = made
-                undo.callback(network.endpoints.pop, wish.container_id, None)
+                network.endpoints[request.container_id] = made
+                undo.callback(network.endpoints.pop, request.container_id, None)
                 faults.point("network.wired")
                 host.publish(made)
                 faults.point("network.published")
             except OSError as e:
                 raise KetchError(
-                    f"connect container {wish.label} to network `{record.name}`: {e}", hint=hint_of(e)
+                    f"connect container {request.label} to network `{record.name}`: {e}", hint=hint_of(e)
                 ) from e
             undo.pop_all()
         return made
@@ -123,9 +125,9 @@ class Connections:
             steps.callback(faults.point, "network.unpublished")
             steps.callback(host.unpublish, gone)
 
-    def _addresses(self, network: LiveNetwork, wish: Wish, undo: Undo) -> tuple[str, str]:
+    def _addresses(self, network: LiveNetwork, request: EndpointRequest, undo: Undo) -> tuple[str, str]:
         found = []
-        for version, wanted, used in ((4, wish.ip, network.record.ipv4), (6, wish.ip6, network.record.ipv6)):
+        for version, wanted, used in ((4, request.ip, network.record.ipv4), (6, request.ip6, network.record.ipv6)):
             allocator = network.allocator(version, wanted) if used else None
             if allocator is None:
                 if wanted:
@@ -138,12 +140,14 @@ class Connections:
             found.append(address)
         return found[0], found[1]
 
-    def _endpoint(self, network: LiveNetwork, wish: Wish, ip: str, ip6: str, bindings: tuple[Binding, ...]) -> Endpoint:
+    def _endpoint(
+        self, network: LiveNetwork, request: EndpointRequest, ip: str, ip6: str, bindings: tuple[Binding, ...]
+    ) -> Endpoint:
         record = network.record
         endpoint_id = secrets.token_hex(32)
         a4, a6 = network.allocator(4, ip), network.allocator(6, ip6)
         return Endpoint(
-            container_id=wish.container_id,
+            container_id=request.container_id,
             network_id=record.id,
             endpoint_id=endpoint_id,
             ip=ip,
@@ -152,18 +156,18 @@ class Connections:
             ip6=ip6,
             prefix_len6=a6.network.prefixlen if a6 and ip6 else 0,
             gateway6=_gateway(a6, record) if ip6 else "",
-            mac="" if record.driver == r.IPVLAN else _mac(wish.mac, ip or ip6),
+            mac="" if record.driver == r.IPVLAN else _mac(request.mac, ip or ip6),
             veth=f"veth{endpoint_id[:8]}" if record.driver == r.BRIDGE else "",
-            ifname=self._ifname(wish, record),
+            ifname=self._ifname(request, record),
             bindings=bindings,
-            gateway4_used=wish.gateway4 and bool(ip),
-            gateway6_used=wish.gateway6 and bool(ip6),
+            gateway4_used=request.gateway4 and bool(ip),
+            gateway6_used=request.gateway6 and bool(ip6),
         )
 
-    def _ifname(self, wish: Wish, record: r.NetworkRecord) -> str:
-        taken = {e.ifname for e in self.of(wish.container_id)}
+    def _ifname(self, request: EndpointRequest, record: r.NetworkRecord) -> str:
+        taken = {e.ifname for e in self.of(request.container_id)}
         prefix = record.options.get(r.OPTION_PREFIX, "eth")
-        name = wish.ifname or next(n for i in range(len(taken) + 1) if (n := f"{prefix}{i}") not in taken)
+        name = request.ifname or next(n for i in range(len(taken) + 1) if (n := f"{prefix}{i}") not in taken)
         if len(name) > MAX_INTERFACE_NAME or not _IFNAME.fullmatch(name):
             raise InvalidArgument(f"invalid interface name `{name}`", hint="use up to 15 letters and digits")
         if name in taken:
@@ -171,36 +175,57 @@ class Connections:
         return name
 
     def _wire(
-        self, host: Host, network: LiveNetwork, made: Endpoint, wish: Wish, netns_fd: int, rtnl_fd: int | None
+        self,
+        host: Host,
+        network: LiveNetwork,
+        made: Endpoint,
+        request: EndpointRequest,
+        netns_fd: int,
+        rtnl_fd: int | None,
     ) -> None:
         record = network.record
         if network.link is None or record.driver not in WIRED:
             raise InvalidArgument(f"network `{record.name}` ({record.driver}) has no interfaces to give")
         if record.driver == r.BRIDGE:
             endpoint.wire_bridge(
-                host.rtnl, made, owner=host.owner, bridge=network.link, mtu=record.mtu,
-                isolated=not record.flag(r.OPTION_ICC, True), sysctls=wish.sysctls, netns_fd=netns_fd, rtnl_fd=rtnl_fd,
-            )  # fmt: skip
+                host.rtnl,
+                made,
+                owner=host.owner,
+                bridge=network.link,
+                mtu=record.mtu,
+                isolated=not record.flag(r.OPTION_ICC, True),
+                sysctls=request.sysctls,
+                netns_fd=netns_fd,
+                rtnl_fd=rtnl_fd,
+            )
         else:
             endpoint.wire_child(
-                host.rtnl, made, record, parent=network.link.index, mode=parent_links.mode(record),
-                sysctls=wish.sysctls, netns_fd=netns_fd, rtnl_fd=rtnl_fd,
-            )  # fmt: skip
+                host.rtnl,
+                made,
+                record,
+                parent=network.link.index,
+                mode=parent_links.mode(record),
+                sysctls=request.sysctls,
+                netns_fd=netns_fd,
+                rtnl_fd=rtnl_fd,
+            )
 
     # -- the way outside -----------------------------------------------------------------------
 
-    def set_gateways(self, host: Host, wish4: str, wish6: str, wish: Wish, rtnl_fd: int) -> None:
-        """Make networks ``wish4`` and ``wish6`` (ids; empty: none) the ways outside of a running container.
+    def set_gateways(self, host: Host, gateway4: str, gateway6: str, request: EndpointRequest, rtnl_fd: int) -> None:
+        """Make networks ``gateway4`` and ``gateway6`` (ids; empty: none) the ways outside of a running container.
 
-        Default routes and published ports move; ports of ``wish`` that are not published yet are now.
+        Default routes and published ports move; ports of ``request`` that are not published yet are now.
         """
         with endpoint.inside(None, rtnl_fd) as container:
-            for version, network_id in ((4, wish4), (6, wish6)):
-                self._set_gateway(host, version, network_id, wish, container)
+            for version, network_id in ((4, gateway4), (6, gateway6)):
+                self._set_gateway(host, version, network_id, request, container)
 
-    def _set_gateway(self, host: Host, version: int, network_id: str, wish: Wish, container: Netlink) -> None:
+    def _set_gateway(
+        self, host: Host, version: int, network_id: str, request: EndpointRequest, container: Netlink
+    ) -> None:
         flag = f"gateway{version}_used"
-        mine = self.of(wish.container_id)
+        mine = self.of(request.container_id)
         old = next((e for e in mine if getattr(e, flag)), None)
         new = next((e for e in mine if e.network_id == network_id), None)
         if old is not None and new is not None and old.network_id == new.network_id:
@@ -216,7 +241,7 @@ class Connections:
         else:
             if old is None:
                 families = (version,)
-                moved = _reserve(host, wish, self._networks[network_id].record, families)
+                moved = _reserve(host, request, self._networks[network_id].record, families)
             changed = msgspec.structs.replace(new, bindings=(*new.bindings, *moved), **{flag: True})
             self._replace(changed)
             host.publish(msgspec.structs.replace(changed, bindings=moved))
@@ -231,23 +256,28 @@ class Connections:
 
 
 def _reserve(
-    host: Host, wish: Wish, record: r.NetworkRecord, families: tuple[int, ...] | None = None
+    host: Host, request: EndpointRequest, record: r.NetworkRecord, families: tuple[int, ...] | None = None
 ) -> tuple[Binding, ...]:
     """Hold the host's ports, for the families that this network is the way outside for."""
     if families is None:
-        used = {4: wish.gateway4 and record.ipv4, 6: wish.gateway6 and record.ipv6}
+        used = {4: request.gateway4 and record.ipv4, 6: request.gateway6 and record.ipv6}
         families = tuple(version for version in (4, 6) if used[version])
-    if not wish.ports or not families or record.driver != r.BRIDGE or record.internal:
+    if not request.ports or not families or record.driver != r.BRIDGE or record.internal:
         return ()
     routed = [v for v in families if record.mode(v) == r.ROUTED]
     direct = tuple(
-        Binding(q.proto, q.container_port, ANY[v], 0) for q in wish.ports for v in routed if q.host_ip in ("", ANY[v])
+        Binding(q.proto, q.container_port, ANY[v], 0)
+        for q in request.ports
+        for v in routed
+        if q.host_ip in ("", ANY[v])
     )
     try:
-        taken = host.ports.reserve(wish.ports, owner=wish.label, families=[v for v in families if v not in routed])
+        taken = host.ports.reserve(
+            request.ports, owner=request.label, families=[v for v in families if v not in routed]
+        )
         return direct + taken
     except KetchError as e:
-        what = f"driver failed programming external connectivity on endpoint {wish.label}"
+        what = f"driver failed programming external connectivity on endpoint {request.label}"
         raise type(e)(f"{what}: {e.message}", hint=e.hint) from e
 
 

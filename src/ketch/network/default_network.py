@@ -50,8 +50,9 @@ def merged(known: LiveNetwork, wanted: NetworkRecord) -> NetworkRecord:
             continue
         log.warning(
             "network bridge: containers use %s, which overlaps %s: the new subnet has to wait until they are gone",
-            old.subnet, rival.gateway_interface or rival.subnet,
-        )  # fmt: skip
+            old.subnet,
+            rival.gateway_interface or rival.subnet,
+        )
         pools[pools.index(rival)] = msgspec.structs.replace(old, kept=False)
     return msgspec.structs.replace(wanted, pools=tuple(pools))
 

@@ -1,4 +1,4 @@
-"""What the engine uses of this host's network: sockets, firewall table, held ports, and the switches it turned.
+"""This host's network as the engine uses it: sockets, firewall table, held ports, kernel settings.
 
 The sockets belong to the network namespace of the thread that opens it.
 """

@@ -11,7 +11,7 @@ from ketch.network.model import record as r
 from ketch.network.model.ipam import Allocator
 
 if TYPE_CHECKING:
-    from ketch.linux.netlink.links import Link
+    from ketch.linux.netlink.links import NetworkLink
     from ketch.network.model.record import Endpoint, NetworkRecord
 
 # Drivers whose networks containers get an interface on.
@@ -24,7 +24,7 @@ class LiveNetwork:
 
     record: NetworkRecord
     allocators: list[Allocator]
-    link: Link | None = None
+    link: NetworkLink | None = None
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
 
     @staticmethod

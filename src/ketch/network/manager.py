@@ -19,7 +19,7 @@ from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, P
 from ketch.linux.netlink import addresses, links
 from ketch.network import completion, default_network, locks, reattach
 from ketch.network.completion import DEFAULT_MTU
-from ketch.network.connections import MAX_INTERFACE_NAME, Connections, Wish, hint_of
+from ketch.network.connections import MAX_INTERFACE_NAME, Connections, EndpointRequest, hint_of
 from ketch.network.firewall.ruleset import check_name
 from ketch.network.host import Host
 from ketch.network.links import bridge as bridges
@@ -360,18 +360,18 @@ class NetworkManager:
 
     # -- containers ----------------------------------------------------------------------------
 
-    def connect(self, network_id: str, wish: Wish, netns_fd: int, rtnl_fd: int | None) -> Endpoint:
+    def connect(self, network_id: str, request: EndpointRequest, netns_fd: int, rtnl_fd: int | None) -> Endpoint:
         """Give a container an interface; see `Connections.connect`.  A link that others have removed is made again."""
         with self._lock:
             network = self._live(network_id)
             try:
-                return self._connections.connect(self._host, network, wish, netns_fd, rtnl_fd)
+                return self._connections.connect(self._host, network, request, netns_fd, rtnl_fd)
             except KetchError:
                 if not reattach.lost(self._host.rtnl, network):
                     raise
             self._up(network)
             reattach.attach(self._host.rtnl, [network])
-            return self._connections.connect(self._host, network, wish, netns_fd, rtnl_fd)
+            return self._connections.connect(self._host, network, request, netns_fd, rtnl_fd)
 
     def disconnect(self, container_id: str, network_id: str = "", rtnl_fd: int | None = None) -> None:
         """Take a container off one network, or off all of them; idempotent."""
@@ -380,10 +380,10 @@ class NetworkManager:
             for network in [self._live(network_id)] if network_id else list(self._networks.values()):
                 steps.callback(self._connections.disconnect, self._host, network, container_id, rtnl_fd)
 
-    def set_gateways(self, wish: Wish, gateway4: str, gateway6: str, rtnl_fd: int) -> None:
+    def set_gateways(self, request: EndpointRequest, gateway4: str, gateway6: str, rtnl_fd: int) -> None:
         """Change which networks lead outside; see `Connections.set_gateways`."""
         with self._lock:
-            self._connections.set_gateways(self._host, gateway4, gateway6, wish, rtnl_fd)
+            self._connections.set_gateways(self._host, gateway4, gateway6, request, rtnl_fd)
 
     def endpoints_of(self, container_id: str) -> Endpoints:
         """A container's endpoints by their interfaces' names."""

@@ -1,4 +1,4 @@
-"""Tidying that nobody need wait for.
+"""A thread that removes in the background what nobody need wait for.
 
 Deleting a veth pair takes some 30 ms (the kernel's grace periods), reading the table of tracked flows 10 ms.
 """

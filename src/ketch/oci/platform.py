@@ -73,9 +73,11 @@ def matches(wanted: Platform, offered: Platform) -> bool:
     return all(
         not one or one == other
         for one, other in (
-            (wanted.os, offered.os), (wanted.architecture, offered.architecture), (wanted.variant, offered.variant)
+            (wanted.os, offered.os),
+            (wanted.architecture, offered.architecture),
+            (wanted.variant, offered.variant),
         )
-    )  # fmt: skip
+    )
 
 
 def rank(wanted: Platform, offered: Platform) -> int | None:

@@ -1,4 +1,4 @@
-"""``python -m ketch.registry``: what ``ketch registry`` becomes."""
+"""``python -m ketch.registry``: the program behind ``ketch registry``."""
 
 from __future__ import annotations
 

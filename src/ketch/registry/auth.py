@@ -1,4 +1,4 @@
-"""Who may do what: a file of users (htpasswd, bcrypt), or tokens that another server signs (JWT).
+"""Authorization of requests: by a file of users (htpasswd, bcrypt), or by tokens that another server signs (JWT).
 
 Either may be combined with anonymous reading.  A password that was right is remembered for a while as a keyed hash,
 because bcrypt takes a tenth of a second on purpose.
@@ -156,7 +156,7 @@ def _basic(header: str) -> tuple[str, str]:
     return user, password
 
 
-class Tokens:
+class TokenVerifier:
     """Bearer tokens of a token server: signed, for this service, not too old, and for what is asked."""
 
     def close(self) -> None:
@@ -176,8 +176,9 @@ class Tokens:
         claims = self._claims(token, access)
         granted = {
             (one.get("type"), one.get("name"), action)
-            for one in claims.get("access") or () for action in one.get("actions") or ()
-        }  # fmt: skip
+            for one in claims.get("access") or ()
+            for action in one.get("actions") or ()
+        }
         for one in access:
             if not {(one.kind, one.name, one.action), (one.kind, one.name, "*")} & granted:
                 raise self._refused(access, "insufficient_scope")
@@ -189,9 +190,14 @@ class Tokens:
         for key in self._keys:
             try:
                 claims: dict[str, Any] = jwt.decode(
-                    token, key, algorithms=_ALGORITHMS, audience=self._service, issuer=self._issuer, leeway=10,
+                    token,
+                    key,
+                    algorithms=_ALGORITHMS,
+                    audience=self._service,
+                    issuer=self._issuer,
+                    leeway=10,
                     options={"require": ["exp", "iss", "aud"]},
-                )  # fmt: skip
+                )
             except jwt.InvalidTokenError:
                 continue
             except (TypeError, ValueError):  # an algorithm that is not for this kind of key

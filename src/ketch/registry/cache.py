@@ -1,4 +1,4 @@
-"""A registry that has what another one has: pulled through it, kept, and served when the other one does not answer.
+"""The pull-through cache: what another registry has is fetched, kept, and served also while that one does not answer.
 
 A tag is asked for again after ``ttl_s`` seconds; what has a digest never changes.  A blob that several clients want at
 once is fetched once, and they read it while it arrives.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.registry.metrics import Metrics
-    from ketch.registry.repositories import Manifest, Repositories
+    from ketch.registry.repositories import Repositories, StoredManifest
     from ketch.remote.client import Remotes
     from ketch.remote.credentials import Credentials
     from ketch.remote.repository import Repository
@@ -79,9 +79,14 @@ class PullThrough:
     """The upstream of one registry."""
 
     def __init__(
-        self, repositories: Repositories, remotes: Remotes, upstream: str, credentials: Credentials | None,
-        ttl_s: float, metrics: Metrics,
-    ) -> None:  # fmt: skip
+        self,
+        repositories: Repositories,
+        remotes: Remotes,
+        upstream: str,
+        credentials: Credentials | None,
+        ttl_s: float,
+        metrics: Metrics,
+    ) -> None:
         self._repositories, self._remotes = repositories, remotes
         self._domain, self._credentials, self._ttl_s = host_of(upstream), credentials, ttl_s
         self._metrics = metrics
@@ -91,7 +96,7 @@ class PullThrough:
     def _upstream(self, name: str) -> Repository:
         return self._remotes.repository(Reference(self._domain, name), self._credentials)
 
-    async def manifest(self, name: str, ref: str) -> Manifest | None:
+    async def manifest(self, name: str, ref: str) -> StoredManifest | None:
         """From here when it is sure to be right, else from the upstream, else what there is."""
         local = await self._repositories.manifest(name, ref)
         fresh = ":" in ref or time.monotonic() - self._asked.get((name, ref), -self._ttl_s) < self._ttl_s

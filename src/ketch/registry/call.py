@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import IO
 
-    from ketch.registry.auth import Access, Htpasswd, Tokens
+    from ketch.registry.auth import Access, Htpasswd, TokenVerifier
     from ketch.registry.cache import PullThrough
     from ketch.registry.metrics import Metrics
     from ketch.registry.repositories import Repositories
@@ -24,7 +24,7 @@ VERSION = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "ketch-r
 _encode = msgspec.json.Encoder().encode
 
 
-class Call:
+class RegistryCall:
     """One request: who, what repository, and ways to answer."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Call:
         request: web.BaseRequest,
         repositories: Repositories,
         *,
-        auth: Htpasswd | Tokens | None,
+        auth: Htpasswd | TokenVerifier | None,
         cache: PullThrough | None,
         metrics: Metrics,
     ) -> None:

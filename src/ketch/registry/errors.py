@@ -1,4 +1,4 @@
-"""What the registry refuses, as distribution-spec v1.1 §error-codes has it: code, status and message in one table."""
+"""The registry's errors (distribution-spec v1.1 §error-codes): code, status and message in one table."""
 
 from __future__ import annotations
 

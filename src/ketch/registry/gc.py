@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.registry.errors import Refused
-from ketch.registry.objects.store import Missing, blob
+from ketch.registry.objects.store import ObjectMissing, blob
 from ketch.registry.repositories import parse, referenced_blobs
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Collector:
     async def _needs(self, digest: str) -> set[str]:
         try:
             content = parse(await self._store.get(blob(digest)), "")
-        except (Missing, Refused):
+        except (ObjectMissing, Refused):
             return set()
         inner = {one.digest for one in content.manifests or ()}
         return inner | {one.digest for one in referenced_blobs(content)}
@@ -111,7 +111,7 @@ class Collector:
             mark = f"condemned/{hexadecimal}"
             try:
                 condemned = (await self._store.head(mark)).modified
-            except Missing:
+            except ObjectMissing:
                 condemned = None
             relied = max(one.modified, self._relied.get(digest, 0))
             if digest in self._needed or not self._is_old(relied):
@@ -131,7 +131,7 @@ class Collector:
         await self._store.put(claim, b"")
         try:
             await self._store.head(mark)
-        except Missing:  # somebody needs it again
+        except ObjectMissing:  # somebody needs it again
             await self._store.delete(claim)
             return
         await self._store.delete(f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}")

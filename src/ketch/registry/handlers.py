@@ -27,7 +27,7 @@ from ketch.registry.objects import store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ketch.registry.call import Call
+    from ketch.registry.call import RegistryCall
 
 LARGEST_MANIFEST = 4 << 20
 _LARGEST_INDEX = LARGEST_MANIFEST - 1024  # of its entries
@@ -43,7 +43,7 @@ def _reference(text: str) -> str:
 # -- manifests ---------------------------------------------------------------------------------
 
 
-async def get_manifest(call: Call, ref: str) -> web.StreamResponse:
+async def get_manifest(call: RegistryCall, ref: str) -> web.StreamResponse:
     """GET and HEAD, by tag or digest."""
     _reference(ref)
     cache = call.cache
@@ -57,7 +57,7 @@ async def get_manifest(call: Call, ref: str) -> web.StreamResponse:
     return call.data(found.data, found.media_type, headers)
 
 
-async def put_manifest(call: Call, ref: str) -> web.StreamResponse:
+async def put_manifest(call: RegistryCall, ref: str) -> web.StreamResponse:
     """PUT, under a tag or its digest."""
     _reference(ref)
     media_type = call.request.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -71,7 +71,7 @@ async def put_manifest(call: Call, ref: str) -> web.StreamResponse:
     return call.empty(201, {**headers, **({"OCI-Subject": subject} if subject else {})})
 
 
-async def delete_manifest(call: Call, ref: str) -> web.StreamResponse:
+async def delete_manifest(call: RegistryCall, ref: str) -> web.StreamResponse:
     """DELETE: a tag alone, or a manifest with all its tags."""
     _reference(ref)
     delete = call.repositories.delete_manifest if ":" in ref else call.repositories.delete_tag
@@ -80,7 +80,7 @@ async def delete_manifest(call: Call, ref: str) -> web.StreamResponse:
     return call.empty(202)
 
 
-async def get_referrers(call: Call, digest: str) -> web.StreamResponse:
+async def get_referrers(call: RegistryCall, digest: str) -> web.StreamResponse:
     """What refers to a manifest, as an index, which is no larger than a manifest may be: the rest is another page."""
     names.digest(digest)
     kind, last = call.request.query.get("artifactType", ""), call.request.query.get("last", "")
@@ -105,16 +105,19 @@ async def get_referrers(call: Call, digest: str) -> web.StreamResponse:
 # -- blobs -------------------------------------------------------------------------------------
 
 
-async def get_blob(call: Call, digest: str) -> web.StreamResponse:
+async def get_blob(call: RegistryCall, digest: str) -> web.StreamResponse:
     """GET: by sendfile(2) where there is a file and no TLS, parts of it as asked."""
     names.digest(digest)
     size = await call.repositories.readable(call.name, digest)
     if size is None:
         return await _from_upstream(call, digest)
     headers = {
-        "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream", "ETag": f'"{digest}"',
-        "Cache-Control": "max-age=31536000", "Accept-Ranges": "bytes",
-    }  # fmt: skip
+        "Docker-Content-Digest": digest,
+        "Content-Type": "application/octet-stream",
+        "ETag": f'"{digest}"',
+        "Cache-Control": "max-age=31536000",
+        "Accept-Ranges": "bytes",
+    }
     key = store.blob(digest)
     path = call.store.path(key)
     if path is not None:
@@ -127,7 +130,7 @@ async def get_blob(call: Call, digest: str) -> web.StreamResponse:
     return await call.stream(206 if partial else 200, headers, call.store.read(key, start, end))
 
 
-async def head_blob(call: Call, digest: str) -> web.StreamResponse:
+async def head_blob(call: RegistryCall, digest: str) -> web.StreamResponse:
     """HEAD: whether it is here, asked by those who will rely on it."""
     names.digest(digest)
     size = await call.repositories.blob_size(call.name, digest)
@@ -137,13 +140,16 @@ async def head_blob(call: Call, digest: str) -> web.StreamResponse:
     if size is None:
         raise Refused(BLOB_UNKNOWN, {"digest": digest})
     headers = {
-        "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream", "Content-Length": str(size),
-        "Accept-Ranges": "bytes", "ETag": f'"{digest}"',
-    }  # fmt: skip
+        "Docker-Content-Digest": digest,
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(size),
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{digest}"',
+    }
     return call.empty(200, headers)
 
 
-async def _from_upstream(call: Call, digest: str) -> web.StreamResponse:
+async def _from_upstream(call: RegistryCall, digest: str) -> web.StreamResponse:
     fetch = await call.cache.blob(call.name, digest) if call.cache else None
     if fetch is None:
         raise Refused(BLOB_UNKNOWN, {"digest": digest})
@@ -151,8 +157,10 @@ async def _from_upstream(call: Call, digest: str) -> web.StreamResponse:
         await fetch.task
         return await get_blob(call, digest)
     headers = {
-        "Docker-Content-Digest": digest, "Content-Type": "application/octet-stream", "Content-Length": str(fetch.size)
-    }  # fmt: skip
+        "Docker-Content-Digest": digest,
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(fetch.size),
+    }
     return await call.stream(200, headers, fetch.follow())
 
 
@@ -170,7 +178,7 @@ def _part(text: str | None, size: int) -> tuple[int, int]:
     return start, end
 
 
-async def delete_blob(call: Call, digest: str) -> web.StreamResponse:
+async def delete_blob(call: RegistryCall, digest: str) -> web.StreamResponse:
     """DELETE: the repository has it no more; the bytes go with garbage collection."""
     names.digest(digest)
     if not await call.repositories.unlink(call.name, digest):
@@ -181,7 +189,7 @@ async def delete_blob(call: Call, digest: str) -> web.StreamResponse:
 # -- lists -------------------------------------------------------------------------------------
 
 
-async def get_tags(call: Call) -> web.StreamResponse:
+async def get_tags(call: RegistryCall) -> web.StreamResponse:
     """The tags of a repository, in order, a page at a time."""
     if not await call.repositories.exists(call.name):
         raise Refused(NAME_UNKNOWN, {"name": call.name})
@@ -189,13 +197,13 @@ async def get_tags(call: Call) -> web.StreamResponse:
     return _listed(call, {"name": call.name, "tags": page[0]}, page)
 
 
-async def get_catalog(call: Call) -> web.StreamResponse:
+async def get_catalog(call: RegistryCall) -> web.StreamResponse:
     """The names of all repositories, a page at a time."""
     page = await _page(call, call.repositories.all(call.request.query.get("last", "")))
     return _listed(call, {"repositories": page[0]}, page)
 
 
-async def _page(call: Call, found: AsyncIterator[str]) -> tuple[list[str], int | None]:
+async def _page(call: RegistryCall, found: AsyncIterator[str]) -> tuple[list[str], int | None]:
     """(names, the page's size when there are more)."""
     text = call.request.query.get("n")
     wanted = digits.whole(text) if text is not None else _DEFAULT_PAGE
@@ -210,7 +218,7 @@ async def _page(call: Call, found: AsyncIterator[str]) -> tuple[list[str], int |
     return page, None
 
 
-def _listed(call: Call, body: dict[str, object], page: tuple[list[str], int | None]) -> web.StreamResponse:
+def _listed(call: RegistryCall, body: dict[str, object], page: tuple[list[str], int | None]) -> web.StreamResponse:
     headers = {}
     if page[1]:
         headers["Link"] = f'<{call.request.path}?n={page[1]}&last={quote(page[0][-1], safe="")}>; rel="next"'

@@ -16,7 +16,7 @@ from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.registry.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, UNAVAILABLE, Refused
 from ketch.registry.objects import store as objects
-from ketch.registry.objects.store import Missing
+from ketch.registry.objects.store import ObjectMissing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ class _Content(msgspec.Struct, rename="camel"):
     annotations: dict[str, str] | None = None
 
 
-class Manifest(NamedTuple):
+class StoredManifest(NamedTuple):
     """A stored manifest."""
 
     digest: str
@@ -86,7 +86,7 @@ class Repositories:
         try:
             age = time.time() - (await self.store.head(link)).modified
             found = await self.store.head(objects.blob(digest))
-        except Missing:
+        except ObjectMissing:
             return None
         if await self._is_condemned(digest):
             return None
@@ -99,7 +99,7 @@ class Repositories:
         try:
             await self.store.head(self.layer(repository, digest))
             return (await self.store.head(objects.blob(digest))).size
-        except Missing:
+        except ObjectMissing:
             return None
 
     async def link(self, repository: str, digest: str) -> None:
@@ -137,7 +137,7 @@ class Repositories:
     async def _exists(self, key: str) -> bool:
         try:
             await self.store.head(key)
-        except Missing:
+        except ObjectMissing:
             return False
         return True
 
@@ -149,10 +149,10 @@ class Repositories:
             return ref
         try:
             return (await self.store.get(self.tag_key(repository, ref))).decode("ascii")
-        except Missing:
+        except ObjectMissing:
             return None
 
-    async def manifest(self, repository: str, ref: str) -> Manifest | None:
+    async def manifest(self, repository: str, ref: str) -> StoredManifest | None:
         """By tag or digest."""
         digest = await self.resolve(repository, ref)
         if digest is None:
@@ -162,13 +162,13 @@ class Repositories:
             data = self._small.get(digest)
             if data is None:
                 data = await self.store.get(objects.blob(digest))
-        except Missing:
+        except ObjectMissing:
             return None
         if len(data) <= _CACHED_SIZE:
             self._small[digest] = data
             if len(self._small) > _CACHED:
                 self._small.popitem(last=False)
-        return Manifest(digest, media_type, data)
+        return StoredManifest(digest, media_type, data)
 
     async def put_manifest(
         self, repository: str, data: bytes, media_type: str, tag: str = "", *, check: bool = True
@@ -221,7 +221,7 @@ class Repositories:
         try:
             await self.store.head(self.revision(repository, digest))
             return (await self.store.head(objects.blob(digest))).size
-        except Missing:
+        except ObjectMissing:
             return None
 
     async def _refer(
@@ -230,9 +230,12 @@ class Repositories:
         config = content.config
         kind = content.artifact_type or (config.media_type if config is not None else "")
         descriptor = {
-            "mediaType": media_type, "digest": digest, "size": size, "artifactType": kind,
+            "mediaType": media_type,
+            "digest": digest,
+            "size": size,
+            "artifactType": kind,
             **({"annotations": content.annotations} if content.annotations else {}),
-        }  # fmt: skip
+        }
         await self.store.put(_referrer(repository, subject, digest), msgspec.json.encode(descriptor))
 
     async def delete_manifest(self, repository: str, digest: str) -> bool:
@@ -245,7 +248,7 @@ class Repositories:
                 await self.store.delete(self.tag_key(repository, tag))
         try:
             content = parse(await self.store.get(objects.blob(digest)), "")
-        except (Missing, Refused):
+        except (ObjectMissing, Refused):
             content = None
         if content is not None and content.subject is not None:
             await self.store.delete(_referrer(repository, content.subject.digest, digest))
@@ -270,7 +273,7 @@ class Repositories:
         """The descriptor of one of them, as JSON; empty when it has just been deleted."""
         try:
             return await self.store.get(_referrer(repository, digest, referring))
-        except Missing:
+        except ObjectMissing:
             return b""
 
     # -- lists ---------------------------------------------------------------------------------

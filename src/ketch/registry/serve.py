@@ -18,13 +18,13 @@ from aiohttp import web
 from ketch import programs
 from ketch.errors import InvalidArgument
 from ketch.registry import gc, settings
-from ketch.registry.auth import Htpasswd, Tokens
+from ketch.registry.auth import Htpasswd, TokenVerifier
 from ketch.registry.cache import PullThrough
 from ketch.registry.metrics import Metrics
 from ketch.registry.objects.bucket import Bucket
 from ketch.registry.objects.disk import Disk
 from ketch.registry.repositories import Repositories
-from ketch.registry.server import Server
+from ketch.registry.server import RegistryServer
 from ketch.remote.client import Remotes
 from ketch.remote.credentials import Credentials
 from ketch.remote.settings import Settings
@@ -116,10 +116,16 @@ async def _serve(options: argparse.Namespace) -> None:
             return report
 
         auth = _auth(options)
-        server = Server(
-            repositories, auth=auth, cache=cache, readonly=options.read_only, metrics=metrics,
-            access_log=_log(options.access_log, stack), collect=collect, serves_metrics=not options.metrics_addr,
-        )  # fmt: skip
+        server = RegistryServer(
+            repositories,
+            auth=auth,
+            cache=cache,
+            readonly=options.read_only,
+            metrics=metrics,
+            access_log=_log(options.access_log, stack),
+            collect=collect,
+            serves_metrics=not options.metrics_addr,
+        )
         web_server: Any = web.Server(server.handle, access_log=None, read_bufsize=1 << 20, auto_decompress=False)
         runner = web.ServerRunner(web_server, handle_signals=False, shutdown_timeout=_DRAIN_S)
         await runner.setup()
@@ -138,7 +144,7 @@ async def _serve(options: argparse.Namespace) -> None:
         await _until_told()
 
 
-async def _serve_metrics(options: argparse.Namespace, server: Server, stack: contextlib.AsyncExitStack) -> None:
+async def _serve_metrics(options: argparse.Namespace, server: RegistryServer, stack: contextlib.AsyncExitStack) -> None:
     metrics_server: Any = web.Server(server.handle_metrics, access_log=None)
     runner = web.ServerRunner(metrics_server, handle_signals=False)
     await runner.setup()
@@ -184,11 +190,11 @@ async def _cache(
     return PullThrough(repositories, remotes, options.upstream, credentials, options.upstream_ttl, metrics)
 
 
-def _auth(options: argparse.Namespace) -> Htpasswd | Tokens | None:
+def _auth(options: argparse.Namespace) -> Htpasswd | TokenVerifier | None:
     if options.htpasswd:
         return Htpasswd(options.htpasswd, anonymous_pull=options.anonymous_pull)
     if options.token_realm:
-        return Tokens(
+        return TokenVerifier(
             options.token_realm, options.token_service, options.token_issuer, options.token_keys, options.anonymous_pull
         )
     return None

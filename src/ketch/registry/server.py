@@ -19,7 +19,7 @@ from aiohttp import web
 from ketch.errors import KetchError
 from ketch.registry import handlers, names, uploads
 from ketch.registry.auth import Access
-from ketch.registry.call import VERSION, Call
+from ketch.registry.call import VERSION, RegistryCall
 from ketch.registry.errors import (
     BLOB_UPLOAD_INVALID,
     NO_SPACE,
@@ -29,7 +29,7 @@ from ketch.registry.errors import (
     Refused,
 )
 from ketch.registry.metrics import Metrics
-from ketch.registry.objects.store import Missing
+from ketch.registry.objects.store import ObjectMissing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
 
-    from ketch.registry.auth import Htpasswd, Tokens
+    from ketch.registry.auth import Htpasswd, TokenVerifier
     from ketch.registry.cache import PullThrough
     from ketch.registry.repositories import Repositories
 
@@ -47,14 +47,14 @@ _PROMETHEUS = "text/plain; version=0.0.4"
 _ACTIONS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 
 
-class Server:
+class RegistryServer:
     """What all requests share."""
 
     def __init__(
         self,
         repositories: Repositories,
         *,
-        auth: Htpasswd | Tokens | None = None,
+        auth: Htpasswd | TokenVerifier | None = None,
         cache: PullThrough | None = None,
         readonly: bool = False,
         access_log: IO[str] | None = sys.stdout,
@@ -78,7 +78,7 @@ class Server:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
         started = time.perf_counter()
-        call = Call(request, self.repositories, auth=self.auth, cache=self.cache, metrics=self.metrics)
+        call = RegistryCall(request, self.repositories, auth=self.auth, cache=self.cache, metrics=self.metrics)
         try:
             response = await self._answer(call)
         except Refused as e:
@@ -104,7 +104,7 @@ class Server:
             call.line(self._log, response.status, seconds, sent)
         return _Sent(response)
 
-    async def _answer(self, call: Call) -> web.StreamResponse:
+    async def _answer(self, call: RegistryCall) -> web.StreamResponse:
         request = call.request
         path, method = request.path, request.method
         if path in ("/v2/", "/v2"):
@@ -136,7 +136,7 @@ class Server:
         if self.cache is not None:
             raise Refused(UNSUPPORTED, "this registry is a cache of another one: push there")
 
-    async def _other(self, call: Call, path: str) -> web.StreamResponse:
+    async def _other(self, call: RegistryCall, path: str) -> web.StreamResponse:
         call.kind = "other"
         if path == "/healthz":
             return call.data(b"ok\n", "text/plain", {})
@@ -169,9 +169,9 @@ class _Sent(web.StreamResponse):
         """It has been."""
 
 
-async def _dispatch(call: Call, rest: str) -> web.StreamResponse:
+async def _dispatch(call: RegistryCall, rest: str) -> web.StreamResponse:
     method = call.request.method
-    one: Callable[[Call, str], Awaitable[web.StreamResponse]] | None
+    one: Callable[[RegistryCall, str], Awaitable[web.StreamResponse]] | None
     if call.kind == "uploads":
         if not rest:
             return await uploads.begin(call) if method == "POST" else _unsupported(method)
@@ -209,7 +209,7 @@ def _explained(error: Exception, request: web.BaseRequest) -> Refused:
         return Refused(NO_SPACE)
     if isinstance(error, KetchError):
         return Refused(UNAVAILABLE, error.message)
-    if isinstance(error, Missing):  # deleted between two looks
+    if isinstance(error, ObjectMissing):  # deleted between two looks
         return Refused(BLOB_UPLOAD_INVALID, "it has just been deleted")
     log.exception("%s %s", request.method, request.path)
     return Refused(UNKNOWN)

@@ -17,20 +17,20 @@ from ketch.registry.errors import (
     Refused,
 )
 from ketch.registry.objects import store
-from ketch.registry.objects.store import Missing
+from ketch.registry.objects.store import ObjectMissing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aiohttp import web
 
-    from ketch.registry.call import Call
+    from ketch.registry.call import RegistryCall
 
 _RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/\S+)?\Z", re.ASCII)
 _busy: set[str] = set()
 
 
-async def begin(call: Call) -> web.StreamResponse:
+async def begin(call: RegistryCall) -> web.StreamResponse:
     """POST: mount, or take the whole blob, or say where to send it."""
     name, query = call.name, call.request.query
     if "mount" in query and (mounted := await _mount(call, query["mount"], query.get("from", ""))):
@@ -45,7 +45,7 @@ async def begin(call: Call) -> web.StreamResponse:
     return await _finish(call, upload, query["digest"])
 
 
-async def _mount(call: Call, digest: str, source: str) -> web.StreamResponse | None:
+async def _mount(call: RegistryCall, digest: str, source: str) -> web.StreamResponse | None:
     names.digest(digest)
     if not source:
         return None
@@ -60,13 +60,13 @@ async def _mount(call: Call, digest: str, source: str) -> web.StreamResponse | N
     return _created(call, digest)
 
 
-async def look(call: Call, upload: str) -> web.StreamResponse:
+async def look(call: RegistryCall, upload: str) -> web.StreamResponse:
     """GET: how much has arrived."""
     await _check(call, upload)
     return _status(call, upload, await call.store.length(upload), 204)
 
 
-async def add(call: Call, upload: str) -> web.StreamResponse:
+async def add(call: RegistryCall, upload: str) -> web.StreamResponse:
     """PATCH: a chunk, which begins where the last one ended."""
     await _check(call, upload)
     length = await call.store.length(upload)
@@ -74,7 +74,7 @@ async def add(call: Call, upload: str) -> web.StreamResponse:
     return _status(call, upload, await _append(call, upload, length), 202)
 
 
-async def finish(call: Call, upload: str) -> web.StreamResponse:
+async def finish(call: RegistryCall, upload: str) -> web.StreamResponse:
     """PUT: the rest, if there is any, and the digest that all of it has."""
     await _check(call, upload)
     digest = names.digest(call.request.query.get("digest", ""))
@@ -87,24 +87,24 @@ async def finish(call: Call, upload: str) -> web.StreamResponse:
     return await _finish(call, upload, digest)
 
 
-async def cancel(call: Call, upload: str) -> web.StreamResponse:
+async def cancel(call: RegistryCall, upload: str) -> web.StreamResponse:
     """DELETE: forget it."""
     await _check(call, upload)
     await call.store.discard(upload)
     return call.empty(204)
 
 
-async def _check(call: Call, upload: str) -> None:
+async def _check(call: RegistryCall, upload: str) -> None:
     names.upload(upload)
     try:
         owner = (await call.store.get(f"uploads/{upload}/repository")).decode()
-    except Missing:
+    except ObjectMissing:
         owner = ""
     if owner != call.name:
         raise Refused(BLOB_UPLOAD_UNKNOWN, upload)
 
 
-def _check_range(call: Call, upload: str, length: int) -> None:
+def _check_range(call: RegistryCall, upload: str, length: int) -> None:
     text = call.request.headers.get("Content-Range")
     if text is None:
         return
@@ -116,7 +116,7 @@ def _check_range(call: Call, upload: str, length: int) -> None:
         raise Refused(RANGE_INVALID, f"{length} bytes are here", headers=_place(call, upload, length))
 
 
-async def _append(call: Call, upload: str, offset: int) -> int:
+async def _append(call: RegistryCall, upload: str, offset: int) -> int:
     if upload in _busy:
         raise Refused(BLOB_UPLOAD_INVALID, "another request is writing to this upload")
     _busy.add(upload)
@@ -132,14 +132,14 @@ async def _append(call: Call, upload: str, offset: int) -> int:
         call.metrics.values["uploads"] -= 1
 
 
-async def _counted(call: Call, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _counted(call: RegistryCall, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for piece in pieces:
         call.metrics.bytes["in"] += len(piece)
         call.bytes_in += len(piece)
         yield piece
 
 
-async def _finish(call: Call, upload: str, digest: str) -> web.StreamResponse:
+async def _finish(call: RegistryCall, upload: str, digest: str) -> web.StreamResponse:
     await call.repositories.claim(digest)
     if not await call.store.finish(upload, digest, store.blob(digest)):
         await call.store.discard(upload)
@@ -148,17 +148,18 @@ async def _finish(call: Call, upload: str, digest: str) -> web.StreamResponse:
     return _created(call, digest)
 
 
-def _created(call: Call, digest: str) -> web.StreamResponse:
+def _created(call: RegistryCall, digest: str) -> web.StreamResponse:
     headers = {"Location": f"/v2/{call.name}/blobs/{digest}", "Docker-Content-Digest": digest}
     return call.empty(201, headers)
 
 
-def _place(call: Call, upload: str, length: int) -> dict[str, str]:
+def _place(call: RegistryCall, upload: str, length: int) -> dict[str, str]:
     return {
-        "Location": f"/v2/{call.name}/blobs/uploads/{upload}", "Range": f"0-{max(length - 1, 0)}",
+        "Location": f"/v2/{call.name}/blobs/uploads/{upload}",
+        "Range": f"0-{max(length - 1, 0)}",
         "Docker-Upload-UUID": upload,
-    }  # fmt: skip
+    }
 
 
-def _status(call: Call, upload: str, length: int, status: int) -> web.StreamResponse:
+def _status(call: RegistryCall, upload: str, length: int, status: int) -> web.StreamResponse:
     return call.empty(status, _place(call, upload, length))

@@ -1,4 +1,4 @@
-"""Proving to a registry who we are: Basic, or tokens from the server that its challenge names.
+"""Authentication to registries: Basic, or tokens from the server that a challenge names.
 
 Tokens (distribution's token specification): ``GET realm?service=…&scope=…`` with Basic authentication or none, or with
 an identity token ``POST realm`` (OAuth 2, RFC 6749 §6).  They are kept until shortly before they expire.
@@ -45,7 +45,7 @@ class Token(NamedTuple):
     identity: str = ""
 
 
-class Tokens:
+class TokenCache:
     """The tokens of one daemon, by who asked whom for what."""
 
     def __init__(self, transport: Transport) -> None:
@@ -96,9 +96,12 @@ class Tokens:
             method, url = "POST", realm
             header["Content-Type"] = "application/x-www-form-urlencoded"
             form = {
-                "grant_type": "refresh_token", "service": service, "client_id": "ketch", "scope": " ".join(scopes),
+                "grant_type": "refresh_token",
+                "service": service,
+                "client_id": "ketch",
+                "scope": " ".join(scopes),
                 "refresh_token": credentials.identity_token,
-            }  # fmt: skip
+            }
             body = URL().with_query(form).raw_query_string.encode()
         else:
             url = url.extend_query([("scope", scope) for scope in scopes])

@@ -1,12 +1,12 @@
-"""All registries of one daemon: repositories to work with, logging in, searching."""
+"""The daemon's client of registries: gives repositories to work with, logs in, searches."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ketch.oci.reference import DEFAULT_DOMAIN
-from ketch.remote.auth import Tokens
-from ketch.remote.endpoint import Endpoint
+from ketch.remote.auth import TokenCache
+from ketch.remote.endpoint import RegistryEndpoint
 from ketch.remote.repository import Repository
 from ketch.remote.transport import Transport
 
@@ -22,8 +22,8 @@ class Remotes:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.transport = Transport(settings)
-        self._tokens = Tokens(self.transport)
-        self._endpoints: dict[str, Endpoint] = {}
+        self._tokens = TokenCache(self.transport)
+        self._endpoints: dict[str, RegistryEndpoint] = {}
 
     async def close(self) -> None:
         """End all connections."""
@@ -39,10 +39,10 @@ class Remotes:
         """Prove who we are to ``server_address``; an identity token when it gives one (Unauthenticated)."""
         return await self._endpoint(host_of(credentials.server_address)).login(credentials)
 
-    def _endpoint(self, place: str, *, mirror: bool = False) -> Endpoint:
+    def _endpoint(self, place: str, *, mirror: bool = False) -> RegistryEndpoint:
         found = self._endpoints.get(place)
         if found is None:
-            found = self._endpoints[place] = Endpoint(self.transport, self._tokens, place, mirror=mirror)
+            found = self._endpoints[place] = RegistryEndpoint(self.transport, self._tokens, place, mirror=mirror)
         return found
 
 

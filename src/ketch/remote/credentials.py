@@ -1,4 +1,4 @@
-"""Who we are to a registry: what ``docker login`` keeps and ``X-Registry-Auth`` carries."""
+"""Credentials for registries, as ``docker login`` keeps them and ``X-Registry-Auth`` carries them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One registry as it was found: its address, with TLS or without, and what it wants to be told.
+"""One registry: its address, whether it speaks TLS, and the authentication that it asks for.
 
 Docker Hub has other names than its images have.  A host that may be insecure is asked with TLS first.
 """
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 HUB = "registry-1.docker.io"
 
 
-class Endpoint:
+class RegistryEndpoint:
     """A registry at one place; found out about at the first request."""
 
-    def __init__(self, transport: Transport, tokens: auth.Tokens, place: str, *, mirror: bool = False) -> None:
+    def __init__(self, transport: Transport, tokens: auth.TokenCache, place: str, *, mirror: bool = False) -> None:
         self._transport, self._tokens = transport, tokens
         self.mirror = mirror
         url = URL(place) if "://" in place else None

@@ -1,4 +1,4 @@
-"""What a registry or the way to it says is wrong, as errors of ours: in Docker's words where scripts look at them.
+"""Errors of registries, and of the way to them, as errors of Ketch: in Docker's words where scripts look at them.
 
 Messages name the method and the URL without its query, which may hold tokens; of a body 64 KiB are looked at.
 """

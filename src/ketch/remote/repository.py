@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ketch.oci.reference import Reference
     from ketch.remote.credentials import Credentials
-    from ketch.remote.endpoint import Endpoint
+    from ketch.remote.endpoint import RegistryEndpoint
     from ketch.remote.transport import Transport
 
 LARGEST_MANIFEST = 4 << 20
@@ -72,7 +72,7 @@ class Repository:
     def __init__(
         self,
         transport: Transport,
-        endpoints: list[Endpoint],
+        endpoints: list[RegistryEndpoint],
         ref: Reference,
         credentials: Credentials | None,
         push: bool,
@@ -94,7 +94,7 @@ class Repository:
         method: str,
         place: str | URL,
         *,
-        endpoint: Endpoint | None = None,
+        endpoint: RegistryEndpoint | None = None,
         more_scopes: tuple[str, ...] = (),
         **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:

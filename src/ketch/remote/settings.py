@@ -1,4 +1,4 @@
-"""How registries are reached: which without TLS, which through mirrors, whose certificates, how patiently."""
+"""Settings for registries: those without TLS, mirrors, certificates, time limits."""
 
 from __future__ import annotations
 

@@ -113,9 +113,13 @@ class Transport:
         self, method: str, url: URL, header: dict[str, str], body: Any, verify: bool
     ) -> aiohttp.ClientResponse:
         return await self._client().request(
-            method, url, headers=header, data=body, allow_redirects=False,
+            method,
+            url,
+            headers=header,
+            data=body,
+            allow_redirects=False,
             ssl=self._context(url, verify) if url.scheme == "https" else True,
-        )  # fmt: skip
+        )
 
     def _context(self, url: URL, verify: bool) -> ssl.SSLContext:
         host = url.raw_host or ""
@@ -135,8 +139,11 @@ class Transport:
                     total=None, sock_connect=settings.connect_s, connect=None, sock_read=settings.stall_s
                 ),
                 headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
-                auto_decompress=False, trust_env=True, read_bufsize=_BUFFER, cookie_jar=aiohttp.DummyCookieJar(),
-            )  # fmt: skip
+                auto_decompress=False,
+                trust_env=True,
+                read_bufsize=_BUFFER,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         return self._session
 
 

@@ -81,9 +81,13 @@ class Upload:
     async def _at_once(self) -> None:
         size = self._descriptor.size
         async with self._repository.ask(
-            "PUT", self._final(), header={**_BINARY, "Content-Length": str(size)},
-            body=lambda: self._counted(0, size), accepted=(201,), attempts=1,
-        ):  # fmt: skip
+            "PUT",
+            self._final(),
+            header={**_BINARY, "Content-Length": str(size)},
+            body=lambda: self._counted(0, size),
+            accepted=(201,),
+            attempts=1,
+        ):
             self._progress(size)
 
     async def _go_on(self) -> None:
@@ -94,9 +98,13 @@ class Upload:
             end = min(at + self._chunk, size)
             header = {**_BINARY, "Content-Length": str(end - at), "Content-Range": f"{at}-{end - 1}"}
             async with self._repository.ask(
-                "PATCH", self._place, header=header, body=lambda a=at, e=end: self._counted(a, e),
-                accepted=(202, 201, 204), attempts=1,
-            ) as response:  # fmt: skip
+                "PATCH",
+                self._place,
+                header=header,
+                body=lambda a=at, e=end: self._counted(a, e),
+                accepted=(202, 201, 204),
+                attempts=1,
+            ) as response:
                 self._place = joined(response.url, response.headers.get("Location", str(self._place)))
             at = end
         async with self._repository.ask("PUT", self._final(), body=b"", accepted=(201,), attempts=1):

@@ -36,9 +36,9 @@ def try_to_remove(path: str) -> None:
         log.warning("remove %s: %s: %s", path, e.filename, e.strerror)
 
 
-def those(directory: str, doomed: Callable[[str], bool]) -> list[str]:
-    """The paths of those entries of a directory whose names are ``doomed``."""
-    return [os.path.join(directory, name) for name in os.listdir(directory) if doomed(name)]
+def those(directory: str, chosen: Callable[[str], bool]) -> list[str]:
+    """The paths of those entries of a directory whose names are ``chosen``."""
+    return [os.path.join(directory, name) for name in os.listdir(directory) if chosen(name)]
 
 
 class Remover:

@@ -17,7 +17,7 @@ from ketch.network.dns import message, upstream
 from ketch.network.dns.directory import Directory
 from ketch.network.dns.server import Resolver
 from ketch.network.dns.sockets import open_sockets
-from ketch.network.dns.upstream import Server
+from ketch.network.dns.upstream import NameServer
 from tests.support.netns import Netns, in_new_host
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def code(answer: bytes) -> int:
 
 
 @contextlib.contextmanager
-def resolver(directory: Directory, *servers: Server) -> Iterator[tuple[Resolver, Netns]]:
+def resolver(directory: Directory, *servers: NameServer) -> Iterator[tuple[Resolver, Netns]]:
     """A container's namespace with a name server in it."""
     with Netns() as space:
         from ketch.linux.netlink import client as netlink
@@ -243,7 +243,7 @@ def test_other_names_are_asked_elsewhere() -> None:
         silent.bind(("127.0.0.1", 0))
         up.bind(("127.0.0.1", 0))
         up.settimeout(5)
-        servers = [Server("127.0.0.1", silent.getsockname()[1]), Server("127.0.0.1", up.getsockname()[1])]
+        servers = [NameServer("127.0.0.1", silent.getsockname()[1]), NameServer("127.0.0.1", up.getsockname()[1])]
 
         def serve() -> None:
             for _ in range(2):
@@ -280,7 +280,7 @@ def test_nobody_to_ask_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         assert code(sock.recv(512)) == message.NXDOMAIN
         sock.send(question("box1", kind=message.AAAA))  # a name of ours without such an address
         assert code(sock.recv(512)) == message.NOERROR
-        one.update("c1", [Server("127.0.0.1", port)])
+        one.update("c1", [NameServer("127.0.0.1", port)])
         time.sleep(0.05)
         sock.send(question("elsewhere.test"))
         assert code(sock.recv(512)) == message.SERVFAIL

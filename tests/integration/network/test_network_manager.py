@@ -268,7 +268,7 @@ def test_a_failed_connection_leaves_nothing(tmp_path: Path) -> None:
         with netlink.Netlink(space.rtnl_fd) as inside:
             body = links.ifinfo() + messages.text(links.IFLA_IFNAME, "eth0")
             body += messages.nest(links.IFLA_LINKINFO, messages.text(links.IFLA_INFO_KIND, "bridge"))
-            inside.run([messages.Request(links.RTM_NEWLINK, messages.NLM_F_CREATE, body, "occupy eth0")])
+            inside.run([messages.NetlinkRequest(links.RTM_NEWLINK, messages.NLM_F_CREATE, body, "occupy eth0")])
         before = link_names(), ruleset()
         with pytest.raises(KetchError, match="connect container a "):
             manager.connect("a", space.fd, space.rtnl_fd, hostname="a", ports=[PortRequest("tcp", 80, host_port=8080)])

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from ketch.network.connections import Wish
+from ketch.network.connections import EndpointRequest
 from ketch.network.model import record as r
 from ketch.network.model.record import NetworkRecord
 from ketch.network.ports.requests import PortRequest
@@ -41,8 +41,8 @@ def test_two_hundred_networks(tmp_path: Path) -> None:
         subnets = [record.pools[0].network for record in made]
         assert len(set(subnets)) == NETWORKS
         with Netns() as space:
-            wish = _wish("web", PortRequest("tcp", 80, "", 8080, 8080))
-            endpoint = one.manager.connect(made[-1].id, wish, space.fd, space.rtnl_fd)
+            request = _request("web", PortRequest("tcp", 80, "", 8080, 8080))
+            endpoint = one.manager.connect(made[-1].id, request, space.fd, space.rtnl_fd)
             with space.entered():
                 server = listen("0.0.0.0", 80)
             talk(server, "127.0.0.1", 8080)
@@ -60,7 +60,7 @@ def test_a_thousand_ports(tmp_path: Path) -> None:
     with network(tmp_path) as one, Netns() as space:
         clean, fds = (link_names(), ruleset()), open_files()
         wanted = [PortRequest("tcp", 10000 + i, "0.0.0.0", 20000 + i, 20000 + i) for i in range(PORTS)]
-        one.manager.connect(one.network_id, _wish("many", *wanted), space.fd, space.rtnl_fd)
+        one.manager.connect(one.network_id, _request("many", *wanted), space.fd, space.rtnl_fd)
         for i in (0, PORTS // 2, PORTS - 1):
             with space.entered():
                 server = listen("0.0.0.0", 10000 + i)
@@ -74,5 +74,5 @@ def test_a_thousand_ports(tmp_path: Path) -> None:
         assert open_files() <= fds
 
 
-def _wish(name: str, *ports: PortRequest) -> Wish:
-    return Wish(name, label=name, gateway4=True, ports=ports)
+def _request(name: str, *ports: PortRequest) -> EndpointRequest:
+    return EndpointRequest(name, label=name, gateway4=True, ports=ports)

@@ -12,7 +12,7 @@ import pytest
 from ketch.errors import InvalidArgument
 from ketch.linux.netlink import addresses, links
 from ketch.linux.netlink import client as netlink
-from ketch.network.connections import Wish
+from ketch.network.connections import EndpointRequest
 from ketch.network.links import interface_sysctls, sysctl
 from ketch.network.model import record as r
 from ketch.network.model.record import NetworkRecord, Pool
@@ -94,10 +94,10 @@ def test_an_advertisement_changes_nothing(tmp_path) -> None:
     before = hosts_own()
     with network(tmp_path) as manager, Netns() as four, Netns() as six, Netns() as asked, Netns() as sender:
         record = dual(manager)
-        wish = interface_sysctls.parse("net.ipv6.conf.IFNAME.accept_ra=2")
+        asked_for = interface_sysctls.parse("net.ipv6.conf.IFNAME.accept_ra=2")
         manager.connect("four", four.fd, four.rtnl_fd)
-        for name, space, sysctls in (("six", six, []), ("asked", asked, wish), ("sender", sender, [])):
-            manager.manager.connect(record.id, Wish(name, sysctls=sysctls), space.fd, space.rtnl_fd)
+        for name, space, sysctls in (("six", six, []), ("asked", asked, asked_for), ("sender", sender, [])):
+            manager.manager.connect(record.id, EndpointRequest(name, sysctls=sysctls), space.fd, space.rtnl_fd)
         four_sender = Netns()
         manager.connect("four-sender", four_sender.fd, four_sender.rtnl_fd)
         for bridge, from_ in (("kt-dual", sender), ("ketch0", four_sender)):
@@ -132,7 +132,7 @@ def test_an_advertisement_changes_nothing(tmp_path) -> None:
 def test_the_hosts_links_of_containers_speak_no_ipv6(tmp_path) -> None:
     with network(tmp_path) as manager, Netns() as space:
         record = dual(manager)
-        made = manager.manager.connect(record.id, Wish("six"), space.fd, space.rtnl_fd)
+        made = manager.manager.connect(record.id, EndpointRequest("six"), space.fd, space.rtnl_fd)
         assert setting("disable_ipv6", made.veth) == "1"
         assert setting("accept_ra", "kt-dual") == "0"
         assert setting("disable_ipv6", "ketch0") == "1"
@@ -171,9 +171,9 @@ def test_an_administrators_bridge_keeps_its_ipv6(tmp_path) -> None:
 @in_new_host
 def test_a_setting_that_does_not_exist_leaves_nothing(tmp_path) -> None:
     with network(tmp_path) as manager, Netns() as space:
-        wish = Wish("a", sysctls=interface_sysctls.parse("net.ipv6.conf.IFNAME.nosuch=1"))
+        request = EndpointRequest("a", sysctls=interface_sysctls.parse("net.ipv6.conf.IFNAME.nosuch=1"))
         with pytest.raises(InvalidArgument, match="/proc/sys/net/ipv6/conf/eth0/nosuch is not a sysctl file"):
-            manager.manager.connect(manager.network_id, wish, space.fd, space.rtnl_fd)
+            manager.manager.connect(manager.network_id, request, space.fd, space.rtnl_fd)
         with netlink.Netlink(space.rtnl_fd) as its:
             assert [link.name for link in links.list_links(its)] == ["lo"]
 
@@ -182,7 +182,7 @@ def test_a_setting_that_does_not_exist_leaves_nothing(tmp_path) -> None:
 @in_new_host
 def test_names_that_an_interface_cannot_have(tmp_path, name) -> None:
     with network(tmp_path) as manager, Netns() as space, pytest.raises(InvalidArgument, match="invalid interface name"):
-        manager.manager.connect(manager.network_id, Wish("a", ifname=name), space.fd, space.rtnl_fd)
+        manager.manager.connect(manager.network_id, EndpointRequest("a", ifname=name), space.fd, space.rtnl_fd)
 
 
 SHOW = "for k in disable_ipv6 accept_ra; do cat /proc/sys/net/ipv6/conf/eth0/$k; done"

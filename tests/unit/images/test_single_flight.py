@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ketch.images.single_flight import Shared, to_the_end
+from ketch.images.single_flight import SingleFlight, run_uncancellable
 
 
 async def test_what_cannot_be_stopped_is_waited_for():
@@ -17,7 +17,7 @@ async def test_what_cannot_be_stopped_is_waited_for():
         go.wait(10)
         ended.set()
 
-    task = asyncio.create_task(to_the_end(work))
+    task = asyncio.create_task(run_uncancellable(work))
     await asyncio.sleep(0)
     task.cancel()
     for _ in range(5):
@@ -30,7 +30,7 @@ async def test_what_cannot_be_stopped_is_waited_for():
 
 
 async def test_one_for_several():
-    shared: Shared[int] = Shared()
+    shared: SingleFlight[int] = SingleFlight()
     begun, go = 0, asyncio.Event()
 
     async def work(report) -> int:
@@ -53,7 +53,7 @@ async def test_one_for_several():
 
 
 async def test_the_last_one_to_leave_ends_it_and_the_next_begins_after_its_end():
-    shared: Shared[int] = Shared()
+    shared: SingleFlight[int] = SingleFlight()
     log: list[str] = []
 
     async def work(_report) -> int:
@@ -79,7 +79,7 @@ async def test_the_last_one_to_leave_ends_it_and_the_next_begins_after_its_end()
 
 
 async def test_an_error_reaches_everybody():
-    shared: Shared[int] = Shared()
+    shared: SingleFlight[int] = SingleFlight()
 
     async def work(_report) -> int:
         await asyncio.sleep(0.01)

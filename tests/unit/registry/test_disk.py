@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ketch.registry.objects.disk import Disk
-from ketch.registry.objects.store import Missing
+from ketch.registry.objects.store import ObjectMissing
 
 
 def test_a_directory_that_is_taken_away_under_a_writer(tmp_path):
@@ -42,7 +42,7 @@ async def test_a_list_is_in_order_and_begins_where_it_is_told(tmp_path):
     assert [one.key async for one in disk.list("a/b")] == ["a/b", "a/b-c/d", "a/b.x", "a/b0"]
     assert [one.key async for one in disk.list("none/")] == []
     assert await disk.get("b/a") == b"b/a"
-    with pytest.raises(Missing):
+    with pytest.raises(ObjectMissing):
         await disk.get("a")
 
 

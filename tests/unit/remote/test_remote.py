@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
 from ketch.remote import headers
-from ketch.remote.auth import Tokens
+from ketch.remote.auth import TokenCache
 from ketch.remote.client import host_of
 from ketch.remote.credentials import Credentials, from_header
 from ketch.remote.settings import Settings
@@ -119,7 +119,7 @@ def test_credentials_that_cannot_be_read(text):
 async def test_a_token_of_the_user_s_is_no_header_of_its_own(token):
     given = from_header(encoded(registrytoken=token))
     with pytest.raises(InvalidArgument, match="no header can have"):
-        await Tokens(Transport(Settings())).header(None, given, (), verify=True)
+        await TokenCache(Transport(Settings())).header(None, given, (), verify=True)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {  # (who calls, whom): why it may
     ("ketch.engine.monitors.launcher:Launcher._spawn", "ketch.runtime.process.zygote:spawn"): _LAUNCHER,
     ("ketch.engine.monitors.link:Link._call", "future.result"): _DONE,
     ("ketch.images.transfer.layers:_Unpacking._ended", "future.result"): _DONE,
-    ("ketch.storage.snapshots.overlay:OverlaySnapshots.mounts", "ketch.storage.snapshots.volatile:settle"): (
+    ("ketch.storage.snapshots.overlay:OverlaySnapshots.mounts", "ketch.storage.snapshots.volatile:make_mountable"): (
         "removes overlay's own mark, a directory in a directory"
     ),
 }

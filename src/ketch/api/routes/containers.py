@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ketch.api import jsontext, query, rehearsal, streams
+from ketch.api import dry_run, jsontext, query, streams
 from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
 from ketch.engine import prune as prunes
@@ -129,8 +129,8 @@ async def update(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """Remove a container; with ``dry-run`` say what that would do."""
-    rehearsed, without = await rehearsal.wanted(call)
-    if rehearsed:
+    only_shown, without = await dry_run.wanted(call)
+    if only_shown:
         force, volumes = query.flag(call.query, "force"), query.flag(call.query, "v")
         ref = call.path["id"]
         return call.json(await prunes.container(call.engine, ref, force=force, volumes=volumes, without=without))
@@ -257,8 +257,8 @@ async def container_stats(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     """Remove every container that does not run."""
     matches = filters.prune_predicate(query.filters(call.query), _PRUNE)
-    rehearsed, _ = await rehearsal.wanted(call)
-    return call.json(await prunes.containers(call.engine, matches, dry_run=rehearsed))
+    only_shown, _ = await dry_run.wanted(call)
+    return call.json(await prunes.containers(call.engine, matches, dry_run=only_shown))
 
 
 ROUTES = (

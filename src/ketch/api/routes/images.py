@@ -6,7 +6,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from ketch.api import jsontext, query, rehearsal
+from ketch.api import dry_run, jsontext, query
 from ketch.api.errors import from_registry, message_of
 from ketch.api.streams import while_connected
 from ketch.api.wire import filters, manifests
@@ -168,8 +168,8 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     matches = filters.prune_predicate(chosen)
     dangling = all(filters.boolean("dangling", value) for value in chosen.get("dangling", ()))
-    rehearsed, without = await rehearsal.wanted(call)
-    return call.json(await prunes.images(call.engine, matches, dangling=dangling, dry_run=rehearsed, without=without))
+    only_shown, without = await dry_run.wanted(call)
+    return call.json(await prunes.images(call.engine, matches, dangling=dangling, dry_run=only_shown, without=without))
 
 
 ROUTES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.api import query, rehearsal
+from ketch.api import dry_run, query
 from ketch.api.wire import filters
 from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, predicate, wire
 from ketch.engine import prune as prunes
@@ -62,8 +62,8 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
-    rehearsed, without = await rehearsal.wanted(call)
-    return call.json(await prunes.networks(call.engine, matches, dry_run=rehearsed, without=without))
+    only_shown, without = await dry_run.wanted(call)
+    return call.json(await prunes.networks(call.engine, matches, dry_run=only_shown, without=without))
 
 
 async def repair(call: Call) -> web.StreamResponse:

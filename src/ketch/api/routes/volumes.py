@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.api import query, rehearsal
+from ketch.api import dry_run, query
 from ketch.api.wire import filters
 from ketch.api.wire.df import volume as wire_volume
 from ketch.engine import prune as prunes
@@ -79,9 +79,9 @@ async def prune(call: Call) -> web.StreamResponse:
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
     everything = filters.boolean("all", chosen["all"][0]) if chosen.get("all") else False
-    rehearsed, without = await rehearsal.wanted(call)
+    only_shown, without = await dry_run.wanted(call)
     return call.json(
-        await prunes.volumes(call.engine, matches, everything=everything, dry_run=rehearsed, without=without)
+        await prunes.volumes(call.engine, matches, everything=everything, dry_run=only_shown, without=without)
     )
 
 

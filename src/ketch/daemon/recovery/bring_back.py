@@ -1,4 +1,4 @@
-"""Recovery of things without a row: directories under ``lost/``, and containers from their bundles.
+"""Recovery of objects without a row: directories under ``lost/``, and containers from their bundles.
 
 A bundle (`engine.bundle`) has the command, the environment, the user, the mounts and the capabilities of a container's
 last start, and in annotations its name and image.  Published ports, networks, limits, labels and the restart policy are
@@ -93,18 +93,29 @@ def _from_spec(
     limits.settle(host)
     host.log_config = LogConfig(type="local")
     config = ContainerConfig(
-        image=annotations[IMAGE_NAME], env=process["env"], cmd=process["args"], working_dir=process["cwd"],
-        user=annotations.get("dev.ketch.user", ""), tty=process.get("terminal", False),
+        image=annotations[IMAGE_NAME],
+        env=process["env"],
+        cmd=process["args"],
+        working_dir=process["cwd"],
+        user=annotations.get("dev.ketch.user", ""),
+        tty=process.get("terminal", False),
         hostname=spec.get("hostname", ""),
-    )  # fmt: skip
+    )
     if config.hostname == container_id[:12]:
         config.hostname = ""
     return Container(
-        id=container_id, name=container_id[:12] if name in names else name, created=created, image_id=image,
-        image_ref=config.image, config=config, host=host, path=process["args"][0], args=process["args"][1:],
+        id=container_id,
+        name=container_id[:12] if name in names else name,
+        created=created,
+        image_id=image,
+        image_ref=config.image,
+        config=config,
+        host=host,
+        path=process["args"][0],
+        args=process["args"][1:],
         mounts=[_mount(one, data_root) for one in spec["mounts"] if _is_the_users(one, data_root)],
         state=State(status=Status.EXITED, exit_code=137, finished_at=created),
-    )  # fmt: skip
+    )
 
 
 def _is_the_users(mount: Spec, data_root: str) -> bool:
@@ -116,6 +127,11 @@ def _mount(mount: Spec, data_root: str) -> MountPoint:
     source, volumes = mount["source"], os.path.join(data_root, "volumes") + os.sep
     name = source.removeprefix(volumes).partition(os.sep)[0] if source.startswith(volumes) else ""
     return MountPoint(
-        type="volume" if name else "bind", source=source, destination=mount["destination"], name=name,
-        driver="local" if name else "", rw="ro" not in mount.get("options", ()), named=bool(name),
-    )  # fmt: skip
+        type="volume" if name else "bind",
+        source=source,
+        destination=mount["destination"],
+        name=name,
+        driver="local" if name else "",
+        rw="ro" not in mount.get("options", ()),
+        named=bool(name),
+    )

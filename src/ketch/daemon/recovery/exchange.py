@@ -1,4 +1,4 @@
-"""The repaired database in the place of the damaged one, whoever is killed in between.
+"""Exchange of a damaged database for the repaired one, in steps that may be broken off anywhere.
 
 ketch.db.repaired, -mark         written and checked
 ketch.db.damaged-N, -wal         second names of the old files

@@ -50,8 +50,11 @@ def compare(config: Config, containers: Sequence[Container]) -> None:
                 log.info(
                     "--%s was %s and is %s: that is for containers that start from now on; "
                     "%d that run keep what they have",
-                    name.replace("_", "-"), _shown(before[name]), _shown(now[name]), len(running),
-                )  # fmt: skip
+                    name.replace("_", "-"),
+                    _shown(before[name]),
+                    _shown(now[name]),
+                    len(running),
+                )
     if before != now:
         _write(path, now)
 

@@ -1,4 +1,4 @@
-"""How the daemon's settings are given: ``ketchd`` flags over ``daemon.json`` over defaults, with dockerd's names."""
+"""The daemon's settings: ``ketchd`` flags over ``daemon.json`` over defaults, with dockerd's names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ _LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ketchd", description="The Ketch daemon: a container engine that speaks the Docker Engine API.",
+        prog="ketchd",
+        description="The Ketch daemon: a container engine that speaks the Docker Engine API.",
         allow_abbrev=False,
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("--data-root", metavar="DIR", help="persistent state (default /var/lib/ketch)")
     add("--exec-root", metavar="DIR", help="run-time state (default /run/ketch)")
@@ -182,9 +183,11 @@ def _check_network(config: Config) -> None:
     if config.mtu and not _LEAST_MTU <= config.mtu <= _MAX_MTU:
         raise InvalidArgument(f"--mtu {config.mtu}: not between {_LEAST_MTU} and {_MAX_MTU}")
     parsers: dict[str, Callable[[str], Any]] = {
-        "bip": ipaddress.IPv4Interface, "ip": ipaddress.ip_address, "fixed_cidr_v6": ipaddress.IPv6Network,
+        "bip": ipaddress.IPv4Interface,
+        "ip": ipaddress.ip_address,
+        "fixed_cidr_v6": ipaddress.IPv6Network,
         "host_gateway_ip": ipaddress.ip_address,
-    }  # fmt: skip
+    }
     for name, parse in parsers.items():
         if value := getattr(config, name):
             _parsed(parse, value, f"--{name.replace('_', '-')}")

@@ -54,27 +54,27 @@ def check(config: Config) -> None:
 
 def choose(
     config: Config,
-    doomed: Collection[str] = (),
+    removed: Collection[str] = (),
     later: Callable[[Callable[[], None]], object] = lambda work: work(),
 ) -> Snapshots:
     """The driver; FailedPrecondition when the one asked for does not work here.
 
-    Whether overlay works is found out by making a mount that is attached nowhere.  Containers that are ``doomed`` may
-    be of another driver; ``later`` carries out what nobody has to wait for.
+    Whether overlay works is found out by making a mount that is attached nowhere.  Containers that are being
+    ``removed`` may be of another driver; ``later`` carries out what nobody has to wait for.
     """
     wanted = config.storage_driver
     if wanted == "vfs":
-        _check_not_used(config.data_root, "vfs", doomed)
+        _check_not_used(config.data_root, "vfs", removed)
         return VfsSnapshots(config.data_root, later=later)
     problem = _overlay_problem(config.data_root)
     if not problem:
-        _check_not_used(config.data_root, "overlay", doomed)
+        _check_not_used(config.data_root, "overlay", removed)
         return OverlaySnapshots(config.data_root, volatile=_volatile(config))
     if wanted:
         raise FailedPrecondition(
             f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
         )
-    _check_not_used(config.data_root, "vfs", doomed)
+    _check_not_used(config.data_root, "vfs", removed)
     warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container"
     log.warning("%s", warning)
     return VfsSnapshots(config.data_root, [warning], later)
@@ -85,12 +85,12 @@ def _volatile(config: Config) -> bool:
     return bool(config.storage_opts) and booleans.parse(config.storage_opts[-1].partition("=")[2]) is True
 
 
-def _check_not_used(data_root: str, driver: str, doomed: Collection[str]) -> None:
+def _check_not_used(data_root: str, driver: str, removed: Collection[str]) -> None:
     """A container of the other driver would seem to have lost its files."""
     other, mark = ("overlay", "upper") if driver == "vfs" else ("vfs", "root")
     containers = os.path.join(data_root, "containers")
     for name in os.listdir(containers) if os.path.isdir(containers) else ():
-        if name not in doomed and os.path.isdir(os.path.join(containers, name, mark)):
+        if name not in removed and os.path.isdir(os.path.join(containers, name, mark)):
             raise FailedPrecondition(
                 f"storage driver `{driver}`: container {name[:12]} was made with {other}",
                 hint=f"start with --storage-driver {other}, or remove the containers with it first",

@@ -23,7 +23,7 @@ from ketch.engine.spec import bundle
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan
 from ketch.engine.volumes.mount_spec import check_target, parse_bind
 from ketch.errors import InvalidArgument, KetchError
-from ketch.images.single_flight import to_the_end
+from ketch.images.single_flight import run_uncancellable
 from ketch.network.ports import requests
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ async def _mount(ctx: Context, new: Container, wanted: Changes, undo: AsyncUndo)
     chains = ctx.images.resolve(new.image_id).chain_ids
     await snapshot_work.whole(ctx.snapshots, idmaps.resolve, ctx.snapshots, chains, new.config.user, fresh.mounts)
     if any(point.type == "volume" for point in fresh.mounts):
-        await to_the_end(container_volumes.populate, ctx, fresh, chains)
+        await run_uncancellable(container_volumes.populate, ctx, fresh, chains)
     for point in fresh.mounts:
         if point.type == "volume" and point.name not in known:
             ctx.events.publish("volume", "create", point.name, {"driver": point.driver})

@@ -33,7 +33,7 @@ from ketch.engine.spec import bundle, limits, secrets
 from ketch.engine.stats import samples, top
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotModified
-from ketch.images.single_flight import to_the_end
+from ketch.images.single_flight import run_uncancellable
 from ketch.oci.config import RunConfig
 from ketch.runtime.process.io import detach
 from ketch.storage.snapshots import quota
@@ -137,11 +137,11 @@ class ContainerService:
                 ctx.snapshots, idmaps.resolve, ctx.snapshots, image.chain_ids, config.user, container.mounts
             )
             if any(point.type == "volume" for point in container.mounts):
-                await to_the_end(container_volumes.populate, ctx, container, image.chain_ids)
+                await run_uncancellable(container_volumes.populate, ctx, container, image.chain_ids)
             undo.push_async_callback(in_own_thread, functools.partial(remove_files, ctx, container.id))
             await snapshot_work.whole(ctx.snapshots, ctx.snapshots.prepare, container.id, image.chain_ids, size)
             faults.point("create.snapshot-made")
-            ctx.store.add(container, also=ctx.volumes.settle(container_volumes.names(container)))
+            ctx.store.add(container, also=ctx.volumes.mark_as_made(container_volumes.names(container)))
             undo.pop_all()
 
     def _inherited(self, host: HostConfig) -> Mounts:
@@ -211,8 +211,8 @@ class ContainerService:
         # Once the row is gone the name is free and the container does not come back; its files go
         # behind the caller's back, and those that a crash leaves are found at the next start.
         whole = msgspec.structs.replace(container, mounts=pending_changes.mount_points(container))
-        doomed = [volume.name for volume in container_volumes.anonymous(ctx, whole)] if volumes else []
-        ctx.store.remove(container, also=ctx.volumes.doom(doomed))
+        anonymous = [volume.name for volume in container_volumes.anonymous(ctx, whole)] if volumes else []
+        ctx.store.remove(container, also=ctx.volumes.mark_for_removal(anonymous))
         faults.point("remove.row-deleted")
         ctx.links.forget(container)
         ctx.live.forget(container.id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.engine.images.pull import parse, streamed
 from ketch.errors import NotFound
-from ketch.images.single_flight import Shared
+from ketch.images.single_flight import SingleFlight
 from ketch.images.transfer.push import Pusher
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class PushService:
     def __init__(self, context: Context, store: ImageStore) -> None:
         self._ctx = context
         self._store = store
-        self._uploads: Shared[str] = Shared()
+        self._uploads: SingleFlight[str] = SingleFlight()
         self._slots = asyncio.Semaphore(context.registries.max_uploads)
 
     def push(

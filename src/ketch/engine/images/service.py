@@ -17,7 +17,7 @@ from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
 from ketch.images.archives.save import save
-from ketch.images.single_flight import to_the_end
+from ketch.images.single_flight import run_uncancellable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.parts import Context
     from ketch.images.model import Image
-    from ketch.images.removal import Rehearsal
+    from ketch.images.removal import DryRun
     from ketch.images.store import ImageStore
 
 Progress = dict[str, Any]
@@ -58,7 +58,7 @@ class ImageService:
         """Give an image one more name."""
         image = self._store.resolve(ref)
         name = f"{repo}:{tag}" if tag else repo
-        await to_the_end(self._store.tag, ref, name)
+        await run_uncancellable(self._store.tag, ref, name)
         self._event("tag", image.id, name)
 
     def containers_of(self, image_id: str) -> Users:
@@ -76,19 +76,19 @@ class ImageService:
         ref: str,
         force: bool = False,
         prune: bool = True,
-        rehearsal: Rehearsal | None = None,
+        dry_run: DryRun | None = None,
         without: Collection[str] = (),
     ) -> Rows:
         """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``.
 
-        With a ``rehearsal`` nothing is done; containers ``without`` are taken as gone.
+        With a ``dry_run`` nothing is done; containers ``without`` are taken as gone.
         """
 
         def users(image_id: str) -> Users:
             return [user for user in self.containers_of(image_id) if user[0] not in without]
 
-        rows = await to_the_end(self._store.remove, ref, force, users, rehearsal)
-        for row in rows if rehearsal is None else ():
+        rows = await run_uncancellable(self._store.remove, ref, force, users, dry_run)
+        for row in rows if dry_run is None else ():
             for action, what in row.items():
                 self._event("untag" if action == "Untagged" else "delete", what, what)
         return rows

@@ -9,7 +9,7 @@ from ketch.network import files
 from ketch.network.dns.directory import Directory
 from ketch.network.dns.server import Resolver
 from ketch.network.dns.sockets import DnsSockets, open_sockets
-from ketch.network.dns.upstream import Server
+from ketch.network.dns.upstream import NameServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ class Resolution:
         self._served.add(container.id)
         return fds
 
-    def servers(self, container: Container, *, leads_outside: bool) -> list[Server]:
+    def servers(self, container: Container, *, leads_outside: bool) -> list[NameServer]:
         """Whom to ask about other names: what the container or the daemon says, else the host's own servers.
 
         The host's servers are asked from the host; a container whose networks are all internal has no way outside,
@@ -82,10 +82,10 @@ class Resolution:
         """
         defaults = self._defaults.servers if container.name_servers is None else container.name_servers
         if chosen := container.host.dns or defaults:
-            return [Server(address, inside=True) for address in chosen]
+            return [NameServer(address, inside=True) for address in chosen]
         if not leads_outside:
             return []
-        return [Server(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
+        return [NameServer(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
 
     def begin(self, container: Container) -> None:
         """A container starts: the daemon's servers of this moment are its own until it ends."""

@@ -24,7 +24,7 @@ from ketch.engine.networks.dns_names import Resolution, dns_names
 from ketch.engine.networks.references import PREDEFINED, find
 from ketch.engine.spec import bundle, etc_files, interface_settings
 from ketch.errors import Conflict, NotFound
-from ketch.network.connections import Wish
+from ketch.network.connections import EndpointRequest
 from ketch.network.links.endpoint import open_rtnetlink
 from ketch.network.live import WIRED
 from ketch.network.model import record as r
@@ -76,8 +76,8 @@ class Sandboxes:
         gateway4, gateway6 = self._gateways(container, records)
         publishing.check_families(container, gateway4, gateway6)
         for record in records:
-            wish = self._wish(container, record, gateway4 == record.id, gateway6 == record.id)
-            endpoint = self._manager.connect(record.id, wish, netns_fd, rtnl_fd)
+            request = self._request(container, record, gateway4 == record.id, gateway6 == record.id)
+            endpoint = self._manager.connect(record.id, request, netns_fd, rtnl_fd)
             self._joined(container, record, endpoint)
         interface_settings.check_all_used(container, self._manager.endpoints_of(container.id))
         self._show(container)
@@ -111,7 +111,7 @@ class Sandboxes:
 
     def _join(self, container: Container, record: NetworkRecord) -> Descriptors:
         with _entered(container) as (netns_fd, rtnl_fd), Undo() as undo:
-            endpoint = self._manager.connect(record.id, self._wish(container, record), netns_fd, rtnl_fd)
+            endpoint = self._manager.connect(record.id, self._request(container, record), netns_fd, rtnl_fd)
             undo.callback(self._manager.disconnect, container.id, record.id, rtnl_fd)
             self._joined(container, record, endpoint)
             undo.callback(self._left, container, record)
@@ -140,11 +140,11 @@ class Sandboxes:
     def _settle_gateways(self, container: Container, records: Sequence[NetworkRecord], rtnl_fd: int) -> None:
         gateway4, gateway6 = self._gateways(container, records)
         outside = next((r for r in records if r.id in (gateway4, gateway6)), None)
-        wish = Wish(
+        request = EndpointRequest(
             container_id=container.id, label=_label(container),
             ports=publishing.requests(container, outside) if outside is not None else (),
         )  # fmt: skip
-        self._manager.set_gateways(wish, gateway4, gateway6, rtnl_fd)
+        self._manager.set_gateways(request, gateway4, gateway6, rtnl_fd)
 
     async def renamed(self, container: Container) -> None:
         """Others find a running container under its new name from now on."""
@@ -227,13 +227,13 @@ class Sandboxes:
         first6 = next((record.id for _, _, record in outside if record.ipv6), "")
         return first4, first6
 
-    def _wish(
+    def _request(
         self, container: Container, record: NetworkRecord, gateway4: bool = False, gateway6: bool = False
-    ) -> Wish:
+    ) -> EndpointRequest:
         settings = container.networks[record.name]
         config = settings.ipam_config or {}
         mac = container.desired_macs.get(record.name, "")
-        return Wish(
+        return EndpointRequest(
             container_id=container.id,
             label=_label(container),
             ip=config.get("IPv4Address") or "",

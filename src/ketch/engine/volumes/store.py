@@ -112,7 +112,7 @@ class VolumeStore:
     ) -> Volume:
         """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
 
-        ``made_for`` is the container that it is made with, whose row is yet to be written (see `settle`).
+        ``made_for`` is the container that it is made with, whose row is yet to be written (see `mark_as_made`).
         Durable after `settled`.
         """
         if driver not in ("", "local"):
@@ -150,11 +150,11 @@ class VolumeStore:
         self._volumes[name] = volume
         return volume
 
-    def settle(self, names: Sequence[str]) -> Callable[[Connection], None]:
+    def mark_as_made(self, names: Sequence[str]) -> Callable[[Connection], None]:
         """A part of another's transaction: these volumes are there to stay."""
         return lambda tx: self._mark(tx, names, "")
 
-    def doom(self, names: Sequence[str]) -> Callable[[Connection], None]:
+    def mark_for_removal(self, names: Sequence[str]) -> Callable[[Connection], None]:
         """A part of another's transaction: these volumes are about to be removed."""
         return lambda tx: self._mark(tx, names, _REMOVAL)
 

@@ -124,9 +124,13 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Progress) ->
         "LC_ALL": "C.UTF-8"
     }
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=environment,
         start_new_session=True,  # mmdebstrap ends by a signal to its whole process group
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         tail: deque[str] = deque(maxlen=5)
         talker = threading.Thread(target=_report, args=(process.stderr, progress, tail), daemon=True)

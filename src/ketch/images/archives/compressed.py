@@ -1,4 +1,4 @@
-"""An image whose layers are plain tars, in the form in which registries and networks want it: gzipped."""
+"""Compression of an image whose layers are plain tars: registries and networks want them gzipped."""
 
 from __future__ import annotations
 

@@ -130,11 +130,14 @@ def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
             continue
         found += [
             oci.Descriptor(
-                media_type=oci.MANIFEST, digest=image.manifest, size=store.content.size(image.manifest),
-                annotations=annotations, platform=image.platform,
+                media_type=oci.MANIFEST,
+                digest=image.manifest,
+                size=store.content.size(image.manifest),
+                annotations=annotations,
+                platform=image.platform,
             )
             for image in entry.images
-        ]  # fmt: skip
+        ]
     return oci.Index(manifests=found, media_type=oci.INDEX)
 
 
@@ -148,11 +151,12 @@ def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[dict[str,
                 found.append(reference.parse(entry.name).familiar)
     return [
         {
-            "Config": _path(image_id), "RepoTags": names or None,
+            "Config": _path(image_id),
+            "RepoTags": names or None,
             "Layers": [_path(blob) for blob in store.resolve(image_id).blobs_of(manifest)],
         }
         for (image_id, manifest), names in tags.items()
-    ]  # fmt: skip
+    ]
 
 
 def _path(blob: str) -> str:

@@ -1,4 +1,4 @@
-"""Large files of an archive, unpacked while they arrive: most are layers, and which ones is said at the archive's end.
+"""Unpacking of an archive's large files while they arrive: most are layers, and its end says which ones.
 
 Overlay's layers do not depend on each other, so each goes into a directory of its own and gets its name when that is
 known.  What turns out to be something else, or to be here already, is taken away again.  The process that unpacks also

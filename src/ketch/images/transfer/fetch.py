@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgument, Unavailable
 from ketch.images.progress import Meter, short, status
-from ketch.images.single_flight import Shared
+from ketch.images.single_flight import SingleFlight
 from ketch.storage.content.partial import sweep
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Downloads:
         self._content = content
         self._slots = asyncio.Semaphore(limit)
         self._attempts = attempts
-        self._shared: Shared[None] = Shared()
+        self._shared: SingleFlight[None] = SingleFlight()
 
     async def fetch(
         self, repository: Repository, descriptor: Descriptor, report: Report, *, small: bool = False

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images.progress import Meter, moving, short, status
-from ketch.images.single_flight import Shared, to_the_end
+from ketch.images.single_flight import SingleFlight, run_uncancellable
 from ketch.images.transfer.fetch import Arrived, Downloads
 from ketch.images.unpack import check
 from ketch.storage.removal import remove_tree
@@ -40,7 +40,7 @@ class LayerService:
     def __init__(self, store: ImageStore, downloads: Downloads) -> None:
         self._store = store
         self.downloads = downloads
-        self._shared: Shared[int] = Shared()
+        self._shared: SingleFlight[int] = SingleFlight()
         self._sizes: dict[str, int] = {}  # of layers that are here and in no image yet
 
     async def bring(self, repository: Repository, layer: Layer, report: Report) -> int:
@@ -79,7 +79,7 @@ class LayerService:
             if not here:
                 await self.downloads.fetch(repository, layer.descriptor, unpacking.tell)
             size = await unpacking.finish()
-            await to_the_end(self._store.layers.commit, place, layer.chain_id)
+            await run_uncancellable(self._store.layers.commit, place, layer.chain_id)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(unpacking.undo))
             raise

@@ -16,7 +16,7 @@ import msgspec
 
 from ketch.errors import InvalidArgument, NotFound
 from ketch.images.assembly import make_image
-from ketch.images.single_flight import to_the_end
+from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer.layers import Layer, LayerService
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
@@ -66,7 +66,7 @@ class Puller:
         top = await self.repository.manifest(asked)
         self.report({"status": f"Pulling from {ref.path}", "id": asked})
         async with leased(self.store) as lease:
-            await to_the_end(self._keep, lease, top)
+            await run_uncancellable(self._keep, lease, top)
             chosen = await self._choose(lease, top, wanted, ref)
             image = self._known(lease, chosen)
             if image is None:
@@ -79,7 +79,7 @@ class Puller:
                 names.append(str(Reference(ref.domain, ref.path, tag=ref.tag)))
             before = self.store.catalog.names.get(names[-1])
             known = self.store.catalog.by_manifest(chosen.descriptor.digest)
-            await to_the_end(self.store.add, [(image, names)], dict.fromkeys(names, digest))
+            await run_uncancellable(self.store.add, [(image, names)], dict.fromkeys(names, digest))
             self.layers.forget(image.chain_ids)
         return Pulled(image, digest, known is None or before is None or before.target != digest)
 
@@ -101,7 +101,7 @@ class Puller:
                 )
             found = await self.repository.manifest(digests.check(descriptor.digest))
             descriptor.check_size(found.descriptor.size)
-            await to_the_end(self._keep, lease, found)
+            await run_uncancellable(self._keep, lease, found)
         raise InvalidArgument(f"pull {ref.familiar}: indexes are nested too deeply")
 
     def _known(self, lease: Lease, chosen: Fetched) -> Image | None:

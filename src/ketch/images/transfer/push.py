@@ -17,7 +17,7 @@ import msgspec
 from ketch.errors import NotFound
 from ketch.images.archives.compressed import compressed
 from ketch.images.progress import Meter, short, status
-from ketch.images.single_flight import to_the_end
+from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer.pull import leased
 from ketch.oci import manifest as oci
 from ketch.oci import reference
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ketch.images.catalog import Named
     from ketch.images.model import Image
     from ketch.images.progress import Report
-    from ketch.images.single_flight import Shared
+    from ketch.images.single_flight import SingleFlight
     from ketch.images.store import ImageStore
     from ketch.remote.repository import Repository
     from ketch.storage.content.leases import Lease
@@ -51,7 +51,7 @@ class Pusher:
 
     store: ImageStore
     repository: Repository
-    uploads: Shared[str]
+    uploads: SingleFlight[str]
     slots: asyncio.Semaphore
     report: Report
 
@@ -98,20 +98,23 @@ class Pusher:
         original = oci.Descriptor(
             media_type=index.media_type or oci.INDEX, digest=named.target, size=self.store.content.size(named.target)
         )
-        self.report({
-            "aux": {
-                "manifestPushedInsteadOfIndex": True, "originalIndex": msgspec.to_builtins(original),
-                "selectedManifest": msgspec.to_builtins(selected),
+        self.report(
+            {
+                "aux": {
+                    "manifestPushedInsteadOfIndex": True,
+                    "originalIndex": msgspec.to_builtins(original),
+                    "selectedManifest": msgspec.to_builtins(selected),
+                }
             }
-        })  # fmt: skip
+        )
 
     async def _in_form(self, lease: Lease, name: str, named: Named, image: Image) -> tuple[Image, str]:
         """The image in the form to push, and that form's manifest."""
         target = named.target if named.target in (image.manifest, *image.forms) else image.manifest
-        better = await to_the_end(compressed, self.store, lease, image, target, self._from_thread())
+        better = await run_uncancellable(compressed, self.store, lease, image, target, self._from_thread())
         if better is None:
             return image, target
-        await to_the_end(self.store.add, [(better, [name])])
+        await run_uncancellable(self.store.add, [(better, [name])])
         return better, better.manifest
 
     def _from_thread(self) -> Report:

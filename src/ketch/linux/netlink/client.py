@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
-    from ketch.linux.netlink.messages import Request
+    from ketch.linux.netlink.messages import NetlinkRequest
 
     T = TypeVar("T")
 
@@ -65,17 +65,17 @@ class Netlink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, requests: Sequence[Request]) -> None:
+    def run(self, requests: Sequence[NetlinkRequest]) -> None:
         """Send all in one batch; raise OSError for the first that failed (the kernel tries the others all the same)."""
         if requests:
             self._transact(requests)
 
-    def get(self, request: Request) -> bytes | None:
+    def get(self, request: NetlinkRequest) -> bytes | None:
         """The body of the one object asked for; None when the kernel answers nothing but "done"."""
         bodies = self._transact([request])
         return bodies[0] if bodies else None
 
-    def dump(self, request: Request) -> Iterator[bytes]:
+    def dump(self, request: NetlinkRequest) -> Iterator[bytes]:
         """Every object's body, read to the end first; asked again when the table changed meanwhile."""
         for _ in range(_DUMP_ATTEMPTS):
             bodies, interrupted = self._dump(request)
@@ -83,7 +83,7 @@ class Netlink:
                 break
         return iter(bodies)
 
-    def _dump(self, request: Request) -> tuple[list[bytes], bool]:
+    def _dump(self, request: NetlinkRequest) -> tuple[list[bytes], bool]:
         self._seq += 1
         self._sock.send(messages.encode(request, self._seq, messages.NLM_F_REQUEST | messages.NLM_F_DUMP))
         bodies: list[bytes] = []
@@ -99,7 +99,7 @@ class Netlink:
                     return bodies, interrupted
                 bodies.append(body)
 
-    def _transact(self, requests: Sequence[Request]) -> list[bytes]:
+    def _transact(self, requests: Sequence[NetlinkRequest]) -> list[bytes]:
         first = self._seq + 1
         packets = []
         for request in requests:

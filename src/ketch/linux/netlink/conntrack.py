@@ -1,4 +1,4 @@
-"""Forgetting tracked UDP flows whose destination has changed (nfnetlink conntrack).
+"""Connection tracking (nfnetlink conntrack): removal of UDP flows whose destination has changed.
 
 The kernel decides about address translation with a flow's first packet and keeps to it.  A UDP client that sends on
 and on never begins a new flow: without this it would not reach a port that was published after it began, and would
@@ -13,7 +13,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from ketch.linux.netlink.messages import Request, attr, attributes
+from ketch.linux.netlink.messages import NetlinkRequest, attr, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -41,12 +41,12 @@ def forget_udp(ct: Netlink, ports: Collection[int], local: Collection[str], cont
         stayed = port in ports and source == destination and destination in addresses
         if stayed or source in gone_to:
             with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
-                ct.run([Request(_CT_DELETE, 0, _NFGENMSG + body, "forget a UDP flow")])
+                ct.run([NetlinkRequest(_CT_DELETE, 0, _NFGENMSG + body, "forget a UDP flow")])
 
 
 def _flows(ct: Netlink) -> Iterator[tuple[tuple[bytes, int], bytes, bytes]]:
     """(original destination and port, source of the answers, attributes that name the flow) of each UDP flow."""
-    for body in ct.dump(Request(_CT_GET, 0, _NFGENMSG, "list tracked flows")):
+    for body in ct.dump(NetlinkRequest(_CT_GET, 0, _NFGENMSG, "list tracked flows")):
         found = attributes(body[4:])
         original, reply = attributes(found.get(_TUPLE_ORIG, b"")), attributes(found.get(_TUPLE_REPLY, b""))
         proto = attributes(original.get(_TUPLE_PROTO, b""))

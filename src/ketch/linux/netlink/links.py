@@ -8,7 +8,7 @@ from _socket import AF_BRIDGE, AF_UNSPEC
 from ketch.linux.netlink.messages import (
     NLM_F_CREATE,
     NLM_F_EXCL,
-    Request,
+    NetlinkRequest,
     attr,
     attributes,
     nest,
@@ -65,15 +65,25 @@ STATS_NAMES = (
 )
 
 
-class Link:
+class NetworkLink:
     """One network interface as the kernel describes it."""
 
     __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "operstate", "stats", "up")
 
     def __init__(
-        self, *, index: int, name: str, mac: bytes, up: bool, kind: str, master: int, mtu: int, alias: str,
-        operstate: int, stats: tuple[int, ...],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        index: int,
+        name: str,
+        mac: bytes,
+        up: bool,
+        kind: str,
+        master: int,
+        mtu: int,
+        alias: str,
+        operstate: int,
+        stats: tuple[int, ...],
+    ) -> None:
         self.index, self.name, self.mac, self.up, self.kind = index, name, mac, up, kind
         self.master, self.mtu, self.alias, self.operstate, self.stats = master, mtu, alias, operstate, stats
 
@@ -83,7 +93,7 @@ def ifinfo(index: int = 0, flags: int = 0, change: int = 0, family: int = AF_UNS
     return struct.pack("=BxHiII", family, 0, index, flags, change)
 
 
-def new_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[Request]:
+def new_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[NetlinkRequest]:
     """Make a bridge that is down.  A fixed address keeps it from changing with the bridge's ports."""
     body = (
         ifinfo()
@@ -92,15 +102,17 @@ def new_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[Request]:
         + u32(IFLA_MTU, mtu)
         + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"))
     )
-    return [Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make bridge `{name}`"), *mark(name, alias)]
+    return [NetlinkRequest(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make bridge `{name}`"), *mark(name, alias)]
 
 
-def mark(name: str, alias: str) -> list[Request]:
+def mark(name: str, alias: str) -> list[NetlinkRequest]:
     """Give a link an alias: free text that says whose it is."""
-    return [Request(RTM_NEWLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + text(IFLA_IFALIAS, alias), f"mark `{name}`")]
+    return [
+        NetlinkRequest(RTM_NEWLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + text(IFLA_IFALIAS, alias), f"mark `{name}`")
+    ]
 
 
-def new_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: bytes, netns_fd: int) -> Request:
+def new_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: bytes, netns_fd: int) -> NetlinkRequest:
     """Make a veth pair whose peer appears directly in another namespace; this end is the bridge's, and still down."""
     peer_message = (
         ifinfo()
@@ -120,68 +132,70 @@ def new_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: bytes, ne
             nest(IFLA_INFO_DATA, nest(VETH_INFO_PEER, peer_message)),
         )
     )
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make veth `{name}`")
+    return NetlinkRequest(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make veth `{name}`")
 
 
-def hairpin(index: int) -> Request:
+def hairpin(index: int) -> NetlinkRequest:
     """Let a bridge port send a frame back where it came from."""
     body = ifinfo(index, family=AF_BRIDGE) + nest(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, 1))
-    return Request(RTM_SETLINK, 0, body, "set hairpin mode")
+    return NetlinkRequest(RTM_SETLINK, 0, body, "set hairpin mode")
 
 
-def isolate(index: int) -> Request:
+def isolate(index: int) -> NetlinkRequest:
     """Keep a bridge port from exchanging frames with the bridge's other isolated ports (not with the host)."""
     body = ifinfo(index, family=AF_BRIDGE) + nest(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, 1))
-    return Request(RTM_SETLINK, 0, body, "isolate a bridge port")
+    return NetlinkRequest(RTM_SETLINK, 0, body, "isolate a bridge port")
 
 
-def set_up(*, index: int = 0, name: str = "", alias: str = "") -> Request:
+def set_up(*, index: int = 0, name: str = "", alias: str = "") -> NetlinkRequest:
     """Bring a link up, by index or by name, and mark it."""
     body = ifinfo(index, IFF_UP, IFF_UP) + (text(IFLA_IFNAME, name) if name else b"")
     body += text(IFLA_IFALIAS, alias) if alias else b""
-    return Request(RTM_NEWLINK, 0, body, f"bring up `{name or index}`")
+    return NetlinkRequest(RTM_NEWLINK, 0, body, f"bring up `{name or index}`")
 
 
-def set_master(index: int, master: int) -> Request:
+def set_master(index: int, master: int) -> NetlinkRequest:
     """Attach a link to a bridge."""
-    return Request(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MASTER, master), f"attach link {index} to bridge {master}")
+    return NetlinkRequest(
+        RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MASTER, master), f"attach link {index} to bridge {master}"
+    )
 
 
-def set_mtu(index: int, mtu: int) -> Request:
+def set_mtu(index: int, mtu: int) -> NetlinkRequest:
     """Change the size of a link's packets."""
-    return Request(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MTU, mtu), f"set the MTU of link {index} to {mtu}")
+    return NetlinkRequest(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MTU, mtu), f"set the MTU of link {index} to {mtu}")
 
 
-def delete_link(name: str) -> Request:
+def delete_link(name: str) -> NetlinkRequest:
     """Delete a link; of a veth pair, both ends go."""
-    return Request(RTM_DELLINK, 0, ifinfo() + text(IFLA_IFNAME, name), f"delete link `{name}`")
+    return NetlinkRequest(RTM_DELLINK, 0, ifinfo() + text(IFLA_IFNAME, name), f"delete link `{name}`")
 
 
-def get_link(rtnl: Netlink, name: str, *, stats: bool = False) -> Link:
+def get_link(rtnl: Netlink, name: str, *, stats: bool = False) -> NetworkLink:
     """One link by name; OSError(ENODEV) when there is none."""
     mask = b"" if stats else u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    body = rtnl.get(Request(RTM_GETLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + mask, f"look up link `{name}`"))
+    body = rtnl.get(NetlinkRequest(RTM_GETLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + mask, f"look up link `{name}`"))
     assert body is not None  # a link, or an error
     return _link(body)
 
 
-def find_link(rtnl: Netlink, name: str) -> Link | None:
+def find_link(rtnl: Netlink, name: str) -> NetworkLink | None:
     """One link by name, or None."""
     return next((link for link in list_links(rtnl) if link.name == name), None)
 
 
-def list_links(rtnl: Netlink) -> list[Link]:
+def list_links(rtnl: Netlink) -> list[NetworkLink]:
     """Every link of the namespace."""
     body = ifinfo() + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    return [_link(b) for b in rtnl.dump(Request(RTM_GETLINK, 0, body, "list links"))]
+    return [_link(b) for b in rtnl.dump(NetlinkRequest(RTM_GETLINK, 0, body, "list links"))]
 
 
-def _link(body: bytes) -> Link:
+def _link(body: bytes) -> NetworkLink:
     _, index, flags, _ = struct.unpack_from("=HxxiII", body)
     found = attributes(body[16:])
     info = attributes(found.get(IFLA_LINKINFO, b""))
     raw = found.get(IFLA_STATS64, b"")
-    return Link(
+    return NetworkLink(
         index=index,
         name=string(found.get(IFLA_IFNAME)),
         mac=found.get(IFLA_ADDRESS, b""),

@@ -30,7 +30,7 @@ _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 
 
-class Request:
+class NetlinkRequest:
     """One message to the kernel; ``what`` says in an error what was tried; the errno ``tolerated`` is none."""
 
     __slots__ = ("body", "flags", "kind", "tolerated", "what")
@@ -43,7 +43,7 @@ class Request:
         self.tolerated = tolerated
 
 
-def encode(request: Request, seq: int, flags: int) -> bytes:
+def encode(request: NetlinkRequest, seq: int, flags: int) -> bytes:
     """A request as it is sent."""
     body = request.body + bytes(-len(request.body) % 4)
     return _HEADER.pack(_HEADER.size + len(body), request.kind, request.flags | flags, seq, 0) + body
@@ -60,7 +60,7 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def raise_for(body: bytes, flags: int, request: Request) -> None:
+def raise_for(body: bytes, flags: int, request: NetlinkRequest) -> None:
     """Raise OSError for the body and flags of an NLMSG_ERROR, unless it says that the request was carried out."""
     code = -struct.unpack_from("=i", body)[0]
     if code in (0, request.tolerated):

@@ -1,4 +1,4 @@
-"""Who is called what: the names of containers on networks.
+"""The names of containers on networks, and the addresses that they stand for.
 
 Readers never wait: a change makes new tables and puts them in place at once.  A name may be shared by several
 containers (an alias), and then means all of them.

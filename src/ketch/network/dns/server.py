@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 
 from ketch.network.dns import message
 from ketch.network.dns.sockets import DnsSockets, own_namespace, visiting
-from ketch.network.dns.streams import IDLE_S, MOST_CONNECTIONS, Connection
-from ketch.network.dns.upstream import Ask, Server, Upstream
+from ketch.network.dns.streams import IDLE_S, MOST_CONNECTIONS, StreamConnection
+from ketch.network.dns.upstream import Ask, NameServer, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,9 +47,9 @@ class _Served:
 
     container_id: str
     sockets: DnsSockets
-    servers: Sequence[Server]
+    servers: Sequence[NameServer]
     netns_fd: int
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[StreamConnection] = field(default_factory=set)
 
 
 class Resolver:
@@ -79,12 +79,12 @@ class Resolver:
         self._call(self._stop)
         self._thread.join()
 
-    def serve(self, container_id: str, sockets: DnsSockets, *, servers: Sequence[Server], netns_fd: int) -> None:
+    def serve(self, container_id: str, sockets: DnsSockets, *, servers: Sequence[NameServer], netns_fd: int) -> None:
         """Answer on a container's sockets, which are ours from now on; ``netns_fd`` stays the caller's."""
         served = _Served(container_id, sockets, tuple(servers), os.dup(netns_fd))
         self._call(lambda: self._add(served))
 
-    def update(self, container_id: str, servers: Sequence[Server]) -> None:
+    def update(self, container_id: str, servers: Sequence[NameServer]) -> None:
         """Ask other servers for a container from now on."""
 
         def change() -> None:
@@ -185,18 +185,20 @@ class Resolver:
             sock, _ = tcp.accept()
             if len(served.connections) >= MOST_CONNECTIONS:
                 self._hang_up(served, min(served.connections, key=lambda c: c.used))
-            connection = Connection(
-                sock, served.container_id, self._poll,
+            connection = StreamConnection(
+                sock,
+                served.container_id,
+                self._poll,
                 lambda data, reply: self._handle(served, data, reply, stream=True),
-            )  # fmt: skip
+            )
             served.connections.add(connection)
             self._by_fd[sock.fileno()] = lambda events: self._connection_ready(served, connection, events)
 
-    def _connection_ready(self, served: _Served, connection: Connection, events: int) -> None:
+    def _connection_ready(self, served: _Served, connection: StreamConnection, events: int) -> None:
         if not connection.ready(events):
             self._hang_up(served, connection)
 
-    def _hang_up(self, served: _Served, connection: Connection) -> None:
+    def _hang_up(self, served: _Served, connection: StreamConnection) -> None:
         served.connections.discard(connection)
         self._by_fd.pop(connection.sock.fileno(), None)
         connection.close()
@@ -223,9 +225,14 @@ class Resolver:
             reply(message.answer(data, query, records, room=None if stream else query.room))
         elif served.servers:
             ask = Ask(
-                data, query, served.servers, stream, reply, lambda server, kind: self._open(served, server, kind),
+                data,
+                query,
+                served.servers,
+                stream,
+                reply,
+                lambda server, kind: self._open(served, server, kind),
                 served.container_id,
-            )  # fmt: skip
+            )
             self._upstream.ask(ask)
         else:
             # Nobody else can know: an end to the search.  (SERVFAIL or REFUSED would make libc ask again.)
@@ -249,7 +256,7 @@ class Resolver:
         first = randrange(len(chosen)) if len(chosen) > 1 else 0
         return [message.address(a) for a in chosen[first:] + chosen[:first]]
 
-    def _open(self, served: _Served, server: Server, kind: int) -> socket.socket:
+    def _open(self, served: _Served, server: NameServer, kind: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
         if not server.inside:
             return socket.socket(family, kind)

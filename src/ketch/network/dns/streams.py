@@ -22,7 +22,7 @@ _MOST_UNSENT = 1 << 20
 _RECEIVE_BYTES = 65535
 
 
-class Connection:
+class StreamConnection:
     """One client's connection; ``handle(query, reply)`` is called for each query."""
 
     def __init__(self, sock: socket.socket, owner: str, poll: select.epoll, handle: Handle) -> None:

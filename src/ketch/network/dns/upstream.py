@@ -28,7 +28,7 @@ _RECEIVE_BYTES = 65535
 _LENGTH = struct.Struct("!H")
 
 
-class Server(NamedTuple):
+class NameServer(NamedTuple):
     """A name server; ``inside``: it is asked from the container's network namespace, otherwise from the host's."""
 
     address: str
@@ -42,10 +42,10 @@ class Ask:
 
     data: bytes
     query: message.Query
-    servers: Sequence[Server]
+    servers: Sequence[NameServer]
     stream: bool
     reply: Callable[[bytes], None]
-    open: Callable[[Server, int], socket.socket]
+    open: Callable[[NameServer, int], socket.socket]
     owner: str
     number: int = 0
     tries: int = 0
@@ -133,7 +133,7 @@ class Upstream:
         self._end(ask)
         self._fail(ask)
 
-    def _try(self, ask: Ask, server: Server) -> None:
+    def _try(self, ask: Ask, server: NameServer) -> None:
         ask.number = secrets.randbits(16)
         ask.received = b""
         sock = ask.sock = ask.open(server, socket.SOCK_STREAM if ask.stream else socket.SOCK_DGRAM)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import FailedPrecondition, KetchError
 from ketch.linux.netlink.client import NETLINK_NETFILTER, Netlink
-from ketch.linux.netlink.messages import Request, attributes, text
+from ketch.linux.netlink.messages import NetlinkRequest, attributes, text
 from ketch.network.firewall.ruleset import (
     CHAINS,
     Forward,
@@ -99,7 +99,9 @@ class PacketFilter:
         head = struct.pack("=BBH", _NFPROTO_INET, 0, 0)
         with Netlink(protocol=NETLINK_NETFILTER) as nfnl:
             found = nfnl.get(
-                Request(_GETTABLE, 0, head + text(_NAME, table), f"look up table `{table}`", tolerated=errno.ENOENT)
+                NetlinkRequest(
+                    _GETTABLE, 0, head + text(_NAME, table), f"look up table `{table}`", tolerated=errno.ENOENT
+                )
             )
         if found is None:
             return None

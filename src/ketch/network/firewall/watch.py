@@ -1,4 +1,4 @@
-"""Noticing that somebody removed our table: ``nft flush ruleset``, or a reload of the host's firewall service.
+"""A watch for the removal of our table by others: ``nft flush ruleset``, or a reload of the host's firewall service.
 
 Without the table, containers have no way out, published ports are dead and the host's loopback is unguarded, so
 it is put back at once.  Other tables are watched, too: a firewall service that loads its own later must be told what

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ketch.network.model.record import NetworkRecord
 
 
-def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
+def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLink:
     """Make the network's bridge or adopt it; afterwards it is up and has the gateways' addresses."""
     name = record.link
     wanted = [g for pool in record.pools if (g := pool.gateway_interface) is not None]
@@ -45,7 +45,7 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
     return links.get_link(rtnl, name)
 
 
-def _set_addresses(rtnl: Netlink, link: links.Link, wanted: list[addresses.Interface]) -> None:
+def _set_addresses(rtnl: Netlink, link: links.NetworkLink, wanted: list[addresses.Interface]) -> None:
     present = [address for index, address in addresses.list_all_addresses(rtnl) if index == link.index]
     rtnl.run([addresses.add_address(link.index, address) for address in wanted if address not in present])
     if is_ours(link):
@@ -53,13 +53,13 @@ def _set_addresses(rtnl: Netlink, link: links.Link, wanted: list[addresses.Inter
         rtnl.run([addresses.delete_address(link.index, address) for address in strange])
 
 
-def _set_mtu(rtnl: Netlink, link: links.Link, wanted: int) -> None:
+def _set_mtu(rtnl: Netlink, link: links.NetworkLink, wanted: int) -> None:
     """A bridge never sends larger packets than those attached to it take."""
     if wanted != link.mtu and (wanted < link.mtu or not port_names(rtnl, link.name)):
         rtnl.run([links.set_mtu(link.index, wanted)])
 
 
-def _check(rtnl: Netlink, link: links.Link, network_id: str, owner: str) -> None:
+def _check(rtnl: Netlink, link: links.NetworkLink, network_id: str, owner: str) -> None:
     if link.kind != "bridge":
         raise FailedPrecondition(
             f"use `{link.name}` as bridge: it is another kind of link ({link.kind or 'device'})",
@@ -81,7 +81,7 @@ def _check(rtnl: Netlink, link: links.Link, network_id: str, owner: str) -> None
     rtnl.run(links.mark(link.name, marks.alias(network_id, owner)))
 
 
-def is_ours(link: links.Link) -> bool:
+def is_ours(link: links.NetworkLink) -> bool:
     """Whether Ketch made the bridge (one that the administrator made is used, and left in place at the end)."""
     return marks.of_link(link.alias) is not None
 

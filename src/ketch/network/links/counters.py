@@ -1,4 +1,4 @@
-"""What went through containers' interfaces, from the containers' own point of view."""
+"""Traffic counters of containers' interfaces, from the containers' own point of view."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ketch.linux.netlink import links
-from ketch.linux.netlink.messages import Request, attributes
+from ketch.linux.netlink.messages import NetlinkRequest, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +57,7 @@ def _one_by_one(rtnl: Netlink, names: Iterable[str]) -> Iterable[tuple[str, Sequ
 
 def _all(rtnl: Netlink) -> Iterable[tuple[str, Sequence[int]]]:
     """Name and first counters of every link here, and nothing else of them."""
-    for body in rtnl.dump(Request(links.RTM_GETLINK, 0, links.ifinfo(), "read the links' counters")):
+    for body in rtnl.dump(NetlinkRequest(links.RTM_GETLINK, 0, links.ifinfo(), "read the links' counters")):
         found = attributes(body[16:])
         stats = found.get(links.IFLA_STATS64, b"")
         if len(stats) >= _STATS.size:

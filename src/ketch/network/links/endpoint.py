@@ -24,7 +24,7 @@ from ketch.undo import Undo
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ketch.linux.netlink.messages import Request
+    from ketch.linux.netlink.messages import NetlinkRequest
     from ketch.network.links.interface_sysctls import Setting
     from ketch.network.model.record import NetworkRecord
 
@@ -37,7 +37,7 @@ def wire_bridge(
     made: Endpoint,
     *,
     owner: str,
-    bridge: links.Link,
+    bridge: links.NetworkLink,
     mtu: int,
     isolated: bool,
     sysctls: Sequence[Setting],
@@ -50,9 +50,7 @@ def wire_bridge(
     it from other containers of the bridge, ``owner`` stands in the mark of this end, ``sysctls`` are for the other one.
     """
     mac = bytes.fromhex(made.mac.replace(":", ""))
-    rtnl.run([
-        links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)
-    ])  # fmt: skip
+    rtnl.run([links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)])
     with Undo() as undo:
         undo.callback(unwire, rtnl, made.veth)
         faults.point("network.veth-made")
@@ -130,7 +128,7 @@ def _configure(container: netlink.Netlink, made: Endpoint) -> None:
     container.run([r for version in (4, 6) for r in _default_route(made, index, version)])
 
 
-def _default_route(made: Endpoint, index: int, version: int) -> list[Request]:
+def _default_route(made: Endpoint, index: int, version: int) -> list[NetlinkRequest]:
     used = made.gateway4_used if version == 4 else made.gateway6_used
     gateway = made.gateway_of(version)
     if not used:
@@ -149,7 +147,7 @@ def move_gateway(container: netlink.Netlink, old: Endpoint | None, new: Endpoint
         container.run(_default_route(new, links.get_link(container, new.ifname).index, version))
 
 
-def _wait_until_it_carries(rtnl: netlink.Netlink, name: str) -> links.Link:
+def _wait_until_it_carries(rtnl: netlink.Netlink, name: str) -> links.NetworkLink:
     """Wait until the link passes packets; one look is enough where looking settles it (Linux 6.12 and later).
 
     The kernel notices "carrier on" in a work queue.  Until then it silently drops what is sent, and a container whose

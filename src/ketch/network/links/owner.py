@@ -13,7 +13,7 @@ from typing import NamedTuple
 _PREFIX = "ketch:"
 
 
-class Mark(NamedTuple):
+class OwnerMark(NamedTuple):
     """``owner`` is empty on links of versions that did not write it."""
 
     thing: str
@@ -25,12 +25,12 @@ def alias(thing: str, owner: str) -> str:
     return f"{_PREFIX}{thing}:{owner}"
 
 
-def of_link(text: str) -> Mark | None:
+def of_link(text: str) -> OwnerMark | None:
     """What a link's alias says; None when the link was not made by an engine of ours."""
     if not text.startswith(_PREFIX):
         return None
     thing, _, owner = text.removeprefix(_PREFIX).partition(":")
-    return Mark(thing, owner)
+    return OwnerMark(thing, owner)
 
 
 def comment(owner: str) -> str:

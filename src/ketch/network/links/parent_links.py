@@ -38,7 +38,7 @@ def mode(record: NetworkRecord) -> str:
     return chosen
 
 
-def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
+def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLink:
     """Find the parent, or make it (InvalidArgument when it cannot be made)."""
     found = links.find_link(rtnl, record.link)
     if found is not None:
@@ -57,7 +57,7 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
     return links.get_link(rtnl, record.link)
 
 
-def _make_dummy(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
+def _make_dummy(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLink:
     try:
         rtnl.run([link_kinds.new_dummy(record.link)])
     except OSError as e:
@@ -69,7 +69,7 @@ def _make_dummy(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Link:
     return links.get_link(rtnl, record.link)
 
 
-def is_ours(link: links.Link, record: NetworkRecord) -> bool:
+def is_ours(link: links.NetworkLink, record: NetworkRecord) -> bool:
     """Whether the link was made here, and goes with the network."""
     mark = marks.of_link(link.alias)
     return mark is not None and mark.thing == record.id

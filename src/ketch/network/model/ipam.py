@@ -1,4 +1,4 @@
-"""Which subnet, which address: pure functions over what is taken."""
+"""Address management (IPAM): subnets for networks and addresses for containers, chosen among those that are free."""
 
 from __future__ import annotations
 
@@ -60,11 +60,6 @@ def choose_subnet(used: Iterable[Network], bases: Iterable[Base] = DEFAULT_BASES
         "network",
         hint="name one with --subnet (the default network: --bip), or give the daemon more default-address-pools",
     )
-
-
-def first_host(subnet: Network) -> str:
-    """The first address of a subnet: its gateway."""
-    return str(subnet[1])
 
 
 def parse_subnet(text: str) -> ipaddress.IPv4Interface:

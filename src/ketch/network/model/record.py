@@ -1,4 +1,4 @@
-"""What is remembered of a network and of a container's connection to it: the records behind the rows."""
+"""Records of networks and of containers' endpoints on them, as rows hold them."""
 
 from __future__ import annotations
 

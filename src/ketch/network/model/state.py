@@ -1,4 +1,4 @@
-"""The network's rows: see ``schema``."""
+"""The rows of networks and endpoints (their tables: `schema`)."""
 
 from __future__ import annotations
 

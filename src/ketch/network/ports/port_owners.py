@@ -1,4 +1,4 @@
-"""Which program of this host has a port: for the sentence that says why it cannot be published."""
+"""The programs of this host that have a port: named when it cannot be published."""
 
 from __future__ import annotations
 

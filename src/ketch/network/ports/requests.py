@@ -1,4 +1,4 @@
-"""What to publish: Docker's ``PortBindings``, ``ExposedPorts`` and ``PublishAllPorts`` → a list of `PortRequest`."""
+"""Published ports as requested: Docker's ``PortBindings``, ``ExposedPorts``, ``PublishAllPorts`` → `PortRequest`."""
 
 from __future__ import annotations
 

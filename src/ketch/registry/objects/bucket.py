@@ -11,7 +11,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import FailedPrecondition
-from ketch.registry.objects.store import Found, Missing
+from ketch.registry.objects.store import Found, ObjectMissing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ class Bucket:
         try:
             return bytes(await (await self._api.get_async(self._store, key)).bytes_async())
         except self._missing:
-            raise Missing(key) from None
+            raise ObjectMissing(key) from None
 
     async def put(self, key: str, data: bytes) -> None:
         """One request; the store answers when it has it."""
@@ -57,7 +57,7 @@ class Bucket:
         try:
             meta = await self._api.head_async(self._store, key)
         except self._missing:
-            raise Missing(key) from None
+            raise ObjectMissing(key) from None
         return _found(meta)
 
     async def delete(self, key: str) -> None:
@@ -84,7 +84,7 @@ class Bucket:
         try:
             answer = await self._api.get_async(self._store, key, options={"range": (start, end)})
         except self._missing:
-            raise Missing(key) from None
+            raise ObjectMissing(key) from None
         async for piece in answer.stream(min_chunk_size=1 << 18):
             yield bytes(piece)
 

@@ -10,7 +10,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, TypeVar
 
-from ketch.registry.objects.store import Found, Missing
+from ketch.registry.objects.store import Found, ObjectMissing
 from ketch.storage.removal import try_to_remove
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Disk:
             with open(self._place(key), "rb") as f:
                 return f.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise Missing(key) from None
+            raise ObjectMissing(key) from None
 
     async def put(self, key: str, data: bytes) -> None:
         """Write, bring to the disk, rename."""
@@ -72,7 +72,7 @@ class Disk:
         try:
             status = os.stat(self._place(key))
         except (FileNotFoundError, NotADirectoryError):
-            raise Missing(key) from None
+            raise ObjectMissing(key) from None
         return Found(key, status.st_size, status.st_mtime)
 
     async def delete(self, key: str) -> None:
@@ -115,7 +115,7 @@ class Disk:
         try:
             f = open(self._place(key), "rb")  # noqa: SIM115 - closed below
         except FileNotFoundError:
-            raise Missing(key) from None
+            raise ObjectMissing(key) from None
         with f:
             f.seek(start)
             while start < end and (data := await asyncio.to_thread(f.read, min(_PIECE, end - start))):

@@ -1,4 +1,4 @@
-"""Where a registry's bytes are: a store of objects by key, on the local disk or in a bucket.
+"""The interface of object stores, which keep a registry's bytes by key: on the local disk, or in a bucket.
 
     blobs/sha256/ab/abcd…                            a blob or a manifest, verified, never changed
     repositories/NAME/_layers/sha256/HEX             the repository has this blob (empty)
@@ -28,12 +28,12 @@ class Found(NamedTuple):
     modified: float
 
 
-class Missing(Exception):
+class ObjectMissing(Exception):
     """There is no object with that key."""
 
 
 class Objects(Protocol):
-    """What both stores can do; keys have no leading slash.  Missing for objects that are not there."""
+    """What both stores can do; keys have no leading slash.  ObjectMissing for objects that are not there."""
 
     async def get(self, key: str) -> bytes:
         """A small object whole."""

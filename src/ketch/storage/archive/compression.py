@@ -1,4 +1,4 @@
-"""Which compression a stream has, by its first bytes, and how to read through it."""
+"""Compressions of streams, told by their first bytes, and readers that undo them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpack an archive into a directory of a container that may be running, and may mean harm.
+"""Unpacking of an archive into a directory of a container that may be running, and may mean harm.
 
 Whatever its processes do to the tree meanwhile, nothing outside the container is reached: each path is looked up
 by the kernel below the container's root (openat2(2), RESOLVE_IN_ROOT), files are made anew (O_EXCL), and owners,

@@ -1,4 +1,4 @@
-"""What a container wrote, as a layer: an overlay's upper directory becomes a tar in the form of image-spec v1.1.
+"""Layers of what a container wrote: an overlay's upper directory becomes a tar in the form of image-spec v1.1.
 
 A character device 0/0 stands for a removed name and becomes an empty file ``.wh.NAME``; a directory with
 ``trusted.overlay.opaque`` hides what is below it and gets a ``.wh..wh..opq`` (Linux, filesystems/overlayfs.rst).

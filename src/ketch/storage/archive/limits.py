@@ -1,4 +1,4 @@
-"""What an archive may not do to a disk, however small it is itself: fill it to the last byte."""
+"""Limits of unpacking: an archive, however small it is itself, must not fill the disk to the last byte."""
 
 from __future__ import annotations
 

@@ -70,6 +70,18 @@ class Member:
     extents: Extents | None
 
 
+class _Extended:
+    """What extended headers say of the member that follows them, and how many bytes of them there were."""
+
+    __slots__ = ("link", "name", "records", "size")
+
+    def __init__(self) -> None:
+        self.name: bytes | None = None
+        self.link: bytes | None = None
+        self.records: Records = []
+        self.size = 0
+
+
 class TarReader:
     """Iterate for the members; ``chunks`` gives the current one's content, and what is not read is skipped.
 
@@ -146,55 +158,58 @@ class TarReader:
 
     def _next(self, first: bool) -> Member | None:
         """The next member, with what extended headers before it say; None at the end."""
-        records: Records = []
-        long_name = long_link = None
-        extended = 0
-        while True:
-            block = self._take(_BLOCK)
-            if not block and not first:
-                return None  # some writers leave out the closing zeros
-            if len(block) < _BLOCK:
-                raise InvalidArgument("read archive: it ends in the middle of a header" if block else
-                                      "read archive: it is empty", hint=_HINT)  # fmt: skip
-            if block == _ZEROS:
-                if self._take(_BLOCK).strip(b"\0"):
-                    raise InvalidArgument("read archive: there is something behind its end mark", hint=_HINT)
-                return None
+        extended = _Extended()
+        while (block := self._header(first)) is not None:
             first = False
             fields = _checked(block)
-            kind = fields[7]
             size = _number(fields[4])
-            if kind in b"LKxgXV":
-                extended += size + _BLOCK
-                if extended > _MAX_EXTENDED:  # each header may be of any size, and there may be any number of them
-                    raise InvalidArgument(f"read archive: extended headers of {extended} bytes", hint=_HINT)
-                data = self._exactly(size + -size % _BLOCK, "an extended header")[:size]
-                if kind == b"L":
-                    long_name = data.rstrip(b"\0")
-                elif kind == b"K":
-                    long_link = data.rstrip(b"\0")
-                elif kind == b"g":
-                    self._global.update(_records(data))
-                    self._global_size += size
-                    if self._global_size > _MAX_EXTENDED or len(self._global) > _MOST_GLOBAL:
-                        raise InvalidArgument("read archive: too many global headers", hint=_HINT)
-                elif kind != b"V":
-                    records += _records(data)
-                continue
-            return self._member(block, fields, size, records, long_name, long_link)
+            if fields[7] not in b"LKxgXV":
+                return self._member(block, fields, size, extended)
+            self._extend(extended, fields[7], size)
+        return None
 
-    def _member(
-        self, block: bytes, fields: tuple[bytes, ...], size: int, records: Records,
-        long_name: bytes | None, long_link: bytes | None,
-    ) -> Member:  # fmt: skip
+    def _header(self, first: bool) -> bytes | None:
+        """The next block, which is a header; None at the end."""
+        block = self._take(_BLOCK)
+        if not block and not first:
+            return None  # some writers leave out the closing zeros
+        if len(block) < _BLOCK:
+            why = "it ends in the middle of a header" if block else "it is empty"
+            raise InvalidArgument(f"read archive: {why}", hint=_HINT)
+        if block != _ZEROS:
+            return block
+        if self._take(_BLOCK).strip(b"\0"):
+            raise InvalidArgument("read archive: there is something behind its end mark", hint=_HINT)
+        return None
+
+    def _extend(self, extended: _Extended, kind: bytes, size: int) -> None:
+        """Read the data of an extended header into ``extended``, or into what holds for all members from here on."""
+        extended.size += size + _BLOCK
+        if extended.size > _MAX_EXTENDED:  # each header may be of any size, and there may be any number of them
+            raise InvalidArgument(f"read archive: extended headers of {extended.size} bytes", hint=_HINT)
+        data = self._exactly(size + -size % _BLOCK, "an extended header")[:size]
+        if kind == b"L":
+            extended.name = data.rstrip(b"\0")
+        elif kind == b"K":
+            extended.link = data.rstrip(b"\0")
+        elif kind == b"g":
+            self._global.update(_records(data))
+            self._global_size += size
+            if self._global_size > _MAX_EXTENDED or len(self._global) > _MOST_GLOBAL:
+                raise InvalidArgument("read archive: too many global headers", hint=_HINT)
+        elif kind != b"V":
+            extended.records += _records(data)
+
+    def _member(self, block: bytes, fields: tuple[bytes, ...], size: int, extended: _Extended) -> Member:
         member = Member()
         kind = _KINDS.get(fields[7])
         name = fields[0].partition(b"\0")[0]
         if fields[9] == b"ustar\0" and fields[15][0]:
             name = fields[15].partition(b"\0")[0] + b"/" + name
-        if long_name is not None:
-            name = long_name
-        link = fields[8].partition(b"\0")[0] if long_link is None else long_link
+        if extended.name is not None:
+            name = extended.name
+        link = fields[8].partition(b"\0")[0] if extended.link is None else extended.link
+        records = extended.records
         if kind is None:
             raise InvalidArgument(f"extract `{_text(name)}`: unknown type {fields[7]!r} in archive", hint=_HINT)
         member.mode = _number(fields[1]) & 0o7777
@@ -215,8 +230,14 @@ class TarReader:
             kind = DIRECTORY  # as before POSIX
         member.kind = kind
         member.name, member.linkname = _text(name), _text(link)
-        for value, limit in ((stored, 1 << 63), (member.uid, 1 << 32), (member.gid, 1 << 32), (member.major, 1 << 12),
-                             (member.minor, 1 << 20), (abs(member.mtime_ns), 1 << 92)):  # fmt: skip
+        for value, limit in (
+            (stored, 1 << 63),
+            (member.uid, 1 << 32),
+            (member.gid, 1 << 32),
+            (member.major, 1 << 12),
+            (member.minor, 1 << 20),
+            (abs(member.mtime_ns), 1 << 92),
+        ):
             if not 0 <= value < limit:
                 raise InvalidArgument(f"extract `{_text(name)}`: {value} is out of range in its header", hint=_HINT)
         self._left = stored if kind == FILE else 0
@@ -305,11 +326,11 @@ def _checked(block: bytes) -> tuple[bytes, ...]:
     """The header's fields; its checksum is that of all bytes with its own taken as spaces (signed in old tars)."""
     fields: tuple[bytes, ...] = _HEADER.unpack(block)
     try:
-        said = int(fields[6].strip(b"\0 "), 8)
+        stored = int(fields[6].strip(b"\0 "), 8)
     except ValueError:
-        said = -1
+        stored = -1
     unsigned = sum(block) - sum(fields[6]) + 256
-    if said != unsigned and said != unsigned - 256 * sum(b > 127 for b in block[:148] + block[156:]):
+    if stored != unsigned and stored != unsigned - 256 * sum(b > 127 for b in block[:148] + block[156:]):
         raise InvalidArgument("read archive: invalid header", hint=_HINT)
     return fields
 

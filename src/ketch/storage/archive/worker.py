@@ -1,6 +1,6 @@
 """A process that unpacks layers: jobs come over a socket with their descriptors, answers go back.
 
-    job      JSON, with descriptors: the blob's file, the directory to unpack into, memory and event of `growing`;
+    job      JSON, with descriptors: the blob's file, the directory to unpack into, memory and event of `follow_file`;
              {"digest": …} is the blob's when somebody else sees to that, empty when it is to be found out
     answer   JSON: {"digest": …, "diff_id": …, "size": …} or {"error": class, "message": …, "hint": …}
 
@@ -24,7 +24,7 @@ from ketch import errors
 from ketch.linux import fdpass, prctl
 from ketch.storage.archive import compression, limits, tar
 from ketch.storage.archive.extract import Extractor
-from ketch.storage.archive.growing import GivenUp, GrowingFile, Shared
+from ketch.storage.archive.follow_file import FollowedFile, GivenUp, Progress
 
 _CHUNK = 1 << 18
 _AHEAD = 8
@@ -33,7 +33,7 @@ _AHEAD = 8
 class _Hashed:
     """A stream that hashes what is read through it."""
 
-    def __init__(self, source: GrowingFile) -> None:
+    def __init__(self, source: FollowedFile) -> None:
         self._source = source
         self.hash = hashlib.sha256()
 
@@ -46,7 +46,7 @@ class _Hashed:
 class Decompressed:
     """A stream read, decompressed and hashed ahead by a thread; read by the one who unpacks."""
 
-    def __init__(self, source: GrowingFile, digest: str) -> None:
+    def __init__(self, source: FollowedFile, digest: str) -> None:
         self._source = source
         self.digest = digest
         self.diff_id = ""
@@ -101,9 +101,9 @@ class Decompressed:
                 continue
 
 
-def unpack(blob_fd: int, directory_fd: int, shared: Shared, digest: str) -> dict[str, Any]:
+def unpack(blob_fd: int, directory_fd: int, progress: Progress, digest: str) -> dict[str, Any]:
     """Carry out one job."""
-    stream = Decompressed(GrowingFile(blob_fd, shared), digest)
+    stream = Decompressed(FollowedFile(blob_fd, progress), digest)
     try:
         guard = limits.Guard(stream, directory_fd)
         size = Extractor(directory_fd, layer=True).run(tar.TarReader(guard))
@@ -115,9 +115,9 @@ def unpack(blob_fd: int, directory_fd: int, shared: Shared, digest: str) -> dict
 
 
 def _answer(payload: bytes, fds: list[int]) -> dict[str, Any]:
-    shared = Shared(fds[2], fds[3])
+    progress = Progress(fds[2], fds[3])
     try:
-        return unpack(fds[0], fds[1], shared, json.loads(payload)["digest"])
+        return unpack(fds[0], fds[1], progress, json.loads(payload)["digest"])
     except errors.KetchError as e:
         return {"error": type(e).__name__, "message": e.message, "hint": e.hint}
     except GivenUp:
@@ -125,7 +125,7 @@ def _answer(payload: bytes, fds: list[int]) -> dict[str, Any]:
     except Exception as e:
         return {"error": "KetchError", "message": f"unpack layer: {type(e).__name__}: {e}", "hint": None}
     finally:
-        shared.close()
+        progress.close()
         os.close(fds[0])
         os.close(fds[1])
 

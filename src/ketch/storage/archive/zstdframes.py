@@ -1,4 +1,4 @@
-"""Whether a zstd stream ends where a frame ends (RFC 8878 §3): the decoder takes a stream cut short for its end."""
+"""Frames of a zstd stream (RFC 8878 §3), followed to tell a stream that is cut short, which the decoder does not."""
 
 from __future__ import annotations
 

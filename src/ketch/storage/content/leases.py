@@ -1,4 +1,4 @@
-"""Leases: what work in progress relies on is not garbage, although no image names it yet.
+"""Leases: they keep content that work in progress relies on from being collected, while no image names it yet.
 
 A load or an import takes a lease, holds every blob and layer in it *before* looking whether that is here,
 and ends the lease when the image is recorded or the work has failed.  Only then, and only what no image and no

@@ -1,4 +1,4 @@
-"""A blob on its way from somewhere slow: what has arrived stays, whoever was fetching it.
+"""Partial downloads: of a blob that comes from somewhere slow, what has arrived stays for whoever fetches it next.
 
     content/ingest/<hex>.part        its name is the digest that it shall have
 

@@ -44,9 +44,14 @@ class Checkpoints:
     """
 
     def __init__(
-        self, path: str, connection: sqlite3.Connection, fds: tuple[int, int], mark: Mark,
-        lock: AbstractContextManager[bool], changes: Callable[[], int],
-    ) -> None:  # fmt: skip
+        self,
+        path: str,
+        connection: sqlite3.Connection,
+        fds: tuple[int, int],
+        mark: Mark,
+        lock: AbstractContextManager[bool],
+        changes: Callable[[], int],
+    ) -> None:
         self._path = path
         self._connection = connection
         self._fd, self._log_fd = fds

@@ -129,7 +129,7 @@ class Database:
                     identity = secrets.randbelow((1 << 31) - 1) + 1
                     self._conn.execute(f"PRAGMA application_id={identity}")
                 if kept is None:
-                    kept = mark.Mark(path, mark.State(identity, self._number("page_size")))
+                    kept = mark.Mark(path, mark.DatabaseState(identity, self._number("page_size")))
                     undo.callback(kept.close)
                 self._mark = kept
                 fds = (self._fd, self._log_fd)

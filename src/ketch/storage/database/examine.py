@@ -1,4 +1,4 @@
-"""The state database before SQLite opens it: is all there that was acknowledged, and is it what was written?
+"""Examination of the state database before SQLite opens it: all that was acknowledged is there, as it was written.
 
 SQLite takes a log that is missing or cut short for what a crash leaves, and goes on with older state, to which newer
 containers and layers are garbage.  The mark (`mark`) knows better.  Nothing is changed here: what the database would be
@@ -45,7 +45,7 @@ class Finding:
     """
 
     image: bytes
-    state: mark.State | None
+    state: mark.DatabaseState | None
     vouched: bool
 
 
@@ -81,7 +81,9 @@ def examine(path: str, versions: Mapping[str, int], forms: Mapping[str, int]) ->
     return Finding(image, state, vouched=_compare(path, state, data, image, frames, has_log=not wal.is_empty(log_data)))
 
 
-def _compare(path: str, state: mark.State, data: bytes, image: bytes, frames: wal.Log, *, has_log: bool) -> bool:
+def _compare(
+    path: str, state: mark.DatabaseState, data: bytes, image: bytes, frames: wal.Log, *, has_log: bool
+) -> bool:
     """Against the mark; returns whether all of it is as the mark says."""
     identity, changes = struct.unpack_from(">I", image, 68)[0], struct.unpack_from(">I", image, 60)[0]
     if identity != state.identity:
@@ -117,7 +119,7 @@ def _broken_log(path: str, frames: wal.Log) -> str:
     return f"open state database: its write-ahead log `{path}-wal` is damaged behind frame {frames.whole}"
 
 
-def _differing(state: mark.State, data: bytes, frames: wal.Log) -> list[int]:
+def _differing(state: mark.DatabaseState, data: bytes, frames: wal.Log) -> list[int]:
     """The pages that are neither in the log nor what they were at the last checkpoint."""
     size, view = state.page_size, memoryview(data)
     return [

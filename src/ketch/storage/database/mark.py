@@ -25,7 +25,7 @@ _SUMS = 4096
 
 
 @dataclass(frozen=True)
-class State:
+class DatabaseState:
     """What a mark says of a database.
 
     ``identity`` is its application id, ``changes`` the number of transactions that it has at least, ``writes`` its
@@ -62,7 +62,7 @@ def boot_id() -> str:
         return f.read().strip()
 
 
-def read(path: str) -> State | None:
+def read(path: str) -> DatabaseState | None:
     """The mark beside the database ``path``; None when there is none that can be read."""
     try:
         with open(path + "-mark", "rb") as f:
@@ -76,16 +76,21 @@ def read(path: str) -> State | None:
     sums = data[_SUMS : _SUMS + 4 * pages]
     if magic != _MAGIC or len(sums) != 4 * pages:
         return None
-    return State(
-        identity, page_size, changes, writes, bool(closed), boot.rstrip(b"\0").decode("ascii", "replace"),
+    return DatabaseState(
+        identity,
+        page_size,
+        changes,
+        writes,
+        bool(closed),
+        boot.rstrip(b"\0").decode("ascii", "replace"),
         struct.unpack(f">{pages}I", sums),
-    )  # fmt: skip
+    )
 
 
 class Mark:
     """The file, open for writing; its caller sees to it that nobody else writes at the same time."""
 
-    def __init__(self, path: str, state: State) -> None:
+    def __init__(self, path: str, state: DatabaseState) -> None:
         """Take the file beside the database ``path`` over, or make it; ``state`` is what it says of the database."""
         self._state = replace(state, closed=False, boot=boot_id())
         self._fd = os.open(path + "-mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -152,7 +157,13 @@ class Mark:
     def _write(self) -> None:
         state = self._state
         head = _HEADER.pack(
-            _MAGIC, state.identity, state.page_size, state.changes, state.writes, len(state.sums), state.closed,
+            _MAGIC,
+            state.identity,
+            state.page_size,
+            state.changes,
+            state.writes,
+            len(state.sums),
+            state.closed,
             state.boot.encode(),
-        )  # fmt: skip
+        )
         os.pwrite(self._fd, head + struct.pack(">I", zlib.crc32(head)), 0)

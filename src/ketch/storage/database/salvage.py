@@ -1,4 +1,4 @@
-"""Reading the rows out of a SQLite file that SQLite refuses: page by page, without trusting what leads to them.
+"""Salvage of rows out of a SQLite file that SQLite refuses: page by page, without trusting what leads to them.
 
 The pages are those of the file, overlaid with the committed frames of its write-ahead log (`wal`) and with what is
 whole behind a broken one.  Each page that is a leaf of a table and is not on the list of free pages gives its rows;

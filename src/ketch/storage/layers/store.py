@@ -91,12 +91,12 @@ class Layers:
 
     def detach(self, chain_id: str) -> str | None:
         """Take a layer's name away, at once; returns the directory to give to ``abort``, which takes a while."""
-        doomed = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
+        aside = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
         try:
-            os.rename(os.path.join(self._root, chain_id.removeprefix("sha256:")), doomed)
+            os.rename(os.path.join(self._root, chain_id.removeprefix("sha256:")), aside)
         except FileNotFoundError:
             return None
-        return doomed
+        return aside
 
     def all(self) -> list[str]:
         """Chain ids of the unpacked layers."""

@@ -19,12 +19,23 @@ from typing import NamedTuple
 
 from ketch import errors, programs
 from ketch.linux import fdpass
-from ketch.storage.archive.growing import Shared
+from ketch.storage.archive.follow_file import Progress
 
 _IDLE_S = 30.0
 _LAST_S = 5.0
 _MOST = 32
 _MODULE = "ketch.storage.archive.worker"
+# The errors that a process may answer with; any other is a failure of no kind.
+_ERRORS = {
+    kind.__name__: kind
+    for kind in (
+        errors.InvalidArgument,
+        errors.PermissionDenied,
+        errors.ResourceExhausted,
+        errors.Unavailable,
+        errors.DataLoss,
+    )
+}
 
 
 class Unpacked(NamedTuple):
@@ -40,7 +51,7 @@ class Unpacking:
 
     def __init__(self, blob_fd: int, directory_fd: int, digest: str) -> None:
         self.fds, self.digest = (blob_fd, directory_fd), digest
-        self.shared = Shared.make()
+        self.progress = Progress.make()
         self.future: Future[Unpacked] = Future()
         self._lock = threading.Lock()
         self._closed = False
@@ -50,20 +61,20 @@ class Unpacking:
         """So many bytes of the blob are there."""
         with self._lock:
             if not self._closed:
-                self.shared.grown(size)
+                self.progress.grown(size)
 
     def finish(self, size: int) -> None:
         """The blob is whole."""
         with self._lock:
             self.whole = True
             if not self._closed:
-                self.shared.whole(size)
+                self.progress.whole(size)
 
     def give_up(self) -> None:
         """The blob will not become whole: stop."""
         with self._lock:
             if not self._closed:
-                self.shared.give_up()
+                self.progress.give_up()
 
     def abort(self) -> None:
         """Stop, and wait until nobody writes into the directory any more."""
@@ -74,13 +85,13 @@ class Unpacking:
     def consumed(self) -> int:
         """Bytes of the blob that have been unpacked."""
         with self._lock:
-            return 0 if self._closed else self.shared.consumed
+            return 0 if self._closed else self.progress.consumed
 
-    def settle(self, result: Unpacked | errors.KetchError) -> None:
-        """Its end, said by the pool."""
+    def complete(self, result: Unpacked | errors.KetchError) -> None:
+        """The pool: this is its result."""
         with self._lock:
             self._closed = True
-            self.shared.close()
+            self.progress.close()
             for fd in self.fds:
                 os.close(fd)
         if isinstance(result, Unpacked):
@@ -178,7 +189,7 @@ def _alive(worker: _Worker | None, job: Unpacking) -> _Worker | None:
     try:
         return _Worker()
     except OSError as e:
-        job.settle(errors.ResourceExhausted(f"unpack layer: start a process: {e.strerror}"))
+        job.complete(errors.ResourceExhausted(f"unpack layer: start a process: {e.strerror}"))
         return None
 
 
@@ -200,9 +211,9 @@ class _Worker:
             raise
 
     def carry_out(self, job: Unpacking) -> None:
-        """Hand a job over and wait for its end; whatever happens, its future is settled."""
+        """Hand a job over and wait for its end; whatever happens, its future has a result."""
         try:
-            fds = (*job.fds, job.shared.memory_fd, job.shared.event_fd)
+            fds = (*job.fds, job.progress.memory_fd, job.progress.event_fd)
             fdpass.send(self._socket.fileno(), json.dumps({"digest": job.digest}).encode(), fds)
             payload, _ = fdpass.recv(self._socket.fileno())
         except OSError:
@@ -211,7 +222,7 @@ class _Worker:
             self.process.kill()
             status = self.process.wait()
             how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-            job.settle(
+            job.complete(
                 errors.ResourceExhausted(
                     f"unpack layer: the process that unpacks it {how}",
                     hint="the kernel may have run out of memory; try again",
@@ -220,10 +231,10 @@ class _Worker:
             return
         answer = json.loads(payload)
         if "error" in answer:
-            kind = getattr(errors, answer["error"], errors.KetchError)
-            job.settle(kind(answer["message"], hint=answer["hint"]))
+            kind = _ERRORS.get(answer["error"], errors.KetchError)
+            job.complete(kind(answer["message"], hint=answer["hint"]))
         else:
-            job.settle(Unpacked(**answer))
+            job.complete(Unpacked(**answer))
 
     def close(self) -> None:
         """End the process."""

@@ -1,4 +1,4 @@
-"""How a container's upper directory differs from the layers below it: what ``docker diff`` lists.
+"""Differences of a container's upper directory to the layers below it, as ``docker diff`` lists them.
 
 Both sides are walked together by descriptor, for the container may be running.  A directory counts as modified when
 something in it was changed, added or removed, or when its own owner or mode was; its time alone does not count, nor

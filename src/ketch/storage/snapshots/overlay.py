@@ -135,7 +135,7 @@ class OverlaySnapshots:
         if not lowers:  # an image from scratch: overlay wants at least one lower directory
             return [{"type": "bind", "source": upper, "options": []}]
         options = [_lowerdir(lowers), f"upperdir={upper}", f"workdir={directory}/work", *_plain()]
-        volatile.settle(directory)
+        volatile.make_mountable(directory)
         if self._volatile:
             volatile.begin(directory)
             options.append("volatile")
@@ -157,9 +157,11 @@ class OverlaySnapshots:
     def status(self) -> list[list[str]]:
         """Rows of ``docker info`` as overlay2 has them."""
         return [
-            ["Supports d_type", "true"], ["Using metacopy", "false"], ["Native Overlay Diff", "true"],
+            ["Supports d_type", "true"],
+            ["Using metacopy", "false"],
+            ["Native Overlay Diff", "true"],
             ["userxattr", "false"],
-        ]  # fmt: skip
+        ]
 
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written; one with several names counts once."""

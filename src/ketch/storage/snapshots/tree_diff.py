@@ -1,4 +1,4 @@
-"""What changed between two whole trees, written as the upper directory that overlay would have had.
+"""Differences between two whole trees, written as the upper directory that overlay would have had.
 
 That form is what ``docker diff``, commit and size already read.  An entry counts as changed when its kind, owner, mode,
 device, size, time, link target or xattrs differ; of a directory, time and size do not count.

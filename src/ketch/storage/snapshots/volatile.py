@@ -15,7 +15,7 @@ from ketch.storage.removal import remove_tree
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-def settle(directory: str) -> None:
+def make_mountable(directory: str) -> None:
     """Make a container's directory mountable again; DataLoss when the machine has gone down since it was mounted."""
     mark = os.path.join(directory, "work", "work", "incompat", "volatile")
     if not os.path.isdir(mark):

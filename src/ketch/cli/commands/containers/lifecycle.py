@@ -53,15 +53,15 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
     """Remove containers."""
     spec = _verb("rm", "Remove one or more containers").bool("force", "f", "also running ones (SIGKILL)")
     spec.bool("volumes", "v", "also their anonymous volumes").bool("link", "l", "remove a link")
-    from ketch.cli import rehearsal
+    from ketch.cli import dry_run
 
-    rehearsal.rehearsable(spec)
+    dry_run.add_flags(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
-    rehearsal.check_format(opts)
+    dry_run.check_format(opts)
     query = {"force": opts["force"], "v": opts["volumes"], "link": opts["link"]}
     if opts["dry-run"]:
-        return rehearsal.rehearse(ctx, [("DELETE", f"/containers/{ref}", query) for ref in rest], opts)
+        return dry_run.run(ctx, [("DELETE", f"/containers/{ref}", query) for ref in rest], opts)
     return each(ctx, rest, lambda ref: ctx.client().request("DELETE", f"/containers/{ref}", query))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from ketch.cli import dry_run
+from ketch.cli.dry_run import KINDS, UNITS_SHOWN
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import filters
-from ketch.cli.rehearsal import KINDS, UNITS_SHOWN, check_format, rehearsable, rehearse
 from ketch.errors import InvalidArgument, NotFound, Unimplemented
 from ketch.notation.sizes import human_size
 
@@ -62,7 +63,9 @@ def cmd_system(args: list[str], ctx: Context) -> int:
     if opts["all"]:
         chosen["images"].append("dangling=false")
     if opts["dry-run"]:
-        return rehearse(ctx, [("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}) for kind in kinds], opts)
+        return dry_run.run(
+            ctx, [("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}) for kind in kinds], opts
+        )
     if not opts["force"] and not confirm(ctx, _warning(opts)):
         return 1
     space = 0
@@ -104,20 +107,20 @@ def _build_cache(ctx: Context, opts: Options) -> int:
 def _spec(command: str, summary: str) -> FlagSet:
     spec = FlagSet(command, f"ketch {command} [OPTIONS]", summary)
     spec.bool("force", "f", "do not ask").list("filter", "", "which ones")
-    return rehearsable(spec)
+    return dry_run.add_flags(spec)
 
 
 def _parsed(spec: FlagSet, args: list[str]) -> Options:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
-    check_format(opts)
+    dry_run.check_format(opts)
     return opts
 
 
 def _one(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -> int:
     query = {"filters": filters(chosen)}
     if opts["dry-run"]:
-        return rehearse(ctx, [("POST", f"/{kind}/prune", query)], opts)
+        return dry_run.run(ctx, [("POST", f"/{kind}/prune", query)], opts)
     if not opts["force"] and not confirm(ctx, f"This will remove {what}\n"):
         return 1
     answer = ctx.client().request("POST", f"/{kind}/prune", query).json()

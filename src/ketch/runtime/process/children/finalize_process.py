@@ -105,7 +105,7 @@ class Process:
             caps.raise_admin(self.caps)
         try:
             self.filter.install_and_execve(path, args, env)
-        except native.Refused as e:
+        except native.FilterRefused as e:
             raise failure("seccomp", "install the seccomp filter", e) from e
 
 

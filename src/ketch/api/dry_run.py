@@ -1,4 +1,4 @@
-"""Ketch's ``dry-run=1`` on removals: the answer says what would go, and nothing does."""
+"""The parameter ``dry-run`` of removals, which is Ketch's own: the answer says what would go, and nothing does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Body(msgspec.Struct, rename="pascal"):
 
 
 async def wanted(call: Call) -> tuple[bool, list[str]]:
-    """(whether it is one, ids of containers that are taken as gone); the latter only then."""
+    """(whether it is a dry run, ids of containers that are taken as gone); the latter only then."""
     if not query.flag(call.query, "dry-run"):
         return False, []
     body: Body = await call.body(Body, optional=True)

@@ -1,4 +1,4 @@
-"""``--dry-run`` of removals: what would go, asked of the daemon and shown."""
+"""``--dry-run`` of removals: asks the daemon what would go, and shows it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ UNITS_SHOWN = 4
 KINDS = ("Containers", "Networks", "Volumes", "Images")
 
 
-def rehearsable(spec: FlagSet) -> FlagSet:
-    """The flags of a removal that can be tried."""
+def add_flags(spec: FlagSet) -> FlagSet:
+    """``--dry-run`` and ``--format``."""
     spec.bool("dry-run", "", "show what would be removed, and remove nothing")
     return spec.string("format", "", "with --dry-run: json")
 
@@ -33,7 +33,7 @@ def check_format(opts: Options) -> None:
         raise InvalidArgument(f"--format {opts['format']}: not supported here", hint="use --dry-run --format json")
 
 
-def rehearse(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
+def run(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
     """Ask the daemon what these removals, one after the other, would remove, and show it."""
     ctx.only_ketch("--dry-run", "would really remove")
     total: Answer = {kind: [] for kind in KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}

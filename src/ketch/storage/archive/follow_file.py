@@ -1,9 +1,9 @@
-"""A file that one process writes and another one reads at the same time, and how they tell each other.
+"""A file that one process follows while another one still writes it, and the memory in which they see how far each is.
 
     memory shared by both (a memfd)    how many bytes are there, whether that is all, how many have been read
     an eventfd                         wakes the reader when there is more
 
-Telling never waits for the other side.  Source: memfd_create(2), eventfd(2).
+Reporting never waits for the other side.  Source: memfd_create(2), eventfd(2).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class GivenUp(Exception):
     """The writer has stopped: the rest of the file will not come."""
 
 
-class Shared:
-    """What both sides see; the descriptors are this object's to close."""
+class Progress:
+    """How far writer and reader are, in shared memory; the descriptors are this object's to close."""
 
     def __init__(self, memory_fd: int, event_fd: int) -> None:
         self.memory_fd, self.event_fd = memory_fd, event_fd
         self._memory = mmap.mmap(memory_fd, _FIELDS.size)
 
     @classmethod
-    def make(cls) -> Shared:
+    def make(cls) -> Progress:
         """For a file of which nothing is there yet."""
-        memory_fd = os.memfd_create("growing", os.MFD_CLOEXEC)
+        memory_fd = os.memfd_create("progress", os.MFD_CLOEXEC)
         os.ftruncate(memory_fd, _FIELDS.size)
         return cls(memory_fd, os.eventfd(0, os.EFD_CLOEXEC))
 
@@ -43,22 +43,22 @@ class Shared:
         os.close(self.memory_fd)
         os.close(self.event_fd)
 
-    def tell(self, size: int, state: int) -> None:
+    def _report(self, size: int, state: int) -> None:
         """The writer: so much is there."""
         struct.pack_into("=QQ", self._memory, 0, size, state)
         os.eventfd_write(self.event_fd, 1)
 
     def grown(self, size: int) -> None:
         """The writer: there is more, and more will come."""
-        self.tell(size, _GROWS)
+        self._report(size, _GROWS)
 
     def whole(self, size: int) -> None:
         """The writer: that is all."""
-        self.tell(size, _WHOLE)
+        self._report(size, _WHOLE)
 
     def give_up(self) -> None:
         """The writer: there will be no more."""
-        self.tell(0, _GIVEN_UP)
+        self._report(0, _GIVEN_UP)
 
     def look(self) -> tuple[int, bool]:
         """The reader: (bytes that are there, whether that is all); GivenUp."""
@@ -81,18 +81,18 @@ class Shared:
         struct.pack_into("=Q", self._memory, 16, count)
 
 
-class GrowingFile(io.RawIOBase):
+class FollowedFile(io.RawIOBase):
     """The file as its reader sees it: reads wait for what is not there yet; ``fd`` stays the caller's."""
 
-    def __init__(self, fd: int, shared: Shared) -> None:
-        self._fd, self._shared = fd, shared
+    def __init__(self, fd: int, progress: Progress) -> None:
+        self._fd, self._progress = fd, progress
         self._at = 0
         self._stopped = False
 
     def stop(self) -> None:
         """Wake a read that waits in another thread, and end it (GivenUp)."""
         self._stopped = True
-        os.eventfd_write(self._shared.event_fd, 1)
+        os.eventfd_write(self._progress.event_fd, 1)
 
     def readable(self) -> bool:
         return True
@@ -103,15 +103,15 @@ class GrowingFile(io.RawIOBase):
         while True:
             if self._stopped:
                 raise GivenUp
-            there, whole = self._shared.look()
+            there, whole = self._progress.look()
             if self._at < there:
                 data = os.pread(self._fd, min(size, there - self._at), self._at)
                 self._at += len(data)
-                self._shared.consume(self._at)
+                self._progress.consume(self._at)
                 return data
             if whole:
                 return b""
-            self._shared.wait()
+            self._progress.wait()
 
     def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))

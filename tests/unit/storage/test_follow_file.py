@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from ketch.errors import ResourceExhausted
 from ketch.storage.archive import limits
-from ketch.storage.archive.growing import GivenUp, GrowingFile, Shared
+from ketch.storage.archive.follow_file import FollowedFile, GivenUp, Progress
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.binary(max_size=3000), max_size=12), st.lists(st.integers(1, 5000), min_size=1, max_size=4))
 def test_whatever_the_pieces_the_reader_gets_all_of_it(pieces, sizes):
     whole = b"".join(pieces)
-    shared = Shared.make()
+    progress = Progress.make()
     got: list[bytes] = []
     with tempfile.TemporaryFile(buffering=0) as file:
-        reader = GrowingFile(file.fileno(), shared)
+        reader = FollowedFile(file.fileno(), progress)
 
         def read() -> None:
             while data := reader.read(sizes[len(got) % len(sizes)]):
@@ -33,23 +33,23 @@ def test_whatever_the_pieces_the_reader_gets_all_of_it(pieces, sizes):
         written = 0
         for piece in pieces:
             written += file.write(piece)
-            shared.grown(written)
-        shared.whole(written)
+            progress.grown(written)
+        progress.whole(written)
         thread.join(10)
         assert not thread.is_alive()
     assert b"".join(got) == whole
-    assert shared.consumed == len(whole)
-    shared.close()
+    assert progress.consumed == len(whole)
+    progress.close()
 
 
 @pytest.mark.parametrize("how", ["by the writer", "by the reader"])
 def test_a_read_that_waits_is_ended(how):
-    shared = Shared.make()
+    progress = Progress.make()
     ended: list[type] = []
     with tempfile.TemporaryFile(buffering=0) as file:
         file.write(b"abc")
-        reader = GrowingFile(file.fileno(), shared)
-        shared.grown(3)
+        reader = FollowedFile(file.fileno(), progress)
+        progress.grown(3)
         assert reader.read(10) == b"abc"
 
         def wait() -> None:
@@ -61,24 +61,24 @@ def test_a_read_that_waits_is_ended(how):
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         if how == "by the writer":
-            shared.give_up()
+            progress.give_up()
         else:
             reader.stop()
         thread.join(10)
     assert ended == [GivenUp]
-    shared.close()
+    progress.close()
 
 
 def test_a_file_shorter_than_it_is_said_to_be_is_no_endless_loop():
     """Somebody has cut it short behind the writer's back."""
-    shared = Shared.make()
+    progress = Progress.make()
     with tempfile.TemporaryFile(buffering=0) as file:
         file.write(b"abc")
-        shared.whole(10)
-        reader = GrowingFile(file.fileno(), shared)
+        progress.whole(10)
+        reader = FollowedFile(file.fileno(), progress)
         assert reader.read(10) == b"abc"
         assert reader.read(10) == b""
-    shared.close()
+    progress.close()
 
 
 class _Zeros:
