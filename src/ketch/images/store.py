@@ -1,31 +1,29 @@
-"""The images that are here: names → images → layers and blobs.
+"""The store of images: looks them up, adds, tags and removes them, and holds them while they are used.
 
-Everything is sync and may be called from any thread; look-ups are answered from memory.  Long work (that of
-`ketch.images.archives`) takes a lease and no lock, so that nothing waits for a slow client.
+Records and names are in `repository`, the deletion of what nothing needs is in `gc`.  Everything is sync and may be
+called from any thread; look-ups are answered from memory.  Long work (that of `ketch.images.archives`) takes a lease
+and no lock, so that nothing waits for a slow client.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from ketch import faults
 from ketch.errors import InvalidArgument, NotFound
-from ketch.images import layoutindex, recover, removal, schema
+from ketch.images import removal
 from ketch.images.catalog import Catalog, Named
+from ketch.images.gc import GarbageCollector
 from ketch.images.model import Image
+from ketch.images.repository import ImageRepository
 from ketch.oci import reference
 from ketch.oci.config import parse_time
-from ketch.storage.content.leases import Leases
 from ketch.storage.content.store import ContentStore
-from ketch.storage.database.records import Records
-from ketch.storage.database.removals import Removals
 from ketch.storage.layers.store import Layers
 from ketch.storage.layers.unpack_pool import UnpackPool
 from ketch.storage.lost import Lost
@@ -33,9 +31,8 @@ from ketch.storage.lost import Lost
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from sqlite3 import Connection
 
-    from ketch.oci import manifest as oci
+    from ketch.images.gc import Later
     from ketch.storage.content.leases import Lease
     from ketch.storage.database.db import Database
 
@@ -46,36 +43,33 @@ Rows = list[dict[str, Any]]
 Strings = list[str]
 
 
+class _Removal(NamedTuple):
+    """Names that go, images that no other name leads to then, and those that nothing at all needs then."""
+
+    names: Strings
+    lost: Images
+    forgotten: Images
+
+
 class ImageStore:
-    """All images of one daemon, with their content under ``data_root``.
+    """All images of one daemon, with their content under ``data_root``."""
 
-    ``lock`` guards changes and is held briefly; ``catalog`` is replaced and never changed: readers need no lock.
-    """
-
-    def __init__(
-        self, db: Database, data_root: str, later: Callable[[Callable[[], None]], object] | None = None
-    ) -> None:
+    def __init__(self, db: Database, data_root: str, later: Later | None = None) -> None:
         """``later`` carries out what nobody has to wait for: deleting files that have no name any more."""
-        self._db = db
-        self._records = Records(schema.FORM)
-        self._later = later or (lambda work: work())
         self.content = ContentStore(os.path.join(data_root, "content"))
         self.layers = Layers(data_root)
         self.unpacker = UnpackPool()
-        self.lock = threading.RLock()
-        self._leases = Leases(self.lock, os.path.join(self.content.root, "leases"))
-        self._removals = Removals(db, "sha256:")
-        self._pins: dict[str, int] = {}
-        images, self._unreadable = recover.from_rows(
-            db.query("SELECT id, record FROM images"), self._records, self.content, self.layers
+        self._repository = ImageRepository(db, self.content, self.layers)
+        self._garbage = GarbageCollector(
+            db, self._repository, self.content, self.layers, later or (lambda work: work())
         )
-        rows = db.query("SELECT name, id, target FROM image_names")
-        names = {r["name"]: Named(r["id"], r["target"] or images[r["id"]].manifest) for r in rows if r["id"] in images}
-        self.catalog = Catalog({}, {}, {})
-        self._set(images, names)
-        for directory in self.layers.unfinished():
-            self._later(functools.partial(self.layers.abort, directory))
-        self._sweep(Lost(data_root))
+        self._pins: dict[str, int] = {}
+        self._garbage.sweep(Lost(data_root))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The images and names of this moment: a snapshot that never changes."""
+        return self._repository.catalog
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -139,7 +133,8 @@ class ImageStore:
         targets = targets or {}
         self.content.sync()
         faults.point("image.synced")
-        with self.lock:
+        repository = self._repository
+        with repository.lock:
             images, names = dict(self.catalog.images), dict(self.catalog.names)
             replaced: set[str] = set()
             for image, new_names in added:
@@ -151,20 +146,20 @@ class ImageStore:
                 )
                 replaced |= known.parts() - kept.parts()
             if targets:
-                catalog = Catalog(images, names, self._indexes(images, names))
+                catalog = Catalog(images, names, repository.indexes(images, names))
                 names.update({n: Named(catalog.choose(target, names[n].id), target) for n, target in targets.items()})
-            with self._db.transaction(durable=False) as tx:
+            with repository.transaction() as tx:
                 for image, _ in added:
-                    self._write(tx, images[image.id])
+                    repository.write(tx, images[image.id])
                 for name in (name for _, new_names in added for name in new_names):
-                    _write_name(tx, name, names[name])
-                self._mark_for_removal(tx, replaced)
+                    repository.write_name(tx, name, names[name])
+                self._garbage.mark_for_removal(tx, replaced)
             faults.point("image.rows-written")
-            self._set(images, names)
+            repository.show(images, names)
             found = [self.catalog.images[image.id] for image, _ in added]
-        self._db.sync()  # whoever wants the lock in the event loop does not wait for the disk
+        repository.sync()
         if replaced:
-            self._collect(replaced)
+            self._garbage.collect(replaced)
         return found
 
     def _forms(self, known: Image, new: Image, names: Mapping[str, Named]) -> dict[str, Strings]:
@@ -176,100 +171,85 @@ class ImageStore:
 
     def remember(self, digest_name: str, image_id: str) -> None:
         """Note what a registry calls an image (``repository@digest``); nothing when the image has gone meanwhile."""
-        with self.lock:
+        with self._repository.lock:
             catalog = self.catalog
             if image_id not in catalog.images or digest_name in catalog.names:
                 return
             named = Named(image_id, digest_name.rpartition("@")[2])
-            with self._db.transaction(durable=False) as tx:
-                _write_name(tx, digest_name, named)
-            self._set(dict(catalog.images), {**catalog.names, digest_name: named})
-        self._db.sync()
+            with self._repository.transaction() as tx:
+                self._repository.write_name(tx, digest_name, named)
+            self._repository.show(dict(catalog.images), {**catalog.names, digest_name: named})
+        self._repository.sync()
 
     def tag(self, ref: str, name: str) -> None:
         """Point ``name`` at an image, taking it from the one that had it."""
-        with self.lock:
+        with self._repository.lock:
             catalog = self.catalog
             image, parsed = catalog.resolve(ref), reference.parse(name)
             if parsed.digest:
                 raise InvalidArgument("refusing to create a tag with a digest reference")
             tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False)
-            source = self._name_of(ref)
+            source = self._repository.name_of(ref)
             named = catalog.names[source] if source else Named(image.id, image.manifest)
-            with self._db.transaction(durable=False) as tx:
-                self._write(tx, tagged)
-                _write_name(tx, str(parsed), named)
+            with self._repository.transaction() as tx:
+                self._repository.write(tx, tagged)
+                self._repository.write_name(tx, str(parsed), named)
             faults.point("image.tagged")
-            self._set({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
-        self._db.sync()
+            self._repository.show({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
+        self._repository.sync()
 
     def remove(self, ref: str, force: bool, in_use: InUse, dry_run: removal.DryRun | None = None) -> Rows:
         """Untag, and delete when nothing needs it; Conflict in Docker's words.
 
         ``in_use`` gives (container id, running) for an image id.  With ``force`` an image goes although stopped
-        containers were made from it: it is hidden then, and its layers go at a later removal, when they do.  With a
+        containers were made from it: it is hidden then, and its layers go at a later removal, when they do.  With
         ``dry_run`` nothing changes but that, and the answer is the same.
         """
-        with self.lock:
-            catalog = self.catalog
-            image = catalog.resolve(ref)
-            family = self._family(image, ref)
-            taken = dry_run.names if dry_run is not None else set()
-            names = [name for name in catalog.names_of(image.id) if name not in taken]
-            users = [user for one in family for user in in_use(one.id)]
-            if any(one.id in self._pins for one in family):
-                users = [*users, ("(being created)", True)]
-            removed, gone = removal.plan(image, names, ref, users, force=force, is_name=self._name_of(ref) is not None)
-            lost = self._lost(family, {*removed, *taken}) if gone else []
-            rows = [{"Untagged": reference.parse(name).familiar} for name in removed]
-            rows += [{"Deleted": one.id} for one in lost]
-            forgotten = [i for i in catalog.images.values() if i.hidden and i.id not in self._pins and not in_use(i.id)]
-            forgotten += [one for one in lost if not in_use(one.id) and one.id not in self._pins]
+        with self._repository.lock:
+            plan = self._plan(ref, force, in_use, dry_run.names if dry_run is not None else frozenset())
+            parts = {part for image in plan.forgotten for part in image.parts()}
             if dry_run is not None:
-                dry_run.names.update(removed)
-                dry_run.images.update(i.id for i in forgotten)
-                chains = self._unneeded({part for i in forgotten for part in i.parts()}, dry_run.images)
-                return rows + _deleted(lost, chains)
-            gone_ids = {i.id for i in forgotten}
-            hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in lost if one.id not in gone_ids}
-            targets = {catalog.names[name].target for name in removed}
-            parts = {part for i in forgotten for part in i.parts()} | targets
-            with self._db.transaction(durable=False) as tx:
-                tx.executemany("DELETE FROM image_names WHERE name = ?", [(name,) for name in removed])
-                tx.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in gone_ids])
-                for one in hidden.values():
-                    self._write(tx, one)
-                self._mark_for_removal(tx, parts)
-            for image_id in gone_ids:
-                self._records.forget(image_id)
-            faults.point("image.rows-deleted")
-            kept = {k: v for k, v in catalog.images.items() if k not in gone_ids}
-            self._set({**kept, **hidden}, {n: named for n, named in catalog.names.items() if n not in removed})
-        self._db.sync()
-        chains = self._collect(parts)
-        return rows + _deleted(lost, chains)
+                dry_run.names.update(plan.names)
+                dry_run.images.update(image.id for image in plan.forgotten)
+                return _answer(plan, self._garbage.unneeded(parts, dry_run.images))
+            parts |= {self.catalog.names[name].target for name in plan.names}
+            self._carry_out(plan, parts)
+        self._repository.sync()
+        return _answer(plan, self._garbage.collect(parts))
 
-    def _write(self, tx: Connection, image: Image) -> None:
-        record = self._records.write(image.id, msgspec.structs.replace(image, repo_tags=[], repo_digests=[]))
-        sql = "INSERT INTO images VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
-        tx.execute(sql, (image.id, record))
+    def _plan(self, ref: str, force: bool, in_use: InUse, taken: Collection[str]) -> _Removal:
+        """Names that are ``taken`` count as gone already."""
+        catalog = self.catalog
+        image = catalog.resolve(ref)
+        family = self._repository.family(image, ref)
+        names = [name for name in catalog.names_of(image.id) if name not in taken]
+        users = [user for one in family for user in in_use(one.id)]
+        if any(one.id in self._pins for one in family):
+            users = [*users, ("(being created)", True)]
+        is_name = self._repository.name_of(ref) is not None
+        removed, gone = removal.plan(image, names, ref, users, force=force, is_name=is_name)
+        kept = catalog.names.keys() - {*removed, *taken}
+        lost = [one for one in family if not kept.intersection(catalog.names_of(one.id))] if gone else []
+        hidden = [one for one in catalog.images.values() if one.hidden]
+        forgotten = [one for one in (*hidden, *lost) if one.id not in self._pins and not in_use(one.id)]
+        return _Removal(removed, lost, forgotten)
 
-    def _family(self, image: Image, ref: str) -> Images:
-        """The image and, for a name (for an id: for all of its names), the variants for other platforms."""
-        name = self._name_of(ref)
-        names = [name] if name else self.catalog.names_of(image.id)
-        variants = {one.id: one for name in names for one in self.catalog.variants(name)}
-        return list({image.id: image, **variants}.values())
+    def _carry_out(self, plan: _Removal, parts: set[str]) -> None:
+        """In the rows and in the catalog; ``parts`` are what nothing may need any more afterwards."""
+        catalog, repository = self.catalog, self._repository
+        gone = {image.id for image in plan.forgotten}
+        hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in plan.lost if one.id not in gone}
+        with repository.transaction() as tx:
+            repository.delete(tx, plan.names, gone)
+            for one in hidden.values():
+                repository.write(tx, one)
+            self._garbage.mark_for_removal(tx, parts)
+        faults.point("image.rows-deleted")
+        kept = {image_id: image for image_id, image in catalog.images.items() if image_id not in gone}
+        names = {name: named for name, named in catalog.names.items() if name not in plan.names}
+        repository.show({**kept, **hidden}, names)
 
-    def _lost(self, family: Images, removed: Collection[str]) -> Images:
-        """Those that no other name leads to."""
-        return [one for one in family if not set(self.catalog.names_of(one.id)) - set(removed)]
-
-    def _name_of(self, ref: str) -> str | None:
-        try:
-            return self.catalog.name_of(ref)
-        except InvalidArgument:
-            return None
+    # -- holding -------------------------------------------------------------------------------
 
     @contextmanager
     def pinned(self, image: Image) -> Iterator[None]:
@@ -277,88 +257,26 @@ class ImageStore:
 
         NotFound when it has gone meanwhile.
         """
-        with self.lock:
+        with self._repository.lock:
             if image.id not in self.catalog.images:
                 raise NotFound(f"No such image: {image.id}")
             self._pins[image.id] = self._pins.get(image.id, 0) + 1
         try:
             yield
         finally:
-            with self.lock:
+            with self._repository.lock:
                 self._pins[image.id] -= 1
                 if not self._pins[image.id]:
                     del self._pins[image.id]
 
     def lease(self) -> AbstractContextManager[Lease]:
         """For work that brings content: what it held and no image needs at its end is deleted."""
-        return self._leases.take(self._collect)
-
-    def _collect(self, candidates: set[str]) -> set[str]:
-        """Delete those blobs and layers that no image and no lease needs; returns the layers' chain ids."""
-        with self.lock:
-            if self._unreadable:
-                return set()  # nobody knows what they need
-            unneeded = self._unneeded(candidates)
-            directories = {name: self.layers.detach(name) for name in unneeded}
-            for name in unneeded:
-                self.content.remove(name)
-            faults.point("image.content-unnamed")
-            self._removals.end(name.removeprefix("sha256:") for name in candidates)
-        for directory in filter(None, directories.values()):
-            self._later(functools.partial(self.layers.abort, directory))
-        return {name for name, directory in directories.items() if directory}
-
-    def _mark_for_removal(self, tx: Connection, names: set[str]) -> None:
-        """In the transaction after which nothing names these any more: they are to go."""
-        self._removals.begin(tx, (name.removeprefix("sha256:") for name in names))
-
-    def _sweep(self, lost: Lost) -> None:
-        """What a crash left: parts of work that died, and of images that were being removed, go; other things stay."""
-        certain = self._leases.abandoned() | {f"sha256:{name}" for name in self._removals.pending()}
-        self._collect(certain & {*self.content.all(), *self.layers.all()})
-        if self._unreadable:
-            return
-        self._removals.end(self._removals.pending())
-        self._leases.forget_abandoned()
-        for digest in self._unneeded(set(self.content.all())):
-            lost.put("blobs", self.content.path(digest))
-        for chain in self._unneeded(set(self.layers.all())):
-            lost.put("layers", os.path.dirname(self.layers.diff(chain)))
-
-    def _unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
-        """Those that no lease holds and no name or image needs, except images ``without``."""
-        catalog = self.catalog
-        kept = (image.parts() for image in catalog.images.values() if image.id not in without)
-        targets = {named.target for named in catalog.names.values()}
-        return candidates - self._leases.held().union(targets, *kept)
-
-    def _set(self, images: dict[str, Image], names: dict[str, Named]) -> None:
-        """The tables as they are from now on: names in images, the look-ups, ``index.json``."""
-        catalog = Catalog(images, names, self._indexes(images, names))
-        for image in images.values():
-            mine = catalog.names_of(image.id)
-            image.repo_tags = [reference.parse(name).familiar for name in mine if "@" not in name]
-            shown = {f"{reference.parse(n).familiar_repository}@{names[n].target}": None for n in mine}
-            image.repo_digests = list(shown)
-        self.catalog = catalog
-        self.content.write_index(layoutindex.encode(catalog, self.content))
-
-    def _indexes(self, images: Mapping[str, Image], names: Mapping[str, Named]) -> dict[str, oci.Index]:
-        """The indexes among the names' targets."""
-        single = {m for image in images.values() for m in (image.manifest, *image.forms)}
-        found = {}
-        for target in {named.target for named in names.values()} - single:
-            index = self.catalog.indexes.get(target) or layoutindex.read(self.content, target)
-            if index is not None:
-                found[target] = index
-        return found
+        return self._garbage.lease()
 
 
-def _write_name(tx: Connection, name: str, named: Named) -> None:
-    tx.execute("INSERT OR REPLACE INTO image_names (name, id, target) VALUES (?, ?, ?)", (name, named.id, named.target))
-
-
-def _deleted(images: Images, chains: set[str]) -> Rows:
-    """The rows for the layers that went, topmost first."""
-    ordered = {chain: None for image in images for chain in reversed(image.chain_ids) if chain in chains}
-    return [{"Deleted": chain} for chain in ordered]
+def _answer(plan: _Removal, chains: set[str]) -> Rows:
+    """Docker's rows for a removal; of the layers that went (``chains``) the topmost first."""
+    rows = [{"Untagged": reference.parse(name).familiar} for name in plan.names]
+    rows += [{"Deleted": image.id} for image in plan.lost]
+    ordered = {chain: None for image in plan.lost for chain in reversed(image.chain_ids) if chain in chains}
+    return rows + [{"Deleted": chain} for chain in ordered]

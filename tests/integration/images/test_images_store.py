@@ -351,7 +351,7 @@ def test_nobody_waits_for_a_slow_client(store):
         client.write(buffer.getvalue()[: 2 << 20])
         client.flush()
         layer = store.content.path(image.blobs[0])
-        while image.blobs[0] not in store._leases.held():
+        while image.blobs[0] not in store._garbage._leases.held():
             os.sched_yield()
         store.tag("one", "two")
         store.remove(image.id, True, lambda _id: [])
@@ -464,7 +464,7 @@ def test_look_ups_are_answered_from_memory(store):
         bring(store, tar(file(f"f{n}")), f"i{n}")
     store.resolve("i7")
     asked: list[str] = []
-    store._db._conn.set_trace_callback(asked.append)
+    store._repository._db._conn.set_trace_callback(asked.append)
     store.resolve("i7")
     assert asked == []
 
@@ -490,8 +490,8 @@ def test_images_of_one_archive_share_their_layers(store):
 
 
 POINTS = [
-    "layers.begin", "layers.unpack", "layers.commit", "content.put", "content.sync", "_set", "content.write_index",
-    "_collect", "layers.detach", "content.remove", "layers.abort",
+    "layers.begin", "layers.unpack", "layers.commit", "content.put", "content.sync", "_repository.show",
+    "content.write_index", "_garbage.collect", "layers.detach", "content.remove", "layers.abort",
 ]  # fmt: skip
 
 

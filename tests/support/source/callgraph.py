@@ -22,6 +22,7 @@ RECEIVERS = {  # ends of the texts of attributes and variables whose classes the
     "store": ("ImageStore",), "snapshots": ("OverlaySnapshots", "VfsSnapshots"), "volumes": ("VolumeStore",),
     "content": ("ContentStore",), "layers": ("Layers",), "unpacker": ("UnpackPool",), "network": ("NetworkManager",),
     "containers": ("ContainerService",), "files": ("FileService",), "events": ("EventBus",), "_db": ("Database",),
+    "_repository": ("ImageRepository",), "_garbage": ("GarbageCollector",),
     "partial": ("Partial",), "pulls": ("PullService",), "system": ("SystemService",), "downloads": ("Downloads",),
 }  # fmt: skip
 CALLERS = (  # methods that have their first argument called in the event loop

@@ -1,0 +1,84 @@
+"""Garbage collection of images' content: blobs and layers that no image, no name and no lease needs are deleted."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.storage.content.leases import Leases
+from ketch.storage.database.removals import Removals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractContextManager
+    from sqlite3 import Connection
+
+    from ketch.images.repository import ImageRepository
+    from ketch.storage.content.leases import Lease
+    from ketch.storage.content.store import ContentStore
+    from ketch.storage.database.db import Database
+    from ketch.storage.layers.store import Layers
+    from ketch.storage.lost import Lost
+
+    Later = Callable[[Callable[[], None]], object]
+
+
+class GarbageCollector:
+    """Collects under the repository's lock; ``later`` deletes files that have no name any more."""
+
+    def __init__(
+        self, db: Database, repository: ImageRepository, content: ContentStore, layers: Layers, later: Later
+    ) -> None:
+        self._repository = repository
+        self._content = content
+        self._layers = layers
+        self._later = later
+        self._leases = Leases(repository.lock, os.path.join(content.root, "leases"))
+        self._removals = Removals(db, "sha256:")
+
+    def lease(self) -> AbstractContextManager[Lease]:
+        """For work that brings content: what it held and no image needs at its end is deleted."""
+        return self._leases.take(self.collect)
+
+    def mark_for_removal(self, tx: Connection, names: set[str]) -> None:
+        """In the transaction after which nothing names these any more: they are to go."""
+        self._removals.begin(tx, (name.removeprefix("sha256:") for name in names))
+
+    def collect(self, candidates: set[str]) -> set[str]:
+        """Delete those blobs and layers that no image and no lease needs; returns the layers' chain ids."""
+        with self._repository.lock:
+            if self._repository.unreadable:
+                return set()  # nobody knows what they need
+            unneeded = self.unneeded(candidates)
+            directories = {name: self._layers.detach(name) for name in unneeded}
+            for name in unneeded:
+                self._content.remove(name)
+            faults.point("image.content-unnamed")
+            self._removals.end(name.removeprefix("sha256:") for name in candidates)
+        for directory in filter(None, directories.values()):
+            self._later(functools.partial(self._layers.abort, directory))
+        return {name for name, directory in directories.items() if directory}
+
+    def unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
+        """Those that no lease holds and no name or image needs, except images ``without``."""
+        catalog = self._repository.catalog
+        kept = (image.parts() for image in catalog.images.values() if image.id not in without)
+        targets = {named.target for named in catalog.names.values()}
+        return candidates - self._leases.held().union(targets, *kept)
+
+    def sweep(self, lost: Lost) -> None:
+        """At a start: parts of work that died, and of images that were being removed, go; others are put aside."""
+        for directory in self._layers.unfinished():
+            self._later(functools.partial(self._layers.abort, directory))
+        certain = self._leases.abandoned() | {f"sha256:{name}" for name in self._removals.pending()}
+        self.collect(certain & {*self._content.all(), *self._layers.all()})
+        if self._repository.unreadable:
+            return
+        self._removals.end(self._removals.pending())
+        self._leases.forget_abandoned()
+        for digest in self.unneeded(set(self._content.all())):
+            lost.put("blobs", self._content.path(digest))
+        for chain in self.unneeded(set(self._layers.all())):
+            lost.put("layers", os.path.dirname(self._layers.diff(chain)))
