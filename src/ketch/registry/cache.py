@@ -39,11 +39,11 @@ class Fetch:
     def __init__(self, size: int, path: str | None) -> None:
         self.size, self._path = size, path
         self.task: asyncio.Task[None]
-        self._news = asyncio.Event()
+        self._more = asyncio.Event()
 
-    def tell(self) -> None:
+    def grown(self) -> None:
         """More of it has come."""
-        self._news.set()
+        self._more.set()
 
     @property
     def can_follow(self) -> bool:
@@ -56,7 +56,7 @@ class Fetch:
         sent = 0
         try:
             while sent < self.size:
-                self._news.clear()
+                self._more.clear()
                 if file is None:
                     with contextlib.suppress(FileNotFoundError):
                         file = open(str(self._path), "rb")  # noqa: SIM115 - closed below
@@ -67,7 +67,7 @@ class Fetch:
                 elif self.task.done():
                     return
                 else:
-                    waiting = asyncio.ensure_future(self._news.wait())
+                    waiting = asyncio.ensure_future(self._more.wait())
                     await asyncio.wait([waiting, self.task], return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()
         finally:
@@ -173,4 +173,4 @@ async def _told(pieces: AsyncIterator[bytes], fetch: Fetch) -> AsyncIterator[byt
         if left < 0:
             raise Refused(UNAVAILABLE, f"the upstream sends more than the {fetch.size} bytes promised")
         yield piece
-        fetch.tell()
+        fetch.grown()

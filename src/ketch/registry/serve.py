@@ -139,9 +139,9 @@ async def _serve(options: argparse.Namespace) -> None:
         if options.metrics_addr:
             await _serve_metrics(options, server, stack)
         if options.gc_interval:
-            task = asyncio.create_task(_collect_again_and_again(collect, options.gc_interval))
+            task = asyncio.create_task(_collect_periodically(collect, options.gc_interval))
             stack.callback(task.cancel)
-        await _until_told()
+        await _until_signalled()
 
 
 async def _serve_metrics(options: argparse.Namespace, server: RegistryServer, stack: contextlib.AsyncExitStack) -> None:
@@ -154,7 +154,7 @@ async def _serve_metrics(options: argparse.Namespace, server: RegistryServer, st
     log.info("metrics at %s:%s", *listener.getsockname()[:2])
 
 
-async def _collect_again_and_again(collect: Any, interval_s: float) -> None:
+async def _collect_periodically(collect: Any, interval_s: float) -> None:
     while True:
         await asyncio.sleep(interval_s)
         try:
@@ -163,17 +163,17 @@ async def _collect_again_and_again(collect: Any, interval_s: float) -> None:
             log.exception("garbage collection")
 
 
-async def _until_told() -> None:
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
+async def _until_signalled() -> None:
+    loop, signalled = asyncio.get_running_loop(), asyncio.Event()
 
-    def tell(_number: int, _frame: object) -> None:
-        with contextlib.suppress(RuntimeError):  # it has ended: being told again changes nothing
-            loop.call_soon_threadsafe(told.set)
+    def on_signal(_number: int, _frame: object) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended: another signal changes nothing
+            loop.call_soon_threadsafe(signalled.set)
 
     # Not the loop's own handlers: they go with it, and a second signal would end the process before it is done.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
-    await told.wait()
+        signal.signal(number, on_signal)
+    await signalled.wait()
     _end_in_peace()
 
 

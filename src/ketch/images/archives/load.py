@@ -17,7 +17,7 @@ import msgspec
 
 from ketch.errors import DataLoss, InvalidArgument
 from ketch.images.archives.importer import architecture
-from ketch.images.archives.streaming_unpack import LARGE, Arriving
+from ketch.images.archives.streaming_unpack import LARGE, StreamingUnpack
 from ketch.images.assembly import make_image, write_manifest
 from ketch.images.unpack import unpack_blob
 from ketch.oci import digest, platform, reference
@@ -59,11 +59,11 @@ def load(store: ImageStore, source: IO[bytes], progress: Progress, platforms: Se
 
     Of an image for several platforms all that the archive has whole, or those of ``platforms``.
     """
-    with store.lease() as lease, Arriving(store, lease) as arriving:
-        archive = _Archive(store, lease, arriving)
+    with store.lease() as lease, StreamingUnpack(store, lease) as streaming:
+        archive = _Archive(store, lease, streaming)
         with compression.reader(source, "archive") as plain:
             archive.read(plain)
-        arriving.wait()
+        streaming.wait()
         targets: dict[str, str] = {}
         if "index.json" in archive.files and (platforms or "manifest.json" not in archive.files or archive.has_index()):
             found = _read_layout(store, archive, progress, platforms, targets)
@@ -86,10 +86,10 @@ def load(store: ImageStore, source: IO[bytes], progress: Progress, platforms: Se
 class _Archive:
     """The files of an archive by name, as blobs that the lease holds."""
 
-    def __init__(self, store: ImageStore, lease: Lease, arriving: Arriving) -> None:
+    def __init__(self, store: ImageStore, lease: Lease, streaming: StreamingUnpack) -> None:
         self._store = store
         self.lease = lease
-        self.arriving = arriving
+        self.streaming = streaming
         self.files: dict[str, str] = {}
         self.sizes: dict[str, int] = {}  # of the layers unpacked so far: images share them
         self._links: dict[str, str] = {}
@@ -120,7 +120,7 @@ class _Archive:
                 return
         chunks = (data for _, data in reader.chunks(member))
         if member.size >= LARGE and member.extents is None:
-            self.arriving.take(chunks, member.size, expected, functools.partial(self.files.__setitem__, name))
+            self.streaming.take(chunks, member.size, expected, functools.partial(self.files.__setitem__, name))
             return
         with self._store.content.ingest(expected, hold=self.lease.hold, durable=False) as ingest:
             for data in chunks:
@@ -309,7 +309,7 @@ def _unpack(
             return known[chain]
         total = store.content.size(blob)
         progress({"id": short, "status": "Loading layer", "progressDetail": {"current": 0, "total": total}})
-        size = archive.arriving.give(blob, diff_id, chain)
+        size = archive.streaming.give(blob, diff_id, chain)
         if size is None:
             size = unpack_blob(store, blob, diff_id, chain)
         progress({"id": short, "status": "Loading layer", "progressDetail": {"current": total, "total": total}})

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from ketch.storage.layers.unpack_pool import Unpacked, Unpacking
 
 LARGE = 1 << 20
-_TELL = 1 << 20
+_REPORT_EVERY = 1 << 20
 
 
 class _File(NamedTuple):
     path: str
-    place: str
+    directory: str
     job: Unpacking
     expected: str | None
     named: Callable[[str], None]
 
 
-class Arriving:
+class StreamingUnpack:
     """The large files of one archive; at the end of the block all that was not given away is removed."""
 
     def __init__(self, store: ImageStore, lease: Lease) -> None:
@@ -42,7 +42,7 @@ class Arriving:
         self._unpacked: dict[str, tuple[str, Unpacked]] = {}  # blob → directory, what it is
         self._errors: dict[str, KetchError] = {}
 
-    def __enter__(self) -> Arriving:
+    def __enter__(self) -> StreamingUnpack:
         return self
 
     def __exit__(
@@ -50,11 +50,11 @@ class Arriving:
     ) -> None:
         for file in self._files:
             file.job.abort()
-            self._store.layers.abort(file.place)
+            self._store.layers.abort(file.directory)
             if os.path.exists(file.path):
                 os.unlink(file.path)
-        for place, _ in self._unpacked.values():
-            self._store.layers.abort(place)
+        for directory, _ in self._unpacked.values():
+            self._store.layers.abort(directory)
 
     def take(self, chunks: Iterator[memoryview], size: int, expected: str | None, named: Callable[[str], None]) -> None:
         """Write a file and begin to unpack it; ``named`` is called with its digest at `wait`.
@@ -62,24 +62,24 @@ class Arriving:
         ``expected`` is the digest that its name promises.
         """
         content, layers = self._store.content, self._store.layers
-        path, place = content.temporary(), layers.begin()
+        path, directory = content.temporary(), layers.begin()
         try:
             with open(path, "xb", buffering=0) as target:
-                job = self._store.unpacker.begin(path, layers.files(place), "")
-                self._files.append(_File(path, place, job, expected, named))
-                written = told = 0
+                job = self._store.unpacker.begin(path, layers.files(directory), "")
+                self._files.append(_File(path, directory, job, expected, named))
+                written = reported = 0
                 for data in chunks:
                     view = data
                     while view:
                         view = view[target.write(view) :]
                     written += len(data)
-                    if written - told >= _TELL:
+                    if written - reported >= _REPORT_EVERY:
                         job.grown(written)
-                        told = written
+                        reported = written
                 job.finish(size)
         except BaseException:
-            if not self._files or self._files[-1].place != place:
-                layers.abort(place)
+            if not self._files or self._files[-1].directory != directory:
+                layers.abort(directory)
             raise
 
     def wait(self) -> None:
@@ -95,7 +95,7 @@ class Arriving:
                 old = self._unpacked.pop(done.digest, None)
                 if old is not None:  # the same file twice
                     self._store.layers.abort(old[0])
-                self._unpacked[done.digest] = (file.place, done)
+                self._unpacked[done.digest] = (file.directory, done)
             self._files.pop(0)
 
     def _keep_blob(self, file: _File, error: KetchError) -> None:
@@ -103,7 +103,7 @@ class Arriving:
         digest = self._store.content.digest_of(file.path)
         self._name(file, digest)
         self._errors[digest] = error
-        self._store.layers.abort(file.place)
+        self._store.layers.abort(file.directory)
 
     def _name(self, file: _File, digest: str) -> None:
         if file.expected is not None and digest != file.expected:
@@ -119,14 +119,14 @@ class Arriving:
         """
         if blob in self._errors:
             raise self._errors[blob]
-        place, done = self._unpacked.get(blob, ("", None))
+        directory, done = self._unpacked.get(blob, ("", None))
         if done is None:
             return None
         check(blob, done.diff_id, diff_id)
         del self._unpacked[blob]
         try:
-            self._store.layers.commit(place, chain_id)
+            self._store.layers.commit(directory, chain_id)
         except BaseException:
-            self._store.layers.abort(place)
+            self._store.layers.abort(directory)
             raise
         return done.size

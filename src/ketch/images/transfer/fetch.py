@@ -24,7 +24,7 @@ _BATCH = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 
 
-class Arrived:
+class BlobProgress:
     """Progress for those that read the file while it grows: ``size`` bytes of ``path`` are there.
 
     ``generation`` counts the times that it began anew.
@@ -53,12 +53,12 @@ class Downloads:
     ) -> None:
         """Bring a blob; it is in the content store then, and the caller holds it in a lease.
 
-        ``report`` gets progress items and `Arrived`.  InvalidArgument when it is not what the digest promises,
+        ``report`` gets progress items and `BlobProgress`.  InvalidArgument when it is not what the digest promises,
         Unavailable when the registry does not give it, ResourceExhausted when the disk is full; what came stays for
         the next time.  What is ``small`` does not wait for others to end.
         """
         await self._shared.join(
-            descriptor.digest, lambda tell: self._fetch(repository, descriptor, tell, small), report
+            descriptor.digest, lambda publish: self._fetch(repository, descriptor, publish, small), report
         )
 
     def sweep(self) -> int:
@@ -166,7 +166,7 @@ class _Download:
 
     def _arrived(self) -> None:
         self._meter.at(self._partial.size)
-        self._report(Arrived(self._partial.path, self._partial.size, self._generation))
+        self._report(BlobProgress(self._partial.path, self._partial.size, self._generation))
 
 
 def _write(partial: Partial, chunks: list[bytes]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images.progress import Meter, moving, short, status
 from ketch.images.single_flight import SingleFlight, run_uncancellable
-from ketch.images.transfer.fetch import Arrived, Downloads
+from ketch.images.transfer.fetch import BlobProgress, Downloads
 from ketch.images.unpack import check
 from ketch.storage.removal import remove_tree
 from ketch.storage.sizes import size_of_files
@@ -49,7 +49,7 @@ class LayerService:
         Raises what `Downloads.fetch` does, and InvalidArgument for a blob that cannot be unpacked.
         """
         key = f"{layer.chain_id} {layer.descriptor.digest}"
-        size = await self._shared.join(key, lambda tell: self._bring(repository, layer, tell), report)
+        size = await self._shared.join(key, lambda publish: self._bring(repository, layer, publish), report)
         self._sizes[layer.chain_id] = size
         return size
 
@@ -77,7 +77,7 @@ class LayerService:
         unpacking = _Unpacking(self._store, layer, place, report)
         try:
             if not here:
-                await self.downloads.fetch(repository, layer.descriptor, unpacking.tell)
+                await self.downloads.fetch(repository, layer.descriptor, unpacking.on_progress)
             size = await unpacking.finish()
             await run_uncancellable(self._store.layers.commit, place, layer.chain_id)
         except BaseException:
@@ -100,9 +100,9 @@ class _Unpacking:
         self._generation = 0
         self._stale = False
 
-    def tell(self, item: Any) -> None:
+    def on_progress(self, item: Any) -> None:
         """Progress of the download."""
-        if not isinstance(item, Arrived):
+        if not isinstance(item, BlobProgress):
             self._report(item)
         elif self._job is None:
             if item.size and self._layer.descriptor.size >= _WORTH_FOLLOWING:
@@ -154,4 +154,4 @@ class _Unpacking:
 
 def _shown(report: Report) -> Report:
     """Without what only those need to know who read the file."""
-    return lambda item: None if isinstance(item, Arrived) else report(item)
+    return lambda item: None if isinstance(item, BlobProgress) else report(item)

@@ -144,7 +144,7 @@ class Pusher:
             report(status(ident, "Skipped foreign layer"))
             return
         key = f"{self.repository.name} {descriptor.digest}"
-        said = await self.uploads.join(key, lambda tell: self._upload(descriptor, tell), report)
+        said = await self.uploads.join(key, lambda publish: self._upload(descriptor, publish), report)
         report(status(ident, said))
 
     async def _upload(self, descriptor: oci.Descriptor, report: Report) -> str:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from ketch.network.dns import message
 from ketch.network.dns.sockets import DnsSockets, own_namespace, visiting
 from ketch.network.dns.streams import IDLE_S, MOST_CONNECTIONS, StreamConnection
-from ketch.network.dns.upstream import Ask, NameServer, Upstream
+from ketch.network.dns.upstream import NameServer, PendingQuery, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +85,7 @@ class Resolver:
         self._call(lambda: self._add(served))
 
     def update(self, container_id: str, servers: Sequence[NameServer]) -> None:
-        """Ask other servers for a container from now on."""
+        """PendingQuery other servers for a container from now on."""
 
         def change() -> None:
             if (served := self._served.get(container_id)) is not None:
@@ -224,7 +224,7 @@ class Resolver:
         if records is not None:
             reply(message.answer(data, query, records, room=None if stream else query.room))
         elif served.servers:
-            ask = Ask(
+            ask = PendingQuery(
                 data,
                 query,
                 served.servers,

@@ -37,7 +37,7 @@ class NameServer(NamedTuple):
 
 
 @dataclass(eq=False)
-class Ask:
+class PendingQuery:
     """One question under way; ``reply`` takes the answer's bytes, ``open`` makes a socket for a server."""
 
     data: bytes
@@ -62,11 +62,11 @@ class Upstream:
         self._poll = poll
         self._most = most
         self._most_of_one = most_of_one
-        self._asks: dict[int, Ask] = {}
-        self._order: deque[tuple[float, Ask]] = deque()  # every try has the same time: the oldest ends first
+        self._asks: dict[int, PendingQuery] = {}
+        self._order: deque[tuple[float, PendingQuery]] = deque()  # every try has the same time: the oldest ends first
         self._count: dict[str, int] = {}
 
-    def ask(self, ask: Ask) -> None:
+    def ask(self, ask: PendingQuery) -> None:
         """Begin; a flood is answered with SERVFAIL at once."""
         if len(self._asks) >= self._most or self._count.get(ask.owner, 0) >= self._most_of_one:
             self._fail(ask)
@@ -120,7 +120,7 @@ class Upstream:
 
     # -- one question ----------------------------------------------------------------------------
 
-    def _next(self, ask: Ask) -> None:
+    def _next(self, ask: PendingQuery) -> None:
         while ask.tries < len(ask.servers):
             server = ask.servers[ask.tries]
             ask.tries += 1
@@ -133,7 +133,7 @@ class Upstream:
         self._end(ask)
         self._fail(ask)
 
-    def _try(self, ask: Ask, server: NameServer) -> None:
+    def _try(self, ask: PendingQuery, server: NameServer) -> None:
         ask.number = secrets.randbits(16)
         ask.received = b""
         sock = ask.sock = ask.open(server, socket.SOCK_STREAM if ask.stream else socket.SOCK_DGRAM)
@@ -153,12 +153,12 @@ class Upstream:
         ask.deadline = monotonic() + TRY_S
         self._order.append((ask.deadline, ask))
 
-    def _datagram(self, ask: Ask) -> bytes | None:
+    def _datagram(self, ask: PendingQuery) -> bytes | None:
         assert ask.sock is not None
         data = ask.sock.recv(_RECEIVE_BYTES)
         return data if message.answers(data, ask.data, ask.query.end, ask.number) else None
 
-    def _stream(self, ask: Ask, events: int) -> bytes | None:
+    def _stream(self, ask: PendingQuery, events: int) -> bytes | None:
         assert ask.sock is not None
         if events & select.EPOLLOUT and ask.unsent:
             ask.unsent = ask.unsent[ask.sock.send(ask.unsent) :]
@@ -177,13 +177,13 @@ class Upstream:
             raise ConnectionResetError(errno.EPROTO, "the server answers another question")
         return whole
 
-    def _drop(self, ask: Ask) -> None:
+    def _drop(self, ask: PendingQuery) -> None:
         if ask.sock is not None:
             self._asks.pop(ask.sock.fileno(), None)
             ask.sock.close()  # which takes it out of the epoll set, too
             ask.sock = None
 
-    def _end(self, ask: Ask) -> None:
+    def _end(self, ask: PendingQuery) -> None:
         self._drop(ask)
         left = self._count.get(ask.owner, 0) - 1
         if left > 0:
@@ -192,5 +192,5 @@ class Upstream:
             self._count.pop(ask.owner, None)
 
     @staticmethod
-    def _fail(ask: Ask) -> None:
+    def _fail(ask: PendingQuery) -> None:
         ask.reply(message.answer(ask.data, ask.query, [], code=message.SERVFAIL))
