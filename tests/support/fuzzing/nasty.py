@@ -137,6 +137,11 @@ def requests(seed: int, share: float) -> Iterator[Request]:
             for value in VALUES:
                 if chance.random() < share:
                     yield Request("POST", path, _json(_replaced(body, place, value)))
+    yield from _queries(chance, share)
+    yield from _filters(chance, share)
+
+
+def _queries(chance: random.Random, share: float) -> Iterator[Request]:
     for query in QUERIES:
         for value in VALUES:
             if isinstance(value, str) and chance.random() < max(share, 0.1):
@@ -144,6 +149,9 @@ def requests(seed: int, share: float) -> Iterator[Request]:
                 method, _, target = query.partition(" ")
                 target = target.replace("#", text) if "#" in target else target + text
                 yield Request(method, target, b"{}" if "create" in target else b"")
+
+
+def _filters(chance: random.Random, share: float) -> Iterator[Request]:
     for path in FILTERED:
         for name in FILTER_NAMES:
             for value in VALUES:

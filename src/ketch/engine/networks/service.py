@@ -182,7 +182,22 @@ class NetworkService:
 
 
 def _check(wanted: NetworkRecord) -> None:
-    name, driver = wanted.name, wanted.driver
+    _check_name(wanted.name)
+    _check_drivers(wanted)
+    if not wanted.ipv4 and not wanted.ipv6:
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    _check_options(wanted)
+    for version in (4, 6):
+        mode = wanted.mode(version)
+        if mode not in r.MODES:
+            raise InvalidArgument(f"unknown gateway mode {mode}", hint=f"use {', '.join(r.MODES)}")
+        if mode == r.ISOLATED and not wanted.internal:
+            raise InvalidArgument(
+                f"gateway mode {mode} can only be used for an internal network", hint="add --internal"
+            )
+
+
+def _check_name(name: str) -> None:
     if not name.strip():
         raise InvalidArgument("invalid network name: name is empty")
     if name in (*PREDEFINED, "default"):
@@ -191,6 +206,10 @@ def _check(wanted: NetworkRecord) -> None:
         raise InvalidArgument(
             f"invalid network name {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", hint="choose another name"
         )
+
+
+def _check_drivers(wanted: NetworkRecord) -> None:
+    driver = wanted.driver
     if driver in (r.HOST, r.NONE):
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
     if driver == "overlay":
@@ -199,8 +218,9 @@ def _check(wanted: NetworkRecord) -> None:
         raise NotFound(f'could not find plugin {driver} in v1 plugin registry: plugin "{driver}" not found')
     if wanted.ipam_driver not in ("", "default", "null"):
         raise NotFound(f"could not find plugin {wanted.ipam_driver}: no such IPAM driver", hint="use default")
-    if not wanted.ipv4 and not wanted.ipv6:
-        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+
+
+def _check_options(wanted: NetworkRecord) -> None:
     for option in (r.OPTION_ICC, r.OPTION_MASQUERADE, r.OPTION_INHIBIT, r.OPTION_DEFAULT):
         try:
             wanted.flag(option, True)
@@ -210,14 +230,6 @@ def _check(wanted: NetworkRecord) -> None:
     number = digits.whole(mtu, 65535)
     if number is None or 0 < number < 68:
         raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
-    for version in (4, 6):
-        mode = wanted.mode(version)
-        if mode not in r.MODES:
-            raise InvalidArgument(f"unknown gateway mode {mode}", hint=f"use {', '.join(r.MODES)}")
-        if mode == r.ISOLATED and not wanted.internal:
-            raise InvalidArgument(
-                f"gateway mode {mode} can only be used for an internal network", hint="add --internal"
-            )
 
 
 def _without_ipv6(wanted: NetworkRecord) -> NetworkRecord:
