@@ -119,9 +119,9 @@ def addresses(hosts: list[str]) -> Iterator[dict[str, socket.socket]]:
 
 
 def _claimed(kind: str, path: str, what: str, flag: str) -> file_lock.FileLock:
-    place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    real_path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
-        return file_lock.take_named(f"{kind}-{hashlib.sha256(place.encode()).hexdigest()[:32]}")
+        return file_lock.take_named(f"{kind}-{hashlib.sha256(real_path.encode()).hexdigest()[:32]}")
     except file_lock.Held as e:
         raise AlreadyExists(
             f"{what}: another ketchd (pid {e.pid}) uses it", hint=f"stop that one, or give this one its own {flag}"

@@ -165,11 +165,11 @@ class Host:
 
     def _close_others(self) -> None:
         """Take back what another daemon of this data root, told to, let through the host's own firewall."""
-        said = "open" if self._open_firewall else "respect"
-        if self._state.note(_NOTE_OTHERS) == "open" and said != "open" and self._others is not None:
+        setting = "open" if self._open_firewall else "respect"
+        if self._state.note(_NOTE_OTHERS) == "open" and setting != "open" and self._others is not None:
             self._others.open_for([])
-        if self._state.note(_NOTE_OTHERS) != said:
-            self._state.set_note(_NOTE_OTHERS, said)
+        if self._state.note(_NOTE_OTHERS) != setting:
+            self._state.set_note(_NOTE_OTHERS, setting)
 
     def _bridged(self) -> list[LiveNetwork]:
         return [n for n in self._networks.values() if n.record.driver == BRIDGE and n.link is not None]

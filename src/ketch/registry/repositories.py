@@ -323,8 +323,8 @@ def parse(data: bytes, media_type: str) -> _Content:
 def _check_size(descriptor: oci.Descriptor, size: int) -> None:
     """MANIFEST_INVALID for a descriptor with another size than that: clients rely on it before they have the blob."""
     if descriptor.size != size:
-        said = f"{descriptor.digest}: its descriptor says {descriptor.size} bytes, it has {size}"
-        raise Refused(MANIFEST_INVALID, said)
+        message = f"{descriptor.digest}: its descriptor says {descriptor.size} bytes, it has {size}"
+        raise Refused(MANIFEST_INVALID, message)
 
 
 def referenced_blobs(content: _Content) -> list[oci.Descriptor]:

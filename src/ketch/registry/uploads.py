@@ -113,7 +113,7 @@ def _check_range(call: RegistryCall, upload: str, length: int) -> None:
         raise Refused(BLOB_UPLOAD_INVALID, f"Content-Range `{text[:80]}`")
     size = call.request.content_length
     if int(match[1]) != length or (size is not None and size != int(match[2]) - int(match[1]) + 1):
-        raise Refused(RANGE_INVALID, f"{length} bytes are here", headers=_place(call, upload, length))
+        raise Refused(RANGE_INVALID, f"{length} bytes are here", headers=_headers(call, upload, length))
 
 
 async def _append(call: RegistryCall, upload: str, offset: int) -> int:
@@ -153,7 +153,7 @@ def _created(call: RegistryCall, digest: str) -> web.StreamResponse:
     return call.empty(201, headers)
 
 
-def _place(call: RegistryCall, upload: str, length: int) -> dict[str, str]:
+def _headers(call: RegistryCall, upload: str, length: int) -> dict[str, str]:
     return {
         "Location": f"/v2/{call.name}/blobs/uploads/{upload}",
         "Range": f"0-{max(length - 1, 0)}",
@@ -162,4 +162,4 @@ def _place(call: RegistryCall, upload: str, length: int) -> dict[str, str]:
 
 
 def _status(call: RegistryCall, upload: str, length: int, status: int) -> web.StreamResponse:
-    return call.empty(status, _place(call, upload, length))
+    return call.empty(status, _headers(call, upload, length))

@@ -113,8 +113,8 @@ class TokenCache:
                 raw = await whole(response, _LARGEST, "token")
         except RegistryError as e:
             if e.status in (400, 401, 403):
-                said = e.text or "incorrect username or password"
-                raise Unauthenticated(f"unauthorized: {said}", hint="log in with: docker login") from e
+                message = e.text or "incorrect username or password"
+                raise Unauthenticated(f"unauthorized: {message}", hint="log in with: docker login") from e
             raise e.as_ketch("authenticate") from e
         return _read(raw, realm)
 

@@ -26,9 +26,9 @@ async def whole(response: aiohttp.ClientResponse, limit: int, what: str) -> byte
     return bytes(data)
 
 
-def joined(base: URL, place: str) -> URL:
+def joined(base: URL, address: str) -> URL:
     """Where a header of an answer from ``base`` points to (Unavailable when that is nowhere)."""
     try:
-        return base.join(URL(place, encoded=True))
+        return base.join(URL(address, encoded=True))
     except ValueError as e:
-        raise Unavailable(f"{shown(base)} points to `{place[:100]}`, which is no address") from e
+        raise Unavailable(f"{shown(base)} points to `{address[:100]}`, which is no address") from e

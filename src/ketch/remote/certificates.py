@@ -19,18 +19,18 @@ def context(folders: Sequence[str], host: str, *, verify: bool = True) -> ssl.SS
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
     for folder in folders:
-        place = os.path.join(folder, host)
+        directory = os.path.join(folder, host)
         try:
-            names = sorted(os.listdir(place))
+            names = sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError):
             continue
         for name in names:
-            _add(made, place, name, names)
+            _add(made, directory, name, names)
     return made
 
 
-def _add(made: ssl.SSLContext, place: str, name: str, names: list[str]) -> None:
-    path = os.path.join(place, name)
+def _add(made: ssl.SSLContext, directory: str, name: str, names: list[str]) -> None:
+    path = os.path.join(directory, name)
     stem, extension = os.path.splitext(name)
     try:
         if extension == ".crt":
@@ -41,7 +41,7 @@ def _add(made: ssl.SSLContext, place: str, name: str, names: list[str]) -> None:
                 raise FailedPrecondition(
                     f"missing key {key} for client certificate {name}. CA certificates must use the extension .crt"
                 )
-            made.load_cert_chain(path, os.path.join(place, key))
+            made.load_cert_chain(path, os.path.join(directory, key))
         elif extension == ".key" and f"{stem}.cert" not in names:
             raise FailedPrecondition(f"missing client certificate {stem}.cert for key {name}")
     except (ssl.SSLError, OSError) as e:

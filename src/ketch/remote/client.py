@@ -39,10 +39,10 @@ class Remotes:
         """Prove who we are to ``server_address``; an identity token when it gives one (Unauthenticated)."""
         return await self._endpoint(host_of(credentials.server_address)).login(credentials)
 
-    def _endpoint(self, place: str, *, mirror: bool = False) -> RegistryEndpoint:
-        found = self._endpoints.get(place)
+    def _endpoint(self, address: str, *, mirror: bool = False) -> RegistryEndpoint:
+        found = self._endpoints.get(address)
         if found is None:
-            found = self._endpoints[place] = RegistryEndpoint(self.transport, self._tokens, place, mirror=mirror)
+            found = self._endpoints[address] = RegistryEndpoint(self.transport, self._tokens, address, mirror=mirror)
         return found
 
 

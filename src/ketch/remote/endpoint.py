@@ -29,13 +29,13 @@ HUB = "registry-1.docker.io"
 
 
 class RegistryEndpoint:
-    """A registry at one place; found out about at the first request."""
+    """A registry at one address; what it speaks is found out at the first request."""
 
-    def __init__(self, transport: Transport, tokens: auth.TokenCache, place: str, *, mirror: bool = False) -> None:
+    def __init__(self, transport: Transport, tokens: auth.TokenCache, address: str, *, mirror: bool = False) -> None:
         self._transport, self._tokens = transport, tokens
         self.mirror = mirror
-        url = URL(place) if "://" in place else None
-        self.host = (url.authority if url is not None else place) or place
+        url = URL(address) if "://" in address else None
+        self.host = (url.authority if url is not None else address) or address
         self._given = url
         self.insecure = transport.settings.is_insecure(self.host)
         self._base: URL | None = None
@@ -81,7 +81,7 @@ class RegistryEndpoint:
     async def request(
         self,
         method: str,
-        place: str | URL,
+        path: str | URL,
         *,
         credentials: Credentials | None = None,
         scopes: Sequence[str] = (),
@@ -95,7 +95,7 @@ class RegistryEndpoint:
         RegistryError for statuses that are not accepted; a token that has expired is renewed once.
         """
         base = await self.base()
-        url = place if isinstance(place, URL) else base.join(URL(base.path.rstrip("/") + place, encoded=True))
+        url = path if isinstance(path, URL) else base.join(URL(base.path.rstrip("/") + path, encoded=True))
         ours = url.host == base.host
         async with AsyncExitStack() as stack:
             for renewed in (False, True):

@@ -63,15 +63,15 @@ class RegistryError(Exception):
     def as_ketch(self, prefix: str = "") -> KetchError:
         """As an error of ours; ``prefix`` says what it means."""
         kind = _CLASSES.get(self.status, Unavailable)
-        said = self.text or f"unexpected status from {self.method} request to {shown(self.url)}: {self.status}"
-        return kind(f"{prefix}: {said}" if prefix else said)
+        message = self.text or f"unexpected status from {self.method} request to {shown(self.url)}: {self.status}"
+        return kind(f"{prefix}: {message}" if prefix else message)
 
 
 def denied(error: RegistryError) -> KetchError:
     """What a push is told, in Docker's words."""
     if error.status in (401, 403) and not error.text:  # the answer to a HEAD has no body
-        said = "unauthorized: authentication required" if error.status == 401 else _DENIED
-        return Unauthenticated(said) if error.status == 401 else PermissionDenied(said)
+        message = "unauthorized: authentication required" if error.status == 401 else _DENIED
+        return Unauthenticated(message) if error.status == 401 else PermissionDenied(message)
     return error.as_ketch()
 
 
@@ -88,33 +88,33 @@ def shown(url: URL) -> str:
 
 def unreachable(method: str, url: URL, error: BaseException) -> Unavailable:
     """A connection that failed or broke, in the form in which Go programs say it."""
-    place = f'{method.capitalize()} "{shown(url)}"'
+    what = f'{method.capitalize()} "{shown(url)}"'
     address = f"{url.host}:{url.port}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return Unavailable(
-            f"{place}: tls: failed to verify certificate: {error}",
+            f"{what}: tls: failed to verify certificate: {error}",
             hint=f"put the registry's authority into /etc/ketch/certs.d/{url.host}:{url.port}/ca.crt",
         )
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return Unavailable(
-            f"{place}: http: server gave HTTP response to HTTPS client",
+            f"{what}: http: server gave HTTP response to HTTPS client",
             hint=f'a registry without TLS has to be named in "insecure-registries": ["{address}"]',
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Unavailable(f"{place}: dial tcp: lookup {url.host}: no such host")
+        return Unavailable(f"{what}: dial tcp: lookup {url.host}: no such host")
     if isinstance(error, asyncio.TimeoutError | aiohttp.ServerTimeoutError):
-        return Unavailable(f"{place}: timeout: nothing came from {address}", hint="it or the way to it stalls")
+        return Unavailable(f"{what}: timeout: nothing came from {address}", hint="it or the way to it stalls")
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
         reason = os.strerror(number).lower() if number else str(error.os_error)
-        return Unavailable(f"{place}: dial tcp {address}: connect: {reason}")
+        return Unavailable(f"{what}: dial tcp {address}: connect: {reason}")
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return Unavailable(f"{place}: EOF")
+        return Unavailable(f"{what}: EOF")
     if isinstance(error, ConnectionResetError | aiohttp.ClientOSError):
-        return Unavailable(f"{place}: read tcp {address}: connection reset by peer")
+        return Unavailable(f"{what}: read tcp {address}: connection reset by peer")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return Unavailable(f"{place}: unexpected EOF")
-    return Unavailable(f"{place}: {error or type(error).__name__}")
+        return Unavailable(f"{what}: unexpected EOF")
+    return Unavailable(f"{what}: {error or type(error).__name__}")
 
 
 BREAKS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)

@@ -92,7 +92,7 @@ class Repository:
     async def ask(
         self,
         method: str,
-        place: str | URL,
+        path: str | URL,
         *,
         endpoint: RegistryEndpoint | None = None,
         more_scopes: tuple[str, ...] = (),
@@ -100,7 +100,7 @@ class Repository:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request to the registry (or to ``endpoint``), below ``/v2/REPOSITORY/``; RegistryError, Unavailable."""
         one = endpoint or self._endpoints[-1]
-        target = place if isinstance(place, URL) else f"/v2/{self.reference.path}/{place}"
+        target = path if isinstance(path, URL) else f"/v2/{self.reference.path}/{path}"
         credentials = None if one.mirror else self._credentials
         async with one.request(
             method, target, credentials=credentials, scopes=(*self._scopes, *more_scopes), **options
@@ -108,12 +108,12 @@ class Repository:
             yield response
 
     @asynccontextmanager
-    async def _read(self, place: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _read(self, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """A GET that mirrors may answer."""
         async with AsyncExitStack() as stack:
             for endpoint in self._endpoints:
                 try:
-                    asked = self.ask("GET", place, endpoint=endpoint, **options)
+                    asked = self.ask("GET", path, endpoint=endpoint, **options)
                     response = await stack.enter_async_context(asked)
                     break
                 except (RegistryError, KetchError):
@@ -159,9 +159,9 @@ class Repository:
         shown = self.reference.familiar_repository
         full = f"{shown}@{ref}" if digests.valid(ref) else f"{shown}:{ref}"
         if error.status in (401, 403) or "DENIED" in error.codes:
-            said = error.text or "requested access to the resource is denied"
+            message = error.text or "requested access to the resource is denied"
             return NotFound(
-                f"pull access denied for {shown}, repository does not exist or may require 'docker login': {said}"
+                f"pull access denied for {shown}, repository does not exist or may require 'docker login': {message}"
             )
         if error.status == 404:
             if "NAME_UNKNOWN" in error.codes:
@@ -193,9 +193,9 @@ class Repository:
 
     async def referrers(self, digest: str, artifact_type: str = "") -> list[oci.Descriptor]:
         """What refers to a manifest: signatures and the like; where there is no API for it, by the tag in its place."""
-        place = f"referrers/{digest}" + (f"?artifactType={artifact_type}" if artifact_type else "")
+        path = f"referrers/{digest}" + (f"?artifactType={artifact_type}" if artifact_type else "")
         try:
-            async with self.ask("GET", place, header={"Accept": oci.INDEX}) as response:
+            async with self.ask("GET", path, header={"Accept": oci.INDEX}) as response:
                 raw = await whole(response, LARGEST_MANIFEST, f"referrers of {digest}")
         except RegistryError as e:
             if e.status not in (404, 405):
@@ -210,14 +210,14 @@ class Repository:
     async def tags(self) -> list[str]:
         """All tags, in the registry's order (NotFound)."""
         found: list[str] = []
-        place: str | URL = f"/v2/{self.reference.path}/tags/list"
+        path: str | URL = f"/v2/{self.reference.path}/tags/list"
         asked: set[str | URL] = set()
         size = 0
-        while place not in asked and size < _LONGEST_LIST:
-            asked.add(place)
+        while path not in asked and size < _LONGEST_LIST:
+            asked.add(path)
             try:
                 async with self._endpoints[-1].request(
-                    "GET", place, credentials=self._credentials, scopes=self._scopes
+                    "GET", path, credentials=self._credentials, scopes=self._scopes
                 ) as response:
                     raw = await whole(response, LARGEST_MANIFEST, "list of tags")
                     link = headers.next_link(response.headers.get("Link", ""))
@@ -228,7 +228,7 @@ class Repository:
             found += decode(raw, _Tags, "list of tags").tags or []
             if link is None:
                 return found
-            place = joined(url, link)
+            path = joined(url, link)
         raise Unavailable(f"list tags of {self.name}: the list does not end")
 
     # -- blobs ---------------------------------------------------------------------------------
@@ -266,9 +266,9 @@ class Repository:
     ) -> aiohttp.ClientResponse:
         """A foreign layer from one of its addresses."""
         if error.status == 404:
-            for place in (descriptor.urls or [])[:_MOST_PLACES]:
+            for path in (descriptor.urls or [])[:_MOST_PLACES]:
                 try:
-                    asked = self.transport.request("GET", joined(URL(), place), header=header, accepted=(200, 206))
+                    asked = self.transport.request("GET", joined(URL(), path), header=header, accepted=(200, 206))
                     return await stack.enter_async_context(asked)
                 except (RegistryError, KetchError):
                     continue
@@ -287,10 +287,10 @@ class Repository:
 
     async def mount(self, digest: str, source: str) -> bool:
         """Have the registry take a blob over from another repository (a path); False when it will not."""
-        place = f"blobs/uploads/?mount={digest}&from={source}"
+        path = f"blobs/uploads/?mount={digest}&from={source}"
         try:
             async with self.ask(
-                "POST", place, more_scopes=(f"repository:{source}:pull",), body=b"", accepted=(201, 202)
+                "POST", path, more_scopes=(f"repository:{source}:pull",), body=b"", accepted=(201, 202)
             ) as response:
                 opened = response.headers.get("Location") if response.status == 202 else None
                 url = response.url

@@ -94,11 +94,11 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         for _ in range(_REDIRECTS):
             response = await self._send(method, url, header, body() if callable(body) else body, verify)
-            place = response.headers.get("Location")
-            if response.status not in _MOVED or not place or method not in ("GET", "HEAD"):
+            location = response.headers.get("Location")
+            if response.status not in _MOVED or not location or method not in ("GET", "HEAD"):
                 return response
             response.release()
-            target = joined(url, place)
+            target = joined(url, location)
             if url.scheme == "https" and target.scheme != "https":
                 raise PermissionDenied(
                     f"{method} {shown(url)}: redirected to {shown(target)}, which is not encrypted",
@@ -123,11 +123,11 @@ class Transport:
 
     def _context(self, url: URL, verify: bool) -> ssl.SSLContext:
         host = url.raw_host or ""
-        place = host if url.is_default_port() else f"{host}:{url.port}"
-        found = self._contexts.get((place, verify))
+        location = host if url.is_default_port() else f"{host}:{url.port}"
+        found = self._contexts.get((location, verify))
         if found is None:
             folders = self.settings.certificates
-            found = self._contexts[place, verify] = certificates.context(folders, place, verify=verify)
+            found = self._contexts[location, verify] = certificates.context(folders, location, verify=verify)
         return found
 
     def _client(self) -> aiohttp.ClientSession:

@@ -44,7 +44,7 @@ class Upload:
         """``open_at(offset)`` gives the blob's pieces from there on; ``progress`` is told how many bytes have gone."""
         self._repository, self._descriptor = repository, descriptor
         self._open_at, self._progress, self._transport = open_at, progress, repository.transport
-        self._place = URL()
+        self._location = URL()
         self._chunk = _CHUNK
 
     async def run(self) -> None:
@@ -71,12 +71,12 @@ class Upload:
 
     async def _begin(self) -> None:
         async with self._repository.ask("POST", "blobs/uploads/", body=b"", accepted=(202,)) as response:
-            self._place = joined(response.url, response.headers.get("Location", ""))
+            self._location = joined(response.url, response.headers.get("Location", ""))
             shortest = digits.whole(response.headers.get("OCI-Chunk-Min-Length", ""))
             self._chunk = max(self._chunk, shortest or 0)
 
     def _final(self) -> URL:
-        return self._place.extend_query(digest=self._descriptor.digest)
+        return self._location.extend_query(digest=self._descriptor.digest)
 
     async def _at_once(self) -> None:
         size = self._descriptor.size
@@ -99,22 +99,22 @@ class Upload:
             header = {**_BINARY, "Content-Length": str(end - at), "Content-Range": f"{at}-{end - 1}"}
             async with self._repository.ask(
                 "PATCH",
-                self._place,
+                self._location,
                 header=header,
                 body=lambda a=at, e=end: self._counted(a, e),
                 accepted=(202, 201, 204),
                 attempts=1,
             ) as response:
-                self._place = joined(response.url, response.headers.get("Location", str(self._place)))
+                self._location = joined(response.url, response.headers.get("Location", str(self._location)))
             at = end
         async with self._repository.ask("PUT", self._final(), body=b"", accepted=(201,), attempts=1):
             self._progress(size)
 
     async def _arrived(self) -> int:
         try:
-            async with self._repository.ask("GET", self._place, accepted=(204, 200)) as response:
+            async with self._repository.ask("GET", self._location, accepted=(204, 200)) as response:
                 given = headers.range_of(response.headers.get("Range", ""))
-                self._place = joined(response.url, response.headers.get("Location", str(self._place)))
+                self._location = joined(response.url, response.headers.get("Location", str(self._location)))
                 return given[1] + 1 if given is not None and given[1] > 0 else 0
         except RegistryError as e:
             if e.status != 404:

@@ -26,7 +26,7 @@ class Lost:
 
     def __init__(self, data_root: str) -> None:
         self._root = os.path.join(data_root, "lost")
-        self._place = ""
+        self._directory = ""
 
     def put(self, kind: str, path: str) -> None:
         """Move a directory or a file here; what cannot be moved stays where it is.  The log names it."""
@@ -43,10 +43,10 @@ class Lost:
         log.warning("`%s` belongs to nothing that is known: it is now in `%s`", path, directory)
 
     def _here(self) -> str:
-        if not self._place:
-            self._place = os.path.join(self._root, time.strftime("%Y-%m-%dT%H%M%S"))
-            os.makedirs(self._place, mode=0o700, exist_ok=True)
-        return self._place
+        if not self._directory:
+            self._directory = os.path.join(self._root, time.strftime("%Y-%m-%dT%H%M%S"))
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        return self._directory
 
 
 def places(data_root: str) -> list[str]:
@@ -58,7 +58,7 @@ def places(data_root: str) -> list[str]:
 def things(data_root: str, kind: str) -> list[str]:
     """The paths of what is kept of a kind, the last first."""
     found = []
-    directories = [os.path.join(place, kind) for place in reversed(places(data_root))]
+    directories = [os.path.join(directory, kind) for directory in reversed(places(data_root))]
     if kind == "containers":
         directories.append(os.path.join(data_root, "lost"))
     for directory in directories:

@@ -28,23 +28,23 @@ def content(data_root: str) -> dict[str, int]:
     """Move layers and blobs that starts have put aside back to where they were; returns the number of each kind."""
     moved = {}
     for kind in ("layers", "blobs"):
-        place = os.path.join(data_root, lost.KINDS[kind])
-        moved[kind] = sum(_back(path, place) for path in lost.things(data_root, kind))
+        directory = os.path.join(data_root, lost.KINDS[kind])
+        moved[kind] = sum(_back(path, directory) for path in lost.things(data_root, kind))
     return moved
 
 
 def directory(data_root: str, container_id: str) -> bool:
     """Move a container's directory back; False when it is there or nowhere."""
-    place = os.path.join(data_root, "containers")
+    directory = os.path.join(data_root, "containers")
     paths = [p for p in lost.things(data_root, "containers") if os.path.basename(p) == container_id]
-    return any(_back(path, place) for path in paths)
+    return any(_back(path, directory) for path in paths)
 
 
-def _back(path: str, place: str) -> bool:
-    target = os.path.join(place, os.path.basename(path))
+def _back(path: str, directory: str) -> bool:
+    target = os.path.join(directory, os.path.basename(path))
     if os.path.lexists(target):
         return False
-    os.makedirs(place, mode=0o710, exist_ok=True)
+    os.makedirs(directory, mode=0o710, exist_ok=True)
     os.rename(path, target)
     return True
 

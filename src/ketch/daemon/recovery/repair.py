@@ -64,9 +64,9 @@ def check_not_lost(data_root: str) -> None:
     if os.path.exists(path) and os.path.getsize(path):
         return
     for name in _KEPT:
-        place = os.path.join(data_root, name)
-        if os.path.isdir(place) and os.listdir(place):
-            raise DataLoss(f"state database `{path}` is missing or empty, and `{place}` is not", hint=REPAIR)
+        directory = os.path.join(data_root, name)
+        if os.path.isdir(directory) and os.listdir(directory):
+            raise DataLoss(f"state database `{path}` is missing or empty, and `{directory}` is not", hint=REPAIR)
 
 
 def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
@@ -76,13 +76,17 @@ def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
         present = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         going = {row[0] for row in connection.execute("SELECT name FROM removals")} if "removals" in present else set()
         for table, name in (("containers", "containers"), ("images", "layers"), ("volumes", "volumes")):
-            place = os.path.join(data_root, name)
-            there = {f"{name}/{one}" for one in os.listdir(place) if one[0] != "."} if os.path.isdir(place) else set()
+            directory = os.path.join(data_root, name)
+            there = (
+                {f"{name}/{one}" for one in os.listdir(directory) if one[0] != "."}
+                if os.path.isdir(directory)
+                else set()
+            )
             if not there - going:
                 continue
             if table not in present or not connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]:
                 raise DataLoss(
-                    f"state database `{data_root}/ketch.db` has no {table}, and `{place}` is not empty", hint=REPAIR
+                    f"state database `{data_root}/ketch.db` has no {table}, and `{directory}` is not empty", hint=REPAIR
                 )
 
     return check
@@ -122,9 +126,9 @@ def repair(config: Config) -> None:
 def prune_lost(config: Config) -> None:
     """``ketchd --prune-lost``: delete what starts and repairs have put aside."""
     with listen.data_lock(config.data_root):
-        for place in lost.places(config.data_root):
-            remove_tree(place)
-            sys.stderr.write(f"prune: removed `{place}`\n")
+        for directory in lost.places(config.data_root):
+            remove_tree(directory)
+            sys.stderr.write(f"prune: removed `{directory}`\n")
 
 
 def _tell(text: str) -> None:
@@ -209,9 +213,9 @@ def _add_images(root: str, rows: Tables) -> None:
 
 def _add_volumes(root: str, rows: Tables) -> None:
     """Volumes of which only the directory is left; labels and options are lost."""
-    place = os.path.join(root, "volumes")
-    for name in os.listdir(place) if os.path.isdir(place) else ():
-        path = os.path.join(place, name, "_data")
+    directory = os.path.join(root, "volumes")
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        path = os.path.join(directory, name, "_data")
         if (name,) in rows["volumes"] or name.startswith(".") or not os.path.isdir(path):
             continue
         created = os.stat(path).st_mtime_ns
@@ -224,11 +228,11 @@ def _add_containers(root: str, rows: Tables) -> None:
     for row in rows["containers"].values():
         if bring_back.directory(root, str(row[0])):
             _tell(f"container {row[1]}: its directory is back")
-    place = os.path.join(root, "containers")
+    directory = os.path.join(root, "containers")
     images = {str(key[0]) for key in rows["images"]}
     names = {str(row[1]) for row in rows["containers"].values()}
     aside = lost.things(root, "containers")
-    here = [os.path.join(place, name) for name in (os.listdir(place) if os.path.isdir(place) else ())]
+    here = [os.path.join(directory, name) for name in (os.listdir(directory) if os.path.isdir(directory) else ())]
     for path in (*here, *aside):
         name = os.path.basename(path)
         if (name,) in rows["containers"] or (f"containers/{name}",) in rows["removals"]:
@@ -243,16 +247,16 @@ def _add_containers(root: str, rows: Tables) -> None:
 
 def _set_aside(config: Config, rows: Tables) -> list[str]:
     """Put the directories of containers that are not known any more out of the way."""
-    place, kept = os.path.join(config.data_root, "containers"), os.path.join(config.data_root, "lost")
+    directory, kept = os.path.join(config.data_root, "containers"), os.path.join(config.data_root, "lost")
     moved = []
-    for name in filter(lost.is_ours, os.listdir(place) if os.path.isdir(place) else ()):
+    for name in filter(lost.is_ours, os.listdir(directory) if os.path.isdir(directory) else ()):
         if (name,) in rows["containers"] or (f"containers/{name}",) in rows["removals"]:
             continue
         if pid := monitor_process.find(os.path.join(config.exec_root, "run", name), name, 0):
             _tell(f"container {name[:12]} runs still and cannot be managed: end it with `kill -9 {pid}`")
         os.makedirs(kept, mode=0o700, exist_ok=True)
         if not os.path.lexists(os.path.join(kept, name)):
-            os.rename(os.path.join(place, name), os.path.join(kept, name))
+            os.rename(os.path.join(directory, name), os.path.join(kept, name))
             moved.append(name)
     return moved
 

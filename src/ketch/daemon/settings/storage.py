@@ -101,16 +101,16 @@ def _overlay_problem(data_root: str) -> str:
     """Why overlay cannot have its upper directory here; empty when it can, or when there is no room to find out."""
     os.makedirs(data_root, mode=0o710, exist_ok=True)
     try:
-        place = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
+        directory = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
     except OSError as e:
         if e.errno not in FULL:
             raise
         return ""
     try:
         for name in ("lower", "upper", "work"):
-            os.mkdir(os.path.join(place, name))
-        escaped = place.replace("\\", "\\\\").replace(":", "\\:")
-        options = [f"lowerdir={escaped}/lower", f"upperdir={place}/upper", f"workdir={place}/work"]
+            os.mkdir(os.path.join(directory, name))
+        escaped = directory.replace("\\", "\\\\").replace(":", "\\:")
+        options = [f"lowerdir={escaped}/lower", f"upperdir={directory}/upper", f"workdir={directory}/work"]
         os.close(overlay.open_overlay(options))
     except RuntimeFailure as e:
         return str(e)
@@ -118,5 +118,5 @@ def _overlay_problem(data_root: str) -> str:
         if e.errno not in FULL:
             raise
     finally:
-        remove_tree(place)
+        remove_tree(directory)
     return ""

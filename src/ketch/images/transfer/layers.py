@@ -73,13 +73,13 @@ class LayerService:
             await self.downloads.fetch(repository, layer.descriptor, _shown(report))
             report(status(ident, "Pull complete"))
             return await self._size(layer.chain_id)
-        place = await asyncio.to_thread(self._store.layers.begin)
-        unpacking = _Unpacking(self._store, layer, place, report)
+        directory = await asyncio.to_thread(self._store.layers.begin)
+        unpacking = _Unpacking(self._store, layer, directory, report)
         try:
             if not here:
                 await self.downloads.fetch(repository, layer.descriptor, unpacking.on_progress)
             size = await unpacking.finish()
-            await run_uncancellable(self._store.layers.commit, place, layer.chain_id)
+            await run_uncancellable(self._store.layers.commit, directory, layer.chain_id)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(unpacking.undo))
             raise
@@ -94,8 +94,8 @@ class LayerService:
 class _Unpacking:
     """One layer being unpacked, if it is worth it while its blob arrives, else afterwards."""
 
-    def __init__(self, store: ImageStore, layer: Layer, place: str, report: Report) -> None:
-        self._store, self._layer, self._place, self._report = store, layer, place, report
+    def __init__(self, store: ImageStore, layer: Layer, directory: str, report: Report) -> None:
+        self._store, self._layer, self._directory, self._report = store, layer, directory, report
         self._job: Unpacking | None = None
         self._generation = 0
         self._stale = False
@@ -108,7 +108,7 @@ class _Unpacking:
             if item.size and self._layer.descriptor.size >= _WORTH_FOLLOWING:
                 self._generation = item.generation
                 self._job = self._store.unpacker.begin(
-                    item.path, self._store.layers.files(self._place), self._layer.descriptor.digest
+                    item.path, self._store.layers.files(self._directory), self._layer.descriptor.digest
                 )
                 self._job.grown(item.size)
         elif item.generation == self._generation:
@@ -125,7 +125,7 @@ class _Unpacking:
             await asyncio.to_thread(self._clear)
             self._job = None
         if self._job is None:
-            path, files = self._store.content.path(digest), self._store.layers.files(self._place)
+            path, files = self._store.content.path(digest), self._store.layers.files(self._directory)
             self._job = self._store.unpacker.begin(path, files, digest, total)
         done = await self._ended(self._job)
         check(digest, done.diff_id, self._layer.diff_id)
@@ -142,14 +142,14 @@ class _Unpacking:
         return future.result()
 
     def _clear(self) -> None:
-        remove_tree(self._store.layers.files(self._place))
-        os.mkdir(self._store.layers.files(self._place), 0o755)
+        remove_tree(self._store.layers.files(self._directory))
+        os.mkdir(self._store.layers.files(self._directory), 0o755)
 
     def undo(self) -> None:
         """Stop, and take away what has been unpacked."""
         if self._job is not None:
             self._job.abort()
-        self._store.layers.abort(self._place)
+        self._store.layers.abort(self._directory)
 
 
 def _shown(report: Report) -> Report:

@@ -144,8 +144,8 @@ class Pusher:
             report(status(ident, "Skipped foreign layer"))
             return
         key = f"{self.repository.name} {descriptor.digest}"
-        said = await self.uploads.join(key, lambda publish: self._upload(descriptor, publish), report)
-        report(status(ident, said))
+        outcome = await self.uploads.join(key, lambda publish: self._upload(descriptor, publish), report)
+        report(status(ident, outcome))
 
     async def _upload(self, descriptor: oci.Descriptor, report: Report) -> str:
         ident = short(descriptor.digest)

@@ -31,19 +31,19 @@ class Disk:
         self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}  # of uploads seen from their start
         os.makedirs(os.path.join(self._root, "blobs"), exist_ok=True)
 
-    def _place(self, key: str) -> str:
+    def _path(self, key: str) -> str:
         if ".." in key.split("/"):  # who makes keys has looked at what they are made of: here it is a mistake of ours
             raise ValueError(f"key `{key[:200]}` leads out of the registry's files")
         return os.path.join(self._root, key)
 
     def path(self, key: str) -> str | None:
         """The file."""
-        return self._place(key)
+        return self._path(key)
 
     async def get(self, key: str) -> bytes:
         """Read it whole: these are small."""
         try:
-            with open(self._place(key), "rb") as f:
+            with open(self._path(key), "rb") as f:
                 return f.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise ObjectMissing(key) from None
@@ -53,7 +53,7 @@ class Disk:
         await asyncio.to_thread(self._put, key, data)
 
     def _put(self, key: str, data: bytes) -> None:
-        target = self._place(key)
+        target = self._path(key)
         fresh = f"{target}.{secrets.token_hex(4)}.new"
         try:
             with _in_directory(target, lambda: open(fresh, "xb")) as f:
@@ -70,19 +70,19 @@ class Disk:
     async def head(self, key: str) -> Found:
         """From stat(2)."""
         try:
-            status = os.stat(self._place(key))
+            status = os.stat(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
             raise ObjectMissing(key) from None
         return Found(key, status.st_size, status.st_mtime)
 
     async def delete(self, key: str) -> None:
         """Unlink, and take directories that are empty then along."""
-        place = self._place(key)
+        path = self._path(key)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(place)
+            os.unlink(path)
         with contextlib.suppress(OSError):  # somebody else is in it
-            while (place := os.path.dirname(place)) != self._root:
-                os.rmdir(place)
+            while (path := os.path.dirname(path)) != self._root:
+                os.rmdir(path)
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Found]:
         """Walk the tree in order; directories that lie wholly before ``after`` are not looked into."""
@@ -99,10 +99,10 @@ class Disk:
             if not key.endswith("/") and key:
                 if key.startswith(prefix) and key > after:
                     with contextlib.suppress(FileNotFoundError):
-                        status = os.stat(self._place(key))
+                        status = os.stat(self._path(key))
                         yield Found(key, status.st_size, status.st_mtime)
                 continue
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._place(key)) as entries:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._path(key)) as entries:
                 for entry in entries:
                     name = key + entry.name + ("/" if entry.is_dir() else "")
                     fits = name.startswith(prefix) or prefix.startswith(name)
@@ -113,7 +113,7 @@ class Disk:
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """For clients that sendfile(2) cannot serve (TLS)."""
         try:
-            f = open(self._place(key), "rb")  # noqa: SIM115 - closed below
+            f = open(self._path(key), "rb")  # noqa: SIM115 - closed below
         except FileNotFoundError:
             raise ObjectMissing(key) from None
         with f:
@@ -129,12 +129,12 @@ class Disk:
 
     async def append(self, upload: str, offset: int, pieces: AsyncIterator[bytes]) -> int:
         """Written and hashed in threads, while the next bytes arrive."""
-        place = self._upload(upload)
+        path = self._upload(upload)
         known = self._hashes.pop(upload, None)
         if known is None and offset == 0:
             known = (0, hashlib.sha256())
         digest = known[1] if known is not None and known[0] == offset else None
-        with open(place, "r+b" if os.path.exists(place) else "xb", buffering=0) as f:
+        with open(path, "r+b" if os.path.exists(path) else "xb", buffering=0) as f:
             f.truncate(offset)
             f.seek(offset)
             writing: asyncio.Future[int] | None = None
@@ -162,15 +162,15 @@ class Disk:
         return await asyncio.to_thread(self._finish, upload, digest, key)
 
     def _finish(self, upload: str, digest: str, key: str) -> bool:
-        place, target = self._upload(upload), self._place(key)
-        with open(place, "ab") as f:
+        path, target = self._upload(upload), self._path(key)
+        with open(path, "ab") as f:
             size = f.tell()
             known = self._hashes.get(upload)
-            actual = known[1].hexdigest() if known is not None and known[0] == size else _hash_of(place)
+            actual = known[1].hexdigest() if known is not None and known[0] == size else _hash_of(path)
             if f"sha256:{actual}" != digest:
                 return False
             os.fdatasync(f.fileno())
-        _in_directory(target, lambda: os.rename(place, target))
+        _in_directory(target, lambda: os.rename(path, target))
         _sync_directory(os.path.dirname(target))
         self._forget(upload)
         return True

@@ -268,10 +268,10 @@ class Extractor:
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         try:  # by descriptor: chmod(2) would follow a link that somebody put in the node's place
             if stat.S_IFMT(os.fstat(fd).st_mode) == kind:
-                place = f"/proc/self/fd/{fd}"
-                os.chown(place, *self._owner(member))
-                os.chmod(place, member.mode)
-                os.utime(place, ns=(member.mtime_ns, member.mtime_ns))
+                path = f"/proc/self/fd/{fd}"
+                os.chown(path, *self._owner(member))
+                os.chmod(path, member.mode)
+                os.utime(path, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(fd)
 

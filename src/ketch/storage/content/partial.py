@@ -27,11 +27,11 @@ _BUFFER = 1 << 20
 class Partial:
     """What is here of one blob; ``close`` keeps it for another time, ``commit`` makes it a blob."""
 
-    def __init__(self, ingest_root: str, digest: str, place: str) -> None:
-        """``place`` is where the blob is going to be."""
+    def __init__(self, ingest_root: str, digest: str, target: str) -> None:
+        """``target`` is where the blob is going to be."""
         self.digest = digest
         self.path = os.path.join(ingest_root, digest.removeprefix("sha256:") + SUFFIX)
-        self._place = place
+        self._target = target
         self._file: IO[bytes] = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by `close`
         self._lock = threading.Lock()  # a writer that was cancelled may be in a thread still when `close` comes
         self._hash = hashlib.sha256()
@@ -83,7 +83,7 @@ class Partial:
             self.discard()
             raise InvalidArgument(f"filesystem layer verification failed for digest {self.digest}: got {found}")
         faults.point("pull.blob-verified")
-        os.rename(self.path, self._place)
+        os.rename(self.path, self._target)
         faults.point("pull.blob-named")
         self.close()
 

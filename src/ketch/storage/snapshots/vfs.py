@@ -96,18 +96,18 @@ class VfsSnapshots:
     @contextmanager
     def delta(self, container_id: str) -> Iterator[str]:
         """A directory with what the container has changed, in overlay's form; it goes at the end."""
-        place = os.path.join(self._containers, container_id, _NEW + secrets.token_hex(8))
-        os.mkdir(place, 0o755)
+        directory = os.path.join(self._containers, container_id, _NEW + secrets.token_hex(8))
+        os.mkdir(directory, 0o755)
         try:
             with self._compared(container_id) as (new_fd, old_fd):
-                upper_fd = os.open(place, trees.DIRECTORY)
+                upper_fd = os.open(directory, trees.DIRECTORY)
                 try:
                     tree_diff.write_upper(new_fd, old_fd, upper_fd)
                 finally:
                     os.close(upper_fd)
-            yield place
+            yield directory
         finally:
-            removal.remove_tree(place)
+            removal.remove_tree(directory)
 
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written; one with several names counts once."""
@@ -146,21 +146,21 @@ class VfsSnapshots:
 
     def _merged(self, chain_ids: Sequence[str]) -> str:
         diffs = self._layers.directories(chain_ids)
-        place = os.path.join(os.path.dirname(diffs[-1]), "merged")
-        if not os.path.isdir(place):
-            _make(place, diffs, layer=True)
-        return place
+        directory = os.path.join(os.path.dirname(diffs[-1]), "merged")
+        if not os.path.isdir(directory):
+            _make(directory, diffs, layer=True)
+        return directory
 
 
-def _make(place: str, sources: Sequence[str], *, layer: bool) -> None:
+def _make(directory: str, sources: Sequence[str], *, layer: bool) -> None:
     """Put these trees over one another; whoever else makes the same meanwhile may win."""
-    new = os.path.join(os.path.dirname(place), _NEW + secrets.token_hex(8))
+    new = os.path.join(os.path.dirname(directory), _NEW + secrets.token_hex(8))
     os.mkdir(new, 0o755)
     try:
         _fill(new, sources, layer)
         faults.point("vfs.copied")
-        if not os.path.isdir(place):
-            os.rename(new, place)
+        if not os.path.isdir(directory):
+            os.rename(new, directory)
             return
     except BaseException:
         removal.try_to_remove(new)
