@@ -7,11 +7,15 @@ to see that the tests themselves are right.
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.engines import SESSION, Client, Engine
 from tests.support.leaks import Census
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -121,3 +125,13 @@ def private_engine(request: pytest.FixtureRequest):
     assert left == ["", "", ""]
     if one.kind == "ketch":
         assert before.left_over() == []
+
+
+@pytest.fixture
+async def yard(tmp_path: Path):
+    """A launcher and its monitors, without a daemon."""
+    from tests.support.boxes.monitor_box import Yard  # it loads the engine, which few tests look into
+
+    one = await Yard.open(tmp_path)
+    yield one
+    await one.close()

@@ -14,6 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import docker
 
@@ -179,6 +180,10 @@ class Engine:
     def py(self, **options: object) -> docker.DockerClient:
         """A docker-py client; the caller closes it."""
         return docker.DockerClient(base_url=self.host, version=API, timeout=patient(30), **options)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """A container, as the API shows it."""
+        return Api(self.socket).must("GET", f"/containers/{name}/json")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the daemon's exit code."""

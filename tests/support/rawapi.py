@@ -11,15 +11,27 @@ from urllib.parse import urlencode
 from tests.support.waiting import patient
 
 
-class _Unix(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
+def connected(path: str) -> socket.socket:
+    """A connection to the daemon that listens at ``path``."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Unix(http.client.HTTPConnection):
+    """HTTP over the daemon's socket."""
+
+    def __init__(self, path: str, timeout: float = 10) -> None:
+        super().__init__("localhost", timeout=patient(timeout))
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock = connected(self._path)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Api:
@@ -35,7 +47,7 @@ class Api:
         raw = isinstance(body, bytes)
         data = body if raw else json.dumps(body).encode() if body is not None else None
         kind = "application/x-tar" if raw else "application/json"
-        connection = _Unix(self.path, patient(timeout))
+        connection = Unix(self.path, timeout)
         try:
             connection.request(
                 method, path + (f"?{urlencode(query)}" if query else ""), data, {"Content-Type": kind} if data else {}

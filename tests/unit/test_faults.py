@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from ketch import faults
-from tests.integration.crash.test_crash_matrix import CASES, ELSEWHERE
+from tests.support.boxes.crash_matrix import CASES, ELSEWHERE
 from tests.support.source.project import ROOT, parsed, sources
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import docker
 import pytest
 
-from tests.support.rawapi import Api
+from tests.support.rawapi import Api, Unix
 
 
 @pytest.fixture(autouse=True)
@@ -69,19 +69,6 @@ def test_command_line(client, args, code, message):
         assert "Traceback" not in result.err
     finally:
         client.engine.remove_all()  # a bad start leaves its container in state created, as Docker's does
-
-
-class Unix(http.client.HTTPConnection):
-    """HTTP over the daemon's socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=10)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
-        self.sock.connect(self._path)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "nonsense", "application/jsonx"])

@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from tests.integration.containers.test_health import FAST
+from tests.support.containers import FAST
 
 pytestmark = pytest.mark.ketch_only
 CHECK = ("--health-cmd", "echo looking; cat /ok", *FAST)

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-FAST = ("--health-interval", "50ms", "--health-timeout", "2s", "--health-retries", "2")
+from tests.support.containers import FAST
 
 
 def health(client, name: str) -> dict:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.integration.api.test_bad_input import Unix
+from tests.support.rawapi import Unix
 
 STATES = ("made", "running", "frozen", "ended", "absent")
 # (method, verb, body) → the status in each of the states above.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.images.test_bombs import Memory
 from tests.support.engines import busybox_tar
+from tests.support.memory import Memory
 from tests.support.waiting import until
 
 if TYPE_CHECKING:

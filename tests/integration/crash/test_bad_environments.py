@@ -16,29 +16,12 @@ import time
 import pytest
 
 from tests.support.boxes.crash_box import listed, read
+from tests.support.boxes.damage import database, fill, overwrite, refused, repaired
+from tests.support.containers import LOOP, body
 from tests.support.rawapi import Api
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
-LOOP = "i=0; while :; do echo n $i; i=$((i+1)); usleep 5000; done"
-
-
-def refused(engine) -> str:
-    """A start that fails: what it says."""
-    done = subprocess.run(engine.command(), capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 1, done
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-def repaired(engine) -> str:
-    done = subprocess.run([*engine.command(), "--repair"], capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def body(name: str, **host: object) -> dict[str, object]:
-    return {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host}
 
 
 @pytest.fixture
@@ -56,17 +39,6 @@ def small(own_engine):
         subprocess.run(["umount", "-l", own_engine.data_root], check=True)
         own_engine.process = None
         own_engine.data_root += "2"  # what the fixture ends with works without it
-
-
-def fill(directory: str) -> str:
-    path = os.path.join(directory, "fill")
-    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as f:
-        while True:
-            f.write(bytes(65536))
-    with contextlib.suppress(OSError), open(path, "ab", buffering=0) as f:
-        while True:
-            f.write(bytes(512))
-    return path
 
 
 def test_full_disk(small):
@@ -210,16 +182,6 @@ def filled(own_engine):
         api.must("POST", "/containers/create", body(""), name=f"c{n}")
     own_engine.docker("run", "-d", "--name", "up", "-v", "hold:/v", "busybox", "sleep", "1000")
     return own_engine
-
-
-def database(engine) -> str:
-    return os.path.join(engine.data_root, "ketch.db")
-
-
-def overwrite(path: str, at: int, data: bytes) -> None:
-    with open(path, "r+b") as f:
-        f.seek(at)
-        f.write(data)
 
 
 def page_with(engine, table: str) -> int:

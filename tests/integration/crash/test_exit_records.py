@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.crash.test_bad_environments import fill
 from tests.support.boxes.crash_box import running
+from tests.support.boxes.damage import fill
 from tests.support.rawapi import Api
 from tests.support.waiting import until
 

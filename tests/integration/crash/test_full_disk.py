@@ -10,7 +10,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.crash.test_bad_environments import LOOP, body, fill
+from tests.support.boxes.damage import fill
+from tests.support.containers import LOOP, body
 from tests.support.rawapi import Api
 from tests.support.waiting import until
 

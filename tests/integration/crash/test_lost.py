@@ -12,8 +12,9 @@ import subprocess
 
 import pytest
 
-from tests.integration.crash.test_bad_environments import database, overwrite, refused, repaired
 from tests.support.boxes.crash_box import read
+from tests.support.boxes.crash_matrix import REPAIRS
+from tests.support.boxes.damage import database, overwrite, refused, repaired
 from tests.support.engines import busybox_tar
 from tests.support.waiting import until
 
@@ -163,13 +164,7 @@ def test_lost_things_are_pruned_when_asked(own_engine):
     assert os.listdir(own_engine.data_root + "/lost") == []
 
 
-POINTS = (
-    "repair.content-back", "repair.containers-back", "repair.old-kept", "repair.ready", "repair.old-log-gone",
-    "repair.exchanged",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", REPAIRS)
 def test_a_repair_that_is_killed(own_engine, point):
     """A start afterwards has everything when the repair had decided, and so has the next repair."""
     own_engine.start()
@@ -181,7 +176,7 @@ def test_a_repair_that_is_killed(own_engine, point):
     environment = {**os.environ, "KETCH_FAULT": point}
     done = subprocess.run([*own_engine.command(), "--repair"], env=environment, timeout=30, check=False)
     assert done.returncode == -signal.SIGKILL
-    if point in POINTS[3:]:  # decided: the next start carries it out
+    if point in REPAIRS[3:]:  # decided: the next start carries it out
         own_engine.start()
         assert sorted(own_engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()) == names
         own_engine.stop(signal.SIGKILL)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.support.rawapi import connected
 from tests.support.registries.registries import registry
 from tests.support.waiting import until
 
@@ -165,9 +166,7 @@ def test_a_stream_that_breaks_is_no_whole_one(own_engine):
          os.listdir(f"{own_engine.data_root}/content/blobs/sha256")), key=os.path.getsize,
     )  # fmt: skip
     size = os.path.getsize(layer)
-    from tests.integration.daemon.test_web_pages import unix
-
-    with unix(own_engine) as sock:
+    with connected(own_engine.socket) as sock:
         sock.settimeout(20)
         sock.sendall(b"GET /images/big/get HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         data = sock.recv(1 << 16)

@@ -7,7 +7,6 @@ what needs one says so within seconds, and when the monitor goes on all is as be
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import shutil
@@ -24,10 +23,6 @@ pytestmark = pytest.mark.ketch_only
 ANSWER_S = patient(10)
 
 
-def found(engine, name: str) -> dict:
-    return json.loads(engine.docker("inspect", name).out)[0]
-
-
 def cgroup(engine, ident: str) -> str:
     root = "/sys/fs/cgroup/freezer" if os.path.isdir("/sys/fs/cgroup/freezer") else "/sys/fs/cgroup"
     return f"{root}/{engine.name}/{ident}"
@@ -37,7 +32,7 @@ class Stopped:
     """A container with a stopped monitor."""
 
     def __init__(self, engine, name: str) -> None:
-        one = found(engine, name)
+        one = engine.inspect(name)
         self.id, self.pid = one["Id"], one["State"]["Pid"]
         self.monitor = int(read(f"{engine.exec_root}/run/{self.id}/monitor.pid"))
         self.cgroup = cgroup(engine, self.id)
@@ -92,7 +87,7 @@ def answer(engine, method: str, path: str, body=None, **query) -> tuple[int, obj
 def test_others_do_not_wait(alone, one):
     assert alone.docker("ps", "--format", "{{.Names}} {{.State}}").out.split() == ["other", "running", "one", "running"]
     assert alone.docker("exec", "other", "echo", "well").out == "well\n"
-    assert found(alone, "one")["State"]["Pid"] == one.pid
+    assert alone.inspect("one")["State"]["Pid"] == one.pid
     alone.docker("rm", "-f", "-t", "0", "other", check=False)
     assert running(one.pid)
 
@@ -104,7 +99,7 @@ def test_what_needs_no_monitor_works(alone, one):
     assert answer(alone, "POST", "/containers/one/update", {"Memory": 64 << 20, "MemorySwap": 64 << 20})[0] == 200
     for verb, status in (("pause", "paused"), ("unpause", "running")):
         assert answer(alone, "POST", f"/containers/one/{verb}")[0] == 204
-        assert found(alone, "one")["State"]["Status"] == status
+        assert alone.inspect("one")["State"]["Status"] == status
     assert answer(alone, "POST", "/containers/one/rename", name="two")[0] == 204
 
 
@@ -156,7 +151,7 @@ def test_it_is_ended(alone, one, verb):
     if verb == "rm":
         assert answer(alone, "GET", "/containers/one/json")[0] == 404
         return
-    state = found(alone, "one")["State"]
+    state = alone.inspect("one")["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 137)
     assert "up" in alone.docker("logs", "one").out
     alone.docker("start", "one")
@@ -170,7 +165,7 @@ def test_stop_lets_it_end_by_itself(alone):
     until(lambda: "up" in alone.docker("logs", "one").out, "it does not print")
     alone.stopped.append(Stopped(alone, "one"))
     assert answer(alone, "POST", "/containers/one/stop", t=8)[0] == 204
-    assert found(alone, "one")["State"]["ExitCode"] == 7
+    assert alone.inspect("one")["State"]["ExitCode"] == 7
     assert alone.docker("logs", "one").out == "up\nbye\n"
 
 
@@ -196,8 +191,8 @@ def shared(request, alone):
 
 
 def ends_as(engine, name: str, code: int) -> None:
-    until(lambda: found(engine, name)["State"]["Status"] == "exited", f"{name} does not end")
-    assert found(engine, name)["State"]["ExitCode"] == code, name
+    until(lambda: engine.inspect(name)["State"]["Status"] == "exited", f"{name} does not end")
+    assert engine.inspect(name)["State"]["ExitCode"] == code, name
 
 
 @pytest.mark.parametrize("names", [("home", "guest"), ("guest",), ("home",)], ids=" ".join)
@@ -235,8 +230,8 @@ def test_a_frozen_guest(alone, shared):
 
 def test_it_is_killed_while_it_is_stopped(alone, one):
     os.kill(one.monitor, signal.SIGKILL)
-    until(lambda: found(alone, "one")["State"]["Status"] == "exited", "its end is not noticed")
-    assert found(alone, "one")["State"]["ExitCode"] == 137
+    until(lambda: alone.inspect("one")["State"]["Status"] == "exited", "its end is not noticed")
+    assert alone.inspect("one")["State"]["ExitCode"] == 137
     until(lambda: one.left() == [], lambda: f"it lives: {one.left()}")
 
 
@@ -248,7 +243,7 @@ def test_many_restarts(alone):
     for _ in range(10):
         alone.stop(signal.SIGKILL)
         assert alone.start() < ANSWER_S
-    assert found(alone, "one")["State"]["Running"]
+    assert alone.inspect("one")["State"]["Running"]
     one.go_on()
     until(lambda: alone.docker("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
 
@@ -265,7 +260,7 @@ def test_its_names_are_gone(alone, wiped):
     else:
         shutil.rmtree(run_dir if wiped == "run directory" else alone.exec_root)
     assert alone.start() < ANSWER_S
-    assert found(alone, "one")["State"]["Running"]
+    assert alone.inspect("one")["State"]["Running"]
     one.go_on()
     until(lambda: alone.docker("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
     alone.stop(signal.SIGKILL)
@@ -303,7 +298,7 @@ def test_networks_change_before_it_is_taken_over(alone):
     alone.start()
     alone.docker("network", "connect", "dock", "one")
     alone.docker("network", "disconnect", "pier", "one")
-    assert set(found(alone, "one")["NetworkSettings"]["Networks"]) == {"quay", "dock"}
+    assert set(alone.inspect("one")["NetworkSettings"]["Networks"]) == {"quay", "dock"}
     one.go_on()
     until(lambda: alone.docker("exec", "one", "ping", "-c1", "other", check=False).code == 0, "names are not answered")
 
@@ -314,7 +309,7 @@ def test_no_descriptors_for_what_is_taken_over(alone):
     alone.docker("network", "create", "quay")
     for name in names:
         alone.docker("run", "-d", "--name", name, "--network", "quay", "busybox", "sleep", "12345")
-    pids = {name: found(alone, name)["State"]["Pid"] for name in names}
+    pids = {name: alone.inspect(name)["State"]["Pid"] for name in names}
     alone.stopped += [Stopped(alone, name) for name in names]
     alone.stop(signal.SIGKILL)
     alone.start()
@@ -328,7 +323,7 @@ def test_no_descriptors_for_what_is_taken_over(alone):
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
     for name in names:
         until(lambda name=name: alone.docker("exec", name, "true", check=False).code == 0, f"{name} is not taken over")
-        assert found(alone, name)["State"]["Pid"] == pids[name]
+        assert alone.inspect(name)["State"]["Pid"] == pids[name]
     for name in names:  # each asks its own resolver
         until(lambda name=name: alone.docker("exec", name, "nslookup", "c0", check=False).code == 0, "no names", 40)
 
@@ -344,7 +339,7 @@ def test_a_stopped_launcher(alone):
     assert "launcher" in text["message"]
     assert not running(launcher)
     assert answer(alone, "POST", "/containers/one/start")[0] == 204
-    assert len(pids_of(cgroup(alone, found(alone, "one")["Id"]))) == 1
+    assert len(pids_of(cgroup(alone, alone.inspect("one")["Id"]))) == 1
 
 
 def test_ketchd_ends_beside_a_stopped_launcher(alone):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.integration.api.test_bad_input import Unix
+from tests.support.rawapi import Unix
 
 pytestmark = pytest.mark.ketch_only
 SEED = int(os.environ.get("KETCH_STORM_SEED", "1"))

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.integration.network.test_network import SERVE, fetch
+from tests.support.containers import SERVE, fetch
 
 
 @pytest.mark.parametrize("name", ["docker", "ketch"])

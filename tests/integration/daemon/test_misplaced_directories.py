@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.crash.test_bad_environments import refused
+from tests.support.boxes.damage import refused
 
 pytestmark = pytest.mark.ketch_only
 _ELSEWHERE = (

@@ -11,10 +11,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.daemon.test_tls import secured  # noqa: F401  (a fixture)
-from tests.integration.registry.test_registry_auth import users  # noqa: F401  (a fixture)
 from tests.support.engines import BIN
-from tests.support.registries.registries import ours
+from tests.support.registries.registries import ours, password_file
 from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
@@ -119,7 +117,7 @@ def test_a_link_is_not_followed(own_engine, tmp_path, target):
         assert place.is_socket() or place.read_text() == "precious"
 
 
-def test_credentials_are_written_whole_and_for_their_owner(own_engine, users, tmp_path):  # noqa: F811
+def test_credentials_are_written_whole_and_for_their_owner(own_engine, tmp_path):
     own_engine.start()
     folder = tmp_path / "new" / "docker"
     file = folder / "config.json"
@@ -131,7 +129,7 @@ def test_credentials_are_written_whole_and_for_their_owner(own_engine, users, tm
             input=b"secret", env=environment, check=True, capture_output=True, umask=0,
         )  # fmt: skip
 
-    with ours("--htpasswd", users) as one:
+    with ours("--htpasswd", password_file(tmp_path)) as one:
         login(one.host)
         assert (mode(str(folder)), mode(str(file))) == (0o700, 0o600)
         # One that is there keeps its mode, its owner and what we do not understand; a link to it stays.
@@ -150,7 +148,7 @@ def test_credentials_are_written_whole_and_for_their_owner(own_engine, users, tm
     assert [name for name in os.listdir(tmp_path) if name.startswith("real.json")] == ["real.json"]
 
 
-def test_old_versions_of_tls_are_refused(secured, tmp_path):  # noqa: F811
+def test_old_versions_of_tls_are_refused(secured, tmp_path):
     _, flags = secured
     port = int(flags("client")[1].rpartition(":")[2])
 

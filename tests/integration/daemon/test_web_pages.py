@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.integration.daemon.test_tls import secured  # noqa: F401  (a fixture)
+from tests.support.rawapi import connected
 
 CREATE = json.dumps({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Privileged": True}}).encode()
 # fetch(url, {mode: "no-cors"}) may send these kinds; a Blob without a type is sent with none.
@@ -61,12 +61,6 @@ def ask(sock: socket.socket, method: str, path: str, headers: dict[str, str], bo
     return int(head.split()[1]), rest.decode(errors="replace")
 
 
-def unix(engine) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(engine.socket)
-    return sock
-
-
 @pytest.fixture
 def listening(own_engine):
     """An engine, and a function that connects to its TCP port; its own name is ``named.example``."""
@@ -82,22 +76,22 @@ def listening(own_engine):
 def test_a_body_must_say_that_it_is_json(engine, path, body):
     for kind in SIMPLE:
         headers = {"Host": "localhost", **({"Content-Type": kind} if kind else {})}
-        status, text = ask(unix(engine), "POST", path, headers, body)
+        status, text = ask(connected(engine.socket), "POST", path, headers, body)
         assert status == 400, (kind, text)
         assert "Content-Type header" in text, (kind, text)
     for kind in ("application/json", "Application/JSON; charset=utf-8"):
-        status, text = ask(unix(engine), "POST", path, {"Host": "localhost", "Content-Type": kind}, body)
+        status, text = ask(connected(engine.socket), "POST", path, {"Host": "localhost", "Content-Type": kind}, body)
         assert "Content-Type" not in text, (kind, text)
 
 
 def test_null_is_nothing_given(engine):
     """Clients in Go send it for a pointer that points nowhere."""
     headers = {"Host": "localhost", "Content-Type": "application/json"}
-    status, text = ask(unix(engine), "POST", "/volumes/create", headers, b" null\n")
+    status, text = ask(connected(engine.socket), "POST", "/volumes/create", headers, b" null\n")
     assert status == 201, text
     engine.docker("volume", "rm", json.loads(text)["Name"])
     for path, message in (("/containers/none/update", "No such container"), ("/exec/none/start", "No such exec")):
-        status, text = ask(unix(engine), "POST", path, headers, b"null")
+        status, text = ask(connected(engine.socket), "POST", path, headers, b"null")
         assert (status, message in text) == (404, True), text
 
 
@@ -111,10 +105,10 @@ def test_texts_with_a_nul_byte_are_refused(engine):
         {"HostConfig": {"Devices": [{"PathOnHost": evil, "PathInContainer": "/x"}]}},
     ):  # fmt: skip
         body = json.dumps({"Image": "busybox", **more}).encode()
-        status, text = ask(unix(engine), "POST", "/containers/create", headers, body)
+        status, text = ask(connected(engine.socket), "POST", "/containers/create", headers, body)
         assert (status, "has a NUL byte" in text) == (400, True), text
     body = json.dumps({"Image": "busybox", "Cmd": ["\\u0000"], "Labels": {"a\0": "b\0"}}).encode()
-    status, text = ask(unix(engine), "POST", "/containers/create", headers, body)
+    status, text = ask(connected(engine.socket), "POST", "/containers/create", headers, body)
     assert status == 201, text
     engine.docker("rm", json.loads(text)["Id"])
 
@@ -128,7 +122,7 @@ def test_archives_come_with_any_kind(engine):
             ("POST", "/images/create?fromSrc=-"),
             ("PUT", "/containers/none/archive?path=/"),
         ):
-            _, text = ask(unix(engine), method, path, headers, b"no tar" * 200)
+            _, text = ask(connected(engine.socket), method, path, headers, b"no tar" * 200)
             assert "Content-Type" not in text, (path, kind)
 
 
@@ -180,12 +174,12 @@ def test_clients_are_served(listening):
     assert ask(connect(), "GET", "/_ping", {"Host": "localhost", "Sec-Fetch-Site": "none"})[0] == 200
     # A unix socket is out of a browser's reach; proxies in front of it send what they like.
     page = {"Host": "%2Frun%2Fketch.sock", "Origin": "http://dashboard.example"}
-    assert ask(unix(engine), "GET", "/_ping", page)[0] == 200
+    assert ask(connected(engine.socket), "GET", "/_ping", page)[0] == 200
     assert engine.docker("-H", f"tcp://127.0.0.1:{port}", "run", "--rm", "busybox", "echo", "hello").out == "hello\n"
     assert engine.ketch("-H", f"tcp://127.0.0.1:{port}", "ps", "-q").code == 0
 
 
-def test_a_certificate_in_the_browser_does_not_help_a_page(secured, tmp_path):  # noqa: F811
+def test_a_certificate_in_the_browser_does_not_help_a_page(secured, tmp_path):
     import ssl
 
     engine, flags = secured
@@ -208,14 +202,14 @@ def test_bodies_have_a_limit(engine):
     """What is checked is all that is used: no part of a body goes unread, and none is read without end."""
     kind = {"Host": "localhost", "Content-Type": "application/json"}
     big = json.dumps({"Image": "busybox", "Labels": {"big": "x" * (3 << 20)}, "HostConfig": {"Runtime": "none"}})
-    status, text = ask(unix(engine), "POST", "/containers/create", kind, big.encode())
+    status, text = ask(connected(engine.socket), "POST", "/containers/create", kind, big.encode())
     assert status == 400, text
     assert "none" in text  # the end was seen
     huge = b" " * (9 << 20) + CREATE
-    status, text = ask(unix(engine), "POST", "/containers/create", kind, huge)
+    status, text = ask(connected(engine.socket), "POST", "/containers/create", kind, huge)
     assert status == 413, text
     assert "8 MiB" in text
-    with unix(engine) as sock:
+    with connected(engine.socket) as sock:
         sock.settimeout(20)
         head = "POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -226,7 +220,9 @@ def test_bodies_have_a_limit(engine):
         assert sock.recv(1 << 16).startswith(b"HTTP/1.1 413")
     # As with dockerd a body is what was sent: nothing is inflated.
     for coding, body in (("gzip", gzip.compress(b" " * (1 << 26) + CREATE)), ("deflate", b"x"), ("br", b"x")):
-        status, text = ask(unix(engine), "POST", "/containers/create", {**kind, "Content-Encoding": coding}, body)
+        status, text = ask(
+            connected(engine.socket), "POST", "/containers/create", {**kind, "Content-Encoding": coding}, body
+        )
         assert status == 400, text
         assert "invalid JSON" in text
 
@@ -234,7 +230,7 @@ def test_bodies_have_a_limit(engine):
 def test_of_two_members_of_one_name_the_last_counts(engine):
     body = b'{"Name": "first", "Labels": {"a": "1"}, "Name": "last", "Labels": {"a": "2"}}'
     kind = {"Host": "localhost", "Content-Type": "application/json"}
-    status, text = ask(unix(engine), "POST", "/volumes/create", kind, body)
+    status, text = ask(connected(engine.socket), "POST", "/volumes/create", kind, body)
     assert status == 201, text
     assert json.loads(text)["Name"] == "last"
-    assert ask(unix(engine), "DELETE", "/volumes/last", {"Host": "localhost"})[0] == 204
+    assert ask(connected(engine.socket), "DELETE", "/volumes/last", {"Host": "localhost"})[0] == 204

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deep_trees import census, make
 from tests.support.rawapi import Api
 from tests.support.waiting import until
-from tests.unit.test_trees import census, make
 
 SHALLOW, DEEP = 1500, 3100  # the path of the first is shorter than PATH_MAX: dockerd can make it
 

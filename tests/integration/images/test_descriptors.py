@@ -9,9 +9,9 @@ import tarfile
 
 import pytest
 
-from tests.integration.images.test_pull_faults import files
 from tests.support.registries import made_images as made
 from tests.support.registries.nasty_registry import NastyRegistry
+from tests.support.registries.stored import files
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only

@@ -14,6 +14,7 @@ import pytest
 from tests.support.registries import made_images as made
 from tests.support.registries.nasty_registry import Fault, NastyRegistry
 from tests.support.registries.registries import certificate
+from tests.support.registries.stored import files, parts
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
@@ -34,18 +35,6 @@ def docker(engine):
     made.sweep(engine.client)
     engine.client("image", "prune", "-f")
     until(lambda: files(engine) == before, lambda: f"left: {files(engine) - before}")
-
-
-def files(engine) -> set[str]:
-    """Blobs, layers and what is on its way to become one."""
-    places = ("content/blobs/sha256", "content/ingest", "layers")
-    return {f"{place}/{name}" for place in places for name in os.listdir(os.path.join(engine.data_root, place))}
-
-
-def parts(engine) -> list[int]:
-    """Sizes of the downloads that were broken off."""
-    ingest = os.path.join(engine.data_root, "content/ingest")
-    return [os.stat(os.path.join(ingest, n)).st_size for n in os.listdir(ingest) if n.endswith(".part")]
 
 
 def big(compression: str = "none") -> made.Made:

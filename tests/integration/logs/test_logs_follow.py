@@ -8,20 +8,12 @@ import signal
 import time
 
 import pytest
-import pytest_asyncio
 
 from ketch.engine.logs.framed_reader import read_logs
 from ketch.runtime.cgroups import common
-from tests.support.boxes.monitor_box import Peer, Yard, follower
+from tests.support.boxes.monitor_box import Peer, follower
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
-
-
-@pytest_asyncio.fixture
-async def yard(tmp_path):
-    one = await Yard.open(tmp_path)
-    yield one
-    await one.close()
 
 
 async def logged(one, monitor=None, **options):

@@ -12,22 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from ketch.engine.logs.framed_reader import Formatter
 from ketch.engine.logs.json_reader import read_json_logs
-from tests.support.boxes.monitor_box import Peer, Yard, follower, open_fds, own_kib
+from tests.support.boxes.monitor_box import Peer, follower, open_fds, own_kib
 from tests.support.logservers import Journal
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 _DEADLINE_S = 15
-
-
-@pytest_asyncio.fixture
-async def yard(tmp_path):
-    one = await Yard.open(tmp_path)
-    yield one
-    await one.close()
 
 
 def json_log(tmp_path, **more):

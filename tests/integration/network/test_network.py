@@ -5,25 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import time
-import urllib.request
 
 import pytest
 
-SERVE = ("busybox", "sh", "-c", "mkdir /www; echo moored > /www/index.html; exec httpd -f -p 80 -h /www")
-
-
-def fetch(port: int, host: str = "127.0.0.1") -> str:
-    """What the server says, once it listens."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://{host}:{port}/", timeout=2) as answer:
-                return answer.read().decode()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+from tests.support.containers import SERVE, fetch
 
 
 def test_published_port(client):

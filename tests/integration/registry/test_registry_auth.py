@@ -22,9 +22,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.integration.registry.test_registry_protocol import Raw
 from tests.support.engines import KETCH
-from tests.support.registries.registries import free_port, ours
+from tests.support.registries.raw import Raw
+from tests.support.registries.registries import free_port, ours, password_file
 
 pytestmark = pytest.mark.ketch_only
 
@@ -35,9 +35,7 @@ def basic(user: str, password: str) -> str:
 
 @pytest.fixture
 def users(tmp_path) -> str:
-    path = tmp_path / "users"
-    path.write_text(f"# people\nann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
-    return str(path)
+    return password_file(tmp_path)
 
 
 def test_users_and_passwords(users):

@@ -16,10 +16,10 @@ import bcrypt
 import pytest
 
 from ketch.registry import errors
-from tests.integration.registry.test_registry_protocol import Raw, begin, put_blob, put_manifest
 from tests.support.engines import KETCH
 from tests.support.registries import made_images as made
 from tests.support.registries.nasty_registry import Fault, NastyRegistry
+from tests.support.registries.raw import Raw, begin, put_blob, put_manifest
 from tests.support.registries.registries import bucket, free_port, listens, ours, registry
 from tests.support.waiting import until
 

@@ -8,7 +8,6 @@ import subprocess
 
 import pytest
 
-from tests.integration.crash.test_stopped_monitors import found
 from tests.support.boxes.crash_box import read, running
 from tests.support.engines import BIN
 from tests.support.leaks import cgroups
@@ -33,7 +32,7 @@ def test_monitors_live_beside_the_containers(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     own_engine.docker("run", "-d", "--name", "one", "--memory", "16m", "busybox", "sleep", "12345")
-    one = found(own_engine, "one")
+    one = own_engine.inspect("one")
     monitor = int(read(f"{own_engine.exec_root}/run/{one['Id']}/monitor.pid"))
     place = f"/{own_engine.name}/monitors"
     assert cgroups_of(launcher_of(own_engine)) == {place}

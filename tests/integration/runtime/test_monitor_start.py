@@ -11,21 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure
-from tests.support.boxes.monitor_box import Peer, Yard, connect, open_fds, process, pss_kib
+from tests.support.boxes.monitor_box import Peer, connect, open_fds, process, pss_kib
 from tests.support.boxes.runtime_box import cgroup_leftovers
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
-
-
-@pytest_asyncio.fixture
-async def yard(tmp_path):
-    one = await Yard.open(tmp_path)
-    yield one
-    await one.close()
 
 
 async def gone(pid: int) -> None:

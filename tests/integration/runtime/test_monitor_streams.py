@@ -13,23 +13,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from ketch.engine.logs.framed_reader import read_logs
 from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure, Unavailable
 from ketch.runtime.process import messages
-from tests.support.boxes.monitor_box import Peer, Yard, connect, own_kib, process
+from tests.support.boxes.monitor_box import Peer, connect, own_kib, process
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 ECHO = ["sh", "-c", 'echo ready; while read line; do echo "got $line"; done; echo over']
-
-
-@pytest_asyncio.fixture
-async def yard(tmp_path):
-    one = await Yard.open(tmp_path)
-    yield one
-    await one.close()
 
 
 async def test_clients_before_the_start_see_everything(yard):

@@ -19,26 +19,8 @@ if TYPE_CHECKING:
 
     from tests.support.boxes.runtime_box import Box
 
-pytestmark = [
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(os.geteuid() != 0, reason="cgroups need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
-]
+pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 UNIFIED = common.layout().version == 2
-
-
-@pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    runtime_box.warm()
-    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
-
-
-@pytest.fixture
-def box(tmp_path: Any, rootfs: Any) -> Iterator[Box]:
-    box = runtime_box.Box(tmp_path, rootfs)
-    yield box
-    box.close()
-    assert runtime_box.cgroup_leftovers(box.parent) == []
 
 
 @pytest.fixture

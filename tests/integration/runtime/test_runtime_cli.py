@@ -17,57 +17,14 @@ import pytest
 from ketch.linux import fdpass
 from ketch.runtime.security import seccomp_default
 from tests.support.boxes import runtime_box
+from tests.support.boxes.runtime_cli import Runtime
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.timeout(90),
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
-]
-
-
-class Runtime:
-    """The command line with a root and one bundle of its own."""
-
-    def __init__(self, directory: Path, rootfs: Path) -> None:
-        self.directory = directory
-        self.root = directory / "root"
-        self.bundle = directory / "bundle"
-        self.bundle.mkdir()
-        self.box = runtime_box.Box(directory, rootfs)
-        self.document = self.box.spec(["true"])
-        self.document["root"] = {"path": str(rootfs), "readonly": True}
-
-    def configure(self, args: list[str], changes: dict[str, Any] | None = None) -> None:
-        runtime_box.set_in(self.document, {"process.args": args, **(changes or {})})
-        (self.bundle / "config.json").write_text(json.dumps(self.document))
-
-    def __call__(self, *args: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(self.root), *args]
-        done = subprocess.run(command, cwd=self.bundle, capture_output=True, text=True, timeout=patient(15), **options)
-        assert done.returncode == code, done.stderr
-        return done
-
-    def state(self, name: str) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self("state", name).stdout)
-        return document
-
-    def create_detached(self, name: str, output: Path) -> None:
-        """create whose stdout is a file: the container keeps it open after create has ended."""
-        errors = output.with_suffix(".err")
-        with output.open("wb") as out, errors.open("wb") as err:
-            command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(self.root), "create", name]
-            done = subprocess.run(command, cwd=self.bundle, stdout=out, stderr=err, timeout=patient(15))
-        assert done.returncode == 0, errors.read_text()
-
-
-@pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
+pytestmark = [pytest.mark.timeout(90), *runtime_box.NEEDED]
 
 
 @pytest.fixture

@@ -16,11 +16,7 @@ from tests.support.engines import Client, Engine, Result
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
-]
+pytestmark = [pytest.mark.timeout(120), *runtime_box.NEEDED]
 
 
 class Docker:

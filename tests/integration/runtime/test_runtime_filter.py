@@ -21,16 +21,11 @@ from tests.support.boxes import runtime_box
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.boxes.runtime_box import Box
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
-]
+pytestmark = [pytest.mark.timeout(120), *runtime_box.NEEDED]
 
 # What the runtime and the interpreter that it runs in call in a container's process, from fork to execve.
 _CALLS = """
@@ -73,21 +68,6 @@ def control(profile: dict[str, Any], no_new_privs: bool) -> int:
             os._exit(99)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return 128 - code if code < 0 else code
-
-
-@pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    runtime_box.warm()
-    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
-
-
-@pytest.fixture
-def box(tmp_path: Any, rootfs: Any) -> Iterator[Box]:
-    box = runtime_box.Box(tmp_path, rootfs)
-    yield box
-    box.close()
-    assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.cgroup_leftovers(box.parent) == []
 
 
 @pytest.mark.parametrize("no_new_privs", [False, True])

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.timeout(90),
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
-]
+pytestmark = [pytest.mark.timeout(90), *runtime_box.NEEDED]
 
 AROUND = """
     state() { cat /proc/self/mountinfo; hostname; }

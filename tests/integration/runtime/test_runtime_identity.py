@@ -13,31 +13,9 @@ from ketch.linux import keyring
 from tests.support.boxes import runtime_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.boxes.runtime_box import Box
 
-pytestmark = [
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
-]
-
-
-@pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    runtime_box.warm()
-    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
-
-
-@pytest.fixture
-def box(tmp_path: Any, rootfs: Any) -> Iterator[Box]:
-    """A box that must leave the host's mounts and cgroups as they were."""
-    box = runtime_box.Box(tmp_path, rootfs)
-    yield box
-    box.close()
-    assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.cgroup_leftovers(box.parent) == []
+pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.runtime.test_runtime_cli import Runtime
-from tests.integration.runtime.test_runtime_races import bind, racing, tmpfs, tries
 from tests.support.boxes import runtime_box
+from tests.support.boxes.races import bind, racing, tmpfs, tries
+from tests.support.boxes.runtime_cli import Runtime
 from tests.support.programs import need
 from tests.support.waiting import patient
 
@@ -37,8 +37,7 @@ def enabled() -> bool:
 
 pytestmark = [
     pytest.mark.timeout(120),
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
+    *runtime_box.NEEDED,
     pytest.mark.skipif(not enabled(), reason="AppArmor is off"),
 ]
 
@@ -77,15 +76,6 @@ def rootfs(tmp_path: Path) -> Path:
     path = runtime_box.make_rootfs(tmp_path / "image")
     (path / "etc/forbidden").write_text("loose\n")
     return path
-
-
-@pytest.fixture
-def box(tmp_path: Path, rootfs: Path) -> Iterator[Box]:
-    box = runtime_box.Box(tmp_path, rootfs)
-    yield box
-    box.close()
-    assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.cgroup_leftovers(box.parent) == []
 
 
 def fake(directory: Path) -> None:

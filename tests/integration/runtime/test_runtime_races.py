@@ -7,44 +7,25 @@ may not succeed with a mask, a device, a terminal or a kernel parameter in a pla
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import subprocess
-import sys
-import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from ketch.runtime import defaults
 from tests.support.boxes import runtime_box
+from tests.support.boxes.races import bind, racing, tmpfs, tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.boxes.runtime_box import Box, Result
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(not os.path.exists(runtime_box.BUSYBOX), reason="needs busybox-static"),
-]
+pytestmark = [pytest.mark.timeout(120), *runtime_box.NEEDED]
 
-RACE_S = 6.0
 PORT = "net.ipv4.ip_unprivileged_port_start"
 READ_ALL = "for d in /proc /proc.x; do test -e $d/self/mountinfo && cat $d/self/mountinfo && exit; done; exit 77"
-
-# Swaps NAME with NAME.x, which is a directory or a link, until it is killed.
-RENAMER = """
-import ctypes, sys, time
-libc = ctypes.CDLL(None)
-while True:
-    for name in sys.argv[1:]:
-        libc.renameat2(-100, name.encode(), -100, (name + ".x").encode(), 2)  # RENAME_EXCHANGE
-    time.sleep(0.0003)
-"""
 
 
 class Mount(NamedTuple):
@@ -69,38 +50,11 @@ def mounts(text: str) -> list[Mount]:
     return found
 
 
-@contextlib.contextmanager
-def racing(*names: str) -> Iterator[None]:
-    """Somebody who exchanges each NAME with NAME.x meanwhile."""
-    attacker = subprocess.Popen([sys.executable, "-c", RENAMER, *names])
-    try:
-        yield
-        assert attacker.poll() is None
-    finally:
-        attacker.kill()
-        attacker.wait()
-
-
-def tries(enough: Callable[[], bool]) -> Iterator[None]:
-    """Attempts for RACE_S, and longer on a slow machine until there was what makes the test prove something."""
-    begin = time.monotonic()
-    while (spent := time.monotonic() - begin) < RACE_S or (not enough() and spent < 10 * RACE_S):
-        yield
-
-
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
+    """One for each test, which changes it."""
     runtime_box.warm()
     return runtime_box.make_rootfs(tmp_path / "image")
-
-
-@pytest.fixture
-def box(tmp_path: Path, rootfs: Path) -> Iterator[Box]:
-    box = runtime_box.Box(tmp_path, rootfs)
-    yield box
-    box.close()
-    assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.cgroup_leftovers(box.parent) == []
 
 
 @pytest.fixture
@@ -108,14 +62,6 @@ def volume(tmp_path: Path) -> Path:
     path = tmp_path / "volume"
     path.mkdir()
     return path
-
-
-def bind(source: Path, destination: str) -> dict[str, Any]:
-    return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind"]}
-
-
-def tmpfs(destination: str) -> dict[str, Any]:
-    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": []}
 
 
 def assert_confined(found: list[Mount]) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.runtime.test_runtime_cli import Runtime
 from tests.support.boxes import runtime_box
+from tests.support.boxes.runtime_cli import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

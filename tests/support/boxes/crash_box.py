@@ -12,7 +12,7 @@ import signal
 import sqlite3
 from typing import Any
 
-from tests.integration.network.test_network import fetch
+from tests.support.containers import fetch
 from tests.support.engines import Engine
 from tests.support.leaks import Census
 from tests.support.rawapi import Api

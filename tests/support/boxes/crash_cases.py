@@ -12,8 +12,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.integration.network.test_network import fetch
 from tests.support.boxes.crash_box import running
+from tests.support.containers import fetch
 from tests.support.waiting import until
 
 if TYPE_CHECKING:

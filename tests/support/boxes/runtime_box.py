@@ -15,6 +15,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
+
 from ketch.linux import fdpass
 from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BUSYBOX = "/bin/busybox"
+NEEDED = (  # marks of tests that run containers
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(not os.path.exists(BUSYBOX), reason="needs busybox-static"),
+)
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/bin/false

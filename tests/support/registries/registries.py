@@ -22,6 +22,7 @@ from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @dataclass
@@ -43,6 +44,13 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def password_file(directory: Path) -> str:
+    """A file for ``--htpasswd`` with one user: ann, whose password is "secret"."""
+    path = directory / "users"
+    path.write_text(f"# people\nann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    return str(path)
 
 
 def certificate(root: str, name: str = "127.0.0.1") -> tuple[str, str]:

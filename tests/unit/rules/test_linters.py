@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -55,6 +57,34 @@ def test_functions_fit_on_a_screen():
         if node.end_lineno and node.end_lineno - node.lineno + 1 > 100
     }
     assert long == {}
+
+
+# Modules below tests/unit and tests/integration, and those that are named as in the same folder.
+_OF_TESTS = re.compile(r"tests\.(unit|integration)\b|\.|test_|conftest\b")
+
+
+def test_rooms_are_small():
+    """A folder that one can take in at a glance."""
+    files = [p for p in sources("src", "tests") if os.path.basename(p) not in ("__init__.py", "conftest.py")]
+    sizes = Counter(map(os.path.dirname, files))
+    assert {folder: size for folder, size in sizes.items() if size > 15} == {}
+
+
+def test_nothing_is_imported_from_tests():
+    """What tests share stands in tests/support: a file of tests can be moved, cut and read by itself."""
+    wrong = []
+    for path in sources("tests"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            if any(_OF_TESTS.match(name) for name in names):
+                wrong.append(f"{path}:{node.lineno}")
+    assert wrong == []
 
 
 def test_package_files_are_empty():

@@ -1,0 +1,32 @@
+"""The runtime without an engine: one root file system for a file of tests, and a box for each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.boxes import runtime_box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.boxes.runtime_box import Box
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system with busybox, which containers may read."""
+    runtime_box.warm()
+    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def box(tmp_path: Path, rootfs: Path) -> Iterator[Box]:
+    """What must leave the host's mounts and cgroups as they were."""
+    box = runtime_box.Box(tmp_path, rootfs)
+    yield box
+    box.close()
+    assert runtime_box.host_mounts(tmp_path) == []
+    assert runtime_box.cgroup_leftovers(box.parent) == []
