@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests.support.run import parallel, summary
+from tests.support.run import parallel, session, summary
 from tests.support.run.isolation import own_network
 from tests.support.waiting import PATIENCE, patient
 
@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, usual)
     dockerd = config.getoption("--engine", "ketch") == "dockerd"
     alone = not config.getoption("tx", []) and (config.getoption("--own-netns", False) or dockerd)
+    if _is_worker(config) or not config.getoption("tx", []):
+        session.guard()
     if alone or _is_worker(config):
         own_network(propagates=dockerd)  # it has a mount namespace of its own
 

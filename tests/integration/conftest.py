@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.engines import SESSION, Client, Engine
+from tests.support.engines import Client, Engine
 from tests.support.leaks import Census
+from tests.support.run import session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item):
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest):
     """The daemon that most tests share, with ``busybox`` in it; at the end nothing may be left."""
-    before = Census.take(SESSION)
+    before = Census.take(session.SESSION)
     one = Engine(request.config.getoption("--engine"))
     if driver := request.config.getoption("--storage-driver"):
         one.extra += ["--storage-driver", driver]
@@ -50,9 +51,17 @@ def engine(request: pytest.FixtureRequest):
         yield one
         one.remove_all()
     finally:
-        one.delete()
-    if one.kind == "ketch":
-        assert before.left_over() == []
+        left = _end(one, before)
+    assert left == []
+
+
+def _end(one: Engine, before: Census) -> list[str]:
+    """Delete an engine, and what it has left, which is returned."""
+    one.delete()
+    left = before.left_over() if one.kind == "ketch" else []
+    if left:
+        session.clear(one.name)
+    return left
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +111,8 @@ def own_engine():
             one.start()
         one.remove_all()
     finally:
-        one.delete()
-    assert before.left_over() == []
+        left = _end(one, before)
+    assert left == []
 
 
 @pytest.fixture
@@ -111,6 +120,7 @@ def private_engine(request: pytest.FixtureRequest):
     """A daemon with ``busybox`` for one scenario, whose program must clean up after itself: nothing is removed here."""
     one = Engine(request.config.getoption("--engine"), suffix="p")
     before = Census.take(one.name)
+    left = []
     try:
         one.start()
         one.add_busybox()
@@ -121,10 +131,8 @@ def private_engine(request: pytest.FixtureRequest):
     finally:
         if one.process is not None:
             one.remove_all()
-        one.delete()
+        left += _end(one, before)
     assert left == ["", "", ""]
-    if one.kind == "ketch":
-        assert before.left_over() == []
 
 
 @pytest.fixture

@@ -19,13 +19,12 @@ from typing import Any
 import docker
 
 from tests.support import peers
-from tests.support.leaks import MARK
 from tests.support.programs import need
 from tests.support.rawapi import Api
+from tests.support.run.session import MARK, SESSION
 from tests.support.terminal import Piped, Terminal
 from tests.support.waiting import patient
 
-SESSION = f"kt{os.getpid()}-"
 _NUMBERS = itertools.count(1)
 BIN = os.path.dirname(sys.executable)
 API = peers.DOCKERD_API  # what docker-py asks for
@@ -89,7 +88,8 @@ class Engine:
         self.kind = kind
         # Its bridge, tables and cgroups are named so; what one that failed has left is in no other one's way.
         self.name = f"{SESSION}{next(_NUMBERS)}{suffix}"
-        self.root = tempfile.mkdtemp(prefix="kt-", dir="/tmp")
+        self.root = f"/tmp/{self.name}"  # short: sockets are in it
+        os.mkdir(self.root, 0o700)
         self.socket = os.path.join(self.root, "s.sock")
         self.log_path = os.path.join(self.root, "log")
         self.pidfile = os.path.join(self.root, "pid")

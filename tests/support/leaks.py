@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.support.run.session import MARK
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MARK = "KETCH_TEST_SESSION"
 _SESSION = re.compile(r"kt\d+-")
 
 

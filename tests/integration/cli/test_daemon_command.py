@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from tests.support.engines import BIN, SESSION
-from tests.support.leaks import MARK, Census
+from tests.support.engines import BIN
+from tests.support.leaks import Census
+from tests.support.run.session import MARK, SESSION
 
 pytestmark = pytest.mark.ketch_only
 

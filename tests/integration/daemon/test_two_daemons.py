@@ -13,9 +13,10 @@ import uuid
 
 import pytest
 
-from tests.support.engines import BIN, SESSION, Engine
+from tests.support.engines import BIN, Engine
 from tests.support.leaks import Census, cgroups
 from tests.support.netns import nft
+from tests.support.run.session import SESSION
 from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only

@@ -18,6 +18,7 @@ from tests.support.leaks import Census
 from tests.support.rawapi import Api
 from tests.support.registries import made_images
 from tests.support.registries.nasty_registry import NastyRegistry
+from tests.support.run import session
 from tests.support.waiting import until
 
 COUNT = (
@@ -278,7 +279,10 @@ class Box:
         self.recover()
         self.engine.remove_all()
         self.engine.delete()
-        return self.bare.left_over() + sorted(monitored() & self.made)
+        left = self.bare.left_over() + sorted(monitored() & self.made)
+        if left:
+            session.clear(self.engine.name)
+        return left
 
 
 def read(path: str) -> bytes:

@@ -15,6 +15,7 @@ from ketch.engine.monitors.launcher import Launcher
 from ketch.engine.monitors.monitor_client import Created, Monitor
 from ketch.runtime.cgroups import monitors
 from tests.support.boxes.runtime_box import Box, cgroup_leftovers, make_rootfs
+from tests.support.run.session import SESSION
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Container:
         return (await asyncio.wait_for(asyncio.shield(self.monitor.exited), _LIMIT_S)).code
 
 
-_PARENT = f"/ketch-test-{os.getpid()}-m"
+_PARENT = f"/{SESSION}m"
 
 
 class Yard:

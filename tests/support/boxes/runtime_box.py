@@ -22,6 +22,7 @@ from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
 from ketch.runtime.process.children import init
 from ketch.runtime.security import seccomp, seccomp_default
+from tests.support.run.session import SESSION
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Box:
     def __init__(self, directory: Path, rootfs: Path) -> None:
         self.directory = directory
         self.rootfs = rootfs
-        self.parent = f"/ketch-test-{os.getpid()}"
+        self.parent = f"/{SESSION}r"
         self.lowers = [str(rootfs)]
         self.count = 0
 
