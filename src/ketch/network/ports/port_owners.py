@@ -28,7 +28,7 @@ def program(proto: str, address: str, port: int) -> str:
 
 
 def _points_to(path: str, wanted: set[str]) -> bool:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # it was closed, or it is a directory deeper than paths can say
         return os.readlink(path) in wanted
     return False
 
