@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
-from tests.support.run import parallel, session, summary
+from tests.support.run import parallel, scratch, session, summary
 from tests.support.run.isolation import own_network
 from tests.support.waiting import PATIENCE, patient
 
@@ -39,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         session.guard()
     if alone or _is_worker(config):
         own_network(propagates=dockerd)  # it has a mount namespace of its own
+        if scratch.own_tmp() and config.option.basetemp:  # what the first process has made of it is out of sight
+            os.makedirs(os.path.dirname(config.option.basetemp), exist_ok=True)
 
 
 def _is_worker(config: pytest.Config) -> bool:
