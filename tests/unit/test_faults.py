@@ -14,13 +14,13 @@ import pytest
 
 from ketch import faults
 from tests.support.boxes.crash_matrix import CASES, ELSEWHERE
-from tests.support.source.project import ROOT, parsed, sources
+from tests.support.source.project import ROOT, containing, parsed
 
 
 def points_in_code() -> list[str]:
     """Every name that is handed to `faults.point`, also by an ExitStack."""
     found = []
-    for path in sources("src"):
+    for path in containing("faults.point", "src"):
         for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call) or not node.args:
                 continue

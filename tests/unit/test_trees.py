@@ -26,7 +26,6 @@ from ketch.storage.removal import remove_tree, those, try_to_remove
 from ketch.storage.snapshots import diff, tree_diff
 from ketch.storage.snapshots.tree_copy import Copier
 from tests.support.deep_trees import census, make
-from tests.support.source.callgraph import Graph
 
 DEPTHS = pytest.mark.parametrize(("depth", "name"), [(3100, "d"), (300, "n" * 255)])
 
@@ -334,26 +333,6 @@ def test_a_mount_is_refused_by_its_opener(place):
     with pytest.raises(OSError, match="mounted"):
         open_unmounted("proc", fd)
     os.close(fd)
-
-
-RECURSIVE = {"rmtree", "copytree", "os.walk", "os.fwalk", "rglob"}
-
-
-def test_nothing_else_walks_trees():
-    """Whoever lists directories does not call itself, and nobody uses what recurses or goes by paths."""
-    graph = Graph()
-    wrong = []
-    calls = {key: list(graph.calls(key)) for key in graph.functions}
-    for key, made in calls.items():
-        wrong += [f"{key}: {text}" for _, text, _ in made if text in RECURSIVE or text.rpartition(".")[2] in RECURSIVE]
-        if any(text in ("os.listdir", "os.scandir") for _, text, _ in made):
-            reached, fresh = set(), {target for _, _, targets in made for target in targets}
-            while fresh:
-                reached |= fresh
-                fresh = {t for one in fresh for _, _, targets in calls[one] for t in targets} - reached
-            if key in reached:
-                wrong.append(f"{key}: calls itself")
-    assert wrong == []
 
 
 @DEPTHS

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root file system with busybox, which containers may read."""
-    runtime_box.warm()
     return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
 
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ketch.linux import prctl
 from ketch.runtime import defaults
-from ketch.runtime.security import seccomp, seccomp_default
-from tests.support.boxes import runtime_box
+from ketch.runtime.security import seccomp_default
+from tests.support.boxes import runtime_box, small_monitor
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
@@ -57,17 +56,11 @@ def default_names() -> list[str]:
 
 def control(profile: dict[str, Any], no_new_privs: bool) -> int:
     """What `true` ends with under a filter, without any runtime."""
-    program = seccomp.filter_of(profile)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if no_new_privs:
-                prctl.set_no_new_privs()
-            program.install_and_execve(runtime_box.BUSYBOX, ["true"], {})
-        finally:
-            os._exit(99)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return 128 - code if code < 0 else code
+    reader, writer = os.pipe()
+    small_monitor.fork("under_filter", runtime_box.BUSYBOX, profile, no_new_privs, fds=[writer])
+    os.close(writer)
+    with open(reader, encoding="ascii") as f:
+        return int(f.read())
 
 
 @pytest.mark.parametrize("no_new_privs", [False, True])

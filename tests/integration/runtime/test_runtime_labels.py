@@ -72,7 +72,6 @@ def profile() -> Iterator[str]:
 
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
-    runtime_box.warm()
     path = runtime_box.make_rootfs(tmp_path / "image")
     (path / "etc/forbidden").write_text("loose\n")
     return path

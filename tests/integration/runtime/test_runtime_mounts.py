@@ -230,6 +230,7 @@ def test_kernels_without_the_new_overlay_api(box: Box, monkeypatch: pytest.Monke
     def refuse(*_: object) -> int:
         raise OSError(EINVAL, "no such parameter")
 
+    box.here = True
     monkeypatch.setattr(overlay, "_by_fsconfig", refuse)
     test_many_layers_with_long_paths(box)
     result = box.run(["sh", "-c", "echo kept > /file; grep ' / ' /proc/mounts"])

@@ -53,7 +53,6 @@ def mounts(text: str) -> list[Mount]:
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
     """One for each test, which changes it."""
-    runtime_box.warm()
     return runtime_box.make_rootfs(tmp_path / "image")
 
 

@@ -1,7 +1,7 @@
 """Containers straight from the runtime library, with busybox as their image: what the runtime tests stand on.
 
-A `Box` owns one temporary directory and one parent cgroup.  `run` forks a small stand-in for the monitor, because
-making a pid namespace changes what later children of a process are, and pytest's own must not change.
+A `Box` owns one temporary directory and one parent cgroup.  `run` has a stand-in for the monitor, because making a pid
+namespace changes what later children of a process are, and pytest's own must not change.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import json
 import os
 import select
 import shutil
-import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from ketch.linux import fdpass
 from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
-from ketch.runtime.process.children import init
-from ketch.runtime.security import seccomp, seccomp_default
+from ketch.runtime.security import seccomp_default
+from tests.support.boxes import small_monitor
 from tests.support.run.session import SESSION
 from tests.support.waiting import patient
 
@@ -97,6 +95,7 @@ class Box:
         self.parent = f"/{SESSION}r"
         self.lowers = [str(rootfs)]
         self.count = 0
+        self.here = False  # in forks of this process, with what a test has changed in it
 
     def close(self) -> None:
         """Remove the parent cgroup."""
@@ -156,13 +155,14 @@ class Box:
             root = [{"type": "bind", "source": directory, "options": ["rbind"]}]
         pipes = [os.pipe() for _ in range(4)]  # stdin, stdout, stderr, result
         (in_r, in_w), (out_r, out_w), (err_r, err_w), (res_r, res_w) = pipes
-        pid = os.fork()
-        if pid == 0:
-            for fd, end in ((in_r, 0), (out_w, 1), (err_w, 2)):
-                os.dup2(fd, end)
-            for fd in (in_r, in_w, out_r, out_w, err_r, err_w, res_r):
-                os.close(fd)
-            _monitor(str(place), root, tty, res_w)
+        if self.here:
+            pid = os.fork()
+            if pid == 0:
+                for fd in (in_w, out_r, err_r, res_r):
+                    os.close(fd)
+                small_monitor.monitor([in_r, out_w, err_w, res_w], str(place), root, tty)
+        else:
+            pid = small_monitor.fork("monitor", str(place), root, tty, fds=[in_r, out_w, err_w, res_w])
         for fd in (in_r, out_w, err_w, res_w):
             os.close(fd)
         if stdin:
@@ -175,55 +175,10 @@ class Box:
             if not _ended(pid):
                 common.at(f"{self.parent}/{self.count - 1}").kill()
                 os.kill(pid, 9)
+            if self.here:
                 os.waitpid(pid, 0)
         report = json.loads(result)
         return Result(report["code"], out.decode(), err.decode(), report["failed"], report["seen"])
-
-
-def _monitor(place: str, root: list[dict[str, Any]], tty: bool, res_w: int) -> None:
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    report: dict[str, Any] = {"code": None, "failed": {}, "seen": {}}
-    try:
-        with open(f"{place}/config.json") as file:
-            document = json.load(file)
-        modes = {entry["type"]: entry.get("path") or "new" for entry in document["linux"]["namespaces"]}
-        pid = init.fork_child(modes.get("pid", "host"))
-        if pid == 0:
-            init.child_main(place, root, far.fileno(), tty=tty)
-        far.close()
-        payload, fds = fdpass.recv(near)
-        message = json.loads(payload) if payload else {"ev": "failed", "message": "no word from the child"}
-        cgroup = common.open(message["cgroups"]) if message.get("cgroups") else None
-        if message["ev"] == "ready":
-            fdpass.send(near, b"go")
-            payload, _ = fdpass.recv(near)
-            report["failed"] = json.loads(payload) if payload else {}
-            if message["tty"]:
-                _drain(fds[-1])
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            report["code"] = None if report["failed"] else (128 - code if code < 0 else code)
-            report["seen"] = {"ready": {key: message[key] for key in ("netns", "tty")}, "fds": len(fds)}
-            if cgroup is not None:
-                report["seen"]["stats"] = cgroup.stats()
-                report["seen"]["oom_kills"] = cgroup.oom_kills()
-        else:
-            report["failed"] = message
-            os.waitpid(pid, 0)
-        if cgroup is not None:
-            cgroup.remove()
-    except BaseException as e:
-        report["failed"] = {"message": f"the test's monitor: {type(e).__name__}: {e}"}
-    os.write(res_w, json.dumps(report).encode())
-    os._exit(0)
-
-
-def _drain(master_fd: int) -> None:
-    while True:
-        try:
-            data = os.read(master_fd, 65536)
-        except OSError:
-            return
-        os.write(1, data)
 
 
 def _collect(fds: list[int], timeout_s: float) -> list[bytes]:
@@ -247,20 +202,16 @@ def _collect(fds: list[int], timeout_s: float) -> list[bytes]:
 
 
 def _ended(pid: int) -> bool:
-    pidfd = os.pidfd_open(pid)
+    """Wait a moment for the end of a process that is not ours to reap."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
     try:
         ready, _, _ = select.select([pidfd], [], [], patient(5))
     finally:
         os.close(pidfd)
-    if ready:
-        os.waitpid(pid, 0)
     return bool(ready)
-
-
-def warm() -> None:
-    """What the launcher does once."""
-    seccomp.warm(seccomp_default.profile(defaults.DEFAULT_CAPS))
-    common.layout()
 
 
 def host_mounts(directory: Path) -> list[str]:

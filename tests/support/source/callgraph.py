@@ -40,6 +40,7 @@ class Graph:
         self._classes: dict[str, list[str]] = {}  # simple name → "module:Class"
         self._bases: dict[str, list[str]] = {}
         self._imports: dict[str, dict[str, str]] = {}
+        self._calls: dict[str, list[tuple[ast.Call, str, list[str]]]] = {}
         for path in sources("src/ketch"):
             self._read(path.removeprefix("src/").removesuffix(".py").replace("/", "."), parsed(path))
 
@@ -63,8 +64,13 @@ class Graph:
                     if isinstance(inner, Function):
                         self.functions[f"{key}.{inner.name}"] = inner
 
-    def calls(self, key: str) -> Iterator[tuple[ast.Call, str, list[str]]]:
+    def calls(self, key: str) -> list[tuple[ast.Call, str, list[str]]]:
         """(the call, its text with imported names in full, the functions of ours that it may mean)."""
+        if key not in self._calls:
+            self._calls[key] = list(self._find(key))
+        return self._calls[key]
+
+    def _find(self, key: str) -> Iterator[tuple[ast.Call, str, list[str]]]:
         module, _, name = key.partition(":")
         own = f"{module}:{name.rpartition('.')[0]}" if "." in name else ""
         for node in _outside_inner(self.functions[key]):

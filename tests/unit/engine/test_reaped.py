@@ -9,6 +9,7 @@ import pytest
 
 from ketch.engine.live import shared_pids
 from ketch.engine.monitors import process
+from tests.support.programs import need
 
 PROCESSES = 500
 
@@ -22,10 +23,9 @@ def test_a_living_process_has_a_namespace():
 )
 def test_what_is_reaped_meanwhile_has_none(look):
     """Looked at again and again until it is gone: no moment of its end is an error."""
+    program = need("true")
     for _ in range(PROCESSES):
-        pid = os.fork()
-        if not pid:
-            os._exit(0)
+        pid = os.posix_spawn(program, [program], {})  # a fork copies the tables of this process's memory
         reaper = threading.Thread(target=os.waitpid, args=(pid, 0))
         reaper.start()
         try:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import pathlib
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ketch
 from ketch.api import query, server
 from ketch.api.wire import filters
 from ketch.cli.gotemplate import strings
@@ -30,8 +28,8 @@ from ketch.oci.manifest import Platform
 from ketch.registry import settings
 from ketch.remote import headers
 from ketch.runtime.security import seccomp_default
+from tests.support.source.project import containing, parsed
 
-SOURCE = pathlib.Path(ketch.__file__).parent
 NUMBERS = {
     "long": "9" * 25, "longer": "9" * 400, "longest": "9" * 5000, "arabic": "\u0663", "superscript": "\u00b2",
     "negative": "-1", "underscore": "1_000", "blank": " 5", "nothing": "", "hexadecimal": "0x1", "plus": "+1",
@@ -118,11 +116,11 @@ ALLOWED = {
 def test_expressions_bound_their_numbers():
     """``int`` refuses what ``\\d+`` takes."""
     found = set()
-    for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path in containing("re.compile", "src"):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "re.compile":
                 parts = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant))
                 text = "".join(part for part in parts if isinstance(part, str))
                 if UNBOUNDED.search(text):
-                    found.add(str(path.relative_to(SOURCE)))
+                    found.add(path.removeprefix("src/ketch/"))
     assert found <= ALLOWED

@@ -1,4 +1,6 @@
-"""The event loop belongs to everybody: no coroutine calls what may take long, nor what calls it."""
+"""What may be called from where: no coroutine calls what may take long, nor what calls it, for the event loop belongs
+to everybody; and trees of any depth are walked by one module alone.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,7 @@ def hit_of(call: ast.Call, text: str, targets: list[str], found: dict[str, str])
 def blocking(graph: Graph) -> dict[str, str]:
     """The plain functions that block, each with what it calls that does."""
     found: dict[str, str] = {}
-    calls = {key: list(graph.calls(key)) for key in graph.functions}
+    calls = {key: graph.calls(key) for key in graph.functions}
     while True:
         before = len(found)
         for key, made in calls.items():
@@ -134,3 +136,22 @@ def test_chains_are_found(graph, found, caller, callee):
 def test_no_coroutine_blocks(graph, found):
     wrong = {place: chain for place, chain in violations(graph, found).items() if place not in EXCEPTIONS}
     assert wrong == {}, "\n".join(f"{place[0]}: {chain}" for place, chain in wrong.items())
+
+
+RECURSIVE = {"rmtree", "copytree", "os.walk", "os.fwalk", "rglob"}
+
+
+def test_nothing_else_walks_trees(graph):
+    """Whoever lists directories does not call itself, and nobody uses what recurses or goes by paths."""
+    wrong = []
+    calls = {key: graph.calls(key) for key in graph.functions}
+    for key, made in calls.items():
+        wrong += [f"{key}: {text}" for _, text, _ in made if text in RECURSIVE or text.rpartition(".")[2] in RECURSIVE]
+        if any(text in ("os.listdir", "os.scandir") for _, text, _ in made):
+            reached, fresh = set(), {target for _, _, targets in made for target in targets}
+            while fresh:
+                reached |= fresh
+                fresh = {t for one in fresh for _, _, targets in calls[one] for t in targets} - reached
+            if key in reached:
+                wrong.append(f"{key}: calls itself")
+    assert wrong == []

@@ -114,13 +114,23 @@ def test_public_names_say_what_they_do(package):
     assert not missing, "\n".join(missing)
 
 
+def _name_of(function: ast.expr) -> str:
+    """``name`` or ``module.name``; to unparse all of them takes seconds."""
+    match function:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=ast.Name(id=module), attr=name):
+            return f"{module}.{name}"
+    return ""
+
+
 def test_only_the_command_line_prints_and_exits():
     wrong = []
     for path in sources("src"):
         if path.startswith("src/ketch/cli/") or path.endswith(("/main.py", "runtime/oci_cli/main.py", "__main__.py")):
             continue
         for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.exit", "exit", "quit"):
+            if isinstance(node, ast.Call) and _name_of(node.func) in ("print", "sys.exit", "exit", "quit"):
                 wrong.append(f"{path}:{node.lineno}")
             if isinstance(node, ast.ExceptHandler) and node.type is None:
                 wrong.append(f"{path}:{node.lineno} bare except")
