@@ -12,15 +12,15 @@ import json
 import lzma
 import os
 import tarfile
-import time
 
 import pytest
 import zstandard
+from isal import igzip
 
 from tests.support.memory import MIB, Memory
 from tests.support.registries import made_images as made
 from tests.support.registries.nasty_registry import Fault, NastyRegistry
-from tests.support.waiting import patient, until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 DEEP = b"[" * 100_000
@@ -34,10 +34,8 @@ def puller(engine):
     memory = Memory(engine.process.pid)
     before = content(engine)
 
-    def refuse(*args: str, stdin: bytes = b"", within: float = 40) -> str:
-        begin = time.monotonic()
-        result = engine.docker(*args, stdin=stdin, check=False, timeout=60)
-        assert time.monotonic() - begin < patient(within), args
+    def refuse(*args: str, stdin: bytes = b"") -> str:
+        result = engine.docker(*args, stdin=stdin, check=False, timeout=40)
         text = result.err + result.out
         assert result.code == 1, text
         assert "internal error" not in text and "Traceback" not in text, text
@@ -269,7 +267,7 @@ def blob_of(pieces, compression: str) -> bytes:
     """Compressed piece by piece: what it is in full is never in memory."""
     out = io.BytesIO()
     if compression == "gzip":
-        with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9, mtime=0) as f:
+        with igzip.GzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as f:
             for piece in pieces:
                 f.write(piece)
     else:
