@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.crash.test_bad_environments import database, refused
+from tests.support.boxes.damage import database, refused
 from tests.support.rawapi import Api
 
 pytestmark = pytest.mark.ketch_only

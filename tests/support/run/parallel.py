@@ -42,9 +42,9 @@ LONG = {
     "integration/files/test_cp.py": 1,
     "integration/crash/test_full_disk.py": 1,
     "integration/cli/test_flags.py": 1,
-    "integration/runtime/test_launcher.py": 1,
+    "integration/monitors/test_launcher.py": 1,
     "integration/files/test_volumes_more.py": 1,
-    "integration/containers/test_streams.py": 1,
+    "integration/attach/test_streams.py": 1,
 }
 
 
