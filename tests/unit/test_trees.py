@@ -10,7 +10,9 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -31,11 +33,11 @@ DEPTHS = pytest.mark.parametrize(("depth", "name"), [(3100, "d"), (300, "n" * 25
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A directory whose content pytest need not remove: it could not."""
-    yield tmp_path
-    for name in os.listdir(tmp_path):
-        subprocess.run(["rm", "-rf", name], cwd=tmp_path, check=False)  # what is immutable is the test's own to free
+def place():
+    """A directory that is not one of pytest's, which it tries to remove for ever after a test that was broken off."""
+    path = tempfile.mkdtemp(prefix="kt-trees-")
+    yield Path(path)
+    subprocess.run(["rm", "-rf", path], check=False)  # what is immutable is the test's own to free
 
 
 def open_count(*, settled: bool = True) -> int:
@@ -135,7 +137,9 @@ def test_comparisons(place, depth, name):
     with trees.Descent(fds[1]) as at:
         for _ in range(depth):
             at.enter(name)
-        os.truncate(os.open("file", os.O_WRONLY, dir_fd=at.fd), 3)
+        file = os.open("file", os.O_WRONLY, dir_fd=at.fd)
+        os.truncate(file, 3)
+        os.close(file)
         os.mkdir("new", dir_fd=at.fd)
         for _ in range(depth - 100):
             at.leave()
