@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ketch.api import jsontext, nulls
 from ketch.api.query import check_integers, check_texts
-from ketch.engine.system import API_VERSION
+from ketch.engine.model.api_version import API_VERSION
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from ketch.api.routes import (
 from ketch.api.streams import Gone
 from ketch.api.webpages import WebPages
 from ketch.engine import os_errors
-from ketch.engine.system import API_VERSION, MIN_API_VERSION
+from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
             call = Call(engine, request, parameters, version)
             answer = await handler(call)
             if request.method not in ("GET", "HEAD"):
-                await engine.context.store.settle()  # what is acknowledged survives a power cut
+                await engine.flush()  # what is acknowledged survives a power cut
             return answer
         except KetchError as e:
             status = status_of(e)

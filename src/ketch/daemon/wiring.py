@@ -20,16 +20,15 @@ from ketch.daemon.settings import last_start
 from ketch.daemon.settings import network as network_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import storage as storage_settings
+from ketch.engine.aio.background import BackgroundTasks
+from ketch.engine.aio.serial_thread import SerialThread
+from ketch.engine.assembly import assemble
 from ketch.engine.cgroups import ContainerCgroups
-from ketch.engine.containers import pending_changes
-from ketch.engine.engine import Engine
 from ketch.engine.events.bus import EventBus
 from ketch.engine.events.journal import EventJournal
-from ketch.engine.model import store
+from ketch.engine.model import pending, store
 from ketch.engine.model.records import LogConfig
-from ketch.engine.networks.legacy_links import Links
-from ketch.engine.networks.sandbox import Sandboxes
-from ketch.engine.parts import Context
+from ketch.engine.parts import Parts
 from ketch.engine.paths import ContainerPaths
 from ketch.engine.volumes import store as volume_store
 from ketch.images.store import ImageStore
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from ketch.daemon.settings.config import Config
+    from ketch.engine.engine import Engine
     from ketch.engine.monitors.launcher import Launcher
 
 log = logging.getLogger("ketchd")
@@ -66,7 +66,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     last_start.compare(config, containers.all())
 
     def users_of(volume: str) -> list[str]:
-        known = [c.id for c in containers.all() if any(m.name == volume for m in pending_changes.mount_points(c))]
+        known = [c.id for c in containers.all() if any(m.name == volume for m in pending.mount_points(c))]
         return known + containers.unreadable_with(volume)
 
     engine_id = _engine_id(config.data_root)
@@ -80,31 +80,34 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     remover = Remover()
     stack.callback(remover.close)
     paths = ContainerPaths(config.data_root, config.exec_root)
-    ctx = Context(
+    parts = Parts(
+        engine_id=engine_id,
         paths=paths,
         cgroups=ContainerCgroups(paths, config.cgroup_parent),
         store=containers,
         images=ImageStore(db, config.data_root, remover.later),
         snapshots=storage_settings.choose(config, containers.removals.pending(), remover.later),
         volumes=volume_store.VolumeStore(db, config.data_root, users_of, remover.later),
-        remover=remover,
         events=EventBus(journal),
         launcher=launcher,
         network=network,
+        network_thread=SerialThread("network"),
+        tasks=BackgroundTasks(),
+        registries=registry_settings.build(config),
+        remover=remover,
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
         journald_socket=config.journald_socket,
-        registries=registry_settings.build(config),
+        dns_defaults=network_settings.dns_defaults(config),
+        host_gateway=config.host_gateway_ip,
     )
-    stack.push_async_callback(ctx.registries.close)
-    stack.callback(ctx.images.unpacker.close)
-    stack.callback(ctx.network_thread.close)
-    await ctx.network_thread.run(network.setup)
-    stack.push_async_callback(_release, ctx)
+    stack.push_async_callback(parts.registries.close)
+    stack.callback(parts.images.unpacker.close)
+    stack.callback(parts.network_thread.close)
+    await parts.network_thread.run(network.setup)
+    stack.push_async_callback(_release, parts)
     faults.point("daemon.networks-up")
-    await ctx.network_thread.run(network_settings.default_network, config, network)
-    ctx.links = Links(ctx)
-    ctx.sandboxes = Sandboxes(ctx, network, network_settings.dns_defaults(config), config.host_gateway_ip)
-    engine = Engine(ctx, engine_id)
+    await parts.network_thread.run(network_settings.default_network, config, network)
+    engine = assemble(parts)
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
@@ -114,12 +117,12 @@ def _engine_id(data_root: str) -> str:
     return hashlib.sha256(f"{data_root}{os.uname().nodename}".encode()).hexdigest()[:36]
 
 
-async def _release(ctx: Context) -> None:
+async def _release(parts: Parts) -> None:
     """At the daemon's end: the bridge and the firewall table go when nothing uses them."""
-    await ctx.tasks.drain()
-    if any(c.state.running for c in ctx.store.all()):
+    await parts.tasks.drain()
+    if any(c.state.running for c in parts.store.all()):
         return
-    await ctx.network_thread.run(ctx.network.teardown)
+    await parts.network_thread.run(parts.network.teardown)
     faults.point("daemon.networks-down")
 
 

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch.engine import relocation, restore
-from ketch.engine.containers.lifecycle import Lifecycle
-from ketch.engine.containers.listeners import Listeners
-from ketch.engine.containers.service import ContainerService
-from ketch.engine.execs.health import HealthChecks
-from ketch.engine.execs.service import ExecService
-from ketch.engine.files.service import FileService
-from ketch.engine.images import commit
-from ketch.engine.images.commit import CommitService
-from ketch.engine.images.manifests import ManifestService
-from ketch.engine.images.pull import PullService
-from ketch.engine.images.push import PushService
-from ketch.engine.images.service import ImageService
-from ketch.engine.networks.service import NetworkService
-from ketch.engine.system import SystemService
+from ketch.engine.restore import relocation
 
 if TYPE_CHECKING:
+    from ketch.engine.containers.lifecycle import Lifecycle
+    from ketch.engine.containers.service import ContainerService
     from ketch.engine.events.bus import EventBus
+    from ketch.engine.execs.service import ExecService
+    from ketch.engine.files.service import FileService
+    from ketch.engine.images.commit import CommitService
+    from ketch.engine.images.manifests import ManifestService
+    from ketch.engine.images.pull import PullService
+    from ketch.engine.images.push import PushService
     from ketch.engine.images.registries import Registries
-    from ketch.engine.parts import Context
+    from ketch.engine.images.service import ImageService
+    from ketch.engine.live.containers import LiveContainers
+    from ketch.engine.networks.sandbox import Sandboxes
+    from ketch.engine.networks.service import NetworkService
+    from ketch.engine.parts import Parts
+    from ketch.engine.prune import PruneService
+    from ketch.engine.restore.service import Restore
+    from ketch.engine.system import SystemService
+    from ketch.engine.volumes.backup import VolumeBackups
+    from ketch.engine.volumes.container_volumes import ContainerVolumes
     from ketch.engine.volumes.store import VolumeStore
 
-log = logging.getLogger(__name__)
 
-
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Engine:
-    """Services over one ``Context``; ``start`` before the first request, ``close`` after the last."""
+    """The services of one daemon; ``start`` before the first request, ``close`` after the last."""
 
     containers: ContainerService
     execs: ExecService
@@ -46,46 +48,39 @@ class Engine:
     commits: CommitService
     events: EventBus
     volumes: VolumeStore
+    backups: VolumeBackups
     networks: NetworkService
-
-    def __init__(self, context: Context, engine_id: str) -> None:
-        self.context = context
-        self._life = Lifecycle(context)
-        self.containers = ContainerService(context, self._life)
-        self.execs = ExecService(context)
-        health = HealthChecks(context, self.execs, self._life.unhealthy_actions())
-        self._life.listeners = Listeners(self.containers.remove_ended, self.execs.ended, self.execs.lost, health)
-        self.files = FileService(context)
-        self.commits = CommitService(context, self.containers)
-        self.images = ImageService(context, context.images)
-        self.registries = context.registries
-        self.manifests = ManifestService(context)
-        self.pulls = PullService(context, context.images)
-        self.pushes = PushService(context, context.images)
-        self.system = SystemService(context, engine_id)
-        self.events = context.events
-        self.volumes = context.volumes
-        self.networks = NetworkService(context, context.network, context.sandboxes)
+    prunes: PruneService
+    # What follows is for `start` and `close`, and not for the API.
+    parts: Parts
+    live: LiveContainers
+    container_volumes: ContainerVolumes
+    sandboxes: Sandboxes
+    life: Lifecycle
+    restore: Restore
 
     async def start(self) -> None:
         """Take over what a former daemon left running, remove what it left half-done."""
-        await asyncio.to_thread(relocation.settle, self.context)
+        parts = self.parts
+        await asyncio.to_thread(relocation.relocate, parts.paths.data_root, parts.store, self.container_volumes)
         await self.networks.ensure_predefined()
-        await restore.restore(self.context, self._life, self.execs)
-        await commit.resume(self.context, self.containers)
+        await self.restore.run()
+        await self.commits.resume()
+
+    async def flush(self) -> None:
+        """Return when everything that was acknowledged survives a power cut."""
+        await self.parts.store.settle()
 
     async def close(self) -> None:
         """Stop serving; containers go on running under their monitors."""
-        self._life.stopping = True
-        ctx = self.context
-        ctx.tasks.cancel_watchers()
-        for container in ctx.store.all():
-            live = ctx.live.of(container.id)
-            for _, stream in live.early:
-                stream.close()
-            live.early.clear()
+        parts = self.parts
+        self.life.end_restarts()
+        parts.tasks.cancel_watchers()
+        for container in parts.store.all():
+            live = self.live.of(container.id)
+            live.close_early()
             live.release_held()
             if live.monitor is not None:
                 live.monitor.disconnect()
-        await ctx.network_thread.run(ctx.sandboxes.close)
-        await ctx.launcher.close()
+        await parts.network_thread.run(self.sandboxes.close)
+        await parts.launcher.close()

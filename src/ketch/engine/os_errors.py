@@ -1,4 +1,4 @@
-"""What the kernel refused for want of something, in a sentence that says what to do about it."""
+"""Errors of the operating system, told in a sentence that says what to do about them."""
 
 from __future__ import annotations
 

@@ -1,25 +1,21 @@
-"""What the engine's services share: the concrete parts that the daemon built."""
+"""Parts of the engine that the daemon makes by its settings, and that services are assembled from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch.engine.aio.background import BackgroundTasks
-from ketch.engine.aio.serial_thread import SerialThread
-from ketch.engine.live.containers import LiveContainers
-from ketch.engine.model.records import LogConfig
-from ketch.runtime.logs import journald
-
 if TYPE_CHECKING:
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.aio.serial_thread import SerialThread
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.registries import Registries
+    from ketch.engine.model.records import LogConfig
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.monitors.launcher import Launcher
-    from ketch.engine.networks.legacy_links import Links
-    from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.paths import ContainerPaths
+    from ketch.engine.spec.etc_files import DnsDefaults
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.network.manager import NetworkManager
@@ -27,10 +23,11 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-@dataclass(eq=False)
-class Context:
-    """The engine's parts; built once by the daemon."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """One of each; made in the event loop's thread, and closed by whoever made them."""
 
+    engine_id: str
     paths: ContainerPaths
     cgroups: ContainerCgroups
     store: ContainerStore
@@ -40,12 +37,11 @@ class Context:
     events: EventBus
     launcher: Launcher
     network: NetworkManager
+    network_thread: SerialThread  # all of the network's blocking calls are made on it
+    tasks: BackgroundTasks
     registries: Registries
     remover: Remover
-    log_default: LogConfig = field(default_factory=LogConfig)
-    journald_socket: str = journald.SOCKET
-    network_thread: SerialThread = field(default_factory=lambda: SerialThread("network"))
-    live: LiveContainers = field(default_factory=LiveContainers)
-    tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
-    sandboxes: Sandboxes = field(init=False)
-    links: Links = field(init=False)
+    log_default: LogConfig  # of containers that ask for no driver
+    journald_socket: str
+    dns_defaults: DnsDefaults
+    host_gateway: str  # the address that containers are to know the host by; empty: the bridge's

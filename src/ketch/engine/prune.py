@@ -1,4 +1,4 @@
-"""Removing what nobody needs: ``prune`` of containers, networks, volumes, images; and what a removal would take along.
+"""Removal of what nobody needs: ``prune`` of containers, networks, volumes, images; what a removal would take along.
 
 Every function decides and, unless it is a dry run, acts.  ``without`` are ids of containers that a dry run takes as
 gone already: that is how several of them in a row say together what the real ones would do together.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.records import Status
-from ketch.engine.volumes import container_volumes
 from ketch.errors import Conflict, NotFound
 from ketch.images.removal import DryRun
 from ketch.storage.sizes import size_on_disk
@@ -21,7 +21,14 @@ from ketch.storage.sizes import size_on_disk
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from ketch.engine.engine import Engine
+    from ketch.engine.containers.service import ContainerService
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.images.pull import PullService
+    from ketch.engine.images.service import ImageService
+    from ketch.engine.networks.service import NetworkService
+    from ketch.engine.volumes.container_volumes import ContainerVolumes
+    from ketch.engine.volumes.store import VolumeStore
+    from ketch.images.store import ImageStore
 
     Matches = Callable[[int, dict[str, str] | None], bool]  # (created in ns, labels)
 
@@ -38,94 +45,102 @@ async def _size_on_disk(directory: str) -> int:
     return await in_own_thread(functools.partial(size_on_disk, directory))
 
 
-async def container(
-    engine: Engine, ref: str, *, force: bool, volumes: bool, without: Collection[str]
-) -> dict[str, Any]:
-    """What ``remove`` would do to a container, and the errors that it would raise; nothing is changed."""
-    one = engine.containers.removable(ref, force=force)
-    written = (await engine.containers.sizes(one.id))[0]
-    found = [_object(one.id, one.name, written)]
-    anonymous = container_volumes.anonymous(engine.context, one, {one.id, *without}) if volumes else []
-    lost: Objects = [
-        _object(v.name, v.name, await in_own_thread(functools.partial(size_on_disk, v.mountpoint))) for v in anonymous
-    ]
-    return {
-        "ContainersDeleted": [one.id], "VolumesDeleted": [v.name for v in anonymous],
-        "SpaceReclaimed": sum(o["Size"] for o in (*found, *lost)), "Containers": found, "Volumes": lost,
-    }  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class PruneService:
+    """Decides what nobody needs, and removes it."""
 
+    container_service: ContainerService
+    container_volumes: ContainerVolumes
+    network_service: NetworkService
+    volume_store: VolumeStore
+    image_service: ImageService
+    image_store: ImageStore
+    pulls: PullService
+    events: EventBus
 
-async def containers(engine: Engine, matches: Matches, *, dry_run: bool) -> dict[str, Any]:
-    """Every container that does not run."""
-    found: Objects = []
-    for one in engine.containers.list():
-        if one.state.status not in _DOWN or not matches(one.created, one.config.labels):
-            continue
-        written = (await engine.containers.sizes(one.id))[0]
-        with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it
-            if not dry_run:
-                await engine.containers.remove(one.id)
-            found.append(_object(one.id, one.name, written))
-    space = sum(one["Size"] for one in found)
-    if not dry_run:
-        engine.events.publish("container", "prune", "", {"reclaimed": str(space)})
-    answer = {"ContainersDeleted": [one["Id"] for one in found] or None, "SpaceReclaimed": space}
-    return answer | ({"Containers": found} if dry_run else {})
+    async def container(self, ref: str, *, force: bool, volumes: bool, without: Collection[str]) -> dict[str, Any]:
+        """What ``remove`` would do to a container, and the errors that it would raise; nothing is changed."""
+        one = self.container_service.removable(ref, force=force)
+        written = (await self.container_service.sizes(one.id))[0]
+        found = [_object(one.id, one.name, written)]
+        anonymous = self.container_volumes.anonymous(one, {one.id, *without}) if volumes else []
+        lost: Objects = [_object(v.name, v.name, await _size_on_disk(v.mountpoint)) for v in anonymous]
+        return {
+            "ContainersDeleted": [one.id],
+            "VolumesDeleted": [v.name for v in anonymous],
+            "SpaceReclaimed": sum(o["Size"] for o in (*found, *lost)),
+            "Containers": found,
+            "Volumes": lost,
+        }
 
-
-async def networks(engine: Engine, matches: Matches, *, dry_run: bool, without: Collection[str]) -> dict[str, Any]:
-    """The networks that no container refers to."""
-    removed = await engine.networks.prune(
-        lambda record: not matches(record.created, record.labels), dry_run=dry_run, without=without
-    )
-    answer: dict[str, Any] = {"NetworksDeleted": [record.name for record in removed] or None}
-    return answer | ({"Networks": [_object(record.id, record.name) for record in removed]} if dry_run else {})
-
-
-async def volumes(
-    engine: Engine, matches: Matches, *, everything: bool, dry_run: bool, without: Collection[str]
-) -> dict[str, Any]:
-    """The volumes that no container uses: the anonymous ones, or ``everything``."""
-    found: Objects = []
-    for volume in engine.volumes.list():
-        used = set(engine.volumes.used_by(volume.name)) - set(without)
-        if used or not (volume.anonymous or everything) or not matches(volume.created, volume.labels):
-            continue
-        size = await _size_on_disk(volume.mountpoint)
-        if not dry_run:
-            await engine.volumes.remove(volume.name)
-            engine.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
-        found.append(_object(volume.name, volume.name, size))
-    space = sum(one["Size"] for one in found)
-    if not dry_run:
-        engine.events.publish("volume", "prune", "", {"reclaimed": str(space)})
-    answer = {"VolumesDeleted": [one["Id"] for one in found], "SpaceReclaimed": space}
-    return answer | ({"Volumes": found} if dry_run else {})
-
-
-async def images(
-    engine: Engine, matches: Matches, *, dangling: bool, dry_run: bool, without: Collection[str]
-) -> dict[str, Any]:
-    """The images that no container uses: those without a name, or (not ``dangling``) all of them."""
-    found: Objects = []
-    rows: Rows = []
-    tried = DryRun() if dry_run else None
-    sizes = engine.context.images.layer_sizes()
-    for image in engine.images.list():
-        config = image.config.config
-        users = [user for user, _ in engine.images.containers_of(image.id) if user not in without]
-        if (dangling and image.repo_tags) or users or not matches(image.created, config.labels if config else None):
-            continue
-        tags, done = list(image.repo_tags), len(rows)
-        for name in tags or [image.id]:
-            try:
-                rows += await engine.images.remove(name, dry_run=tried, without=without)
-            except NotFound:
+    async def containers(self, matches: Matches, *, dry_run: bool) -> dict[str, Any]:
+        """Every container that does not run."""
+        found: Objects = []
+        for one in self.container_service.list():
+            if one.state.status not in _DOWN or not matches(one.created, one.config.labels):
                 continue
-        freed = sum(sizes.get(row.get("Deleted", ""), 0) for row in rows[done:])
-        found.append(_object(image.id, ", ".join(tags) or "<none>", freed))
-    space = sum(one["Size"] for one in found)
-    if not dry_run:
-        space += await asyncio.to_thread(engine.pulls.sweep)
-        engine.events.publish("image", "prune", "", {"reclaimed": str(space)})
-    return {"ImagesDeleted": rows or None, "SpaceReclaimed": space} | ({"Images": found} if dry_run else {})
+            written = (await self.container_service.sizes(one.id))[0]
+            with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it
+                if not dry_run:
+                    await self.container_service.remove(one.id)
+                found.append(_object(one.id, one.name, written))
+        space = sum(one["Size"] for one in found)
+        if not dry_run:
+            self.events.publish("container", "prune", "", {"reclaimed": str(space)})
+        answer = {"ContainersDeleted": [one["Id"] for one in found] or None, "SpaceReclaimed": space}
+        return answer | ({"Containers": found} if dry_run else {})
+
+    async def networks(self, matches: Matches, *, dry_run: bool, without: Collection[str]) -> dict[str, Any]:
+        """The networks that no container refers to."""
+        removed = await self.network_service.prune(
+            lambda record: not matches(record.created, record.labels), dry_run=dry_run, without=without
+        )
+        answer: dict[str, Any] = {"NetworksDeleted": [record.name for record in removed] or None}
+        return answer | ({"Networks": [_object(record.id, record.name) for record in removed]} if dry_run else {})
+
+    async def volumes(
+        self, matches: Matches, *, everything: bool, dry_run: bool, without: Collection[str]
+    ) -> dict[str, Any]:
+        """The volumes that no container uses: the anonymous ones, or ``everything``."""
+        found: Objects = []
+        for volume in self.volume_store.list():
+            used = set(self.volume_store.used_by(volume.name)) - set(without)
+            if used or not (volume.anonymous or everything) or not matches(volume.created, volume.labels):
+                continue
+            size = await _size_on_disk(volume.mountpoint)
+            if not dry_run:
+                await self.volume_store.remove(volume.name)
+                self.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
+            found.append(_object(volume.name, volume.name, size))
+        space = sum(one["Size"] for one in found)
+        if not dry_run:
+            self.events.publish("volume", "prune", "", {"reclaimed": str(space)})
+        answer = {"VolumesDeleted": [one["Id"] for one in found], "SpaceReclaimed": space}
+        return answer | ({"Volumes": found} if dry_run else {})
+
+    async def images(
+        self, matches: Matches, *, dangling: bool, dry_run: bool, without: Collection[str]
+    ) -> dict[str, Any]:
+        """The images that no container uses: those without a name, or (not ``dangling``) all of them."""
+        found: Objects = []
+        rows: Rows = []
+        tried = DryRun() if dry_run else None
+        sizes = self.image_store.layer_sizes()
+        for image in self.image_service.list():
+            config = image.config.config
+            users = [user for user, _ in self.image_service.containers_of(image.id) if user not in without]
+            if (dangling and image.repo_tags) or users or not matches(image.created, config.labels if config else None):
+                continue
+            tags, done = list(image.repo_tags), len(rows)
+            for name in tags or [image.id]:
+                try:
+                    rows += await self.image_service.remove(name, dry_run=tried, without=without)
+                except NotFound:
+                    continue
+            freed = sum(sizes.get(row.get("Deleted", ""), 0) for row in rows[done:])
+            found.append(_object(image.id, ", ".join(tags) or "<none>", freed))
+        space = sum(one["Size"] for one in found)
+        if not dry_run:
+            space += await asyncio.to_thread(self.pulls.sweep)
+            self.events.publish("image", "prune", "", {"reclaimed": str(space)})
+        return {"ImagesDeleted": rows or None, "SpaceReclaimed": space} | ({"Images": found} if dry_run else {})

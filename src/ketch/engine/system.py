@@ -7,11 +7,13 @@ import functools
 import os
 import platform
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.logs import options as log_options
+from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
 from ketch.engine.model.records import Status
 from ketch.notation import architectures, times
 from ketch.runtime.cgroups import common
@@ -21,10 +23,15 @@ from ketch.storage.sizes import size_on_disk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ketch.engine.parts import Context
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.images.registries import Registries
+    from ketch.engine.model.records import LogConfig
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.volumes.store import VolumeStore
+    from ketch.images.store import ImageStore
+    from ketch.storage.snapshots.overlay import Snapshots
 
-API_VERSION = "1.51"
-MIN_API_VERSION = "1.24"
+
 _PLUGINS = {
     "Volume": ["local"],
     "Network": ["bridge", "host", "null"],
@@ -46,13 +53,19 @@ def architecture() -> str:
     return architectures.goarch(platform.machine())
 
 
+@dataclass(frozen=True, eq=False)
 class SystemService:
     """Answers about the engine as a whole."""
 
-    def __init__(self, context: Context, engine_id: str) -> None:
-        self._ctx = context
-        self._id = engine_id
-        self._started = time.time_ns()
+    engine_id: str
+    data_root: str
+    store: ContainerStore
+    images: ImageStore
+    snapshots: Snapshots
+    volumes: VolumeStore
+    events: EventBus
+    registries: Registries
+    log_default: LogConfig
 
     def version(self) -> dict[str, Any]:
         """The body of ``GET /version``."""
@@ -82,39 +95,38 @@ class SystemService:
 
     def info(self, warnings: Sequence[str] = ()) -> dict[str, Any]:
         """The body of ``GET /info``; ``warnings`` are what other parts have found."""
-        ctx = self._ctx
-        states = [c.state.status for c in ctx.store.all()]
+        states = [c.state.status for c in self.store.all()]
         release = _os_release()
         now = time.time_ns()
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return {
-            "ID": self._id,
+            "ID": self.engine_id,
             "Containers": len(states),
             "ContainersRunning": states.count(Status.RUNNING),
             "ContainersPaused": states.count(Status.PAUSED),
             "ContainersStopped": len(states) - states.count(Status.RUNNING) - states.count(Status.PAUSED),
-            "Images": len(ctx.images.list()),
-            "Driver": ctx.snapshots.name,
-            "DriverStatus": _driver_status(ctx),
+            "Images": len(self.images.list()),
+            "Driver": self.snapshots.name,
+            "DriverStatus": _driver_status(self.snapshots, self.data_root),
             "Plugins": _PLUGINS,
             "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
             "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.layout().version == 1,
             "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": times.fixed(now),
-            "LoggingDriver": ctx.log_default.type or "json-file",
+            "LoggingDriver": self.log_default.type or "json-file",
             "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
-            "NEventsListener": ctx.events.listeners,
+            "NEventsListener": self.events.listeners,
             "KernelVersion": os.uname().release,
             "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
             "OSVersion": release.get("VERSION_ID", ""),
             "OSType": "linux",
             "Architecture": platform.machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": ctx.registries.info(),
+            "RegistryConfig": self.registries.info(),
             "NCPU": os.cpu_count() or 1,
             "MemTotal": memory,
             "GenericResources": None,
-            "DockerRootDir": ctx.paths.data_root,
+            "DockerRootDir": self.data_root,
             "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
             "Name": os.uname().nodename,
             "Labels": [],
@@ -129,18 +141,17 @@ class SystemService:
             "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],  # of who says nothing
             "CDISpecDirs": [],
-            "Warnings": [*warnings, *ctx.snapshots.warnings, *ctx.store.warnings, *lost.warnings(ctx.paths.data_root)],
+            "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)],
         }  # fmt: skip
 
     async def df(self) -> dict[str, Any]:
         """Raw material of ``GET /system/df``: sizes in bytes by kind of object."""
-        ctx = self._ctx
-        images = ctx.images.list()
-        written = {c.id: await in_own_thread(functools.partial(ctx.snapshots.usage, c.id)) for c in ctx.store.all()}
+        images = self.images.list()
+        written = {c.id: await in_own_thread(functools.partial(self.snapshots.usage, c.id)) for c in self.store.all()}
         volumes = {
-            v.name: await in_own_thread(functools.partial(size_on_disk, v.mountpoint)) for v in ctx.volumes.list()
+            v.name: await in_own_thread(functools.partial(size_on_disk, v.mountpoint)) for v in self.volumes.list()
         }
-        layers = await asyncio.to_thread(ctx.images.layers_size)
+        layers = await asyncio.to_thread(self.images.layers_size)
         return {"images": images, "layers_size": layers, "containers": written, "volumes": volumes}
 
 
@@ -151,9 +162,9 @@ def _os_release() -> dict[str, str]:
         return {}
 
 
-def _driver_status(ctx: Context) -> list[list[str]]:
-    rows = ctx.snapshots.status()
-    return [["Backing Filesystem", _filesystem(ctx.paths.data_root)], *rows] if rows else []
+def _driver_status(snapshots: Snapshots, data_root: str) -> list[list[str]]:
+    rows = snapshots.status()
+    return [["Backing Filesystem", _filesystem(data_root)], *rows] if rows else []
 
 
 def _filesystem(path: str) -> str:

@@ -85,9 +85,8 @@ class Host:
 
     # -- firewall ------------------------------------------------------------------------------
 
-    @property
-    def filter(self) -> PacketFilter:
-        """The firewall table, put in place at the first use: a daemon without networks does without."""
+    def table_in_place(self) -> PacketFilter:
+        """The firewall table, put in place at the first call: a daemon without networks does without."""
         if self._filter is None:
             made = PacketFilter(self._table, self.owner)
             self._check_table()
@@ -115,7 +114,7 @@ class Host:
         before = self._state.note(_NOTE_TABLE)
         self._adopts = bool(self._bridged())
         if self._adopts:
-            self.filter  # noqa: B018 (made at the first use)
+            self.table_in_place()
         if before in ("", self._table):
             return
         try:
@@ -144,17 +143,17 @@ class Host:
 
     def admit(self, segment: Segment) -> None:
         """Let the packets of one more network pass."""
-        self.filter.add_segment(segment)
+        self.table_in_place().add_segment(segment)
         self._open_others()
 
     def dismiss(self, segment: Segment) -> None:
         """Forget a network."""
-        self.filter.remove_segment(segment)
+        self.table_in_place().remove_segment(segment)
         self._open_others(without=segment.bridge)
 
     def blockers(self) -> Strings:
         """What in the host's own firewall may keep containers from the outside world, a sentence each."""
-        self.filter  # noqa: B018 (made at the first use)
+        self.table_in_place()
         assert self._others is not None
         return [] if self._open_firewall else self._others.blockers()
 
@@ -186,7 +185,7 @@ class Host:
         if not made.bindings:
             return
         try:
-            self.filter.publish(self._forwards(made))
+            self.table_in_place().publish(self._forwards(made))
         except KetchError:
             # The table was removed a moment ago (see `watch`): put it back, this endpoint included.
             self.install()
@@ -199,7 +198,7 @@ class Host:
         if not gone.bindings:
             return
         try:
-            self.filter.unpublish(self._forwards(gone))
+            self.table_in_place().unpublish(self._forwards(gone))
         except KetchError:
             self.install()
         self._forget_flows(gone)

@@ -1,8 +1,9 @@
 """Who calls whom within the package, as far as the source tells: for rules about what may be called from where.
 
-A call is resolved by its name: a function of the module or an imported one, a method of the own class, or of a class
-that an attribute of that name is known to hold (`RECEIVERS`).  What stands in a lambda or an inner function belongs to
-whoever calls that, and is left out: it is how work is handed to a thread.
+A call is resolved by its name: a function of the module or an imported one, a method of the own class, or of the class
+of a receiver.  That is what a parameter, or a field of the own class, is annotated with, else what an attribute of that
+name is known to hold (`RECEIVERS`).  What stands in a lambda or an inner function belongs to whoever calls that, and is
+left out: it is how work is handed to a thread.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ from tests.support.source.project import parsed, sources
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PROTOCOLS = {"Snapshots": ("OverlaySnapshots", "VfsSnapshots")}
 RECEIVERS = {  # ends of the texts of attributes and variables whose classes they tell; the first that fits counts
-    "ctx.store": ("ContainerStore",), "context.store": ("ContainerStore",), "ctx.images": ("ImageStore",),
-    "context.images": ("ImageStore",), "engine.images": ("ImageService",), "images._store": ("ImageStore",),
-    "self._store": ("ImageStore",), "store.content": ("ContentStore",), "store.layers": ("Layers",),
-    "store": ("ImageStore",), "snapshots": ("OverlaySnapshots", "VfsSnapshots"), "volumes": ("VolumeStore",),
-    "content": ("ContentStore",), "layers": ("Layers",), "unpacker": ("UnpackPool",), "network": ("NetworkManager",),
-    "containers": ("ContainerService",), "files": ("FileService",), "events": ("EventBus",), "_db": ("Database",),
-    "_repository": ("ImageRepository",), "_garbage": ("GarbageCollector",),
-    "partial": ("Partial",), "pulls": ("PullService",), "system": ("SystemService",), "downloads": ("Downloads",),
+    "engine.images": ("ImageService",), "store": ("ImageStore",), "snapshots": PROTOCOLS["Snapshots"],
+    "volumes": ("VolumeStore",), "content": ("ContentStore",), "layers": ("Layers",), "unpacker": ("UnpackPool",),
+    "network": ("NetworkManager",), "containers": ("ContainerService",), "files": ("FileService",),
+    "events": ("EventBus",), "_db": ("Database",), "partial": ("Partial",), "pulls": ("PullService",),
+    "system": ("SystemService",), "downloads": ("Downloads",), "_repository": ("ImageRepository",),
+    "_garbage": ("GarbageCollector",),
 }  # fmt: skip
 CALLERS = (  # methods that have their first argument called in the event loop
     "callback", "call_soon", "call_later", "call_soon_threadsafe", "add_reader", "add_writer", "from_thread",
@@ -39,6 +39,8 @@ class Graph:
         self.functions: dict[str, Function] = {}
         self._classes: dict[str, list[str]] = {}  # simple name → "module:Class"
         self._bases: dict[str, list[str]] = {}
+        self._calls: dict[str, list[tuple[ast.Call, str, list[str]]]] = {}
+        self._fields: dict[str, dict[str, str]] = {}  # "module:Class" → field → the class that it is annotated with
         self._imports: dict[str, dict[str, str]] = {}
         self._calls: dict[str, list[tuple[ast.Call, str, list[str]]]] = {}
         for path in sources("src/ketch"):
@@ -60,6 +62,7 @@ class Graph:
                 key = f"{module}:{node.name}"
                 self._classes.setdefault(node.name, []).append(key)
                 self._bases[key] = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+                self._fields[key] = _fields_of(node)
                 for inner in node.body:
                     if isinstance(inner, Function):
                         self.functions[f"{key}.{inner.name}"] = inner
@@ -72,20 +75,22 @@ class Graph:
 
     def _find(self, key: str) -> Iterator[tuple[ast.Call, str, list[str]]]:
         module, _, name = key.partition(":")
+        function = self.functions[key]
         own = f"{module}:{name.rpartition('.')[0]}" if "." in name else ""
-        for node in _outside_inner(self.functions[key]):
+        known = {argument.arg: _named(argument.annotation) for argument in _arguments(function)} | {"self": own}
+        for node in _outside_inner(function):
             if isinstance(node, ast.Call):
-                yield node, self._full(module, node.func), self._targets(module, own, node.func)
+                yield node, self._full(module, node.func), self._targets(module, known, node.func)
                 if isinstance(node.func, ast.Attribute) and node.func.attr in CALLERS and node.args:
                     called = node.args[1 if node.func.attr in ("call_later", "add_reader", "add_writer") else 0]
                     if isinstance(called, ast.Name | ast.Attribute):
-                        yield node, self._full(module, called), self._targets(module, own, called)
+                        yield node, self._full(module, called), self._targets(module, known, called)
 
     def _full(self, module: str, func: ast.expr) -> str:
         head, dot, rest = ast.unparse(func).partition(".")
         return self._imports[module].get(head, head) + dot + rest
 
-    def _targets(self, module: str, own: str, func: ast.expr) -> list[str]:
+    def _targets(self, module: str, known: dict[str, str], func: ast.expr) -> list[str]:
         full = self._full(module, func)
         if isinstance(func, ast.Name):
             place = full.rpartition(".")
@@ -94,13 +99,27 @@ class Graph:
         if not isinstance(func, ast.Attribute):
             return []
         receiver = ast.unparse(func.value)
-        if isinstance(func.value, ast.Name) and receiver == "self" and own:
-            return self._method(own, func.attr)
         if isinstance(func.value, ast.Name) and receiver in self._imports[module]:
             target = ":".join(full.rsplit(".", 1))
             return [t for t in (target, f"{target}.__init__") if t in self.functions]
-        classes = [key for one in _classes_of(receiver) for key in self._classes.get(one, ())]
-        return [t for key in classes for t in self._method(key, func.attr)]
+        return [t for key in self._classes_of(known, receiver) for t in self._method(key, func.attr)]
+
+    def _classes_of(self, known: dict[str, str], receiver: str) -> list[str]:
+        """The classes, as "module:Class", of what a receiver's text stands for; ``known``: those of names."""
+        head, *attributes = receiver.split(".")
+        classes = self._keys(known.get(head, ""))
+        for attribute in attributes:
+            found = [self._fields.get(key, {}).get(attribute, "") for key in classes]
+            classes = [key for name in found for key in self._keys(name)]
+        if classes or receiver == "self":
+            return classes
+        guessed = next((found for end, found in RECEIVERS.items() if receiver.endswith(end)), ())
+        return [key for name in guessed for key in self._keys(name)]
+
+    def _keys(self, name: str) -> list[str]:
+        if ":" in name:
+            return [name]
+        return [key for one in PROTOCOLS.get(name, (name,)) for key in self._classes.get(one, ())]
 
     def _method(self, cls: str, name: str) -> list[str]:
         if f"{cls}.{name}" in self.functions:
@@ -109,8 +128,31 @@ class Graph:
         return [t for key in bases for t in self._method(key, name)]
 
 
-def _classes_of(receiver: str) -> tuple[str, ...]:
-    return next((found for end, found in RECEIVERS.items() if receiver.endswith(end)), ())
+def _arguments(function: Function) -> list[ast.arg]:
+    return [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+
+
+def _named(annotation: ast.expr | None) -> str:
+    """The simple name of a class; empty for what is no plain name (or one or None)."""
+    if isinstance(annotation, ast.BinOp):  # X | None
+        return _named(annotation.left)
+    return annotation.id if isinstance(annotation, ast.Name) else ""
+
+
+def _fields_of(node: ast.ClassDef) -> dict[str, str]:
+    """The annotated fields of a class, and those that its constructor's parameters become."""
+    fields = {
+        line.target.id: _named(line.annotation)
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
+    for inner in node.body:
+        if isinstance(inner, Function) and inner.name == "__init__":
+            given = {argument.arg: _named(argument.annotation) for argument in _arguments(inner)}
+            for line in ast.walk(inner):
+                if isinstance(line, ast.Assign) and isinstance(line.value, ast.Name) and line.value.id in given:
+                    fields |= {t.attr: given[line.value.id] for t in line.targets if isinstance(t, ast.Attribute)}
+    return {name: cls for name, cls in fields.items() if cls}
 
 
 def _outside_inner(node: ast.AST) -> Iterator[ast.AST]:

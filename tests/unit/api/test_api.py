@@ -18,7 +18,7 @@ from ketch.api.errors import STATUS, message_of, status_of
 from ketch.api.routes import archive
 from ketch.api.server import build_routes, parse_version
 from ketch.api.wire import container_filters, containers, filters
-from ketch.engine.files.container_paths import PathStat
+from ketch.engine.model.path_stat import PathStat
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig, State, Status
 from ketch.errors import InvalidArgument, NotFound
 

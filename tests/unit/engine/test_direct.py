@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from types import SimpleNamespace
 
+from ketch.engine.cgroups import ContainerCgroups
 from ketch.engine.live import direct
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig
+from ketch.engine.paths import ContainerPaths
 
 
 def test_an_end_that_was_recorded_meanwhile():
@@ -14,4 +15,5 @@ def test_an_end_that_was_recorded_meanwhile():
     config = ContainerConfig(env=[])
     ended = Container(id="c" * 64, name="a", created=1, image_id="", image_ref="", config=config, host=HostConfig())
     assert ended.state.pid == 0
-    direct.signal_first(SimpleNamespace(), ended, signal.SIGKILL)
+    paths = ContainerPaths("/nowhere", "/nowhere")
+    direct.DirectSignals(paths, ContainerCgroups(paths, "/ketch")).signal_first(ended, signal.SIGKILL)

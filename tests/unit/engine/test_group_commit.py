@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ketch.engine.aio.group_commit import GroupSync
+from ketch.engine.aio.group_commit import GroupCommit
 from ketch.storage.database.db import Database, Schema
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ async def test_who_comes_in_time_shares_the_next_one() -> None:
         begun.release()
         assert gate.acquire(timeout=10)
 
-    group = GroupSync(sync)
+    group = GroupCommit(sync)
     first = asyncio.create_task(group())
     await asyncio.to_thread(begun.acquire)
     others = [asyncio.create_task(group()) for _ in range(20)]  # the one that runs began before them
@@ -44,7 +44,7 @@ async def test_a_failure_is_told_to_those_who_waited_for_it() -> None:
         if (error := next(results)) is not None:
             raise error
 
-    group = GroupSync(sync)
+    group = GroupCommit(sync)
     with pytest.raises(OSError, match="no disk"):
         await group()
     await group()
@@ -53,7 +53,7 @@ async def test_a_failure_is_told_to_those_who_waited_for_it() -> None:
 
 async def test_one_who_gives_up_does_not_disturb_the_others() -> None:
     gate = threading.Event()
-    group = GroupSync(lambda: gate.wait(10) and None)
+    group = GroupCommit(lambda: gate.wait(10) and None)
     tasks = [asyncio.create_task(group()) for _ in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -66,7 +66,7 @@ async def test_one_who_gives_up_does_not_disturb_the_others() -> None:
 async def test_a_database_is_synced(tmp_path: Path) -> None:
     path = str(tmp_path / "ketch.db")
     db = Database(path, [Schema("t", ("CREATE TABLE t (x)",))])
-    group = GroupSync(db.sync)
+    group = GroupCommit(db.sync)
     for number in range(3):
         with db.transaction(durable=False) as tx:
             tx.execute("INSERT INTO t VALUES (?)", (number,))

@@ -57,27 +57,27 @@ def test_no_text_breaks_the_parser(spec):
 
 def test_volumes_are_made_once_and_parents_come_first(volumes):
     host = HostConfig(binds=["data:/a/b", "/tmp:/a"])
-    points = mount_plan.plan(ContainerConfig(volumes={"/anon": {}}), host, volumes)
+    points = mount_plan.MountPlanner(volumes).plan(ContainerConfig(volumes={"/anon": {}}), host)
     assert [p.destination for p in points] == ["/a", "/anon", "/a/b"]
     assert os.path.isdir(volumes.get("data").mountpoint)
     anonymous = next(p for p in points if p.destination == "/anon")
     assert volumes.get(anonymous.name).anonymous
-    again = mount_plan.plan(ContainerConfig(), HostConfig(binds=["data:/x"]), volumes)
+    again = mount_plan.MountPlanner(volumes).plan(ContainerConfig(), HostConfig(binds=["data:/x"]))
     assert again[0].source == volumes.get("data").mountpoint
 
 
 def test_same_target_twice_is_refused(volumes):
     with pytest.raises(InvalidArgument, match="Duplicate mount point: /x"):
-        mount_plan.plan(ContainerConfig(), HostConfig(binds=["a:/x", "b:/x"]), volumes)
+        mount_plan.MountPlanner(volumes).plan(ContainerConfig(), HostConfig(binds=["a:/x", "b:/x"]))
 
 
 def test_mount_bind_needs_its_source_and_v_makes_it(volumes, tmp_path):
     missing = str(tmp_path / "missing")
     with pytest.raises(InvalidArgument, match="bind source path does not exist"):
-        mount_plan.plan(
-            ContainerConfig(), HostConfig(mounts=[Mount(type="bind", source=missing, target="/x")]), volumes
+        mount_plan.MountPlanner(volumes).plan(
+            ContainerConfig(), HostConfig(mounts=[Mount(type="bind", source=missing, target="/x")])
         )
-    mount_plan.plan(ContainerConfig(), HostConfig(binds=[f"{missing}:/x"]), volumes)
+    mount_plan.MountPlanner(volumes).plan(ContainerConfig(), HostConfig(binds=[f"{missing}:/x"]))
     assert os.path.isdir(missing)
 
 

@@ -122,7 +122,10 @@ def test_exceptions_are_needed(graph):
     ("caller", "callee"),
     [
         ("ketch.engine.volumes.store:VolumeStore._remove_files", "ketch.storage.removal:remove_tree"),
-        ("ketch.engine.containers.directories:remove_files", "ketch.storage.snapshots.vfs:VfsSnapshots.remove"),
+        (
+            "ketch.engine.files.directories:ContainerDirectories.remove",
+            "ketch.storage.snapshots.vfs:VfsSnapshots.remove",
+        ),
         ("ketch.images.store:ImageStore.add", "ketch.storage.content.store:ContentStore.sync"),
     ],
 )

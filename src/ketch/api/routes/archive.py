@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from ketch.api import jsontext, query
 from ketch.api.wire import gomode
-from ketch.engine.images.commit import CommitOptions
 from ketch.engine.model.records import ContainerConfig
+from ketch.engine.model.requests import CommitOptions
 from ketch.notation import times
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from ketch.api.call import Call
-    from ketch.engine.files.container_paths import PathStat
-    from ketch.engine.files.service import Archive
+    from ketch.engine.aio.tar_stream import TarStream
+    from ketch.engine.model.path_stat import PathStat
 
 _CHUNK = 1 << 18
 # What has a year of four digits (RFC 3339): a container may give its files any time.
@@ -73,7 +73,7 @@ async def changes(call: Call) -> web.StreamResponse:
     return call.json(await call.engine.files.changes(call.path["id"]))
 
 
-async def _send(call: Call, archive: Archive, content_type: str, headers: dict[str, str]) -> web.StreamResponse:
+async def _send(call: Call, archive: TarStream, content_type: str, headers: dict[str, str]) -> web.StreamResponse:
     """The headers go out with the first chunk: what fails before it, and most things do, has a status of its own."""
     async with aclosing(archive):
         chunks = aiter(archive)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ketch.api import dry_run, jsontext, query, streams
 from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
-from ketch.engine import prune as prunes
 from ketch.engine.aio.streams import AttachOptions, LogOptions
-from ketch.engine.containers import pending_changes
-from ketch.engine.containers.update import Request
+from ketch.engine.model import pending
 from ketch.engine.model.records import ContainerConfig, HostConfig, NetworkingConfig
+from ketch.engine.model.requests import UpdateRequest
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ async def list_(call: Call) -> web.StreamResponse:
 async def inspect(call: Call) -> web.StreamResponse:
     """Everything about one container."""
     container = call.engine.containers.get(call.path["id"])
-    await call.engine.context.live.of(container.id).recorded()
+    await call.engine.containers.recorded(container)
     sizes = await call.engine.containers.sizes(container.id) if query.flag(call.query, "size") else None
     return call.json(wire.inspect(call.engine, container, sizes, call.version))
 
@@ -121,9 +120,9 @@ async def rename(call: Call) -> web.StreamResponse:
 
 async def update(call: Call) -> web.StreamResponse:
     """New limits or another restart policy at once; Ketch's own ``Changes`` at the next start."""
-    wanted: Request = await call.body(Request, optional=True)
+    wanted: UpdateRequest = await call.body(UpdateRequest, optional=True)
     warnings, container = await call.engine.containers.update(call.path["id"], wanted)
-    waiting = pending_changes.shown(container)
+    waiting = pending.shown(container)
     return call.json({"Warnings": warnings} | ({"Pending": waiting} if waiting else {}))
 
 
@@ -133,7 +132,7 @@ async def remove(call: Call) -> web.StreamResponse:
     if only_shown:
         force, volumes = query.flag(call.query, "force"), query.flag(call.query, "v")
         ref = call.path["id"]
-        return call.json(await prunes.container(call.engine, ref, force=force, volumes=volumes, without=without))
+        return call.json(await call.engine.prunes.container(ref, force=force, volumes=volumes, without=without))
     await call.engine.containers.remove(
         call.path["id"],
         force=query.flag(call.query, "force"),
@@ -258,7 +257,7 @@ async def prune(call: Call) -> web.StreamResponse:
     """Remove every container that does not run."""
     matches = filters.prune_predicate(query.filters(call.query), _PRUNE)
     only_shown, _ = await dry_run.wanted(call)
-    return call.json(await prunes.containers(call.engine, matches, dry_run=only_shown))
+    return call.json(await call.engine.prunes.containers(matches, dry_run=only_shown))
 
 
 ROUTES = (

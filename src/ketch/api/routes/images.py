@@ -11,7 +11,6 @@ from ketch.api.errors import from_registry, message_of
 from ketch.api.streams import while_connected
 from ketch.api.wire import filters, manifests
 from ketch.api.wire import images as wire
-from ketch.engine import prune as prunes
 from ketch.errors import InvalidArgument, KetchError, Unimplemented
 from ketch.remote.credentials import from_header
 
@@ -169,7 +168,7 @@ async def prune(call: Call) -> web.StreamResponse:
     matches = filters.prune_predicate(chosen)
     dangling = all(filters.boolean("dangling", value) for value in chosen.get("dangling", ()))
     only_shown, without = await dry_run.wanted(call)
-    return call.json(await prunes.images(call.engine, matches, dangling=dangling, dry_run=only_shown, without=without))
+    return call.json(await call.engine.prunes.images(matches, dangling=dangling, dry_run=only_shown, without=without))
 
 
 ROUTES = (

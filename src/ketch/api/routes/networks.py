@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ketch.api import dry_run, query
 from ketch.api.wire import filters
 from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, predicate, wire
-from ketch.engine import prune as prunes
 from ketch.engine.model.records import EndpointSettings
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ async def prune(call: Call) -> web.StreamResponse:
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
     only_shown, without = await dry_run.wanted(call)
-    return call.json(await prunes.networks(call.engine, matches, dry_run=only_shown, without=without))
+    return call.json(await call.engine.prunes.networks(matches, dry_run=only_shown, without=without))
 
 
 async def repair(call: Call) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from aiohttp import web
 from ketch.api import jsontext, query
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters
-from ketch.engine.system import API_VERSION
+from ketch.engine.model.api_version import API_VERSION
 from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:

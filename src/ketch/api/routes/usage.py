@@ -10,7 +10,7 @@ import msgspec
 
 from ketch.api import jsontext, query
 from ketch.api.wire import container_filters
-from ketch.engine.stats.usage import Sampler, Usage
+from ketch.engine.model.usage import Usage  # noqa: TC001 (msgspec reads the annotations)
 from ketch.errors import InvalidArgument
 from ketch.notation import times
 
@@ -39,7 +39,7 @@ async def stream(call: Call) -> web.StreamResponse:
     """A line at once and one every ``interval`` seconds; with ``stream=0`` one line after an interval."""
     follow = query.flag(call.query, "stream", True)
     pause, chosen = interval(call.query.get("interval")), _chooser(call)
-    sampler = Sampler(call.engine.context)
+    sampler = call.engine.containers.sampler()
     response = await call.stream("application/x-ndjson")
     first = last = time.monotonic()
     ticks = 0
@@ -74,8 +74,7 @@ def _chooser(call: Call) -> Callable[[], Containers]:
     service = call.engine.containers
     if named := call.query.getall("container", []):
         ids = [service.get(ref).id for ref in named]
-        known = call.engine.context.store.ids
-        return lambda: [known[i] for i in ids if i in known]
+        return lambda: service.existing(ids)
     everything = query.flag(call.query, "all")
     keep = container_filters.predicate(call.engine, query.filters(call.query))
     return lambda: [c for c in service.list() if (everything or c.state.running) and keep(c)]

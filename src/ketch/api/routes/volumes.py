@@ -9,8 +9,6 @@ import msgspec
 from ketch.api import dry_run, query
 from ketch.api.wire import filters
 from ketch.api.wire.df import volume as wire_volume
-from ketch.engine import prune as prunes
-from ketch.engine.volumes import backup as volumearchive
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -81,7 +79,7 @@ async def prune(call: Call) -> web.StreamResponse:
     everything = filters.boolean("all", chosen["all"][0]) if chosen.get("all") else False
     only_shown, without = await dry_run.wanted(call)
     return call.json(
-        await prunes.volumes(call.engine, matches, everything=everything, dry_run=only_shown, without=without)
+        await call.engine.prunes.volumes(matches, everything=everything, dry_run=only_shown, without=without)
     )
 
 
@@ -89,7 +87,7 @@ async def backup(call: Call) -> web.StreamResponse:
     """A volume's content as a tar stream."""
     call.engine.volumes.get(call.path["name"])
     response = await call.stream("application/x-tar")
-    async for chunk in volumearchive.backup(call.engine.context, call.path["name"]):
+    async for chunk in call.engine.backups.backup(call.path["name"]):
         await response.write(chunk)
     return response
 
@@ -99,7 +97,7 @@ async def restore(call: Call) -> web.StreamResponse:
     name = call.path["name"]
     known = call.engine.volumes.has(name)
     body = call.request.content.iter_chunked(_CHUNK)
-    volume = await volumearchive.restore(call.engine.context, name, body, force=query.flag(call.query, "force"))
+    volume = await call.engine.backups.restore(name, body, force=query.flag(call.query, "force"))
     if not known:
         call.engine.events.publish("volume", "create", name, {"driver": volume.driver})
     return call.json(wire_volume(call.engine, volume))

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine.containers import pending_changes
-from ketch.engine.logs import drivers as log_drivers
+from ketch.engine.model import pending
 from ketch.engine.model.records import EndpointSettings, HealthStatus, Status
-from ketch.engine.spec import secrets
 from ketch.notation import ages, digits, times
 from ketch.runtime import defaults
 
@@ -52,7 +50,7 @@ def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = No
     command = " ".join([container.path, *(_quoted(a) for a in container.args)])
     answer: dict[str, Any] = {
         "Id": container.id,
-        "Names": [f"/{container.name}", *engine.context.links.names(container)],
+        "Names": [f"/{container.name}", *engine.containers.details.link_names(container)],
         "Image": _image_shown(engine, container),
         "ImageID": container.image_id,
         "Command": command,
@@ -214,9 +212,9 @@ def _config(container: Container) -> dict[str, Any]:
     return config
 
 
-def _host_config(container: Container) -> dict[str, Any]:
+def _host_config(container: Container, secrets: list[dict[str, Any]]) -> dict[str, Any]:
     host: dict[str, Any] = msgspec.to_builtins(container.host)
-    host["Secrets"] = secrets.shown(container.host)
+    host["Secrets"] = secrets
     host["RestartPolicy"]["Name"] = host["RestartPolicy"]["Name"] or "no"
     # docker-py reads the logs of a container only when this says json-file (or journald).
     host["LogConfig"] = {"Type": host["LogConfig"]["Type"] or "json-file", "Config": host["LogConfig"]["Config"] or {}}
@@ -246,8 +244,8 @@ def inspect(
     engine: Engine, container: Container, sizes: tuple[int, int] | None = None, version: tuple[int, int] = NEWEST
 ) -> dict[str, Any]:
     """The body of ``GET /containers/{id}/json``."""
-    directory = engine.context.paths.directory(container.id)
-    chains = engine.context.images.resolve(container.image_id).chain_ids
+    details = engine.containers.details
+    directory = details.directory(container)
     answer: dict[str, Any] = {
         "Id": container.id,
         "Created": times.rfc3339_or_never(container.created),
@@ -258,42 +256,28 @@ def inspect(
         "ResolvConfPath": os.path.join(directory, "resolv.conf"),
         "HostnamePath": os.path.join(directory, "hostname"),
         "HostsPath": os.path.join(directory, "hosts"),
-        "LogPath": log_drivers.log_path(engine.context, container),
+        "LogPath": details.log_path(container),
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
-        "Driver": engine.context.snapshots.name,
+        "Driver": details.storage_driver,
         "Platform": container.platform,
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.of(container.id) or None,
-        "HostConfig": _host_config(container) | {"Links": engine.context.links.shown(container)},
-        "GraphDriver": {"Name": engine.context.snapshots.name, "Data": _graph(engine, container, directory, chains)},
+        "HostConfig": _host_config(container, details.secrets(container)) | {"Links": details.own_links(container)},
+        "GraphDriver": {"Name": details.storage_driver, "Data": details.root_directories(container)},
         "Mounts": [_mount(m) for m in container.mounts],
         "Config": _config(container),
         "NetworkSettings": _network_settings(container, version),
     }
-    if waiting := pending_changes.shown(container):
+    if waiting := pending.shown(container):
         answer["Pending"] = waiting
     if version < (1, 42):
         answer["HostConfig"] |= {"KernelMemory": 0, "KernelMemoryTCP": 0}
     if sizes is not None:
         answer["SizeRw"], answer["SizeRootFs"] = sizes
     return answer
-
-
-def _graph(engine: Engine, container: Container, directory: str, chains: list[str]) -> dict[str, str]:
-    if engine.context.snapshots.name == "vfs":
-        return {"dir": engine.context.snapshots.upper(container.id)}
-    layers = os.path.join(engine.context.paths.data_root, "layers")
-    lower = [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(chains)]
-    return {
-        "ID": container.id,
-        "LowerDir": ":".join(lower),
-        "UpperDir": os.path.join(directory, "upper"),
-        "WorkDir": os.path.join(directory, "work"),
-        "MergedDir": f"/proc/{container.state.pid}/root" if container.state.pid else "",
-    }
 
 
 def _network_settings(container: Container, version: tuple[int, int]) -> dict[str, Any]:

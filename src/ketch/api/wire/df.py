@@ -10,7 +10,7 @@ from ketch.notation import times
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.volumes.store import Volume
+    from ketch.engine.model.volume import Volume
     from ketch.images.model import Image
 
 

@@ -84,8 +84,7 @@ def _made_by(version: tuple[int, int], config: dict[str, Any]) -> dict[str, Any]
 
 def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> dict[str, Any]:
     """The body of ``GET /images/{name}/json``."""
-    layers = os.path.join(engine.context.paths.data_root, "layers")
-    dirs = [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(image.chain_ids)]
+    dirs = engine.containers.details.layer_directories(image.chain_ids)
     config = run_config(image)
     return {
         "Id": image.id,

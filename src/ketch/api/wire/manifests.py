@@ -21,7 +21,7 @@ def complete(engine: Engine, answer: dict[str, Any], *, detailed: bool) -> None:
     """Add the target's descriptor and, ``detailed``, the manifests to a row or to what ``inspect`` says."""
     image = engine.images.get(answer["Id"])
     target = _target(engine, image, answer["RepoTags"])
-    index = engine.context.images.catalog.indexes.get(target)
+    index = engine.images.store.catalog.indexes.get(target)
     answer["Descriptor"] = msgspec.to_builtins(_descriptor(engine, target, image, index))
     if not detailed:
         return
@@ -33,7 +33,7 @@ def complete(engine: Engine, answer: dict[str, Any], *, detailed: bool) -> None:
 
 
 def _target(engine: Engine, image: Image, tags: list[str]) -> str:
-    catalog = engine.context.images.catalog
+    catalog = engine.images.store.catalog
     for tag in tags:
         try:
             name = catalog.name_of(tag)
@@ -45,7 +45,7 @@ def _target(engine: Engine, image: Image, tags: list[str]) -> str:
 
 
 def _descriptor(engine: Engine, target: str, image: Image, index: oci.Index | None) -> oci.Descriptor:
-    content = engine.context.images.content
+    content = engine.images.store.content
     return oci.Descriptor(
         media_type=oci.MANIFEST if index is None else index.media_type or oci.INDEX,
         digest=target,
@@ -55,7 +55,7 @@ def _descriptor(engine: Engine, target: str, image: Image, index: oci.Index | No
 
 
 def _summary(engine: Engine, descriptor: oci.Descriptor) -> dict[str, Any]:
-    image = engine.context.images.catalog.by_manifest(descriptor.digest)
+    image = engine.images.store.catalog.by_manifest(descriptor.digest)
     if image is not None:
         return _of_image(engine, descriptor, image)
     notes = descriptor.annotations or {}
@@ -72,7 +72,7 @@ def _summary(engine: Engine, descriptor: oci.Descriptor) -> dict[str, Any]:
 
 
 def _of_image(engine: Engine, descriptor: oci.Descriptor, image: Image) -> dict[str, Any]:
-    content = engine.context.images.content
+    content = engine.images.store.content
     known = descriptor.digest in (image.manifest, *image.forms)
     blobs = {descriptor.digest, image.id, *(image.blobs_of(descriptor.digest) if known else image.blobs)}
     size = sum(content.size(blob) for blob in blobs if content.exists(blob))

@@ -8,9 +8,8 @@ import msgspec
 
 from ketch.api.wire import filters
 from ketch.engine.model.records import EndpointSettings  # noqa: TC001 (msgspec reads the annotations)
-from ketch.engine.networks.references import PREDEFINED
 from ketch.errors import InvalidArgument
-from ketch.network.model.record import NetworkRecord, Pool
+from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
 from ketch.notation import times
 
 if TYPE_CHECKING:

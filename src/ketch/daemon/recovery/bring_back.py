@@ -90,7 +90,7 @@ def _from_spec(
         cap_drop=None if privileged else [one for one in defaults.DEFAULT_CAPS if one not in capabilities],
         security_opt=["seccomp=unconfined"] if seccomp is None and not privileged else None,
     )
-    limits.settle(host)
+    limits.normalize(host)
     host.log_config = LogConfig(type="local")
     config = ContainerConfig(
         image=annotations[IMAGE_NAME],

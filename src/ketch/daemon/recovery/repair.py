@@ -24,9 +24,9 @@ from ketch import faults
 from ketch.daemon import listen
 from ketch.daemon.recovery import bring_back, exchange
 from ketch.engine.model import store
+from ketch.engine.model.volume import Volume
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.volumes import store as volume_store
-from ketch.engine.volumes.store import Volume
 from ketch.errors import DataLoss
 from ketch.images import recover
 from ketch.images import schema as image_schema

@@ -1,4 +1,4 @@
-"""One fsync for all who wait for one: a hundred starts at the same time need not make a hundred.
+"""Group commit: one fsync for all who wait for one, so that a hundred starts need not make a hundred.
 
 The event loop commits at once, so that everybody sees the change, and says "done" to the client when it is on the disk.
 Meanwhile it goes on: an fsync takes as long as other programs' writes make it take.
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class GroupSync:
+class GroupCommit:
     """``sync`` is called on a thread of its own, never twice at a time; used from the event loop's thread only."""
 
     def __init__(self, sync: Callable[[], None]) -> None:

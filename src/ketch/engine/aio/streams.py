@@ -1,4 +1,4 @@
-"""A client's connection as the engine sees it, and what the client asked to have on it."""
+"""Streams of clients: the connection as the engine sees it, and what the client asked to have on it."""
 
 from __future__ import annotations
 

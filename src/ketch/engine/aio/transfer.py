@@ -136,7 +136,7 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
+    def finish(result: T | None, error: BaseException | None) -> None:
         if future.done():
             return
         if error is None:
@@ -151,7 +151,7 @@ async def in_own_thread(work: Callable[[], T]) -> T:
         except BaseException as e:  # it is raised where the result is awaited
             error = e
         with contextlib.suppress(RuntimeError):  # the daemon has ended, and its loop with it
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(finish, result, error)
 
     threading.Thread(target=run, name="transfer", daemon=True).start()
     return await future

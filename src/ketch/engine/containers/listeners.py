@@ -1,4 +1,4 @@
-"""Listeners of a lifecycle: services above it that are told of starts and ends, given to it once by the engine."""
+"""Listeners of a lifecycle: services above it that are told of starts and ends."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ if TYPE_CHECKING:
 
     from ketch.engine.model.records import Container
 
+    Act = Callable[[Container, str], Awaitable[None]]  # carries out an action of ``--health-on-failure``
+
 
 class HealthListener(Protocol):
     """Healthchecks as the lifecycle sees them."""
 
-    def begin(self, container: Container, *, fresh: bool) -> None:
-        """It runs now; ``fresh``: nothing is known of its health."""
-
-    def resume(self, container: Container) -> None:
-        """It goes on after a pause."""
+    def begin(self, container: Container, act: Act, *, fresh: bool) -> None:
+        """It runs now, or goes on; ``fresh``: nothing is known of its health; ``act`` is for when it is unhealthy."""
 
     def end(self, container: Container) -> None:
         """It does not run any more, or is paused."""
@@ -28,7 +27,6 @@ class HealthListener(Protocol):
 class Listeners:
     """Called in the event loop."""
 
-    remove: Callable[[Container], Awaitable[None]]  # an ended container that goes with its end (``--rm``)
     exec_exited: Callable[[str, int], None]  # exec id, exit code
     execs_lost: Callable[[str], None]  # container id: its monitor died, how its execs ended is unknown
     health: HealthListener

@@ -1,4 +1,4 @@
-"""Leftovers of killed processes, found and ended: processes, cgroups, names in the run directory."""
+"""Orphans of killed monitors and daemons, found and ended: processes, cgroups, names in the run directory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch.engine.live import direct
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.run_directory import written_pid
 from ketch.errors import KetchError
@@ -16,107 +16,116 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages
 
 if TYPE_CHECKING:
+    from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.live.containers import LiveContainers
+    from ketch.engine.live.direct import DirectSignals
     from ketch.engine.model.records import Container
+    from ketch.engine.model.store import ContainerStore
     from ketch.engine.monitors.monitor_client import Monitor
-    from ketch.engine.parts import Context
+    from ketch.engine.networks.sandbox import Sandboxes
+    from ketch.engine.paths import ContainerPaths
 
 log = logging.getLogger(__name__)
 _UNDONE_S = 30.0
 
 
-def clear(ctx: Context, container: Container) -> None:
-    """Make sure that nothing of a container that has ended is left: processes, cgroup, names; blocking.
+@dataclass(frozen=True, eq=False)
+class Orphans:
+    """Looks for what killed monitors and daemons have left, and ends it."""
 
-    Processes that left their parent or their session are found all the same.  A failure is logged: the end of
-    the container must be told in any case, and the next start looks again.
-    """
-    try:
-        cgroup = ctx.cgroups.of(container)
-        if exists(cgroup.describe()):
-            cgroup.kill()
-            cgroup.remove()
-        for name in (messages.PID_FILE, messages.CONTROL_SOCKET):  # a monitor that ends by itself takes them away
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(ctx.paths.run_dir(container.id), name))
-    except (KetchError, OSError) as e:
-        log.error("end what is left of container %s: %s", container.id[:12], e)
+    store: ContainerStore
+    live: LiveContainers
+    paths: ContainerPaths
+    cgroups: ContainerCgroups
+    direct: DirectSignals
+    sandboxes: Sandboxes
 
+    def clear(self, container: Container) -> None:
+        """Make sure that nothing of a container that has ended is left: processes, cgroup, names; blocking.
 
-async def abandon(ctx: Context, container: Container, monitor: Monitor) -> None:
-    """Give a start up, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
-    silent = await monitor.abandon()
-    pid = monitor.process or written_pid(ctx.paths.run_dir(container.id))
-    if monitor_process.lives(pid, container.id):
-        if silent:
-            await monitor_process.end(pid, container.id, grace_s=0)
-        elif not await monitor_process.ended(pid, _UNDONE_S):
-            log.warning("container %s: its monitor (pid %d) takes long to undo a start", container.id[:12], pid)
-    await asyncio.to_thread(clear, ctx, container)  # it was killed, perhaps
+        Processes that left their parent or their session are found all the same.  A failure is logged: the end of
+        the container must be told in any case, and the next start looks again.
+        """
+        try:
+            cgroup = self.cgroups.of(container)
+            if exists(cgroup.describe()):
+                cgroup.kill()
+                cgroup.remove()
+            for name in (messages.PID_FILE, messages.CONTROL_SOCKET):  # a monitor that ends by itself takes them away
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.paths.run_dir(container.id), name))
+        except (KetchError, OSError) as e:
+            log.error("end what is left of container %s: %s", container.id[:12], e)
 
+    async def abandon(self, container: Container, monitor: Monitor) -> None:
+        """Give a start up, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
+        silent = await monitor.abandon()
+        pid = monitor.process or written_pid(self.paths.run_dir(container.id))
+        if monitor_process.lives(pid, container.id):
+            if silent:
+                await monitor_process.end(pid, container.id, grace_s=0)
+            elif not await monitor_process.ended(pid, _UNDONE_S):
+                log.warning("container %s: its monitor (pid %d) takes long to undo a start", container.id[:12], pid)
+        await asyncio.to_thread(self.clear, container)  # it was killed, perhaps
 
-async def make_sure(ctx: Context, container: Container) -> None:
-    """See to it that nothing lives of a container that is to be removed (KetchError: what does, or keeps its place)."""
-    if exists(ctx.cgroups.of(container).describe()):
-        await asyncio.to_thread(clear, ctx, container)
-    if left := direct.alive(ctx, container):
-        raise KetchError(
-            f"remove container `{container.name}`: there is still {left}", hint="end it, then remove the container"
-        )
-    if ctx.network.endpoints_of(container.id):  # its end could not take them back
-        await ctx.sandboxes.unwire(container)
+    async def make_sure(self, container: Container) -> None:
+        """See to it that nothing lives of a container that is to be removed (KetchError says what does)."""
+        if exists(self.cgroups.of(container).describe()):
+            await asyncio.to_thread(self.clear, container)
+        if left := self.direct.alive(container):
+            raise KetchError(
+                f"remove container `{container.name}`: there is still {left}", hint="end it, then remove the container"
+            )
+        await self.sandboxes.unwire_if_wired(container)  # its end could not take them back
+
+    def clear_stopped(self) -> None:
+        """Remove the cgroups of containers that do not run, as a killed monitor leaves them; blocking."""
+        for container in self.store.all():
+            if not container.state.running and self.live.of(container.id).pursuit is None:
+                self.clear(container)
+        if foreign := self._foreign_cgroups():
+            log.info("left alone in cgroup %s, as not of this data root: %s", self.cgroups.parent, ", ".join(foreign))
+
+    def unknown(self) -> list[str]:
+        """Ids of containers that have a directory under one of our roots and no row: what a removal left half-done.
+
+        The directories are made before anything of the container is, so whatever has none is somebody else's.
+        """
+        found: dict[str, None] = {}
+        for root in (os.path.join(self.paths.data_root, "containers"), os.path.join(self.paths.exec_root, "run")):
+            for name in os.listdir(root) if os.path.isdir(root) else ():
+                if not self.store.knows(name):
+                    found[name] = None
+        return list(found)
+
+    def end(self, container_id: str) -> bool:
+        """Kill and remove the cgroup of a container that has no row; blocking.
+
+        False, with a line in the log, when something of it stays: its directory must stay then, too.
+        """
+        try:
+            cgroup = self.cgroups.without_record(container_id)
+            if exists(cgroup.describe()):
+                log.info("remove the cgroup of container %s, which is no more", container_id[:12])
+                cgroup.kill()
+                cgroup.remove()
+        except (KetchError, OSError) as e:
+            log.error("remove the cgroup of container %s: %s", container_id[:12], e)
+            return False
+        return True
+
+    def _foreign_cgroups(self) -> list[str]:
+        """Names under our parent cgroup, shortened, of containers that neither the store nor our directories know."""
+        here, found = common.layout(), set()
+        for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
+            parent = root + os.path.normpath("/" + self.cgroups.parent)
+            found |= {name for name in (os.listdir(parent) if os.path.isdir(parent) else ()) if len(name) == 64}
+        mine = set(self.unknown())
+        return sorted(name[:12] for name in found if name not in mine and not self.store.knows(name))
 
 
 def exists(described: dict[str, object]) -> bool:
     """Whether a cgroup has a directory in any hierarchy."""
     dirs = described.get("dirs")
-    places = set(dirs.values()) if isinstance(dirs, dict) else {described.get("dir")}
-    return any(isinstance(place, str) and os.path.isdir(place) for place in places)
-
-
-def clear_stopped(ctx: Context) -> None:
-    """Remove the cgroups of containers that do not run, as a killed monitor leaves them; blocking."""
-    for container in ctx.store.all():
-        if not container.state.running and ctx.live.of(container.id).pursuit is None:
-            clear(ctx, container)
-    if foreign := _foreign_cgroups(ctx):
-        log.info("left alone in cgroup %s, as not of this data root: %s", ctx.cgroups.parent, ", ".join(foreign))
-
-
-def unknown(ctx: Context) -> list[str]:
-    """Ids of containers that have a directory under one of our roots and no row: what a removal left half-done.
-
-    The directories are made before anything of the container is, so whatever has none is somebody else's.
-    """
-    found: dict[str, None] = {}
-    for root in (os.path.join(ctx.paths.data_root, "containers"), os.path.join(ctx.paths.exec_root, "run")):
-        for name in os.listdir(root) if os.path.isdir(root) else ():
-            if not ctx.store.knows(name):
-                found[name] = None
-    return list(found)
-
-
-def end(ctx: Context, container_id: str) -> bool:
-    """Kill and remove the cgroup of a container that has no row; blocking.
-
-    False, with a line in the log, when something of it stays: its directory must stay then, too.
-    """
-    try:
-        cgroup = ctx.cgroups.without_record(container_id)
-        if exists(cgroup.describe()):
-            log.info("remove the cgroup of container %s, which is no more", container_id[:12])
-            cgroup.kill()
-            cgroup.remove()
-    except (KetchError, OSError) as e:
-        log.error("remove the cgroup of container %s: %s", container_id[:12], e)
-        return False
-    return True
-
-
-def _foreign_cgroups(ctx: Context) -> list[str]:
-    """Names under our parent cgroup, shortened, of containers that neither the store nor our directories know."""
-    here, found = common.layout(), set()
-    for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
-        parent = root + os.path.normpath("/" + ctx.cgroups.parent)
-        found |= {name for name in (os.listdir(parent) if os.path.isdir(parent) else ()) if len(name) == 64}
-    mine = set(unknown(ctx))
-    return sorted(name[:12] for name in found if name not in mine and not ctx.store.knows(name))
+    paths = set(dirs.values()) if isinstance(dirs, dict) else {described.get("dir")}
+    return any(isinstance(path, str) and os.path.isdir(path) for path in paths)

@@ -7,48 +7,29 @@ means, as -1 does, that there is no limit.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ketch import faults
-from ketch.engine.containers import pending_changes, validate
-from ketch.engine.model.records import ContainerConfig, HostConfig, RestartPolicy, Wire
+from ketch.engine.containers import validate
+from ketch.engine.model.records import ContainerConfig, HostConfig
+from ketch.engine.model.requests import Resources
 from ketch.engine.spec import limits
 from ketch.errors import Conflict, InvalidArgument
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
+    from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.containers.pending_changes import PendingChanges
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.requests import UpdateRequest
+    from ketch.engine.model.store import ContainerStore
 
 Strings = list[str]
-
-
-class Resources(Wire):
-    """Docker's part of the body of ``update``: fields of ``HostConfig`` that can change while a container runs."""
-
-    cpu_shares: int = 0
-    cpu_period: int = 0
-    cpu_quota: int = 0
-    cpu_realtime_period: int = 0
-    cpu_realtime_runtime: int = 0
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
-    nano_cpus: int = 0
-    memory: int = 0
-    memory_reservation: int = 0
-    memory_swap: int = 0
-    blkio_weight: int = 0
-    pids_limit: int | None = None
-    restart_policy: RestartPolicy | None = None
-
-
-class Request(Resources):
-    """The whole body; ``pending_reset`` drops what waits for the next start, before ``changes`` are looked at."""
-
-    changes: pending_changes.Changes | None = None
-    pending_reset: bool = False
 
 
 def check(wanted: Resources) -> None:
@@ -58,39 +39,48 @@ def check(wanted: Resources) -> None:
     validate.check(ContainerConfig(image="any"), _merged(HostConfig(), alone))
 
 
-async def update(ctx: Context, container: Container, wanted: Request) -> Strings:
-    """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
-    async with ctx.live.of(container.id).lock:
-        if container.state.going:
-            raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
-        host = _merged(container.host, wanted)
-        warnings = validate.check(container.config, host)
-        if wanted.pending_reset:
-            await pending_changes.reset(ctx, container)
-        before = msgspec.structs.replace(container.host)
-        changes = container.state.running and limits.resources(host) != limits.resources(before)
-        async with AsyncUndo() as undo:
-            undo.callback(ctx.store.keep, container)  # as it was, after what stands below
-            if wanted.changes is not None:
-                await pending_changes.change(ctx, container, wanted.changes, undo)
-            undo.callback(_take, container, before, applied=True)
-            _take(container, host, applied=not changes)
-            ctx.store.save(container)
-            faults.point("update.saved")
-            if changes:
-                apply(ctx, container)
-            undo.pop_all()
-        ctx.events.of_container(container, "update")
-    return warnings
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """Changes of containers, running or not."""
 
+    store: ContainerStore
+    live: LiveContainers
+    events: EventBus
+    cgroups: ContainerCgroups
+    changes: PendingChanges
 
-def apply(ctx: Context, container: Container) -> None:
-    """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
-    with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
-        ctx.cgroups.of(container).update(limits.resources(container.host))
-    faults.point("update.applied")
-    container.limits_pending = False
-    ctx.store.keep(container, durable=False)
+    async def update(self, container: Container, wanted: UpdateRequest) -> Strings:
+        """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
+        async with self.live.of(container.id).lock:
+            if container.state.going:
+                raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
+            host = _merged(container.host, wanted)
+            warnings = validate.check(container.config, host)
+            if wanted.pending_reset:
+                await self.changes.reset(container)
+            before = msgspec.structs.replace(container.host)
+            changes = container.state.running and limits.resources(host) != limits.resources(before)
+            async with AsyncUndo() as undo:
+                undo.callback(self.store.keep, container)  # as it was, after what stands below
+                if wanted.changes is not None:
+                    await self.changes.change(container, wanted.changes, undo)
+                undo.callback(_take, container, before, applied=True)
+                _take(container, host, applied=not changes)
+                self.store.save(container)
+                faults.point("update.saved")
+                if changes:
+                    self.apply(container)
+                undo.pop_all()
+            self.events.of_container(container, "update")
+        return warnings
+
+    def apply(self, container: Container) -> None:
+        """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
+        with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
+            self.cgroups.of(container).update(limits.resources(container.host))
+        faults.point("update.applied")
+        container.limits_pending = False
+        self.store.keep(container, durable=False)
 
 
 def _take(container: Container, host: HostConfig, *, applied: bool) -> None:

@@ -1,4 +1,4 @@
-"""What Docker refuses at ``create`` before anything is made: pure checks of the two configurations."""
+"""Validation at ``create``: pure checks of the two configurations, before anything is made, as Docker has them."""
 
 from __future__ import annotations
 
@@ -64,9 +64,11 @@ def _check_stop(config: ContainerConfig) -> None:
         signal_number(config.stop_signal)
     if (health := config.healthcheck) is not None:
         times = (
-            ("Interval", health.interval), ("Timeout", health.timeout), ("StartPeriod", health.start_period),
+            ("Interval", health.interval),
+            ("Timeout", health.timeout),
+            ("StartPeriod", health.start_period),
             ("StartInterval", health.start_interval),
-        )  # fmt: skip
+        )
         for name, value in times:
             if value and value < 1_000_000:
                 raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
@@ -169,9 +171,11 @@ def _check_devices(host: HostConfig) -> None:
     if any(weight and not 10 <= weight <= 1000 for weight in weights):
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     for limits in (
-        host.blkio_device_read_bps, host.blkio_device_write_bps, host.blkio_device_read_iops,
+        host.blkio_device_read_bps,
+        host.blkio_device_write_bps,
+        host.blkio_device_read_iops,
         host.blkio_device_write_iops,
-    ):  # fmt: skip
+    ):
         for limit in limits or ():
             if limit.rate < 0:
                 raise InvalidArgument(f"invalid rate for device {limit.path}: {limit.rate}")

@@ -1,4 +1,4 @@
-"""What happened: a journal of it, and the subscribers who want to hear of it at once.
+"""Event bus: what happened goes into a journal, and at once to the subscribers.
 
 An event is a dict in the shape of ``GET /events``.  A subscriber who does not keep up is cut off behind ``BACKLOG``
 events; nobody else waits for it.

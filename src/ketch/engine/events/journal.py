@@ -1,4 +1,4 @@
-"""Events on disk, one JSON object a line, so that they can be asked for after a restart of the daemon.
+"""Journal of events: one JSON object a line, so that they can be asked for after a restart of the daemon.
 
     events.jsonl, events.jsonl.1      the newer file is appended to; at MAX_BYTES it takes the older one's place
 

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.merge import as_list
@@ -22,13 +23,12 @@ from ketch.errors import KetchError
 from ketch.notation import durations
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.containers.listeners import Act
+    from ketch.engine.events.bus import EventBus
     from ketch.engine.execs.service import ExecService
     from ketch.engine.model.records import Container, HealthConfig
-    from ketch.engine.parts import Context
-
-    Act = Callable[[Container], Awaitable[None]]
+    from ketch.engine.model.store import ContainerStore
 
 log = logging.getLogger(__name__)
 SECOND = 1_000_000_000
@@ -69,16 +69,17 @@ def judge(health: Health, config: HealthConfig, result: HealthResult, started_at
     return health.status != before
 
 
+@dataclass(frozen=True, eq=False)
 class HealthChecks:
-    """The checks of all running containers; ``actions`` is what ``--health-on-failure`` may ask for."""
+    """The checks of all running containers."""
 
-    def __init__(self, context: Context, execs: ExecService, actions: dict[str, Act]) -> None:
-        self._ctx = context
-        self._execs = execs
-        self._actions = actions
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+    store: ContainerStore
+    events: EventBus
+    tasks: BackgroundTasks
+    execs: ExecService
+    _running: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
 
-    def begin(self, container: Container, *, fresh: bool) -> None:
+    def begin(self, container: Container, act: Act, *, fresh: bool) -> None:
         """Check a container that runs now; ``fresh``: it has just been started and nothing is known of it."""
         self._stop(container)
         config = container.config.healthcheck
@@ -87,12 +88,8 @@ class HealthChecks:
             return
         if fresh or container.state.health is None:
             container.state.health = Health(log=container.state.health.log if container.state.health else [])
-        task = self._ctx.tasks.watch(self._run(container, config, container.state.health))
-        self._tasks[container.id] = task
-
-    def resume(self, container: Container) -> None:
-        """It goes on after a pause."""
-        self.begin(container, fresh=False)
+        task = self.tasks.watch(self._run(container, config, container.state.health, act))
+        self._running[container.id] = task
 
     def end(self, container: Container) -> None:
         """It does not run any more, or is paused: nobody knows that it is healthy."""
@@ -100,25 +97,25 @@ class HealthChecks:
             container.state.health.status = HealthStatus.UNHEALTHY
 
     def _stop(self, container: Container) -> bool:
-        task = self._tasks.pop(container.id, None)
+        task = self._running.pop(container.id, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         return task is not None
 
-    async def _run(self, container: Container, config: HealthConfig, health: Health) -> None:
+    async def _run(self, container: Container, config: HealthConfig, health: Health, act: Act) -> None:
         while True:
             up = time.time_ns() - container.state.started_at
             await asyncio.sleep(pause_before(config, health.status, up) / 1e9)
             result = await self._probe(container, config)
-            if self._tasks.get(container.id) is not asyncio.current_task():
+            if self._running.get(container.id) is not asyncio.current_task():
                 return  # it ended meanwhile: what the check says of it has no meaning
             changed = judge(health, config, result, container.state.started_at)
             # A check that was lost in a power cut is made again: only what it changes is worth an fsync.
-            self._ctx.store.save(container, durable=changed)
+            self.store.save(container, durable=changed)
             if changed:
-                self._ctx.events.of_container(container, f"health_status: {health.status}")
-                if health.status is HealthStatus.UNHEALTHY and (act := self._actions.get(config.on_failure)):
-                    self._ctx.tasks.start(self._act(container, config.on_failure, act))
+                self.events.of_container(container, f"health_status: {health.status}")
+                if health.status is HealthStatus.UNHEALTHY and config.on_failure not in ("", "none"):
+                    self.tasks.start(_act(container, config.on_failure, act))
 
     async def _probe(self, container: Container, config: HealthConfig) -> HealthResult:
         timeout = config.timeout or TIMEOUT
@@ -128,7 +125,7 @@ class HealthChecks:
         )  # fmt: skip
         start = time.time_ns()
         try:
-            code, output, whole = await self._execs.run(container, wanted, timeout / 1e9, OUTPUT_LIMIT)
+            code, output, whole = await self.execs.run(container, wanted, timeout / 1e9, OUTPUT_LIMIT)
         except TimeoutError:
             text = f"Health check exceeded timeout ({durations.write(timeout)})"
             code, output, whole = -1, text.encode(), True
@@ -137,7 +134,8 @@ class HealthChecks:
         text = output.decode(errors="replace") + ("" if whole else "...")
         return HealthResult(start=start, end=time.time_ns(), exit_code=code, output=text)
 
-    async def _act(self, container: Container, name: str, act: Act) -> None:
-        log.warning("container %s is unhealthy: %s it, as configured", container.id[:12], name)
-        with contextlib.suppress(KetchError):  # it has ended by itself just now
-            await act(container)
+
+async def _act(container: Container, action: str, act: Act) -> None:
+    log.warning("container %s is unhealthy: %s it, as configured", container.id[:12], action)
+    with contextlib.suppress(KetchError):  # it has ended by itself just now
+        await act(container, action)

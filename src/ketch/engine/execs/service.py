@@ -16,7 +16,6 @@ from ketch import faults
 from ketch.engine.aio.streams import ClientStream
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
-from ketch.engine.files import container_view
 from ketch.engine.model import names
 from ketch.engine.model.records import Exec, ExecConfig, Status
 from ketch.engine.spec import bundle
@@ -25,8 +24,13 @@ from ketch.runtime.process.io import detach
 from ketch.runtime.security import users
 
 if TYPE_CHECKING:
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.files.container_view import ContainerViews
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.networks.legacy_links import Links
+    from ketch.engine.paths import ContainerPaths
 
 log = logging.getLogger(__name__)
 _EXIT_CODES = {"not_found": 127, "not_executable": 126}
@@ -37,8 +41,21 @@ _MANY, _MOST = 1000, 10_000  # records of which nobody need think; ended ones th
 class ExecService:
     """All execs since the daemon started; the record of an ended one stays for some minutes, as dockerd's does."""
 
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
+    def __init__(
+        self,
+        store: ContainerStore,
+        live: LiveContainers,
+        paths: ContainerPaths,
+        events: EventBus,
+        links: Links,
+        views: ContainerViews,
+    ) -> None:
+        self._store = store
+        self._live = live
+        self._paths = paths
+        self._events = events
+        self._links = links
+        self._views = views
         self._execs: dict[str, Exec] = {}
         self._ends: dict[str, asyncio.Future[int]] = {}
 
@@ -59,24 +76,24 @@ class ExecService:
             raise InvalidArgument("No exec command specified")
         detach.parse(config.detach_keys)
         validate.check_terminal(config.console_size)
-        container = self._ctx.store.get(ref)
+        container = self._store.get(ref)
         self._check_running(container)
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
         self._forget_old()
         self._execs[exec_.id] = exec_
-        self._ctx.events.of_container(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
+        self._events.of_container(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
         return exec_
 
     async def check_user(self, ref: str, config: ExecConfig) -> None:
         """Refuse a user or group that is not in the container's files (InvalidArgument), before anything starts."""
         if config.user:
-            container = self._ctx.store.get(ref)
+            container = self._store.get(ref)
             self._check_running(container)
             groups = ",".join(container.host.group_add or ())
             await in_own_thread(functools.partial(_look_up, container.state.pid, config.user, groups))
 
     def _check_running(self, container: Container) -> None:
-        container_view.check_files(self._ctx, container)
+        self._views.check_files(container)
         if container.state.status is Status.PAUSED:
             raise Conflict(f"container {container.id} is paused, unpause the container before exec")
         if not container.state.running:
@@ -86,7 +103,7 @@ class ExecService:
         """Drop records of execs that ended long ago, and of those that never began in containers that are gone."""
         if len(self._execs) <= _MANY:
             return
-        ids, now = self._ctx.store.ids, time.monotonic()
+        ids, now = self._store.ids, time.monotonic()
         self._execs = {
             k: e
             for k, e in self._execs.items()
@@ -99,9 +116,9 @@ class ExecService:
     async def check_startable(self, exec_id: str) -> Container:
         """What can be refused before the connection is upgraded; returns the exec's container."""
         exec_ = self.get(exec_id)
-        container = self._ctx.store.get(exec_.container_id)
+        container = self._store.get(exec_.container_id)
         self._check_running(container)
-        (await self._ctx.live.of(container.id).reach(container)).check_not_stopped()
+        (await self._live.of(container.id).reach(container)).check_not_stopped()
         return container
 
     async def start(
@@ -119,17 +136,17 @@ class ExecService:
         """
         validate.check_terminal(console_size)
         exec_ = self.get(exec_id)
-        container = self._ctx.store.get(exec_.container_id)
+        container = self._store.get(exec_.container_id)
         if exec_.started:
             raise Conflict(
                 f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running"
             )
         self._check_running(container)
-        monitor = await self._ctx.live.of(container.id).reach(container)
+        monitor = await self._live.of(container.id).reach(container)
         config = exec_.config
         size = console_size or config.console_size or [0, 0]
         process = bundle.exec_process(container, config)
-        bundle.add_environment(process, self._ctx.links.environment(container))
+        bundle.add_environment(process, self._links.environment(container))
         exec_.started = exec_.running = True
         try:
             exec_.pid = await monitor.exec(
@@ -153,7 +170,7 @@ class ExecService:
             exec_.running, exec_.exit_code = False, 126
             raise
         faults.point("exec.started")
-        self._ctx.events.of_container(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
+        self._events.of_container(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
         if stream is not None:
             stream.close()
 
@@ -189,7 +206,7 @@ class ExecService:
         self._execs.pop(exec_id, None)
 
     async def _kill(self, container: Container, exec_: Exec) -> None:
-        monitor = self._ctx.live.of(container.id).monitor
+        monitor = self._live.of(container.id).monitor
         if monitor is not None:
             with contextlib.suppress(KetchError):  # it has ended just now
                 await monitor.kill(9, exec_.id)
@@ -203,10 +220,10 @@ class ExecService:
         if (end := self._ends.get(exec_id)) is not None and not end.done():
             end.set_result(code)
         try:
-            container = self._ctx.store.get(exec_.container_id)
+            container = self._store.get(exec_.container_id)
         except NotFound:
             return
-        self._ctx.events.of_container(container, "exec_die", execID=exec_id, exitCode=str(code))
+        self._events.of_container(container, "exec_die", execID=exec_id, exitCode=str(code))
 
     def lost(self, container_id: str) -> None:
         """Their monitor was killed, and they with it."""
@@ -218,8 +235,8 @@ class ExecService:
         exec_ = self.get(exec_id)
         if not exec_.running:
             raise Conflict(f"cannot resize exec {exec_id}: it is not running")
-        container = self._ctx.store.get(exec_.container_id)
-        monitor = await self._ctx.live.of(container.id).reach(container)
+        container = self._store.get(exec_.container_id)
+        monitor = await self._live.of(container.id).reach(container)
         await monitor.resize(rows, cols, exec_id=exec_id)
 
     def recover(self, container: Container, running: dict[str, int]) -> None:
@@ -228,7 +245,7 @@ class ExecService:
             self._execs[exec_id] = Exec(
                 id=exec_id, container_id=container.id, config=ExecConfig(), running=True, started=True, pid=pid
             )
-        run_dir = self._ctx.paths.run_dir(container.id)
+        run_dir = self._paths.run_dir(container.id)
         for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
             if entry.startswith("exec-") and entry.endswith(".json"):
                 try:

@@ -12,6 +12,7 @@ import stat
 from errno import EINVAL, ELOOP, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING
 
+from ketch.engine.model.path_stat import PathStat
 from ketch.errors import InvalidArgument, NotFound
 from ketch.runtime.rootfs import paths
 from ketch.storage.archive.write import write_directory, write_entry
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
 
 _MAX_LINKS = 255
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-class PathStat:
-    """What ``X-Docker-Container-Path-Stat`` tells; ``link_target`` is where a link leads within the container."""
-
-    def __init__(self, name: str, status: os.stat_result, link_target: str) -> None:
-        self.name = name
-        self.size = status.st_size
-        self.mode = status.st_mode
-        self.mtime_ns = status.st_mtime_ns
-        self.link_target = link_target
 
 
 def absolute(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Opening the files of a container, whether it runs or not, for one piece of work.
+"""View of a container's files, opened for one piece of work, whether it runs or not.
 
 What runs is seen through copies of its own mounts.  What does not run is put together from its layers: read-only for
 reading, with nothing locked; for writing with its own upper directory, while the caller holds the container's
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine.spec import bundle
@@ -22,8 +23,13 @@ from ketch.undo import Undo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.paths import ContainerPaths
+    from ketch.engine.volumes.store import VolumeStore
+    from ketch.images.store import ImageStore
+    from ketch.storage.snapshots.overlay import Snapshots
 
 _PATIENCE_S = 1.0
 _TRIES = 10
@@ -53,134 +59,142 @@ class Files:
 Found = tuple[Files, list[str]]  # and the mounts that have no place in the root
 
 
-async def open_files(ctx: Context, container: Container) -> Files:
-    """The container's files with its volumes, to be read (or, if it runs, written); the caller closes them."""
-    return await _patiently(
-        ctx, container, lambda: _of_process(ctx, container), lambda: _of_snapshot(ctx, container, readonly=True)
-    )
+@dataclass(frozen=True, eq=False)
+class ContainerViews:
+    """Opens the files of containers."""
 
+    store: ContainerStore
+    live: LiveContainers
+    paths: ContainerPaths
+    images: ImageStore
+    snapshots: Snapshots
+    volumes: VolumeStore
 
-async def open_root(ctx: Context, container: Container) -> Files:
-    """The container's root alone, read-only: places where something is mounted are as they are below it."""
+    async def open_files(self, container: Container) -> Files:
+        """The container's files with its volumes, to be read (or, if it runs, written); the caller closes them."""
+        return await self._patiently(
+            container,
+            running=lambda: self._of_process(container),
+            stopped=lambda: self._of_snapshot(container, readonly=True),
+        )
 
-    def running() -> Files:
-        fd = view.root_of_process(container.state.pid, container.id)
-        return Files(fd, lambda: os.close(fd))
+    async def open_root(self, container: Container) -> Files:
+        """The container's root alone, read-only: places where something is mounted are as they are below it."""
 
-    def stopped() -> Found:
-        one = view.of_snapshot(_root(ctx, container, readonly=True), [], ctx.paths.directory(container.id))
-        return Files(one.root_fd, one.close), one.missing
+        def running() -> Files:
+            fd = view.root_of_process(container.state.pid, container.id)
+            return Files(fd, lambda: os.close(fd))
 
-    return await _patiently(ctx, container, running, stopped)
+        def stopped() -> Found:
+            one = view.of_snapshot(self._root(container, readonly=True), [], self.paths.directory(container.id))
+            return Files(one.root_fd, one.close), one.missing
 
+        return await self._patiently(container, running, stopped)
 
-async def open_writable(ctx: Context, container: Container) -> Files:
-    """The container's files with its volumes, to be written; if it does not run, it is locked until they are closed."""
-    loop, lock = asyncio.get_running_loop(), ctx.live.of(container.id).lock
-    for _ in range(_TRIES):
-        check(ctx, container)
-        if container.state.running:
-            if files := await _running(ctx, container, lambda: _of_process(ctx, container)):
-                return files
-            continue
-        await lock.acquire()
-        try:
-            check(ctx, container)
-            if not container.state.running:
-                files = (await asyncio.to_thread(_of_snapshot, ctx, container, readonly=False))[0]
-                return Files(files.root_fd, lambda: loop.call_soon_threadsafe(lock.release), files.close)
-        except BaseException:
+    async def open_writable(self, container: Container) -> Files:
+        """The container's files with its volumes, to be written.
+
+        A container that does not run is locked until they are closed.
+        """
+        loop, lock = asyncio.get_running_loop(), self.live.of(container.id).lock
+        for _ in range(_TRIES):
+            self.check(container)
+            if container.state.running:
+                if files := await self._running(container, lambda: self._of_process(container)):
+                    return files
+                continue
+            await lock.acquire()
+            try:
+                self.check(container)
+                if not container.state.running:
+                    files = (await asyncio.to_thread(self._of_snapshot, container, readonly=False))[0]
+                    return Files(files.root_fd, lambda: loop.call_soon_threadsafe(lock.release), files.close)
+            except BaseException:
+                lock.release()
+                raise
             lock.release()
-            raise
-        lock.release()
-    raise _restless(container)
+        raise _restless(container)
 
+    async def _patiently(
+        self, container: Container, running: Callable[[], Files], stopped: Callable[[], Found]
+    ) -> Files:
+        for _ in range(_TRIES):
+            self.check(container)
+            if not container.state.running:
+                return await self._stopped(container, stopped)
+            if files := await self._running(container, running):
+                return files
+        raise _restless(container)
 
-async def _patiently(
-    ctx: Context, container: Container, running: Callable[[], Files], stopped: Callable[[], Found]
-) -> Files:
-    for _ in range(_TRIES):
-        check(ctx, container)
-        if not container.state.running:
-            return await _stopped(ctx, container, stopped)
-        if files := await _running(ctx, container, running):
+    async def _running(self, container: Container, look: Callable[[], Files]) -> Files | None:
+        """None when its process has just ended, and the news has come."""
+        try:
+            return await asyncio.to_thread(look)
+        except OSError as e:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.live.of(container.id).exited.wait(), _PATIENCE_S)
+            if container.state.running and not isinstance(e, ProcessLookupError):
+                raise
+        return None
+
+    async def _stopped(self, container: Container, look: Callable[[], Found]) -> Files:
+        files, missing = await asyncio.to_thread(look)
+        if not missing:
             return files
-    raise _restless(container)
+        files.close()
+        async with self.live.of(container.id).lock:  # it never ran: places for its volumes are made as a start would
+            self.check(container)
+            if not container.state.running:
+                (await asyncio.to_thread(self._of_snapshot, container, readonly=False))[0].close()
+        return (await asyncio.to_thread(look))[0]
 
+    def check(self, container: Container) -> None:
+        """NotFound or Conflict for a container that is gone or going."""
+        if container.id not in self.store.ids:
+            raise NotFound(f"No such container: {container.id}")
+        if container.state.going:
+            raise Conflict(f"container {container.id} is being removed")
+        self.check_files(container)
 
-async def _running(ctx: Context, container: Container, look: Callable[[], Files]) -> Files | None:
-    """None when its process has just ended, and the news has come."""
-    try:
-        return await asyncio.to_thread(look)
-    except OSError as e:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ctx.live.of(container.id).exited.wait(), _PATIENCE_S)
-        if container.state.running and not isinstance(e, ProcessLookupError):
-            raise
-    return None
+    def check_files(self, container: Container) -> None:
+        """DataLoss when somebody has taken away what the container has on the disk."""
+        if not self.snapshots.exists(container.id):
+            raise DataLoss(
+                f"container {container.name}: its files are missing in `{self.paths.directory(container.id)}`",
+                hint="all that is left to do is to remove it",
+            )
+
+    def _of_process(self, container: Container) -> Files:
+        host = container.host
+        paths = {point.destination for point in container.mounts} | set(host.tmpfs or ()) | set(_FILES)
+        one = view.of_process(
+            container.state.pid,
+            sorted(paths, key=lambda p: (p.count("/"), p)),
+            self.paths.directory(container.id),
+            container.id,
+        )
+        return Files(one.root_fd, one.close)
+
+    def _root(self, container: Container, *, readonly: bool) -> list[dict[str, Any]]:
+        image = self.images.resolve(container.image_id)
+        return self.snapshots.mounts(container.id, image.chain_ids, readonly=readonly)
+
+    def _of_snapshot(self, container: Container, *, readonly: bool) -> Found:
+        user = f"files-{secrets.token_hex(8)}"
+        names = [point.name for point in container.mounts if point.type == "volume"]
+        directory = self.paths.directory(container.id)
+        with Undo() as undo:
+            self.volumes.attach(names, user)
+            undo.callback(self.volumes.detach, names, user)
+            entries = mount_plan.oci_mounts(container.mounts, container.host) + bundle.file_mounts(directory, container)
+            # A tmpfs is empty until the start; a source that is gone is the start's to complain about.
+            entries = [
+                e for e in entries if e["type"] == "overlay" or (e["type"] == "bind" and os.path.exists(e["source"]))
+            ]
+            one = view.of_snapshot(self._root(container, readonly=readonly), entries, directory)
+            undo.pop_all()
+        return Files(one.root_fd, lambda: self.volumes.detach(names, user), one.close), one.missing
 
 
 def _restless(container: Container) -> Unavailable:
     return Unavailable(f"look into container {container.name}: it starts and ends all the time", hint="try again")
-
-
-async def _stopped(ctx: Context, container: Container, look: Callable[[], Found]) -> Files:
-    files, missing = await asyncio.to_thread(look)
-    if not missing:
-        return files
-    files.close()
-    async with ctx.live.of(container.id).lock:  # it never ran: places for its volumes are made as a start would
-        check(ctx, container)
-        if not container.state.running:
-            (await asyncio.to_thread(_of_snapshot, ctx, container, readonly=False))[0].close()
-    return (await asyncio.to_thread(look))[0]
-
-
-def check(ctx: Context, container: Container) -> None:
-    """NotFound or Conflict for a container that is gone or going."""
-    if container.id not in ctx.store.ids:
-        raise NotFound(f"No such container: {container.id}")
-    if container.state.going:
-        raise Conflict(f"container {container.id} is being removed")
-    check_files(ctx, container)
-
-
-def check_files(ctx: Context, container: Container) -> None:
-    """DataLoss when somebody has taken away what the container has on the disk."""
-    if not ctx.snapshots.exists(container.id):
-        raise DataLoss(
-            f"container {container.name}: its files are missing in `{ctx.paths.directory(container.id)}`",
-            hint="all that is left to do is to remove it",
-        )
-
-
-def _of_process(ctx: Context, container: Container) -> Files:
-    host = container.host
-    places = {point.destination for point in container.mounts} | set(host.tmpfs or ()) | set(_FILES)
-    one = view.of_process(
-        container.state.pid, sorted(places, key=lambda p: (p.count("/"), p)), ctx.paths.directory(container.id),
-        container.id,
-    )  # fmt: skip
-    return Files(one.root_fd, one.close)
-
-
-def _root(ctx: Context, container: Container, *, readonly: bool) -> list[dict[str, Any]]:
-    image = ctx.images.resolve(container.image_id)
-    return ctx.snapshots.mounts(container.id, image.chain_ids, readonly=readonly)
-
-
-def _of_snapshot(ctx: Context, container: Container, *, readonly: bool) -> Found:
-    user = f"files-{secrets.token_hex(8)}"
-    names = [point.name for point in container.mounts if point.type == "volume"]
-    directory = ctx.paths.directory(container.id)
-    with Undo() as undo:
-        ctx.volumes.attach(names, user)
-        undo.callback(ctx.volumes.detach, names, user)
-        entries = mount_plan.oci_mounts(container.mounts, container.host) + bundle.file_mounts(directory, container)
-        # A tmpfs is empty until the start; a source that is gone is the start's to complain about.
-        entries = [
-            e for e in entries if e["type"] == "overlay" or (e["type"] == "bind" and os.path.exists(e["source"]))
-        ]
-        one = view.of_snapshot(_root(ctx, container, readonly=readonly), entries, directory)
-        undo.pop_all()
-    return Files(one.root_fd, lambda: ctx.volumes.detach(names, user), one.close), one.missing

@@ -10,10 +10,12 @@ import asyncio
 import io
 import os
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from ketch.engine.aio.tar_stream import TarStream
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
-from ketch.engine.files import container_paths, container_view, upper_dir
+from ketch.engine.files import container_paths, upper_dir
 from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.runtime.rootfs import paths, view
 from ketch.runtime.security import users
@@ -22,47 +24,35 @@ from ketch.storage.archive.into import extract_into
 from ketch.storage.archive.write import write_directory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from ketch.engine.files.container_paths import PathStat
-    from ketch.engine.files.container_view import Files
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.files.container_view import ContainerViews, Files
+    from ketch.engine.model.path_stat import PathStat
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
+    from ketch.images.store import ImageStore
+    from ketch.storage.snapshots.overlay import Snapshots
 
 _DRAIN = 1 << 20
 
 
-class Archive:
-    """A tar stream in chunks: to be iterated over, and closed (``contextlib.aclosing``) also when it never was."""
-
-    def __init__(self, chunks: AsyncGenerator[bytes, None], abandon: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._abandon = abandon
-        self._begun = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        self._begun = True
-        async for chunk in self._chunks:
-            yield chunk
-
-    async def aclose(self) -> None:
-        """End it, whole or not."""
-        if self._begun:
-            await self._chunks.aclose()
-        else:
-            self._abandon()
-
-
+@dataclass(frozen=True, eq=False)
 class FileService:
     """The files of all containers."""
 
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
+    store: ContainerStore
+    views: ContainerViews
+    images: ImageStore
+    snapshots: Snapshots
+    events: EventBus
+    tasks: BackgroundTasks
 
     async def stat(self, ref: str, path: str) -> PathStat:
         """What is at a path (NotFound, InvalidArgument); a symbolic link at its end is not followed."""
         path = container_paths.absolute(path)
-        files = await container_view.open_files(self._ctx, self._ctx.store.get(ref))
+        files = await self.views.open_files(self.store.get(ref))
 
         def work() -> PathStat:
             with files:
@@ -72,23 +62,23 @@ class FileService:
 
         return await in_own_thread(work)
 
-    async def archive(self, ref: str, path: str) -> tuple[PathStat, Archive]:
+    async def archive(self, ref: str, path: str) -> tuple[PathStat, TarStream]:
         """A path's description, and it with all below it as a tar stream."""
         path = container_paths.absolute(path)
-        container = self._ctx.store.get(ref)
-        files = await container_view.open_files(self._ctx, container)
+        container = self.store.get(ref)
+        files = await self.views.open_files(container)
         try:
             found = await in_own_thread(lambda: container_paths.Located(files.root_fd, path, ref))
         except BaseException:
             files.close()
             raise
-        self._ctx.events.of_container(container, "archive-path")
+        self.events.of_container(container, "archive-path")
         return found.stat, self._stream(container, found.write, files, found.close)
 
-    async def export(self, ref: str) -> Archive:
+    async def export(self, ref: str) -> TarStream:
         """The container's whole root as a tar stream, without what is mounted in it."""
-        container = self._ctx.store.get(ref)
-        files = await container_view.open_root(self._ctx, container)
+        container = self.store.get(ref)
+        files = await self.views.open_root(container)
 
         def write(target: IO[bytes]) -> None:
             root_fd = paths.open_in(files.root_fd, "/", os.O_RDONLY | os.O_DIRECTORY)
@@ -97,14 +87,14 @@ class FileService:
             finally:
                 os.close(root_fd)
 
-        self._ctx.events.of_container(container, "export")
+        self.events.of_container(container, "export")
         return self._stream(container, write, files)
 
     def _stream(
         self, container: Container, write: Callable[[IO[bytes]], None], files: Files, *closers: Callable[[], None]
-    ) -> Archive:
+    ) -> TarStream:
         """What ``write`` writes; the thread that does closes the files, for it may outlast the client."""
-        upper = self._ctx.snapshots.upper(container.id)
+        upper = self.snapshots.upper(container.id)
         stack = ExitStack()
         stack.enter_context(files)
         for closer in closers:
@@ -116,7 +106,7 @@ class FileService:
                 if not os.path.isdir(upper):  # what was removed in the meantime looks like an end of it
                     raise DataLoss(f"container {container.id} was removed while it was read")
 
-        return Archive(written(self._ctx.tasks.start, work), stack.close)
+        return TarStream(written(self.tasks.start, work), stack.close)
 
     async def extract(
         self, ref: str, path: str, body: AsyncIterator[bytes], *, replace: bool = True, as_user: bool = False
@@ -127,28 +117,30 @@ class FileService:
         directories and others do not take each other's place; with ``as_user`` all belongs to the container's user.
         """
         path = container_paths.absolute(path)
-        container = self._ctx.store.get(ref)
+        container = self.store.get(ref)
+        target = _Destination(container, ref, path)
         reader = BodyReader(body, asyncio.get_running_loop())
 
         def unpack(files: Files) -> None:
             with files:
-                _extract(container, files.root_fd, path, ref, reader, replace, as_user)
+                _extract(target, files.root_fd, reader, replace=replace, as_user=as_user)
 
-        files = await container_view.open_writable(self._ctx, container)
-        work = self._ctx.tasks.start(in_own_thread(lambda: unpack(files)))
+        files = await self.views.open_writable(container)
+        work = self.tasks.start(in_own_thread(lambda: unpack(files)))
         try:
             await asyncio.shield(work)
         finally:
             await reader.abandon()
-        self._ctx.events.of_container(container, "extract-to-dir")
+        self.events.of_container(container, "extract-to-dir")
 
     async def changes(self, ref: str) -> list[dict[str, Any]]:
         """What the container changed in its root: ``{"Path": …, "Kind": …}``, by path."""
-        container = self._ctx.store.get(ref)
-        container_view.check(self._ctx, container)
+        container = self.store.get(ref)
+        self.views.check(container)
 
         def look() -> list[dict[str, Any]]:
-            return [{"Path": path, "Kind": kind} for path, kind in upper_dir.changes(self._ctx, container)]
+            found = upper_dir.changes(self.images, self.snapshots, container)
+            return [{"Path": path, "Kind": kind} for path, kind in found]
 
         return await in_own_thread(look)
 
@@ -165,13 +157,21 @@ def _reading(container: Container, write: Callable[[IO[bytes]], None], target: I
         raise KetchError(f"container {container.id}: read its files: {e.strerror or e}") from e
 
 
-def _extract(
-    container: Container, root_fd: int, path: str, who: str, reader: BodyReader, replace: bool, as_user: bool
-) -> None:
+@dataclass(frozen=True)
+class _Destination:
+    """A path in a container, which its user calls ``ref``."""
+
+    container: Container
+    ref: str
+    path: str
+
+
+def _extract(target: _Destination, root_fd: int, reader: BodyReader, *, replace: bool, as_user: bool) -> None:
+    container = target.container
     try:
-        target_fd = paths.open_in(root_fd, path, paths.O_PATH)
+        target_fd = paths.open_in(root_fd, target.path, paths.O_PATH)
     except OSError as e:
-        raise container_paths.explain(e, path, who) from e
+        raise container_paths.explain(e, target.path, target.ref) from e
     try:
         if not container_paths.is_directory(target_fd):
             raise InvalidArgument("extraction point is not a directory")
@@ -184,7 +184,7 @@ def _extract(
         if not source.peek(1):
             return  # nothing is an archive of nothing, for Docker
         with compression.reader(source, "archive") as plain:
-            extract_into(plain, root_fd, path, target_fd, replace=replace, owner=owner)
+            extract_into(plain, root_fd, target.path, target_fd, replace=replace, owner=owner)
             while plain.read(_DRAIN):
                 pass
     finally:

@@ -1,4 +1,4 @@
-"""What a container wrote: compared with its image, or as a new layer."""
+"""Upper directory of a container: what it wrote, compared with its image or as a new layer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.images.store import ImageStore
+    from ketch.storage.snapshots.overlay import Snapshots
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @contextmanager
-def opened(ctx: Context, container: Container) -> Iterator[tuple[int, int]]:
+def opened(images: ImageStore, snapshots: Snapshots, container: Container) -> Iterator[tuple[int, int]]:
     """Descriptors of the upper directory and of the image's merged layers (-1: it has none); blocking."""
-    chain_ids = ctx.images.resolve(container.image_id).chain_ids
+    chain_ids = images.resolve(container.image_id).chain_ids
     with ExitStack() as stack:
-        upper_fd = _root_of(view.of_directory(stack.enter_context(ctx.snapshots.delta(container.id))), stack)
-        lower_fd = _root_of(overlay.open_overlay(ctx.snapshots.view(chain_ids)), stack) if chain_ids else -1
+        upper_fd = _root_of(view.of_directory(stack.enter_context(snapshots.delta(container.id))), stack)
+        lower_fd = _root_of(overlay.open_overlay(snapshots.view(chain_ids)), stack) if chain_ids else -1
         yield upper_fd, lower_fd
 
 
@@ -35,7 +36,7 @@ def _root_of(mount_fd: int, stack: ExitStack) -> int:
     return fd
 
 
-def changes(ctx: Context, container: Container) -> list[diff.Change]:
+def changes(images: ImageStore, snapshots: Snapshots, container: Container) -> list[diff.Change]:
     """(path, kind) by path; blocking."""
-    with opened(ctx, container) as (upper_fd, lower_fd):
+    with opened(images, snapshots, container) as (upper_fd, lower_fd):
         return diff.changes(upper_fd, lower_fd)

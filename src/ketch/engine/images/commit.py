@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from ketch.engine.aio.transfer import in_own_thread
-from ketch.engine.files import container_view, upper_dir
+from ketch.engine.files import upper_dir
 from ketch.engine.model import merge
 from ketch.engine.model.records import Status
 from ketch.errors import Conflict, InvalidArgument, NotFound
@@ -31,46 +31,47 @@ from ketch.storage.snapshots import diff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.containers.service import ContainerService
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.files.container_view import ContainerViews
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container, ContainerConfig
-    from ketch.engine.parts import Context
+    from ketch.engine.model.requests import CommitOptions
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.paths import ContainerPaths
     from ketch.images.model import Image
+    from ketch.images.store import ImageStore
+    from ketch.storage.snapshots.overlay import Snapshots
 
 MARK = "paused-for-commit"
 
 
-@dataclass(kw_only=True)
-class CommitOptions:
-    """What ``docker commit`` says; ``config`` is a configuration to go before the container's own."""
-
-    repo: str = ""
-    tag: str = ""
-    comment: str = ""
-    author: str = ""
-    pause: bool = True
-    changes: list[str] = field(default_factory=list)
-    config: ContainerConfig | None = None
-
-
+@dataclass(frozen=True, eq=False)
 class CommitService:
     """Images from containers."""
 
-    def __init__(self, context: Context, containers: ContainerService) -> None:
-        self._ctx = context
-        self._containers = containers
+    store: ContainerStore
+    live: LiveContainers
+    paths: ContainerPaths
+    images: ImageStore
+    snapshots: Snapshots
+    views: ContainerViews
+    events: EventBus
+    tasks: BackgroundTasks
+    containers: ContainerService
 
     async def commit(self, ref: str, options: CommitOptions) -> str:
         """Make the image and return its id (NotFound, Conflict, InvalidArgument)."""
-        ctx = self._ctx
         if not ref:
             raise InvalidArgument('invalid name or ID supplied: ""')
-        container = ctx.store.get(ref)
-        container_view.check(ctx, container)
+        container = self.store.get(ref)
+        self.views.check(container)
         name = images.check_name(options.repo, options.tag)
         config = image_config(container, options)
         async with AsyncExitStack() as stack:
             await self._hold_still(container, options.pause, stack)
-            work = ctx.tasks.start(in_own_thread(lambda: self._make(container, config, name, options)))
+            work = self.tasks.start(in_own_thread(lambda: self._make(container, config, name, options)))
             try:
                 image = await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -78,51 +79,56 @@ class CommitService:
                 raise
         shown = reference.parse(name).familiar if name else ""
         if name:
-            ctx.events.publish("image", "tag", image.id, {"name": shown})
-        ctx.events.of_container(container, "commit", comment=options.comment, imageID=image.id, imageRef=name)
+            self.events.publish("image", "tag", image.id, {"name": shown})
+        self.events.of_container(container, "commit", comment=options.comment, imageID=image.id, imageRef=name)
         return image.id
 
     async def _hold_still(self, container: Container, pause: bool, stack: AsyncExitStack) -> None:
-        live = self._ctx.live.of(container.id)
+        live = self.live.of(container.id)
         if not container.state.running:
             await live.lock.acquire()
             if not container.state.running:
                 stack.callback(live.lock.release)
-                container_view.check(self._ctx, container)
+                self.views.check(container)
                 return
             live.lock.release()
         if not pause or container.state.status is Status.PAUSED:
             return
-        mark = os.path.join(self._ctx.paths.run_dir(container.id), MARK)
+        mark = os.path.join(self.paths.run_dir(container.id), MARK)
         with contextlib.suppress(FileNotFoundError):  # it has just ended, and so there is nothing to pause
             os.close(os.open(mark, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         stack.callback(_remove, mark)
         with contextlib.suppress(Conflict):  # it has ended meanwhile
-            await self._containers.pause(container.id)
+            await self.containers.pause(container.id)
             stack.push_async_callback(self._go_on, container)
 
     async def _go_on(self, container: Container) -> None:
         with contextlib.suppress(Conflict, NotFound):  # it was killed, removed or unpaused by somebody else
-            await self._containers.unpause(container.id)
+            await self.containers.unpause(container.id)
+
+    async def resume(self) -> None:
+        """At the daemon's start: let those go on that the last one had paused for a commit."""
+        for container in self.store.all():
+            mark = os.path.join(self.paths.run_dir(container.id), MARK)
+            if os.path.exists(mark):
+                if container.state.status is Status.PAUSED:
+                    await self.containers.unpause(container.id)
+                _remove(mark)
 
     def _make(self, container: Container, config: RunConfig, name: str, options: CommitOptions) -> Image:
-        parent = self._ctx.images.resolve(container.image_id)
+        parent = self.images.resolve(container.image_id)
         cmd = container.config.cmd or []
-        with upper_dir.opened(self._ctx, container) as (upper_fd, lower_fd):
+        with upper_dir.opened(self.images, self.snapshots, container) as (upper_fd, lower_fd):
             return images.commit(
-                self._ctx.images, parent, config, _writer(upper_fd, lower_fd), name=name, comment=options.comment,
-                author=options.author, created_by=cmd if isinstance(cmd, str) else " ".join(cmd),
-            )  # fmt: skip
-
-
-async def resume(ctx: Context, containers: ContainerService) -> None:
-    """At the daemon's start: let those go on that the last one had paused for a commit."""
-    for container in ctx.store.all():
-        mark = os.path.join(ctx.paths.run_dir(container.id), MARK)
-        if os.path.exists(mark):
-            if container.state.status is Status.PAUSED:
-                await containers.unpause(container.id)
-            _remove(mark)
+                self.images,
+                parent,
+                config,
+                _writer(upper_fd, lower_fd),
+                name=name,
+                comment=options.comment,
+                author=options.author,
+                created_by=cmd if isinstance(cmd, str) else " ".join(cmd),
+            )
 
 
 def image_config(container: Container, options: CommitOptions) -> RunConfig:

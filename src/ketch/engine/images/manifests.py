@@ -20,7 +20,7 @@ from ketch.oci.config import ImageConfig
 from ketch.remote.repository import decode
 
 if TYPE_CHECKING:
-    from ketch.engine.parts import Context
+    from ketch.engine.images.registries import Registries
     from ketch.oci.reference import Reference
     from ketch.remote.credentials import Credentials
     from ketch.remote.repository import Fetched, Repository
@@ -35,7 +35,7 @@ class Entry(msgspec.Struct, kw_only=True):
     descriptor: oci.Descriptor
 
 
-class Pending(msgspec.Struct, kw_only=True):
+class IndexDraft(msgspec.Struct, kw_only=True):
     """An index that is being put together."""
 
     name: str
@@ -45,61 +45,63 @@ class Pending(msgspec.Struct, kw_only=True):
 class ManifestService:
     """Indexes of one daemon's users; blocking only for small files."""
 
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
-        self._root = os.path.join(context.paths.data_root, "manifests")
+    def __init__(self, data_root: str, registries: Registries) -> None:
+        self._registries = registries
+        self._root = os.path.join(data_root, "manifests")
 
     async def inspect(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
         """A manifest or index as its registry has it (NotFound, Unavailable)."""
         ref = reference.parse(name)
         found = await self._repository(ref, credentials).manifest(ref.digest or ref.tag)
         return {
-            "Ref": str(ref), "Descriptor": msgspec.to_builtins(found.descriptor), "Manifest": msgspec.Raw(found.data)
-        }  # fmt: skip
+            "Ref": str(ref),
+            "Descriptor": msgspec.to_builtins(found.descriptor),
+            "Manifest": msgspec.Raw(found.data),
+        }
 
-    async def create(self, name: str, refs: list[str], amend: bool, credentials: Credentials | None) -> Pending:
+    async def create(self, name: str, refs: list[str], amend: bool, credentials: Credentials | None) -> IndexDraft:
         """Begin an index (AlreadyExists, unless it is to be amended)."""
         key = str(reference.parse(name))
         known = self._load(key)
         if known is not None and not amend:
             raise AlreadyExists(f"manifest list {name} is there already", hint="add to it with --amend")
-        pending = known or Pending(name=key)
+        draft = known or IndexDraft(name=key)
         for one in refs:
             entry = await self._entry(one, credentials)
-            pending.entries = [e for e in pending.entries if e.ref != entry.ref] + [entry]
-        await asyncio.to_thread(self._store, pending)
-        return pending
+            draft.entries = [e for e in draft.entries if e.ref != entry.ref] + [entry]
+        await asyncio.to_thread(self._store, draft)
+        return draft
 
-    def get(self, name: str) -> Pending:
+    def get(self, name: str) -> IndexDraft:
         """An index that is being put together (NotFound)."""
         found = self._load(str(reference.parse(name)))
         if found is None:
             raise NotFound(f"No such manifest: {name}", hint="begin it with: ketch manifest create")
         return found
 
-    async def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> Pending:
+    async def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> IndexDraft:
         """Say what one of its images runs on (NotFound)."""
-        pending = self.get(name)
+        draft = self.get(name)
         wanted = str(reference.parse(ref))
-        for entry in pending.entries:
+        for entry in draft.entries:
             if entry.ref == wanted:
                 before = msgspec.to_builtins(entry.descriptor.platform) if entry.descriptor.platform else {}
                 given = {key: value for key, value in platform.items() if value}
                 entry.descriptor.platform = msgspec.convert({"architecture": "", **before, **given}, oci.Platform)
-                await asyncio.to_thread(self._store, pending)
-                return pending
+                await asyncio.to_thread(self._store, draft)
+                return draft
         raise NotFound(f"manifest for image {ref} does not exist in {name}")
 
     async def push(self, name: str, purge: bool, credentials: Credentials | None) -> str:
         """Bring the images to the index's repository, where they are not there, and the index; returns its digest."""
-        pending = self.get(name)
-        if not pending.entries:
+        draft = self.get(name)
+        if not draft.entries:
             raise Conflict(f"manifest list {name} has no image")
-        ref = reference.parse(pending.name)
+        ref = reference.parse(draft.name)
         target = self._repository(ref, credentials, push=True)
-        for entry in pending.entries:
+        for entry in draft.entries:
             await self._bring(target, entry, credentials)
-        index = oci.Index(manifests=[entry.descriptor for entry in pending.entries], media_type=oci.INDEX)
+        index = oci.Index(manifests=[entry.descriptor for entry in draft.entries], media_type=oci.INDEX)
         digest = await target.put_manifest(ref.tag, oci.encode(index), oci.INDEX)
         if purge:
             self.remove(name)
@@ -137,21 +139,21 @@ class ManifestService:
         await target.put_manifest(digest, found.data, found.descriptor.media_type)
 
     def _repository(self, ref: Reference, credentials: Credentials | None, push: bool = False) -> Repository:
-        return self._ctx.registries.remotes.repository(ref, credentials, push=push)
+        return self._registries.remotes.repository(ref, credentials, push=push)
 
     def _path(self, key: str) -> str:
         return os.path.join(self._root, digests.hexadecimal(digests.of(key.encode())) + ".json")
 
-    def _load(self, key: str) -> Pending | None:
+    def _load(self, key: str) -> IndexDraft | None:
         with contextlib.suppress(FileNotFoundError), open(self._path(key), "rb") as f:
-            return msgspec.json.decode(f.read(), type=Pending)
+            return msgspec.json.decode(f.read(), type=IndexDraft)
         return None
 
-    def _store(self, pending: Pending) -> None:
+    def _store(self, draft: IndexDraft) -> None:
         os.makedirs(self._root, mode=0o710, exist_ok=True)
-        path = self._path(pending.name)
+        path = self._path(draft.name)
         with open(path + ".new", "wb") as f:
-            f.write(msgspec.json.encode(pending))
+            f.write(msgspec.json.encode(draft))
             f.flush()
             os.fsync(f.fileno())
         os.rename(path + ".new", path)

@@ -19,7 +19,8 @@ from ketch.oci.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from ketch.engine.parts import Context
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.images.registries import Registries
     from ketch.images.store import ImageStore
     from ketch.remote.credentials import Credentials
 
@@ -29,10 +30,10 @@ Progress = dict[str, Any]
 class PullService:
     """Pulls of one daemon; constructed in its event loop."""
 
-    def __init__(self, context: Context, store: ImageStore) -> None:
-        self._ctx = context
+    def __init__(self, store: ImageStore, registries: Registries, events: EventBus) -> None:
         self._store = store
-        registries = context.registries
+        self._registries = registries
+        self._events = events
         self._layers = LayerService(store, Downloads(store.content, registries.max_downloads, registries.attempts))
 
     def pull(
@@ -40,7 +41,7 @@ class PullService:
     ) -> AsyncGenerator[Progress, None]:
         """Pull ``name`` with a tag or digest, of it or beside it; without any, all tags of the repository."""
         ref = parse(name, tag)
-        repository = self._ctx.registries.remotes.repository(ref, credentials)
+        repository = self._registries.remotes.repository(ref, credentials)
 
         async def work(report: Callable[[Progress], None]) -> None:
             puller = Puller(self._store, self._layers, repository, report)
@@ -48,9 +49,9 @@ class PullService:
                 one = Reference(ref.domain, ref.path, "" if ref.digest else tag, ref.digest)
                 pulled = await puller.pull(one, platform)
                 report({"status": f"Digest: {pulled.digest}"})
-                said = "Downloaded newer image for" if pulled.new else "Image is up to date for"
-                report({"status": f"Status: {said} {one.familiar}"})
-                self._ctx.events.publish("image", "pull", one.familiar, {"name": one.familiar_repository})
+                outcome = "Downloaded newer image for" if pulled.new else "Image is up to date for"
+                report({"status": f"Status: {outcome} {one.familiar}"})
+                self._events.publish("image", "pull", one.familiar, {"name": one.familiar_repository})
 
         return streamed(work)
 

@@ -13,7 +13,8 @@ from ketch.images.transfer.push import Pusher
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from ketch.engine.parts import Context
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.images.registries import Registries
     from ketch.images.store import ImageStore
     from ketch.remote.credentials import Credentials
 
@@ -23,11 +24,12 @@ Progress = dict[str, Any]
 class PushService:
     """Pushes of one daemon; constructed in its event loop."""
 
-    def __init__(self, context: Context, store: ImageStore) -> None:
-        self._ctx = context
+    def __init__(self, store: ImageStore, registries: Registries, events: EventBus) -> None:
         self._store = store
+        self._registries = registries
+        self._events = events
         self._uploads: SingleFlight[str] = SingleFlight()
-        self._slots = asyncio.Semaphore(context.registries.max_uploads)
+        self._slots = asyncio.Semaphore(registries.max_uploads)
 
     def push(
         self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
@@ -42,7 +44,7 @@ class PushService:
                 if ref.tag
                 else f"An image does not exist locally with the tag: {ref.familiar_repository}"
             )
-        repository = self._ctx.registries.remotes.repository(ref, credentials, push=True)
+        repository = self._registries.remotes.repository(ref, credentials, push=True)
 
         async def work(report: Callable[[Progress], None]) -> None:
             report({"status": f"The push refers to repository [{ref.repository}]"})
@@ -52,7 +54,7 @@ class PushService:
                 pushed = await pusher.push(name, platform)
                 report({"status": f"{tag}: digest: {pushed.digest} size: {pushed.size}"})
                 report({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}})
-                self._ctx.events.publish(
+                self._events.publish(
                     "image", "push", f"{ref.familiar_repository}:{tag}", {"name": ref.familiar_repository}
                 )
 

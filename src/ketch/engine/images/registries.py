@@ -60,9 +60,11 @@ class Registries:
                     async for piece in pieces:
                         raw += piece
             config: ImageConfig | None = decode(raw, ImageConfig, f"configuration of {name}") if raw else None
-            platforms = [] if config is None else [
-                oci.Platform(architecture=config.architecture, os=config.os, variant=config.variant)
-            ]  # fmt: skip
+            platforms = (
+                []
+                if config is None
+                else [oci.Platform(architecture=config.architecture, os=config.os, variant=config.variant)]
+            )
         return {
             "Descriptor": msgspec.to_builtins(found.descriptor),
             "Platforms": [msgspec.to_builtins(one) for one in platforms],
@@ -88,9 +90,10 @@ class Registries:
         hub = {"Name": reference.DEFAULT_DOMAIN, "Mirrors": mirrors, "Secure": True, "Official": True}
         others = {one: {"Name": one, "Mirrors": [], "Secure": False, "Official": False} for one in named}
         return {
-            "InsecureRegistryCIDRs": ranges, "IndexConfigs": {reference.DEFAULT_DOMAIN: hub, **others},
+            "InsecureRegistryCIDRs": ranges,
+            "IndexConfigs": {reference.DEFAULT_DOMAIN: hub, **others},
             "Mirrors": mirrors,
-        }  # fmt: skip
+        }
 
 
 def _predicate(filters: Mapping[str, list[str]]) -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import io
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
-from ketch.engine.containers import pending_changes
+from ketch.engine.model import pending
 from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
@@ -22,8 +23,10 @@ from ketch.images.single_flight import run_uncancellable
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.events.bus import EventBus
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
     from ketch.images.model import Image
     from ketch.images.removal import DryRun
     from ketch.images.store import ImageStore
@@ -35,41 +38,43 @@ Users = list[tuple[str, bool]]
 _END = None
 
 
+@dataclass(frozen=True, eq=False)
 class ImageService:
     """All images of the engine."""
 
-    def __init__(self, context: Context, store: ImageStore) -> None:
-        self._ctx = context
-        self._store = store
+    store: ImageStore
+    containers: ContainerStore
+    events: EventBus
+    tasks: BackgroundTasks
 
     def get(self, ref: str, platform: str = "") -> Image:
         """By reference, id or id prefix; with a ``platform`` for that one (NotFound)."""
-        return self._store.resolve(ref, platform)
+        return self.store.resolve(ref, platform)
 
     def list(self) -> list[Image]:
         """Every image."""
-        return self._store.list()
+        return self.store.list()
 
     def history(self, ref: str, platform: str = "") -> Rows:
         """Docker's history rows, newest first."""
-        return self._store.history(ref, platform)
+        return self.store.history(ref, platform)
 
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image one more name."""
-        image = self._store.resolve(ref)
+        image = self.store.resolve(ref)
         name = f"{repo}:{tag}" if tag else repo
-        await run_uncancellable(self._store.tag, ref, name)
+        await run_uncancellable(self.store.tag, ref, name)
         self._event("tag", image.id, name)
 
     def containers_of(self, image_id: str) -> Users:
         """(container id, running) of each container made from an image, or that mounts it."""
 
         def needs(container: Container) -> bool:
-            mounted = any(m.type == "image" and m.name == image_id for m in pending_changes.mount_points(container))
+            mounted = any(m.type == "image" and m.name == image_id for m in pending.mount_points(container))
             return mounted or container.image_id == image_id
 
-        known = [(c.id, c.state.running) for c in self._ctx.store.all() if needs(c)]
-        return known + [(one, True) for one in self._ctx.store.unreadable_with(image_id)]
+        known = [(c.id, c.state.running) for c in self.containers.all() if needs(c)]
+        return known + [(one, True) for one in self.containers.unreadable_with(image_id)]
 
     async def remove(
         self,
@@ -87,7 +92,7 @@ class ImageService:
         def users(image_id: str) -> Users:
             return [user for user in self.containers_of(image_id) if user[0] not in without]
 
-        rows = await run_uncancellable(self._store.remove, ref, force, users, dry_run)
+        rows = await run_uncancellable(self.store.remove, ref, force, users, dry_run)
         for row in rows if dry_run is None else ():
             for action, what in row.items():
                 self._event("untag" if action == "Untagged" else "delete", what, what)
@@ -99,7 +104,7 @@ class ImageService:
         """Read a docker-save or OCI archive; yields progress."""
         reader = BodyReader(body, asyncio.get_running_loop())
         async for item in self._run(
-            lambda report: load(self._store, io.BufferedReader(reader, 1 << 20), report, platforms), reader
+            lambda report: load(self.store, io.BufferedReader(reader, 1 << 20), report, platforms), reader
         ):
             if not quiet or "stream" in item:
                 yield item
@@ -118,9 +123,14 @@ class ImageService:
 
         def work(report: Callable[[Progress], None]) -> None:
             image = import_rootfs(
-                self._store, io.BufferedReader(reader, 1 << 20),
-                repo=repo, tag=tag, changes=changes or [], message=message, progress=report,
-            )  # fmt: skip
+                self.store,
+                io.BufferedReader(reader, 1 << 20),
+                repo=repo,
+                tag=tag,
+                changes=changes or [],
+                message=message,
+                progress=report,
+            )
             report({"status": image.id})
 
         async for item in self._run(work, reader):
@@ -129,14 +139,14 @@ class ImageService:
 
     async def bootstrap(self, ref: str) -> AsyncGenerator[Progress, None]:
         """Make a base image from the distribution's packages, without a registry."""
-        async for item in self._run(lambda report: bootstrap(self._store, ref, report)):
+        async for item in self._run(lambda report: bootstrap(self.store, ref, report)):
             yield item
 
     async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """One archive with these images, as chunks; of several platforms all that are here, or these."""
         for ref in refs:
-            self._store.resolve(ref)
-        async with aclosing(written(self._ctx.tasks.start, lambda f: save(self._store, refs, f, platforms))) as chunks:
+            self.store.resolve(ref)
+        async with aclosing(written(self.tasks.start, lambda f: save(self.store, refs, f, platforms))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -156,7 +166,7 @@ class ImageService:
             finally:
                 loop.call_soon_threadsafe(queue.put_nowait, _END)
 
-        task = self._ctx.tasks.start(in_own_thread(run))
+        task = self.tasks.start(in_own_thread(run))
         try:
             while (item := await queue.get()) is not _END:
                 yield item
@@ -166,4 +176,4 @@ class ImageService:
                 await reader.abandon()
 
     def _event(self, action: str, image_id: str, name: str) -> None:
-        self._ctx.events.publish("image", action, image_id, {"name": name})
+        self.events.publish("image", action, image_id, {"name": name})

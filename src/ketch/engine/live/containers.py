@@ -82,8 +82,14 @@ class Live:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.exited.wait(), _RECORDED_S)
 
+    def close_early(self) -> None:
+        """Close the streams of clients that waited for a start which does not come."""
+        for _, stream in self.early:
+            stream.close()
+        self.early.clear()
+
     def release_held(self) -> None:
-        """Close the sockets of clients that waited for a start which does not come."""
+        """Close our copies of the sockets of clients that wait for the end."""
         while self.held:
             os.close(self.held.pop())
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.records import Status
@@ -20,53 +21,60 @@ from ketch.errors import KetchError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.paths import ContainerPaths
 
 log = logging.getLogger(__name__)
 
 
-def guests(ctx: Context, container: Container) -> list[Container]:
-    """The running containers that have joined the pid namespace of this one, or another one that is in it."""
-    home = _namespace(container.state.pid)
-    joined = [c for c in ctx.store.all() if c.state.running and c.host.pid.container is not None]
-    return [c for c in joined if home and c.id != container.id and _namespace(c.state.pid) == home]
+@dataclass(frozen=True, eq=False)
+class SharedPids:
+    """Who lives in whose pid namespace."""
 
+    store: ContainerStore
+    paths: ContainerPaths
+    cgroups: ContainerCgroups
 
-@contextlib.asynccontextmanager
-async def reaped(ctx: Context, container: Container) -> AsyncIterator[None]:
-    """While this lasts what dies with the container is reaped, also where a monitor is stopped that has to do it."""
-    watches = [asyncio.ensure_future(_let_go_on(ctx, guest)) for guest in guests(ctx, container)]
-    try:
-        yield
-    finally:
-        for watch in watches:
-            watch.cancel()
-        if watches:
-            await asyncio.wait(watches)
+    def guests(self, container: Container) -> list[Container]:
+        """The running containers that have joined the pid namespace of this one, or another one that is in it."""
+        home = _namespace(container.state.pid)
+        joined = [c for c in self.store.all() if c.state.running and c.host.pid.container is not None]
+        return [c for c in joined if home and c.id != container.id and _namespace(c.state.pid) == home]
 
+    @contextlib.asynccontextmanager
+    async def reaped(self, container: Container) -> AsyncIterator[None]:
+        """While this lasts what dies with the container is reaped, also where a monitor is stopped that should."""
+        watches = [asyncio.ensure_future(self._let_go_on(guest)) for guest in self.guests(container)]
+        try:
+            yield
+        finally:
+            for watch in watches:
+                watch.cancel()
+            if watches:
+                await asyncio.wait(watches)
 
-def thaw(ctx: Context, container: Container, number: int) -> None:
-    """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on.
+    def thaw(self, container: Container, number: int) -> None:
+        """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on.
 
-    Guests are killed by the kernel with the container, and let go on then, too.
-    """
-    for one in (*(guests(ctx, container) if number == signal.SIGKILL else ()), container):
-        if one.state.status is Status.PAUSED:
-            with contextlib.suppress(FileNotFoundError):  # it has ended just now
-                ctx.cgroups.of(one).freeze(False)
-            one.state.status = Status.RUNNING
+        Guests are killed by the kernel with the container, and let go on then, too.
+        """
+        for one in (*(self.guests(container) if number == signal.SIGKILL else ()), container):
+            if one.state.status is Status.PAUSED:
+                with contextlib.suppress(FileNotFoundError):  # it has ended just now
+                    self.cgroups.of(one).freeze(False)
+                one.state.status = Status.RUNNING
 
-
-async def _let_go_on(ctx: Context, guest: Container) -> None:
-    """Wait until nothing of it lives, and have its monitor go on then."""
-    first = guest.state.pid
-    try:
-        await monitor_process.ended(first, None)
-        monitor = monitor_process.find(ctx.paths.run_dir(guest.id), guest.id, first)
-        monitor_process.let_go_on(monitor, guest.id)
-    except (KetchError, OSError) as e:
-        log.warning("let the monitor of container %s go on: %s", guest.id[:12], e)
+    async def _let_go_on(self, guest: Container) -> None:
+        """Wait until nothing of it lives, and have its monitor go on then."""
+        first = guest.state.pid
+        try:
+            await monitor_process.ended(first, None)
+            monitor = monitor_process.find(self.paths.run_dir(guest.id), guest.id, first)
+            monitor_process.let_go_on(monitor, guest.id)
+        except (KetchError, OSError) as e:
+            log.warning("let the monitor of container %s go on: %s", guest.id[:12], e)
 
 
 def _namespace(pid: int) -> int:

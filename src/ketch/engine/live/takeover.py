@@ -1,4 +1,4 @@
-"""Taking over containers that kept running while there was no daemon: at once, or when their monitors answer again.
+"""Takeover of containers that kept running without a daemon: at once, or when their monitors answer again.
 
     monitor answers                         take charge                                  (`Lifecycle.adopt`)
     monitor lives and does not answer       running; asked again in the background       (`Pursuit`)
@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.engine.live.containers import Pursuit
@@ -28,10 +29,14 @@ from ketch.errors import KetchError, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.paths import ContainerPaths
 
-    Settle = Callable[[Container, Monitor | None], Awaitable[None]]
+    Handler = Callable[[Container, Monitor | None], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 5.0
@@ -39,125 +44,129 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 10.0
 _LOOK_S = 0.01
 
 
-async def reach(ctx: Context, container: Container, patience_s: float | None) -> Monitor | None:
-    """Connect to the container's monitor; None when there is none, or its container was never told to start.
+@dataclass(frozen=True, eq=False)
+class Takeover:
+    """Connections to the monitors that an earlier daemon left."""
 
-    Raises Unavailable when there is one that does not answer, OSError when that cannot be found out.
-    """
-    run_dir = ctx.paths.run_dir(container.id)
-    monitor = Monitor.dial(run_dir) or await _ask_for_socket(ctx, container, patience_s)
-    if monitor is None:
-        return None
-    try:
-        if patience_s is not None and monitor_process.is_stopped(monitor.process):
-            raise Silent(f"the monitor with pid {monitor.process} is stopped")
-        return monitor if await monitor.greeted(patience_s) else None
-    except BaseException:
-        monitor.disconnect()
-        raise
+    store: ContainerStore
+    live: LiveContainers
+    tasks: BackgroundTasks
+    paths: ContainerPaths
+    cgroups: ContainerCgroups
 
+    async def reach(self, container: Container, patience_s: float | None) -> Monitor | None:
+        """Connect to the container's monitor; None when there is none, or its container was never told to start.
 
-async def attempt(ctx: Context, container: Container, patience_s: float | None, settle: Settle) -> Monitor | None:
-    """`reach` the monitor and ``settle`` what comes of it; what fails can be tried again (Unavailable, OSError)."""
-    monitor = await reach(ctx, container, patience_s)
-    try:
-        await settle(container, monitor)
-    except OSError as e:
-        if monitor is None or ctx.live.of(container.id).monitor is not monitor:
-            if monitor is not None:
-                monitor.disconnect()
-            raise
-        log.warning("take over container %s: %s", container.id[:12], e)
-    return monitor
-
-
-async def _ask_for_socket(ctx: Context, container: Container, patience_s: float | None) -> Monitor | None:
-    """Nobody listens: a monitor that lives all the same has lost its run directory, and makes it anew when told so."""
-    run_dir = ctx.paths.run_dir(container.id)
-    pid = monitor_process.find(run_dir, container.id, container.state.pid)
-    if not pid:
-        return None
-    if monitor_process.hears_signals(pid):
-        log.warning("container %s: its run directory was lost; asking its monitor for another", container.id[:12])
-        os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        os.kill(pid, signal.SIGUSR1)
-    deadline = time.monotonic() + (_AGAIN_S if patience_s is None else patience_s)
-    while not monitor_process.is_stopped(pid) and time.monotonic() < deadline:
-        await asyncio.sleep(_LOOK_S)
-        if (monitor := Monitor.dial(run_dir)) is not None:
-            return monitor
-        if not monitor_process.lives(pid, container.id):
-            return Monitor.dial(run_dir)
-    raise Silent(f"the monitor with pid {pid} does not listen")
-
-
-async def _try_again(ctx: Context, container: Container, pursuit: Pursuit, settle: Settle) -> None:
-    """Try until it is settled, more and more seldom."""
-    pause_s, logged = _FIRST_PAUSE_S, ""
-    while True:
-        if pursuit.why != logged:
-            log.warning("container %s: %s; trying again in the background", container.id[:12], pursuit.why)
-            logged = pursuit.why
-        await _pause(ctx, container, pause_s)
-        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        Raises Unavailable when there is one that does not answer, OSError when that cannot be found out.
+        """
+        run_dir = self.paths.run_dir(container.id)
+        monitor = Monitor.dial(run_dir) or await self._ask_for_socket(container, patience_s)
+        if monitor is None:
+            return None
         try:
-            monitor = await attempt(ctx, container, None, settle)
-        except (Unavailable, OSError) as e:
-            pursuit.why = _reason(e)
-            continue
-        except KetchError:
-            log.exception("restore container %s", container.id[:12])
-        else:
-            log.info("container %s: %s", container.id[:12], "taken over" if monitor else "its monitor is gone")
-        break
-    live = ctx.live.of(container.id)
-    live.pursuit = None
-    live.release_held()  # a monitor has its own copies now
-    pursuit.over.set()
+            if patience_s is not None and monitor_process.is_stopped(monitor.process):
+                raise Silent(f"the monitor with pid {monitor.process} is stopped")
+            return monitor if await monitor.greeted(patience_s) else None
+        except BaseException:
+            monitor.disconnect()
+            raise
+
+    async def attempt(self, container: Container, patience_s: float | None, handle: Handler) -> Monitor | None:
+        """`reach` the monitor and ``handle`` what comes of it; what fails can be tried again (Unavailable, OSError)."""
+        monitor = await self.reach(container, patience_s)
+        try:
+            await handle(container, monitor)
+        except OSError as e:
+            if monitor is None or self.live.of(container.id).monitor is not monitor:
+                if monitor is not None:
+                    monitor.disconnect()
+                raise
+            log.warning("take over container %s: %s", container.id[:12], e)
+        return monitor
+
+    async def _ask_for_socket(self, container: Container, patience_s: float | None) -> Monitor | None:
+        """Nobody listens: a monitor that lives has lost its run directory, and makes it anew when told so."""
+        run_dir = self.paths.run_dir(container.id)
+        pid = monitor_process.find(run_dir, container.id, container.state.pid)
+        if not pid:
+            return None
+        if monitor_process.hears_signals(pid):
+            log.warning("container %s: its run directory was lost; asking its monitor for another", container.id[:12])
+            os.makedirs(run_dir, mode=0o700, exist_ok=True)
+            os.kill(pid, signal.SIGUSR1)
+        deadline = time.monotonic() + (_AGAIN_S if patience_s is None else patience_s)
+        while not monitor_process.is_stopped(pid) and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_S)
+            if (monitor := Monitor.dial(run_dir)) is not None:
+                return monitor
+            if not monitor_process.lives(pid, container.id):
+                return Monitor.dial(run_dir)
+        raise Silent(f"the monitor with pid {pid} does not listen")
+
+    async def _try_again(self, container: Container, pursuit: Pursuit, handle: Handler) -> None:
+        """Try until it is settled, more and more seldom."""
+        pause_s, logged = _FIRST_PAUSE_S, ""
+        while True:
+            if pursuit.why != logged:
+                log.warning("container %s: %s; trying again in the background", container.id[:12], pursuit.why)
+                logged = pursuit.why
+            await self._pause(container, pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            try:
+                monitor = await self.attempt(container, None, handle)
+            except (Unavailable, OSError) as e:
+                pursuit.why = _reason(e)
+                continue
+            except KetchError:
+                log.exception("restore container %s", container.id[:12])
+            else:
+                log.info("container %s: %s", container.id[:12], "taken over" if monitor else "its monitor is gone")
+            break
+        live = self.live.of(container.id)
+        live.pursuit = None
+        live.release_held()  # a monitor has its own copies now
+        pursuit.over.set()
+
+    async def _pause(self, container: Container, seconds: float) -> None:
+        """Wait that long, or until the monitor ends: nobody who has ended it waits for the next try."""
+        try:
+            pid = monitor_process.find(self.paths.run_dir(container.id), container.id, container.state.pid)
+            if pid:
+                await monitor_process.ended(pid, seconds)
+                return
+        except OSError as e:
+            log.debug("look at the monitor of container %s: %s", container.id[:12], e)
+        await asyncio.sleep(seconds)
+
+    async def pursue(self, container: Container, why: Exception, handle: Handler) -> None:
+        """Go on trying to reach a monitor in the background; ``handle`` is called with what comes of it.
+
+        The container is shown as running, unless it never was: then its monitor, which would undo the start, is ended.
+        """
+        try:
+            if not container.state.running and not await asyncio.to_thread(self._program_runs, container):
+                pid = monitor_process.find(self.paths.run_dir(container.id), container.id, 0)
+                if await monitor_process.end(pid, container.id, grace_s=0):
+                    await handle(container, None)
+                    return
+        except OSError as e:
+            log.warning("look at the monitor of container %s: %s", container.id[:12], e)
+        pursuit = Pursuit(_reason(why))
+        self.live.of(container.id).pursuit = pursuit
+        self.tasks.watch(self._try_again(container, pursuit, handle))
+
+    def _program_runs(self, container: Container) -> bool:
+        """Whether a container that the record says is down runs: its daemon died before it could write that down."""
+        monitor = monitor_process.find(self.paths.run_dir(container.id), container.id, 0)
+        first = monitor_process.child_with_program(monitor, self.cgroups.of(container).pids()) if monitor else 0
+        if not first:
+            return False
+        state = container.state
+        state.status, state.pid, state.started_at = Status.RUNNING, first, state.started_at or time.time_ns()
+        state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
+        self.store.keep(container)
+        return True
 
 
 def _reason(error: Exception) -> str:
     return error.message if isinstance(error, KetchError) else str(error)
-
-
-async def _pause(ctx: Context, container: Container, seconds: float) -> None:
-    """Wait that long, or until the monitor ends: nobody who has ended it waits for the next try."""
-    try:
-        pid = monitor_process.find(ctx.paths.run_dir(container.id), container.id, container.state.pid)
-        if pid:
-            await monitor_process.ended(pid, seconds)
-            return
-    except OSError as e:
-        log.debug("look at the monitor of container %s: %s", container.id[:12], e)
-    await asyncio.sleep(seconds)
-
-
-async def pursue(ctx: Context, container: Container, why: Exception, settle: Settle) -> None:
-    """Go on trying to reach a monitor in the background; ``settle`` is called with what comes of it.
-
-    The container is shown as running, unless it never was: then its monitor, which would undo the start, is ended.
-    """
-    try:
-        if not container.state.running and not await asyncio.to_thread(_program_runs, ctx, container):
-            pid = monitor_process.find(ctx.paths.run_dir(container.id), container.id, 0)
-            if await monitor_process.end(pid, container.id, grace_s=0):
-                await settle(container, None)
-                return
-    except OSError as e:
-        log.warning("look at the monitor of container %s: %s", container.id[:12], e)
-    pursuit = Pursuit(_reason(why))
-    ctx.live.of(container.id).pursuit = pursuit
-    ctx.tasks.watch(_try_again(ctx, container, pursuit, settle))
-
-
-def _program_runs(ctx: Context, container: Container) -> bool:
-    """Whether a container that the record says is down runs: its daemon died before it could write that down."""
-    monitor = monitor_process.find(ctx.paths.run_dir(container.id), container.id, 0)
-    first = monitor_process.child_with_program(monitor, ctx.cgroups.of(container).pids()) if monitor else 0
-    if not first:
-        return False
-    state = container.state
-    state.status, state.pid, state.started_at = Status.RUNNING, first, state.started_at or time.time_ns()
-    state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
-    ctx.store.keep(container)
-    return True

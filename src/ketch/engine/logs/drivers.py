@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -15,23 +16,70 @@ from ketch.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.paths import ContainerPaths
 
 _DIAL_S = 5.0
 _NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
 
 
-def json_path(ctx: Context, container_id: str) -> str:
-    """Where the ``json-file`` driver writes."""
-    return os.path.join(ctx.paths.directory(container_id), f"{container_id}-json.log")
+@dataclass(frozen=True, eq=False)
+class LogDrivers:
+    """Where the drivers write, and what monitors are told of them."""
 
+    paths: ContainerPaths
+    journald_socket: str
 
-def log_path(ctx: Context, container: Container) -> str:
-    """``LogPath`` of an inspect answer: a file for others to read, so the framed log only where it is the default."""
-    kind = container.host.log_config.type
-    if kind == "json-file":
-        return json_path(ctx, container.id)
-    return os.path.join(ctx.paths.log_dir(container.id), "log") if not kind else ""
+    def json_path(self, container_id: str) -> str:
+        """Where the ``json-file`` driver writes."""
+        return os.path.join(self.paths.directory(container_id), f"{container_id}-json.log")
+
+    def log_path(self, container: Container) -> str:
+        """``LogPath`` of an inspect answer: a file for others, so the framed log only where it is the default."""
+        kind = container.host.log_config.type
+        if kind == "json-file":
+            return self.json_path(container.id)
+        return os.path.join(self.paths.log_dir(container.id), "log") if not kind else ""
+
+    async def message(self, container: Container) -> dict[str, Any]:
+        """``log`` of the start message; RuntimeFailure when the far end cannot be reached."""
+        kind, options = container.host.log_config.type or "local", container.host.log_config.config or {}
+        prefix = "cache-" if kind in ("journald", "syslog") else ""
+        result: dict[str, Any] = {
+            "driver": kind,
+            "dir": self.paths.log_dir(container.id),
+            "max_size": log_options.size(options.get(f"{prefix}max-size", ""), "max-size", log_options.DEFAULT_SIZE),
+            "max_files": int(options.get(f"{prefix}max-file") or log_options.DEFAULT_FILES),
+        }
+        if kind == "json-file":
+            chosen = attributes(container)
+            result |= {
+                "path": self.json_path(container.id),
+                "compress": log_options.boolean(options.get("compress", ""), "compress"),
+                "attrs": json.dumps(chosen, sort_keys=True, separators=(",", ":")) if chosen else "",
+            }
+        elif prefix:
+            result |= {
+                "cache": readable(container),
+                "blocking": options.get("mode") != "non-blocking",
+                "buffer": log_options.size(
+                    options.get("max-buffer-size", ""), "max-buffer-size", log_options.DEFAULT_BUFFER
+                ),
+            }
+            result |= await (self._journald(container) if kind == "journald" else _syslog(container, options))
+        return result
+
+    async def _journald(self, container: Container) -> dict[str, Any]:
+        tag = _tag(container, (container.host.log_config.config or {}).get("tag") or "{{.ID}}")
+        fields = {
+            "CONTAINER_ID": container.id[:12], "CONTAINER_ID_FULL": container.id, "CONTAINER_NAME": container.name,
+            "CONTAINER_TAG": tag, "IMAGE_NAME": container.image_ref, "SYSLOG_IDENTIFIER": tag,
+        }  # fmt: skip
+        for name, value in attributes(container).items():
+            # systemd.journal-fields(7): upper case, digits and underscores, which do not come first.
+            if field := _NOT_IN_A_FIELD.sub("_", name.upper()).lstrip("_"):
+                fields[field] = value
+        await _try("unixgram", self.journald_socket, 0)
+        return {"socket": self.journald_socket, "fields": fields}
 
 
 def readable(container: Container) -> bool:
@@ -71,49 +119,6 @@ def _tag(container: Container, template: str) -> str:
         "ImageID": container.image_id[:12], "ImageFullID": container.image_id, "DaemonName": "docker",
     }  # fmt: skip
     return log_options.tag(template, values)
-
-
-async def message(ctx: Context, container: Container) -> dict[str, Any]:
-    """``log`` of the start message; RuntimeFailure when the far end cannot be reached."""
-    kind, options = container.host.log_config.type or "local", container.host.log_config.config or {}
-    prefix = "cache-" if kind in ("journald", "syslog") else ""
-    result: dict[str, Any] = {
-        "driver": kind,
-        "dir": ctx.paths.log_dir(container.id),
-        "max_size": log_options.size(options.get(f"{prefix}max-size", ""), "max-size", log_options.DEFAULT_SIZE),
-        "max_files": int(options.get(f"{prefix}max-file") or log_options.DEFAULT_FILES),
-    }
-    if kind == "json-file":
-        chosen = attributes(container)
-        result |= {
-            "path": json_path(ctx, container.id),
-            "compress": log_options.boolean(options.get("compress", ""), "compress"),
-            "attrs": json.dumps(chosen, sort_keys=True, separators=(",", ":")) if chosen else "",
-        }
-    elif prefix:
-        result |= {
-            "cache": readable(container),
-            "blocking": options.get("mode") != "non-blocking",
-            "buffer": log_options.size(
-                options.get("max-buffer-size", ""), "max-buffer-size", log_options.DEFAULT_BUFFER
-            ),
-        }
-        result |= await (_journald(ctx, container) if kind == "journald" else _syslog(container, options))
-    return result
-
-
-async def _journald(ctx: Context, container: Container) -> dict[str, Any]:
-    tag = _tag(container, (container.host.log_config.config or {}).get("tag") or "{{.ID}}")
-    fields = {
-        "CONTAINER_ID": container.id[:12], "CONTAINER_ID_FULL": container.id, "CONTAINER_NAME": container.name,
-        "CONTAINER_TAG": tag, "IMAGE_NAME": container.image_ref, "SYSLOG_IDENTIFIER": tag,
-    }  # fmt: skip
-    for name, value in attributes(container).items():
-        # systemd.journal-fields(7): upper case, digits and underscores, which do not come first.
-        if field := _NOT_IN_A_FIELD.sub("_", name.upper()).lstrip("_"):
-            fields[field] = value
-    await _try("unixgram", ctx.journald_socket, 0)
-    return {"socket": ctx.journald_socket, "fields": fields}
 
 
 async def _syslog(container: Container, options: dict[str, str]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch.engine.files import container_view
 from ketch.engine.logs import drivers as log_drivers
 from ketch.engine.logs.follow import Follower
 from ketch.engine.logs.framed_reader import Formatter, read_logs
@@ -15,34 +15,45 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.engine.aio.streams import LogOptions
+    from ketch.engine.files.container_view import ContainerViews
+    from ketch.engine.live.containers import LiveContainers
+    from ketch.engine.logs.drivers import LogDrivers
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.paths import ContainerPaths
 
 
-def check_readable(ctx: Context, container: Container) -> None:
-    """Unimplemented, in Docker's words, where the output is not kept here; DataLoss when it has been taken away."""
-    container_view.check_files(ctx, container)
-    if not log_drivers.readable(container):
-        raise Unimplemented("configured logging driver does not support reading")
+@dataclass(frozen=True, eq=False)
+class LogService:
+    """The logs of all containers."""
 
+    live: LiveContainers
+    paths: ContainerPaths
+    views: ContainerViews
+    drivers: LogDrivers
 
-def read(ctx: Context, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncIterator[bytes]:
-    """Wire bytes; without the frames' headers for a tty and where ``raw`` says so."""
-    live = ctx.live.of(container.id)
-    runs = live.monitor is not None or live.pursuit is not None
-    follower = Follower(live) if options.follow and runs else None
-    details = log_drivers.details(container) if options.details else ""
-    if container.host.log_config.type == "json-file":
-        formatter = Formatter(
-            stdout=options.stdout, stderr=options.stderr, since_ns=options.since_ns, until_ns=options.until_ns,
-            timestamps=options.timestamps, details=details, tty=container.config.tty, raw=raw,
+    def check_readable(self, container: Container) -> None:
+        """Unimplemented, in Docker's words, where the output is not kept here; DataLoss when it has been taken away."""
+        self.views.check_files(container)
+        if not log_drivers.readable(container):
+            raise Unimplemented("configured logging driver does not support reading")
+
+    def read(self, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncIterator[bytes]:
+        """Wire bytes; without the frames' headers for a tty and where ``raw`` says so."""
+        live = self.live.of(container.id)
+        runs = live.monitor is not None or live.pursuit is not None
+        follower = Follower(live) if options.follow and runs else None
+        details = log_drivers.details(container) if options.details else ""
+        if container.host.log_config.type == "json-file":
+            formatter = Formatter(
+                stdout=options.stdout, stderr=options.stderr, since_ns=options.since_ns, until_ns=options.until_ns,
+                timestamps=options.timestamps, details=details, tty=container.config.tty, raw=raw,
+            )  # fmt: skip
+            return read_json_logs(
+                self.drivers.json_path(container.id), follower, formatter, since_ns=options.since_ns,
+                until_ns=options.until_ns, tail=options.tail, follow=options.follow,
+            )  # fmt: skip
+        return read_logs(
+            self.paths.log_dir(container.id), follower, stdout=options.stdout, stderr=options.stderr,
+            since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
+            details=details, follow=options.follow, tty=container.config.tty, raw=raw,
         )  # fmt: skip
-        return read_json_logs(
-            log_drivers.json_path(ctx, container.id), follower, formatter, since_ns=options.since_ns,
-            until_ns=options.until_ns, tail=options.tail, follow=options.follow,
-        )  # fmt: skip
-    return read_logs(
-        ctx.paths.log_dir(container.id), follower, stdout=options.stdout, stderr=options.stderr,
-        since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
-        details=details, follow=options.follow, tty=container.config.tty, raw=raw,
-    )  # fmt: skip

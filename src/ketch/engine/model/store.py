@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine.aio.group_commit import GroupSync
+from ketch.engine.aio.group_commit import GroupCommit
 from ketch.engine.model.records import Container
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.database.db import REPAIR, Schema
@@ -43,7 +43,7 @@ class ContainerStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self.settled = GroupSync(db.sync)  # awaited: what was written before is durable now
+        self.settled = GroupCommit(db.sync)  # awaited: what was written before is durable now
         self._records = Records(FORM)
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}

@@ -16,13 +16,13 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.engine.spec import bundle
-from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound
+from ketch.errors import FailedPrecondition, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ketch.engine.model.records import Container, HostConfig
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
 
 DEFAULT = "bridge"
 Strings = list[str]
@@ -33,11 +33,11 @@ _BUILD_TIME = ("HOME", "PATH")  # of no meaning to others
 class Links:
     """The links of all containers."""
 
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
-        self._holders: set[str] = {c.id for c in context.store.ids.values() if c.links}
+    def __init__(self, store: ContainerStore) -> None:
+        self._store = store
+        self._holders: set[str] = {c.id for c in store.ids.values() if c.links}
 
-    # -- making and removing ---------------------------------------------------------------------
+    # -- making and forgetting -------------------------------------------------------------------
 
     def resolve(self, container: Container) -> None:
         """Look up the targets of a container that is being made (InvalidArgument, in Docker's words).
@@ -59,52 +59,38 @@ class Links:
     def _linkable(self, ref: str) -> Container:
         """The container that ``ref`` means, or the one whose network it uses."""
         try:
-            target = self._ctx.store.get(ref)
+            target = self._store.get(ref)
             while (owner := target.host.network.container) is not None:
-                target = self._ctx.store.get(owner)
+                target = self._store.get(owner)
         except NotFound as e:
             raise InvalidArgument(f"could not get container for {ref}: {e.message}") from e
         if target.host.network.is_host:
             _refuse(target.host)
         return target
 
-    async def remove(self, name: str) -> None:
-        """``docker rm --link``: take the link ``/web/db`` away, and leave both containers (NotFound, Conflict)."""
-        parent, _, alias = name.strip("/").rpartition("/")
-        if not parent:
-            self._ctx.store.get(name)
-            raise Conflict("Conflict, cannot remove the default link name of the container")
-        container = self._ctx.store.get(parent)
-        if container.links.pop(alias, None) is None:
-            raise NotFound(f"No such link: {name}")
-        self._changed(container)
-
-    def forget(self, target: Container) -> None:
-        """A container is gone, and with it its links and those to it."""
+    def forget(self, target: Container) -> list[Container]:
+        """A container is gone, and with it its links and those to it; returns those that have lost one."""
         self._holders.discard(target.id)
-        for container, alias in list(self._linking(target)):
+        found = list(self.linking(target))
+        for container, alias in found:
             del container.links[alias]
-            self._changed(container)
-
-    def _changed(self, container: Container) -> None:
-        if container.state.running:
-            self._ctx.sandboxes.rewrite_files(container)
-        self._ctx.store.save(container)
+        return [container for container, _ in found]
 
     # -- looking ---------------------------------------------------------------------------------
 
     def names(self, target: Container) -> Strings:
         """The names that links give a container: ``/web/db``."""
-        return sorted(f"/{container.name}/{alias}" for container, alias in self._linking(target))
+        return sorted(f"/{container.name}/{alias}" for container, alias in self.linking(target))
 
     def shown(self, container: Container) -> Strings | None:
         """A container's links as ``HostConfig.Links`` tells them: ``/store:/web/db``."""
         rows = [f"/{target.name}:/{container.name}/{alias}" for alias, target in self._targets(container)]
         return sorted(rows) or None
 
-    def _linking(self, target: Container) -> Iterator[tuple[Container, str]]:
+    def linking(self, target: Container) -> Iterator[tuple[Container, str]]:
+        """Who links to a container, and by which alias."""
         for container_id in self._holders:
-            if (container := self._ctx.store.ids.get(container_id)) is None:
+            if (container := self._store.ids.get(container_id)) is None:
                 continue  # it is being made
             for alias, target_id in container.links.items():
                 if target_id == target.id:
@@ -112,7 +98,7 @@ class Links:
 
     def _targets(self, container: Container) -> Iterator[tuple[str, Container]]:
         for alias, target_id in container.links.items():
-            if (target := self._ctx.store.ids.get(target_id)) is not None:
+            if (target := self._store.ids.get(target_id)) is not None:
                 yield alias, target
 
     # -- running ---------------------------------------------------------------------------------
@@ -148,13 +134,6 @@ class Links:
                 lines.append(f"{address}\t{' '.join(names)}\n")
         return "".join(lines)
 
-    def started(self, target: Container) -> None:
-        """A container has a new address: those that link to it are told."""
-        for container in {c.id: c for c, _ in self._linking(target)}.values():
-            if container.state.running:
-                self._ctx.sandboxes.rewrite_files(container)
-                self._ctx.store.save(container, durable=False)
-
 
 def parse(link: str) -> tuple[str, str]:
     """``store:db``, ``store``, and what an inspect shows, ``/store:/web/db`` → (target, alias) (InvalidArgument)."""
@@ -180,15 +159,21 @@ def variables(name: str, address: str, target: Container) -> Strings:
     for first, last in _ranges(exposed):
         one = f"{prefix}_PORT_{first[0]}_{first[1].upper()}"
         found += [
-            f"{one}_START={first[1]}://{address}:{first[0]}", f"{one}_ADDR={address}", f"{one}_PROTO={first[1]}",
-            f"{one}_PORT_START={first[0]}", f"{one}_END={last[1]}://{address}:{last[0]}", f"{one}_PORT_END={last[0]}",
-        ]  # fmt: skip
+            f"{one}_START={first[1]}://{address}:{first[0]}",
+            f"{one}_ADDR={address}",
+            f"{one}_PROTO={first[1]}",
+            f"{one}_PORT_START={first[0]}",
+            f"{one}_END={last[1]}://{address}:{last[0]}",
+            f"{one}_PORT_END={last[0]}",
+        ]
     for number, proto in exposed:
         one = f"{prefix}_PORT_{number}_{proto.upper()}"
         found += [
-            f"{one}={proto}://{address}:{number}", f"{one}_ADDR={address}", f"{one}_PORT={number}",
+            f"{one}={proto}://{address}:{number}",
+            f"{one}_ADDR={address}",
+            f"{one}_PORT={number}",
             f"{one}_PROTO={proto}",
-        ]  # fmt: skip
+        ]
     found.append(f"{prefix}_NAME={name}")
     for item in target.config.env or ():
         key, equals, value = item.partition("=")

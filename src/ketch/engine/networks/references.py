@@ -1,4 +1,4 @@
-"""What networks are called: the predefined ones, ids and their prefixes."""
+"""References to networks: the predefined ones, ids and their prefixes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from ketch.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     from ketch.network.manager import NetworkManager
     from ketch.network.model.record import NetworkRecord
-
-PREDEFINED = ("bridge", "host", "none")
 
 
 def find(manager: NetworkManager, ref: str) -> NetworkRecord:

@@ -1,4 +1,4 @@
-"""A container's place in its networks: interfaces, the way outside, published ports, names and the files in /etc.
+"""Sandbox of a container, its place in networks: interfaces, the way outside, published ports, names, files in /etc.
 
                       wire (start)                                unwire (end)
     monitor's netns ───────────────► eth0 … ethN, DNS, /etc files ─────────────► nothing
@@ -15,26 +15,34 @@ import asyncio
 import contextlib
 import logging
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ketch import faults
 from ketch.engine.model.records import EndpointSettings, PortBinding
 from ketch.engine.networks import legacy_links, publishing
-from ketch.engine.networks.dns_names import Resolution, dns_names
-from ketch.engine.networks.references import PREDEFINED, find
+from ketch.engine.networks.dns_names import dns_names
+from ketch.engine.networks.references import find
 from ketch.engine.spec import bundle, etc_files, interface_settings
 from ketch.errors import Conflict, NotFound
 from ketch.network.connections import EndpointRequest
 from ketch.network.links.endpoint import open_rtnetlink
 from ketch.network.live import WIRED
 from ketch.network.model import record as r
+from ketch.network.model.record import PREDEFINED
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.networks.dns_names import Resolution
+    from ketch.engine.networks.legacy_links import Links
+    from ketch.engine.paths import ContainerPaths
     from ketch.engine.spec.etc_files import DnsDefaults
     from ketch.network.manager import NetworkManager
     from ketch.network.model.record import Endpoint, NetworkRecord
@@ -43,18 +51,21 @@ Descriptors = list[int]
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
 class Sandboxes:
-    """The network side of every container; ``manager`` is called on the network's own thread."""
+    """The network side of every container; ``manager`` is called on its own thread."""
 
-    def __init__(
-        self, context: Context, manager: NetworkManager, defaults: DnsDefaults, host_gateway: str = ""
-    ) -> None:
-        self._ctx = context
-        self._manager = manager
-        self._defaults = defaults
-        self._host_gateway = host_gateway
-        self._names = Resolution(defaults)
-        self._loop = asyncio.get_running_loop()
+    manager: NetworkManager
+    thread: SerialThread
+    store: ContainerStore
+    live: LiveContainers
+    paths: ContainerPaths
+    events: EventBus
+    links: Links
+    names: Resolution
+    defaults: DnsDefaults
+    host_gateway: str = ""  # the address that containers are to know the host by, instead of the bridge's
+    _loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.get_running_loop)
 
     # -- start and end -------------------------------------------------------------------------
 
@@ -62,7 +73,7 @@ class Sandboxes:
         """Connect a container that is about to start; returns descriptors that its monitor should keep for us."""
         kept: Descriptors = []
         if netns_fd is not None and rtnl_fd is not None and not container.host.network.is_another:
-            kept = await self._ctx.network_thread.run(self._wire, container, netns_fd, rtnl_fd)
+            kept = await self.thread.run(self._wire, container, netns_fd, rtnl_fd)
         self._write_files(container)
         return kept
 
@@ -70,16 +81,16 @@ class Sandboxes:
         """On the network's thread."""
         records = self._wired(container)
         if not records:
-            self._manager.loopback_up(rtnl_fd)
+            self.manager.loopback_up(rtnl_fd)
             return []
-        self._names.begin(container)
+        self.names.begin(container)
         gateway4, gateway6 = self._gateways(container, records)
         publishing.check_families(container, gateway4, gateway6)
         for record in records:
             request = self._request(container, record, gateway4 == record.id, gateway6 == record.id)
-            endpoint = self._manager.connect(record.id, request, netns_fd, rtnl_fd)
+            endpoint = self.manager.connect(record.id, request, netns_fd, rtnl_fd)
             self._joined(container, record, endpoint)
-        interface_settings.check_all_used(container, self._manager.endpoints_of(container.id))
+        interface_settings.check_all_used(container, self.manager.endpoints_of(container.id))
         self._show(container)
         kept = self._serve_names(container, records, netns_fd)
         faults.point("start.names-served")
@@ -87,32 +98,37 @@ class Sandboxes:
 
     async def unwire(self, container: Container) -> None:
         """Take back everything of a container that ended, or whose start failed."""
-        await self._ctx.network_thread.run(self._unwire, container)
+        await self.thread.run(self._unwire, container)
         container.ports = {}
         for settings in container.networks.values():
             _blank(settings)
 
+    async def unwire_if_wired(self, container: Container) -> None:
+        """The same where there is something to be taken back."""
+        if self.manager.endpoints_of(container.id):
+            await self.unwire(container)
+
     def _unwire(self, container: Container) -> None:
-        self._names.forget(container.id)
+        self.names.forget(container.id)
         with Undo() as steps:
-            steps.callback(self._manager.disconnect, container.id)
-            for endpoint in self._manager.endpoints_of(container.id):
-                steps.callback(self._left, container, self._manager.get(endpoint.network_id))
+            steps.callback(self.manager.disconnect, container.id)
+            for endpoint in self.manager.endpoints_of(container.id):
+                steps.callback(self._left, container, self.manager.get(endpoint.network_id))
 
     # -- a running container -------------------------------------------------------------------
 
     async def join(self, container: Container, record: NetworkRecord) -> None:
         """Give a running container one more interface."""
-        kept = await self._ctx.network_thread.run(self._join, container, record)
-        monitor = self._ctx.live.of(container.id).monitor
+        kept = await self.thread.run(self._join, container, record)
+        monitor = self.live.of(container.id).monitor
         if kept and monitor is not None:
             monitor.keep(kept)
         self.rewrite_files(container)
 
     def _join(self, container: Container, record: NetworkRecord) -> Descriptors:
         with _entered(container) as (netns_fd, rtnl_fd), Undo() as undo:
-            endpoint = self._manager.connect(record.id, self._request(container, record), netns_fd, rtnl_fd)
-            undo.callback(self._manager.disconnect, container.id, record.id, rtnl_fd)
+            endpoint = self.manager.connect(record.id, self._request(container, record), netns_fd, rtnl_fd)
+            undo.callback(self.manager.disconnect, container.id, record.id, rtnl_fd)
             self._joined(container, record, endpoint)
             undo.callback(self._left, container, record)
             records = self._wired(container)
@@ -124,14 +140,14 @@ class Sandboxes:
 
     async def leave(self, container: Container, record: NetworkRecord) -> None:
         """Take an interface from a running container."""
-        await self._ctx.network_thread.run(self._leave, container, record)
+        await self.thread.run(self._leave, container, record)
         _blank(container.networks[record.name])
         self.rewrite_files(container)
 
     def _leave(self, container: Container, record: NetworkRecord) -> None:
         with _entered(container) as (netns_fd, rtnl_fd):
             self._left(container, record)
-            self._manager.disconnect(container.id, record.id, rtnl_fd)
+            self.manager.disconnect(container.id, record.id, rtnl_fd)
             records = [r for r in self._wired(container) if r.id != record.id]
             self._settle_gateways(container, records, rtnl_fd)
             self._show(container)
@@ -141,18 +157,19 @@ class Sandboxes:
         gateway4, gateway6 = self._gateways(container, records)
         outside = next((r for r in records if r.id in (gateway4, gateway6)), None)
         request = EndpointRequest(
-            container_id=container.id, label=_label(container),
+            container_id=container.id,
+            label=_label(container),
             ports=publishing.requests(container, outside) if outside is not None else (),
-        )  # fmt: skip
-        self._manager.set_gateways(request, gateway4, gateway6, rtnl_fd)
+        )
+        self.manager.set_gateways(request, gateway4, gateway6, rtnl_fd)
 
     async def renamed(self, container: Container) -> None:
         """Others find a running container under its new name from now on."""
-        await self._ctx.network_thread.run(self._renamed, container)
+        await self.thread.run(self._renamed, container)
 
     def _renamed(self, container: Container) -> None:
-        for endpoint in self._manager.endpoints_of(container.id):
-            self._joined(container, self._manager.get(endpoint.network_id), endpoint, event=False)
+        for endpoint in self.manager.endpoints_of(container.id):
+            self._joined(container, self.manager.get(endpoint.network_id), endpoint, event=False)
 
     # -- after a restart of the daemon -----------------------------------------------------------
 
@@ -161,15 +178,15 @@ class Sandboxes:
 
         None: somebody has, and cannot be asked for them yet.
         """
-        return await self._ctx.network_thread.run(self._adopt, container, kept)
+        return await self.thread.run(self._adopt, container, kept)
 
     def _adopt(self, container: Container, kept: Sequence[int] | None) -> Descriptors:
-        by_id = {e.network_id: e for e in self._manager.endpoints_of(container.id)}
+        by_id = {e.network_id: e for e in self.manager.endpoints_of(container.id)}
         records = [r for r in self._wired(container) if r.id in by_id]
         if len(records) < len(by_id):
             self._take_unknown(container, records)
         if not container.own_hosts:  # a start whose end was not written down
-            container.own_hosts = etc_files.address_lines(container, self._manager.endpoints_of(container.id))
+            container.own_hosts = etc_files.address_lines(container, self.manager.endpoints_of(container.id))
             container.own_resolv = self._files(container)["resolv.conf"]
         self._show(container)
         for record in records:
@@ -182,17 +199,17 @@ class Sandboxes:
     def _take_unknown(self, container: Container, records: Sequence[NetworkRecord]) -> None:
         """Take away interfaces that the record does not know: a connect or a disconnect was broken off by a crash."""
         known = {record.id for record in records}
-        unknown = [e for e in self._manager.endpoints_of(container.id) if e.network_id not in known]
+        unknown = [e for e in self.manager.endpoints_of(container.id) if e.network_id not in known]
         with _entered(container) as (_, rtnl_fd):
             for endpoint in unknown:
-                self._manager.disconnect(container.id, endpoint.network_id, rtnl_fd)
+                self.manager.disconnect(container.id, endpoint.network_id, rtnl_fd)
             self._settle_gateways(container, records, rtnl_fd)
         container.own_hosts += etc_files.address_lines(container, unknown)
         self.rewrite_files(container)
 
     def close(self) -> None:
         """Stop answering; containers keep their networks."""
-        self._names.close()
+        self.names.close()
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -211,18 +228,19 @@ class Sandboxes:
         """The network of a container's settings: the one it was when they were made (NotFound)."""
         if settings.network_id:
             with contextlib.suppress(NotFound):  # removed since; one of the same name may have taken its place
-                known = self._manager.get(settings.network_id)
+                known = self.manager.get(settings.network_id)
                 if name not in PREDEFINED or (known.retired and settings.endpoint_id):
                     return known
-        return find(self._manager, name)
+        return find(self.manager, name)
 
     @staticmethod
     def _gateways(container: Container, records: Sequence[NetworkRecord]) -> tuple[str, str]:
         """Ids of the networks that lead outside, for IPv4 and IPv6; empty: none."""
         outside = sorted(
             (-container.networks[record.name].gw_priority, record.name, record)
-            for record in records if not record.internal
-        )  # fmt: skip
+            for record in records
+            if not record.internal
+        )
         first4 = next((record.id for _, _, record in outside if record.ipv4), "")
         first6 = next((record.id for _, _, record in outside if record.ipv6), "")
         return first4, first6
@@ -250,42 +268,42 @@ class Sandboxes:
         settings = container.networks[record.name]
         settings.dns_names = dns_names(container, settings) if not record.is_default else None
         if not record.is_default:
-            self._names.join(container, record, endpoint, self._links(settings))
+            self.names.join(container, record, endpoint, self._links_of(settings))
         if event:
             self._loop.call_soon_threadsafe(self._event, container, record, "connect")
 
     def _left(self, container: Container, record: NetworkRecord) -> None:
         if not record.is_default:
-            self._names.leave(record.id, container.id)
+            self.names.leave(record.id, container.id)
         self._loop.call_soon_threadsafe(self._event, container, record, "disconnect")
 
     def _event(self, container: Container, record: NetworkRecord, action: str) -> None:
         attributes = {"container": container.id, "name": record.name, "type": record.driver}
-        self._ctx.events.publish("network", action, record.id, attributes)
+        self.events.publish("network", action, record.id, attributes)
 
-    def _links(self, settings: EndpointSettings) -> dict[str, str]:
+    def _links_of(self, settings: EndpointSettings) -> dict[str, str]:
         """Names that a container alone has for others in a user-defined network, and what they mean there."""
         found = {}
         for target, alias in (legacy_links.parse(link) for link in settings.links or ()):
-            found[alias] = self._ctx.store.get(target).name if self._ctx.store.has(target) else target
+            found[alias] = self.store.get(target).name if self.store.has(target) else target
         return found
 
     def _serve_names(
         self, container: Container, records: Sequence[NetworkRecord], netns_fd: int, kept: Sequence[int] | None = None
     ) -> Descriptors:
-        if kept is None and self._ctx.live.of(container.id).pursuit is not None:
+        if kept is None and self.live.of(container.id).pursuit is not None:
             return []  # its monitor may have the sockets; `adopt` comes when it can be asked
         kept = kept or ()
-        if all(record.is_default for record in records) and not kept and not self._names.serves(container.id):
+        if all(record.is_default for record in records) and not kept and not self.names.serves(container.id):
             return []  # (what is open stays open: the monitor has copies, and it may join such a network again)
         outside = any(not record.internal for record in records)
-        return list(self._names.serve(container, netns_fd, leads_outside=outside, kept=kept))
+        return list(self.names.serve(container, netns_fd, leads_outside=outside, kept=kept))
 
     def _show(self, container: Container) -> None:
         """Bring the record in line with the endpoints: what inspect and ps show."""
         container.ports = {}
-        for endpoint in self._manager.endpoints_of(container.id):
-            name = self._manager.get(endpoint.network_id).name
+        for endpoint in self.manager.endpoints_of(container.id):
+            name = self.manager.get(endpoint.network_id).name
             if (settings := container.networks.get(name)) is not None:
                 _fill(settings, endpoint)
             for port, bindings in endpoint.ports.items():
@@ -295,9 +313,9 @@ class Sandboxes:
     # -- files in /etc ---------------------------------------------------------------------------
 
     def _write_files(self, container: Container) -> None:
-        directory, mode = self._ctx.paths.directory(container.id), container.host.network
+        directory, mode = self.paths.directory(container.id), container.host.network
         if mode.container is not None:
-            contents = etc_files.read(self._ctx.paths.directory(self._ctx.store.get(mode.container).id))
+            contents = etc_files.read(self.paths.directory(self.store.get(mode.container).id))
         elif mode.is_host:
             contents = {name: etc_files.read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
         else:
@@ -307,26 +325,26 @@ class Sandboxes:
         etc_files.write(directory, contents)
 
     def _files(self, container: Container) -> dict[str, str]:
-        endpoints = self._manager.endpoints_of(container.id)
-        own_resolver = any(not self._manager.get(e.network_id).is_default for e in endpoints)
+        endpoints = self.manager.endpoints_of(container.id)
+        own_resolver = any(not self.manager.get(e.network_id).is_default for e in endpoints)
         return etc_files.of_container(
             container,
             self._own_lines(container),
-            self._defaults,
+            self.defaults,
             self._gateway_address(endpoints),
             own_resolver=own_resolver,
         )
 
     def _own_lines(self, container: Container) -> str:
-        endpoints = self._manager.endpoints_of(container.id)
-        return self._ctx.links.hosts(container) + etc_files.address_lines(container, endpoints)
+        endpoints = self.manager.endpoints_of(container.id)
+        return self.links.hosts(container) + etc_files.address_lines(container, endpoints)
 
     def rewrite_files(self, container: Container) -> None:
         """After a change of networks: our lines of hosts, and resolv.conf unless its container has edited it.
 
         The change itself is made: what cannot be written (a full disk, a directory that is gone) is told in the log.
         """
-        directory = self._ctx.paths.directory(container.id)
+        directory = self.paths.directory(container.id)
         now, then = etc_files.read(directory), container.own_hosts
         wanted, lines = self._files(container), self._own_lines(container)
         contents = {"hosts": etc_files.exchange_lines(now["hosts"], then, lines)}
@@ -342,9 +360,9 @@ class Sandboxes:
 
     def _gateway_address(self, endpoints: Sequence[Endpoint]) -> str:
         """What ``host-gateway`` means: an address of the host that a container can reach."""
-        if self._host_gateway:
-            return self._host_gateway
-        default = next((n for n in self._manager.list() if n.is_default), None)
+        if self.host_gateway:
+            return self.host_gateway
+        default = next((n for n in self.manager.list() if n.is_default), None)
         pool = default.pool(4) if default is not None else None
         return pool.gateway if pool is not None else next((e.gateway for e in endpoints if e.gateway), "")
 

@@ -1,4 +1,4 @@
-"""The verbs on networks: create, look up, remove, connect and disconnect containers.
+"""Network service, the verbs of the API: create, look up, remove, connect and disconnect containers.
 
 What a network is on this host is the network package's business (``ketch.network.manager``); here are Docker's names,
 its rules about which network may be made, and which container may join.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,20 +17,23 @@ import msgspec
 from ketch import faults
 from ketch.engine.model.namespace_mode import NamespaceMode
 from ketch.engine.model.records import EndpointSettings
-from ketch.engine.networks.references import PREDEFINED, find
+from ketch.engine.networks.references import find
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
 from ketch.network.model import record as r
-from ketch.network.model.record import NetworkRecord, Pool
+from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
 from ketch.notation import digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container, NetworkingConfig
+    from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.sandbox import Sandboxes
-    from ketch.engine.parts import Context
     from ketch.network.manager import NetworkManager
 
 Records = list[NetworkRecord]
@@ -38,29 +42,33 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _DRIVER_OF = {"host": r.HOST, "none": r.NONE}
 
 
+@dataclass(frozen=True, eq=False)
 class NetworkService:
-    """All networks of the engine."""
+    """All networks of the engine; ``manager`` is called on its own thread."""
 
-    def __init__(self, context: Context, manager: NetworkManager, sandboxes: Sandboxes) -> None:
-        self._ctx = context
-        self._manager = manager
-        self._sandboxes = sandboxes
+    manager: NetworkManager
+    thread: SerialThread
+    store: ContainerStore
+    live: LiveContainers
+    events: EventBus
+    sandboxes: Sandboxes
 
     def list(self) -> Records:
         """Every network, oldest first."""
-        return self._manager.list()
+        return self.manager.list()
 
     def get(self, ref: str) -> NetworkRecord:
         """By id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
-        return find(self._manager, ref)
+        return find(self.manager, ref)
 
     def members(self, record: NetworkRecord) -> dict[str, Container]:
         """The running containers on a network, by id."""
-        running = [c for c in self._ctx.store.all() if c.state.running]
+        running = [c for c in self.store.all() if c.state.running]
         return {
-            c.id: c for c in running
+            c.id: c
+            for c in running
             if (settings := c.networks.get(record.name)) is not None and settings.network_id in ("", record.id)
-        }  # fmt: skip
+        }
 
     async def ensure_predefined(self) -> None:
         """``host`` and ``none`` exist always (``bridge`` is made from the daemon's settings)."""
@@ -68,7 +76,7 @@ class NetworkService:
         for name, driver in _DRIVER_OF.items():
             if name not in names:
                 record = NetworkRecord(id="", name=name, driver=driver, created=time.time_ns(), ipv4=True)
-                await self._ctx.network_thread.run(self._manager.create, record)
+                await self.thread.run(self.manager.create, record)
 
     async def create(self, wanted: NetworkRecord) -> NetworkRecord:
         """Make a network; see `NetworkManager.create` for what can go wrong beyond Docker's own rules."""
@@ -76,7 +84,7 @@ class NetworkService:
         ipam.check_pools(wanted.pools, ipv6=wanted.ipv6)
         if not wanted.ipv6:
             wanted = _without_ipv6(wanted)
-        record = await self._ctx.network_thread.run(self._manager.create, wanted)
+        record = await self.thread.run(self.manager.create, wanted)
         self._event(record, "create")
         return record
 
@@ -85,17 +93,17 @@ class NetworkService:
         record = self.get(ref)
         if record.name in PREDEFINED:
             raise PermissionDenied(f"{record.name} is a pre-defined network and cannot be removed")
-        endpoints = await asyncio.to_thread(self._manager.endpoints, record.id)
+        endpoints = await asyncio.to_thread(self.manager.endpoints, record.id)
         if endpoints:
             names = [
-                f'name:"{self._ctx.store.ids[e.container_id].name}" id:"{e.endpoint_id[:12]}"'
+                f'name:"{self.store.ids[e.container_id].name}" id:"{e.endpoint_id[:12]}"'
                 for e in endpoints
-                if e.container_id in self._ctx.store.ids
+                if e.container_id in self.store.ids
             ]
             raise PermissionDenied(
                 f"error while removing network: network {record.name} has active endpoints ({', '.join(names)})"
             )
-        await self._ctx.network_thread.run(self._manager.remove, record.id)
+        await self.thread.run(self.manager.remove, record.id)
         self._event(record, "destroy")
 
     async def prune(
@@ -105,32 +113,32 @@ class NetworkService:
 
         A ``dry_run`` removes none, and takes containers ``without`` as gone.
         """
-        used = {name for c in self._ctx.store.all() for name in c.networks if c.id not in without}
+        used = {name for c in self.store.all() for name in c.networks if c.id not in without}
         removed: Records = []
         for record in self.list():
             if record.name in PREDEFINED or record.name in used or keep(record):
                 continue
             if not dry_run:
-                await self._ctx.network_thread.run(self._manager.remove, record.id)
+                await self.thread.run(self.manager.remove, record.id)
                 self._event(record, "destroy")
             removed.append(record)
         if removed and not dry_run:
-            self._ctx.events.publish("network", "prune", "", {"reclaimed": "0"})
+            self.events.publish("network", "prune", "", {"reclaimed": "0"})
         return removed
 
     async def repair(self) -> Strings:
         """Put back what other programs removed of the networks; returns what was done."""
-        return await self._ctx.network_thread.run(self._manager.repair)
+        return await self.thread.run(self.manager.repair)
 
     async def blockers(self) -> Strings:
         """What in the host's own firewall may keep containers from the outside world, a sentence each."""
-        return await self._ctx.network_thread.run(self._manager.blockers)
+        return await self.thread.run(self.manager.blockers)
 
     async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
         """Put a container on one more network; a running one gets its interface at once."""
         record = self.get(ref)
-        container = self._ctx.store.get(container_ref)
-        async with self._ctx.live.of(container.id).lock:
+        container = self.store.get(container_ref)
+        async with self.live.of(container.id).lock:
             _check_join(container, record)
             if record.name in container.networks:
                 if container.state.running:
@@ -147,54 +155,48 @@ class NetworkService:
             container.networks[record.name] = settings
             if container.state.running:
                 try:
-                    await self._sandboxes.join(container, record)
+                    await self.sandboxes.join(container, record)
                 except BaseException:
                     container.networks.pop(record.name, None)
                     raise
             faults.point("connect.wired")
-            self._ctx.store.save(container)
+            self.store.save(container)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
         """Take a container off a network."""
         record = self.get(ref)
-        if force and not self._ctx.store.has(container_ref):
-            await self._ctx.network_thread.run(self._manager.disconnect, container_ref, record.id)
+        if force and not self.store.has(container_ref):
+            await self.thread.run(self.manager.disconnect, container_ref, record.id)
             return
-        container = self._ctx.store.get(container_ref)
-        async with self._ctx.live.of(container.id).lock:
+        container = self.store.get(container_ref)
+        async with self.live.of(container.id).lock:
             if container.host.network.is_host and record.name == "host":
                 raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
             if record.name not in container.networks:
                 raise PermissionDenied(f"container {container.id} is not connected to network {record.name}")
             # The record first: an interface that it does not know is taken away at the next start.
             settings = container.networks.pop(record.name)
-            self._ctx.store.save(container)
+            self.store.save(container)
             faults.point("disconnect.saved")
             if container.state.running:
                 container.networks[record.name] = settings
-                await self._sandboxes.leave(container, self._sandboxes.record_of(record.name, settings))
+                await self.sandboxes.leave(container, self.sandboxes.record_of(record.name, settings))
                 faults.point("disconnect.unwired")
                 container.networks.pop(record.name, None)
-                self._ctx.store.keep(container)
+                self.store.keep(container)
 
     def _event(self, record: NetworkRecord, action: str) -> None:
-        self._ctx.events.publish("network", action, record.id, {"name": record.name, "type": record.driver})
+        self.events.publish("network", action, record.id, {"name": record.name, "type": record.driver})
 
 
 def _check(wanted: NetworkRecord) -> None:
+    """Docker's own rules for a new network, in its order."""
     _check_name(wanted.name)
     _check_drivers(wanted)
     if not wanted.ipv4 and not wanted.ipv6:
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
     _check_options(wanted)
-    for version in (4, 6):
-        mode = wanted.mode(version)
-        if mode not in r.MODES:
-            raise InvalidArgument(f"unknown gateway mode {mode}", hint=f"use {', '.join(r.MODES)}")
-        if mode == r.ISOLATED and not wanted.internal:
-            raise InvalidArgument(
-                f"gateway mode {mode} can only be used for an internal network", hint="add --internal"
-            )
+    _check_gateway_modes(wanted)
 
 
 def _check_name(name: str) -> None:
@@ -230,6 +232,17 @@ def _check_options(wanted: NetworkRecord) -> None:
     number = digits.whole(mtu, 65535)
     if number is None or 0 < number < 68:
         raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
+
+
+def _check_gateway_modes(wanted: NetworkRecord) -> None:
+    for version in (4, 6):
+        mode = wanted.mode(version)
+        if mode not in r.MODES:
+            raise InvalidArgument(f"unknown gateway mode {mode}", hint=f"use {', '.join(r.MODES)}")
+        if mode == r.ISOLATED and not wanted.internal:
+            raise InvalidArgument(
+                f"gateway mode {mode} can only be used for an internal network", hint="add --internal"
+            )
 
 
 def _without_ipv6(wanted: NetworkRecord) -> NetworkRecord:

@@ -1,4 +1,4 @@
-"""From a container's record to its OCI bundle (runtime-spec v1.2): ``bundle/config.json``.
+"""OCI bundle of a container (runtime-spec v1.2): its record becomes ``bundle/config.json``.
 
 Pure except for ``devices`` (which looks at host device nodes): record and paths in, a dict out.  The
 values are Docker's defaults: capabilities, masked paths, mounts and the seccomp profile come from
@@ -216,9 +216,14 @@ def _host_devices() -> list[dict[str, Any]]:
 
 def _node(path: str, info: os.stat_result) -> dict[str, Any]:
     return {
-        "path": path, "type": "c" if stat.S_ISCHR(info.st_mode) else "b", "major": os.major(info.st_rdev),
-        "minor": os.minor(info.st_rdev), "fileMode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid,
-    }  # fmt: skip
+        "path": path,
+        "type": "c" if stat.S_ISCHR(info.st_mode) else "b",
+        "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev),
+        "fileMode": stat.S_IMODE(info.st_mode),
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+    }
 
 
 def _cgroup_rule(rule: str) -> dict[str, Any]:

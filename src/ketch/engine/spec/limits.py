@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import HostConfig
 
 
-def settle(host: HostConfig) -> None:
+def normalize(host: HostConfig) -> None:
     """Fill in what Docker derives at creation: as much swap as memory."""
     if host.memory > 0 and not host.memory_swap:
         host.memory_swap = host.memory * 2

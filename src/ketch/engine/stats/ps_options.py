@@ -164,15 +164,28 @@ def _unix_style(letters: set[str]) -> list[Column]:
         memory = "rss sz" if "y" in letters else "addr sz"
         keys = " ".join([keys, *threads, "c opri ni", memory, "wchan tname time ucmd"])
     elif full:
-        keys = " ".join([
-            "user pid ppid", *(["pgid sid"] if "j" in letters else []), *threads, "c", *(["nlwp"] if threads else []),
-            *(["sz rss psr"] if "F" in letters else []), "stime tname time cmd",
-        ])  # fmt: skip
+        keys = " ".join(
+            [
+                "user pid ppid",
+                *(["pgid sid"] if "j" in letters else []),
+                *threads,
+                "c",
+                *(["nlwp"] if threads else []),
+                *(["sz rss psr"] if "F" in letters else []),
+                "stime tname time cmd",
+            ]
+        )
     else:
-        keys = " ".join([
-            "pid", *(["pgid sid"] if "j" in letters else []), *threads, *(["spid"] if "T" in letters else []),
-            *(["cls pri"] if "c" in letters else []), "tname time ucmd",
-        ])  # fmt: skip
+        keys = " ".join(
+            [
+                "pid",
+                *(["pgid sid"] if "j" in letters else []),
+                *threads,
+                *(["spid"] if "T" in letters else []),
+                *(["cls pri"] if "c" in letters else []),
+                "tname time ucmd",
+            ]
+        )
     columns = _columns(keys, user="UID")
     return [Column("label", "LABEL"), *columns] if letters & {"M", "Z"} else columns
 

@@ -4,50 +4,66 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import Conflict, KetchError
 
 if TYPE_CHECKING:
+    from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
+    from ketch.engine.model.store import ContainerStore
+    from ketch.network.manager import NetworkManager
 
 _MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-async def sample(ctx: Context, container: Container) -> dict[str, Any]:
-    """cgroup ``stats()`` plus ``networks``, ``read`` (ns), ``system_cpu_ns`` and ``online_cpus``.
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Readings of containers that run."""
 
-    Conflict when the container does not run.
-    """
-    if not container.state.running:
-        raise Conflict(f"container {container.id} is not running")
-    reading: dict[str, Any] = ctx.cgroups.of(container).stats()
-    owner = network_owner(ctx, container)
-    counters: dict[str, Any] = {}
-    if owner is not None:
-        counters = await ctx.network_thread.run(ctx.network.counters, {owner.id: owner.state.pid})
-    reading.update(
-        networks=counters.get(owner.id, {}) if owner is not None else {},
-        read=time.time_ns(),
-        system_cpu_ns=system_cpu_ns(),
-        online_cpus=os.cpu_count() or 1,
-        machine_memory=_MEMORY,
-    )
-    return reading
+    store: ContainerStore
+    cgroups: ContainerCgroups
+    network: NetworkManager
+    network_thread: SerialThread
 
+    async def sample(self, container: Container) -> dict[str, Any]:
+        """cgroup ``stats()`` plus ``networks``, ``read`` (ns), ``system_cpu_ns`` and ``online_cpus``.
 
-def network_owner(ctx: Context, container: Container) -> Container | None:
-    """Whose interfaces it uses: its own, or another container's (``--network container:…``); None: the host's."""
-    seen: set[str] = set()
-    while (owner := container.host.network.container) is not None and container.id not in seen:
-        seen.add(container.id)
-        try:
-            container = ctx.store.get(owner)
-        except KetchError:  # it was removed, and its interfaces went with it
-            return None
-    return None if container.host.network.is_host else container
+        Conflict when the container does not run.
+        """
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running")
+        reading: dict[str, Any] = self.cgroups.of(container).stats()
+        owner = self.network_owner(container)
+        counters: dict[str, Any] = {}
+        if owner is not None:
+            counters = await self.counters({owner.id: owner.state.pid})
+        reading.update(
+            networks=counters.get(owner.id, {}) if owner is not None else {},
+            read=time.time_ns(),
+            system_cpu_ns=system_cpu_ns(),
+            online_cpus=os.cpu_count() or 1,
+            machine_memory=_MEMORY,
+        )
+        return reading
+
+    async def counters(self, pids: dict[str, int]) -> dict[str, dict[str, dict[str, int]]]:
+        """Counters of the interfaces in the namespaces of processes (container id → pid): id → interface → counter."""
+        return await self.network_thread.run(self.network.counters, pids)
+
+    def network_owner(self, container: Container) -> Container | None:
+        """Whose interfaces it uses: its own, or another container's (``--network container:…``); None: the host's."""
+        seen: set[str] = set()
+        while (owner := container.host.network.container) is not None and container.id not in seen:
+            seen.add(container.id)
+            try:
+                container = self.store.get(owner)
+            except KetchError:  # it was removed, and its interfaces went with it
+                return None
+        return None if container.host.network.is_host else container
 
 
 def system_cpu_ns() -> int:

@@ -11,6 +11,7 @@ import asyncio
 import io
 import os
 import secrets
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
@@ -24,71 +25,79 @@ from ketch.undo import Undo
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ketch.engine.parts import Context
-    from ketch.engine.volumes.store import Volume
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.model.volume import Volume
+    from ketch.engine.volumes.store import VolumeStore
 
 
-async def backup(ctx: Context, name: str) -> AsyncIterator[bytes]:
-    """The volume's content as tar, in chunks (NotFound)."""
-    volume = ctx.volumes.get(name)
-    user = secrets.token_hex(8)
+@dataclass(frozen=True, eq=False)
+class VolumeBackups:
+    """Backups of all volumes."""
 
-    def work(target: IO[bytes]) -> None:
-        ctx.volumes.attach([name], user)
+    volumes: VolumeStore
+    store: ContainerStore
+    tasks: BackgroundTasks
+
+    async def backup(self, name: str) -> AsyncIterator[bytes]:
+        """The volume's content as tar, in chunks (NotFound)."""
+        volume = self.volumes.get(name)
+        user = secrets.token_hex(8)
+
+        def work(target: IO[bytes]) -> None:
+            self.volumes.attach([name], user)
+            try:
+                write_tree(volume.mountpoint, target)
+            finally:
+                self.volumes.detach([name], user)
+
+        async for chunk in written(self.tasks.start, work):
+            yield chunk
+
+    async def restore(self, name: str, body: AsyncIterator[bytes], *, force: bool = False) -> Volume:
+        """Fill a volume, which is made if it is not there, from a tar archive (plain, gzip, zstd …).
+
+        Raises Conflict when it holds data and ``force`` is not given, or while a running container uses it;
+        InvalidArgument for a broken archive.
+        """
+        made = not self.volumes.has(name)
+        volume = self.volumes.create(name)
+        running = [c.name for c in self.store.all() if c.state.running and c.id in self.volumes.used_by(name)]
+        reader = BodyReader(body, asyncio.get_running_loop())
         try:
-            write_tree(volume.mountpoint, target)
+            if running:
+                raise Conflict(f"restore volume {name}: running containers use it: {', '.join(running)}")
+            await in_own_thread(lambda: self._restore(volume, io.BufferedReader(reader, 1 << 20), force))
+        except BaseException:
+            await reader.abandon()
+            if made:
+                await self.volumes.remove(name)
+            raise
+        return volume
+
+    def _restore(self, volume: Volume, source: IO[bytes], force: bool) -> None:
+        user = secrets.token_hex(8)
+        self.volumes.attach([volume.name], user)
+        try:
+            present = os.listdir(volume.mountpoint)
+            if present and not force:
+                raise Conflict(
+                    f"restore volume {volume.name}: it is not empty", hint="use --force to replace what it holds"
+                )
+            # Beside the data and on the same file system: the last step is renaming.
+            staging = os.path.join(volume.mountpoint, f".ketch-restore-{user}")
+            os.mkdir(staging, 0o700)
+            with Undo() as undo:
+                undo.callback(remove_tree, staging)
+                with compression.reader(source, "archive") as plain:
+                    extract(plain, staging, layer=False)
+                for name in present:
+                    remove_tree(os.path.join(volume.mountpoint, name))
+                status = os.stat(staging)
+                for name in os.listdir(staging):
+                    os.rename(os.path.join(staging, name), os.path.join(volume.mountpoint, name))
+            os.chown(volume.mountpoint, status.st_uid, status.st_gid)
+            os.chmod(volume.mountpoint, status.st_mode & 0o7777)
+            os.utime(volume.mountpoint, ns=(status.st_mtime_ns, status.st_mtime_ns))
         finally:
-            ctx.volumes.detach([name], user)
-
-    async for chunk in written(ctx.tasks.start, work):
-        yield chunk
-
-
-async def restore(ctx: Context, name: str, body: AsyncIterator[bytes], *, force: bool = False) -> Volume:
-    """Fill a volume, which is made if it is not there, from a tar archive (plain, gzip, zstd …).
-
-    Raises Conflict when it holds data and ``force`` is not given, or while a running container uses it;
-    InvalidArgument for a broken archive.
-    """
-    made = not ctx.volumes.has(name)
-    volume = ctx.volumes.create(name)
-    running = [c.name for c in ctx.store.all() if c.state.running and c.id in ctx.volumes.used_by(name)]
-    reader = BodyReader(body, asyncio.get_running_loop())
-    try:
-        if running:
-            raise Conflict(f"restore volume {name}: running containers use it: {', '.join(running)}")
-        await in_own_thread(lambda: _restore(ctx, volume, io.BufferedReader(reader, 1 << 20), force))
-    except BaseException:
-        await reader.abandon()
-        if made:
-            await ctx.volumes.remove(name)
-        raise
-    return volume
-
-
-def _restore(ctx: Context, volume: Volume, source: IO[bytes], force: bool) -> None:
-    user = secrets.token_hex(8)
-    ctx.volumes.attach([volume.name], user)
-    try:
-        present = os.listdir(volume.mountpoint)
-        if present and not force:
-            raise Conflict(
-                f"restore volume {volume.name}: it is not empty", hint="use --force to replace what it holds"
-            )
-        # Beside the data and on the same file system: the last step is renaming.
-        staging = os.path.join(volume.mountpoint, f".ketch-restore-{user}")
-        os.mkdir(staging, 0o700)
-        with Undo() as undo:
-            undo.callback(remove_tree, staging)
-            with compression.reader(source, "archive") as plain:
-                extract(plain, staging, layer=False)
-            for name in present:
-                remove_tree(os.path.join(volume.mountpoint, name))
-            status = os.stat(staging)
-            for name in os.listdir(staging):
-                os.rename(os.path.join(staging, name), os.path.join(volume.mountpoint, name))
-        os.chown(volume.mountpoint, status.st_uid, status.st_gid)
-        os.chmod(volume.mountpoint, status.st_mode & 0o7777)
-        os.utime(volume.mountpoint, ns=(status.st_mtime_ns, status.st_mtime_ns))
-    finally:
-        ctx.volumes.detach([volume.name], user)
+            self.volumes.detach([volume.name], user)

@@ -1,84 +1,111 @@
-"""What one container mounts: volumes that are filled when it is made, and go with it when nobody named them; images."""
+"""Volumes and images that one container mounts: filled when it is made, removed with it when nobody named them."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.engine.volumes import copy_up
+from ketch.engine.volumes.mount_plan import MountPlanner
 from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from ketch.engine.events.bus import EventBus
     from ketch.engine.model.records import Container, MountPoint
-    from ketch.engine.parts import Context
-    from ketch.engine.volumes.store import Volume
+    from ketch.engine.model.volume import Volume
+    from ketch.engine.volumes.store import VolumeStore
+    from ketch.images.store import ImageStore
+    from ketch.storage.snapshots.overlay import Snapshots
 
 
-def image_view(ctx: Context, ref: str) -> tuple[str, list[str]]:
-    """An image's id, and its layers as overlay options (NotFound)."""
-    image = ctx.images.resolve(ref)
-    return image.id, ctx.snapshots.view(image.chain_ids)
+@dataclass(frozen=True, eq=False)
+class ContainerVolumes:
+    """Volumes and images that containers mount."""
 
+    volumes: VolumeStore
+    images: ImageStore
+    snapshots: Snapshots
+    events: EventBus
 
-def populate(ctx: Context, container: Container, chain_ids: Sequence[str]) -> None:
-    """Give new volumes what the image has at their places; blocking."""
-    names = [point.name for point in container.mounts if point.type == "volume"]
-    ctx.volumes.attach(names, container.id)
-    try:
-        copy_up.populate(ctx.snapshots, chain_ids, container.mounts)
-    finally:
-        ctx.volumes.detach(names, container.id)
+    def image_view(self, ref: str) -> tuple[str, list[str]]:
+        """An image's id, and its layers as overlay options (NotFound)."""
+        image = self.images.resolve(ref)
+        return image.id, self.snapshots.view(image.chain_ids)
+
+    def planner(self) -> MountPlanner:
+        """What plans the mounts of new containers."""
+        return MountPlanner(self.volumes, self.image_view)
+
+    def populate(self, container: Container, chain_ids: Sequence[str]) -> None:
+        """Give new volumes what the image has at their places; blocking."""
+        names = [point.name for point in container.mounts if point.type == "volume"]
+        self.volumes.attach(names, container.id)
+        try:
+            copy_up.populate(self.snapshots, chain_ids, container.mounts)
+        finally:
+            self.volumes.detach(names, container.id)
+
+    def anonymous(self, container: Container, without: Collection[str] = ()) -> list[Volume]:
+        """Those that only this container uses and nobody named; containers ``without`` are taken as gone."""
+        own = [p.name for p in container.mounts if p.type == "volume" and not p.named and self.volumes.has(p.name)]
+        found = [self.volumes.get(name) for name in own]
+        return [v for v in found if v.anonymous and set(self.volumes.used_by(v.name)) <= {container.id, *without}]
+
+    async def attach(self, container: Container) -> None:
+        """At its start: mount what its volumes need, and tell."""
+        if self.volumes.needs_mount(names(container)):
+            await asyncio.to_thread(self.volumes.attach, names(container), container.id)
+        for point in container.mounts:
+            if point.type == "volume":
+                access = {
+                    "destination": point.destination,
+                    "propagation": point.propagation,
+                    "read/write": booleans.write(point.rw),
+                }
+                self._event(container, point, "mount", access)
+
+    async def detach(self, container: Container) -> None:
+        """At its end: unmount what nobody else uses, and tell."""
+        if self.volumes.needs_mount(names(container)):
+            await asyncio.to_thread(self.volumes.detach, names(container), container.id)
+        for point in container.mounts:
+            if point.type == "volume":
+                self._event(container, point, "unmount", {})
+
+    def _event(self, container: Container, point: MountPoint, action: str, more: dict[str, str]) -> None:
+        self.events.publish("volume", action, point.name, {"container": container.id, "driver": point.driver, **more})
+
+    def announce(self, container: Container) -> None:
+        """Events for the volumes that were made for it."""
+        for point in container.mounts:
+            if point.type == "volume" and self.volumes.get(point.name).created >= container.created:
+                self.events.publish("volume", "create", point.name, {"driver": point.driver})
+
+    def announce_new(self, container: Container, known: Collection[str]) -> None:
+        """Events for those of its volumes that are not among the ``known`` ones."""
+        for point in container.mounts:
+            if point.type == "volume" and point.name not in known:
+                self.events.publish("volume", "create", point.name, {"driver": point.driver})
+
+    async def remove_new(self, container: Container, known: Collection[str]) -> None:
+        """Remove those of its volumes that are not among the ``known`` ones."""
+        for point in container.mounts:
+            if point.type == "volume" and point.name not in known and self.volumes.has(point.name):
+                await self._remove(self.volumes.get(point.name))
+
+    async def _remove(self, volume: Volume) -> None:
+        await self.volumes.remove(volume.name)
+        self.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
+
+    async def remove_anonymous(self, container: Container) -> None:
+        """Remove the volumes that only this container used and nobody named."""
+        for volume in self.anonymous(container):
+            await self._remove(volume)
 
 
 def names(container: Container) -> list[str]:
     """All volumes that it refers to."""
     return [point.name for point in container.mounts if point.type == "volume"]
-
-
-def anonymous(ctx: Context, container: Container, without: Collection[str] = ()) -> list[Volume]:
-    """Those that only this container uses and nobody named; containers ``without`` are taken as gone."""
-    own = [p.name for p in container.mounts if p.type == "volume" and not p.named and ctx.volumes.has(p.name)]
-    found = [ctx.volumes.get(name) for name in own]
-    return [v for v in found if v.anonymous and set(ctx.volumes.used_by(v.name)) <= {container.id, *without}]
-
-
-async def attach(ctx: Context, container: Container) -> None:
-    """At its start: mount what its volumes need, and tell."""
-    if ctx.volumes.needs_mount(names(container)):
-        await asyncio.to_thread(ctx.volumes.attach, names(container), container.id)
-    for point in container.mounts:
-        if point.type == "volume":
-            access = {
-                "destination": point.destination, "propagation": point.propagation,
-                "read/write": booleans.write(point.rw),
-            }  # fmt: skip
-            _event(ctx, container, point, "mount", access)
-
-
-async def detach(ctx: Context, container: Container) -> None:
-    """At its end: unmount what nobody else uses, and tell."""
-    if ctx.volumes.needs_mount(names(container)):
-        await asyncio.to_thread(ctx.volumes.detach, names(container), container.id)
-    for point in container.mounts:
-        if point.type == "volume":
-            _event(ctx, container, point, "unmount", {})
-
-
-def _event(ctx: Context, container: Container, point: MountPoint, action: str, more: dict[str, str]) -> None:
-    ctx.events.publish("volume", action, point.name, {"container": container.id, "driver": point.driver, **more})
-
-
-def announce(ctx: Context, container: Container) -> None:
-    """Events for the volumes that were made for it."""
-    for point in container.mounts:
-        if point.type == "volume" and ctx.volumes.get(point.name).created >= container.created:
-            ctx.events.publish("volume", "create", point.name, {"driver": point.driver})
-
-
-async def remove_anonymous(ctx: Context, container: Container) -> None:
-    """Remove the volumes that only this container used and nobody named."""
-    for volume in anonymous(ctx, container):
-        await ctx.volumes.remove(volume.name)
-        ctx.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})

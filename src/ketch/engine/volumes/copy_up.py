@@ -1,4 +1,4 @@
-"""A new volume begins with what the image has at that place, as Docker's users expect.
+"""Copy-up of a new volume: it begins with what the image has at that place, as Docker's users expect.
 
 The image's layers are looked at through a detached, read-only overlay mount: it appears in no directory and goes
 with its descriptor.

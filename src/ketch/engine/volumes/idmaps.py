@@ -1,4 +1,4 @@
-"""Who owns the files of a mount: ``idmap`` of a bind mount or a volume.
+"""Id mappings of mounts: the ``idmap`` of a bind mount or a volume says who owns the files.
 
 ``idmap`` alone (or ``idmap=owner``) solves the common wound: files that the container creates belong to the owner of
 the directory that was mounted, and the container sees that owner's files as its own.  Its user and the owner change
@@ -80,9 +80,10 @@ def _check_overlaps(ranges: Ranges, text: str) -> None:
 
 def _wrong(text: str) -> InvalidArgument:
     return InvalidArgument(
-        f"invalid idmap `{text}`", hint="use idmap (its owner and the container's user change places), or "
-        "idmap=uids=ON_DISK-IN_CONTAINER-COUNT#…;gids=…"
-    )  # fmt: skip
+        f"invalid idmap `{text}`",
+        hint="use idmap (its owner and the container's user change places), or "
+        "idmap=uids=ON_DISK-IN_CONTAINER-COUNT#…;gids=…",
+    )
 
 
 def swap(one: int, other: int) -> Ranges:

@@ -1,4 +1,4 @@
-"""The options of the ``local`` volume driver: something mounted at the volume's place while it is used.
+"""Options of the ``local`` volume driver: a file system mounted at the volume's place while it is used.
 
     --opt type=tmpfs --opt device=tmpfs --opt o=size=100m,uid=1000       memory
     --opt type=none  --opt device=/srv/data --opt o=bind                 a directory of this host

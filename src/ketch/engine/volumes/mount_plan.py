@@ -1,4 +1,4 @@
-"""What a container sees of the host: ``-v``, ``--mount``, ``--tmpfs`` and the image's VOLUMEs.
+"""Mounts of a container, planned from ``-v``, ``--mount``, ``--tmpfs`` and the image's VOLUMEs.
 
 Two steps: ``plan`` (at creation; makes volumes, finds images, yields MountPoints that are stored and
 shown by inspect), and ``oci_mounts`` (at each start; MountPoints → the ``mounts`` of an OCI bundle).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch import trees
@@ -26,47 +27,52 @@ if TYPE_CHECKING:
 _PRIVATE = ["nosuid", "nodev", "noexec"]
 
 
-def plan(
-    config: ContainerConfig,
-    host: HostConfig,
-    volumes: VolumeStore,
-    planned: list[MountPoint] | None = None,
-    inherited: Sequence[MountPoint] = (),
-    image_view: ImageView | None = None,
-    made_for: str = "",
-) -> list[MountPoint]:
-    """All mounts of a new container, parents first, volumes made; the same target twice is InvalidArgument.
+@dataclass(frozen=True, eq=False)
+class MountPlanner:
+    """Plans mounts; ``image_view`` gives an image's id and overlay options (NotFound)."""
 
-    ``planned`` is filled as volumes are made, so that a caller whose plan fails knows what to undo.
-    ``inherited`` are the mounts of ``--volumes-from``: what the container itself says of a target goes before them.
-    ``image_view`` gives an image's id and overlay options (NotFound).  ``made_for``: the container's id, see
-    `VolumeStore.create`.
-    """
-    planned = [] if planned is None else planned
-    explicit = [parse_bind(spec) for spec in host.binds or ()] + [of_mount(m) for m in host.mounts or ()]
-    seen: set[str] = set()
-    for point in explicit:
-        if point.destination in seen:
-            raise InvalidArgument(f"Duplicate mount point: {point.destination}")
-        seen.add(point.destination)
-        point.named = bool(point.name)
-    for target in host.tmpfs or {}:
-        seen.add(check_target(target, target))
-    for point in inherited:
-        if point.destination not in seen:
+    volumes: VolumeStore
+    image_view: ImageView | None = None
+
+    def plan(
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        planned: list[MountPoint] | None = None,
+        inherited: Sequence[MountPoint] = (),
+        made_for: str = "",
+    ) -> list[MountPoint]:
+        """All mounts of a new container, parents first, volumes made; the same target twice is InvalidArgument.
+
+        ``planned`` is filled as volumes are made, so that a caller whose plan fails knows what to undo.
+        ``inherited`` are the mounts of ``--volumes-from``: what the container itself says of a target goes before them.
+        ``made_for``: the container's id, see `VolumeStore.create`.
+        """
+        planned = [] if planned is None else planned
+        explicit = [parse_bind(spec) for spec in host.binds or ()] + [of_mount(m) for m in host.mounts or ()]
+        seen: set[str] = set()
+        for point in explicit:
+            if point.destination in seen:
+                raise InvalidArgument(f"Duplicate mount point: {point.destination}")
             seen.add(point.destination)
-            explicit.append(point)
-    for target in config.volumes or {}:
-        # Docker's API also allows "host:container" here in old clients; only targets are defined now.
-        target = check_target(target, target)
-        if target not in seen:
-            seen.add(target)
-            explicit.append(MountPoint(type="volume", source="", destination=target, driver="local"))
-    for point in explicit:
-        _make(point, host, volumes, image_view, made_for)
-        planned.append(point)
-    planned[:] = sorted(explicit, key=lambda p: p.destination.count("/"))
-    return planned
+            point.named = bool(point.name)
+        for target in host.tmpfs or {}:
+            seen.add(check_target(target, target))
+        for point in inherited:
+            if point.destination not in seen:
+                seen.add(point.destination)
+                explicit.append(point)
+        for target in config.volumes or {}:
+            # Docker's API also allows "host:container" here in old clients; only targets are defined now.
+            target = check_target(target, target)
+            if target not in seen:
+                seen.add(target)
+                explicit.append(MountPoint(type="volume", source="", destination=target, driver="local"))
+        for point in explicit:
+            _make(point, host, self.volumes, self.image_view, made_for)
+            planned.append(point)
+        planned[:] = sorted(explicit, key=lambda p: p.destination.count("/"))
+        return planned
 
 
 def _make(
@@ -78,9 +84,12 @@ def _make(
         config = options.get("DriverConfig") or {}
         driver = config.get("Name") or (host.volume_driver if point.spec is None else "")
         volume = volumes.create(
-            point.name, driver=driver, labels=dict(options.get("Labels") or {}), options=config.get("Options"),
+            point.name,
+            driver=driver,
+            labels=dict(options.get("Labels") or {}),
+            options=config.get("Options"),
             made_for=made_for,
-        )  # fmt: skip
+        )
         point.name, point.source = volume.name, volume.mountpoint
     elif point.type == "bind" and not os.path.lexists(point.source):
         trees.make_path(point.source)

@@ -1,4 +1,4 @@
-"""What a user writes about a mount (``-v``, ``--mount``) → a MountPoint, checked, with nothing made yet."""
+"""Mount specifications (``-v``, ``--mount``): text → a MountPoint, checked, with nothing made yet."""
 
 from __future__ import annotations
 
@@ -16,8 +16,24 @@ if TYPE_CHECKING:
 PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
 _ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy", "copy"))
 # What --tmpfs and tmpfs-options may say (tmpfs(5), and the flags of any mount).
-_TMPFS_WORDS = frozenset(("exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw", "noatime", "relatime",
-                          "strictatime", "sync", "dirsync", "noswap"))  # fmt: skip
+_TMPFS_WORDS = frozenset(
+    (
+        "exec",
+        "noexec",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "ro",
+        "rw",
+        "noatime",
+        "relatime",
+        "strictatime",
+        "sync",
+        "dirsync",
+        "noswap",
+    )
+)
 _TMPFS_KEYS = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"))
 
 
@@ -52,13 +68,25 @@ def parse_bind(spec: str) -> MountPoint:
         if "nocopy" in mode or "copy" in mode:
             raise InvalidArgument(f"invalid mode: {options}", hint="only volumes are filled from the image")
         return MountPoint(
-            type="bind", source=posixpath.normpath(source), destination=target, mode=options, rw=rw,
-            propagation=propagation or "rprivate", idmap=idmap,
-        )  # fmt: skip
+            type="bind",
+            source=posixpath.normpath(source),
+            destination=target,
+            mode=options,
+            rw=rw,
+            propagation=propagation or "rprivate",
+            idmap=idmap,
+        )
     return MountPoint(
-        type="volume", source="", name=source, destination=target, driver="local", mode=options or "z", rw=rw,
-        propagation="", idmap=idmap,
-    )  # fmt: skip
+        type="volume",
+        source="",
+        name=source,
+        destination=target,
+        driver="local",
+        mode=options or "z",
+        rw=rw,
+        propagation="",
+        idmap=idmap,
+    )
 
 
 def check_target(target: str, spec: str) -> str:
@@ -120,9 +148,13 @@ def _bind(mount: Mount, target: str) -> MountPoint:
         _refuse(mount, "ReadOnlyForceRecursive needs the propagation rprivate")
     idmap = options.get("IDMap")
     return MountPoint(
-        type="bind", source=posixpath.normpath(mount.source), destination=target, rw=not mount.read_only,
-        propagation=propagation, idmap="" if idmap is None else idmaps.check(str(idmap)),
-    )  # fmt: skip
+        type="bind",
+        source=posixpath.normpath(mount.source),
+        destination=target,
+        rw=not mount.read_only,
+        propagation=propagation,
+        idmap="" if idmap is None else idmaps.check(str(idmap)),
+    )
 
 
 def _volume(mount: Mount, target: str) -> MountPoint:
@@ -134,9 +166,14 @@ def _volume(mount: Mount, target: str) -> MountPoint:
         _refuse(mount, "must not set Subpath when using anonymous volumes")
     driver = (options.get("DriverConfig") or {}).get("Name") or "local"
     return MountPoint(
-        type="volume", source="", name=mount.source, destination=target, driver=driver, rw=not mount.read_only,
+        type="volume",
+        source="",
+        name=mount.source,
+        destination=target,
+        driver=driver,
+        rw=not mount.read_only,
         mode="z",
-    )  # fmt: skip
+    )
 
 
 def _image(mount: Mount, target: str) -> MountPoint:

@@ -22,6 +22,7 @@ import msgspec
 from ketch import faults
 from ketch.engine import os_errors
 from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.model.volume import Volume
 from ketch.engine.volumes import local_driver
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.database.db import REPAIR, Schema
@@ -39,24 +40,6 @@ log = logging.getLogger(__name__)
 _REMOVAL = "(removal)"
 _GONE = ".gone-"  # no volume can have such a name
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
-
-
-class Volume(msgspec.Struct, kw_only=True):
-    """One volume; ``created`` in ns, ``anonymous`` when nobody chose its name, ``options`` as `local_driver` says.
-
-    ``mountpoint`` is where its directory is now: the row may have been written when the data root was elsewhere.
-    ``pending``: it is being made with, or removed after, this container (an id) or is being removed by itself; one that
-    is found so at a start goes, unless a container refers to it.
-    """
-
-    name: str
-    mountpoint: str
-    created: int
-    driver: str = "local"
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-    options: dict[str, str] = msgspec.field(default_factory=dict)
-    anonymous: bool = False
-    pending: str = ""
 
 
 FORM = Form(Volume)
@@ -95,7 +78,7 @@ class VolumeStore:
         for row in db.query("SELECT * FROM volumes"):
             try:
                 volume = self._records.read(row["name"], row["record"])
-                volume.mountpoint = self.place(row["name"])
+                volume.mountpoint = self.path_of(row["name"])
                 self._volumes[row["name"]] = volume
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
                 self._unreadable.add(row["name"])
@@ -134,11 +117,16 @@ class VolumeStore:
             return existing
         self._check_readable(name)
         local_driver.check(name, options or {})
-        path = self.place(name)
+        path = self.path_of(name)
         volume = Volume(
-            name=name, mountpoint=path, created=time.time_ns(), labels=labels or {}, options=options or {},
-            anonymous=anonymous, pending=made_for,
-        )  # fmt: skip
+            name=name,
+            mountpoint=path,
+            created=time.time_ns(),
+            labels=labels or {},
+            options=options or {},
+            anonymous=anonymous,
+            pending=made_for,
+        )
         os.makedirs(path, mode=0o755, exist_ok=True)
         try:
             faults.point("volume.directory-made")
@@ -188,8 +176,8 @@ class VolumeStore:
                 self._later(functools.partial(try_to_remove, os.path.join(self._root, name)))
                 continue
             self._remove_empty(name)  # made by `create` just before the crash; with content, it is somebody's
-            if os.path.isdir(place := self.place(name)):
-                log.warning("`%s` belongs to no volume that is known and is left alone; %s", place, REPAIR)
+            if os.path.isdir(path := self.path_of(name)):
+                log.warning("`%s` belongs to no volume that is known and is left alone; %s", path, REPAIR)
 
     def _put_away(self, volume: Volume) -> None:
         """Take a volume's directory out of the way, at once."""
@@ -199,11 +187,11 @@ class VolumeStore:
             os.rename(os.path.dirname(volume.mountpoint), os.path.join(self._root, _GONE + secrets.token_hex(8)))
 
     def _remove_empty(self, name: str) -> None:
-        for path in (self.place(name), os.path.join(self._root, name)):
+        for path in (self.path_of(name), os.path.join(self._root, name)):
             with contextlib.suppress(OSError):  # it has content: then it is somebody's
                 os.rmdir(path)
 
-    def place(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
         """The directory of a volume's files, whether there is a volume of this name or not."""
         return os.path.join(self._root, name, "_data")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BRIDGE, MACVLAN, IPVLAN, HOST, NONE = "bridge", "macvlan", "ipvlan", "host", "null"
 DRIVERS = (BRIDGE, MACVLAN, IPVLAN, HOST, NONE)
+PREDEFINED = ("bridge", "host", "none")  # the names of the networks that are always there
 
 # The options of a bridge network that mean something here; their names are Docker's.
 _BRIDGE = "com.docker.network.bridge."

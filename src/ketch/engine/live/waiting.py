@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from ketch.engine.live.containers import Live
     from ketch.engine.model.records import Container
-    from ketch.engine.parts import Context
 
 CONDITIONS = ("", "not-running", "next-exit", "removed")
 
@@ -31,7 +31,7 @@ class Waiter:
         return await self._future
 
 
-def register(ctx: Context, container: Container, condition: str) -> Waiter:
+def register(live: Live, container: Container, condition: str) -> Waiter:
     """Wait for an exit (``not-running``, ``next-exit``) or a removal (``removed``).
 
     A container in the pause before its restart counts as running, as with dockerd: it is waited for until its next
@@ -39,7 +39,6 @@ def register(ctx: Context, container: Container, condition: str) -> Waiter:
     """
     if condition not in CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
-    live = ctx.live.of(container.id)
     future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
     if condition == "removed":
         live.removed_waiters.add(future)
@@ -50,9 +49,8 @@ def register(ctx: Context, container: Container, condition: str) -> Waiter:
     return Waiter(future)
 
 
-def hold(ctx: Context, container: Container, fd: int) -> None:
+def hold(live: Live, container: Container, fd: int) -> None:
     """Have a monitor answer the client on ``fd`` (which stays the caller's) when there is no ketchd then."""
-    live = ctx.live.of(container.id)
     if live.monitor is not None:
         live.monitor.hold(fd)
     elif not container.state.running or live.pursuit is not None:

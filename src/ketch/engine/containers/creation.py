@@ -1,0 +1,139 @@
+"""Creation of containers: configuration and image become a record, volumes and a writable root."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import faults
+from ketch.engine.aio import snapshot_work
+from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.containers import shared_namespaces, validate
+from ketch.engine.logs import options as log_options
+from ketch.engine.model import merge, names
+from ketch.engine.model.records import Container, LogConfig, MountPoint
+from ketch.engine.networks import service as network_service
+from ketch.engine.spec import bundle, limits, secrets
+from ketch.engine.volumes import container_volumes, idmaps
+from ketch.errors import InvalidArgument
+from ketch.images.single_flight import run_uncancellable
+from ketch.oci.config import RunConfig
+from ketch.storage.snapshots import quota
+from ketch.undo import AsyncUndo
+
+if TYPE_CHECKING:
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.files.directories import ContainerDirectories
+    from ketch.engine.model.records import ContainerConfig, HostConfig, NetworkingConfig
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.networks.legacy_links import Links
+    from ketch.engine.volumes.container_volumes import ContainerVolumes
+    from ketch.engine.volumes.store import VolumeStore
+    from ketch.images.model import Image
+    from ketch.images.store import ImageStore
+    from ketch.network.manager import NetworkManager
+    from ketch.storage.snapshots.overlay import Snapshots
+
+
+@dataclass(frozen=True, eq=False)
+class Creation:
+    """Makes containers."""
+
+    store: ContainerStore
+    images: ImageStore
+    snapshots: Snapshots
+    volumes: VolumeStore
+    container_volumes: ContainerVolumes
+    directories: ContainerDirectories
+    network: NetworkManager
+    links: Links
+    events: EventBus
+    log_default: LogConfig
+
+    async def create(
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig | None = None,
+        name: str | None = None,
+        platform: str | None = None,
+    ) -> tuple[Container, list[str]]:
+        """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
+        if name:
+            name = names.check(name)
+            self.store.check_free(name)
+        log_options.settle(host.log_config, self.log_default)
+        warnings = validate.check(config, host)
+        secrets.check(host)
+        limits.normalize(host)
+        shared_namespaces.resolve(host, self.store)
+        image = self.images.resolve(config.image, platform or "")
+        merged = merge.merge(config, image.config.config or RunConfig())
+        path, args = merge.command_of(merged)
+        container = Container(
+            id=names.new_id(),
+            name=name or names.generate(self.store.names),
+            created=time.time_ns(),
+            image_id=image.id,
+            image_ref=config.image,
+            config=merged,
+            host=host,
+            path=path,
+            args=args,
+        )
+        if not host.network_mode or host.network_mode == "default":
+            host.network_mode = "bridge"
+        container.networks, container.desired_macs = network_service.settings_of(
+            host.network, networking, self.network, merged.mac_address
+        )
+        self.links.resolve(container)
+        if not merged.mac_address:
+            merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
+        # Every complaint about values belongs here and not to the start.
+        bundle.build(container, "/", "/", lambda _ref, _kind: "")
+        size = quota.parse(host.storage_opt)
+        self.snapshots.check_limit(size)
+        with self.images.pinned(image):
+            await self._make(container, image, size)
+        faults.point("create.row-written")
+        self.container_volumes.announce(container)
+        self.events.of_container(container, "create")
+        await self.store.settled()
+        return container, warnings
+
+    async def _make(self, container: Container, image: Image, size: int) -> None:
+        """Volumes, files and row, or nothing of them."""
+        config, host = container.config, container.host
+        async with AsyncUndo() as undo:
+            undo.push_async_callback(self.container_volumes.remove_anonymous, container)
+            if image.chain_ids:
+                await snapshot_work.whole(self.snapshots, self.snapshots.view, image.chain_ids)
+            self.container_volumes.planner().plan(config, host, container.mounts, self._inherited(host), container.id)
+            faults.point("create.volumes-made")
+            await snapshot_work.whole(
+                self.snapshots, idmaps.resolve, self.snapshots, image.chain_ids, config.user, container.mounts
+            )
+            if any(point.type == "volume" for point in container.mounts):
+                await run_uncancellable(self.container_volumes.populate, container, image.chain_ids)
+            undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
+            await snapshot_work.whole(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
+            faults.point("create.snapshot-made")
+            self.store.add(container, also=self.volumes.mark_as_made(container_volumes.names(container)))
+            undo.pop_all()
+
+    def _inherited(self, host: HostConfig) -> list[MountPoint]:
+        """The mounts that ``--volumes-from CONTAINER[:ro|rw]`` brings."""
+        result: list[MountPoint] = []
+        for spec in host.volumes_from or ():
+            ref, _, mode = spec.partition(":")
+            if mode not in ("", "ro", "rw", "z", "Z"):
+                raise InvalidArgument(f"invalid mode: {mode}", hint="use --volumes-from CONTAINER[:ro]")
+            if not self.store.has(ref):
+                raise InvalidArgument(f"No such container: {ref}", hint="it is named by --volumes-from")
+            points = self.store.get(ref).mounts
+            result += [msgspec.structs.replace(point, rw=point.rw and mode != "ro") for point in points]
+        return result

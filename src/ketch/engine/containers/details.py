@@ -1,0 +1,71 @@
+"""Details of a container that its record does not have: names by links, and places on the disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ketch.engine.spec import secrets
+
+if TYPE_CHECKING:
+    from ketch.engine.logs.drivers import LogDrivers
+    from ketch.engine.model.records import Container
+    from ketch.engine.networks.legacy_links import Links
+    from ketch.engine.paths import ContainerPaths
+    from ketch.images.store import ImageStore
+    from ketch.storage.snapshots.overlay import Snapshots
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """Answers for those who look at a container."""
+
+    paths: ContainerPaths
+    links: Links
+    log_drivers: LogDrivers
+    images: ImageStore
+    snapshots: Snapshots
+
+    def link_names(self, container: Container) -> list[str]:
+        """The names that links give it: ``/web/db``."""
+        return self.links.names(container)
+
+    def own_links(self, container: Container) -> list[str] | None:
+        """Its own links, as ``HostConfig.Links`` tells them: ``/store:/web/db``."""
+        return self.links.shown(container)
+
+    def secrets(self, container: Container) -> list[dict[str, Any]]:
+        """Its secrets, as an inspect answer shows them: not even where they come from."""
+        return secrets.shown(container.host)
+
+    def directory(self, container: Container) -> str:
+        """Where its files are that are not part of its root."""
+        return self.paths.directory(container.id)
+
+    def log_path(self, container: Container) -> str:
+        """The file of its log that others may read; empty when there is none."""
+        return self.log_drivers.log_path(container)
+
+    @property
+    def storage_driver(self) -> str:
+        """``overlay2`` or ``vfs``."""
+        return self.snapshots.name
+
+    def root_directories(self, container: Container) -> dict[str, str]:
+        """The directories of its root, by Docker's names for them."""
+        if self.snapshots.name == "vfs":
+            return {"dir": self.snapshots.upper(container.id)}
+        directory = self.paths.directory(container.id)
+        return {
+            "ID": container.id,
+            "LowerDir": ":".join(self.layer_directories(self.images.resolve(container.image_id).chain_ids)),
+            "UpperDir": os.path.join(directory, "upper"),
+            "WorkDir": os.path.join(directory, "work"),
+            "MergedDir": f"/proc/{container.state.pid}/root" if container.state.pid else "",
+        }
+
+    def layer_directories(self, chain_ids: list[str]) -> list[str]:
+        """Where an image's layers are unpacked, the newest first."""
+        layers = os.path.join(self.paths.data_root, "layers")
+        return [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(chain_ids)]

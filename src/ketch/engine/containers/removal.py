@@ -1,0 +1,71 @@
+"""Removal of containers that do not run: the row, then everything that it named."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import faults
+from ketch.engine.model import pending
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.containers.orphans import Orphans
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.files.directories import ContainerDirectories
+    from ketch.engine.live.containers import LiveContainers
+    from ketch.engine.model.records import Container
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.networks.link_changes import LinkChanges
+    from ketch.engine.volumes.container_volumes import ContainerVolumes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """Removes containers; the caller holds the container's lock."""
+
+    store: ContainerStore
+    live: LiveContainers
+    events: EventBus
+    cgroups: ContainerCgroups
+    orphans: Orphans
+    link_changes: LinkChanges
+    container_volumes: ContainerVolumes
+    directories: ContainerDirectories
+
+    async def remove_ended(self, container: Container) -> None:
+        """``--rm``: a container that goes with its end; what fails is logged, and it stays."""
+        try:
+            await self.remove(container, volumes=True)
+        except KetchError as e:
+            log.error("%s", e.message)
+            self.store.keep(container)
+
+    async def remove(self, container: Container, volumes: bool) -> None:
+        """Remove a container, with ``volumes`` its anonymous ones as well (KetchError: something of it lives)."""
+        live = self.live.of(container.id)
+        await self.orphans.make_sure(container)
+        live.close_early()
+        live.release_held()
+        # Once the row is gone the name is free and the container does not come back; its files go
+        # behind the caller's back, and those that a crash leaves are found at the next start.
+        whole = msgspec.structs.replace(container, mounts=pending.mount_points(container))
+        anonymous = [volume.name for volume in self.container_volumes.anonymous(whole)] if volumes else []
+        self.store.remove(container, also=self.container_volumes.volumes.mark_for_removal(anonymous))
+        faults.point("remove.row-deleted")
+        self.link_changes.removed(container)
+        self.live.forget(container.id)
+        self.cgroups.forget(container.id)
+        if volumes:
+            await self.container_volumes.remove_anonymous(whole)
+        self.events.of_container(container, "destroy")
+        live.resolve(live.removed_waiters, container.state.exit_code)
+        live.resolve(live.exit_waiters, container.state.exit_code)
+        self.directories.remove_later(container.id)
+        await self.store.settled()

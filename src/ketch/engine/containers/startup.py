@@ -1,0 +1,108 @@
+"""Startup of a container: from its record to a running program, or nothing of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.errors import KetchError
+from ketch.undo import AsyncUndo
+
+if TYPE_CHECKING:
+    from ketch.engine.aio.streams import AttachOptions, ClientStream
+    from ketch.engine.containers.orphans import Orphans
+    from ketch.engine.containers.start_message import StartMessages
+    from ketch.engine.live.containers import Live
+    from ketch.engine.model.records import Container
+    from ketch.engine.monitors.launcher import Launcher
+    from ketch.engine.monitors.monitor_client import Created, Monitor
+    from ketch.engine.networks.legacy_links import Links
+    from ketch.engine.networks.sandbox import Sandboxes
+    from ketch.engine.volumes.container_volumes import ContainerVolumes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a start has brought: ``pid`` of the program, ``started_at`` in ns."""
+
+    monitor: Monitor
+    pid: int
+    started_at: int
+
+
+@dataclass(frozen=True, eq=False)
+class Startup:
+    """Brings containers up; the caller holds the container's lock."""
+
+    launcher: Launcher
+    messages: StartMessages
+    sandboxes: Sandboxes
+    container_volumes: ContainerVolumes
+    links: Links
+    orphans: Orphans
+
+    async def run(self, container: Container, live: Live) -> Started:
+        """Start the container's program, or leave nothing of it (any KetchError, OSError)."""
+        async with AsyncUndo() as undo:
+            undo.push_async_callback(self.release, container)
+            undo.callback(live.close_early)
+            self.links.check(container)
+            await self.container_volumes.attach(container)
+            faults.point("start.volumes-attached")
+            message = await self.messages.prepare(container)
+            faults.point("start.bundle-written")
+            monitor = await self.launcher.start_container(message)
+            undo.push_async_callback(self.orphans.abandon, container, monitor)
+            faults.point("start.launcher-asked")
+            created = await self.launcher.created(monitor)
+            faults.point("start.created")
+            await self._connect(container, live, monitor, created)
+            faults.point("start.wired")
+            started_at = await monitor.start()
+            faults.point("start.running")
+            undo.pop_all()
+        return Started(monitor, created.pid, started_at)
+
+    async def _connect(self, container: Container, live: Live, monitor: Monitor, created: Created) -> None:
+        """Give a container that is about to run its network, and the clients that came before it."""
+        try:
+            kept = await self.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
+        finally:
+            created.close()
+        if kept:
+            monitor.keep(kept)
+        for options, stream in live.early:
+            await pass_stream(monitor, options, stream, container)
+        live.early.clear()
+        for fd in live.held:
+            monitor.hold(fd)
+        live.release_held()
+
+    async def release(self, container: Container) -> None:
+        """Take back its network and its volumes; what fails is logged, and the next start of the daemon looks again."""
+        for work in (self.sandboxes.unwire(container), self.container_volumes.detach(container)):
+            try:
+                await work
+            except (KetchError, OSError) as e:
+                log.error("release what container %s had: %s", container.id[:12], e)
+
+
+async def pass_stream(monitor: Monitor, options: AttachOptions, stream: ClientStream, container: Container) -> None:
+    """Pass a client's socket to the monitor; from here on its bytes never cross this process."""
+    try:
+        await monitor.attach(
+            stream.fd,
+            stdin=options.stdin and container.config.open_stdin,
+            stdout=options.stdout,
+            stderr=options.stderr,
+            mux=not (container.config.tty or options.raw),
+            detach_keys=options.detach_keys,
+            initial=stream.initial,
+            start="start" if options.logs else None,
+        )
+    finally:
+        stream.close()

@@ -1,0 +1,49 @@
+"""Directories of containers on disk, and their removal."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ketch import faults
+from ketch.storage.removal import try_to_remove
+
+if TYPE_CHECKING:
+    from ketch.engine.model.store import ContainerStore
+    from ketch.engine.paths import ContainerPaths
+    from ketch.storage.removal import Remover
+    from ketch.storage.snapshots.overlay import Snapshots
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ContainerDirectories:
+    """What all containers have on disk."""
+
+    store: ContainerStore
+    paths: ContainerPaths
+    snapshots: Snapshots
+    remover: Remover
+
+    def remove(self, container_id: str) -> None:
+        """Delete what a container had on disk; blocking.  What is gone already is no error.
+
+        What cannot be removed is logged, holds up nothing else, and is tried again at the daemon's next start.
+        """
+        try:
+            self.snapshots.remove(container_id)
+        except OSError as e:
+            log.warning("remove the files of container %s: %s: %s", container_id[:12], e.filename, e.strerror)
+        faults.point("remove.snapshot-gone")
+        for path in (self.paths.directory(container_id), self.paths.run_dir(container_id)):
+            try_to_remove(path)
+        if not os.path.lexists(self.paths.directory(container_id)):
+            self.store.removals.end([container_id])
+
+    def remove_later(self, container_id: str) -> None:
+        """`remove` in the background; nobody waits for it."""
+        self.remover.later(functools.partial(self.remove, container_id))

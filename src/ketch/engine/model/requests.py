@@ -1,0 +1,69 @@
+"""Requests that change what exists: the bodies of ``update``, the options of ``commit``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ketch.engine.model.records import ContainerConfig, Mount, PortBinding, RestartPolicy, Wire
+
+Strings = list[str]
+Ports = dict[str, list[PortBinding] | None]
+
+
+class Changes(Wire):
+    """``Changes`` in the body of ``update``: first things are taken away, then others are added.
+
+    A variable or label replaces the one of its name, a mount the one at its place; a binding is one more binding of its
+    port.  Ports to take away are ``80/tcp`` with the bindings meant, or with none: all of them.
+    """
+
+    env: Strings | None = None
+    env_remove: Strings | None = None
+    labels: dict[str, str] | None = None
+    labels_remove: Strings | None = None
+    port_bindings: Ports | None = None
+    port_bindings_remove: Ports | None = None
+    binds: Strings | None = None
+    volumes: dict[str, Any] | None = None
+    mounts: list[Mount] | None = None
+    mounts_remove: Strings | None = None
+
+
+class Resources(Wire):
+    """Docker's part of the body of ``update``: fields of ``HostConfig`` that can change while a container runs."""
+
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    nano_cpus: int = 0
+    memory: int = 0
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    blkio_weight: int = 0
+    pids_limit: int | None = None
+    restart_policy: RestartPolicy | None = None
+
+
+class UpdateRequest(Resources):
+    """The whole body; ``pending_reset`` drops what waits for the next start, before ``changes`` are looked at."""
+
+    changes: Changes | None = None
+    pending_reset: bool = False
+
+
+@dataclass(kw_only=True)
+class CommitOptions:
+    """What ``docker commit`` says; ``config`` is a configuration to go before the container's own."""
+
+    repo: str = ""
+    tag: str = ""
+    comment: str = ""
+    author: str = ""
+    pause: bool = True
+    changes: list[str] = field(default_factory=list)
+    config: ContainerConfig | None = None

@@ -1,0 +1,79 @@
+"""Reconnection of containers that kept running: their names are answered again, their volumes known to be in use."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ketch.engine.volumes import container_volumes
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.live.containers import LiveContainers
+    from ketch.engine.model.records import Container
+    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.networks.sandbox import Sandboxes
+    from ketch.engine.volumes.store import VolumeStore
+
+log = logging.getLogger(__name__)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Reconnection:
+    """Joins running containers with the parts of this daemon."""
+
+    live: LiveContainers
+    tasks: BackgroundTasks
+    sandboxes: Sandboxes
+    volumes: VolumeStore
+
+    async def run(self, container: Container) -> None:
+        """Do so for one; what fails is logged."""
+        await self._answer_names(container, self.live.of(container.id).monitor)
+        await self._attach_volumes(container)
+
+    async def _answer_names(self, container: Container, monitor: Monitor | None) -> None:
+        """Serve its resolver again, with the sockets that its monitor kept; without it know its names only."""
+        if not await self._answered(container, monitor):
+            self.tasks.watch(self._answer_names_later(container, monitor))
+
+    async def _answered(self, container: Container, monitor: Monitor | None) -> bool:
+        """`_answer_names`; False when that can be done later, for want of descriptors."""
+        kept = monitor.kept if monitor is not None else None
+        try:
+            fresh = await self.sandboxes.adopt(container, kept)
+        except (KetchError, OSError) as e:
+            log.warning("answer names for container %s: %s", container.id[:12], e)
+            if any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in (e, e.__cause__)):
+                return False
+            fresh = []
+        if monitor is not None:
+            monitor.kept = []
+            if fresh and not kept:
+                monitor.keep(fresh)
+        return True
+
+    async def _answer_names_later(self, container: Container, monitor: Monitor | None) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            if self.live.of(container.id).monitor is not monitor or not container.state.running:
+                return  # its next take-over, or its end, has seen to it
+            if await self._answered(container, monitor):
+                return
+
+    async def _attach_volumes(self, container: Container) -> None:
+        """Know again who uses which volumes; what is mounted stays mounted."""
+        names = container_volumes.names(container)
+        if not names:
+            return
+        try:
+            await asyncio.to_thread(self.volumes.attach, names, container.id)
+        except (KetchError, OSError) as e:
+            log.warning("volumes of container %s: %s", container.id[:12], e)
