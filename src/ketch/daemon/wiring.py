@@ -62,7 +62,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
-    stack.callback(containers.settled.close)
+    stack.callback(containers.close)
     last_start.compare(config, containers.all())
 
     def users_of(volume: str) -> list[str]:

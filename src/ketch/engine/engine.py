@@ -69,7 +69,7 @@ class Engine:
 
     async def flush(self) -> None:
         """Return when everything that was acknowledged survives a power cut."""
-        await self.parts.store.settle()
+        await self.parts.store.flush_durable()
 
     async def close(self) -> None:
         """Stop serving; containers go on running under their monitors."""

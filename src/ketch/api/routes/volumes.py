@@ -53,7 +53,7 @@ async def create(call: Call) -> web.StreamResponse:
     body: CreateBody = await call.body(CreateBody, optional=True)
     known = call.engine.volumes.has(body.name)
     volume = call.engine.volumes.create(body.name, driver=body.driver, labels=body.labels, options=body.driver_opts)
-    await call.engine.volumes.settled()
+    await call.engine.volumes.flush()
     if not known:
         call.engine.events.publish("volume", "create", volume.name, {"driver": volume.driver})
     return call.json(wire_volume(call.engine, volume), 201)

@@ -102,7 +102,7 @@ class Creation:
         faults.point("create.row-written")
         self.container_volumes.announce(container)
         self.events.of_container(container, "create")
-        await self.store.settled()
+        await self.store.flush()
         return container, warnings
 
     async def _make(self, container: Container, image: Image, size: int) -> None:

@@ -94,7 +94,7 @@ class Lifecycle:
             container.stopped_by_user = False
             container.restart_count, container.restart_delay_s = 0, 0.0
             await self._start_locked(container, live)
-        await self.store.settled()
+        await self.store.flush()
 
     async def _start_locked(self, container: Container, live: Live) -> None:
         before = pending_changes.apply(self.store, container)
@@ -112,7 +112,7 @@ class Lifecycle:
         state.status, state.pid, state.exit_code, state.error = Status.RUNNING, started.pid, 0, ""
         state.started_at, state.finished_at, state.oom_killed = started.started_at, 0, False
         self._watch(container, live, started.monitor, fresh=True)
-        self.store.keep(container, durable=False)
+        self.store.save_best_effort(container, durable=False)
         faults.point("start.saved")
         self.link_changes.started(container)
         self.events.of_container(container, "start")
@@ -125,7 +125,7 @@ class Lifecycle:
             container.state.exit_code = _EXIT_CODES.get(kind, 128)
             if container.state.status is not Status.EXITED:
                 container.state.status = Status.CREATED
-            self.store.keep(container)
+            self.store.save_best_effort(container)
             self.events.of_container(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove:
                 await self.removal.remove_ended(container)
@@ -185,12 +185,12 @@ class Lifecycle:
         faults.point("exit.unwired")
         leaves = container.host.auto_remove and not live.staying and not restart
         if not leaves:
-            self.store.keep(container, durable=False)
+            self.store.save_best_effort(container, durable=False)
         faults.point("exit.saved")
         self.events.of_container(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
         if not leaves:
             try:
-                await self.store.settled()
+                await self.store.flush()
             except KetchError as e:  # the monitor's own record is on the disk, and who waits must be told
                 log.error("keep the end of container %s: %s", container.id[:12], e.message)
         live.exited.set()
@@ -228,7 +228,7 @@ class Lifecycle:
                 container.restart_count += again
                 container.state.finished_at = time.time_ns()
                 container.restart_delay_s = restart_policy.next_pause(container.restart_delay_s, 0)
-                self.store.keep(container)
+                self.store.save_best_effort(container)
                 live.resolve(live.exit_waiters, container.state.exit_code)
                 if not again:
                     return

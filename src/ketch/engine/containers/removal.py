@@ -45,7 +45,7 @@ class Removal:
             await self.remove(container, volumes=True)
         except KetchError as e:
             log.error("%s", e.message)
-            self.store.keep(container)
+            self.store.save_best_effort(container)
 
     async def remove(self, container: Container, volumes: bool) -> None:
         """Remove a container, with ``volumes`` its anonymous ones as well (KetchError: something of it lives)."""
@@ -68,4 +68,4 @@ class Removal:
         live.resolve(live.removed_waiters, container.state.exit_code)
         live.resolve(live.exit_waiters, container.state.exit_code)
         self.directories.remove_later(container.id)
-        await self.store.settled()
+        await self.store.flush()

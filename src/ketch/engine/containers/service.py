@@ -191,7 +191,7 @@ class ContainerService:
             faults.point("pause.frozen" if frozen else "unpause.thawed")
             container.state.status = Status.PAUSED if frozen else Status.RUNNING
             self.life.frozen(container, frozen)
-            self.store.keep(container, durable=False)
+            self.store.save_best_effort(container, durable=False)
             self.events.of_container(container, "pause" if frozen else "unpause")
 
     def wait(self, ref: str, condition: str = "") -> waiting.Waiter:

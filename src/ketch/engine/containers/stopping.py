@@ -65,7 +65,7 @@ class Stopping:
         """Note that a user wants it down, before it hears of it: its policy must not bring it back after a crash."""
         if not container.stopped_by_user:
             container.stopped_by_user = True
-            self.store.keep(container, durable=False)
+            self.store.save_best_effort(container, durable=False)
 
     @staticmethod
     def _stop_signal(container: Container) -> int:

@@ -61,7 +61,7 @@ class Updates:
             before = msgspec.structs.replace(container.host)
             changes = container.state.running and limits.resources(host) != limits.resources(before)
             async with AsyncUndo() as undo:
-                undo.callback(self.store.keep, container)  # as it was, after what stands below
+                undo.callback(self.store.save_best_effort, container)  # as it was, after what stands below
                 if wanted.changes is not None:
                     await self.changes.change(container, wanted.changes, undo)
                 undo.callback(_take, container, before, applied=True)
@@ -80,7 +80,7 @@ class Updates:
             self.cgroups.of(container).update(limits.resources(container.host))
         faults.point("update.applied")
         container.limits_pending = False
-        self.store.keep(container, durable=False)
+        self.store.save_best_effort(container, durable=False)
 
 
 def _take(container: Container, host: HostConfig, *, applied: bool) -> None:

@@ -164,7 +164,7 @@ class Takeover:
         state = container.state
         state.status, state.pid, state.started_at = Status.RUNNING, first, state.started_at or time.time_ns()
         state.exit_code, state.error, state.finished_at, state.oom_killed = 0, "", 0, False
-        self.store.keep(container)
+        self.store.save_best_effort(container)
         return True
 
 

@@ -3,7 +3,7 @@
     CREATE TABLE containers (id, name UNIQUE, record)     record = Container as JSON (`storage.database.records`)
 
 Reads never touch the disk; every write is a transaction that is durable when it returns, or, where the caller says
-so, after `settled`.  The mirror is
+so, after `flush`.  The mirror is
 changed only from the event loop's thread.
 """
 
@@ -43,7 +43,7 @@ class ContainerStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self.settled = GroupCommit(db.sync)  # awaited: what was written before is durable now
+        self._commit = GroupCommit(db.sync)
         self._records = Records(FORM)
         self._by_id: dict[str, Container] = {}
         self._ids: dict[str, str] = {}
@@ -95,7 +95,7 @@ class ContainerStore:
     def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
         """Raises Conflict, in Docker's words, when the name is taken; ``also`` is done in the same transaction.
 
-        Durable after `settled`.
+        Durable after `flush`.
         """
         self.check_free(container.name)
         try:
@@ -121,7 +121,7 @@ class ContainerStore:
         """Write the record as it is now; a container that was removed meanwhile stays removed.
 
         Commits at once and does not wait for the disk: with ``durable`` that is begun, and no answer to a client goes
-        out before its end (`settle`); without, a power cut may take the change back until `settled`.
+        out before its end (`flush_durable`); without, a power cut may take the change back until `flush`.
         """
         if container.id not in self._by_id:
             return
@@ -134,14 +134,18 @@ class ContainerStore:
         if durable:
             self._written += 1
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
+        """Return when what was written before is durable; those who wait at the same time share one fsync."""
+        await self._commit()
+
+    async def flush_durable(self) -> None:
         """Return when everything that was saved as durable is; an answer to a client waits for it."""
         if self._written > self._on_disk:
             mark = self._written
-            await self.settled()
+            await self.flush()
             self._on_disk = max(self._on_disk, mark)
 
-    def keep(self, container: Container, *, durable: bool = True) -> None:
+    def save_best_effort(self, container: Container, *, durable: bool = True) -> None:
         """`save` what has happened already; when it cannot be written, it goes with the next write.
 
         Until then the monitor's or the kernel's word is what a restart of the daemon goes by.
@@ -165,7 +169,7 @@ class ContainerStore:
         self._ids[name] = container.id
 
     def remove(self, container: Container, *, also: Also = lambda _tx: None) -> None:
-        """Forget ``container``; ``also`` is done in the same transaction.  Durable after `settled`.
+        """Forget ``container``; ``also`` is done in the same transaction.  Durable after `flush`.
 
         Its directory is to go; `removals` is told when it is gone.
         """
@@ -210,3 +214,7 @@ class ContainerStore:
     def all(self) -> list[Container]:
         """Every container, newest first."""
         return sorted(self._by_id.values(), key=lambda c: c.created, reverse=True)
+
+    def close(self) -> None:
+        """End the thread that brings writes to the disk."""
+        self._commit.close()

@@ -183,7 +183,7 @@ class NetworkService:
                 await self.sandboxes.leave(container, self.sandboxes.record_of(record.name, settings))
                 faults.point("disconnect.unwired")
                 container.networks.pop(record.name, None)
-                self.store.keep(container)
+                self.store.save_best_effort(container)
 
     def _event(self, record: NetworkRecord, action: str) -> None:
         self.events.publish("network", action, record.id, {"name": record.name, "type": record.driver})

@@ -96,4 +96,4 @@ class StateRestore:
             except (KetchError, OSError) as e:
                 log.warning("apply the limits of container %s: %s", container.id[:12], e)
         if known != (state.status, state.pid, state.started_at):  # else a write for each container would be for nothing
-            self.store.keep(container, durable=unwritten)
+            self.store.save_best_effort(container, durable=unwritten)

@@ -96,7 +96,7 @@ class VolumeStore:
         """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
 
         ``made_for`` is the container that it is made with, whose row is yet to be written (see `mark_as_made`).
-        Durable after `settled`.
+        Durable after `flush`.
         """
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
@@ -219,7 +219,7 @@ class VolumeStore:
         """Ids of the containers that refer to the volume."""
         return self._in_use(name)
 
-    async def settled(self) -> None:
+    async def flush(self) -> None:
         """Return when what was written before is durable."""
         await in_own_thread(self._db.sync)
 
@@ -245,10 +245,10 @@ class VolumeStore:
         await asyncio.shield(task)
 
     async def _remove(self, volume: Volume) -> None:
-        await self.settled()  # a power cut must not leave a volume of which half is gone
+        await self.flush()  # a power cut must not leave a volume of which half is gone
         await in_own_thread(lambda: self._remove_files(volume))
         self._forget(volume)
-        await self.settled()
+        await self.flush()
 
     def _remove_files(self, volume: Volume) -> None:
         """Blocking, for as long as it takes to delete every file."""
