@@ -16,13 +16,16 @@ from tests.support.leaks import Census
 from tests.support.run import session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--engine") == "dockerd":
         for item in items:
-            if item.get_closest_marker("ketch_only") or "own_engine" in getattr(item, "fixturenames", ()):
+            if item.get_closest_marker("ketch_only") or {"own_engine", "file_engine"} & set(
+                getattr(item, "fixturenames", ())
+            ):
                 item.add_marker(pytest.mark.skip(reason="only for Ketch"))
 
 
@@ -31,7 +34,7 @@ def pytest_runtest_makereport(item: pytest.Item):
     """A failed test shows what its daemons logged."""
     report = yield
     if report.failed:
-        for name in ("engine", "own_engine"):
+        for name in ("engine", "own_engine", "file_engine"):
             one = getattr(item, "funcargs", {}).get(name)
             if one is not None:
                 report.sections.append((f"log of {name}", one.log()))
@@ -100,10 +103,9 @@ def dockerd():
         one.delete()
 
 
-@pytest.fixture
-def own_engine():
-    """A daemon for one test alone: to be started with other flags, killed, started again."""
-    one = Engine("ketch", suffix="b")
+@contextlib.contextmanager
+def _engine_of_ones_own(suffix: str) -> Iterator[Engine]:
+    one = Engine("ketch", suffix=suffix)
     before = Census.take(one.name)
     try:
         yield one
@@ -113,6 +115,20 @@ def own_engine():
     finally:
         left = _end(one, before)
     assert left == []
+
+
+@pytest.fixture
+def own_engine():
+    """A daemon for one test alone: to be started with other flags, killed, started again."""
+    with _engine_of_ones_own("b") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def file_engine():
+    """The same for the tests of one file, which need no fresh one each."""
+    with _engine_of_ones_own("f") as one:
+        yield one
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import signal
 import pytest
 
 from tests.support.boxes.crash_box import pids_of, read, running
+from tests.support.leaks import Census
 from tests.support.rawapi import Api
 from tests.support.waiting import until
 
@@ -50,15 +51,23 @@ class Stopped:
 
 
 @pytest.fixture
-def alone(own_engine):
-    own_engine.start()
-    own_engine.add_busybox()
-    stopped: list[Stopped] = []
-    own_engine.stopped = stopped
-    yield own_engine
-    for one in stopped:
+def alone(file_engine):
+    """The daemon, which every test may kill and start; what it has of images stays."""
+    if not os.path.exists(file_engine.log_path):
+        file_engine.start()
+        file_engine.add_busybox()
+    os.truncate(file_engine.log_path, 0)
+    before = Census.take(file_engine.name)
+    file_engine.stopped = []
+    yield file_engine
+    for one in file_engine.stopped:
         with contextlib.suppress(ProcessLookupError):
             one.go_on()
+    if file_engine.process is None:
+        file_engine.start()
+    file_engine.remove_all()
+    # The daemon and its launcher may be other processes now; of monitors the cgroups would tell.
+    assert before.left_over(but=("process",)) == []
 
 
 @pytest.fixture(params=["connected", "taken over"])

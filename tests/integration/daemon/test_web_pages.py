@@ -61,15 +61,15 @@ def ask(sock: socket.socket, method: str, path: str, headers: dict[str, str], bo
     return int(head.split()[1]), rest.decode(errors="replace")
 
 
-@pytest.fixture
-def listening(own_engine):
+@pytest.fixture(scope="module")
+def listening(file_engine):
     """An engine, and a function that connects to its TCP port; its own name is ``named.example``."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as s:
         port = s.getsockname()[1]
-    own_engine.extra = ["-H", f"tcp://127.0.0.1:{port}", "--tcp-name", "named.example"]
-    own_engine.start()
-    own_engine.add_busybox()
-    return own_engine, port, lambda: socket.create_connection(("127.0.0.1", port))
+    file_engine.extra = ["-H", f"tcp://127.0.0.1:{port}", "--tcp-name", "named.example"]
+    file_engine.start()
+    file_engine.add_busybox()
+    return file_engine, port, lambda: socket.create_connection(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize(("path", "body"), JSON_ROUTES)
