@@ -210,6 +210,11 @@ class Engine:
         else:
             self.docker("import", "-c", 'CMD ["sh"]', "-", "busybox", stdin=busybox_tar())
 
+    def has_containers(self) -> bool:
+        """Whether it would find some on its disk, or a disk that is not as it should be."""
+        place = os.path.join(self.data_root, "containers")
+        return os.path.lexists(self.data_root) and not (os.path.isdir(place) and not os.listdir(place))
+
     def remove_all(self) -> None:
         """Remove every container with its volumes, and every network that nobody needs then."""
         api = Api(self.socket)
