@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storage-driver", default="", help="the shared daemon's storage driver")
     parser.addoption("--engine", default="ketch", choices=("ketch", "dockerd"), help="which engine to test")
     parser.addoption("--own-netns", action="store_true", help="run in a network namespace of its own")
+    parser.addoption("--tmp-on-disk", action="store_true", help="leave /tmp as it is")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,8 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
         session.guard()
     if alone or _is_worker(config):
         own_network(propagates=dockerd)  # it has a mount namespace of its own
-        if scratch.own_tmp() and config.option.basetemp:  # what the first process has made of it is out of sight
-            os.makedirs(os.path.dirname(config.option.basetemp), exist_ok=True)
+        if not config.getoption("--tmp-on-disk", False):
+            scratch.own_tmp()
+        if config.option.basetemp:  # what the first process has made of it may be out of sight
+            os.makedirs(os.path.dirname(config.option.basetemp) or ".", exist_ok=True)
 
 
 def _is_worker(config: pytest.Config) -> bool:
