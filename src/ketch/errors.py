@@ -5,6 +5,8 @@
     ├── Unauthenticated      who are you?
     ├── PermissionDenied     the system or the policy forbids it
     ├── NotFound             no such object
+    │   └── ImageNotFound    no such image
+    │       └── PlatformMismatch   there is one, for another platform
     ├── AlreadyExists        the name or address is taken
     ├── Conflict             the object is in a state that forbids the request
     ├── NotModified          the object is already as asked for
@@ -14,10 +16,13 @@
     ├── Unimplemented        known, but not there yet
     ├── DataLoss             stored data is broken
     └── RuntimeFailure       a container's process could not be started
+        ├── ProgramNotFound         there is no such program
+        └── ProgramNotExecutable    it is no program, or may not be run
 
 The family is transport-neutral: the HTTP status belonging to each class stands in
 ``ketch.api.errors`` and nowhere else.  A message says what was tried, on which object and why it
-failed, in lower case and without a full stop; ``hint`` says what to do about it.
+failed, in lower case and without a full stop; ``hint`` says what to do about it; ``kind`` is the class's
+name in the API's answers, for programs: it never changes.
 This module imports nothing: every monitor carries it in memory.
 """
 
@@ -26,6 +31,8 @@ from __future__ import annotations
 
 class KetchError(Exception):
     """Base of every error raised on purpose; ``hint`` is one sentence saying what to do."""
+
+    kind = "failure"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -36,62 +43,111 @@ class KetchError(Exception):
 class InvalidArgument(KetchError):
     """The request is malformed or asks for something outside its permitted range."""
 
+    kind = "invalid_argument"
+
 
 class Unauthenticated(KetchError):
     """Credentials are missing or wrong."""
+
+    kind = "unauthenticated"
 
 
 class PermissionDenied(KetchError):
     """The caller or the kernel's policy does not allow it."""
 
+    kind = "permission_denied"
+
 
 class NotFound(KetchError):
     """The named object does not exist."""
+
+    kind = "not_found"
+
+
+class ImageNotFound(NotFound):
+    """No image here has that name."""
+
+    kind = "image_not_found"
+
+
+class PlatformMismatch(ImageNotFound):
+    """An image has that name, but is for another platform than the one that was asked for."""
+
+    kind = "platform_mismatch"
 
 
 class AlreadyExists(KetchError):
     """Something else has that name, id or address."""
 
+    kind = "already_exists"
+
 
 class Conflict(KetchError):
     """The object's present state forbids the request."""
+
+    kind = "conflict"
 
 
 class NotModified(KetchError):
     """The object is already in the requested state."""
 
+    kind = "not_modified"
+
 
 class FailedPrecondition(KetchError):
     """The machine lacks a program, a kernel feature or a setting that is needed."""
+
+    kind = "failed_precondition"
 
 
 class ResourceExhausted(KetchError):
     """A pool, disk, limit or descriptor table is full."""
 
+    kind = "resource_exhausted"
+
 
 class Unavailable(KetchError):
     """A part that is needed does not answer just now."""
+
+    kind = "unavailable"
 
 
 class Unimplemented(KetchError):
     """The request is known, and this version cannot do it."""
 
+    kind = "unimplemented"
+
 
 class DataLoss(KetchError):
     """Stored data is missing or does not match its digest."""
 
+    kind = "data_loss"
+
 
 class RuntimeFailure(KetchError):
-    """A process in a container could not be started.
-
-    ``kind`` is ``"not_found"`` (exit code 127), ``"not_executable"`` (126) or ``"setup"`` (128 for
-    a start, 126 for an exec); ``step`` names the operation that failed, ``errno`` its error number or 0.
+    """A process in a container could not be started; ``step`` names the operation that failed, ``errno`` its error
+    number or 0.
     """
 
-    def __init__(
-        self, message: str, *, kind: str = "setup", step: str = "", errno: int = 0, hint: str | None = None
-    ) -> None:
+    kind = "runtime_failure"
+
+    def __init__(self, message: str, *, step: str = "", errno: int = 0, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.kind = kind
         self.step = step
         self.errno = errno
+
+
+class ProgramNotFound(RuntimeFailure):
+    """The container has no such program, or not what interprets it."""
+
+    kind = "program_not_found"
+
+
+class ProgramNotExecutable(RuntimeFailure):
+    """The file is no program, or may not be executed."""
+
+    kind = "program_not_executable"
+
+
+# What a shell says of such a program; Docker's users know them from containers, execs and its command line.
+PROGRAM_EXIT_CODES: dict[type[KetchError], int] = {ProgramNotFound: 127, ProgramNotExecutable: 126}

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from ketch.api import errors
+from ketch.errors import InvalidArgument
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
@@ -100,7 +103,8 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has been sent already")
         text = (message or str(exc) or "malformed request").partition("\n")[0]
-        body = msgspec.json.encode({"message": text.rstrip(": ")[:500]})
+        kind = errors.INTERNAL if status >= 500 else InvalidArgument.kind
+        body = msgspec.json.encode(errors.body_of(text.rstrip(": ")[:500], kind))
         answer = web.Response(body=body, status=status, content_type="application/json")
         answer.force_close()
         return answer

@@ -10,11 +10,15 @@ from ketch import errors, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+INTERNAL = "internal"  # the kind of what is no KetchError: a fault of ketchd itself
+
 STATUS: dict[type[errors.KetchError], int] = {
     errors.InvalidArgument: 400,
     errors.Unauthenticated: 401,
     errors.PermissionDenied: 403,
     errors.NotFound: 404,
+    errors.ImageNotFound: 404,
+    errors.PlatformMismatch: 404,
     errors.AlreadyExists: 409,
     errors.Conflict: 409,
     errors.NotModified: 304,
@@ -24,15 +28,20 @@ STATUS: dict[type[errors.KetchError], int] = {
     errors.Unimplemented: 501,
     errors.DataLoss: 500,
     errors.RuntimeFailure: 500,
+    errors.ProgramNotFound: 400,  # the caller's mistake, as with Docker
+    errors.ProgramNotExecutable: 400,
     errors.KetchError: 500,
 }
 
 
 def status_of(error: errors.KetchError) -> int:
-    """The HTTP status for an error; a program that cannot be executed is the caller's mistake (400), as with Docker."""
-    if isinstance(error, errors.RuntimeFailure) and error.kind in ("not_found", "not_executable"):
-        return 400
+    """The HTTP status for an error."""
     return STATUS[next(cls for cls in type(error).__mro__ if cls in STATUS)]
+
+
+def body_of(message: str, kind: str) -> dict[str, str]:
+    """An error's body: Docker's ``message`` for people, our ``kind`` for programs (docs/api.md)."""
+    return {"message": message, "kind": kind}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from aiohttp import web
 from ketch.api import jsontext
 from ketch.api.call import HEADERS, Call
 from ketch.api.connection import LARGEST_JSON, Connection, Server
-from ketch.api.errors import message_of, status_of
+from ketch.api.errors import INTERNAL, body_of, message_of, status_of
 from ketch.api.routes import (
     archive,
     attachws,
@@ -166,9 +166,10 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
             status = status_of(e)
             if status >= 500 and status != 501:
                 log.warning("%s %s: %s", request.method, request.path, e.message)
-            return _failure(call, status, message_of(e))
+            return _failure(call, status, body_of(message_of(e), e.kind))
         except web.HTTPRequestEntityTooLarge:
-            return _failure(call, 413, f"the request's body is larger than {LARGEST_JSON >> 20} MiB")
+            text = f"the request's body is larger than {LARGEST_JSON >> 20} MiB"
+            return _failure(call, 413, body_of(text, InvalidArgument.kind))
         except ConnectionError:
             return Gone()  # the client left in the middle of a stream: nobody is there to be answered
         except asyncio.CancelledError:
@@ -176,15 +177,16 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
         except OSError as e:
             error = os_errors.explained(e, f"{request.method} {request.path}")
             log.warning("%s", error.message, exc_info=not os_errors.is_known(e))
-            return _failure(call, status_of(error), message_of(error))
+            return _failure(call, status_of(error), body_of(message_of(error), error.kind))
         except Exception as e:
             log.exception("%s %s", request.method, request.path)
-            return _failure(call, 500, f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}")
+            text = f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}"
+            return _failure(call, 500, body_of(text, INTERNAL))
 
     return Server(handle)
 
 
-def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse:
+def _failure(call: Call | None, status: int, body: dict[str, str]) -> web.StreamResponse:
     if call is not None and call.started:
         # The answer has begun: cutting it off is the only way left to say that it is not whole.
         if call.request.transport is not None:
@@ -192,6 +194,4 @@ def _failure(call: Call | None, status: int, message: str) -> web.StreamResponse
         return Gone()
     if status == 304:
         return web.Response(status=304, headers=HEADERS)
-    return web.Response(
-        body=jsontext.encode({"message": message}), status=status, content_type="application/json", headers=HEADERS
-    )
+    return web.Response(body=jsontext.encode(body), status=status, content_type="application/json", headers=HEADERS)

@@ -1,4 +1,4 @@
-"""Errors that end a command line before it is carried out."""
+"""Errors that the command line makes itself, and that have exit codes of their own."""
 
 from __future__ import annotations
 
@@ -11,3 +11,11 @@ class HelpRequested(Exception):
 
 class UsageError(InvalidArgument):
     """Flags that the command does not have, or values that they do not take."""
+
+
+class TemplateError(InvalidArgument):
+    """A template that asks for what is not there."""
+
+
+class TemplateSyntaxError(TemplateError):
+    """A template that cannot be understood."""

@@ -7,8 +7,8 @@ import sys
 from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 from ketch import printable, stdio
-from ketch.cli.errors import HelpRequested, UsageError
-from ketch.errors import KetchError
+from ketch.cli.errors import HelpRequested, TemplateSyntaxError, UsageError
+from ketch.errors import PROGRAM_EXIT_CODES, KetchError
 
 # command → "module:function" below ketch.cli.commands; nothing is imported before it is needed
 COMMANDS = {
@@ -174,16 +174,11 @@ def failure_code(command: str, error: KetchError) -> int:
     """Docker's: 125 for wrong flags and failed runs, 126 and 127 when the program could not be executed, else 1."""
     if isinstance(error, UsageError):
         return 125
-    if command == "inspect" and error.message.startswith("template parsing error: template: :"):
+    if command == "inspect" and isinstance(error, TemplateSyntaxError):
         return 64
     if command not in _RUN_LIKE:
         return 1
-    text = error.message
-    if "executable file not found" in text or "no such file or directory" in text:
-        return 127
-    if "permission denied" in text or "is a directory" in text or "exec format error" in text:
-        return 126
-    return 1 if command == "exec" else 125
+    return PROGRAM_EXIT_CODES.get(type(error), 1 if command == "exec" else 125)
 
 
 def _global_flags(argv: list[str]) -> tuple[str, list[str]]:

@@ -12,21 +12,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch import errors
+from ketch.client.errors import error_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
 DEFAULT_HOST = "unix:///var/run/ketch.sock"
-_CLASSES = {
-    400: errors.InvalidArgument,
-    401: errors.Unauthenticated,
-    403: errors.PermissionDenied,
-    404: errors.NotFound,
-    409: errors.Conflict,
-    501: errors.Unimplemented,
-    503: errors.Unavailable,
-}
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
 
 
@@ -167,7 +159,7 @@ class Client:
         if method == "HEAD":  # its headers are those of a body that does not come (RFC 9110 §9.3.2)
             response._left, response._chunked = 0, False
         if response.status >= 400:
-            raise error_of(response)
+            raise error_in(response.status, response.read())
         if not stream:
             body_bytes = response.read()
             response._buffer, response._left, response._chunked = body_bytes, len(body_bytes), False
@@ -190,7 +182,7 @@ class Client:
         self._send(sock, method, path, query, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
         response = self._receive(sock)
         if response.status >= 400:
-            raise error_of(response)
+            raise error_in(response.status, response.read())
         return Hijacked(sock, response._buffer, response.headers.get("content-type", ""))
 
     def _send(
@@ -258,13 +250,3 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     return quote(value if isinstance(value, str) else json.dumps(value)).replace("/", "%2F").replace(":", "%3A")
-
-
-def error_of(response: Response) -> errors.KetchError:
-    """The error that an answer describes."""
-    body = response.read()
-    try:
-        message = json.loads(body)["message"]
-    except (ValueError, KeyError, TypeError):
-        message = body.decode(errors="replace").strip() or f"status {response.status}"
-    return _CLASSES.get(response.status, errors.KetchError)(message)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import ImageNotFound, InvalidArgument, PlatformMismatch
 from ketch.oci import platform as platforms
 from ketch.oci import reference
 
@@ -78,7 +78,7 @@ class Catalog:
                 return _of_platform(matches, ref, platform)
             if matches:
                 raise InvalidArgument(f"image id prefix {ref} is ambiguous", hint="give more digits")
-        raise NotFound(f"No such image: {ref if match or ':' in ref or '@' in ref else ref + ':latest'}")
+        raise ImageNotFound(f"No such image: {ref if match or ':' in ref or '@' in ref else ref + ':latest'}")
 
     def name_of(self, ref: str) -> str | None:
         """The name (normalized) that ``ref`` is or means, None when it is not ours; InvalidArgument for what is none.
@@ -130,7 +130,7 @@ class Catalog:
 
 
 def _of_platform(images: list[Image], ref: str, platform: str) -> Image:
-    """The first of these that is for the platform (any, when it is empty); NotFound in Docker's words."""
+    """The first of these that is for the platform (any, when it is empty); PlatformMismatch in Docker's words."""
     if not platform:
         return images[0]
     wanted = platforms.parse(platform)
@@ -138,7 +138,7 @@ def _of_platform(images: list[Image], ref: str, platform: str) -> Image:
         if platforms.matches(wanted, image.platform):
             return image
     actual = platforms.text(platforms.normalize(images[0].platform))
-    raise NotFound(
+    raise PlatformMismatch(
         f"image with reference {ref} was found but its platform ({actual}) does not match the specified platform "
         f"({platforms.text(wanted)})"
     )

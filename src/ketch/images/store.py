@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ketch import faults
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import ImageNotFound, InvalidArgument
 from ketch.images import removal
 from ketch.images.catalog import Catalog, Named
 from ketch.images.gc import GarbageCollector
@@ -259,7 +259,7 @@ class ImageStore:
         """
         with self._repository.lock:
             if image.id not in self.catalog.images:
-                raise NotFound(f"No such image: {image.id}")
+                raise ImageNotFound(f"No such image: {image.id}")
             self._pins[image.id] = self._pins.get(image.id, 0) + 1
         try:
             yield

@@ -6,7 +6,11 @@ import os
 import stat
 from errno import EACCES, EISDIR, ENOENT, ENOEXEC, ENOTDIR
 
-from ketch.errors import RuntimeFailure
+from ketch.errors import ProgramNotExecutable, ProgramNotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.errors import RuntimeFailure
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -14,11 +18,11 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def find(name: str, path: str) -> str:
     """The file to execve for ``name``, searched in ``path`` unless it has a slash.
 
-    Looked up as the process that will run it (root, user, working directory).  RuntimeFailure has kind
-    ``not_found`` or ``not_executable``.
+    Looked up as the process that will run it (root, user, working directory).  Raises ProgramNotFound and
+    ProgramNotExecutable.
     """
     if not name:
-        raise _failure(name, "no command specified", "not_found", ENOENT)
+        raise _failure(name, "no command specified", ProgramNotFound, ENOENT)
     if "/" in name:
         _check(name, name)
         return name
@@ -36,18 +40,18 @@ def find(name: str, path: str) -> str:
             return candidate
         denied = True
     if denied:
-        raise _failure(name, "permission denied", "not_executable", EACCES)
-    raise _failure(name, "executable file not found in $PATH", "not_found", ENOENT)
+        raise _failure(name, "permission denied", ProgramNotExecutable, EACCES)
+    raise _failure(name, "executable file not found in $PATH", ProgramNotFound, ENOENT)
 
 
 def execution_failed(name: str, error: OSError) -> RuntimeFailure:
     """What to say when execve(2) itself refused the file."""
     if error.errno == ENOEXEC:
-        return _failure(name, "exec format error", "not_executable", ENOEXEC)
+        return _failure(name, "exec format error", ProgramNotExecutable, ENOEXEC)
     if error.errno == ENOENT:
         # The file was found: it is its interpreter (#! line or ELF loader) that is missing.
-        return _failure(name, "no such file or directory", "not_found", ENOENT)
-    return _failure(name, os.strerror(error.errno or 0).lower(), "not_executable", error.errno or 0)
+        return _failure(name, "no such file or directory", ProgramNotFound, ENOENT)
+    return _failure(name, os.strerror(error.errno or 0).lower(), ProgramNotExecutable, error.errno or 0)
 
 
 def _check(name: str, path: str) -> None:
@@ -56,14 +60,14 @@ def _check(name: str, path: str) -> None:
     except OSError as e:
         if e.errno in (ENOENT, ENOTDIR):
             reason = "no such file or directory" if e.errno == ENOENT else "not a directory"
-            raise _failure(name, f"stat {path}: {reason}", "not_found", e.errno) from e
-        raise _failure(name, os.strerror(e.errno or 0).lower(), "not_executable", e.errno or 0) from e
+            raise _failure(name, f"stat {path}: {reason}", ProgramNotFound, e.errno) from e
+        raise _failure(name, os.strerror(e.errno or 0).lower(), ProgramNotExecutable, e.errno or 0) from e
     if stat.S_ISDIR(status.st_mode):
-        raise _failure(name, "is a directory", "not_executable", EISDIR)
+        raise _failure(name, "is a directory", ProgramNotExecutable, EISDIR)
     if not os.access(path, os.X_OK, effective_ids=True):
-        raise _failure(name, "permission denied", "not_executable", EACCES)
+        raise _failure(name, "permission denied", ProgramNotExecutable, EACCES)
 
 
-def _failure(name: str, reason: str, kind: str, number: int) -> RuntimeFailure:
+def _failure(name: str, reason: str, error: type[RuntimeFailure], number: int) -> RuntimeFailure:
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-    return RuntimeFailure(f'exec: "{quoted}": {reason}', kind=kind, step="exec", errno=number)
+    return error(f'exec: "{quoted}": {reason}', step="exec", errno=number)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 
-from ketch.errors import RuntimeFailure
+from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+# How a child, also one of an earlier version of Ketch, says which it is.
+_KINDS: dict[str, type[RuntimeFailure]] = {
+    "setup": RuntimeFailure,
+    "not_found": ProgramNotFound,
+    "not_executable": ProgramNotExecutable,
+}
 
 
 def failure(step: str, what: str, error: OSError, hint: str | None = None) -> RuntimeFailure:
@@ -28,7 +35,8 @@ def to_message(error: BaseException) -> dict[str, Any]:
     """The ``failed`` event of the child's protocol for any exception."""
     if isinstance(error, RuntimeFailure):
         message = error.message if error.hint is None else f"{error.message} ({error.hint})"
-        return {"ev": "failed", "step": error.step, "errno": error.errno, "kind": error.kind, "message": message}
+        kind = next((name for name, cls in _KINDS.items() if cls is type(error)), "setup")
+        return {"ev": "failed", "step": error.step, "errno": error.errno, "kind": kind, "message": message}
     number = error.errno or 0 if isinstance(error, OSError) else 0
     text = f"{type(error).__name__}: {error}"
     frame = error.__traceback__
@@ -42,9 +50,8 @@ def to_message(error: BaseException) -> dict[str, Any]:
 
 def from_message(message: dict[str, Any]) -> RuntimeFailure:
     """The RuntimeFailure that `to_message` described."""
-    return RuntimeFailure(
+    return _KINDS.get(message.get("kind", "setup"), RuntimeFailure)(
         message.get("message", "the container's process ended during its set-up"),
-        kind=message.get("kind", "setup"),
         step=message.get("step", ""),
         errno=message.get("errno", 0),
     )

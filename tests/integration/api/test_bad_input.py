@@ -95,7 +95,8 @@ def test_what_is_no_http_is_answered_in_json(engine):
         sock.sendall(b"no such thing\r\n\r\n")
         answer = http.client.HTTPResponse(sock)
         answer.begin()
-        assert answer.status == 400 and json.loads(answer.read())["message"]
+        body = json.loads(answer.read())
+        assert answer.status == 400 and body["message"] and body["kind"] == "invalid_argument"
 
 
 @pytest.mark.ketch_only
@@ -156,6 +157,33 @@ def test_http(engine, method, path, body, status):
     connection.close()
     assert answer.status == status, text
     assert isinstance(json.loads(text)["message"], str)
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "kind"),
+    [
+        ("GET", "/v1.51/no/such/page", None, 404, "not_found"),
+        ("GET", "/v1.51/containers/none/json", None, 404, "not_found"),
+        ("GET", "/v1.51/images/none/json", None, 404, "image_not_found"),
+        ("POST", "/v1.51/containers/create", {"Image": "none"}, 404, "image_not_found"),
+        ("POST", "/v1.51/containers/create?platform=linux/s390x", {"Image": "busybox"}, 404, "platform_mismatch"),
+        ("POST", "/v1.51/containers/create?name=taken", {"Image": "busybox"}, 409, "already_exists"),
+        ("POST", "/v1.51/containers/taken/pause", None, 409, "conflict"),
+        ("POST", "/v1.51/containers/taken/start", None, 400, "program_not_found"),
+        ("POST", "/v1.51/build", None, 501, "unimplemented"),
+        ("POST", "/v1.51/networks/create", {"Name": ""}, 400, "invalid_argument"),
+    ],
+)
+def test_kinds_of_errors(engine, method, path, body, status, kind):
+    engine.ketch("create", "--name", "taken", "busybox", "no-such-program")
+    try:
+        with contextlib.closing(Unix(engine.socket)) as connection:
+            connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["kind"]) == (status, kind)
+    finally:
+        engine.remove_all()
 
 
 def test_garbage_on_the_socket(engine):

@@ -70,7 +70,7 @@ async def test_everything_is_in_its_place_when_the_exit_is_told(yard):
 async def test_a_program_that_is_not_there(yard):
     with pytest.raises(RuntimeFailure, match="no-such-program") as caught:
         await yard.start(["no-such-program"])
-    assert caught.value.kind == "not_found"
+    assert caught.value.kind == "program_not_found"
     await leaves_nothing(yard)
 
 

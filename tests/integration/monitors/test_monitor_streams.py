@@ -180,7 +180,7 @@ async def test_exec_failures(yard):
     peer = Peer()
     with pytest.raises(RuntimeFailure) as caught:
         await peer.exec(one.monitor, "e1", ["no-such-program"])
-    assert caught.value.kind == "not_found"
+    assert caught.value.kind == "program_not_found"
     with pytest.raises(RuntimeFailure, match="exec"):
         await one.monitor.resize(1, 1, exec_id="e1")
     peer.close()

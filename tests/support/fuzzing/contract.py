@@ -39,6 +39,7 @@ _KEPT = (
     "format",
 )
 _STREAMS = ("raw-stream", "multiplexed-stream", "x-tar", "octet-stream")
+_ERROR = {"message": str, "kind": str}
 Schema = dict[str, Any]
 # Properties that are Ketch's own (docs/api.md), and those that the description forgets: dockerd has them, too.
 EXTRAS = frozenset(("OnFailure",))
@@ -167,8 +168,8 @@ class Contract:
             body = exchange.json
         except ValueError:
             return [f"{exchange}: an error that is not JSON ({media}): {exchange.body[:200]!r}"]
-        if media != "application/json" or set(body) != {"message"} or not isinstance(body["message"], str):
-            return [f"{exchange}: an error must be {{message}}: {body}"]
+        if media != "application/json" or {k: type(v) for k, v in body.items()} != _ERROR:
+            return [f"{exchange}: an error must be {{message, kind}}: {body}"]
         return []
 
     def _bodies(self, exchange: Exchange, key: tuple[str, str], schema: Schema) -> list[str]:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from ketch import errors
 from ketch.api import query
-from ketch.api.errors import STATUS, message_of, status_of
+from ketch.api.errors import STATUS, body_of, message_of, status_of
 from ketch.api.routes import archive
 from ketch.api.server import build_routes, parse_version
 from ketch.api.wire import container_filters, containers, filters
+from ketch.client.errors import error_in
 from ketch.engine.model.path_stat import PathStat
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig, State, Status
 from ketch.errors import InvalidArgument, NotFound
@@ -35,8 +36,17 @@ def test_every_error_has_a_status():
 
 
 def test_a_program_that_cannot_be_executed_is_the_caller_s_mistake():
-    for kind, status in (("not_found", 400), ("not_executable", 400), ("setup", 500)):
-        assert status_of(errors.RuntimeFailure("why", kind=kind)) == status
+    assert status_of(errors.ProgramNotFound("why")) == status_of(errors.ProgramNotExecutable("why")) == 400
+    assert status_of(errors.RuntimeFailure("why")) == 500
+
+
+def test_every_error_has_a_kind_that_clients_read_back():
+    own = sorted((c for c in family() if c.__module__ == "ketch.errors"), key=lambda c: c.kind)
+    assert len({cls.kind for cls in own}) == len(own)
+    for cls in own:
+        body = json.dumps(body_of("why", cls.kind)).encode()
+        error = error_in(STATUS[cls], body)
+        assert (type(error), error.message, error.kind) == (cls, "why", cls.kind)
 
 
 def test_the_hint_is_part_of_the_message():

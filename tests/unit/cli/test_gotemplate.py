@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketch.cli.errors import TemplateError
 from ketch.cli.gotemplate.functions import show
-from ketch.cli.gotemplate.parse import TemplateError
 from ketch.cli.gotemplate.template import Template
 
 DATA = {

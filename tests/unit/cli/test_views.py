@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from ketch.cli import main
 from ketch.cli.commands.containers import stats
 from ketch.cli.commands.system import df, events, info, version
+from ketch.cli.errors import UsageError
 from ketch.cli.gotemplate.parse import parse_error
-from ketch.errors import InvalidArgument, NotFound
+from ketch.client.errors import error_in
+from ketch.errors import KetchError, NotFound, ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 
 READING: dict[str, Any] = {
     "id": "f" * 64,
@@ -154,8 +157,11 @@ def test_other_programs_commits_are_shown_when_there_are_any() -> None:
     [
         ("ps", NotFound("No such container: x"), 1),
         ("run", NotFound("No such image: x"), 125),
-        ("run", InvalidArgument('exec: "x": executable file not found in $PATH'), 127),
-        ("run", InvalidArgument('exec: "/etc": permission denied'), 126),
+        ("run", ProgramNotFound("why"), 127),
+        ("run", ProgramNotExecutable("why"), 126),
+        ("run", RuntimeFailure("mount `/a`: no such file or directory"), 125),
+        ("run", UsageError("invalid value"), 125),
+        ("exec", ProgramNotFound("why"), 127),
         ("exec", NotFound("No such container: x"), 1),
         ("inspect", parse_error("unclosed action"), 64),
         ("ps", parse_error("unclosed action"), 1),
@@ -163,6 +169,31 @@ def test_other_programs_commits_are_shown_when_there_are_any() -> None:
 )
 def test_exit_codes(command: str, error: Any, code: int) -> None:
     assert main.failure_code(command, error) == code
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (400, 'exec: "x": executable file not found in $PATH: unknown', 127),
+        (400, 'exec: "/x": stat /x: no such file or directory: unknown', 127),
+        (400, 'exec: "/etc": is a directory: unknown', 126),
+        (400, "invalid reference format", 125),
+        (500, "mount /a to /b: no such file or directory", 125),
+        (404, "No such image: executable file not found", 125),
+    ],
+)
+def test_exit_codes_of_run_with_a_daemon_that_says_no_kind(status: int, message: str, code: int) -> None:
+    error = error_in(status, json.dumps({"message": message}).encode())
+    assert error.kind == ""
+    assert main.failure_code("run", error) == code
+
+
+def test_a_kind_counts_more_than_a_status_and_a_text() -> None:
+    body = {"message": "no such file or directory", "kind": "invalid_argument"}
+    assert main.failure_code("run", error_in(400, json.dumps(body).encode())) == 125
+    unknown = error_in(404, json.dumps({**body, "kind": "of_a_later_version"}).encode())
+    assert isinstance(unknown, NotFound)
+    assert isinstance(error_in(502, b"<html>Bad Gateway"), KetchError)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ketch.engine.model import names
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig, Status
 from ketch.engine.model.store import SCHEMA, ContainerStore
-from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.errors import AlreadyExists, InvalidArgument, NotFound
 from ketch.storage.database import removals
 from ketch.storage.database.db import Database
 
@@ -79,12 +79,12 @@ def test_names_are_unique_and_freed_by_removal_and_rename(db):
     store = ContainerStore(db)
     first = make("a" * 64, "one")
     store.add(first)
-    with pytest.raises(Conflict, match="already in use by container"):
+    with pytest.raises(AlreadyExists, match="already in use by container"):
         store.add(make("b" * 64, "one"))
     store.rename(first, "two")
     second = make("b" * 64, "one")
     store.add(second)
-    with pytest.raises(Conflict):
+    with pytest.raises(AlreadyExists):
         store.rename(second, "two")
     store.remove(first)
     store.rename(second, "two")

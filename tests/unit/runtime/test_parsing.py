@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgument, RuntimeFailure
+from ketch.errors import InvalidArgument, ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 from ketch.linux import caps
 from ketch.linux import mount as m
 from ketch.runtime import defaults, spec
@@ -162,7 +162,9 @@ def test_failures_travel() -> None:
     message = to_message(original)
     assert message["message"] == "mount `a` on `/b`: no such file or directory (look there)"
     again = from_message(message)
-    assert (again.step, again.errno, again.kind) == ("mounts", 2, "setup")
+    assert (again.step, again.errno, again.kind) == ("mounts", 2, "runtime_failure")
+    for error in (RuntimeFailure("why"), ProgramNotFound("why"), ProgramNotExecutable("why")):
+        assert type(from_message(to_message(error))) is type(error)
 
 
 def test_a_bug_in_the_child_is_reported_with_its_place() -> None:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ketch.api import dry_run, jsontext, query
-from ketch.api.errors import from_registry, message_of
+from ketch.api.errors import INTERNAL, body_of, from_registry, message_of
 from ketch.api.streams import while_connected
 from ketch.api.wire import filters, manifests
 from ketch.api.wire import images as wire
@@ -140,7 +140,8 @@ async def progress(call: Call, items: AsyncGenerator[dict[str, Any], None]) -> w
         if not isinstance(e, KetchError):
             log.exception("%s %s", call.request.method, call.request.path)
         message = message_of(e) if isinstance(e, KetchError) else f"internal error in ketchd: {type(e).__name__}: {e}"
-        line = {"errorDetail": {"message": message}, "error": message}
+        kind = e.kind if isinstance(e, KetchError) else INTERNAL
+        line = {"errorDetail": body_of(message, kind), "error": message}
         await response.write(jsontext.encode(line) + b"\r\n")
     return response or await call.stream()
 

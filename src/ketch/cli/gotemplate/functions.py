@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch import printable
-from ketch.cli.gotemplate.parse import TemplateError
+from ketch.cli.errors import TemplateError
 from ketch.cli.gotemplate.strings import quote
 from ketch.notation import booleans
 

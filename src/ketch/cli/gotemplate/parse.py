@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument
+from ketch.cli.errors import TemplateSyntaxError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,20 +30,16 @@ _CONTROLS = ("if", "with", "range")
 _CONSTANTS = ("true", "false", "nil")
 
 
-class TemplateError(InvalidArgument):
-    """A template that cannot be understood, or that asks for what is not there."""
-
-
-def parse_error(why: str, line: int = 1) -> TemplateError:
+def parse_error(why: str, line: int = 1) -> TemplateSyntaxError:
     """Docker's words for a template that cannot be understood."""
-    return TemplateError(
+    return TemplateSyntaxError(
         f"template parsing error: template: :{line}: {why}",
         hint="see Go's text/template, e.g. '{{.Name}}' or '{{json .}}'",
     )
 
 
 def parse(text: str, functions: Collection[str]) -> list[Any]:
-    """The nodes of a template (TemplateError when it is none)."""
+    """The nodes of a template (TemplateSyntaxError when it is none)."""
     return _Parser(_items(text), functions).nodes()
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.cli.errors import TemplateError
 from ketch.cli.gotemplate.functions import FUNCTIONS, HEADER_FUNCTIONS, MISSING, Map, NilList, NilMap, call, show, truth
-from ketch.cli.gotemplate.parse import TemplateError, parse
+from ketch.cli.gotemplate.parse import parse
 
 if TYPE_CHECKING:
     from typing import Any

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.output.progress_view import Board
-from ketch.errors import KetchError
+from ketch.client.errors import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Progress:
         try:
             for item in items:
                 if "error" in item:
-                    raise KetchError(item["error"])
+                    raise error_of(item["error"], (item.get("errorDetail") or {}).get("kind", ""))
                 if self._mode == "json":
                     self._write(json.dumps(item) + "\n")
                 elif "stream" in item:

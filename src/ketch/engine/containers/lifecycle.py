@@ -21,7 +21,7 @@ from ketch import faults
 from ketch.engine import os_errors
 from ketch.engine.containers import pending_changes, restart_policy
 from ketch.engine.model.records import Status
-from ketch.errors import Conflict, KetchError, NotFound, NotModified, RuntimeFailure, Unavailable
+from ketch.errors import PROGRAM_EXIT_CODES, Conflict, KetchError, NotFound, NotModified, Unavailable
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _OTHERS_S = 10.0  # how long a restart waits for those of containers that it needs
 _RESTARTS_AT_ONCE = 8  # after a power cut all come back together, and clients want to be answered meanwhile
-_EXIT_CODES = {"not_found": 127, "not_executable": 126}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +119,8 @@ class Lifecycle:
     async def _record_failure(self, container: Container, why: BaseException) -> None:
         """After a failed start, of which nothing is left: the record says why."""
         if isinstance(why, KetchError):
-            kind = why.kind if isinstance(why, RuntimeFailure) else "setup"
             container.state.error = why.message
-            container.state.exit_code = _EXIT_CODES.get(kind, 128)
+            container.state.exit_code = PROGRAM_EXIT_CODES.get(type(why), 128)
             if container.state.status is not Status.EXITED:
                 container.state.status = Status.CREATED
             self.store.save_best_effort(container)

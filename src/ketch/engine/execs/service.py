@@ -19,7 +19,7 @@ from ketch.engine.containers import validate
 from ketch.engine.model import names
 from ketch.engine.model.records import Exec, ExecConfig, Status
 from ketch.engine.spec import bundle
-from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
+from ketch.errors import PROGRAM_EXIT_CODES, Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
 from ketch.runtime.process.io import detach
 from ketch.runtime.security import users
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ketch.engine.paths import ContainerPaths
 
 log = logging.getLogger(__name__)
-_EXIT_CODES = {"not_found": 127, "not_executable": 126}
 _KEPT_S = 300.0  # how long an ended exec can be inspected at least (dockerd: 5 to 10 minutes)
 _MANY, _MOST = 1000, 10_000  # records of which nobody need think; ended ones that are kept at most
 
@@ -164,7 +163,7 @@ class ExecService:
             )
         except RuntimeFailure as e:
             exec_.running = False
-            exec_.exit_code = _EXIT_CODES.get(e.kind, 126)
+            exec_.exit_code = PROGRAM_EXIT_CODES.get(type(e), 126)
             raise
         except KetchError:
             exec_.running, exec_.exit_code = False, 126

@@ -17,7 +17,7 @@ import msgspec
 
 from ketch.engine.aio.group_commit import GroupCommit
 from ketch.engine.model.records import Container
-from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.errors import AlreadyExists, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.storage.database.db import REPAIR, Schema
 from ketch.storage.database.records import Form, Records
 from ketch.storage.database.removals import Removals
@@ -93,7 +93,7 @@ class ContainerStore:
         return [one for one, (_, record) in self._unreadable.items() if text.encode() in record]
 
     def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
-        """Raises Conflict, in Docker's words, when the name is taken; ``also`` is done in the same transaction.
+        """Raises AlreadyExists, in Docker's words, when the name is taken; ``also`` is done in the same transaction.
 
         Durable after `flush`.
         """
@@ -104,15 +104,15 @@ class ContainerStore:
                 tx.execute("INSERT INTO containers VALUES (?, ?, ?)", (container.id, container.name, record))
                 also(tx)
         except sqlite3.IntegrityError as e:
-            raise Conflict(f"create container `{container.name}`: the name is already in use") from e
+            raise AlreadyExists(f"create container `{container.name}`: the name is already in use") from e
         self._by_id[container.id] = container
         self._ids[container.name] = container.id
 
     def check_free(self, name: str) -> None:
-        """Raises Conflict when another container has ``name``."""
+        """Raises AlreadyExists when another container has ``name``."""
         unread = {other: one for one, other in self.unreadable.items()}
         if owner := self._ids.get(name) or unread.get(name):
-            raise Conflict(
+            raise AlreadyExists(
                 f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
@@ -157,7 +157,7 @@ class ContainerStore:
             log.error("keep the state of container %s: %s", container.id[:12], e)
 
     def rename(self, container: Container, name: str) -> None:
-        """Give ``container`` another name (Conflict when taken)."""
+        """Give ``container`` another name (AlreadyExists when taken)."""
         self.check_free(name)
         old = container.name
         record = self._records.write(container.id, msgspec.structs.replace(container, name=name))

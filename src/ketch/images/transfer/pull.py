@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import InvalidArgument, NotFound, PlatformMismatch
 from ketch.images.assembly import make_image
 from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer.layers import Layer, LayerService
@@ -187,9 +187,9 @@ def _for_platform(index: oci.Index, wanted: Platform | None) -> oci.Descriptor |
 
 
 def _check_platform(actual: Platform, wanted: Platform | None, ref: Reference) -> None:
-    """A reference without an index has what it has (NotFound, in Docker's words)."""
+    """A reference without an index has what it has (PlatformMismatch, in Docker's words)."""
     if wanted is not None and platforms.rank(wanted, actual) is None:
-        raise NotFound(
+        raise PlatformMismatch(
             f"image with reference {ref.familiar} was found but its platform "
             f"({platforms.text(platforms.normalize(actual))}) does not match the specified platform "
             f"({platforms.text(wanted)})"

@@ -11,7 +11,7 @@ from ketch.cli.commands.containers import ready
 from ketch.cli.errors import UsageError
 from ketch.cli.options import run_flags, wait_flag
 from ketch.cli.session import Session, check_terminal
-from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
+from ketch.errors import ImageNotFound, InvalidArgument, KetchError, NotFound, PlatformMismatch, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,13 +155,13 @@ def _request(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
     try:
         answer = ctx.client().request("POST", "/containers/create", query, body).json()
     except NotFound as e:
-        if not _is_missing(e):
+        if e.kind and not isinstance(e, ImageNotFound):
             raise
         image = body["Image"]
         if opts["pull"] == "never":
-            if "No such image" not in e.message:
+            if not isinstance(e, ImageNotFound) or isinstance(e, PlatformMismatch):
                 raise
-            raise NotFound(f"No such image: {image}", hint="--pull never: nothing else is tried") from e
+            raise ImageNotFound(f"No such image: {image}", hint="--pull never: nothing else is tried") from e
         if not opts["quiet"]:
             whole = image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
             ctx.warn(f"Unable to find image '{whole}' locally")
@@ -176,11 +176,6 @@ def _request(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
     for warning in answer.get("Warnings") or ():
         ctx.warn(f"WARNING: {warning}")
     return str(answer["Id"])
-
-
-def _is_missing(error: NotFound) -> bool:
-    """Whether it is the image that is not here, or not for the platform."""
-    return "No such image" in error.message or "does not match the specified platform" in error.message
 
 
 def _run_attached(ctx: Context, opts: Options, container: str, wanted: list[str]) -> int:

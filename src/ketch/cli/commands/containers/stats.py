@@ -52,7 +52,7 @@ def _tables(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[dict[
     try:
         lines = ctx.client().request("GET", "/ketch/stats", query, stream=True).stream_lines()
     except NotFound as e:
-        if e.message != "page not found":
+        if e.kind:  # a daemon that says which kind an error is of has the stream: it is a container that is not there
             raise
         yield from _by_container(ctx, refs, opts)
         return

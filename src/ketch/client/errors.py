@@ -1,0 +1,79 @@
+"""A daemon's error answers → the errors of ``ketch.errors``.
+
+ketchd says of each error which ``kind`` it is of.  Other daemons do not: then the HTTP status decides, and the error's
+``kind`` is empty.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ketch import errors
+
+_BY_KIND: dict[str, type[errors.KetchError]] = {
+    cls.kind: cls
+    for cls in (
+        errors.KetchError,
+        errors.InvalidArgument,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
+        errors.NotFound,
+        errors.ImageNotFound,
+        errors.PlatformMismatch,
+        errors.AlreadyExists,
+        errors.Conflict,
+        errors.NotModified,
+        errors.FailedPrecondition,
+        errors.ResourceExhausted,
+        errors.Unavailable,
+        errors.Unimplemented,
+        errors.DataLoss,
+        errors.RuntimeFailure,
+        errors.ProgramNotFound,
+        errors.ProgramNotExecutable,
+    )
+}
+_BY_STATUS = {
+    400: errors.InvalidArgument,
+    401: errors.Unauthenticated,
+    403: errors.PermissionDenied,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    501: errors.Unimplemented,
+    503: errors.Unavailable,
+}
+
+
+def error_in(status: int, body: bytes) -> errors.KetchError:
+    """The error that an answer describes."""
+    try:
+        answer = json.loads(body)
+        message, kind = str(answer["message"]), str(answer.get("kind") or "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, kind = body.decode(errors="replace").strip() or f"status {status}", ""
+    return error_of(message, kind, status)
+
+
+def error_of(message: str, kind: str, status: int = 500) -> errors.KetchError:
+    """An error of that kind; of a kind that is unknown here, or of none, what the status says."""
+    by_status = _BY_STATUS.get(status, errors.KetchError)
+    if not kind:
+        by_status = _program_failure(status, message) or by_status
+    error = _BY_KIND.get(kind, by_status)(message)
+    error.kind = kind
+    return error
+
+
+def _program_failure(status: int, message: str) -> type[errors.KetchError] | None:
+    """Whether dockerd's text says that a container's program could not be executed.
+
+    This is the one place where a text decides.  dockerd answers 400 to that as to any wrong request, and Docker's own
+    command line finds its exit codes 127 and 126 by these words.
+    """
+    if status != 400:
+        return None
+    if "executable file not found" in message or "no such file or directory" in message:
+        return errors.ProgramNotFound
+    if "permission denied" in message or "is a directory" in message:
+        return errors.ProgramNotExecutable
+    return None
