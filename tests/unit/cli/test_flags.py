@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.cli.errors import HelpRequested
-from ketch.cli.options import key_value, mount_flags, quantities, run_flags
+from ketch.cli.options import key_value, mount_flags, ports, quantities, run_flags
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -84,7 +84,7 @@ def test_no_arguments_break_the_parser(args):
     ],
 )
 def test_published_ports(text, expected):
-    assert [(port, b["HostIp"], b["HostPort"]) for port, b in run_flags.publish(text)] == expected
+    assert [(port, b["HostIp"], b["HostPort"]) for port, b in ports.publish(text)] == expected
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_published_ports(text, expected):
 )
 def test_bad_ports(bad):
     with pytest.raises(InvalidArgument):
-        run_flags.publish(bad)
+        ports.publish(bad)
 
 
 @given(st.text(alphabet="0123456789:-/[].tcpud", max_size=20))
 def test_what_parses_as_a_port_is_one(text):
     try:
-        pairs = run_flags.publish(text)
+        pairs = ports.publish(text)
     except InvalidArgument:
         return
     assert all(0 < int(port.partition("/")[0]) < 65536 for port, _ in pairs)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ketch.api import query, server
 from ketch.api.wire import filters
 from ketch.cli.gotemplate import strings
-from ketch.cli.options import network_flags, quantities, run_flags
+from ketch.cli.options import network_flags, ports, quantities, value_types
 from ketch.daemon.settings import config as daemon_config
 from ketch.engine.containers import validate
 from ketch.engine.logs import options as log_options
@@ -68,8 +68,8 @@ READERS = (
     lambda n: headers.range_of(f"0-{n}"),
     lambda n: headers.retry_after(n),
     lambda n: seccomp_default._version(f"{n}.{n}"),
-    lambda n: run_flags.restart_policy(f"on-failure:{n}"),
-    lambda n: run_flags._range(f"1-{n}", "port"),
+    lambda n: value_types.restart_policy(f"on-failure:{n}"),
+    lambda n: ports._range(f"1-{n}", "port"),
     lambda n: network_flags._parse(f"name=x,gw-priority={n}"),
     lambda n: strings.natural(f"web{n}x"),
     lambda n: quantities.duration(f"{n}h"),

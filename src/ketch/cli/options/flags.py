@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # `list` and `int` are methods below, as the flags' kinds.
 Words = list[str]
 Count = int
+_DEFAULTS: dict[str, Any] = {"bool": False, "string": "", "int": None, "list": None}
 
 
 class _Flag:
@@ -49,6 +50,10 @@ class FlagSet:
         self._interspersed = interspersed
         self._flags: dict[str, _Flag] = {}
         self._short: dict[str, _Flag] = {}
+
+    def add(self, name: str, short: str, kind: str, help_text: str) -> FlagSet:
+        """A flag of that kind (bool, string, int, list), with the kind's default."""
+        return self._add(name, short, kind, _DEFAULTS[kind], help_text)
 
     def _add(self, name: str, short: str, kind: str, default: Any, help_text: str) -> FlagSet:
         flag = _Flag(name, short, kind, default, help_text)

@@ -1,8 +1,7 @@
-"""``--mount type=…,source=…,target=…`` → a Mount of the API."""
+"""``--mount type=…,source=…,target=…`` ↔ a Mount of the API."""
 
 from __future__ import annotations
 
-import csv
 import os
 from typing import TYPE_CHECKING
 
@@ -26,11 +25,20 @@ _RECURSIVE: dict[str, dict[str, bool]] = {
     "readonly": {"ReadOnlyForceRecursive": True},
 }
 _IDMAP = "idmap"
+# How the simple options are written back.
+_WRITTEN: dict[str, dict[str, str]] = {
+    "BindOptions": {"Propagation": "bind-propagation", "CreateMountpoint": "bind-create-src", "IDMap": _IDMAP},
+    "VolumeOptions": {"NoCopy": "volume-nocopy", "Subpath": "volume-subpath"},
+    "TmpfsOptions": {"SizeBytes": "tmpfs-size"},
+    "ImageOptions": {"Subpath": "image-subpath"},
+}
 
 
 def parse(text: str) -> dict[str, Any]:
     """Comma-separated ``key=value`` fields, quoted as in CSV where a value has a comma (InvalidArgument)."""
     result: dict[str, Any] = {"Type": "volume"}
+    import csv  # here: most command lines have none, and each start would pay for it
+
     try:
         fields = next(csv.reader([text], strict=True), [])
     except csv.Error as e:
@@ -117,3 +125,63 @@ def _checked(result: dict[str, Any], text: str) -> dict[str, Any]:
     if kind == "bind" and result.get("Source", "").startswith("."):
         result["Source"] = os.path.abspath(result["Source"])
     return result
+
+
+def text_of(mount: dict[str, Any]) -> str:
+    """What `parse` reads as this mount."""
+    import csv
+    import io
+
+    fields = [f"type={mount.get('Type') or 'volume'}"]
+    fields += [f"source={mount['Source']}"] if mount.get("Source") else []
+    fields.append(f"target={mount['Target']}")
+    fields += ["readonly"] if mount.get("ReadOnly") else []
+    fields += [f"consistency={mount['Consistency']}"] if mount.get("Consistency") else []
+    for group, names in _WRITTEN.items():
+        options = mount.get(group) or {}
+        given = [(name, options[key]) for key, name in names.items() if options.get(key)]
+        fields += [name if value is True else f"{name}={value}" for name, value in given]
+    bind = mount.get("BindOptions") or {}
+    fields += [f"bind-recursive={word}" for word, keys in _RECURSIVE.items() if any(bind.get(key) for key in keys)]
+    volume = mount.get("VolumeOptions") or {}
+    fields += [f"volume-label={key}={value}" for key, value in (volume.get("Labels") or {}).items()]
+    driver = volume.get("DriverConfig") or {}
+    fields += [f"volume-driver={driver['Name']}"] if driver.get("Name") else []
+    fields += [f"volume-opt={key}={value}" for key, value in (driver.get("Options") or {}).items()]
+    tmpfs = mount.get("TmpfsOptions") or {}
+    fields += [f"tmpfs-mode={tmpfs['Mode']:o}"] if tmpfs.get("Mode") else []
+    written = io.StringIO()
+    csv.writer(written, lineterminator="").writerow(fields)
+    return written.getvalue()
+
+
+def long_form(mount: dict[str, Any]) -> dict[str, Any]:
+    """The same in a Compose file."""
+    kind = mount.get("Type") or "volume"
+    options = _service_options(mount, kind)
+    result = {
+        "type": kind,
+        "source": mount.get("Source"),
+        "target": mount["Target"],
+        "read_only": mount.get("ReadOnly"),
+        "consistency": mount.get("Consistency"),
+        kind: {key: value for key, value in options.items() if value or key == "create_host_path"},
+    }
+    return {key: value for key, value in result.items() if value}
+
+
+def _service_options(mount: dict[str, Any], kind: str) -> dict[str, Any]:
+    given = mount.get(f"{kind.capitalize()}Options") or {}
+    if kind == "bind":
+        recursive = (word for word, keys in _RECURSIVE.items() if any(given.get(key) for key in keys))
+        return {
+            "propagation": given.get("Propagation"),
+            "create_host_path": bool(given.get("CreateMountpoint")),
+            "recursive": next(recursive, ""),
+        }
+    names = {
+        "volume": {"NoCopy": "nocopy", "Subpath": "subpath", "Labels": "labels"},
+        "tmpfs": {"SizeBytes": "size", "Mode": "mode"},
+        "image": {"Subpath": "subpath"},
+    }
+    return {word: given.get(key) for key, word in names.get(kind, {}).items()}

@@ -80,3 +80,19 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
     if not name:
         raise InvalidArgument(f"network name cannot be empty: --network `{text}`")
     return name, settings
+
+
+def text_of(name: str, settings: dict[str, Any]) -> str:
+    """The value of ``--network`` that says all this of a network."""
+    if not settings:
+        return name
+    config = settings.get("IPAMConfig", {})
+    items = [f"name={name}", *(f"alias={alias}" for alias in settings.get("Aliases", ()))]
+    for key, field in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
+        if config.get(field):
+            items.append(f"{key}={config[field]}")
+    items += [f"link-local-ip={address}" for address in config.get("LinkLocalIPs") or ()]
+    items += [f"driver-opt={key}={value}" for key, value in settings.get("DriverOpts", {}).items()]
+    if "GwPriority" in settings:
+        items.append(f"gw-priority={settings['GwPriority']}")
+    return ",".join(items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,8 @@ _KEYS = {
 def parse(text: str) -> dict[str, Any]:
     """Fields as in ``--mount`` (InvalidArgument); the source is a file of the daemon's machine."""
     result: dict[str, Any] = {}
+    import csv  # here: most command lines have none, and each start would pay for it
+
     try:
         fields = next(csv.reader([text], strict=True), [])
     except csv.Error as e:

@@ -12,17 +12,20 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 
-def cmd_exec(args: list[str], ctx: Context) -> int:
-    """Run a command in a running container; returns its exit code."""
-    spec = FlagSet(
-        "exec", "ketch exec [OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container",
-        interspersed=False,
-    )  # fmt: skip
+def flag_set() -> FlagSet:
+    """Those that `run` has as well mean the same; the table is left out, as every exec would wait for its import."""
+    usage = "ketch exec [OPTIONS] CONTAINER COMMAND [ARG...]"
+    spec = FlagSet("exec", usage, "Execute a command in a running container", interspersed=False)
     spec.bool("detach", "d", "run it in the background").string("detach-keys", "", "keys that detach")
-    spec.list("env", "e", "set an environment variable").list("env-file", "", "read environment variables from a file")
+    spec.list("env", "e", "set an environment variable").list("env-file", "", "set those of a file")
     spec.bool("interactive", "i", "keep standard input open").bool("privileged", "", "give it all privileges")
     spec.bool("tty", "t", "give it a terminal").string("user", "u", "name or id, with :GROUP")
-    spec.string("workdir", "w", "where it starts")
+    return spec.string("workdir", "w", "where it starts")
+
+
+def cmd_exec(args: list[str], ctx: Context) -> int:
+    """Run a command in a running container; returns its exit code."""
+    spec = flag_set()
     opts, rest = spec.parse(args)
     spec.arguments(rest, 2)
     if not opts["detach"]:

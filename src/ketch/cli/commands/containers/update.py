@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.each import each
-from ketch.cli.options import key_value, mount_flags, run_flags
+from ketch.cli.options import key_value, mount_flags, ports, run_flags, table, value_types
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -15,27 +15,25 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options
 
-_STRINGS = "cpus cpuset-cpus cpuset-mems memory:m memory-reservation memory-swap restart"
-_INTS = "blkio-weight cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares:c pids-limit"
-_LATER = (
-    ("env", "e", "set an environment variable"), ("env-file", "", "set those of a file"),
-    ("env-rm", "", "remove an environment variable"), ("publish", "p", "publish one more port"),
-    ("publish-rm", "", "no longer publish a port: 80, 80/udp or 127.0.0.1:8080:80"),
-    ("volume", "v", "mount something, instead of what is mounted there"), ("mount", "", "the same, in the long form"),
-    ("mount-rm", "", "no longer mount anything at this path"),
-)  # fmt: skip
+_LATER = ("env", "env-file", "publish", "volume", "mount")
+_MORE = {
+    "env-rm": "remove an environment variable",
+    "publish-rm": "no longer publish a port: 80, 80/udp or 127.0.0.1:8080:80",
+    "mount-rm": "no longer mount anything at this path",
+}
 
 
 def flag_set() -> FlagSet:
     """Docker's flags of ``update``, and those for what changes at the next start."""
     spec = FlagSet("update", "ketch update [OPTIONS] CONTAINER [CONTAINER...]", "Change containers that exist")
-    for words, add in ((_STRINGS, spec.string), (_INTS, spec.int)):
-        for word in words.split():
-            name, _, short = word.partition(":")
-            add(name, short)
-    for name, short, text in _LATER:
-        spec.list(name, short, f"{text} (at the next start)")
-    spec.list("label", "l", "set a label").list("label-file", "", "set those of a file")
+    table.declare(spec, "update")
+    for option in table.OPTIONS:
+        if option.flag in _LATER:
+            spec.add(option.flag, option.short, option.type.parser, f"{option.help} (at the next start)")
+        elif option.flag in ("label", "label-file"):
+            spec.add(option.flag, option.short, option.type.parser, option.help)
+    for name, text in _MORE.items():
+        spec.list(name, "", f"{text} (at the next start)")
     spec.list("label-rm", "", "remove a label")
     spec.bool("pending-reset", "", "drop what waits for the next start")
     return spec
@@ -46,11 +44,8 @@ def cmd_update(args: list[str], ctx: Context) -> int:
     spec = flag_set()
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
-    body: dict[str, Any] = run_flags.limits(opts)
-    for key, flag in (("CpusetCpus", "cpuset-cpus"), ("CpusetMems", "cpuset-mems")):
-        body[key] = opts[flag]
-    if opts["restart"]:
-        body["RestartPolicy"] = run_flags.restart_policy(opts["restart"])
+    limits = run_flags.fields(opts, "update")
+    body: dict[str, Any] = {field.removeprefix("HostConfig."): value for field, value in limits}
     if wanted := changes(opts):
         body["Changes"] = wanted
         ctx.only_ketch("change environment, labels, ports or mounts", "can change limits alone")
@@ -75,9 +70,9 @@ def changes(opts: Options) -> dict[str, Any]:
     """``Changes`` of the request; empty when none is wanted (InvalidArgument)."""
     bindings: dict[str, Any] = {}
     for text in opts["publish"]:
-        for port, binding in run_flags.publish(text):
+        for port, binding in ports.publish(text):
             bindings.setdefault(port, []).append(binding)
-    binds, volumes = run_flags.volume_flags(opts)
+    binds, volumes = value_types.volumes(opts["volume"])
     found = {
         "Env": key_value.environment(opts),
         "EnvRemove": opts["env-rm"],
@@ -97,7 +92,7 @@ def _unpublished(texts: list[str]) -> dict[str, Any]:
     """Without a host's side all bindings of a port are meant."""
     result: dict[str, Any] = {}
     for text in texts:
-        for port, binding in run_flags.publish(text):
+        for port, binding in ports.publish(text):
             chosen = result.setdefault(port, [])
             if binding["HostPort"] or binding["HostIp"]:
                 chosen.append(binding)

@@ -39,7 +39,7 @@ def cmd_image(args: list[str], ctx: Context) -> int:
 
 def _recreate(ctx: Context, refs: list[str], form: str) -> int:
     """``--as run|compose``: all containers are there, or nothing is printed (NotFound)."""
-    from ketch.cli.recreate import configuration
+    from ketch.cli.recreate.create_request import CreateRequest
 
     if form not in ("run", "compose"):
         raise InvalidArgument(f'"{form}" is not a valid value for --as', hint="use run or compose")
@@ -48,7 +48,7 @@ def _recreate(ctx: Context, refs: list[str], form: str) -> int:
     for ref in refs:
         facts = client.request("GET", f"/containers/{ref}/json").json()
         image = client.request("GET", f"/images/{facts['Image']}/json").json()
-        found.append(configuration.Wanted(facts, image.get("Config") or {}))
+        found.append(CreateRequest(facts, image.get("Config") or {}))
     if form == "run":
         from ketch.cli.recreate.as_run import command_line
 

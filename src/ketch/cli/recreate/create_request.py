@@ -1,4 +1,4 @@
-"""What was said when a container was made: its configuration without what its image and Docker's defaults bring.
+"""The create request of a container, found again: its configuration without what its image and Docker's defaults bring.
 
 ``inspect --as`` works with it; the input is the daemon's answers about the container and its image.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Strings = list[str]
 
-# Values of HostConfig that nobody has to ask for; all others that are empty are defaults as well.
+# Values of HostConfig that are there without being asked for; all others that are empty are defaults as well.
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "CgroupnsMode": ("private",),
     "IpcMode": ("private", "shareable"),
@@ -21,36 +21,63 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "Runtime": ("ketch", "runc"),
     "ShmSize": (64 << 20,),
 }
-# Facts about the one who made it, and what Docker says of itself; no flag belongs to them.
-_NOT_SAID = (
-    "ConsoleSize", "ContainerIDFile", "MaskedPaths", "ReadonlyPaths", "Cgroup", "CpuCount", "CpuPercent",
-    "IOMaximumIOps", "IOMaximumBandwidth", "Capabilities",
-)  # fmt: skip
+# Facts about the client that made it, and what Docker itself writes there; no flag belongs to them.
+_UNASKED = (
+    "ConsoleSize",
+    "ContainerIDFile",
+    "MaskedPaths",
+    "ReadonlyPaths",
+    "Cgroup",
+    "CpuCount",
+    "CpuPercent",
+    "IOMaximumIOps",
+    "IOMaximumBandwidth",
+    "Capabilities",
+)
+_CONFIG = (
+    "Hostname",
+    "Domainname",
+    "User",
+    "WorkingDir",
+    "StopSignal",
+    "StopTimeout",
+    "Tty",
+    "OpenStdin",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+)
 
 
-class Wanted:
-    """One container: ``config`` and ``host`` in Docker's names, without defaults; ``networks`` by name."""
+class CreateRequest:
+    """What was asked for; ``fields`` has it by its path in the request (``User``, ``HostConfig.Memory``).
+
+    What the API says in several fields together is in attributes of its own; ``networks`` is by name.
+    """
 
     def __init__(self, facts: dict[str, Any], image: dict[str, Any]) -> None:
         self.name: str = facts["Name"].lstrip("/")
         self.id: str = facts["Id"]
-        config = facts["Config"]
+        config, host = facts["Config"], _host(facts["HostConfig"])
         self.image: str = config["Image"]
-        self.host = _host(facts["HostConfig"])
-        self.config = _config(facts, image)
         self.env = environment(config.get("Env") or [], image.get("Env") or [])
         self.labels = _beyond(config.get("Labels"), image.get("Labels"))
         self.volumes = sorted(_beyond(config.get("Volumes"), image.get("Volumes")))
-        self.entrypoint, self.command = _command(config, image)
-        self.health = _health(config.get("Healthcheck") or {}, image.get("Healthcheck") or {})
-        self.bindings = bindings(self.host.pop("PortBindings", {}))
+        self.entrypoint, self.command = command(config, image)
+        self.bindings = bindings(host.pop("PortBindings", {}))
         published = {port for port, _ in self.bindings}
         self.exposed = [p for p in _beyond(config.get("ExposedPorts"), image.get("ExposedPorts")) if p not in published]
+        host.pop("NetworkMode", None)
         self.mode: str = facts["HostConfig"].get("NetworkMode") or "default"
-        self.host.pop("NetworkMode", None)
         self.networks = _networks(facts, self.mode)
         self.mac: str = "" if self.mode in ("host", "none") else config.get("MacAddress") or ""
-        self.secrets: Strings = [secret["ID"] for secret in self.host.pop("Secrets", ())]
+        self.secrets: Strings = [secret["ID"] for secret in host.pop("Secrets", ())]
+        health = _health(config.get("Healthcheck") or {}, image.get("Healthcheck") or {})
+        self.fields: dict[str, Any] = {
+            **_config(facts, image),
+            **{f"HostConfig.{key}": value for key, value in host.items()},
+            **{f"Healthcheck.{key}": value for key, value in health.items()},
+        }
 
     @property
     def plain_network(self) -> bool:
@@ -60,10 +87,7 @@ class Wanted:
 
 def _config(facts: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     config = facts["Config"]
-    result = {
-        key: config.get(key) for key in ("Hostname", "Domainname", "User", "WorkingDir", "StopSignal", "StopTimeout",
-                                         "Tty", "OpenStdin", "AttachStdin", "AttachStdout", "AttachStderr")
-    }  # fmt: skip
+    result = {key: config.get(key) for key in _CONFIG}
     if result["Hostname"] == facts["Id"][:12] or facts["HostConfig"].get("UTSMode") == "host":
         result["Hostname"] = ""
     for key in ("User", "WorkingDir", "StopSignal"):
@@ -72,12 +96,14 @@ def _config(facts: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if value or (key == "StopTimeout" and value is not None)}
 
 
+def _is_default(key: str, value: Any) -> bool:
+    if key in _UNASKED or value is None or value in _DEFAULTS.get(key, ()):
+        return True
+    return not value and key != "MemorySwappiness"
+
+
 def _host(host: dict[str, Any]) -> dict[str, Any]:
-    result = {
-        key: value for key, value in host.items()
-        if key not in _NOT_SAID and value not in _DEFAULTS.get(key, ()) and (value or key == "MemorySwappiness")
-        and value is not None
-    }  # fmt: skip
+    result = {key: value for key, value in host.items() if not _is_default(key, value)}
     if host.get("Init") is False:
         result["Init"] = False
     if (host.get("RestartPolicy") or {}).get("Name") in ("", "no", None):
@@ -106,16 +132,18 @@ def _beyond(mine: dict[str, Any] | None, image: dict[str, Any] | None) -> dict[s
     return {key: value for key, value in (mine or {}).items() if key not in image or image[key] != value}
 
 
-def _command(config: dict[str, Any], image: dict[str, Any]) -> tuple[Strings | None, Strings]:
+def command(config: dict[str, Any], image: dict[str, Any]) -> tuple[Strings | None, Strings]:
     """(the entrypoint, None when it is the image's; the command, empty when it follows from that)."""
-    entrypoint, command = config.get("Entrypoint") or [], config.get("Cmd") or []
+    entrypoint, words = config.get("Entrypoint") or [], config.get("Cmd") or []
     theirs, default = image.get("Entrypoint") or [], image.get("Cmd") or []
-    if entrypoint == theirs and (command or not default):
-        return None, [] if command == default else command
-    return entrypoint, command
+    if entrypoint == theirs and (words or not default):
+        return None, [] if words == default else words
+    return entrypoint, words
 
 
 def _health(mine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    if mine.get("Test") == ["NONE"]:
+        return {"Test": ["NONE"]}
     return {key: value for key, value in mine.items() if value and value != image.get(key)}
 
 
@@ -123,18 +151,6 @@ def bindings(ports: dict[str, Any] | None) -> list[tuple[str, dict[str, str]]]:
     """(container's port, one binding) of each published port."""
     nowhere: list[dict[str, str]] = [{}]
     return [(port, binding) for port, bound in (ports or {}).items() for binding in bound or nowhere]
-
-
-def published(port: str, binding: dict[str, str]) -> str:
-    """A binding as ``--publish`` and Compose write it: ``127.0.0.1:8080:80/udp``."""
-    number, _, proto = port.partition("/")
-    inner = number if proto in ("", "tcp") else f"{number}/{proto}"
-    address, host = binding.get("HostIp") or "", binding.get("HostPort") or ""
-    if ":" in address:
-        address = f"[{address}]"
-    if address:
-        return f"{address}:{host}:{inner}"
-    return f"{host}:{inner}" if host else inner
 
 
 def _networks(facts: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
@@ -145,9 +161,7 @@ def _networks(facts: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
     for name, settings in (facts["NetworkSettings"].get("Networks") or {}).items():
         config = {key: value for key, value in (settings.get("IPAMConfig") or {}).items() if value}
         aliases = [a for a in settings.get("Aliases") or () if a != facts["Id"][:12]]
-        wanted = {
-            "IPAMConfig": config, "Aliases": aliases, "DriverOpts": settings.get("DriverOpts"),
-            "GwPriority": settings.get("GwPriority"), "Links": settings.get("Links"),
-        }  # fmt: skip
-        result[name] = {key: value for key, value in wanted.items() if value}
+        asked = {key: settings.get(key) for key in ("DriverOpts", "GwPriority", "Links")}
+        asked = {"IPAMConfig": config, "Aliases": aliases, **asked}
+        result[name] = {key: value for key, value in asked.items() if value}
     return result
