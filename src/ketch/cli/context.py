@@ -1,4 +1,4 @@
-"""What every command gets: where the daemon is, and where to print."""
+"""The context of a command: the daemon's address, its client, and the streams to print on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from ketch.client.http import Client
+    from ketch.errors import KetchError
 
 
 class Context:
@@ -57,6 +58,10 @@ class Context:
     def show(self, text: str) -> None:
         """Text on standard output: on a terminal without characters that steer it, elsewhere as it is."""
         self.out.write(printable.lines(text) if self.out.isatty() else text)
+
+    def complain(self, error: KetchError) -> None:
+        """An error that does not end the command, on standard error, with what to do about it."""
+        self.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
 
     def warn(self, text: str) -> None:
         """A line on standard error: for people, so without characters that steer a terminal."""

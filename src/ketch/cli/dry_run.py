@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Answer = dict[str, Any]
 
-UNITS_SHOWN = 4
+DIGITS = 4
 KINDS = ("Containers", "Networks", "Volumes", "Images")
 
 
@@ -38,10 +38,10 @@ def run(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) ->
     ctx.only_ketch("--dry-run", "would really remove")
     total: Answer = {kind: [] for kind in KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
     for method, path, query in requests:
-        without = [one["Id"] for one in total["Containers"]]
+        without = [item["Id"] for item in total["Containers"]]
         answer = ctx.client().request(method, path, {**query, "dry-run": True}, {"Without": without}).json()
         for kind in KINDS:
-            total[kind] += [one for one in answer.get(kind) or () if one not in total[kind]]
+            total[kind] += [item for item in answer.get(kind) or () if item not in total[kind]]
         total["ImagesDeleted"] += answer.get("ImagesDeleted") or []
         total["SpaceReclaimed"] += answer.get("SpaceReclaimed") or 0
     if opts["format"]:
@@ -49,9 +49,13 @@ def run(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) ->
         return 0
     for kind in KINDS:
         if total[kind]:
-            rows = [[one["Id"].removeprefix("sha256:")[:12] if kind != "Volumes" else "", one["Name"],
-                     human_size(one["Size"]) if kind != "Networks" else ""] for one in total[kind]]  # fmt: skip
+            rows = [_cells(kind, item) for item in total[kind]]
             body = table([[cell for cell in row if cell] for row in rows])
             ctx.print(f"Would remove {kind}:\n{body}\n")
-    ctx.print("Total space that would be reclaimed: " + human_size(total["SpaceReclaimed"], UNITS_SHOWN))
+    ctx.print("Total space that would be reclaimed: " + human_size(total["SpaceReclaimed"], DIGITS))
     return 0
+
+
+def _cells(kind: str, item: Answer) -> list[str]:
+    ident = "" if kind == "Volumes" else item["Id"].removeprefix("sha256:")[:12]
+    return [ident, item["Name"], "" if kind == "Networks" else human_size(item["Size"])]

@@ -1,4 +1,4 @@
-"""One thing done to several objects."""
+"""An action on each of several objects: a line or an error for each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def each(
             result = act(ref)
         except KetchError as e:
             ctx.out.flush()
-            ctx.warn(f"ketch: {e.message}" + (f"\n  {e.hint}" if e.hint else ""))
+            ctx.complain(e)
             failed = 1
         else:
             ctx.print(show(ref, result) if show else ref)

@@ -1,4 +1,4 @@
-"""Archives between the daemon and files, standard input or standard output."""
+"""Archives between the daemon and a file, standard input or standard output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon knows of objects, as JSON or as a template says."""
+"""Inspection of objects of all types: found by name, printed as JSON or by a template."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ketch import printable
-from ketch.cli.options.image_names import platform_json
+from ketch.cli.image_names import platform_json
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -23,34 +23,36 @@ PATHS = {
 }
 
 
-def many(ctx: Context, refs: list[str], kinds: list[str], form: str, *, size: bool = False, platform: str = "") -> int:
+def inspect(
+    ctx: Context, refs: list[str], kinds: list[str], format: str, *, size: bool = False, platform: str = ""
+) -> int:
     """Inspect each; what was found is printed even when something was not."""
     template = None
-    if form and form != "json":
+    if format and format != "json":
         from ketch.cli.gotemplate.template import Template
 
-        template = Template(form)
+        template = Template(format)
     found: list[Any] = []
     errors: list[KetchError] = []
     for ref in refs:
         try:
-            found.append(_one(ctx, ref, kinds, size=size, platform=platform))
+            found.append(_find(ctx, ref, kinds, size=size, platform=platform))
         except KetchError as e:
             errors.append(e)
     if template is not None:
-        for one in found:
-            ctx.print(template.render(one))
-    elif form == "json":
+        for item in found:
+            ctx.print(template.render(item))
+    elif format == "json":
         ctx.print(json.dumps(found, separators=(",", ":")))
     else:
         ctx.print(printable.json_text(json.dumps(found, indent=4, ensure_ascii=False)))
     ctx.out.flush()
     for error in errors:
-        ctx.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
+        ctx.complain(error)
     return 1 if errors else 0
 
 
-def _one(ctx: Context, ref: str, kinds: list[str], *, size: bool, platform: str) -> Any:
+def _find(ctx: Context, ref: str, kinds: list[str], *, size: bool, platform: str) -> Any:
     for kind in kinds:
         query: dict[str, Any] | None = {"size": True} if size and kind == "container" else None
         if platform:

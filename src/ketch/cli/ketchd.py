@@ -1,4 +1,4 @@
-"""A ketchd on this machine: where its files are, and how it is started in the background."""
+"""Start of a ketchd on this machine, in the background; its pid file and log."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _files(host: str) -> tuple[str, str]:
 
     if host == DEFAULT_HOST:
         return PIDFILE, LOG
-    place = re.sub(r"[^A-Za-z0-9.]+", "-", host.partition("://")[2]).strip("-")
-    return f"/var/run/ketchd-{place}.pid", f"/var/log/ketchd-{place}.log"
+    suffix = re.sub(r"[^A-Za-z0-9.]+", "-", host.partition("://")[2]).strip("-")
+    return f"/var/run/ketchd-{suffix}.pid", f"/var/log/ketchd-{suffix}.log"
 
 
 def start(host: str, flags: list[str] | None = None) -> int:
@@ -47,8 +47,8 @@ def start(host: str, flags: list[str] | None = None) -> int:
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            said = _last_line(log_path)
-            raise FailedPrecondition(f"start ketchd: it ended at once: {said}", hint=f"its log is {log_path}")
+            reason = _last_line(log_path)
+            raise FailedPrecondition(f"start ketchd: it ended at once: {reason}", hint=f"its log is {log_path}")
         try:
             connect(host).close()
         except KetchError:
@@ -61,4 +61,4 @@ def start(host: str, flags: list[str] | None = None) -> int:
 def _last_line(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as f:
         lines = [line.strip() for line in f.read().splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"

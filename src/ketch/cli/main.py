@@ -1,4 +1,4 @@
-"""``ketch``: find the command, import its module alone, turn errors into one sentence and an exit code."""
+"""The ``ketch`` program: one command's module is imported; errors become a sentence and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person at a container: terminal mode, both directions of bytes, window size, signals, and the end."""
+"""A terminal session with a container: both directions of bytes, raw mode, window size, signals, the end."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Session:
         old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         try:
             with raw_terminal(self._tty and self._stdin and os.isatty(0)):
-                self._say_size()
+                self._send_size()
                 if self._initial:
                     emit(self._initial)
                 self._copy(emit, reader)
@@ -150,7 +150,7 @@ class Session:
             chosen += [signal.SIGTERM, signal.SIGHUP]
         return [int(number) for number in chosen]
 
-    def _say_size(self) -> None:
+    def _send_size(self) -> None:
         if self._resize:
             rows, cols = window()
             if rows and cols:
@@ -196,7 +196,7 @@ class Session:
     def _handle_signals(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGWINCH:
-                self._say_size()
+                self._send_size()
             elif self._forward and number != signal.SIGCHLD:
                 with suppress(KetchError):
                     self._forward(number)

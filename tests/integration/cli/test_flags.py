@@ -64,6 +64,7 @@ SAME = """
 """
 REFUSED = {  # exit code: flags; those of the first kind are not even sent
     125: """
+    --network name=n,link-local-ip=169.254.1.1 --link-local-ip 169.254.1.2
     --env-file {d}/whitespace
     --env-file {d}/no-name
     --env-file {d}/no-utf8

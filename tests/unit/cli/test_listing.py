@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
@@ -10,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli.context import Context
 from ketch.cli.errors import UsageError
 from ketch.cli.gotemplate.strings import ellipsis, go_json, natural, quote
-from ketch.cli.output.listing import filters, label_title, show, table, text_of
+from ketch.cli.output.listing import Listing, filters, label_title, table
 from ketch.cli.output.rows import ports
 from ketch.notation import ages
 
@@ -24,8 +22,8 @@ ROWS = [
 COLUMNS = [("CONTAINER ID", "ID"), ("NAMES", "Names")]
 
 
-def listing(form: str = "", quiet: str = "", **options: Any) -> str:
-    return text_of(ROWS, columns=COLUMNS, form=form, quiet=quiet, **options)
+def listing(format: str = "", *, quiet: bool = False, **options: Any) -> str:
+    return Listing(COLUMNS, quiet="ID", **options).text(ROWS, format, quiet=quiet)
 
 
 def test_a_table_has_its_titles_and_gaps() -> None:
@@ -38,8 +36,8 @@ def test_columns_are_at_least_ten_wide() -> None:
 
 
 def test_quiet_prints_one_field_and_leaves_other_formats_alone() -> None:
-    assert listing(quiet="ID") == "1\n22\n"
-    assert listing("{{.Names}}", quiet="ID") == "a\nlong-name-of-it\n"
+    assert listing(quiet=True) == "1\n22\n"
+    assert listing("{{.Names}}", quiet=True) == "a\nlong-name-of-it\n"
 
 
 def test_json_is_one_object_a_line_without_methods() -> None:
@@ -63,15 +61,12 @@ def test_table_templates_without_tabs_are_lines() -> None:
 def test_raw_blocks() -> None:
     raw = [("id", "ID"), ("labels", "Labels")]
     assert listing("raw", raw=raw) == "id: 1\nlabels: k=<v>\n\nid: 22\nlabels:\n\n"
-    assert listing("raw", quiet="ID", raw=raw) == "id: 1\nid: 22\n"
+    assert listing("raw", quiet=True, raw=raw) == "id: 1\nid: 22\n"
 
 
 def test_nothing_to_list_prints_the_titles_alone() -> None:
-    context = Context("unix:///nowhere")
-    context.out = io.StringIO()
-    show(context, [], columns=COLUMNS)
-    show(context, [], columns=COLUMNS, form="{{.ID}}")
-    assert context.out.getvalue() == "CONTAINER ID   NAMES\n"
+    assert Listing(COLUMNS).text([], "") == "CONTAINER ID   NAMES\n"
+    assert Listing(COLUMNS).text([], "{{.ID}}") == ""
 
 
 @given(st.lists(st.lists(st.text("ab c", max_size=20), min_size=3, max_size=3), min_size=1))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.cli.commands.images.tree import lines as tree_lines
-from ketch.cli.output.progress_view import Board, bar, remaining
+from ketch.cli.output.progress_view import ProgressView, bar, remaining
 from ketch.images import progress
 
 MB = 1_000_000
@@ -18,11 +18,11 @@ def moving(ident: str, current: int, total: int, status: str = "Downloading") ->
 
 
 def test_a_layer_that_comes():
-    board = Board()
-    assert board.feed({"id": "1", "status": "Pulling from app"}, 0) == "1: Pulling from app"
-    board.feed(moving("aaaa", 0, 100 * MB), 0)
-    board.feed(moving("aaaa", 20 * MB, 100 * MB), 1)
-    line, summary = board.lines(100, 20)
+    view = ProgressView()
+    assert view.feed({"id": "1", "status": "Pulling from app"}, 0) == "1: Pulling from app"
+    view.feed(moving("aaaa", 0, 100 * MB), 0)
+    view.feed(moving("aaaa", 20 * MB, 100 * MB), 1)
+    line, summary = view.lines(100, 20)
     assert (
         line.startswith("aaaa          Downloading") and "20MB/100MB" in line and "20MB/s" in line and "4s left" in line
     )
@@ -30,28 +30,28 @@ def test_a_layer_that_comes():
 
 
 def test_states_to_the_end():
-    board = Board()
-    board.feed(moving("a", 5, 10), 0)
+    view = ProgressView()
+    view.feed(moving("a", 5, 10), 0)
     for status in ("Download complete", "Extracting", "Pull complete"):
-        board.feed({"id": "a", "status": status, "progressDetail": {}}, 1)
-    board.feed({"id": "b", "status": "Already exists", "progressDetail": {}}, 1)
-    assert board.lines(80, 20) == [
+        view.feed({"id": "a", "status": status, "progressDetail": {}}, 1)
+    view.feed({"id": "b", "status": "Already exists", "progressDetail": {}}, 1)
+    assert view.lines(80, 20) == [
         "a             Pull complete",
         "b             Already exists",
         "2 of 2 done · 10B/10B",
     ]
-    assert board.feed({"status": "Digest: sha256:12"}, 2) == "Digest: sha256:12"
+    assert view.feed({"status": "Digest: sha256:12"}, 2) == "Digest: sha256:12"
 
 
 def test_more_layers_than_lines():
-    board = Board()
+    view = ProgressView()
     for n in range(30):
-        board.feed(moving(f"layer{n}", n, 100), 0)
+        view.feed(moving(f"layer{n}", n, 100), 0)
     for n in range(25):
-        board.feed({"id": f"layer{n}", "status": "Pull complete"}, 1)
-    shown = board.lines(80, 10)
+        view.feed({"id": f"layer{n}", "status": "Pull complete"}, 1)
+    shown = view.lines(80, 10)
     assert len(shown) == 7 and shown[0].startswith("layer25") and shown[-2] == "… and 25 more"
-    assert len(board.lines(80, 5)) == 5
+    assert len(view.lines(80, 5)) == 5
 
 
 @given(
@@ -59,10 +59,10 @@ def test_more_layers_than_lines():
     st.integers(0, 200), st.integers(0, 60), st.booleans(),
 )  # fmt: skip
 def test_no_picture_is_larger_than_the_terminal(reports, width, height, plain):
-    board = Board()
+    view = ProgressView()
     for number, (ident, current, total) in enumerate(reports):
-        board.feed(moving(ident, current, total), number / 7)
-    shown = board.lines(width, height, plain=plain)
+        view.feed(moving(ident, current, total), number / 7)
+    shown = view.lines(width, height, plain=plain)
     assert len(shown) <= height
     assert all(len(line) <= width for line in shown)
     assert not plain or all(line.isascii() for line in shown)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ketch.cli.each import each
 from ketch.cli.gotemplate.strings import natural
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import filters, show
+from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import of_network
 from ketch.errors import InvalidArgument
 
@@ -20,6 +20,8 @@ _COLUMNS = [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOP
 _HEADERS = {
     "CreatedAt": "CREATED AT", "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"
 }  # fmt: skip
+_RAW = [("network_id", "ID"), ("name", "Name"), ("driver", "Driver"), ("scope", "Scope")]
+_LISTING = Listing(_COLUMNS, _HEADERS, _RAW, quiet="ID")
 
 
 def cmd_ls(args: list[str], ctx: Context) -> int:
@@ -30,16 +32,13 @@ def cmd_ls(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 0, 0)
     networks = ctx.client().request("GET", "/networks", {"filters": filters(opts["filter"])}).json()
     rows = [of_network(n, whole=opts["no-trunc"]) for n in sorted(networks, key=lambda n: natural(n["Name"]))]
-    show(
-        ctx, rows, columns=_COLUMNS, headers=_HEADERS, form=opts["format"], quiet="ID" if opts["quiet"] else "",
-        raw=[("network_id", "ID"), ("name", "Name"), ("driver", "Driver"), ("scope", "Scope")],
-    )  # fmt: skip
+    ctx.show(_LISTING.text(rows, opts["format"], quiet=opts["quiet"]))
     return 0
 
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
     """Everything about networks."""
-    from ketch.cli.inspection import many
+    from ketch.cli.inspection import inspect
 
     spec = FlagSet(
         "network inspect", "ketch network inspect [OPTIONS] NETWORK [NETWORK...]", "Display networks in detail"
@@ -47,7 +46,7 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     spec.string("format", "f", "how")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
-    return many(ctx, rest, ["network"], opts["format"])
+    return inspect(ctx, rest, ["network"], opts["format"])
 
 
 def cmd_create(args: list[str], ctx: Context) -> int:
@@ -62,13 +61,19 @@ def cmd_create(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     body: dict[str, Any] = {
-        "Name": rest[0], "Driver": opts["driver"], "Internal": opts["internal"], "Attachable": opts["attachable"],
-        "Scope": opts["scope"], "Options": _pairs(opts["opt"]), "Labels": _pairs(opts["label"]),
+        "Name": rest[0],
+        "Driver": opts["driver"],
+        "Internal": opts["internal"],
+        "Attachable": opts["attachable"],
+        "Scope": opts["scope"],
+        "Options": _pairs(opts["opt"]),
+        "Labels": _pairs(opts["label"]),
         "IPAM": {
-            "Driver": opts["ipam-driver"], "Options": _pairs(opts["ipam-opt"]),
+            "Driver": opts["ipam-driver"],
+            "Options": _pairs(opts["ipam-opt"]),
             "Config": pools(opts["subnet"], opts["gateway"], opts["ip-range"], _pairs(opts["aux-address"])),
         },
-    }  # fmt: skip
+    }
     for flag, key in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
         if flag in opts.given:
             body[key] = opts[flag]
@@ -94,7 +99,7 @@ def pools(subnets: list[str], gateways: list[str], ranges: list[str], aux: dict[
             raise InvalidArgument("multiple overlapping subnet configuration is not supported")
         found.append((network, {"Subnet": text}))
 
-    def place(text: str, what: str) -> dict[str, Any]:
+    def pool_of(text: str, what: str) -> dict[str, Any]:
         try:
             address = ipaddress.ip_interface(text).ip
         except ValueError as e:
@@ -105,11 +110,11 @@ def pools(subnets: list[str], gateways: list[str], ranges: list[str], aux: dict[
         raise InvalidArgument(f"no matching subnet for {what} {text}", hint="name the subnet with --subnet")
 
     for text in ranges:
-        place(text, "range")["IPRange"] = text
+        pool_of(text, "range")["IPRange"] = text
     for text in gateways:
-        place(text, "gateway")["Gateway"] = text
+        pool_of(text, "gateway")["Gateway"] = text
     for name, address in aux.items():
-        place(address, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
+        pool_of(address, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
     return [entry for _, entry in found]
 
 
@@ -161,9 +166,10 @@ def cmd_connect(args: list[str], ctx: Context) -> int:
 def cmd_disconnect(args: list[str], ctx: Context) -> int:
     """Take a container off a network."""
     spec = FlagSet(
-        "network disconnect", "ketch network disconnect [OPTIONS] NETWORK CONTAINER",
+        "network disconnect",
+        "ketch network disconnect [OPTIONS] NETWORK CONTAINER",
         "Disconnect a container from a network",
-    )  # fmt: skip
+    )
     spec.bool("force", "f", "also a container that is gone")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 2, 2)

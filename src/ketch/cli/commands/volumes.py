@@ -9,12 +9,24 @@ from ketch.cli.each import each
 from ketch.cli.files import chunks, write_out
 from ketch.cli.gotemplate.strings import natural
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import filters, show
+from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import of_volume
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from ketch.cli.context import Context
+
+
+_HEADERS = {
+    "Availability": "AVAILABILITY", "Group": "GROUP", "Labels": "LABELS", "Links": "LINKS",
+    "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE", "Size": "SIZE", "Status": "STATUS",
+}  # fmt: skip
+_LISTING = Listing(
+    columns=[("DRIVER", "Driver"), ("VOLUME NAME", "Name")],
+    headers=_HEADERS,
+    raw=[("name", "Name"), ("driver", "Driver")],
+    quiet="Name",
+)
 
 
 def cmd_ls(args: list[str], ctx: Context) -> int:
@@ -25,18 +37,8 @@ def cmd_ls(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 0, 0)
     volumes = ctx.client().request("GET", "/volumes", {"filters": filters(opts["filter"])}).json()["Volumes"] or []
     rows = [of_volume(v) for v in sorted(volumes, key=lambda v: natural(v["Name"]))]
-    columns = [("DRIVER", "Driver"), ("VOLUME NAME", "Name")]
-    show(
-        ctx, rows, columns=columns, headers=_HEADERS, form=opts["format"], quiet="Name" if opts["quiet"] else "",
-        raw=[("name", "Name"), ("driver", "Driver")],
-    )  # fmt: skip
+    ctx.show(_LISTING.text(rows, opts["format"], quiet=opts["quiet"]))
     return 0
-
-
-_HEADERS = {
-    "Availability": "AVAILABILITY", "Group": "GROUP", "Labels": "LABELS", "Links": "LINKS",
-    "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE", "Size": "SIZE", "Status": "STATUS",
-}  # fmt: skip
 
 
 def cmd_create(args: list[str], ctx: Context) -> int:
@@ -61,7 +63,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
     """Everything about volumes."""
-    from ketch.cli.inspection import many
+    from ketch.cli.inspection import inspect
 
     spec = FlagSet(
         "volume inspect", "ketch volume inspect [OPTIONS] VOLUME [VOLUME...]", "Display information on volumes"
@@ -69,7 +71,7 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     spec.string("format", "f", "how")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
-    return many(ctx, rest, ["volume"], opts["format"])
+    return inspect(ctx, rest, ["volume"], opts["format"])
 
 
 def cmd_rm(args: list[str], ctx: Context) -> int:

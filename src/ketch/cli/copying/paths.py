@@ -16,8 +16,8 @@ MODE_DIR, MODE_LINK = 1 << 31, 1 << 27  # of Go's os.FileMode
 _REGULAR = ~(MODE_DIR | 0o777 | 1 << 20 | 1 << 22 | 1 << 23)
 
 
-class Place:
-    """One end of a copy: ``rebase`` is the name that an entry gets when a link was followed under another one."""
+class CopyPath:
+    """An end of a copy; ``rebase`` is the name that an entry gets when a link was followed under another one."""
 
     def __init__(self, path: str, *, exists: bool = False, directory: bool = False, rebase: str = "") -> None:
         self.path = path
@@ -75,7 +75,7 @@ def rebased(path: str, resolved: str) -> tuple[str, str]:
     return resolved, base(path) if base(path) != base(resolved) else ""
 
 
-def local_source(path: str, follow: bool) -> Place:
+def local_source(path: str, follow: bool) -> CopyPath:
     """What is to be copied from here (NotFound)."""
     path = keep_ending(os.path.abspath(path), path)
     rebase = ""
@@ -88,10 +88,10 @@ def local_source(path: str, follow: bool) -> Place:
         status = os.lstat(path)
     except OSError as e:
         raise NotFound(f"lstat {path}: {(e.strerror or '').lower()}") from e
-    return Place(path, exists=True, directory=status.st_mode & 0o170000 == 0o040000, rebase=rebase)
+    return CopyPath(path, exists=True, directory=status.st_mode & 0o170000 == 0o040000, rebase=rebase)
 
 
-def local_destination(path: str) -> Place:
+def local_destination(path: str) -> CopyPath:
     """Where to copy to here; links are followed, and the directory that it is to be in must exist."""
     path = keep_ending(os.path.abspath(path), path)
     if os.path.lexists(path) or os.path.lexists(path.rstrip("/")):
@@ -102,10 +102,10 @@ def local_destination(path: str) -> Place:
     if not os.path.lexists(path):
         if os.path.lexists(path.rstrip("/")):
             raise InvalidArgument(f'invalid output path: "{path}" is not a directory')
-        return Place(path)
+        return CopyPath(path)
     if not os.path.isdir(path) and not os.path.isfile(path):
         raise InvalidArgument(f'invalid output path: "{path}" must be a directory or a regular file')
-    return Place(path, exists=True, directory=os.path.isdir(path))
+    return CopyPath(path, exists=True, directory=os.path.isdir(path))
 
 
 def check_remote(path: str, mode: int) -> None:
@@ -114,7 +114,7 @@ def check_remote(path: str, mode: int) -> None:
         raise InvalidArgument(f"destination `{path}` must be a directory or a regular file")
 
 
-def plan(source: Place, destination: Place) -> tuple[str, tuple[str, str] | None]:
+def plan(source: CopyPath, destination: CopyPath) -> tuple[str, tuple[str, str] | None]:
     """(the directory to extract to, and which name at the beginning of the entries becomes which other one)."""
     directory, name = split_entry(destination.path)
     old = source.rebase or split_entry(source.path)[1]

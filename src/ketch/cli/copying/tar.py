@@ -1,4 +1,4 @@
-"""Tar streams of ``cp`` on this side: packing what is here, and unpacking what comes, never outside its directory."""
+"""Tar streams of ``cp`` on the client's side: packing, and unpacking that never leaves its directory."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class _Unpacker:
         self._root_fd, self._directory = root_fd, directory
         self._rename, self._owners = rename, owners
         self._times: list[tuple[str, int]] = []
-        self._place, self._place_fd = "", os.dup(root_fd)  # the directory that the last entry belonged to
+        self._dir, self._dir_fd = "", os.dup(root_fd)  # the directory that the last entry belonged to
 
     def run(self, archive: tarfile.TarFile) -> None:
         for member in archive:
@@ -174,7 +174,7 @@ class _Unpacker:
 
     def close(self) -> None:
         """Close what is open."""
-        os.close(self._place_fd)
+        os.close(self._dir_fd)
 
     @staticmethod
     def _inner(name: str) -> str:
@@ -189,22 +189,22 @@ class _Unpacker:
         It is valid until the next call.  From the last one it is not far, as a rule.
         """
         wanted = path.rpartition("/")[0]
-        if wanted == self._place:
-            return self._place_fd
+        if wanted == self._dir:
+            return self._dir_fd
         rest = wanted
-        if self._place and wanted.startswith(f"{self._place}/"):
-            rest = wanted[len(self._place) + 1 :]
+        if self._dir and wanted.startswith(f"{self._dir}/"):
+            rest = wanted[len(self._dir) + 1 :]
         else:
-            self._stand_in("", os.dup(self._root_fd))
+            self._open("", os.dup(self._root_fd))
         for part in rest.split("/") if rest else ():
             with suppress(FileExistsError):
-                os.mkdir(part, dir_fd=self._place_fd)
-            self._stand_in(f"{self._place}/{part}" if self._place else part, trees.open_directory(part, self._place_fd))
-        return self._place_fd
+                os.mkdir(part, dir_fd=self._dir_fd)
+            self._open(f"{self._dir}/{part}" if self._dir else part, trees.open_directory(part, self._dir_fd))
+        return self._dir_fd
 
-    def _stand_in(self, place: str, fd: int) -> None:
-        os.close(self._place_fd)
-        self._place, self._place_fd = place, fd
+    def _open(self, directory: str, fd: int) -> None:
+        os.close(self._dir_fd)
+        self._dir, self._dir_fd = directory, fd
 
     def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
         name = path.rpartition("/")[2]

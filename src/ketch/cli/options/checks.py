@@ -1,4 +1,4 @@
-"""Values of ``run``'s flags that are checked before anything is sent, by the rules and in the words of Docker."""
+"""Checks of ``run``'s flags before anything is sent, by the rules and in the words of Docker."""
 
 from __future__ import annotations
 
@@ -28,14 +28,7 @@ def check(opts: Options) -> None:
     """What contradicts itself (UsageError)."""
     if opts["gpus"]:
         raise UsageError("--gpus: this version of Ketch has no GPU support", hint="pass device nodes with --device")
-    health = ("health-cmd", "health-interval", "health-timeout", "health-start-period", "health-start-interval")
-    if opts["no-healthcheck"] and (any(opts[flag] for flag in health) or opts["health-retries"]):
-        raise UsageError("--no-healthcheck conflicts with --health-* options")
-    for flag in health[1:]:
-        if opts[flag].startswith("-"):
-            raise UsageError(f"--{flag} cannot be negative")
-    if (opts["health-retries"] or 0) < 0:
-        raise UsageError("--health-retries cannot be negative")
+    _health(opts)
     if opts["rm"] and opts["restart"].partition(":")[0] not in ("", "no"):
         raise UsageError("conflicting options: cannot specify both --restart and --rm")
     if opts["pull"] not in ("", *_PULL):
@@ -46,10 +39,29 @@ def check(opts: Options) -> None:
             raise UsageError(f"--{flag}: invalid mode: {mode}", hint=f"use {', '.join(filter(None, words))}")
     if opts["memory-swappiness"] is not None and not -1 <= opts["memory-swappiness"] <= 100:
         raise UsageError(f"invalid value: {opts['memory-swappiness']}: valid memory swappiness range is 0-100")
-    for address in opts["dns"]:
+    _addresses(opts["dns"])
+    _sysctls(opts["sysctl"])
+
+
+def _health(opts: Options) -> None:
+    flags = ("health-cmd", "health-interval", "health-timeout", "health-start-period", "health-start-interval")
+    if opts["no-healthcheck"] and (any(opts[flag] for flag in flags) or opts["health-retries"]):
+        raise UsageError("--no-healthcheck conflicts with --health-* options")
+    for flag in flags[1:]:
+        if opts[flag].startswith("-"):
+            raise UsageError(f"--{flag} cannot be negative")
+    if (opts["health-retries"] or 0) < 0:
+        raise UsageError("--health-retries cannot be negative")
+
+
+def _addresses(texts: list[str]) -> None:
+    for address in texts:
         if not is_address(address.strip()):
             raise UsageError(f"IP address is not correctly formatted: {address}")
-    for item in opts["sysctl"]:
+
+
+def _sysctls(items: list[str]) -> None:
+    for item in items:
         name = item.partition("=")[0]
         if not (name in _SYSCTLS or name.startswith(("net.", "fs.mqueue."))) or "=" not in item:
             raise UsageError(f"sysctl '{item}' is not allowed", hint="it is no kernel parameter of a container's own")
@@ -85,8 +97,5 @@ def ulimit(text: str) -> dict[str, Any]:
 
 def capabilities(names: list[str]) -> list[str] | None:
     """One way to write each (``CAP_NET_ADMIN``), each once, in order; ALL stands for all others."""
-    known = {upper if upper.startswith("CAP_") or upper == "ALL" else f"CAP_{upper}" for upper in
-             (name.strip().upper() for name in names)} - {"CAP_ALL"}  # fmt: skip
-    if "CAP_ALL" in {f"CAP_{name.strip().upper().removeprefix('CAP_')}" for name in names}:
-        return ["ALL"]
-    return sorted(known) or None
+    known = {f"CAP_{name.strip().upper().removeprefix('CAP_')}" for name in names}
+    return ["ALL"] if "CAP_ALL" in known else sorted(known) or None

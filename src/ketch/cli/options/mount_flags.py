@@ -6,17 +6,61 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch.cli.options import quantities
+from ketch.cli.options.fields import get, put
 from ketch.errors import InvalidArgument
 from ketch.notation import booleans
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-_KEYS = {
-    "type": "Type", "source": "Source", "src": "Source", "target": "Target", "destination": "Target", "dst": "Target",
-    "consistency": "Consistency",
-}  # fmt: skip
-_FLAGS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
+
+def _boolean(key: str, text: str) -> bool:
+    found = booleans.parse(text)
+    if found is None:
+        raise InvalidArgument(f"invalid value for {key}: {text}", hint="use true or false")
+    return found
+
+
+def _mode(key: str, text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise InvalidArgument(f"invalid --mount: {key} `{text}` is not octal", hint="write it like 1777") from None
+
+
+def _text(_key: str, text: str) -> str:
+    return text
+
+
+def _word(_key: str, text: str) -> str:
+    return text.lower()
+
+
+# key → field of the Mount, how its value is read
+_KEYS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "type": ("Type", _word),
+    "source": ("Source", _text),
+    "src": ("Source", _text),
+    "target": ("Target", _text),
+    "destination": ("Target", _text),
+    "dst": ("Target", _text),
+    "readonly": ("ReadOnly", _boolean),
+    "ro": ("ReadOnly", _boolean),
+    "consistency": ("Consistency", _text),
+    "bind-propagation": ("BindOptions.Propagation", _word),
+    "bind-nonrecursive": ("BindOptions.NonRecursive", _boolean),
+    "bind-create-src": ("BindOptions.CreateMountpoint", _boolean),
+    "idmap": ("BindOptions.IDMap", _text),
+    "volume-nocopy": ("VolumeOptions.NoCopy", _boolean),
+    "volume-subpath": ("VolumeOptions.Subpath", _text),
+    "volume-driver": ("VolumeOptions.DriverConfig.Name", _text),
+    "image-subpath": ("ImageOptions.Subpath", _text),
+    "tmpfs-size": ("TmpfsOptions.SizeBytes", lambda key, text: quantities.size(text, key)),
+    "tmpfs-mode": ("TmpfsOptions.Mode", _mode),
+}
+# Those that may come several times: NAME=VALUE each.
+_PAIRS = {"volume-label": "VolumeOptions.Labels", "volume-opt": "VolumeOptions.DriverConfig.Options"}
 # bind-recursive → what the engine is told; `readonly` is the strict form: an error where it cannot be had.
 _RECURSIVE: dict[str, dict[str, bool]] = {
     "enabled": {},
@@ -24,13 +68,11 @@ _RECURSIVE: dict[str, dict[str, bool]] = {
     "writable": {"ReadOnlyNonRecursive": True},
     "readonly": {"ReadOnlyForceRecursive": True},
 }
-_IDMAP = "idmap"
-# How the simple options are written back.
-_WRITTEN: dict[str, dict[str, str]] = {
-    "BindOptions": {"Propagation": "bind-propagation", "CreateMountpoint": "bind-create-src", "IDMap": _IDMAP},
-    "VolumeOptions": {"NoCopy": "volume-nocopy", "Subpath": "volume-subpath"},
-    "TmpfsOptions": {"SizeBytes": "tmpfs-size"},
-    "ImageOptions": {"Subpath": "image-subpath"},
+# How the options are written back: all of a mount's fields but those that are said by `bind-recursive`.
+_WRITTEN = {
+    field: key
+    for key, (field, _) in _KEYS.items()
+    if key not in ("src", "dst", "destination", "ro", "bind-nonrecursive")
 }
 
 
@@ -46,64 +88,26 @@ def parse(text: str) -> dict[str, Any]:
     for field in fields:
         key, equals, value = field.partition("=")
         key = key.strip().lower()
-        if not equals and key not in (*_FLAGS, _IDMAP):
+        reader = _KEYS.get(key, ("", None))[1]
+        if not equals and reader is not _boolean and key != "idmap":
             raise InvalidArgument(f"invalid field '{field}' must be a key=value pair")
-        if key in _KEYS:
-            result[_KEYS[key]] = value.lower() if key == "type" else value
+        if reader is not None:
+            put(result, _KEYS[key][0], reader(key, value if equals or reader is not _boolean else "true"))
+        elif key in _PAIRS:
+            name, _, setting = value.partition("=")
+            put(result, _PAIRS[key], {**(get(result, _PAIRS[key]) or {}), name: setting})
+        elif key == "bind-recursive":
+            result.setdefault("BindOptions", {}).update(_recursion(value))
         else:
-            _option(result, text, key, value, given=bool(equals))
+            raise InvalidArgument(f"invalid --mount `{text}`: unexpected key '{key}' in '{key}={value}'")
     return _checked(result, text)
 
 
-def _option(result: dict[str, Any], text: str, key: str, value: str, *, given: bool) -> None:
-    def options(kind: str) -> dict[str, Any]:
-        found: dict[str, Any] = result.setdefault(f"{kind}Options", {})
-        return found
-
-    def boolean() -> bool:
-        found = booleans.parse(value) if given else True
-        if found is None:
-            raise InvalidArgument(f"invalid value for {key}: {value}", hint="use true or false")
-        return found
-
-    if key in ("readonly", "ro"):
-        result["ReadOnly"] = boolean()
-    elif key == "bind-propagation":
-        options("Bind")["Propagation"] = value.lower()
-    elif key == "bind-nonrecursive":
-        options("Bind")["NonRecursive"] = boolean()
-    elif key == "bind-recursive":
-        if value not in _RECURSIVE:
-            raise InvalidArgument(f'invalid value for {key}: {value} (must be "enabled", "disabled", "writable", or '
-                                  '"readonly")')  # fmt: skip
-        options("Bind").update(_RECURSIVE[value])
-    elif key == "bind-create-src":
-        options("Bind")["CreateMountpoint"] = boolean()
-    elif key == _IDMAP:
-        options("Bind")["IDMap"] = value
-    elif key == "volume-nocopy":
-        options("Volume")["NoCopy"] = boolean()
-    elif key == "volume-label":
-        name, _, label = value.partition("=")
-        options("Volume").setdefault("Labels", {})[name] = label
-    elif key == "volume-subpath":
-        options("Volume")["Subpath"] = value
-    elif key == "volume-driver":
-        options("Volume").setdefault("DriverConfig", {})["Name"] = value
-    elif key == "volume-opt":
-        name, _, setting = value.partition("=")
-        options("Volume").setdefault("DriverConfig", {}).setdefault("Options", {})[name] = setting
-    elif key == "image-subpath":
-        options("Image")["Subpath"] = value
-    elif key == "tmpfs-size":
-        options("Tmpfs")["SizeBytes"] = quantities.size(value, "tmpfs-size")
-    elif key == "tmpfs-mode":
-        try:
-            options("Tmpfs")["Mode"] = int(value, 8)
-        except ValueError:
-            raise InvalidArgument(f"invalid --mount `{text}`: tmpfs-mode is octal, e.g. 1777") from None
-    else:
-        raise InvalidArgument(f"invalid --mount `{text}`: unexpected key '{key}' in '{key}={value}'")
+def _recursion(word: str) -> dict[str, bool]:
+    if word not in _RECURSIVE:
+        known = '"enabled", "disabled", "writable", or "readonly"'
+        raise InvalidArgument(f"invalid value for bind-recursive: {word} (must be {known})")
+    return _RECURSIVE[word]
 
 
 def _checked(result: dict[str, Any], text: str) -> dict[str, Any]:
@@ -132,24 +136,16 @@ def text_of(mount: dict[str, Any]) -> str:
     import csv
     import io
 
-    fields = [f"type={mount.get('Type') or 'volume'}"]
-    fields += [f"source={mount['Source']}"] if mount.get("Source") else []
-    fields.append(f"target={mount['Target']}")
-    fields += ["readonly"] if mount.get("ReadOnly") else []
-    fields += [f"consistency={mount['Consistency']}"] if mount.get("Consistency") else []
-    for group, names in _WRITTEN.items():
-        options = mount.get(group) or {}
-        given = [(name, options[key]) for key, name in names.items() if options.get(key)]
-        fields += [name if value is True else f"{name}={value}" for name, value in given]
+    fields = []
+    for field, key in _WRITTEN.items():
+        value = get({"Type": "volume", **mount}, field)
+        if value:
+            text = f"{value:o}" if key == "tmpfs-mode" else value
+            fields.append(key if value is True else f"{key}={text}")
     bind = mount.get("BindOptions") or {}
     fields += [f"bind-recursive={word}" for word, keys in _RECURSIVE.items() if any(bind.get(key) for key in keys)]
-    volume = mount.get("VolumeOptions") or {}
-    fields += [f"volume-label={key}={value}" for key, value in (volume.get("Labels") or {}).items()]
-    driver = volume.get("DriverConfig") or {}
-    fields += [f"volume-driver={driver['Name']}"] if driver.get("Name") else []
-    fields += [f"volume-opt={key}={value}" for key, value in (driver.get("Options") or {}).items()]
-    tmpfs = mount.get("TmpfsOptions") or {}
-    fields += [f"tmpfs-mode={tmpfs['Mode']:o}"] if tmpfs.get("Mode") else []
+    for key, field in _PAIRS.items():
+        fields += [f"{key}={name}={setting}" for name, setting in (get(mount, field) or {}).items()]
     written = io.StringIO()
     csv.writer(written, lineterminator="").writerow(fields)
     return written.getvalue()

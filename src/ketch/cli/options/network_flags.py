@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.cli.options.fields import get, put
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
 
@@ -17,26 +18,23 @@ if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
 
 
+# key of `--network name=…` → field of an endpoint's settings
+_TEXTS = {"ip": "IPAMConfig.IPv4Address", "ip6": "IPAMConfig.IPv6Address", "mac-address": "MacAddress"}
+_LISTS = {"alias": "Aliases", "link-local-ip": "IPAMConfig.LinkLocalIPs"}
+_KNOWN = "name alias ip ip6 mac-address driver-opt gw-priority link-local-ip"
+
+
 def endpoints(opts: Options) -> tuple[str, dict[str, Any]]:
     """(network mode, name → settings of each network); InvalidArgument for what contradicts itself."""
-    wanted = [*opts["network"], *opts["net"]]
-    parsed = [_parse(text) for text in wanted] or [("default", {})]
+    parsed = [_parse(text) for text in (*opts["network"], *opts["net"])] or [("default", {})]
     first, settings = parsed[0]
-    for flag, present in (
-        ("--network-alias", "Aliases" in settings), ("--ip", "IPv4Address" in settings.get("IPAMConfig", {})),
-        ("--ip6", "IPv6Address" in settings.get("IPAMConfig", {})), ("--mac-address", "MacAddress" in settings),
-    ):  # fmt: skip
-        if present and opts[flag[2:]]:
-            raise InvalidArgument(f"conflicting options: {flag} and the same in --network name={first},…")
-    if opts["network-alias"]:
-        settings["Aliases"] = opts["network-alias"]
-    for key, flag in (("IPv4Address", "ip"), ("IPv6Address", "ip6")):
+    flags = {"network-alias": _LISTS["alias"], "link-local-ip": _LISTS["link-local-ip"], **_TEXTS}
+    for flag, field in flags.items():
+        if opts[flag] and get(settings, field):
+            raise InvalidArgument(f"conflicting options: --{flag} and the same in --network name={first},…")
+    for flag, field in flags.items():
         if opts[flag]:
-            settings.setdefault("IPAMConfig", {})[key] = opts[flag]
-    if opts["link-local-ip"]:
-        settings.setdefault("IPAMConfig", {})["LinkLocalIPs"] = opts["link-local-ip"]
-    if opts["mac-address"]:
-        settings["MacAddress"] = opts["mac-address"]
+            put(settings, field, opts[flag])
     result: dict[str, Any] = {}
     for name, chosen in parsed:
         if name in result:
@@ -58,14 +56,10 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
             raise InvalidArgument(f"invalid --network `{text}`: `{item}` is not KEY=VALUE")
         if key == "name":
             name = value
-        elif key == "alias":
-            settings.setdefault("Aliases", []).append(value)
-        elif key in ("ip", "ip6"):
-            settings.setdefault("IPAMConfig", {})["IPv4Address" if key == "ip" else "IPv6Address"] = value
-        elif key == "link-local-ip":
-            settings.setdefault("IPAMConfig", {}).setdefault("LinkLocalIPs", []).append(value)
-        elif key == "mac-address":
-            settings["MacAddress"] = value
+        elif key in _TEXTS:
+            put(settings, _TEXTS[key], value)
+        elif key in _LISTS:
+            put(settings, _LISTS[key], [value])
         elif key == "driver-opt":
             option, _, chosen = value.partition("=")
             settings.setdefault("DriverOpts", {})[option] = chosen
@@ -75,8 +69,7 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
                 raise InvalidArgument(f"invalid gw-priority `{value}`: not a whole number")
             settings["GwPriority"] = -priority if value.startswith("-") else priority
         else:
-            raise InvalidArgument(f"invalid field key {key}", hint="known: name alias ip ip6 mac-address driver-opt "
-                                  "gw-priority link-local-ip")  # fmt: skip
+            raise InvalidArgument(f"invalid field key {key}", hint=f"known: {_KNOWN}")
     if not name:
         raise InvalidArgument(f"network name cannot be empty: --network `{text}`")
     return name, settings
@@ -86,12 +79,10 @@ def text_of(name: str, settings: dict[str, Any]) -> str:
     """The value of ``--network`` that says all this of a network."""
     if not settings:
         return name
-    config = settings.get("IPAMConfig", {})
-    items = [f"name={name}", *(f"alias={alias}" for alias in settings.get("Aliases", ()))]
-    for key, field in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
-        if config.get(field):
-            items.append(f"{key}={config[field]}")
-    items += [f"link-local-ip={address}" for address in config.get("LinkLocalIPs") or ()]
+    items = [f"name={name}"]
+    for key, field in _LISTS.items():
+        items += [f"{key}={value}" for value in get(settings, field) or ()]
+    items += [f"{key}={value}" for key, field in _TEXTS.items() if (value := get(settings, field))]
     items += [f"driver-opt={key}={value}" for key, value in settings.get("DriverOpts", {}).items()]
     if "GwPriority" in settings:
         items.append(f"gw-priority={settings['GwPriority']}")

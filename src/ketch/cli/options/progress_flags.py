@@ -1,4 +1,4 @@
-"""``--progress`` and ``-q``: how a command shows how far it is."""
+"""``--progress`` and ``-q``: how progress is shown."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.errors import UsageError
-from ketch.cli.options import checks, key_value, network_flags, ports, table, value_types, wait_flag
+from ketch.cli.options import checks, fields, key_value, network_flags, ports, table, value_types, wait_flag
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -33,8 +33,8 @@ def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
         result: dict[str, Any] = {"Image": image, "HostConfig": {}}
         if command:
             result["Cmd"] = command
-        for field, value in (*fields(opts, "create"), *_together(opts)):
-            table.put(result, field, value)
+        for path, value in (*given(opts, "create"), *_together(opts)):
+            fields.put(result, path, value)
         return result
     except UsageError:
         raise
@@ -42,12 +42,12 @@ def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
         raise UsageError(e.message, hint=e.hint) from e
 
 
-def fields(opts: Options, command: str) -> Iterator[tuple[str, Any]]:
+def given(opts: Options, command: str) -> Iterator[tuple[str, Any]]:
     """(field of the create request, value) of each row of the table that has one (InvalidArgument)."""
     for option in table.OPTIONS:
         if option.field and command in option.commands:
-            given = option.flag in opts.given and opts[option.flag] != ""
-            value = option.type.read(opts[option.flag], option.flag) if given else None
+            typed = option.flag in opts.given and opts[option.flag] != ""
+            value = option.type.read(opts[option.flag], option.flag) if typed else None
             if value is None and command == "create":
                 value = option.absent
             if value is not None:

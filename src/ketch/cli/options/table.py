@@ -10,7 +10,7 @@ Command lines and Compose files have their parts in the table's order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from ketch.cli.options.value_types import (
     CAPABILITIES,
@@ -38,6 +38,8 @@ from ketch.cli.options.value_types import (
 )
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ketch.cli.options.flags import FlagSet
     from ketch.cli.options.value_types import ValueType
 
@@ -45,17 +47,25 @@ _CREATE = ("run", "create")
 _UPDATE = (*_CREATE, "update")
 
 
-class Option(NamedTuple):
-    """One row; ``field`` is a path in the request's body, ``service`` one in a service of a Compose file."""
+class Option:
+    """One row; ``field`` is a path in the request's body, ``service`` one in a service of a Compose file.
 
-    flag: str
-    type: ValueType
-    field: str
-    service: str
-    help: str
-    short: str = ""
-    commands: tuple[str, ...] = _CREATE
-    absent: Any = None  # what is sent when the flag is not given, if anything: what docker sends
+    ``absent`` is what is sent when the flag is not given, if anything: what docker sends.
+    """
+
+    def __init__(
+        self,
+        flag: str,
+        type: ValueType,
+        field: str,
+        service: str,
+        help: str,
+        short: str = "",
+        commands: tuple[str, ...] = _CREATE,
+        absent: Any = None,
+    ) -> None:
+        self.flag, self.type, self.field, self.service = flag, type, field, service
+        self.help, self.short, self.commands, self.absent = help, short, commands, absent
 
 
 # fmt: off
@@ -81,12 +91,12 @@ OPTIONS = (
     Option("platform", TEXT, "", "", "of the image: OS/ARCHITECTURE[/VARIANT]"),
     Option("pull", TEXT, "", "", "pull the image: always, missing, never"),
     Option("quiet", SWITCH, "", "", "do not show how the image comes", "q"),
-    Option("cidfile", TEXT, "HostConfig.ContainerIDFile", "", "write its id to this file"),
+    Option("cidfile", TEXT, "HostConfig.ContainerIDFile", "", "file to write its id to"),
     Option("disable-content-trust", SWITCH, "", "", "no effect"),
     Option("env", WORDS, "", "", "set an environment variable", "e"),
-    Option("env-file", WORDS, "", "", "set those of a file"),
+    Option("env-file", WORDS, "", "", "set the environment variables of a file"),
     Option("label", WORDS, "", "", "set a label", "l"),
-    Option("label-file", WORDS, "", "", "set those of a file"),
+    Option("label-file", WORDS, "", "", "set the labels of a file"),
     Option("annotation", PAIRS, "HostConfig.Annotations", "annotations", "an annotation for the runtime"),
 
     # ports, networks
@@ -113,13 +123,13 @@ OPTIONS = (
     Option("security-opt", SECURITY, "HostConfig.SecurityOpt", "security_opt", "an option of a security module"),
     Option("group-add", WORDS, "HostConfig.GroupAdd", "group_add", "one more group"),
     Option("read-only", SWITCH, "HostConfig.ReadonlyRootfs", "read_only", "its root cannot be written", absent=False),
-    Option("cgroupns", TEXT, "HostConfig.CgroupnsMode", "cgroup", "private or host"),
-    Option("ipc", TEXT, "HostConfig.IpcMode", "ipc", "none, private, shareable, host, container:NAME"),
-    Option("pid", TEXT, "HostConfig.PidMode", "pid", "host, container:NAME"),
-    Option("uts", TEXT, "HostConfig.UTSMode", "uts", "host"),
-    Option("userns", TEXT, "HostConfig.UsernsMode", "userns_mode", "host"),
-    Option("cgroup-parent", TEXT, "HostConfig.CgroupParent", "cgroup_parent", "the cgroup in which its own is made"),
-    Option("isolation", TEXT, "HostConfig.Isolation", "isolation", "default"),
+    Option("cgroupns", TEXT, "HostConfig.CgroupnsMode", "cgroup", "cgroup namespace: private, host"),
+    Option("ipc", TEXT, "HostConfig.IpcMode", "ipc", "IPC namespace: none, private, shareable, host, container:NAME"),
+    Option("pid", TEXT, "HostConfig.PidMode", "pid", "PID namespace: host, container:NAME"),
+    Option("uts", TEXT, "HostConfig.UTSMode", "uts", "UTS namespace: host"),
+    Option("userns", TEXT, "HostConfig.UsernsMode", "userns_mode", "user namespace: host"),
+    Option("cgroup-parent", TEXT, "HostConfig.CgroupParent", "cgroup_parent", "parent of its cgroup"),
+    Option("isolation", TEXT, "HostConfig.Isolation", "isolation", "no effect: default"),
     Option("runtime", TEXT, "HostConfig.Runtime", "runtime", "the runtime that starts it"),
     Option("sysctl", PAIRS, "HostConfig.Sysctls", "sysctls", "a kernel parameter of its own"),
     Option("ulimit", ULIMITS, "HostConfig.Ulimits", "ulimits", "a limit of its processes: NAME=SOFT[:HARD]", absent=()),
@@ -127,7 +137,7 @@ OPTIONS = (
     # devices
     Option("device", DEVICES, "HostConfig.Devices", "devices", "a device: HOST[:CONTAINER[:rwm]]"),
     Option("device-cgroup-rule", WORDS, "HostConfig.DeviceCgroupRules", "device_cgroup_rules",
-           "devices that it may use"),
+           "rule for devices that it may use"),
     Option("gpus", TEXT, "", "", "not supported"),
 
     # limits
@@ -136,35 +146,40 @@ OPTIONS = (
            "memory that it keeps when there is little", commands=_UPDATE),
     Option("memory-swap", SWAP, "HostConfig.MemorySwap", "memswap_limit", "limit of memory and swap; -1: none",
            commands=_UPDATE),
-    Option("memory-swappiness", NUMBER, "HostConfig.MemorySwappiness", "mem_swappiness", "0 to 100", absent=-1),
+    Option("memory-swappiness", NUMBER, "HostConfig.MemorySwappiness", "mem_swappiness",
+           "how soon memory is swapped out: 0 to 100", absent=-1),
     Option("oom-kill-disable", SWITCH, "HostConfig.OomKillDisable", "oom_kill_disable",
-           "do not kill it for want of memory", absent=False),
-    Option("oom-score-adj", NUMBER, "HostConfig.OomScoreAdj", "oom_score_adj", "-1000 to 1000"),
+           "do not kill it when memory runs out", absent=False),
+    Option("oom-score-adj", NUMBER, "HostConfig.OomScoreAdj", "oom_score_adj",
+           "how soon it is killed when memory runs out: -1000 to 1000"),
     Option("shm-size", SIZE, "HostConfig.ShmSize", "shm_size", "size of /dev/shm"),
     Option("cpus", CPUS, "HostConfig.NanoCpus", "cpus", "number of processors", commands=_UPDATE),
-    Option("cpu-shares", NUMBER, "HostConfig.CpuShares", "cpu_shares", "weight among others", "c", _UPDATE),
-    Option("cpu-period", NUMBER, "HostConfig.CpuPeriod", "cpu_period", "microseconds", commands=_UPDATE),
-    Option("cpu-quota", NUMBER, "HostConfig.CpuQuota", "cpu_quota", "microseconds of a period", commands=_UPDATE),
-    Option("cpu-rt-period", NUMBER, "HostConfig.CpuRealtimePeriod", "cpu_rt_period", "of real-time processes",
-           commands=_UPDATE),
-    Option("cpu-rt-runtime", NUMBER, "HostConfig.CpuRealtimeRuntime", "cpu_rt_runtime", "of real-time processes",
-           commands=_UPDATE),
+    Option("cpu-shares", NUMBER, "HostConfig.CpuShares", "cpu_shares",
+           "weight of its CPU time among others", "c", _UPDATE),
+    Option("cpu-period", NUMBER, "HostConfig.CpuPeriod", "cpu_period",
+           "period of --cpu-quota, in microseconds", commands=_UPDATE),
+    Option("cpu-quota", NUMBER, "HostConfig.CpuQuota", "cpu_quota",
+           "CPU time in a period, in microseconds", commands=_UPDATE),
+    Option("cpu-rt-period", NUMBER, "HostConfig.CpuRealtimePeriod", "cpu_rt_period",
+           "period of --cpu-rt-runtime, in microseconds", commands=_UPDATE),
+    Option("cpu-rt-runtime", NUMBER, "HostConfig.CpuRealtimeRuntime", "cpu_rt_runtime",
+           "CPU time of real-time processes in a period", commands=_UPDATE),
     Option("cpuset-cpus", TEXT, "HostConfig.CpusetCpus", "cpuset", "processors that it may use", commands=_UPDATE),
     Option("cpuset-mems", TEXT, "HostConfig.CpusetMems", "", "memory nodes that it may use", commands=_UPDATE),
     Option("pids-limit", NUMBER, "HostConfig.PidsLimit", "pids_limit", "number of processes; -1: any",
            commands=_UPDATE, absent=0),
-    Option("blkio-weight", NUMBER, "HostConfig.BlkioWeight", "blkio_config.weight", "weight of its disk traffic",
+    Option("blkio-weight", NUMBER, "HostConfig.BlkioWeight", "blkio_config.weight", "share of disk traffic: 10 to 1000",
            commands=_UPDATE),
     Option("blkio-weight-device", DEVICE_LIMITS, "HostConfig.BlkioWeightDevice", "blkio_config.weight_device",
-           "the same for one device: /dev/DEVICE:WEIGHT", absent=()),
+           "share of a device's traffic: /dev/DEVICE:WEIGHT", absent=()),
     Option("device-read-bps", DEVICE_LIMITS, "HostConfig.BlkioDeviceReadBps", "blkio_config.device_read_bps",
-           "bytes a second: /dev/DEVICE:RATE", absent=()),
+           "limit of reading: /dev/DEVICE:BYTES a second", absent=()),
     Option("device-write-bps", DEVICE_LIMITS, "HostConfig.BlkioDeviceWriteBps", "blkio_config.device_write_bps",
-           "bytes a second", absent=()),
+           "limit of writing: /dev/DEVICE:BYTES a second", absent=()),
     Option("device-read-iops", DEVICE_LIMITS, "HostConfig.BlkioDeviceReadIOps", "blkio_config.device_read_iops",
-           "operations a second", absent=()),
+           "limit of reading: /dev/DEVICE:OPERATIONS a second", absent=()),
     Option("device-write-iops", DEVICE_LIMITS, "HostConfig.BlkioDeviceWriteIOps", "blkio_config.device_write_iops",
-           "operations a second", absent=()),
+           "limit of writing: /dev/DEVICE:OPERATIONS a second", absent=()),
 
     # files
     Option("volume", WORDS, "", "volumes", "mount a volume or a directory: [SOURCE:]TARGET[:OPTIONS]", "v"),
@@ -198,14 +213,3 @@ def declare(spec: FlagSet, command: str) -> FlagSet:
         if command in option.commands:
             spec.add(option.flag, option.short, option.type.parser, option.help)
     return spec
-
-
-def put(target: dict[str, Any], path: str, value: Any) -> None:
-    """Set ``A.B`` of nested dictionaries; a list comes after what is there."""
-    outer, dot, inner = path.partition(".")
-    if dot:
-        put(target.setdefault(outer, {}), inner, value)
-    elif isinstance(value, list) and path in target:
-        target[path] += value
-    else:
-        target[path] = value

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from ketch.cli.context import Context
+    Fields = list[tuple[str, str]]
 
 _GAP, _MINIMUM = 3, 10
 _JSON = ("json", "{{json .}}")
@@ -32,47 +32,33 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def show(
-    ctx: Context,
-    rows: Iterable[dict[str, Any]],
-    *,
-    columns: list[tuple[str, str]],
-    headers: dict[str, str] | None = None,
-    form: str = "",
-    quiet: str = "",
-    raw: list[tuple[str, str]] | None = None,
-) -> None:
-    """Print rows: as a table of ``columns`` (title, field), as ``form`` says, or with ``quiet`` that field alone.
-
-    ``headers`` has the titles of further fields, for ``table …`` formats; ``raw`` the lines of ``--format raw``.
-    Callables in a row are what templates can call; JSON and tables do without them.
+class Listing:
+    """How objects of one type are listed: ``columns`` of the table (title, field), titles of further fields for
+    ``table …`` formats, the lines of ``--format raw`` (name, field), and the field that ``--quiet`` prints alone.
     """
-    text = text_of(rows, columns=columns, headers=headers, form=form, quiet=quiet, raw=raw)
-    if text:
-        ctx.show(text)
 
+    def __init__(
+        self, columns: Fields, headers: dict[str, str] | None = None, raw: Fields | None = None, quiet: str = ""
+    ) -> None:
+        self._columns, self._headers, self._raw, self._quiet = columns, headers or {}, raw or [], quiet
 
-def text_of(
-    rows: Iterable[dict[str, Any]],
-    *,
-    columns: list[tuple[str, str]],
-    headers: dict[str, str] | None = None,
-    form: str = "",
-    quiet: str = "",
-    raw: list[tuple[str, str]] | None = None,
-) -> str:
-    """What ``show`` prints."""
-    if form in ("", "table"):
-        if quiet:
-            return "".join(f"{row[quiet]}\n" for row in rows)
-        body = [[_cell(row[field]) for _, field in columns] for row in rows]
-        return table([[title for title, _ in columns], *body]) + "\n"
-    if form in _JSON:
-        return "".join(f"{as_json(row)}\n" for row in rows)
-    if form == "raw" and raw:
-        return "".join(_raw(row, [(n, f) for n, f in raw if not quiet or f == quiet], quiet) for row in rows)
-    titles = {**{field: title for title, field in columns}, **(headers or {})}
-    return _templated(list(rows), form, titles)
+    def text(self, rows: Iterable[dict[str, Any]], format: str, *, quiet: bool = False) -> str:
+        """The rows as a table, or as ``format`` says.
+
+        Callables in a row are what templates can call; JSON and tables do without them.
+        """
+        if format in ("", "table"):
+            if quiet:
+                return "".join(f"{row[self._quiet]}\n" for row in rows)
+            body = [[_cell(row[field]) for _, field in self._columns] for row in rows]
+            return table([[title for title, _ in self._columns], *body]) + "\n"
+        if format in _JSON:
+            return "".join(f"{as_json(row)}\n" for row in rows)
+        if format == "raw" and self._raw:
+            fields = [(name, field) for name, field in self._raw if not quiet or field == self._quiet]
+            return "".join(_raw(row, fields, quiet=quiet) for row in rows)
+        titles = {**{field: title for title, field in self._columns}, **self._headers}
+        return _templated(list(rows), format, titles)
 
 
 def as_json(row: dict[str, Any]) -> str:
@@ -81,16 +67,16 @@ def as_json(row: dict[str, Any]) -> str:
     return go_json(plain)
 
 
-def _raw(row: dict[str, Any], fields: list[tuple[str, str]], quiet: str) -> str:
+def _raw(row: dict[str, Any], fields: list[tuple[str, str]], *, quiet: bool) -> str:
     lines = "".join(f"{name}: {_cell(row[field])}".rstrip(" ") + "\n" for name, field in fields)
     return lines if quiet else lines + "\n"
 
 
-def _templated(rows: list[dict[str, Any]], form: str, titles: dict[str, str]) -> str:
+def _templated(rows: list[dict[str, Any]], format: str, titles: dict[str, str]) -> str:
     from ketch.cli.gotemplate.template import Template
 
-    as_table = form.startswith("table")
-    text = (form[5:] if as_table else form).strip(" ").replace("\\t", "\t").replace("\\n", "\n")
+    as_table = format.startswith("table")
+    text = (format[5:] if as_table else format).strip(" ").replace("\\t", "\t").replace("\\n", "\n")
     template = Template(text)
     lines = [template.render(row) for row in rows]
     if not as_table:

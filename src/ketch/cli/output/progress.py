@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import printable
-from ketch.cli.output.progress_view import Board
+from ketch.cli.output.progress_view import ProgressView
 from ketch.client.errors import error_of
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class Progress:
         self._to = to or ctx.out
         drawn = mode == "auto" and self._to.isatty() and os.environ.get("TERM", "") != "dumb"
         self._mode = "drawn" if drawn else "plain" if mode == "auto" else mode
-        self._board = Board()
-        self._said: dict[str, str] = {}
+        self._view = ProgressView()
+        self._shown: dict[str, str] = {}
         self._height = 0
         self._next = 0.0
         self._ascii = "utf" not in (getattr(self._to, "encoding", "") or "").lower()
@@ -71,7 +71,7 @@ class Progress:
             self._plain(item)
             return
         now = time.monotonic()
-        line = self._board.feed(item, now)
+        line = self._view.feed(item, now)
         if line is not None:
             self._erase()
             self._write(line + "\n")
@@ -82,16 +82,16 @@ class Progress:
     def _plain(self, item: dict[str, Any]) -> None:
         """Each state of a layer once."""
         ident, status = str(item.get("id") or ""), item["status"]
-        if ident and self._said.get(ident) == status:
+        if ident and self._shown.get(ident) == status:
             return
         if (item.get("progressDetail") or {}).get("current") is not None:
             return
-        self._said[ident] = status
+        self._shown[ident] = status
         self._write((f"{ident}: {status}" if ident else status) + "\n")
 
     def _draw(self, now: float) -> None:
         size = shutil.get_terminal_size()
-        lines = self._board.lines(size.columns - 1, size.lines - 1, plain=self._ascii)
+        lines = self._view.lines(size.columns - 1, size.lines - 1, plain=self._ascii)
         up = f"\033[{self._height}A" if self._height else ""
         self._write(up + "".join(f"\r\033[K{line}\n" for line in lines) + ("\033[J" if self._height else ""))
         self._height = len(lines)

@@ -1,4 +1,4 @@
-"""Progress as a picture: what the daemon reports of each layer, kept and laid out in lines; no terminal here.
+"""The picture of a pull, push or load: the daemon's reports of each layer, laid out in lines; no terminal here.
 
 a1b2c3d4e5f6  Downloading   ━━━━━━━━━━━━╸───────────  31.2MB/52.4MB  48.1MB/s  1s left
 0f9e8d7c6b5a  Pull complete
@@ -14,7 +14,7 @@ from ketch.notation.sizes import human_size
 if TYPE_CHECKING:
     from typing import Any
 
-DONE = frozenset((
+_DONE = frozenset((
     "Pull complete", "Already exists", "Pushed", "Layer already exists", "Skipped foreign layer", "Saved",
 ))  # fmt: skip
 _MOVED = ("Downloading", "Pushing", "Loading layer", "Saving")
@@ -22,7 +22,7 @@ _SMOOTH = 0.3
 _NARROW = 60
 
 
-class Row:
+class LayerProgress:
     """One layer: its state, and how fast it is."""
 
     def __init__(self, ident: str) -> None:
@@ -53,21 +53,21 @@ class Row:
 
     @property
     def done(self) -> bool:
-        return self.status in DONE or self.status.startswith("Mounted from")
+        return self.status in _DONE or self.status.startswith("Mounted from")
 
 
-class Board:
+class ProgressView:
     """All layers of one pull, push or load."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, LayerProgress] = {}
 
     def feed(self, item: dict[str, Any], now: float) -> str | None:
         """Take a report; a line to print for good when it is of no layer."""
         ident, status = str(item.get("id") or ""), item.get("status", "")
         if ident and (ident in self.rows or not status.startswith("Pulling from")):
             if ident not in self.rows:
-                self.rows[ident] = Row(ident)
+                self.rows[ident] = LayerProgress(ident)
             self.rows[ident].feed(item, now)
             return None
         return f"{ident}: {status}" if ident else status
@@ -100,7 +100,7 @@ class Board:
         return (" - " if plain else " · ").join(parts)
 
 
-def _line(row: Row, width: int, plain: bool) -> str:
+def _line(row: LayerProgress, width: int, plain: bool) -> str:
     head = f"{row.ident[:12]:<12}  {row.status}"
     if not row.total or row.done:
         return head[:width]

@@ -77,12 +77,12 @@ def ports(rows: list[dict[str, Any]]) -> str:
     """``443/tcp, 0.0.0.0:8080->80/tcp``; what is published under its own number is joined to ranges."""
     groups: dict[tuple[str, str], list[list[int]]] = {}
     others = []
-    for one in sorted(rows, key=lambda r: (r["PrivatePort"], r.get("IP", ""), r.get("PublicPort", 0), r["Type"])):
-        number, address = one["PrivatePort"], one.get("IP", "")
-        if address and one["PublicPort"] != number:
-            others.append(f"{_host(address)}:{one['PublicPort']}->{number}/{one['Type']}")
+    for port in sorted(rows, key=lambda r: (r["PrivatePort"], r.get("IP", ""), r.get("PublicPort", 0), r["Type"])):
+        number, address = port["PrivatePort"], port.get("IP", "")
+        if address and port["PublicPort"] != number:
+            others.append(f"{_host(address)}:{port['PublicPort']}->{number}/{port['Type']}")
             continue
-        runs = groups.setdefault((address, one["Type"]), [])
+        runs = groups.setdefault((address, port["Type"]), [])
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.options import ports, table, value_types
+from ketch.cli.options import fields, ports, table, value_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def _service(request: CreateRequest, services: dict[str, str]) -> dict[str, Any]
             together = _TOGETHER[option.flag](request, services)
             service |= {key: found for key, found in together.items() if found or key == "entrypoint"}
         elif option.service and value is not None:
-            table.put(service, option.service, option.type.service(value))
+            fields.put(service, option.service, option.type.service(value))
     return service
 
 
@@ -146,14 +146,14 @@ _TOGETHER: dict[str, Callable[[CreateRequest, dict[str, str]], dict[str, Any]]] 
 
 def left_out(request: CreateRequest, containers: Sequence[CreateRequest]) -> list[str]:
     """What Compose has no words for."""
-    fields = request.fields
-    found = [f"--{o.flag}" for o in table.OPTIONS if o.field in fields and not o.service]
-    inside = {name for one in containers for name in (one.name, one.id)}
-    for spec in fields.get("HostConfig.VolumesFrom", ()):
+    asked = request.fields
+    found = [f"--{o.flag}" for o in table.OPTIONS if o.field in asked and not o.service]
+    inside = {name for container in containers for name in (container.name, container.id)}
+    for spec in asked.get("HostConfig.VolumesFrom", ()):
         ref, _, mode = spec.partition(":")
         if mode and ref not in inside:
             found.append(f"the mode of --volumes-from {spec}")
-    if not all(value_types.portable(option) for option in fields.get("HostConfig.SecurityOpt", ())):
+    if not all(value_types.portable(option) for option in asked.get("HostConfig.SecurityOpt", ())):
         found.append("a seccomp profile that is in no file")
     if request.networks and not request.plain_network and "bridge" in request.networks:
         found.append("the default bridge beside other networks")

@@ -1,4 +1,4 @@
-"""``attach``."""
+"""``attach``: our standard streams are joined to a running container's."""
 
 from __future__ import annotations
 

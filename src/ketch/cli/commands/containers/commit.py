@@ -1,4 +1,4 @@
-"""``commit``, ``diff`` and ``export``: what became of a container's files."""
+"""``commit``, ``diff`` and ``export``: the changes in a container's files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ketch.cli.files import write_out
+from ketch.cli.image_names import split_tag
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.options.image_names import split_tag
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -19,18 +19,24 @@ _LETTERS = "CAD"
 def cmd_commit(args: list[str], ctx: Context) -> int:
     """Make an image from a container."""
     spec = FlagSet(
-        "commit", "ketch commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+        "commit",
+        "ketch commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
         "Create a new image from a container's changes",
-    )  # fmt: skip
+    )
     spec.string("author", "a", "who made it").list("change", "c", "apply a Dockerfile instruction")
     spec.string("message", "m", "say what it is").bool("pause", "p", "pause the container meanwhile", default=True)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 2)
     repo, tag = split_tag(rest[1]) if len(rest) > 1 else ("", "")
     query = {
-        "container": rest[0], "repo": repo or None, "tag": tag or None, "author": opts["author"] or None,
-        "comment": opts["message"] or None, "changes": opts["change"], "pause": opts["pause"],
-    }  # fmt: skip
+        "container": rest[0],
+        "repo": repo or None,
+        "tag": tag or None,
+        "author": opts["author"] or None,
+        "comment": opts["message"] or None,
+        "changes": opts["change"],
+        "pause": opts["pause"],
+    }
     ctx.print(ctx.client().request("POST", "/commit", query).json()["Id"])
     return 0
 

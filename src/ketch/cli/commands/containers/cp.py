@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ketch.cli.copying import paths, tar
-from ketch.cli.copying.paths import MODE_DIR, MODE_LINK, Place
+from ketch.cli.copying.paths import MODE_DIR, MODE_LINK, CopyPath
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument, NotFound
 from ketch.notation.sizes import human_size
@@ -31,7 +31,7 @@ def cmd_cp(args: list[str], ctx: Context) -> int:
         "cp",
         "ketch cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n        ketch cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
         "Copy files/folders between a container and the local filesystem",
-    )  # fmt: skip
+    )
     spec.bool("archive", "a", "copy owners, too").bool("follow-link", "L", "follow a link as SRC_PATH")
     spec.bool("quiet", "q", "no progress and no last line")
     opts, rest = spec.parse(args)
@@ -62,30 +62,32 @@ class _Copy:
 
     def fetch(self, path: str, destination: str) -> int:
         """Copy what is at ``path`` of the container to here."""
-        place = None if destination == "-" else paths.local_destination(destination)
+        local = None if destination == "-" else paths.local_destination(destination)
         path, rebase = self._followed(path) if self._follow else (path, "")
         response = self._ctx.client().request("GET", self._url, {"path": path}, stream=True)
-        if place is None:
+        if local is None:
             for chunk in response.iter_chunks():
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             return 0
         facts = _facts(response)
-        source = Place(path, exists=True, directory=bool(facts["mode"] & MODE_DIR), rebase=rebase)
-        directory, change = paths.plan(source, place)
+        source = CopyPath(path, exists=True, directory=bool(facts["mode"] & MODE_DIR), rebase=rebase)
+        directory, change = paths.plan(source, local)
         first = (paths.split_entry(path)[1], rebase) if rebase else None
         incoming = tar.Incoming(
             response.iter_chunks(), lambda n: self._show(f"Copying from container - {human_size(n)}")
         )
         try:
             tar.unpack(
-                incoming, directory, lambda name: paths.renamed(paths.renamed(name, first), change),
+                incoming,
+                directory,
+                lambda name: paths.renamed(paths.renamed(name, first), change),
                 owners=self._owners and os.geteuid() == 0,
-            )  # fmt: skip
+            )
         finally:
             response.close()
             self._show("")
-        self._done(incoming.count, place.path)
+        self._done(incoming.count, local.path)
         return 0
 
     def _followed(self, path: str) -> tuple[str, str]:
@@ -109,24 +111,24 @@ class _Copy:
 
             self._put(destination.path, chunks("-"))
             return 0
-        place = paths.local_source(source, self._follow)
-        directory, change = paths.plan(place, destination)
-        name = place.rebase or paths.split_entry(place.path)[1]
-        stream = tar.pack(place.path, name, lambda entry: paths.renamed(entry, change))
+        local = paths.local_source(source, self._follow)
+        directory, change = paths.plan(local, destination)
+        name = local.rebase or paths.split_entry(local.path)[1]
+        stream = tar.pack(local.path, name, lambda entry: paths.renamed(entry, change))
         count = self._put(directory, stream)
         self._done(count, f"{self._container}:{destination.path}")
         return 0
 
-    def _destination(self, path: str) -> Place:
+    def _destination(self, path: str) -> CopyPath:
         try:
             facts = self._stat(path)
             if facts["mode"] & MODE_LINK:
                 path = _absolute_target(facts["linkTarget"], path)
                 facts = self._stat(path)
         except NotFound:
-            return Place(path)  # its parent may exist: the PUT will tell
+            return CopyPath(path)  # its parent may exist: the PUT will tell
         paths.check_remote(f"{self._container}:{path}", facts["mode"])
-        return Place(path, exists=True, directory=bool(facts["mode"] & MODE_DIR))
+        return CopyPath(path, exists=True, directory=bool(facts["mode"] & MODE_DIR))
 
     def _put(self, directory: str, stream: Iterable[bytes]) -> int:
         count = 0

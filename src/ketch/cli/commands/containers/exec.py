@@ -1,4 +1,4 @@
-"""``exec``."""
+"""``exec``: a further process in a running container."""
 
 from __future__ import annotations
 

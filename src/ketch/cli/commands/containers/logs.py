@@ -1,4 +1,4 @@
-"""``logs``."""
+"""``logs``: a container's output, from its log."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ def cmd_logs(args: list[str], ctx: Context) -> int:
     client = ctx.client()
     tty = client.request("GET", f"/containers/{rest[0]}/json").json()["Config"]["Tty"]
     query = {
-        "stdout": True, "stderr": True, "follow": opts["follow"], "timestamps": opts["timestamps"],
-        "tail": opts["tail"], "details": opts["details"], "since": moment(opts["since"]) or None,
+        "stdout": True,
+        "stderr": True,
+        "follow": opts["follow"],
+        "timestamps": opts["timestamps"],
+        "tail": opts["tail"],
+        "details": opts["details"],
+        "since": moment(opts["since"]) or None,
         "until": moment(opts["until"]) or None,
-    }  # fmt: skip
+    }
     response = client.request("GET", f"/containers/{rest[0]}/logs", query, stream=True)
     demultiplexer = Demultiplexer(to_stdio)
     for chunk in response.iter_chunks():

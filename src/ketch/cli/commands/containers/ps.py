@@ -1,11 +1,11 @@
-"""``ps``."""
+"""``ps``: the list of containers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import filters, text_of
+from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import of_container
 
 if TYPE_CHECKING:
@@ -31,35 +31,32 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
     """List containers."""
     spec = FlagSet("ps", "ketch ps [OPTIONS]", "List containers")
     spec.bool("all", "a", "also those that do not run").list("filter", "f", "which ones").string("format", "", "how")
-    spec.int("last", "n", "the newest so many").bool("latest", "l", "the newest one").bool(
-        "no-trunc", "", "whole texts"
-    )
+    spec.int("last", "n", "the newest so many").bool("latest", "l", "the newest one")
+    spec.bool("no-trunc", "", "whole texts")
     spec.bool("quiet", "q", "ids only").bool("size", "s", "sizes on disk")
     spec.bool("watch", "w", "go on, and show what changes")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
-    form = opts["format"]
-    if form and opts["quiet"]:
+    format = opts["format"]
+    if format and opts["quiet"]:
         ctx.warn("WARNING: Ignoring custom format, because both --format and --quiet are set.")
-        form = form if form == "raw" else ""
+        format = format if format == "raw" else ""
     limit = 1 if opts["latest"] else opts["last"]
-    with_size = opts["size"] or ".Size" in form or form == "{{json .}}"
+    with_size = opts["size"] or ".Size" in format or format == "{{json .}}"
     query = {
         "all": opts["all"] or None,
         "limit": str(limit) if limit else None,
         "size": with_size or None,
         "filters": filters(opts["filter"]),
     }
-    size = opts["size"] and form in ("", "table", "raw")
+    size = opts["size"] and format in ("", "table", "raw")
     columns = [*_COLUMNS, ("SIZE", "Size")] if size else _COLUMNS
+    listing = Listing(columns, _HEADERS, [*_RAW, ("size", "Size")] if size else _RAW, quiet="ID")
 
     def render(containers: list[dict[str, Any]], titles: bool) -> str:
         rows = [of_container(c, whole=opts["no-trunc"]) for c in containers]
-        text = text_of(
-            rows, columns=columns, headers=_HEADERS, form=form, quiet="ID" if opts["quiet"] else "",
-            raw=[*_RAW, ("size", "Size")] if size else _RAW,
-        )  # fmt: skip
-        untitled = not titles and not opts["quiet"] and (not form or form.startswith("table"))
+        text = listing.text(rows, format, quiet=opts["quiet"])
+        untitled = not titles and not opts["quiet"] and (not format or format.startswith("table"))
         return text.partition("\n")[2] if untitled else text
 
     if opts["watch"]:

@@ -1,4 +1,4 @@
-"""``run`` and ``create``."""
+"""``run`` and ``create``: a container is made, with its image if that is missing, and run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.containers import ready
+from ketch.cli.commands.containers import wait_healthy
 from ketch.cli.errors import UsageError
 from ketch.cli.options import run_flags, wait_flag
 from ketch.cli.session import Session, check_terminal
@@ -58,9 +58,9 @@ def _start_detached(ctx: Context, container: str, timeout_s: float | None) -> in
         ctx.client().request("POST", f"/containers/{container}/start")
     else:
         try:
-            ready.start(ctx, container, timeout_s)
-        except ready.NotReady as e:
-            return ready.report(ctx, e)
+            wait_healthy.start(ctx, container, timeout_s)
+        except wait_healthy.NotHealthy as e:
+            return wait_healthy.report(ctx, e)
     ctx.print(container)
     return 0
 
@@ -119,7 +119,7 @@ def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
 def _pull(ctx: Context, image: str, opts: Options) -> None:
     """Bring the image; how it goes is told on standard error."""
     from ketch.cli.commands.images import registries
-    from ketch.cli.options.image_names import split_tag
+    from ketch.cli.image_names import split_tag
 
     name, tag = split_tag(image) if "@" not in image else (image, "")
     mode = "quiet" if opts["quiet"] else "auto"

@@ -1,10 +1,10 @@
-"""``start``."""
+"""``start``: containers are started, attached to, or waited for."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.containers import ready
+from ketch.cli.commands.containers import wait_healthy
 from ketch.cli.each import each
 from ketch.cli.options import wait_flag
 from ketch.cli.options.flags import FlagSet
@@ -27,7 +27,7 @@ def cmd_start(args: list[str], ctx: Context) -> int:
     if timeout_s is not None:
         if opts["attach"] or opts["interactive"]:
             raise InvalidArgument("conflicting options: --wait-healthy and -a or -i")
-        return each(ctx, rest, lambda ref: ready.start(ctx, ref, timeout_s))
+        return each(ctx, rest, lambda ref: wait_healthy.start(ctx, ref, timeout_s))
     if not (opts["attach"] or opts["interactive"]):
         return each(ctx, rest, lambda ref: client.request("POST", f"/containers/{ref}/start"))
     if len(rest) > 1:

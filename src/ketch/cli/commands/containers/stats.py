@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import text_of
+from ketch.cli.output.listing import Listing
 from ketch.client.http import Client
 from ketch.errors import KetchError, NotFound
 from ketch.notation.sizes import human_bytes, human_size
@@ -24,6 +24,7 @@ _COLUMNS = [
     ("CONTAINER ID", "ID"), ("NAME", "Name"), ("CPU %", "CPUPerc"), ("MEM USAGE / LIMIT", "MemUsage"),
     ("MEM %", "MemPerc"), ("NET I/O", "NetIO"), ("BLOCK I/O", "BlockIO"), ("PIDS", "PIDs"),
 ]  # fmt: skip
+_LISTING = Listing(_COLUMNS, {"Container": "CONTAINER"})
 _REDRAW_S = 0.5
 _FIRST_S = 10
 
@@ -37,7 +38,7 @@ def cmd_stats(args: list[str], ctx: Context) -> int:
     spec.bool("no-stream", "", "only the first result").bool("no-trunc", "", "whole ids")
     opts, rest = spec.parse(args)
     for rows in _tables(ctx, rest, opts):
-        text = text_of(rows, columns=_COLUMNS, headers={"Container": "CONTAINER"}, form=opts["format"])
+        text = _LISTING.text(rows, opts["format"])
         if not opts["no-stream"] and ctx.out.isatty():
             ctx.out.write(_redrawn(printable.lines(text)))
         else:

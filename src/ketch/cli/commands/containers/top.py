@@ -1,4 +1,4 @@
-"""``top`` and ``port``."""
+"""``top`` and ``port``: a container's processes, and its published ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``update``: limits and the restart policy of containers that exist, at once; environment, ports and mounts, later."""
+"""``update``: limits and the restart policy, at once; environment, ports and mounts, later."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def cmd_update(args: list[str], ctx: Context) -> int:
     spec = flag_set()
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
-    limits = run_flags.fields(opts, "update")
+    limits = run_flags.given(opts, "update")
     body: dict[str, Any] = {field.removeprefix("HostConfig."): value for field, value in limits}
     if wanted := changes(opts):
         body["Changes"] = wanted

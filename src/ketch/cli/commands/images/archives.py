@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from ketch.cli.files import chunks, write_out
+from ketch.cli.image_names import platform_json, split_tag
 from ketch.cli.options import progress_flags
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.options.image_names import platform_json, split_tag
 from ketch.cli.output import progress
 from ketch.errors import InvalidArgument
 
@@ -23,7 +23,7 @@ def cmd_load(args: list[str], ctx: Context) -> int:
     progress_flags.add_flags(spec).string("input", "i", "read from this file").list("platform", "", "which one")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
-    query = {"quiet": opts["quiet"] or None, "platform": [platform_json(one) for one in opts["platform"]]}
+    query = {"quiet": opts["quiet"] or None, "platform": [platform_json(item) for item in opts["platform"]]}
     response = ctx.client().request("POST", "/images/load", query, chunks(opts["input"]), stream=True)
     mode = progress_flags.chosen(opts)
     if mode == "auto" and not ctx.out.isatty():
@@ -47,9 +47,13 @@ def cmd_import(args: list[str], ctx: Context) -> int:
         )
     repo, tag = split_tag(rest[1]) if len(rest) > 1 else ("", "")
     query = {
-        "fromSrc": "-", "repo": repo or None, "tag": tag or None, "changes": opts["change"],
-        "message": opts["message"] or None, "platform": opts["platform"] or None,
-    }  # fmt: skip
+        "fromSrc": "-",
+        "repo": repo or None,
+        "tag": tag or None,
+        "changes": opts["change"],
+        "message": opts["message"] or None,
+        "platform": opts["platform"] or None,
+    }
     response = ctx.client().request("POST", "/images/create", query, chunks(rest[0]), stream=True)
     ctx.print(progress.Progress(ctx, "auto", ctx.err).run(response.stream_lines()))
     return 0
@@ -58,9 +62,10 @@ def cmd_import(args: list[str], ctx: Context) -> int:
 def cmd_bootstrap(args: list[str], ctx: Context) -> int:
     """Make a base image from the distribution's packages."""
     spec = FlagSet(
-        "image bootstrap", "ketch image bootstrap [OPTIONS] debian:SUITE|busybox",
+        "image bootstrap",
+        "ketch image bootstrap [OPTIONS] debian:SUITE|busybox",
         "Make a base image from the distribution's own packages, without a registry",
-    )  # fmt: skip
+    )
     progress_flags.add_flags(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
@@ -78,7 +83,7 @@ def cmd_save(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 1)
     if not opts["output"] and sys.stdout.isatty():
         raise InvalidArgument("cowardly refusing to save to a terminal", hint="use -o FILE or redirect")
-    query = {"names": rest, "platform": [platform_json(one) for one in opts["platform"]]}
+    query = {"names": rest, "platform": [platform_json(item) for item in opts["platform"]]}
     response = ctx.client().request("GET", "/images/get", query, stream=True)
     if not opts["output"] or not ctx.err.isatty():
         write_out(response, opts["output"])
@@ -95,5 +100,5 @@ def _content_size(ctx: Context, names: list[str]) -> int:
     total = 0
     for name in names:
         facts = ctx.client().request("GET", f"/images/{name}/json", {"manifests": True}).json()
-        total += sum(one["Size"]["Content"] for one in facts.get("Manifests") or ())
+        total += sum(item["Size"]["Content"] for item in facts.get("Manifests") or ())
     return total

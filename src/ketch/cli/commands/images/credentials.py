@@ -57,9 +57,7 @@ def load(server: str) -> dict[str, str]:
             return {}
         if found.get("Username") == _TOKEN_USER:
             return {"identitytoken": found.get("Secret", ""), "serveraddress": server}
-        return {
-            "username": found.get("Username", ""), "password": found.get("Secret", ""), "serveraddress": server
-        }  # fmt: skip
+        return {"username": found.get("Username", ""), "password": found.get("Secret", ""), "serveraddress": server}
     entry = _entry(config, server)
     result = {"serveraddress": server} if entry else {}
     if auth := entry.get("auth"):
@@ -189,11 +187,11 @@ def _call(helper: str, action: str, text: str) -> dict[str, str]:
         done = subprocess.run([program, action], input=text.encode(), capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as e:
         raise FailedPrecondition(f"run `{program} {action}`: {e}", hint=f"it is named in {path()}") from e
-    said = (done.stdout or done.stderr).decode(errors="replace").strip()
+    output = (done.stdout or done.stderr).decode(errors="replace").strip()
     if done.returncode:
-        if _MISSING in said or action == "erase":
+        if _MISSING in output or action == "erase":
             return {}
-        raise FailedPrecondition(f"error getting credentials - err: exit status {done.returncode}, out: `{said}`")
+        raise FailedPrecondition(f"error getting credentials - err: exit status {done.returncode}, out: `{output}`")
     if action != "get":
         return {}
     try:

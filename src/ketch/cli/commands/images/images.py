@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.gotemplate.strings import ellipsis
+from ketch.cli.image_names import platform_json, split_tag
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.options.image_names import platform_json, split_tag
-from ketch.cli.output.listing import filters, show, since
+from ketch.cli.output.listing import Listing, filters, since
 from ketch.cli.output.rows import of_image
 from ketch.errors import InvalidArgument, KetchError
 from ketch.notation import times
@@ -54,10 +54,8 @@ def cmd_images(args: list[str], ctx: Context) -> int:
     digests = opts["digests"] or ".Digest" in opts["format"]
     listed = [row for image in images for row in of_image(image, whole=opts["no-trunc"], digests=digests)]
     raw = [row for row in _RAW_IMAGES if opts["digests"] or row[1] != "Digest"]
-    show(
-        ctx, listed, columns=_DIGESTS if opts["digests"] else _IMAGES, form=opts["format"], headers=_IMAGE_HEADERS,
-        quiet="ID" if opts["quiet"] else "", raw=raw,
-    )  # fmt: skip
+    listing = Listing(_DIGESTS if opts["digests"] else _IMAGES, _IMAGE_HEADERS, raw, quiet="ID")
+    ctx.show(listing.text(listed, opts["format"], quiet=opts["quiet"]))
     return 0
 
 
@@ -76,14 +74,19 @@ def cmd_history(args: list[str], ctx: Context) -> int:
         created = times.rfc3339(step["Created"] * 10**9)
         image = step["Id"] if whole or step["Id"] == "<missing>" else step["Id"].removeprefix("sha256:")[:12]
         by = step["CreatedBy"].replace("\t", " ")
-        rows.append({
-            "Comment": step["Comment"], "CreatedAt": created, "CreatedBy": by if whole else ellipsis(by, 45),
-            "CreatedSince": since(step["Created"]) if human else created, "ID": image,
-            "Size": human_size(step["Size"]) if human else str(step["Size"]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "Comment": step["Comment"],
+                "CreatedAt": created,
+                "CreatedBy": by if whole else ellipsis(by, 45),
+                "CreatedSince": since(step["Created"]) if human else created,
+                "ID": image,
+                "Size": human_size(step["Size"]) if human else str(step["Size"]),
+            }
+        )
     columns = _HISTORY if human else [*_HISTORY[:1], ("CREATED AT", "CreatedSince"), *_HISTORY[2:]]
-    headers = {"CreatedAt": "CREATED AT"}
-    show(ctx, rows, columns=columns, headers=headers, form=opts["format"], quiet="ID" if opts["quiet"] else "")
+    listing = Listing(columns, {"CreatedAt": "CREATED AT"}, quiet="ID")
+    ctx.show(listing.text(rows, opts["format"], quiet=opts["quiet"]))
     return 0
 
 
@@ -109,7 +112,7 @@ def cmd_rmi(args: list[str], ctx: Context) -> int:
         try:
             answer = ctx.client().request("DELETE", f"/images/{ref}", query).json()
         except KetchError as e:
-            ctx.warn(f"ketch: {e.message}" + (f"\n  {e.hint}" if e.hint else ""))
+            ctx.complain(e)
             failed = 1
             continue
         for row in answer:

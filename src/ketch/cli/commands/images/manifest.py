@@ -36,9 +36,10 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
         ctx.print(json.dumps(found if opts["verbose"] else found["Manifest"], indent=4))
         return 0
     index = {
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [entry["descriptor"] for entry in pending["entries"]],
-    }  # fmt: skip
+    }
     ctx.print(json.dumps(pending if opts["verbose"] else index, indent=4))
     return 0
 
@@ -65,8 +66,11 @@ def cmd_annotate(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 2, 2)
     platform = {
-        "os": opts["os"], "architecture": opts["arch"], "variant": opts["variant"], "os.version": opts["os-version"]
-    }  # fmt: skip
+        "os": opts["os"],
+        "architecture": opts["arch"],
+        "variant": opts["variant"],
+        "os.version": opts["os-version"],
+    }
     body = {"Name": rest[0], "Manifest": rest[1], "Platform": {k: v for k, v in platform.items() if v}}
     _ask(ctx, "POST", "/ketch/manifests/annotate", rest[0], body)
     return 0

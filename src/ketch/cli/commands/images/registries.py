@@ -1,4 +1,4 @@
-"""``pull``, ``push``, ``login``, ``logout`` and ``search``: what goes to registries."""
+"""``pull``, ``push``, ``login``, ``logout`` and ``search``: commands that talk to registries."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.commands.images import credentials
 from ketch.cli.gotemplate.strings import ellipsis
+from ketch.cli.image_names import platform_json, split_tag
 from ketch.cli.options import progress_flags
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.options.image_names import platform_json, split_tag
 from ketch.cli.output import progress
-from ketch.cli.output.listing import filters, show
+from ketch.cli.output.listing import Listing, filters
 from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def _password(opts: Any, ctx: Context) -> str:
 def _login(ctx: Context, server: str, username: str, password: str) -> int:
     body = {"username": username, "password": password, "serveraddress": server}
     answer = ctx.client().request("POST", "/auth", body=body).json() or {}
-    place = credentials.store(server, username, password, answer.get("IdentityToken") or "")
-    if place == credentials.path():
-        ctx.warn(f"WARNING! Your credentials are stored unencrypted in '{place}'.")
+    where = credentials.store(server, username, password, answer.get("IdentityToken") or "")
+    if where == credentials.path():
+        ctx.warn(f"WARNING! Your credentials are stored unencrypted in '{where}'.")
     ctx.print(answer.get("Status") or "Login Succeeded")
     return 0
 
@@ -160,12 +160,15 @@ def cmd_search(args: list[str], ctx: Context) -> int:
         raise NotFound(f"nothing found for {rest[0]}")
     rows = [
         {
-            "Name": one["name"], "StarCount": str(one["star_count"]),
-            "Description": (one["description"] or "").replace("\n", " ") if opts["no-trunc"]
-            else ellipsis((one["description"] or "").replace("\n", " "), 45),
-            "IsOfficial": "[OK]" if one["is_official"] else "", "IsAutomated": "[OK]" if one["is_automated"] else "",
+            "Name": item["name"],
+            "StarCount": str(item["star_count"]),
+            "Description": (item["description"] or "").replace("\n", " ")
+            if opts["no-trunc"]
+            else ellipsis((item["description"] or "").replace("\n", " "), 45),
+            "IsOfficial": "[OK]" if item["is_official"] else "",
+            "IsAutomated": "[OK]" if item["is_automated"] else "",
         }
-        for one in sorted(found, key=lambda one: -one["star_count"])
-    ]  # fmt: skip
-    show(ctx, rows, columns=_SEARCH, headers={"IsAutomated": "AUTOMATED"}, form=opts["format"])
+        for item in sorted(found, key=lambda item: -item["star_count"])
+    ]
+    ctx.show(Listing(_SEARCH, {"IsAutomated": "AUTOMATED"}).text(rows, opts["format"]))
     return 0

@@ -1,4 +1,4 @@
-"""``images --tree``: each image with its platforms beneath, and what of them is here."""
+"""``images --tree``: each image with its platforms beneath, and their sizes here."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def lines(images: list[dict[str, Any]], *, plain: bool = False) -> list[str]:
             sizes = [
                 human_size(manifest["Size"][name]) if manifest["Available"] else "-" for name in ("Total", "Content")
             ]
-            found.append((
-                branch + _platform(data["Platform"]), _short(manifest["ID"]), *sizes, _used(len(data["Containers"]))
-            ))  # fmt: skip
+            found.append(
+                (branch + _platform(data["Platform"]), _short(manifest["ID"]), *sizes, _used(len(data["Containers"])))
+            )
     widths = [max(len(row[n]) for row in found) for n in range(len(_TITLES))]
     return ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in found]
 
@@ -41,8 +41,8 @@ def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def _platform(one: dict[str, Any]) -> str:
-    return "/".join(one[name] for name in ("os", "architecture", "variant") if one.get(name))
+def _platform(platform: dict[str, Any]) -> str:
+    return "/".join(platform[name] for name in ("os", "architecture", "variant") if platform.get(name))
 
 
 def _used(containers: int) -> str:

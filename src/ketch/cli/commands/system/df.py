@@ -1,4 +1,4 @@
-"""``system df``: what images, containers and volumes take on disk."""
+"""``system df``: disk usage of images, containers and volumes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.gotemplate.strings import go_json
 from ketch.cli.options.flags import FlagSet
-from ketch.cli.output.listing import show, table
+from ketch.cli.output.listing import Listing, table
 from ketch.cli.output.rows import of_container, of_image, of_volume
 from ketch.notation.sizes import human_size
 
@@ -42,7 +42,7 @@ def cmd_df(args: list[str], ctx: Context) -> int:
         _verbose(ctx, usage, opts["format"])
         return 0
     headers = {field: title for title, field in _COLUMNS}
-    show(ctx, summary(usage), columns=_COLUMNS, headers=headers, form=opts["format"])
+    ctx.show(Listing(_COLUMNS, headers).text(summary(usage), opts["format"]))
     return 0
 
 
@@ -76,12 +76,12 @@ def _row(kind: str, total: int, active: int, size: int, idle: int) -> dict[str, 
     }
 
 
-def _verbose(ctx: Context, usage: dict[str, Any], form: str) -> None:
-    whole = bool(form)
+def _verbose(ctx: Context, usage: dict[str, Any], format: str) -> None:
+    whole = bool(format)
     images = [_image(i, whole=whole) for i in usage.get("Images") or ()]
     containers, volumes = _containers(usage, whole=whole), _volumes(usage)
-    if form:
-        _verbose_formatted(ctx, form, {"Images": images, "Containers": containers, "Volumes": volumes})
+    if format:
+        _verbose_formatted(ctx, format, {"Images": images, "Containers": containers, "Volumes": volumes})
         return
     ctx.print("Images space usage:\n\n" + _table(_IMAGES, images))
     ctx.print("\nContainers space usage:\n\n" + _table(_CONTAINERS, containers))
@@ -89,15 +89,15 @@ def _verbose(ctx: Context, usage: dict[str, Any], form: str) -> None:
     ctx.print("\nBuild cache usage: 0B\n\n" + table([_CACHE]))
 
 
-def _verbose_formatted(ctx: Context, form: str, parts: dict[str, list[dict[str, Any]]]) -> None:
+def _verbose_formatted(ctx: Context, format: str, parts: dict[str, list[dict[str, Any]]]) -> None:
     plain = {k: [{f: v for f, v in row.items() if not callable(v)} for row in rows] for k, rows in parts.items()}
     facts = {**plain, "BuildCache": []}
-    if form in ("json", "{{json .}}"):
+    if format in ("json", "{{json .}}"):
         ctx.out.write(go_json(facts))
         return
     from ketch.cli.gotemplate.template import Template
 
-    ctx.print(Template(form).render(facts))
+    ctx.print(Template(format).render(facts))
 
 
 def _table(columns: list[tuple[str, str]], rows: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""``events``."""
+"""``events``: what happens in the daemon, line by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``info``."""
+"""``info``: the daemon's settings and the machine's facts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def cmd_info(args: list[str], ctx: Context) -> int:
     spec = FlagSet("info", "ketch info [OPTIONS]", "Display system-wide information").string("format", "f", "how")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
-    form = opts["format"]
-    if form:
-        _formatted(ctx, form)
+    format = opts["format"]
+    if format:
+        _formatted(ctx, format)
         return 0
     ctx.print(f"Client:\n Version:    {__version__}\n Context:    default\n Debug Mode: false\n\nServer:")
     info = ctx.client().request("GET", "/info").json()
@@ -36,14 +36,14 @@ def cmd_info(args: list[str], ctx: Context) -> int:
     return 0
 
 
-def _formatted(ctx: Context, form: str) -> None:
+def _formatted(ctx: Context, format: str) -> None:
     from ketch.cli.commands.system.version import client_facts
 
     template = None
-    if form not in ("json", "{{json .}}"):
+    if format not in ("json", "{{json .}}"):
         from ketch.cli.gotemplate.template import Template
 
-        template = Template(form)
+        template = Template(format)
     info = ctx.client().request("GET", "/info").json()
     info["ClientInfo"] = {"Debug": False, **client_facts(), "Plugins": [], "Warnings": None}
     ctx.print(template.render(info) if template else json.dumps(info, separators=(",", ":")))
@@ -58,9 +58,11 @@ def lines(info: dict[str, Any]) -> Iterator[str]:
     for name, value in info.get("DriverStatus") or ():
         yield f" {name}: {value}"
     yield from _named(
-        info, ("Logging Driver", "LoggingDriver"), ("Cgroup Driver", "CgroupDriver"),
+        info,
+        ("Logging Driver", "LoggingDriver"),
+        ("Cgroup Driver", "CgroupDriver"),
         ("Cgroup Version", "CgroupVersion"),
-    )  # fmt: skip
+    )
     yield "Plugins:"
     for name in ("Volume", "Network", "Authorization", "Log"):
         plugins = info["Plugins"].get(name)
@@ -70,9 +72,13 @@ def lines(info: dict[str, Any]) -> Iterator[str]:
     yield from _runtimes(info)
     yield from _security(info)
     yield from _named(
-        info, ("Kernel Version", "KernelVersion"), ("Operating System", "OperatingSystem"), ("OSType", "OSType"),
-        ("Architecture", "Architecture"), ("CPUs", "NCPU"),
-    )  # fmt: skip
+        info,
+        ("Kernel Version", "KernelVersion"),
+        ("Operating System", "OperatingSystem"),
+        ("OSType", "OSType"),
+        ("Architecture", "Architecture"),
+        ("CPUs", "NCPU"),
+    )
     yield f"Total Memory: {human_bytes(info['MemTotal'])}"
     yield from _named(info, ("Name", "Name"), ("ID", "ID"), ("Docker Root Dir", "DockerRootDir"))
     yield f"Debug Mode: {booleans.write(info.get('Debug'))}"
@@ -89,8 +95,10 @@ def _runtimes(info: dict[str, Any]) -> Iterator[str]:
     yield f"Runtimes: {' '.join(sorted(info.get('Runtimes') or ()))}"
     yield f"Default Runtime: {info['DefaultRuntime']}"
     yield f"Init Binary: {info.get('InitBinary', '')}"
-    commits = [(name, (info.get(key) or {}).get("ID", "")) for name, key in (
-        ("containerd", "ContainerdCommit"), ("runc", "RuncCommit"), ("init", "InitCommit"))]  # fmt: skip
+    commits = [
+        (name, (info.get(key) or {}).get("ID", ""))
+        for name, key in (("containerd", "ContainerdCommit"), ("runc", "RuncCommit"), ("init", "InitCommit"))
+    ]
     if any(commit for _, commit in commits):  # a server without these programs says nothing about them
         for name, commit in commits:
             yield f"{name} version: {commit}"
@@ -106,7 +114,7 @@ def _security(info: dict[str, Any]) -> Iterator[str]:
 
 
 def _registries(config: dict[str, Any]) -> Iterator[str]:
-    names = [name for name, one in (config.get("IndexConfigs") or {}).items() if not one["Secure"]]
+    names = [name for name, entry in (config.get("IndexConfigs") or {}).items() if not entry["Secure"]]
     insecure = [*names, *(config.get("InsecureRegistryCIDRs") or ())]
     yield from _block("Insecure Registries:", insecure)
     yield from _block("Registry Mirrors:", config.get("Mirrors") or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.inspection import PATHS, many
+from ketch.cli.inspection import PATHS, inspect
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
@@ -24,7 +24,7 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     kinds = [opts["type"]] if opts["type"] else list(PATHS)
     if kinds[0] not in PATHS:
         raise InvalidArgument(f'"{opts["type"]}" is not a valid value for --type', hint=f"use {', '.join(PATHS)}")
-    return many(ctx, rest, kinds, opts["format"], size=opts["size"])
+    return inspect(ctx, rest, kinds, opts["format"], size=opts["size"])
 
 
 def cmd_container(args: list[str], ctx: Context) -> int:
@@ -37,33 +37,35 @@ def cmd_image(args: list[str], ctx: Context) -> int:
     return _of_kind("image", args, ctx)
 
 
-def _recreate(ctx: Context, refs: list[str], form: str) -> int:
+def _recreate(ctx: Context, refs: list[str], format: str) -> int:
     """``--as run|compose``: all containers are there, or nothing is printed (NotFound)."""
     from ketch.cli.recreate.create_request import CreateRequest
 
-    if form not in ("run", "compose"):
-        raise InvalidArgument(f'"{form}" is not a valid value for --as', hint="use run or compose")
+    if format not in ("run", "compose"):
+        raise InvalidArgument(f'"{format}" is not a valid value for --as', hint="use run or compose")
     client = ctx.client()
     found = []
     for ref in refs:
         facts = client.request("GET", f"/containers/{ref}/json").json()
         image = client.request("GET", f"/images/{facts['Image']}/json").json()
         found.append(CreateRequest(facts, image.get("Config") or {}))
-    if form == "run":
+    if format == "run":
         from ketch.cli.recreate.as_run import command_line
 
-        for one in found:
-            ctx.print(command_line(one))
-            for secret in one.secrets:
-                ctx.warn(f"WARNING: {one.name}: the daemon does not tell where secret {secret} comes from; put it in")
+        for request in found:
+            ctx.print(command_line(request))
+            for secret in request.secrets:
+                ctx.warn(
+                    f"WARNING: {request.name}: the daemon does not tell where secret {secret} comes from; put it in"
+                )
     else:
         from ketch.cli.output import yaml_text
         from ketch.cli.recreate import as_compose
 
         ctx.show(yaml_text.dump(as_compose.document(found)))
-        for one in found:
-            for what in as_compose.left_out(one, found):
-                ctx.warn(f"WARNING: {one.name}: Compose has no words for {what}; left out")
+        for request in found:
+            for what in as_compose.left_out(request, found):
+                ctx.warn(f"WARNING: {request.name}: Compose has no words for {what}; left out")
     return 0
 
 
@@ -80,4 +82,4 @@ def _of_kind(kind: str, args: list[str], ctx: Context) -> int:
     if kind == "container" and opts["as"]:
         return _recreate(ctx, rest, opts["as"])
     platform = opts["platform"] if kind == "image" else ""
-    return many(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"], platform=platform)
+    return inspect(ctx, rest, [kind], opts["format"], size=kind == "container" and opts["size"], platform=platform)

@@ -1,4 +1,4 @@
-"""``prune`` of containers, images, volumes, networks and of all: what nobody uses goes, or is shown."""
+"""``prune``: removal of containers, images, volumes and networks that are not in use; ``--dry-run`` shows them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from ketch.cli import dry_run
-from ketch.cli.dry_run import KINDS, UNITS_SHOWN
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import filters
 from ketch.errors import InvalidArgument, NotFound, Unimplemented
@@ -73,7 +72,7 @@ def cmd_system(args: list[str], ctx: Context) -> int:
         answer = ctx.client().request("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}).json()
         _show(ctx, answer)
         space += answer.get("SpaceReclaimed") or 0
-    ctx.print("Total reclaimed space: " + human_size(space + _build_cache(ctx, opts), UNITS_SHOWN))
+    ctx.print("Total reclaimed space: " + human_size(space + _build_cache(ctx, opts), dry_run.DIGITS))
     return 0
 
 
@@ -126,13 +125,13 @@ def _one(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -
     answer = ctx.client().request("POST", f"/{kind}/prune", query).json()
     _show(ctx, answer)
     if "SpaceReclaimed" in answer:
-        ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], UNITS_SHOWN))
+        ctx.print("Total reclaimed space: " + human_size(answer["SpaceReclaimed"], dry_run.DIGITS))
     return 0
 
 
 def _show(ctx: Context, answer: Answer) -> None:
     """What was deleted, kind by kind, in Docker's form."""
-    for kind in KINDS:
+    for kind in dry_run.KINDS:
         gone = answer.get(f"{kind}Deleted")
         if kind == "Images":
             gone = [f"{action.lower()}: {what}" for row in gone or () for action, what in row.items()]

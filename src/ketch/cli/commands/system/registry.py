@@ -1,4 +1,4 @@
-"""``registry``: hands over to the registry's own program, which shares nothing with the command line."""
+"""``registry``: starts the registry's own program, which shares nothing with the command line."""
 
 from __future__ import annotations
 

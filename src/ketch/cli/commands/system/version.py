@@ -1,4 +1,4 @@
-"""``version``."""
+"""``version``: of the command line and of the daemon."""
 
 from __future__ import annotations
 
@@ -90,9 +90,12 @@ def readable(stamp: str) -> str:
 def _show(ctx: Context, mine: dict[str, str], server: dict[str, Any] | None) -> None:
     ctx.print("Client:")
     rows = [
-        ("Version", mine["Version"]), ("API version", mine["ApiVersion"]), ("Python version", mine["PythonVersion"]),
-        ("OS/Arch", f"{mine['Os']}/{mine['Arch']}"), ("Context", mine["Context"]),
-    ]  # fmt: skip
+        ("Version", mine["Version"]),
+        ("API version", mine["ApiVersion"]),
+        ("Python version", mine["PythonVersion"]),
+        ("OS/Arch", f"{mine['Os']}/{mine['Arch']}"),
+        ("Context", mine["Context"]),
+    ]
     _facts(ctx, " ", rows, _CLIENT_WIDTH)
     if not server:
         return

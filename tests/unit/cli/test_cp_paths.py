@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ketch.api.wire import gomode
 from ketch.cli.copying import paths
-from ketch.cli.copying.paths import Place
+from ketch.cli.copying.paths import CopyPath
 from ketch.engine.files import container_paths
 from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.storage.archive import into
@@ -97,22 +97,22 @@ def test_directory_and_name(path, parts):
     assert paths.split_entry(path) == parts
 
 
-FILE, DIRECTORY = Place("/s/f", exists=True), Place("/s/d", exists=True, directory=True)
+FILE, DIRECTORY = CopyPath("/s/f", exists=True), CopyPath("/s/d", exists=True, directory=True)
 
 
 @pytest.mark.parametrize(
     ("source", "destination", "expected"),
     [
-        (FILE, Place("/t/new"), ("/t", ("f", "new"))),
-        (FILE, Place("/t/old", exists=True), ("/t", ("f", "old"))),
-        (FILE, Place("/t/dir", exists=True, directory=True), ("/t/dir", None)),
-        (DIRECTORY, Place("/t/new"), ("/t", ("d", "new"))),
-        (DIRECTORY, Place("/t/new/"), ("/t", ("d", "new"))),
-        (DIRECTORY, Place("/t/dir", exists=True, directory=True), ("/t/dir", None)),
-        (Place("/s/d/.", exists=True, directory=True), Place("/t/new"), ("/t", (".", "new"))),
-        (Place("/s/x", exists=True, rebase="link"), Place("/t/new"), ("/t", ("link", "new"))),
-        (DIRECTORY, Place("/t/old", exists=True), InvalidArgument),
-        (FILE, Place("/t/new/"), NotFound),
+        (FILE, CopyPath("/t/new"), ("/t", ("f", "new"))),
+        (FILE, CopyPath("/t/old", exists=True), ("/t", ("f", "old"))),
+        (FILE, CopyPath("/t/dir", exists=True, directory=True), ("/t/dir", None)),
+        (DIRECTORY, CopyPath("/t/new"), ("/t", ("d", "new"))),
+        (DIRECTORY, CopyPath("/t/new/"), ("/t", ("d", "new"))),
+        (DIRECTORY, CopyPath("/t/dir", exists=True, directory=True), ("/t/dir", None)),
+        (CopyPath("/s/d/.", exists=True, directory=True), CopyPath("/t/new"), ("/t", (".", "new"))),
+        (CopyPath("/s/x", exists=True, rebase="link"), CopyPath("/t/new"), ("/t", ("link", "new"))),
+        (DIRECTORY, CopyPath("/t/old", exists=True), InvalidArgument),
+        (FILE, CopyPath("/t/new/"), NotFound),
     ],
 )
 def test_plans(source, destination, expected):
@@ -139,7 +139,7 @@ def test_new_names(name, change, expected):
 @given(PATHS, PATHS)
 def test_any_paths_are_understood_or_refused(first, second):
     try:
-        directory, change = paths.plan(Place(first, exists=True), Place(second))
+        directory, change = paths.plan(CopyPath(first, exists=True), CopyPath(second))
     except KetchError:
         return
     assert change is not None

@@ -1,4 +1,4 @@
-"""``--wait-healthy``: from a container's start to the moment when its healthcheck says that it is healthy."""
+"""``--wait-healthy``: a container is started, and waited for until its healthcheck says that it is healthy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 
-class NotReady(KetchError):
+class NotHealthy(KetchError):
     """The container ended, became unhealthy, or took too long."""
 
 
 def start(ctx: Context, container: str, timeout_s: float) -> None:
-    """Start it and wait for its health (NotReady)."""
+    """Start it and wait for its health (NotHealthy)."""
     query = {
         "filters": json.dumps({"type": ["container"], "container": [container], "event": ["die", "health_status"]})
     }
@@ -31,18 +31,18 @@ def start(ctx: Context, container: str, timeout_s: float) -> None:
     try:
         ctx.client().request("POST", f"/containers/{container}/start")
         with _limit(timeout_s):
-            if not _already(ctx, container):
+            if not _is_healthy(ctx, container):
                 _listen(ctx, container, events.stream_lines())
     except TimeoutError:
-        raise _complaint(ctx, container, f"is not healthy after {timeout_s:g} s") from None
+        raise _failure(ctx, container, f"is not healthy after {timeout_s:g} s") from None
     finally:
         events.close()
 
 
-def report(ctx: Context, error: NotReady) -> int:
+def report(ctx: Context, error: NotHealthy) -> int:
     """Say why; the exit code is 1 also where other failures have codes of their own."""
     ctx.out.flush()
-    ctx.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
+    ctx.complain(error)
     return 1
 
 
@@ -62,13 +62,13 @@ def _limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def _already(ctx: Context, container: str) -> bool:
+def _is_healthy(ctx: Context, container: str) -> bool:
     state = _state(ctx, container)
     if not state.get("Running"):
-        raise _complaint(ctx, container, f"ended (exit code {state.get('ExitCode', 'unknown')}) before it was healthy")
+        raise _failure(ctx, container, f"ended (exit code {state.get('ExitCode', 'unknown')}) before it was healthy")
     status = (state.get("Health") or {}).get("Status", "none")
     if status == "unhealthy":
-        raise _complaint(ctx, container, "is unhealthy")
+        raise _failure(ctx, container, "is unhealthy")
     return status in ("none", "healthy")
 
 
@@ -86,19 +86,19 @@ def _listen(ctx: Context, container: str, events: Iterator[dict[str, Any]]) -> N
         action = event["Action"]
         if action == "die":
             code = event["Actor"]["Attributes"].get("exitCode", "unknown")
-            raise _complaint(ctx, container, f"ended (exit code {code}) before it was healthy")
+            raise _failure(ctx, container, f"ended (exit code {code}) before it was healthy")
         if action == "health_status: unhealthy":
-            raise _complaint(ctx, container, "is unhealthy")
+            raise _failure(ctx, container, "is unhealthy")
         if action == "health_status: healthy":
             return
     raise Unavailable("the daemon went away before the container was healthy", hint="look with: ketch ps")
 
 
-def _complaint(ctx: Context, container: str, what: str) -> NotReady:
-    """With what its last check said."""
+def _failure(ctx: Context, container: str, what: str) -> NotHealthy:
+    """The error, with what its last check printed."""
     log = (_state(ctx, container).get("Health") or {}).get("Log") or []
-    said = log[-1]["Output"].strip() if log else ""
+    output = log[-1]["Output"].strip() if log else ""
     message = f"container {container[:12] if len(container) == 64 else container} {what}"
-    if said:
-        message += f"; its last check said:\n{said}"
-    return NotReady(message, hint=f"see: ketch logs {container[:12] if len(container) == 64 else container}")
+    if output:
+        message += f"; its last check said:\n{output}"
+    return NotHealthy(message, hint=f"see: ketch logs {container[:12] if len(container) == 64 else container}")

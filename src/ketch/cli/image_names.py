@@ -1,4 +1,4 @@
-"""Names and platforms of images as people type them → as the API wants them."""
+"""Images' names and platforms as people type them → as the API wants them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,27 @@
+"""Fields of nested dictionaries by their path: ``HostConfig.Memory``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def put(target: dict[str, Any], path: str, value: Any) -> None:
+    """Set a field; a list comes after what is there."""
+    outer, dot, inner = path.partition(".")
+    if dot:
+        put(target.setdefault(outer, {}), inner, value)
+    elif isinstance(value, list):
+        target[path] = [*target.get(path, ()), *value]
+    else:
+        target[path] = value
+
+
+def get(source: dict[str, Any], path: str) -> Any:
+    """A field, None when it is not there."""
+    found: Any = source
+    for name in path.split("."):
+        found = (found or {}).get(name)
+    return found
