@@ -6,6 +6,7 @@ import ast
 import glob
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -92,6 +93,71 @@ def test_ketchd_and_runtime(planted):
             done = run("ketch-runtime", "--root", "state", command, *arguments)
             assert done.returncode not in (66, 127), (command, done.stderr)
             assert not planted.exists(), (command, planted.read_text())
+
+
+RELATIVE = [".", ":", "../planted:", "/nowhere:."]
+
+
+@pytest.mark.parametrize("path", RELATIVE)
+def test_variables_lead_nowhere_near(planted, path):
+    """``PYTHONPATH``: what the commands import that the interpreter, and the script that pip wrote, have not before."""
+    code = "import re, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    shutil.rmtree("ketch")
+    before = {name.partition(".")[0] for name in loaded.stdout.split()}
+    for name in before | {"sitecustomize", "usercustomize", "ketch"}:
+        if os.path.exists(f"{name}.py"):
+            os.unlink(f"{name}.py")
+    for program in "ketch", "ketchd", "ketch-runtime":
+        done = run(program, "--version", PYTHONPATH=path)
+        assert (done.returncode, done.stderr) == (0, ""), program
+        assert not planted.exists(), (program, planted.read_text())
+
+
+def test_other_places_stay(tmp_path):
+    """Of ``PYTHONPATH`` the absolute ones, also when one stands there."""
+    code = "import sys; from ketch import entry; entry._forget_where_we_stand(); print(*sys.path, sep=chr(10))"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:other:{tmp_path}/again:again:/nowhere"}
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+    found = done.stdout.splitlines()
+    assert {f"{ROOT}/src", "/nowhere", f"{tmp_path}/again"} <= set(found)
+    assert f"{tmp_path}/other" not in found
+
+
+# As pip writes scripts (it has no way to pass options on): for an interpreter with a short path, and with others.
+BODY = "import re\nimport sys\nfrom ketch.entry import ketch\nsys.exit(ketch())\n"
+FORMS = {
+    "short": f"#!{sys.executable}\n{BODY}",
+    "long": f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''\n{BODY}",
+    "blank": f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''\n{BODY}",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_isolated_scripts(planted, tmp_path, form):
+    """What ``make engine`` does to them: nothing at all comes from here, not even what Python's own start imports."""
+    script = tmp_path / "ketch"
+    script.write_text(FORMS[form])
+    script.chmod(0o755)
+    os.mkdir("encodings")
+    shutil.move("encodings.py", "encodings/__init__.py")
+    for _ in range(2):
+        subprocess.run([f"{ROOT}/scripts/isolate", script], check=True)
+        for path in RELATIVE:
+            environment = {**os.environ, "PYTHONPATH": path}
+            done = subprocess.run([script, "--version"], env=environment, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert not planted.exists(), planted.read_text()
+
+
+def test_what_is_not_pips_is_not_isolated(tmp_path):
+    script = tmp_path / "ketch"
+    script.write_text("#!/bin/sh\nexec ketch\n")
+    done = subprocess.run([f"{ROOT}/scripts/isolate", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "its first line names no Python" in done.stderr
+    assert script.read_text() == "#!/bin/sh\nexec ketch\n"
 
 
 @pytest.mark.parametrize("environment", [{}, {"PATH": ":/usr/sbin:/usr/bin:/sbin:/bin:."}], ids=["plain", "path"])

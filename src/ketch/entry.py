@@ -1,0 +1,44 @@
+"""The installed commands: what they import comes from nowhere that depends on where one stands.
+
+A relative or empty element of ``PYTHONPATH`` means the current directory, before the standard library, and root may
+stand in an unpacked archive.  Such places go before anything is imported that is not there yet, so this module
+imports nothing that the interpreter's own start has not (not even ``__future__``); docs/processes.md says what that
+leaves over.
+"""
+
+import os
+import sys
+
+
+def ketch() -> None:
+    """``ketch``, the command line."""
+    _forget_where_we_stand()
+    from ketch.cli.main import main
+
+    main()
+
+
+def ketchd() -> None:
+    """``ketchd``, the daemon."""
+    _forget_where_we_stand()
+    from ketch.daemon.main import main
+
+    main()
+
+
+def runtime() -> int:
+    """``ketch-runtime``, the OCI runtime."""
+    _forget_where_we_stand()
+    from ketch.runtime.oci_cli.main import main
+
+    return main()
+
+
+def _forget_where_we_stand() -> None:
+    """Remove what relative elements of ``PYTHONPATH`` brought onto the path; all else of it stays as it is."""
+    given = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
+    if not given:
+        return
+    relative = {os.path.abspath(place) for place in given.split(os.pathsep) if not os.path.isabs(place)}
+    absolute = {place for place in given.split(os.pathsep) if os.path.isabs(place)}
+    sys.path[:] = [place for place in sys.path if place in absolute or place not in relative]
