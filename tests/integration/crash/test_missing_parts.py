@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.support.rawapi import connected
+from tests.support.rawapi import Api, connected
 from tests.support.registries.registries import registry
 from tests.support.waiting import until
 
@@ -154,6 +154,66 @@ def test_the_directory_of_a_volume(own_engine):
         assert f"{own_engine.data_root}/volumes/lost/_data`" in result.err, (command, result.err)
     docker("rm", "user")
     docker("volume", "rm", "lost")
+    assert "Traceback" not in own_engine.log()
+
+
+FOLDERS = ("content/ingest", "content/blobs", "content/leases", "content", "layers", "containers", "volumes")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("stopped", [False, True], ids=["living", "stopped"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_of_the_data_root(own_engine, folder, stopped):
+    """It is made anew: what is brought from now on is whole.  Of a living daemon's content not all of it."""
+    own_engine.start()
+    own_engine.add_busybox()
+    docker, root = own_engine.docker, own_engine.root
+    docker("save", "-o", f"{root}/box.tar", "busybox")
+    docker("create", "--name", "one", "-v", "other:/v", "busybox")
+    docker("export", "-o", f"{root}/root.tar", "one")
+    with registry() as registry_:
+        ref = f"{registry_.host}/box:1"
+        docker("tag", "busybox", ref)
+        docker("push", ref)
+        docker("rm", "one")
+        docker("volume", "rm", "other")
+        docker("rmi", "busybox", ref)
+        until(lambda: os.listdir(f"{own_engine.data_root}/layers") == [], "files of a removed image are left")
+        if stopped:
+            own_engine.stop()
+        shutil.rmtree(f"{own_engine.data_root}/{folder}")
+        if stopped:
+            own_engine.start()
+        elif folder == "content":
+            for command in ("load", "-i", f"{root}/box.tar"), ("pull", ref), ("import", f"{root}/root.tar"):
+                result = docker(*command, check=False)
+                assert result.code == 1
+                assert f"the content of images is missing: there is no `{own_engine.data_root}/content`" in result.err
+            own_engine.stop()
+            own_engine.start()
+        docker("system", "prune", "-af", "--volumes")
+        docker("pull", ref)
+        docker("rmi", ref)
+        docker("load", "-i", f"{root}/box.tar")
+        docker("import", f"{root}/root.tar", "imported")
+        docker("run", "--name", "one", "-v", "volume:/v", "imported", "touch", "/v/made", "/made")
+        docker("commit", "one", "committed")
+        assert docker("run", "--rm", "-v", "volume:/v", "committed", "ls", "/made", "/v").out == "/made\n\n/v:\nmade\n"
+        docker("system", "df", "-v")
+    assert "Traceback" not in own_engine.log()
+
+
+def test_an_archive_for_a_container_without_files(own_engine):
+    """What is refused before its body is read leaves nobody waiting for that."""
+    own_engine.start()
+    own_engine.add_busybox()
+    own_engine.docker("create", "--name", "one", "busybox")
+    for name in os.listdir(f"{own_engine.data_root}/containers"):
+        shutil.rmtree(f"{own_engine.data_root}/containers/{name}")
+    answers = Api(own_engine.socket)
+    status, answer = answers("PUT", "/containers/one/archive?path=/", _tar(b"x" * (1 << 20)))
+    assert status == 500
+    assert "its files are missing in" in answer["message"]
     assert "Traceback" not in own_engine.log()
 
 

@@ -119,14 +119,14 @@ class FileService:
         path = container_paths.absolute(path)
         container = self.store.get(ref)
         target = _Destination(container, ref, path)
+        files = await self.views.open_writable(container)
         reader = BodyReader(body, asyncio.get_running_loop())
 
-        def unpack(files: Files) -> None:
+        def unpack() -> None:
             with files:
                 _extract(target, files.root_fd, reader, replace=replace, as_user=as_user)
 
-        files = await self.views.open_writable(container)
-        work = self.tasks.start(in_own_thread(lambda: unpack(files)))
+        work = self.tasks.start(in_own_thread(unpack))
         try:
             await asyncio.shield(work)
         finally:

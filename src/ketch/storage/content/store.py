@@ -62,16 +62,28 @@ class ContentStore:
         self._blobs = os.path.join(root, "blobs", "sha256")
         self._ingest = os.path.join(root, "ingest")
         os.makedirs(root, mode=0o710, exist_ok=True)
-        os.makedirs(self._blobs, exist_ok=True)
-        os.makedirs(self._ingest, exist_ok=True)
+        self._have_folders()
         sweep(self._ingest)  # what an earlier process did not finish
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
             self._replace("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
 
+    def _have_folders(self) -> None:
+        """Make what is not there: also when it was removed under the daemon (DataLoss: the store as a whole was)."""
+        try:
+            for path in (os.path.dirname(self._blobs), self._blobs, self._ingest):
+                with suppress(FileExistsError):
+                    os.mkdir(path)
+        except FileNotFoundError as e:
+            raise DataLoss(
+                f"the content of images is missing: there is no `{self.root}`",
+                hint="put it back, or start ketchd again: it begins with an empty one, and images can be pulled again",
+            ) from e
+
     @property
     def ingest_root(self) -> str:
         """Where blobs are that are not whole."""
+        self._have_folders()
         return self._ingest
 
     def path(self, digest: str) -> str:
@@ -118,7 +130,7 @@ class ContentStore:
         ``hold`` (a lease's) is called with the digest before the blob gets its name.  Without ``durable`` it is
         the caller who calls ``sync``.  InvalidArgument when ``expected`` is given and the digest is another one.
         """
-        path = os.path.join(self._ingest, secrets.token_hex(8))
+        path = self.temporary()
         ingest = Ingest(path)
         try:
             yield ingest
@@ -144,10 +156,12 @@ class ContentStore:
 
     def partial(self, digest: str) -> Partial:
         """What is here of a blob that comes from somewhere slow; the caller closes it."""
+        self._have_folders()
         return Partial(self._ingest, digest, self.path(digest))
 
     def temporary(self) -> str:
         """A path for a file that `adopt` will make a blob; what is left there goes at the next start."""
+        self._have_folders()
         return os.path.join(self._ingest, secrets.token_hex(8))
 
     @staticmethod
@@ -187,6 +201,7 @@ class ContentStore:
 
     def all(self) -> list[str]:
         """The digests of all blobs."""
+        self._have_folders()
         return ["sha256:" + name for name in os.listdir(self._blobs) if is_ours(name)]
 
     def write_index(self, data: bytes) -> None:
