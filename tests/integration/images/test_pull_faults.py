@@ -98,6 +98,18 @@ def test_a_damaged_part_is_found_out(engine, nasty, docker):
     assert [one.offset for one in nasty.asked(image.layers[0])] == [1 << 20, 0]
 
 
+def test_a_damaged_part_that_cannot_be_had_again(engine, nasty, docker):
+    """Nothing is kept where nothing has come."""
+    image = big()
+    nasty.add("app", "1", image)
+    nasty.faults.append(Fault(image.layers[0], status=404))
+    ingest = os.path.join(engine.data_root, "content/ingest", image.layers[0].removeprefix("sha256:") + ".part")
+    with open(ingest, "wb") as f:
+        f.write(b"x" * len(image.blobs[image.layers[0]]))
+    refused(docker, f"{nasty.host}/app:1")
+    assert parts(engine) == []
+
+
 # -- what is an error --------------------------------------------------------------------------
 
 

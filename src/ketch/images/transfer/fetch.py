@@ -72,11 +72,12 @@ class Downloads:
         if self._slots.locked() and not small:
             report(status(ident, "Waiting"))
         async with contextlib.nullcontext() if small else self._slots:
-            partial = await asyncio.to_thread(self._content.partial, descriptor.digest)
+            partial = await _begin(self._content, descriptor.digest)
+            download = _Download(repository, descriptor, self._content, partial, report)
             try:
-                await _Download(repository, descriptor, self._content, partial, report).run(self._attempts)
+                await download.run(self._attempts)
             finally:
-                await asyncio.shield(asyncio.to_thread(partial.close))
+                await download.close()
         report(status(ident, "Download complete"))
 
 
@@ -93,6 +94,10 @@ class _Download:
         self._meter = Meter(report, self._ident, "Downloading", descriptor.size)
         self._generation = 0
 
+    async def close(self) -> None:
+        """Keep what has come so far; also for who is cancelled."""
+        await asyncio.shield(asyncio.to_thread(self._partial.close))
+
     async def run(self, attempts: int) -> None:
         resumed = self._partial.size > 0
         while True:
@@ -106,7 +111,7 @@ class _Download:
                     raise
             # What was here before may have been damaged, by a power cut for instance: once more from the beginning.
             resumed = False
-            self._partial = await asyncio.to_thread(self._content.partial, self._descriptor.digest)
+            self._partial = await _begin(self._content, self._descriptor.digest)
             self._generation += 1
 
     async def _stream_all(self, attempts: int) -> None:
@@ -167,6 +172,18 @@ class _Download:
     def _arrived(self) -> None:
         self._meter.at(self._partial.size)
         self._report(BlobProgress(self._partial.path, self._partial.size, self._generation))
+
+
+async def _begin(content: ContentStore, digest: str) -> Partial:
+    """Open what is here of a blob; nobody has it open when the caller is cancelled meanwhile."""
+    opening = asyncio.ensure_future(asyncio.to_thread(content.partial, digest))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await asyncio.to_thread(opening.result().close)
+        raise
 
 
 def _write(partial: Partial, chunks: list[bytes]) -> None:

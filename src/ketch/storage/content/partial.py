@@ -36,10 +36,14 @@ class Partial:
         self._lock = threading.Lock()  # a writer that was cancelled may be in a thread still when `close` comes
         self._hash = hashlib.sha256()
         self.size = 0
-        self._file.seek(0)
-        while data := self._file.read(_BUFFER):
-            self._hash.update(data)
-            self.size += len(data)
+        try:
+            self._file.seek(0)
+            while data := self._file.read(_BUFFER):
+                self._hash.update(data)
+                self.size += len(data)
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, data: bytes | memoryview) -> None:
         """Append (ResourceExhausted when the disk is full; what fitted stays)."""
