@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 import termios
-from errno import ENODEV
+from errno import ENODEV, ENOENT
 
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import paths
@@ -34,7 +34,8 @@ def open_pair(root_fd: int, path: str) -> tuple[int, int]:
             os.close(master_fd)
             raise
     except OSError as e:
-        raise failure("tty", "open a terminal in `/dev/pts`", e) from e
+        hint = "what is mounted on `/dev` hides it; mount it elsewhere, or below" if e.errno == ENOENT else None
+        raise failure("tty", "open a terminal in `/dev/pts`", e, hint) from e
 
 
 def open_pair_of_host() -> tuple[int, int]:

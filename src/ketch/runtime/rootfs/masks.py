@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ketch.runtime.rootfs.anchors import Anchors
 
 _DEV_NULL = os.makedev(1, 3)
+_HINT = "what is mounted on `/dev` hides the container's devices; mount it elsewhere, or below"
 
 
 def mask(anchors: Anchors, masked: list[str]) -> None:
@@ -95,11 +96,15 @@ def _cover_directory(target_fd: int, empty: int) -> int:
 
 
 def _open_null(anchors: Anchors) -> int:
-    fd = anchors.open("/dev/null", links=False)
+    what = "mask parts of `/proc` and `/sys`: the container"
+    try:
+        fd = anchors.open("/dev/null", links=False)
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise RuntimeFailure(f"{what} has no `/dev/null`", step="masks", hint=_HINT) from e
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _DEV_NULL:
         os.close(fd)
-        raise RuntimeFailure("mask paths: the container's `/dev/null` is not the null device", step="masks")
+        raise RuntimeFailure(f"{what}'s `/dev/null` is not the null device", step="masks", hint=_HINT)
     return fd
 
 
