@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from ketch import faults
+from ketch.errors import DataLoss
 from ketch.storage.content.leases import Leases
 from ketch.storage.database.removals import Removals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Set
     from contextlib import AbstractContextManager
     from sqlite3 import Connection
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     Later = Callable[[Callable[[], None]], object]
 
 
+_AGAIN = "see the kernel's log, and bring the image again when the disk works"
+
+
 class GarbageCollector:
     """Collects under the repository's lock; ``later`` deletes files that have no name any more."""
 
@@ -35,12 +40,27 @@ class GarbageCollector:
         self._content = content
         self._layers = layers
         self._later = later
+        self._syncing = threading.Lock()
         self._leases = Leases(repository.lock, os.path.join(content.root, "leases"))
         self._removals = Removals(db, "sha256:")
 
     def lease(self) -> AbstractContextManager[Lease]:
         """For work that brings content: what it held and no image needs at its end is deleted."""
         return self._leases.take(self.collect)
+
+    def sync(self, names: Set[str]) -> None:
+        """Bring content that leases hold to the disk (DataLoss: these blobs and layers may not have reached it).
+
+        The kernel tells of that once, and not what it was: none of the work that is under way relies on its content.
+        """
+        with self._syncing:
+            try:
+                self._content.sync()
+            except OSError as e:
+                self._leases.spoil()
+                raise DataLoss(f"bring the content of images to the disk: {e.strerror}", hint=_AGAIN) from e
+            if not self._leases.spoiled().isdisjoint(names):
+                raise DataLoss("bring the content of images to the disk: it may not have reached it", hint=_AGAIN)
 
     def mark_for_removal(self, tx: Connection, names: set[str]) -> None:
         """In the transaction after which nothing names these any more: they are to go."""

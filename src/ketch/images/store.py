@@ -131,7 +131,7 @@ class ImageStore:
         has come in another form.  ``targets`` has what names stand for (indexes); without, it is the image's manifest.
         """
         targets = targets or {}
-        self.content.sync()
+        self._garbage.sync({part for image, _ in added for part in image.parts()})
         faults.point("image.synced")
         repository = self._repository
         with repository.lock:

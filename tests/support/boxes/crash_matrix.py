@@ -78,6 +78,8 @@ CASES = [
     *(Case(f"image.{p}", c.pull, c.pullable) for p in ("layer-unpacked", "layer-named", "synced", "rows-written")),
     *(Case(f"image.{p}", c.import_, c.loadable) for p in ("layer-named", "rows-written")),
     Case("image.tagged", c.tag, c.tagged_or_not, c.raft),
+    Case("database.sync", c.tag, c.tagged_or_not, c.raft),
+    Case("image.sync", c.load, c.loadable),
     Case("image.rows-deleted", c.image_remove, c.loadable, c.raft),
     Case("image.content-unnamed", c.image_remove, c.loadable, c.raft),
     *(

@@ -126,7 +126,7 @@ def test_exceptions_are_needed(graph):
             "ketch.engine.files.directories:ContainerDirectories.remove",
             "ketch.storage.snapshots.vfs:VfsSnapshots.remove",
         ),
-        ("ketch.images.store:ImageStore.add", "ketch.storage.content.store:ContentStore.sync"),
+        ("ketch.images.gc:GarbageCollector.sync", "ketch.storage.content.store:ContentStore.sync"),
     ],
 )
 def test_chains_are_found(graph, found, caller, callee):

@@ -29,6 +29,7 @@ class Lease:
         self._lock = lock
         self.path = path
         self.names: set[str] = set()
+        self.spoiled = False
 
     def hold(self, *names: str) -> None:
         """Keep these; waits while a collection is under way, so that what is here afterwards stays."""
@@ -85,6 +86,17 @@ class Leases:
         """What they held has been dealt with."""
         for name in os.listdir(self._directory):
             os.unlink(os.path.join(self._directory, name))
+
+    def spoil(self) -> None:
+        """Some of what the leases hold has not reached the disk, nobody knows what: it is to be brought again."""
+        with self._lock:
+            for lease in self._active:
+                lease.spoiled = True
+
+    def spoiled(self) -> set[str]:
+        """All that may not have reached the disk."""
+        with self._lock:
+            return set().union(*(lease.names for lease in self._active if lease.spoiled))
 
     def held(self) -> set[str]:
         """All that any lease holds."""

@@ -17,6 +17,7 @@ import hashlib
 import logging
 import os
 import secrets
+import weakref
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
@@ -63,6 +64,9 @@ class ContentStore:
         self._ingest = os.path.join(root, "ingest")
         os.makedirs(root, mode=0o710, exist_ok=True)
         self._have_folders()
+        # One descriptor for all of its life: the kernel tells it of each write that failed since it was opened.
+        self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
         sweep(self._ingest)  # what an earlier process did not finish
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
@@ -142,10 +146,11 @@ class ContentStore:
             if durable:
                 os.fsync(ingest.file.fileno())
             faults.point("image.blob-written")
+            known = self.exists(ingest.digest)
             os.rename(path, self.path(ingest.digest))
             faults.point("image.blob-named")
             if durable:
-                _sync_directory(self._blobs)
+                self._sync_name(ingest.digest, known)
         except BaseException:
             with suppress(OSError):  # what is still to be written is not wanted, and the disk may be full
                 ingest.file.close()
@@ -153,6 +158,15 @@ class ContentStore:
                 os.unlink(path)
             raise
         ingest.file.close()
+
+    def _sync_name(self, digest: str, known: bool) -> None:
+        """Bring a blob's name to the disk; one that may not be there is taken away, unless there was one before."""
+        try:
+            _sync_directory(self._blobs)
+        except OSError:
+            if not known:
+                os.unlink(self.path(digest))
+            raise
 
     def partial(self, digest: str) -> Partial:
         """What is here of a blob that comes from somewhere slow; the caller closes it."""
@@ -176,12 +190,12 @@ class ContentStore:
         os.rename(path, self.path(digest))
 
     def sync(self) -> None:
-        """Bring all that was written to the disk (the whole file system: one call for many blobs and layers)."""
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syncfs(fd)
-        finally:
-            os.close(fd)
+        """Bring all that was written to the disk (the whole file system: one call for many blobs and layers).
+
+        OSError when something has not reached it, of this caller's or of another's: the next call does not tell.
+        """
+        faults.point("image.sync")
+        syncfs(self._fd)
 
     def put(self, data: bytes, *, hold: Callable[[str], None] | None = None, durable: bool = True) -> str:
         """Store bytes; returns their digest. Storing what is here already is cheap."""

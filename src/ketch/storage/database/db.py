@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch import faults
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
-from ketch.storage.database import examine, mark, reserve
+from ketch.storage.database import examine, mark, reserve, wal
 from ketch.storage.database.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Database:
         self._path = path
         self._schemas = schemas = (*(schema for schema in schemas if schema is not REMOVALS), REMOVALS)
         self._lock = threading.RLock()
+        self._syncing = threading.Lock()  # the kernel tells of a write that failed once: to whoever asks first
+        self._lost = ""  # why nothing can be changed any more
         self._depth = 0
         self._since = 0  # transactions since the last checkpoint
         self._checkpointing: threading.Thread | None = None
@@ -124,6 +126,8 @@ class Database:
                 self._log_fd = os.open(path + "-wal", os.O_RDWR | os.O_CLOEXEC)
                 undo.callback(os.close, self._log_fd)
                 reserve.fill(self._log_fd, path)
+                # The last process may have been told that it did not reach the disk.
+                _write_again(self._log_fd, self._number("page_size"))
                 identity, self._changes = self._number("application_id"), self._number("user_version")
                 if not identity:
                     identity = secrets.randbelow((1 << 31) - 1) + 1
@@ -190,6 +194,7 @@ class Database:
             if self._depth:
                 yield self._conn
                 return
+            self._check_not_lost()
             if self._asleep is not None:
                 self._wake()
             if grows and reserve.free_bytes(self._path) < _LEAST:
@@ -242,19 +247,52 @@ class Database:
         """Make durable what was committed without; blocking, but commits can go on meanwhile.
 
         What was committed is in the log, or a checkpoint has taken it to the database and made it durable there.
+        DataLoss when the disk does not take it; from then on nothing can be changed.
+        """
+        with self._syncing:
+            with self._lock:
+                if self._asleep is not None:
+                    return
+                self._check_not_lost()
+                changes, log_fd = self._changes, self._log_fd
+            try:
+                faults.point("database.sync")
+                os.fdatasync(log_fd)
+            except OSError as e:
+                self._bring_again(e)
+            else:
+                with self._lock:
+                    self._mark.acknowledge(changes)
+
+    def _bring_again(self, error: OSError) -> None:
+        """After a failed fsync: its pages are lost to the disk, and the kernel has forgotten that they were not there.
+
+        As long as they can be read they can be written anew; the next fsync would succeed without that, for nothing.
         """
         with self._lock:
-            if self._asleep is not None:
-                return
-            changes, log_fd = self._changes, self._log_fd
-        try:
-            os.fdatasync(log_fd)
-            with self._lock:
-                self._mark.acknowledge(changes)
-        except OSError as e:
+            try:
+                data = _write_again(self._log_fd, self._mark.page_size)
+                faults.point("database.sync")
+                os.fdatasync(self._log_fd)
+                if mark.behind(self._in_log(data), self._changes):
+                    raise OSError(errno.EIO, "transactions cannot be read back")
+            except OSError as e:
+                self._lost = f"bring state database `{self._path}` to the disk: {e.strerror}"
+                log.error("%s: nothing is changed any more, containers run on", self._lost)
+                self._check_not_lost(error)
+            self._mark.acknowledge(self._changes)
+            log.warning("write state database `%s`: %s; the second attempt succeeded", self._path, error.strerror)
+
+    def _in_log(self, data: bytes) -> int:
+        """The number of the last transaction that the log, or the database without it, has whole."""
+        first = wal.parse(data, self._mark.page_size).pages.get(1) or os.pread(self._fd, 100, 0)
+        return int.from_bytes(first[60:64], "big")
+
+    def _check_not_lost(self, cause: BaseException | None = None) -> None:
+        if self._lost:
             raise DataLoss(
-                f"bring state database `{self._path}` to the disk: {e.strerror}", hint="the kernel's log says more"
-            ) from e
+                self._lost, hint="see the kernel's log; when the disk works again, start ketchd anew: containers run on"
+            ) from cause
 
     def _spare_the_log(self) -> None:
         """Where the disk is nearly full, wait for a checkpoint that is under way, and let the log begin anew.
@@ -289,7 +327,7 @@ class Database:
         if self._checkpointing is not None:
             self._checkpointing.join()
         with self._lock:
-            if self._asleep is not None:
+            if self._asleep is not None or self._lost:
                 self._conn.close()
                 return
             self._checkpoints.now()
@@ -315,6 +353,15 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _write_again(log_fd: int, page_size: int) -> bytes:
+    """Have the log's frames, which stay as they are, brought to the disk by the next fsync; returns the log."""
+    data = os.pread(log_fd, os.fstat(log_fd).st_size, 0)
+    frames = data[: wal.length(data, page_size)]
+    if os.pwrite(log_fd, frames, 0) != len(frames):
+        raise OSError(errno.EIO, "the log cannot be written again")
+    return data
 
 
 def _without_room(error: OSError, path: str) -> KetchError | OSError:

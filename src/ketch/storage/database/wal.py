@@ -100,6 +100,16 @@ def _beyond(data: bytes, at: int, step: int, salt: bytes, order: str) -> dict[in
     return found
 
 
+def length(data: bytes, page_size: int) -> int:
+    """Up to where the log's frames reach, whole or not: those that its head belongs to stand at its beginning."""
+    if len(data) < HEADER or is_empty(data):
+        return 0
+    at, step = HEADER, FRAME_HEADER + page_size
+    while data[at + 8 : at + 16] == data[16:24]:
+        at += step
+    return min(at, len(data))
+
+
 def page_numbers(data: bytes, frames: int, page_size: int) -> set[int]:
     """The pages that the first ``frames`` frames of a log are about."""
     step = FRAME_HEADER + page_size
