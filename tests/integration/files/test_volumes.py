@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import pytest
 
@@ -89,3 +91,16 @@ def test_an_inherited_volume_goes_with_its_last_user(client):
     assert volume in client("volume", "ls", "-q").out
     client("rm", "-fv", "guest")
     assert volume not in client("volume", "ls", "-q").out
+
+
+@pytest.mark.ketch_only
+def test_a_mount_on_dev_is_named(engine, tmp_path):
+    """It hides what a start needs, which is not what was asked for."""
+    bind = ["-v", f"{tmp_path}:/dev"]
+    for options, said in (([], "has no `/dev/null`"), (["-t"], "open a terminal in `/dev/pts`")):
+        done = engine.client("run", "--rm", *options, *bind, "busybox", "true", check=False)
+        assert done.code != 0
+        assert said in done.err
+        assert "what is mounted on `/dev` hides" in done.err
+        if not options:
+            os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))

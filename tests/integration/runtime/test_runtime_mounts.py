@@ -214,18 +214,6 @@ def test_a_dev_null_that_is_something_else_masks_nothing(box: Box) -> None:
     assert "what is mounted on `/dev` hides" in result.failed["message"]
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_a_mount_on_dev_is_named(box: Box, terminal: bool) -> None:
-    """Of what it hides, which is not what was asked for."""
-    (box.directory / "else").mkdir()
-    mounts = [one for one in box.spec(["true"])["mounts"] if not one["destination"].startswith("/dev")]
-    mounts.append(bind(box.directory / "else", "/dev"))
-    masked = {"linux.maskedPaths": []} if terminal else {}
-    result = box.run(["true"], {"mounts": mounts, "process.terminal": terminal, **masked})
-    assert ("`/dev/pts`" if terminal else "has no `/dev/null`") in result.failed["message"]
-    assert "what is mounted on `/dev` hides" in result.failed["message"]
-
-
 def test_many_layers_with_long_paths(box: Box) -> None:
     deep = box.directory / "/".join(["x" * 60] * 5)
     for number in range(60):
