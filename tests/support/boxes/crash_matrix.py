@@ -101,5 +101,5 @@ REPAIRS = (
     "repair.exchanged",
 )  # fmt: skip
 
-# Points with a test of their own in test_crash.py and test_lost.py: with other flags, without containers, of a repair.
-ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down", "vfs.copied", *REPAIRS)
+# Points with a test of their own: with other flags, without containers, of a repair, of the registry.
+ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down", "vfs.copied", "registry.upload-sync", *REPAIRS)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
+from ketch import faults
 from ketch.registry.objects.disk import Disk
 from ketch.registry.objects.store import ObjectMissing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def test_a_directory_that_is_taken_away_under_a_writer(tmp_path):
@@ -54,3 +61,25 @@ async def test_what_is_above_the_store_stays(tmp_path):
     await disk.put("blobs/one", b"x")
     await disk.delete("blobs/one")
     assert root.is_dir()
+
+
+async def test_an_upload_that_does_not_reach_the_disk(tmp_path, monkeypatch):
+    """It is gone, and no second request makes a blob of it: the kernel tells of the failure once."""
+    disk, data = Disk(str(tmp_path)), b"x" * 10000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield data
+
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    os.makedirs(tmp_path / "uploads" / "one")
+    assert await disk.append("one", 0, pieces()) == len(data)
+    monkeypatch.setattr(faults, "_fault", faults.Fault("registry.upload-sync=EIO:1", ""))
+    with pytest.raises(OSError, match="Input/output error"):
+        await disk.finish("one", digest, "blobs/one")
+    assert await disk.length("one") == 0
+    with pytest.raises(FileNotFoundError):
+        await disk.finish("one", digest, "blobs/one")
+    os.makedirs(tmp_path / "uploads" / "two")
+    await disk.append("two", 0, pieces())
+    assert await disk.finish("two", digest, "blobs/one")
+    assert await disk.get("blobs/one") == data

@@ -10,6 +10,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, TypeVar
 
+from ketch import faults
 from ketch.registry.objects.store import Found, ObjectMissing
 from ketch.storage.removal import try_to_remove
 
@@ -158,7 +159,10 @@ class Disk:
             return 0
 
     async def finish(self, upload: str, digest: str, key: str) -> bool:
-        """Compare, fsync, rename; hashed again when another process has taken part."""
+        """Compare, fsync, rename; hashed again when another process has taken part.
+
+        What does not reach the disk is gone, and has to be sent again: the next fsync would succeed, for nothing.
+        """
         return await asyncio.to_thread(self._finish, upload, digest, key)
 
     def _finish(self, upload: str, digest: str, key: str) -> bool:
@@ -169,7 +173,12 @@ class Disk:
             actual = known[1].hexdigest() if known is not None and known[0] == size else _hash_of(path)
             if f"sha256:{actual}" != digest:
                 return False
-            os.fdatasync(f.fileno())
+            try:
+                faults.point("registry.upload-sync")
+                os.fdatasync(f.fileno())
+            except OSError:
+                self._forget(upload)
+                raise
         _in_directory(target, lambda: os.rename(path, target))
         _sync_directory(os.path.dirname(target))
         self._forget(upload)

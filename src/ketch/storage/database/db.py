@@ -256,8 +256,7 @@ class Database:
                 self._check_not_lost()
                 changes, log_fd = self._changes, self._log_fd
             try:
-                faults.point("database.sync")
-                os.fdatasync(log_fd)
+                _to_the_disk(log_fd)
             except OSError as e:
                 self._bring_again(e)
             else:
@@ -272,8 +271,7 @@ class Database:
         with self._lock:
             try:
                 data = _write_again(self._log_fd, self._mark.page_size)
-                faults.point("database.sync")
-                os.fdatasync(self._log_fd)
+                _to_the_disk(self._log_fd)
                 if mark.behind(self._in_log(data), self._changes):
                     raise OSError(errno.EIO, "transactions cannot be read back")
             except OSError as e:
@@ -353,6 +351,11 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _to_the_disk(log_fd: int) -> None:
+    faults.point("database.sync")
+    os.fdatasync(log_fd)
 
 
 def _write_again(log_fd: int, page_size: int) -> bytes:
