@@ -65,8 +65,7 @@ def _supervise(count: int, argv: list[str]) -> int:
         nonlocal stopping
         stopping = True
         for one in workers:
-            if one.poll() is None:
-                one.terminate()
+            _terminate(one)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -87,8 +86,16 @@ def _supervise(count: int, argv: list[str]) -> int:
                 return one.returncode
             log.error("a worker ended with %s: a new one takes its place", one.returncode)
             workers.append(subprocess.Popen(command, env=environment))
+            if stopping:  # the signal came while it was started: it was not among those that were ended
+                _terminate(workers[-1])
     _end_in_peace()
     return 0
+
+
+def _terminate(worker: subprocess.Popen[bytes]) -> None:
+    """Without `Popen.poll`, which would take an ended worker's status away from `os.wait`."""
+    if worker.returncode is None:
+        os.kill(worker.pid, signal.SIGTERM)
 
 
 def _end_in_peace() -> None:

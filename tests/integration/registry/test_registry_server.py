@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 
 import bcrypt
@@ -203,6 +204,30 @@ def test_workers(tmp_path):
         until(lambda: len(workers()) == 2 and workers() != before, "no new worker takes its place")
         until(lambda: listens(one.host), "nobody listens")
         assert raw("GET", f"/v2/some/manifests/{digest}")[2] == data
+
+
+def test_an_end_while_a_worker_is_started():
+    """The signal comes between the start of the worker in a dead one's place and its entry in the list."""
+    code = """
+import os, signal, subprocess, sys
+from ketch.registry import serve
+
+class Started(subprocess.Popen):
+    count = 0
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        Started.count += 1
+        if Started.count == 1:
+            os.kill(self.pid, signal.SIGKILL)
+        if Started.count == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+serve.subprocess.Popen = Started
+serve.programs.python = lambda *_: ["sleep", "1000"]
+sys.exit(serve._supervise(2, []))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 0
 
 
 # -- figures, logs, ends -----------------------------------------------------------------------
