@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ketch import __version__
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import KetchError
-from ketch.notation import architectures
+from ketch.notation import architectures, moments
 
 if TYPE_CHECKING:
     from typing import Any
@@ -81,10 +81,10 @@ def _readable_times(server: dict[str, Any]) -> None:
 
 def readable(stamp: str) -> str:
     """``2026-05-07T21:09:36.0…`` → ``Thu May  7 21:09:36 2026``; as it is when it is no such time."""
-    try:
-        return time.strftime("%a %b %e %H:%M:%S %Y", time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
+    moment = moments.rfc3339(stamp)
+    if moment is None:
         return stamp
+    return time.strftime("%a %b %e %H:%M:%S %Y", time.gmtime(moment // 10**9))
 
 
 def _show(ctx: Context, mine: dict[str, str], server: dict[str, Any] | None) -> None:
