@@ -108,17 +108,17 @@ def test_more_layers_than_there_can_be(puller, registry):
 
 
 CONFIGS = {
-    "deep": b'{"architecture":"amd64","os":"linux","x":' + DEEP + b"}",
-    "deep volumes": b'{"architecture":"amd64","os":"linux","config":{"Volumes":{"a":' + DEEP + b"}}}",
-    "many": b'{"architecture":"amd64","os":"linux","config":{"Volumes":{"a":[' + b"[]," * (2 * MIB) + b"[]]}}}",
-    "too large": b'{"architecture":"amd64","os":"linux"}' + b" " * (9 * MIB),
+    "deep": lambda: b'{"architecture":"amd64","os":"linux","x":' + DEEP + b"}",
+    "deep volumes": lambda: b'{"architecture":"amd64","os":"linux","config":{"Volumes":{"a":' + DEEP + b"}}}",
+    "many": lambda: b'{"architecture":"amd64","os":"linux","config":{"Volumes":{"a":[' + b"[]," * (2 * MIB) + b"[]]}}}",
+    "too large": lambda: b'{"architecture":"amd64","os":"linux"}' + b" " * (9 * MIB),
 }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("way", ["pull", "load"])
 def test_configurations(puller, registry, name, way):
-    config = CONFIGS[name]
+    config = CONFIGS[name]()
     one = json.loads(made.image({"a": b"x"}).data)
     one["config"] = {"mediaType": made.CONFIG, "digest": made.digest(config), "size": len(config)}
     data = json.dumps(one).encode()
@@ -210,11 +210,16 @@ def test_headers(puller, registry, headers):
     puller("pull", f"{registry.host}/app:1")
 
 
-@pytest.mark.parametrize(
-    "body", [b"x" * (64 * MIB), b'{"errors":' + DEEP + b"}", b'{"errors":[{"message":"' + b"y" * 60000]
-)
-def test_errors(puller, registry, body):
-    registry.faults.append(Fault("/manifests/", status=404, body=body))
+ERRORS = {
+    "large": lambda: b"x" * (64 * MIB),
+    "deep": lambda: b'{"errors":' + DEEP + b"}",
+    "cut": lambda: b'{"errors":[{"message":"' + b"y" * 60000,
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(puller, registry, name):
+    registry.faults.append(Fault("/manifests/", status=404, body=ERRORS[name]()))
     assert len(puller("pull", f"{registry.host}/app:1")) < 100_000
 
 

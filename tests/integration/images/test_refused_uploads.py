@@ -23,9 +23,9 @@ def leads_out() -> bytes:
 
 
 BODIES = {
-    "no tar": b"hello" * (MANY // 5),
-    "broken gzip": gzip.compress(os.urandom(1 << 20))[: 1 << 19] + os.urandom(MANY),
-    "leads out": leads_out(),
+    "no tar": lambda: b"hello" * (MANY // 5),
+    "broken gzip": lambda: gzip.compress(os.urandom(1 << 20))[: 1 << 19] + os.urandom(MANY),
+    "leads out": leads_out,
 }
 
 
@@ -36,7 +36,7 @@ def test_the_client_hears_why(client, command, body):
         pytest.skip("Docker has no such command")
     client("create", "--name", "box", "-v", "box:/v", "busybox")
     words = command.split()
-    done = client(*words, stdin=BODIES[body], check=False, timeout=60)
+    done = client(*words, stdin=BODIES[body](), check=False, timeout=60)
     assert done.code == 1
     assert "broken pipe" not in done.err.lower()
     assert "reset by peer" not in done.err.lower()
@@ -48,7 +48,7 @@ def test_the_client_hears_why(client, command, body):
 
 @pytest.mark.ketch_only
 def test_bad_words_are_heard_before_the_body(client):
-    done = client("import", "-c", "BOGUS x", "-", "refused", stdin=BODIES["no tar"], check=False)
+    done = client("import", "-c", "BOGUS x", "-", "refused", stdin=BODIES["no tar"](), check=False)
     assert done.code == 1
     assert "BOGUS is not a valid change command" in done.err
     assert "Traceback" not in client.engine.log()

@@ -75,7 +75,7 @@ def test_a_bundles_numbers(box: Box, more: list[int], expected: list[str]) -> No
         {"uid": 5, "additionalGids": [2**32]},
         {"uid": 5, "additionalGids": list(range(65536))},
     ],
-    ids=str,
+    ids=lambda user: str(user)[:60],
 )
 def test_what_no_process_can_be_is_refused(box: Box, user: dict[str, Any]) -> None:
     """-1 is "unchanged" for setresuid(2): it would have been root."""
