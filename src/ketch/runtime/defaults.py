@@ -1,4 +1,4 @@
-"""What a container gets when nobody says otherwise: Docker's defaults, for the engine's spec writer."""
+"""Docker's defaults of a container: capabilities, mounts, masked paths, device rules; for the engine's spec writer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ketch.linux import caps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciDeviceRule, OciMount
 
 
 ALL_CAPS = list(caps.NAMES)
@@ -47,14 +47,14 @@ READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 NAMESPACES = ["mount", "pid", "network", "ipc", "uts", "cgroup"]
 
 
-def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, ipc: str = "") -> list[dict[str, Any]]:
+def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, ipc: str = "") -> list[OciMount]:
     """The mounts of every container, in the order in which they must be made; ``shm_size`` in bytes.
 
     ``ipc`` is Docker's mode: with ``host`` /dev/shm is the host's, as it is, and with ``none`` there is none.
     """
     guard = ["nosuid", "noexec", "nodev"]
     access = "rw" if privileged else "ro"
-    shm: dict[str, Any] = {
+    shm: OciMount = {
         "destination": "/dev/shm",
         "type": "tmpfs",
         "source": "shm",
@@ -83,9 +83,9 @@ def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, ipc: str = "")
     ]
 
 
-def device_rules() -> list[dict[str, Any]]:
+def device_rules() -> list[OciDeviceRule]:
     """cgroup device rules: nothing, except making any node and using the ones that are in every /dev."""
-    rules: list[dict[str, Any]] = [
+    rules: list[OciDeviceRule] = [
         {"allow": False, "access": "rwm"},
         {"allow": True, "type": "c", "access": "m"},
         {"allow": True, "type": "b", "access": "m"},

@@ -1,4 +1,4 @@
-"""Turning what the kernel said into the one error that travels from child to parent."""
+"""RuntimeFailure from an errno, and as a message from child to parent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.protocol import Failed
 
 # How a child, also one of an earlier version of Ketch, says which it is.
 _KINDS: dict[str, type[RuntimeFailure]] = {
@@ -31,7 +31,7 @@ def reason(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def to_message(error: BaseException) -> dict[str, Any]:
+def to_message(error: BaseException) -> Failed:
     """The ``failed`` event of the child's protocol for any exception."""
     if isinstance(error, RuntimeFailure):
         message = error.message if error.hint is None else f"{error.message} ({error.hint})"
@@ -48,10 +48,9 @@ def to_message(error: BaseException) -> dict[str, Any]:
     return {"ev": "failed", "step": "internal", "errno": number, "kind": "setup", "message": text}
 
 
-def from_message(message: dict[str, Any]) -> RuntimeFailure:
-    """The RuntimeFailure that `to_message` described."""
-    return _KINDS.get(message.get("kind", "setup"), RuntimeFailure)(
-        message.get("message", "the container's process ended during its set-up"),
-        step=message.get("step", ""),
-        errno=message.get("errno", 0),
-    )
+def from_message(message: Failed | None) -> RuntimeFailure:
+    """The RuntimeFailure that `to_message` described; None: the child ended without a word."""
+    if message is None:
+        return RuntimeFailure("the container's process ended during its set-up")
+    failed = _KINDS.get(message.get("kind", "setup"), RuntimeFailure)
+    return failed(message["message"], step=message.get("step", ""), errno=message.get("errno", 0))

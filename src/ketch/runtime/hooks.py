@@ -15,14 +15,16 @@ from ketch.runtime.failure import failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import NoReturn
+
+    from ketch.runtime.oci_types import OciHook
 
     Execve = Callable[[str, list[str], dict[str, str]], NoReturn]
 
 _HIGHEST_FD = 1 << 30
 
 
-def run(hooks: list[dict[str, Any]], state: bytes, kind: str, execve: Execve = os.execve) -> None:
+def run(hooks: list[OciHook], state: bytes, kind: str, execve: Execve = os.execve) -> None:
     """Run hooks of one ``kind`` in order; the first that fails ends it with RuntimeFailure (step ``hooks``).
 
     ``execve``: how the forked process becomes the hook; it raises OSError or RuntimeFailure.
@@ -31,7 +33,7 @@ def run(hooks: list[dict[str, Any]], state: bytes, kind: str, execve: Execve = o
         _run_one(hook, state, kind, execve)
 
 
-def _run_one(hook: dict[str, Any], state: bytes, kind: str, execve: Execve) -> None:
+def _run_one(hook: OciHook, state: bytes, kind: str, execve: Execve) -> None:
     path = hook.get("path") or ""
     env = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
@@ -54,35 +56,35 @@ def _run_one(hook: dict[str, Any], state: bytes, kind: str, execve: Execve) -> N
 
 def _spawn(stdin_fd: int, execve: Callable[[], NoReturn]) -> int:
     """Fork and exec with all signals as by default and no descriptors but stdio; OSError says why it did not run."""
-    report_fd, said_fd = os.pipe2(os.O_CLOEXEC)
+    report_fd, error_fd = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.fork()
         if pid == 0:
-            _become(stdin_fd, said_fd, execve)
+            _become(stdin_fd, error_fd, execve)
     finally:
-        os.close(said_fd)
+        os.close(error_fd)
     try:
-        said = os.read(report_fd, 16)
+        number = os.read(report_fd, 16)
     finally:
         os.close(report_fd)
-    if said:
+    if number:
         os.waitpid(pid, 0)
-        raise OSError(int(said), os.strerror(int(said)))
+        raise OSError(int(number), os.strerror(int(number)))
     return pid
 
 
-def _become(stdin_fd: int, said_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
+def _become(stdin_fd: int, error_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
     number = EINVAL
     try:
         os.dup2(stdin_fd, 0)
         signals.reset()
-        os.closerange(3, said_fd)
-        os.closerange(said_fd + 1, _HIGHEST_FD)
+        os.closerange(3, error_fd)
+        os.closerange(error_fd + 1, _HIGHEST_FD)
         execve()
     except (OSError, RuntimeFailure) as e:
         number = e.errno or EINVAL
     finally:
-        os.write(said_fd, b"%d" % number)
+        os.write(error_fd, b"%d" % number)
         os._exit(127)
 
 

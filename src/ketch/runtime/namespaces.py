@@ -15,7 +15,7 @@ from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciNamespace
 
 
 FLAGS = {
@@ -45,7 +45,7 @@ class Plan:
 
     __slots__ = ("join", "new")
 
-    def __init__(self, entries: list[dict[str, Any]]) -> None:
+    def __init__(self, entries: list[OciNamespace]) -> None:
         self.new = 0
         self.join: dict[str, str] = {}
         for entry in entries:

@@ -13,7 +13,10 @@ from ketch.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
+
+    from ketch.runtime.oci_types import OciConfig
 
 
 ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given then means "look 0 up"
@@ -41,7 +44,7 @@ _PROCESS_SHAPES: tuple[tuple[str, type], ...] = (
 )
 
 
-def load(bundle: str) -> dict[str, Any]:
+def load(bundle: str) -> OciConfig:
     """Read and check ``bundle``/config.json; raises RuntimeFailure with step ``config``."""
     path = f"{bundle}/config.json"
     try:
@@ -88,19 +91,19 @@ def check_texts(document: object, name: str) -> None:
     """Raise RuntimeFailure for a text in what JSON calls ``name`` that no system call takes."""
     pending = [(name, document)]
     while pending:
-        place, value = pending.pop()
+        path, value = pending.pop()
         if isinstance(value, dict):
-            pending += [(f"{place}.{key}" if place else key, one) for key, one in value.items()]
-            pending += [(f"a name in {place or 'the document'}", key) for key in value]
+            pending += [(f"{path}.{key}" if path else key, item) for key, item in value.items()]
+            pending += [(f"a name in {path or 'the document'}", key) for key in value]
         elif isinstance(value, list):
-            pending += [(f"{place}[{number}]", one) for number, one in enumerate(value)]
+            pending += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
         elif isinstance(value, str):
             if "\0" in value:
-                raise RuntimeFailure(f"read config.json: {place} has a NUL byte", step="config")
+                raise RuntimeFailure(f"read config.json: {path} has a NUL byte", step="config")
             try:
                 value.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError:
-                raise RuntimeFailure(f"read config.json: {place} has half a character", step="config") from None
+                raise RuntimeFailure(f"read config.json: {path} has half a character", step="config") from None
 
 
 def check_process(process: object) -> None:
@@ -116,7 +119,7 @@ def check_process(process: object) -> None:
         raise RuntimeFailure(f"read config.json: process.cwd `{process['cwd']}` is not absolute", step="config")
 
 
-def member(document: dict[str, Any], *path: str) -> Any:
+def member(document: Mapping[str, Any], *path: str) -> Any:
     """``document[a][b]…``, or None as soon as one of them is missing or null."""
     value: Any = document
     for name in path:

@@ -9,17 +9,18 @@ import time
 
 import pytest
 
-from ketch.engine.logs.framed_reader import read_logs
+from ketch.engine.aio.streams import LogOptions
+from ketch.engine.logs.framed_reader import Formatter, read_logs
 from ketch.runtime.cgroups import common
 from tests.support.boxes.monitor_box import Peer, follower
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
 
-async def logged(one, monitor=None, **options):
-    wanted = {"stdout": True, "stderr": True, "since_ns": 0, "until_ns": 0, "tail": None, "timestamps": False}
-    wanted |= {"details": "", "follow": False, "tty": True, **options}
-    return b"".join([chunk async for chunk in read_logs(one.log_dir, follower(monitor), **wanted)])
+async def logged(one, monitor=None, **wanted):
+    options = LogOptions(**wanted)
+    chunks = read_logs(one.log_dir, follower(monitor), Formatter(options, tty=True), options)
+    return b"".join([chunk async for chunk in chunks])
 
 
 async def test_follow_has_every_byte_once(yard):
@@ -43,7 +44,7 @@ async def test_follow_survives_the_monitor(yard):
     await peer.until(b"some\n")
     pid = one.monitor_pid()
     follower = asyncio.create_task(logged(one, one.monitor, follow=True))
-    await one.monitor._call("status")
+    await one.monitor._call({"op": "status"})
     os.kill(pid, signal.SIGKILL)
     assert await asyncio.wait_for(follower, 10) == b"some\n"
     assert (await asyncio.wait_for(one.monitor.exited, 10)).lost
@@ -65,7 +66,7 @@ async def test_tail_and_follow(yard):
     last = asyncio.create_task(logged(one, one.monitor, follow=True, tail=2))
     none = asyncio.create_task(logged(one, one.monitor, follow=True, tail=0))
     await asyncio.sleep(0)
-    await one.monitor._call("status")
+    await one.monitor._call({"op": "status"})
     await peer.send(b"\n")
     assert await asyncio.wait_for(last, 10) == b"999\n1000\nmore\n"
     assert await asyncio.wait_for(none, 10) == b"more\n"
@@ -110,8 +111,6 @@ async def test_the_second_run_continues_the_log(yard):
         await monitor.start()
         await asyncio.wait_for(monitor.exited, 10)
         monitor.disconnect()
-    chunks = read_logs(
-        message["log"]["dir"], None, stdout=True, stderr=True, since_ns=0, until_ns=0, tail=None, timestamps=False,
-        details="", follow=False, tty=True,
-    )  # fmt: skip
+    options = LogOptions()
+    chunks = read_logs(message["log"]["dir"], None, Formatter(options, tty=True), options)
     assert b"".join([chunk async for chunk in chunks]) == b"run\nrun\n"

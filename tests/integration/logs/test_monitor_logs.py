@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ketch.engine.aio.streams import LogOptions
 from ketch.engine.logs.framed_reader import Formatter
 from ketch.engine.logs.json_reader import read_json_logs
 from tests.support.boxes.monitor_box import Peer, follower, open_fds, own_kib
@@ -103,7 +104,7 @@ async def test_replay_of_a_json_file_joins_the_live_output(yard, tmp_path):
     one = await yard.start(["sh", "-c", script], stdin=True, **json_log(tmp_path))
     await until(lambda: '"50000\\n"' in Path(tmp_path, "x-json.log").read_text())
     first = await Peer().attach(one.monitor, stdin=True, start="start")
-    mux = await Peer().attach(one.monitor, mux=True, start="start")
+    mux = await Peer().attach(one.monitor, output="mux", start="start")
     assert await first.until(b"half") == b"".join(b"%d\n" % n for n in range(1, 50001))
     await first.send(b"\n")
     late = await Peer().attach(one.monitor, start="start")
@@ -125,10 +126,9 @@ async def test_a_reader_that_stops_costs_nothing(yard, tmp_path):
         ["sh", "-c", "read x; seq 2000000; echo >&2 printed; read x"], stdin=True, max_files=50, **json_log(tmp_path)
     )
     alert = await Peer().attach(one.monitor, stdin=True, stdout=False)
-    formatter = Formatter(stdout=True, stderr=False)
-    chunks = read_json_logs(
-        str(tmp_path / "x-json.log"), follower(one.monitor), formatter, since_ns=0, until_ns=0, tail=None, follow=True
-    )
+    options = LogOptions(stdout=True, follow=True)
+    path = str(tmp_path / "x-json.log")
+    chunks = read_json_logs(path, follower(one.monitor), Formatter(options), options)
     await alert.send(b"x\n")
     first = await anext(chunks)
     before = own_kib(one.monitor_pid()), own_kib(os.getpid())

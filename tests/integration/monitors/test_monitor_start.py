@@ -14,7 +14,7 @@ import pytest
 
 from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure
-from tests.support.boxes.monitor_box import Peer, connect, open_fds, process, pss_kib
+from tests.support.boxes.monitor_box import NOBODY, Peer, connect, open_fds, process, pss_kib
 from tests.support.boxes.runtime_box import cgroup_leftovers
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -181,7 +181,7 @@ def state_of(pid):
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as f:
             return f.read().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return "gone"
 
 
@@ -244,10 +244,10 @@ async def work(one, name):
         await peer.exec(one.monitor, f"fail-{name}", ["no-such-program"])
     peer.close()
     with pytest.raises(RuntimeFailure):
-        await (other := Peer()).attach(one.monitor, frames=True, start={"wrong": 1})
+        await (other := Peer()).attach(one.monitor, output="frames", start={"wrong": 1})
     other.close()
     other._given.close()
-    await one.monitor.exec(f"tty-{name}", process(["true"]), None, tty=True, stdin=False, stdout=True, stderr=True)
+    await one.monitor.exec(f"tty-{name}", process(["true"], tty=True), None, NOBODY)
     peer = await Peer().attach(one.monitor, stdin=True)
     peer.close()
 
@@ -255,8 +255,8 @@ async def work(one, name):
 async def test_a_request_nobody_knows(yard):
     one = await yard.start(["sleep", "100"])
     with pytest.raises(RuntimeFailure, match="unknown"):
-        await one.monitor._call("dance")
-    await one.monitor._call("status")
+        await one.monitor._call({"op": "dance"})
+    await one.monitor._call({"op": "status"})
 
 
 async def test_monitor_stays_out_of_the_way(yard):
@@ -266,14 +266,14 @@ async def test_monitor_stays_out_of_the_way(yard):
     assert os.getsid(pid) == pid
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         os.kill(pid, number)
-    assert (await one.monitor._call("status"))["state"] == "running"
+    assert (await one.monitor._call({"op": "status"}))["state"] == "running"
     assert Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == f"ketch-monitor {one.name}"
     assert {os.readlink(f"/proc/{pid}/fd/{n}") for n in (0, 1, 2)} == {"/dev/null"}
 
 
 async def test_memory_pressure_takes_the_container_first(yard):
     one = await yard.start(["sleep", "100"], {"process.oomScoreAdj": 300})
-    pid = await one.monitor.exec("e1", process(["sleep", "99"]), None, tty=False, stdin=False, stdout=True, stderr=True)
+    pid = await one.monitor.exec("e1", process(["sleep", "99"]), None, NOBODY)
     scores = [Path(f"/proc/{n}/oom_score_adj").read_text() for n in (one.monitor_pid(), one.created.pid, pid)]
     assert scores[1:] == ["300\n", "300\n"]
     if not may_lower_oom_score():

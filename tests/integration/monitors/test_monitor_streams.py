@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ketch.engine.logs.framed_reader import read_logs
+from ketch.engine.aio.streams import LogOptions
+from ketch.engine.logs.framed_reader import Formatter, read_logs
 from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure, Unavailable
 from ketch.runtime.process import messages
-from tests.support.boxes.monitor_box import Peer, connect, own_kib, process
+from tests.support.boxes.monitor_box import NOBODY, Peer, connect, own_kib, process
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 ECHO = ["sh", "-c", 'echo ready; while read line; do echo "got $line"; done; echo over']
@@ -27,7 +28,7 @@ ECHO = ["sh", "-c", 'echo ready; while read line; do echo "got $line"; done; ech
 async def test_clients_before_the_start_see_everything(yard):
     one = await yard.create(["sh", "-c", "echo first; echo second >&2"])
     raw = await Peer().attach(one.monitor)
-    mux = await Peer().attach(one.monitor, mux=True)
+    mux = await Peer().attach(one.monitor, output="mux")
     only = await Peer().attach(one.monitor, stderr=False)
     await one.monitor.start()
     assert sorted((await raw.rest()).splitlines()) == [b"first", b"second"]
@@ -80,7 +81,7 @@ async def test_input_nobody_reads_is_not_kept(yard):
     before = own_kib(one.monitor_pid())
     sender = asyncio.create_task(peer.send(b"y" * (32 << 20)))
     await asyncio.sleep(0)
-    await one.monitor._call("status")
+    await one.monitor._call({"op": "status"})
     done, _ = await asyncio.wait([sender], timeout=0.5)
     assert not done
     assert own_kib(one.monitor_pid()) < before + 1024
@@ -132,7 +133,7 @@ async def test_exec(yard):
     one.monitor.on_exec_exit = ended.__setitem__
     peer = Peer()
     pid = await peer.exec(one.monitor, "e1", ["sh", "-c", "cat; echo err >&2; exit 3"])
-    assert (await one.monitor._call("status"))["execs"] == {"e1": pid}
+    assert (await one.monitor._call({"op": "status"}))["execs"] == {"e1": pid}
     await peer.send(b"in\n")
     peer.half_close()
     assert sorted((await peer.rest()).split(b"\0" * 6)) == [b"\x01", b"\x03in\n\x02", b"\x04err\n"]
@@ -256,12 +257,13 @@ PARENT = """
 import asyncio, json, os, pathlib, sys
 from tests.support.boxes.monitor_box import Yard
 from ketch.engine.monitors.launcher import Launcher
+from ketch.engine.monitors.monitor_client import StreamOptions
 
 async def main(place, fd):
     yard = Yard(pathlib.Path(place), await Launcher.start(sys.argv[3] + "-l"))
     yard.box.parent = sys.argv[3]
     one = await yard.start(["sh"], tty=True, stdin=True)
-    await one.monitor.attach(fd, stdin=True, stdout=True, stderr=True)
+    await one.monitor.attach(fd, StreamOptions(stdin=True, stdout=True, stderr=True))
     print(json.dumps([one.run_dir, one.log_dir, yard.launcher._process.pid]), flush=True)
     await one.monitor.exited
 
@@ -290,7 +292,7 @@ async def test_parent_killed_while_a_terminal_is_attached(yard):
         assert monitor.state == "running"
         ended = {}
         monitor.on_exec_exit = ended.__setitem__
-        assert await monitor.exec("e1", process(["true"]), None, tty=False, stdin=False, stdout=True, stderr=True) > 0
+        assert await monitor.exec("e1", process(["true"]), None, NOBODY) > 0
         await peer.send(b"echo last $((40 + 3)); exit 6\n")
         await peer.rest()
         assert (await asyncio.wait_for(monitor.exited, 10)).code == 6
@@ -315,10 +317,8 @@ def _other_engine(yard, client_fd):
 
 
 def _all_of(log_dir):
-    return read_logs(
-        log_dir, None, stdout=True, stderr=True, since_ns=0, until_ns=0, tail=None, timestamps=False, details="",
-        follow=False, tty=True,
-    )  # fmt: skip
+    options = LogOptions()
+    return read_logs(log_dir, None, Formatter(options, tty=True), options)
 
 
 def _wait_for_end(pid):
@@ -334,7 +334,7 @@ async def test_exit_record_while_nobody_is_connected(yard):
     one = await yard.start(["sh", "-c", "read x; exit 8"], stdin=True, stdin_once=True)
     pid = one.monitor_pid()
     peer = await Peer().attach(one.monitor, stdin=True)
-    await one.monitor.exec("e1", process(["sleep", "100"]), None, tty=False, stdin=False, stdout=True, stderr=True)
+    await one.monitor.exec("e1", process(["sleep", "100"]), None, NOBODY)
     one.monitor.disconnect()
     await peer.send(b"\n")
     await peer.rest()

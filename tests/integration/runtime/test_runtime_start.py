@@ -15,6 +15,7 @@ from ketch.linux import caps, fdpass
 from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
 from ketch.runtime.process.children import init
+from ketch.runtime.process.children.parent import Parent
 from tests.support.boxes import runtime_box
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def test_a_container_ends_with_its_monitor(box: Box) -> None:
         inner, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = init.fork_child()
         if pid == 0:
-            init.child_main(str(place), root, child_end.fileno(), tty=False)
+            init.child_main(str(place), root, Parent(child_end.fileno()), tty=False)
         child_end.close()
         fdpass.recv(inner)
         fdpass.send(inner, b"go")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.engine.live.containers import Live
 from ketch.engine.logs.follow import Follower
 from ketch.engine.monitors.launcher import Launcher
-from ketch.engine.monitors.monitor_client import Created, Monitor
+from ketch.engine.monitors.monitor_client import Created, ExecProcess, MonitorClient, StreamOptions
 from ketch.runtime.cgroups import monitors
 from tests.support.boxes.runtime_box import Box, cgroup_leftovers, make_rootfs
 from tests.support.run.session import SESSION
@@ -31,7 +31,7 @@ class Container:
     name: str
     run_dir: str
     log_dir: str
-    monitor: Monitor
+    monitor: MonitorClient
     created: Created
 
     def monitor_pid(self) -> int:
@@ -80,7 +80,7 @@ class Yard:
         # What a monitor survived, but should not have met.
         assert [path.read_text() for path in self.directory.glob("run/*/monitor.err")] == []
 
-    def message(self, args: list[str], changes: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    def message(self, args: list[str], changes: dict[str, Any] | None = None, **options: Any) -> Any:
         """A start message for ``args``; ``options`` are keys of the message or of its log."""
         place = self.box.bundle(self.box.spec(args, changes))
         name = place.name
@@ -89,6 +89,7 @@ class Yard:
         log_dir.mkdir()
         overlay = [f"lowerdir={self.box.rootfs}", f"upperdir={place}/upper", f"workdir={place}/work"]
         return {
+            "op": "start",
             "id": name,
             "bundle": str(place),
             "run_dir": str(run_dir),
@@ -124,15 +125,18 @@ class Yard:
         return one
 
 
-async def connect(run_dir: str) -> Monitor | None:
+async def connect(run_dir: str) -> MonitorClient | None:
     """What a new ketchd does; None when there is no monitor whose container was told to start."""
-    monitor = Monitor.dial(run_dir)
+    monitor = MonitorClient.dial(run_dir)
     return monitor if monitor is not None and await monitor.greeted(_LIMIT_S) else None
 
 
-def follower(monitor: Monitor | None) -> Follower:
+def follower(monitor: MonitorClient | None) -> Follower:
     """What follows the log of a container with this monitor."""
     return Follower(Live(monitor=monitor))
+
+
+NOBODY = StreamOptions(stdout=True, stderr=True)
 
 
 class Peer:
@@ -143,18 +147,28 @@ class Peer:
         self.sock.setblocking(False)
         self.text = b""
 
-    async def attach(self, monitor: Monitor, **options: Any) -> Peer:
+    async def attach(self, monitor: MonitorClient, **options: Any) -> Peer:
         """Hand the other end to the container (stdout and stderr, raw, unless told otherwise)."""
-        wanted = {"stdout": True, "stderr": True, **options}
-        await monitor.attach(self._given.fileno(), **wanted)
+        client = StreamOptions(**{"stdout": True, "stderr": True, **options})
+        await monitor.attach(self._given.fileno(), client)
         self._given.close()
         return self
 
-    async def exec(self, monitor: Monitor, name: str, args: list[str], **options: Any) -> int:
+    async def exec(
+        self,
+        monitor: MonitorClient,
+        name: str,
+        args: list[str],
+        *,
+        tty: bool = False,
+        rows: int = 0,
+        cols: int = 0,
+        **options: Any,
+    ) -> int:
         """Run a command with the other end as its client; returns its pid."""
-        wanted = {"tty": False, "stdin": True, "stdout": True, "stderr": True, **options}
+        client = StreamOptions(**{"stdin": True, "stdout": True, "stderr": True, **options})
         try:
-            return await monitor.exec(name, process(args), self._given.fileno(), **wanted)
+            return await monitor.exec(name, process(args, tty=tty, rows=rows, cols=cols), self._given.fileno(), client)
         finally:
             self._given.close()
 
@@ -197,9 +211,10 @@ def _tcp_pair() -> tuple[socket.socket, socket.socket]:
         return ours, server.accept()[0]
 
 
-def process(args: list[str], **more: Any) -> dict[str, Any]:
-    """An OCI process object."""
-    return {"args": args, "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}, **more}
+def process(args: list[str], **terminal: Any) -> ExecProcess:
+    """A process that runs as root."""
+    document = {"args": args, "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
+    return ExecProcess(document=document, **terminal)
 
 
 def pss_kib(pid: int) -> int:

@@ -20,6 +20,7 @@ from ketch.linux import fdpass, prctl
 from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
 from ketch.runtime.process.children import init
+from ketch.runtime.process.children.parent import Parent
 from ketch.runtime.security import seccomp, seccomp_default
 from tests.support.source.project import ROOT
 
@@ -90,7 +91,7 @@ def monitor(fds: list[int], place: str, root: list[dict[str, Any]], tty: bool) -
         modes = {entry["type"]: entry.get("path") or "new" for entry in document["linux"]["namespaces"]}
         pid = init.fork_child(modes.get("pid", "host"))
         if pid == 0:
-            init.child_main(place, root, far.fileno(), tty=tty)
+            init.child_main(place, root, Parent(far.fileno()), tty=tty)
         far.close()
         payload, received = fdpass.recv(near)
         message = json.loads(payload) if payload else {"ev": "failed", "message": "no word from the child"}

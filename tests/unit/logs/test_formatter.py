@@ -8,6 +8,7 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ketch.engine.aio.streams import LogOptions
 from ketch.engine.logs.framed_reader import Formatter, read_logs
 from ketch.runtime.logs import log_format
 
@@ -56,8 +57,8 @@ def stamp(number):
     return b"2024-01-02T03:04:%02d.000000123Z " % (5 + number)
 
 
-def run(frames, pieces=None, **options):
-    formatter = Formatter(**{"stdout": True, "stderr": True, **options})
+def run(frames, pieces=None, details="", tty=False, **options):
+    formatter = Formatter(LogOptions(**{"stdout": True, "stderr": True, **options}), details=details, tty=tty)
     data, wire = encode(frames), b""
     step = pieces or len(data) or 1
     buffer = b""
@@ -121,9 +122,9 @@ def test_tail_of_one_stream(tmp_path_factory, frames, count, per_file):
     assert demux(got)[1] == b"".join(texts[max(len(texts) - count, 0) :])
 
 
-async def collect(directory, **options):
-    defaults = {"since_ns": 0, "until_ns": 0, "tail": None, "timestamps": False, "details": "", "tty": False}
-    chunks = read_logs(directory, None, follow=False, **{**defaults, **options})
+async def collect(directory, **wanted):
+    options = LogOptions(**wanted)
+    chunks = read_logs(directory, None, Formatter(options), options)
     return b"".join([chunk async for chunk in chunks])
 
 

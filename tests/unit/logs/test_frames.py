@@ -17,7 +17,7 @@ FRAMES = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_s
 
 
 def write(directory, frames, max_size=0, max_files=5):
-    with closing(log_format.Writer(str(directory), max_size, max_files)) as writer:
+    with closing(log_format.FramedLogWriter(str(directory), max_size, max_files)) as writer:
         for stream, payload in frames:
             writer.write(stream, payload)
 
@@ -77,7 +77,7 @@ def test_a_frame_larger_than_the_limit_still_has_its_place(tmp_path):
 def test_a_full_disk_leaves_whole_frames(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
-    with closing(log_format.Writer(str(tmp_path), 0, 5)) as writer:
+    with closing(log_format.FramedLogWriter(str(tmp_path), 0, 5)) as writer:
         writer.write(1, b"kept")
         os.dup2(os.open("/dev/full", os.O_WRONLY), writer.fd)
         with pytest.raises(OSError, match="space"):
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_whole_frames(tmp_path):
 def test_a_log_that_cannot_be_rotated_grows(tmp_path):
     directory = tmp_path / "log"
     directory.mkdir()
-    with closing(log_format.Writer(str(directory), 100, 2)) as writer:
+    with closing(log_format.FramedLogWriter(str(directory), 100, 2)) as writer:
         writer.write(1, b"x" * 90)
         (directory / "log.1").mkdir()  # a rename onto it fails
         writer.write(1, b"y" * 90)
@@ -104,7 +104,7 @@ def test_reading_while_it_is_written_and_rotated(tmp_path):
     pid = os.fork()
     if pid == 0:
         # Ten files a few milliseconds each: many rotations, yet slower than a reader needs to open them all.
-        writer = log_format.Writer(str(tmp_path), 20_000, 10)
+        writer = log_format.FramedLogWriter(str(tmp_path), 20_000, 10)
         for number in range(1_000_000):
             writer.write(1, b"%d" % number)
         os._exit(0)

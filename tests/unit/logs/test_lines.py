@@ -62,7 +62,7 @@ def test_long_lines_are_cut_at_16_kib(size, step):
 def test_written_lines_are_json(tmp_path_factory, data, cuts):
     """Whatever is printed, in whatever pieces: each line of the file is an object, together they are the output."""
     path = str(tmp_path_factory.mktemp("log") / "x-json.log")
-    writer = json_log.Writer(path, 0, 1, attrs='{"a":"b"}')
+    writer = json_log.JsonLogWriter(path, 0, 1, attrs='{"a":"b"}')
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in zip(edges, edges[1:], strict=False):
         writer.write(1, data[start:end])
@@ -79,7 +79,7 @@ def test_written_lines_are_json(tmp_path_factory, data, cuts):
 
 def test_pieces_of_a_line_have_one_time(tmp_path, monkeypatch):
     path = str(tmp_path / "x-json.log")
-    writer = json_log.Writer(path, 0, 1)
+    writer = json_log.JsonLogWriter(path, 0, 1)
     writer.write(2, b"x" * LIMIT + b"y")
     writer.write(1, b"between\n")
     writer.write(2, b"z\nnext\n")
@@ -92,11 +92,11 @@ def test_pieces_of_a_line_have_one_time(tmp_path, monkeypatch):
 
 def test_half_a_line_is_dropped_at_the_next_open(tmp_path):
     path = tmp_path / "x-json.log"
-    writer = json_log.Writer(str(path), 0, 1)
+    writer = json_log.JsonLogWriter(str(path), 0, 1)
     writer.write(1, b"whole\n")
     with open(path, "ab") as f:
         f.write(b'{"log":"half of ' + b"x" * 100_000)
-    again = json_log.Writer(str(path), 0, 1)
+    again = json_log.JsonLogWriter(str(path), 0, 1)
     again.write(1, b"next\n")
     assert [json.loads(line)["log"] for line in path.read_bytes().splitlines()] == ["whole\n", "next\n"]
 
@@ -104,7 +104,7 @@ def test_half_a_line_is_dropped_at_the_next_open(tmp_path):
 @pytest.mark.parametrize("max_files", [1, 2, 4])
 def test_rotation(tmp_path, max_files):
     path = tmp_path / "x-json.log"
-    writer = json_log.Writer(str(path), 1000, max_files)
+    writer = json_log.JsonLogWriter(str(path), 1000, max_files)
     for number in range(200):
         writer.write(1, b"%d\n" % number)
     files = json_log.names(str(path))
@@ -117,7 +117,7 @@ def test_rotation(tmp_path, max_files):
 
 def test_one_read_may_fill_several_files(tmp_path):
     path = tmp_path / "x-json.log"
-    writer = json_log.Writer(str(path), 500, 1000)
+    writer = json_log.JsonLogWriter(str(path), 500, 1000)
     writer.write(1, b"".join(b"%d\n" % number for number in range(100)))
     files = json_log.names(str(path))
     assert len(files) > 5
@@ -127,7 +127,7 @@ def test_one_read_may_fill_several_files(tmp_path):
 
 def test_compressed_files_are_read(tmp_path):
     path = tmp_path / "x-json.log"
-    writer = json_log.Writer(str(path), 0, 5)
+    writer = json_log.JsonLogWriter(str(path), 0, 5)
     for number in range(3):
         writer.write(1, b"%d\n" % number)
         if number < 2:
@@ -153,7 +153,7 @@ def test_compressed_files_are_read(tmp_path):
 @pytest.mark.parametrize(("lines", "wanted"), [(1, "b3"), (2, "a3b3"), (3, "b2a3b3"), (100, "a1b1a2b2a3b3")])
 def test_tail(tmp_path, lines, wanted):
     path = tmp_path / "x-json.log"
-    writer = json_log.Writer(str(path), 200, 10)
+    writer = json_log.JsonLogWriter(str(path), 200, 10)
     for number in (1, 2, 3):
         writer.write(1, b"a%d\n" % number)
         writer.write(2, b"b%d\n" % number)

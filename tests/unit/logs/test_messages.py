@@ -145,7 +145,7 @@ def test_the_daemons_defaults_are_for_its_own_driver():
     default = LogConfig(type="json-file", config={"max-size": "1m", "cache-disabled": "true"})
     nothing, same, other = LogConfig(), LogConfig(type="json-file", config={"max-size": "2m"}), LogConfig(type="local")
     for one in (nothing, same, other):
-        log_options.settle(one, default)
+        log_options.apply_defaults(one, default)
     assert (nothing.type, nothing.config) == ("json-file", {"max-size": "1m", "cache-disabled": "true"})
     assert same.config == {"max-size": "2m", "cache-disabled": "true"}
     assert (other.type, other.config) == ("local", {"cache-disabled": "true"})

@@ -43,7 +43,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {  # (who calls, whom): why it may
     ("ketch.daemon.wiring:build", "ketch.storage.layers.unpack_pool:UnpackPool.close"): _BEFORE_CLIENTS,
     ("ketch.engine.spec.bundle:devices", "ketch.engine.spec.bundle:_host_devices"): _OF_DEV,
     ("ketch.engine.monitors.launcher:Launcher._spawn", "ketch.runtime.process.zygote:spawn"): _LAUNCHER,
-    ("ketch.engine.monitors.link:Link._call", "future.result"): _DONE,
+    ("ketch.engine.monitors.link:MonitorConnection._call", "future.result"): _DONE,
     ("ketch.images.transfer.layers:_Unpacking._ended", "future.result"): _DONE,
     ("ketch.storage.snapshots.overlay:OverlaySnapshots.mounts", "ketch.storage.snapshots.volatile:make_mountable"): (
         "removes overlay's own mark, a directory in a directory"

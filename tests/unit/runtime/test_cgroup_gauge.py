@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ketch.engine.stats.usage import percent
 from ketch.runtime.cgroups import common, files, gauge, tree
-from ketch.runtime.cgroups.v2.manager import Manager as Unified
+from ketch.runtime.cgroups.v2.manager import CgroupV2
 
 KEYS = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
 
@@ -49,7 +49,7 @@ def test_the_unified_hierarchy() -> None:
     root = common.layout().unified
     if root is None:
         pytest.skip("this machine has none")
-    cgroup = Unified(f"{root}/kt-gauge-{os.getpid()}", root)
+    cgroup = CgroupV2(f"{root}/kt-gauge-{os.getpid()}", root)
     assert gauge._unified(cgroup) is None
     cgroup.make()
     try:

@@ -14,7 +14,7 @@ from ketch.runtime.failure import failure, from_message, to_message
 from ketch.runtime.oci_cli import main
 from ketch.runtime.process.children import finalize_process
 from ketch.runtime.rootfs import mount_options, overlay
-from ketch.runtime.rootfs.mount_options import Options
+from ketch.runtime.rootfs.mount_options import MountOptions
 from ketch.runtime.security import users
 
 PASSWD = (
@@ -24,7 +24,7 @@ GROUP = b"root:x:0:\nusers:x:100:\nwheel:x:10:bob,root\nempty:x:11:\nbob:x:12:bo
 
 
 def test_options_are_sorted_by_who_takes_them() -> None:
-    options = Options(["ro", "nosuid", "rbind", "rslave", "size=64m", "mode=755", "defaults", "rro"])
+    options = MountOptions(["ro", "nosuid", "rbind", "rslave", "size=64m", "mode=755", "defaults", "rro"])
     assert options.set == m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID
     assert options.rec_set == m.MOUNT_ATTR_RDONLY
     assert options.bind
@@ -34,7 +34,7 @@ def test_options_are_sorted_by_who_takes_them() -> None:
 
 
 def test_the_last_option_wins() -> None:
-    options = Options(["ro", "noexec", "rw"])
+    options = MountOptions(["ro", "noexec", "rw"])
     assert options.set == m.MOUNT_ATTR_NOEXEC
     assert options.clear == m.MOUNT_ATTR_RDONLY
 
@@ -42,7 +42,7 @@ def test_the_last_option_wins() -> None:
 @given(st.lists(st.sampled_from(["atime", "noatime", "relatime", "strictatime", "nodev", "dev", "ro", "rw"])))
 def test_the_access_time_field_is_cleared_whole(names: list[str]) -> None:
     """mount_setattr(2) refuses (EINVAL) part of the field, and a bit that is set and cleared outside of it."""
-    options = Options(names)
+    options = MountOptions(names)
     cleared = options.clear & m.MOUNT_ATTR__ATIME
     assert cleared in (0, m.MOUNT_ATTR__ATIME)
     if options.set & m.MOUNT_ATTR__ATIME:
@@ -56,7 +56,7 @@ def test_the_access_time_field_is_cleared_whole(names: list[str]) -> None:
 
 @given(st.lists(st.text(max_size=20), max_size=8))
 def test_any_option_is_either_known_or_data(names: list[str]) -> None:
-    options = Options(names)
+    options = MountOptions(names)
     assert all(name in names and name not in mount_options.known() for name in options.data)
 
 

@@ -1,8 +1,8 @@
 """Recovery of objects without a row: directories under ``lost/``, and containers from their bundles.
 
-A bundle (`engine.bundle`) has the command, the environment, the user, the mounts and the capabilities of a container's
-last start, and in annotations its name and image.  Published ports, networks, limits, labels and the restart policy are
-not in it.
+A bundle (`engine.spec.bundle`) has the command, the environment, the user, the mounts and the capabilities of a
+container's last start, and in annotations its name and image.  Published ports, networks, limits, labels and the
+restart policy are not in it.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Creation:
         if name:
             name = names.check(name)
             self.store.check_free(name)
-        log_options.settle(host.log_config, self.log_default)
+        log_options.apply_defaults(host.log_config, self.log_default)
         warnings = validate.check(config, host)
         secrets.check(host)
         limits.normalize(host)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ketch.engine.live.containers import Live, LiveContainers
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
-    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.monitors.run_directory import Exit
     from ketch.engine.networks.link_changes import LinkChanges
 
@@ -130,13 +130,13 @@ class Lifecycle:
 
     # -- exit ----------------------------------------------------------------------------------
 
-    def adopt(self, container: Container, monitor: Monitor) -> None:
+    def adopt(self, container: Container, monitor: MonitorClient) -> None:
         """Take charge of a container that kept running while the daemon was away."""
         for fd in self.live.of(container.id).held:
             monitor.hold(fd)
         self._watch(container, self.live.of(container.id), monitor, fresh=False)
 
-    def _watch(self, container: Container, live: Live, monitor: Monitor, *, fresh: bool) -> None:
+    def _watch(self, container: Container, live: Live, monitor: MonitorClient, *, fresh: bool) -> None:
         live.monitor = monitor
         live.exited.clear()
         monitor.on_oom = lambda: self._out_of_memory(container)
@@ -152,7 +152,7 @@ class Lifecycle:
         self.store.save(container, durable=False)
         self.events.of_container(container, "oom")
 
-    async def _await_exit(self, container: Container, live: Live, monitor: Monitor) -> None:
+    async def _await_exit(self, container: Container, live: Live, monitor: MonitorClient) -> None:
         exit_ = await monitor.exited
         faults.point("exit.heard")
         async with live.lock:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from ketch.engine.live.direct import DirectSignals
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
-    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.paths import ContainerPaths
+    from ketch.runtime.protocol import Cgroups
 
 log = logging.getLogger(__name__)
 _UNDONE_S = 30.0
@@ -57,7 +58,7 @@ class Orphans:
         except (KetchError, OSError) as e:
             log.error("end what is left of container %s: %s", container.id[:12], e)
 
-    async def abandon(self, container: Container, monitor: Monitor) -> None:
+    async def abandon(self, container: Container, monitor: MonitorClient) -> None:
         """Give a start up, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
         silent = await monitor.abandon()
         pid = monitor.process or written_pid(self.paths.run_dir(container.id))
@@ -124,8 +125,6 @@ class Orphans:
         return sorted(name[:12] for name in found if name not in mine and not self.store.knows(name))
 
 
-def exists(described: dict[str, object]) -> bool:
+def exists(described: Cgroups) -> bool:
     """Whether a cgroup has a directory in any hierarchy."""
-    dirs = described.get("dirs")
-    paths = set(dirs.values()) if isinstance(dirs, dict) else {described.get("dir")}
-    return any(isinstance(path, str) and os.path.isdir(path) for path in paths)
+    return any(map(os.path.isdir, {*described.get("dirs", {}).values(), described.get("dir", "")}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.paths import ContainerPaths
     from ketch.images.store import ImageStore
+    from ketch.runtime.oci_types import OciMount
+    from ketch.runtime.protocol import StartContainer
     from ketch.storage.snapshots.overlay import Snapshots
 
 _encode = msgspec.json.Encoder().encode
@@ -42,18 +44,19 @@ class StartMessages:
     sandboxes: Sandboxes
     links: Links
 
-    async def prepare(self, container: Container) -> dict[str, Any]:
-        """Write bundle and network files; return the message (see `runtime.process.messages`)."""
+    async def prepare(self, container: Container) -> StartContainer:
+        """Write bundle and network files; return the launcher's message."""
         self.views.check_files(container)
         log = await self.log_drivers.message(container)
         cgroup = self.cgroups.choose(container)
         bundle_dir = self._write(container, cgroup)
         image = self.images.resolve(container.image_id)
         return {
+            "op": "start",
             "id": container.id,
             "bundle": bundle_dir,
             "run_dir": self.paths.run_dir(container.id),
-            "rootfs": self.snapshots.mounts(container.id, image.chain_ids),
+            "rootfs": cast("list[OciMount]", self.snapshots.mounts(container.id, image.chain_ids)),
             "tty": container.config.tty,
             "stdin": container.config.open_stdin,
             "stdin_once": container.config.stdin_once,

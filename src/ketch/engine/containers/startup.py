@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch import faults
+from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.errors import KetchError
 from ketch.undo import AsyncUndo
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ketch.engine.live.containers import Live
     from ketch.engine.model.records import Container
     from ketch.engine.monitors.launcher import Launcher
-    from ketch.engine.monitors.monitor_client import Created, Monitor
+    from ketch.engine.monitors.monitor_client import Created, MonitorClient
     from ketch.engine.networks.legacy_links import Links
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.volumes.container_volumes import ContainerVolumes
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 class Started:
     """What a start has brought: ``pid`` of the program, ``started_at`` in ns."""
 
-    monitor: Monitor
+    monitor: MonitorClient
     pid: int
     started_at: int
 
@@ -67,7 +68,7 @@ class Startup:
             undo.pop_all()
         return Started(monitor, created.pid, started_at)
 
-    async def _connect(self, container: Container, live: Live, monitor: Monitor, created: Created) -> None:
+    async def _connect(self, container: Container, live: Live, monitor: MonitorClient, created: Created) -> None:
         """Give a container that is about to run its network, and the clients that came before it."""
         try:
             kept = await self.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
@@ -91,18 +92,20 @@ class Startup:
                 log.error("release what container %s had: %s", container.id[:12], e)
 
 
-async def pass_stream(monitor: Monitor, options: AttachOptions, stream: ClientStream, container: Container) -> None:
+async def pass_stream(
+    monitor: MonitorClient, options: AttachOptions, stream: ClientStream, container: Container
+) -> None:
     """Pass a client's socket to the monitor; from here on its bytes never cross this process."""
     try:
-        await monitor.attach(
-            stream.fd,
+        wanted = StreamOptions(
             stdin=options.stdin and container.config.open_stdin,
             stdout=options.stdout,
             stderr=options.stderr,
-            mux=not (container.config.tty or options.raw),
+            output="raw" if container.config.tty or options.raw else "mux",
             detach_keys=options.detach_keys,
             initial=stream.initial,
             start="start" if options.logs else None,
         )
+        await monitor.attach(stream.fd, wanted)
     finally:
         stream.close()

@@ -119,10 +119,8 @@ class HealthChecks:
 
     async def _probe(self, container: Container, config: HealthConfig) -> HealthResult:
         timeout = config.timeout or TIMEOUT
-        wanted = ExecConfig(
-            cmd=command(config, container.config.shell), attach_stdout=True, attach_stderr=True,
-            user=container.config.user,
-        )  # fmt: skip
+        words = command(config, container.config.shell)
+        wanted = ExecConfig(cmd=words, attach_stdout=True, attach_stderr=True, user=container.config.user)
         start = time.time_ns()
         try:
             code, output, whole = await self.execs.run(container, wanted, timeout / 1e9, OUTPUT_LIMIT)

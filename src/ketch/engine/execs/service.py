@@ -18,6 +18,7 @@ from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.model import names
 from ketch.engine.model.records import Exec, ExecConfig, Status
+from ketch.engine.monitors.monitor_client import ExecProcess, StreamOptions
 from ketch.engine.spec import bundle
 from ketch.errors import PROGRAM_EXIT_CODES, Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
 from ketch.runtime.process.io import detach
@@ -150,16 +151,15 @@ class ExecService:
         try:
             exec_.pid = await monitor.exec(
                 exec_.id,
-                process,
+                ExecProcess(document=process, tty=config.tty, rows=size[0], cols=size[1]),
                 stream.fd if stream is not None and not detach else None,
-                tty=config.tty,
-                stdin=config.attach_stdin and not detach,
-                stdout=config.attach_stdout,
-                stderr=config.attach_stderr,
-                detach_keys=config.detach_keys,
-                initial=stream.initial if stream is not None else b"",
-                rows=size[0],
-                cols=size[1],
+                StreamOptions(
+                    stdin=config.attach_stdin and not detach,
+                    stdout=config.attach_stdout,
+                    stderr=config.attach_stderr,
+                    detach_keys=config.detach_keys,
+                    initial=stream.initial if stream is not None else b"",
+                ),
             )
         except RuntimeFailure as e:
             exec_.running = False
@@ -254,10 +254,9 @@ class ExecService:
                     log.warning("read the end of an exec in `%s`: %s", os.path.join(run_dir, entry), e)
                     continue
                 exec_id = entry[5:-5]
-                self._execs[exec_id] = Exec(
-                    id=exec_id, container_id=container.id, config=ExecConfig(), started=True, exit_code=code,
-                    ended_at=time.monotonic(),
-                )  # fmt: skip
+                ended = Exec(id=exec_id, container_id=container.id, config=ExecConfig(), started=True)
+                ended.exit_code, ended.ended_at = code, time.monotonic()
+                self._execs[exec_id] = ended
 
 
 async def _read_output(sock: socket.socket, limit: int) -> tuple[bytes, bool]:

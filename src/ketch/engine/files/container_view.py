@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import mount_plan
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ketch.engine.paths import ContainerPaths
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
+    from ketch.runtime.oci_types import OciMount
     from ketch.storage.snapshots.overlay import Snapshots
 
 _PATIENCE_S = 1.0
@@ -175,9 +176,9 @@ class ContainerViews:
         )
         return Files(one.root_fd, one.close)
 
-    def _root(self, container: Container, *, readonly: bool) -> list[dict[str, Any]]:
+    def _root(self, container: Container, *, readonly: bool) -> list[OciMount]:
         image = self.images.resolve(container.image_id)
-        return self.snapshots.mounts(container.id, image.chain_ids, readonly=readonly)
+        return cast("list[OciMount]", self.snapshots.mounts(container.id, image.chain_ids, readonly=readonly))
 
     def _of_snapshot(self, container: Container, *, readonly: bool) -> Found:
         user = f"files-{secrets.token_hex(8)}"
@@ -186,7 +187,8 @@ class ContainerViews:
         with Undo() as undo:
             self.volumes.attach(names, user)
             undo.callback(self.volumes.detach, names, user)
-            entries = mount_plan.oci_mounts(container.mounts, container.host) + bundle.file_mounts(directory, container)
+            entries: list[Any] = mount_plan.oci_mounts(container.mounts, container.host)
+            entries += bundle.file_mounts(directory, container)
             # A tmpfs is empty until the start; a source that is gone is the start's to complain about.
             entries = [
                 e for e in entries if e["type"] == "overlay" or (e["type"] == "bind" and os.path.exists(e["source"]))

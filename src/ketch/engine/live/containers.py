@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.aio.streams import AttachOptions, ClientStream
     from ketch.engine.model.records import Container
-    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.monitors.monitor_client import MonitorClient
 
 _RECORDED_S = 10.0
 _REACH_S = 5.0
@@ -39,7 +39,7 @@ class Live:
     """The part of a container that lives in memory; guarded by ``lock`` where it decides about state."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    monitor: Monitor | None = None
+    monitor: MonitorClient | None = None
     pursuit: Pursuit | None = None  # of a monitor that could not be reached at the daemon's start
     early: list[tuple[AttachOptions, ClientStream]] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Live:
         finally:
             self.staying -= 1
 
-    async def reach(self, container: Container) -> Monitor:
+    async def reach(self, container: Container) -> MonitorClient:
         """The monitor of a running container, waited for while it is about to be taken over.
 
         Conflict when the container does not run, Unavailable when its monitor cannot be had.

@@ -23,7 +23,7 @@ from ketch.engine.live.containers import Pursuit
 from ketch.engine.model.records import Status
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.link import Silent
-from ketch.engine.monitors.monitor_client import Monitor
+from ketch.engine.monitors.monitor_client import MonitorClient
 from ketch.errors import KetchError, Unavailable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.paths import ContainerPaths
 
-    Handler = Callable[[Container, Monitor | None], Awaitable[None]]
+    Handler = Callable[[Container, MonitorClient | None], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 5.0
@@ -54,13 +54,13 @@ class Takeover:
     paths: ContainerPaths
     cgroups: ContainerCgroups
 
-    async def reach(self, container: Container, patience_s: float | None) -> Monitor | None:
+    async def reach(self, container: Container, patience_s: float | None) -> MonitorClient | None:
         """Connect to the container's monitor; None when there is none, or its container was never told to start.
 
         Raises Unavailable when there is one that does not answer, OSError when that cannot be found out.
         """
         run_dir = self.paths.run_dir(container.id)
-        monitor = Monitor.dial(run_dir) or await self._ask_for_socket(container, patience_s)
+        monitor = MonitorClient.dial(run_dir) or await self._ask_for_socket(container, patience_s)
         if monitor is None:
             return None
         try:
@@ -71,7 +71,7 @@ class Takeover:
             monitor.disconnect()
             raise
 
-    async def attempt(self, container: Container, patience_s: float | None, handle: Handler) -> Monitor | None:
+    async def attempt(self, container: Container, patience_s: float | None, handle: Handler) -> MonitorClient | None:
         """`reach` the monitor and ``handle`` what comes of it; what fails can be tried again (Unavailable, OSError)."""
         monitor = await self.reach(container, patience_s)
         try:
@@ -84,7 +84,7 @@ class Takeover:
             log.warning("take over container %s: %s", container.id[:12], e)
         return monitor
 
-    async def _ask_for_socket(self, container: Container, patience_s: float | None) -> Monitor | None:
+    async def _ask_for_socket(self, container: Container, patience_s: float | None) -> MonitorClient | None:
         """Nobody listens: a monitor that lives has lost its run directory, and makes it anew when told so."""
         run_dir = self.paths.run_dir(container.id)
         pid = monitor_process.find(run_dir, container.id, container.state.pid)
@@ -97,10 +97,10 @@ class Takeover:
         deadline = time.monotonic() + (_AGAIN_S if patience_s is None else patience_s)
         while not monitor_process.is_stopped(pid) and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_S)
-            if (monitor := Monitor.dial(run_dir)) is not None:
+            if (monitor := MonitorClient.dial(run_dir)) is not None:
                 return monitor
             if not monitor_process.lives(pid, container.id):
-                return Monitor.dial(run_dir)
+                return MonitorClient.dial(run_dir)
         raise Silent(f"the monitor with pid {pid} does not listen")
 
     async def _try_again(self, container: Container, pursuit: Pursuit, handle: Handler) -> None:

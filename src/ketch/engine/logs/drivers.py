@@ -8,7 +8,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 from ketch.engine.logs import options as log_options
@@ -17,6 +17,7 @@ from ketch.errors import RuntimeFailure
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.paths import ContainerPaths
+    from ketch.runtime.protocol import JournaldLog, LogFiles, LogSettings, RemoteLog, SyslogLog
 
 _DIAL_S = 5.0
 _NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
@@ -40,46 +41,69 @@ class LogDrivers:
             return self.json_path(container.id)
         return os.path.join(self.paths.log_dir(container.id), "log") if not kind else ""
 
-    async def message(self, container: Container) -> dict[str, Any]:
+    async def message(self, container: Container) -> LogSettings:
         """``log`` of the start message; RuntimeFailure when the far end cannot be reached."""
         kind, options = container.host.log_config.type or "local", container.host.log_config.config or {}
-        prefix = "cache-" if kind in ("journald", "syslog") else ""
-        result: dict[str, Any] = {
-            "driver": kind,
-            "dir": self.paths.log_dir(container.id),
-            "max_size": log_options.size(options.get(f"{prefix}max-size", ""), "max-size", log_options.DEFAULT_SIZE),
-            "max_files": int(options.get(f"{prefix}max-file") or log_options.DEFAULT_FILES),
-        }
+        if kind == "journald":
+            return await self._journald(container, options)
+        if kind == "syslog":
+            return await self._syslog(container, options)
         if kind == "json-file":
             chosen = attributes(container)
-            result |= {
+            return {
+                "driver": "json-file",
+                **self._files(container, options),
                 "path": self.json_path(container.id),
                 "compress": log_options.boolean(options.get("compress", ""), "compress"),
                 "attrs": json.dumps(chosen, sort_keys=True, separators=(",", ":")) if chosen else "",
             }
-        elif prefix:
-            result |= {
-                "cache": readable(container),
-                "blocking": options.get("mode") != "non-blocking",
-                "buffer": log_options.size(
-                    options.get("max-buffer-size", ""), "max-buffer-size", log_options.DEFAULT_BUFFER
-                ),
-            }
-            result |= await (self._journald(container) if kind == "journald" else _syslog(container, options))
-        return result
+        return {"driver": "none" if kind == "none" else "local", **self._files(container, options)}
 
-    async def _journald(self, container: Container) -> dict[str, Any]:
-        tag = _tag(container, (container.host.log_config.config or {}).get("tag") or "{{.ID}}")
+    def _files(self, container: Container, options: dict[str, str], prefix: str = "") -> LogFiles:
+        return {
+            "dir": self.paths.log_dir(container.id),
+            "max_size": log_options.size(options.get(f"{prefix}max-size", ""), "max-size", log_options.DEFAULT_SIZE),
+            "max_files": int(options.get(f"{prefix}max-file") or log_options.DEFAULT_FILES),
+        }
+
+    def _remote(self, container: Container, options: dict[str, str]) -> RemoteLog:
+        buffer = options.get("max-buffer-size", "")
+        return {
+            **self._files(container, options, "cache-"),
+            "cache": readable(container),
+            "blocking": options.get("mode") != "non-blocking",
+            "buffer": log_options.size(buffer, "max-buffer-size", log_options.DEFAULT_BUFFER),
+        }
+
+    async def _journald(self, container: Container, options: dict[str, str]) -> JournaldLog:
+        tag = _tag(container, options.get("tag") or "{{.ID}}")
         fields = {
-            "CONTAINER_ID": container.id[:12], "CONTAINER_ID_FULL": container.id, "CONTAINER_NAME": container.name,
-            "CONTAINER_TAG": tag, "IMAGE_NAME": container.image_ref, "SYSLOG_IDENTIFIER": tag,
-        }  # fmt: skip
+            "CONTAINER_ID": container.id[:12],
+            "CONTAINER_ID_FULL": container.id,
+            "CONTAINER_NAME": container.name,
+            "CONTAINER_TAG": tag,
+            "IMAGE_NAME": container.image_ref,
+            "SYSLOG_IDENTIFIER": tag,
+        }
         for name, value in attributes(container).items():
             # systemd.journal-fields(7): upper case, digits and underscores, which do not come first.
             if field := _NOT_IN_A_FIELD.sub("_", name.upper()).lstrip("_"):
                 fields[field] = value
         await _try("unixgram", self.journald_socket, 0)
-        return {"socket": self.journald_socket, "fields": fields}
+        common = self._remote(container, options)
+        return {"driver": "journald", **common, "socket": self.journald_socket, "fields": fields}
+
+    async def _syslog(self, container: Container, options: dict[str, str]) -> SyslogLog:
+        scheme, host, port = log_options.address(options.get("syslog-address", ""))
+        far = await _try(scheme, host, port)
+        return {
+            "driver": "syslog",
+            **self._remote(container, options),
+            "address": [scheme, far, port] if port else [scheme, far],
+            "facility": log_options.facility(options.get("syslog-facility", "")),
+            "format": options.get("syslog-format", ""),
+            "tag": _tag(container, options.get("tag") or "{{.ID}}"),
+        }
 
 
 def readable(container: Container) -> bool:
@@ -115,21 +139,15 @@ def details(container: Container) -> str:
 
 def _tag(container: Container, template: str) -> str:
     values = {
-        "ID": container.id[:12], "FullID": container.id, "Name": container.name, "ImageName": container.image_ref,
-        "ImageID": container.image_id[:12], "ImageFullID": container.image_id, "DaemonName": "docker",
-    }  # fmt: skip
-    return log_options.tag(template, values)
-
-
-async def _syslog(container: Container, options: dict[str, str]) -> dict[str, Any]:
-    scheme, host, port = log_options.address(options.get("syslog-address", ""))
-    far = await _try(scheme, host, port)
-    return {
-        "address": [scheme, far, port] if port else [scheme, far],
-        "facility": log_options.facility(options.get("syslog-facility", "")),
-        "format": options.get("syslog-format", ""),
-        "tag": _tag(container, options.get("tag") or "{{.ID}}"),
+        "ID": container.id[:12],
+        "FullID": container.id,
+        "Name": container.name,
+        "ImageName": container.image_ref,
+        "ImageID": container.image_id[:12],
+        "ImageFullID": container.image_id,
+        "DaemonName": "docker",
     }
+    return log_options.tag(template, values)
 
 
 async def _try(scheme: str, host: str, port: int) -> str:

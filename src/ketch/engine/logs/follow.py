@@ -1,15 +1,16 @@
-"""Following a running container's log: its monitor, asked as soon as it answers, says what comes."""
+"""Following a running container's log through its monitor, as soon as that answers."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.engine.monitors.link import Silent
 from ketch.errors import KetchError, Unavailable
 
 if TYPE_CHECKING:
     from ketch.engine.live.containers import Live
+    from ketch.engine.monitors.monitor_client import StreamOptions
 
 _PAUSE_S = 1.0
 
@@ -23,8 +24,8 @@ class Follower:
     def __init__(self, live: Live) -> None:
         self._live = live
 
-    async def attach(self, fd: int, **arguments: Any) -> bool:
-        """Have the monitor write to ``fd`` (see `Monitor.attach`); False when the container has ended."""
+    async def attach(self, fd: int, client: StreamOptions) -> bool:
+        """Have the monitor write to ``fd``; False when the container has ended."""
         live = self._live
         while True:
             if live.monitor is None and live.pursuit is not None:
@@ -32,7 +33,7 @@ class Follower:
             if (monitor := live.monitor) is None:
                 return False
             try:
-                await monitor.attach(fd, **arguments)
+                await monitor.attach(fd, client)
             except Silent:
                 await monitor.sign()
             except Unavailable:  # the connection broke: it is made anew, unless this is the end

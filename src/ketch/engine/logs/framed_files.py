@@ -12,6 +12,9 @@ from ketch.runtime.logs import log_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Literal
+
+    from ketch.runtime.protocol import LogPosition
 
     Frame = tuple[int, int, bytes]  # time ns, stream, payload
     Position = tuple[int, int]
@@ -32,7 +35,7 @@ class LogFiles:
             self.close()
         else:
             self._open(directory)  # it rotates as fast as we look: better a gap than nothing
-        self._ends = [settled_end(fd) for fd in self._fds]
+        self._ends = [last_frame_end(fd) for fd in self._fds]
 
     def _open(self, directory: str) -> bool:
         """Open what is there; False when the log was rotated meanwhile, so that a file may have been missed."""
@@ -62,16 +65,16 @@ class LogFiles:
         for number in range(position[0], len(self._fds)):
             yield self._fds[number], position[1] if number == position[0] else 0, self._ends[number]
 
-    def live_end(self) -> dict[str, int] | str:
+    def live_end(self) -> LogPosition | Literal["start"]:
         """Where the log ends, for a monitor that is to go on from there."""
         if not self._fds:
             return "start"
         return {"inode": os.fstat(self._fds[-1]).st_ino, "offset": self._ends[-1]}
 
-    def find(self, place: dict[str, int] | str) -> Position:
+    def find(self, place: LogPosition | str) -> Position:
         """What ``live_end`` once said, as a position among these files; the oldest when its file is gone."""
         for number, fd in enumerate(self._fds):
-            if isinstance(place, dict) and os.fstat(fd).st_ino == place["inode"]:
+            if not isinstance(place, str) and os.fstat(fd).st_ino == place["inode"]:
                 return (number, place["offset"])
         return (0, 0)
 
@@ -141,7 +144,7 @@ def _paths(directory: str) -> list[str]:
         return []
 
 
-def settled_end(fd: int) -> int:
+def last_frame_end(fd: int) -> int:
     """Where the last whole frame ends.
 
     A file grows page by page, so that a frame which is just being written may be seen in part; that takes

@@ -14,17 +14,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.engine.logs.framed_files import LogFiles, read_block
+from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.notation import stream_frames, times
 from ketch.runtime.logs import log_format
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from typing import Literal
 
+    from ketch.engine.aio.streams import LogOptions
     from ketch.engine.logs.follow import Follower
     from ketch.engine.logs.framed_files import Position
+    from ketch.runtime.protocol import LogPosition
 
 _RECEIVE = 1 << 18
 
@@ -33,29 +37,16 @@ class Formatter:
     """Frames in, wire bytes out; keeps what it must know about a line that goes on in the next frame.
 
     ``details`` stand before each line as they are; ``raw``: no frames on the wire, as for a ``tty``.
-    ``skip`` lines (of the wanted streams) are left out at the beginning.  ``last_at`` is the time of the
-    last frame seen, ``done`` becomes True behind ``until_ns``.
+    ``last_at`` is the time of the last frame seen, ``done`` becomes True behind ``until_ns``.
     """
 
-    def __init__(
-        self,
-        *,
-        stdout: bool,
-        stderr: bool,
-        since_ns: int = 0,
-        until_ns: int = 0,
-        timestamps: bool = False,
-        details: str = "",
-        tty: bool = False,
-        raw: bool = False,
-        skip: int = 0,
-    ) -> None:
-        self.wanted = (False, stdout or tty, stderr or tty)
-        self._since, self._until = since_ns, until_ns
-        self._timestamps = timestamps
+    def __init__(self, options: LogOptions, *, details: str = "", tty: bool = False, raw: bool = False) -> None:
+        self.wanted = (False, options.stdout or tty, options.stderr or tty)
+        self._since, self._until = options.since_ns, options.until_ns
+        self._timestamps = options.timestamps
         self._details = details.encode()
         self.raw = tty or raw
-        self._skip = skip
+        self._skip = 0
         self._open = [False, False, False]  # the stream's last frame ended inside a line …
         self._dropping = [False, False, False]  # … which is left out
         self._clock = times.Clock()
@@ -66,6 +57,10 @@ class Formatter:
     def plain(self) -> bool:
         """Whether neither lines nor times count any more."""
         return not (self._timestamps or self._details or self._since or self._until or self._skip)
+
+    def skip_lines(self, count: int) -> None:
+        """Leave out so many lines of the wanted streams at the beginning."""
+        self._skip = count
 
     def block(self, data: bytes) -> tuple[bytes, int]:
         """Take as many whole frames as ``data`` begins with; returns wire bytes and how many of ``data`` were used."""
@@ -128,45 +123,27 @@ class Formatter:
 
 
 async def read_logs(
-    log_dir: str,
-    follower: Follower | None,
-    *,
-    stdout: bool,
-    stderr: bool,
-    since_ns: int,
-    until_ns: int,
-    tail: int | None,
-    timestamps: bool,
-    details: str,
-    follow: bool,
-    tty: bool,
-    raw: bool = False,
+    log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncIterator[bytes]:
-    """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes.
-
-    ``tail`` None is everything; times are ns since the epoch, 0 for no limit; ``details`` stands before each line.
-    """
+    """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes."""
     files = LogFiles(log_dir)
     try:
-        position, skip = files.since(since_ns) if since_ns else (0, 0), 0
-        if tail is not None:
-            wanted = (False, stdout or tty, stderr or tty)
-            start, skip = files.tail(tail, wanted, until_ns) if tail > 0 else (files.end, 0)
+        position = files.since(options.since_ns) if options.since_ns else (0, 0)
+        if options.tail is not None:
+            start, skip = files.end, 0
+            if options.tail > 0:
+                start, skip = files.tail(options.tail, formatter.wanted, options.until_ns)
             position = max(position, start)
-            skip = skip if position == start else 0
-        formatter = Formatter(
-            stdout=stdout, stderr=stderr, since_ns=since_ns, until_ns=until_ns, timestamps=timestamps,
-            details=details, tty=tty, raw=raw, skip=skip,
-        )  # fmt: skip
+            formatter.skip_lines(skip if position == start else 0)
         async for chunk in _stored(files, position, formatter):
             yield chunk
         end = files.live_end()
     finally:
         files.close()
-    if not follow or follower is None or formatter.done:
+    if not options.follow or follower is None or formatter.done:
         return
     formatter.last_at = 0
-    async for chunk in _live(follower, end, formatter, until_ns):
+    async for chunk in _live(follower, end, formatter, options.until_ns):
         yield chunk
     seen = formatter.last_at
     files = LogFiles(log_dir)
@@ -191,12 +168,15 @@ async def _stored(files: LogFiles, position: Position, formatter: Formatter) -> 
             await asyncio.sleep(0)
 
 
-async def _live(follower: Follower, start: Any, formatter: Formatter, until_ns: int) -> AsyncIterator[bytes]:
+async def _live(
+    follower: Follower, start: LogPosition | Literal["start"], formatter: Formatter, until_ns: int
+) -> AsyncIterator[bytes]:
     """What the monitor sends, until it closes the connection or ``until_ns`` is there."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
-            if not await follower.attach(theirs.fileno(), stdout=True, stderr=True, frames=True, start=start):
+            client = StreamOptions(stdout=True, stderr=True, output="frames", start=start)
+            if not await follower.attach(theirs.fileno(), client):
                 return
         ours.setblocking(False)
         loop = asyncio.get_running_loop()

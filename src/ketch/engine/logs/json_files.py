@@ -28,7 +28,7 @@ _CHUNK = 1 << 16
 _PATIENCE = 64
 
 
-class Entry(msgspec.Struct):
+class LogEntry(msgspec.Struct):
     """One message; ``time`` as it is written."""
 
     log: str
@@ -36,10 +36,10 @@ class Entry(msgspec.Struct):
     time: str = ""
 
 
-_one = msgspec.json.Decoder(Entry)
+_one = msgspec.json.Decoder(LogEntry)
 
 
-def entries(block: bytes) -> list[Entry]:
+def entries(block: bytes) -> list[LogEntry]:
     """The messages in a block of lines."""
     try:
         return _one.decode_lines(block)
@@ -258,7 +258,7 @@ def _lines(fd: int, offset: int) -> bytes:
         size *= 4
 
 
-def _backwards(fd: int) -> Iterator[tuple[int, Entry]]:
+def _backwards(fd: int) -> Iterator[tuple[int, LogEntry]]:
     """(position behind it, message), from the newest to the oldest."""
     end, kept = os.fstat(fd).st_size, b""
     while end > 0:

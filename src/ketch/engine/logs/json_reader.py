@@ -11,13 +11,15 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from ketch.engine.logs.json_files import Entry, JsonFiles, Times, entries
+from ketch.engine.logs.json_files import JsonFiles, LogEntry, Times, entries
+from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.notation import stream_frames
 from ketch.runtime.logs import log_format
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from ketch.engine.aio.streams import LogOptions
     from ketch.engine.logs.follow import Follower
     from ketch.engine.logs.framed_reader import Formatter
 
@@ -26,24 +28,20 @@ _NUMBERS = {"stdout": log_format.STDOUT, "stderr": log_format.STDERR}
 
 
 async def read_json_logs(
-    path: str,
-    follower: Follower | None,
-    formatter: Formatter,
-    *,
-    since_ns: int,
-    until_ns: int,
-    tail: int | None,
-    follow: bool,
+    path: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncIterator[bytes]:
     """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes."""
     # Its monitor may answer later only: what is there is read meanwhile.
-    joining = asyncio.ensure_future(_bell(follower)) if follow and follower is not None else None
+    joining = asyncio.ensure_future(_bell(follower)) if options.follow and follower is not None else None
     bell: socket.socket | None = None
     files = await asyncio.to_thread(JsonFiles, path)
     try:
-        start = files.since(since_ns) if since_ns else (0, 0)
-        if tail is not None:
-            start = max(start, files.tail(tail, formatter.wanted, until_ns) if tail > 0 else files.end)
+        start = files.since(options.since_ns) if options.since_ns else (0, 0)
+        if options.tail is not None:
+            tail = files.end
+            if options.tail > 0:
+                tail = files.tail(options.tail, formatter.wanted, options.until_ns)
+            start = max(start, tail)
         files.seek(start)
         wire, over = _Wire(formatter), False
         while not over:
@@ -56,10 +54,10 @@ async def read_json_logs(
             if joining is not None:
                 bell = await joining
                 joining = None
-            elif bell is not None and not await _rung(bell, until_ns):
+            elif bell is not None and not await _rung(bell, options.until_ns):
                 bell.close()
                 bell = None
-                if until_ns and time.time_ns() > until_ns:
+                if options.until_ns and time.time_ns() > options.until_ns:
                     return
     finally:
         files.close()
@@ -80,15 +78,15 @@ class _Wire:
         self._formatter = formatter
         self._times = Times()
 
-    def of(self, messages: list[Entry]) -> bytes:
+    def of(self, messages: list[LogEntry]) -> bytes:
         plain = self._formatter.plain
         runs: list[tuple[str, str, list[str]]] = []
         stream, at, texts = "", "", list[str]()
-        for one in messages:
-            if one.stream != stream or (one.time != at and not plain) or not runs:
-                stream, at, texts = one.stream, one.time, []
+        for entry in messages:
+            if entry.stream != stream or (entry.time != at and not plain) or not runs:
+                stream, at, texts = entry.stream, entry.time, []
                 runs.append((stream, at, texts))
-            texts.append(one.log)
+            texts.append(entry.log)
         return self._plain(runs) if plain else self._formatter.block(b"".join(self._frames(runs)))[0]
 
     def _frames(self, runs: list[tuple[str, str, list[str]]]) -> Iterator[bytes]:
@@ -114,7 +112,7 @@ async def _bell(follower: Follower) -> socket.socket | None:
     ours.setblocking(False)
     with theirs:
         try:
-            there = await follower.attach(theirs.fileno(), stdout=True, stderr=True, bell=True)
+            there = await follower.attach(theirs.fileno(), StreamOptions(stdout=True, stderr=True, output="bell"))
         except BaseException:
             ours.close()
             raise

@@ -1,4 +1,4 @@
-"""Log drivers and their options: what is accepted, in Docker's words where it is not, and what a container gets.
+"""Log drivers and their options: checks, with Docker's words for what is refused, and the daemon's defaults.
 
     type ""      the default: framed files, shown as json-file because docker-py reads no other's logs
     local        the same, by its name         json-file   Docker's own files
@@ -39,7 +39,7 @@ _FIELD = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 TAG_FIELDS = ("ID", "FullID", "Name", "ImageName", "ImageID", "ImageFullID", "DaemonName")
 
 
-def settle(config: LogConfig, default: LogConfig) -> None:
+def apply_defaults(config: LogConfig, default: LogConfig) -> None:
     """Give ``config`` what the daemon's defaults say where it says nothing, as dockerd does at creation."""
     config.type = config.type or default.type
     options = dict(config.config or {})

@@ -43,17 +43,7 @@ class LogService:
         runs = live.monitor is not None or live.pursuit is not None
         follower = Follower(live) if options.follow and runs else None
         details = log_drivers.details(container) if options.details else ""
+        formatter = Formatter(options, details=details, tty=container.config.tty, raw=raw)
         if container.host.log_config.type == "json-file":
-            formatter = Formatter(
-                stdout=options.stdout, stderr=options.stderr, since_ns=options.since_ns, until_ns=options.until_ns,
-                timestamps=options.timestamps, details=details, tty=container.config.tty, raw=raw,
-            )  # fmt: skip
-            return read_json_logs(
-                self.drivers.json_path(container.id), follower, formatter, since_ns=options.since_ns,
-                until_ns=options.until_ns, tail=options.tail, follow=options.follow,
-            )  # fmt: skip
-        return read_logs(
-            self.paths.log_dir(container.id), follower, stdout=options.stdout, stderr=options.stderr,
-            since_ns=options.since_ns, until_ns=options.until_ns, tail=options.tail, timestamps=options.timestamps,
-            details=details, follow=options.follow, tty=container.config.tty, raw=raw,
-        )  # fmt: skip
+            return read_json_logs(self.drivers.json_path(container.id), follower, formatter, options)
+        return read_logs(self.paths.log_dir(container.id), follower, formatter, options)

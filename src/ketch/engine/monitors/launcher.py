@@ -9,15 +9,16 @@ import os
 import subprocess
 import sys
 import termios
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.engine.monitors.link import Silent
-from ketch.engine.monitors.monitor_client import Monitor
+from ketch.engine.monitors.monitor_client import MonitorClient
 from ketch.errors import FailedPrecondition, Unavailable
 from ketch.runtime.process import messages, zygote
 
 if TYPE_CHECKING:
     from ketch.engine.monitors.monitor_client import Created
+    from ketch.runtime.protocol import LauncherReady, StartContainer
 
 log = logging.getLogger(__name__)
 _ROOM_S, _ROOM_PAUSE_S = 6.0, 0.02
@@ -44,13 +45,13 @@ class Launcher:
         os.set_blocking(self._fd, False)
 
     async def ready(self) -> None:
-        """Wait until it can fork monitors (FailedPrecondition, with its last words, when it never will)."""
-        loop, said = asyncio.get_running_loop(), asyncio.Event()
-        message = None
-        loop.add_reader(self._fd, said.set)
+        """Wait until it can fork monitors (FailedPrecondition, with the last line that it wrote)."""
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        message: LauncherReady | None = None
+        loop.add_reader(self._fd, readable.set)
         try:
             async with asyncio.timeout(_WARM_S):
-                await said.wait()
+                await readable.wait()
             message, _ = messages.receive(self._fd)
         except (TimeoutError, ConnectionError) as e:
             log.debug("the launcher (pid %d): %r", self._process.pid, e)
@@ -58,25 +59,25 @@ class Launcher:
             loop.remove_reader(self._fd)
         if message is None:
             await self.close()
-            why = self._spawned.last_words() or f"exit code {self._process.returncode}"
+            why = self._spawned.last_stderr_line() or f"exit code {self._process.returncode}"
             raise FailedPrecondition(f"the launcher, which starts containers, cannot start: {why}")
         if message["cgroup"]:
             log.warning("monitors stay in the cgroup of ketchd, and end when that is ended: %s", message["cgroup"])
 
-    async def start_container(self, message: dict[str, Any]) -> Monitor:
-        """Have a monitor forked for the container that ``message`` describes (see `runtime.process.messages`)."""
+    async def start_container(self, message: StartContainer) -> MonitorClient:
+        """Have a monitor forked for the container that ``message`` describes."""
         ours, theirs = messages.pair()
         try:
-            await self._send({"op": "start", **message}, theirs)
+            await self._send(message, theirs)
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(theirs)
-        return Monitor(ours, str(message["run_dir"]))
+        return MonitorClient(ours, message["run_dir"])
 
-    async def created(self, monitor: Monitor) -> Created:
-        """Wait for the first process of a container whose start was asked for (`Monitor.created`).
+    async def created(self, monitor: MonitorClient) -> Created:
+        """Wait for the first process of a container whose start was asked for (`MonitorClient.created`).
 
         A launcher that does not read what it was sent would carry it out some time, beside another start of the same
         container: it is replaced.
@@ -107,13 +108,13 @@ class Launcher:
                 log.warning("the launcher (pid %d) is gone or does not answer: starting another", process.pid)
                 process.kill()
                 await self.close()
-                if words := self._spawned.last_words():
-                    log.warning("its last words: %s", words)
+                if last_line := self._spawned.last_stderr_line():
+                    log.warning("the last line that it wrote: %s", last_line)
                 self._spawned.forget()
                 self._spawn()
                 await self.ready()
 
-    async def _send(self, message: dict[str, Any], control_fd: int) -> None:
+    async def _send(self, message: StartContainer, control_fd: int) -> None:
         for _ in range(2):
             process = self._process
             try:
@@ -124,7 +125,7 @@ class Launcher:
             await self._replace(process)
         raise Unavailable("start container: the launcher ended again at once")
 
-    async def _sent(self, fd: int, message: dict[str, Any], control_fd: int) -> bool:
+    async def _sent(self, fd: int, message: StartContainer, control_fd: int) -> bool:
         """Send a request; False when there is no room for it, because many before it are left unread."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _ROOM_S

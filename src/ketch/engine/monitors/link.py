@@ -1,4 +1,4 @@
-"""A connection to a monitor: requests with their answers, what it says unasked, and whether it says anything at all.
+"""A connection to a monitor: requests with their answers, events, and whether it answers at all.
 
 A monitor that is stopped (SIGSTOP, a frozen cgroup, a debugger) accepts what it is sent and answers nothing.  It serves
 its requests in turn and none after the time that stands in it: so a request that `Silent` was raised for is not carried
@@ -20,7 +20,7 @@ from ketch.runtime.failure import from_message
 from ketch.runtime.process import messages
 
 if TYPE_CHECKING:
-    Answer = asyncio.Future[dict[str, Any]]
+    from ketch.runtime.protocol import Answer, MonitorEvent, MonitorRequest
 
 _ANSWER_S = 30.0  # how long a request may take that was begun …
 BEGIN_S = 6.0  # … and how long until it is
@@ -32,14 +32,14 @@ class Silent(Unavailable):
     """The monitor is there and does not answer."""
 
 
-class Link:
+class MonitorConnection:
     """The socket and the requests on their way; ``process`` is the monitor's own pid, 0 until it has said it."""
 
     def __init__(self, fd: int, process: int) -> None:
         self._loop = asyncio.get_running_loop()
         self.process = process
         self._seq = 0
-        self._waiting: dict[int, Answer] = {}
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._signs: set[asyncio.Future[None]] = set()
         self._why = "its monitor ended unexpectedly"
         self._use(fd)
@@ -78,13 +78,13 @@ class Link:
                 self._close()
                 self._break(Unavailable(f"the connection to the container's monitor broke: {self._why}"))
                 return
-            self._heard()
-            if message.get("ev") is not None:
+            self._message_came()
+            if "ev" in message:
                 self._event(message, fds)
             elif (future := self._waiting.pop(message["seq"], None)) is not None and not future.done():
                 future.set_result(message)
 
-    def _heard(self) -> None:
+    def _message_came(self) -> None:
         """It has said something."""
         self._wake()
 
@@ -94,7 +94,7 @@ class Link:
                 sign.set_result(None)
         self._signs.clear()
 
-    def _event(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _event(self, message: MonitorEvent, fds: list[int]) -> None:
         """It says something unasked; the descriptors are ours."""
         raise NotImplementedError
 
@@ -109,25 +109,27 @@ class Link:
 
     # -- what is asked ---------------------------------------------------------------------------
 
-    def _ask(self, op: str, fds: tuple[int, ...] = (), **arguments: Any) -> tuple[int, Answer]:
+    def _ask(self, request: MonitorRequest, fds: tuple[int, ...] = ()) -> tuple[int, asyncio.Future[Answer]]:
         """Send a request; returns its number and its answer (Unavailable when it cannot be sent)."""
+        op = request["op"]
         if self._fd < 0:
             raise Unavailable(f"ask the container's monitor to {op}: there is no connection to it")
         self._seq = seq = self._seq + 1
         future = self._waiting[seq] = self._loop.create_future()
         try:
-            messages.send(self._fd, {"op": op, "seq": seq, **arguments}, fds)
+            messages.send(self._fd, {**request, "seq": seq}, fds)
         except OSError as e:
             del self._waiting[seq]
             raise Unavailable(f"ask the container's monitor to {op}: {e.strerror}") from e
         return seq, future
 
-    async def _call(self, op: str, *fds: int, begin_s: float = BEGIN_S, **arguments: Any) -> dict[str, Any]:
+    async def _call(self, request: MonitorRequest, fds: tuple[int, ...] = (), *, begin_s: float = BEGIN_S) -> Answer:
         """Ask and wait for the answer (Silent, Unavailable, and the errors that the monitor answers)."""
-        seq, future = self._ask(op, fds, by=self._loop.time() + begin_s, **arguments)
+        request["by"] = self._loop.time() + begin_s
+        seq, future = self._ask(request, fds)
         try:
             if not await self._patiently(future, begin_s + _MARGIN_S, _ANSWER_S):
-                raise Silent(f"ask the container's monitor (pid {self.process}) to {op}: it does not answer")
+                raise Silent(f"ask the container's monitor (pid {self.process}) to {request['op']}: it does not answer")
             answer = future.result()
         finally:
             self._waiting.pop(seq, None)
@@ -145,7 +147,7 @@ class Link:
         await asyncio.wait((future,), timeout=first)
         while not future.done() and (answer_s is None or self._loop.time() < begin + answer_s):
             try:
-                seq, sign = self._ask("status")
+                seq, sign = self._ask({"op": "status"})
             except Unavailable:  # no room for another: it reads nothing
                 await asyncio.wait((future,), timeout=begin_s - first)
                 break

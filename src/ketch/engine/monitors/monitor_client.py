@@ -1,4 +1,4 @@
-"""The engine's side of monitors: what each says, and what it is asked.
+"""The engine's client of a container's monitor: its events, and requests to it.
 
 Descriptors that are passed stay the caller's, which closes its own copy.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch.engine.monitors import process as monitor_process
-from ketch.engine.monitors.link import BEGIN_S, Link, Silent
+from ketch.engine.monitors.link import BEGIN_S, MonitorConnection, Silent
 from ketch.engine.monitors.run_directory import Exit, dial, read_exit
 from ketch.errors import KetchError, RuntimeFailure, Unavailable
 from ketch.runtime.failure import from_message
@@ -22,6 +22,10 @@ from ketch.runtime.process import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Literal
+
+    from ketch.runtime.oci_types import OciProcess
+    from ketch.runtime.protocol import AttachRequest, ExecRequest, HelloEvent, LogPosition, MonitorEvent
 
 log = logging.getLogger(__name__)
 _BEGIN_SIGNAL_S = 1.0  # a signal has another way (see `direct`)
@@ -45,14 +49,41 @@ class Created:
         self.netns_fd = self.rtnl_fd = None
 
 
-class Monitor(Link):
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """What the client behind a socket gives and gets.
+
+    ``output``: as it is, with Docker's 8-byte headers, as the log's frames, or a byte when the log has grown.
+    ``initial``: input that came before the socket was taken.  ``start``: replay the log from there first.
+    """
+
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    output: Literal["raw", "mux", "frames", "bell"] = "raw"
+    detach_keys: str = ""
+    initial: bytes = b""
+    start: LogPosition | Literal["start"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecProcess:
+    """A process to be added to a container: an OCI process object, and its terminal, if any, with its size."""
+
+    document: OciProcess
+    tty: bool = False
+    rows: int = 0
+    cols: int = 0
+
+
+class MonitorClient(MonitorConnection):
     """One connection to one monitor, made anew when it breaks; ``exited`` is resolved once, whatever happens."""
 
     def __init__(self, fd: int, run_dir: str, process: int = 0) -> None:
         loop = asyncio.get_running_loop()
         self._run_dir = run_dir
         self._created: asyncio.Future[Created] = loop.create_future()
-        self._hello: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self._hello: asyncio.Future[HelloEvent] = loop.create_future()
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self.on_exec_exit: Callable[[str, int], None] = lambda _exec_id, _code: None
         self.on_oom: Callable[[], None] = lambda: None
@@ -69,7 +100,7 @@ class Monitor(Link):
         super().__init__(fd, process)
 
     @classmethod
-    def dial(cls, run_dir: str) -> Monitor | None:
+    def dial(cls, run_dir: str) -> MonitorClient | None:
         """A connection to the monitor of a container that ran before this process did; None when nobody listens.
 
         `greeted` tells whether it answers.  Raises Unavailable when it accepts no more, else as `run_directory.dial`.
@@ -97,30 +128,30 @@ class Monitor(Link):
 
     # -- what it says ----------------------------------------------------------------------------
 
-    def _heard(self) -> None:
+    def _message_came(self) -> None:
         self._spoken = True
         self._pause_s = _FIRST_PAUSE_S
-        super()._heard()
+        super()._message_came()
 
-    def _event(self, message: dict[str, Any], fds: list[int]) -> None:
-        event = message["ev"]
-        if event == "created":
+    def _event(self, message: MonitorEvent, fds: list[int]) -> None:
+        if message["ev"] == "created":
             self.pid, self.process = message["pid"], message.get("monitor", 0)
             created = Created(self.pid, *(fds[:2] if len(fds) >= 2 else (None, None)))
             if self._created.done():
                 created.close()
             else:
                 self._created.set_result(created)
-        elif event == "failed":
+        elif message["ev"] == "failed":
             _fail(self._created, from_message(message))
-        elif event == "exit":
+        elif message["ev"] == "exit":
             _resolve(self.exited, Exit(message["code"], message["at"], message["oom"]))
-        elif event == "exec_exit":
+        elif message["ev"] == "exec_exit":
+            exec_id, code = message["exec_id"], message["code"]
             # Behind the one who waits for the exec's start, which may have been told just now.
-            self._loop.call_soon(lambda: self.on_exec_exit(message["exec_id"], message["code"]))
-        elif event == "oom":
+            self._loop.call_soon(lambda: self.on_exec_exit(exec_id, code))
+        elif message["ev"] == "oom":
             self.on_oom()
-        elif event == "hello":
+        elif message["ev"] == "hello":
             if self._hello.done():  # a second connection: what it brings is here already
                 for fd in fds:
                     os.close(fd)
@@ -188,63 +219,59 @@ class Monitor(Link):
         """Let PID 1 execute its program; returns the time in ns (RuntimeFailure when it cannot)."""
         self._begun = True
         try:
-            self.started_at = (await self._call("start"))["started_at"]
+            self.started_at = (await self._call({"op": "start"}))["started_at"]
         except Unavailable as e:
             raise RuntimeFailure(f"start container: {e.message}") from e
         return self.started_at
 
-    async def attach(
-        self,
-        fd: int,
-        *,
-        stdin: bool = False,
-        stdout: bool = False,
-        stderr: bool = False,
-        mux: bool = False,
-        detach_keys: str = "",
-        initial: bytes = b"",
-        start: Any = None,
-        frames: bool = False,
-        bell: bool = False,
-    ) -> None:
-        """Hand a client's socket over; ``start`` is "start" or {"inode", "offset"}: replay the log from there first."""
-        with _in_memory(initial) as early:
-            await self._call(
-                "attach", *early, fd, stdin=stdin, stdout=stdout, stderr=stderr, mux=mux, detach_keys=detach_keys,
-                early=bool(early), frames=frames, bell=bell, **{"from": start},
-            )  # fmt: skip
+    async def attach(self, fd: int, client: StreamOptions) -> None:
+        """Hand a client's socket over."""
+        request: AttachRequest = {
+            "op": "attach",
+            "stdin": client.stdin,
+            "stdout": client.stdout,
+            "stderr": client.stderr,
+            "mux": client.output == "mux",
+            "detach_keys": client.detach_keys,
+            "early": bool(client.initial),
+            "frames": client.output == "frames",
+            "bell": client.output == "bell",
+            "from": client.start,
+        }
+        with _in_memory(client.initial) as early:
+            await self._call(request, (*early, fd))
 
-    async def exec(
-        self,
-        exec_id: str,
-        process: dict[str, Any],
-        fd: int | None,
-        *,
-        tty: bool,
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
-        detach_keys: str = "",
-        initial: bytes = b"",
-        rows: int = 0,
-        cols: int = 0,
-    ) -> int:
-        """Run one more process; returns its pid (RuntimeFailure when it cannot be executed)."""
-        with _in_memory(initial if fd is not None else b"") as early:
-            answer = await self._call(
-                "exec", *early, *([] if fd is None else [fd]), exec_id=exec_id, process=process, tty=tty, stdin=stdin,
-                stdout=stdout, stderr=stderr, detach_keys=detach_keys, early=bool(early), rows=rows, cols=cols,
-            )  # fmt: skip
-        return int(answer["pid"])
+    async def exec(self, exec_id: str, process: ExecProcess, fd: int | None, client: StreamOptions) -> int:
+        """Run one more process, for a client's socket or nobody; returns its pid.
+
+        RuntimeFailure when it cannot be executed.
+        """
+        initial = client.initial if fd is not None else b""
+        request: ExecRequest = {
+            "op": "exec",
+            "exec_id": exec_id,
+            "process": process.document,
+            "tty": process.tty,
+            "stdin": client.stdin,
+            "stdout": client.stdout,
+            "stderr": client.stderr,
+            "detach_keys": client.detach_keys,
+            "early": bool(initial),
+            "rows": process.rows,
+            "cols": process.cols,
+        }
+        with _in_memory(initial) as early:
+            answer = await self._call(request, (*early, *(() if fd is None else (fd,))))
+        return answer["pid"]
 
     async def resize(self, rows: int, cols: int, exec_id: str | None = None) -> None:
         """Set a terminal's size."""
-        await self._call("resize", rows=rows, cols=cols, exec_id=exec_id)
+        await self._call({"op": "resize", "rows": rows, "cols": cols, "exec_id": exec_id})
 
     async def kill(self, signal: int, exec_id: str | None = None) -> None:
         """Send a signal to PID 1 or to an exec's process; nothing happens when the container has just ended."""
         try:
-            await self._call("kill", begin_s=_BEGIN_SIGNAL_S, signal=signal, exec_id=exec_id)
+            await self._call({"op": "kill", "signal": signal, "exec_id": exec_id}, begin_s=_BEGIN_SIGNAL_S)
         except Unavailable:
             if not self.exited.done():
                 raise
@@ -275,7 +302,7 @@ class Monitor(Link):
         silent = False
         if not self.exited.done() and self._fd >= 0:
             try:
-                await self._call("kill", begin_s=_BEGIN_SIGNAL_S, signal=9)
+                await self._call({"op": "kill", "signal": 9}, begin_s=_BEGIN_SIGNAL_S)
             except Silent:
                 silent = True
             except KetchError:

@@ -75,9 +75,9 @@ def is_stopped(pid: int) -> bool:
 def child_with_program(pid: int, pids: Iterable[int]) -> int:
     """Which of ``pids`` is a child of the monitor that executes a program of its own; 0: none has come so far."""
     own = _executable(pid)
-    for one in pids:
-        if _parent(one) == pid and _executable(one) != own:
-            return one
+    for candidate in pids:
+        if _parent(candidate) == pid and _executable(candidate) != own:
+            return candidate
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a container's run directory tells: whether its monitor is there, and how it ended."""
+"""A container's run directory, read: its monitor's pid and socket, and the record of its end."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
-    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.volumes.store import VolumeStore
 
@@ -37,12 +37,12 @@ class Reconnection:
         await self._answer_names(container, self.live.of(container.id).monitor)
         await self._attach_volumes(container)
 
-    async def _answer_names(self, container: Container, monitor: Monitor | None) -> None:
+    async def _answer_names(self, container: Container, monitor: MonitorClient | None) -> None:
         """Serve its resolver again, with the sockets that its monitor kept; without it know its names only."""
         if not await self._answered(container, monitor):
             self.tasks.watch(self._answer_names_later(container, monitor))
 
-    async def _answered(self, container: Container, monitor: Monitor | None) -> bool:
+    async def _answered(self, container: Container, monitor: MonitorClient | None) -> bool:
         """`_answer_names`; False when that can be done later, for want of descriptors."""
         kept = monitor.kept if monitor is not None else None
         try:
@@ -58,7 +58,7 @@ class Reconnection:
                 monitor.keep(fresh)
         return True
 
-    async def _answer_names_later(self, container: Container, monitor: Monitor | None) -> None:
+    async def _answer_names_later(self, container: Container, monitor: MonitorClient | None) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
             await asyncio.sleep(pause_s)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ketch.engine.live.takeover import Takeover
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
-    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.restore.reconnection import Reconnection
     from ketch.engine.restore.state import StateRestore
     from ketch.engine.restore.sweep import Sweep
@@ -61,7 +61,7 @@ class Restore:
         turn = asyncio.Semaphore(_AT_ONCE)
         deadline = time.monotonic() + _PATIENCE_S
 
-        async def take_in(container: Container, monitor: Monitor | None) -> None:
+        async def take_in(container: Container, monitor: MonitorClient | None) -> None:
             await self.states.restore(container, monitor)
             if monitor is not None:
                 await self.reconnection.run(container)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
-    from ketch.engine.monitors.monitor_client import Monitor
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.paths import ContainerPaths
     from ketch.images.store import ImageStore
     from ketch.storage.snapshots.overlay import Snapshots
@@ -48,7 +48,7 @@ class StateRestore:
     life: Lifecycle
     execs: ExecService
 
-    async def restore(self, container: Container, monitor: Monitor | None) -> None:
+    async def restore(self, container: Container, monitor: MonitorClient | None) -> None:
         """Take charge of a container that runs, or handle its end."""
         state = container.state
         if state.status is Status.REMOVING:
@@ -79,7 +79,7 @@ class StateRestore:
             size = quota.parse(container.host.storage_opt)
             await snapshot_work.whole(self.snapshots, self.snapshots.prepare, container.id, chain_ids, size)
 
-    def _take_over(self, container: Container, monitor: Monitor) -> None:
+    def _take_over(self, container: Container, monitor: MonitorClient) -> None:
         """Bring the record in line with a container that runs; whether it is frozen, its cgroup knows."""
         state = container.state
         known = (state.status, state.pid, state.started_at)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.engine.model.records import Container, ExecConfig, HostConfig
+    from ketch.runtime.oci_types import OciCapabilities, OciProcess, OciRlimit, OciSeccomp
 
 # For a repair that finds nothing of a container but its directory.
 NAME, IMAGE, IMAGE_NAME = "dev.ketch.name", "dev.ketch.image", "dev.ketch.image-name"
@@ -46,7 +47,7 @@ def environment(container: Container, *, tty: bool, extra: Sequence[str] = ()) -
     return list(merged.values())
 
 
-def add_environment(process: dict[str, Any], more: Sequence[str]) -> None:
+def add_environment(process: OciProcess, more: Sequence[str]) -> None:
     """Put variables before those of an OCI ``process``, which win."""
     own = {item.partition("=")[0] for item in process["env"]}
     process["env"] = [*(item for item in more if item.partition("=")[0] not in own), *process["env"]]
@@ -87,10 +88,10 @@ def capabilities(host: HostConfig) -> list[str]:
     return chosen
 
 
-def _security(host: HostConfig, caps: list[str]) -> tuple[bool, dict[str, Any] | None, bool]:
+def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | None, bool]:
     """(no_new_privs, seccomp object or None, system paths unconfined) from ``--security-opt``."""
     no_new_privs, unconfined_paths = False, host.privileged
-    seccomp: dict[str, Any] | None = None if host.privileged else seccomp_default.profile(caps)
+    seccomp: OciSeccomp | None = None if host.privileged else seccomp_default.profile(caps)
     for option in host.security_opt or ():
         key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
         if key == "no-new-privileges":
@@ -106,7 +107,7 @@ def _security(host: HostConfig, caps: list[str]) -> tuple[bool, dict[str, Any] |
     return no_new_privs, seccomp, unconfined_paths
 
 
-def _custom_seccomp(value: str, default: dict[str, Any] | None, caps: list[str]) -> dict[str, Any] | None:
+def _custom_seccomp(value: str, default: OciSeccomp | None, caps: list[str]) -> OciSeccomp | None:
     if value == "unconfined":
         return None
     if value == "builtin":
@@ -120,14 +121,14 @@ def _custom_seccomp(value: str, default: dict[str, Any] | None, caps: list[str])
     return seccomp_default.from_docker(profile, caps)
 
 
-def process(container: Container, caps: list[str], no_new_privs: bool) -> dict[str, Any]:
+def process(container: Container, caps: list[str], no_new_privs: bool) -> OciProcess:
     """The OCI ``process`` of the container's own command."""
     host, config = container.host, container.config
     args = [container.path, *container.args]
     if host.init:
         args = ["/sbin/docker-init", "--", *args]
     size = host.console_size
-    result: dict[str, Any] = {
+    result: OciProcess = {
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
         "args": args,
@@ -143,12 +144,12 @@ def process(container: Container, caps: list[str], no_new_privs: bool) -> dict[s
     return result
 
 
-def capability_sets(caps: list[str]) -> dict[str, list[str]]:
+def capability_sets(caps: list[str]) -> OciCapabilities:
     """OCI's five sets; inheritable and ambient stay empty (CVE-2022-24769)."""
     return {"bounding": caps, "effective": caps, "permitted": caps}
 
 
-def _rlimits(host: HostConfig) -> list[dict[str, Any]]:
+def _rlimits(host: HostConfig) -> list[OciRlimit]:
     infinity = 2**64 - 1
     return [
         {
@@ -349,7 +350,7 @@ def _annotations(container: Container) -> dict[str, str]:
     return result
 
 
-def exec_process(container: Container, config: ExecConfig) -> dict[str, Any]:
+def exec_process(container: Container, config: ExecConfig) -> OciProcess:
     """The OCI ``process`` of ``docker exec`` in this container, with the user still a name (``username``)."""
     caps = capabilities(container.host)
     no_new_privs = _security(container.host, caps)[0]

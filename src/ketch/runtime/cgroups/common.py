@@ -1,4 +1,4 @@
-"""Which cgroups this machine has, and the one object that stands for a container's.
+"""The machine's cgroup hierarchies, and the one object that stands for a container's cgroup in all of them.
 
 v1: every controller (or group of controllers) is a hierarchy mounted on its own; v2: one hierarchy.  Hybrid
 machines have both, with the controllers on v1, and count as v1.  A container's cgroup is one path, made in every
@@ -12,13 +12,16 @@ import os
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files
-from ketch.runtime.cgroups.v1.manager import Manager
-from ketch.runtime.cgroups.v2.manager import Manager as Unified
+from ketch.runtime.cgroups.v1.manager import CgroupV1
+from ketch.runtime.cgroups.v2.manager import CgroupV2
 from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
+
+    from ketch.runtime.oci_types import OciResources
+    from ketch.runtime.protocol import Cgroups
 else:
     Protocol = object  # typing itself stays out of the monitors
 
@@ -28,7 +31,7 @@ class Cgroup(Protocol):
 
     version: int
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Cgroups:
         """What `open` needs, as plain JSON."""
 
     def make(self) -> None:
@@ -37,7 +40,7 @@ class Cgroup(Protocol):
     def join(self) -> None:
         """Move the calling single-threaded process in."""
 
-    def update(self, resources: dict[str, Any]) -> None:
+    def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``."""
 
     def stats(self) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def parse_mountinfo(text: str) -> Layout:
     return Layout(hierarchies, unified)
 
 
-def create(path: str, resources: dict[str, Any] | None) -> Cgroup:
+def create(path: str, resources: OciResources | None) -> Cgroup:
     """Make the cgroup ``path`` (absolute: below each hierarchy's root) with its limits; nobody is inside yet.
 
     Raises RuntimeFailure with step ``cgroups``; what was made then is removed again.
@@ -133,11 +136,11 @@ def create(path: str, resources: dict[str, Any] | None) -> Cgroup:
     return manager
 
 
-def open(cgroups: dict[str, Any]) -> Cgroup:
+def open(cgroups: Cgroups) -> Cgroup:
     """The cgroup that `describe` described; nothing is touched until a method is called."""
     if cgroups.get("version") == 2:
-        return Unified(cgroups["dir"])
-    return Manager(dict(cgroups.get("dirs") or {}))
+        return CgroupV2(cgroups["dir"])
+    return CgroupV1(dict(cgroups.get("dirs") or {}))
 
 
 def prune(path: str) -> None:
@@ -185,5 +188,5 @@ def at(path: str) -> Cgroup:
     if here.version == 2:
         if here.unified is None:
             raise RuntimeFailure("make cgroup: no cgroup file system is mounted", step="cgroups")
-        return Unified(here.unified + path, here.unified)
-    return Manager({name: place + path for name, place in here.hierarchies.items()})
+        return CgroupV2(here.unified + path, here.unified)
+    return CgroupV1({name: place + path for name, place in here.hierarchies.items()})

@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 from errno import ENODEV, ENOENT
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _BLOCK = ("blkio.", "io.")
 
 
@@ -82,7 +86,7 @@ def pairs(text: str) -> dict[str, int]:
     return found
 
 
-def throttle_lines(resources: dict[str, object], key: str) -> list[tuple[str, int]]:
+def throttle_lines(resources: Mapping[str, object], key: str) -> list[tuple[str, int]]:
     """("major:minor", rate) for each entry of one of blockIO's throttle lists."""
     entries = resources.get(key)
     if not isinstance(entries, list):

@@ -1,6 +1,6 @@
-"""What a container uses now, read for many containers at a time: the few numbers that people look at, and no others.
+"""Memory, CPU time, processes and blocks of many containers at a time, read with as few system calls as can be.
 
-`Manager.stats` reads everything that a cgroup counts, some twenty files.  This reads five and parses no more of them
+`Cgroup.stats` reads everything that a cgroup counts, some twenty files.  This reads five and parses no more of them
 than it needs: 0.1 ms a container.  Nothing stays open between two readings, so that a container that ends and starts
 again, with a new cgroup under the old name, is simply read again.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from ketch.runtime.cgroups import common
-from ketch.runtime.cgroups.v2.manager import Manager as Unified
+from ketch.runtime.cgroups.v2.manager import CgroupV2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read(path: str) -> Reading | None:
     What the machine has no controller for is 0.
     """
     cgroup = common.at(path)
-    return _unified(cgroup) if isinstance(cgroup, Unified) else _hierarchies(cgroup)
+    return _unified(cgroup) if isinstance(cgroup, CgroupV2) else _hierarchies(cgroup)
 
 
 def _hierarchies(cgroup: Cgroup) -> Reading | None:
@@ -62,7 +62,7 @@ def _hierarchies(cgroup: Cgroup) -> Reading | None:
     return reading if found else None
 
 
-def _unified(cgroup: Unified) -> Reading | None:
+def _unified(cgroup: CgroupV2) -> Reading | None:
     def contents(name: str) -> bytes:
         return _contents(f"{cgroup.directory}/{name}") or b""
 

@@ -59,7 +59,7 @@ def names(path: str) -> list[str]:
     return [os.path.join(directory, entry) for _, entry in sorted(numbered)]
 
 
-class Writer:
+class JsonLogWriter:
     """Appends messages; ``inode`` and ``offset`` are the position behind the last one."""
 
     full = False
@@ -110,7 +110,7 @@ class Writer:
             if rest := splitter.rest():
                 self._append(self._encode(stream, rest, True, self._clock.rfc3339(time_ns())))
 
-    def relent(self) -> None:
+    def stop_backpressure(self) -> None:
         """The container has ended; a file makes nobody wait."""
 
     def _encode(self, stream: int, block: bytes, partial: bool, now: str) -> bytes:

@@ -61,7 +61,7 @@ def whole_size(fd: int) -> int:
     return offset
 
 
-class Writer:
+class FramedLogWriter:
     """Appends frames; ``inode`` and ``offset`` are the position behind the last one."""
 
     def __init__(self, directory: str, max_size: int, max_files: int) -> None:

@@ -31,10 +31,10 @@ class Syslog:
     ``address``: ["unix" | "unixgram", path] or ["tcp" | "udp", IP address, port].
     """
 
-    def __init__(self, address: list[str | int], facility: int, form: str, tag: str) -> None:
+    def __init__(self, address: list[str | int], facility: int, message_format: str, tag: str) -> None:
         self._address = address
         self._priority = {stream: facility << 3 | severity for stream, severity in _SEVERITY.items()}
-        self._form = form
+        self._message_format = message_format
         self._tag = tag
         self._host = os.uname().nodename
         self._pid = os.getpid()
@@ -67,17 +67,17 @@ class Syslog:
 
     def message(self, ns: int, stream: int, line: bytes, _partial: bool) -> bytes:
         """A line as it is sent."""
-        step = ns // 1000 if self._form == "rfc5424micro" else ns // 1_000_000_000
+        step = ns // 1000 if self._message_format == "rfc5424micro" else ns // 1_000_000_000
         if self._head_for != (step, stream):
             self._head_for, self._head = (step, stream), self._header(ns, self._priority[stream]).encode()
         return b"%s%s\n" % (self._head, line)
 
     def _header(self, ns: int, priority: int) -> str:
-        if self._form in ("", "rfc3164"):
-            host = f" {self._host}" if self._form else ""
+        if self._message_format in ("", "rfc3164"):
+            host = f" {self._host}" if self._message_format else ""
             local = time.localtime(ns // 1_000_000_000)
             return f"<{priority}>{time.strftime('%b %e %H:%M:%S', local)}{host} {self._tag}[{self._pid}]: "
-        stamp = times.local(ns, 6 if self._form == "rfc5424micro" else 0)
+        stamp = times.local(ns, 6 if self._message_format == "rfc5424micro" else 0)
         return f"<{priority}>1 {stamp} {self._host} {self._tag} {self._pid} {self._tag} - "
 
     def send_large(self, _sock: socket, _message: bytes) -> None:

@@ -1,8 +1,8 @@
-"""What this runtime can do, in the OCI runtime specification's words (§ features.md), and an example configuration."""
+"""The runtime's features (OCI runtime specification, § features.md), and an example configuration."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ketch.linux import caps
 from ketch.runtime import defaults, namespaces
@@ -10,6 +10,9 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.oci_cli.state import OCI_VERSION
 from ketch.runtime.rootfs import mount_options
 from ketch.runtime.security import seccomp, seccomp_default
+
+if TYPE_CHECKING:
+    from ketch.runtime.oci_types import OciConfig
 
 
 def document() -> dict[str, Any]:
@@ -41,7 +44,7 @@ def document() -> dict[str, Any]:
     }
 
 
-def example() -> dict[str, Any]:
+def example() -> OciConfig:
     """A configuration that runs ``sh`` in ``rootfs``, to start from."""
     names = list(defaults.DEFAULT_CAPS)
     return {

@@ -14,25 +14,32 @@ import signal
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_STREAM, socket, socketpair
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ketch.errors import Conflict, FailedPrecondition, NotFound, RuntimeFailure
 from ketch.linux import fdpass
-from ketch.linux.netlink import links, messages
+from ketch.linux.netlink import links
+from ketch.linux.netlink import messages as netlink
 from ketch.notation import times
 from ketch.runtime import hooks, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, from_message
 from ketch.runtime.oci_cli import state as states
+from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as exec_process
 from ketch.runtime.process.children import init
+from ketch.runtime.process.children.parent import Parent
+
+if TYPE_CHECKING:
+    from ketch.runtime.oci_types import OciConfig, OciProcess
+    from ketch.runtime.protocol import ChildMessage, ChildReady
 
 _ANSWER = 4096
 
 
 def create(
     root: str, container_id: str, bundle: str, *, console_socket: str = "", pid_file: str = "", preserve_fds: int = 0
-) -> tuple[states.State, int]:
+) -> tuple[states.RuntimeState, int]:
     """Create a container; returns its state and the terminal's master (-1: none, or sent to ``console_socket``).
 
     Whatever fails, nothing stays: no process, cgroup or directory.
@@ -53,8 +60,8 @@ def create(
             undo.callback(common.at(linux["cgroupsPath"]).remove)
         undo.callback(_kill_child, pid)
         message, fds = _receive(sync, document, state, pid)
-        master_fd = fds.pop() if message.get("tty") else -1
-        if message.get("netns"):
+        master_fd = fds.pop() if message["tty"] else -1
+        if message["netns"]:
             _loopback_up(fds[1])
         for fd in fds:
             os.close(fd)
@@ -69,7 +76,7 @@ def create(
     return state, master_fd
 
 
-def start(state: states.State) -> None:
+def start(state: states.RuntimeState) -> None:
     """Let a created container exec its program; raises what the program's start says."""
     status = state.status()
     if status != "created":
@@ -90,7 +97,7 @@ def start(state: states.State) -> None:
     hooks.run(spec.member(document, "hooks", "poststart") or [], _oci_bytes(state), "poststart")
 
 
-def kill(state: states.State, number: int, *, everyone: bool = False) -> None:
+def kill(state: states.RuntimeState, number: int, *, everyone: bool = False) -> None:
     """Send a signal to PID 1, or to every process of the container."""
     status = state.status()
     cgroup = state.cgroup()
@@ -105,7 +112,7 @@ def kill(state: states.State, number: int, *, everyone: bool = False) -> None:
         cgroup.freeze(False)  # v1 delivers no signal to what is frozen
 
 
-def delete(state: states.State, *, force: bool = False) -> None:
+def delete(state: states.RuntimeState, *, force: bool = False) -> None:
     """Remove what is left of a container; a running one only with ``force``."""
     status = state.status()
     if status not in ("stopped", "created", "creating") and not force:
@@ -126,8 +133,8 @@ def delete(state: states.State, *, force: bool = False) -> None:
 
 
 def enter(
-    state: states.State,
-    process: dict[str, Any],
+    state: states.RuntimeState,
+    process: OciProcess,
     *,
     console_socket: str = "",
     pid_file: str = "",
@@ -145,17 +152,16 @@ def enter(
         exec_process.child_main(
             state.pid,
             process,
-            far.fileno(),
+            Parent(far.fileno(), preserve_fds=preserve_fds),
             tty=terminal,
             cgroups=state.document.get("cgroups"),
             bundle=state.bundle,
-            preserve_fds=preserve_fds,
         )
     far.close()
     with ExitStack() as undo:
         undo.callback(_kill_child, pid)
         message, fds = _answer(near)
-        master_fd = fds.pop() if message.get("tty") else -1
+        master_fd = fds.pop() if _ready(message)["tty"] else -1
         if console_socket:
             _send_console(console_socket, master_fd)
             master_fd = -1
@@ -170,7 +176,7 @@ def enter(
     return pid, master_fd
 
 
-def _listen(state: states.State) -> socket:
+def _listen(state: states.RuntimeState) -> socket:
     listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     _with_short_path(state.start_socket, listener.bind)
     listener.listen(1)
@@ -192,14 +198,15 @@ def _fork_init(
     near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     pid = init.fork_child(plan.pid_mode())
     if pid == 0:
-        init.child_main(bundle, [], far.fileno(), tty=terminal, start_fd=listener.fileno(), preserve_fds=preserve_fds)
+        parent = Parent(far.fileno(), start_fd=listener.fileno(), preserve_fds=preserve_fds)
+        init.child_main(bundle, [], parent, tty=terminal)
     namespaces.enter_pid("/proc/self/ns/pid")  # hooks are children too, but not the container's
     far.close()
     listener.close()
     return pid, near
 
 
-def _receive(sync: socket, document: dict[str, Any], state: states.State, pid: int) -> tuple[dict[str, Any], list[int]]:
+def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid: int) -> tuple[ChildReady, list[int]]:
     """The child's ``ready``; on the way there, the hooks that belong to the runtime's namespace."""
     message, fds = _answer(sync)
     if message["ev"] == "hooks":
@@ -209,18 +216,23 @@ def _receive(sync: socket, document: dict[str, Any], state: states.State, pid: i
             hooks.run(spec.member(document, "hooks", kind) or [], data, kind)
         fdpass.send(sync, data)
         message, fds = _answer(sync)
-    return message, fds
+    return _ready(message), fds
 
 
-def _answer(sync: socket) -> tuple[dict[str, Any], list[int]]:
-    payload, fds = fdpass.recv(sync)
-    message: dict[str, Any] = json.loads(payload) if payload else {"ev": "failed"}
-    if message["ev"] == "failed":
+def _answer(sync: socket) -> tuple[ChildMessage, list[int]]:
+    """The child's next message; raises what it says when it has failed."""
+    message, fds = messages.receive_from_child(sync.fileno())
+    if message is None or message["ev"] == "failed":
         raise from_message(message)
     return message, fds
 
 
-def _fill(state: states.State, document: dict[str, Any], pid: int, message: dict[str, Any]) -> None:
+def _ready(message: ChildMessage) -> ChildReady:
+    assert message["ev"] == "ready", message
+    return message
+
+
+def _fill(state: states.RuntimeState, document: OciConfig, pid: int, message: ChildReady) -> None:
     state.document.update(
         pid=pid,
         start_time=states.start_time(pid),
@@ -248,9 +260,9 @@ def _loopback_up(rtnl_fd: int) -> None:
     """Bring up ``lo`` through a netlink socket in the container's network namespace."""
     request = links.set_up(index=links.LOOPBACK_INDEX)
     try:
-        os.write(rtnl_fd, messages.encode(request, 1, messages.NLM_F_REQUEST | messages.NLM_F_ACK))
-        for _, flags, _, body in messages.split(os.read(rtnl_fd, _ANSWER)):  # it is there when the write is done
-            messages.raise_for(body, flags, request)
+        os.write(rtnl_fd, netlink.encode(request, 1, netlink.NLM_F_REQUEST | netlink.NLM_F_ACK))
+        for _, flags, _, body in netlink.split(os.read(rtnl_fd, _ANSWER)):  # it is there when the write is done
+            netlink.raise_for(body, flags, request)
     except OSError as e:
         raise failure("network", "bring up the loopback interface", e) from e
 
@@ -288,11 +300,11 @@ def _signal(pid: int, number: int) -> None:
         return
 
 
-def _oci_bytes(state: states.State) -> bytes:
+def _oci_bytes(state: states.RuntimeState) -> bytes:
     return json.dumps(state.oci()).encode()
 
 
-def find(root: str, container_id: str) -> states.State | None:
+def find(root: str, container_id: str) -> states.RuntimeState | None:
     """The container's state, or None."""
     try:
         return states.load(root, container_id)

@@ -24,6 +24,8 @@ from ketch.runtime.oci_cli import state as states
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.runtime.oci_types import OciProcess
+
 DEFAULT_ROOT = "/run/ketch-runtime"
 _USAGE = """\
 usage: ketch-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND …
@@ -39,7 +41,7 @@ usage: ketch-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND 
 """
 
 
-class Options(dict[str, Any]):
+class CommandOptions(dict[str, Any]):
     """Parsed options by long name; absent ones are missing."""
 
 
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else argv
     stdio.open_missing()
     _forget_parent()
-    settings: Options = Options()
+    settings: CommandOptions = CommandOptions()
     try:
         settings, rest = parse(args, _GLOBAL, interspersed=False)
         if settings.get("version"):
@@ -81,13 +83,13 @@ def _forget_parent() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def parse(args: list[str], flags: dict[str, str], *, interspersed: bool) -> tuple[Options, list[str]]:
+def parse(args: list[str], flags: dict[str, str], *, interspersed: bool) -> tuple[CommandOptions, list[str]]:
     """Split options from operands.
 
     ``flags`` maps every accepted spelling without dashes to "bool:NAME", "value:NAME" or "list:NAME".  Without
     ``interspersed`` everything after the first operand is one.
     """
-    options, operands, index = Options(), [], 0
+    options, operands, index = CommandOptions(), [], 0
     while index < len(args):
         arg = args[index]
         index += 1
@@ -121,19 +123,19 @@ def parse(args: list[str], flags: dict[str, str], *, interspersed: bool) -> tupl
     return options, operands
 
 
-def _create(options: Options, operands: list[str]) -> int:
+def _create(options: CommandOptions, operands: list[str]) -> int:
     _, master_fd = _do_create(options, operands)
     if master_fd >= 0:
         raise InvalidArgument("create container with a terminal", hint="give --console-socket, or use `run`")
     return 0
 
 
-def _start(options: Options, operands: list[str]) -> int:
+def _start(options: CommandOptions, operands: list[str]) -> int:
     lifecycle.start(_one(options, operands))
     return 0
 
 
-def _run(options: Options, operands: list[str]) -> int:
+def _run(options: CommandOptions, operands: list[str]) -> int:
     state, master_fd = _do_create(options, operands)
     try:
         lifecycle.start(state)
@@ -149,7 +151,7 @@ def _run(options: Options, operands: list[str]) -> int:
     return code
 
 
-def _exec(options: Options, operands: list[str]) -> int:
+def _exec(options: CommandOptions, operands: list[str]) -> int:
     if not operands:
         raise InvalidArgument("a container id is missing")
     state = states.load(options["root"], operands[0])
@@ -167,14 +169,14 @@ def _exec(options: Options, operands: list[str]) -> int:
     return relay.relay(master_fd, pid) if master_fd >= 0 else relay.wait(pid)
 
 
-def _exec_process(options: Options, args: list[str], state: states.State) -> dict[str, Any]:
+def _exec_process(options: CommandOptions, args: list[str], state: states.RuntimeState) -> OciProcess:
     """The process object: from --process, else the container's own with what the command line changes."""
     if options.get("process"):
         with open(options["process"], "rb") as file:
-            document: dict[str, Any] = _json(file.read(), options["process"])
+            document: OciProcess = _json(file.read(), options["process"])
         spec.check_process(document)
         return document
-    process = dict(spec.load(state.bundle)["process"])
+    process = spec.load(state.bundle)["process"]
     process["terminal"] = bool(options.get("tty"))
     process.pop("consoleSize", None)
     if args:
@@ -196,12 +198,12 @@ def _json(data: bytes, name: str) -> Any:
         raise RuntimeFailure(f"read `{name}`: {e}", step="config") from e
 
 
-def _state(options: Options, operands: list[str]) -> int:
+def _state(options: CommandOptions, operands: list[str]) -> int:
     _print_json(_one(options, operands).oci())
     return 0
 
 
-def _kill(options: Options, operands: list[str]) -> int:
+def _kill(options: CommandOptions, operands: list[str]) -> int:
     if not 1 <= len(operands) <= 2:
         raise InvalidArgument("kill takes a container id and a signal")
     name = operands[1] if len(operands) > 1 else "SIGTERM"
@@ -212,7 +214,7 @@ def _kill(options: Options, operands: list[str]) -> int:
     return 0
 
 
-def _delete(options: Options, operands: list[str]) -> int:
+def _delete(options: CommandOptions, operands: list[str]) -> int:
     force = bool(options.get("force"))
     if force and operands and lifecycle.find(options["root"], operands[0]) is None:
         return 0
@@ -220,16 +222,16 @@ def _delete(options: Options, operands: list[str]) -> int:
     return 0
 
 
-def _list(options: Options, _operands: list[str]) -> int:
+def _list(options: CommandOptions, _operands: list[str]) -> int:
     found = [state.oci() for state in states.load_all(options["root"])]
     if options.get("format") == "json":
         _print_json(found)
     elif options.get("quiet"):
-        stdio.write("".join(f"{one['id']}\n" for one in found))
+        stdio.write("".join(f"{state['id']}\n" for state in found))
     else:
         lines = []
         rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
-        rows += [(one["id"], str(one["pid"]), one["status"], one["bundle"], one["created"]) for one in found]
+        rows += [(s["id"], str(s["pid"]), s["status"], s["bundle"], s["created"]) for s in found]
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         for row in rows:
             line = "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
@@ -238,7 +240,7 @@ def _list(options: Options, _operands: list[str]) -> int:
     return 0
 
 
-def _ps(options: Options, operands: list[str]) -> int:
+def _ps(options: CommandOptions, operands: list[str]) -> int:
     cgroup = _one(options, operands[:1]).cgroup()
     pids = cgroup.pids() if cgroup is not None else []
     if options.get("format") == "json":
@@ -248,15 +250,15 @@ def _ps(options: Options, operands: list[str]) -> int:
     return 0
 
 
-def _freeze(frozen: bool) -> Callable[[Options, list[str]], int]:
-    def command(options: Options, operands: list[str]) -> int:
+def _freeze(frozen: bool) -> Callable[[CommandOptions, list[str]], int]:
+    def command(options: CommandOptions, operands: list[str]) -> int:
         _cgroup(options, operands).freeze(frozen)
         return 0
 
     return command
 
 
-def _update(options: Options, operands: list[str]) -> int:
+def _update(options: CommandOptions, operands: list[str]) -> int:
     source = options.get("resources", "-")
     if source == "-":
         resources = _json(sys.stdin.buffer.read(), "stdin")
@@ -268,20 +270,20 @@ def _update(options: Options, operands: list[str]) -> int:
     return 0
 
 
-def _events(options: Options, operands: list[str]) -> int:
+def _events(options: CommandOptions, operands: list[str]) -> int:
     state = _one(options, operands)
     _print_json({"type": "stats", "id": state.id, "data": _cgroup(options, operands).stats()})
     return 0
 
 
-def _features(_options: Options, _operands: list[str]) -> int:
+def _features(_options: CommandOptions, _operands: list[str]) -> int:
     from ketch.runtime.oci_cli import features
 
     _print_json(features.document())
     return 0
 
 
-def _spec(options: Options, _operands: list[str]) -> int:
+def _spec(options: CommandOptions, _operands: list[str]) -> int:
     from ketch.runtime.oci_cli import features
 
     path = os.path.join(options.get("bundle", "."), "config.json")
@@ -291,7 +293,7 @@ def _spec(options: Options, _operands: list[str]) -> int:
     return 0
 
 
-def _do_create(options: Options, operands: list[str]) -> tuple[states.State, int]:
+def _do_create(options: CommandOptions, operands: list[str]) -> tuple[states.RuntimeState, int]:
     if len(operands) != 1:
         raise InvalidArgument("exactly one container id is needed")
     return lifecycle.create(
@@ -304,13 +306,13 @@ def _do_create(options: Options, operands: list[str]) -> tuple[states.State, int
     )
 
 
-def _one(options: Options, operands: list[str]) -> states.State:
+def _one(options: CommandOptions, operands: list[str]) -> states.RuntimeState:
     if len(operands) != 1:
         raise InvalidArgument("exactly one container id is needed")
     return states.load(options["root"], operands[0])
 
 
-def _cgroup(options: Options, operands: list[str]) -> Any:
+def _cgroup(options: CommandOptions, operands: list[str]) -> Any:
     state = _one(options, operands)
     cgroup = state.cgroup()
     if cgroup is None:
@@ -322,7 +324,7 @@ def _print_json(value: object) -> None:
     stdio.write(json.dumps(value, indent=2) + "\n")
 
 
-def _fail(settings: Options, message: str, hint: str | None) -> int:
+def _fail(settings: CommandOptions, message: str, hint: str | None) -> int:
     """One sentence on stderr and, for callers that read it there, in the log file."""
     if settings.get("log"):
         now = times.rfc3339(int(time.time()) * 10**9)
@@ -365,7 +367,7 @@ _EXEC = _flags(
     "value preserve-fds,bool no-new-privs,list additional-gids g,list cap c,value cgroup,bool ignore-paused"
 )
 _FORMAT = _flags("value format f,bool quiet q")
-_COMMANDS: dict[str, tuple[Callable[[Options, list[str]], int], dict[str, str], bool]] = {
+_COMMANDS: dict[str, tuple[Callable[[CommandOptions, list[str]], int], dict[str, str], bool]] = {
     "create": (_create, _CREATE, True),
     "start": (_start, {}, True),
     "run": (_run, _CREATE, True),

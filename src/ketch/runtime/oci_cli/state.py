@@ -1,4 +1,4 @@
-"""What ``ketch-runtime`` remembers of a container between two calls: ``ROOT/ID/state.json``.
+"""A container's state between two calls of ``ketch-runtime``: ``ROOT/ID/state.json``.
 
     ROOT/ID/state.json    written once, when the container has been created
     ROOT/ID/start.sock    the created container waits here for ``start``; gone once it runs
@@ -21,7 +21,7 @@ OCI_VERSION = "1.2.0"
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
-class State:
+class RuntimeState:
     """One container of a runtime root."""
 
     def __init__(self, directory: str, document: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class State:
             trees.remove_path(self.directory)
 
 
-def reserve(root: str, container_id: str, bundle: str) -> State:
+def reserve(root: str, container_id: str, bundle: str) -> RuntimeState:
     """Make the directory of a new container; AlreadyExists when the id is taken."""
     _check_id(container_id)
     directory = f"{root}/{container_id}"
@@ -93,21 +93,21 @@ def reserve(root: str, container_id: str, bundle: str) -> State:
         os.mkdir(directory, 0o711)
     except FileExistsError as e:
         raise AlreadyExists(f"create container `{container_id}`: container with given ID already exists") from e
-    return State(directory, {"id": container_id, "bundle": bundle})
+    return RuntimeState(directory, {"id": container_id, "bundle": bundle})
 
 
-def load(root: str, container_id: str) -> State:
+def load(root: str, container_id: str) -> RuntimeState:
     """The container's state; NotFound when there is none."""
     _check_id(container_id)
     directory = f"{root}/{container_id}"
     try:
         with open(f"{directory}/state.json", encoding="utf-8") as file:
-            return State(directory, json.load(file))
+            return RuntimeState(directory, json.load(file))
     except FileNotFoundError as e:
         raise NotFound(f"find container `{container_id}`: container does not exist") from e
 
 
-def load_all(root: str) -> list[State]:
+def load_all(root: str) -> list[RuntimeState]:
     """Every container of the root, by id."""
     found = []
     names = sorted(os.listdir(root)) if os.path.isdir(root) else []

@@ -1,4 +1,4 @@
-"""Control connections: whoever runs the engine, now and after its restarts.
+"""Control connections of a monitor: those of ketchd, now and after its restarts.
 
     run_dir/control.sock ──accept──► connection ──► hello, then requests and answers, events in between
     launcher's message   ──────────► the first connection (it needs no hello)
@@ -22,26 +22,32 @@ from ketch.runtime.process.loop import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ketch.runtime.process.loop import Loop
+    from ketch.runtime.protocol import MonitorEvent, MonitorRequest, MonitorState
 
-    # (connection, request, descriptors) → answer, None when it comes later; what is kept leaves the list
-    Serve = Callable[[socket, dict[str, Any], list[int]], dict[str, Any] | None]
+    # (connection, request, descriptors) → the answer's fields, None when it comes later; what is kept leaves the list
+    Serve = Callable[[socket, MonitorRequest, list[int]], Mapping[str, Any] | None]
 
 
 class Controls:
-    """All connections; ``on_alone`` is called when the last one is lost."""
+    """All connections; ``on_last_lost`` is called when the last one is lost."""
 
     def __init__(
-        self, loop: Loop, run_dir: str, serve: Serve, hello: Callable[[], dict[str, Any]], on_alone: Callable[[], None]
+        self,
+        loop: Loop,
+        run_dir: str,
+        serve: Serve,
+        hello: Callable[[], MonitorState],
+        on_last_lost: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._run_dir = run_dir
         self._serve = serve
         self._hello = hello
-        self._on_alone = on_alone
+        self._on_last_lost = on_last_lost
         self._all: list[socket] = []
         self._listener: socket | None = None
         self._kept: list[int] = []
@@ -85,7 +91,7 @@ class Controls:
             os.close(fd)
         self._kept = fds
 
-    def retire(self) -> None:
+    def stop_listening(self) -> None:
         """Accept nobody any more and leave the names to the container's next monitor; connections stay."""
         self.keep([])
         if self._listener is None:
@@ -105,7 +111,7 @@ class Controls:
             return
         control = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
         self.add(control)
-        self.answer(control, {"ev": "hello", **self._hello()}, self._kept)
+        self.send(control, {"ev": "hello", **self._hello()}, self._kept)
 
     def add(self, control: socket) -> None:
         """Serve a connection until it ends."""
@@ -120,9 +126,9 @@ class Controls:
         self._loop.remove(control.fileno())
         control.close()
         if not self._all:
-            self._on_alone()
+            self._on_last_lost()
 
-    def answer(self, control: socket, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
+    def send(self, control: socket, message: Mapping[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
         """Send to one connection; False when it is gone."""
         if control not in self._all:
             return False
@@ -133,14 +139,15 @@ class Controls:
             return False
         return True
 
-    def tell(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
-        """Send to every connection; False when there was none to hear it."""
-        heard = 0
+    def broadcast(self, message: MonitorEvent, fds: list[int] | tuple[int, ...] = ()) -> bool:
+        """Send to every connection; False when there was none that took it."""
+        sent = 0
         for control in list(self._all):
-            heard += self.answer(control, message, fds)
-        return heard > 0
+            sent += self.send(control, message, fds)
+        return sent > 0
 
     def _request(self, control: socket) -> None:
+        message: MonitorRequest | None
         try:
             message, fds = messages.receive(control)
         except BlockingIOError:
@@ -150,6 +157,7 @@ class Controls:
         if message is None:
             self._drop(control)
             return
+        answer: Mapping[str, Any] | None
         try:
             answer = self._serve(control, message, fds)
         except Exception as e:  # a request that this monitor does not understand must not cost a container
@@ -158,4 +166,4 @@ class Controls:
             for fd in fds:
                 os.close(fd)
         if answer is not None:
-            self.answer(control, {"seq": message.get("seq", 0), "ok": True, **answer})
+            self.send(control, {"seq": message.get("seq", 0), "ok": True, **answer})

@@ -1,4 +1,4 @@
-"""What is left of a container that has ended: its exit record and its cgroup."""
+"""A container's end: its exit record, and the removal of its cgroup."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ketch.runtime.process import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.protocol import Cgroups, ExitRecord
 
 
-def keep_record(run_dir: str, record: dict[str, Any]) -> bool:
+def keep_record(run_dir: str, record: ExitRecord) -> bool:
     """Write how it ended; False when that can be tried again, and not where the exec root is gone."""
     try:
         messages.write_record(run_dir, messages.EXIT_RECORD, record)
@@ -22,14 +22,14 @@ def keep_record(run_dir: str, record: dict[str, Any]) -> bool:
     return True
 
 
-def kill(cgroups: dict[str, Any] | None) -> None:
+def kill(cgroups: Cgroups | None) -> None:
     """SIGKILL whatever is in it still."""
     if cgroups:
         with suppress(OSError, KetchError):
             common.open(cgroups).kill()
 
 
-def out_of_memory(cgroups: dict[str, Any] | None) -> bool:
+def out_of_memory(cgroups: Cgroups | None) -> bool:
     """Whether the kernel killed a process of it for want of memory."""
     if cgroups:
         with suppress(OSError, KetchError):
@@ -37,7 +37,7 @@ def out_of_memory(cgroups: dict[str, Any] | None) -> bool:
     return False
 
 
-def remove_cgroup(cgroups: dict[str, Any] | None, path: str, *, with_processes: bool) -> None:
+def remove_cgroup(cgroups: Cgroups | None, path: str, *, with_processes: bool) -> None:
     """Remove it; ``path`` is where it would be when it was not described yet."""
     cgroup = common.open(cgroups) if cgroups else common.at(path) if path else None
     if cgroup is None:

@@ -12,25 +12,29 @@ from ketch.errors import KetchError
 from ketch.linux import fdpass
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as child
+from ketch.runtime.process.children.parent import Parent
+from ketch.runtime.process.io.backlog import MUX, RAW
 from ketch.runtime.process.io.streams import Streams
 from ketch.runtime.process.loop import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Mapping
     from typing import Any, NoReturn, Protocol
 
     from ketch.runtime.process.control import Controls
     from ketch.runtime.process.loop import Loop
+    from ketch.runtime.protocol import Cgroups, ExecRecord, ExecRequest, Failed
 
-    class Guardian(Protocol):
+    class ParentMonitor(Protocol):
         """What they need of the monitor whose children they are; ``pid`` is that of the container's PID 1."""
 
         state: str
         pid: int
         bundle: str
         run_dir: str
-        cgroups: dict[str, Any] | None
+        cgroups: Cgroups | None
         loop: Loop
         controls: Controls
 
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
             """A client has all that it is owed."""
 
 
-_DIED = {
+_DIED: Failed = {
     "ev": "failed",
     "kind": "setup",
     "step": "exec",
@@ -47,12 +51,13 @@ _DIED = {
 }
 
 
-class Exec:
+class ExecChild:
     """One exec'd process: setup → starting → running → ended, and its streams."""
 
-    def __init__(self, exec_id: str, message: dict[str, Any], streams: Streams) -> None:
+    __slots__ = ("asked", "id", "pid", "state", "status", "streams", "sync")
+
+    def __init__(self, exec_id: str, streams: Streams) -> None:
         self.id = exec_id
-        self.message = message
         self.streams = streams
         self.pid = 0
         self.sync = -1
@@ -64,16 +69,16 @@ class Exec:
 class Execs:
     """All of them, by id and by pid."""
 
-    def __init__(self, monitor: Guardian) -> None:
+    def __init__(self, monitor: ParentMonitor) -> None:
         self._monitor = monitor
-        self._by_id: dict[str, Exec] = {}
+        self._by_id: dict[str, ExecChild] = {}
         self._behind: list[Streams] = []
 
     def running(self) -> dict[str, int]:
         """Id → pid of those that run."""
         return {e.id: e.pid for e in self._by_id.values() if e.state == "running"}
 
-    def _get(self, exec_id: str) -> Exec:
+    def _get(self, exec_id: str) -> ExecChild:
         try:
             return self._by_id[exec_id]
         except KeyError:
@@ -94,7 +99,7 @@ class Execs:
         return bool(self._behind)
 
     @property
-    def owing(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether one of those has not even been sent everything."""
         return any(streams.clients for streams in self._behind)
 
@@ -103,7 +108,7 @@ class Execs:
         """Bytes that clients of ended ones have taken."""
         return sum(streams.taken for streams in self._behind)
 
-    def begin(self, control: socket, seq: int, message: dict[str, Any], fds: list[int]) -> None:
+    def begin(self, control: socket, message: ExecRequest, fds: list[int]) -> None:
         """Fork it; the answer is sent when its program runs or could not be executed.
 
         The client's socket is taken out of ``fds``.
@@ -113,126 +118,133 @@ class Execs:
             raise KetchError(f"exec: the container is {monitor.state}")
         if message["exec_id"] in self._by_id:
             raise KetchError(f"exec `{message['exec_id']}`: it runs already")
-        streams = Streams(monitor.loop, terminal=message["tty"], stdin=bool(message.get("stdin")))
-        one = Exec(message["exec_id"], message, streams)
-        one.asked = (control, seq)
+        initial = messages.take_early_input(message, fds)
+        streams = Streams(monitor.loop, terminal=message["tty"], stdin=message["stdin"])
+        exec_ = ExecChild(message["exec_id"], streams)
+        exec_.asked = (control, message["seq"])
         streams.stdin_once = True
         try:
             # Attached before it is forked: no output can come too early.
             if not message["tty"]:
                 streams.listen()
             if fds:
-                streams.attach(fds[-1], {**message, "mux": not message["tty"]})
+                streams.attach(fds[-1], message, RAW if message["tty"] else MUX, initial)
                 fds.pop()
-            one.sync, child_end = messages.pair()
+            exec_.sync, child_end = messages.pair()
             try:
-                one.pid = os.fork()
-                if one.pid == 0:
-                    self._in_child(one, child_end)
+                exec_.pid = os.fork()
+                if exec_.pid == 0:
+                    self._in_child(exec_, message, child_end)
             finally:
                 os.close(child_end)
         except BaseException:
             streams.discard()
-            if one.sync >= 0:
-                os.close(one.sync)
+            if exec_.sync >= 0:
+                os.close(exec_.sync)
             raise
         faults.point("monitor.exec-forked")
         streams.forked()
-        if not streams.clients and message.get("stdin"):
+        if not streams.clients and message["stdin"]:
             streams.input_ended(None)
-        streams.on_end = lambda: self._output_ended(one)
-        self._by_id[one.id] = one
-        monitor.loop.add(one.sync, READ, lambda _events: self._speaks(one))
+        streams.on_end = lambda: self._output_ended(exec_)
+        self._by_id[exec_.id] = exec_
+        monitor.loop.add(exec_.sync, READ, lambda _events: self._receive(exec_, message))
 
-    def _in_child(self, one: Exec, sync_fd: int) -> NoReturn:
+    def _in_child(self, exec_: ExecChild, message: ExecRequest, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
-        monitor, message = self._monitor, one.message
+        monitor = self._monitor
         _share_oom_score(monitor.pid)
-        one.streams.become_stdio()
-        process = message["process"]
+        exec_.streams.become_stdio()
         child.child_main(
-            monitor.pid, process, sync_fd, tty=message["tty"], cgroups=monitor.cgroups, bundle=monitor.bundle
+            monitor.pid,
+            message["process"],
+            Parent(sync_fd),
+            tty=message["tty"],
+            cgroups=monitor.cgroups,
+            bundle=monitor.bundle,
         )
 
-    def _speaks(self, one: Exec) -> None:
-        message, fds = messages.hear(one.sync)
+    def _receive(self, exec_: ExecChild, request: ExecRequest) -> None:
+        """The child is ready, or has failed, or (end of file after "go") its program runs."""
+        message, fds = messages.receive_from_child(exec_.sync)
         if message is not None and message["ev"] == "ready":
-            one.state = "starting"
-            if message.get("tty"):
-                one.streams.listen(fds.pop())
-            if one.message.get("rows"):
-                one.streams.resize(one.message["rows"], one.message["cols"])
+            exec_.state = "starting"
+            if message["tty"]:
+                exec_.streams.listen(fds.pop())
+            if request.get("rows"):
+                exec_.streams.resize(request["rows"], request["cols"])
             with suppress(OSError):  # it died: the end of file comes next
-                fdpass.send(one.sync, b"go")
+                fdpass.send(exec_.sync, b"go")
             return
-        self._monitor.loop.remove(one.sync)
-        os.close(one.sync)
-        if message is None and one.state == "starting":
-            self._started(one)
+        self._monitor.loop.remove(exec_.sync)
+        os.close(exec_.sync)
+        if message is None and exec_.state == "starting":
+            self._started(exec_)
         else:
-            self._failed(one, message or _DIED)
+            self._failed(exec_, message if message is not None and message["ev"] == "failed" else _DIED)
 
-    def _started(self, one: Exec) -> None:
-        one.state = "running"
-        one.message = {}
+    def _started(self, exec_: ExecChild) -> None:
+        exec_.state = "running"
         faults.point("monitor.exec-runs")
-        self._reply(one, {"ok": True, "pid": one.pid})
-        if one.status is not None:
-            one.streams.drain_and_cut()
-            self._output_ended(one)
+        self._reply(exec_, {"ok": True, "pid": exec_.pid})
+        if exec_.status is not None:
+            exec_.streams.drain_and_close()
+            self._output_ended(exec_)
 
-    def _failed(self, one: Exec, error: dict[str, Any]) -> None:
-        one.state = "failed"
-        del self._by_id[one.id]
+    def _failed(self, exec_: ExecChild, error: Failed) -> None:
+        exec_.state = "failed"
+        del self._by_id[exec_.id]
         # The caller has a copy of the client's socket and tells the client why.
-        one.streams.discard()
-        self._reply(one, {"ok": False, "error": error})
+        exec_.streams.discard()
+        self._reply(exec_, {"ok": False, "error": error})
 
-    def _reply(self, one: Exec, answer: dict[str, Any]) -> None:
-        if one.asked is not None:
-            control, seq = one.asked
-            one.asked = None
-            self._monitor.controls.answer(control, {"seq": seq, **answer})
+    def _reply(self, exec_: ExecChild, answer: Mapping[str, Any]) -> None:
+        if exec_.asked is not None:
+            control, seq = exec_.asked
+            exec_.asked = None
+            self._monitor.controls.send(control, {"seq": seq, **answer})
 
     def ended(self, pid: int, status: int) -> None:
         """A child of the monitor other than PID 1 has ended; those that are no exec were orphans."""
-        for one in self._by_id.values():
-            if one.pid == pid:
-                one.status = status
-                if one.state == "running":
+        for exec_ in self._by_id.values():
+            if exec_.pid == pid:
+                exec_.status = status
+                if exec_.state == "running":
                     # Its children may hold its outputs for ever: Docker's clients still want the end now.
-                    one.streams.drain_and_cut()
-                    self._output_ended(one)
+                    exec_.streams.drain_and_close()
+                    self._output_ended(exec_)
                 return
 
-    def _output_ended(self, one: Exec) -> None:
-        if one.status is None or one.state != "running":
+    def _output_ended(self, exec_: ExecChild) -> None:
+        if exec_.status is None or exec_.state != "running":
             return
-        one.state = "ended"
-        del self._by_id[one.id]
-        record = {"code": messages.exit_code(one.status), "at": time_ns()}
+        exec_.state = "ended"
+        del self._by_id[exec_.id]
+        record: ExecRecord = {"code": messages.exit_code(exec_.status), "at": time_ns()}
         faults.point("monitor.exec-ended")
         # First this: a client that sees its connection end asks ketchd for the exit code at once.
-        if not self._monitor.controls.tell({"ev": "exec_exit", "exec_id": one.id, **record}):
+        if not self._monitor.controls.broadcast(
+            {"ev": "exec_exit", "exec_id": exec_.id, "code": record["code"], "at": record["at"]}
+        ):
             with suppress(OSError):
-                messages.write_record(self._monitor.run_dir, f"exec-{one.id}.json", record)
-        one.streams.finish()
-        if one.streams.busy:
-            one.streams.on_drained = self._monitor.drained
-            self._behind.append(one.streams)
+                messages.write_record(self._monitor.run_dir, f"exec-{exec_.id}.json", record)
+        exec_.streams.finish()
+        if exec_.streams.busy:
+            exec_.streams.on_drained = self._monitor.drained
+            self._behind.append(exec_.streams)
 
-    def cut(self) -> None:
+    def close_outputs(self) -> None:
         """The container has ended and all these with it."""
-        for one in list(self._by_id.values()):
-            if one.state != "running":
-                self._monitor.loop.remove(one.sync)
-                os.close(one.sync)
-                self._failed(one, _DIED)
+        for exec_ in list(self._by_id.values()):
+            if exec_.state != "running":
+                self._monitor.loop.remove(exec_.sync)
+                os.close(exec_.sync)
+                self._failed(exec_, _DIED)
                 continue
-            if one.status is None:
-                one.status = 9
-            one.streams.drain_and_cut()
-            self._output_ended(one)
+            if exec_.status is None:
+                exec_.status = 9
+            exec_.streams.drain_and_close()
+            self._output_ended(exec_)
 
 
 def _share_oom_score(pid: int) -> None:

@@ -23,15 +23,17 @@ from ketch.runtime.security import seccomp, seccomp_default
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
+
+    from ketch.runtime.protocol import StartContainer
 
 _HIGHEST_FD = 1 << 30
 
 
-def main(fd: int, place: str) -> NoReturn:
+def main(fd: int, no_cgroup: str) -> NoReturn:
     """Serve start requests that arrive on ``fd`` (a connected SEQPACKET socket) until it ends.
 
-    ``place``: why this process is not in a cgroup of its own, if so.
+    ``no_cgroup``: why this process is not in a cgroup of its own, if so.
     """
     os.closerange(3, fd)
     os.closerange(fd + 1, _HIGHEST_FD)
@@ -50,7 +52,7 @@ def main(fd: int, place: str) -> NoReturn:
     sys.path_importer_cache.clear()  # only importing needed it
     sock = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
     preload.freeze()
-    messages.send(sock, {"ev": "ready", "cgroup": place})
+    messages.send(sock, {"ev": "ready", "cgroup": no_cgroup})
     while True:
         try:
             message, fds = messages.receive(sock)
@@ -61,7 +63,7 @@ def main(fd: int, place: str) -> NoReturn:
         _fork(sock, message, fds, title)
 
 
-def _fork(sock: socket, message: dict[str, Any], fds: list[int], title: _Title) -> None:
+def _fork(sock: socket, message: StartContainer, fds: list[int], title: _Title) -> None:
     faults.point("launcher.asked")
     try:
         pid = os.fork()

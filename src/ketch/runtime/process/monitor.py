@@ -1,7 +1,7 @@
-"""The monitor: one container's parent and guardian.
+"""The monitor: the parent process of one container.
 
-    launcher ──fork──► monitor ──fork──► PID 1            (process.init)
-                          ├──fork──► exec'd process …     (process.exec)
+    launcher ──fork──► monitor ──fork──► PID 1            (children.init)
+                          ├──fork──► exec'd process …     (children.exec)
                           ├── control connections: ketchd, however often it restarts
                           └── attached clients' own sockets
 
@@ -32,8 +32,10 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import ending, messages, report, signals
 from ketch.runtime.process.children import init
+from ketch.runtime.process.children.parent import Parent
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
+from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, RAW
 from ketch.runtime.process.io.log_drivers import open_log
 from ketch.runtime.process.io.streams import Streams
 from ketch.runtime.process.loop import READ, Loop
@@ -42,7 +44,20 @@ from ketch.runtime.process.waits import Waits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, NoReturn
+
+    from ketch.runtime.protocol import (
+        AttachRequest,
+        Cgroups,
+        ChildReady,
+        ExitRecord,
+        Failed,
+        KillRequest,
+        MonitorRequest,
+        MonitorState,
+        StartContainer,
+    )
 
 # After PID 1 has ended: how long something else may hold its outputs, and a client may take nothing at all.
 _DRAIN_S = 5.0
@@ -52,7 +67,7 @@ _PART_S = 2.0  # and how long one that has everything may leave its connection o
 _OOM_SCORE = b"-998"
 
 
-def main(message: dict[str, Any], control_fd: int) -> NoReturn:
+def main(message: StartContainer, control_fd: int) -> NoReturn:
     """Run in a process that the launcher forked; never returns."""
     try:
         Monitor(message, control_fd).run()
@@ -62,31 +77,31 @@ def main(message: dict[str, Any], control_fd: int) -> NoReturn:
 
 
 class Monitor:
-    """The state of one container's guardian; only its own loop touches it."""
+    """The state of one container's monitor; only its own loop touches it."""
 
-    def __init__(self, message: dict[str, Any], control_fd: int) -> None:
+    def __init__(self, message: StartContainer, control_fd: int) -> None:
         self.id: str = message["id"]
         self.bundle: str = message["bundle"]
         self.run_dir: str = message["run_dir"]
-        self._message = message
+        self._message: StartContainer | None = message
+        self._cgroup_path = message.get("cgroup", "")
         self.loop = Loop()
         self.loop.on_error = lambda: report.exception(self.run_dir)
-        self.controls = Controls(self.loop, self.run_dir, self._serve, self._hello, self._alone)
+        self.controls = Controls(self.loop, self.run_dir, self._serve, self._hello, self._connections_lost)
         self.waits = Waits(self.loop, self.controls)
         self._first = socket(AF_UNIX, SOCK_SEQPACKET, 0, control_fd)
         self.state = "setup"
         self.pid = 0
         self._started_at = 0
-        self.cgroups: dict[str, Any] | None = None
+        self.cgroups: Cgroups | None = None
         self._sync = -1
         self._was_ready = False
-        self._failure: dict[str, Any] | None = None
+        self._failure: Failed | None = None
         self._start: tuple[socket, int] | None = None
         self._status: int | None = None
-        self._record: dict[str, Any] = {}
         self.streams: Streams | None = None
         self.execs = Execs(self)
-        self._oom = OomWatch(self.loop, lambda: self.controls.tell({"ev": "oom"}))
+        self._oom = OomWatch(self.loop, lambda: self.controls.broadcast({"ev": "oom"}))
         self._progress = 0
 
     def run(self) -> None:
@@ -100,21 +115,21 @@ class Monitor:
         self.loop.add(self._wakeup, READ, self._reap)
         self.controls.add(self._first)
         faults.point("monitor.begun")
+        assert self._message is not None
         try:
-            self._set_up()
+            self._set_up(self._message)
         except (OSError, KetchError) as e:
             self._fail(to_message(e))
             return
-        with suppress(OSError):  # when memory is short the kernel shall take the container, not its guardian
+        with suppress(OSError):  # when memory is short the kernel shall take the container, not its monitor
             messages.write_file("/proc/self/oom_score_adj", _OOM_SCORE)
         gc.enable()  # the launcher's frozen heap is not looked at; this one lives for months
         self.loop.run()
 
     # -- set-up ----------------------------------------------------------------------------------
 
-    def _set_up(self) -> None:
+    def _set_up(self, message: StartContainer) -> None:
         """Fork the child first: it works on another processor while this one finishes."""
-        message, log = self._message, self._message["log"]
         self.streams = Streams(self.loop, terminal=message["tty"], stdin=message["stdin"])
         self.streams.stdin_once = message["stdin_once"]
         self.streams.on_end = self._output_ended
@@ -122,40 +137,42 @@ class Monitor:
         self._sync, child_end = messages.pair()
         self.pid = init.fork_child(message.get("pidns", "new"))
         if self.pid == 0:
-            self._in_child(child_end)
+            self._in_child(message, child_end)
         faults.point("monitor.forked")
         os.close(child_end)
         self.streams.forked()
-        open_log(self.loop, self.streams, log)
+        open_log(self.loop, self.streams, message["log"])
         self.controls.listen()
         if not message["tty"]:
             self.streams.listen()
-        self.loop.add(self._sync, READ, self._child_speaks)
+        self.loop.add(self._sync, READ, self._receive_from_child)
         faults.point("monitor.listening")
 
-    def _in_child(self, sync_fd: int) -> NoReturn:
+    def _in_child(self, message: StartContainer, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
         assert self.streams is not None
         self.streams.become_stdio()
-        init.child_main(self.bundle, self._message["rootfs"], sync_fd, tty=self._message["tty"], early=True)
+        init.child_main(self.bundle, message["rootfs"], Parent(sync_fd, early=True), tty=message["tty"])
 
-    def _child_speaks(self, _events: int) -> None:
+    def _receive_from_child(self, _events: int) -> None:
         """The child has a network, is ready, or has failed, or (end of file after "go") its program runs."""
-        message, fds = messages.hear(self._sync)
-        event = "end" if message is None else message["ev"]
-        if message is not None and event == "netns":
-            self._created(fds)
-        elif message is not None and event == "ready":
-            self._ready(message, fds)
-        elif message is None and self.state == "starting" and self._was_ready:
+        message, fds = messages.receive_from_child(self._sync)
+        if message is None:
             self._end_sync()
-            self._started()
+            if self.state == "starting" and self._was_ready:
+                self._started()
+            else:
+                self._child_failed(self._died("during the set-up"))
+        elif message["ev"] == "netns":
+            self._created(fds)
+        elif message["ev"] == "ready":
+            self._ready(message, fds)
         else:
             self._end_sync()
-            self._child_failed(message or self._died("during the set-up"))
+            self._child_failed(message if message["ev"] == "failed" else self._died("during the set-up"))
 
-    def _died(self, when: str) -> dict[str, Any]:
-        return report.died(when, self._message.get("cgroup"))
+    def _died(self, when: str) -> Failed:
+        return report.died(when, self._cgroup_path)
 
     def _end_sync(self) -> None:
         self.loop.remove(self._sync)
@@ -166,30 +183,30 @@ class Monitor:
         """Let the network be wired, while the child may still be at work."""
         self.state = "created"
         try:
-            if not self.controls.tell({"ev": "created", "pid": self.pid, "monitor": os.getpid()}, fds):
-                self._alone()
+            if not self.controls.broadcast({"ev": "created", "pid": self.pid, "monitor": os.getpid()}, fds):
+                self._connections_lost()
             faults.point("monitor.created-told")
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _ready(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _ready(self, message: ChildReady, fds: list[int]) -> None:
         assert self.streams is not None
         self._was_ready = True
         self.cgroups = message.get("cgroups")
-        if message.get("tty"):
+        if message["tty"]:
             self.streams.listen(fds.pop())
         if self.state == "setup":
             self._created(fds)
 
-    def _child_failed(self, message: dict[str, Any]) -> None:
+    def _child_failed(self, message: Failed) -> None:
         self.cgroups = message.get("cgroups") or self.cgroups
         if self.state == "created":
             self._failure = message  # ketchd is busy with the network: the answer to "start" says it
         else:
             self._fail(message)
 
-    def _alone(self) -> None:
+    def _connections_lost(self) -> None:
         """The last control connection is gone."""
         if self.state in ("setup", "created"):
             # Nobody is left who could say start: the container was never acknowledged.
@@ -202,15 +219,15 @@ class Monitor:
             self._oom.begin(common.open(self.cgroups))
         faults.point("monitor.program-runs")
         # The message was needed for the set-up only; what is left of it would be kept for the container's life.
-        self._message = {}
+        self._message = None
         if self._start is not None:
             control, seq = self._start
             self._start = None
-            self.controls.answer(control, {"seq": seq, "ok": True, "started_at": self._started_at})
+            self.controls.send(control, {"seq": seq, "ok": True, "started_at": self._started_at})
         if self._status is not None:
             self._init_ended()
 
-    def _fail(self, message: dict[str, Any]) -> None:
+    def _fail(self, message: Failed) -> None:
         """Undo everything, say why, end."""
         if self.state == "failed":
             return
@@ -221,60 +238,78 @@ class Monitor:
             with suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
         self._remove_cgroup()
-        self.controls.retire()
+        self.controls.stop_listening()
         if self._start is not None:
             control, seq = self._start
-            self.controls.answer(control, {"seq": seq, "ok": False, "error": message})
+            self.controls.send(control, {"seq": seq, "ok": False, "error": message})
         else:
-            self.controls.tell(message)
+            self.controls.broadcast(message)
         self.loop.running = False
 
     def _remove_cgroup(self, *, kill: bool = True) -> None:
-        ending.remove_cgroup(self.cgroups, self._message.get("cgroup") or "", with_processes=kill)
+        ending.remove_cgroup(self.cgroups, self._cgroup_path, with_processes=kill)
 
     # -- requests --------------------------------------------------------------------------------
 
-    def _hello(self) -> dict[str, Any]:
+    def _hello(self) -> MonitorState:
         if self.state == "ended":  # somebody is there to be told
             self.loop.deadline = monotonic()
-        return {"id": self.id, "monitor": os.getpid(), "pid": self.pid, "started_at": self._started_at,
-                "state": self.state, "execs": self.execs.running(), "ooms": self._oom.count}  # fmt: skip
+        return {
+            "id": self.id,
+            "monitor": os.getpid(),
+            "pid": self.pid,
+            "started_at": self._started_at,
+            "state": self.state,
+            "execs": self.execs.running(),
+            "ooms": self._oom.count,
+        }
 
-    def _serve(self, control: socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
-        """Carry out one request; descriptors that are kept are taken out of ``fds``. None: answered later."""
-        op, exec_id = message["op"], message.get("exec_id")
+    def _serve(self, control: socket, message: MonitorRequest, fds: list[int]) -> Mapping[str, Any] | None:
+        """Carry out one request; descriptors that are kept are taken out of ``fds``. None: it is answered later."""
         if monotonic() > message.get("by", monotonic()):  # this process was stopped, and an error was the answer
-            raise KetchError(f"control request `{op}`: too late")
-        if message.get("early"):
-            message["initial"] = messages.read_memory(fds.pop(0))
-        if op == "start":
+            raise KetchError(f"control request `{message['op']}`: too late")
+        if message["op"] == "start":
             self._go(control, message["seq"])
             return None
-        if op == "exec":
-            self.execs.begin(control, message["seq"], message, fds)
+        if message["op"] == "exec":
+            self.execs.begin(control, message, fds)
             return None
-        if op == "attach":
-            streams = self._streams_of(exec_id)
-            streams.attach(fds[-1], message)
-            fds.pop()
-            if self.state == "done":
-                streams.finish()
-        elif op == "resize":
-            self._streams_of(exec_id).resize(message["rows"], message["cols"])
-        elif op == "kill":
-            pid = self.execs.pid(exec_id) if exec_id else self.pid
-            if exec_id or self._status is None:  # a pid that was waited for may be somebody else's by now
-                os.kill(pid, message["signal"])
-        elif op == "hold":
+        if message["op"] == "status":
+            return self._hello()
+        if message["op"] == "attach":
+            self._attach(message, fds)
+        elif message["op"] == "resize":
+            self._streams_of(message.get("exec_id")).resize(message["rows"], message["cols"])
+        elif message["op"] == "kill":
+            self._kill(message)
+        elif message["op"] == "hold":
             self.waits.hold(control, fds.pop())
-        elif op == "keep":
+        elif message["op"] == "keep":
             self.controls.keep(list(fds))
             fds.clear()
-        elif op == "status":
-            return self._hello()
         else:
-            raise KetchError(f"control request `{op}`: unknown")
+            raise KetchError(f"control request `{message['op']}`: unknown")
         return {}
+
+    def _attach(self, message: AttachRequest, fds: list[int]) -> None:
+        initial = messages.take_early_input(message, fds)
+        streams = self._streams_of(message.get("exec_id"))
+        if message.get("frames"):
+            output_format = FRAMES
+        elif message.get("bell"):
+            output_format = BELL
+        else:
+            output_format = MUX if message.get("mux") else RAW
+        streams.attach(fds[-1], message, output_format, initial, message.get("from"))
+        fds.pop()
+        if self.state == "done":
+            streams.finish()
+
+    def _kill(self, message: KillRequest) -> None:
+        exec_id = message.get("exec_id")
+        pid = self.execs.pid(exec_id) if exec_id else self.pid
+        if exec_id or self._status is None:  # a pid that was waited for may be somebody else's by now
+            os.kill(pid, message["signal"])
 
     def _streams_of(self, exec_id: str | None) -> Streams:
         if exec_id:
@@ -292,14 +327,14 @@ class Monitor:
             fdpass.send(self._sync, b"go")
             faults.point("monitor.go-given")
         except OSError:
-            self._fail(self._failure or self._last_words())
+            self._fail(self._failure or self._failure_of_child())
             return
         self.state = "starting"
 
-    def _last_words(self) -> dict[str, Any]:
+    def _failure_of_child(self) -> Failed:
         """Why the child has ended: it may have said so a moment before it was told to go."""
         while self._sync >= 0:
-            message, fds = messages.hear(self._sync)
+            message, fds = messages.receive_from_child(self._sync)
             for fd in fds:
                 os.close(fd)
             if message is None:
@@ -334,12 +369,12 @@ class Monitor:
         assert self.streams is not None
         faults.point("monitor.pid1-ended")
         ending.kill(self.cgroups)
-        self.streams.relent()
+        self.streams.stop_backpressure()
         if self.streams.ended:
             self._output_ended()
         else:
             self.loop.deadline = monotonic() + _DRAIN_S
-            self.loop.on_deadline = self.streams.cut
+            self.loop.on_deadline = self.streams.close_outputs
 
     def _output_ended(self) -> None:
         if self._status is not None and self.state == "running":
@@ -350,31 +385,31 @@ class Monitor:
         assert self.streams is not None
         self.state = "ended"
         self.loop.deadline = None
-        self.execs.cut()
+        self.execs.close_outputs()
         self._oom.end()
         oom = ending.out_of_memory(self.cgroups)
-        self._record = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
+        record: ExitRecord = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
         faults.point("monitor.outputs-read")
-        self._keep_record()
+        self._keep_record(record)
 
-    def _keep_record(self) -> None:
+    def _keep_record(self, record: ExitRecord) -> None:
         """Write the record; where that cannot be, and nobody is there to be told, wait for the one or the other."""
-        if not ending.keep_record(self.run_dir, self._record) and not self.controls:
+        if not ending.keep_record(self.run_dir, record) and not self.controls:
             self.loop.deadline = monotonic() + _AGAIN_S
-            self.loop.on_deadline = self._keep_record
+            self.loop.on_deadline = lambda: self._keep_record(record)
             return
-        self._leave(self._record)
+        self._leave(record)
 
-    def _leave(self, record: dict[str, Any]) -> None:
+    def _leave(self, record: ExitRecord) -> None:
         """Tell, let the clients go."""
         assert self.streams is not None
         self.state = "done"
         faults.point("monitor.exit-recorded")
         self._remove_cgroup(kill=False)  # that was done when PID 1 ended
         # Before anybody knows: a restart's monitor will use the same names.
-        self.controls.retire()
+        self.controls.stop_listening()
         faults.point("monitor.cgroup-removed")
-        self.controls.tell({"ev": "exit", **record})
+        self.controls.broadcast({"ev": "exit", "code": record["code"], "at": record["at"], "oom": record["oom"]})
         faults.point("monitor.exit-told")
         self.waits.answer(record)
         self.streams.finish()
@@ -396,6 +431,6 @@ class Monitor:
             self.loop.running = False
             return
         self._progress = taken
-        owing = self.streams.owing or self.execs.owing
-        self.loop.deadline = monotonic() + (_LINGER_S if owing else _PART_S)
+        has_unsent = self.streams.has_unsent or self.execs.has_unsent
+        self.loop.deadline = monotonic() + (_LINGER_S if has_unsent else _PART_S)
         self.loop.on_deadline = self._linger

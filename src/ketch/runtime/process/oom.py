@@ -1,4 +1,4 @@
-"""Hearing of it when a container's memory runs out, at once and not only at its end.
+"""Notification that a container's memory has run out, at once and not only at its end.
 
 The kernel announces it through a descriptor that the loop waits for: on cgroup v1 an eventfd that is registered in
 ``cgroup.event_control`` (Documentation/admin-guide/cgroup-v1/memory.rst §10), on v2 ``memory.events`` itself, which
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class OomWatch:
-    """Calls ``tell`` each time; ``count`` is how often that was.  `end` it before the cgroup is removed."""
+    """Calls ``notify`` each time; ``count`` is how often that was.  `end` it before the cgroup is removed."""
 
-    def __init__(self, loop: Loop, tell: Callable[[], object]) -> None:
+    def __init__(self, loop: Loop, notify: Callable[[], object]) -> None:
         self.count = 0
         self._loop = loop
-        self._tell = tell
+        self._notify = notify
         self._cgroup: Cgroup | None = None
         self._kills = 0
         self._fd = -1
@@ -51,7 +51,7 @@ class OomWatch:
             happened, self._kills = kills > self._kills, kills
         if happened:
             self.count += 1
-            self._tell()
+            self._notify()
 
     def end(self) -> None:
         """Stop watching."""

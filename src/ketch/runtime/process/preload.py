@@ -53,7 +53,7 @@ def _count_no_more() -> None:
     forever = sys.getrefcount(None)
     if forever < _FOR_EVER or counts[id(None) // 4] != forever:
         return
-    for one in gc.get_objects():
-        counts[id(one) // 4] = forever
-        for other in gc.get_referents(one):  # code, texts and numbers are not the collector's
-            counts[id(other) // 4] = forever
+    for object_ in gc.get_objects():
+        counts[id(object_) // 4] = forever
+        for referent in gc.get_referents(object_):  # code, texts and numbers are not the collector's
+            counts[id(referent) // 4] = forever

@@ -1,4 +1,4 @@
-"""What a monitor says when something went wrong that has no words of its own."""
+"""Errors of a monitor that nobody foresaw: tracebacks in a file, and first processes that died without a message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ketch.runtime.cgroups import common
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.protocol import Failed
 
 
 def exception(run_dir: str) -> None:
@@ -25,7 +25,7 @@ def exception(run_dir: str) -> None:
         os.dup2(0, 2)
 
 
-def died(when: str, cgroup: str | None) -> dict[str, Any]:
+def died(when: str, cgroup: str | None) -> Failed:
     """The ``failed`` event for a first process that ended without a word; ``cgroup`` may know why."""
     text = f"start container: its first process died {when}"
     if cgroup:

@@ -1,4 +1,4 @@
-"""Clients that wait for the container's end over HTTP, kept open beyond the death of the ketchd that took them.
+"""Sockets of clients that wait for the container's end over HTTP, kept beyond the death of the ketchd that took them.
 
 The `docker` client gives a container up when its ``wait`` request breaks off.  So ketchd, which answers such a
 request itself, leaves a copy of the client's socket here.  When the container ends and that ketchd is still connected,
@@ -13,10 +13,10 @@ from contextlib import suppress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from typing import Any
 
     from ketch.runtime.process.control import Controls
     from ketch.runtime.process.loop import Loop
+    from ketch.runtime.protocol import ExitRecord
 
 
 class Waits:
@@ -38,7 +38,7 @@ class Waits:
         del self._held[fd]
         os.close(fd)
 
-    def answer(self, record: dict[str, Any]) -> None:
+    def answer(self, record: ExitRecord) -> None:
         """The container has ended: answer for those ketchds that cannot any more, close all."""
         body = b'{"StatusCode":%d}\n' % record["code"]
         for fd, control in list(self._held.items()):

@@ -1,4 +1,4 @@
-"""Starting the launcher: the engine's side, in a process that has imported whatever it likes."""
+"""Starting the launcher process; called by ketchd, which has imported whatever it likes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _CODE = "; ".join(
         "from ketch.runtime.process import preload",
         "preload.prepare()",
         "from ketch.runtime.cgroups import monitors",
-        "place = monitors.enter({cgroup!r})",
+        "no_cgroup = monitors.enter({cgroup!r})",
         "from ketch.runtime.process import launcher",
-        "launcher.main({fd}, place)",
+        "launcher.main({fd}, no_cgroup)",
     )
 )
 _MFD_EXEC = 0x10  # Linux 6.3
@@ -38,40 +38,40 @@ class Spawned:
     It says ``{"ev": "ready"}`` when it is.  ``fd`` is the caller's to close, and `forget` the file.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], fd: int, said_fd: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], fd: int, stderr_fd: int) -> None:
         self.process = process
         self.fd = fd
-        self._said_fd = said_fd
+        self._stderr_fd = stderr_fd
 
-    def last_words(self) -> str:
+    def last_stderr_line(self) -> str:
         """The last line that it said, which of a traceback is the error; empty when it said nothing."""
-        lines = os.pread(self._said_fd, _WORDS, max(os.fstat(self._said_fd).st_size - _WORDS, 0)).split(b"\n")
+        lines = os.pread(self._stderr_fd, _WORDS, max(os.fstat(self._stderr_fd).st_size - _WORDS, 0)).split(b"\n")
         return next((line.decode(errors="replace").strip() for line in reversed(lines) if line.strip()), "")
 
     def forget(self) -> None:
         """Close the file."""
-        os.close(self._said_fd)
+        os.close(self._stderr_fd)
 
 
 def spawn(cgroup: str) -> Spawned:
     """Start a launcher that, and whose monitors, live below the cgroup ``cgroup`` (see `cgroups.monitors`)."""
     ours, theirs = messages.pair()
     interpreter = os.path.realpath(sys.executable)
-    copy_fd = said_fd = -1
+    copy_fd = stderr_fd = -1
     try:
         copy_fd = sealed_copy(interpreter)
-        said_fd = os.memfd_create("launcher's stderr", os.MFD_CLOEXEC)
+        stderr_fd = os.memfd_create("launcher's stderr", os.MFD_CLOEXEC)
         source = os.path.dirname(os.path.dirname(os.path.abspath(ketch.__file__)))
         process = subprocess.Popen(
             [interpreter, *_FLAGS, "-c", _CODE.format(path=source, fd=theirs, cgroup=cgroup)],
             executable=f"/proc/self/fd/{copy_fd}",
             pass_fds=(theirs, copy_fd),
             stdin=subprocess.DEVNULL,
-            stderr=said_fd,
+            stderr=stderr_fd,
             env={**_ENVIRONMENT, **_library_path(), **faults.environment()},
         )
     except BaseException:
-        for fd in (ours, said_fd):
+        for fd in (ours, stderr_fd):
             if fd >= 0:
                 os.close(fd)
         raise
@@ -79,7 +79,7 @@ def spawn(cgroup: str) -> Spawned:
         os.close(theirs)
         if copy_fd >= 0:
             os.close(copy_fd)
-    return Spawned(process, ours, said_fd)
+    return Spawned(process, ours, stderr_fd)
 
 
 def _library_path() -> dict[str, str]:

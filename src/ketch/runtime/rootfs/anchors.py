@@ -25,11 +25,11 @@ class Anchors:
         self._root_fd = root_fd
         self._held: dict[str, int] = {}
 
-    def hold(self, place: str, tree_fd: int) -> None:
+    def hold(self, destination: str, tree_fd: int) -> None:
         """Look up from the mount ``tree_fd``, which stays the caller's, what lies at or below one of PLACES."""
-        if place in PLACES:
-            self._close(self._held.get(place, -1))
-            self._held[place] = fcntl.fcntl(tree_fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        if destination in PLACES:
+            self._close(self._held.get(destination, -1))
+            self._held[destination] = fcntl.fcntl(tree_fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
     def find(self, path: str) -> tuple[int, str]:
         """(the root to look it up from, the path there); the descriptor stays ours."""

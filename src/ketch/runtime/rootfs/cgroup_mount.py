@@ -14,7 +14,7 @@ from ketch.linux import mount as m
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import paths
-from ketch.runtime.rootfs.mount_options import Options
+from ketch.runtime.rootfs.mount_options import MountOptions
 from ketch.runtime.rootfs.mounts import Planned, make_file_system
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _GUARD = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
 
 
-class View:
+class CgroupView:
     """Open trees of the container's cgroup directories; made while the host's paths exist."""
 
     __slots__ = ("links", "trees")
@@ -39,11 +39,11 @@ class View:
                 raise failure("mounts", f"open cgroup `{directory}`", e) from e
             self.links += [(alias, name) for alias in aliases]
 
-    def attach(self, one: Planned, anchors: Anchors) -> None:
+    def attach(self, mount: Planned, anchors: Anchors) -> None:
         """Mount the view as the spec's entry of type ``cgroup`` asks."""
-        attributes = one.options.set & ~m.MOUNT_ATTR__ATIME
+        attributes = mount.options.set & ~m.MOUNT_ATTR__ATIME
         try:
-            target_fd = paths.make_dirs(*anchors.find(one.destination))
+            target_fd = paths.make_dirs(*anchors.find(mount.destination))
             try:
                 if len(self.trees) == 1 and not self.trees[0][0]:
                     self._move(self.trees[0][1], target_fd, attributes)
@@ -52,10 +52,10 @@ class View:
             finally:
                 os.close(target_fd)
         except OSError as e:
-            raise failure("mounts", f"mount cgroups on `{one.destination}`", e) from e
+            raise failure("mounts", f"mount cgroups on `{mount.destination}`", e) from e
 
     def _attach_v1(self, target_fd: int, attributes: int) -> None:
-        tmpfs_fd = make_file_system("tmpfs", "cgroup", Options(["mode=755"]), attributes=_GUARD)
+        tmpfs_fd = make_file_system("tmpfs", "cgroup", MountOptions(["mode=755"]), attributes=_GUARD)
         m.move_mount(tmpfs_fd, target_fd)
         for name, tree_fd in self.trees:
             os.mkdir(name, 0o755, dir_fd=tmpfs_fd)

@@ -15,8 +15,7 @@ from ketch.runtime.rootfs import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.oci_types import OciDevice
     from ketch.runtime.rootfs.anchors import Anchors
 
 
@@ -31,7 +30,7 @@ _LINKS = (
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-def populate(anchors: Anchors, devices: list[dict[str, Any]]) -> None:
+def populate(anchors: Anchors, devices: list[OciDevice]) -> None:
     """Make nodes and links in the fresh /dev; the umask must be 0."""
     try:
         dev_fd = anchors.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
@@ -96,7 +95,7 @@ def _ptmx(dev_fd: int) -> None:
     _link(dev_fd, "ptmx", "pts/ptmx")
 
 
-def _make_device(anchors: Anchors, device: dict[str, Any]) -> None:
+def _make_device(anchors: Anchors, device: OciDevice) -> None:
     path, kind = device.get("path") or "", _TYPES.get(device.get("type") or "")
     if kind is None or not path.startswith("/"):
         raise RuntimeFailure(f"make device `{path}`: type `{device.get('type')}` is not one of b c u p", step="devices")

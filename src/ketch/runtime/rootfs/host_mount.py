@@ -6,13 +6,13 @@ import os
 from errno import EINVAL
 
 from ketch.linux import mount as m
-from ketch.runtime.rootfs.mount_options import Options
+from ketch.runtime.rootfs.mount_options import MountOptions
 from ketch.runtime.rootfs.mounts import make_file_system
 
 
-def mount_at(place: str, fstype: str, source: str, words: list[str]) -> None:
+def mount_at(mount_point: str, fstype: str, source: str, words: list[str]) -> None:
     """Mount a file system, or with the word ``bind`` a directory, at a directory of the host; OSError."""
-    options = Options(words)
+    options = MountOptions(words)
     if options.bind:
         tree_fd = _open_bind(source, options)
     elif fstype in ("none", ""):
@@ -20,27 +20,27 @@ def mount_at(place: str, fstype: str, source: str, words: list[str]) -> None:
     else:
         tree_fd = make_file_system(fstype, source, options)
     try:
-        place_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mount_point_fd = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            m.move_mount(tree_fd, place_fd)
+            m.move_mount(tree_fd, mount_point_fd)
         finally:
-            os.close(place_fd)
+            os.close(mount_point_fd)
         if options.propagation:
             m.mount_setattr(tree_fd, propagation=options.propagation, recursive=options.propagation_recursive)
     finally:
         os.close(tree_fd)
 
 
-def _open_bind(source: str, options: Options) -> int:
+def _open_bind(source: str, options: MountOptions) -> int:
     tree_fd = m.open_tree(source, recursive=options.recursive)
     if options.set or options.clear:
         m.mount_setattr(tree_fd, set_=options.set, clear=options.clear)
     return tree_fd
 
 
-def is_mounted(place: str) -> bool:
+def is_mounted(mount_point: str) -> bool:
     """Whether something is mounted at a directory; also when it is of the same file system as its parent."""
-    return _mount_id(place) != _mount_id(os.path.dirname(place))
+    return _mount_id(mount_point) != _mount_id(os.path.dirname(mount_point))
 
 
 def _mount_id(path: str) -> str:
@@ -53,7 +53,7 @@ def _mount_id(path: str) -> str:
         os.close(fd)
 
 
-def unmount(place: str) -> None:
+def unmount(mount_point: str) -> None:
     """Take away whatever is mounted at a place, if that exists; containers that use it keep their own view of it."""
-    while os.path.isdir(place) and is_mounted(place):
-        m.umount2(place, m.MNT_DETACH)
+    while os.path.isdir(mount_point) and is_mounted(mount_point):
+        m.umount2(mount_point, m.MNT_DETACH)

@@ -13,10 +13,10 @@ from ketch.linux import ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciIdMapping
 
 
-def apply(tree_fd: int, uids: list[dict[str, Any]], gids: list[dict[str, Any]], *, recursive: bool) -> None:
+def apply(tree_fd: int, uids: list[OciIdMapping], gids: list[OciIdMapping], *, recursive: bool) -> None:
     """Show the owners of a detached tree as mapped: ``containerID`` is the id on disk, ``hostID`` the one seen.
 
     OCI runtime-spec, ``mounts[].uidMappings``; an id in no range becomes ``nobody``.  Raises OSError.
@@ -28,8 +28,8 @@ def apply(tree_fd: int, uids: list[dict[str, Any]], gids: list[dict[str, Any]], 
         os.close(user_fd)
 
 
-def _lines(mappings: list[dict[str, Any]]) -> bytes:
-    lines = (f"{one['containerID']} {one['hostID']} {one['size']}\n" for one in mappings)
+def _lines(mappings: list[OciIdMapping]) -> bytes:
+    lines = (f"{item['containerID']} {item['hostID']} {item['size']}\n" for item in mappings)
     return "".join(lines).encode()
 
 

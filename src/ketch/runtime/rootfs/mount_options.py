@@ -38,11 +38,23 @@ _SUBDIR = "X-mount.subdir="
 _NOTHING = frozenset({"defaults", "async", "nomand", "nolazytime", "loud", "silent", ""})
 
 
-class Options:
+class MountOptions:
     """One mount's options: what mount_setattr(2) takes, propagation, bind, and the file system's own ``data``."""
 
-    __slots__ = ("bind", "clear", "copy_up", "data", "idmap", "propagation", "propagation_recursive", "rec_clear",
-                 "rec_set", "recursive", "set", "subdir")  # fmt: skip
+    __slots__ = (
+        "bind",
+        "clear",
+        "copy_up",
+        "data",
+        "idmap",
+        "propagation",
+        "propagation_recursive",
+        "rec_clear",
+        "rec_set",
+        "recursive",
+        "set",
+        "subdir",
+    )
 
     def __init__(self, options: list[str]) -> None:
         self.set = self.clear = 0

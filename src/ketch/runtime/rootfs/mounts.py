@@ -16,23 +16,34 @@ from ketch.linux import mount as m
 from ketch.linux import ns, statfs
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import idmap, paths, tmp_copy_up
-from ketch.runtime.rootfs.mount_options import Options, is_superblock_flag
+from ketch.runtime.rootfs.mount_options import MountOptions, is_superblock_flag
 from ketch.runtime.rootfs.overlay import open_overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.runtime.rootfs.anchors import Anchors
 
 
 # Destinations below /proc that a bind mount may cover (LXCFS replaces these files); anything else there would
 # let a mount stand in for what the runtime itself reads and writes in /proc.
 _PROC_OVERMOUNTS = frozenset(
-    "/proc/" + name
-    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
-                 "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "timer_list")
-)  # fmt: skip
+    f"/proc/{name}"
+    for name in [
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "net/dev",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+        "timer_list",
+    ]
+)
 
 
 class Planned:
@@ -40,13 +51,13 @@ class Planned:
 
     __slots__ = ("destination", "directory", "fstype", "gids", "options", "source", "tree_fd", "uids")
 
-    def __init__(self, entry: dict[str, Any]) -> None:
+    def __init__(self, entry: OciMount) -> None:
         self.destination: str = os.path.normpath("/" + entry["destination"].lstrip("/"))
         self.source: str = entry.get("source") or ""
         self.fstype: str = entry.get("type") or ""
-        self.options = Options(entry.get("options") or [])
-        self.uids: list[dict[str, Any]] = entry.get("uidMappings") or []
-        self.gids: list[dict[str, Any]] = entry.get("gidMappings") or []
+        self.options = MountOptions(entry.get("options") or [])
+        self.uids: list[OciIdMapping] = entry.get("uidMappings") or []
+        self.gids: list[OciIdMapping] = entry.get("gidMappings") or []
         self.tree_fd = -1
         self.directory = True
 
@@ -56,53 +67,53 @@ class Planned:
         return f"mount `{what}` on `{self.destination}`"
 
 
-def prepare(entries: list[dict[str, Any]]) -> list[Planned]:
+def prepare(entries: list[OciMount]) -> list[Planned]:
     """Open what comes from the host; the descriptors are closed by `attach` (or with the process)."""
     planned = []
     for entry in entries:
-        one = Planned(entry)
-        _check_destination(one)
-        if one.options.bind or one.fstype == "bind":
-            _open_bind(one)
-        elif one.fstype == "overlay":
-            one.tree_fd = open_overlay(one.options.data, one.options.set)
-            if one.options.subdir:
-                one.tree_fd = _subtree(one)
-        if one.destination == "/proc" and one.tree_fd >= 0 and statfs.kind(one.tree_fd) != statfs.PROC:
+        mount = Planned(entry)
+        _check_destination(mount)
+        if mount.options.bind or mount.fstype == "bind":
+            _open_bind(mount)
+        elif mount.fstype == "overlay":
+            mount.tree_fd = open_overlay(mount.options.data, mount.options.set)
+            if mount.options.subdir:
+                mount.tree_fd = _subtree(mount)
+        if mount.destination == "/proc" and mount.tree_fd >= 0 and statfs.kind(mount.tree_fd) != statfs.PROC:
             # What we and others write to it, labels for instance, would go into somebody's files, and have no effect.
             raise RuntimeFailure(
-                f"{one.describe()}: it cannot be mounted there, for it is not of type proc", step="mounts"
+                f"{mount.describe()}: it cannot be mounted there, for it is not of type proc", step="mounts"
             )
-        planned.append(one)
+        planned.append(mount)
     return planned
 
 
-def attach(one: Planned, anchors: Anchors) -> None:
+def attach(mount: Planned, anchors: Anchors) -> None:
     """Make the mount in the root of ``anchors``; raises RuntimeFailure with step ``mounts``."""
     try:
-        target_fd = _target(one, anchors)
+        target_fd = _target(mount, anchors)
         try:
-            if one.tree_fd < 0:
-                one.tree_fd = _make(one, target_fd)
-            m.move_mount(one.tree_fd, target_fd)
-            anchors.hold(one.destination, one.tree_fd)
+            if mount.tree_fd < 0:
+                mount.tree_fd = _make(mount, target_fd)
+            m.move_mount(mount.tree_fd, target_fd)
+            anchors.hold(mount.destination, mount.tree_fd)
         finally:
             os.close(target_fd)
-        _set_propagation(one)
+        _set_propagation(mount)
     except OSError as e:
-        raise failure("mounts", one.describe(), e) from e
+        raise failure("mounts", mount.describe(), e) from e
     finally:
-        if one.tree_fd >= 0:
-            os.close(one.tree_fd)
-            one.tree_fd = -1
+        if mount.tree_fd >= 0:
+            os.close(mount.tree_fd)
+            mount.tree_fd = -1
 
 
 def replace(planned: list[Planned], destination: str, tree_fd: int) -> None:
     """Put the tree ``tree_fd``, as it is, where a file system would have been made."""
-    for one in planned:
-        if one.destination == destination and one.tree_fd < 0:
-            one.options = Options([])
-            one.tree_fd = tree_fd
+    for mount in planned:
+        if mount.destination == destination and mount.tree_fd < 0:
+            mount.options = MountOptions([])
+            mount.tree_fd = tree_fd
 
 
 def tree_of_container(pid: int, path: str) -> int:
@@ -114,7 +125,7 @@ def tree_of_container(pid: int, path: str) -> int:
         return m.open_tree(path)
 
 
-def make_file_system(fstype: str, source: str, options: Options, *, attributes: int | None = None) -> int:
+def make_file_system(fstype: str, source: str, options: MountOptions, *, attributes: int | None = None) -> int:
     """A new detached file system; an option that it does not know is named in the error."""
     context_fd = m.fsopen(fstype)
     try:
@@ -133,46 +144,46 @@ def make_file_system(fstype: str, source: str, options: Options, *, attributes: 
         os.close(context_fd)
 
 
-def _open_bind(one: Planned) -> None:
+def _open_bind(mount: Planned) -> None:
     try:
-        options = one.options
+        options = mount.options
         if options.subdir:
-            one.tree_fd = os.open(one.source, paths.O_PATH | os.O_DIRECTORY)
-            one.tree_fd = _subtree(one)
+            mount.tree_fd = os.open(mount.source, paths.O_PATH | os.O_DIRECTORY)
+            mount.tree_fd = _subtree(mount)
         else:
-            one.tree_fd = m.open_tree(one.source, recursive=options.recursive)
-        one.directory = S_ISDIR(os.fstat(one.tree_fd).st_mode)
-        if one.uids or one.gids:
-            _map_owners(one)
+            mount.tree_fd = m.open_tree(mount.source, recursive=options.recursive)
+        mount.directory = S_ISDIR(os.fstat(mount.tree_fd).st_mode)
+        if mount.uids or mount.gids:
+            _map_owners(mount)
         if options.set or options.clear:
-            m.mount_setattr(one.tree_fd, set_=options.set, clear=options.clear)
+            m.mount_setattr(mount.tree_fd, set_=options.set, clear=options.clear)
         if options.rec_set or options.rec_clear:
-            m.mount_setattr(one.tree_fd, set_=options.rec_set, clear=options.rec_clear, recursive=True)
+            m.mount_setattr(mount.tree_fd, set_=options.rec_set, clear=options.rec_clear, recursive=True)
     except OSError as e:
-        raise failure("mounts", one.describe(), e) from e
+        raise failure("mounts", mount.describe(), e) from e
 
 
-def _subtree(one: Planned) -> int:
+def _subtree(mount: Planned) -> int:
     """The part of a source that is meant, found without following any link out of it; ``tree_fd`` is closed."""
     try:
-        part_fd = paths.open_in(one.tree_fd, one.options.subdir)
+        part_fd = paths.open_in(mount.tree_fd, mount.options.subdir)
         try:
-            one.directory = S_ISDIR(os.fstat(part_fd).st_mode)
-            return m.open_tree("", dir_fd=part_fd, recursive=one.options.recursive)
+            mount.directory = S_ISDIR(os.fstat(part_fd).st_mode)
+            return m.open_tree("", dir_fd=part_fd, recursive=mount.options.recursive)
         finally:
             os.close(part_fd)
     except OSError as e:
-        raise failure("mounts", f"{one.describe()}: `{one.options.subdir}` of it", e) from e
+        raise failure("mounts", f"{mount.describe()}: `{mount.options.subdir}` of it", e) from e
     finally:
-        os.close(one.tree_fd)
+        os.close(mount.tree_fd)
 
 
-def _map_owners(one: Planned) -> None:
+def _map_owners(mount: Planned) -> None:
     try:
-        idmap.apply(one.tree_fd, one.uids, one.gids, recursive=one.options.idmap == "ridmap")
+        idmap.apply(mount.tree_fd, mount.uids, mount.gids, recursive=mount.options.idmap == "ridmap")
     except OSError as e:
         raise RuntimeFailure(
-            f"{one.describe()}: map its owners: {os.strerror(e.errno or 0)}",
+            f"{mount.describe()}: map its owners: {os.strerror(e.errno or 0)}",
             step="mounts",
             errno=e.errno or 0,
             hint="the file system of the source must support id-mapped mounts (ext4, xfs, btrfs, tmpfs since Linux "
@@ -180,13 +191,13 @@ def _map_owners(one: Planned) -> None:
         ) from e
 
 
-def _check_destination(one: Planned) -> None:
-    destination = one.destination
+def _check_destination(mount: Planned) -> None:
+    destination = mount.destination
     if destination == "/proc":
-        if one.fstype != "proc" and not (one.options.bind or one.fstype == "bind"):
-            raise RuntimeFailure(f"{one.describe()}: only proc may be mounted there", step="mounts")
+        if mount.fstype != "proc" and not (mount.options.bind or mount.fstype == "bind"):
+            raise RuntimeFailure(f"{mount.describe()}: only proc may be mounted there", step="mounts")
     elif destination.startswith("/proc/") and destination not in _PROC_OVERMOUNTS:
-        raise RuntimeFailure(f"{one.describe()}: it is inside /proc", step="mounts")
+        raise RuntimeFailure(f"{mount.describe()}: it is inside /proc", step="mounts")
 
 
 def check_target(target_fd: int, destination: str) -> None:
@@ -195,19 +206,19 @@ def check_target(target_fd: int, destination: str) -> None:
         raise RuntimeFailure(f"mount on `{destination}`: a symbolic link there leads into /proc", step="mounts")
 
 
-def _target(one: Planned, anchors: Anchors) -> int:
-    if one.fstype in ("proc", "sysfs"):
-        return _unlinked(one, anchors)
-    target_fd = (paths.make_dirs if one.directory else paths.make_file)(*anchors.find(one.destination))
+def _target(mount: Planned, anchors: Anchors) -> int:
+    if mount.fstype in ("proc", "sysfs"):
+        return _unlinked(mount, anchors)
+    target_fd = (paths.make_dirs if mount.directory else paths.make_file)(*anchors.find(mount.destination))
     try:
-        check_target(target_fd, one.destination)
+        check_target(target_fd, mount.destination)
     except BaseException:
         os.close(target_fd)
         raise
-    if not one.directory and S_ISDIR(os.fstat(target_fd).st_mode):
+    if not mount.directory and S_ISDIR(os.fstat(target_fd).st_mode):
         os.close(target_fd)
         raise RuntimeFailure(
-            f"{one.describe()}: the source is a file and the destination a directory",
+            f"{mount.describe()}: the source is a file and the destination a directory",
             step="mounts",
             errno=ENOTDIR,
             hint="check that the source exists and is of the expected type",
@@ -215,49 +226,49 @@ def _target(one: Planned, anchors: Anchors) -> int:
     return target_fd
 
 
-def _unlinked(one: Planned, anchors: Anchors) -> int:
+def _unlinked(mount: Planned, anchors: Anchors) -> int:
     """/proc and /sys have to be where masks and read-only paths will be looked for."""
     try:
-        os.close(paths.make_dirs(*anchors.find(one.destination)))
-        return anchors.open(one.destination, paths.O_PATH | os.O_DIRECTORY, links=False)
+        os.close(paths.make_dirs(*anchors.find(mount.destination)))
+        return anchors.open(mount.destination, paths.O_PATH | os.O_DIRECTORY, links=False)
     except OSError as e:
         if e.errno != ELOOP:
             raise
-        raise RuntimeFailure(f"{one.describe()}: the image has a symbolic link there", step="mounts") from e
+        raise RuntimeFailure(f"{mount.describe()}: the image has a symbolic link there", step="mounts") from e
 
 
-def _make(one: Planned, target_fd: int) -> int:
-    options = one.options
-    if one.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options.data):
+def _make(mount: Planned, target_fd: int) -> int:
+    options = mount.options
+    if mount.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options.data):
         # A tmpfs over a directory of the image keeps that directory's mode (/tmp: 1777), as Docker does it.
         options.data.append(f"mode={os.fstat(target_fd).st_mode & 0o7777:o}")
     attributes = options.set
-    if one.destination == "/dev" or options.copy_up:
+    if mount.destination == "/dev" or options.copy_up:
         attributes &= ~m.MOUNT_ATTR_RDONLY  # something is written first; see `seal`
-    if not one.fstype:
+    if not mount.fstype:
         raise OSError(EINVAL, "mount: no type")
-    tree_fd = make_file_system(one.fstype, one.source or one.fstype, options, attributes=attributes)
+    tree_fd = make_file_system(mount.fstype, mount.source or mount.fstype, options, attributes=attributes)
     if options.copy_up:
-        _copy_up(one, target_fd, tree_fd)
+        _copy_up(mount, target_fd, tree_fd)
     return tree_fd
 
 
-def _copy_up(one: Planned, source_fd: int, tree_fd: int) -> None:
+def _copy_up(mount: Planned, source_fd: int, tree_fd: int) -> None:
     tmp_copy_up.copy_tree(source_fd, tree_fd)
-    if one.options.set & m.MOUNT_ATTR_RDONLY:
+    if mount.options.set & m.MOUNT_ATTR_RDONLY:
         m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY)
 
 
-def _set_propagation(one: Planned) -> None:
-    options = one.options
+def _set_propagation(mount: Planned) -> None:
+    options = mount.options
     if options.propagation:
-        m.mount_setattr(one.tree_fd, propagation=options.propagation, recursive=options.propagation_recursive)
+        m.mount_setattr(mount.tree_fd, propagation=options.propagation, recursive=options.propagation_recursive)
 
 
 def seal(anchors: Anchors, planned: list[Planned]) -> None:
     """Make read-only what had to be writable until now (a /dev asked for with ``ro``)."""
-    for one in planned:
-        if one.destination == "/dev" and one.options.set & m.MOUNT_ATTR_RDONLY and not one.options.bind:
+    for mount in planned:
+        if mount.destination == "/dev" and mount.options.set & m.MOUNT_ATTR_RDONLY and not mount.options.bind:
             m.mount_setattr(anchors.find("/dev")[0], set_=m.MOUNT_ATTR_RDONLY)
 
 

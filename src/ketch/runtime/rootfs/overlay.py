@@ -13,7 +13,7 @@ from errno import EINVAL, EOPNOTSUPP
 from ketch.linux import mount as m
 from ketch.linux import ns
 from ketch.runtime.failure import failure
-from ketch.runtime.rootfs.mount_options import Options
+from ketch.runtime.rootfs.mount_options import MountOptions
 
 _VALUE_MAX = 255  # fsconfig(2) refuses longer strings
 _DIRECTORY_KEYS = ("upperdir", "workdir")
@@ -21,7 +21,7 @@ _DIRECTORY_KEYS = ("upperdir", "workdir")
 
 def open_overlay(options: list[str], attributes: int = 0) -> int:
     """A detached overlay mount; the descriptor is the caller's.  RuntimeFailure with step ``rootfs``."""
-    parsed = Options(options)
+    parsed = MountOptions(options)
     lowers: list[str] = []
     rest: list[tuple[str, str | None]] = []
     for item in parsed.data:
@@ -119,9 +119,9 @@ def _by_one_string(lowers: list[str], rest: list[tuple[str, str | None]], attrib
                 options.append(f"{key}={_by_descriptor(value, held)}")
             else:
                 options.append(f"{key}={value}")
-        place = lowers[0]  # any directory
-        m.mount("overlay", place, "overlay", 0, ",".join(options))
-        tree_fd = m.open_tree(place)
+        mount_point = lowers[0]  # any directory
+        m.mount("overlay", mount_point, "overlay", 0, ",".join(options))
+        tree_fd = m.open_tree(mount_point)
     if attributes:
         m.mount_setattr(tree_fd, set_=attributes)
     return tree_fd

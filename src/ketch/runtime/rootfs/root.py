@@ -16,12 +16,12 @@ import os
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.runtime.failure import failure
-from ketch.runtime.rootfs.mount_options import Options, names_propagation
+from ketch.runtime.rootfs.mount_options import MountOptions, names_propagation
 from ketch.runtime.rootfs.overlay import open_overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciMount
 
 
 def isolate(propagation: str | None) -> None:
@@ -36,7 +36,7 @@ def isolate(propagation: str | None) -> None:
         raise failure("rootfs", f"set propagation `{propagation or 'rslave'}` of `/`", e) from e
 
 
-def attach(rootfs: list[dict[str, Any]], path: str, bundle: str) -> str:
+def attach(rootfs: list[OciMount], path: str, bundle: str) -> str:
     """Mount the container's root and return where; ``rootfs`` empty means the directory ``path`` as it is.
 
     A root that is a mount of its own covers ``path`` when that is a directory, else the bundle: both only within
@@ -44,38 +44,38 @@ def attach(rootfs: list[dict[str, Any]], path: str, bundle: str) -> str:
     """
     if rootfs:
         fds = [open_root(mount) for mount in rootfs]
-        place = path if os.path.isdir(path) else bundle
+        mount_point = path if os.path.isdir(path) else bundle
     else:
         fds = [_open_bind(path, ["rbind"])]
-        place = path
+        mount_point = path
     try:
-        attach_trees(fds, place)
+        attach_trees(fds, mount_point)
     finally:
         for fd in fds:
             os.close(fd)
-    return place
+    return mount_point
 
 
-def attach_trees(fds: list[int], place: str) -> None:
+def attach_trees(fds: list[int], mount_point: str) -> None:
     """Put detached mounts, whose descriptors stay the caller's, on a directory of this namespace."""
     try:
-        _make_private_below(place)
+        _make_private_below(mount_point)
         for fd in fds:
-            target_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            target_fd = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 m.move_mount(fd, target_fd)
             finally:
                 os.close(target_fd)
     except OSError as e:
-        raise failure("rootfs", f"attach root file system on `{place}`", e) from e
+        raise failure("rootfs", f"attach root file system on `{mount_point}`", e) from e
 
 
-def enter(place: str) -> None:
-    """Make the mount at ``place`` the root of this process and drop the old root from the namespace."""
+def enter(mount_point: str) -> None:
+    """Make the mount at ``mount_point`` the root of this process and drop the old root from the namespace."""
     try:
         old_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.chdir(place)
+            os.chdir(mount_point)
             # put_old == new_root stacks the old root on top of the new one: no directory is needed (pivot_root(2))
             m.pivot_root(".", ".")
             os.fchdir(old_fd)
@@ -86,7 +86,7 @@ def enter(place: str) -> None:
             os.close(old_fd)
         os.chdir("/")
     except OSError as e:
-        raise failure("rootfs", f"pivot into `{place}`", e) from e
+        raise failure("rootfs", f"pivot into `{mount_point}`", e) from e
 
 
 def change(path: str) -> None:
@@ -112,7 +112,7 @@ def finish(root_fd: int, *, readonly: bool, propagation: str | None) -> None:
         raise failure("rootfs", "make `/` read-only" if readonly else "set propagation of `/`", e) from e
 
 
-def open_root(mount: dict[str, Any]) -> int:
+def open_root(mount: OciMount) -> int:
     """A detached mount for an entry of the launcher's ``rootfs``; RuntimeFailure with step ``rootfs``."""
     kind, options = mount.get("type", ""), mount.get("options") or []
     if kind == "overlay":
@@ -123,7 +123,7 @@ def open_root(mount: dict[str, Any]) -> int:
 
 
 def _open_bind(source: str, options: list[str]) -> int:
-    parsed = Options(options)
+    parsed = MountOptions(options)
     try:
         fd = m.open_tree(source, recursive=parsed.recursive)
         if parsed.set or parsed.clear:
@@ -133,16 +133,16 @@ def _open_bind(source: str, options: list[str]) -> int:
     return fd
 
 
-def _make_private_below(place: str) -> None:
-    """Make the mount that holds ``place`` private, if it is shared: pivot_root refuses a shared parent (EINVAL).
+def _make_private_below(mount_point: str) -> None:
+    """Make the mount that holds ``mount_point`` private, if it is shared: pivot_root refuses a shared parent (EINVAL).
 
     Only a mount's own root can be changed, so the way goes upwards until one is found.
     """
     while True:
         try:
-            m.mount_setattr(-100, place, propagation=m.MS_PRIVATE)
+            m.mount_setattr(-100, mount_point, propagation=m.MS_PRIVATE)
             return
         except OSError as e:
-            if e.errno != 22 or place == "/":
+            if e.errno != 22 or mount_point == "/":
                 raise
-        place = os.path.dirname(os.path.abspath(place))
+        mount_point = os.path.dirname(os.path.abspath(mount_point))

@@ -15,11 +15,11 @@ from stat import S_ISREG
 from ketch.linux import mount as m
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import mounts, paths
-from ketch.runtime.rootfs.mount_options import Options
+from ketch.runtime.rootfs.mount_options import MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciConfig
 
 ANNOTATION = "dev.ketch.secrets"  # a JSON list of [id, source, target, mode, uid, gid]
 DIRECTORY = "/run/secrets"
@@ -45,7 +45,7 @@ def place_of(name: str, target: str) -> str:
     return os.path.normpath(os.path.join(DIRECTORY, target or name))
 
 
-def read(document: dict[str, Any]) -> list[Secret]:
+def read(document: OciConfig) -> list[Secret]:
     """The secrets that a spec's annotation names (RuntimeFailure with step ``secrets``)."""
     text = (document.get("annotations") or {}).get(ANNOTATION)
     if not text:
@@ -76,7 +76,7 @@ def _content(path: str) -> bytes:
         os.close(fd)
 
 
-def place(root_fd: int, secrets: list[Secret]) -> None:
+def attach(root_fd: int, secrets: list[Secret]) -> None:
     """Make the file system with the secrets, read-only, and mount it (RuntimeFailure with step ``secrets``)."""
     if not secrets:
         return
@@ -103,9 +103,9 @@ def place(root_fd: int, secrets: list[Secret]) -> None:
 
 def _file_system() -> int:
     try:
-        return mounts.make_file_system("tmpfs", "tmpfs", Options([*_FLAGS, "noswap"]))
+        return mounts.make_file_system("tmpfs", "tmpfs", MountOptions([*_FLAGS, "noswap"]))
     except OSError:
-        return mounts.make_file_system("ramfs", "ramfs", Options([*_FLAGS]))
+        return mounts.make_file_system("ramfs", "ramfs", MountOptions([*_FLAGS]))
 
 
 def _write(tree_fd: int, secret: Secret) -> None:

@@ -26,7 +26,8 @@ from ketch.runtime.rootfs import root as rootfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+
+    from ketch.runtime.oci_types import OciMount
 
     Trees = Callable[[], tuple[int, list[tuple[str, int]]]]
 
@@ -62,17 +63,17 @@ class View:
         self.close()
 
 
-def of_process(pid: int, destinations: Sequence[str], place: str, expected: str) -> View:
+def of_process(pid: int, destinations: Sequence[str], mount_point: str, expected: str) -> View:
     """The root of the running container of ``pid`` with what is mounted at these places of it (missing: left out).
 
     ``expected`` is part of the path of its cgroup: ProcessLookupError when ``pid`` is meanwhile another process.
-    ``place`` is any directory of the host.  Other failures are OSError.
+    ``mount_point`` is any directory of the host.  Other failures are OSError.
     """
 
     def trees() -> tuple[int, list[tuple[str, int]]]:
         return _trees_of_process(pid, destinations, expected)
 
-    return _assemble(trees, place)
+    return _assemble(trees, mount_point)
 
 
 def root_of_process(pid: int, expected: str) -> int:
@@ -99,8 +100,8 @@ def of_directory(path: str) -> int:
     return tree_fd
 
 
-def of_snapshot(root: list[dict[str, Any]], entries: list[dict[str, Any]], place: str) -> View:
-    """The root that these mounts make (see `rootfs.attach`), with the ``bind`` and image mounts of a bundle in it.
+def of_snapshot(root: list[OciMount], entries: list[OciMount], mount_point: str) -> View:
+    """The root that these mounts make (see `root.attach`), with the ``bind`` and image mounts of a bundle in it.
 
     Raises OSError and RuntimeFailure.  Places that are missing are made, unless the root is read-only.
     """
@@ -110,13 +111,13 @@ def of_snapshot(root: list[dict[str, Any]], entries: list[dict[str, Any]], place
         parts: list[tuple[str, int]] = []
         try:
             for entry in entries:
-                parts.extend((one.destination, one.tree_fd) for one in mounts.prepare([entry]))
+                parts.extend((mount.destination, mount.tree_fd) for mount in mounts.prepare([entry]))
         except BaseException:
             _close(root_fd, parts)
             raise
         return root_fd, parts
 
-    return _assemble(trees, place)
+    return _assemble(trees, mount_point)
 
 
 def mount_of(fd: int) -> tuple[int, bool]:
@@ -126,7 +127,7 @@ def mount_of(fd: int) -> tuple[int, bool]:
     return int(identity.split()[1]), bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
 
 
-def _assemble(trees: Trees, place: str) -> View:
+def _assemble(trees: Trees, mount_point: str) -> View:
     found: list[View] = []
 
     def work() -> None:
@@ -139,8 +140,8 @@ def _assemble(trees: Trees, place: str) -> View:
                 for fd in (root_fd, *(part[1] for part in parts)):
                     # A copy of a shared mount is its peer: what is mounted in it would appear in the other one, too.
                     m.mount_setattr(fd, set_=_GUARD, propagation=m.MS_PRIVATE, recursive=True)
-                rootfs.attach_trees([root_fd], place)
-                rootfs.enter(place)
+                rootfs.attach_trees([root_fd], mount_point)
+                rootfs.enter(mount_point)
                 found.append(View(os.open("/", paths.O_PATH | os.O_DIRECTORY), ns_fd, _attach(root_fd, parts)))
             finally:
                 _close(root_fd, parts)

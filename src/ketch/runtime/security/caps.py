@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciCapabilities
+
 
 ADMIN = 1 << caps.NUMBERS["CAP_SYS_ADMIN"]
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
@@ -26,12 +28,13 @@ class Sets:
     permitted: int
     ambient: int
 
-    def __init__(self, document: dict[str, Any] | None) -> None:
+    def __init__(self, document: OciCapabilities | None) -> None:
         available = caps.get()[1]
         self.missing = 0
+        sets: dict[str, Any] = {**document} if document else {}
         for name in _SETS:
             try:
-                wanted = caps.mask((document or {}).get(name) or [])
+                wanted = caps.mask(sets.get(name) or [])
             except KeyError as e:
                 raise RuntimeFailure(f"read config.json: unknown capability `{e.args[0]}`", step="config") from e
             self.missing |= wanted & ~available

@@ -1,4 +1,4 @@
-"""The refusal of what would change the host: settings of a namespace that the container has not got for itself.
+"""Refusal of settings that would change the host, because the container shares the namespace they belong to.
 
 Called before anything is made.  A namespace counts as the container's own when it is new, or joined by a path that
 does not lead to the runtime's.  Without a mount namespace of its own a container gets its root by chroot(2) and
@@ -14,12 +14,11 @@ from ketch.runtime.rootfs import secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.runtime.namespaces import Plan
+    from ketch.runtime.oci_types import OciConfig
 
 
-def check(document: dict[str, Any], plan: Plan) -> None:
+def check(document: OciConfig, plan: Plan) -> None:
     """Raise RuntimeFailure for the first setting that is not the container's alone."""
     for name in ("hostname", "domainname"):
         if document.get(name) and not plan.is_own("uts"):
@@ -32,7 +31,7 @@ def check(document: dict[str, Any], plan: Plan) -> None:
             raise RuntimeFailure(f"{what}: the container {where}", step="namespaces", hint=hint)
 
 
-def _mounting(document: dict[str, Any]) -> list[str]:
+def _mounting(document: OciConfig) -> list[str]:
     """What of a document takes a mount namespace, as error messages begin."""
     linux = document.get("linux") or {}
     found = [f"mount `{mount['destination']}`" for mount in document.get("mounts") or ()]

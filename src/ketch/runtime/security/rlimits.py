@@ -9,7 +9,7 @@ from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciRlimit
 
 
 _NAMES = "AS CORE CPU DATA FSIZE MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
@@ -18,7 +18,7 @@ _RESOURCES |= {"RLIMIT_LOCKS": 10, "RLIMIT_RTTIME": 15}  # not in the resource m
 _INFINITY = (1 << 64) - 1
 
 
-def apply(limits: list[dict[str, Any]]) -> None:
+def apply(limits: list[OciRlimit]) -> None:
     """Set every limit on the calling process; raising a hard limit needs CAP_SYS_RESOURCE."""
     for limit in limits:
         name = limit.get("type") or ""

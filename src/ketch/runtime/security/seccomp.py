@@ -1,4 +1,4 @@
-"""From the spec's ``linux.seccomp`` to a BPF program, and from a program to a filter in force.
+"""Compilation of the spec's ``linux.seccomp`` to a BPF program, and its installation as a filter.
 
 Compiling costs milliseconds, so programs are kept by equality of the JSON value.  The launcher compiles
 the default profile once (`warm`) and every container that it forks finds it in its inherited memory.
@@ -22,6 +22,8 @@ from ketch.runtime.failure import failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ketch.runtime.oci_types import OciSeccomp, OciSyscall, OciSyscallArg
 
 
 ACTIONS = {
@@ -76,16 +78,16 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _EPERM, _ENOSYS, _EACCES, _EEXIST = 1, 38, 13, 17
 
 _library: Any = None
-_cache: list[tuple[dict[str, Any], bytes]] = []
+_cache: list[tuple[OciSeccomp, bytes]] = []
 
 
-def warm(profile: dict[str, Any]) -> None:
+def warm(profile: OciSeccomp) -> None:
     """Compile ``profile`` now, so that processes forked later need not; any number of profiles is kept."""
     if compiled(profile) is None:
         _cache.append((profile, compile_profile(profile)))
 
 
-def compiled(profile: dict[str, Any]) -> bytes | None:
+def compiled(profile: OciSeccomp) -> bytes | None:
     """The program kept for an equal profile."""
     for known, program in _cache:
         if known is profile or known == profile:
@@ -93,7 +95,7 @@ def compiled(profile: dict[str, Any]) -> bytes | None:
     return None
 
 
-def flags_of(profile: dict[str, Any]) -> int:
+def flags_of(profile: OciSeccomp) -> int:
     """What the profile's ``flags`` are for seccomp(2); RuntimeFailure with step ``seccomp`` for one not known."""
     names = profile.get("flags")
     flags = native.FILTER_FLAG_SPEC_ALLOW if names is None else 0
@@ -104,12 +106,12 @@ def flags_of(profile: dict[str, Any]) -> int:
     return flags
 
 
-def filter_of(profile: dict[str, Any]) -> native.Program:
+def filter_of(profile: OciSeccomp) -> native.Program:
     """The profile compiled and ready to be installed; RuntimeFailure with step ``seccomp``."""
     return native.Program(compiled(profile) or compile_profile(profile), flags_of(profile))
 
 
-def compile_profile(profile: dict[str, Any]) -> bytes:
+def compile_profile(profile: OciSeccomp) -> bytes:
     """Compile without looking into the cache."""
     lib = _load()
     default = _action(profile.get("defaultAction"), profile.get("defaultErrnoRet"))
@@ -161,7 +163,7 @@ def _add_architectures(lib: Any, context: int, names: list[str]) -> None:
             raise OSError(-result, "seccomp_arch_add")
 
 
-def _add_rule(lib: Any, context: int, rule: dict[str, Any], default: int, recent: list[tuple[int, int]]) -> int:
+def _add_rule(lib: Any, context: int, rule: OciSyscall, default: int, recent: list[tuple[int, int]]) -> int:
     """Add one rule for each of its names; returns the highest number seen on the native architecture."""
     action = _action(rule.get("action"), rule.get("errnoRet"))
     args = rule.get("args") or []
@@ -186,7 +188,7 @@ def _add_rule(lib: Any, context: int, rule: dict[str, Any], default: int, recent
     return newest
 
 
-def _comparisons(args: list[dict[str, Any]]) -> list[list[native.ArgCmp]]:
+def _comparisons(args: list[OciSyscallArg]) -> list[list[native.ArgCmp]]:
     """The rule's conditions: all must hold, except that several on one argument are alternatives (as runc has it)."""
     out = []
     for arg in args:

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciSeccomp, OciSyscall, OciSyscallArg
+
 
 _ALLOWED = """
     accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime
@@ -90,7 +92,7 @@ _PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
 _CLONE_NAMESPACES = 0x7E020000
 
 
-def profile(capabilities: list[str], arch: str | None = None) -> dict[str, Any]:
+def profile(capabilities: list[str], arch: str | None = None) -> OciSeccomp:
     """The OCI seccomp object for a container with these (bounding) capabilities.
 
     ``arch`` is a machine as uname(2) names it; default: this one.
@@ -100,7 +102,7 @@ def profile(capabilities: list[str], arch: str | None = None) -> dict[str, Any]:
     for capability, names in _BY_CAPABILITY.items():
         if capability in capabilities:
             allowed += names.split()
-    rules: list[dict[str, Any]] = [{"names": list(dict.fromkeys(allowed)), "action": "SCMP_ACT_ALLOW"}]
+    rules: list[OciSyscall] = [{"names": list(dict.fromkeys(allowed)), "action": "SCMP_ACT_ALLOW"}]
     for operator, family in (("LT", _AF_ALG), ("EQ", _AF_ALG + 1), ("GT", _AF_VSOCK)):
         rules.append(_allow_if("socket", 0, operator, family))
     rules += [_allow_if("personality", 0, "EQ", value) for value in _PERSONALITIES]
@@ -116,14 +118,14 @@ def profile(capabilities: list[str], arch: str | None = None) -> dict[str, Any]:
     }
 
 
-def _allow_if(name: str, index: int, operator: str, value: int, value_two: int | None = None) -> dict[str, Any]:
-    condition: dict[str, Any] = {"index": index, "value": value, "op": f"SCMP_CMP_{operator}"}
+def _allow_if(name: str, index: int, operator: str, value: int, value_two: int | None = None) -> OciSyscall:
+    condition: OciSyscallArg = {"index": index, "value": value, "op": f"SCMP_CMP_{operator}"}
     if value_two is not None:
         condition["valueTwo"] = value_two
     return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [condition]}
 
 
-def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | None = None) -> dict[str, Any]:
+def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | None = None) -> OciSeccomp:
     """The OCI object for a profile in Docker's own format (``archMap``, rules with ``includes`` and ``excludes``).
 
     A document that is an OCI object already comes back the same, but for rules that do not apply.
@@ -131,22 +133,22 @@ def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | N
     machine = arch or os.uname().machine
     short = architectures.goarch(machine)
     kept = ("names", "action", "args", "errnoRet")
-    rules = []
+    result: Any = {
+        key: document[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if document.get(key) is not None
+    }
+    result["syscalls"] = rules = []
     for rule in document.get("syscalls") or ():
         if _applies(rule, short, capabilities):
             clean = {key: rule[key] for key in kept if rule.get(key)}
             if "name" in rule and "names" not in clean:
                 clean["names"] = [rule["name"]]
             rules.append(clean)
-    result = {
-        key: document[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if document.get(key) is not None
-    }
-    result["syscalls"] = rules
     result["architectures"] = list(document.get("architectures") or ())
     for entry in document.get("archMap") or ():
         if entry.get("architecture") in ARCHITECTURES.get(machine, [])[:1]:
             result["architectures"] = [entry["architecture"], *(entry.get("subArchitectures") or ())]
-    return result
+    profile: OciSeccomp = result
+    return profile
 
 
 def _applies(rule: dict[str, Any], arch: str, capabilities: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Who a container's process is: names looked up in the container's *own* /etc/passwd and /etc/group."""
+"""User and groups of a container's process: names looked up in the container's *own* /etc/passwd and /etc/group."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
+
+    from ketch.runtime.oci_types import OciUser
 
 _MAX_ID = (1 << 31) - 1  # what Docker accepts
 _MAX_KERNEL_ID = (1 << 32) - 2
@@ -105,7 +107,7 @@ def lookup(root_fd: int, text: str, group_add: str = "") -> User:
     return resolve(user, group or None, [g for g in group_add.split(",") if g], passwd, groups)
 
 
-def of_spec(user: dict[str, Any]) -> User:
+def of_spec(user: OciUser) -> User:
     """The ``process.user`` of a bundle; RuntimeFailure for what no process can be.
 
     2³²-1 is "unchanged" for setresuid(2) and setresgid(2): who asks for it must not stay root.

@@ -56,7 +56,7 @@ class Snapshots(Protocol):
         """What to mount for the container's root."""
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
-        """Options for `runtime.overlay.open_overlay` to look at these layers alone, read-only."""
+        """Options for `runtime.rootfs.overlay.open_overlay` to look at these layers alone, read-only."""
 
     def upper(self, container_id: str) -> str:
         """The directory that a container writes to."""

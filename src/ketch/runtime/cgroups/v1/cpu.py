@@ -8,8 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+
+def apply(directory: str, resources: OciResources) -> None:
     """Set shares, period and quota (microseconds; quota -1 is unlimited)."""
     cpu = resources.get("cpu") or {}
     if cpu.get("shares"):

@@ -8,7 +8,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciResources
 
 
 def inherit(directory: str) -> None:
@@ -27,7 +27,7 @@ def inherit(directory: str) -> None:
         files.write(one, "cgroup.clone_children", "1")
 
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+def apply(directory: str, resources: OciResources) -> None:
     """Set CPUs and memory nodes (list syntax: ``0-3,7``)."""
     cpu = resources.get("cpu") or {}
     if cpu.get("cpus"):

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciDeviceRule, OciResources
 
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+def apply(directory: str, resources: OciResources) -> None:
     """Apply the spec's rules in their order; no rules leave what the parent cgroup allows."""
     rules = resources.get("devices") or ()
     if not rules:
@@ -28,7 +28,7 @@ def apply(directory: str, resources: dict[str, Any]) -> None:
                 raise OSError(e.errno, f"write `{text}`", f"{directory}/{name}") from e
 
 
-def line(rule: dict[str, Any]) -> str:
+def line(rule: OciDeviceRule) -> str:
     """A rule as the kernel writes it: ``c 1:3 rwm``, or ``a`` for everything."""
     kind, access = rule.get("type") or "a", rule.get("access") or "rwm"
     major, minor = rule.get("major"), rule.get("minor")

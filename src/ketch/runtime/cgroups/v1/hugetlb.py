@@ -6,10 +6,10 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciResources
 
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+def apply(directory: str, resources: OciResources) -> None:
     """Limit huge pages by size (``2MB``)."""
     for entry in resources.get("hugepageLimits") or ():
         files.write(directory, f"hugetlb.{entry['pageSize']}.limit_in_bytes", entry["limit"])

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
+    from ketch.runtime.protocol import Cgroups
+
 _APPLY: dict[str, ModuleType] = {
     "cpuset": cpuset,
     "memory": memory,
@@ -27,7 +30,7 @@ _ROUNDS = 4  # of a kill, until it looks whether something is frozen
 _STATS: dict[str, ModuleType] = {"memory": memory, "cpuacct": cpuacct, "cpu": cpu, "pids": pids, "blkio": blkio}
 
 
-class Manager:
+class CgroupV1:
     """``dirs``: {controller: directory}; co-mounted controllers share a directory."""
 
     version = 1
@@ -35,7 +38,7 @@ class Manager:
     def __init__(self, dirs: dict[str, str]) -> None:
         self.dirs = dirs
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Cgroups:
         """What `common.open` needs to come back here from another process."""
         return {"version": 1, "dirs": self.dirs}
 
@@ -55,7 +58,7 @@ class Manager:
         for directory in dict.fromkeys(self.dirs.values()):
             files.write(directory, "tasks", "0")
 
-    def update(self, resources: dict[str, Any]) -> None:
+    def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``; only what is given changes."""
         for controller, module in _APPLY.items():
             directory = self.dirs.get(controller)

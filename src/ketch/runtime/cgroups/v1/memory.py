@@ -10,11 +10,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
+
 
 _LIMIT, _SWAP = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+def apply(directory: str, resources: OciResources) -> None:
     """Set limits in bytes; -1 is unlimited.  Memory plus swap may never be below memory, so the order matters."""
     memory = resources.get("memory") or {}
     limit, swap = memory.get("limit"), memory.get("swap")

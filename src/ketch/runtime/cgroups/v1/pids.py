@@ -8,8 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+
+def apply(directory: str, resources: OciResources) -> None:
     """Limit the number of tasks; 0 and below is unlimited."""
     limit = (resources.get("pids") or {}).get("limit")
     if limit is not None:

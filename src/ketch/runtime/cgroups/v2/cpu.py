@@ -8,11 +8,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
+
 
 _DEFAULT_PERIOD_US = 100000
 
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+def apply(directory: str, resources: OciResources) -> None:
     """Set weight (from OCI shares) and ``cpu.max`` (microseconds; quota -1 is unlimited)."""
     cpu = resources.get("cpu") or {}
     if cpu.get("shares"):

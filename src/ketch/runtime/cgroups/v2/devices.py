@@ -8,14 +8,14 @@ from ketch.linux import bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.oci_types import OciDeviceRule, OciResources
 
 
 _TYPES = {"b": bpf.DEVCG_DEV_BLOCK, "c": bpf.DEVCG_DEV_CHAR}
 _ACCESS = {"m": bpf.DEVCG_ACC_MKNOD, "r": bpf.DEVCG_ACC_READ, "w": bpf.DEVCG_ACC_WRITE}
 
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+def apply(directory: str, resources: OciResources) -> None:
     """Attach a program for the spec's rules; no rules, or only "allow all", need none."""
     rules = resources.get("devices") or []
     if not rules or all(rule.get("allow") and not _specific(rule) for rule in rules):
@@ -31,7 +31,7 @@ def apply(directory: str, resources: dict[str, Any]) -> None:
         os.close(cgroup_fd)
 
 
-def program(rules: list[dict[str, Any]]) -> bytes:
+def program(rules: list[OciDeviceRule]) -> bytes:
     """Instructions for the rules, of which the last one that matches decides; nothing matching is a refusal.
 
     A rule grants or takes away *accesses*.  Reading backwards, an access that is asked for is settled by the first rule
@@ -53,6 +53,6 @@ def _number(value: int | None) -> int | None:
     return None if value is None or value < 0 else value
 
 
-def _specific(rule: dict[str, Any]) -> bool:
+def _specific(rule: OciDeviceRule) -> bool:
     whole = set(rule.get("access") or "rwm") == set("rwm")
     return bool(_TYPES.get(rule.get("type") or "a")) or not whole or _number(rule.get("major")) is not None

@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
+
 
 _THROTTLES = (
     ("throttleReadBpsDevice", "rbps"),
@@ -17,7 +19,7 @@ _THROTTLES = (
 )
 
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+def apply(directory: str, resources: OciResources) -> None:
     """Set weight (OCI 10…1000) and throttles."""
     block = resources.get("blockIO") or {}
     if block.get("weight"):

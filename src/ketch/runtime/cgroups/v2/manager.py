@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
+    from ketch.runtime.protocol import Cgroups
+
 _CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc", "rdma")
 _APPLY: dict[str, ModuleType] = {"cpuset": cpuset, "cpu": cpu, "io": io, "memory": memory, "pids": pids}
 
 
-class Manager:
+class CgroupV2:
     """``directory``: the cgroup; ``root``: where the hierarchy is mounted (only `make` needs it)."""
 
     version = 2
@@ -29,7 +32,7 @@ class Manager:
         self.directory = directory
         self.root = root
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Cgroups:
         """What `common.open` needs to come back here from another process."""
         return {"version": 2, "dir": self.directory}
 
@@ -47,7 +50,7 @@ class Manager:
         """Move the calling process in."""
         files.write(self.directory, "cgroup.procs", "0")
 
-    def update(self, resources: dict[str, Any]) -> None:
+    def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``; only what is given changes."""
         for module in _APPLY.values():
             module.apply(self.directory, resources)

@@ -11,8 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.runtime.oci_types import OciResources
 
-def apply(directory: str, resources: dict[str, Any]) -> None:
+
+def apply(directory: str, resources: OciResources) -> None:
     """Set limits in bytes; -1 is unlimited.  OCI's ``swap`` counts memory plus swap, v2 counts swap alone."""
     memory = resources.get("memory") or {}
     limit, swap = memory.get("limit"), memory.get("swap")

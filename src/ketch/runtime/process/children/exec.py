@@ -22,7 +22,11 @@ from ketch.runtime.rootfs import root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
+
+    from ketch.runtime.oci_types import OciConfig, OciProcess
+    from ketch.runtime.process.children.parent import Parent
+    from ketch.runtime.protocol import Cgroups, ChildReady
 
 
 _HIGHEST_FD = 1 << 30
@@ -37,13 +41,12 @@ _NAMESPACES = (
 
 def child_main(
     init_pid: int,
-    process: dict[str, Any],
-    sync_fd: int,
+    process: OciProcess,
+    parent: Parent,
     *,
     tty: bool,
-    cgroups: dict[str, Any] | None,
+    cgroups: Cgroups | None,
     bundle: str = "",
-    preserve_fds: int = 0,
 ) -> NoReturn:
     """Run in the freshly forked child and never return.
 
@@ -53,6 +56,7 @@ def child_main(
     ``cgroups`` is what `ready` reported for PID 1.  ``ready`` carries "tty" and, if so, the terminal's master
     as the only descriptor.
     """
+    sync_fd, preserve_fds = parent.sync_fd, parent.preserve_fds
     master_fd = slave_fd = -1
     try:
         gc.disable()
@@ -76,8 +80,8 @@ def child_main(
         if tty and own_root:
             master_fd, slave_fd = _open_pair(root_fd, "/dev/pts/ptmx")
         os.close(root_fd)
-        finalize_process.settle(prepared, slave_fd)
-        message = {"ev": "ready", "netns": False, "tty": tty}
+        finalize_process.assume_identity(prepared, slave_fd)
+        message: ChildReady = {"ev": "ready", "netns": False, "tty": tty}
         fdpass.send(sync_fd, json.dumps(message).encode(), [master_fd] if tty else [])
         if tty:
             os.close(master_fd)
@@ -93,7 +97,7 @@ def child_main(
 _open_pair, _open_pair_of_host = tty.open_pair, tty.open_pair_of_host
 
 
-def _user(process: dict[str, Any], document: dict[str, Any]) -> tuple[str | None, str]:
+def _user(process: OciProcess, document: OciConfig) -> tuple[str | None, str]:
     """What `spec.named_user` says of the process's own annotations, then of ``user.username``, then of the bundle."""
     _, group_add = spec.named_user(document.get("annotations") or {})
     named, own_group_add = spec.named_user(process.get("annotations") or {})
@@ -102,7 +106,7 @@ def _user(process: dict[str, Any], document: dict[str, Any]) -> tuple[str | None
     return named, own_group_add or group_add
 
 
-def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:
+def _enter(init_pid: int, cgroups: Cgroups | None) -> None:
     """Join the container's cgroup, then its namespaces.
 
     Not through a pidfd in one step: this process is in the container's pid namespace already, where
@@ -124,7 +128,7 @@ def _enter(init_pid: int, cgroups: dict[str, Any] | None) -> None:
             os.close(fd)
 
 
-def _join_cgroup(init_pid: int, cgroups: dict[str, Any]) -> None:
+def _join_cgroup(init_pid: int, cgroups: Cgroups) -> None:
     try:
         common.open(cgroups).join()
     except OSError as e:

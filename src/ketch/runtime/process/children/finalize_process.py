@@ -1,8 +1,8 @@
-"""The last part of a container's process, the same for PID 1 and for an exec: from root to what it will be.
+"""The last steps of PID 1 and of an exec'd process: identity, limits and confinement, and execve.
 
-    prepare    look everything up that can fail, in the container's own files (nothing changes)
-    settle     terminal, limits, user, capabilities: after it the process has the container's identity
-    run        close everything, filter, execve
+    resolve            look everything up that can fail, in the container's own files (nothing changes)
+    assume_identity    terminal, limits, user, capabilities: after it the process has the container's identity
+    run                close everything, filter, execve
 
 The seccomp filter comes last of all, with nothing but execve(2) after it, whatever else the process may or may not do:
 a profile is written for the program, and one without ``close_range``, ``setgroups`` or ``chdir`` must not keep the
@@ -32,7 +32,9 @@ from ketch.runtime.security import caps, lsm, rlimits, seccomp, users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
+
+    from ketch.runtime.oci_types import OciBox, OciProcess, OciRlimit, OciSeccomp
 
 
 _NULL = os.makedev(1, 3)
@@ -53,18 +55,30 @@ class Process:
     ``user`` as name comes from ``dev.ketch.user`` (or ``user.username`` for an exec), else from the numbers.
     """
 
-    __slots__ = ("args", "caps", "console_size", "cwd", "env", "filter", "labels", "limits", "no_new_privs", "path",
-                 "umask", "user")  # fmt: skip
+    __slots__ = (
+        "args",
+        "caps",
+        "console_size",
+        "cwd",
+        "env",
+        "filter",
+        "labels",
+        "limits",
+        "no_new_privs",
+        "path",
+        "umask",
+        "user",
+    )
 
-    def __init__(self, process: dict[str, Any], profile: dict[str, Any] | None) -> None:
+    def __init__(self, process: OciProcess, profile: OciSeccomp | None) -> None:
         self.args: list[str] = process["args"]
         self.cwd: str = process.get("cwd") or "/"
         self.env = environment(process.get("env") or [])
-        self.limits: list[dict[str, Any]] = process.get("rlimits") or []
+        self.limits: list[OciRlimit] = process.get("rlimits") or []
         self.caps = caps.Sets(process.get("capabilities"))
         self.no_new_privs = bool(process.get("noNewPrivileges"))
         self.labels = lsm.Labels(process.get("apparmorProfile") or "", process.get("selinuxLabel") or "")
-        self.console_size: dict[str, int] | None = process.get("consoleSize")
+        self.console_size: OciBox | None = process.get("consoleSize")
         umask = (process.get("user") or {}).get("umask")
         self.umask = 0o022 if umask is None else int(umask) & 0o777
         # Compiled before the root changes: the library must be the host's.
@@ -72,7 +86,7 @@ class Process:
         self.user = users.User(0, 0, [], None)
         self.path = ""
 
-    def resolve(self, root_fd: int, process: dict[str, Any], named: str | None, group_add: str) -> None:
+    def resolve(self, root_fd: int, process: OciProcess, named: str | None, group_add: str) -> None:
         """Find the user in the container's files and make the working directory; needs the container's root."""
         numeric = process.get("user") or {}
         if named is not None:
@@ -119,7 +133,7 @@ def environment(entries: list[str]) -> dict[str, str]:
     return env
 
 
-def settle(process: Process, slave_fd: int) -> None:
+def assume_identity(process: Process, slave_fd: int) -> None:
     """Take on the identity; ``slave_fd`` (-1: none) becomes stdin, stdout, stderr and controlling terminal.
 
     Afterwards only stdio, and what the caller still has open, remind of the host.

@@ -38,7 +38,11 @@ from ketch.runtime.security import host_guard, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
+
+    from ketch.runtime.oci_types import OciConfig, OciHooks, OciLinux, OciMount, OciResources
+    from ketch.runtime.process.children.parent import Parent
+    from ketch.runtime.protocol import ChildReady
 
 
 _NETLINK_ROUTE = 0
@@ -54,25 +58,22 @@ def fork_child(pid_mode: str = "new") -> int:
 
 def child_main(
     bundle: str,
-    mounts_of_root: list[dict[str, Any]],
-    sync_fd: int,
+    mounts_of_root: list[OciMount],
+    parent: Parent,
     *,
     tty: bool,
-    start_fd: int = -1,
-    preserve_fds: int = 0,
-    early: bool = False,
 ) -> NoReturn:
     """Run in the freshly forked child and never return; see the module's text for the protocol.
 
     Descriptors 0, 1, 2 are already the container's stdio (with ``tty``: anything; they are replaced).  ``ready``
     carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
     it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
-    ``early``: send {"ev":"netns"} with the first two as soon as they are there; ``ready`` then has "netns" false.
-    ``start_fd``: a listening SEQPACKET socket on which to wait for "go" instead, for a parent that does not stay.
-    ``preserve_fds``: so many descriptors from 3 on are left to the program.  A spec with hooks that run before
-    pivot_root makes the child send {"ev":"hooks"} and wait for the state, as JSON, to give them.
+    With ``early`` of the parent {"ev":"netns"} comes with the first two as soon as they are there, and ``ready`` has
+    "netns" false.  A spec with hooks that run before pivot_root makes the child send {"ev":"hooks"} and wait for the
+    state, as JSON, to give them.
     """
-    child = _Child(bundle, sync_fd, preserve_fds, early)
+    start_fd = parent.start_fd
+    child = _Child(bundle, parent)
     try:
         gc.disable()
         child.close_others(start_fd)
@@ -93,12 +94,12 @@ def child_main(
 class _Child:
     """What the steps share; lives until execve."""
 
-    def __init__(self, bundle: str, sync_fd: int, preserve_fds: int, early: bool) -> None:
+    def __init__(self, bundle: str, parent: Parent) -> None:
         self.bundle = bundle
-        self.sync_fd = sync_fd
-        self.preserve_fds = preserve_fds
-        self.early = early
-        self.hooks: dict[str, Any] = {}
+        self.sync_fd = parent.sync_fd
+        self.preserve_fds = parent.preserve_fds
+        self.early = parent.early
+        self.hooks: OciHooks = {}
         self.state = b""
         self.cgroup: common.Cgroup | None = None
         self.passed: list[int] = []
@@ -129,7 +130,7 @@ class _Child:
         if not payload:
             os._exit(1)
 
-    def set_up(self, mounts_of_root: list[dict[str, Any]], terminal: bool) -> None:
+    def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
         document = spec.load(self.bundle)
         if "process" not in document:
             raise RuntimeFailure("read config.json: no process", step="config")
@@ -158,10 +159,10 @@ class _Child:
             root_fd = self._change_root(document, sysctls, terminal)
             self._resolve(document, root_fd)
         os.close(root_fd)
-        finalize_process.settle(self.process, self.slave_fd if terminal else -1)
+        finalize_process.assume_identity(self.process, self.slave_fd if terminal else -1)
         faults.point("init.settled")
 
-    def _make_cgroup(self, linux: dict[str, Any]) -> None:
+    def _make_cgroup(self, linux: OciLinux) -> None:
         path = linux.get("cgroupsPath")
         if not path:
             return
@@ -185,8 +186,8 @@ class _Child:
 
     def _make_root(
         self,
-        document: dict[str, Any],
-        mounts_of_root: list[dict[str, Any]],
+        document: OciConfig,
+        mounts_of_root: list[OciMount],
         sysctls: dict[str, str],
         terminal: bool,
         shm_fd: int,
@@ -198,8 +199,8 @@ class _Child:
         if shm_fd >= 0:
             mounts.replace(planned, "/dev/shm", shm_fd)
         view = None
-        if any(one.fstype in ("cgroup", "cgroup2") for one in planned):
-            view = cgroup_mount.View(self.cgroup)
+        if any(mount.fstype in ("cgroup", "cgroup2") for mount in planned):
+            view = cgroup_mount.CgroupView(self.cgroup)
         hidden = secrets.read(document)
         place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
         faults.point("init.root-attached")
@@ -210,12 +211,12 @@ class _Child:
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         anchors = Anchors(root_fd)
-        for one in planned:
-            if view is not None and one.fstype in ("cgroup", "cgroup2"):
-                view.attach(one, anchors)
+        for mount in planned:
+            if view is not None and mount.fstype in ("cgroup", "cgroup2"):
+                view.attach(mount, anchors)
             else:
-                mounts.attach(one, anchors)
-        secrets.place(root_fd, hidden)
+                mounts.attach(mount, anchors)
+        secrets.attach(root_fd, hidden)
         self._make_devices(anchors, planned, linux, terminal)
         sysctl.apply(sysctls)
         mounts.seal(anchors, planned)
@@ -235,10 +236,8 @@ class _Child:
             os._exit(1)
         hooks.run(self.hooks.get("createContainer") or [], self.state, "createContainer")
 
-    def _make_devices(
-        self, anchors: Anchors, planned: list[mounts.Planned], linux: dict[str, Any], terminal: bool
-    ) -> None:
-        fresh = any(one.destination == "/dev" and not one.options.bind for one in planned)
+    def _make_devices(self, anchors: Anchors, planned: list[mounts.Planned], linux: OciLinux, terminal: bool) -> None:
+        fresh = any(mount.destination == "/dev" and not mount.options.bind for mount in planned)
         if fresh:
             devices.populate(anchors, linux.get("devices") or [])
         if terminal:
@@ -246,7 +245,7 @@ class _Child:
             if fresh:
                 devices.bind_console(anchors, self.slave_fd)
 
-    def _change_root(self, document: dict[str, Any], sysctls: dict[str, str], terminal: bool) -> int:
+    def _change_root(self, document: OciConfig, sysctls: dict[str, str], terminal: bool) -> int:
         """The root of a container without a mount namespace of its own: a directory, and no mounts (`host_guard`)."""
         self._run_hooks()
         if terminal:
@@ -257,7 +256,7 @@ class _Child:
         os.umask(0)
         return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def _resolve(self, document: dict[str, Any], root_fd: int) -> None:
+    def _resolve(self, document: OciConfig, root_fd: int) -> None:
         named, group_add = spec.named_user(document.get("annotations") or {})
         self.process.resolve(root_fd, document["process"], named, group_add)
 
@@ -265,7 +264,7 @@ class _Child:
 
     def report_ready(self) -> None:
         """Tell the parent, and give away the descriptors: the program must not have them."""
-        message: dict[str, Any] = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
+        message: ChildReady = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
         fds = [*self.passed, self.master_fd] if self.master_fd >= 0 else self.passed
         fdpass.send(self.sync_fd, json.dumps(message).encode(), fds)
@@ -298,7 +297,7 @@ class _Child:
             fdpass.send_last(self.sync_fd, json.dumps(message).encode())
 
 
-def _shared_memory_of(plan: namespaces.Plan, document: dict[str, Any]) -> int:
+def _shared_memory_of(plan: namespaces.Plan, document: OciConfig) -> int:
     """With another container's ipc namespace comes its /dev/shm: POSIX shared memory is files there.
 
     A descriptor of it, or -1.  Only for the engine's containers; other callers of the runtime mount what they want.
@@ -313,7 +312,7 @@ def _shared_memory_of(plan: namespaces.Plan, document: dict[str, Any]) -> int:
         raise failure("mounts", f"share /dev/shm of `{path}`", e) from e
 
 
-def _with_default_devices(resources: dict[str, Any]) -> dict[str, Any]:
+def _with_default_devices(resources: OciResources) -> OciResources:
     """Let the container use what every /dev has, also when the spec's list of devices leaves it out (as runc does)."""
     rules = resources.get("devices")
     if not rules or (rules[-1].get("allow") and "major" not in rules[-1] and "type" not in rules[-1]):
@@ -336,9 +335,12 @@ def _set_oom_score(value: int | None) -> None:
             raise failure("oom_score_adj", f"set oom_score_adj to {value}", e, hint) from e
 
 
-def _set_names(document: dict[str, Any]) -> None:
-    for key, setter in (("hostname", ns.sethostname), ("domainname", ns.setdomainname)):
-        if name := document.get(key):
+def _set_names(document: OciConfig) -> None:
+    for key, name, setter in (
+        ("hostname", document.get("hostname"), ns.sethostname),
+        ("domainname", document.get("domainname"), ns.setdomainname),
+    ):
+        if name:
             try:
                 setter(name)
             except OSError as e:

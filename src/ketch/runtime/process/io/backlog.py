@@ -1,7 +1,7 @@
-"""What a client has still to get from the log's files, read at its own position: nothing of it is kept in memory.
+"""A slow client's position in the log's files, from which it is served: nothing of it is kept in memory.
 
 The position moves through the files, oldest to newest, while the log is written and rotated.  `Frames` reads the
-framed log (`runtime.logformat`), `Lines` what the ``json-file`` driver wrote (`runtime.jsonlog`).
+framed log (`runtime.logs.log_format`), `Lines` what the ``json-file`` driver wrote (`runtime.logs.json_log`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from ketch.runtime.logs.json_log import Writer as JsonWriter
+    from ketch.runtime.logs.json_log import JsonLogWriter
+    from ketch.runtime.protocol import LogPosition
 
     Wanted = tuple[bool, bool, bool]
 
@@ -43,10 +44,10 @@ class Backlog:
         self._fd = fd
         self._offset = offset
 
-    def more(self, form: int, wanted: Wanted) -> bytearray | None:
+    def more(self, output_format: int, wanted: Wanted) -> bytearray | None:
         """Some more as the client wants it (it may be nothing of this piece); None at the log's end."""
         while True:
-            out = self._read(form, wanted)
+            out = self._read(output_format, wanted)
             if out is not None:
                 return out
             following = self._following()
@@ -55,7 +56,7 @@ class Backlog:
             os.close(self._fd)
             self._fd, self._offset = following, 0
 
-    def _read(self, form: int, wanted: Wanted) -> bytearray | None:
+    def _read(self, output_format: int, wanted: Wanted) -> bytearray | None:
         raise NotImplementedError
 
     def _available(self) -> int:
@@ -81,7 +82,7 @@ class Backlog:
 class Frames(Backlog):
     """The framed log."""
 
-    def _read(self, form: int, wanted: Wanted) -> bytearray | None:
+    def _read(self, output_format: int, wanted: Wanted) -> bytearray | None:
         available = self._available()
         chunk = os.pread(self._fd, max(min(_CHUNK, available), 0), self._offset)
         if len(chunk) < log_format.HEADER.size:
@@ -95,10 +96,10 @@ class Frames(Backlog):
             start, end = position + log_format.HEADER.size, position + log_format.OVERHEAD + length
             if end > len(chunk):
                 break
-            if form == FRAMES:
+            if output_format == FRAMES:
                 out += chunk[position:end]
             elif stream < 3 and wanted[stream]:
-                if form == MUX:
+                if output_format == MUX:
                     out += stream_frames.HEADER.pack(stream, length)
                 out += chunk[start : start + length]
             position = end
@@ -109,9 +110,9 @@ class Frames(Backlog):
 class Lines(Backlog):
     """The ``json-file`` log; at its end come the beginnings of lines that are not in the file yet."""
 
-    log: JsonWriter
+    log: JsonLogWriter
 
-    def _read(self, form: int, wanted: Wanted) -> bytearray | None:
+    def _read(self, output_format: int, wanted: Wanted) -> bytearray | None:
         available = max(self._available(), 0)
         size = _CHUNK
         while True:
@@ -125,21 +126,21 @@ class Lines(Backlog):
         self._offset += end
         out = bytearray()
         for line in chunk[:end].splitlines():
-            add(out, *_message(line), form, wanted)
+            add(out, *_message(line), output_format, wanted)
         return out
 
-    def rest(self, form: int, wanted: Wanted) -> bytearray:
+    def rest(self, output_format: int, wanted: Wanted) -> bytearray:
         """What the container has begun to write; the client is live behind it."""
         out = bytearray()
         for stream in (1, 2):
-            add(out, stream, self.log.held(stream), form, wanted)
+            add(out, stream, self.log.held(stream), output_format, wanted)
         return out
 
 
-def add(out: bytearray, stream: int, payload: bytes, form: int, wanted: Wanted) -> None:
+def add(out: bytearray, stream: int, payload: bytes, output_format: int, wanted: Wanted) -> None:
     """Append a payload as a client wants it."""
     if payload and wanted[stream]:
-        if form == MUX:
+        if output_format == MUX:
             out += stream_frames.HEADER.pack(stream, len(payload))
         out += payload
 
@@ -152,12 +153,12 @@ def _message(line: bytes) -> tuple[int, bytes]:
         return 0, b""
 
 
-def replay(log: Log, place: Any, kind: type[Backlog]) -> Backlog:
+def replay(log: Log, position: LogPosition | str, kind: type[Backlog]) -> Backlog:
     """From ``"start"`` or {"inode", "offset"}; a file that is gone means the oldest (OSError)."""
     files = log.files()
     path, offset = files[0], 0
-    if place != "start":
-        for one in files:
-            if os.stat(one).st_ino == place["inode"]:
-                path, offset = one, int(place["offset"])
+    if not isinstance(position, str):
+        for candidate in files:
+            if os.stat(candidate).st_ino == position["inode"]:
+                path, offset = candidate, int(position["offset"])
     return kind(log, os.open(path, os.O_RDONLY | os.O_CLOEXEC), offset)

@@ -1,4 +1,4 @@
-"""One attached client: gets output in its own format, gives input, and never holds anybody up.
+"""One attached client of a process's streams: output in its own format, input, no blocking of anybody else.
 
 A client that reads as fast as the container writes is *live*: each chunk goes straight to its socket.
 When the socket is full the client is *lagging*: what it misses is not kept in memory, it is read from the
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
         def feed(self, data: bytes) -> None:
             """Input for the process."""
 
-        def input_ended(self, client: Client | None) -> None:
+        def input_ended(self, client: AttachedClient | None) -> None:
             """The client closed its sending side."""
 
-        def lag_log(self) -> log_format.Writer | None:
+        def lag_log(self) -> log_format.FramedLogWriter | None:
             """The log that a slow client reads; None when there is none."""
 
-        def caught_up(self, client: Client) -> None:
+        def caught_up(self, client: AttachedClient) -> None:
             """It has room again."""
 
-        def detach(self, client: Client) -> None:
+        def detach(self, client: AttachedClient) -> None:
             """It typed the detach keys."""
 
-        def drop(self, client: Client) -> None:
+        def drop(self, client: AttachedClient) -> None:
             """It is gone."""
 
-        def parted(self) -> None:
+        def client_closed(self) -> None:
             """It has seen the end."""
 
 
@@ -60,18 +60,25 @@ _CHUNK = 1 << 16
 BUFFER_LIMIT = 1 << 20
 
 
-class Client:
+class AttachedClient:
     """A socket with what its owner asked to see; closed by ``close`` only."""
 
     def __init__(
-        self, loop: Loop, fd: int, streams: Stdio, *, wanted: tuple[bool, bool, bool], form: int, keys: Matcher | None
+        self,
+        loop: Loop,
+        fd: int,
+        streams: Stdio,
+        *,
+        wanted: tuple[bool, bool, bool],
+        output_format: int,
+        keys: Matcher | None,
     ) -> None:
         self.fd = fd
         self._loop = loop
         self._streams = streams
         self.stdin, stdout, stderr = wanted
         self._wanted = (False, stdout, stderr)
-        self._form = form
+        self._output_format = output_format
         self._keys = keys
         self._pending = bytearray()
         self._backlog: Backlog | None = None
@@ -99,7 +106,7 @@ class Client:
 
     def deliver(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> None:
         """Send one chunk; ``frame`` is the header and trailer that it has in the log, which now ends behind it."""
-        if self._backlog is not None or not (self._wanted[stream] or self._form >= FRAMES):
+        if self._backlog is not None or not (self._wanted[stream] or self._output_format >= FRAMES):
             return
         parts = self._parts(stream, data, frame)
         size = sum(map(len, parts))
@@ -115,16 +122,16 @@ class Client:
         except OSError:
             self._streams.drop(self)
             return
-        if sent < size and self._form != BELL:  # a bell that has not been heard yet rings still
+        if sent < size and self._output_format != BELL:  # a bell that has not been heard yet rings still
             self._wait_for_room(b"".join(parts)[sent:])
 
     def _parts(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> tuple[bytes, ...]:
-        if self._form == MUX:
+        if self._output_format == MUX:
             return stream_frames.HEADER.pack(stream, len(data)), data
-        if self._form == FRAMES:
+        if self._output_format == FRAMES:
             # Without a frame the log could not be written: a reader of frames cannot have it either.
             return (frame[0], data, frame[1]) if frame else ()
-        return (b"!",) if self._form == BELL else (data,)
+        return (b"!",) if self._output_format == BELL else (data,)
 
     def _wait_for_room(self, rest: bytes) -> None:
         self._pending += rest
@@ -133,7 +140,7 @@ class Client:
             self._backlog = Frames(log, os.dup(log.fd), log.offset)
         self._watch()
 
-    def lag(self, backlog: Backlog) -> None:
+    def catch_up_from(self, backlog: Backlog) -> None:
         """Continue from a position in the log (the backlog is the client's from now on)."""
         self._backlog = backlog
         self._watch()
@@ -165,13 +172,13 @@ class Client:
 
     def _refill(self, backlog: Backlog) -> None:
         """Read more of the log into ``_pending``, or find that there is no more and be live again."""
-        more = backlog.more(self._form, self._wanted)
+        more = backlog.more(self._output_format, self._wanted)
         if more is not None:
             self._pending += more
             return
         self._backlog = None
         if isinstance(backlog, Lines):
-            self._pending += backlog.rest(self._form, self._wanted)
+            self._pending += backlog.rest(self._output_format, self._wanted)
         backlog.close()
 
     # -- input -----------------------------------------------------------------------------------
@@ -219,7 +226,7 @@ class Client:
     def close(self, *, quietly: bool = False) -> bool:
         """Give the socket up, ending the connection unless ``quietly`` (somebody else still uses it).
 
-        True when that takes until the client's own end; `Stdio.parted` is called then.
+        True when that takes until the client's own end; `Stdio.client_closed` is called then.
         """
         if self.closed:
             return False
@@ -232,4 +239,4 @@ class Client:
         if quietly:
             os.close(self.fd)
             return False
-        return graceful_close.part(self._loop, self.fd, self._streams.parted)
+        return graceful_close.close(self._loop, self.fd, self._streams.client_closed)

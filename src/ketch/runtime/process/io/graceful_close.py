@@ -23,7 +23,7 @@ _SO_DOMAIN = 39
 _CHUNK = 1 << 16
 
 
-def part(loop: Loop, fd: int, when_closed: Callable[[], None]) -> bool:
+def close(loop: Loop, fd: int, when_closed: Callable[[], None]) -> bool:
     """End the connection and close ``fd``; True when that has to wait for the client's own end (TCP).
 
     Then ``when_closed`` is called later.  An AF_UNIX socket that is shut down takes nothing more, so that what

@@ -1,8 +1,8 @@
 """The log that a start message asks for: which files are written, and what goes elsewhere.
 
-local       frames (`runtime.logformat`)          also without any --log-driver
-json-file   Docker's lines (`runtime.jsonlog`), and a spool while a client lags
-journald    messages (`process.remote`), and frames as a cache for ``logs`` unless that is disabled
+local       frames (`runtime.logs.log_format`); also without any --log-driver
+json-file   Docker's lines (`runtime.logs.json_log`), and a spool while a client lags
+journald    messages (`io.remote`), and frames as a cache for ``logs`` unless that is disabled
 syslog      the same
 none        nothing
 """
@@ -17,27 +17,27 @@ from ketch.runtime.process.io.spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.runtime.process.io.streams import Streams
     from ketch.runtime.process.loop import Loop
+    from ketch.runtime.protocol import JournaldLog, LogSettings, SyslogLog
 
 
-def open_log(loop: Loop, streams: Streams, log: dict[str, Any]) -> None:
+def open_log(loop: Loop, streams: Streams, log: LogSettings) -> None:
     """Give ``streams`` the log that ``log`` (the start message's) describes (OSError)."""
-    driver = log["driver"]
-    if driver == "local" or log.get("cache"):
-        streams.log = log_format.Writer(log["dir"], log["max_size"], log["max_files"])
-    if driver == "json-file":
-        streams.driver = json_log.Writer(
+    if log["driver"] == "local" or log.get("cache"):
+        streams.log = log_format.FramedLogWriter(log["dir"], log["max_size"], log["max_files"])
+    if log["driver"] == "json-file":
+        streams.driver = json_log.JsonLogWriter(
             log["path"], log["max_size"], log["max_files"], compress=log["compress"], attrs=log["attrs"]
         )
         streams.spool = Spool(log["dir"])
-    elif driver in ("journald", "syslog"):
-        far = (
-            Journal(log["socket"], log["fields"])
-            if driver == "journald"
-            else Syslog(log["address"], log["facility"], log["format"], log["tag"])
-        )
-        streams.driver = Remote(loop, far, blocking=log["blocking"], limit=log["buffer"])
-        streams.driver.on_moved = streams.relieved
+    elif log["driver"] == "journald" or log["driver"] == "syslog":
+        remote = Remote(loop, _message_format(log), blocking=log["blocking"], limit=log["buffer"])
+        remote.on_drain = streams.on_log_drain
+        streams.driver = remote
+
+
+def _message_format(log: JournaldLog | SyslogLog) -> Journal | Syslog:
+    if log["driver"] == "journald":
+        return Journal(log["socket"], log["fields"])
+    return Syslog(log["address"], log["facility"], log["format"], log["tag"])

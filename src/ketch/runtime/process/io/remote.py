@@ -48,9 +48,9 @@ _BLOCK_COST = 200  # bytes that a block takes in memory beside its own
 class Remote:
     """Sends a container's output line by line; ``pending`` is True while there is something that can be sent."""
 
-    def __init__(self, loop: Loop, form: Format, *, blocking: bool, limit: int) -> None:
+    def __init__(self, loop: Loop, message_format: Format, *, blocking: bool, limit: int) -> None:
         self._loop = loop
-        self._form = form
+        self._message_format = message_format
         self._blocking = blocking
         self._limit = _BLOCKING_LIMIT if blocking else limit
         self._patient = blocking
@@ -66,7 +66,7 @@ class Remote:
         self._connected = self._met = False
         self._tried = 0.0
         self._watching = False
-        self.on_moved: Callable[[int], None] = lambda _size: None
+        self.on_drain: Callable[[int], None] = lambda _size: None
         self._connect()
 
     @property
@@ -98,7 +98,7 @@ class Remote:
                 self._put(time_ns(), stream, True, rest)
         self._pump()
 
-    def relent(self) -> None:
+    def stop_backpressure(self) -> None:
         """The container has ended and waits no more: what its pipes still have is kept, which is bounded, too."""
         self._patient = False
 
@@ -115,7 +115,7 @@ class Remote:
     def _connect(self) -> None:
         self._tried = monotonic()
         with suppress(OSError):
-            self._socket, status = self._form.connect()
+            self._socket, status = self._message_format.connect()
             self._stream = self._socket.type & 0xF == SOCK_STREAM
             self._connected = status != EINPROGRESS
             self._sent = 0  # what the last connection has of a message is lost with it
@@ -142,13 +142,13 @@ class Remote:
             self._connected = self._socket.getsockopt(SOL_SOCKET, SO_ERROR) == 0
             if not self._connected:
                 self._lost()
-        elif events & (READ | GONE) and not self._heard():
+        elif events & (READ | GONE) and not self._is_connected():
             self._lost()
         if self._socket is not None and self._connected:
             self._pump()
-        self.on_moved(0)
+        self.on_drain(0)
 
-    def _heard(self) -> bool:
+    def _is_connected(self) -> bool:
         """Whether the far end is still there: a log server says nothing, what it sends is dropped."""
         assert self._socket is not None
         if not self._stream:
@@ -175,7 +175,7 @@ class Remote:
             taken += self._done()
         self._watch(bool(self._queue) if self._connected else self._socket is not None)
         if taken:
-            self.on_moved(taken)
+            self.on_drain(taken)
 
     def _next(self) -> bool:
         """Make the message whose turn it is; False when there is none."""
@@ -187,7 +187,7 @@ class Remote:
         end = len(block) if partial else block.find(b"\n", self._position)
         line = block[self._position : end] if end >= 0 else block[self._position :]
         self._after = len(block) if end < 0 else end + 1
-        self._message, self._sent = self._form.message(now, stream, line, partial), 0
+        self._message, self._sent = self._message_format.message(now, stream, line, partial), 0
         return True
 
     def _send(self) -> bool:
@@ -218,7 +218,7 @@ class Remote:
             if e.errno != EMSGSIZE:
                 raise
             with suppress(OSError):
-                self._form.send_large(sock, self._message)
+                self._message_format.send_large(sock, self._message)
 
     def _done(self) -> int:
         """The message is out: go to the next; returns how much that was."""

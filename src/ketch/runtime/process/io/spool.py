@@ -1,4 +1,4 @@
-"""Output as it was, on disk, while a client is too slow for it and the log cannot give it back byte by byte.
+"""A file of recent output for clients that are too slow, where the log cannot give it back byte by byte.
 
 The ``json-file`` log knows lines and UTF-8 only.  From the moment a client lags until none does, the output is
 written here, too, as frames and with the default log's bounds; then the files go.
@@ -20,18 +20,18 @@ class Spool:
     def __init__(self, log_dir: str) -> None:
         # Another run's monitor may still be feeding its clients from its own.
         self._directory = os.path.join(log_dir, f"spool.{os.getpid()}")
-        self.log: log_format.Writer | None = None
+        self.log: log_format.FramedLogWriter | None = None
         for entry in os.listdir(log_dir):
             name, _, pid = entry.partition(".")
             if name == "spool" and not os.path.exists(f"/proc/{pid}"):  # left by a monitor that was killed
                 _remove(os.path.join(log_dir, entry))
 
-    def open(self) -> log_format.Writer | None:
+    def open(self) -> log_format.FramedLogWriter | None:
         """Begin, or go on; None when the disk has no room for it."""
         if self.log is None:
             with suppress(OSError):
                 os.makedirs(self._directory, 0o700, exist_ok=True)
-                self.log = log_format.Writer(self._directory, _FILE_SIZE, _FILES)
+                self.log = log_format.FramedLogWriter(self._directory, _FILE_SIZE, _FILES)
         return self.log
 
     def write(self, stream: int, data: bytes) -> None:

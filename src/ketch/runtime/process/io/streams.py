@@ -8,21 +8,21 @@ from contextlib import suppress
 
 from ketch.runtime import tty
 from ketch.runtime.logs import log_format
-from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, RAW, Frames, Lines, replay
-from ketch.runtime.process.io.client import Client
+from ketch.runtime.logs.json_log import JsonLogWriter
+from ketch.runtime.process.io.backlog import Frames, Lines, replay
+from ketch.runtime.process.io.client import AttachedClient
 from ketch.runtime.process.io.detach import Matcher, parse
 from ketch.runtime.process.loop import READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ketch.runtime.process.io.backlog import Backlog
+    from ketch.runtime.process.io.remote import Remote
     from ketch.runtime.process.io.spool import Spool
     from ketch.runtime.process.loop import Loop
-
-    Driver = Any  # `json_log.Writer` or `remote.Remote`
+    from ketch.runtime.protocol import LogPosition, StreamsRequest
 
 _CHUNK = 1 << 16
 _F_SETPIPE_SZ = 1031
@@ -36,11 +36,11 @@ class Streams:
     def __init__(self, loop: Loop, *, terminal: bool, stdin: bool) -> None:
         self._loop = loop
         self.terminal = terminal
-        self.log: log_format.Writer | None = None
-        self.driver: Driver = None  # another log than the framed one, or beside it
+        self.log: log_format.FramedLogWriter | None = None
+        self.driver: JsonLogWriter | Remote | None = None  # another log than the framed one, or beside it
         self.spool: Spool | None = None
-        self.clients: list[Client] = []
-        self.parting = 0  # connections that wait for their client's end
+        self.clients: list[AttachedClient] = []
+        self.closing = 0  # connections that wait for their client's end
         self.taken = 0  # bytes that clients have got from what was kept for them: whether they move at all
         self.stdin_once = False
         self.on_end: Callable[[], None] = lambda: None
@@ -138,16 +138,13 @@ class Streams:
             except OSError:
                 frame = None  # a full disk must not stop the container; live clients still get the output
         if self.driver is not None:
-            self._emit_more(stream, data)
+            self.driver.write(stream, data)
+            if self.spool is not None:
+                self.spool.write(stream, data)
         for client in list(self.clients):
             client.deliver(stream, data, frame)
         if (self.log is None or self.driver is not None) and self._must_wait():
             self._pause(True)
-
-    def _emit_more(self, stream: int, data: bytes) -> None:
-        self.driver.write(stream, data)
-        if self.spool is not None:
-            self.spool.write(stream, data)
 
     def _must_wait(self) -> bool:
         """Whether somebody makes the process wait: a client without a log, or a log's far end."""
@@ -178,13 +175,13 @@ class Streams:
                 self.driver.finish()
             self.on_end()
 
-    def relent(self) -> None:
+    def stop_backpressure(self) -> None:
         """The process has ended: what it left is read, however slow the log's far end is."""
         if self.driver is not None:
-            self.driver.relent()
-            self.relieved(0)
+            self.driver.stop_backpressure()
+            self.on_log_drain(0)
 
-    def relieved(self, size: int) -> None:
+    def on_log_drain(self, size: int) -> None:
         """The log's far end has taken ``size`` bytes, or is gone."""
         self.taken += size
         if self._paused and not self._must_wait():
@@ -197,7 +194,7 @@ class Streams:
         """Whether every output was read to its end."""
         return not self._outputs
 
-    def drain_and_cut(self) -> None:
+    def drain_and_close(self) -> None:
         """The process has ended: take what is in its outputs now, and stop."""
         for fd, stream in list(self._outputs.items()):
             left = _PIPE_SIZE  # what it has written is no more; its children may go on for ever
@@ -210,9 +207,9 @@ class Streams:
                     break
                 self._emit(stream, data)
                 left -= len(data)
-        self.cut()
+        self.close_outputs()
 
-    def cut(self) -> None:
+    def close_outputs(self) -> None:
         """Stop reading: the process is gone and something else still holds its outputs."""
         if not self._listening:
             return
@@ -269,7 +266,7 @@ class Streams:
             self._close_input = True
         self._flush()
 
-    def input_ended(self, _client: Client | None) -> None:
+    def input_ended(self, _client: AttachedClient | None) -> None:
         """A client closed its sending side."""
         if self.stdin_once and not self.terminal:
             self._close_input = True
@@ -282,54 +279,65 @@ class Streams:
 
     # -- clients ---------------------------------------------------------------------------------
 
-    def attach(self, fd: int, request: dict[str, Any]) -> None:
-        """Take a client's socket; ``request`` is the ``attach`` message.  It stays the caller's if this raises."""
-        wanted = (bool(request.get("stdin")), bool(request.get("stdout")), bool(request.get("stderr")))
-        form = FRAMES if request.get("frames") else BELL if request.get("bell") else MUX if request.get("mux") else RAW
+    def attach(
+        self,
+        fd: int,
+        request: StreamsRequest,
+        output_format: int,
+        initial: bytes,
+        start: LogPosition | str | None = None,
+    ) -> None:
+        """Take a client's socket, which stays the caller's if this raises.
+
+        ``output_format``: one of `backlog`'s; ``initial``: its first input; ``start``: where in the log it begins.
+        """
+        wanted = (request["stdin"], request["stdout"], request["stderr"])
         keys = Matcher(parse(request.get("detach_keys", ""))) if self.terminal and wanted[0] else None
-        backlog = self._replay(request.get("from"))
-        client = Client(self._loop, fd, self, wanted=wanted, form=form, keys=keys)
+        backlog = self._replay(start)
+        client = AttachedClient(self._loop, fd, self, wanted=wanted, output_format=output_format, keys=keys)
         self.clients.append(client)
         if backlog is not None:
-            client.lag(backlog)
-        if (initial := request.get("initial")) and wanted[0]:
+            client.catch_up_from(backlog)
+        if initial and wanted[0]:
             client.take(initial)
 
-    def _replay(self, place: Any) -> Backlog | None:
-        if not place or (self.log is None and not hasattr(self.driver, "files")):
+    def _replay(self, position: LogPosition | str | None) -> Backlog | None:
+        if not position:
             return None
-        return replay(self.log, place, Frames) if self.log is not None else replay(self.driver, place, Lines)
+        if self.log is not None:
+            return replay(self.log, position, Frames)
+        return replay(self.driver, position, Lines) if isinstance(self.driver, JsonLogWriter) else None
 
-    def lag_log(self) -> log_format.Writer | None:
+    def lag_log(self) -> log_format.FramedLogWriter | None:
         """The log whose files a slow client reads, behind what was emitted last; None when there is none."""
         return self.spool.open() if self.spool is not None else self.log
 
     @property
     def busy(self) -> bool:
         """Whether a client has not got everything, or not seen the end, yet."""
-        return self.owing or self.parting > 0
+        return self.has_unsent or self.closing > 0
 
     @property
-    def owing(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether a client, or the log's far end, has not even been sent everything."""
         return bool(self.clients) or (self.driver is not None and self.driver.pending)
 
-    def detach(self, client: Client, *, quietly: bool = False) -> None:
+    def detach(self, client: AttachedClient, *, quietly: bool = False) -> None:
         """The client typed the detach keys, or has all: the process keeps its stdin."""
-        self.parting += client.close(quietly=quietly)
+        self.closing += client.close(quietly=quietly)
         if client in self.clients:
             self.clients.remove(client)
         self._tidy()
         if not self.busy:
             self.on_drained()
 
-    def parted(self) -> None:
+    def client_closed(self) -> None:
         """A client has seen the end."""
-        self.parting -= 1
+        self.closing -= 1
         if not self.busy:
             self.on_drained()
 
-    def drop(self, client: Client) -> None:
+    def drop(self, client: AttachedClient) -> None:
         """The client is gone."""
         if client in self.clients:
             self.detach(client)
@@ -337,7 +345,7 @@ class Streams:
                 self.input_ended(client)
             self.caught_up(client)
 
-    def caught_up(self, client: Client) -> None:
+    def caught_up(self, client: AttachedClient) -> None:
         """A client has room again, or has gone."""
         if self._paused and not self._must_wait():
             self._pause(False)
@@ -365,7 +373,7 @@ class Streams:
         self.forked()
         for client in list(self.clients):
             self.detach(client, quietly=True)
-        self.cut()
+        self.close_outputs()
         for fd in self._outputs:
             os.close(fd)
         self._outputs = {}

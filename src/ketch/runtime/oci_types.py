@@ -1,0 +1,272 @@
+"""The configuration of a bundle (OCI runtime-spec 1.2, config.md), as far as the runtime reads it: types alone.
+
+Nothing imports this module when it runs.  Every key may be missing; what `spec.check` has looked at has the type that
+stands here, or is null.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class OciIdMapping(TypedDict, total=False):
+    """Ids from ``containerID`` on are seen as those from ``hostID`` on."""
+
+    containerID: int
+    hostID: int
+    size: int
+
+
+class OciMount(TypedDict, total=False):
+    """One mount, with options as mount(8) has them and with the runtime's own."""
+
+    destination: str
+    type: str
+    source: str
+    options: list[str]
+    uidMappings: list[OciIdMapping]
+    gidMappings: list[OciIdMapping]
+
+
+class OciRoot(TypedDict, total=False):
+    """The root directory, absolute or relative to the bundle."""
+
+    path: str
+    readonly: bool
+
+
+class OciUser(TypedDict, total=False):
+    """Numbers, or (exec'd processes) a name: ``user[:group]``."""
+
+    uid: int
+    gid: int
+    umask: int
+    additionalGids: list[int]
+    username: str
+
+
+class OciCapabilities(TypedDict, total=False):
+    """Names of capabilities(7) for each of the five sets."""
+
+    bounding: list[str]
+    effective: list[str]
+    inheritable: list[str]
+    permitted: list[str]
+    ambient: list[str]
+
+
+class OciRlimit(TypedDict, total=False):
+    """One limit of setrlimit(2)."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+class OciBox(TypedDict, total=False):
+    """A terminal's size in characters."""
+
+    height: int
+    width: int
+
+
+class OciSyscallArg(TypedDict, total=False):
+    """A comparison with an argument of a system call."""
+
+    index: int
+    value: int
+    valueTwo: int
+    op: str
+
+
+class OciSyscall(TypedDict, total=False):
+    """What happens at some system calls, if all comparisons hold."""
+
+    names: list[str]
+    action: str
+    errnoRet: int
+    args: list[OciSyscallArg]
+
+
+class OciSeccomp(TypedDict, total=False):
+    """A seccomp profile: what happens at system calls that no rule names, and the rules."""
+
+    defaultAction: str
+    defaultErrnoRet: int
+    architectures: list[str]
+    flags: list[str]
+    syscalls: list[OciSyscall]
+
+
+class OciProcess(TypedDict, total=False):
+    """``seccomp`` is the filter of an exec'd process, an extension of ours: null is none, missing the container's."""
+
+    args: list[str]
+    env: list[str]
+    cwd: str
+    terminal: bool
+    consoleSize: OciBox
+    user: OciUser
+    capabilities: OciCapabilities
+    rlimits: list[OciRlimit]
+    noNewPrivileges: bool
+    apparmorProfile: str
+    selinuxLabel: str
+    oomScoreAdj: int
+    annotations: dict[str, str]
+    seccomp: OciSeccomp | None
+
+
+class OciHook(TypedDict, total=False):
+    """A program that is run at some point of the container's life; ``timeout`` in seconds."""
+
+    path: str
+    args: list[str]
+    env: list[str]
+    timeout: int
+
+
+class OciHooks(TypedDict, total=False):
+    """Programs for each of the points, in their order."""
+
+    prestart: list[OciHook]
+    createRuntime: list[OciHook]
+    createContainer: list[OciHook]
+    startContainer: list[OciHook]
+    poststart: list[OciHook]
+    poststop: list[OciHook]
+
+
+class OciNamespace(TypedDict, total=False):
+    """A namespace: a new one, or the one at ``path``."""
+
+    type: str
+    path: str
+
+
+class OciDevice(TypedDict, total=False):
+    """A node below /dev."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    fileMode: int
+    uid: int
+    gid: int
+
+
+class OciDeviceRule(TypedDict, total=False):
+    """Whether devices may be used; a number that is missing or null means all."""
+
+    allow: bool
+    type: str
+    major: int | None
+    minor: int | None
+    access: str
+
+
+class OciMemory(TypedDict, total=False):
+    """Limits in bytes, -1 for none."""
+
+    limit: int
+    reservation: int
+    swap: int
+    kernelTCP: int
+    swappiness: int
+    disableOOMKiller: bool
+
+
+class OciCpu(TypedDict, total=False):
+    """Weight, bandwidth (µs) and processors."""
+
+    shares: int
+    quota: int
+    burst: int
+    period: int
+    realtimeRuntime: int
+    realtimePeriod: int
+    cpus: str
+    mems: str
+    idle: int
+
+
+class OciPids(TypedDict, total=False):
+    """How many processes there may be."""
+
+    limit: int
+
+
+class OciWeightDevice(TypedDict, total=False):
+    """A block device's weight."""
+
+    major: int
+    minor: int
+    weight: int
+
+
+class OciThrottleDevice(TypedDict, total=False):
+    """A block device's bytes or operations a second."""
+
+    major: int
+    minor: int
+    rate: int
+
+
+class OciBlockIO(TypedDict, total=False):
+    """Weights and limits of block devices."""
+
+    weight: int
+    weightDevice: list[OciWeightDevice]
+    throttleReadBpsDevice: list[OciThrottleDevice]
+    throttleWriteBpsDevice: list[OciThrottleDevice]
+    throttleReadIOPSDevice: list[OciThrottleDevice]
+    throttleWriteIOPSDevice: list[OciThrottleDevice]
+
+
+class OciHugepageLimit(TypedDict, total=False):
+    """Bytes of one size of huge pages (``2MB``)."""
+
+    pageSize: str
+    limit: int
+
+
+class OciResources(TypedDict, total=False):
+    """The limits of a cgroup."""
+
+    devices: list[OciDeviceRule]
+    memory: OciMemory
+    cpu: OciCpu
+    pids: OciPids
+    blockIO: OciBlockIO
+    hugepageLimits: list[OciHugepageLimit]
+    unified: dict[str, str]
+
+
+class OciLinux(TypedDict, total=False):
+    """What only Linux has."""
+
+    namespaces: list[OciNamespace]
+    devices: list[OciDevice]
+    cgroupsPath: str
+    resources: OciResources
+    sysctl: dict[str, str]
+    seccomp: OciSeccomp
+    rootfsPropagation: str
+    maskedPaths: list[str]
+    readonlyPaths: list[str]
+    mountLabel: str
+
+
+class OciConfig(TypedDict, total=False):
+    """The whole of ``config.json``."""
+
+    ociVersion: str
+    process: OciProcess
+    root: OciRoot
+    hostname: str
+    domainname: str
+    mounts: list[OciMount]
+    hooks: OciHooks
+    annotations: dict[str, str]
+    linux: OciLinux

@@ -1,0 +1,20 @@
+"""A forked child's connection to the process that forked it."""
+
+from __future__ import annotations
+
+
+class Parent:
+    """``sync_fd``: a connected SEQPACKET socket, over which the child says how it gets on and hears ``go``.
+
+    ``preserve_fds``: so many descriptors from 3 on are left to the program.  ``start_fd``: a listening socket on which
+    to wait for ``go`` instead, for a parent that does not stay.  ``early``: tell of the network namespace as soon as it
+    is there, so that it can be wired while the rest is done.
+    """
+
+    __slots__ = ("early", "preserve_fds", "start_fd", "sync_fd")
+
+    def __init__(self, sync_fd: int, *, preserve_fds: int = 0, start_fd: int = -1, early: bool = False) -> None:
+        self.sync_fd = sync_fd
+        self.preserve_fds = preserve_fds
+        self.start_fd = start_fd
+        self.early = early

@@ -1,0 +1,329 @@
+"""The messages of launcher, monitors and ketchd, field by field: types alone, which nothing imports when it runs.
+
+Each message is a JSON datagram, with descriptors beside it, on a SOCK_SEQPACKET socket (`runtime.process.messages`).
+
+    launcher → ketchd     LauncherReady
+    ketchd → launcher     StartContainer, with the monitor's first control connection
+    monitor → ketchd      HelloEvent (first, but not on that connection), then events as they happen
+    ketchd → monitor      requests, each answered by an Answer with its number, but HoldRequest and KeepRequest
+    child → its parent    ChildNetwork, ChildHooks, ChildReady; Failed in the place of any of them
+
+Monitors outlive the ketchd that had them started, and the next one may be of another version.  So a field keeps its
+name and its meaning for ever; a new one is NotRequired, and without it everything is as it was before there was such a
+field.  An unknown request is answered with an error, an unknown event is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from ketch.runtime.oci_types import OciMount, OciProcess
+
+
+class Cgroups(TypedDict):
+    """A container's cgroup, for `cgroups.common.open`: ``dir`` of v2, or ``dirs`` by controller of v1."""
+
+    version: int
+    dir: NotRequired[str]
+    dirs: NotRequired[dict[str, str]]
+
+
+class Failed(TypedDict):
+    """Why something could not be done, as an event or as an answer's ``error`` (see `runtime.failure`)."""
+
+    ev: Literal["failed"]
+    kind: str
+    step: str
+    errno: int
+    message: str
+    cgroups: NotRequired[Cgroups | None]  # from a child: what it had made
+
+
+# -- a forked child and its parent -------------------------------------------------------------------
+
+
+class ChildNetwork(TypedDict):
+    """With two descriptors: the new network namespace, and a NETLINK_ROUTE socket in it."""
+
+    ev: Literal["netns"]
+
+
+class ChildHooks(TypedDict):
+    """It waits for the parent to run its hooks, and to send the container's state, as JSON."""
+
+    ev: Literal["hooks"]
+
+
+class ChildReady(TypedDict):
+    """Everything but execve is done; it waits for ``go``.
+
+    Descriptors: with ``netns`` those of ChildNetwork, with ``tty`` the terminal's master as the last one.
+    """
+
+    ev: Literal["ready"]
+    netns: bool
+    tty: bool
+    cgroups: NotRequired[Cgroups | None]
+
+
+ChildMessage = ChildNetwork | ChildHooks | ChildReady | Failed
+
+
+# -- the launcher ------------------------------------------------------------------------------------
+
+
+class LauncherReady(TypedDict):
+    """``cgroup``: empty, or why monitors have no cgroup of their own (see `cgroups.monitors`)."""
+
+    ev: Literal["ready"]
+    cgroup: str
+
+
+class LogFiles(TypedDict):
+    """What all log drivers have: a directory, and how large files get (bytes, 0: any size) before they are rotated."""
+
+    dir: str
+    max_size: int
+    max_files: int
+
+
+class FramedLog(LogFiles):
+    """Frames, as Ketch writes them without any driver; ``none``: nothing."""
+
+    driver: Literal["local", "none"]
+
+
+class JsonFileLog(LogFiles):
+    """Docker's own format at ``path``; ``attrs`` is a JSON object's text, or empty."""
+
+    driver: Literal["json-file"]
+    path: str
+    compress: bool
+    attrs: str
+
+
+class RemoteLog(LogFiles):
+    """Lines that go elsewhere; ``cache``: framed files as well; ``buffer``: bytes that wait when not ``blocking``."""
+
+    cache: bool
+    blocking: bool
+    buffer: int
+
+
+class JournaldLog(RemoteLog):
+    """Messages for systemd-journald, each with these fields."""
+
+    driver: Literal["journald"]
+    socket: str
+    fields: dict[str, str]
+
+
+class SyslogLog(RemoteLog):
+    """``address``: ["unix" | "unixgram", path] or ["tcp" | "udp", IP address, port]."""
+
+    driver: Literal["syslog"]
+    address: list[str | int]
+    facility: int
+    format: str
+    tag: str
+
+
+LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog
+
+
+class StartContainer(TypedDict):
+    """Fork a monitor; ``pidns``: new, host or a namespace's path; ``rootfs``: mounts, for `rootfs.root.attach`."""
+
+    op: Literal["start"]
+    id: str
+    bundle: str
+    run_dir: str
+    rootfs: list[OciMount]
+    tty: bool
+    stdin: bool
+    stdin_once: bool
+    pidns: NotRequired[str]
+    cgroup: NotRequired[str]
+    log: LogSettings
+
+
+# -- what a monitor says unasked ---------------------------------------------------------------------
+
+
+class MonitorState(TypedDict):
+    """``started_at`` in ns since 1970, 0 before the start; ``execs``: id → pid; ``ooms``: how often memory ran out."""
+
+    id: str
+    monitor: int
+    pid: int
+    started_at: int
+    state: str
+    execs: dict[str, int]
+    ooms: NotRequired[int]
+
+
+class HelloEvent(MonitorState):
+    """With the descriptors that KeepRequest left."""
+
+    ev: Literal["hello"]
+
+
+class CreatedEvent(TypedDict):
+    """PID 1 waits for its start.  Descriptors as ChildNetwork's, or none without a network namespace of its own."""
+
+    ev: Literal["created"]
+    pid: int
+    monitor: NotRequired[int]
+
+
+class OutOfMemoryEvent(TypedDict):
+    """Memory ran out; MonitorState counts how often."""
+
+    ev: Literal["oom"]
+
+
+class ExitRecord(TypedDict):
+    """How a container ended, at ``at`` ns since 1970; also the content of ``exit.json``."""
+
+    code: int
+    at: int
+    oom: bool
+
+
+class ExitEvent(ExitRecord):
+    """The last event: outputs are read, ``exit.json`` is written, the cgroup is gone."""
+
+    ev: Literal["exit"]
+
+
+class ExecRecord(TypedDict):
+    """How an exec'd process ended; where nobody is connected, the content of ``exec-ID.json``."""
+
+    code: int
+    at: int
+
+
+class ExecExitEvent(ExecRecord):
+    """An exec'd process has ended, and its output was read."""
+
+    ev: Literal["exec_exit"]
+    exec_id: str
+
+
+MonitorEvent = HelloEvent | CreatedEvent | Failed | OutOfMemoryEvent | ExitEvent | ExecExitEvent
+
+
+# -- what a monitor is asked -------------------------------------------------------------------------
+
+
+class RequestFields(TypedDict):
+    """``seq``: the answer's number; ``by``: the time (monotonic, s) after which it must not be begun any more."""
+
+    seq: NotRequired[int]
+    by: NotRequired[float]
+
+
+class StartRequest(RequestFields):
+    """Let PID 1 execute its program; the answer has ``started_at``."""
+
+    op: Literal["start"]
+
+
+class StreamsRequest(RequestFields):
+    """Which streams a client wants, whose socket is the last descriptor.
+
+    ``early``: input that came before is in a file in memory, whose descriptor stands before the socket.
+    """
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    detach_keys: NotRequired[str]
+    early: NotRequired[bool]
+
+
+class LogPosition(TypedDict):
+    """A place in one of the log's files."""
+
+    inode: int
+    offset: int
+
+
+From = TypedDict("From", {"from": NotRequired[LogPosition | Literal["start"] | None]})
+
+
+class AttachRequest(StreamsRequest, From):
+    """Add a client to a process's streams.
+
+    ``mux``: with the 8-byte headers of Docker's streams, ``frames``: in the log's own format, neither: raw.  ``bell``:
+    one byte when the log has grown, none while the last one has not been read.  ``from``: first what the log has from
+    there (a file that is gone means the oldest), then what comes.
+    """
+
+    op: Literal["attach"]
+    exec_id: NotRequired[str | None]
+    mux: NotRequired[bool]
+    frames: NotRequired[bool]
+    bell: NotRequired[bool]
+
+
+class ExecRequest(StreamsRequest):
+    """Run one more process (an OCI process object), with a client or without one; the answer has ``pid``."""
+
+    op: Literal["exec"]
+    exec_id: str
+    process: OciProcess
+    tty: bool
+    rows: NotRequired[int]
+    cols: NotRequired[int]
+
+
+class ResizeRequest(RequestFields):
+    """Set the size of a terminal; without ``exec_id`` the container's own."""
+
+    op: Literal["resize"]
+    exec_id: NotRequired[str | None]
+    rows: int
+    cols: int
+
+
+class KillRequest(RequestFields):
+    """Send a signal; without ``exec_id`` to PID 1."""
+
+    op: Literal["kill"]
+    exec_id: NotRequired[str | None]
+    signal: int
+
+
+class StatusRequest(RequestFields):
+    """The answer has what HelloEvent has."""
+
+    op: Literal["status"]
+
+
+class HoldRequest(RequestFields):
+    """Leave the socket of a client that waits for the exit over HTTP (see `process.waits`)."""
+
+    op: Literal["hold"]
+
+
+class KeepRequest(RequestFields):
+    """Leave descriptors for whoever connects next."""
+
+    op: Literal["keep"]
+
+
+MonitorRequest = (
+    StartRequest | AttachRequest | ExecRequest | ResizeRequest | KillRequest | StatusRequest | HoldRequest | KeepRequest
+)
+
+
+class Answer(TypedDict):
+    """``error`` when not ``ok``; ``started_at`` of a start, ``pid`` of an exec, MonitorState's of a status."""
+
+    seq: int
+    ok: bool
+    error: NotRequired[Failed]
+    started_at: NotRequired[int]
+    pid: NotRequired[int]
