@@ -174,7 +174,9 @@ def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:
         events=p.events,
         tasks=p.tasks,
         startup=Startup(p.launcher, messages, base.sandboxes, base.container_volumes, base.links, base.orphans),
-        stopping=Stopping(p.store, base.live, p.events, base.direct, SharedPids(p.store, p.paths, p.cgroups)),
+        stopping=Stopping(
+            p.store, base.live, p.events, base.direct, SharedPids(p.store, p.paths, p.cgroups, base.live)
+        ),
         removal=base.removal,
         orphans=base.orphans,
         link_changes=base.link_changes,

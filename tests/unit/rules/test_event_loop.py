@@ -20,6 +20,7 @@ BLOCKING = frozenset((
     "ketch.storage.archive.compression.reader", "ketch.storage.archive.tar.TarReader",
 ))  # fmt: skip
 METHODS = frozenset((".walk", ".exception", ".result", ".join"))  # of trees, futures, threads, when no other is meant
+CGROUP_METHODS = ("freeze", "kill", "update")  # the kernel waits for processes, or frees memory
 THREAD_LIKE = ("thread", "future", "process", "job", "worker", "pool")
 
 _BEFORE_CLIENTS = "at the daemon's start, or end: nobody is served"
@@ -64,6 +65,8 @@ def found(graph):
 def blocks(text: str) -> bool:
     receiver, _, method = text.rpartition(".")
     if text in BLOCKING:
+        return True
+    if method in CGROUP_METHODS and (receiver.endswith("cgroup") or "cgroups.of(" in receiver):
         return True
     return "." + method in METHODS and receiver.rpartition(".")[2].strip("_").endswith(THREAD_LIKE)
 

@@ -180,12 +180,14 @@ class ContainerService:
 
     async def _freeze(self, ref: str, *, frozen: bool) -> None:
         container = self.get(ref)
-        async with self.live.of(container.id).lock:
+        live = self.live.of(container.id)
+        async with live.lock, live.freezer:
             if container.state.status is not (Status.RUNNING if frozen else Status.PAUSED):
                 words = "not paused" if not frozen else "already paused" if container.state.running else "not running"
                 raise Conflict(f"container {container.id} is {words}")
+            cgroup = self.cgroups.of(container)
             try:
-                self.cgroups.of(container).freeze(frozen)
+                await in_own_thread(lambda: cgroup.freeze(frozen))  # what sleeps in the kernel is waited for
             except FileNotFoundError as e:  # it has ended just now
                 raise Conflict(f"container {container.id} is not running") from e
             faults.point("pause.frozen" if frozen else "unpause.thawed")

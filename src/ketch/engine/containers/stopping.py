@@ -54,7 +54,7 @@ class Stopping:
         faults.point("kill.signalled")
         self.events.of_container(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
-            self.shared_pids.thaw(container, number)
+            await self.shared_pids.thaw(container, number)
             async with self.shared_pids.reaped(container):
                 if way is direct.Way.PAST:
                     await self.direct.finish(container, live)
@@ -109,7 +109,7 @@ class Stopping:
         way = await self.direct.deliver(container, live, number)
         if way is direct.Way.GONE:  # its exit is about to be handled
             return False
-        self.shared_pids.thaw(container, number)
+        await self.shared_pids.thaw(container, number)
         self.events.of_container(container, "kill", signal=str(number))
         return way is direct.Way.PAST
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch import faults
+from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.model.records import ContainerConfig, HostConfig
 from ketch.engine.model.requests import Resources
@@ -69,15 +70,16 @@ class Updates:
                 self.store.save(container)
                 faults.point("update.saved")
                 if changes:
-                    self.apply(container)
+                    await self.apply(container)
                 undo.pop_all()
             self.events.of_container(container, "update")
         return warnings
 
-    def apply(self, container: Container) -> None:
+    async def apply(self, container: Container) -> None:
         """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
+        cgroup, wanted = self.cgroups.of(container), limits.resources(container.host)
         with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
-            self.cgroups.of(container).update(limits.resources(container.host))
+            await in_own_thread(lambda: cgroup.update(wanted))  # the kernel frees memory until a lower limit holds
         faults.point("update.applied")
         container.limits_pending = False
         self.store.save_best_effort(container, durable=False)

@@ -39,6 +39,7 @@ class Live:
     """The part of a container that lives in memory; guarded by ``lock`` where it decides about state."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    freezer: asyncio.Lock = field(default_factory=asyncio.Lock)  # while it is frozen or thawed; taken after ``lock``
     monitor: MonitorClient | None = None
     pursuit: Pursuit | None = None  # of a monitor that could not be reached at the daemon's start
     early: list[tuple[AttachOptions, ClientStream]] = field(default_factory=list)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.paths import ContainerPaths
@@ -36,6 +37,7 @@ class SharedPids:
     store: ContainerStore
     paths: ContainerPaths
     cgroups: ContainerCgroups
+    live: LiveContainers
 
     def guests(self, container: Container) -> list[Container]:
         """The running containers that have joined the pid namespace of this one, or another one that is in it."""
@@ -55,16 +57,20 @@ class SharedPids:
             if watches:
                 await asyncio.wait(watches)
 
-    def thaw(self, container: Container, number: int) -> None:
+    async def thaw(self, container: Container, number: int) -> None:
         """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on.
 
         Guests are killed by the kernel with the container, and let go on then, too.
         """
         for one in (*(self.guests(container) if number == signal.SIGKILL else ()), container):
-            if one.state.status is Status.PAUSED:
+            async with self.live.of(one.id).freezer:  # a pause under way is over then
+                if one.state.status is not Status.PAUSED:
+                    continue
+                cgroup = self.cgroups.of(one)
                 with contextlib.suppress(FileNotFoundError):  # it has ended just now
-                    self.cgroups.of(one).freeze(False)
-                one.state.status = Status.RUNNING
+                    await asyncio.to_thread(cgroup.freeze, False)
+                if one.state.status is Status.PAUSED:
+                    one.state.status = Status.RUNNING
 
     async def _let_go_on(self, guest: Container) -> None:
         """Wait until nothing of it lives, and have its monitor go on then."""

@@ -58,6 +58,7 @@ class StateRestore:
             self._take_over(container, monitor)
             self.life.adopt(container, monitor)
             self.execs.recover(container, monitor.execs)
+            await self._apply_limits(container)
             return
         end = read_exit(self.paths.run_dir(container.id))
         unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
@@ -90,10 +91,14 @@ class StateRestore:
         state.status = Status.PAUSED if self.cgroups.of(container).is_frozen() else Status.RUNNING
         state.pid = monitor.pid
         state.started_at = monitor.started_at or state.started_at
-        if container.limits_pending:
-            try:
-                self.updates.apply(container)
-            except (KetchError, OSError) as e:
-                log.warning("apply the limits of container %s: %s", container.id[:12], e)
         if known != (state.status, state.pid, state.started_at):  # else a write for each container would be for nothing
             self.store.save_best_effort(container, durable=unwritten)
+
+    async def _apply_limits(self, container: Container) -> None:
+        """Finish an ``update`` that a death broke off between the row and the cgroup."""
+        async with self.live.of(container.id).lock:
+            if container.limits_pending and container.state.running:
+                try:
+                    await self.updates.apply(container)
+                except (KetchError, OSError) as e:
+                    log.warning("apply the limits of container %s: %s", container.id[:12], e)

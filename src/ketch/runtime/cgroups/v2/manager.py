@@ -84,6 +84,8 @@ class CgroupV2:
         """Pause or resume; returns when it is so."""
         files.write(self.directory, "cgroup.freeze", int(frozen))
         if not self._wait("frozen", int(frozen), 5.0):
+            if frozen:
+                files.write(self.directory, "cgroup.freeze", 0)
             raise RuntimeFailure(f"freeze cgroup `{self.directory}`: not done after 5 s", step="freeze")
 
     def is_frozen(self) -> bool:
