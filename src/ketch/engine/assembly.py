@@ -75,6 +75,7 @@ class _Foundation:
         )
         self.link_changes = LinkChanges(p.store, self.links, self.sandboxes)
         self.direct = DirectSignals(p.paths, p.cgroups)
+        self.shared_pids = SharedPids(p.store, p.paths, p.cgroups, self.live, p.tasks)
         self.orphans = Orphans(p.store, self.live, p.paths, p.cgroups, self.direct, self.sandboxes)
         self.directories = ContainerDirectories(p.store, p.paths, p.snapshots, p.remover)
         self.removal = Removal(
@@ -174,9 +175,7 @@ def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:
         events=p.events,
         tasks=p.tasks,
         startup=Startup(p.launcher, messages, base.sandboxes, base.container_volumes, base.links, base.orphans),
-        stopping=Stopping(
-            p.store, base.live, p.events, base.direct, SharedPids(p.store, p.paths, p.cgroups, base.live)
-        ),
+        stopping=Stopping(p.store, base.live, p.events, base.direct, base.shared_pids),
         removal=base.removal,
         orphans=base.orphans,
         link_changes=base.link_changes,
@@ -237,7 +236,7 @@ def _restore(p: Parts, base: _Foundation, life: Lifecycle) -> Restore:
         volumes=p.volumes,
         network=p.network,
         network_thread=p.network_thread,
-        takeover=Takeover(p.store, base.live, p.tasks, p.paths, p.cgroups),
+        takeover=Takeover(p.store, base.live, p.tasks, p.paths, p.cgroups, base.shared_pids),
         states=states,
         reconnection=Reconnection(base.live, p.tasks, base.sandboxes, p.volumes),
         sweep=Sweep(p.store, p.paths, p.snapshots, base.orphans, base.directories),

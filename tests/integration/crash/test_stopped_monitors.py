@@ -217,6 +217,15 @@ def test_the_pid_namespace_of_others(alone, shared, names, verb, code):
         until(lambda one=one: one.left() == [], lambda one=one: f"it lives: {one.left()}")
 
 
+def test_the_pid_namespace_of_others_ends_by_itself(alone, shared):
+    """Nobody asked for it, so nobody is there who would look after its guest."""
+    stopped = shared("guest")
+    os.kill(alone.inspect("home")["State"]["Pid"], signal.SIGKILL)
+    ends_as(alone, "home", 137)
+    ends_as(alone, "guest", 137)
+    until(lambda: stopped["guest"].left() == [], lambda: f"it lives: {stopped['guest'].left()}")
+
+
 def test_a_guest_ends_alone(alone, shared):
     stopped = shared("home", "guest")
     assert answer(alone, "POST", "/containers/guest/stop", t=8)[0] == 204

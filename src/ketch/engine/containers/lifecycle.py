@@ -146,6 +146,7 @@ class Lifecycle:
         if container.state.status is not Status.PAUSED:
             self.listeners.health.begin(container, self.act_on_unhealthy, fresh=fresh)
         self.tasks.watch(self._await_exit(container, live, monitor))
+        self.stopping.shared_pids.watch(container)
 
     def _out_of_memory(self, container: Container) -> None:
         container.state.oom_killed = True

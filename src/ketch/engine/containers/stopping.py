@@ -55,11 +55,10 @@ class Stopping:
         self.events.of_container(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
             await self.shared_pids.thaw(container, number)
-            async with self.shared_pids.reaped(container):
-                if way is direct.Way.PAST:
-                    await self.direct.finish(container, live)
-                else:
-                    await direct.ended_within(live, _KILL_S)
+            if way is direct.Way.PAST:
+                await self.direct.finish(container, live)
+            else:
+                await direct.ended_within(live, _KILL_S)
 
     def _stopping(self, container: Container) -> None:
         """Note that a user wants it down, before it hears of it: its policy must not bring it back after a crash."""
@@ -84,10 +83,9 @@ class Stopping:
         if timeout_s is None:
             timeout_s = DEFAULT_STOP_TIMEOUT_S
         self._stopping(container)
-        async with self.shared_pids.reaped(container):
-            past = await self._signal(container, live, number)
-            faults.point("stop.signalled")
-            await self._end(container, live, timeout_s if timeout_s >= 0 else None, past=past)
+        past = await self._signal(container, live, number)
+        faults.point("stop.signalled")
+        await self._end(container, live, timeout_s if timeout_s >= 0 else None, past=past)
         self.events.of_container(container, "stop")
 
     async def _end(self, container: Container, live: Live, limit_s: float | None, *, past: bool) -> None:

@@ -19,8 +19,7 @@ from ketch.engine.monitors import process as monitor_process
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
@@ -38,6 +37,7 @@ class SharedPids:
     paths: ContainerPaths
     cgroups: ContainerCgroups
     live: LiveContainers
+    tasks: BackgroundTasks
 
     def guests(self, container: Container) -> list[Container]:
         """The running containers that have joined the pid namespace of this one, or another one that is in it."""
@@ -45,17 +45,13 @@ class SharedPids:
         joined = [c for c in self.store.all() if c.state.running and c.host.pid.container is not None]
         return [c for c in joined if home and c.id != container.id and _namespace(c.state.pid) == home]
 
-    @contextlib.asynccontextmanager
-    async def reaped(self, container: Container) -> AsyncIterator[None]:
-        """While this lasts what dies with the container is reaped, also where a monitor is stopped that should."""
-        watches = [asyncio.ensure_future(self._let_go_on(guest)) for guest in self.guests(container)]
-        try:
-            yield
-        finally:
-            for watch in watches:
-                watch.cancel()
-            if watches:
-                await asyncio.wait(watches)
+    def watch(self, container: Container) -> None:
+        """Have what lives in another one's namespace reaped when it dies, also where its monitor is stopped.
+
+        Whether that container is ended or ends by itself: nobody else would have the monitor go on.
+        """
+        if container.host.pid.container is not None:
+            self.tasks.watch(self._let_go_on(container))
 
     async def thaw(self, container: Container, number: int) -> None:
         """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.live.containers import LiveContainers
+    from ketch.engine.live.shared_pids import SharedPids
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.paths import ContainerPaths
@@ -53,6 +54,7 @@ class Takeover:
     tasks: BackgroundTasks
     paths: ContainerPaths
     cgroups: ContainerCgroups
+    shared_pids: SharedPids
 
     async def reach(self, container: Container, patience_s: float | None) -> MonitorClient | None:
         """Connect to the container's monitor; None when there is none, or its container was never told to start.
@@ -154,6 +156,7 @@ class Takeover:
         pursuit = Pursuit(_reason(why))
         self.live.of(container.id).pursuit = pursuit
         self.tasks.watch(self._try_again(container, pursuit, handle))
+        self.shared_pids.watch(container)
 
     def _program_runs(self, container: Container) -> bool:
         """Whether a container that the record says is down runs: its daemon died before it could write that down."""
