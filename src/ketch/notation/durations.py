@@ -11,18 +11,19 @@ _UNITS = {
     "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
 }  # fmt: skip
 _PART = rf"(?:\d{{1,40}}(?:\.\d{{0,40}})?|\.\d{{1,40}})(?:{'|'.join(_UNITS)})"
-_FORM = re.compile(rf"([+-]?)((?:{_PART})+)", re.ASCII)
-_NUMBER = re.compile(r"(\d{0,40})(?:\.(\d{0,40}))?([^\d.]+)", re.ASCII)
+# Compiled when they are used, which few commands do: that takes a part of a short command's time.
+_FORM = rf"([+-]?)((?:{_PART})+)"
+_NUMBER = r"(\d{0,40})(?:\.(\d{0,40}))?([^\d.]+)"
 
 
 def parse(text: str) -> int | None:
     """``1m30s``, ``1.5h``, ``-500ms``, ``0`` → nanoseconds; None for what is no duration, or none of 64 bits."""
     if text in ("0", "+0", "-0"):
         return 0
-    match = _FORM.fullmatch(text)
+    match = re.fullmatch(_FORM, text, re.ASCII)
     if match is None:
         return None
-    total = sum(_part(*part) for part in _NUMBER.findall(match[2]))
+    total = sum(_part(*part) for part in re.findall(_NUMBER, match[2], re.ASCII))
     if match[1] == "-":
         return -total if total <= LARGEST + 1 else None
     return total if total <= LARGEST else None

@@ -7,10 +7,9 @@ import time
 
 from ketch.notation import durations
 
-_FORM = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,40}))?)?)?)?(?:(Z)|([+-])(\d\d):(\d\d))?", re.ASCII
-)
-_SECONDS = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
+# Compiled when they are used, which few commands do.
+_FORM = r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,40}))?)?)?)?(?:(Z)|([+-])(\d\d):(\d\d))?"
+_SECONDS = r"(-?)(\d{1,18})(?:\.(\d{1,9}))?"
 _DAYS_TO_1970 = 719_468  # from the 1st of March of the year 0
 
 
@@ -19,7 +18,7 @@ def rfc3339(text: str) -> int | None:
 
     Figures beyond nanoseconds are cut off.  As in Go, and unlike in RFC 3339, no minute has 61 seconds.
     """
-    match = _FORM.fullmatch(text)
+    match = re.fullmatch(_FORM, text, re.ASCII)
     if match is None or match[6] is None or not (match[8] or match[9]):
         return None
     return _moment(match)
@@ -31,13 +30,13 @@ def parse(text: str, now_ns: int) -> int | None:
     Of the last, hours and what follows may be left out, and so may the zone: then it is this process's own.
     None for anything else.
     """
-    if match := _SECONDS.fullmatch(text):
+    if match := re.fullmatch(_SECONDS, text, re.ASCII):
         ns = int(match[2]) * 10**9 + int((match[3] or "").ljust(9, "0"))
         return -ns if match[1] else ns
     ago = durations.parse(text)
     if ago is not None:
         return now_ns - ago
-    match = _FORM.fullmatch(text)
+    match = re.fullmatch(_FORM, text, re.ASCII)
     return _moment(match) if match else None
 
 
