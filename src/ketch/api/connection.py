@@ -80,7 +80,7 @@ class Connection(web.RequestHandler):
             if self._early:
                 self.force_close()  # what came behind it was no HTTP
                 return
-        if self._begun or (between and data[:6] == b"POST /"):
+        if self._begun or (between and data[:6] == b"POST /"[: len(data)]):
             data = self._begun + data
             size = _size_of_takeover(data)
             if size > len(data):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
+import termios
 import time
 
 import pytest
@@ -91,6 +93,19 @@ def test_input_in_the_packet_of_an_attach_request(engine, cat, headers, pieces):
     engine.docker("start", "cat")
     assert unframed(body_of(everything(sock))) == b"early \xff\0\r\n\r\nPOST /x HTTP/1.1\r\n\r\n"
     assert engine.docker("wait", "cat").out == "0\n"
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize("first", [1, 5, 6, 30])
+def test_a_request_whose_beginning_comes_alone(engine, cat, first):
+    """Also a part of its first word: what stands behind the rest is the process's input."""
+    sock, data = request(engine, "POST", ATTACH)
+    sock.sendall(data[:first])
+    until(lambda: fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) == bytes(4), "it is not read")
+    sock.sendall(data[first:] + b"early\n")
+    sock.shutdown(socket.SHUT_WR)
+    engine.docker("start", "cat")
+    assert unframed(body_of(everything(sock))) == b"early\n"
 
 
 @pytest.mark.ketch_only
