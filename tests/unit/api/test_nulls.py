@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from ketch.api import nulls
-from ketch.api.routes.containers import CreateBody
-from ketch.engine.model.records import ContainerConfig, ExecConfig, HostConfig
+from ketch.api.wire import execs
+from ketch.api.wire.container_requests import CreateBody
+from ketch.engine.model.records import ContainerConfig, HostConfig
 
 
 def encoded(**fields: object) -> bytes:
@@ -28,7 +29,7 @@ def test_nulls_that_mean_something_stay() -> None:
     assert (body.host_config.memory, body.host_config.ulimits[0].soft, body.labels) == (0, 9, {"a": ""})
 
 
-@pytest.mark.parametrize("kind", [ContainerConfig, HostConfig, ExecConfig, CreateBody])
+@pytest.mark.parametrize("kind", [ContainerConfig, HostConfig, execs.CreateBody, CreateBody])
 def test_every_field_may_be_null(kind: type[msgspec.Struct]) -> None:
     everything = dict.fromkeys(f.encode_name for f in msgspec.structs.fields(kind))
     assert nulls.decode(msgspec.json.encode(everything), kind) == nulls.decode(b"{}", kind)

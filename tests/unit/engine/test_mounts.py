@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine.model.records import ContainerConfig, HostConfig, Mount
+from ketch.engine.model.records import ContainerConfig, HostConfig, Mount, TmpfsOptions
 from ketch.engine.volumes import mount_plan, mount_spec
 from ketch.engine.volumes.store import SCHEMA, VolumeStore
 from ketch.errors import Conflict, InvalidArgument, KetchError, NotFound
@@ -83,7 +83,7 @@ def test_mount_bind_needs_its_source_and_v_makes_it(volumes, tmp_path):
 
 def test_oci_options():
     host = HostConfig(
-        mounts=[Mount(type="tmpfs", target="/t", tmpfs_options={"SizeBytes": 1024, "Mode": 0o700})],
+        mounts=[Mount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=1024, mode=0o700))],
         tmpfs={"/run": "size=64m,exec"},
     )
     points = [mount_spec.parse_bind("/srv:/data:ro,rslave"), mount_spec.of_mount(host.mounts[0])]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ketch.api import dry_run, jsontext, query, streams
 from ketch.api.wire import container_filters, filters, stats
 from ketch.api.wire import containers as wire
+from ketch.api.wire.container_requests import CreateBody, UpdateBody
 from ketch.engine.aio.streams import AttachOptions, LogOptions
 from ketch.engine.model import pending
-from ketch.engine.model.records import ContainerConfig, HostConfig, NetworkingConfig
-from ketch.engine.model.requests import UpdateRequest
+from ketch.engine.model.records import HostConfig
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -20,25 +20,16 @@ if TYPE_CHECKING:
     from ketch.api.call import Call
 
 
-class CreateBody(ContainerConfig, kw_only=True):
-    """The body of ``create``: the configuration with the host's and the networks' beside it."""
-
-    host_config: HostConfig | None = None
-    networking_config: NetworkingConfig | None = None
-
-
 _PRUNE = frozenset(("label", "label!", "until"))
-_CONFIG_FIELDS = ContainerConfig.__struct_fields__
 
 
 async def create(call: Call) -> web.StreamResponse:
     """Make a container."""
     body: CreateBody = await call.body(CreateBody)
-    config = ContainerConfig(**{name: getattr(body, name) for name in _CONFIG_FIELDS})
     container, warnings = await call.engine.containers.create(
-        config,
+        body.config(),
         body.host_config or HostConfig(),
-        body.networking_config,
+        body.endpoints(),
         call.query.get("name") or None,
         call.query.get("platform") or None,
     )
@@ -120,8 +111,8 @@ async def rename(call: Call) -> web.StreamResponse:
 
 async def update(call: Call) -> web.StreamResponse:
     """New limits or another restart policy at once; Ketch's own ``Changes`` at the next start."""
-    wanted: UpdateRequest = await call.body(UpdateRequest, optional=True)
-    warnings, container = await call.engine.containers.update(call.path["id"], wanted)
+    body: UpdateBody = await call.body(UpdateBody, optional=True)
+    warnings, container = await call.engine.containers.update(call.path["id"], body.update())
     waiting = pending.shown(container)
     return call.json({"Warnings": warnings} | ({"Pending": waiting} if waiting else {}))
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ketch.api import streams
 from ketch.api.routes.containers import content_type, size
 from ketch.api.wire import execs as wire
-from ketch.engine.model.records import ExecConfig
 from ketch.errors import Conflict, KetchError, Unavailable
 from ketch.notation import stream_frames
 
@@ -20,24 +17,17 @@ if TYPE_CHECKING:
     from ketch.api.call import Call
 
 
-class StartBody(msgspec.Struct, rename="pascal", kw_only=True):
-    """The body of ``start``; ``console_size`` is [rows, columns]."""
-
-    detach: bool = False
-    tty: bool = False
-    console_size: list[int] | None = None
-
-
 async def create(call: Call) -> web.StreamResponse:
     """Register a command to run in a container."""
-    config = await call.body(ExecConfig)
+    body: wire.CreateBody = await call.body(wire.CreateBody)
+    config = body.config()
     await call.engine.execs.check_user(call.path["id"], config)
     return call.json({"Id": call.engine.execs.create(call.path["id"], config).id}, 201)
 
 
 async def start(call: Call) -> web.StreamResponse:
     """Run it: detached, or with its streams on this connection."""
-    body: StartBody = await call.body(StartBody, optional=True)
+    body: wire.StartBody = await call.body(wire.StartBody, optional=True)
     exec_ = call.engine.execs.get(call.path["id"])
     if body.detach:
         await call.engine.execs.start(exec_.id, detach=True, console_size=body.console_size)

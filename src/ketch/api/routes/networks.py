@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, query
 from ketch.api.wire import filters
-from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, predicate, wire
-from ketch.engine.model.records import EndpointSettings
+from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, endpoint, predicate, wire
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -44,8 +43,7 @@ async def remove(call: Call) -> web.StreamResponse:
 async def connect(call: Call) -> web.StreamResponse:
     """Put a container on a network."""
     body: ConnectBody = await call.body(ConnectBody)
-    settings = body.endpoint_config or EndpointSettings()
-    await call.engine.networks.connect(call.path["id"], body.container, settings)
+    await call.engine.networks.connect(call.path["id"], body.container, endpoint(body.endpoint_config))
     return call.empty(200)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ketch.api import dry_run, query
 from ketch.api.wire import filters
-from ketch.api.wire.df import volume as wire_volume
+from ketch.api.wire.volumes import CreateBody
+from ketch.api.wire.volumes import wire as wire_volume
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -18,15 +17,6 @@ if TYPE_CHECKING:
 _PRUNE = frozenset(("all", "label", "label!"))
 _CHUNK = 1 << 18
 _KNOWN = frozenset(("dangling", "driver", "label", "name"))
-
-
-class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
-    """The body of ``create``."""
-
-    name: str = ""
-    driver: str = "local"
-    driver_opts: dict[str, str] | None = None
-    labels: dict[str, str] | None = None
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -44,7 +34,7 @@ async def list_(call: Call) -> web.StreamResponse:
         if "driver" in chosen and volume.driver not in chosen["driver"]:
             continue
         if filters.has_labels(volume.labels, chosen.get("label", [])):
-            rows.append(wire_volume(call.engine, volume))
+            rows.append(wire_volume(volume))
     return call.json({"Volumes": rows, "Warnings": None})
 
 
@@ -56,12 +46,12 @@ async def create(call: Call) -> web.StreamResponse:
     await call.engine.volumes.flush()
     if not known:
         call.engine.events.publish("volume", "create", volume.name, {"driver": volume.driver})
-    return call.json(wire_volume(call.engine, volume), 201)
+    return call.json(wire_volume(volume), 201)
 
 
 async def inspect(call: Call) -> web.StreamResponse:
     """One volume."""
-    return call.json(wire_volume(call.engine, call.engine.volumes.get(call.path["name"])))
+    return call.json(wire_volume(call.engine.volumes.get(call.path["name"])))
 
 
 async def remove(call: Call) -> web.StreamResponse:
@@ -100,7 +90,7 @@ async def restore(call: Call) -> web.StreamResponse:
     volume = await call.engine.backups.restore(name, body, force=query.flag(call.query, "force"))
     if not known:
         call.engine.events.publish("volume", "create", name, {"driver": volume.driver})
-    return call.json(wire_volume(call.engine, volume))
+    return call.json(wire_volume(volume))
 
 
 ROUTES = (

@@ -230,7 +230,7 @@ def _host_config(container: Container, secrets: list[dict[str, Any]]) -> dict[st
         if not host.get(name):
             host.pop(name, None)
     if "Mounts" in host:
-        host["Mounts"] = [{k: v for k, v in mount.items() if v or k in ("Type", "Target")} for mount in host["Mounts"]]
+        host["Mounts"] = [_given(mount) for mount in host["Mounts"]]
     # Clients say "the default" in several ways, dockerd answers in one.
     host["PidsLimit"] = host["PidsLimit"] or None
     host["MemorySwappiness"] = None if host["MemorySwappiness"] == -1 else host["MemorySwappiness"]
@@ -238,6 +238,11 @@ def _host_config(container: Container, secrets: list[dict[str, Any]]) -> dict[st
         for name, usual in (("MaskedPaths", defaults.MASKED_PATHS), ("ReadonlyPaths", defaults.READONLY_PATHS)):
             host[name] = list(usual) if host[name] is None else host[name]
     return host | _ELSEWHERE
+
+
+def _given(mount: dict[str, Any]) -> dict[str, Any]:
+    """A mount as it was asked for: options that say nothing are options, too."""
+    return {k: v for k, v in mount.items() if k in ("Type", "Target") or v not in (None, "", False)}
 
 
 def inspect(

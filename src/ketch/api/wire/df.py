@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ketch.api.wire import containers, images
-from ketch.notation import times
+from ketch.api.wire import containers, images, volumes
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.model.volume import Volume
     from ketch.images.model import Image
 
 
@@ -29,7 +27,7 @@ def answer(engine: Engine, raw: dict[str, Any]) -> dict[str, Any]:
         ],
         "Containers": rows,
         "Volumes": [
-            volume(engine, v)
+            volumes.wire(v)
             | {"UsageData": {"Size": raw["volumes"].get(v.name, 0), "RefCount": len(engine.volumes.used_by(v.name))}}
             for v in engine.volumes.list()
         ],
@@ -44,19 +42,3 @@ def shared_sizes(all_images: list[Image]) -> list[int]:
         sum(size for chain, size in zip(image.chain_ids, image.layer_sizes, strict=True) if users[chain] > 1)
         for image in all_images
     ]
-
-
-def volume(engine: Engine, one: Volume) -> dict[str, Any]:
-    """A volume as ``/volumes`` shows it."""
-    labels = dict(one.labels)
-    if one.anonymous:
-        labels["com.docker.volume.anonymous"] = ""
-    return {
-        "CreatedAt": times.rfc3339_or_never(one.created // 1_000_000_000 * 1_000_000_000),
-        "Driver": one.driver,
-        "Labels": labels or None,
-        "Mountpoint": one.mountpoint,
-        "Name": one.name,
-        "Options": one.options or None,
-        "Scope": "local",
-    }

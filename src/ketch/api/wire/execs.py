@@ -1,11 +1,55 @@
-"""An exec in Docker's JSON."""
+"""An exec in Docker's JSON, and the bodies of requests about execs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from ketch.engine.model.execs import ExecConfig
+
 if TYPE_CHECKING:
-    from ketch.engine.model.records import Exec
+    from ketch.engine.model.execs import Exec
+
+
+class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of ``POST /containers/{id}/exec``; ``console_size`` is [rows, columns]."""
+
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    detach_keys: str = ""
+    tty: bool = False
+    cmd: list[str] | None = None
+    env: list[str] | None = None
+    user: str = ""
+    privileged: bool = False
+    working_dir: str = ""
+    console_size: list[int] | None = None
+
+    def config(self) -> ExecConfig:
+        """What the engine is asked to run."""
+        return ExecConfig(
+            cmd=self.cmd or [],
+            env=self.env or [],
+            user=self.user,
+            working_dir=self.working_dir,
+            privileged=self.privileged,
+            tty=self.tty,
+            attach_stdin=self.attach_stdin,
+            attach_stdout=self.attach_stdout,
+            attach_stderr=self.attach_stderr,
+            detach_keys=self.detach_keys,
+            console_size=self.console_size or [],
+        )
+
+
+class StartBody(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of ``POST /exec/{id}/start``; ``console_size`` is [rows, columns]."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
 
 
 def inspect(exec_: Exec) -> dict[str, Any]:

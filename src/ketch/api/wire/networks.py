@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.api.wire import filters
-from ketch.engine.model.records import EndpointSettings  # noqa: TC001 (msgspec reads the annotations)
+from ketch.engine.model.records import EndpointRequest, EndpointSettings
 from ketch.errors import InvalidArgument
 from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
 from ketch.notation import times
@@ -83,11 +83,24 @@ class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
         )
 
 
+def endpoint(asked: EndpointRequest | None) -> EndpointSettings:
+    """A container's place in a network as it is asked for: addresses and ids come from the engine alone."""
+    asked = asked or EndpointRequest()
+    return EndpointSettings(
+        ipam_config=asked.ipam_config,
+        links=asked.links,
+        mac_address=asked.mac_address,
+        aliases=asked.aliases,
+        driver_opts=asked.driver_opts,
+        gw_priority=asked.gw_priority,
+    )
+
+
 class ConnectBody(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``connect``."""
 
     container: str = ""
-    endpoint_config: EndpointSettings | None = None
+    endpoint_config: EndpointRequest | None = None
 
 
 class DisconnectBody(msgspec.Struct, rename="pascal", kw_only=True):

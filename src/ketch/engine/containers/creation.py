@@ -26,9 +26,11 @@ from ketch.storage.snapshots import quota
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ketch.engine.events.bus import EventBus
     from ketch.engine.files.directories import ContainerDirectories
-    from ketch.engine.model.records import ContainerConfig, HostConfig, NetworkingConfig
+    from ketch.engine.model.records import ContainerConfig, EndpointSettings, HostConfig
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.legacy_links import Links
     from ketch.engine.volumes.container_volumes import ContainerVolumes
@@ -58,7 +60,7 @@ class Creation:
         self,
         config: ContainerConfig,
         host: HostConfig,
-        networking: NetworkingConfig | None = None,
+        networking: Mapping[str, EndpointSettings],
         name: str | None = None,
         platform: str | None = None,
     ) -> tuple[Container, list[str]]:

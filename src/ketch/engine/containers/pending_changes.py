@@ -4,9 +4,9 @@
                               ▲                     └──► take_back, when the start fails
                               └──────────────────────────────┘
 
-What waits is kept as the values that the fields of the configuration will have, not as the steps that lead to them: a
-change of the limits, or of the networks, in the meantime is not undone by it.  Labels have no bearing on a process and
-change at once.
+What waits (`Pending`) is kept as the values that the fields of the configuration will have, not as the steps that lead
+to them: a change of the limits, or of the networks, in the meantime is not undone by it.  Labels have no bearing on a
+process and change at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ketch.engine.aio import snapshot_work
 from ketch.engine.containers import validate
 from ketch.engine.model import pending as pending_record
 from ketch.engine.model.namespace_mode import ModeKind
-from ketch.engine.model.records import ContainerConfig, HostConfig, PortBinding
+from ketch.engine.model.records import ContainerConfig, HostConfig, Pending, PortBinding
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import idmaps
 from ketch.engine.volumes.mount_spec import check_target, parse_bind
@@ -29,7 +29,6 @@ from ketch.images.single_flight import run_uncancellable
 from ketch.network.ports import requests
 
 if TYPE_CHECKING:
-    from ketch.engine.model.pending import Pending
     from ketch.engine.model.records import Container
     from ketch.engine.model.requests import Changes, Ports
     from ketch.engine.model.store import ContainerStore
@@ -47,10 +46,9 @@ def apply(store: ContainerStore, container: Container) -> Pending | None:
 
     The record is saved as it will be: a daemon that dies in the middle of the start leaves the new configuration.
     """
-    if not container.pending:
+    if (waiting := container.pending) is None:
         return None
-    waiting = container.pending
-    before = pending_record.exchange(container, pending_record.of(container))
+    before = pending_record.exchange(container, waiting)
     container.pending = None
     try:
         store.save(container)
@@ -65,7 +63,7 @@ def take_back(store: ContainerStore, container: Container, before: Pending | Non
     """The start failed: the old configuration stays, and what was to be waits again."""
     if before is None:
         return
-    container.pending = pending_record.stored(pending_record.exchange(container, before))
+    container.pending = pending_record.or_none(pending_record.exchange(container, before))
     store.save(container)
     if isinstance(why, KetchError) and why.hint is None:
         why.hint = f"changes wait for its start; drop them with: ketch update --pending-reset {container.name}"
@@ -100,7 +98,7 @@ class PendingChanges:
 
     async def reset(self, container: Container) -> None:
         """Forget what waits, with the anonymous volumes that were made for it."""
-        points = pending_record.of(container).mount_points or []
+        points = (container.pending or Pending()).mount_points or []
         container.pending = None
         kept = {point.name for point in container.mounts}
         dropped = _with(container, mounts=[p for p in points if p.name not in kept])
@@ -173,7 +171,8 @@ def _copy(container: Container) -> Container:
         container, config=msgspec.structs.replace(container.config), host=msgspec.structs.replace(container.host)
     )
     new.mounts = list(container.mounts)
-    pending_record.exchange(new, pending_record.of(new))
+    if new.pending is not None:
+        pending_record.exchange(new, new.pending)
     return new
 
 

@@ -21,7 +21,7 @@ from ketch.errors import Conflict, InvalidArgument, NotModified
 from ketch.runtime.process.io import detach
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from ketch.engine.aio.streams import AttachOptions, ClientStream
     from ketch.engine.cgroups import ContainerCgroups
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ketch.engine.events.bus import EventBus
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.logs.service import LogService
-    from ketch.engine.model.records import Container, ContainerConfig, HostConfig, NetworkingConfig
-    from ketch.engine.model.requests import UpdateRequest
+    from ketch.engine.model.records import Container, ContainerConfig, EndpointSettings, HostConfig
+    from ketch.engine.model.requests import Update
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.link_changes import LinkChanges
     from ketch.engine.networks.sandbox import Sandboxes
@@ -92,7 +92,7 @@ class ContainerService:
         self,
         config: ContainerConfig,
         host: HostConfig,
-        networking: NetworkingConfig | None = None,
+        networking: Mapping[str, EndpointSettings],
         name: str | None = None,
         platform: str | None = None,
     ) -> tuple[Container, Strings]:
@@ -206,9 +206,9 @@ class ContainerService:
         container = self.get(ref)
         waiting.hold(self.live.of(container.id), container, fd)
 
-    async def update(self, ref: str, wanted: UpdateRequest) -> tuple[Strings, Container]:
+    async def update(self, ref: str, wanted: Update) -> tuple[Strings, Container]:
         """Another configuration, now or at the next start (`pending_changes`); returns warnings, and the container."""
-        update.check(wanted)
+        update.check(wanted.resources)
         container = self.get(ref)
         return await self.updates.update(container, wanted), container
 

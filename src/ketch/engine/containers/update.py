@@ -16,7 +16,6 @@ from ketch import faults
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.model.records import ContainerConfig, HostConfig
-from ketch.engine.model.requests import Resources
 from ketch.engine.spec import limits
 from ketch.errors import Conflict, InvalidArgument
 from ketch.undo import AsyncUndo
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from ketch.engine.events.bus import EventBus
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
-    from ketch.engine.model.requests import UpdateRequest
+    from ketch.engine.model.requests import Resources, Update
     from ketch.engine.model.store import ContainerStore
 
 Strings = list[str]
@@ -50,16 +49,15 @@ class Updates:
     cgroups: ContainerCgroups
     changes: PendingChanges
 
-    async def update(self, container: Container, wanted: UpdateRequest) -> Strings:
+    async def update(self, container: Container, wanted: Update) -> Strings:
         """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
         async with self.live.of(container.id).lock:
             if container.state.going:
                 raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
-            host = _merged(container.host, wanted)
+            before, host = container.host, _merged(container.host, wanted.resources)
             warnings = validate.check(container.config, host)
             if wanted.pending_reset:
                 await self.changes.reset(container)
-            before = msgspec.structs.replace(container.host)
             changes = container.state.running and limits.resources(host) != limits.resources(before)
             async with AsyncUndo() as undo:
                 undo.callback(self.store.save_best_effort, container)  # as it was, after what stands below
@@ -86,9 +84,7 @@ class Updates:
 
 
 def _take(container: Container, host: HostConfig, *, applied: bool) -> None:
-    container.limits_pending = not applied
-    for name in Resources.__struct_fields__:
-        setattr(container.host, name, getattr(host, name))
+    container.host, container.limits_pending = host, not applied
 
 
 def _merged(host: HostConfig, wanted: Resources) -> HostConfig:
@@ -108,11 +104,8 @@ def _merged(host: HostConfig, wanted: Resources) -> HostConfig:
     policy = wanted.restart_policy
     if policy is not None and policy.name not in ("", "no") and host.auto_remove:
         raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
-    changes = {
-        name: value
-        for name in Resources.__struct_fields__
-        if name != "restart_policy" and (value := getattr(wanted, name))
-    }
+    changes = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
+    changes.pop("restart_policy", None)
     if wanted.pids_limit == 0:
         changes["pids_limit"] = -1
     if policy is not None and policy.name:

@@ -13,6 +13,8 @@ from ketch.network.files import parse_extra_host
 from ketch.notation import digits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.engine.model.records import ContainerConfig, HostConfig
 
 MINIMUM_MEMORY = 6 << 20
@@ -181,7 +183,7 @@ def _check_devices(host: HostConfig) -> None:
                 raise InvalidArgument(f"invalid rate for device {limit.path}: {limit.rate}")
 
 
-def check_terminal(size: list[int] | None) -> None:
+def check_terminal(size: Sequence[int] | None) -> None:
     """``ConsoleSize`` is [rows, columns] (InvalidArgument)."""
     if size and (len(size) != 2 or not all(0 <= n <= 65535 for n in size)):
         raise InvalidArgument(f"invalid console size: {size}", hint="give [rows, columns]")

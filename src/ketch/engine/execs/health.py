@@ -17,8 +17,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ketch.engine.model.execs import ExecConfig
 from ketch.engine.model.merge import as_list
-from ketch.engine.model.records import ExecConfig, Health, HealthResult, HealthStatus
+from ketch.engine.model.records import Health, HealthResult, HealthStatus
 from ketch.errors import KetchError
 from ketch.notation import durations
 

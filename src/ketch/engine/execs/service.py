@@ -17,7 +17,8 @@ from ketch.engine.aio.streams import ClientStream
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.model import names
-from ketch.engine.model.records import Exec, ExecConfig, Status
+from ketch.engine.model.execs import Exec, ExecConfig
+from ketch.engine.model.records import Status
 from ketch.engine.monitors.monitor_client import ExecProcess, StreamOptions
 from ketch.engine.spec import bundle
 from ketch.errors import PROGRAM_EXIT_CODES, Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
@@ -144,7 +145,7 @@ class ExecService:
         self._check_running(container)
         monitor = await self._live.of(container.id).reach(container)
         config = exec_.config
-        size = console_size or config.console_size or [0, 0]
+        size = console_size or config.console_size or (0, 0)
         process = bundle.exec_process(container, config)
         bundle.add_environment(process, self._links.environment(container))
         exec_.started = exec_.running = True
@@ -169,7 +170,7 @@ class ExecService:
             exec_.running, exec_.exit_code = False, 126
             raise
         faults.point("exec.started")
-        self._events.of_container(container, f"exec_start: {' '.join(config.cmd or ())}", execID=exec_.id)
+        self._events.of_container(container, f"exec_start: {' '.join(config.cmd)}", execID=exec_.id)
         if stream is not None:
             stream.close()
 
@@ -242,7 +243,7 @@ class ExecService:
         """After a restart of the daemon: the execs that a monitor still has, and those that ended meanwhile."""
         for exec_id, pid in running.items():
             self._execs[exec_id] = Exec(
-                id=exec_id, container_id=container.id, config=ExecConfig(), running=True, started=True, pid=pid
+                id=exec_id, container_id=container.id, config=ExecConfig(cmd=[]), running=True, started=True, pid=pid
             )
         run_dir = self._paths.run_dir(container.id)
         for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
@@ -254,7 +255,7 @@ class ExecService:
                     log.warning("read the end of an exec in `%s`: %s", os.path.join(run_dir, entry), e)
                     continue
                 exec_id = entry[5:-5]
-                ended = Exec(id=exec_id, container_id=container.id, config=ExecConfig(), started=True)
+                ended = Exec(id=exec_id, container_id=container.id, config=ExecConfig(cmd=[]), started=True)
                 ended.exit_code, ended.ended_at = code, time.monotonic()
                 self._execs[exec_id] = ended
 

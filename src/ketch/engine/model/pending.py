@@ -2,86 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from ketch.engine.model.records import Mount, MountPoint, PortBinding, Wire
+from ketch.engine.model.records import MountPoint, Pending
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
 
-Strings = list[str]
+_T = TypeVar("_T")
 Points = list[MountPoint]
-Ports = dict[str, list[PortBinding] | None]
-
-
-class Pending(Wire):
-    """The values that fields will have, None where nothing changes; ``mount_points`` are ``Container.mounts``."""
-
-    env: Strings | None = None
-    exposed_ports: dict[str, Any] | None = None
-    volumes: dict[str, Any] | None = None
-    port_bindings: Ports | None = None
-    binds: Strings | None = None
-    mounts: list[Mount] | None = None
-    tmpfs: dict[str, str] | None = None
-    mount_points: Points | None = None
-
-
-_CONFIG = ("env", "exposed_ports", "volumes")
-_HOST = ("port_bindings", "binds", "mounts", "tmpfs")
-
-
-def of(container: Container) -> Pending:
-    """What waits for the container's next start."""
-    return msgspec.convert(container.pending or {}, Pending)
 
 
 def mount_points(container: Container) -> Points:
     """The mounts that a container has or will have: what they need must stay."""
-    return [*container.mounts, *(of(container).mount_points or ())] if container.pending else container.mounts
+    waiting = container.pending
+    return container.mounts if waiting is None else [*container.mounts, *(waiting.mount_points or ())]
 
 
-def shown(container: Container) -> dict[str, Any] | None:
-    """``Pending`` in an inspect answer: the fields that will be others; None without any."""
-    if not container.pending:
-        return None
-    names = {"MountPoints"}
-    return {name: value for name, value in container.pending.items() if value is not None and name not in names}
+def shown(container: Container) -> Pending | None:
+    """``Pending`` in an inspect answer: the fields of the configurations that will be others; None without any."""
+    return None if container.pending is None else msgspec.structs.replace(container.pending, mount_points=None)
 
 
 def exchange(container: Container, new: Pending) -> Pending:
     """Set the fields that ``new`` has; returns the values that they had."""
-    old = Pending()
-    for name in Pending.__struct_fields__:
-        value = getattr(new, name)
-        if value is None:
-            continue
-        owner: Any = container.config if name in _CONFIG else container.host if name in _HOST else container
-        attribute = "mounts" if name == "mount_points" else name
-        setattr(old, name, getattr(owner, attribute) or type(value)())
-        setattr(owner, attribute, value)
+    config, host, old = container.config, container.host, Pending()
+    if new.env is not None:
+        old.env, config.env = config.env or [], new.env
+    if new.exposed_ports is not None:
+        old.exposed_ports, config.exposed_ports = config.exposed_ports or {}, new.exposed_ports
+    if new.volumes is not None:
+        old.volumes, config.volumes = config.volumes or {}, new.volumes
+    if new.port_bindings is not None:
+        old.port_bindings, host.port_bindings = host.port_bindings or {}, new.port_bindings
+    if new.binds is not None:
+        old.binds, host.binds = host.binds or [], new.binds
+    if new.mounts is not None:
+        old.mounts, host.mounts = host.mounts or [], new.mounts
+    if new.tmpfs is not None:
+        old.tmpfs, host.tmpfs = host.tmpfs or {}, new.tmpfs
+    if new.mount_points is not None:
+        old.mount_points, container.mounts = container.mounts, new.mount_points
     return old
 
 
-def stored(pending: Pending) -> dict[str, Any] | None:
-    """As the record of a container has it; None when nothing waits."""
-    values: dict[str, Any] = msgspec.to_builtins(pending)
-    return {name: value for name, value in values.items() if value is not None} or None
+def difference(old: Container, new: Container) -> Pending | None:
+    """What waits in ``old`` so that it becomes ``new``; None when they are the same."""
+    return or_none(
+        Pending(
+            env=_new_list(old.config.env, new.config.env),
+            exposed_ports=_new_dict(old.config.exposed_ports, new.config.exposed_ports),
+            volumes=_new_dict(old.config.volumes, new.config.volumes),
+            port_bindings=_new_dict(old.host.port_bindings, new.host.port_bindings),
+            binds=_new_list(old.host.binds, new.host.binds),
+            mounts=_new_list(old.host.mounts, new.host.mounts),
+            tmpfs=_new_dict(old.host.tmpfs, new.host.tmpfs),
+            mount_points=_new_list(old.mounts, new.mounts),
+        )
+    )
 
 
-def difference(old: Container, new: Container) -> dict[str, Any] | None:
-    """What waits in ``old`` so that it becomes ``new``."""
-    result = Pending()
-    for name in Pending.__struct_fields__:
-        attribute = "mounts" if name == "mount_points" else name
-        owners: tuple[Any, Any] = (old, new)
-        if name in _CONFIG:
-            owners = (old.config, new.config)
-        elif name in _HOST:
-            owners = (old.host, new.host)
-        was, becomes = (getattr(owner, attribute) for owner in owners)
-        if (was or None) != (becomes or None):
-            setattr(result, name, becomes if becomes is not None else type(was)())
-    return stored(result)
+def or_none(pending: Pending) -> Pending | None:
+    """None when nothing waits."""
+    return None if pending == Pending() else pending
+
+
+def _new_list(was: list[_T] | None, becomes: list[_T] | None) -> list[_T] | None:
+    """The new value, None when it is the old one."""
+    return becomes or [] if (was or None) != (becomes or None) else None
+
+
+def _new_dict(was: dict[str, _T] | None, becomes: dict[str, _T] | None) -> dict[str, _T] | None:
+    return becomes or {} if (was or None) != (becomes or None) else None

@@ -159,6 +159,51 @@ class DeviceMapping(Wire):
     cgroup_permissions: str = "rwm"
 
 
+class Given(Wire, omit_defaults=True):
+    """Base of what is shown again only as far as it was given."""
+
+
+class BindOptions(Given):
+    """``idmap``, Ketch's own, is a mapping of owners (see `idmaps`)."""
+
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+    idmap: str | None = msgspec.field(default=None, name="IDMap")
+
+
+class DriverConfig(Given):
+    """The driver of a volume that is made for a mount."""
+
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
+class VolumeOptions(Given):
+    """``subpath`` is below the volume; ``no_copy``: the image's files at that place are not put into it."""
+
+    no_copy: bool = False
+    labels: dict[str, str] | None = None
+    driver_config: DriverConfig | None = None
+    subpath: str = ""
+
+
+class ImageOptions(Given):
+    """``subpath`` is below the image's root."""
+
+    subpath: str = ""
+
+
+class TmpfsOptions(Given):
+    """``options`` are words (``["noexec"]``) and pairs (``["uid", "5"]``)."""
+
+    size_bytes: int = 0
+    mode: int = 0
+    options: list[list[str]] | None = None
+
+
 class Mount(Wire):
     """``Mounts`` of the host configuration (``--mount``)."""
 
@@ -167,10 +212,10 @@ class Mount(Wire):
     type: str = "volume"
     read_only: bool = False
     consistency: str = ""
-    bind_options: dict[str, Any] | None = None
-    volume_options: dict[str, Any] | None = None
-    tmpfs_options: dict[str, Any] | None = None
-    image_options: dict[str, Any] | None = None
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
 
 
 class ThrottleDevice(Wire):
@@ -185,6 +230,30 @@ class WeightDevice(Wire):
 
     path: str = ""
     weight: int = 0
+
+
+class DeviceRequest(Wire):
+    """Devices that a driver chooses (``--gpus``); there is no such driver here."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: list[str] | None = None
+    capabilities: list[list[str]] | None = None
+    options: dict[str, str] | None = None
+
+
+class Secret(Wire):
+    """One entry of ``Secrets``, Ketch's own.
+
+    ``target`` is a name in /run/secrets (empty: the ``id``) or an absolute path; owners are numbers.
+    """
+
+    id: str = msgspec.field(default="", name="ID")
+    source: str = ""
+    target: str = ""
+    mode: int = 0o444
+    uid: int = msgspec.field(default=0, name="UID")
+    gid: int = msgspec.field(default=0, name="GID")
 
 
 class HostConfig(Wire):
@@ -247,7 +316,7 @@ class HostConfig(Wire):
     cpuset_mems: str = ""
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
-    device_requests: list[dict[str, Any]] | None = None
+    device_requests: list[DeviceRequest] | None = None
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
@@ -256,7 +325,7 @@ class HostConfig(Wire):
     init: bool | None = None
     pids_limit: int | None = None
     ulimits: list[Ulimit] | None = None
-    secrets: list[dict[str, Any]] | None = None  # Ketch's own, see `secrets`
+    secrets: list[Secret] | None = None
 
     @property
     def network(self) -> NamespaceMode:
@@ -297,15 +366,23 @@ class EndpointIpam(msgspec.Struct, omit_defaults=True, kw_only=True):
     link_local: list[str] | None = msgspec.field(default=None, name="LinkLocalIPs")
 
 
-class EndpointSettings(Wire):
-    """One network of a container: what was asked for, and (after the start) what it got."""
+class EndpointRequest(Wire):
+    """What is asked of one network for a container."""
 
-    ipam_config: dict[str, Any] | None = None
+    ipam_config: EndpointIpam | None = None
     links: list[str] | None = None
     mac_address: str = ""
     aliases: list[str] | None = None
     driver_opts: dict[str, str] | None = None
     gw_priority: int = 0
+
+
+class EndpointSettings(EndpointRequest):
+    """One network of a container: what was asked for, and (after the start) what it got.
+
+    ``mac_address`` is the one that it has; what was asked for is in ``Container.desired_macs``.
+    """
+
     network_id: str = ""
     endpoint_id: str = ""
     gateway: str = ""
@@ -315,16 +392,6 @@ class EndpointSettings(Wire):
     global_ipv6_address: str = ""
     global_ipv6_prefix_len: int = 0
     dns_names: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.ipam_config:
-            self.ipam_config = msgspec.to_builtins(msgspec.convert(self.ipam_config, EndpointIpam))
-
-
-class NetworkingConfig(Wire):
-    """Networks to join, by name."""
-
-    endpoints_config: dict[str, EndpointSettings | None] | None = None
 
 
 class MountPoint(Wire):
@@ -389,6 +456,22 @@ class State(msgspec.Struct, kw_only=True):
         return self.status in (Status.REMOVING, Status.DEAD)
 
 
+class Pending(Given):
+    """What fields of a container will be from its next start on; None where nothing changes (see `pending_changes`).
+
+    ``mount_points`` are ``Container.mounts``; the others are those of the configurations.
+    """
+
+    env: list[str] | None = None
+    exposed_ports: dict[str, Any] | None = None
+    volumes: dict[str, Any] | None = None
+    port_bindings: dict[str, list[PortBinding] | None] | None = None
+    binds: list[str] | None = None
+    mounts: list[Mount] | None = None
+    tmpfs: dict[str, str] | None = None
+    mount_points: list[MountPoint] | None = None
+
+
 class Container(msgspec.Struct, kw_only=True):
     """One container's row: everything that must survive a restart of the daemon.
 
@@ -420,33 +503,4 @@ class Container(msgspec.Struct, kw_only=True):
     own_hosts: str = ""  # our lines in its /etc/hosts
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
     name_servers: list[str] | None = None  # those of the daemon when it was started, for other names than ours
-    pending: dict[str, Any] | None = None  # changes that wait for the next start, see `pending_changes`
-
-
-class ExecConfig(Wire):
-    """The body of ``POST /containers/{id}/exec``."""
-
-    attach_stdin: bool = False
-    attach_stdout: bool = False
-    attach_stderr: bool = False
-    detach_keys: str = ""
-    tty: bool = False
-    cmd: list[str] | None = None
-    env: list[str] | None = None
-    user: str = ""
-    privileged: bool = False
-    working_dir: str = ""
-    console_size: list[int] | None = None
-
-
-class Exec(msgspec.Struct, kw_only=True):
-    """A process added to a running container; ``exit_code`` is None until it has ended."""
-
-    id: str
-    container_id: str
-    config: ExecConfig
-    running: bool = False
-    pid: int = 0
-    exit_code: int | None = None
-    started: bool = False
-    ended_at: float = 0.0  # by time.monotonic()
+    pending: Pending | None = None

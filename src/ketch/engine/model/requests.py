@@ -1,9 +1,11 @@
-"""Requests that change what exists: the bodies of ``update``, the options of ``commit``."""
+"""Requests that change what exists: what is asked of ``update`` and ``commit``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from ketch.engine.model.records import ContainerConfig, Mount, PortBinding, RestartPolicy, Wire
 
@@ -49,9 +51,10 @@ class Resources(Wire):
     restart_policy: RestartPolicy | None = None
 
 
-class UpdateRequest(Resources):
-    """The whole body; ``pending_reset`` drops what waits for the next start, before ``changes`` are looked at."""
+class Update(msgspec.Struct, kw_only=True, frozen=True):
+    """What is wanted; ``pending_reset`` drops what waits for the next start, before ``changes`` are looked at."""
 
+    resources: Resources
     changes: Changes | None = None
     pending_reset: bool = False
 

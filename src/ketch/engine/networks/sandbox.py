@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ketch import faults
-from ketch.engine.model.records import EndpointSettings, PortBinding
+from ketch.engine.model.records import EndpointIpam, EndpointSettings, PortBinding
 from ketch.engine.networks import legacy_links, publishing
 from ketch.engine.networks.dns_names import dns_names
 from ketch.engine.networks.references import find
@@ -249,13 +249,13 @@ class Sandboxes:
         self, container: Container, record: NetworkRecord, gateway4: bool = False, gateway6: bool = False
     ) -> EndpointRequest:
         settings = container.networks[record.name]
-        config = settings.ipam_config or {}
+        config = settings.ipam_config or EndpointIpam()
         mac = container.desired_macs.get(record.name, "")
         return EndpointRequest(
             container_id=container.id,
             label=_label(container),
-            ip=config.get("IPv4Address") or "",
-            ip6=config.get("IPv6Address") or "",
+            ip=config.ipv4 or "",
+            ip6=config.ipv6 or "",
             mac=mac,
             ifname=(settings.driver_opts or {}).get(r.ENDPOINT_IFNAME, ""),
             gateway4=gateway4,

@@ -16,7 +16,7 @@ import msgspec
 
 from ketch import faults
 from ketch.engine.model.namespace_mode import NamespaceMode
-from ketch.engine.model.records import EndpointSettings
+from ketch.engine.model.records import EndpointIpam, EndpointSettings
 from ketch.engine.networks.references import find
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.network.links import interface_sysctls
@@ -26,12 +26,12 @@ from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
 from ketch.notation import digits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from ketch.engine.aio.serial_thread import SerialThread
     from ketch.engine.events.bus import EventBus
     from ketch.engine.live.containers import LiveContainers
-    from ketch.engine.model.records import Container, NetworkingConfig
+    from ketch.engine.model.records import Container, EndpointRequest
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.network.manager import NetworkManager
@@ -265,15 +265,15 @@ def _check_join(container: Container, record: NetworkRecord) -> None:
         raise InvalidArgument(f"container {container.id} is marked for removal and cannot be connected to a network")
 
 
-def check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
+def check_settings(record: NetworkRecord, settings: EndpointRequest) -> None:
     """What a container may ask of a network (InvalidArgument)."""
     wrong: list[str] = []
     try:
         interface_sysctls.parse((settings.driver_opts or {}).get(r.ENDPOINT_SYSCTLS, ""))
     except InvalidArgument as e:
         wrong.append(e.message)
-    config = settings.ipam_config or {}
-    wanted = [config.get("IPv4Address") or "", config.get("IPv6Address") or ""]
+    config = settings.ipam_config or EndpointIpam()
+    wanted = [config.ipv4 or "", config.ipv6 or ""]
     if record.name in PREDEFINED:
         if any(wanted):
             wrong.append("user specified IP address is supported on user defined networks only")
@@ -302,7 +302,7 @@ def _wrong_address(record: NetworkRecord, text: str) -> Strings:
 
 
 def settings_of(
-    mode: NamespaceMode, networking: NetworkingConfig | None, manager: NetworkManager, mac: str
+    mode: NamespaceMode, networking: Mapping[str, EndpointSettings], manager: NetworkManager, mac: str
 ) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
     """Name → settings of each network that a new container asks for, and the hardware addresses that it wants.
 
@@ -312,8 +312,7 @@ def settings_of(
     if mode.container is not None:
         return {}, {}
     first = mode.network
-    wanted = (networking.endpoints_config if networking else None) or {}
-    chosen = {NamespaceMode.of_network(n).network: settings or EndpointSettings() for n, settings in wanted.items()}
+    chosen = {NamespaceMode.of_network(name).network: settings for name, settings in networking.items()}
     result: dict[str, EndpointSettings] = {}
     for ref, settings in {first: chosen.get(first) or EndpointSettings(), **chosen}.items():
         name = ref

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ketch.engine.model import pending
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
@@ -26,10 +25,8 @@ def relocate(data_root: str, store: ContainerStore, volumes: ContainerVolumes) -
     """Go through all containers; their rows learn it when they are written next.  Blocking, with the driver vfs."""
     for container in store.all():
         _relocate(data_root, volumes, container.mounts)
-        if container.pending:
-            waiting = pending.of(container)
-            _relocate(data_root, volumes, waiting.mount_points or ())
-            container.pending = pending.stored(waiting)
+        if container.pending is not None:
+            _relocate(data_root, volumes, container.pending.mount_points or ())
 
 
 def _relocate(data_root: str, volumes: ContainerVolumes, points: Iterable[MountPoint]) -> None:

@@ -25,8 +25,9 @@ from ketch.runtime.security import seccomp_default
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ketch.engine.model.records import Container, ExecConfig, HostConfig
-    from ketch.runtime.oci_types import OciCapabilities, OciProcess, OciRlimit, OciSeccomp
+    from ketch.engine.model.execs import ExecConfig
+    from ketch.engine.model.records import Container, HostConfig
+    from ketch.runtime.oci_types import OciCapabilities, OciMount, OciProcess, OciRlimit, OciSeccomp
 
 # For a repair that finds nothing of a container but its directory.
 NAME, IMAGE, IMAGE_NAME = "dev.ketch.name", "dev.ketch.image", "dev.ketch.image-name"
@@ -260,7 +261,7 @@ def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -
     return result
 
 
-def file_mounts(directory: str, container: Container) -> list[dict[str, Any]]:
+def file_mounts(directory: str, container: Container) -> list[OciMount]:
     """hostname, hosts and resolv.conf, unless the user mounts something of their own there; ``--read-only`` means them,
     too.
     """
@@ -278,7 +279,7 @@ def file_mounts(directory: str, container: Container) -> list[dict[str, Any]]:
     ]
 
 
-def _init_mount() -> dict[str, Any]:
+def _init_mount() -> OciMount:
     for path in INIT_PATHS:
         if os.path.exists(path):
             return {"destination": "/sbin/docker-init", "type": "bind", "source": path, "options": ["bind", "ro"]}
@@ -328,7 +329,7 @@ def build(
     return spec
 
 
-def _outer_first(mounts_: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _outer_first(mounts_: list[OciMount]) -> list[OciMount]:
     """A mount on ``/etc`` must not hide that on ``/etc/hosts``, whoever asked for which."""
     return sorted(mounts_, key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
 
@@ -359,8 +360,8 @@ def exec_process(container: Container, config: ExecConfig) -> OciProcess:
     return {
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
-        "args": list(config.cmd or ()),
-        "env": environment(container, tty=config.tty, extra=config.env or ()),
+        "args": list(config.cmd),
+        "env": environment(container, tty=config.tty, extra=config.env),
         "cwd": config.working_dir or container.config.working_dir or "/",
         "capabilities": capability_sets(caps),
         "noNewPrivileges": no_new_privs,

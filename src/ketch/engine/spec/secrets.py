@@ -13,49 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch.engine.model.records import Wire
 from ketch.errors import InvalidArgument
 from ketch.runtime.rootfs import secrets as runtime
 
 if TYPE_CHECKING:
-    from ketch.engine.model.records import HostConfig
+    from ketch.engine.model.records import HostConfig, Secret
 
 _NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}\Z")
 _MAX_ID = (1 << 32) - 2
 
 
-class Secret(Wire):
-    """One entry of ``HostConfig.Secrets``.
-
-    ``target`` is a name in /run/secrets (empty: the ``id``) or an absolute path; owners are numbers.
-    """
-
-    id: str = msgspec.field(default="", name="ID")
-    source: str = ""
-    target: str = ""
-    mode: int = 0o444
-    uid: int = msgspec.field(default=0, name="UID")
-    gid: int = msgspec.field(default=0, name="GID")
-
-
-def of(host: HostConfig) -> list[Secret]:
-    """The secrets of a container (InvalidArgument for what has another shape)."""
-    try:
-        return msgspec.convert(host.secrets or [], list[Secret])
-    except msgspec.ValidationError as e:
-        raise InvalidArgument(f"invalid secret: {e}") from e
-
-
 def check(host: HostConfig) -> None:
     """Refuse at the creation what a start could not carry out (InvalidArgument)."""
-    found = of(host)
+    found = host.secrets or []
     targets = [runtime.place_of(secret.id, secret.target) for secret in found]
     for secret, target in zip(found, targets, strict=True):
         _check_one(secret)
         if targets.count(target) > 1:
             raise InvalidArgument(f"secret {secret.id}: more than one has the target {target}")
-    if found:
-        host.secrets = msgspec.to_builtins(found)
 
 
 def _check_one(secret: Secret) -> None:
@@ -87,13 +62,13 @@ def _check_one(secret: Secret) -> None:
 
 def shown(host: HostConfig) -> list[dict[str, Any]]:
     """What inspect tells: not even where they come from."""
-    return [{"ID": s.id, "Target": runtime.place_of(s.id, s.target)} for s in of(host)]
+    return [{"ID": s.id, "Target": runtime.place_of(s.id, s.target)} for s in host.secrets or ()]
 
 
 def runtime_annotations(given: dict[str, str], host: HostConfig) -> dict[str, str]:
     """A container's own annotations, and the one that tells the runtime of its secrets."""
     result = {name: value for name, value in given.items() if name != runtime.ANNOTATION}
     if host.secrets:
-        entries = [[s.id, s.source, s.target, s.mode, s.uid, s.gid] for s in of(host)]
+        entries = [[s.id, s.source, s.target, s.mode, s.uid, s.gid] for s in host.secrets]
         result[runtime.ANNOTATION] = msgspec.json.encode(entries).decode()
     return result

@@ -37,8 +37,8 @@ def populate(snapshots: Snapshots, chain_ids: Sequence[str], points: Sequence[Mo
 
 
 def _wants_copy(point: MountPoint) -> bool:
-    options = (point.spec.volume_options if point.spec is not None else None) or {}
-    return "nocopy" not in point.mode.split(",") and not options.get("NoCopy") and not options.get("Subpath")
+    options = point.spec.volume_options if point.spec is not None else None
+    return "nocopy" not in point.mode.split(",") and not (options is not None and (options.no_copy or options.subpath))
 
 
 def _copy(source_fd: int, target: str) -> None:

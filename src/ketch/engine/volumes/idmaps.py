@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import InvalidArgument
 from ketch.runtime.rootfs import overlay
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ketch.engine.model.records import MountPoint
+    from ketch.runtime.oci_types import OciIdMapping
     from ketch.storage.snapshots.overlay import Snapshots
 
 OWNER = "owner"
@@ -128,11 +129,11 @@ def _text(ranges: Ranges) -> str:
     return "#".join(f"{r.disk}-{r.inside}-{r.size}" for r in ranges)
 
 
-def oci(text: str) -> dict[str, Any]:
-    """The fields of an OCI mount for a resolved mapping (runtime-spec, ``mounts``)."""
+def oci(text: str) -> tuple[list[OciIdMapping], list[OciIdMapping]]:
+    """``uidMappings`` and ``gidMappings`` of an OCI mount for a resolved mapping (runtime-spec, ``mounts``)."""
     uids, gids = parse(text)
 
-    def entries(ranges: Ranges) -> list[dict[str, int]]:
+    def entries(ranges: Ranges) -> list[OciIdMapping]:
         return [{"containerID": r.disk, "hostID": r.inside, "size": r.size} for r in ranges]
 
-    return {"uidMappings": entries(uids), "gidMappings": entries(gids)}
+    return entries(uids), entries(gids)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import posixpath
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch import trees
-from ketch.engine.model.records import ContainerConfig, HostConfig, MountPoint
+from ketch.engine.model.records import BindOptions, ContainerConfig, DriverConfig, HostConfig, MountPoint, VolumeOptions
 from ketch.engine.volumes import idmaps
 from ketch.engine.volumes.mount_spec import check_target, of_mount, parse_bind, tmpfs_words, without_opposites
 from ketch.errors import InvalidArgument
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.engine.volumes.store import VolumeStore
+    from ketch.runtime.oci_types import OciMount
 
     ImageView = Callable[[str], tuple[str, list[str]]]
 
@@ -80,15 +81,11 @@ def _make(
 ) -> None:
     """What must exist for a mount: its volume, its directory, its image."""
     if point.type == "volume":
-        options = (point.spec.volume_options if point.spec is not None else None) or {}
-        config = options.get("DriverConfig") or {}
-        driver = config.get("Name") or (host.volume_driver if point.spec is None else "")
+        options = (point.spec.volume_options if point.spec is not None else None) or VolumeOptions()
+        config = options.driver_config or DriverConfig()
+        driver = config.name or (host.volume_driver if point.spec is None else "")
         volume = volumes.create(
-            point.name,
-            driver=driver,
-            labels=dict(options.get("Labels") or {}),
-            options=config.get("Options"),
-            made_for=made_for,
+            point.name, driver=driver, labels=options.labels, options=config.options, made_for=made_for
         )
         point.name, point.source = volume.name, volume.mountpoint
     elif point.type == "bind" and not os.path.lexists(point.source):
@@ -97,7 +94,7 @@ def _make(
         point.name, point.layers = image_view(point.source)
 
 
-def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[dict[str, Any]]:
+def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[OciMount]:
     """The ``mounts`` entries of an OCI bundle for these mount points and ``--tmpfs``, parents before children."""
     result = [_oci_mount(point) for point in points]
     for target, words in (host.tmpfs or {}).items():
@@ -108,30 +105,30 @@ def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[dict[str, Any
     return sorted(result, key=lambda m: m["destination"].count("/"))
 
 
-def _oci_mount(point: MountPoint) -> dict[str, Any]:
-    entry: dict[str, Any] = {"destination": point.destination, "type": point.type, "source": point.source}
+def _oci_mount(point: MountPoint) -> OciMount:
+    entry: OciMount = {"destination": point.destination, "type": point.type, "source": point.source}
     if point.type == "tmpfs":
         words = tmpfs_words(point.spec) if point.spec is not None else _PRIVATE
-        return entry | {"source": "tmpfs", "options": ["rw" if point.rw else "ro", *words]}
+        return {**entry, "source": "tmpfs", "options": ["rw" if point.rw else "ro", *words]}
     options = [*_bind_words(point)]
     if point.type == "image":
         options = [*point.layers]
     if subpath := _subpath(point):
         options.append(f"X-mount.subdir={subpath}")
     if point.type == "image":
-        return entry | {"type": "overlay", "source": "overlay", "options": options}
+        return {**entry, "type": "overlay", "source": "overlay", "options": options}
     if point.idmap and point.idmap != idmaps.OWNER:
-        entry |= idmaps.oci(point.idmap)
+        entry["uidMappings"], entry["gidMappings"] = idmaps.oci(point.idmap)
         options.append("idmap")
-    return entry | {"type": "bind", "options": options}
+    return {**entry, "type": "bind", "options": options}
 
 
 def _bind_words(point: MountPoint) -> list[str]:
-    options = (point.spec.bind_options if point.spec is not None else None) or {}
-    recursive = not options.get("NonRecursive")
+    options = (point.spec.bind_options if point.spec is not None else None) or BindOptions()
+    recursive = not options.non_recursive
     access = "rw"
     if not point.rw:  # what is mounted below is read-only, too (mount_setattr(2)), unless asked otherwise
-        access = "rro" if recursive and not options.get("ReadOnlyNonRecursive") else "ro"
+        access = "rro" if recursive and not options.read_only_non_recursive else "ro"
     return ["rbind" if recursive else "bind", access, point.propagation or "rprivate"]
 
 
@@ -139,4 +136,4 @@ def _subpath(point: MountPoint) -> str:
     if point.spec is None:
         return ""
     options = point.spec.volume_options if point.type == "volume" else point.spec.image_options
-    return str((options or {}).get("Subpath") or "")
+    return options.subpath if options is not None else ""

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from ketch.engine.model.records import Mount, MountPoint
+from ketch.engine.model.records import (
+    BindOptions,
+    DriverConfig,
+    ImageOptions,
+    Mount,
+    MountPoint,
+    TmpfsOptions,
+    VolumeOptions,
+)
 from ketch.engine.volumes import idmaps
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
 _ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy", "copy"))
@@ -107,8 +115,12 @@ def of_mount(mount: Mount) -> MountPoint:
     """One ``--mount`` (InvalidArgument in Docker's words); what it says beyond Docker's fields stays in ``spec``."""
     if not mount.target:
         _refuse(mount, "field Target must not be empty")
-    for kind, options in _options(mount).items():
-        if options and kind != mount.type:
+    of_kinds = {
+        "bind": mount.bind_options, "volume": mount.volume_options, "tmpfs": mount.tmpfs_options,
+        "image": mount.image_options,
+    }  # fmt: skip
+    for kind, options in of_kinds.items():
+        if options is not None and kind != mount.type:
             _refuse(mount, f"field {kind.capitalize()}Options must not be specified")
     make = {"bind": _bind, "volume": _volume, "tmpfs": _tmpfs, "image": _image}.get(mount.type)
     if make is None:
@@ -118,53 +130,43 @@ def of_mount(mount: Mount) -> MountPoint:
     return point
 
 
-def _options(mount: Mount) -> Mapping[str, dict[str, Any] | None]:
-    return {
-        "bind": mount.bind_options,
-        "volume": mount.volume_options,
-        "tmpfs": mount.tmpfs_options,
-        "image": mount.image_options,
-    }
-
-
 def _refuse(mount: Mount, why: str) -> NoReturn:
     raise InvalidArgument(f'invalid mount config for type "{mount.type}": {why}')
 
 
 def _bind(mount: Mount, target: str) -> MountPoint:
-    options = mount.bind_options or {}
+    options = mount.bind_options or BindOptions()
     if not mount.source:
         _refuse(mount, "field Source must not be empty")
     if not mount.source.startswith("/"):
         _refuse(mount, f"invalid mount path: '{mount.source}' mount path must be absolute")
-    if not os.path.lexists(mount.source) and not options.get("CreateMountpoint"):
+    if not os.path.lexists(mount.source) and not options.create_mountpoint:
         _refuse(mount, f"bind source path does not exist: {mount.source}")
-    propagation = options.get("Propagation") or "rprivate"
+    propagation = options.propagation or "rprivate"
     if propagation not in PROPAGATION:
         _refuse(mount, f"invalid propagation mode: {propagation}")
-    if options.get("ReadOnlyForceRecursive") and options.get("ReadOnlyNonRecursive"):
+    if options.read_only_force_recursive and options.read_only_non_recursive:
         _refuse(mount, "ReadOnlyForceRecursive and ReadOnlyNonRecursive exclude each other")
-    if options.get("ReadOnlyForceRecursive") and propagation != "rprivate":
+    if options.read_only_force_recursive and propagation != "rprivate":
         _refuse(mount, "ReadOnlyForceRecursive needs the propagation rprivate")
-    idmap = options.get("IDMap")
     return MountPoint(
         type="bind",
         source=posixpath.normpath(mount.source),
         destination=target,
         rw=not mount.read_only,
         propagation=propagation,
-        idmap="" if idmap is None else idmaps.check(str(idmap)),
+        idmap="" if options.idmap is None else idmaps.check(options.idmap),
     )
 
 
 def _volume(mount: Mount, target: str) -> MountPoint:
-    options = mount.volume_options or {}
+    options = mount.volume_options or VolumeOptions()
     if mount.source.startswith("/"):
         _refuse(mount, f"invalid mount path: '{mount.source}' is a path; use type bind for a host directory")
-    _check_subpath(mount, options.get("Subpath") or "")
-    if options.get("Subpath") and not mount.source:
+    _check_subpath(mount, options.subpath)
+    if options.subpath and not mount.source:
         _refuse(mount, "must not set Subpath when using anonymous volumes")
-    driver = (options.get("DriverConfig") or {}).get("Name") or "local"
+    driver = (options.driver_config or DriverConfig()).name or "local"
     return MountPoint(
         type="volume",
         source="",
@@ -179,7 +181,7 @@ def _volume(mount: Mount, target: str) -> MountPoint:
 def _image(mount: Mount, target: str) -> MountPoint:
     if not mount.source:
         _refuse(mount, "field Source must not be empty")
-    _check_subpath(mount, (mount.image_options or {}).get("Subpath") or "")
+    _check_subpath(mount, (mount.image_options or ImageOptions()).subpath)
     return MountPoint(type="image", source=mount.source, destination=target, rw=False)
 
 
@@ -199,13 +201,13 @@ def _tmpfs(mount: Mount, target: str) -> MountPoint:
 
 def tmpfs_words(mount: Mount) -> list[str]:
     """The mount options of a ``--mount type=tmpfs`` (InvalidArgument)."""
-    options = mount.tmpfs_options or {}
+    options = mount.tmpfs_options or TmpfsOptions()
     words = []
-    if size := options.get("SizeBytes"):
-        words.append(f"size={size}")
-    if mode := options.get("Mode"):
-        words.append(f"mode={mode:o}")
-    for entry in options.get("Options") or ():
+    if options.size_bytes:
+        words.append(f"size={options.size_bytes}")
+    if options.mode:
+        words.append(f"mode={options.mode:o}")
+    for entry in options.options or ():
         if not 1 <= len(entry) <= 2:
             _refuse(mount, f"invalid option array length: {len(entry)}")
         if entry[0] not in (_TMPFS_WORDS if len(entry) == 1 else _TMPFS_KEYS):

@@ -1,0 +1,43 @@
+"""The bodies of requests about containers, and what the engine is asked for by them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ketch.api.wire.networks import endpoint
+from ketch.engine.model.records import ContainerConfig, EndpointRequest, EndpointSettings, HostConfig, Wire
+from ketch.engine.model.requests import Changes, Resources, Update
+
+
+class NetworkingConfig(Wire):
+    """Networks to join, by name or id."""
+
+    endpoints_config: dict[str, EndpointRequest | None] | None = None
+
+
+class CreateBody(ContainerConfig, kw_only=True):
+    """The body of ``create``: the configuration with the host's and the networks' beside it."""
+
+    host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None
+
+    def config(self) -> ContainerConfig:
+        """The configuration alone."""
+        return msgspec.convert(self, ContainerConfig, from_attributes=True)
+
+    def endpoints(self) -> dict[str, EndpointSettings]:
+        """The networks that are asked for."""
+        networking = self.networking_config or NetworkingConfig()
+        return {name: endpoint(asked) for name, asked in (networking.endpoints_config or {}).items()}
+
+
+class UpdateBody(Resources, kw_only=True):
+    """The body of ``update``: Docker's limits, and beside them Ketch's own changes for the next start."""
+
+    changes: Changes | None = None
+    pending_reset: bool = False
+
+    def update(self) -> Update:
+        """What is wanted of the engine."""
+        resources = msgspec.convert(self, Resources, from_attributes=True)
+        return Update(resources=resources, changes=self.changes, pending_reset=self.pending_reset)

@@ -1,0 +1,37 @@
+"""A volume in Docker's JSON, and the bodies of requests about volumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.notation import times
+
+if TYPE_CHECKING:
+    from ketch.engine.model.volume import Volume
+
+
+class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of ``create``."""
+
+    name: str = ""
+    driver: str = "local"
+    driver_opts: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+def wire(one: Volume) -> dict[str, Any]:
+    """A volume as ``/volumes`` shows it."""
+    labels = dict(one.labels)
+    if one.anonymous:
+        labels["com.docker.volume.anonymous"] = ""
+    return {
+        "CreatedAt": times.rfc3339_or_never(one.created // 1_000_000_000 * 1_000_000_000),
+        "Driver": one.driver,
+        "Labels": labels or None,
+        "Mountpoint": one.mountpoint,
+        "Name": one.name,
+        "Options": one.options or None,
+        "Scope": "local",
+    }

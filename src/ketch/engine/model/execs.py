@@ -1,0 +1,34 @@
+"""Processes added to running containers: in memory only, they are forgotten with the daemon or some minutes later."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ExecConfig(msgspec.Struct, kw_only=True, frozen=True):
+    """What is to run and which streams of it are wanted; ``console_size`` is [rows, columns], empty: not known."""
+
+    cmd: list[str]
+    env: list[str] = []
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+    tty: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    detach_keys: str = ""
+    console_size: list[int] = []
+
+
+class Exec(msgspec.Struct, kw_only=True):
+    """One of them; ``exit_code`` is None until it has ended, ``ended_at`` is of time.monotonic()."""
+
+    id: str
+    container_id: str
+    config: ExecConfig
+    running: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+    started: bool = False
+    ended_at: float = 0.0
