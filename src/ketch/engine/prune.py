@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.records import Status
+from ketch.engine.model.reports import Pruned, Removed
 from ketch.errors import Conflict, NotFound
 from ketch.images.removal import DryRun
 from ketch.storage.sizes import size_on_disk
@@ -33,12 +34,8 @@ if TYPE_CHECKING:
     Matches = Callable[[int, dict[str, str] | None], bool]  # (created in ns, labels)
 
 _DOWN = (Status.CREATED, Status.EXITED, Status.DEAD)
-Objects = list[dict[str, Any]]
+Objects = list[Removed]
 Rows = list[dict[str, str]]
-
-
-def _object(ident: str, name: str, size: int = 0) -> dict[str, Any]:
-    return {"Id": ident, "Name": name, "Size": size}
 
 
 async def _size_on_disk(directory: str) -> int:
@@ -58,22 +55,16 @@ class PruneService:
     pulls: PullService
     events: EventBus
 
-    async def container(self, ref: str, *, force: bool, volumes: bool, without: Collection[str]) -> dict[str, Any]:
+    async def container(self, ref: str, *, force: bool, volumes: bool, without: Collection[str]) -> Pruned:
         """What ``remove`` would do to a container, and the errors that it would raise; nothing is changed."""
         one = self.container_service.removable(ref, force=force)
         written = (await self.container_service.sizes(one.id))[0]
-        found = [_object(one.id, one.name, written)]
+        found = [Removed(one.id, one.name, written)]
         anonymous = self.container_volumes.anonymous(one, {one.id, *without}) if volumes else []
-        lost: Objects = [_object(v.name, v.name, await _size_on_disk(v.mountpoint)) for v in anonymous]
-        return {
-            "ContainersDeleted": [one.id],
-            "VolumesDeleted": [v.name for v in anonymous],
-            "SpaceReclaimed": sum(o["Size"] for o in (*found, *lost)),
-            "Containers": found,
-            "Volumes": lost,
-        }
+        lost = [Removed(v.name, v.name, await _size_on_disk(v.mountpoint)) for v in anonymous]
+        return Pruned(found, sum(o.size for o in (*found, *lost)), volumes=lost)
 
-    async def containers(self, matches: Matches, *, dry_run: bool) -> dict[str, Any]:
+    async def containers(self, matches: Matches, *, dry_run: bool) -> Pruned:
         """Every container that does not run."""
         found: Objects = []
         for one in self.container_service.list():
@@ -83,24 +74,20 @@ class PruneService:
             with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it
                 if not dry_run:
                     await self.container_service.remove(one.id)
-                found.append(_object(one.id, one.name, written))
-        space = sum(one["Size"] for one in found)
+                found.append(Removed(one.id, one.name, written))
+        space = sum(one.size for one in found)
         if not dry_run:
             self.events.publish("container", "prune", "", {"reclaimed": str(space)})
-        answer = {"ContainersDeleted": [one["Id"] for one in found] or None, "SpaceReclaimed": space}
-        return answer | ({"Containers": found} if dry_run else {})
+        return Pruned(found, space)
 
-    async def networks(self, matches: Matches, *, dry_run: bool, without: Collection[str]) -> dict[str, Any]:
+    async def networks(self, matches: Matches, *, dry_run: bool, without: Collection[str]) -> Pruned:
         """The networks that no container refers to."""
         removed = await self.network_service.prune(
             lambda record: not matches(record.created, record.labels), dry_run=dry_run, without=without
         )
-        answer: dict[str, Any] = {"NetworksDeleted": [record.name for record in removed] or None}
-        return answer | ({"Networks": [_object(record.id, record.name) for record in removed]} if dry_run else {})
+        return Pruned([Removed(record.id, record.name) for record in removed])
 
-    async def volumes(
-        self, matches: Matches, *, everything: bool, dry_run: bool, without: Collection[str]
-    ) -> dict[str, Any]:
+    async def volumes(self, matches: Matches, *, everything: bool, dry_run: bool, without: Collection[str]) -> Pruned:
         """The volumes that no container uses: the anonymous ones, or ``everything``."""
         found: Objects = []
         for volume in self.volume_store.list():
@@ -111,16 +98,13 @@ class PruneService:
             if not dry_run:
                 await self.volume_store.remove(volume.name)
                 self.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
-            found.append(_object(volume.name, volume.name, size))
-        space = sum(one["Size"] for one in found)
+            found.append(Removed(volume.name, volume.name, size))
+        space = sum(one.size for one in found)
         if not dry_run:
             self.events.publish("volume", "prune", "", {"reclaimed": str(space)})
-        answer = {"VolumesDeleted": [one["Id"] for one in found], "SpaceReclaimed": space}
-        return answer | ({"Volumes": found} if dry_run else {})
+        return Pruned(found, space)
 
-    async def images(
-        self, matches: Matches, *, dangling: bool, dry_run: bool, without: Collection[str]
-    ) -> dict[str, Any]:
+    async def images(self, matches: Matches, *, dangling: bool, dry_run: bool, without: Collection[str]) -> Pruned:
         """The images that no container uses: those without a name, or (not ``dangling``) all of them."""
         found: Objects = []
         rows: Rows = []
@@ -138,9 +122,9 @@ class PruneService:
                 except NotFound:
                     continue
             freed = sum(sizes.get(row.get("Deleted", ""), 0) for row in rows[done:])
-            found.append(_object(image.id, ", ".join(tags) or "<none>", freed))
-        space = sum(one["Size"] for one in found)
+            found.append(Removed(image.id, ", ".join(tags) or "<none>", freed))
+        space = sum(one.size for one in found)
         if not dry_run:
             space += await asyncio.to_thread(self.pulls.sweep)
             self.events.publish("image", "prune", "", {"reclaimed": str(space)})
-        return {"ImagesDeleted": rows or None, "SpaceReclaimed": space} | ({"Images": found} if dry_run else {})
+        return Pruned(found, space, rows=rows)

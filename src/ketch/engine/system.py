@@ -15,6 +15,7 @@ from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
 from ketch.engine.model.records import Status
+from ketch.engine.model.reports import DiskUsage
 from ketch.notation import architectures, times
 from ketch.runtime.cgroups import common
 from ketch.storage import lost
@@ -144,15 +145,15 @@ class SystemService:
             "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)],
         }  # fmt: skip
 
-    async def df(self) -> dict[str, Any]:
-        """Raw material of ``GET /system/df``: sizes in bytes by kind of object."""
+    async def df(self) -> DiskUsage:
+        """What takes space."""
         images = self.images.list()
         written = {c.id: await in_own_thread(functools.partial(self.snapshots.usage, c.id)) for c in self.store.all()}
         volumes = {
             v.name: await in_own_thread(functools.partial(size_on_disk, v.mountpoint)) for v in self.volumes.list()
         }
         layers = await asyncio.to_thread(self.images.layers_size)
-        return {"images": images, "layers_size": layers, "containers": written, "volumes": volumes}
+        return DiskUsage(images=images, layers=layers, containers=written, volumes=volumes)
 
 
 def _os_release() -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ketch.api import dry_run, jsontext, query, streams
-from ketch.api.wire import container_filters, filters, stats
+from ketch.api.wire import container_filters, filters, prunes, stats
 from ketch.api.wire import containers as wire
 from ketch.api.wire.container_requests import CreateBody, UpdateBody
 from ketch.engine.aio.streams import AttachOptions, LogOptions
@@ -123,7 +123,8 @@ async def remove(call: Call) -> web.StreamResponse:
     if only_shown:
         force, volumes = query.flag(call.query, "force"), query.flag(call.query, "v")
         ref = call.path["id"]
-        return call.json(await call.engine.prunes.container(ref, force=force, volumes=volumes, without=without))
+        found = await call.engine.prunes.container(ref, force=force, volumes=volumes, without=without)
+        return call.json(prunes.container(found))
     await call.engine.containers.remove(
         call.path["id"],
         force=query.flag(call.query, "force"),
@@ -248,7 +249,8 @@ async def prune(call: Call) -> web.StreamResponse:
     """Remove every container that does not run."""
     matches = filters.prune_predicate(query.filters(call.query), _PRUNE)
     only_shown, _ = await dry_run.wanted(call)
-    return call.json(await call.engine.prunes.containers(matches, dry_run=only_shown))
+    done = await call.engine.prunes.containers(matches, dry_run=only_shown)
+    return call.json(prunes.containers(done, dry_run=only_shown))
 
 
 ROUTES = (

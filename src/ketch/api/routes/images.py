@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.api import dry_run, jsontext, query
 from ketch.api.errors import INTERNAL, body_of, from_registry, message_of
 from ketch.api.streams import while_connected
-from ketch.api.wire import filters, manifests
+from ketch.api.wire import filters, manifests, prunes
 from ketch.api.wire import images as wire
 from ketch.errors import InvalidArgument, KetchError, Unimplemented
 from ketch.remote.credentials import from_header
@@ -169,7 +169,8 @@ async def prune(call: Call) -> web.StreamResponse:
     matches = filters.prune_predicate(chosen)
     dangling = all(filters.boolean("dangling", value) for value in chosen.get("dangling", ()))
     only_shown, without = await dry_run.wanted(call)
-    return call.json(await call.engine.prunes.images(matches, dangling=dangling, dry_run=only_shown, without=without))
+    done = await call.engine.prunes.images(matches, dangling=dangling, dry_run=only_shown, without=without)
+    return call.json(prunes.images(done, dry_run=only_shown))
 
 
 ROUTES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, query
-from ketch.api.wire import filters
+from ketch.api.wire import filters, prunes
 from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, endpoint, predicate, wire
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ async def prune(call: Call) -> web.StreamResponse:
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
     only_shown, without = await dry_run.wanted(call)
-    return call.json(await call.engine.prunes.networks(matches, dry_run=only_shown, without=without))
+    done = await call.engine.prunes.networks(matches, dry_run=only_shown, without=without)
+    return call.json(prunes.networks(done, dry_run=only_shown))
 
 
 async def repair(call: Call) -> web.StreamResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, query
-from ketch.api.wire import filters
+from ketch.api.wire import filters, prunes
 from ketch.api.wire.volumes import CreateBody
 from ketch.api.wire.volumes import wire as wire_volume
 
@@ -68,9 +68,8 @@ async def prune(call: Call) -> web.StreamResponse:
     matches = filters.prune_predicate(chosen)
     everything = filters.boolean("all", chosen["all"][0]) if chosen.get("all") else False
     only_shown, without = await dry_run.wanted(call)
-    return call.json(
-        await call.engine.prunes.volumes(matches, everything=everything, dry_run=only_shown, without=without)
-    )
+    done = await call.engine.prunes.volumes(matches, everything=everything, dry_run=only_shown, without=without)
+    return call.json(prunes.volumes(done, dry_run=only_shown))
 
 
 async def backup(call: Call) -> web.StreamResponse:

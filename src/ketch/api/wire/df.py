@@ -9,26 +9,27 @@ from ketch.api.wire import containers, images, volumes
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
+    from ketch.engine.model.reports import DiskUsage
     from ketch.images.model import Image
 
 
-def answer(engine: Engine, raw: dict[str, Any]) -> dict[str, Any]:
+def answer(engine: Engine, usage: DiskUsage) -> dict[str, Any]:
     """The body of ``GET /system/df`` from what the engine measured."""
     everything = engine.containers.list()
     rows = []
     for container in everything:
-        written = raw["containers"].get(container.id, 0)
+        written = usage.containers.get(container.id, 0)
         rows.append(containers.row(engine, container, (written, written)))
     return {
-        "LayersSize": raw["layers_size"],
+        "LayersSize": usage.layers,
         "Images": [
             images.row(i, sum(c.image_id == i.id for c in everything)) | {"SharedSize": size}
-            for i, size in zip(raw["images"], shared_sizes(raw["images"]), strict=True)
+            for i, size in zip(usage.images, shared_sizes(usage.images), strict=True)
         ],
         "Containers": rows,
         "Volumes": [
             volumes.wire(v)
-            | {"UsageData": {"Size": raw["volumes"].get(v.name, 0), "RefCount": len(engine.volumes.used_by(v.name))}}
+            | {"UsageData": {"Size": usage.volumes.get(v.name, 0), "RefCount": len(engine.volumes.used_by(v.name))}}
             for v in engine.volumes.list()
         ],
         "BuildCache": [],

@@ -1,0 +1,53 @@
+"""What a prune has removed in Docker's JSON; a dry run, which is Ketch's own, tells more of each object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.engine.model.reports import Pruned, Removed
+
+
+def container(done: Pruned) -> dict[str, Any]:
+    """What the removal of one container would do."""
+    return {
+        "ContainersDeleted": _ids(done.objects),
+        "VolumesDeleted": _ids(done.volumes),
+        "SpaceReclaimed": done.freed,
+        "Containers": _rows(done.objects),
+        "Volumes": _rows(done.volumes),
+    }
+
+
+def containers(done: Pruned, *, dry_run: bool) -> dict[str, Any]:
+    """The answer of ``POST /containers/prune``."""
+    answer = {"ContainersDeleted": _ids(done.objects) or None, "SpaceReclaimed": done.freed}
+    return answer | ({"Containers": _rows(done.objects)} if dry_run else {})
+
+
+def networks(done: Pruned, *, dry_run: bool) -> dict[str, Any]:
+    """The answer of ``POST /networks/prune``."""
+    answer: dict[str, Any] = {"NetworksDeleted": [one.name for one in done.objects] or None}
+    return answer | ({"Networks": _rows(done.objects)} if dry_run else {})
+
+
+def volumes(done: Pruned, *, dry_run: bool) -> dict[str, Any]:
+    """The answer of ``POST /volumes/prune``."""
+    answer = {"VolumesDeleted": _ids(done.objects), "SpaceReclaimed": done.freed}
+    return answer | ({"Volumes": _rows(done.objects)} if dry_run else {})
+
+
+def images(done: Pruned, *, dry_run: bool) -> dict[str, Any]:
+    """The answer of ``POST /images/prune``."""
+    answer = {"ImagesDeleted": done.rows or None, "SpaceReclaimed": done.freed}
+    return answer | ({"Images": _rows(done.objects)} if dry_run else {})
+
+
+def _ids(objects: Sequence[Removed]) -> list[str]:
+    return [one.id for one in objects]
+
+
+def _rows(objects: Sequence[Removed]) -> list[dict[str, Any]]:
+    return [{"Id": one.id, "Name": one.name, "Size": one.size} for one in objects]
