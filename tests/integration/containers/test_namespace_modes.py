@@ -10,9 +10,11 @@ SLEEP = ("busybox", "sleep", "1000")
 JOINABLE = {"NetworkMode": "net", "PidMode": "pid", "IpcMode": "ipc"}
 
 
-def create(engine, name: str = "one", **host: object):
+def create(engine, name: str = "one", **host: object) -> tuple[int, str]:
+    """The status, and what the message says."""
     body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host}
-    return Api(engine.socket)("POST", "/containers/create", body, name=name)
+    status, answer = Api(engine.socket)("POST", "/containers/create", body, name=name)
+    return status, answer.get("message", "")
 
 
 def inspected(engine, name: str):
@@ -36,7 +38,7 @@ def test_a_name_becomes_an_id(engine, field):
 
 @pytest.mark.parametrize("field", ["PidMode", "IpcMode"])
 def test_a_container_that_is_not_there(engine, field):
-    assert create(engine, **{field: "container:nobody"}) == (400, {"message": "No such container: nobody"})
+    assert create(engine, **{field: "container:nobody"}) == (400, "No such container: nobody")
 
 
 def test_a_network_of_a_container_that_is_not_there(engine):
@@ -64,10 +66,10 @@ def test_a_network_of_a_container_that_is_not_there(engine):
 )
 def test_words_that_are_none(engine, field, word, message):
     engine.docker("create", "--name", "target", *SLEEP)
-    assert create(engine, **{field: word}) == (400, {"message": message})
+    assert create(engine, **{field: word}) == (400, message)
 
 
 @pytest.mark.ketch_only
 def test_a_user_namespace_is_the_hosts_or_none_is_asked_for(engine):
     """(dockerd without a mapping takes every word, and does nothing.)"""
-    assert create(engine, UsernsMode="container:x") == (400, {"message": "invalid user namespace mode: container:x"})
+    assert create(engine, UsernsMode="container:x") == (400, "invalid user namespace mode: container:x")
