@@ -11,8 +11,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from ketch import faults, printable, stdio
+from ketch import failpoints, printable, stdio
 from ketch.errors import FailedPrecondition, KetchError
+from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ async def serve(config: Config) -> None:
 
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
         roots.make(path, mode)
-    if faults.armed():
-        log.warning("a fault is armed at %s: this is a test", faults.armed())
+    if failpoints.armed():
+        log.warning("a fault is armed at %s: this is a test", failpoints.armed())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,11 +120,11 @@ async def serve(config: Config) -> None:
 
         await launcher.ready()  # nothing is begun without it
         engine = await wiring.build(config, launcher, stack)
-        faults.point("daemon.restored")
+        failpoint("daemon.restored")
         await wiring.listen_and_serve(config, engine, bound, stack)
         log.info("API listen on %s", ", ".join(config.hosts))
         notify.send("READY=1")
         await stop.wait()
         notify.send("STOPPING=1")
-        faults.point("daemon.stopping")
+        failpoint("daemon.stopping")
         log.info("stopping; running containers stay up")

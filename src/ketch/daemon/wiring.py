@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ketch import faults
 from ketch.api.acceptor import Acceptor
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
@@ -31,6 +30,7 @@ from ketch.engine.model.records import LogConfig
 from ketch.engine.parts import Parts
 from ketch.engine.paths import ContainerPaths
 from ketch.engine.volumes import store as volume_store
+from ketch.failpoints import failpoint
 from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
 from ketch.storage.database.db import Database
@@ -58,7 +58,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         )
     stack.callback(db.close)
     stack.enter_context(listen.state_lock(db.identity, config.data_root))
-    faults.point("daemon.database-open")
+    failpoint("daemon.database-open")
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
@@ -105,7 +105,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.callback(parts.network_thread.close)
     await parts.network_thread.run(network.setup)
     stack.push_async_callback(_release, parts)
-    faults.point("daemon.networks-up")
+    failpoint("daemon.networks-up")
     await parts.network_thread.run(network_settings.default_network, config, network)
     engine = assemble(parts)
     await engine.start()
@@ -123,7 +123,7 @@ async def _release(parts: Parts) -> None:
     if any(c.state.running for c in parts.store.all()):
         return
     await parts.network_thread.run(parts.network.teardown)
-    faults.point("daemon.networks-down")
+    failpoint("daemon.networks-down")
 
 
 async def listen_and_serve(

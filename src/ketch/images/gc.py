@@ -7,8 +7,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.errors import DataLoss
+from ketch.failpoints import failpoint
 from ketch.storage.content.leases import Leases
 from ketch.storage.database.removals import Removals
 
@@ -75,7 +75,7 @@ class GarbageCollector:
             directories = {name: self._layers.detach(name) for name in unneeded}
             for name in unneeded:
                 self._content.remove(name)
-            faults.point("image.content-unnamed")
+            failpoint("image.content-unnamed")
             self._removals.end(name.removeprefix("sha256:") for name in candidates)
         for directory in filter(None, directories.values()):
             self._later(functools.partial(self._layers.abort, directory))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from ketch import faults
 from ketch.errors import ImageNotFound, InvalidArgument
+from ketch.failpoints import failpoint
 from ketch.images import removal
 from ketch.images.catalog import Catalog, Named
 from ketch.images.gc import GarbageCollector
@@ -132,7 +132,7 @@ class ImageStore:
         """
         targets = targets or {}
         self._garbage.sync({part for image, _ in added for part in image.parts()})
-        faults.point("image.synced")
+        failpoint("image.synced")
         repository = self._repository
         with repository.lock:
             images, names = dict(self.catalog.images), dict(self.catalog.names)
@@ -154,7 +154,7 @@ class ImageStore:
                 for name in (name for _, new_names in added for name in new_names):
                     repository.write_name(tx, name, names[name])
                 self._garbage.mark_for_removal(tx, replaced)
-            faults.point("image.rows-written")
+            failpoint("image.rows-written")
             repository.show(images, names)
             found = [self.catalog.images[image.id] for image, _ in added]
         repository.sync()
@@ -194,7 +194,7 @@ class ImageStore:
             with self._repository.transaction() as tx:
                 self._repository.write(tx, tagged)
                 self._repository.write_name(tx, str(parsed), named)
-            faults.point("image.tagged")
+            failpoint("image.tagged")
             self._repository.show({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
         self._repository.sync()
 
@@ -244,7 +244,7 @@ class ImageStore:
             for one in hidden.values():
                 repository.write(tx, one)
             self._garbage.mark_for_removal(tx, parts)
-        faults.point("image.rows-deleted")
+        failpoint("image.rows-deleted")
         kept = {image_id: image for image_id, image in catalog.images.items() if image_id not in gone}
         names = {name: named for name, named in catalog.names.items() if name not in plan.names}
         repository.show({**kept, **hidden}, names)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import faults
 from ketch.errors import InvalidArgument, KetchError
+from ketch.failpoints import failpoint
 from ketch.network.links import endpoint, parent_links
 from ketch.network.live import WIRED
 from ketch.network.model import ipam
@@ -84,19 +84,19 @@ class Connections:
             ip, ip6 = self._addresses(network, request, undo)
             bindings = _reserve(host, request, record)
             undo.callback(host.ports.release, bindings)
-            faults.point("network.ports-held")
+            failpoint("network.ports-held")
             made = self._endpoint(network, request, ip, ip6, bindings)
             self._state.add(made, network.last)
             undo.callback(self._state.remove, made)
-            faults.point("network.endpoint-written")
+            failpoint("network.endpoint-written")
             try:
                 self._wire(host, network, made, request, netns_fd, rtnl_fd)
                 undo.callback(_unwire, host, made)
                 network.endpoints[request.container_id] = made
                 undo.callback(network.endpoints.pop, request.container_id, None)
-                faults.point("network.wired")
+                failpoint("network.wired")
                 host.publish(made)
-                faults.point("network.published")
+                failpoint("network.published")
             except OSError as e:
                 raise KetchError(
                     f"connect container {request.label} to network `{record.name}`: {e}", hint=hint_of(e)
@@ -116,13 +116,13 @@ class Connections:
         with Undo() as steps:
             steps.callback(network.give_back, gone)
             steps.callback(self._state.remove, gone)
-            steps.callback(faults.point, "network.link-going")
+            steps.callback(failpoint, "network.link-going")
             steps.callback(host.ports.release, gone.bindings)
             if rtnl_fd is None:
                 steps.callback(_unwire, host, gone)
             else:
                 steps.callback(_unwire_now, gone, rtnl_fd)
-            steps.callback(faults.point, "network.unpublished")
+            steps.callback(failpoint, "network.unpublished")
             steps.callback(host.unpublish, gone)
 
     def _addresses(self, network: LiveNetwork, request: EndpointRequest, undo: Undo) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import faults
 from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, PermissionDenied
+from ketch.failpoints import failpoint
 from ketch.linux.netlink import addresses, links
 from ketch.network import completion, default_network, locks, reattach
 from ketch.network.completion import DEFAULT_MTU
@@ -189,7 +189,7 @@ class NetworkManager:
             network = LiveNetwork.of(record, {})
             self._state.save(record)
             undo.callback(self._state.delete, network_id)
-            faults.point("network.row-written")
+            failpoint("network.row-written")
             self._networks[network_id] = network
             undo.callback(self._networks.pop, network_id, None)
             undo.callback(self._down, network)
@@ -198,9 +198,9 @@ class NetworkManager:
             except OSError as e:
                 raise KetchError(f"set up network `{record.name}`: {e}", hint=hint_of(e)) from e
             if record.driver == r.BRIDGE:
-                faults.point("network.link-made")
+                failpoint("network.link-made")
                 self._host.admit(network.segment())
-                faults.point("network.admitted")
+                failpoint("network.admitted")
                 undo.callback(self._host.dismiss, network.segment())
             undo.pop_all()
         return record
@@ -213,9 +213,9 @@ class NetworkManager:
                 raise PermissionDenied(f"network {network.record.name} has active endpoints")
             steps.callback(self._state.delete, network_id)
             steps.callback(self._networks.pop, network_id)
-            steps.callback(faults.point, "network.link-removed")
+            steps.callback(failpoint, "network.link-removed")
             steps.callback(self._down, network)
-            steps.callback(faults.point, "network.dismissed")
+            steps.callback(failpoint, "network.dismissed")
             if network.record.driver == r.BRIDGE:
                 steps.callback(self._host.dismiss, network.segment())
 

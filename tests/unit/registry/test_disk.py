@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ketch import faults
+from ketch import failpoints
 from ketch.registry.objects.disk import Disk
 from ketch.registry.objects.store import ObjectMissing
 
@@ -73,7 +73,7 @@ async def test_an_upload_that_does_not_reach_the_disk(tmp_path, monkeypatch):
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     os.makedirs(tmp_path / "uploads" / "one")
     assert await disk.append("one", 0, pieces()) == len(data)
-    monkeypatch.setattr(faults, "_fault", faults.Fault("registry.upload-sync=EIO:1", ""))
+    monkeypatch.setattr(failpoints, "_fault", failpoints.Fault("registry.upload-sync=EIO:1", ""))
     with pytest.raises(OSError, match="Input/output error"):
         await disk.finish("one", digest, "blobs/one")
     assert await disk.length("one") == 0

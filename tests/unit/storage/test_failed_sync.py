@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ketch import faults
+from ketch import failpoints
 from ketch.errors import DataLoss
 from ketch.storage.content.leases import Leases
 from ketch.storage.database import wal
@@ -25,7 +25,7 @@ def path(tmp_path):
 @pytest.fixture
 def fail(monkeypatch):
     """Have a place fail, as KETCH_FAULT says it."""
-    return lambda text: monkeypatch.setattr(faults, "_fault", faults.Fault(text, "") if text else None)
+    return lambda text: monkeypatch.setattr(failpoints, "_fault", failpoints.Fault(text, "") if text else None)
 
 
 def insert(db: Database, value: int) -> None:
@@ -70,15 +70,15 @@ def test_pages_that_cannot_be_read_back(path, fail, monkeypatch):
     with contextlib.closing(Database(path, [SCHEMA])) as db:
         insert(db, 1)
         before = os.path.getsize(path + "-wal"), wal.content(path)
-        strike = faults.Fault.strike
+        strike = failpoints.Fault.strike
 
-        def lose(fault: faults.Fault) -> None:
+        def lose(fault: failpoints.Fault) -> None:
             if not fault.passed:
                 with open(path + "-wal", "r+b") as f:
                     f.write(before[1])
             strike(fault)
 
-        monkeypatch.setattr(faults.Fault, "strike", lose)
+        monkeypatch.setattr(failpoints.Fault, "strike", lose)
         fail("database.sync=EIO:1")
         with pytest.raises(DataLoss, match="cannot be read back"):
             insert(db, 2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ketch import faults
+from ketch.failpoints import failpoint
 
 _PARTS = ("-wal", "-shm", "-mark", "-reserve", "-spare")
 
@@ -28,12 +28,12 @@ def exchange(path: str, new: str) -> str:
     for suffix in ("", "-wal"):
         if os.path.exists(path + suffix):
             os.link(path + suffix, kept + suffix)
-    faults.point("repair.old-kept")
+    failpoint("repair.old-kept")
     _sync(path)
     with open(new + "-ready", "xb") as f:
         os.fsync(f.fileno())
     _sync(path)
-    faults.point("repair.ready")
+    failpoint("repair.ready")
     finish(path, new)
     return kept if os.path.exists(kept) else ""
 
@@ -46,9 +46,9 @@ def finish(path: str, new: str) -> None:
         for suffix in _PARTS:  # the old file's: the new one must not meet them
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path + suffix)
-        faults.point("repair.old-log-gone")
+        failpoint("repair.old-log-gone")
         os.rename(new, path)
-        faults.point("repair.exchanged")
+        failpoint("repair.exchanged")
     if os.path.exists(new + "-mark"):
         os.rename(new + "-mark", path + "-mark")
     clear(new)

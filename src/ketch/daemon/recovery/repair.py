@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ketch import faults
 from ketch.daemon import listen
 from ketch.daemon.recovery import bring_back, exchange
 from ketch.engine.model import store
@@ -28,6 +27,7 @@ from ketch.engine.model.volume import Volume
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.volumes import store as volume_store
 from ketch.errors import DataLoss
+from ketch.failpoints import failpoint
 from ketch.images import recover
 from ketch.images import schema as image_schema
 from ketch.network.model import schema as network_schema
@@ -109,11 +109,11 @@ def repair(config: Config) -> None:
         for kind, number in bring_back.content(root).items():
             if number:
                 _tell(f"{number} {kind} are back from `{os.path.join(root, 'lost')}`")
-        faults.point("repair.content-back")
+        failpoint("repair.content-back")
         _add_images(root, rows)
         _add_volumes(root, rows)
         _add_containers(root, rows)
-        faults.point("repair.containers-back")
+        failpoint("repair.containers-back")
         _write(new, rows)
         for table in ("containers", "images", "volumes", "networks"):
             _tell(f"{len(rows[table])} {table}")

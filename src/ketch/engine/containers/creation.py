@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import faults
 from ketch.engine.aio import snapshot_work
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import shared_namespaces, validate
@@ -20,6 +19,7 @@ from ketch.engine.networks import service as network_service
 from ketch.engine.spec import bundle, limits, secrets
 from ketch.engine.volumes import container_volumes, idmaps
 from ketch.errors import InvalidArgument
+from ketch.failpoints import failpoint
 from ketch.images.single_flight import run_uncancellable
 from ketch.oci.config import RunConfig
 from ketch.storage.snapshots import quota
@@ -101,7 +101,7 @@ class Creation:
         self.snapshots.check_limit(size)
         with self.images.pinned(image):
             await self._make(container, image, size)
-        faults.point("create.row-written")
+        failpoint("create.row-written")
         self.container_volumes.announce(container)
         self.events.of_container(container, "create")
         await self.store.flush()
@@ -115,7 +115,7 @@ class Creation:
             if image.chain_ids:
                 await snapshot_work.whole(self.snapshots, self.snapshots.view, image.chain_ids)
             self.container_volumes.planner().plan(config, host, container.mounts, self._inherited(host), container.id)
-            faults.point("create.volumes-made")
+            failpoint("create.volumes-made")
             await snapshot_work.whole(
                 self.snapshots, idmaps.resolve, self.snapshots, image.chain_ids, config.user, container.mounts
             )
@@ -123,7 +123,7 @@ class Creation:
                 await run_uncancellable(self.container_volumes.populate, container, image.chain_ids)
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
             await snapshot_work.whole(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
-            faults.point("create.snapshot-made")
+            failpoint("create.snapshot-made")
             self.store.add(container, also=self.volumes.mark_as_made(container_volumes.names(container)))
             undo.pop_all()
 

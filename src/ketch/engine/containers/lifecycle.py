@@ -17,11 +17,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.engine import os_errors
 from ketch.engine.containers import pending_changes, restart_policy
 from ketch.engine.model.records import Status
 from ketch.errors import PROGRAM_EXIT_CODES, Conflict, KetchError, NotFound, NotModified, Unavailable
+from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Lifecycle:
         state.started_at, state.finished_at, state.oom_killed = started.started_at, 0, False
         self._watch(container, live, started.monitor, fresh=True)
         self.store.save_best_effort(container, durable=False)
-        faults.point("start.saved")
+        failpoint("start.saved")
         self.link_changes.started(container)
         self.events.of_container(container, "start")
 
@@ -155,7 +155,7 @@ class Lifecycle:
 
     async def _await_exit(self, container: Container, live: Live, monitor: MonitorClient) -> None:
         exit_ = await monitor.exited
-        faults.point("exit.heard")
+        failpoint("exit.heard")
         async with live.lock:
             # When its monitor was killed nobody else ends what is left of it.
             await asyncio.to_thread(self.orphans.clear, container)
@@ -181,11 +181,11 @@ class Lifecycle:
         if exit_.oom and not state.oom_killed:
             self._out_of_memory(container)
         await self.startup.release(container)
-        faults.point("exit.unwired")
+        failpoint("exit.unwired")
         leaves = container.host.auto_remove and not live.staying and not restart
         if not leaves:
             self.store.save_best_effort(container, durable=False)
-        faults.point("exit.saved")
+        failpoint("exit.saved")
         self.events.of_container(container, "die", exitCode=str(exit_.code), execDuration=str(int(ran_s)))
         if not leaves:
             try:
@@ -211,7 +211,7 @@ class Lifecycle:
         await self._restored.wait()
         while True:
             await asyncio.sleep(restart_policy.pause_left(container))
-            faults.point("restart.pending")
+            failpoint("restart.pending")
             await self._after_others(container)
             async with self._turn, live.lock:
                 gone = live.removing or container.stopped_by_user or self._closed.is_set()
@@ -264,6 +264,6 @@ class Lifecycle:
                     await self.stopping.stop(container, timeout_s, signal_name)
                 except NotModified:
                     log.debug("container %s ended by itself before its restart", container.id[:12])
-        faults.point("restart.stopped")
+        failpoint("restart.stopped")
         await self.start(container)
         self.events.of_container(container, "restart")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import faults
 from ketch.engine.model import pending
 from ketch.errors import KetchError
+from ketch.failpoints import failpoint
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -58,7 +58,7 @@ class Removal:
         whole = msgspec.structs.replace(container, mounts=pending.mount_points(container))
         anonymous = [volume.name for volume in self.container_volumes.anonymous(whole)] if volumes else []
         self.store.remove(container, also=self.container_volumes.volumes.mark_for_removal(anonymous))
-        faults.point("remove.row-deleted")
+        failpoint("remove.row-deleted")
         self.link_changes.removed(container)
         self.live.forget(container.id)
         self.cgroups.forget(container.id)

@@ -7,7 +7,6 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ketch import faults
 from ketch.engine.aio.streams import LogOptions
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import startup, update
@@ -18,6 +17,7 @@ from ketch.engine.spec import bundle
 from ketch.engine.stats import top
 from ketch.engine.stats.usage import Sampler
 from ketch.errors import Conflict, InvalidArgument, NotModified
+from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class ContainerService:
         if new_name == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         self.store.rename(container, new_name)
-        faults.point("rename.saved")
+        failpoint("rename.saved")
         if container.state.running:
             await self.sandboxes.renamed(container)
         self.events.of_container(container, "rename", oldName=f"/{old}")
@@ -190,7 +190,7 @@ class ContainerService:
                 await in_own_thread(lambda: cgroup.freeze(frozen))  # what sleeps in the kernel is waited for
             except FileNotFoundError as e:  # it has ended just now
                 raise Conflict(f"container {container.id} is not running") from e
-            faults.point("pause.frozen" if frozen else "unpause.thawed")
+            failpoint("pause.frozen" if frozen else "unpause.thawed")
             container.state.status = Status.PAUSED if frozen else Status.RUNNING
             self.life.frozen(container, frozen)
             self.store.save_best_effort(container, durable=False)

@@ -6,9 +6,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.errors import KetchError
+from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -53,18 +53,18 @@ class Startup:
             undo.callback(live.close_early)
             self.links.check(container)
             await self.container_volumes.attach(container)
-            faults.point("start.volumes-attached")
+            failpoint("start.volumes-attached")
             message = await self.messages.prepare(container)
-            faults.point("start.bundle-written")
+            failpoint("start.bundle-written")
             monitor = await self.launcher.start_container(message)
             undo.push_async_callback(self.orphans.abandon, container, monitor)
-            faults.point("start.launcher-asked")
+            failpoint("start.launcher-asked")
             created = await self.launcher.created(monitor)
-            faults.point("start.created")
+            failpoint("start.created")
             await self._connect(container, live, monitor, created)
-            faults.point("start.wired")
+            failpoint("start.wired")
             started_at = await monitor.start()
-            faults.point("start.running")
+            failpoint("start.running")
             undo.pop_all()
         return Started(monitor, created.pid, started_at)
 

@@ -6,11 +6,11 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.engine.live import direct
 from ketch.engine.model.records import Status
 from ketch.engine.spec import bundle
 from ketch.errors import Conflict, KetchError, NotModified
+from ketch.failpoints import failpoint
 
 if TYPE_CHECKING:
     from ketch.engine.events.bus import EventBus
@@ -51,7 +51,7 @@ class Stopping:
         way = await self.direct.deliver(container, live, number)
         if way is direct.Way.GONE:  # it ended just now
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
-        faults.point("kill.signalled")
+        failpoint("kill.signalled")
         self.events.of_container(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead
             await self.shared_pids.thaw(container, number)
@@ -84,7 +84,7 @@ class Stopping:
             timeout_s = DEFAULT_STOP_TIMEOUT_S
         self._stopping(container)
         past = await self._signal(container, live, number)
-        faults.point("stop.signalled")
+        failpoint("stop.signalled")
         await self._end(container, live, timeout_s if timeout_s >= 0 else None, past=past)
         self.events.of_container(container, "stop")
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import faults
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.model.records import ContainerConfig, HostConfig
 from ketch.engine.spec import limits
 from ketch.errors import Conflict, InvalidArgument
+from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Updates:
                 undo.callback(_take, container, before, applied=True)
                 _take(container, host, applied=not changes)
                 self.store.save(container)
-                faults.point("update.saved")
+                failpoint("update.saved")
                 if changes:
                     await self.apply(container)
                 undo.pop_all()
@@ -78,7 +78,7 @@ class Updates:
         cgroup, wanted = self.cgroups.of(container), limits.resources(container.host)
         with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
             await in_own_thread(lambda: cgroup.update(wanted))  # the kernel frees memory until a lower limit holds
-        faults.point("update.applied")
+        failpoint("update.applied")
         container.limits_pending = False
         self.store.save_best_effort(container, durable=False)
 

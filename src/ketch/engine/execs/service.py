@@ -12,7 +12,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.engine.aio.streams import ClientStream
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
@@ -22,6 +21,7 @@ from ketch.engine.model.records import Status
 from ketch.engine.monitors.monitor_client import ExecProcess, StreamOptions
 from ketch.engine.spec import bundle
 from ketch.errors import PROGRAM_EXIT_CODES, Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
+from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 from ketch.runtime.security import users
 
@@ -169,7 +169,7 @@ class ExecService:
         except KetchError:
             exec_.running, exec_.exit_code = False, 126
             raise
-        faults.point("exec.started")
+        failpoint("exec.started")
         self._events.of_container(container, f"exec_start: {' '.join(config.cmd)}", execID=exec_.id)
         if stream is not None:
             stream.close()
@@ -215,7 +215,7 @@ class ExecService:
         exec_ = self._execs.get(exec_id)
         if exec_ is None:
             return
-        faults.point("exec.ended")
+        failpoint("exec.ended")
         exec_.running, exec_.exit_code, exec_.ended_at = False, code, time.monotonic()
         if (end := self._ends.get(exec_id)) is not None and not end.done():
             end.set_result(code)

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch import faults
+from ketch.failpoints import failpoint
 from ketch.storage.removal import try_to_remove
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ContainerDirectories:
             self.snapshots.remove(container_id)
         except OSError as e:
             log.warning("remove the files of container %s: %s: %s", container_id[:12], e.filename, e.strerror)
-        faults.point("remove.snapshot-gone")
+        failpoint("remove.snapshot-gone")
         for path in (self.paths.directory(container_id), self.paths.run_dir(container_id)):
             try_to_remove(path)
         if not os.path.lexists(self.paths.directory(container_id)):

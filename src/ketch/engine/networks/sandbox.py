@@ -18,13 +18,13 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.engine.model.records import EndpointIpam, EndpointSettings, PortBinding
 from ketch.engine.networks import legacy_links, publishing
 from ketch.engine.networks.dns_names import dns_names
 from ketch.engine.networks.references import find
 from ketch.engine.spec import bundle, etc_files, interface_settings
 from ketch.errors import Conflict, NotFound
+from ketch.failpoints import failpoint
 from ketch.network.connections import EndpointRequest
 from ketch.network.links.endpoint import open_rtnetlink
 from ketch.network.live import WIRED
@@ -93,7 +93,7 @@ class Sandboxes:
         interface_settings.check_all_used(container, self.manager.endpoints_of(container.id))
         self._show(container)
         kept = self._serve_names(container, records, netns_fd)
-        faults.point("start.names-served")
+        failpoint("start.names-served")
         return kept
 
     async def unwire(self, container: Container) -> None:

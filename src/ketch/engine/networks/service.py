@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import faults
 from ketch.engine.model.namespace_mode import NamespaceMode
 from ketch.engine.model.records import EndpointIpam, EndpointSettings
 from ketch.engine.networks.references import find
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
+from ketch.failpoints import failpoint
 from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
 from ketch.network.model import record as r
@@ -159,7 +159,7 @@ class NetworkService:
                 except BaseException:
                     container.networks.pop(record.name, None)
                     raise
-            faults.point("connect.wired")
+            failpoint("connect.wired")
             self.store.save(container)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
@@ -177,11 +177,11 @@ class NetworkService:
             # The record first: an interface that it does not know is taken away at the next start.
             settings = container.networks.pop(record.name)
             self.store.save(container)
-            faults.point("disconnect.saved")
+            failpoint("disconnect.saved")
             if container.state.running:
                 container.networks[record.name] = settings
                 await self.sandboxes.leave(container, self.sandboxes.record_of(record.name, settings))
-                faults.point("disconnect.unwired")
+                failpoint("disconnect.unwired")
                 container.networks.pop(record.name, None)
                 self.store.save_best_effort(container)
 

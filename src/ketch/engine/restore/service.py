@@ -14,10 +14,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.engine.containers import restart_policy
 from ketch.engine.model.records import Status
 from ketch.errors import KetchError, Unavailable
+from ketch.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +76,7 @@ class Restore:
                         await self.takeover.pursue(container, e, take_in)
                 except (KetchError, OSError):
                     log.exception("restore container %s", container.id[:12])
-                faults.point("daemon.container-restored")
+                failpoint("daemon.container-restored")
 
         await asyncio.gather(*map(restore_one, everything))
         try:
@@ -85,10 +85,10 @@ class Restore:
             if e.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             log.warning("look for what is left of former containers: %s; the next start does it", e.strerror)
-        faults.point("daemon.swept")
+        failpoint("daemon.swept")
         up = [c.id for c in self.store.all() if c.state.running]
         await self.network_thread.run(self.network.reconcile, [*up, *self.store.unreadable])
-        faults.point("daemon.reconciled")
+        failpoint("daemon.reconciled")
         await asyncio.gather(*(self.reconnection.run(c) for c in everything if c.state.running))
         await asyncio.to_thread(self.volumes.unmount_unused)
         await asyncio.to_thread(self.volumes.finish_pending)

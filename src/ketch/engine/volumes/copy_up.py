@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch import faults
+from ketch.failpoints import failpoint
 from ketch.runtime.rootfs import overlay, paths, tmp_copy_up
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _copy(source_fd: int, target: str) -> None:
     target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         tmp_copy_up.copy_tree(source_fd, target_fd)
-        faults.point("create.volume-copied")
+        failpoint("create.volume-copied")
         status = os.stat(f"/proc/self/fd/{source_fd}")
         os.fchown(target_fd, status.st_uid, status.st_gid)
         os.fchmod(target_fd, status.st_mode & 0o7777)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import faults
 from ketch.engine import os_errors
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.volume import Volume
 from ketch.engine.volumes import local_driver
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.failpoints import failpoint
 from ketch.storage.database.db import REPAIR, Schema
 from ketch.storage.database.records import Form, Records
 from ketch.storage.removal import remove_tree, try_to_remove
@@ -129,7 +129,7 @@ class VolumeStore:
         )
         os.makedirs(path, mode=0o755, exist_ok=True)
         try:
-            faults.point("volume.directory-made")
+            failpoint("volume.directory-made")
             with self._db.transaction(durable=False, grows=True) as tx:
                 tx.execute("INSERT INTO volumes VALUES (?, ?)", (name, self._records.write(name, volume)))
         except BaseException:
@@ -239,7 +239,7 @@ class VolumeStore:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         with self._db.transaction(durable=False) as tx:
             self._mark(tx, [name], _REMOVAL)
-        faults.point("volume.removal-begun")
+        failpoint("volume.removal-begun")
         task = self._going[name] = asyncio.get_running_loop().create_task(self._remove(volume))
         task.add_done_callback(lambda _: self._going.pop(name))
         await asyncio.shield(task)
@@ -259,7 +259,7 @@ class VolumeStore:
             remove_tree(os.path.dirname(volume.mountpoint))
         except OSError as e:
             raise os_errors.explained(e, f"remove volume {volume.name}") from e
-        faults.point("volume.files-removed")
+        failpoint("volume.files-removed")
 
     def _forget(self, volume: Volume) -> None:
         with self._db.transaction(durable=False) as tx:
@@ -296,7 +296,7 @@ class VolumeStore:
             try:
                 with self._lock:
                     local_driver.mount(volume.name, volume.mountpoint, volume.options)
-                    faults.point("volume.mounted")
+                    failpoint("volume.mounted")
                     self._attached.setdefault(name, set()).add(user)
             except BaseException:
                 self.detach(done, user)

@@ -13,7 +13,7 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
-from ketch import faults
+from ketch.failpoints import failpoint
 from ketch.linux.netlink import addresses, link_kinds, links
 from ketch.linux.netlink import client as netlink
 from ketch.network.links import interface_sysctls, sysctl
@@ -53,12 +53,12 @@ def wire_bridge(
     rtnl.run([links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)])
     with Undo() as undo:
         undo.callback(unwire, rtnl, made.veth)
-        faults.point("network.veth-made")
+        failpoint("network.veth-made")
         sysctl.silence(made.veth)
         interface_sysctls.write(netns_fd, made, sysctls)
         with inside(netns_fd, rtnl_fd) as container:
             _configure(container, made)
-            faults.point("network.addresses-set")
+            failpoint("network.addresses-set")
             rtnl.run([links.set_up(name=made.veth, alias=marks.alias(made.endpoint_id[:12], owner))])
             _wait_until_it_carries(container, made.ifname)
             index = _wait_until_it_carries(rtnl, made.veth).index

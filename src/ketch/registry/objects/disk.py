@@ -10,7 +10,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, TypeVar
 
-from ketch import faults
+from ketch.failpoints import failpoint
 from ketch.registry.objects.store import Found, ObjectMissing
 from ketch.storage.removal import try_to_remove
 
@@ -174,7 +174,7 @@ class Disk:
             if f"sha256:{actual}" != digest:
                 return False
             try:
-                faults.point("registry.upload-sync")
+                failpoint("registry.upload-sync")
                 os.fdatasync(f.fileno())
             except OSError:
                 self._forget(upload)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from struct import Struct
 from time import time_ns
 
-from ketch import faults
+from ketch.failpoints import failpoint
 
 STDOUT, STDERR = 1, 2
 HEADER = Struct("<QIBB2x")
@@ -110,7 +110,7 @@ class FramedLogWriter:
                 os.rename(newer, older)
         if self._max_files == 1:
             os.unlink(self._path)
-        faults.point("monitor.log-rotated")
+        failpoint("monitor.log-rotated")
         old = self.fd
         self._open()
         os.close(old)

@@ -7,8 +7,8 @@ import os
 from contextlib import suppress
 from time import time_ns
 
-from ketch import faults
 from ketch.errors import KetchError
+from ketch.failpoints import failpoint
 from ketch.linux import fdpass
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as child
@@ -142,7 +142,7 @@ class Execs:
             if exec_.sync >= 0:
                 os.close(exec_.sync)
             raise
-        faults.point("monitor.exec-forked")
+        failpoint("monitor.exec-forked")
         streams.forked()
         if not streams.clients and message["stdin"]:
             streams.input_ended(None)
@@ -185,7 +185,7 @@ class Execs:
 
     def _started(self, exec_: ExecChild) -> None:
         exec_.state = "running"
-        faults.point("monitor.exec-runs")
+        failpoint("monitor.exec-runs")
         self._reply(exec_, {"ok": True, "pid": exec_.pid})
         if exec_.status is not None:
             exec_.streams.drain_and_close()
@@ -221,7 +221,7 @@ class Execs:
         exec_.state = "ended"
         del self._by_id[exec_.id]
         record: ExecRecord = {"code": messages.exit_code(exec_.status), "at": time_ns()}
-        faults.point("monitor.exec-ended")
+        failpoint("monitor.exec-ended")
         # First this: a client that sees its connection end asks ketchd for the exit code at once.
         if not self._monitor.controls.broadcast(
             {"ev": "exec_exit", "exec_id": exec_.id, "code": record["code"], "at": record["at"]}

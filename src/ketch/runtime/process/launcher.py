@@ -14,7 +14,7 @@ import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 
-from ketch import faults
+from ketch.failpoints import failpoint
 from ketch.linux import prctl, signals
 from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
@@ -64,14 +64,14 @@ def main(fd: int, no_cgroup: str) -> NoReturn:
 
 
 def _fork(sock: socket, message: StartContainer, fds: list[int], title: _Title) -> None:
-    faults.point("launcher.asked")
+    failpoint("launcher.asked")
     try:
         pid = os.fork()
     except OSError:
         # No memory or no more processes: ketchd sees that the connection ends, and the next start may work.
         pid = -1
     if pid:
-        faults.point("launcher.forked")
+        failpoint("launcher.forked")
         for fd in fds:
             os.close(fd)
         return

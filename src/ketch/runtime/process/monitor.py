@@ -25,8 +25,8 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
 from time import monotonic, time_ns
 
-from ketch import faults
 from ketch.errors import KetchError
+from ketch.failpoints import failpoint
 from ketch.linux import fdpass, prctl
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
@@ -114,7 +114,7 @@ class Monitor:
         self._wakeup = signals.watch()
         self.loop.add(self._wakeup, READ, self._reap)
         self.controls.add(self._first)
-        faults.point("monitor.begun")
+        failpoint("monitor.begun")
         assert self._message is not None
         try:
             self._set_up(self._message)
@@ -138,7 +138,7 @@ class Monitor:
         self.pid = init.fork_child(message.get("pidns", "new"))
         if self.pid == 0:
             self._in_child(message, child_end)
-        faults.point("monitor.forked")
+        failpoint("monitor.forked")
         os.close(child_end)
         self.streams.forked()
         open_log(self.loop, self.streams, message["log"])
@@ -146,7 +146,7 @@ class Monitor:
         if not message["tty"]:
             self.streams.listen()
         self.loop.add(self._sync, READ, self._receive_from_child)
-        faults.point("monitor.listening")
+        failpoint("monitor.listening")
 
     def _in_child(self, message: StartContainer, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
@@ -185,7 +185,7 @@ class Monitor:
         try:
             if not self.controls.broadcast({"ev": "created", "pid": self.pid, "monitor": os.getpid()}, fds):
                 self._connections_lost()
-            faults.point("monitor.created-told")
+            failpoint("monitor.created-told")
         finally:
             for fd in fds:
                 os.close(fd)
@@ -217,7 +217,7 @@ class Monitor:
         self._started_at = time_ns()
         if self.cgroups:
             self._oom.begin(common.open(self.cgroups))
-        faults.point("monitor.program-runs")
+        failpoint("monitor.program-runs")
         # The message was needed for the set-up only; what is left of it would be kept for the container's life.
         self._message = None
         if self._start is not None:
@@ -325,7 +325,7 @@ class Monitor:
             if self._sync < 0:
                 raise BrokenPipeError
             fdpass.send(self._sync, b"go")
-            faults.point("monitor.go-given")
+            failpoint("monitor.go-given")
         except OSError:
             self._fail(self._failure or self._failure_of_child())
             return
@@ -367,7 +367,7 @@ class Monitor:
     def _init_ended(self) -> None:
         """PID 1 is gone: nothing of the container may stay, and its outputs must end soon."""
         assert self.streams is not None
-        faults.point("monitor.pid1-ended")
+        failpoint("monitor.pid1-ended")
         ending.kill(self.cgroups)
         self.streams.stop_backpressure()
         if self.streams.ended:
@@ -389,7 +389,7 @@ class Monitor:
         self._oom.end()
         oom = ending.out_of_memory(self.cgroups)
         record: ExitRecord = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
-        faults.point("monitor.outputs-read")
+        failpoint("monitor.outputs-read")
         self._keep_record(record)
 
     def _keep_record(self, record: ExitRecord) -> None:
@@ -404,13 +404,13 @@ class Monitor:
         """Tell, let the clients go."""
         assert self.streams is not None
         self.state = "done"
-        faults.point("monitor.exit-recorded")
+        failpoint("monitor.exit-recorded")
         self._remove_cgroup(kill=False)  # that was done when PID 1 ended
         # Before anybody knows: a restart's monitor will use the same names.
         self.controls.stop_listening()
-        faults.point("monitor.cgroup-removed")
+        failpoint("monitor.cgroup-removed")
         self.controls.broadcast({"ev": "exit", "code": record["code"], "at": record["at"], "oom": record["oom"]})
-        faults.point("monitor.exit-told")
+        failpoint("monitor.exit-told")
         self.waits.answer(record)
         self.streams.finish()
         self._progress = -1

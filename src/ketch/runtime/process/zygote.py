@@ -9,7 +9,7 @@ import sys
 from errno import EINVAL
 
 import ketch
-from ketch import faults, programs
+from ketch import failpoints, programs
 from ketch.errors import FailedPrecondition
 from ketch.runtime.process import messages
 
@@ -68,7 +68,7 @@ def spawn(cgroup: str) -> Spawned:
             pass_fds=(theirs, copy_fd),
             stdin=subprocess.DEVNULL,
             stderr=stderr_fd,
-            env={**_ENVIRONMENT, **_library_path(), **faults.environment()},
+            env={**_ENVIRONMENT, **_library_path(), **failpoints.environment()},
         )
     except BaseException:
         for fd in (ours, stderr_fd):

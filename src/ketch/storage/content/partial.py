@@ -16,8 +16,8 @@ import time
 from errno import EDQUOT, ENOSPC
 from typing import IO
 
-from ketch import faults
 from ketch.errors import InvalidArgument, ResourceExhausted
+from ketch.failpoints import failpoint
 
 SUFFIX = ".part"
 _KEPT_S = 7 * 24 * 3600
@@ -48,7 +48,7 @@ class Partial:
     def write(self, data: bytes | memoryview) -> None:
         """Append (ResourceExhausted when the disk is full; what fitted stays)."""
         try:
-            faults.point("pull.write")
+            failpoint("pull.write")
             with self._lock:
                 self._append(memoryview(data))
         except OSError as e:
@@ -86,9 +86,9 @@ class Partial:
         if found != self.digest:
             self.discard()
             raise InvalidArgument(f"filesystem layer verification failed for digest {self.digest}: got {found}")
-        faults.point("pull.blob-verified")
+        failpoint("pull.blob-verified")
         os.rename(self.path, self._target)
-        faults.point("pull.blob-named")
+        failpoint("pull.blob-named")
         self.close()
 
     def discard(self) -> None:

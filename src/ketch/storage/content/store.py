@@ -21,8 +21,8 @@ import weakref
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
-from ketch import faults
 from ketch.errors import DataLoss, InvalidArgument, NotFound
+from ketch.failpoints import failpoint
 from ketch.linux.openat2 import syncfs
 from ketch.storage.content.partial import Partial, sweep
 from ketch.storage.lost import is_ours
@@ -145,10 +145,10 @@ class ContentStore:
                 hold(ingest.digest)
             if durable:
                 os.fsync(ingest.file.fileno())
-            faults.point("image.blob-written")
+            failpoint("image.blob-written")
             known = self.exists(ingest.digest)
             os.rename(path, self.path(ingest.digest))
-            faults.point("image.blob-named")
+            failpoint("image.blob-named")
             if durable:
                 self._sync_name(ingest.digest, known)
         except BaseException:
@@ -186,7 +186,7 @@ class ContentStore:
 
     def adopt(self, path: str, digest: str) -> None:
         """Make a file at a `temporary` path the blob that its digest says it is; durable with the next ``sync``."""
-        faults.point("image.file-arrived")
+        failpoint("image.file-arrived")
         os.rename(path, self.path(digest))
 
     def sync(self) -> None:
@@ -194,7 +194,7 @@ class ContentStore:
 
         OSError when something has not reached it, of this caller's or of another's: the next call does not tell.
         """
-        faults.point("image.sync")
+        failpoint("image.sync")
         syncfs(self._fd)
 
     def put(self, data: bytes, *, hold: Callable[[str], None] | None = None, durable: bool = True) -> str:

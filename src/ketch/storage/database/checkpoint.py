@@ -23,7 +23,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from ketch import faults
+from ketch.failpoints import failpoint
 from ketch.storage.database import reserve, wal
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Checkpoints:
             log.warning("checkpoint of the state database: %s", e)
             raise _Failed from e
         try:
-            faults.point("database.checkpointed")
+            failpoint("database.checkpointed")
             self._sum_up(pages, done, changes, everything=everything)
             self.keep_room(reader)
         except OSError as e:

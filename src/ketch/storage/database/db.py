@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ketch import faults
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
+from ketch.failpoints import failpoint
 from ketch.storage.database import examine, mark, reserve, wal
 from ketch.storage.database.checkpoint import Checkpoints
 
@@ -118,7 +118,7 @@ class Database:
                 if kept is not None:
                     undo.callback(kept.close)
                 reserve.put_back(path)
-                faults.point("database.log-put-back")
+                failpoint("database.log-put-back")
                 # Closing any descriptor of the file would end SQLite's locks on it (POSIX): this one stays longer.
                 self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 undo.callback(os.close, self._fd)
@@ -204,10 +204,10 @@ class Database:
                 self._conn.execute("BEGIN IMMEDIATE")
                 self._depth = 1
                 yield self._conn
-                faults.point("database.commit")
+                failpoint("database.commit")
                 self._conn.execute(f"PRAGMA user_version={changes}")
                 self._conn.execute("COMMIT")
-                faults.point("database.committed")
+                failpoint("database.committed")
             except sqlite3.IntegrityError:
                 raise  # the caller's business: a name is taken
             except sqlite3.Error as e:
@@ -331,7 +331,7 @@ class Database:
             self._checkpoints.now()
             reserve.keep(self._path)
             self._conn.close()
-            faults.point("database.closed")
+            failpoint("database.closed")
             reserve.kept(self._path)
             if not os.path.exists(self._path + "-wal"):
                 self._mark.seal()
@@ -354,7 +354,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _to_the_disk(log_fd: int) -> None:
-    faults.point("database.sync")
+    failpoint("database.sync")
     os.fdatasync(log_fd)
 
 

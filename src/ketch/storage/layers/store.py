@@ -11,8 +11,8 @@ import secrets
 from errno import EEXIST, ENOTEMPTY
 from typing import TYPE_CHECKING
 
-from ketch import faults
 from ketch.errors import DataLoss
+from ketch.failpoints import failpoint
 from ketch.linux import fsflags
 from ketch.storage import removal
 from ketch.storage.archive.extract import extract
@@ -71,10 +71,10 @@ class Layers:
         Durable with the next ``ContentStore.sync``; one that no image names by then is deleted at the next start.
         """
         target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
-        faults.point("image.layer-unpacked")
+        failpoint("image.layer-unpacked")
         try:
             os.rename(path, target)
-            faults.point("image.layer-named")
+            failpoint("image.layer-named")
         except OSError as e:
             if e.errno not in (ENOTEMPTY, EEXIST):
                 raise

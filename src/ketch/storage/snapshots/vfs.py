@@ -15,8 +15,9 @@ import secrets
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from ketch import faults, trees
+from ketch import trees
 from ketch.errors import InvalidArgument
+from ketch.failpoints import failpoint
 from ketch.storage import removal
 from ketch.storage.layers.store import Layers
 from ketch.storage.snapshots import tree_diff
@@ -158,7 +159,7 @@ def _make(directory: str, sources: Sequence[str], *, layer: bool) -> None:
     os.mkdir(new, 0o755)
     try:
         _fill(new, sources, layer)
-        faults.point("vfs.copied")
+        failpoint("vfs.copied")
         if not os.path.isdir(directory):
             os.rename(new, directory)
             return

@@ -24,8 +24,8 @@ from contextlib import suppress
 from errno import EACCES
 from signal import SIGKILL
 
-from ketch import faults
 from ketch.errors import RuntimeFailure
+from ketch.failpoints import failpoint
 from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import defaults, hooks, namespaces, spec, tty
 from ketch.runtime.cgroups import common
@@ -143,7 +143,7 @@ class _Child:
         self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
         shm_fd = _shared_memory_of(plan, document)
         namespaces.enter(plan)
-        faults.point("init.namespaces")
+        failpoint("init.namespaces")
         if plan.is_new("network"):
             self._open_network()
         self._make_cgroup(linux)
@@ -160,19 +160,19 @@ class _Child:
             self._resolve(document, root_fd)
         os.close(root_fd)
         finalize_process.assume_identity(self.process, self.slave_fd if terminal else -1)
-        faults.point("init.settled")
+        failpoint("init.settled")
 
     def _make_cgroup(self, linux: OciLinux) -> None:
         path = linux.get("cgroupsPath")
         if not path:
             return
         self.cgroup = common.create(path, _with_default_devices(linux.get("resources") or {}))
-        faults.point("init.cgroup-made")
+        failpoint("init.cgroup-made")
         try:
             self.cgroup.join()
         except OSError as e:
             raise failure("cgroups", f"join cgroup `{path}`", e) from e
-        faults.point("init.cgroup-joined")
+        failpoint("init.cgroup-joined")
 
     def _open_network(self) -> None:
         self.netns = True
@@ -203,11 +203,11 @@ class _Child:
             view = cgroup_mount.CgroupView(self.cgroup)
         hidden = secrets.read(document)
         place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
-        faults.point("init.root-attached")
+        failpoint("init.root-attached")
         self._run_hooks()
         finalize_process.forget_imports()
         rootfs.enter(place)
-        faults.point("init.root-entered")
+        failpoint("init.root-entered")
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         anchors = Anchors(root_fd)
@@ -223,7 +223,7 @@ class _Child:
         masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
         masks.mask(anchors, linux.get("maskedPaths") or [])
         anchors.close()
-        faults.point("init.mounted")
+        failpoint("init.mounted")
         return root_fd
 
     def _run_hooks(self) -> None:
@@ -287,7 +287,7 @@ class _Child:
     def run(self) -> NoReturn:
         """The last hooks (in the container, with the program's identity), then the program."""
         hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer", self.process.execve)
-        faults.point("init.go-heard")
+        failpoint("init.go-heard")
         finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
 
     def report_failure(self, error: BaseException) -> None:

@@ -95,7 +95,7 @@ def _armed(environment: Mapping[str, str]) -> Fault | None:
 _fault = _armed(os.environ)
 
 
-def point(name: str) -> None:
+def failpoint(name: str) -> None:
     """Mark a place, named as in docs/crash-safety.md; does nothing unless it is the one that is armed."""
     if _fault is not None:
         _fault.meet(name)

@@ -12,19 +12,19 @@ import sys
 
 import pytest
 
-from ketch import faults
+from ketch import failpoints
 from tests.support.boxes.crash_matrix import CASES, ELSEWHERE
 from tests.support.source.project import ROOT, containing, parsed
 
 
 def points_in_code() -> list[str]:
-    """Every name that is handed to `faults.point`, also by an ExitStack."""
+    """Every name that is handed to `failpoint`, also by an ExitStack."""
     found = []
-    for path in containing("faults.point", "src"):
+    for path in containing("failpoint", "src"):
         for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
-            if ast.unparse(node.func) == "faults.point" or ast.unparse(node.args[0]) == "faults.point":
+            if ast.unparse(node.func) == "failpoint" or ast.unparse(node.args[0]) == "failpoint":
                 texts = [c.value for a in node.args for c in ast.walk(a) if isinstance(c, ast.Constant)]
                 found += [text for text in texts if isinstance(text, str)]
     return found
@@ -50,18 +50,19 @@ def test_the_matrix_visits_all_of_them():
 @pytest.mark.parametrize(("text", "at", "number"), [("a.b", 1, 0), ("a.b:3", 3, 0), ("a.b=enospc", 0, errno.ENOSPC),
                                                     ("a.b=EMFILE:2", 2, errno.EMFILE)])  # fmt: skip
 def test_what_is_armed(text, at, number):
-    fault = faults.Fault(text, "")
+    fault = failpoints.Fault(text, "")
     assert (fault.name, fault.at, fault.errno) == ("a.b", at, number)
 
 
 @pytest.mark.parametrize("text", ["a.b:x", "a.b=enosuch", "a.b:"])
 def test_what_cannot_be_armed(text):
     with pytest.raises(ValueError, match="KETCH_FAULT"):
-        faults.Fault(text, "")
+        failpoints.Fault(text, "")
 
 
 def test_a_point_strikes_at_its_passage(tmp_path):
-    code = "from ketch import faults\nfor n in range(4): faults.point('x.y'); faults.point('a.b'); print(n, flush=True)"
+    loop = "for n in range(4): failpoint('x.y'); failpoint('a.b'); print(n, flush=True)"
+    code = f"from ketch.failpoints import failpoint\n{loop}"
     environment = {**os.environ, "KETCH_FAULT": "a.b:3", "KETCH_FAULT_TRACE": f"{tmp_path}/trace"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-9, "0\n1\n")
@@ -69,7 +70,7 @@ def test_a_point_strikes_at_its_passage(tmp_path):
 
 
 def test_a_point_raises():
-    fault = faults.Fault("a.b=eio:2", "")
+    fault = failpoints.Fault("a.b=eio:2", "")
     fault.strike()
     with pytest.raises(OSError, match="Input/output") as caught:
         fault.strike()
