@@ -148,7 +148,7 @@ def test_a_terminal_is_drawn_again_and_put_back(engine):
 
 
 def test_nothing_is_asked_while_nothing_happens(engine):
-    """The daemon's CPU time stands still, and so does the number of its connections."""
+    """The daemon writes no answer; what its own threads tell one another is a few bytes."""
     ketch = engine.ketch
     ketch("run", "-d", "--name", "box", "busybox", "sleep", "1000")
     with ketch.terminal("ps", "--watch") as watch:
@@ -156,13 +156,13 @@ def test_nothing_is_asked_while_nothing_happens(engine):
         watch.expect(rf"Up {first + 1} second")
         before = _sent(engine)
         watch.expect(rf"Up {first + 3} second")
-        assert _sent(engine) == before
+        assert _sent(engine) - before < 200  # the shortest list of a container is longer
 
 
-def _sent(engine) -> str:
-    """What the daemon has written so far (proc(5): every answer is one)."""
+def _sent(engine) -> int:
+    """How many bytes the daemon has written so far (proc(5)): every answer is among them."""
     with open(f"/proc/{engine.process.pid}/io", encoding="ascii") as f:
-        return re.search(r"wchar: (\d+)", f.read())[1]
+        return int(re.search(r"wchar: (\d+)", f.read())[1])
 
 
 def test_the_end_of_the_daemon_is_said(own_engine):

@@ -76,7 +76,8 @@ def small_disk(at: str, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", at], check=True)
+        # Lazily: a content store keeps its directory open, to have it written, as long as the store lives.
+        subprocess.run(["umount", "--lazy", at], check=True)
 
 
 def test_a_blob_is_unpacked_while_it_grows(pool, place, tmp_path):
