@@ -66,6 +66,10 @@ class Tap:
             server.connect(self._upstream)
             self._talks.append(_Talk(client, server))
 
+    def asked(self) -> int:
+        """How many bytes clients have sent so far."""
+        return sum(len(talk.asked) for talk in list(self._talks))
+
     def exchanges(self) -> list[Exchange]:
         """Everything that was said so far, connection by connection."""
         return [exchange for talk in list(self._talks) for exchange in talk.exchanges()]

@@ -70,13 +70,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         return known + containers.unreadable_with(volume)
 
     engine_id = _engine_id(config.data_root)
-    network = NetworkManager(
-        db,
-        table=network_settings.table_name(config),
-        owner=engine_id,
-        bases=network_settings.bases(config, engine_id),
-        open_firewall=config.host_firewall == "open",
-    )
+    network = _networks(config, db, engine_id)
     remover = Remover()
     stack.callback(remover.close)
     paths = ContainerPaths(config.data_root, config.exec_root)
@@ -101,7 +95,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         host_gateway=config.host_gateway_ip,
     )
     stack.push_async_callback(parts.registries.close)
-    stack.callback(parts.images.unpacker.close)
+    stack.callback(parts.images.close)
     stack.callback(parts.network_thread.close)
     await parts.network_thread.run(network.setup)
     stack.push_async_callback(_release, parts)
@@ -111,6 +105,16 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
+
+
+def _networks(config: Config, db: Database, engine_id: str) -> NetworkManager:
+    return NetworkManager(
+        db,
+        table=network_settings.table_name(config),
+        owner=engine_id,
+        bases=network_settings.bases(config, engine_id),
+        open_firewall=config.host_firewall == "open",
+    )
 
 
 def _engine_id(data_root: str) -> str:

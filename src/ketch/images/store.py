@@ -66,6 +66,11 @@ class ImageStore:
         self._pins: dict[str, int] = {}
         self._garbage.sweep(Lost(data_root))
 
+    def close(self) -> None:
+        """End the processes that unpack, and let the content go: nothing is brought any more."""
+        self.unpacker.close()
+        self.content.close()
+
     @property
     def catalog(self) -> Catalog:
         """The images and names of this moment: a snapshot that never changes."""

@@ -41,12 +41,12 @@ async def _collect(options: object) -> int:
     from ketch.registry import gc, serve
     from ketch.registry.repositories import Repositories
 
-    store = serve.store(options)  # type: ignore[arg-type]
+    objects = serve.store(options)  # type: ignore[arg-type]
     try:
-        collector = gc.Collector(Repositories(store), options.gc_grace, untagged=options.delete_untagged)  # type: ignore[attr-defined]
+        collector = gc.Collector(Repositories(objects), options.gc_grace, untagged=options.delete_untagged)  # type: ignore[attr-defined]
         stdio.write(msgspec.json.encode(await collector.run()).decode() + "\n")
     finally:
-        await store.close()
+        await objects.close()
     return 0
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import termios
 
 import pytest
 
 from tests.support.containers import FAST
+from tests.support.tap import Tap
 
 pytestmark = pytest.mark.ketch_only
 CHECK = ("--health-cmd", "echo looking; cat /ok", *FAST)
@@ -147,22 +147,22 @@ def test_a_terminal_is_drawn_again_and_put_back(engine):
         assert watch.wait() == 0
 
 
-def test_nothing_is_asked_while_nothing_happens(engine):
-    """The daemon writes no answer; what its own threads tell one another is a few bytes."""
-    ketch = engine.ketch
-    ketch("run", "-d", "--name", "box", "busybox", "sleep", "1000")
-    with ketch.terminal("ps", "--watch") as watch:
-        first = int(watch.expect(r"Up (\d+) second")[1])
-        watch.expect(rf"Up {first + 1} second")
-        before = _sent(engine)
-        watch.expect(rf"Up {first + 3} second")
-        assert _sent(engine) - before < 200  # the shortest list of a container is longer
-
-
-def _sent(engine) -> int:
-    """How many bytes the daemon has written so far (proc(5)): every answer is among them."""
-    with open(f"/proc/{engine.process.pid}/io", encoding="ascii") as f:
-        return int(re.search(r"wchar: (\d+)", f.read())[1])
+def test_nothing_is_asked_while_nothing_happens(engine, tmp_path):
+    """The client is silent while only ages grow, and asks when something happens: the tap does hear it."""
+    engine.ketch("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    tap = Tap(str(tmp_path / "tap"), engine.socket)
+    try:
+        with engine.ketch.terminal("-H", f"unix://{tap.path}", "ps", "--watch") as watch:
+            first = int(watch.expect(r"Up (\d+) second")[1])
+            watch.expect(rf"Up {first + 1} second")
+            before = tap.asked()
+            watch.expect(rf"Up {first + 3} second")
+            assert tap.asked() == before
+            engine.ketch("run", "-d", "--name", "newcomer", "busybox", "sleep", "1000")
+            watch.expect("newcomer")
+            assert tap.asked() > before
+    finally:
+        tap.close()
 
 
 def test_the_end_of_the_daemon_is_said(own_engine):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tarfile
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,8 +76,7 @@ def small_disk(at: str, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Lazily: a content store keeps its directory open, to have it written, as long as the store lives.
-        subprocess.run(["umount", "--lazy", at], check=True)
+        subprocess.run(["umount", at], check=True)
 
 
 def test_a_blob_is_unpacked_while_it_grows(pool, place, tmp_path):
@@ -232,14 +231,13 @@ def test_a_full_disk_leaves_nothing_of_an_image(tmp_path):
                 assert sorted(os.walk(data)) == before
             assert [image.repo_tags for image in store.list()] == [["before:latest"]]
         finally:
-            store.unpacker.close()
+            store.close()
             db.close()
 
 
 def test_a_blob_that_fails_on_a_full_disk_says_why(tmp_path):
     """What is still to be written when it is given up is not written: that would fail as well, and hide the reason."""
-    with small_disk(str(tmp_path), "size=1m"):
-        store = ContentStore(str(tmp_path))
+    with small_disk(str(tmp_path), "size=1m"), closing(ContentStore(str(tmp_path))) as store:
         with pytest.raises(InvalidArgument, match="the true reason"), store.ingest() as ingest:
             with pytest.raises(OSError, match="No space left"), open(tmp_path / "filler", "wb", buffering=0) as f:
                 while f.write(bytes(1 << 12)):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 PROTOCOLS = {"Snapshots": ("OverlaySnapshots", "VfsSnapshots")}
 RECEIVERS = {  # ends of the texts of attributes and variables whose classes they tell; the first that fits counts
-    "engine.images": ("ImageService",), "store": ("ImageStore",), "snapshots": PROTOCOLS["Snapshots"],
+    "engine.images": ("ImageService",), "parts.images": ("ImageStore",), "store": ("ImageStore",),
+    "snapshots": PROTOCOLS["Snapshots"],
     "volumes": ("VolumeStore",), "content": ("ContentStore",), "layers": ("Layers",), "unpacker": ("UnpackPool",),
     "network": ("NetworkManager",), "containers": ("ContainerService",), "files": ("FileService",),
     "events": ("EventBus",), "_db": ("Database",), "partial": ("Partial",), "pulls": ("PullService",),

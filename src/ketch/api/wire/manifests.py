@@ -1,4 +1,4 @@
-"""What an image's name stands for, beyond the image that it means here: its manifests, one for each platform."""
+"""Manifests behind an image's name, one for each platform, of which one is the image here."""
 
 from __future__ import annotations
 

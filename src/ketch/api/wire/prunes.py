@@ -1,4 +1,4 @@
-"""What a prune has removed in Docker's JSON; a dry run, which is Ketch's own, tells more of each object."""
+"""Answers of prunes in Docker's JSON; those of a dry run, which is Ketch's own, tell more of each object."""
 
 from __future__ import annotations
 

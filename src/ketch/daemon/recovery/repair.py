@@ -11,6 +11,7 @@ Nothing is deleted.  A row counts when it is of a known shape and its record can
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -199,13 +200,14 @@ def _check_version(row: Row) -> None:
 
 def _add_images(root: str, rows: Tables) -> None:
     """Images that the content store has whole and no row names, with the names of ``index.json``."""
-    content, layers = ContentStore(os.path.join(root, "content")), Layers(root)
-    found = recover.images(content, layers)
+    with contextlib.closing(ContentStore(os.path.join(root, "content"))) as content:
+        found = recover.images(content, Layers(root))
+        names = recover.names(content, found)
     for image in found:
         if (image.id,) in rows["removals"]:
             continue
         rows["images"].setdefault((image.id,), (image.id, image_schema.FORM.encode(image)))
-    for name, named in recover.names(content, found).items():
+    for name, named in names.items():
         if (named.id,) not in rows["images"]:
             continue
         rows["image_names"].setdefault((name,), (name, *named))

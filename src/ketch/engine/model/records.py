@@ -1,4 +1,4 @@
-"""What the engine remembers of a container: its configuration as given, and its state.
+"""Records of containers: the configuration as given, and the state.
 
 The configuration structs carry the field names of the Docker Engine API (v1.51) because that *is*
 the engine's vocabulary; msgspec maps ``PortBindings`` to ``port_bindings`` and back.  Unknown fields

@@ -1,4 +1,4 @@
-"""What the engine tells of work on many objects: what a prune has removed, what takes space."""
+"""Reports on many objects: what a prune has removed, what takes space."""
 
 from __future__ import annotations
 

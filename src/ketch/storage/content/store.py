@@ -66,11 +66,15 @@ class ContentStore:
         self._have_folders()
         # One descriptor for all of its life: the kernel tells it of each write that failed since it was opened.
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._fd)
+        self._close = weakref.finalize(self, os.close, self._fd)
         sweep(self._ingest)  # what an earlier process did not finish
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
             self._replace("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+
+    def close(self) -> None:
+        """Let its directory go; nothing is brought into the store afterwards."""
+        self._close()
 
     def _have_folders(self) -> None:
         """Make what is not there: also when it was removed under the daemon (DataLoss: the store as a whole was)."""
