@@ -92,11 +92,6 @@ class MountOptions:
         elif option not in _NOTHING:
             self.data.append(option)
 
-    @property
-    def superblock_readonly(self) -> bool:
-        """Whether the list asked for a read-only mount, in whichever way."""
-        return bool((self.set | self.rec_set) & m.MOUNT_ATTR_RDONLY)
-
 
 def names_propagation(text: str) -> tuple[int, bool] | None:
     """(MS_* flag, recursive) for ``private``, ``rslave`` …; None for anything else."""
