@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -59,6 +61,8 @@ def test_functions_fit_on_a_screen():
     assert long == {}
 
 
+_OURS = re.compile(r"(bench|ketch|tests)\b")
+
 # Modules below tests/unit and tests/integration, and those that are named as in the same folder.
 _OF_TESTS = re.compile(r"tests\.(unit|integration)\b|\.|test_|conftest\b")
 
@@ -85,6 +89,27 @@ def test_nothing_is_imported_from_tests():
             if any(_OF_TESTS.match(name) for name in names):
                 wrong.append(f"{path}:{node.lineno}")
     assert wrong == []
+
+
+def test_what_the_tools_import_exists():
+    """Benchmarks and scripts are run rarely, and mypy does not read them."""
+    missing = []
+    for path in sources("bench", "scripts"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ImportFrom) and node.module and _OURS.match(node.module):
+                names = [alias.name for alias in node.names if not _found(node.module, alias.name)]
+                missing += [f"{path}:{node.lineno} {name}" for name in names]
+    assert missing == []
+
+
+def _found(module: str, name: str) -> bool:
+    """Whether ``from module import name`` works."""
+    try:
+        return (
+            hasattr(importlib.import_module(module), name) or importlib.util.find_spec(f"{module}.{name}") is not None
+        )
+    except ModuleNotFoundError:
+        return False
 
 
 def test_package_files_are_empty():
