@@ -26,8 +26,8 @@ sys.path.insert(0, ROOT)
 
 from tests.support import peers  # noqa: E402
 from tests.support.engines import Engine  # noqa: E402
-from tests.support.run.isolation import own_network  # noqa: E402
 from tests.support.registries.registries import registry  # noqa: E402
+from tests.support.run.isolation import own_network  # noqa: E402
 
 from bench import images as workloads  # noqa: E402
 from bench import measures, scale, waits  # noqa: E402
