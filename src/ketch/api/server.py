@@ -82,13 +82,17 @@ class Routes:
 
 # Known to the specification, not there yet: these answer 501 with a sentence and never pretend.
 NOT_YET = (
-    ("POST", "/build"), ("POST", "/build/prune"),
+    ("POST", "/build"),
+    ("POST", "/build/prune"),
     ("POST", "/build/cancel"),
     ("POST", "/session"),
-    *((method, f"/{what}{rest}") for what in ("plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs")
-      for method, rest in (("GET", ""), ("GET", "/{rest:path}"), ("POST", "/{rest:path}"), ("DELETE", "/{rest:path}"))),
+    *(
+        (method, f"/{what}{rest}")
+        for what in ("plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs")
+        for method, rest in (("GET", ""), ("GET", "/{rest:path}"), ("POST", "/{rest:path}"), ("DELETE", "/{rest:path}"))
+    ),
     ("PUT", "/volumes/{name}"),
-)  # fmt: skip
+)
 
 
 async def _not_yet(call: Call) -> web.StreamResponse:

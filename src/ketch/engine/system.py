@@ -72,10 +72,16 @@ class SystemService:
         """The body of ``GET /version``."""
         kernel = os.uname().release
         details = {
-            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Arch": architecture(), "Os": "linux",
-            "KernelVersion": kernel, "Experimental": "false", "GitCommit": "", "GoVersion": "none",
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Arch": architecture(),
+            "Os": "linux",
+            "KernelVersion": kernel,
+            "Experimental": "false",
+            "GitCommit": "",
+            "GoVersion": "none",
             "BuildTime": "",
-        }  # fmt: skip
+        }
         python = platform.python_version()
         return {
             "Platform": {"Name": "Ketch"},
@@ -110,12 +116,22 @@ class SystemService:
             "Driver": self.snapshots.name,
             "DriverStatus": _driver_status(self.snapshots, self.data_root),
             "Plugins": _PLUGINS,
-            "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
-            "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": common.layout().version == 1,
-            "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": len(asyncio.all_tasks()),
+            "MemoryLimit": True,
+            "SwapLimit": True,
+            "CpuCfsPeriod": True,
+            "CpuCfsQuota": True,
+            "CPUShares": True,
+            "CPUSet": True,
+            "PidsLimit": True,
+            "IPv4Forwarding": True,
+            "OomKillDisable": common.layout().version == 1,
+            "Debug": False,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": times.fixed(now),
             "LoggingDriver": self.log_default.type or "json-file",
-            "CgroupDriver": "cgroupfs", "CgroupVersion": str(common.layout().version),
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": str(common.layout().version),
             "NEventsListener": self.events.listeners,
             "KernelVersion": os.uname().release,
             "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
@@ -128,7 +144,9 @@ class SystemService:
             "MemTotal": memory,
             "GenericResources": None,
             "DockerRootDir": self.data_root,
-            "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
             "Name": os.uname().nodename,
             "Labels": [],
             "ExperimentalBuild": False,
@@ -139,11 +157,13 @@ class SystemService:
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": "tini",
-            "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
+            "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": ""},
+            "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],  # of who says nothing
             "CDISpecDirs": [],
             "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)],
-        }  # fmt: skip
+        }
 
     async def df(self) -> DiskUsage:
         """What takes space."""

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _OPTION = re.compile(r"--(interval|timeout|start-period|start-interval|retries)=(\S+)\Z")
-_DURATIONS = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod",
-              "start-interval": "StartInterval"}  # fmt: skip
+_DURATIONS = {
+    "interval": "Interval",
+    "timeout": "Timeout",
+    "start-period": "StartPeriod",
+    "start-interval": "StartInterval",
+}
 
 
 def apply(config: RunConfig, changes: Sequence[str]) -> None:

@@ -232,9 +232,14 @@ class NetworkManager:
         if gateway is not None:
             pools.insert(0, Pool(subnet=str(gateway.network), gateway=str(gateway.ip), given=False))
         options = {
-            r.OPTION_DEFAULT: "true", r.OPTION_ICC: "true", r.OPTION_MASQUERADE: "true", r.OPTION_BIND: "0.0.0.0",
-            r.OPTION_NAME: bridge, r.OPTION_MTU: str(mtu or DEFAULT_MTU), **wanted.options,
-        }  # fmt: skip
+            r.OPTION_DEFAULT: "true",
+            r.OPTION_ICC: "true",
+            r.OPTION_MASQUERADE: "true",
+            r.OPTION_BIND: "0.0.0.0",
+            r.OPTION_NAME: bridge,
+            r.OPTION_MTU: str(mtu or DEFAULT_MTU),
+            **wanted.options,
+        }
         changed = _replace(wanted, pools=tuple(pools), options=options, link=bridge, mtu=mtu or DEFAULT_MTU)
         with self._lock:
             known = self._default_on(bridge)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 _GOARCH = {
-    "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i486": "386", "i586": "386",
-    "i686": "386", "armhf": "arm", "armel": "arm", "armv6l": "arm", "armv7l": "arm", "armv8l": "arm",
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "i386": "386",
+    "i486": "386",
+    "i586": "386",
+    "i686": "386",
+    "armhf": "arm",
+    "armel": "arm",
+    "armv6l": "arm",
+    "armv7l": "arm",
+    "armv8l": "arm",
     "loongarch64": "loong64",
-}  # fmt: skip
+}
 
 
 def goarch(machine: str) -> str:

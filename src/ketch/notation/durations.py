@@ -7,9 +7,15 @@ import re
 from ketch.notation.digits import LARGEST
 
 _UNITS = {
-    "ns": 1, "us": 10**3, "\u00b5s": 10**3, "\u03bcs": 10**3, "ms": 10**6,
-    "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
-}  # fmt: skip
+    "ns": 1,
+    "us": 10**3,
+    "\u00b5s": 10**3,
+    "\u03bcs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 _PART = rf"(?:\d{{1,40}}(?:\.\d{{0,40}})?|\.\d{{1,40}})(?:{'|'.join(_UNITS)})"
 # Compiled when they are used, which few commands do: that takes a part of a short command's time.
 _FORM = rf"([+-]?)((?:{_PART})+)"

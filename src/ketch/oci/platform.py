@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SYSTEMS = frozenset(("linux", "windows", "darwin", "freebsd", "wasi"))
 _ARCHITECTURES = frozenset(
     ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm")
-)  # fmt: skip
+)
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 _ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
 

@@ -86,10 +86,16 @@ class RegistryCall:
             return
         request = self.request
         entry = {
-            "time": times.rfc3339(int(time.time()) * 10**9), "remote": request.remote or "",
-            "user": self.user, "method": request.method, "path": request.path_qs, "status": status,
-            "bytes_in": self.bytes_in, "bytes_out": sent, "seconds": round(seconds, 6),
+            "time": times.rfc3339(int(time.time()) * 10**9),
+            "remote": request.remote or "",
+            "user": self.user,
+            "method": request.method,
+            "path": request.path_qs,
+            "status": status,
+            "bytes_in": self.bytes_in,
+            "bytes_out": sent,
+            "seconds": round(seconds, 6),
             "agent": request.headers.get("User-Agent", ""),
-        }  # fmt: skip
+        }
         target.write(_encode(entry).decode() + "\n")
         target.flush()

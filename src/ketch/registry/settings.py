@@ -51,24 +51,52 @@ def parser() -> argparse.ArgumentParser:
 def _storage(one: argparse.ArgumentParser) -> None:
     one.add_argument("--root", metavar="DIR", help="keep everything here (default /var/lib/ketch-registry)")
     one.add_argument("--bucket", metavar="URL", help="or in a bucket: s3://NAME[/PREFIX]")
-    one.add_argument("--bucket-option", metavar="KEY=VALUE", action="append", default=None,
-                     help="endpoint, region, access_key_id …, as obstore names them; else AWS_* variables")  # fmt: skip
+    one.add_argument(
+        "--bucket-option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=None,
+        help="endpoint, region, access_key_id …, as obstore names them; else AWS_* variables",
+    )
 
 
 def _collection(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--gc-grace", type=float, metavar="SECONDS",
-                     help="garbage is what nobody has relied on for so long (default 86400)")  # fmt: skip
-    one.add_argument("--delete-untagged", action="store_true", default=None,
-                     help="manifests that no tag leads to are garbage, too")  # fmt: skip
+    one.add_argument(
+        "--gc-grace",
+        type=float,
+        metavar="SECONDS",
+        help="garbage is what nobody has relied on for so long (default 86400)",
+    )
+    one.add_argument(
+        "--delete-untagged", action="store_true", default=None, help="manifests that no tag leads to are garbage, too"
+    )
 
 
 DEFAULTS: dict[str, Any] = {
-    "root": "/var/lib/ketch-registry", "bucket": "", "bucket_option": [], "addr": "127.0.0.1:5000", "workers": 1,
-    "tls_cert": "", "tls_key": "", "htpasswd": "", "token_realm": "", "token_service": "", "token_issuer": "",
-    "token_keys": "", "anonymous_pull": False, "read_only": False, "upstream": "", "upstream_user": "",
-    "upstream_ttl": 60.0, "access_log": "-", "metrics_addr": "", "gc_interval": 0.0, "gc_grace": GRACE_S,
-    "delete_untagged": False, "cost": 10,
-}  # fmt: skip
+    "root": "/var/lib/ketch-registry",
+    "bucket": "",
+    "bucket_option": [],
+    "addr": "127.0.0.1:5000",
+    "workers": 1,
+    "tls_cert": "",
+    "tls_key": "",
+    "htpasswd": "",
+    "token_realm": "",
+    "token_service": "",
+    "token_issuer": "",
+    "token_keys": "",
+    "anonymous_pull": False,
+    "read_only": False,
+    "upstream": "",
+    "upstream_user": "",
+    "upstream_ttl": 60.0,
+    "access_log": "-",
+    "metrics_addr": "",
+    "gc_interval": 0.0,
+    "gc_grace": GRACE_S,
+    "delete_untagged": False,
+    "cost": 10,
+}
 
 
 def load(argv: list[str]) -> argparse.Namespace:

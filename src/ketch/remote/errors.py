@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 
 BODY = 1 << 16
 _CLASSES: dict[int, type[KetchError]] = {
-    400: InvalidArgument, 401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 405: InvalidArgument,
-    413: InvalidArgument, 416: InvalidArgument, 429: ResourceExhausted,
-}  # fmt: skip
+    400: InvalidArgument,
+    401: Unauthenticated,
+    403: PermissionDenied,
+    404: NotFound,
+    405: InvalidArgument,
+    413: InvalidArgument,
+    416: InvalidArgument,
+    429: ResourceExhausted,
+}
 _DENIED = "denied: requested access to the resource is denied"
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 

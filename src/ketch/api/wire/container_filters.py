@@ -24,9 +24,24 @@ if TYPE_CHECKING:
     Test = Callable[[Container], bool]
 
 _KNOWN = frozenset(
-    ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-     "publish", "since", "status", "volume")
-)  # fmt: skip
+    (
+        "ancestor",
+        "before",
+        "exited",
+        "expose",
+        "health",
+        "id",
+        "is-task",
+        "isolation",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    )
+)
 _STATES = frozenset(Status)
 _HEALTH = frozenset(("none", *HealthStatus))
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
@@ -48,9 +63,14 @@ def predicate(engine: Engine, filters: Filters) -> Test:
 
 def _test(engine: Engine, name: str, values: list[str]) -> Test:
     makers: dict[str, Callable[[Engine, list[str]], Test]] = {
-        "ancestor": _ancestor, "before": _before, "since": _since, "name": _name, "id": _id, "exited": _exited,
+        "ancestor": _ancestor,
+        "before": _before,
+        "since": _since,
+        "name": _name,
+        "id": _id,
+        "exited": _exited,
         "is-task": _is_task,
-    }  # fmt: skip
+    }
     if name in makers:
         return makers[name](engine, values)
     tests: dict[str, Test] = {
@@ -88,9 +108,11 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
     for one in engine.images.list():
         for image in images:
             base = image.chain_ids
-            if base and one.chain_ids[: len(base)] == base and (len(one.chain_ids), one.created) > (
-                len(base), image.created
-            ):  # fmt: skip
+            if (
+                base
+                and one.chain_ids[: len(base)] == base
+                and (len(one.chain_ids), one.created) > (len(base), image.created)
+            ):
                 ids.add(one.id)
     return lambda c: c.image_id in ids
 

@@ -33,7 +33,7 @@ def answer(engine: Engine, usage: DiskUsage) -> dict[str, Any]:
             for v in engine.volumes.list()
         ],
         "BuildCache": [],
-    }  # fmt: skip
+    }
 
 
 def shared_sizes(all_images: list[Image]) -> list[int]:

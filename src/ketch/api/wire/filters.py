@@ -20,9 +20,23 @@ if TYPE_CHECKING:
 Filters = dict[str, list[str]]
 _IMAGE = frozenset(("dangling", "label", "before", "since", "reference", "until"))
 _EVENT = frozenset(
-    ("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
-     "service", "type", "volume")
-)  # fmt: skip
+    (
+        "config",
+        "container",
+        "daemon",
+        "event",
+        "image",
+        "label",
+        "network",
+        "node",
+        "plugin",
+        "scope",
+        "secret",
+        "service",
+        "type",
+        "volume",
+    )
+)
 _PRUNE = frozenset(("label", "label!", "until", "all", "dangling"))
 _DETAILED = ("health_status", "exec_create", "exec_start")  # actions that have more behind a colon
 

@@ -60,9 +60,11 @@ def _summary(engine: Engine, descriptor: oci.Descriptor) -> dict[str, Any]:
         return _of_image(engine, descriptor, image)
     notes = descriptor.annotations or {}
     missing: dict[str, Any] = {
-        "ID": descriptor.digest, "Descriptor": msgspec.to_builtins(descriptor), "Available": False,
+        "ID": descriptor.digest,
+        "Descriptor": msgspec.to_builtins(descriptor),
+        "Available": False,
         "Size": {"Content": 0, "Total": 0},
-    }  # fmt: skip
+    }
     if notes.get(_KIND) == "attestation-manifest":
         return missing | {"Kind": "attestation", "AttestationData": {"For": notes.get(_FOR, "")}}
     platform = descriptor.platform
@@ -78,10 +80,13 @@ def _of_image(engine: Engine, descriptor: oci.Descriptor, image: Image) -> dict[
     size = sum(content.size(blob) for blob in blobs if content.exists(blob))
     users = [container for container, _ in engine.images.containers_of(image.id)]
     return {
-        "ID": descriptor.digest, "Descriptor": msgspec.to_builtins(descriptor), "Available": True,
-        "Size": {"Content": size, "Total": size + image.size}, "Kind": "image",
+        "ID": descriptor.digest,
+        "Descriptor": msgspec.to_builtins(descriptor),
+        "Available": True,
+        "Size": {"Content": size, "Total": size + image.size},
+        "Kind": "image",
         "ImageData": _data(msgspec.to_builtins(descriptor.platform or image.platform), users, image.size),
-    }  # fmt: skip
+    }
 
 
 def _data(platform: dict[str, Any], users: list[str], unpacked: int) -> dict[str, Any]:

@@ -15,10 +15,18 @@ _UNLIMITED = 1 << 62
 def empty(container: Container) -> dict[str, Any]:
     """The reading of a container that does not run."""
     return {
-        "name": f"/{container.name}", "id": container.id, "read": times.NEVER, "preread": times.NEVER, "num_procs": 0,
-        "pids_stats": {}, "storage_stats": {}, "memory_stats": {}, "blkio_stats": _blkio({}),
-        "cpu_stats": _cpu(None), "precpu_stats": _cpu(None),
-    }  # fmt: skip
+        "name": f"/{container.name}",
+        "id": container.id,
+        "read": times.NEVER,
+        "preread": times.NEVER,
+        "num_procs": 0,
+        "pids_stats": {},
+        "storage_stats": {},
+        "memory_stats": {},
+        "blkio_stats": _blkio({}),
+        "cpu_stats": _cpu(None),
+        "precpu_stats": _cpu(None),
+    }
 
 
 def answer(container: Container, current: dict[str, Any], previous: dict[str, Any] | None) -> dict[str, Any]:
@@ -77,8 +85,12 @@ def _blkio(reading: dict[str, Any]) -> dict[str, Any]:
         {"major": r["major"], "minor": r["minor"], "op": r["op"], "value": r["value"]} for r in reading.get("blkio", ())
     ]
     names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
-    return {"io_service_bytes_recursive": rows if reading else None, **{f"{n}_recursive": None for n in names[:-2]},
-            "io_time_recursive": None, "sectors_recursive": None}  # fmt: skip
+    return {
+        "io_service_bytes_recursive": rows if reading else None,
+        **{f"{n}_recursive": None for n in names[:-2]},
+        "io_time_recursive": None,
+        "sectors_recursive": None,
+    }
 
 
 def _network(counters: dict[str, int]) -> dict[str, int]:

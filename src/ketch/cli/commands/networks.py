@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 _COLUMNS = [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")]
-_HEADERS = {
-    "CreatedAt": "CREATED AT", "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"
-}  # fmt: skip
+_HEADERS = {"CreatedAt": "CREATED AT", "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"}
 _RAW = [("network_id", "ID"), ("name", "Name"), ("driver", "Driver"), ("scope", "Scope")]
 _LISTING = Listing(_COLUMNS, _HEADERS, _RAW, quiet="ID")
 

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 
 _HEADERS = {
-    "Availability": "AVAILABILITY", "Group": "GROUP", "Labels": "LABELS", "Links": "LINKS",
-    "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE", "Size": "SIZE", "Status": "STATUS",
-}  # fmt: skip
+    "Availability": "AVAILABILITY",
+    "Group": "GROUP",
+    "Labels": "LABELS",
+    "Links": "LINKS",
+    "Mountpoint": "MOUNTPOINT",
+    "Scope": "SCOPE",
+    "Size": "SIZE",
+    "Status": "STATUS",
+}
 _LISTING = Listing(
     columns=[("DRIVER", "Driver"), ("VOLUME NAME", "Name")],
     headers=_HEADERS,

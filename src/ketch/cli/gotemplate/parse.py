@@ -23,9 +23,7 @@ _TOKEN = re.compile(
     r"""|(?P<path>(?:\.\w+)+|\.)|(?P<variable>\$\w*(?:\.\w+)*)|(?P<word>\w+)|(?P<symbol>:=|[|(),=])"""
 )
 _ESCAPE = re.compile(r"""\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))""")
-_LETTERS = {
-    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"
-}  # fmt: skip
+_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
 _CONTROLS = ("if", "with", "range")
 _CONSTANTS = ("true", "false", "nil")
 

@@ -12,14 +12,38 @@ if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
 
 _LIMITS = frozenset(
-    ("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-     "rttime", "sigpending", "stack")
-)  # fmt: skip
+    (
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    )
+)
 # Kernel parameters that belong to a namespace (sysctl(8)): only these can be a container's own.
 _SYSCTLS = frozenset(
-    ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-     "kernel.shmmni", "kernel.shm_rmid_forced")
-)  # fmt: skip
+    (
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    )
+)
 _MODES = {"pid": ("", "host"), "uts": ("", "host"), "userns": ("", "host"), "cgroupns": ("", "private", "host")}
 _PULL = ("always", "missing", "never")
 

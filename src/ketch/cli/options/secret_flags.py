@@ -11,9 +11,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 _KEYS = {
-    "id": "ID", "src": "Source", "source": "Source", "target": "Target", "dst": "Target", "destination": "Target",
-    "mode": "Mode", "uid": "UID", "gid": "GID",
-}  # fmt: skip
+    "id": "ID",
+    "src": "Source",
+    "source": "Source",
+    "target": "Target",
+    "dst": "Target",
+    "destination": "Target",
+    "mode": "Mode",
+    "uid": "UID",
+    "gid": "GID",
+}
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -68,7 +68,6 @@ class Option:
         self.help, self.short, self.commands, self.absent = help, short, commands, absent
 
 
-# fmt: off
 OPTIONS = (
     # the streams, and the container itself
     Option("detach", SWITCH, "", "", "run it in the background and print its id", "d", ("run",)),
@@ -203,8 +202,7 @@ OPTIONS = (
     Option("health-retries", COUNT, "Healthcheck.Retries", "healthcheck.retries", "failures until it is unhealthy"),
     Option("health-on-failure", TEXT, "Healthcheck.OnFailure", "", "what is done then: none, kill, restart, stop"),
     Option("no-healthcheck", SWITCH, "", "", "no check, also not the image's"),
-)
-# fmt: on
+)  # fmt: skip
 
 
 def declare(spec: FlagSet, command: str) -> FlagSet:

@@ -14,9 +14,16 @@ from ketch.notation.sizes import human_size
 if TYPE_CHECKING:
     from typing import Any
 
-_DONE = frozenset((
-    "Pull complete", "Already exists", "Pushed", "Layer already exists", "Skipped foreign layer", "Saved",
-))  # fmt: skip
+_DONE = frozenset(
+    (
+        "Pull complete",
+        "Already exists",
+        "Pushed",
+        "Layer already exists",
+        "Skipped foreign layer",
+        "Saved",
+    )
+)
 _MOVED = ("Downloading", "Pushing", "Loading layer", "Saving")
 _SMOOTH = 0.3
 _NARROW = 60

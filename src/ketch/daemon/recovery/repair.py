@@ -54,9 +54,15 @@ _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _KEPT = ("containers", "layers", "volumes", "content/blobs/sha256")
 # Parents before those that refer to them; the columns that make a row unique.
 _TABLES = {
-    "images": 1, "image_names": 1, "containers": 1, "volumes": 1,
-    "network_host": 1, "networks": 1, "network_endpoints": 2, "removals": 1,
-}  # fmt: skip
+    "images": 1,
+    "image_names": 1,
+    "containers": 1,
+    "volumes": 1,
+    "network_host": 1,
+    "networks": 1,
+    "network_endpoints": 2,
+    "removals": 1,
+}
 
 
 def check_not_lost(data_root: str) -> None:

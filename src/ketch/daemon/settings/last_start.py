@@ -24,10 +24,25 @@ if TYPE_CHECKING:
 log = logging.getLogger("ketchd")
 # Those that a container gets something of when it is made, started, or connected.
 _OF_CONTAINERS = (
-    "bridge", "bip", "mtu", "ip", "icc", "ip_masq", "ipv6", "fixed_cidr_v6", "default_address_pools", "dns",
-    "dns_search", "dns_opts", "host_gateway_ip", "cgroup_parent", "log_driver", "log_opts", "journald_socket",
+    "bridge",
+    "bip",
+    "mtu",
+    "ip",
+    "icc",
+    "ip_masq",
+    "ipv6",
+    "fixed_cidr_v6",
+    "default_address_pools",
+    "dns",
+    "dns_search",
+    "dns_opts",
+    "host_gateway_ip",
+    "cgroup_parent",
+    "log_driver",
+    "log_opts",
+    "journald_socket",
     "storage_opts",
-)  # fmt: skip
+)
 
 
 def compare(config: Config, containers: Sequence[Container]) -> None:

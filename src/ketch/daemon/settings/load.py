@@ -35,25 +35,16 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data-root", metavar="DIR", help="persistent state (default /var/lib/ketch)")
     add("--exec-root", metavar="DIR", help="run-time state (default /run/ketch)")
-    add("-H", "--host", metavar="URL", action="append", dest="hosts",
-        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; repeatable (default {DEFAULT_HOST})")  # fmt: skip
+    add(
+        "-H",
+        "--host",
+        metavar="URL",
+        action="append",
+        dest="hosts",
+        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; repeatable (default {DEFAULT_HOST})",
+    )
     add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
-    add("-b", "--bridge", metavar="NAME", help="bridge of the default network (default ketch0; none: no bridge)")
-    add("--bip", metavar="CIDR", help="address and prefix of the bridge, e.g. 172.28.0.1/16 (default: a free one)")
-    add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
-    add("--ip", metavar="ADDRESS", help="where -p publishes when it names no address (default 0.0.0.0: everywhere)")
-    add("--icc", type=_switch, metavar="BOOL", help="let containers of the default network reach each other (true)")
-    add("--ip-masq", type=_switch, metavar="BOOL", help="give containers' traffic the host's address (true)")
-    add("--ipv6", action="store_true", default=None, help="IPv6 addresses in the default network, too")
-    add("--fixed-cidr-v6", metavar="CIDR", help="IPv6 subnet of the default network (default: a unique local one)")
-    add("--default-address-pool", metavar="base=CIDR,size=N", action="append", dest="default_address_pools",
-        type=_pool, help="where subnets of new networks are cut from; repeatable")  # fmt: skip
-    add("--dns", metavar="ADDRESS", action="append", help="name server of containers; repeatable (default: the host's)")
-    add("--dns-search", metavar="DOMAIN", action="append", help="search domain of containers; repeatable")
-    add("--dns-opt", metavar="OPTION", action="append", dest="dns_opts", help="resolver option of containers")
-    add("--host-gateway-ip", metavar="ADDRESS", help="what host-gateway means in --add-host (default: the bridge's)")
-    add("--host-firewall", choices=("respect", "open"),
-        help="respect: other tables that drop forwarded packets keep their say; open: let ours pass")  # fmt: skip
+    _network_flags(parser)
     add("--cgroup-parent", metavar="PATH", help="cgroup under which containers live (default /ketch)")
     add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
     add("--log-driver", metavar="NAME", help=f"where new containers log: {', '.join(log_options.DRIVERS)}")
@@ -62,23 +53,74 @@ def _parser() -> argparse.ArgumentParser:
     add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
     add("-D", "--debug", action="store_true", default=None, help="the same as --log-level debug")
     add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {DEFAULT_CONFIG})")
+    _tls_flags(parser)
+    registry_settings.add_flags(parser)
+    storage_settings.add_flags(parser)
+    add(
+        "--prune-lost",
+        action="store_true",
+        default=None,
+        help="delete what starts and repairs have put aside in DATA-ROOT/lost, and end",
+    )
+    add(
+        "--repair",
+        action="store_true",
+        default=None,
+        help="make a new state database of what can be read of a damaged one, which is kept, and end",
+    )
+    add("-v", "--version", action="version", version=f"ketchd version {__version__}")
+    return parser
+
+
+def _network_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-b", "--bridge", metavar="NAME", help="bridge of the default network (default ketch0; none: no bridge)")
+    add("--bip", metavar="CIDR", help="address and prefix of the bridge, e.g. 172.28.0.1/16 (default: a free one)")
+    add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
+    add("--ip", metavar="ADDRESS", help="where -p publishes when it names no address (default 0.0.0.0: everywhere)")
+    add("--icc", type=_switch, metavar="BOOL", help="let containers of the default network reach each other (true)")
+    add("--ip-masq", type=_switch, metavar="BOOL", help="give containers' traffic the host's address (true)")
+    add("--ipv6", action="store_true", default=None, help="IPv6 addresses in the default network, too")
+    add("--fixed-cidr-v6", metavar="CIDR", help="IPv6 subnet of the default network (default: a unique local one)")
+    add(
+        "--default-address-pool",
+        metavar="base=CIDR,size=N",
+        action="append",
+        dest="default_address_pools",
+        type=_pool,
+        help="where subnets of new networks are cut from; repeatable",
+    )
+    add("--dns", metavar="ADDRESS", action="append", help="name server of containers; repeatable (default: the host's)")
+    add("--dns-search", metavar="DOMAIN", action="append", help="search domain of containers; repeatable")
+    add("--dns-opt", metavar="OPTION", action="append", dest="dns_opts", help="resolver option of containers")
+    add("--host-gateway-ip", metavar="ADDRESS", help="what host-gateway means in --add-host (default: the bridge's)")
+    add(
+        "--host-firewall",
+        choices=("respect", "open"),
+        help="respect: other tables that drop forwarded packets keep their say; open: let ours pass",
+    )
+
+
+def _tls_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--tls", action="store_true", default=None, help="serve tcp:// with TLS")
     add("--tlsverify", action="store_true", default=None, help="TLS, and clients need a certificate of --tlscacert")
     add("--tlscacert", metavar="FILE", help="certificates of the authority that signs clients")
     add("--tlscert", metavar="FILE", help="the server's certificate")
     add("--tlskey", metavar="FILE", help="the server's key")
-    add("--insecure-tcp", action="store_true", default=None,
-        help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine")  # fmt: skip
-    add("--tcp-name", metavar="NAME", action="append", dest="tcp_names",
-        help="a name with a dot by which clients on plain tcp:// call this daemon; repeatable")  # fmt: skip
-    registry_settings.add_flags(parser)
-    storage_settings.add_flags(parser)
-    add("--prune-lost", action="store_true", default=None,
-        help="delete what starts and repairs have put aside in DATA-ROOT/lost, and end")  # fmt: skip
-    add("--repair", action="store_true", default=None,
-        help="make a new state database of what can be read of a damaged one, which is kept, and end")  # fmt: skip
-    add("-v", "--version", action="version", version=f"ketchd version {__version__}")
-    return parser
+    add(
+        "--insecure-tcp",
+        action="store_true",
+        default=None,
+        help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine",
+    )
+    add(
+        "--tcp-name",
+        metavar="NAME",
+        action="append",
+        dest="tcp_names",
+        help="a name with a dot by which clients on plain tcp:// call this daemon; repeatable",
+    )
 
 
 def load(argv: list[str]) -> Config:

@@ -20,14 +20,33 @@ if TYPE_CHECKING:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """``--insecure-registry`` and its like."""
     add = parser.add_argument
-    add("--insecure-registry", metavar="HOST[:PORT]|CIDR", action="append", dest="insecure_registries",
-        help="registry without TLS, or with a certificate that is not checked; repeatable")  # fmt: skip
-    add("--registry-mirror", metavar="URL", action="append", dest="registry_mirrors",
-        help="asked first for images of Docker Hub; repeatable")  # fmt: skip
-    add("--registry-certs", metavar="DIR", action="append", dest="registry_certs",
-        help=f"folder with certificates of registries; repeatable (default {', '.join(CERTIFICATES)})")  # fmt: skip
-    add("--registry-stall-timeout", type=int, metavar="SECONDS",
-        help="a registry that says nothing for so long has broken off (default 30)")  # fmt: skip
+    add(
+        "--insecure-registry",
+        metavar="HOST[:PORT]|CIDR",
+        action="append",
+        dest="insecure_registries",
+        help="registry without TLS, or with a certificate that is not checked; repeatable",
+    )
+    add(
+        "--registry-mirror",
+        metavar="URL",
+        action="append",
+        dest="registry_mirrors",
+        help="asked first for images of Docker Hub; repeatable",
+    )
+    add(
+        "--registry-certs",
+        metavar="DIR",
+        action="append",
+        dest="registry_certs",
+        help=f"folder with certificates of registries; repeatable (default {', '.join(CERTIFICATES)})",
+    )
+    add(
+        "--registry-stall-timeout",
+        type=int,
+        metavar="SECONDS",
+        help="a registry that says nothing for so long has broken off (default 30)",
+    )
     add("--max-concurrent-downloads", type=int, metavar="N", help="blobs downloaded at once (default 3)")
     add("--max-concurrent-uploads", type=int, metavar="N", help="blobs uploaded at once (default 5)")
     add("--max-download-attempts", type=int, metavar="N", help="tries before a download is given up (default 5)")

@@ -30,13 +30,18 @@ log = logging.getLogger("ketchd")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """``--storage-driver``."""
     parser.add_argument(
-        "-s", "--storage-driver", metavar="NAME",
+        "-s",
+        "--storage-driver",
+        metavar="NAME",
         help=f"how containers' files are kept: {', '.join(DRIVERS)} (default: overlay where it works, else vfs)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--storage-opt", metavar="KEY=VALUE", action="append", dest="storage_opts",
+        "--storage-opt",
+        metavar="KEY=VALUE",
+        action="append",
+        dest="storage_opts",
         help="overlay.volatile=true: what containers write is not brought to the disk (docs/storage.md)",
-    )  # fmt: skip
+    )
 
 
 def check(config: Config) -> None:

@@ -70,16 +70,39 @@ def facts(pid: int, machine: Machine, room: int, tid: int | None = None) -> dict
         raw = f.read(room).replace(b"\0", b" ").replace(b"\n", b" ")
     args = shown(raw.decode(errors="surrogateescape"))
     result = {
-        "pid": str(pid), "ppid": stat[1], "pgid": stat[2], "pgrp": stat[2], "sid": stat[3], "tpgid": stat[5],
-        "lwp": str(tid or pid), "nlwp": stat[17], "comm": comm, "fname": comm[:8], "args": args or f"[{comm}]",
-        "minflt": stat[7], "min_flt": stat[7], "majflt": stat[9], "maj_flt": stat[9], "s": stat[0],
-        "opri": str(int(stat[15]) + 60), "priority": stat[15], "pri": str(39 - int(stat[15])), "psr": stat[36],
-        "f": f"{int(stat[6]) >> 6 & 7:o}", "addr": "-", "tname": _tty(int(stat[4])),
-        "stat": _state(stat, status), "wchan": _wchan(directory), "label": _label(directory),
-        "cgroup": _cgroup(directory), "exe": _exe(directory),
-        "pending": status.get("SigPnd", "-"), "blocked": status.get("SigBlk", "-"),
-        "ignored": status.get("SigIgn", "-"), "caught": status.get("SigCgt", "-"),
-    }  # fmt: skip
+        "pid": str(pid),
+        "ppid": stat[1],
+        "pgid": stat[2],
+        "pgrp": stat[2],
+        "sid": stat[3],
+        "tpgid": stat[5],
+        "lwp": str(tid or pid),
+        "nlwp": stat[17],
+        "comm": comm,
+        "fname": comm[:8],
+        "args": args or f"[{comm}]",
+        "minflt": stat[7],
+        "min_flt": stat[7],
+        "majflt": stat[9],
+        "maj_flt": stat[9],
+        "s": stat[0],
+        "opri": str(int(stat[15]) + 60),
+        "priority": stat[15],
+        "pri": str(39 - int(stat[15])),
+        "psr": stat[36],
+        "f": f"{int(stat[6]) >> 6 & 7:o}",
+        "addr": "-",
+        "tname": _tty(int(stat[4])),
+        "stat": _state(stat, status),
+        "wchan": _wchan(directory),
+        "label": _label(directory),
+        "cgroup": _cgroup(directory),
+        "exe": _exe(directory),
+        "pending": status.get("SigPnd", "-"),
+        "blocked": status.get("SigBlk", "-"),
+        "ignored": status.get("SigIgn", "-"),
+        "caught": status.get("SigCgt", "-"),
+    }
     result |= _scheduling(stat) | _owners(status) | _memory(stat, status, machine) | _times(stat, machine)
     for alias, name in _ALIASES.items():
         result[alias] = result[name]
@@ -160,9 +183,13 @@ def _memory(stat: list[str], status: dict[str, str], machine: Machine) -> dict[s
     size, rss = int(stat[20]), _kib(status, "VmRSS") << 10  # the one in stat is an estimate
     code = int(stat[24]) - int(stat[23])
     return {
-        "vsz": str(size >> 10), "sz": str(size // _PAGE), "rss": str(rss >> 10), "trs": str(code >> 10),
-        "drs": str((size - code) >> 10), "%mem": f"{int(1000 * rss / machine.memory) / 10:.1f}",
-    }  # fmt: skip
+        "vsz": str(size >> 10),
+        "sz": str(size // _PAGE),
+        "rss": str(rss >> 10),
+        "trs": str(code >> 10),
+        "drs": str((size - code) >> 10),
+        "%mem": f"{int(1000 * rss / machine.memory) / 10:.1f}",
+    }
 
 
 def _times(stat: list[str], machine: Machine) -> dict[str, str]:
@@ -174,13 +201,18 @@ def _times(stat: list[str], machine: Machine) -> dict[str, str]:
     share = min(100 * cpu_s / age_s, 999.9)
     day = time.strftime("%b%d" if begin[0] == now[0] else "%Y", begin)
     return {
-        "c": str(int(min(share, 99))), "%cpu": f"{share:.1f}", "time": clock(int(cpu_s)), "cputimes": str(int(cpu_s)),
-        "bsdtime": f"{int(cpu_s) // 60}:{int(cpu_s) % 60:02}", "etime": elapsed(int(age_s)), "etimes": str(int(age_s)),
+        "c": str(int(min(share, 99))),
+        "%cpu": f"{share:.1f}",
+        "time": clock(int(cpu_s)),
+        "cputimes": str(int(cpu_s)),
+        "bsdtime": f"{int(cpu_s) // 60}:{int(cpu_s) % 60:02}",
+        "etime": elapsed(int(age_s)),
+        "etimes": str(int(age_s)),
         "stime": time.strftime("%H:%M", begin) if begin[:3] == now[:3] else day,
         "bsdstart": time.strftime("%H:%M" if recent else "%b%d", begin),
         "start": time.strftime("%H:%M:%S" if recent else "%b %d", begin),
         "lstart": time.strftime("%a %b %e %H:%M:%S %Y", begin),
-    }  # fmt: skip
+    }
 
 
 def clock(seconds: int) -> str:

@@ -116,9 +116,11 @@ def of_mount(mount: Mount) -> MountPoint:
     if not mount.target:
         _refuse(mount, "field Target must not be empty")
     of_kinds = {
-        "bind": mount.bind_options, "volume": mount.volume_options, "tmpfs": mount.tmpfs_options,
+        "bind": mount.bind_options,
+        "volume": mount.volume_options,
+        "tmpfs": mount.tmpfs_options,
         "image": mount.image_options,
-    }  # fmt: skip
+    }
     for kind, options in of_kinds.items():
         if options is not None and kind != mount.type:
             _refuse(mount, f"field {kind.capitalize()}Options must not be specified")

@@ -24,9 +24,15 @@ _NAMES = tuple(_OTHER_END[n] for n in links.STATS_NAMES)
 _STATS = struct.Struct("=8Q")
 # Columns of /proc/PID/net/dev (proc_pid_net(5)).
 _COLUMNS = {
-    "rx_bytes": 0, "rx_packets": 1, "rx_errors": 2, "rx_dropped": 3,
-    "tx_bytes": 8, "tx_packets": 9, "tx_errors": 10, "tx_dropped": 11,
-}  # fmt: skip
+    "rx_bytes": 0,
+    "rx_packets": 1,
+    "rx_errors": 2,
+    "rx_dropped": 3,
+    "tx_bytes": 8,
+    "tx_packets": 9,
+    "tx_errors": 10,
+    "tx_dropped": 11,
+}
 
 
 def read(rtnl: Netlink, endpoints: Iterable[Endpoint], pids: Mapping[str, int]) -> dict[str, Counters]:

@@ -53,8 +53,20 @@ class Source(Protocol):
 class Member:
     """One entry: ``size`` is that of the file it makes; ``extents`` (offset, length) is set for sparse files."""
 
-    __slots__ = ("extents", "gid", "kind", "linkname", "major", "minor", "mode", "mtime_ns", "name", "size", "uid",
-                 "xattrs")  # fmt: skip
+    __slots__ = (
+        "extents",
+        "gid",
+        "kind",
+        "linkname",
+        "major",
+        "minor",
+        "mode",
+        "mtime_ns",
+        "name",
+        "size",
+        "uid",
+        "xattrs",
+    )
 
     name: str
     kind: int

@@ -14,17 +14,35 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 _COLUMNS = [
-    ("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "RunningFor"), ("STATUS", "Status"),
-    ("PORTS", "Ports"), ("NAMES", "Names"),
-]  # fmt: skip
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+]
 _HEADERS = {
-    "CreatedAt": "CREATED AT", "Size": "SIZE", "Labels": "LABELS", "Mounts": "MOUNTS", "Networks": "NETWORKS",
-    "LocalVolumes": "LOCAL VOLUMES", "State": "STATE", "Platform": "PLATFORM",
-}  # fmt: skip
+    "CreatedAt": "CREATED AT",
+    "Size": "SIZE",
+    "Labels": "LABELS",
+    "Mounts": "MOUNTS",
+    "Networks": "NETWORKS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "State": "STATE",
+    "Platform": "PLATFORM",
+}
 _RAW = [
-    ("container_id", "ID"), ("image", "Image"), ("command", "Command"), ("created_at", "CreatedAt"), ("state", "State"),
-    ("status", "Status"), ("names", "Names"), ("labels", "Labels"), ("ports", "Ports"),
-]  # fmt: skip
+    ("container_id", "ID"),
+    ("image", "Image"),
+    ("command", "Command"),
+    ("created_at", "CreatedAt"),
+    ("state", "State"),
+    ("status", "Status"),
+    ("names", "Names"),
+    ("labels", "Labels"),
+    ("ports", "Ports"),
+]
 
 
 def cmd_ps(args: list[str], ctx: Context) -> int:

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
 
 _COLUMNS = [
-    ("CONTAINER ID", "ID"), ("NAME", "Name"), ("CPU %", "CPUPerc"), ("MEM USAGE / LIMIT", "MemUsage"),
-    ("MEM %", "MemPerc"), ("NET I/O", "NetIO"), ("BLOCK I/O", "BlockIO"), ("PIDS", "PIDs"),
-]  # fmt: skip
+    ("CONTAINER ID", "ID"),
+    ("NAME", "Name"),
+    ("CPU %", "CPUPerc"),
+    ("MEM USAGE / LIMIT", "MemUsage"),
+    ("MEM %", "MemPerc"),
+    ("NET I/O", "NetIO"),
+    ("BLOCK I/O", "BlockIO"),
+    ("PIDS", "PIDs"),
+]
 _LISTING = Listing(_COLUMNS, {"Container": "CONTAINER"})
 _REDRAW_S = 0.5
 _FIRST_S = 10

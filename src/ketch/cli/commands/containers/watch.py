@@ -32,9 +32,20 @@ if TYPE_CHECKING:
     Render = Callable[[Containers, bool], str]  # (containers, with the titles) → text
 
 _ACTIONS = (
-    "create", "start", "die", "stop", "destroy", "rename", "pause", "unpause", "health_status", "update", "restart",
-    "connect", "disconnect",
-)  # fmt: skip
+    "create",
+    "start",
+    "die",
+    "stop",
+    "destroy",
+    "rename",
+    "pause",
+    "unpause",
+    "health_status",
+    "update",
+    "restart",
+    "connect",
+    "disconnect",
+)
 _TICK_S = 1.0
 _AGE = re.compile(r"^(Up |Exited \(-?\d+\) |Restarting \(-?\d+\) )(.*?)( ago)?( \([^()]*\))?$")
 _BEGIN, _END = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"  # another screen without a cursor, and back

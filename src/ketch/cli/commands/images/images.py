@@ -17,19 +17,35 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 _IMAGES = [
-    ("REPOSITORY", "Repository"), ("TAG", "Tag"), ("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")
-]  # fmt: skip
+    ("REPOSITORY", "Repository"),
+    ("TAG", "Tag"),
+    ("IMAGE ID", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+]
 _HISTORY = [
-    ("IMAGE", "ID"), ("CREATED", "CreatedSince"), ("CREATED BY", "CreatedBy"), ("SIZE", "Size"), ("COMMENT", "Comment")
-]  # fmt: skip
+    ("IMAGE", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("CREATED BY", "CreatedBy"),
+    ("SIZE", "Size"),
+    ("COMMENT", "Comment"),
+]
 _IMAGE_HEADERS = {
-    "Digest": "DIGEST", "CreatedAt": "CREATED AT", "Containers": "CONTAINERS", "VirtualSize": "SIZE",
-    "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
-}  # fmt: skip
+    "Digest": "DIGEST",
+    "CreatedAt": "CREATED AT",
+    "Containers": "CONTAINERS",
+    "VirtualSize": "SIZE",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+}
 _RAW_IMAGES = [
-    ("repository", "Repository"), ("tag", "Tag"), ("digest", "Digest"), ("image_id", "ID"),
-    ("created_at", "CreatedAt"), ("virtual_size", "Size"),
-]  # fmt: skip
+    ("repository", "Repository"),
+    ("tag", "Tag"),
+    ("digest", "Digest"),
+    ("image_id", "ID"),
+    ("created_at", "CreatedAt"),
+    ("virtual_size", "Size"),
+]
 _DIGESTS = [*_IMAGES[:2], ("DIGEST", "Digest"), *_IMAGES[2:]]
 
 
