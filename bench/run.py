@@ -92,9 +92,14 @@ class Row:
 
     def as_json(self) -> dict[str, object]:
         return {
-            "name": self.name, "unit": self.unit, "goal": self.goal, "met": self.met, "ratio": self.ratio,
-            "median": {kind: self.median(kind) for kind in self.samples}, "samples": self.samples,
-        }  # fmt: skip
+            "name": self.name,
+            "unit": self.unit,
+            "goal": self.goal,
+            "met": self.met,
+            "ratio": self.ratio,
+            "median": {kind: self.median(kind) for kind in self.samples},
+            "samples": self.samples,
+        }
 
 
 def rounds(row: Row, engines: list[Engine], count: int, measure: Callable[[Engine], float], scale: float = 1000) -> Row:

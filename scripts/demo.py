@@ -68,10 +68,20 @@ class Demo:
     def daemon(self) -> subprocess.Popen[bytes]:
         """Start ketchd; returns when it answers."""
         command = [
-            KETCHD, "--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec",
-            "--pidfile", f"{self.root}/pid", "-H", f"unix://{self.socket}",
-            "--bridge", SESSION, "--cgroup-parent", f"/{SESSION}",
-        ]  # fmt: skip
+            KETCHD,
+            "--data-root",
+            f"{self.root}/data",
+            "--exec-root",
+            f"{self.root}/exec",
+            "--pidfile",
+            f"{self.root}/pid",
+            "-H",
+            f"unix://{self.socket}",
+            "--bridge",
+            SESSION,
+            "--cgroup-parent",
+            f"/{SESSION}",
+        ]
         with open(f"{self.root}/log", "wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, MARK: SESSION})
         while (
