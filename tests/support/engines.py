@@ -59,14 +59,24 @@ class Client:
         return KETCH if self.name == "ketch" else peers.docker()
 
     def __call__(
-        self, *args: str, stdin: bytes = b"", check: bool = True, timeout: float = 30, cwd: str | None = None,
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        check: bool = True,
+        timeout: float = 30,
+        cwd: str | None = None,
         **environment: str,
-    ) -> Result:  # fmt: skip
+    ) -> Result:
         """Run to the end. ``check``: a failure of the command is a failure of the test."""
         done = subprocess.run(
-            [self.program, *args], input=stdin, capture_output=True, env={**self.engine.environment(), **environment},
-            timeout=patient(timeout), check=False, cwd=cwd,
-        )  # fmt: skip
+            [self.program, *args],
+            input=stdin,
+            capture_output=True,
+            env={**self.engine.environment(), **environment},
+            timeout=patient(timeout),
+            check=False,
+            cwd=cwd,
+        )
         result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         if check:
             assert result.code == 0, f"{self.name} {' '.join(args)} → {result.code}\n{result.out}{result.err}"

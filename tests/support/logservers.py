@@ -130,8 +130,9 @@ def rsyslog(directory: Path, inputs: str, template: str) -> Iterator[Path]:
     program = need("rsyslogd")
     process = subprocess.Popen(
         [program, "-n", "-f", str(config), "-i", str(directory / "pid")],
-        stdout=subprocess.DEVNULL, stderr=open(directory / "errors", "wb"),  # noqa: SIM115
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=open(directory / "errors", "wb"),  # noqa: SIM115
+    )
     try:
         yield out
     finally:

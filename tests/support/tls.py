@@ -29,8 +29,24 @@ def certificate(root, name: str, *, signed_by: str = "") -> None:
         "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n"
     )
     subprocess.run(
-        [need("openssl"), "x509", "-req", "-in", f"{root}/{name}.csr", "-CA", f"{root}/{signed_by}.pem", "-CAkey",
-         f"{root}/{signed_by}.key", "-CAcreateserial", "-out", f"{root}/{name}.pem", "-days", "2",
-         "-extfile", f"{root}/extensions"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            need("openssl"),
+            "x509",
+            "-req",
+            "-in",
+            f"{root}/{name}.csr",
+            "-CA",
+            f"{root}/{signed_by}.pem",
+            "-CAkey",
+            f"{root}/{signed_by}.key",
+            "-CAcreateserial",
+            "-out",
+            f"{root}/{name}.pem",
+            "-days",
+            "2",
+            "-extfile",
+            f"{root}/extensions",
+        ],
+        check=True,
+        capture_output=True,
+    )

@@ -47,8 +47,10 @@ def test_the_matrix_visits_all_of_them():
     assert {case.point for case in CASES} | set(ELSEWHERE) == set(points_in_table())
 
 
-@pytest.mark.parametrize(("text", "at", "number"), [("a.b", 1, 0), ("a.b:3", 3, 0), ("a.b=enospc", 0, errno.ENOSPC),
-                                                    ("a.b=EMFILE:2", 2, errno.EMFILE)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "at", "number"),
+    [("a.b", 1, 0), ("a.b:3", 3, 0), ("a.b=enospc", 0, errno.ENOSPC), ("a.b=EMFILE:2", 2, errno.EMFILE)],
+)
 def test_what_is_armed(text, at, number):
     fault = failpoints.Fault(text, "")
     assert (fault.name, fault.at, fault.errno) == ("a.b", at, number)

@@ -109,8 +109,10 @@ def test_only_the_files_are_named_in_the_archive(place):
     (place / "back").mkdir()
     extract(data, str(place / "back"))
     assert [(level, name) for level, name, _ in sorted(census(place / "back", files_only=True))] == [
-        (3000, "one"), (3000, "three"), (3000, "two"),
-    ]  # fmt: skip
+        (3000, "one"),
+        (3000, "three"),
+        (3000, "two"),
+    ]
 
 
 @DEPTHS

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import socket
 from typing import Any
 
@@ -96,14 +97,15 @@ def test_command_line(tapped):
     docker("network", "create", "--subnet", "10.61.0.0/24", "--label", "a=b", "back")
     docker("volume", "create", "--label", "a=b", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "full")
     docker(
-        "run", "-d", "--name", "one", "--network", "back", "--network-alias", "uno", "-p", "127.0.0.1::80", "-v",
-        "full:/d", "-v", "/anonymous", "--tmpfs", "/t", "--mount", "type=bind,src=/tmp,dst=/host,readonly", "-m",
-        "64m", "--cpus", "0.5", "--pids-limit", "50", "--ulimit", "nofile=100", "--init", "--dns", "127.0.0.1",
-        "--add-host", "a:10.0.0.1", "--label", "l=m", "-e", "A=B", "--restart", "on-failure:3", "--device",
-        "/dev/null:/dev/nil", "--sysctl", "net.ipv4.ip_forward=0", "--shm-size", "1m", "--cap-add", "SYS_ADMIN",
-        "--security-opt", "no-new-privileges", "--health-cmd", "true", "--health-interval", "1s", "--stop-timeout",
-        "1", "--stop-signal", "KILL", "--expose", "90/udp", "busybox", "sleep", "1000",
-    )  # fmt: skip
+        *shlex.split(
+            "run -d --name one --network back --network-alias uno -p 127.0.0.1::80 -v full:/d -v /anonymous "
+            "--tmpfs /t --mount type=bind,src=/tmp,dst=/host,readonly -m 64m --cpus 0.5 --pids-limit 50 "
+            "--ulimit nofile=100 --init --dns 127.0.0.1 --add-host a:10.0.0.1 --label l=m -e A=B "
+            "--restart on-failure:3 --device /dev/null:/dev/nil --sysctl net.ipv4.ip_forward=0 --shm-size 1m "
+            "--cap-add SYS_ADMIN --security-opt no-new-privileges --health-cmd true --health-interval 1s "
+            "--stop-timeout 1 --stop-signal KILL --expose 90/udp busybox sleep 1000"
+        ),
+    )
     docker("run", "-d", "--name", "two", "--link", "one", "--network", "back", "busybox", "sleep", "1000")
     docker("create", "--name", "three", "--rm", "-it", "--blkio-weight", "300", "busybox")
     docker(
@@ -218,10 +220,22 @@ def test_every_endpoint(tapped, contract):
     config = {"Image": "busybox", "Cmd": ["sh", "-c", "echo out; sleep 1000"], "Tty": True, "OpenStdin": True}
     assert call("POST", "/containers/create?name=one", config) == 201
     assert call("POST", "/containers/create?name=gone", {"Image": "busybox", "Cmd": ["true"]}) == 201
-    run = [("POST", "start"), ("GET", "json?size=1"), ("GET", "top"), ("GET", "logs?stdout=1"), ("GET", "changes"),
-           ("GET", "export"), ("GET", "stats?stream=0&one-shot=1"), ("POST", "resize?h=10&w=20"),
-           ("POST", "pause"), ("POST", "unpause"), ("POST", "kill?signal=WINCH"),
-           ("HEAD", "archive?path=/etc"), ("GET", "archive?path=/etc/passwd"), ("POST", "rename?name=uno")]  # fmt: skip
+    run = [
+        ("POST", "start"),
+        ("GET", "json?size=1"),
+        ("GET", "top"),
+        ("GET", "logs?stdout=1"),
+        ("GET", "changes"),
+        ("GET", "export"),
+        ("GET", "stats?stream=0&one-shot=1"),
+        ("POST", "resize?h=10&w=20"),
+        ("POST", "pause"),
+        ("POST", "unpause"),
+        ("POST", "kill?signal=WINCH"),
+        ("HEAD", "archive?path=/etc"),
+        ("GET", "archive?path=/etc/passwd"),
+        ("POST", "rename?name=uno"),
+    ]
     for method, verb in run:
         status = call(method, f"/containers/one/{verb}")
         assert status < 300, (verb, status)
@@ -261,9 +275,22 @@ def _create_exec(tapped: Tapped) -> str:
 def _drive_others(tapped: Tapped) -> None:
     """Images, networks, volumes, the system."""
     call = tapped.call
-    for path in ("/containers/json?all=1&size=1", "/images/json", "/images/busybox/json", "/images/busybox/history",
-                 "/images/busybox/get", "/images/get?names=busybox", "/networks", "/networks/bridge", "/volumes",
-                 "/info", "/version", "/_ping", "/system/df", "/events?since=0&until=1"):  # fmt: skip
+    for path in (
+        "/containers/json?all=1&size=1",
+        "/images/json",
+        "/images/busybox/json",
+        "/images/busybox/history",
+        "/images/busybox/get",
+        "/images/get?names=busybox",
+        "/networks",
+        "/networks/bridge",
+        "/volumes",
+        "/info",
+        "/version",
+        "/_ping",
+        "/system/df",
+        "/events?since=0&until=1",
+    ):
         assert call("GET", path) == 200, path
     assert call("HEAD", "/_ping") == 200
     assert call("POST", "/images/busybox/tag?repo=mine&tag=2") == 201

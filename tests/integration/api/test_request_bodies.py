@@ -90,9 +90,15 @@ def test_a_client_does_not_choose_what_the_engine_gives(engine):
     api = Api(engine.socket)
     engine.docker("network", "create", "net")
     given = {
-        "IPAddress": "1.2.3.4", "IPPrefixLen": 9, "Gateway": "1.1.1.1", "EndpointID": "x" * 64, "NetworkID": "y" * 64,
-        "DNSNames": ["evil"], "GlobalIPv6Address": "fd::1", "IPv6Gateway": "fd::2",
-    }  # fmt: skip
+        "IPAddress": "1.2.3.4",
+        "IPPrefixLen": 9,
+        "Gateway": "1.1.1.1",
+        "EndpointID": "x" * 64,
+        "NetworkID": "y" * 64,
+        "DNSNames": ["evil"],
+        "GlobalIPv6Address": "fd::1",
+        "IPv6Gateway": "fd::2",
+    }
     asked = {"Aliases": ["al"], "GwPriority": 3, "DriverOpts": {"a": "b"}}
     try:
         status, answer = create(

@@ -163,8 +163,12 @@ def test_a_hundred_megabytes_in(engine, driver):
         before = own_kib(engine.process.pid) if engine.kind == "ketch" else 0
         done = subprocess.run(
             [engine.docker.program, "run", "-i", "--rm", "--log-driver", driver, "busybox", "wc", "-c"],
-            stdin=source.stdout, capture_output=True, env=engine.environment(), timeout=60, check=True,
-        )  # fmt: skip
+            stdin=source.stdout,
+            capture_output=True,
+            env=engine.environment(),
+            timeout=60,
+            check=True,
+        )
     assert done.stdout.strip() == b"104857600"
     assert engine.kind != "ketch" or own_kib(engine.process.pid) < before + 8192
 

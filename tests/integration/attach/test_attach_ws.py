@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 
 import aiohttp
 import docker
@@ -133,9 +134,10 @@ async def test_a_stuck_client_stalls_nobody(ws):
     engine, address = ws
     size = 50 << 20
     await asyncio.to_thread(
-        engine.docker, "run", "-d", "-i", "--name", "box", "--log-opt", "max-size=100m", "busybox", "sh", "-c",
+        engine.docker,
+        *shlex.split("run -d -i --name box --log-opt max-size=100m busybox sh -c"),
         f"read x; head -c {size} /dev/zero; echo printed >&2; read x",
-    )  # fmt: skip
+    )
     url = f"ws://{address}/v1.51/containers/box/attach/ws"
     async with aiohttp.ClientSession() as session:
         stuck = await session.ws_connect(f"{url}?stream=1&stdout=1", max_msg_size=0)

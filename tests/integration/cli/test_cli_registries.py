@@ -62,8 +62,10 @@ def test_lines_elsewhere(ketch, host):
     assert out[0] == "1: Pulling from cli/app"
     assert f"{layer}: Pulling fs layer" in out and f"{layer}: Pull complete" in out
     assert out[-3:] == [
-        f"Digest: {image.digest}", f"Status: Downloaded newer image for {host}/cli/app:1", f"{host}/cli/app:1"
-    ]  # fmt: skip
+        f"Digest: {image.digest}",
+        f"Status: Downloaded newer image for {host}/cli/app:1",
+        f"{host}/cli/app:1",
+    ]
     assert len(out) == len(set(out))
     assert ketch("pull", "-q", f"{host}/cli/app:1").out == f"{host}/cli/app:1\n"
     items = [json.loads(line) for line in ketch("pull", "--progress", "json", f"{host}/cli/app:1").out.splitlines()]

@@ -28,8 +28,12 @@ def in_private(script: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", MARK: f"{SESSION}c"}
     return subprocess.run(
         ["unshare", "-m", "-n", "sh", "-c", _PROLOGUE + script],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.fixture(autouse=True)

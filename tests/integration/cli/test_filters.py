@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 
 import docker
@@ -23,8 +24,10 @@ def scene(engine):
     kill = ("--stop-signal", "KILL")
     run("run", "-d", "--name", "alpha", "-l", "tier=front", "-l", "x", "-p", "127.0.0.1:18080:80", *kill, *SLEEP)
     run("run", "-d", "--name", "beta", "-l", "tier=back", "--network", "fnet", "--expose", "90/udp", *kill, *SLEEP)
-    run("run", "-d", "--name", "gamma", "-v", "fvol:/data", "--health-cmd", "true", "--health-interval", "100ms",
-        *kill, "fother", "sleep", "1000")  # fmt: skip
+    run(
+        *shlex.split("run -d --name gamma -v fvol:/data --health-cmd true --health-interval 100ms"),
+        *(*kill, "fother", "sleep", "1000"),
+    )
     run("run", "--name", "delta", "busybox", "sh", "-c", "exit 3", check=False)
     run("create", "--name", "epsilon", "-v", "/tmp:/host:ro", "busybox")
     run("run", "-d", "--name", "zeta", *kill, *SLEEP)
@@ -109,9 +112,19 @@ def test_by_id_and_health(scene):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["nonsense=1", "status=sleeping", "health=ill", "before=nobody", "since=nobody", "is-task=perhaps", "exited=x",
-     "publish=80:80", "publish=eighty", "expose=1-99999"],
-)  # fmt: skip
+    [
+        "nonsense=1",
+        "status=sleeping",
+        "health=ill",
+        "before=nobody",
+        "since=nobody",
+        "is-task=perhaps",
+        "exited=x",
+        "publish=80:80",
+        "publish=eighty",
+        "expose=1-99999",
+    ],
+)
 def test_refused(scene, wrong):
     result = scene.docker("ps", "-f", wrong, check=False)
     assert result.code == 1
@@ -124,10 +137,14 @@ def test_refused(scene, wrong):
 def test_fields(scene):
     """What ``--format`` can show."""
     line = scene.docker(
-        "ps", "-s", "-f", "name=beta", "--format",
-        "{{.Image}}|{{.Command}}|{{.RunningFor}}|{{.Ports}}|{{.State}}|{{.Labels}}|{{.Label \"tier\"}}|{{.Mounts}}|"
+        "ps",
+        "-s",
+        "-f",
+        "name=beta",
+        "--format",
+        '{{.Image}}|{{.Command}}|{{.RunningFor}}|{{.Ports}}|{{.State}}|{{.Labels}}|{{.Label "tier"}}|{{.Mounts}}|'
         "{{.LocalVolumes}}|{{.Networks}}|{{.Size}}",
-    ).out.strip()  # fmt: skip
+    ).out.strip()
     fields = line.split("|")
     assert fields[:2] == ["busybox", '"sleep 1000"'] and fields[2].endswith("ago")
     assert fields[3:10] == ["90/udp", "running", "tier=back", "back", "", "0", "fnet"]

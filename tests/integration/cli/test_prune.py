@@ -11,9 +11,11 @@ def state(engine) -> list[str]:
     """Everything that a removal could change."""
     docker = engine.docker
     return [
-        docker("ps", "-aq", "--no-trunc").out, docker("volume", "ls", "-q").out, docker("network", "ls", "-q").out,
+        docker("ps", "-aq", "--no-trunc").out,
+        docker("volume", "ls", "-q").out,
+        docker("network", "ls", "-q").out,
         docker("images", "-aq", "--no-trunc").out,
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture
@@ -79,8 +81,13 @@ def test_a_dry_run_says_what_system_prune_then_does(litter, flags):
     assert done.splitlines()[-1].partition(": ")[2] == words.splitlines()[-1].partition(": ")[2]
     left = json.loads(ketch("system", "prune", *flags, "--dry-run", "--format", "json").out)
     assert left == {
-        "Containers": [], "Networks": [], "Volumes": [], "Images": [], "ImagesDeleted": [], "SpaceReclaimed": 0
-    }  # fmt: skip
+        "Containers": [],
+        "Networks": [],
+        "Volumes": [],
+        "Images": [],
+        "ImagesDeleted": [],
+        "SpaceReclaimed": 0,
+    }
     if flags == ("-a", "--volumes"):
         assert [len(part) for part in gone] == [3, 1, 1, 3]
         assert litter.docker("ps", "-q").out and "named" in state(litter)[1]
@@ -107,8 +114,9 @@ def test_the_kinds_one_by_one(litter):
         said = json.loads(ketch(kind, "prune", "--dry-run", "--format", "json").out)
         assert state(litter) == before
         assert [k for k in ("Containers", "Images", "Volumes", "Networks") if said[k]] in (
-            [f"{kind.capitalize()}s"], []
-        )  # fmt: skip
+            [f"{kind.capitalize()}s"],
+            [],
+        )
     assert ketch("container", "prune", "--format", "json", check=False).code == 1
     answer = json.loads(ketch("image", "prune", "-a", "--dry-run", "--format", "json").out)
     assert [one["Name"] for one in answer["Images"] if one["Name"] != "<none>"] == ["one:latest, uno:latest"]

@@ -55,7 +55,7 @@ LINES = [
     f"run -d --network name=rt-net,alias=x,gw-priority=5 --network name=rt-two,alias=y,gw-priority=-1 {SLEEP}",
     f"run -d --network rt-two --network bridge {SLEEP}",
     f"run -d --mac-address 02:00:00:00:00:07 {SLEEP}",
-]  # fmt: skip
+]
 SECCOMP = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["kexec_load"], "action": "SCMP_ACT_ERRNO"}]}
 
 
@@ -158,11 +158,21 @@ def test_what_came_later_is_said_as_well(engine, others):
 # -- compose -----------------------------------------------------------------------------------------
 
 COMPOSED = [
-    line for line in LINES
-    if line.startswith("run -d") and "-i " not in line and "gw-priority" not in line and "on-failure kill" not in line
-    and "--rm" not in line and "systempaths" not in line and "-P" not in line and "start-interval" not in line
-    and "seccomp" not in line and "other:ro" not in line and "00:07" not in line and "--network bridge" not in line
-]  # fmt: skip
+    line
+    for line in LINES
+    if line.startswith("run -d")
+    and "-i " not in line
+    and "gw-priority" not in line
+    and "on-failure kill" not in line
+    and "--rm" not in line
+    and "systempaths" not in line
+    and "-P" not in line
+    and "start-interval" not in line
+    and "seccomp" not in line
+    and "other:ro" not in line
+    and "00:07" not in line
+    and "--network bridge" not in line
+]
 
 
 def comparable(found: dict) -> dict:

@@ -56,8 +56,11 @@ def test_up_to_down(engine, compose):
     compose("up", "-d")
     rows = [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
     assert sorted((r["Service"], r["State"]) for r in rows) == [
-        ("visitor", "running"), ("web", "running"), ("worker", "running"), ("worker", "running"),
-    ]  # fmt: skip
+        ("visitor", "running"),
+        ("web", "running"),
+        ("worker", "running"),
+        ("worker", "running"),
+    ]
     # Names: services, aliases, replicas that share a name, and who is on which network.
     assert compose("exec", "-T", "worker", "wget", "-qO-", "http://web/") == "moored\n"
     assert compose("exec", "-T", "visitor", "wget", "-qO-", "http://site/") == "moored\n"

@@ -57,9 +57,11 @@ volumes:
 def compose(private_engine, tmp_path):
     """``docker compose`` in a project's directory."""
     for name, text in (
-        ("compose.yaml", SHOP), ("web.env", "ROLE=shop keeper\nUNUSED=\n"), ("settings.ini", "[shop]\nopen=yes\n"),
+        ("compose.yaml", SHOP),
+        ("web.env", "ROLE=shop keeper\nUNUSED=\n"),
+        ("settings.ini", "[shop]\nopen=yes\n"),
         ("password.txt", "hunter2"),
-    ):  # fmt: skip
+    ):
         (tmp_path / name).write_text(text, encoding="utf-8")
 
     def run(*args: str, code: int = 0, **environment: str) -> str:
@@ -80,8 +82,10 @@ def test_a_project_from_up_to_down(private_engine, compose):
     compose("up", "-d", "--wait", "db", "web")
     seen = rows(compose)
     assert {name: row["State"] for name, row in seen.items()} == {
-        "shop-db-1": "running", "shop-migrate-1": "exited", "shop-web-1": "running",
-    }  # fmt: skip
+        "shop-db-1": "running",
+        "shop-migrate-1": "exited",
+        "shop-web-1": "running",
+    }
     assert (seen["shop-db-1"]["Health"], seen["shop-migrate-1"]["ExitCode"]) == ("healthy", 0)
     assert seen["shop-web-1"]["Labels"].split(",").count("tier=front") == 1
     # The order was kept: the page that web asked for was there.

@@ -123,10 +123,14 @@ def test_system(docker_py):
 def test_ports_and_mounts(docker_py, tmp_path):
     (tmp_path / "in").write_text("bound\n", encoding="utf-8")
     container = docker_py.containers.run(
-        "busybox", ["nc", "-l", "-p", "80", "-e", "cat", "/m/in"], detach=True,
-        ports={"80/tcp": ("127.0.0.1", None)}, volumes={str(tmp_path): {"bind": "/m", "mode": "ro"}},
-        mem_limit="32m", nano_cpus=500_000_000,
-    )  # fmt: skip
+        "busybox",
+        ["nc", "-l", "-p", "80", "-e", "cat", "/m/in"],
+        detach=True,
+        ports={"80/tcp": ("127.0.0.1", None)},
+        volumes={str(tmp_path): {"bind": "/m", "mode": "ro"}},
+        mem_limit="32m",
+        nano_cpus=500_000_000,
+    )
     container.reload()
     port = int(container.ports["80/tcp"][0]["HostPort"])
     data = b""

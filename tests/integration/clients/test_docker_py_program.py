@@ -61,18 +61,33 @@ def test_a_service_and_its_job(world):
     watcher = Watcher(world, label="app=demo")
     check = Healthcheck(test=["CMD", "test", "-e", "/www/index.html"], interval=SECOND // 5, timeout=SECOND, retries=9)
     service = world.containers.create(
-        "busybox", ["httpd", "-f", "-p", "80", "-h", "/www"], name="service", network="app", labels={"app": "demo"},
-        mounts=[Mount("/www", "pages")], healthcheck=check, ports={"80/tcp": ("127.0.0.1", None)}, mem_limit="64m",
-        networking_config={"app": EndpointConfig(API, aliases=["site"])}, init=True,
-        restart_policy={"Name": "on-failure", "MaximumRetryCount": 3}, log_config=LogConfig(type="json-file"),
-        ulimits=[Ulimit(name="nofile", soft=256, hard=512)], tmpfs={"/scratch": "size=1m"}, environment=["A=b"],
-    )  # fmt: skip
+        "busybox",
+        ["httpd", "-f", "-p", "80", "-h", "/www"],
+        name="service",
+        network="app",
+        labels={"app": "demo"},
+        mounts=[Mount("/www", "pages")],
+        healthcheck=check,
+        ports={"80/tcp": ("127.0.0.1", None)},
+        mem_limit="64m",
+        networking_config={"app": EndpointConfig(API, aliases=["site"])},
+        init=True,
+        restart_policy={"Name": "on-failure", "MaximumRetryCount": 3},
+        log_config=LogConfig(type="json-file"),
+        ulimits=[Ulimit(name="nofile", soft=256, hard=512)],
+        tmpfs={"/scratch": "size=1m"},
+        environment=["A=b"],
+    )
     assert service.status == "created"
     service.start()
     job = world.containers.run(
-        "busybox", ["sh", "-c", "echo moored > /www/index.html; echo written"], remove=True, volumes=["pages:/www"],
-        labels={"app": "demo"}, name="job",
-    )  # fmt: skip
+        "busybox",
+        ["sh", "-c", "echo moored > /www/index.html; echo written"],
+        remove=True,
+        volumes=["pages:/www"],
+        labels={"app": "demo"},
+        name="job",
+    )
     assert job == b"written\n"
     until(lambda: world.containers.get("service").health == "healthy", "the page makes it healthy")
     out = world.containers.run("busybox", "wget -qO- http://site/", network="app", remove=True, labels={"app": "demo"})
@@ -83,9 +98,13 @@ def test_a_service_and_its_job(world):
     assert [c.name for c in network.containers] == [] and network.reload() is None
     assert [c.name for c in network.containers] == ["service"]
     watcher.expect(
-        ("service", "create"), ("service", "start"), ("job", "create"), ("job", "start"), ("job", "die"),
+        ("service", "create"),
+        ("service", "start"),
+        ("job", "create"),
+        ("job", "start"),
+        ("job", "die"),
         ("job", "destroy"),
-    )  # fmt: skip
+    )
     watcher.expect(("service", "health_status"))
     service.remove(force=True)
     watcher.expect(("service", "kill"), ("service", "die"), ("service", "destroy"))
@@ -183,9 +202,13 @@ def test_what_goes_wrong(world):
     with pytest.raises(docker.errors.ContainerError):
         world.containers.run("busybox", "false", remove=True, stderr=True)
     for call in (
-        lambda: world.containers.get("never"), lambda: world.networks.get("never"), lambda: world.volumes.get("never"),
-        lambda: world.images.get("never:1"), lambda: world.api.exec_inspect("f" * 64), lambda: world.api.logs("never"),
-    ):  # fmt: skip
+        lambda: world.containers.get("never"),
+        lambda: world.networks.get("never"),
+        lambda: world.volumes.get("never"),
+        lambda: world.images.get("never:1"),
+        lambda: world.api.exec_inspect("f" * 64),
+        lambda: world.api.logs("never"),
+    ):
         with pytest.raises(docker.errors.NotFound):
             call()
     box = world.containers.create("busybox", "true", name="taken")

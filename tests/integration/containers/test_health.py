@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 
 import pytest
@@ -55,9 +56,11 @@ def test_without_a_check_there_is_no_health(client):
 
 def test_timeout_kills_the_check(client):
     client(
-        "run", "-d", "--name", "slow", "--health-cmd", "sleep 77", "--health-interval", "10ms", "--health-timeout",
-        "100ms", "--health-retries", "1", "busybox", "sleep", "1000",
-    )  # fmt: skip
+        *shlex.split(
+            "run -d --name slow --health-cmd 'sleep 77' --health-interval 10ms --health-timeout 100ms "
+            "--health-retries 1 busybox sleep 1000"
+        ),
+    )
     follow(client, "slow", "unhealthy")
     entry = health(client, "slow")["Log"][-1]
     assert entry["ExitCode"] == -1
@@ -68,18 +71,18 @@ def test_timeout_kills_the_check(client):
 
 
 def test_output_is_cut(client):
-    client(
-        "run", "-d", "--name", "loud", "--health-cmd", "yes | head -c 100000", *FAST, "busybox", "sleep", "1000"
-    )  # fmt: skip
+    client("run", "-d", "--name", "loud", "--health-cmd", "yes | head -c 100000", *FAST, "busybox", "sleep", "1000")
     follow(client, "loud", "healthy")
     assert len(health(client, "loud")["Log"][-1]["Output"]) == 4096 + 3
 
 
 def test_start_period(client):
     client(
-        "run", "-d", "--name", "young", "--health-cmd", "false", "--health-interval", "20ms", "--health-retries", "1",
-        "--health-start-period", "1h", "--health-start-interval", "10ms", "busybox", "sleep", "1000",
-    )  # fmt: skip
+        *shlex.split(
+            "run -d --name young --health-cmd false --health-interval 20ms --health-retries 1 "
+            "--health-start-period 1h --health-start-interval 10ms busybox sleep 1000"
+        ),
+    )
     with events_of(client, "young") as events:
         for _ in range(3):
             events.expect("exec_die")
@@ -109,16 +112,32 @@ def test_checks_stop_with_a_pause(client):
 
 
 @pytest.mark.ketch_only
-@pytest.mark.parametrize(("action", "restarts", "status"), [("kill", 1, "running"), ("restart", 0, "running"),
-                                                            ("stop", 0, "exited"), ("none", 0, "running")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("action", "restarts", "status"),
+    [("kill", 1, "running"), ("restart", 0, "running"), ("stop", 0, "exited"), ("none", 0, "running")],
+)
 def test_on_failure(engine, action, restarts, status):
     ketch = engine.ketch
     policy = ("--restart", "on-failure") if action == "kill" else ()
     script = "test -e /was || { touch /was; sleep 1000; }; touch /ok; sleep 1000"
     ketch(
-        "run", "-d", "--name", "sick", *policy, "--health-cmd", "cat /ok", *FAST, "--health-on-failure", action,
-        "--stop-timeout", "0", "busybox", "sh", "-c", script,
-    )  # fmt: skip
+        "run",
+        "-d",
+        "--name",
+        "sick",
+        *policy,
+        "--health-cmd",
+        "cat /ok",
+        *FAST,
+        "--health-on-failure",
+        action,
+        "--stop-timeout",
+        "0",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    )
     if action in ("kill", "restart"):
         follow(ketch, "sick", "unhealthy", "healthy")
     elif action == "stop":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 
 import pytest
@@ -18,9 +19,12 @@ SLEEP = ("busybox", "sleep", "1000")
 def pair(engine):
     """``web`` links to ``store`` as ``db``."""
     engine.docker(
-        "run", "-d", "--name", "store", "--stop-signal", "KILL", "--expose", "80", "--expose", "81", "--expose", "82",
-        "--expose", "53/udp", "-e", "COLOUR=red", "-e", "WITH=a=b", *SLEEP,
-    )  # fmt: skip
+        *shlex.split(
+            "run -d --name store --stop-signal KILL --expose 80 --expose 81 --expose 82 --expose 53/udp "
+            "-e COLOUR=red -e WITH=a=b"
+        ),
+        *SLEEP,
+    )
     engine.docker("run", "-d", "--name", "web", "--stop-signal", "KILL", "--link", "store:db", *SLEEP)
     return engine
 
@@ -58,9 +62,11 @@ def test_variables(pair):
         wanted |= {one: f"{proto}://{store}:{number}", f"{one}_ADDR": store, f"{one}_PORT": str(number)}
         wanted[f"{one}_PROTO"] = proto
     wanted |= {
-        "DB_PORT_80_TCP_START": f"tcp://{store}:80", "DB_PORT_80_TCP_PORT_START": "80",
-        "DB_PORT_80_TCP_END": f"tcp://{store}:82", "DB_PORT_80_TCP_PORT_END": "82",
-    }  # fmt: skip
+        "DB_PORT_80_TCP_START": f"tcp://{store}:80",
+        "DB_PORT_80_TCP_PORT_START": "80",
+        "DB_PORT_80_TCP_END": f"tcp://{store}:82",
+        "DB_PORT_80_TCP_PORT_END": "82",
+    }
     assert {line for line in told if line.startswith("DB_")} == {f"{k}={v}" for k, v in wanted.items()}
     own = pair.docker("run", "--rm", "--link", "store:db", "-e", "DB_NAME=mine", "busybox", "env").out
     assert "DB_NAME=mine" in own and "DB_ENV_COLOUR=red" in own

@@ -98,9 +98,17 @@ def test_mounts(engine, tmp_path):
     ketch("run", "-d", "--name", "box", "-v", "old:/data", "--tmpfs", "/scratch", "busybox", "sleep", "1000")
     ketch("exec", "box", "sh", "-c", "echo kept > /data/x")
     ketch(
-        "update", "-v", "new:/data", "--mount", f"type=bind,src={tmp_path},dst=/host,ro", "-v", "/anonymous",
-        "--mount-rm", "/scratch", "box",
-    )  # fmt: skip
+        "update",
+        "-v",
+        "new:/data",
+        "--mount",
+        f"type=bind,src={tmp_path},dst=/host,ro",
+        "-v",
+        "/anonymous",
+        "--mount-rm",
+        "/scratch",
+        "box",
+    )
     # What it will need must not be taken away before.
     refused = ketch("volume", "rm", "new", check=False)
     assert refused.code == 1 and "in use" in refused.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from pathlib import Path
 
@@ -14,14 +15,21 @@ from tests.support.waiting import until
 # Where the kernel has them: {file: value}, by the version of the hierarchy.
 IN_THE_KERNEL = {
     1: {
-        "memory/memory.limit_in_bytes": str(32 << 20), "cpu/cpu.cfs_quota_us": "50000",
-        "cpu/cpu.cfs_period_us": "100000", "cpu/cpu.shares": "512", "pids/pids.max": "17", "cpuset/cpuset.cpus": "0",
+        "memory/memory.limit_in_bytes": str(32 << 20),
+        "cpu/cpu.cfs_quota_us": "50000",
+        "cpu/cpu.cfs_period_us": "100000",
+        "cpu/cpu.shares": "512",
+        "pids/pids.max": "17",
+        "cpuset/cpuset.cpus": "0",
     },
     2: {
-        "memory.max": str(32 << 20), "cpu.max": "50000 100000", "cpu.weight": "20", "pids.max": "17",
+        "memory.max": str(32 << 20),
+        "cpu.max": "50000 100000",
+        "cpu.weight": "20",
+        "pids.max": "17",
         "cpuset.cpus": "0",
     },
-}  # fmt: skip
+}
 VERSION = 1 if os.path.isdir("/sys/fs/cgroup/memory") else 2
 
 
@@ -37,18 +45,19 @@ def cgroup_file(client, name: str, file: str) -> str:
 
 def test_limits_are_in_the_kernel(client):
     client(
-        "run", "-d", "--name", "small", "-m", "32m", "--cpus", "0.5", "--pids-limit", "17", "--cpuset-cpus", "0",
-        "--cpu-shares", "512", "busybox", "sleep", "1000",
-    )  # fmt: skip
+        *shlex.split(
+            "run -d --name small -m 32m --cpus 0.5 --pids-limit 17 --cpuset-cpus 0 --cpu-shares 512 busybox sleep 1000"
+        ),
+    )
     wanted = IN_THE_KERNEL[VERSION]
     assert {file: cgroup_file(client, "small", file) for file in wanted} == wanted
 
 
 def test_out_of_memory(client):
     result = client(
-        "run", "--name", "greedy", "-m", "16m", "--memory-swap", "16m", "busybox",
-        "sh", "-c", "x=y; while :; do x=$x$x$x$x; done", check=False,
-    )  # fmt: skip
+        *shlex.split("run --name greedy -m 16m --memory-swap 16m busybox sh -c 'x=y; while :; do x=$x$x$x$x; done'"),
+        check=False,
+    )
     assert result.code == 137
     assert client("inspect", "-f", "{{.State.OOMKilled}}", "greedy").out == "true\n"
 

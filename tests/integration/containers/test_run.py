@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 
 import pytest
@@ -160,9 +161,11 @@ def test_init_reaps(client):
 def test_ulimit_sysctl_and_hosts(client):
     script = "ulimit -n; cat /proc/sys/net/ipv4/ip_forward; grep extra /etc/hosts"
     out = client(
-        "run", "--rm", "--ulimit", "nofile=123:456", "--sysctl", "net.ipv4.ip_forward=1",
-        "--add-host", "extra:10.9.8.7", "busybox", "sh", "-c", script,
-    ).out  # fmt: skip
+        *shlex.split(
+            "run --rm --ulimit nofile=123:456 --sysctl net.ipv4.ip_forward=1 --add-host extra:10.9.8.7 busybox sh -c"
+        ),
+        script,
+    ).out
     assert out.split() == ["123", "1", "10.9.8.7", "extra"]
 
 

@@ -22,9 +22,19 @@ WORKER = (
     "echo ready && while :; do :; done"
 )
 FIELDS = {
-    "id", "name", "status", "cpu_percent", "cpu_ns", "memory_bytes", "memory_limit_bytes", "pids", "pids_limit",
-    "read_bytes", "written_bytes", "networks",
-}  # fmt: skip
+    "id",
+    "name",
+    "status",
+    "cpu_percent",
+    "cpu_ns",
+    "memory_bytes",
+    "memory_limit_bytes",
+    "pids",
+    "pids_limit",
+    "read_bytes",
+    "written_bytes",
+    "networks",
+}
 
 
 @pytest.fixture

@@ -90,9 +90,12 @@ def test_read_only_data_root(small):
 
 
 ERRORS = {
-    "enospc": (500, "no space left on device"), "erofs": (500, "read-only file system"),
-    "eio": (500, "input/output error"), "edquot": (500, "disk quota exceeded"), "emfile": (503, "too many open files"),
-}  # fmt: skip
+    "enospc": (500, "no space left on device"),
+    "erofs": (500, "read-only file system"),
+    "eio": (500, "input/output error"),
+    "edquot": (500, "disk quota exceeded"),
+    "emfile": (503, "too many open files"),
+}
 REQUESTS = {
     "database.commit": ("/networks/create", {"Name": "late"}),
     "create.snapshot-made": ("/containers/create?name=late", body("late")),

@@ -35,17 +35,30 @@ def broken(own_engine):
 
 def commands(root: str, ref: str) -> dict[str, tuple[str, ...]]:
     return {
-        "create": ("create", "busybox", "true"), "run": ("run", "--rm", "busybox", "true"),
-        "start": ("start", "stopped"), "inspect": ("inspect", "--size", "stopped"), "logs": ("logs", "stopped"),
-        "image inspect": ("image", "inspect", "busybox"), "history": ("history", "busybox"), "images": ("images",),
-        "ps": ("ps", "-as"), "save": ("save", "-o", f"{root}/saved", "busybox"), "push": ("push", ref),
+        "create": ("create", "busybox", "true"),
+        "run": ("run", "--rm", "busybox", "true"),
+        "start": ("start", "stopped"),
+        "inspect": ("inspect", "--size", "stopped"),
+        "logs": ("logs", "stopped"),
+        "image inspect": ("image", "inspect", "busybox"),
+        "history": ("history", "busybox"),
+        "images": ("images",),
+        "ps": ("ps", "-as"),
+        "save": ("save", "-o", f"{root}/saved", "busybox"),
+        "push": ("push", ref),
         "export": ("export", "-o", f"{root}/exported", "stopped"),
         "export running": ("export", "-o", f"{root}/exported", "running"),
-        "cp": ("cp", "stopped:/etc/passwd", f"{root}/passwd"), "cp in": ("cp", f"{root}/pid", "stopped:/tmp/"),
-        "diff": ("diff", "stopped"), "diff running": ("diff", "running"), "commit": ("commit", "stopped"),
-        "commit running": ("commit", "running"), "exec": ("exec", "running", "true"),
-        "logs running": ("logs", "running"), "restart": ("restart", "-t", "0", "running"), "df": ("system", "df", "-v"),
-    }  # fmt: skip
+        "cp": ("cp", "stopped:/etc/passwd", f"{root}/passwd"),
+        "cp in": ("cp", f"{root}/pid", "stopped:/tmp/"),
+        "diff": ("diff", "stopped"),
+        "diff running": ("diff", "running"),
+        "commit": ("commit", "stopped"),
+        "commit running": ("commit", "running"),
+        "exec": ("exec", "running", "true"),
+        "logs running": ("logs", "running"),
+        "restart": ("restart", "-t", "0", "running"),
+        "df": ("system", "df", "-v"),
+    }
 
 
 def check(engine, ref: str, refused: dict[str, str]) -> None:
@@ -119,9 +132,19 @@ def test_the_directory_of_containers(broken):
     for name in os.listdir(f"{engine.data_root}/containers"):
         shutil.rmtree(f"{engine.data_root}/containers/{name}")
     names = (
-        "start", "export", "export running", "cp", "diff", "diff running", "commit", "commit running", "logs",
-        "logs running", "exec", "restart",
-    )  # fmt: skip
+        "start",
+        "export",
+        "export running",
+        "cp",
+        "diff",
+        "diff running",
+        "commit",
+        "commit running",
+        "logs",
+        "logs running",
+        "exec",
+        "restart",
+    )
     check(engine, ref, {**dict.fromkeys(names, "its files are missing in"), "cp in": "no such directory"})
 
 
@@ -222,9 +245,12 @@ def test_a_stream_that_breaks_is_no_whole_one(own_engine):
     own_engine.start()
     own_engine.docker("import", "-", "big", stdin=_tar(os.urandom(64 << 20)), timeout=60)
     layer = max(
-        (os.path.join(f"{own_engine.data_root}/content/blobs/sha256", n) for n in
-         os.listdir(f"{own_engine.data_root}/content/blobs/sha256")), key=os.path.getsize,
-    )  # fmt: skip
+        (
+            os.path.join(f"{own_engine.data_root}/content/blobs/sha256", n)
+            for n in os.listdir(f"{own_engine.data_root}/content/blobs/sha256")
+        ),
+        key=os.path.getsize,
+    )
     size = os.path.getsize(layer)
     with connected(own_engine.socket) as sock:
         sock.settimeout(20)

@@ -19,27 +19,40 @@ SECONDS = float(os.environ.get("KETCH_STORM_SECONDS", "3"))
 THREADS = 6
 NAMES = ("one", "two", "three")
 BODY = {
-    "Image": "busybox", "Cmd": ["sleep", "1000"], "StopSignal": "KILL",
+    "Image": "busybox",
+    "Cmd": ["sleep", "1000"],
+    "StopSignal": "KILL",
     "HostConfig": {"RestartPolicy": {"Name": "on-failure"}, "Binds": ["storm:/data"]},
-}  # fmt: skip
+}
 VERBS = (
-    ("POST", "/containers/{name}/start"), ("POST", "/containers/{name}/start"),
+    ("POST", "/containers/{name}/start"),
+    ("POST", "/containers/{name}/start"),
     ("POST", "/containers/{name}/stop?t=0"),
-    ("POST", "/containers/{name}/restart?t=0"), ("POST", "/containers/{name}/kill"),
+    ("POST", "/containers/{name}/restart?t=0"),
+    ("POST", "/containers/{name}/kill"),
     ("POST", "/containers/{name}/pause"),
-    ("POST", "/containers/{name}/unpause"), ("POST", "/containers/{name}/unpause"),
+    ("POST", "/containers/{name}/unpause"),
+    ("POST", "/containers/{name}/unpause"),
     ("DELETE", "/containers/{name}?force=1"),
-    ("DELETE", "/containers/{name}"), ("POST", "/containers/create?name={name}"),
+    ("DELETE", "/containers/{name}"),
     ("POST", "/containers/create?name={name}"),
-    ("POST", "/containers/create?name={name}"), ("POST", "/containers/{name}/exec"),
+    ("POST", "/containers/create?name={name}"),
+    ("POST", "/containers/create?name={name}"),
+    ("POST", "/containers/{name}/exec"),
     ("GET", "/containers/{name}/json?size=1"),
-    ("GET", "/containers/json?all=1&size=1"), ("GET", "/containers/{name}/top"),
+    ("GET", "/containers/json?all=1&size=1"),
+    ("GET", "/containers/{name}/top"),
     ("GET", "/containers/{name}/logs?stdout=1"),
-    ("GET", "/containers/{name}/stats?stream=0&one-shot=1"), ("POST", "/containers/{name}/update"),
-    ("POST", "/containers/{name}/rename?name=four"), ("POST", "/containers/four/rename?name={name}"),
-    ("POST", "/networks/stormy/connect"), ("POST", "/networks/stormy/disconnect"), ("POST", "/containers/prune"),
-    ("GET", "/system/df"), ("GET", "/networks/stormy"),
-)  # fmt: skip
+    ("GET", "/containers/{name}/stats?stream=0&one-shot=1"),
+    ("POST", "/containers/{name}/update"),
+    ("POST", "/containers/{name}/rename?name=four"),
+    ("POST", "/containers/four/rename?name={name}"),
+    ("POST", "/networks/stormy/connect"),
+    ("POST", "/networks/stormy/disconnect"),
+    ("POST", "/containers/prune"),
+    ("GET", "/system/df"),
+    ("GET", "/networks/stormy"),
+)
 
 
 def body_of(path: str, name: str, other: str) -> object:

@@ -20,16 +20,30 @@ def secured(own_engine, tmp_path):
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as s:
         port = s.getsockname()[1]
     own_engine.extra = [
-        "-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", f"{tmp_path}/authority.pem",
-        "--tlscert", f"{tmp_path}/server.pem", "--tlskey", f"{tmp_path}/server.key",
-    ]  # fmt: skip
+        "-H",
+        f"tcp://127.0.0.1:{port}",
+        "--tlsverify",
+        "--tlscacert",
+        f"{tmp_path}/authority.pem",
+        "--tlscert",
+        f"{tmp_path}/server.pem",
+        "--tlskey",
+        f"{tmp_path}/server.key",
+    ]
     own_engine.start()
     own_engine.add_busybox()
 
     def flags(name: str) -> list[str]:
         return [
-            "-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", f"{tmp_path}/authority.pem",
-            "--tlscert", f"{tmp_path}/{name}.pem", "--tlskey", f"{tmp_path}/{name}.key",
-        ]  # fmt: skip
+            "-H",
+            f"tcp://127.0.0.1:{port}",
+            "--tlsverify",
+            "--tlscacert",
+            f"{tmp_path}/authority.pem",
+            "--tlscert",
+            f"{tmp_path}/{name}.pem",
+            "--tlskey",
+            f"{tmp_path}/{name}.key",
+        ]
 
     return own_engine, flags

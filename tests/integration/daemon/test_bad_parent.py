@@ -92,9 +92,13 @@ def test_the_command_line(tmp_path: Path, umask: str) -> None:
     look = f"{SIGNALS}; umask"
     hook = {"path": "/bin/sh", "args": ["sh", "-c", f"({look}) > {tmp_path}/hook"], "env": ["PATH=/bin:/usr/bin"]}
     inside = {"path": "/bin/sh", "args": ["sh", "-c", f"({look}) > /tmp/hook"], "env": ["PATH=/bin"]}
-    document = box.spec(["sh", "-c", f"{look}; cat /tmp/hook; touch /tmp/ready; exec sleep 1000"], {
-        "root": {"path": str(rootfs)}, "hooks": {"createRuntime": [hook], "startContainer": [inside]},
-    })  # fmt: skip
+    document = box.spec(
+        ["sh", "-c", f"{look}; cat /tmp/hook; touch /tmp/ready; exec sleep 1000"],
+        {
+            "root": {"path": str(rootfs)},
+            "hooks": {"createRuntime": [hook], "startContainer": [inside]},
+        },
+    )
     bundle = box.bundle(document)
     command = [
         *BAD_PARENT,

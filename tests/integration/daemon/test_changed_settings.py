@@ -27,8 +27,12 @@ class Daemon(Engine):
         roots = ["--data-root", self.data_root, "--exec-root", self.exec_root, "-H", self.host]
         known = [flag.partition("=")[0] for flag in self.extra]
         wanted = {"--bridge": self.name, "--cgroup-parent": f"/{self.name}", "--dns": "127.0.0.1"}
-        return [os.path.join(BIN, "ketchd"), *roots, *self.extra,
-                *(f"{flag}={value}" for flag, value in wanted.items() if flag not in known)]  # fmt: skip
+        return [
+            os.path.join(BIN, "ketchd"),
+            *roots,
+            *self.extra,
+            *(f"{flag}={value}" for flag, value in wanted.items() if flag not in known),
+        ]
 
     def again(self, *flags: str) -> str:
         """Start with other flags after a kill; returns what it logged."""
@@ -212,8 +216,18 @@ def test_ipv6_goes_and_comes(daemon):
     assert "--ipv6 was true and is false" in daemon.again()
     run(daemon, "new")
     assert show(daemon, "new", ".NetworkSettings.Networks.bridge.GlobalIPv6Address") == ""
-    assert daemon.docker("exec", "old", "ping", "-6", "-c1", "-W2", show(
-        daemon, "old", ".NetworkSettings.Networks.bridge.IPv6Gateway")).code == 0  # fmt: skip
+    assert (
+        daemon.docker(
+            "exec",
+            "old",
+            "ping",
+            "-6",
+            "-c1",
+            "-W2",
+            show(daemon, "old", ".NetworkSettings.Networks.bridge.IPv6Gateway"),
+        ).code
+        == 0
+    )
     daemon.again("--ipv6", "--fixed-cidr-v6=fd96::/64")
     run(daemon, "newer")
     assert show(daemon, "newer", ".NetworkSettings.Networks.bridge.GlobalIPv6Address").startswith("fd96::")
@@ -248,9 +262,13 @@ def test_servers_and_the_rest(running):
     docker("run", "-d", "--name", "named", "--network", "back", *SLEEP)
     before = docker("exec", "old", "cat", "/etc/resolv.conf").out
     log = running.again(
-        "--dns=127.0.0.2", "--dns-search=example.test", "--log-driver=none", "--default-address-pool",
-        "base=10.95.0.0/16,size=24", "--ip=127.0.0.1",
-    )  # fmt: skip
+        "--dns=127.0.0.2",
+        "--dns-search=example.test",
+        "--log-driver=none",
+        "--default-address-pool",
+        "base=10.95.0.0/16,size=24",
+        "--ip=127.0.0.1",
+    )
     for flag in ("dns", "dns-search", "log-driver", "default-address-pools", "ip"):
         assert f"--{flag} was " in log
     assert docker("exec", "old", "cat", "/etc/resolv.conf").out == before

@@ -19,13 +19,44 @@ from tests.support.engines import BIN
 from tests.support.source.project import ROOT
 
 PACKAGES = (
-    "ketch", "aiohttp", "msgspec", "multidict", "yarl", "isal", "zstandard", "nftables", "bcrypt", "obstore", "jwt",
-    "cryptography", "sitecustomize", "usercustomize",
-)  # fmt: skip
+    "ketch",
+    "aiohttp",
+    "msgspec",
+    "multidict",
+    "yarl",
+    "isal",
+    "zstandard",
+    "nftables",
+    "bcrypt",
+    "obstore",
+    "jwt",
+    "cryptography",
+    "sitecustomize",
+    "usercustomize",
+)
 PROGRAMS = (
-    "ps", "tar", "xz", "gzip", "unpigz", "zstd", "sh", "mount", "ssh", "unshare", "mmdebstrap", "nft", "iptables",
-    "modprobe", "runc", "crun", "busybox", "docker-credential-planted", "getent", "id", "python3",
-)  # fmt: skip
+    "ps",
+    "tar",
+    "xz",
+    "gzip",
+    "unpigz",
+    "zstd",
+    "sh",
+    "mount",
+    "ssh",
+    "unshare",
+    "mmdebstrap",
+    "nft",
+    "iptables",
+    "modprobe",
+    "runc",
+    "crun",
+    "busybox",
+    "docker-credential-planted",
+    "getent",
+    "id",
+    "python3",
+)
 # What is needed for a command to come as far as it can without a daemon.
 ARGUMENTS = {
     ("daemon", "run"): ["--version"],
@@ -67,8 +98,12 @@ def run(program: str, *args: str, prefix: tuple[str, ...] = (), **environment: s
     return subprocess.run(
         [*prefix, os.path.join(BIN, program), *args],
         env={**os.environ, "DOCKER_HOST": "unix:///nowhere/s.sock", "HOME": home, **environment},
-        input="password\n", capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+        input="password\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
 
 
 # `daemon start` writes the machine's log.
@@ -212,8 +247,11 @@ def probe(**environment: str) -> tuple[int, list[str], dict[str, str]]:
     """What a process with these variables starts an interpreter with: its exit code, command, environment."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.pop(0)\n{_PROBE}"],
-        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return tuple(json.loads(done.stdout))
 

@@ -34,8 +34,11 @@ def test_second_daemon_on_the_same_roots_is_refused(own_engine):
     own_engine.start()
     second = subprocess.run(
         [*own_engine.command(), "-H", f"unix://{own_engine.root}/other"],
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
     assert second.returncode != 0
     assert own_engine.data_root in second.stderr
     assert "Traceback" not in second.stderr

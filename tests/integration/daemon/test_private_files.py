@@ -126,8 +126,12 @@ def test_credentials_are_written_whole_and_for_their_owner(own_engine, tmp_path)
     def login(host: str) -> None:
         subprocess.run(
             [f"{BIN}/ketch", "login", "-u", "ann", "--password-stdin", host],
-            input=b"secret", env=environment, check=True, capture_output=True, umask=0,
-        )  # fmt: skip
+            input=b"secret",
+            env=environment,
+            check=True,
+            capture_output=True,
+            umask=0,
+        )
 
     with ours("--htpasswd", password_file(tmp_path)) as one:
         login(one.host)

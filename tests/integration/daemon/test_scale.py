@@ -31,9 +31,14 @@ def crowd(own_engine):
         with contextlib.closing(own_engine.py()) as client:
             for n in numbers:
                 client.containers.run(
-                    "busybox", ["sleep", "1000"], name=f"c{n}", detach=True, network=("none", "bridge", "back")[n % 3],
-                    volumes=[f"v{n}:/v"] if n % 5 == 0 else [], restart_policy={"Name": "always"} if n % 2 else None,
-                )  # fmt: skip
+                    "busybox",
+                    ["sleep", "1000"],
+                    name=f"c{n}",
+                    detach=True,
+                    network=("none", "bridge", "back")[n % 3],
+                    volumes=[f"v{n}:/v"] if n % 5 == 0 else [],
+                    restart_policy={"Name": "always"} if n % 2 else None,
+                )
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(run, [range(start, MANY, 6) for start in range(6)]))
@@ -49,10 +54,14 @@ def states(engine) -> dict[str, tuple]:
     ids = engine.docker("ps", "-q", "--no-trunc").out.split()
     seen = json.loads(engine.docker("inspect", *ids).out) if ids else []
     return {
-        c["Name"]: (c["State"]["Pid"], c["State"]["StartedAt"], c["RestartCount"],
-                    [n["IPAddress"] for n in c["NetworkSettings"]["Networks"].values()])
+        c["Name"]: (
+            c["State"]["Pid"],
+            c["State"]["StartedAt"],
+            c["RestartCount"],
+            [n["IPAddress"] for n in c["NetworkSettings"]["Networks"].values()],
+        )
         for c in seen
-    }  # fmt: skip
+    }
 
 
 def resident_mib(pid: int) -> float:

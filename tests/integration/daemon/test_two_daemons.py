@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -72,8 +73,9 @@ def populate(engine: Engine, octet: int) -> None:
     docker = engine.docker
     docker("network", "create", "--subnet", f"10.{octet}.0.0/24", "back")
     docker("run", "-d", "--name", "db", "--network", "back", *SLEEP)
-    docker("run", "-d", "--name", "web", "--network", "back", "-p", "127.0.0.1:0:80",
-           "busybox", "httpd", "-f", "-h", "/etc")  # fmt: skip
+    docker(
+        *shlex.split("run -d --name web --network back -p 127.0.0.1:0:80 busybox httpd -f -h /etc"),
+    )
     docker("run", "-d", "--name", "plain", *SLEEP)
     docker("create", "--name", "never", *SLEEP)
     docker("run", "--name", "over", "busybox", "true")
@@ -84,9 +86,12 @@ def works(engine: Engine) -> None:
     docker("exec", "web", "ping", "-c1", "-W2", "db")
     where = docker("port", "web").out.split(" -> ")[1].strip()
     answer = subprocess.run(
-        ["busybox", "wget", "-qO-", f"http://{where}/passwd"], capture_output=True, text=True, check=False,
+        ["busybox", "wget", "-qO-", f"http://{where}/passwd"],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=patient(10),
-    )  # fmt: skip
+    )
     assert "root" in answer.stdout, answer.stderr
 
 

@@ -100,10 +100,14 @@ def test_texts_with_a_nul_byte_are_refused(engine):
     """No path, argument or name can have one: a cgroup parent with one could not be started, nor removed."""
     headers, evil = {"Host": "localhost", "Content-Type": "application/json"}, "/a\0b"
     for more in (
-        {"Cmd": [evil]}, {"WorkingDir": evil}, {"Volumes": {evil: {}}}, {"Hostname": evil},
-        {"HostConfig": {"CgroupParent": evil}}, {"HostConfig": {"Binds": [f"{evil}:/x"]}},
+        {"Cmd": [evil]},
+        {"WorkingDir": evil},
+        {"Volumes": {evil: {}}},
+        {"Hostname": evil},
+        {"HostConfig": {"CgroupParent": evil}},
+        {"HostConfig": {"Binds": [f"{evil}:/x"]}},
         {"HostConfig": {"Devices": [{"PathOnHost": evil, "PathInContainer": "/x"}]}},
-    ):  # fmt: skip
+    ):
         body = json.dumps({"Image": "busybox", **more}).encode()
         status, text = ask(connected(engine.socket), "POST", "/containers/create", headers, body)
         assert (status, "has a NUL byte" in text) == (400, True), text
@@ -132,9 +136,11 @@ def test_pages_are_refused(listening, method, path):
     own = f"127.0.0.1:{port}"
     page = {"Content-Type": "application/json"}
     websocket = {
-        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-    }  # fmt: skip
+    }
     for headers in (
         {"Host": own, "Origin": "http://evil.example"},
         {"Host": own, "Origin": "null"},  # a sandboxed frame, a file, a redirect from elsewhere
@@ -164,9 +170,20 @@ def test_clients_are_served(listening):
     engine, port, connect = listening
     nodename = socket.gethostname()
     for host in (
-        f"127.0.0.1:{port}", f"[::1]:{port}", "localhost", f"LOCALHOST:{port}", "api.moby.localhost", "docker",
-        f"docker:{port}", "ketch", "10.1.2.3", f"{nodename}:{port}", f"named.example:{port}", "Named.Example.", "",
-    ):  # fmt: skip
+        f"127.0.0.1:{port}",
+        f"[::1]:{port}",
+        "localhost",
+        f"LOCALHOST:{port}",
+        "api.moby.localhost",
+        "docker",
+        f"docker:{port}",
+        "ketch",
+        "10.1.2.3",
+        f"{nodename}:{port}",
+        f"named.example:{port}",
+        "Named.Example.",
+        "",
+    ):
         assert ask(connect(), "GET", "/_ping", {"Host": host}) == (200, "OK"), host
     # A page of the daemon's own address is its own, and a person may type the address.
     own = {"Host": f"127.0.0.1:{port}", "Origin": f"http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"}

@@ -106,11 +106,19 @@ def test_statuses(engine, docker_py):
     assert [
         status_of(docker_py, method, name, **query)
         for method, query in (
-            ("HEAD", {"path": "/etc/passwd"}), ("HEAD", {"path": "/missing"}), ("HEAD", {}), ("GET", {}), ("PUT", {}),
-            ("GET", {"path": "/missing"}), ("GET", {"path": "/etc/passwd/"}), ("GET", {"path": "/etc/passwd/x"}),
-            ("PUT", {"path": "/missing"}), ("PUT", {"path": "/etc/passwd"}), ("PUT", {"path": "/etc"}),
+            ("HEAD", {"path": "/etc/passwd"}),
+            ("HEAD", {"path": "/missing"}),
+            ("HEAD", {}),
+            ("GET", {}),
+            ("PUT", {}),
+            ("GET", {"path": "/missing"}),
+            ("GET", {"path": "/etc/passwd/"}),
+            ("GET", {"path": "/etc/passwd/x"}),
+            ("PUT", {"path": "/missing"}),
+            ("PUT", {"path": "/etc/passwd"}),
+            ("PUT", {"path": "/etc"}),
         )
-    ] == [200, 404, 400, 400, 400, 404, 400, 400, 404, 400, 200]  # fmt: skip
+    ] == [200, 404, 400, 400, 400, 404, 400, 400, 404, 400, 200]
     assert status_of(docker_py, "HEAD", "nobody", path="/") == 404
     for path in ("/a\0b", "/loop"):
         engine.docker("cp", "-", f"{name}:/", stdin=link("loop", "loop"))
@@ -147,9 +155,13 @@ def test_all_kinds_of_files_go_both_ways(engine, docker_py):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for entry, kind, target in (
-            ("d", tarfile.DIRTYPE, ""), ("d/file", tarfile.REGTYPE, ""), ("d/hard", tarfile.LNKTYPE, "d/file"),
-            ("d/soft", tarfile.SYMTYPE, "file"), ("d/fifo", tarfile.FIFOTYPE, ""), ("d/null", tarfile.CHRTYPE, ""),
-        ):  # fmt: skip
+            ("d", tarfile.DIRTYPE, ""),
+            ("d/file", tarfile.REGTYPE, ""),
+            ("d/hard", tarfile.LNKTYPE, "d/file"),
+            ("d/soft", tarfile.SYMTYPE, "file"),
+            ("d/fifo", tarfile.FIFOTYPE, ""),
+            ("d/null", tarfile.CHRTYPE, ""),
+        ):
             info = tarfile.TarInfo(entry)
             info.type, info.linkname, info.mode, info.uid, info.gid = kind, target, 0o740, 5, 6
             info.devmajor, info.devminor, info.mtime = 1, 3, 123456789
@@ -199,8 +211,17 @@ def test_events(engine, docker_py):
     docker_py.api.put_archive(name, "/tmp", tar_of(("x", b"")))
     b"".join(docker_py.api.get_archive(name, "/tmp/x")[0])
     b"".join(docker_py.api.export(name))
-    out = engine.docker("events", "--since", since, "--until", str(time.time()), "--filter", f"container={name}",
-                        "--format", "{{.Action}}").out.split()  # fmt: skip
+    out = engine.docker(
+        "events",
+        "--since",
+        since,
+        "--until",
+        str(time.time()),
+        "--filter",
+        f"container={name}",
+        "--format",
+        "{{.Action}}",
+    ).out.split()
     assert out == ["create", "extract-to-dir", "archive-path", "export"]
 
 

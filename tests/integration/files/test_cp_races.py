@@ -262,9 +262,15 @@ def test_the_place_of_a_volume_becomes_a_link(docker_py, engine, victim, running
     (victim / "vol").mkdir()
     (victim / "vol" / "secret").write_text("of the host", encoding="utf-8")
     name = engine.docker(
-        "run", "-d", "-v", "swapped:/race/dir/vol", "busybox", "sh", "-c",
+        "run",
+        "-d",
+        "-v",
+        "swapped:/race/dir/vol",
+        "busybox",
+        "sh",
+        "-c",
         f"echo of the volume >/race/dir/vol/secret; ln -s {victim} /race/link; touch /ready; exec sleep 1000",
-    ).out.strip()  # fmt: skip
+    ).out.strip()
     engine.docker("exec", name, "sh", "-c", "until test -e /ready; do sleep 0.01; done")
     before = state_of(victim / "vol"), sorted(os.listdir(victim))
     mounts = mount_points()

@@ -165,9 +165,16 @@ def test_commit_with_changes(client, image):
     name = client("create", "busybox", "sh").out.strip()
     flags = []
     for change in (
-        'CMD ["cat", "/etc/passwd"]', "ENTRYPOINT env", "ENV A=b C='d e'", "EXPOSE 80 53/udp", "LABEL l=1",
-        "USER nobody", "VOLUME /data", "WORKDIR /tmp", "ONBUILD RUN x",
-    ):  # fmt: skip
+        'CMD ["cat", "/etc/passwd"]',
+        "ENTRYPOINT env",
+        "ENV A=b C='d e'",
+        "EXPOSE 80 53/udp",
+        "LABEL l=1",
+        "USER nobody",
+        "VOLUME /data",
+        "WORKDIR /tmp",
+        "ONBUILD RUN x",
+    ):
         flags += ["-c", change]
     client("commit", *flags, name, image)
     config = json.loads(client("inspect", image).out)[0]["Config"]

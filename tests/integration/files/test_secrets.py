@@ -25,10 +25,19 @@ def source(tmp_path):
 def test_a_file_for_every_user_by_default(engine, source):
     ketch = engine.ketch
     shown = ketch(
-        "run", "--rm", "-u", "1000", "--read-only", "--secret", f"id=db,src={source}", "busybox", "sh", "-c",
+        "run",
+        "--rm",
+        "-u",
+        "1000",
+        "--read-only",
+        "--secret",
+        f"id=db,src={source}",
+        "busybox",
+        "sh",
+        "-c",
         "cat /run/secrets/db; ls -ln /run/secrets; grep /run/secrets /proc/mounts; touch /run/secrets/x 2>&1",
         check=False,
-    ).out  # fmt: skip
+    ).out
     assert shown.startswith(WORD)
     assert "-r--r--r--    1 0        0 " in shown
     assert any(f" /run/secrets {kind} ro,nosuid,nodev,noexec" in shown for kind in ("tmpfs", "ramfs"))
@@ -39,10 +48,20 @@ def test_owners_modes_and_places(engine, source):
     ketch = engine.ketch
     (source.parent / "other").write_bytes(b"\0\xff binary")
     ketch(
-        "run", "-d", "--name", "box", "--secret", f"id=db,src={source},target=password,mode=0400,uid=1000,gid=1001",
-        "--secret", f"id=key,src={source.parent}/other,target=/etc/app/key.bin", "--tmpfs", "/run",
-        "busybox", "sleep", "1000",
-    )  # fmt: skip
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--secret",
+        f"id=db,src={source},target=password,mode=0400,uid=1000,gid=1001",
+        "--secret",
+        f"id=key,src={source.parent}/other,target=/etc/app/key.bin",
+        "--tmpfs",
+        "/run",
+        "busybox",
+        "sleep",
+        "1000",
+    )
     shown = ketch("exec", "box", "stat", "-c", "%a %u %g %n", "/run/secrets/password", "/etc/app/key.bin").out
     assert shown == "400 1000 1001 /run/secrets/password\n444 0 0 /etc/app/key.bin\n"
     assert ketch("exec", "-u", "1000", "box", "cat", "/run/secrets/password").out == WORD
@@ -98,9 +117,18 @@ def test_it_is_nowhere_else(own_engine, source):
     own_engine.add_busybox()
     ketch = own_engine.ketch
     ketch(
-        "run", "-d", "--name", "box", "--secret", f"id=db,src={source}", "--health-cmd", "true", "busybox", "sleep",
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--secret",
+        f"id=db,src={source}",
+        "--health-cmd",
+        "true",
+        "busybox",
+        "sleep",
         "1000",
-    )  # fmt: skip
+    )
     facts = json.loads(ketch("inspect", "box").out)[0]
     assert facts["HostConfig"]["Secrets"] == [{"ID": "db", "Target": "/run/secrets/db"}]
     assert str(source) not in json.dumps(facts) and WORD not in json.dumps(facts)

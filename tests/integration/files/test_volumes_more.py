@@ -337,9 +337,13 @@ def test_only_proc_is_mounted_on_proc(engine, tmp_path):
     """What is written there decides about labels and parameters: in somebody's files it would decide about nothing."""
     try:
         for flags in (
-            ("-v", f"{tmp_path}:/proc"), ("-v", "notproc:/proc"), ("-v", "/:/proc"), ("-v", "/sys:/x/../proc"),
-            ("--mount", f"type=bind,src={tmp_path},dst=/proc,readonly"), ("--tmpfs", "/proc"),
-        ):  # fmt: skip
+            ("-v", f"{tmp_path}:/proc"),
+            ("-v", "notproc:/proc"),
+            ("-v", "/:/proc"),
+            ("-v", "/sys:/x/../proc"),
+            ("--mount", f"type=bind,src={tmp_path},dst=/proc,readonly"),
+            ("--tmpfs", "/proc"),
+        ):
             done = engine.docker("run", "--rm", *flags, "busybox", "true", check=False)
             assert done.code != 0, flags
             assert "proc" in done.err, (flags, done.err)

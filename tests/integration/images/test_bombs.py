@@ -94,9 +94,13 @@ def test_more_layers_than_there_can_be(puller, registry):
     one = json.loads(made.image({"a": b"x"}).data)
     for layers, ids in ((20_000, 20_000), (20_000, 1)):
         diff_id = made.digest(b"x")
-        config = json.dumps({
-            "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id] * ids},
-        }).encode()  # fmt: skip
+        config = json.dumps(
+            {
+                "architecture": "amd64",
+                "os": "linux",
+                "rootfs": {"type": "layers", "diff_ids": [diff_id] * ids},
+            }
+        ).encode()
         manifest = {**one, "layers": one["layers"] * layers}
         manifest["config"] = {"mediaType": made.CONFIG, "digest": made.digest(config), "size": len(config)}
         data = json.dumps(manifest).encode()
@@ -204,7 +208,7 @@ def test_tokens(puller, name):
         {"Docker-Content-Digest": "sha256:" + "é" * 10},
     ],
     ids=["long", "many", "parameters", "schemes", "digest"],
-)  # fmt: skip
+)
 def test_headers(puller, registry, headers):
     registry.faults.append(Fault("/v2/", status=401, headers=headers))
     puller("pull", f"{registry.host}/app:1")

@@ -109,9 +109,10 @@ def test_load_of_an_archive_that_has_both_ways(clean):
         one = made.Made(json.dumps(spoilt).encode(), made.MANIFEST, good.platform, good.blobs)
         archive = layout(one, one.descriptor())
         entry = {
-            "Config": f"blobs/sha256/{good.image_id[7:]}", "RepoTags": ["127.0.0.1:1/spoilt:1"],
+            "Config": f"blobs/sha256/{good.image_id[7:]}",
+            "RepoTags": ["127.0.0.1:1/spoilt:1"],
             "Layers": [f"blobs/sha256/{layer[7:]}" for layer in good.layers],
-        }  # fmt: skip
+        }
         data = json.dumps([entry]).encode()
         buffer = io.BytesIO(archive)
         with tarfile.open(fileobj=buffer, mode="a") as added:

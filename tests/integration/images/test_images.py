@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import tarfile
 
@@ -67,9 +68,9 @@ def test_rmi_of_an_image_in_use(client, tar_of_root):
 
 def test_import_with_changes(client, tar_of_root):
     client(
-        "import", "-c", 'CMD ["echo", "hello"]', "-c", "ENV A=b", "-c", "WORKDIR /etc", "-m", "made by hand",
-        "-", "made:1", stdin=tar_of_root,
-    )  # fmt: skip
+        *shlex.split("import -c 'CMD [\"echo\", \"hello\"]' -c 'ENV A=b' -c 'WORKDIR /etc' -m 'made by hand' - made:1"),
+        stdin=tar_of_root,
+    )
     assert client("run", "--rm", "made:1").out == "hello\n"
     assert client("run", "--rm", "made:1", "sh", "-c", "echo $A $(pwd)").out == "b /etc\n"
     assert "made by hand" in client("history", "made:1").out

@@ -97,7 +97,7 @@ def test_everything_that_a_tar_can_say(store):
             file("x" * 120 + "/deep/" + "y" * 200),
             file("attributes", pax_headers={"SCHILY.xattr.user.colour": "blue", _XATTR: "y"}),
         ),
-    )  # fmt: skip
+    )
     root = store.layers.diff(image.chain_ids[0])
     suid = os.stat(f"{root}/d/suid")
     assert (stat.S_IMODE(suid.st_mode), suid.st_uid, suid.st_gid) == (0o4755, 1000, 1001)
@@ -132,7 +132,8 @@ EVIL = {
     "hard link by name": (tar(("evil", tarfile.LNKTYPE, "../../../etc/passwd", {})), "leads out"),
     "hard link, absolute": (tar(("evil", tarfile.LNKTYPE, "/etc/passwd", {})), "absolute hard link"),
     "hard link through a symlink": (
-        tar(("out", tarfile.SYMTYPE, "/etc", {}), ("evil", tarfile.LNKTYPE, "out/passwd", {})), "symbolic link",
+        tar(("out", tarfile.SYMTYPE, "/etc", {}), ("evil", tarfile.LNKTYPE, "out/passwd", {})),
+        "symbolic link",
     ),
     "hard link to nothing": (tar(("evil", tarfile.LNKTYPE, "missing", {})), "broken archive"),
     "hidden whiteout": (tar(("dev/x", tarfile.CHRTYPE, "", {"devmajor": 0, "devminor": 0})), "character device 0:0"),
@@ -142,7 +143,7 @@ EVIL = {
     "zstd cut short": (zstandard.compress(tar(file("big", os.urandom(100_000))))[:50_000], "archive|zstd"),
     "no tar at all": (b"hello" * 1000, "invalid header"),
     "nothing": (b"", "empty"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EVIL)
@@ -253,9 +254,11 @@ def test_broken_saved_archives_leave_nothing(store):
 def test_docker_s_old_archives_with_shared_layers_as_links(store):
     layer = tar(file("a", b"1"))
     config = {
-        "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest.of(layer)] * 2},
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [digest.of(layer)] * 2},
         "history": [{"created_by": "x"}, {"created_by": "y"}],
-    }  # fmt: skip
+    }
     archive = tar(
         directory("l1"),
         file("l1/layer.tar", layer),
@@ -323,8 +326,11 @@ def test_removal_by_id_follows_docker(store):
         store.remove(image.id, False, lambda _id: [])
     rows = store.remove(image.id, True, lambda _id: [])
     assert rows == [
-        {"Untagged": "one:1"}, {"Untagged": "one:2"}, {"Deleted": image.id}, {"Deleted": image.chain_ids[0]},
-    ]  # fmt: skip
+        {"Untagged": "one:1"},
+        {"Untagged": "one:2"},
+        {"Deleted": image.id},
+        {"Deleted": image.chain_ids[0]},
+    ]
 
 
 def test_a_digest_belongs_to_its_repository(store):
@@ -490,9 +496,18 @@ def test_images_of_one_archive_share_their_layers(store):
 
 
 POINTS = [
-    "layers.begin", "layers.unpack", "layers.commit", "content.put", "content.sync", "_repository.show",
-    "content.write_index", "_garbage.collect", "layers.detach", "content.remove", "layers.abort",
-]  # fmt: skip
+    "layers.begin",
+    "layers.unpack",
+    "layers.commit",
+    "content.put",
+    "content.sync",
+    "_repository.show",
+    "content.write_index",
+    "_garbage.collect",
+    "layers.detach",
+    "content.remove",
+    "layers.abort",
+]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -527,8 +542,10 @@ def test_a_death_at_any_moment_leaves_all_or_nothing(tmp_path, point, when):
     store = ImageStore(db, str(tmp_path))
     images = store.list()
     assert {tuple(i.repo_tags) for i in images} in (
-        {("first:latest",)}, {("first:latest",), ("second:latest",)}, {("second:latest",)},
-    )  # fmt: skip
+        {("first:latest",)},
+        {("first:latest",), ("second:latest",)},
+        {("second:latest",)},
+    )
     for image in images:
         for blob in (image.id, image.manifest, *image.blobs):
             with store.content.open(blob) as f:

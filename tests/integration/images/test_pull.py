@@ -84,8 +84,9 @@ def test_several_platforms_of_one_name(client, host):
     row = next(row for row in rows if row["Id"] == ours.image_id)
     assert row["Descriptor"]["digest"] == both.digest
     assert [(m["ImageData"]["Platform"]["architecture"], m["Available"]) for m in row["Manifests"]] == [
-        ("arm64", True), ("amd64", True)
-    ]  # fmt: skip
+        ("arm64", True),
+        ("amd64", True),
+    ]
     refused = client("create", "--platform", "linux/s390x", "--pull", "never", ref, check=False)
     assert refused.code and "does not match the specified platform" in refused.err
     out = client("rmi", ref).out

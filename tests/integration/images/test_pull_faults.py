@@ -169,13 +169,15 @@ MANIFESTS = {
     "an array": (b"[]", "cannot be read"),
     "another kind": (b'{"schemaVersion":2,"mediaType":"application/x"}', "unsupported manifest media type"),
     "an index that says it is a manifest": (
-        json.dumps({"schemaVersion": 2, "mediaType": made.MANIFEST, "manifests": []}).encode(), "is not what its media"
+        json.dumps({"schemaVersion": 2, "mediaType": made.MANIFEST, "manifests": []}).encode(),
+        "is not what its media",
     ),
     "too large": (b'{"schemaVersion":2,"x":"' + b"x" * (5 << 20) + b'"}', "larger than"),
     "without a configuration": (
-        json.dumps({"schemaVersion": 2, "mediaType": made.MANIFEST}).encode(), "required field"
+        json.dumps({"schemaVersion": 2, "mediaType": made.MANIFEST}).encode(),
+        "required field",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)

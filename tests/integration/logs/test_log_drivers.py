@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import time
 
 import pytest
@@ -27,17 +28,27 @@ def log_file(docker, name="talker"):
 
 def test_json_file_has_dockers_format(engine):
     docker = engine.docker
-    run(docker, "--log-driver", "json-file", "--label", "a=b", "-e", "X=y", "--log-opt", "labels=a,none", "--log-opt",
-        "env-regex=^X$", "--log-opt", "tag={{.Name}}")  # fmt: skip
+    run(
+        docker,
+        *shlex.split(
+            "--log-driver json-file --label a=b -e X=y --log-opt labels=a,none --log-opt 'env-regex=^X$' "
+            "--log-opt 'tag={{.Name}}'"
+        ),
+    )
     path = log_file(docker)
     assert re.search(r"/containers/(\w{64})/\1-json.log$", path)
     with open(path, "rb") as f:
         lines = f.read().splitlines()
     messages = [json.loads(line) for line in lines]
     assert sorted((one["stream"], one["log"]) for one in messages) == sorted(
-        [("stdout", "out\n"), ("stderr", "err\n"), ("stdout", 'é "<&>\\\\\n'), ("stdout", "\ufffd\ufffd\ufffd|\n"),
-         ("stdout", "end")]
-    )  # fmt: skip
+        [
+            ("stdout", "out\n"),
+            ("stderr", "err\n"),
+            ("stdout", 'é "<&>\\\\\n'),
+            ("stdout", "\ufffd\ufffd\ufffd|\n"),
+            ("stdout", "end"),
+        ]
+    )
     assert all(one["attrs"] == {"a": "b", "X": "y", "tag": "talker"} for one in messages)
     assert all(re.match(rb'\{"log":".*","stream":"std(out|err)","attrs":\{', line) for line in lines)
     times = [one["time"] for one in messages]
@@ -79,8 +90,13 @@ def test_following_goes_on_across_rotation(engine):
     """From before the first line to after the last, through files that are rotated and compressed meanwhile."""
     docker = engine.docker
     script = "read x; for n in 1 2 3 4 5 6 7 8; do seq $((n * 1000)) $((n * 1000 + 999)); sleep 0.05; done"
-    docker("run", "-d", "-i", "--name", "talker", "--log-driver", "json-file", "--log-opt", "max-size=100k",
-           "--log-opt", "max-file=50", "--log-opt", "compress=true", "busybox", "sh", "-c", script)  # fmt: skip
+    docker(
+        *shlex.split(
+            "run -d -i --name talker --log-driver json-file --log-opt max-size=100k --log-opt max-file=50 "
+            "--log-opt compress=true busybox sh -c"
+        ),
+        script,
+    )
     with docker.piped("logs", "-f", "talker") as logs:
         with docker.piped("attach", "talker") as typist:
             typist.send("go\n")
@@ -199,8 +215,16 @@ def configured(tmp_path_factory, request):
         pytest.skip("only for Ketch")
     one = Engine("ketch", suffix="l")
     before = Census.take(one.name)
-    one.extra = ["--log-driver", "json-file", "--log-opt", "max-file=3", "--log-opt", "labels=a",
-                 "--journald-socket", f"{one.root}/journal"]  # fmt: skip
+    one.extra = [
+        "--log-driver",
+        "json-file",
+        "--log-opt",
+        "max-file=3",
+        "--log-opt",
+        "labels=a",
+        "--journald-socket",
+        f"{one.root}/journal",
+    ]
     try:
         one.start()
         one.add_busybox()
@@ -226,18 +250,22 @@ def test_the_daemons_default(settings):
     shown = json.loads(docker("inspect", "-f", "{{json .HostConfig.LogConfig}}", "talker").out)
     assert shown == {"Type": "json-file", "Config": {"max-file": "3", "labels": "a"}}
     assert json.loads(docker("inspect", "-f", "{{json .HostConfig.LogConfig}}", "other").out) == {
-        "Type": "local", "Config": {},
-    }  # fmt: skip
+        "Type": "local",
+        "Config": {},
+    }
     assert docker("logs", "--details", "talker").out == "a=b x\n"
 
 
 def test_journald(settings):
     docker, journal = settings.docker, Journal(f"{settings.root}/journal")
     with contextlib.closing(journal):
-        docker("run", "-d", "--name", "talker", "--log-driver", "journald", "--log-opt", "tag={{.ImageName}}/{{.Name}}",
-               "--label", "my.label=7", "--log-opt", "labels=my.label", "-e", "VAR=a\nb", "--log-opt", "env=VAR",
-               "busybox", "sh", "-c",
-               "echo err >&2; sleep 0.1; echo out; head -c 20000 /dev/zero | tr '\\0' x; echo; echo end")  # fmt: skip
+        docker(
+            *shlex.split(
+                "run -d --name talker --log-driver journald --log-opt 'tag={{.ImageName}}/{{.Name}}' "
+                "--label my.label=7 --log-opt labels=my.label -e 'VAR=a\nb' --log-opt env=VAR busybox sh -c"
+            ),
+            "echo err >&2; sleep 0.1; echo out; head -c 20000 /dev/zero | tr '\\0' x; echo; echo end",
+        )
         entries = journal.until(b"end")
         ident = docker("inspect", "-f", "{{.Id}}", "talker").out.strip().encode()
     for one in entries:
@@ -258,8 +286,18 @@ def test_journald(settings):
 def test_the_real_journald(settings):
     docker = settings.docker
     with journald(f"{settings.root}/journal") as entries:
-        run(docker, "--log-driver", "journald", "--log-opt", "tag=t", "--label", "x=1\n2", "--log-opt", "labels=x",
-            script="echo err >&2; echo out; head -c 20000 /dev/zero | tr '\\0' x; echo; echo end")  # fmt: skip
+        run(
+            docker,
+            "--log-driver",
+            "journald",
+            "--log-opt",
+            "tag=t",
+            "--label",
+            "x=1\n2",
+            "--log-opt",
+            "labels=x",
+            script="echo err >&2; echo out; head -c 20000 /dev/zero | tr '\\0' x; echo; echo end",
+        )
         found = entries("CONTAINER_NAME=talker", "end")
     by_text = {one["MESSAGE"]: (one["PRIORITY"], one["SYSLOG_IDENTIFIER"], one["X"]) for one in found}
     assert by_text["out"] == ("6", "t", "1\n2")
@@ -305,14 +343,21 @@ def test_syslog(settings, tmp_path, scheme, form):
         else:
             _wait_until(lambda: path.exists() if "unix" in scheme else _udp_is_open(port))
         options = [f"syslog-address={address}", f"syslog-format={form}", "syslog-facility=local3", "tag=my-{{.Name}}"]
-        run(docker, "--log-driver", "syslog", *(word for option in options for word in ("--log-opt", option)),
-            script="echo out; sleep 0.1; echo err >&2; sleep 0.1; echo ümlaut; echo end")  # fmt: skip
+        run(
+            docker,
+            "--log-driver",
+            "syslog",
+            *(word for option in options for word in ("--log-opt", option)),
+            script="echo out; sleep 0.1; echo err >&2; sleep 0.1; echo ümlaut; echo end",
+        )
         lines = wait_for(messages, "end\n").splitlines()
     # rsyslog keeps the space before the text of RFC 3164.
     assert [line.replace("| ", "|") for line in lines if "|" in line and "rsyslogd" not in line] == [
-        "local3.info my-talker my-talker |out", "local3.err my-talker my-talker |err",
-        "local3.info my-talker my-talker |ümlaut", "local3.info my-talker my-talker |end",
-    ]  # fmt: skip
+        "local3.info my-talker my-talker |out",
+        "local3.err my-talker my-talker |err",
+        "local3.info my-talker my-talker |ümlaut",
+        "local3.info my-talker my-talker |end",
+    ]
     assert docker("logs", "talker").out == "out\nümlaut\nend\n"
 
 

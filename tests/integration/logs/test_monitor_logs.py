@@ -151,8 +151,16 @@ async def test_a_reader_that_stops_costs_nothing(yard, tmp_path):
 
 def syslog_to(listener, **more):
     host, port = listener.getsockname()
-    log = {"address": ["tcp", host, port], "facility": 3, "format": "rfc3164", "tag": "t", "cache": True,
-           "blocking": True, "buffer": 1 << 20, **more}  # fmt: skip
+    log = {
+        "address": ["tcp", host, port],
+        "facility": 3,
+        "format": "rfc3164",
+        "tag": "t",
+        "cache": True,
+        "blocking": True,
+        "buffer": 1 << 20,
+        **more,
+    }
     return {"driver": "syslog", "log": log}
 
 

@@ -53,9 +53,13 @@ def test_monitors_live_beside_the_containers(own_engine):
 def refused(engine, *prefix: str, **environment: str) -> str:
     """What ketchd says when it does not start."""
     done = subprocess.run(
-        [*prefix, *engine.command()], env={**os.environ, **environment}, capture_output=True, text=True, timeout=30,
+        [*prefix, *engine.command()],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -133,9 +137,12 @@ def test_interpreter_that_does_not_start(own_engine, tmp_path):
     # ketchd itself is started without it.
     code = "import os, sys; os.environ['LD_LIBRARY_PATH'] = sys.argv.pop(1); from ketch.daemon.main import main; main()"
     done = subprocess.run(
-        [f"{BIN}/python", "-c", code, str(tmp_path), *own_engine.command()[1:]], capture_output=True, text=True,
-        timeout=30, check=False,
-    )  # fmt: skip
+        [f"{BIN}/python", "-c", code, str(tmp_path), *own_engine.command()[1:]],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode == 1
     assert "launcher" in done.stderr
     assert "libm.so.6" in done.stderr

@@ -44,9 +44,15 @@ async def test_a_monitor_understands_an_earlier_ketchd(yard):
     wire = Wire(run_directory.dial(one.run_dir))
     hello = await wire.receive()
     assert hello == {
-        "ev": "hello", "id": one.name, "monitor": one.monitor_pid(), "pid": one.created.pid,
-        "started_at": one.monitor.started_at, "state": "running", "execs": {}, "ooms": 0,
-    }  # fmt: skip
+        "ev": "hello",
+        "id": one.name,
+        "monitor": one.monitor_pid(),
+        "pid": one.created.pid,
+        "started_at": one.monitor.started_at,
+        "state": "running",
+        "execs": {},
+        "ooms": 0,
+    }
     wire.send('{"op": "status", "seq": 1}')
     assert await wire.receive() == {"seq": 1, "ok": True, **{key: value for key, value in hello.items() if key != "ev"}}
     ours, theirs = socket.socketpair()
@@ -109,9 +115,20 @@ async def test_ketchd_understands_an_earlier_monitor():
     request = await wire.receive()
     document = {"args": ["true"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
     assert {**request, "by": 0} == {
-        "op": "exec", "seq": 1, "by": 0, "exec_id": "e", "process": document, "tty": False, "stdin": False,
-        "stdout": True, "stderr": True, "detach_keys": "", "early": False, "rows": 0, "cols": 0,
-    }  # fmt: skip
+        "op": "exec",
+        "seq": 1,
+        "by": 0,
+        "exec_id": "e",
+        "process": document,
+        "tty": False,
+        "stdin": False,
+        "stdout": True,
+        "stderr": True,
+        "detach_keys": "",
+        "early": False,
+        "rows": 0,
+        "cols": 0,
+    }
     wire.send(
         '{"seq": 1, "ok": false, "error": {"ev": "failed", "step": "exec", "errno": 2, "kind": "not_found", '
         '"message": "no such thing"}}'
@@ -120,9 +137,19 @@ async def test_ketchd_understands_an_earlier_monitor():
         await asked
     attached = asyncio.ensure_future(monitor.attach(0, StreamOptions(stdout=True, start={"inode": 1, "offset": 2})))
     assert {**await wire.receive(), "by": 0} == {
-        "op": "attach", "seq": 2, "by": 0, "stdin": False, "stdout": True, "stderr": False, "mux": False,
-        "detach_keys": "", "early": False, "frames": False, "bell": False, "from": {"inode": 1, "offset": 2},
-    }  # fmt: skip
+        "op": "attach",
+        "seq": 2,
+        "by": 0,
+        "stdin": False,
+        "stdout": True,
+        "stderr": False,
+        "mux": False,
+        "detach_keys": "",
+        "early": False,
+        "frames": False,
+        "bell": False,
+        "from": {"inode": 1, "offset": 2},
+    }
     wire.send('{"seq": 2, "ok": true}')
     await attached
     wire.send('{"ev": "exit", "code": 4, "at": 5, "oom": false}')

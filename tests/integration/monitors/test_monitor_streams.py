@@ -312,8 +312,10 @@ async def test_parent_killed_while_a_terminal_is_attached(yard):
 def _other_engine(yard, client_fd):
     return subprocess.Popen(
         [sys.executable, "-c", PARENT, str(yard.directory), str(client_fd), yard.box.parent],
-        pass_fds=[client_fd], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3],
-    )  # fmt: skip
+        pass_fds=[client_fd],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+    )
 
 
 def _all_of(log_dir):

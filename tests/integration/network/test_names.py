@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import struct
@@ -79,9 +80,11 @@ def test_unknown_names_are_answered_at_once(client):
 def test_the_containers_own_settings(client):
     client("network", "create", "back")
     text = client(
-        "run", "--rm", "--network", "back", "--dns", "127.0.0.9", "--dns-search", "example.test", "--dns-option",
-        "timeout:1", "busybox", "cat", "/etc/resolv.conf",
-    ).out  # fmt: skip
+        *shlex.split(
+            "run --rm --network back --dns 127.0.0.9 --dns-search example.test "
+            "--dns-option timeout:1 busybox cat /etc/resolv.conf"
+        ),
+    ).out
     assert "nameserver 127.0.0.11" in text and "search example.test" in text and "timeout:1" in text
     plain = client("run", "--rm", "--dns", "127.0.0.9", "busybox", "cat", "/etc/resolv.conf").out
     assert "nameserver 127.0.0.9" in plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 
@@ -17,11 +18,11 @@ def network(engine, name: str) -> dict:
 
 def test_where_subnets_come_from(own_engine):
     engine = own_engine
-    engine.extra = [
-        "--default-address-pool", "base=10.91.0.0/16,size=24", "--default-address-pool", "base=fd91::/48,size=64",
-        "--bip", "10.92.0.1/24", "--ipv6", "--fixed-cidr-v6", "fd92::/64", "--host-gateway-ip", "10.92.0.7",
-        "--ip", "127.0.0.1", "--dns-search", "example.test", "--dns-opt", "ndots:3",
-    ]  # fmt: skip
+    engine.extra = shlex.split(
+        "--default-address-pool base=10.91.0.0/16,size=24 --default-address-pool base=fd91::/48,size=64 "
+        "--bip 10.92.0.1/24 --ipv6 --fixed-cidr-v6 fd92::/64 --host-gateway-ip 10.92.0.7 --ip 127.0.0.1 "
+        "--dns-search example.test --dns-opt ndots:3"
+    )
     engine.start()
     engine.add_busybox()
     docker = engine.docker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 
@@ -33,24 +34,31 @@ def kernel_has(kind: str) -> bool:
 
 def test_create_look_at_and_remove(client):
     identity = client(
-        "network", "create", "--label", "a=b", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.9",
-        "--ip-range", "10.77.0.128/25", "--aux-address", "printer=10.77.0.129", "back",
-    ).out.strip()  # fmt: skip
+        *shlex.split(
+            "network create --label a=b --subnet 10.77.0.0/24 --gateway 10.77.0.9 --ip-range 10.77.0.128/25 "
+            "--aux-address printer=10.77.0.129 back"
+        ),
+    ).out.strip()
     shown = inspect(client, "back")
     assert shown["Id"] == identity and shown["Driver"] == "bridge" and shown["Scope"] == "local"
     assert shown["Labels"] == {"a": "b"} and not shown["Internal"] and shown["EnableIPv4"] and not shown["EnableIPv6"]
     assert shown["IPAM"]["Config"] == [
-        {"Subnet": "10.77.0.0/24", "IPRange": "10.77.0.128/25", "Gateway": "10.77.0.9",
-         "AuxiliaryAddresses": {"printer": "10.77.0.129"}}
-    ]  # fmt: skip
+        {
+            "Subnet": "10.77.0.0/24",
+            "IPRange": "10.77.0.128/25",
+            "Gateway": "10.77.0.9",
+            "AuxiliaryAddresses": {"printer": "10.77.0.129"},
+        }
+    ]
     client("run", "-d", "--name", "one", "--network", "back", *SLEEP)
     assert address(client, "one", "back") == "10.77.0.128"
     assert address(client, "one", "back", "Gateway") == "10.77.0.9"
     client("run", "-d", "--name", "two", "--network", "back", *SLEEP)
     assert address(client, "two", "back") == "10.77.0.130"
     assert [c["Name"] for c in sorted(inspect(client, "back")["Containers"].values(), key=lambda c: c["Name"])] == [
-        "one", "two",
-    ]  # fmt: skip
+        "one",
+        "two",
+    ]
     row = client("network", "ls", "--filter", "name=back", "--format", "{{.Name}} {{.Driver}} {{.Scope}}").out
     assert row == "back bridge local\n"
     refused = client("network", "rm", "back", check=False)
@@ -90,8 +98,10 @@ def test_names_and_subnets_are_used_once(client):
 
 def test_addresses_that_a_container_asks_for(client):
     client("network", "create", "--subnet", "10.77.0.0/24", "back")
-    client("run", "-d", "--name", "one", "--network", "back", "--ip", "10.77.0.50",
-           "--mac-address", "02:42:0a:4d:00:77", "--hostname", "uno", *SLEEP)  # fmt: skip
+    client(
+        *shlex.split("run -d --name one --network back --ip 10.77.0.50 --mac-address 02:42:0a:4d:00:77 --hostname uno"),
+        *SLEEP,
+    )
     assert address(client, "one", "back") == "10.77.0.50"
     assert address(client, "one", "back", "MacAddress") == "02:42:0a:4d:00:77"
     assert "10.77.0.50\tuno" in client("exec", "one", "cat", "/etc/hosts").out
@@ -194,10 +204,12 @@ def test_both_families(client):
 
 def test_options_of_a_bridge(client):
     client(
-        "network", "create", "--subnet", "10.77.0.0/24", "-o", "com.docker.network.bridge.name=ktopt0",
-        "-o", "com.docker.network.driver.mtu=1400", "-o", "com.docker.network.container_iface_prefix=net",
-        "-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1", "odd",
-    )  # fmt: skip
+        *shlex.split(
+            "network create --subnet 10.77.0.0/24 -o com.docker.network.bridge.name=ktopt0 "
+            "-o com.docker.network.driver.mtu=1400 -o com.docker.network.container_iface_prefix=net "
+            "-o com.docker.network.bridge.host_binding_ipv4=127.0.0.1 odd"
+        ),
+    )
     client("run", "-d", "--name", "one", "--network", "odd", "-p", "80", *SLEEP)
     assert "mtu 1400" in client("exec", "one", "ip", "link", "show", "net0").out
     assert client("port", "one").out.split(" -> ")[1].startswith("127.0.0.1:")
@@ -263,12 +275,24 @@ def test_events_and_stats(client):
     client("rm", "-f", "one")
     client("network", "rm", "back")
     seen = client(
-        "events", "--since", since, "--until", str(time.time() + 0.5), "--filter", "type=network",
-        "--format", "{{.Action}} {{.Actor.Attributes.name}}",
-    ).out.splitlines()  # fmt: skip
+        "events",
+        "--since",
+        since,
+        "--until",
+        str(time.time() + 0.5),
+        "--filter",
+        "type=network",
+        "--format",
+        "{{.Action}} {{.Actor.Attributes.name}}",
+    ).out.splitlines()
     assert seen == [
-        "create back", "connect back", "connect bridge", "disconnect bridge", "disconnect back", "destroy back",
-    ]  # fmt: skip
+        "create back",
+        "connect back",
+        "connect bridge",
+        "disconnect bridge",
+        "disconnect back",
+        "destroy back",
+    ]
 
 
 def test_stats_count_each_interface(docker_py):

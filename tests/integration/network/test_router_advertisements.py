@@ -116,8 +116,10 @@ def test_an_advertisement_changes_nothing(tmp_path) -> None:
             assert configured(rtnl) == []
         with four.entered():
             assert (setting("disable_ipv6"), setting("disable_ipv6", "all"), setting("disable_ipv6", "default")) == (
-                "1", "0", "0",
-            )  # fmt: skip
+                "1",
+                "0",
+                "0",
+            )
         with six.entered():
             assert (setting("disable_ipv6"), setting("accept_ra"), setting("accept_ra", "default")) == ("0", "0", "1")
         for name in ("four", "four-sender"):

@@ -132,9 +132,18 @@ def test_the_same_events(engine, dockerd):
             one.docker(*line.split())
         until = one.docker("info", "-f", "{{.SystemTime}}").out.strip()
         events = one.docker(
-            "events", "--since", since, "--until", until, "--filter", "type=network", "--filter", "type=volume",
-            "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}",
-        ).out  # fmt: skip
+            "events",
+            "--since",
+            since,
+            "--until",
+            until,
+            "--filter",
+            "type=network",
+            "--filter",
+            "type=volume",
+            "--format",
+            "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}",
+        ).out
         lines = [line.replace("<no value>", "").strip() for line in events.splitlines()]
         seen.append([line for line in lines if not line.endswith("bridge")])
     assert seen[0] == seen[1]

@@ -132,9 +132,12 @@ def clients() -> Iterator[dict[str, Foreign]]:
             undo.callback(one.delete)
             one.start()
         yield {
-            "ketch": ByDocker(engines[0]), "dockerd": ByDocker(engines[1]), "skopeo": Skopeo(root),
-            "podman": Podman(root), "oras": Oras(root),
-        }  # fmt: skip
+            "ketch": ByDocker(engines[0]),
+            "dockerd": ByDocker(engines[1]),
+            "skopeo": Skopeo(root),
+            "podman": Podman(root),
+            "oras": Oras(root),
+        }
 
 
 @pytest.mark.ketch_only

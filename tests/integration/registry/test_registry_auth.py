@@ -92,9 +92,11 @@ class Issuer:
     def __init__(self, keys: str) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         with open(keys, "wb") as f:
-            f.write(self.key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            ))  # fmt: skip
+            f.write(
+                self.key.public_key().public_bytes(
+                    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+                )
+            )
         self.asked: list[str] = []
         issuer = self
 
@@ -133,9 +135,15 @@ class Issuer:
 def issuer(tmp_path):
     one = Issuer(str(tmp_path / "keys.pem"))
     one.flags = [
-        "--token-realm", one.url, "--token-service", "depot", "--token-issuer", "issuer",
-        "--token-keys", str(tmp_path / "keys.pem"),
-    ]  # fmt: skip
+        "--token-realm",
+        one.url,
+        "--token-service",
+        "depot",
+        "--token-issuer",
+        "issuer",
+        "--token-keys",
+        str(tmp_path / "keys.pem"),
+    ]
     yield one
     one.close()
 

@@ -137,8 +137,9 @@ def test_a_digest_that_does_not_match(raw, name):
     assert raw.code("PUT", f"{begin(raw, name)}?digest={wrong}", b"data") == (400, "DIGEST_INVALID")
     assert raw("HEAD", f"/v2/{name}/blobs/{wrong}")[0] == 404
     assert raw.code("PUT", f"/v2/{name}/manifests/{wrong}", b'{"schemaVersion":2}', Content_Type=JSON) == (
-        400, "DIGEST_INVALID"
-    )  # fmt: skip
+        400,
+        "DIGEST_INVALID",
+    )
 
 
 def test_a_mount(raw, name):
@@ -227,8 +228,9 @@ def test_referrers(raw, name):
     found = json.loads(body)
     assert status == 200 and headers["content-type"] == made.INDEX
     assert {one["digest"]: one["artifactType"] for one in found["manifests"]} == {
-        signature: "application/x.sig", other: made.CONFIG
-    }  # fmt: skip
+        signature: "application/x.sig",
+        other: made.CONFIG,
+    }
     _, headers, body = raw("GET", f"/v2/{name}/referrers/{digest}?artifactType=application/x.sig")
     assert [one["digest"] for one in json.loads(body)["manifests"]] == [signature]
     assert headers["oci-filters-applied"] == "artifactType"
@@ -243,10 +245,15 @@ def test_pages_of_referrers(raw, name):
     subject = {"mediaType": JSON, "digest": digest, "size": len(data)}
     pushed = {
         put_manifest(
-            raw, name, f"s{n}", subject=subject, artifactType=f"application/x.{n % 2}",
+            raw,
+            name,
+            f"s{n}",
+            subject=subject,
+            artifactType=f"application/x.{n % 2}",
             annotations={"text": f"{n}" * (1 << 20)},
-        )[0] for n in range(6)
-    }  # fmt: skip
+        )[0]
+        for n in range(6)
+    }
     for kind, expected in (("", pushed), ("application/x.1", None)):
         place, found = f"/v2/{name}/referrers/{digest}" + (f"?artifactType={kind}" if kind else ""), []
         pages = 0
@@ -269,9 +276,12 @@ def test_what_is_referred_to_is_a_digest(raw, name, place, tmp_path):
     subject = {"mediaType": JSON, "digest": place.format(outside), "size": 1}
     config = put_blob(raw, name, b"{}")
     body = {
-        "schemaVersion": 2, "mediaType": JSON, "config": {"mediaType": made.CONFIG, "digest": config, "size": 2},
-        "layers": [], "subject": subject,
-    }  # fmt: skip
+        "schemaVersion": 2,
+        "mediaType": JSON,
+        "config": {"mediaType": made.CONFIG, "digest": config, "size": 2},
+        "layers": [],
+        "subject": subject,
+    }
     answer = raw.code("PUT", f"/v2/{name}/manifests/1", json.dumps(body).encode(), Content_Type=JSON)
     assert answer == (400, "MANIFEST_INVALID")
     assert not outside.exists()

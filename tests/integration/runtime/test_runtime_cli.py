@@ -127,8 +127,20 @@ def test_exec_with_a_process_file_and_pid_file(runtime: Runtime, tmp_path: Path)
     process = {"args": ["sleep", "50"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 1, "gid": 1}}
     (tmp_path / "process.json").write_text(json.dumps(process))
     pid_file = tmp_path / "pid"
-    command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), "exec", "--detach",
-               "--process", str(tmp_path / "process.json"), "--pid-file", str(pid_file), "six"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ketch.runtime.oci_cli.main",
+        "--root",
+        str(runtime.root),
+        "exec",
+        "--detach",
+        "--process",
+        str(tmp_path / "process.json"),
+        "--pid-file",
+        str(pid_file),
+        "six",
+    ]
     subprocess.run(command, timeout=patient(15), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     pid = int(pid_file.read_text())
     with open(f"/proc/{pid}/cmdline", "rb") as file:

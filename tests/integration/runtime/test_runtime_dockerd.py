@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -73,8 +74,10 @@ def test_errors_are_understood(docker: Docker, command: str, code: int, text: st
 
 
 def test_options_reach_the_container(docker: Docker) -> None:
-    options = ["-u", "alice", "-w", "/work", "-m", "64m", "--read-only", "--tmpfs", "/t:size=1m", "--cap-drop", "ALL",
-               "--ulimit", "nofile=64:64", "--hostname", "inside", "--sysctl", "net.ipv4.ip_forward=1"]  # fmt: skip
+    options = shlex.split(
+        "-u alice -w /work -m 64m --read-only --tmpfs /t:size=1m --cap-drop ALL --ulimit nofile=64:64 "
+        "--hostname inside --sysctl net.ipv4.ip_forward=1"
+    )
     script = "id -un; pwd; hostname; ulimit -n; grep CapBnd /proc/self/status; cat /proc/sys/net/ipv4/ip_forward"
     lines = docker.run(*options, "box", "sh", "-c", script).out.split()
     assert lines == ["alice", "/work", "inside", "64", "CapBnd:", "0" * 16, "1"]

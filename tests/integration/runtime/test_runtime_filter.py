@@ -125,8 +125,9 @@ def test_a_filter_that_the_kernel_refuses(box: Box) -> None:
     flags = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # only with a listener
     result = box.run(["true"], {"linux.seccomp": {**allow(NEEDED, "SCMP_ACT_ERRNO"), "flags": flags}})
     assert (result.failed["step"], result.failed["message"]) == (
-        "seccomp", "install the seccomp filter: invalid argument",
-    )  # fmt: skip
+        "seccomp",
+        "install the seccomp filter: invalid argument",
+    )
 
 
 def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:
@@ -134,10 +135,14 @@ def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:
     box = runtime_box.Box(tmp_path, rootfs)
     sleeping = [*NEEDED, "nanosleep", "clock_nanosleep", "clock_nanosleep_time64", "fcntl", "write"]
     hook = {"path": "/bin/busybox", "args": ["sleep", "0"]}
-    document = box.spec(["sleep", "100"], {
-        "linux.seccomp": allow(sleeping, "SCMP_ACT_KILL_PROCESS"), "root": {"path": str(rootfs), "readonly": True},
-        "hooks": {"startContainer": [hook]},
-    })  # fmt: skip
+    document = box.spec(
+        ["sleep", "100"],
+        {
+            "linux.seccomp": allow(sleeping, "SCMP_ACT_KILL_PROCESS"),
+            "root": {"path": str(rootfs), "readonly": True},
+            "hooks": {"startContainer": [hook]},
+        },
+    )
     bundle = box.bundle(document)
 
     def runtime(*args: str) -> subprocess.CompletedProcess[str]:

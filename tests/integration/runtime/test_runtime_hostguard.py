@@ -38,8 +38,15 @@ class Runtime:
     def document(self, namespaces: list[Any], args: list[str], changes: dict[str, Any] | None = None) -> dict[str, Any]:
         """A bundle without anything that takes a namespace."""
         entries = [{"type": one} if isinstance(one, str) else one for one in namespaces]
-        bare = {"root": {"path": str(self.rootfs)}, "mounts": [], "hostname": None, "linux.namespaces": entries,
-                "linux.maskedPaths": [], "linux.readonlyPaths": [], "linux.seccomp": None}  # fmt: skip
+        bare = {
+            "root": {"path": str(self.rootfs)},
+            "mounts": [],
+            "hostname": None,
+            "linux.namespaces": entries,
+            "linux.maskedPaths": [],
+            "linux.readonlyPaths": [],
+            "linux.seccomp": None,
+        }
         return self.box.spec(args, {**bare, **(changes or {})})
 
     def __call__(self, document: dict[str, Any], *command: str) -> tuple[int, str, str]:
@@ -49,8 +56,11 @@ class Runtime:
         runtime = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(self.directory / "state"), *words]
         done = subprocess.run(
             ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", AROUND, "sh", *runtime],
-            cwd=bundle, timeout=patient(20), check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=bundle,
+            timeout=patient(20),
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
         assert (bundle / "after").read_text() == (bundle / "before").read_text()
         return done.returncode, (bundle / "out").read_text(), (bundle / "err").read_text()
 
@@ -93,8 +103,13 @@ def test_an_exec_goes_where_the_program_is(runtime: Runtime, tmp_path: Path) -> 
     bundle = runtime.box.bundle(document)
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-        cwd=bundle, timeout=patient(20), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        cwd=bundle,
+        timeout=patient(20),
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     inode = str(runtime.rootfs.stat().st_ino)
     assert done.stdout.split() == [inode, inode, "/", inode], done.stderr
     assert (bundle / "first").read_text() == ""
@@ -128,16 +143,28 @@ def test_what_would_be_the_hosts_is_refused(runtime: Runtime, changes: dict[str,
     [
         ("uts", {"hostname": "other"}, "set hostname `other`: the container shares the host's uts namespace"),
         ("uts", {"domainname": "other"}, "set domainname `other`: the container shares the host's uts namespace"),
-        ("uts", {"linux.sysctl": {"kernel.domainname": "x"}},
-         "set sysctl `kernel.domainname`: the container shares the host's uts namespace"),
-        ("ipc", {"linux.sysctl": {"kernel.msgmax": "9000"}},
-         "set sysctl `kernel.msgmax`: the container shares the host's ipc namespace"),
-        ("network", {"linux.sysctl": {"net.ipv4.ip_forward": "1"}},
-         "set sysctl `net.ipv4.ip_forward`: the container shares the host's network namespace"),
-        ("network", {"linux.sysctl": {"vm.swappiness": "1"}},
-         "set sysctl `vm.swappiness`: it is not in a separate kernel namespace"),
+        (
+            "uts",
+            {"linux.sysctl": {"kernel.domainname": "x"}},
+            "set sysctl `kernel.domainname`: the container shares the host's uts namespace",
+        ),
+        (
+            "ipc",
+            {"linux.sysctl": {"kernel.msgmax": "9000"}},
+            "set sysctl `kernel.msgmax`: the container shares the host's ipc namespace",
+        ),
+        (
+            "network",
+            {"linux.sysctl": {"net.ipv4.ip_forward": "1"}},
+            "set sysctl `net.ipv4.ip_forward`: the container shares the host's network namespace",
+        ),
+        (
+            "network",
+            {"linux.sysctl": {"vm.swappiness": "1"}},
+            "set sysctl `vm.swappiness`: it is not in a separate kernel namespace",
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("joined", [False, True])
 def test_settings_of_a_namespace_that_is_the_hosts(
     runtime: Runtime, kind: str, changes: dict[str, Any], message: str, joined: bool

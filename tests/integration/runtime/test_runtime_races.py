@@ -147,8 +147,10 @@ def test_a_null_device_that_is_exchanged(box: Box, volume: Path) -> None:
     os.mknod(volume / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     (volume / "null.x").symlink_to("/etc/passwd")
     masked = "/proc/version"
-    document = {"linux.maskedPaths": [masked], "mounts": [
-        {"destination": "/proc", "type": "proc", "source": "proc"}, bind(volume, "/dev")]}  # fmt: skip
+    document = {
+        "linux.maskedPaths": [masked],
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, bind(volume, "/dev")],
+    }
     outcomes = {True: 0, False: 0}
     with racing(str(volume / "null")):
         for _ in tries(lambda: all(outcomes.values())):

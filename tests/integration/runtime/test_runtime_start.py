@@ -92,8 +92,23 @@ def test_dev_is_fresh(box: Box) -> None:
         assert found[name].startswith(f"{name} 666 character special file {numbers}")
     assert "'ptmx' -> 'pts/ptmx'" in found["ptmx"]
     assert "'fd' -> '/proc/self/fd'" in found["fd"]
-    assert set(found) == {"fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
-                          "tty", "urandom", "zero", *(["core"] if os.path.exists("/proc/kcore") else [])}  # fmt: skip
+    assert set(found) == {
+        "fd",
+        "full",
+        "mqueue",
+        "null",
+        "ptmx",
+        "pts",
+        "random",
+        "shm",
+        "stderr",
+        "stdin",
+        "stdout",
+        "tty",
+        "urandom",
+        "zero",
+        *(["core"] if os.path.exists("/proc/kcore") else []),
+    }
     assert "3" in result.out.splitlines()
     assert "No space left on device" in result.err
 
@@ -166,8 +181,13 @@ def test_a_wrong_seccomp_profile_is_refused(box: Box) -> None:
 def test_exit_codes_and_streams(box: Box) -> None:
     result = box.run(["sh", "-c", "cat; echo err >&2; exit 42"], stdin=b"some input")
     assert (result.code, result.out, result.err) == (42, "some input", "err\n")
-    assert box.run(["sh", "-c", "kill -TERM $$; sleep 5"], {"linux.namespaces": [{"type": "mount"}], "hostname": "",
-                                                            "linux.readonlyPaths": []}).code == 143  # fmt: skip
+    assert (
+        box.run(
+            ["sh", "-c", "kill -TERM $$; sleep 5"],
+            {"linux.namespaces": [{"type": "mount"}], "hostname": "", "linux.readonlyPaths": []},
+        ).code
+        == 143
+    )
 
 
 def test_signals_and_umask_are_as_a_program_expects(box: Box) -> None:

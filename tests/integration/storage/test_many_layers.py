@@ -31,8 +31,12 @@ def deep(client):
 
     def load(count: int, check: bool = True) -> str:
         blobs = [busybox_tar(), *(tar({f"f{n}": b"x", "last": str(n).encode()}) for n in range(2, count + 1))]
-        config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
-                  "rootfs": {"type": "layers", "diff_ids": [digest.of(blob) for blob in blobs]}}  # fmt: skip
+        config = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Cmd": ["sh"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest.of(blob) for blob in blobs]},
+        }
         names = [f"{n}.tar" for n in range(count)]
         manifest = [{"Config": "config.json", "Layers": names, "RepoTags": ["deep:1"]}]
         files = dict(zip(names, blobs, strict=True))

@@ -88,12 +88,29 @@ def mounted(options: list[str]):
 def test_upper_layers_hide_replace_and_remove(store, snapshots):
     image = image_of(
         store,
-        {"etc/": None, "etc/kept": b"1", "etc/gone": b"1", "cleared/": None, "cleared/old": b"1", "dir/": None,
-         "dir/inside": b"1", "file": b"1", "link": "file"},
-        {"etc/": None, "etc/.wh.gone": b"", "cleared/": None, "cleared/.wh..wh..opq": b"", "cleared/new": b"2",
-         "dir": b"now a file", "file/": None, "file/inside": b"2"},
+        {
+            "etc/": None,
+            "etc/kept": b"1",
+            "etc/gone": b"1",
+            "cleared/": None,
+            "cleared/old": b"1",
+            "dir/": None,
+            "dir/inside": b"1",
+            "file": b"1",
+            "link": "file",
+        },
+        {
+            "etc/": None,
+            "etc/.wh.gone": b"",
+            "cleared/": None,
+            "cleared/.wh..wh..opq": b"",
+            "cleared/new": b"2",
+            "dir": b"now a file",
+            "file/": None,
+            "file/inside": b"2",
+        },
         {"etc/": None, "etc/gone": b"back", "link": "elsewhere"},
-    )  # fmt: skip
+    )
     with mounted(snapshots.view(image.chain_ids)) as top:
         assert sorted(os.listdir(f"{top}/etc")) == ["gone", "kept"]
         with open(f"{top}/etc/gone", "rb") as f:

@@ -88,18 +88,28 @@ def tree(root: str) -> dict[str, str]:
     return found
 
 
-MERGED = {"keep": "keep", "twin": "keep", "full/new": "new", "target/inside": "target/inside", "turns/real": "real",
-          "holes": ""}  # fmt: skip
+MERGED = {
+    "keep": "keep",
+    "twin": "keep",
+    "full/new": "new",
+    "target/inside": "target/inside",
+    "turns/real": "real",
+    "holes": "",
+}
 
 
 def test_layers_are_merged_as_overlay_shows_them(snapshots, chains, run):
     def look(root):
         status = os.lstat(f"{root}/keep")
         return (
-            tree(root), os.stat(root).st_mode & 0o7777, status.st_mtime_ns, status.st_nlink,
-            os.getxattr(f"{root}/keep", "security.capability"), os.path.samefile(f"{root}/keep", f"{root}/twin"),
+            tree(root),
+            os.stat(root).st_mode & 0o7777,
+            status.st_mtime_ns,
+            status.st_nlink,
+            os.getxattr(f"{root}/keep", "security.capability"),
+            os.path.samefile(f"{root}/keep", f"{root}/twin"),
             os.stat(f"{root}/holes").st_blocks * 512 < 1 << 20,
-        )  # fmt: skip
+        )
 
     found = run(snapshots.prepare("c", chains), look)
     assert found[0] == MERGED
@@ -135,11 +145,17 @@ def test_changes_and_size(snapshots, chains, run):
         os.mkdir(f"{root}/empty")
 
     run(root, change)
-    assert changes(snapshots, "c", chains) == sorted([
-        ("/empty", ADDED), ("/full", MODIFIED), ("/full/more", ADDED), ("/keep", MODIFIED),
-        *([("/twin", MODIFIED)] if snapshots.name == "vfs" else []),  # hard links break when overlay copies up
-        ("/turns", MODIFIED), ("/turns/real", DELETED),
-    ])  # fmt: skip
+    assert changes(snapshots, "c", chains) == sorted(
+        [
+            ("/empty", ADDED),
+            ("/full", MODIFIED),
+            ("/full/more", ADDED),
+            ("/keep", MODIFIED),
+            *([("/twin", MODIFIED)] if snapshots.name == "vfs" else []),  # hard links break when overlay copies up
+            ("/turns", MODIFIED),
+            ("/turns/real", DELETED),
+        ]
+    )
     assert snapshots.usage("c") == len("changed") + 5
 
 

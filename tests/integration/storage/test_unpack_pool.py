@@ -248,9 +248,10 @@ def test_a_blob_that_fails_on_a_full_disk_says_why(tmp_path):
 
 def _archive(layer: bytes) -> bytes:
     config = {
-        "architecture": "amd64", "os": "linux",
+        "architecture": "amd64",
+        "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [made.digest(gzip.decompress(layer))]},
-    }  # fmt: skip
+    }
     entry = [{"Config": "c.json", "RepoTags": ["bomb:1"], "Layers": ["l.tar"]}]
     return made.tar(
         {"c.json": json.dumps(config).encode(), "l.tar": layer, "manifest.json": json.dumps(entry).encode()}

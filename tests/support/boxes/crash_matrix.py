@@ -14,9 +14,19 @@ CASES = [
     *(
         Case(p, c.start, c.startable, c.created)
         for p in (
-            "volume.mounted", "start.volumes-attached", "start.bundle-written", "start.launcher-asked", "start.created",
-            "network.ports-held", "network.endpoint-written", "network.veth-made", "network.addresses-set",
-            "network.wired", "network.published", "start.names-served", "start.wired",
+            "volume.mounted",
+            "start.volumes-attached",
+            "start.bundle-written",
+            "start.launcher-asked",
+            "start.created",
+            "network.ports-held",
+            "network.endpoint-written",
+            "network.veth-made",
+            "network.addresses-set",
+            "network.wired",
+            "network.published",
+            "start.names-served",
+            "start.wired",
         )
     ),
     *(Case(p, c.start, c.runs, c.created) for p in ("start.running", "start.saved")),
@@ -29,7 +39,13 @@ CASES = [
     *(
         Case(f"init.{p}", c.start, c.failed, c.created, dies="child")
         for p in (
-            "namespaces", "cgroup-made", "cgroup-joined", "root-attached", "root-entered", "mounted", "settled",
+            "namespaces",
+            "cgroup-made",
+            "cgroup-joined",
+            "root-attached",
+            "root-entered",
+            "mounted",
+            "settled",
         )
     ),
     # Behind "go" nobody can tell it from a program that is killed at once.
@@ -93,13 +109,17 @@ CASES = [
     Case("daemon.stopping", c.terminate, c.runs, c.up),
     Case("database.log-put-back", lambda _box: 0, c.ended_seen, c.ended_unseen, at_start=True),
     *(Case(f"database.{p}", c.terminate, c.runs, c.up) for p in ("checkpointed", "closed")),
-]  # fmt: skip
+]
 
 # Of a repair, in test_lost.py.
 REPAIRS = (
-    "repair.content-back", "repair.containers-back", "repair.old-kept", "repair.ready", "repair.old-log-gone",
+    "repair.content-back",
+    "repair.containers-back",
+    "repair.old-kept",
+    "repair.ready",
+    "repair.old-log-gone",
     "repair.exchanged",
-)  # fmt: skip
+)
 
 # Points with a test of their own: with other flags, without containers, of a repair, of the registry.
 ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down", "vfs.copied", "registry.upload-sync", *REPAIRS)

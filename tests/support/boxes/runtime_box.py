@@ -106,8 +106,13 @@ class Box:
         caps = {kind: list(defaults.DEFAULT_CAPS) for kind in ("bounding", "effective", "permitted")}
         document: dict[str, Any] = {
             "ociVersion": "1.2.0",
-            "process": {"args": args, "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0},
-                        "capabilities": caps},
+            "process": {
+                "args": args,
+                "env": ["PATH=/bin"],
+                "cwd": "/",
+                "user": {"uid": 0, "gid": 0},
+                "capabilities": caps,
+            },
             "root": {"path": "rootfs"},
             "hostname": "box",
             "mounts": defaults.mounts(),
@@ -119,7 +124,7 @@ class Box:
                 "readonlyPaths": list(defaults.READONLY_PATHS),
                 "seccomp": seccomp_default.profile(defaults.DEFAULT_CAPS),
             },
-        }  # fmt: skip
+        }
         changes = dict(changes or {})
         document["mounts"] += changes.pop("+mounts", [])
         set_in(document, changes)

@@ -29,9 +29,13 @@ TIMEOUT_S = patient(10)
 PARTS = ("containers", "exec", "networks", "volumes", "images", "events", "system")
 # What would leave this machine, has no end, or would take a daemon's images away.
 LEFT_OUT = {
-    ("POST", "/images/{name}/push"), ("GET", "/images/search"), ("POST", "/images/prune"), ("DELETE", "/images/{name}"),
-    ("POST", "/containers/{id}/attach"), ("GET", "/containers/{id}/attach/ws"),
-}  # fmt: skip
+    ("POST", "/images/{name}/push"),
+    ("GET", "/images/search"),
+    ("POST", "/images/prune"),
+    ("DELETE", "/images/{name}"),
+    ("POST", "/containers/{id}/attach"),
+    ("GET", "/containers/{id}/attach/ws"),
+}
 BINDING = (
     "Binds",
     "Mounts",
@@ -70,9 +74,12 @@ class Fuzzer:
     def _drive(self, cases: Any, pool: dict[str, list[str]], examples: int, seed: int) -> None:
         @hypothesis.seed(seed)
         @hypothesis.settings(
-            max_examples=examples, database=None, deadline=None, phases=[hypothesis.Phase.generate],
+            max_examples=examples,
+            database=None,
+            deadline=None,
+            phases=[hypothesis.Phase.generate],
             suppress_health_check=list(hypothesis.HealthCheck),
-        )  # fmt: skip
+        )
         @hypothesis.given(case=cases, known=st.randoms(use_true_random=False))
         def one(case: Any, known: Any) -> None:
             self._send(_with_known(case, pool, known))
@@ -84,9 +91,10 @@ class Fuzzer:
     def _send(self, case: Any) -> None:
         path = "".join(
             urllib.parse.quote(str(case.path_parameters.get(part[1:-1], part)), safe="")
-            if part.startswith("{") else part
+            if part.startswith("{")
+            else part
             for part in case.operation.path.replace("/", "\0/\0").split("\0")
-        )  # fmt: skip
+        )
         body: Any = None
         if not isinstance(case.body, type(schemathesis.core.NOT_SET)):
             body = case.body if isinstance(case.body, bytes) else json.dumps(case.body).encode("utf-8", "surrogatepass")
@@ -94,9 +102,14 @@ class Fuzzer:
         what = f"{case.method} {path} {dict(case.query or {})} {body!r}"[:1500]
         try:
             answer = self._session.request(
-                case.method, f"http+docker://localhost/v1.51{path}", params=case.query or None, data=body,
-                headers=headers, timeout=TIMEOUT_S, stream=True,
-            )  # fmt: skip
+                case.method,
+                f"http+docker://localhost/v1.51{path}",
+                params=case.query or None,
+                data=body,
+                headers=headers,
+                timeout=TIMEOUT_S,
+                stream=True,
+            )
             with answer:
                 self.statuses[answer.status_code] = self.statuses.get(answer.status_code, 0) + 1
                 self._judge(case, what, answer)

@@ -36,9 +36,12 @@ class World:
         if "vol" not in (v["Name"] for v in api.volumes()["Volumes"] or ()):
             api.create_volume("vol")
         return {
-            "containers": ["running", "frozen", "ended", "new"], "exec": [self._exec], "networks": ["net", "bridge"],
-            "volumes": ["vol"], "images": ["busybox"],
-        }  # fmt: skip
+            "containers": ["running", "frozen", "ended", "new"],
+            "exec": [self._exec],
+            "networks": ["net", "bridge"],
+            "volumes": ["vol"],
+            "images": ["busybox"],
+        }
 
     def _make(self, name: str) -> None:
         api = self._client.api

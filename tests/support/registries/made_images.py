@@ -75,25 +75,35 @@ class Made:
 
 
 def image(
-    *layers: dict[str, bytes], compression: str = "gzip", docker: bool = False, arch: str = "amd64",
-    variant: str = "", cmd: list[str] | None = None, **config: object,
-) -> Made:  # fmt: skip
+    *layers: dict[str, bytes],
+    compression: str = "gzip",
+    docker: bool = False,
+    arch: str = "amd64",
+    variant: str = "",
+    cmd: list[str] | None = None,
+    **config: object,
+) -> Made:
     """An image whose layers have these files."""
     tars = [tar(files) for files in layers]
     blobs = [packed(one, compression) for one in tars]
     settings = {
-        "architecture": arch, "os": "linux", **({"variant": variant} if variant else {}),
-        "created": "2024-05-06T07:08:09Z", "config": {"Cmd": cmd or ["true"], "Env": ["PATH=/bin"]}, **config,
+        "architecture": arch,
+        "os": "linux",
+        **({"variant": variant} if variant else {}),
+        "created": "2024-05-06T07:08:09Z",
+        "config": {"Cmd": cmd or ["true"], "Env": ["PATH=/bin"]},
+        **config,
         "rootfs": {"type": "layers", "diff_ids": [digest(one) for one in tars]},
         "history": [{"created": "2024-05-06T07:08:09Z", "created_by": f"step {n}"} for n in range(len(tars))],
-    }  # fmt: skip
+    }
     raw = json.dumps(settings).encode()
     kind = DOCKER_LAYER if docker else LAYERS[compression]
     manifest = {
-        "schemaVersion": 2, "mediaType": DOCKER_MANIFEST if docker else MANIFEST,
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST if docker else MANIFEST,
         "config": {"mediaType": DOCKER_CONFIG if docker else CONFIG, "digest": digest(raw), "size": len(raw)},
         "layers": [{"mediaType": kind, "digest": digest(blob), "size": len(blob)} for blob in blobs],
-    }  # fmt: skip
+    }
     platform = {"architecture": arch, "os": "linux", **({"variant": variant} if variant else {})}
     found = {digest(blob): blob for blob in (raw, *blobs)}
     return Made(json.dumps(manifest).encode(), manifest["mediaType"], platform, found)

@@ -153,8 +153,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._token(fault)
         if one.token and not self._allowed():
             realm = f'Bearer realm="http://{one.host}/token",service="nasty",scope="repository:app:pull"'
-            return self._answer(401, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}', fault,
-                                {"WWW-Authenticate": realm})  # fmt: skip
+            return self._answer(
+                401,
+                b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}',
+                fault,
+                {"WWW-Authenticate": realm},
+            )
         status, body, kind = self._find(path)
         headers = {"Content-Type": kind}
         wanted = self.headers.get("Range")

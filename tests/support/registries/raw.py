@@ -45,9 +45,12 @@ def put_blob(raw: Raw, name: str, data: bytes) -> str:
 def put_manifest(raw: Raw, name: str, ref: str, **more: object) -> tuple[str, bytes]:
     config = put_blob(raw, name, b"{}")
     body = {
-        "schemaVersion": 2, "mediaType": JSON, "config": {"mediaType": made.CONFIG, "digest": config, "size": 2},
-        "layers": [], **more,
-    }  # fmt: skip
+        "schemaVersion": 2,
+        "mediaType": JSON,
+        "config": {"mediaType": made.CONFIG, "digest": config, "size": 2},
+        "layers": [],
+        **more,
+    }
     data = json.dumps(body).encode()
     status, headers, answer = raw("PUT", f"/v2/{name}/manifests/{ref}", data, Content_Type=JSON)
     assert status == 201, answer

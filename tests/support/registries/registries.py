@@ -57,10 +57,27 @@ def certificate(root: str, name: str = "127.0.0.1") -> tuple[str, str]:
     """A certificate that signs itself, for loopback: (certificate, key)."""
     cert, key = os.path.join(root, "cert.pem"), os.path.join(root, "key.pem")
     subprocess.run(
-        [need("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
-         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            need("openssl"),
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={name}",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        ],
+        check=True,
+        capture_output=True,
+    )
     return cert, key
 
 
@@ -84,10 +101,11 @@ def registry(
             undo.callback(shutil.rmtree, place)
         host = f"127.0.0.1:{free_port()}"
         lines = [
-            "version: 0.1", "log: {level: error, accesslog: {disabled: true}}",
+            "version: 0.1",
+            "log: {level: error, accesslog: {disabled: true}}",
             f"storage: {{filesystem: {{rootdirectory: {place}/data}}, delete: {{enabled: true}}, "
             "maintenance: {uploadpurging: {enabled: false}}}",
-        ]  # fmt: skip
+        ]
         http = f"addr: '{host}', secret: test"
         ca = ""
         if tls:
@@ -160,9 +178,11 @@ def bucket() -> Iterator[list[str]]:
         request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=test/20240101/us-east-1/s3/aws4_request")
         urllib.request.urlopen(request, timeout=20).close()
         options = {
-            "endpoint": f"http://127.0.0.1:{port}", "region": "us-east-1", "access_key_id": "test",
+            "endpoint": f"http://127.0.0.1:{port}",
+            "region": "us-east-1",
+            "access_key_id": "test",
             "secret_access_key": "test",
-        }  # fmt: skip
+        }
         flags = [word for key, value in options.items() for word in ("--bucket-option", f"{key}={value}")]
         yield ["--bucket", "s3://images", *flags]
     finally:

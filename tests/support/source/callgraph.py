@@ -18,18 +18,37 @@ if TYPE_CHECKING:
 
 PROTOCOLS = {"Snapshots": ("OverlaySnapshots", "VfsSnapshots")}
 RECEIVERS = {  # ends of the texts of attributes and variables whose classes they tell; the first that fits counts
-    "engine.images": ("ImageService",), "parts.images": ("ImageStore",), "store": ("ImageStore",),
+    "engine.images": ("ImageService",),
+    "parts.images": ("ImageStore",),
+    "store": ("ImageStore",),
     "snapshots": PROTOCOLS["Snapshots"],
-    "volumes": ("VolumeStore",), "content": ("ContentStore",), "layers": ("Layers",), "unpacker": ("UnpackPool",),
-    "network": ("NetworkManager",), "containers": ("ContainerService",), "files": ("FileService",),
-    "events": ("EventBus",), "_db": ("Database",), "partial": ("Partial",), "pulls": ("PullService",),
-    "system": ("SystemService",), "downloads": ("Downloads",), "_repository": ("ImageRepository",),
+    "volumes": ("VolumeStore",),
+    "content": ("ContentStore",),
+    "layers": ("Layers",),
+    "unpacker": ("UnpackPool",),
+    "network": ("NetworkManager",),
+    "containers": ("ContainerService",),
+    "files": ("FileService",),
+    "events": ("EventBus",),
+    "_db": ("Database",),
+    "partial": ("Partial",),
+    "pulls": ("PullService",),
+    "system": ("SystemService",),
+    "downloads": ("Downloads",),
+    "_repository": ("ImageRepository",),
     "_garbage": ("GarbageCollector",),
-}  # fmt: skip
+}
 CALLERS = (  # methods that have their first argument called in the event loop
-    "callback", "call_soon", "call_later", "call_soon_threadsafe", "add_reader", "add_writer", "from_thread",
-    "add_done_callback", "add_signal_handler",
-)  # fmt: skip
+    "callback",
+    "call_soon",
+    "call_later",
+    "call_soon_threadsafe",
+    "add_reader",
+    "add_writer",
+    "from_thread",
+    "add_done_callback",
+    "add_signal_handler",
+)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

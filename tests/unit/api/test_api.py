@@ -114,9 +114,15 @@ def test_numbers_and_tails():
 
 @pytest.mark.parametrize(
     ("text", "ns"),
-    [("1700000000", 1_700_000_000 * 10**9), ("1700000000.5", 1_700_000_000 * 10**9 + 500_000_000),
-     ("1.000000001", 10**9 + 1), ("2024-01-01T00:00:00Z", 1_704_067_200 * 10**9), ("", 0), ("0", 0)],
-)  # fmt: skip
+    [
+        ("1700000000", 1_700_000_000 * 10**9),
+        ("1700000000.5", 1_700_000_000 * 10**9 + 500_000_000),
+        ("1.000000001", 10**9 + 1),
+        ("2024-01-01T00:00:00Z", 1_704_067_200 * 10**9),
+        ("", 0),
+        ("0", 0),
+    ],
+)
 def test_timestamps(text, ns):
     assert query.timestamp({"since": text}, "since") == ns
 
@@ -144,16 +150,26 @@ def test_unknown_filters_are_refused():
 
 def test_event_filters():
     event = {
-        "Type": "container", "Action": "exec_start: sh", "scope": "local",
+        "Type": "container",
+        "Action": "exec_start: sh",
+        "scope": "local",
         "Actor": {"ID": "abc", "Attributes": {"name": "web", "image": "busybox:1", "tier": "front"}},
-    }  # fmt: skip
+    }
     for wanted, kept in (
-        ({}, True), ({"type": ["container"]}, True), ({"type": ["image"]}, False), ({"event": ["exec_start"]}, True),
-        ({"event": ["exec"]}, False), ({"container": ["web"]}, True), ({"container": ["ab"]}, True),
-        ({"container": ["we"]}, True), ({"container": ["eb"]}, False),
-        ({"image": ["busybox"]}, True), ({"label": ["tier=front"]}, True),
-        ({"label": ["tier=back"]}, False), ({"type": ["container"], "container": ["other"]}, False),
-    ):  # fmt: skip
+        ({}, True),
+        ({"type": ["container"]}, True),
+        ({"type": ["image"]}, False),
+        ({"event": ["exec_start"]}, True),
+        ({"event": ["exec"]}, False),
+        ({"container": ["web"]}, True),
+        ({"container": ["ab"]}, True),
+        ({"container": ["we"]}, True),
+        ({"container": ["eb"]}, False),
+        ({"image": ["busybox"]}, True),
+        ({"label": ["tier=front"]}, True),
+        ({"label": ["tier=back"]}, False),
+        ({"type": ["container"], "container": ["other"]}, False),
+    ):
         assert filters.event_predicate(wanted)(event) is kept, wanted
 
 
@@ -173,9 +189,15 @@ def test_status_texts(state, text):
         if getattr(state, name):
             setattr(state, name, now + getattr(state, name) * 10**9)
     container = Container(
-        id="a" * 64, name="web", created=now, image_id="sha256:0", image_ref="busybox", config=ContainerConfig(),
-        host=HostConfig(), state=state,
-    )  # fmt: skip
+        id="a" * 64,
+        name="web",
+        created=now,
+        image_id="sha256:0",
+        image_ref="busybox",
+        config=ContainerConfig(),
+        host=HostConfig(),
+        state=state,
+    )
     assert containers.status_text(container) == text
 
 
@@ -188,10 +210,15 @@ def test_a_port_filter_is_bounded(value):
 @pytest.mark.parametrize(
     ("text", "ns"),
     [
-        ("", 0), ("0", 0), ("12", 12 * 10**9), ("12.5", 12_500_000_000), ("1970-01-01T00:00:10Z", 10 * 10**9),
-        ("1970-01-01T01:00:10+01:00", 10 * 10**9), ("1970-01-01T00:00:10.000000007Z", 10 * 10**9 + 7),
+        ("", 0),
+        ("0", 0),
+        ("12", 12 * 10**9),
+        ("12.5", 12_500_000_000),
+        ("1970-01-01T00:00:10Z", 10 * 10**9),
+        ("1970-01-01T01:00:10+01:00", 10 * 10**9),
+        ("1970-01-01T00:00:10.000000007Z", 10 * 10**9 + 7),
     ],
-)  # fmt: skip
+)
 def test_moments(text: str, ns: int) -> None:
     assert query.timestamp({"since": text}, "since") == ns
 

@@ -43,11 +43,21 @@ def test_go_modes(unix, go):
 @pytest.mark.parametrize(
     ("path", "absolute", "base"),
     [
-        ("/a/b", "/a/b", "b"), ("a/b", "/a/b", "b"), ("/a/b/", "/a/b/", "b"), ("/a/b/.", "/a/b/.", "."),
-        ("/a/./b", "/a/b", "b"), ("/a/../b", "/b", "b"), ("../../x", "/x", "x"), ("/", "/", "/"), ("/.", "/.", "."),
-        (".", "/.", "."), ("//a//b//", "/a/b/", "b"), ("/a/b/./", "/a/b/./", "."), ("..", "/", "/"),
+        ("/a/b", "/a/b", "b"),
+        ("a/b", "/a/b", "b"),
+        ("/a/b/", "/a/b/", "b"),
+        ("/a/b/.", "/a/b/.", "."),
+        ("/a/./b", "/a/b", "b"),
+        ("/a/../b", "/b", "b"),
+        ("../../x", "/x", "x"),
+        ("/", "/", "/"),
+        ("/.", "/.", "."),
+        (".", "/.", "."),
+        ("//a//b//", "/a/b/", "b"),
+        ("/a/b/./", "/a/b/./", "."),
+        ("..", "/", "/"),
     ],
-)  # fmt: skip
+)
 def test_paths_in_containers(path, absolute, base):
     assert container_paths.absolute(path) == absolute
     assert container_paths.base(absolute) == base
@@ -81,10 +91,16 @@ def test_members_stay_in_their_directory(name):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("web:/x", ("web", "/x")), ("web:x:y", ("web", "x:y")), ("/a:b", ("", "/a:b")), ("./a:b", ("", "./a:b")),
-        ("../a:b", ("", "../a:b")), ("a", ("", "a")), ("-", ("", "-")), ("web:", ("web", "")),
+        ("web:/x", ("web", "/x")),
+        ("web:x:y", ("web", "x:y")),
+        ("/a:b", ("", "/a:b")),
+        ("./a:b", ("", "./a:b")),
+        ("../a:b", ("", "../a:b")),
+        ("a", ("", "a")),
+        ("-", ("", "-")),
+        ("web:", ("web", "")),
     ],
-)  # fmt: skip
+)
 def test_arguments(text, parts):
     assert paths.split_argument(text) == parts
 
@@ -126,12 +142,17 @@ def test_plans(source, destination, expected):
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
     [
-        ("d", ("d", "new"), "new"), ("d/x", ("d", "new"), "new/x"), ("dx", ("d", "new"), "dx"),
-        ("./x", (".", "new"), "new/x"), (".", (".", "new"), "new"),
-        ("/x", ("/", "new"), "new/x"), ("", ("/", "new"), "new"),
-        ("d/d", ("d", "new"), "new/d"), ("d", None, "d"),
+        ("d", ("d", "new"), "new"),
+        ("d/x", ("d", "new"), "new/x"),
+        ("dx", ("d", "new"), "dx"),
+        ("./x", (".", "new"), "new/x"),
+        (".", (".", "new"), "new"),
+        ("/x", ("/", "new"), "new/x"),
+        ("", ("/", "new"), "new"),
+        ("d/d", ("d", "new"), "new/d"),
+        ("d", None, "d"),
     ],
-)  # fmt: skip
+)
 def test_new_names(name, change, expected):
     assert paths.renamed(name, change) == expected
 

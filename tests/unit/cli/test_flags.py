@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,14 +108,23 @@ def test_what_parses_as_a_port_is_one(text):
 
 def test_mounts():
     assert mount_flags.parse("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave") == {
-        "Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True, "BindOptions": {"Propagation": "rslave"},
-    }  # fmt: skip
+        "Type": "bind",
+        "Source": "/a",
+        "Target": "/b",
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rslave"},
+    }
     assert mount_flags.parse("target=/t,type=tmpfs,tmpfs-size=1m,tmpfs-mode=700")["TmpfsOptions"] == {
-        "SizeBytes": 1 << 20, "Mode": 0o700,
-    }  # fmt: skip
+        "SizeBytes": 1 << 20,
+        "Mode": 0o700,
+    }
     assert mount_flags.parse("source=v,target=/v,volume-nocopy,ro=false") == {
-        "Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": {"NoCopy": True}, "ReadOnly": False,
-    }  # fmt: skip
+        "Type": "volume",
+        "Source": "v",
+        "Target": "/v",
+        "VolumeOptions": {"NoCopy": True},
+        "ReadOnly": False,
+    }
     for bad in ("", "type=bind,src=/a", "target=/a,colour=red", "target=/a,type=tmpfs,tmpfs-mode=9"):
         with pytest.raises(InvalidArgument):
             mount_flags.parse(bad)
@@ -122,10 +133,11 @@ def test_mounts():
 def test_a_whole_run():
     parsed = run_flags.flag_set("run", "")
     opts, rest = parsed.parse(
-        ["-it", "--rm=false", "-m", "64m", "--cpus", "1.5", "-e", "A=b", "-v", "/x:/y:ro", "-v", "/anon", "-p", "80",
-         "--ulimit", "nofile=10:20", "--restart", "on-failure:3", "--entrypoint", "", "--network", "none",
-         "--label", "k=v", "busybox", "ls"]
-    )  # fmt: skip
+        shlex.split(
+            "-it --rm=false -m 64m --cpus 1.5 -e A=b -v /x:/y:ro -v /anon -p 80 --ulimit nofile=10:20 "
+            "--restart on-failure:3 --entrypoint '' --network none --label k=v busybox ls"
+        )
+    )
     body = run_flags.body(opts, rest[0], rest[1:])
     host = body["HostConfig"]
     assert (body["Image"], body["Cmd"], body["Entrypoint"], body["Env"]) == ("busybox", ["ls"], [""], ["A=b"])

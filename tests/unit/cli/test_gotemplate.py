@@ -113,11 +113,25 @@ def test_refuses_what_is_no_template(text: str, why: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{{.Nope}}", "{{.id}}", "{{.Id.Sub}}", "{{.Items.B}}", '{{.Id "x"}}', "{{index .Items 5}}", "{{lower 5}}",
-        '{{join "x" ","}}', '{{lt 1 "a"}}', "{{eq 1}}", '{{eq 1 "a"}}', "{{len 1}}", "{{range .Id}}{{end}}",
-        "{{and}}", "{{.Label}}", "{{json}}", '{{slice "abc" 2 1}}',
+        "{{.Nope}}",
+        "{{.id}}",
+        "{{.Id.Sub}}",
+        "{{.Items.B}}",
+        '{{.Id "x"}}',
+        "{{index .Items 5}}",
+        "{{lower 5}}",
+        '{{join "x" ","}}',
+        '{{lt 1 "a"}}',
+        "{{eq 1}}",
+        '{{eq 1 "a"}}',
+        "{{len 1}}",
+        "{{range .Id}}{{end}}",
+        "{{and}}",
+        "{{.Label}}",
+        "{{json}}",
+        '{{slice "abc" 2 1}}',
     ],
-)  # fmt: skip
+)
 def test_says_what_does_not_fit_the_data(text: str) -> None:
     template = Template(text)
     with pytest.raises(TemplateError, match="template parsing error: template: "):

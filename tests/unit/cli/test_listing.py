@@ -43,8 +43,9 @@ def test_quiet_prints_one_field_and_leaves_other_formats_alone() -> None:
 def test_json_is_one_object_a_line_without_methods() -> None:
     lines = listing("json").splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"ID": "1", "Names": "a", "Labels": "k=<v>"}, {"ID": "22", "Names": "long-name-of-it", "Labels": ""}
-    ]  # fmt: skip
+        {"ID": "1", "Names": "a", "Labels": "k=<v>"},
+        {"ID": "22", "Names": "long-name-of-it", "Labels": ""},
+    ]
     assert "\\u003cv\\u003e" in lines[0]
     assert listing("{{json .}}") == listing("json")
 
@@ -156,11 +157,22 @@ def test_json_for_html_means_the_same(text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (0.5, "Less than a second"), (1, "1 second"), (59.9, "59 seconds"), (60, "About a minute"), (125, "2 minutes"),
-        (3599, "59 minutes"), (3600, "About an hour"), (5400, "2 hours"), (86400, "24 hours"), (47 * 3600, "47 hours"),
-        (48 * 3600, "2 days"), (14 * 86400, "2 weeks"), (60 * 86400, "2 months"), (365 * 86400, "12 months"),
+        (0.5, "Less than a second"),
+        (1, "1 second"),
+        (59.9, "59 seconds"),
+        (60, "About a minute"),
+        (125, "2 minutes"),
+        (3599, "59 minutes"),
+        (3600, "About an hour"),
+        (5400, "2 hours"),
+        (86400, "24 hours"),
+        (47 * 3600, "47 hours"),
+        (48 * 3600, "2 days"),
+        (14 * 86400, "2 weeks"),
+        (60 * 86400, "2 months"),
+        (365 * 86400, "12 months"),
         (730 * 86400, "2 years"),
     ],
-)  # fmt: skip
+)
 def test_human_duration(seconds: float, shown: str) -> None:
     assert ages.age(seconds) == shown

@@ -56,8 +56,10 @@ def test_more_layers_than_lines():
 
 @given(
     st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 10**12), st.integers(0, 10**12)), max_size=30),
-    st.integers(0, 200), st.integers(0, 60), st.booleans(),
-)  # fmt: skip
+    st.integers(0, 200),
+    st.integers(0, 60),
+    st.booleans(),
+)
 def test_no_picture_is_larger_than_the_terminal(reports, width, height, plain):
     view = ProgressView()
     for number, (ident, current, total) in enumerate(reports):

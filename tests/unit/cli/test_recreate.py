@@ -39,8 +39,17 @@ def test_yaml_is_read_back(value):
 
 
 def test_yaml_is_for_people():
-    value = {"services": {"web": {"image": "busybox:1.36", "command": ["sh", "-c", "echo a; exit 1"], "tty": True,
-                                  "ports": ["8080:80"], "labels": {}}}}  # fmt: skip
+    value = {
+        "services": {
+            "web": {
+                "image": "busybox:1.36",
+                "command": ["sh", "-c", "echo a; exit 1"],
+                "tty": True,
+                "ports": ["8080:80"],
+                "labels": {},
+            }
+        }
+    }
     assert yaml_text.dump(value) == (
         'services:\n  web:\n    image: busybox:1.36\n    command:\n      - sh\n      - "-c"\n'
         '      - "echo a; exit 1"\n    tty: true\n    ports:\n      - "8080:80"\n    labels: {}\n'
@@ -157,22 +166,50 @@ BY_TYPE = {
     value_types.MOUNTS: st.sampled_from(["type=bind,source=/a,target=/b,ro", "type=tmpfs,target=/t,tmpfs-size=1m"]),
 }
 BY_FLAG = {
-    "attach": st.sampled_from(["stdin", "stdout", "stderr"]), "env": PAIR, "label": PAIR, "log-opt": PAIR,
-    "publish": st.one_of(PORT, st.tuples(st.just("127.0.0.1"), PORT, PORT).map(":".join)), "expose": PORT,
+    "attach": st.sampled_from(["stdin", "stdout", "stderr"]),
+    "env": PAIR,
+    "label": PAIR,
+    "log-opt": PAIR,
+    "publish": st.one_of(PORT, st.tuples(st.just("127.0.0.1"), PORT, PORT).map(":".join)),
+    "expose": PORT,
     "network": st.sampled_from(["back", "host", "none", "container:x", "name=back,alias=x,gw-priority=2"]),
-    "ip": st.just("10.0.0.9"), "ip6": st.just("fe80::9"), "dns": ADDRESS, "sysctl": st.just("net.ipv4.ip_forward=1"),
-    "network-alias": NAME, "link-local-ip": st.just("169.254.1.1"), "link": NAME, "mac-address": st.just("02::07"),
-    "cgroupns": st.just("host"), "ipc": st.sampled_from(["none", "host", "container:x"]), "uts": st.just("host"),
-    "pid": st.sampled_from(["host", "container:x"]), "userns": st.just("host"), "pull": st.just("never"),
-    "memory-swappiness": st.integers(0, 100).map(str), "volumes-from": NAME, "oom-score-adj": st.just("-5"),
+    "ip": st.just("10.0.0.9"),
+    "ip6": st.just("fe80::9"),
+    "dns": ADDRESS,
+    "sysctl": st.just("net.ipv4.ip_forward=1"),
+    "network-alias": NAME,
+    "link-local-ip": st.just("169.254.1.1"),
+    "link": NAME,
+    "mac-address": st.just("02::07"),
+    "cgroupns": st.just("host"),
+    "ipc": st.sampled_from(["none", "host", "container:x"]),
+    "uts": st.just("host"),
+    "pid": st.sampled_from(["host", "container:x"]),
+    "userns": st.just("host"),
+    "pull": st.just("never"),
+    "memory-swappiness": st.integers(0, 100).map(str),
+    "volumes-from": NAME,
+    "oom-score-adj": st.just("-5"),
     "volume": st.one_of(PATH, st.tuples(PATH, PATH).map(":".join), st.tuples(NAME, PATH, st.just("ro")).map(":".join)),
-    "log-driver": st.sampled_from(["local", "none"]), "entrypoint": st.one_of(st.just(""), NAME),
-}  # fmt: skip
+    "log-driver": st.sampled_from(["local", "none"]),
+    "entrypoint": st.one_of(st.just(""), NAME),
+}
 # Those of which a container says nothing, or not the same: where its files came from, who asked for it, and how.
 UNSAID = (
-    "detach-keys", "platform", "pull", "quiet", "cidfile", "disable-content-trust", "env-file", "label-file", "secret",
-    "gpus", "detach", "name", "net",
-)  # fmt: skip
+    "detach-keys",
+    "platform",
+    "pull",
+    "quiet",
+    "cidfile",
+    "disable-content-trust",
+    "env-file",
+    "label-file",
+    "secret",
+    "gpus",
+    "detach",
+    "name",
+    "net",
+)
 ROWS = [option for option in table.OPTIONS if option.flag not in UNSAID and "create" in option.commands]
 
 
@@ -203,9 +240,12 @@ def answer_for(body: dict[str, Any]) -> dict[str, Any]:
     networks = {"bridge" if name == "default" else name: settings for name, settings in asked.items()}
     config |= {"AttachStdout": True, "AttachStderr": True, "AttachStdin": bool(body.get("OpenStdin"))}
     return {
-        "Name": "/box", "Id": "f" * 64, "Config": config, "HostConfig": body["HostConfig"],
+        "Name": "/box",
+        "Id": "f" * 64,
+        "Config": config,
+        "HostConfig": body["HostConfig"],
         "NetworkSettings": {"Networks": networks},
-    }  # fmt: skip
+    }
 
 
 def comparable(body: dict[str, Any]) -> dict[str, Any]:

@@ -31,9 +31,16 @@ READING: dict[str, Any] = {
 def test_a_row_of_stats() -> None:
     row = stats.row("web", READING, whole=False)
     assert row == {
-        "BlockIO": "4.1kB / 5B", "CPUPerc": "40.00%", "Container": "web", "ID": "f" * 12, "MemPerc": "0.20%",
-        "MemUsage": "2MiB / 1GiB", "Name": "web", "NetIO": "2kB / 10B", "PIDs": "3",
-    }  # fmt: skip
+        "BlockIO": "4.1kB / 5B",
+        "CPUPerc": "40.00%",
+        "Container": "web",
+        "ID": "f" * 12,
+        "MemPerc": "0.20%",
+        "MemUsage": "2MiB / 1GiB",
+        "Name": "web",
+        "NetIO": "2kB / 10B",
+        "PIDs": "3",
+    }
     assert stats.row("web", READING, whole=True)["ID"] == "f" * 64
 
 
@@ -85,9 +92,11 @@ def test_a_line_of_events(zone: str, stamp: str, monkeypatch: pytest.MonkeyPatch
     time.tzset()
     try:
         event = {
-            "Type": "container", "Action": "start", "timeNano": 3_601_000_000_007,
+            "Type": "container",
+            "Action": "start",
+            "timeNano": 3_601_000_000_007,
             "Actor": {"ID": "abc", "Attributes": {"name": "n", "image": "i"}},
-        }  # fmt: skip
+        }
         assert events.line(event) == f"1970-01-01T{stamp} container start abc (image=i, name=n)"
         event["Actor"] = {"ID": "abc", "Attributes": None}
         assert events.line(event).endswith(" container start abc")
@@ -98,15 +107,25 @@ def test_a_line_of_events(zone: str, stamp: str, monkeypatch: pytest.MonkeyPatch
 
 def test_versions_of_the_servers_parts() -> None:
     engine = {
-        "Name": "Engine", "Version": "1", "Details": {
-            "ApiVersion": "1.51", "MinAPIVersion": "1.24", "Os": "linux", "Arch": "arm64", "GoVersion": "none",
-            "GitCommit": "", "BuildTime": "", "Experimental": "false",
+        "Name": "Engine",
+        "Version": "1",
+        "Details": {
+            "ApiVersion": "1.51",
+            "MinAPIVersion": "1.24",
+            "Os": "linux",
+            "Arch": "arm64",
+            "GoVersion": "none",
+            "GitCommit": "",
+            "BuildTime": "",
+            "Experimental": "false",
         },
-    }  # fmt: skip
+    }
     assert version.component_facts(engine) == [
-        ("Version", "1"), ("API version", "1.51 (minimum version 1.24)"), ("OS/Arch", "linux/arm64"),
+        ("Version", "1"),
+        ("API version", "1.51 (minimum version 1.24)"),
+        ("OS/Arch", "linux/arm64"),
         ("Experimental", "false"),
-    ]  # fmt: skip
+    ]
     other = {"Name": "x", "Version": "2", "Details": {"B": "1", "A": "2"}}
     assert version.component_facts(other) == [("Version", "2"), ("A", "2"), ("B", "1")]
     assert version.component_facts({"Name": "x", "Version": "2"}) == [("Version", "2")]
@@ -118,17 +137,37 @@ def test_times_of_builds() -> None:
 
 
 INFO: dict[str, Any] = {
-    "Containers": 3, "ContainersRunning": 1, "ContainersPaused": 0, "ContainersStopped": 2, "Images": 4,
-    "ServerVersion": "0.1", "Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "ext4"]],
-    "LoggingDriver": "local", "CgroupDriver": "cgroupfs", "CgroupVersion": "2",
+    "Containers": 3,
+    "ContainersRunning": 1,
+    "ContainersPaused": 0,
+    "ContainersStopped": 2,
+    "Images": 4,
+    "ServerVersion": "0.1",
+    "Driver": "overlay2",
+    "DriverStatus": [["Backing Filesystem", "ext4"]],
+    "LoggingDriver": "local",
+    "CgroupDriver": "cgroupfs",
+    "CgroupVersion": "2",
     "Plugins": {"Volume": ["local"], "Network": ["bridge", "host"], "Authorization": None, "Log": None},
-    "Swarm": {"LocalNodeState": "inactive"}, "Runtimes": {"z": {}, "a": {}}, "DefaultRuntime": "a",
+    "Swarm": {"LocalNodeState": "inactive"},
+    "Runtimes": {"z": {}, "a": {}},
+    "DefaultRuntime": "a",
     "InitBinary": "tini",
-    "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"], "KernelVersion": "6", "OperatingSystem": "D",
-    "OSType": "linux", "Architecture": "x86_64", "NCPU": 2, "MemTotal": 1 << 30, "Name": "vm", "ID": "i",
-    "DockerRootDir": "/d", "Labels": ["a=b"], "HttpProxy": "http://p", "LiveRestoreEnabled": True,
+    "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"],
+    "KernelVersion": "6",
+    "OperatingSystem": "D",
+    "OSType": "linux",
+    "Architecture": "x86_64",
+    "NCPU": 2,
+    "MemTotal": 1 << 30,
+    "Name": "vm",
+    "ID": "i",
+    "DockerRootDir": "/d",
+    "Labels": ["a=b"],
+    "HttpProxy": "http://p",
+    "LiveRestoreEnabled": True,
     "RegistryConfig": {"InsecureRegistryCIDRs": ["127.0.0.0/8"], "IndexConfigs": {"r": {"Secure": False}}},
-}  # fmt: skip
+}
 
 
 def test_the_page_of_info() -> None:

@@ -51,9 +51,13 @@ def test_status_follows_results():
         changed = health.judge(state, config, result(code), START)
         seen.append((state.status, state.failing_streak, changed))
     assert seen == [
-        ("starting", 1, False), ("healthy", 0, True), ("healthy", 1, False), ("unhealthy", 2, True),
-        ("unhealthy", 3, False), ("healthy", 0, True),
-    ]  # fmt: skip
+        ("starting", 1, False),
+        ("healthy", 0, True),
+        ("healthy", 1, False),
+        ("unhealthy", 2, True),
+        ("unhealthy", 3, False),
+        ("healthy", 0, True),
+    ]
     assert [r.exit_code for r in state.log] == [0, 1, 1, 1, 0]  # the last five
 
 
@@ -92,10 +96,16 @@ def test_image_fills_what_the_user_did_not_say():
 
 def container(policy: str, code: int = 0, *, count: int = 0, most: int = 0, stopped: bool = False) -> Container:
     one = Container(
-        id="a" * 64, name="n", created=1, image_id="i", image_ref="i", config=ContainerConfig(),
-        host=HostConfig(restart_policy=RestartPolicy(name=policy, maximum_retry_count=most)), restart_count=count,
+        id="a" * 64,
+        name="n",
+        created=1,
+        image_id="i",
+        image_ref="i",
+        config=ContainerConfig(),
+        host=HostConfig(restart_policy=RestartPolicy(name=policy, maximum_retry_count=most)),
+        restart_count=count,
         stopped_by_user=stopped,
-    )  # fmt: skip
+    )
     one.state.status, one.state.exit_code = Status.EXITED, code
     return one
 

@@ -34,9 +34,21 @@ def test_what_is_stored_is_read_again(one: int, other: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "uids=", "uids=1-2", "uids=1-2-0", "uids=0-0-4294967296", "uids=0-0-2#1-5-1", "uids=0-5-1#9-5-1",
-             "uids=1-1-1;uids=1-1-1", "gids=1-1-1;", "uids=-1-1-1", "uids=٣-1-1"],
-)  # fmt: skip
+    "text",
+    [
+        "x",
+        "uids=",
+        "uids=1-2",
+        "uids=1-2-0",
+        "uids=0-0-4294967296",
+        "uids=0-0-2#1-5-1",
+        "uids=0-5-1#9-5-1",
+        "uids=1-1-1;uids=1-1-1",
+        "gids=1-1-1;",
+        "uids=-1-1-1",
+        "uids=٣-1-1",
+    ],
+)
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="idmap"):
         idmaps.parse(text)

@@ -16,10 +16,13 @@ PORTS = st.sets(st.tuples(st.integers(1, 65535), st.sampled_from(["tcp", "udp", 
 @pytest.mark.parametrize(
     ("text", "target", "alias"),
     [
-        ("store", "store", "store"), ("store:db", "store", "db"), ("/store:/web/db", "store", "db"),
-        ("/store", "store", "store"), ("1a2b3c:d_b-1.x", "1a2b3c", "d_b-1.x"),
+        ("store", "store", "store"),
+        ("store:db", "store", "db"),
+        ("/store:/web/db", "store", "db"),
+        ("/store", "store", "store"),
+        ("1a2b3c:d_b-1.x", "1a2b3c", "d_b-1.x"),
     ],
-)  # fmt: skip
+)
 def test_parse(text, target, alias):
     assert legacy_links.parse(text) == (target, alias)
 

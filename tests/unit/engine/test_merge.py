@@ -15,9 +15,16 @@ from ketch.errors import InvalidArgument
 from ketch.oci.config import RunConfig
 
 IMAGE = RunConfig(
-    env=["PATH=/bin", "A=image"], cmd=["serve"], entrypoint=["/entry"], user="app", working_dir="/srv",
-    exposed_ports={"80/tcp": {}}, volumes={"/data": {}}, labels={"a": "1", "b": "2"}, stop_signal="SIGINT",
-)  # fmt: skip
+    env=["PATH=/bin", "A=image"],
+    cmd=["serve"],
+    entrypoint=["/entry"],
+    user="app",
+    working_dir="/srv",
+    exposed_ports={"80/tcp": {}},
+    volumes={"/data": {}},
+    labels={"a": "1", "b": "2"},
+    stop_signal="SIGINT",
+)
 
 
 @pytest.mark.parametrize(
@@ -52,15 +59,24 @@ def test_the_rest_is_united_and_the_user_wins():
 
 def container(**host) -> Container:
     return Container(
-        id="a" * 64, name="web", created=1, image_id="sha256:0", image_ref="busybox", path="sh",
-        config=ContainerConfig(env=["A=1", "TERM"], tty=True), host=HostConfig(**host),
-    )  # fmt: skip
+        id="a" * 64,
+        name="web",
+        created=1,
+        image_id="sha256:0",
+        image_ref="busybox",
+        path="sh",
+        config=ContainerConfig(env=["A=1", "TERM"], tty=True),
+        host=HostConfig(**host),
+    )
 
 
 def test_environment():
     assert bundle.environment(container(), tty=True, extra=["A=2", "C=3"]) == [
-        bundle.DEFAULT_PATH, "HOSTNAME=" + "a" * 12, "A=2", "C=3",
-    ]  # fmt: skip
+        bundle.DEFAULT_PATH,
+        "HOSTNAME=" + "a" * 12,
+        "A=2",
+        "C=3",
+    ]
 
 
 def test_capabilities():

@@ -18,9 +18,14 @@ from ketch.storage.database.db import Database
 
 def make(container_id: str, name: str, created: int = 1) -> Container:
     return Container(
-        id=container_id, name=name, created=created, image_id="sha256:0", image_ref="busybox",
-        config=ContainerConfig(env=["A=b"]), host=HostConfig(memory=6 << 20),
-    )  # fmt: skip
+        id=container_id,
+        name=name,
+        created=created,
+        image_id="sha256:0",
+        image_ref="busybox",
+        config=ContainerConfig(env=["A=b"]),
+        host=HostConfig(memory=6 << 20),
+    )
 
 
 @pytest.fixture

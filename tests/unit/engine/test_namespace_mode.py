@@ -34,9 +34,18 @@ def test_words_that_are_none(text):
 
 @pytest.mark.parametrize(
     ("text", "network"),
-    [("", "bridge"), ("default", "bridge"), ("bridge", "bridge"), ("host", "host"), ("none", "none"), ("mine", "mine"),
-     ("private", "private"), ("network", "network"), ("container", "container")],
-)  # fmt: skip
+    [
+        ("", "bridge"),
+        ("default", "bridge"),
+        ("bridge", "bridge"),
+        ("host", "host"),
+        ("none", "none"),
+        ("mine", "mine"),
+        ("private", "private"),
+        ("network", "network"),
+        ("container", "container"),
+    ],
+)
 def test_networks(text, network):
     mode = NamespaceMode.of_network(text)
     assert mode.network == network

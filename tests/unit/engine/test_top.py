@@ -160,9 +160,13 @@ def test_any_options_are_parsed_or_refused(text):
 
 @pytest.mark.parametrize(
     ("seconds", "clock", "elapsed"),
-    [(0, "00:00:00", "00:00"), (59, "00:00:59", "00:59"), (3600, "01:00:00", "01:00:00"),
-     (90061, "01-01:01:01", "01-01:01:01")],
-)  # fmt: skip
+    [
+        (0, "00:00:00", "00:00"),
+        (59, "00:00:59", "00:59"),
+        (3600, "01:00:00", "01:00:00"),
+        (90061, "01-01:01:01", "01-01:01:01"),
+    ],
+)
 def test_durations(seconds, clock, elapsed):
     assert ps_fields.clock(seconds) == clock
     assert ps_fields.elapsed(seconds) == elapsed
@@ -175,5 +179,9 @@ def test_a_tree_that_is_deeper_than_the_stack() -> None:
     assert len(found[-1]["branch"]) < 500  # for each of them, as many as there are would be the square
     forked = [*chain[:3], {"pid": "9", "ppid": "2", "args": "sh"}, {"pid": "8", "ppid": "3", "args": "sh"}]
     assert [(one["pid"], one["branch"]) for one in top._tree(forked, lines=True)] == [
-        ("1", r"\_ "), ("2", r"    \_ "), ("3", r"        \_ "), ("8", r"         |  \_ "), ("9", r"        \_ "),
-    ]  # fmt: skip
+        ("1", r"\_ "),
+        ("2", r"    \_ "),
+        ("3", r"        \_ "),
+        ("8", r"         |  \_ "),
+        ("9", r"        \_ "),
+    ]

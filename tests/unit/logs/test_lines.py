@@ -85,8 +85,11 @@ def test_pieces_of_a_line_have_one_time(tmp_path, monkeypatch):
     writer.write(2, b"z\nnext\n")
     got = [json.loads(line) for line in open(path, "rb")]  # noqa: SIM115
     assert [(one["log"][-2:], one["stream"]) for one in got] == [
-        ("xx", "stderr"), ("n\n", "stdout"), ("z\n", "stderr"), ("t\n", "stderr"),
-    ]  # fmt: skip
+        ("xx", "stderr"),
+        ("n\n", "stdout"),
+        ("z\n", "stderr"),
+        ("t\n", "stderr"),
+    ]
     assert got[0]["time"] == got[2]["time"] < got[3]["time"]
 
 

@@ -29,8 +29,11 @@ AT = 1704164645_123456789
 def test_journal_entries_can_be_read(line, value):
     entry = Journal("/nowhere", {"CONTAINER_NAME": value}).message(AT, 2, line, True)
     assert journal_fields(entry) == {
-        "CONTAINER_NAME": value.encode(), "PRIORITY": b"3", "CONTAINER_PARTIAL_MESSAGE": b"true", "MESSAGE": line,
-    }  # fmt: skip
+        "CONTAINER_NAME": value.encode(),
+        "PRIORITY": b"3",
+        "CONTAINER_PARTIAL_MESSAGE": b"true",
+        "MESSAGE": line,
+    }
 
 
 def test_journal_values_with_newlines_have_their_length():

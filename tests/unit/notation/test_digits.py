@@ -31,10 +31,21 @@ from ketch.runtime.security import seccomp_default
 from tests.support.source.project import containing, parsed
 
 NUMBERS = {
-    "long": "9" * 25, "longer": "9" * 400, "longest": "9" * 5000, "arabic": "\u0663", "superscript": "\u00b2",
-    "negative": "-1", "underscore": "1_000", "blank": " 5", "nothing": "", "hexadecimal": "0x1", "plus": "+1",
-    "exponent": "1e9", "nan": "nan", "inf": "inf",
-}  # fmt: skip
+    "long": "9" * 25,
+    "longer": "9" * 400,
+    "longest": "9" * 5000,
+    "arabic": "\u0663",
+    "superscript": "\u00b2",
+    "negative": "-1",
+    "underscore": "1_000",
+    "blank": " 5",
+    "nothing": "",
+    "hexadecimal": "0x1",
+    "plus": "+1",
+    "exponent": "1e9",
+    "nan": "nan",
+    "inf": "inf",
+}
 READERS = (
     lambda n: query.timestamp({"since": n}, "since"),
     lambda n: query.tail({"tail": n}),
@@ -107,10 +118,14 @@ def test_names_with_long_numbers_are_sorted():
 UNBOUNDED = re.compile(r"(?:\\d|\[0-9\])[*+](?!\])")
 # Of the kernel's own files, of our own files, or matched and never read as a number.
 ALLOWED = {
-    "oci/reference.py", "engine/logs/json_files.py", "cli/commands/containers/watch.py",
-    "api/webpages.py", "cli/gotemplate/functions.py",
-    "cli/gotemplate/parse.py", "network/links/interface_sysctls.py",
-}  # fmt: skip
+    "oci/reference.py",
+    "engine/logs/json_files.py",
+    "cli/commands/containers/watch.py",
+    "api/webpages.py",
+    "cli/gotemplate/functions.py",
+    "cli/gotemplate/parse.py",
+    "network/links/interface_sysctls.py",
+}
 
 
 def test_expressions_bound_their_numbers():

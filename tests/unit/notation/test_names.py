@@ -58,10 +58,18 @@ def test_no_text_breaks_the_reader_of_signals(text):
 @pytest.mark.parametrize(
     ("machine", "name"),
     [
-        ("x86_64", "amd64"), ("X86-64", "amd64"), ("aarch64", "arm64"), ("i686", "386"), ("armv7l", "arm"),
-        ("armhf", "arm"), ("loongarch64", "loong64"), ("amd64", "amd64"), ("riscv64", "riscv64"), ("s390x", "s390x"),
+        ("x86_64", "amd64"),
+        ("X86-64", "amd64"),
+        ("aarch64", "arm64"),
+        ("i686", "386"),
+        ("armv7l", "arm"),
+        ("armhf", "arm"),
+        ("loongarch64", "loong64"),
+        ("amd64", "amd64"),
+        ("riscv64", "riscv64"),
+        ("s390x", "s390x"),
     ],
-)  # fmt: skip
+)
 def test_names_of_machines(machine, name):
     assert architectures.goarch(machine) == name
     assert architectures.goarch(name) == name

@@ -42,9 +42,25 @@ def test_references(text, full, familiar):
 
 @pytest.mark.parametrize(
     "bad",
-    ["", ":", "a:", "App", "a//b", "/a", "a/", "a b", "a:b:c/d:e:", "-a", "a@sha256:12", "a@md5:" + "0" * 32, "ä",
-     "a" * 300, "x/" + "y" * 256, "a:" + "t" * 129],
-)  # fmt: skip
+    [
+        "",
+        ":",
+        "a:",
+        "App",
+        "a//b",
+        "/a",
+        "a/",
+        "a b",
+        "a:b:c/d:e:",
+        "-a",
+        "a@sha256:12",
+        "a@md5:" + "0" * 32,
+        "ä",
+        "a" * 300,
+        "x/" + "y" * 256,
+        "a:" + "t" * 129,
+    ],
+)
 def test_bad_references(bad):
     with pytest.raises(InvalidArgument, match="invalid reference format"):
         reference.parse(bad)
@@ -102,10 +118,22 @@ def test_changes():
     run = config.RunConfig(env=["A=1"])
     changes.apply(
         run,
-        ['CMD ["sh", "-c"]', "ENTRYPOINT echo hi", "ENV A=2 B='x y'", "ENV OLD form of it", "EXPOSE 80 53/udp",
-         "USER me", "WORKDIR /w", 'VOLUME ["/a"]', "VOLUME /b /c", "LABEL k=v", "STOPSIGNAL SIGINT", "ONBUILD RUN x",
-         "HEALTHCHECK CMD true"],
-    )  # fmt: skip
+        [
+            'CMD ["sh", "-c"]',
+            "ENTRYPOINT echo hi",
+            "ENV A=2 B='x y'",
+            "ENV OLD form of it",
+            "EXPOSE 80 53/udp",
+            "USER me",
+            "WORKDIR /w",
+            'VOLUME ["/a"]',
+            "VOLUME /b /c",
+            "LABEL k=v",
+            "STOPSIGNAL SIGINT",
+            "ONBUILD RUN x",
+            "HEALTHCHECK CMD true",
+        ],
+    )
     assert run.cmd == ["sh", "-c"]
     assert run.entrypoint == ["/bin/sh", "-c", "echo hi"]
     assert run.env == ["A=2", "B=x y", "OLD=form of it"]
@@ -123,11 +151,16 @@ def test_changes():
         ('CMD ["a", "b"]', {"Test": ["CMD", "a", "b"]}),
         (
             "--interval=1m30s --timeout=1.5s --start-period=2h --retries=3 CMD curl -f http://localhost/",
-            {"Test": ["CMD-SHELL", "curl -f http://localhost/"], "Interval": 90 * 10**9, "Timeout": 1_500_000_000,
-             "StartPeriod": 7200 * 10**9, "Retries": 3},
+            {
+                "Test": ["CMD-SHELL", "curl -f http://localhost/"],
+                "Interval": 90 * 10**9,
+                "Timeout": 1_500_000_000,
+                "StartPeriod": 7200 * 10**9,
+                "Retries": 3,
+            },
         ),
     ],
-)  # fmt: skip
+)
 def test_health_checks(text, check):
     run = config.RunConfig()
     changes.apply(run, [f"HEALTHCHECK {text}"])
@@ -149,9 +182,17 @@ def test_names_that_look_like_ids_are_refused():
 
 @pytest.mark.parametrize(
     "bad",
-    ["EXPOSE 9-8", "EXPOSE 0", "HEALTHCHECK", "HEALTHCHECK CMD", "HEALTHCHECK --interval=x CMD a",
-     "HEALTHCHECK --retries=-1 CMD a", "HEALTHCHECK --nope=1 CMD a", "HEALTHCHECK NONE x"],
-)  # fmt: skip
+    [
+        "EXPOSE 9-8",
+        "EXPOSE 0",
+        "HEALTHCHECK",
+        "HEALTHCHECK CMD",
+        "HEALTHCHECK --interval=x CMD a",
+        "HEALTHCHECK --retries=-1 CMD a",
+        "HEALTHCHECK --nope=1 CMD a",
+        "HEALTHCHECK NONE x",
+    ],
+)
 def test_more_bad_changes(bad):
     with pytest.raises(InvalidArgument):
         changes.apply(config.RunConfig(), [bad])

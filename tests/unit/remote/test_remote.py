@@ -125,11 +125,17 @@ async def test_a_token_of_the_user_s_is_no_header_of_its_own(token):
 @pytest.mark.parametrize(
     ("host", "insecure"),
     [
-        ("127.0.0.1:5000", True), ("127.9.9.9", True), ("localhost:5000", True), ("[::1]:5000", True),
-        ("10.1.2.3:5000", True), ("10.2.0.1", False), ("reg.example:5000", True), ("reg.example", False),
+        ("127.0.0.1:5000", True),
+        ("127.9.9.9", True),
+        ("localhost:5000", True),
+        ("[::1]:5000", True),
+        ("10.1.2.3:5000", True),
+        ("10.2.0.1", False),
+        ("reg.example:5000", True),
+        ("reg.example", False),
         ("docker.io", False),
     ],
-)  # fmt: skip
+)
 def test_hosts_that_may_be_insecure(host, insecure):
     assert Settings(insecure=("reg.example:5000", "10.1.0.0/16")).is_insecure(host) is insecure
 
@@ -137,9 +143,12 @@ def test_hosts_that_may_be_insecure(host, insecure):
 @pytest.mark.parametrize(
     ("address", "host"),
     [
-        ("", "docker.io"), ("https://index.docker.io/v1/", "docker.io"), ("https://reg.example/v2/", "reg.example"),
-        ("127.0.0.1:5000", "127.0.0.1:5000"), ("http://127.0.0.1:5000", "127.0.0.1:5000"),
+        ("", "docker.io"),
+        ("https://index.docker.io/v1/", "docker.io"),
+        ("https://reg.example/v2/", "reg.example"),
+        ("127.0.0.1:5000", "127.0.0.1:5000"),
+        ("http://127.0.0.1:5000", "127.0.0.1:5000"),
     ],
-)  # fmt: skip
+)
 def test_server_addresses(address, host):
     assert host_of(address) == host

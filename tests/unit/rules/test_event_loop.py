@@ -11,14 +11,41 @@ import pytest
 from tests.support.source.callgraph import Graph
 
 # Calls that walk or remove a tree, hash, compress, bring things to the disk, wait for others, or start programs.
-BLOCKING = frozenset((
-    "time.sleep", "os.fsync", "os.fdatasync", "os.sync", "os.sendfile", "os.copy_file_range", "os.waitpid", "os.system",
-    "shutil.copyfileobj", "shutil.copy", "shutil.copytree", "shutil.rmtree", "shutil.move", "os.walk", "os.fwalk",
-    "subprocess.run", "subprocess.call", "subprocess.check_call", "subprocess.check_output", "socket.create_connection",
-    "socket.getaddrinfo", "urllib.request.urlopen", "hashlib.file_digest", "tarfile.open", "gzip.open",
-    "ketch.linux.openat2.syncfs", "ketch.trees.remove", "ketch.trees.remove_path", "ketch.trees.Descent",
-    "ketch.storage.archive.compression.reader", "ketch.storage.archive.tar.TarReader",
-))  # fmt: skip
+BLOCKING = frozenset(
+    (
+        "time.sleep",
+        "os.fsync",
+        "os.fdatasync",
+        "os.sync",
+        "os.sendfile",
+        "os.copy_file_range",
+        "os.waitpid",
+        "os.system",
+        "shutil.copyfileobj",
+        "shutil.copy",
+        "shutil.copytree",
+        "shutil.rmtree",
+        "shutil.move",
+        "os.walk",
+        "os.fwalk",
+        "subprocess.run",
+        "subprocess.call",
+        "subprocess.check_call",
+        "subprocess.check_output",
+        "socket.create_connection",
+        "socket.getaddrinfo",
+        "urllib.request.urlopen",
+        "hashlib.file_digest",
+        "tarfile.open",
+        "gzip.open",
+        "ketch.linux.openat2.syncfs",
+        "ketch.trees.remove",
+        "ketch.trees.remove_path",
+        "ketch.trees.Descent",
+        "ketch.storage.archive.compression.reader",
+        "ketch.storage.archive.tar.TarReader",
+    )
+)
 METHODS = frozenset((".walk", ".exception", ".result", ".join"))  # of trees, futures, threads, when no other is meant
 CGROUP_METHODS = ("freeze", "kill", "update")  # the kernel waits for processes, or frees memory
 THREAD_LIKE = ("thread", "future", "process", "job", "worker", "pool")

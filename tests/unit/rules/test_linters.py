@@ -9,11 +9,12 @@ import os
 import re
 import subprocess
 import sys
+import tokenize
 from collections import Counter
 
 import pytest
 
-from tests.support.source.project import ROOT, functions, parsed, sources
+from tests.support.source.project import ROOT, containing, functions, parsed, sources
 
 BIN = os.path.dirname(sys.executable)
 
@@ -49,6 +50,53 @@ def test_files_are_short():
         if lines > 600:
             long[path] = lines
     assert long == {}
+
+
+_TABLES = 10  # that are kept from the formatter in the whole project
+
+
+def test_the_formatter_is_kept_from_tables_alone():
+    """Everything else is formatted: what gets too long is split, not packed."""
+    found, wrong = 0, []
+    for path in containing("# fmt", "src", "tests", "bench", "scripts"):
+        ends = {node.end_lineno for node in parsed(path).body if _is_table(node)}
+        with open(os.path.join(ROOT, path), "rb") as f:
+            for token in tokenize.tokenize(f.readline):
+                if token.type == tokenize.COMMENT and token.string.startswith(("# fmt", "#fmt")):
+                    found += 1
+                    if token.string != "# fmt: skip" or token.start[0] not in ends:
+                        wrong.append(f"{path}:{token.start[0]}")
+    assert wrong == []
+    assert found <= _TABLES
+
+
+_OF_TABLES = (
+    ast.Constant,
+    ast.Name,
+    ast.Attribute,
+    ast.List,
+    ast.Tuple,
+    ast.Set,
+    ast.Dict,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Call,
+    ast.keyword,
+    ast.operator,
+    ast.unaryop,
+    ast.expr_context,
+)
+
+
+def _is_table(node: ast.stmt) -> bool:
+    """Whether a module's statement gives a name to constants in rows."""
+    return (
+        isinstance(node, ast.Assign | ast.AnnAssign)
+        and node.value is not None
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno >= 3
+        and all(isinstance(part, _OF_TABLES) for part in ast.walk(node.value))
+    )
 
 
 def test_functions_fit_on_a_screen():

@@ -90,8 +90,13 @@ def test_users(user: str, group: str | None, expected: tuple[int, int, list[int]
 def test_additional_groups_are_added_once() -> None:
     passwd, groups = users.parse_passwd(PASSWD), users.parse_group(GROUP)
     assert users.resolve("bob", None, ["wheel", "11", "77", "11"], passwd, groups).groups == [
-        100, 10, 12, 10, 11, 77,
-    ]  # fmt: skip
+        100,
+        10,
+        12,
+        10,
+        11,
+        77,
+    ]
     with pytest.raises(RuntimeFailure, match="unable to find group nope: no matching entries in group file"):
         users.resolve("bob", None, ["nope"], passwd, groups)
 

@@ -70,19 +70,33 @@ names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
     lambda t: not t.endswith("/") and len(t.encode()) < 1000
 )
 members = st.tuples(
-    names, st.sampled_from(list(KINDS)[1:]), st.integers(0, 0o7777), st.integers(0, (1 << 32) - 1), names,
-    st.integers(0, 1 << 35), st.binary(max_size=2000),
-)  # fmt: skip
+    names,
+    st.sampled_from(list(KINDS)[1:]),
+    st.integers(0, 0o7777),
+    st.integers(0, (1 << 32) - 1),
+    names,
+    st.integers(0, 1 << 35),
+    st.binary(max_size=2000),
+)
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(members, max_size=6), st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.integers(1, 5000))
 def test_what_tarfile_writes_comes_back(some, fmt, step):
     expected = [
-        (name, KINDS[kind], mode, uid, uid, link if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else "",
-         mtime * 10**9, None, content if kind == tarfile.REGTYPE else b"")
+        (
+            name,
+            KINDS[kind],
+            mode,
+            uid,
+            uid,
+            link if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else "",
+            mtime * 10**9,
+            None,
+            content if kind == tarfile.REGTYPE else b"",
+        )
         for name, kind, mode, uid, link, mtime, content in some
-    ]  # fmt: skip
+    ]
     assert read(write(some, fmt), step) == expected
 
 
@@ -163,9 +177,18 @@ def test_fields_that_no_file_can_have(fields, complaint):
 
 @pytest.mark.parametrize(
     "records",
-    [b"5 a=b\n", b"999 a=b\n", b"x a=b\n", b"6 a=b", b"6 aXb\n", b"13 size=-10\n\n", b"0 a=b\n", b"13 mtime=a.b\n",
-     b"11 path=\0x\n"],
-)  # fmt: skip
+    [
+        b"5 a=b\n",
+        b"999 a=b\n",
+        b"x a=b\n",
+        b"6 a=b",
+        b"6 aXb\n",
+        b"13 size=-10\n\n",
+        b"0 a=b\n",
+        b"13 mtime=a.b\n",
+        b"11 path=\0x\n",
+    ],
+)
 def test_broken_pax_records(records):
     block = header(type=b"x", size=b"%011o\0" % len(records)) + records.ljust(512, b"\0")
     with pytest.raises(InvalidArgument):

@@ -58,9 +58,16 @@ def test_kinds(trees):
     (upper / "deep" / "unchanged").mkdir()
     (lower / "deep" / "unchanged").mkdir()
     assert compare() == [
-        "C /became-a-directory", "A /became-a-directory/x", "C /became-a-file", "C /deep", "C /deep/er",
-        "C /deep/er/file", "D /gone", "A /new", "C /other",
-    ]  # fmt: skip
+        "C /became-a-directory",
+        "A /became-a-directory/x",
+        "C /became-a-file",
+        "C /deep",
+        "C /deep/er",
+        "C /deep/er/file",
+        "D /gone",
+        "A /new",
+        "C /other",
+    ]
 
 
 def test_opaque_directories(trees):

@@ -17,9 +17,13 @@ from ketch.storage.database import salvage, wal
 from ketch.storage.database.db import Database, Schema
 
 _VALUES = st.one_of(
-    st.none(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=50), st.binary(max_size=50),
-    st.binary(min_size=3000, max_size=20000), st.floats(allow_nan=False),
-)  # fmt: skip
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.text(max_size=50),
+    st.binary(max_size=50),
+    st.binary(min_size=3000, max_size=20000),
+    st.floats(allow_nan=False),
+)
 _ROWS = st.lists(st.tuples(st.text(max_size=20), _VALUES, _VALUES), max_size=40)
 
 

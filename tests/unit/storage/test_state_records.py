@@ -78,10 +78,13 @@ def opened(path: str, form: Form[Any]):
 
 
 FULL = {
-    "id": "a", "limits": NewLimits(memory=5, gpus=[1, 2]), "zone": {"rack": [1, {"deep": True}]},
+    "id": "a",
+    "limits": NewLimits(memory=5, gpus=[1, 2]),
+    "zone": {"rack": [1, {"deep": True}]},
     "ports": [NewPort(number=1, family=6), NewPort(number=2, family=10), NewPort(number=3)],
-    "named": {"x": NewPort(number=9, family=6), "y": NewPort(number=8, family=10)}, "labels": {"l": "m"},
-}  # fmt: skip
+    "named": {"x": NewPort(number=9, family=6), "y": NewPort(number=8, family=10)},
+    "labels": {"l": "m"},
+}
 
 
 def test_an_older_program_keeps_what_it_does_not_know(tmp_path):
@@ -185,10 +188,15 @@ _EXTRA = st.dictionaries(st.sampled_from(["new", "newer", "X"]), _JSON, max_size
 @given(_EXTRA, _EXTRA, st.lists(_EXTRA, max_size=4), st.text(max_size=3), st.dictionaries(st.text(), st.text()))
 def test_whatever_is_added_comes_back(top, nested, ports, name, labels):
     raw = {
-        "schema": 1, "id": "a", "name": name, "limits": {"memory": 1, **nested},
-        "ports": [{"number": n, "host": "", **extra} for n, extra in enumerate(ports)], "named": {},
-        "labels": labels, **top,
-    }  # fmt: skip
+        "schema": 1,
+        "id": "a",
+        "name": name,
+        "limits": {"memory": 1, **nested},
+        "ports": [{"number": n, "host": "", **extra} for n, extra in enumerate(ports)],
+        "named": {},
+        "labels": labels,
+        **top,
+    }
     records = Records(OLD)
     thing = records.read("a", msgspec.json.encode(raw))
     thing.name += "+"
