@@ -1,4 +1,4 @@
-"""The installed commands: what they import comes from nowhere that depends on where one stands.
+"""Entry points of the installed commands; their imports do not depend on the current directory.
 
 A relative or empty element of ``PYTHONPATH`` means the current directory, before the standard library, and root may
 stand in an unpacked archive.  Such places go before anything is imported that is not there yet, so this module
@@ -35,7 +35,7 @@ def runtime() -> int:
 
 
 def _forget_where_we_stand() -> None:
-    """Remove what relative elements of ``PYTHONPATH`` brought onto the path; all else of it stays as it is."""
+    """Remove the entries of ``sys.path`` that relative elements of ``PYTHONPATH`` brought."""
     given = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
     if not given:
         return

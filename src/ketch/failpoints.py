@@ -25,7 +25,7 @@ VARIABLES = ("KETCH_FAULT", "KETCH_FAULT_TRACE")
 
 
 class Fault:
-    """What is armed: ``name``, the error number to raise (0: die), and the passage (0: each)."""
+    """An armed failpoint: ``name``, the error number to raise (0: die), and the passage (0: each)."""
 
     def __init__(self, text: str, trace: str) -> None:
         self.trace = trace
@@ -43,7 +43,7 @@ class Fault:
         self.at = int(count) if colon else (0 if self.errno else 1)
 
     def _look(self) -> None:
-        """Read the file; where it is out of reach (behind another root), what was read last goes on to be meant."""
+        """Read the file; where it is out of reach (behind another root), the last content stays valid."""
         try:
             fd = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -54,7 +54,7 @@ class Fault:
             self._set(text)
 
     def meet(self, name: str) -> None:
-        """Strike when this is the place; the passages are counted."""
+        """Strike when this failpoint is armed."""
         if self._file:
             self._look()
         if name == self.name:
@@ -102,10 +102,10 @@ def failpoint(name: str) -> None:
 
 
 def armed() -> str:
-    """What is armed, as in the environment; empty: nothing."""
+    """The armed failpoint, as in the environment; empty: none."""
     return os.environ.get("KETCH_FAULT", "") if _fault is not None else ""
 
 
 def environment() -> dict[str, str]:
-    """What a process needs to be armed in the same way."""
+    """The environment that arms a child process in the same way."""
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}

@@ -1,4 +1,4 @@
-"""Text that is safe to show on a terminal: what a container, an image or a registry chose must not steer it.
+"""Untrusted text (of containers, images, registries) made safe for a terminal: no control sequences.
 
 A terminal obeys what is printed on it: escape sequences move the cursor, change titles, write the clipboard (OSC 52)
 and can make it answer as if somebody had typed; the C1 controls (U+0080–U+009F) begin them with one character.
@@ -30,5 +30,5 @@ def lines(text: str) -> str:
 
 
 def json_text(text: str) -> str:
-    """JSON (RFC 8259 §7) with such characters in its strings escaped; ends of lines and tabs are JSON's own."""
+    """JSON (RFC 8259 §7) whose strings have control characters escaped."""
     return _TEXT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""Programs that Ketch starts: found by absolute paths alone, and interpreters that import nothing from where they run.
+"""Programs that Ketch starts, by absolute paths alone, and isolated interpreters.
 
 ``python -m`` imports from the current directory, an empty or relative element of ``PYTHONPATH`` or ``PATH`` means
 it, and root may stand anywhere: a ``json.py`` in an unpacked archive must not be run.  So an interpreter of ours
@@ -53,7 +53,7 @@ def environment() -> dict[str, str]:
 
 
 def _search_path() -> list[str]:
-    """Where this process imports from, without the places that depend on where it was started."""
+    """This process's import path, without entries that depend on the current directory."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep) if not sys.flags.ignore_environment else []
     accidental = {os.path.abspath(folder) for folder in given if not os.path.isabs(folder)}
     # The first is the script's directory, or for `-m` the current one.

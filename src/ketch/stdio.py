@@ -1,4 +1,4 @@
-"""Standard streams: those that the parent closed, and output that cannot be written.
+"""Standard streams: opening closed ones, and errors of writing.
 
 A file or a socket that is opened later would get a closed stream's number, and a child would take it for its stdin
 or stdout.  So each of the three is open before anything else is: as /dev/null, as Go's programs have it.
@@ -45,14 +45,14 @@ def write(text: str) -> None:
 
 
 def drop_output() -> None:
-    """Have everything that is still to be written to stdout go nowhere."""
+    """Discard all output that is still to be written to stdout."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
 
 
 class Collected:
-    """What is printed within this context is written at its end (OutputError).
+    """A context whose printed output is written at its end (OutputError).
 
     For argparse, which hears nothing of text that could not be written, or had only reached a buffer.
     """

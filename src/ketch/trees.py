@@ -48,7 +48,7 @@ def make_path(path: str, mode: int = 0o777) -> None:
 
 
 def _made(path: str, mode: int) -> bool:
-    """Make one directory, unless something is there; False when there is nothing to make it in."""
+    """Make one directory, unless it exists; False when its parent does not exist."""
     try:
         os.mkdir(path or ".", mode)
     except FileExistsError:
@@ -161,7 +161,7 @@ class Descent:
         return fd
 
     def _find_again(self) -> None:
-        """Stand as far down the way as it is still there."""
+        """Go to the deepest directory of the path that still exists."""
         levels = self._levels
         self._levels = []
         self.fd = self._root_fd
@@ -230,11 +230,11 @@ class Beside:
 
     @property
     def fd(self) -> int:
-        """The directory that corresponds to the other's."""
+        """The descriptor of the directory that corresponds to the other tree's."""
         return -1 if self._missing else self._at.fd
 
     def enter(self, name: str) -> None:
-        """The other one has gone into the directory of this name."""
+        """Follow the other tree into the directory of this name."""
         if not self._missing:
             try:
                 self._at.enter(name)
@@ -246,7 +246,7 @@ class Beside:
         self._missing += 1
 
     def leave(self) -> None:
-        """The other one has gone back up."""
+        """Follow the other tree back up."""
         if self._missing:
             self._missing -= 1
         else:
@@ -254,7 +254,7 @@ class Beside:
 
 
 def in_order(items: Iterable[Item]) -> list[Item]:
-    """``sorted``, in parts: all other threads wait while one sort goes on, which of a hundred thousand takes long."""
+    """``sorted`` in parts, so that a long sort does not block all other threads."""
     from heapq import merge  # not for monitors, which are forks of who imports this
 
     parts: list[list[Item]] = [[]]
@@ -326,7 +326,7 @@ class _Removal:
                     del pending[len(pending) - (levels - 1) :]
 
     def _unlink(self, names: list[str]) -> list[str]:
-        """Remove the files among these; returns the directories."""
+        """Remove those entries that are files; returns the directories."""
         fd = self.at.fd
         directories = []
         for name in names:
@@ -351,7 +351,7 @@ class _Removal:
         return True
 
     def _rmdir(self, name: str) -> bool:
-        """False when somebody has put something into it meanwhile, so that it is to be emptied again."""
+        """Remove an empty directory; False when something was put into it meanwhile."""
         try:
             os.rmdir(name, dir_fd=self.at.fd)
         except OSError as e:

@@ -1,4 +1,4 @@
-"""Stacks of steps to be undone, whose own failures never hide the error that made undoing necessary.
+"""Undo stacks; a failing step never hides the error that caused the undoing.
 
 A plain ``ExitStack`` raises what its last failing callback raised: the first error, which says why, would only be that
 one's context.  Here it stays the error, and what else went wrong is a note on it and a line in the log.
@@ -23,7 +23,7 @@ class Undo(contextlib.ExitStack):
     """An ``ExitStack`` for callbacks; without an error on its way, a callback's failure is raised as it is."""
 
     def callback(self, callback: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> Callable[P, T]:
-        """Call it at the end."""
+        """Register a function to be called at the end."""
         self.push(_step(lambda: callback(*args, **kwds)))
         return callback
 
@@ -32,14 +32,14 @@ class AsyncUndo(contextlib.AsyncExitStack):
     """The same for ``AsyncExitStack``."""
 
     def callback(self, callback: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> Callable[P, T]:
-        """Call it at the end."""
+        """Register a function to be called at the end."""
         self.push(_step(lambda: callback(*args, **kwds)))
         return callback
 
     def push_async_callback(
         self, callback: Callable[P, Awaitable[T]], /, *args: P.args, **kwds: P.kwargs
     ) -> Callable[P, Awaitable[T]]:
-        """Await it at the end."""
+        """Register a coroutine function to be awaited at the end."""
 
         async def leave(_: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
             try:

@@ -1,4 +1,4 @@
-"""Accepting connections, also when there is no descriptor left for one: then they wait, and the log says so once.
+"""Acceptance of connections; without a free file descriptor they wait, and the log says so once.
 
 asyncio's own server goes on to try with each connection that waits, says so with a traceback each time, and sets as
 many timers, of which each begins again.
@@ -61,7 +61,7 @@ class Acceptor:
             log.warning("serve a connection: %s", error)
 
     def _wait(self, why: OSError) -> None:
-        """Leave connections where they are for a moment."""
+        """Pause accepting for a moment."""
         now = self._loop.time()
         if now - self._said_at >= _SAY_AGAIN_S:
             more = f" (this was so {self._unsaid} more times)" if self._unsaid else ""
@@ -73,7 +73,7 @@ class Acceptor:
         self._timer = self._loop.call_later(_PAUSE_S, self._loop.add_reader, self._listener, self._ready)
 
     async def close(self) -> None:
-        """Accept no more, and end what ``serve`` is doing."""
+        """Stop accepting, and cancel the running ``serve`` calls."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._listener)

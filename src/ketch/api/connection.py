@@ -1,4 +1,4 @@
-"""HTTP connections that may stop being HTTP, and clients that end their side early.
+"""HTTP connections that can be hijacked, and clients that close their side early.
 
 ``attach`` and ``exec start`` take the connection over, with or without ``Upgrade``.  A client may send its first input
 in the same packet as the request: to an HTTP parser it would be the next request.  So these requests are
@@ -54,7 +54,7 @@ class Connection(web.RequestHandler):
         self.on_lost: Callable[[], object] = lambda: None  # for an answer that may wait for long
 
     def take_early(self) -> bytes:
-        """What the client has sent behind its request."""
+        """The bytes that the client has sent after its request."""
         early, self._early = self._early, b""
         return early
 
@@ -99,7 +99,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What could not be understood as a request is answered in JSON, too."""
+        """Answer a request that cannot be parsed, in JSON as well."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has been sent already")
         text = (message or str(exc) or "malformed request").partition("\n")[0]
@@ -115,7 +115,7 @@ class Connection(web.RequestHandler):
             self._last_payload = self._messages[-1][1]
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """The client sends no more: True keeps the connection open for the answer."""
+        """Handle the client's end of input; True keeps the connection open for the answer."""
         if self._begun:
             self._parse(self._begun)
             self._begun = b""
@@ -148,7 +148,7 @@ class Server(web.Server):
         return Connection(self, loop=self._loop, **self._options)
 
     def behind_tls(self) -> web.RequestHandler:
-        """A protocol for what has been decrypted by `api.tls`."""
+        """A protocol for a connection that `api.tls` decrypts."""
         return Connection(self, loop=self._loop, listener="tls", **self._options)
 
     def _make_request(
@@ -163,7 +163,7 @@ class Server(web.Server):
 
 
 def _size_of_takeover(data: bytes) -> int:
-    """The length of the request that ``data`` begins with, 0 when it does not take the connection over.
+    """The length of the hijack request at the start of ``data``; 0 when the request is no hijack.
 
     More than there is: it must be looked at again when more has come.
     """
@@ -183,7 +183,7 @@ def _size_of_takeover(data: bytes) -> int:
 
 
 def _gone(sock: socket.socket) -> bool:
-    """Whether the client is gone altogether, as far as that can be known (over TCP it cannot)."""
+    """Whether the client has closed both directions, as far as that can be known (over TCP it cannot)."""
     poll = select.poll()
     poll.register(sock.fileno(), 0)
     return bool(poll.poll(0))

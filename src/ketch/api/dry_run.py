@@ -1,4 +1,4 @@
-"""The parameter ``dry-run`` of removals, which is Ketch's own: the answer says what would go, and nothing does."""
+"""The ``dry-run`` parameter of removals (Ketch's own): the answer lists what would be removed; nothing is."""
 
 from __future__ import annotations
 

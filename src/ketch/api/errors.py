@@ -1,4 +1,4 @@
-"""From the family of errors to HTTP: the only place that knows status codes."""
+"""HTTP statuses and bodies of Ketch's errors; the only module that knows status codes."""
 
 from __future__ import annotations
 

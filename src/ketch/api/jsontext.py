@@ -1,4 +1,4 @@
-"""JSON answers.
+"""Encoding of JSON answers.
 
 Names of files, and targets of links, that a container chose need not be UTF-8; JSON's strings have to be.  What is not
 becomes U+FFFD, as with Docker.

@@ -1,4 +1,4 @@
-"""``null`` in requests: clients in Go read and write it as "nothing given", whatever the field's type."""
+"""``null`` in requests: clients in Go send it for a field that is not set, whatever the field's type."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Routes:
         self._patterns: list[tuple[str, str]] = []
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        """``{name}`` is one segment; ``{name:path}`` may contain slashes (image references do).
+        """Add a route; ``{name}`` is one segment, ``{name:path}`` may contain slashes (image references do).
 
         So do containers' names: ``/web/db`` is a link's.
         """
@@ -68,7 +68,7 @@ class Routes:
         self._patterns.append((method, path))
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]]:
-        """Raises NotFound, in Docker's words, for what no version of the API has."""
+        """The handler and the path's parameters (NotFound, in Docker's words)."""
         group = path.split("/", 2)[1] if path.startswith("/") else ""  # `OPTIONS *` has none
         for known, pattern, handler in self._groups.get(group, ()):
             if (known == method or (method == "HEAD" and known == "GET")) and (match := pattern.match(path)):

@@ -1,4 +1,4 @@
-"""Taking the client's connection away from HTTP: upgrade, then hand over the socket itself.
+"""Hijacking of connections: the answer to the upgrade, then the client's socket itself.
 
 A client asks with ``Upgrade: tcp`` (answered with 101) or, the old way, without (answered with 200 and a
 body that never ends).  Either way the bytes that follow are not HTTP: the socket is duplicated, aiohttp's
@@ -34,14 +34,14 @@ _HEAD_S, _TURNS = 1.0, 10
 
 
 class Gone(web.StreamResponse):
-    """What a handler returns after ``hijack``: nothing more is written by HTTP."""
+    """The response of a handler after ``hijack``: nothing more is written by HTTP."""
 
     async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Do not write headers."""
+        """Write no headers."""
         return None
 
     async def write_eof(self, _data: Any = b"") -> None:
-        """Do not write an end."""
+        """Write no end of the body."""
 
 
 def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
@@ -65,7 +65,7 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
 
 @asynccontextmanager
 async def while_connected(request: web.BaseRequest) -> AsyncIterator[None]:
-    """Give up with ConnectionError as soon as the client is gone, also when there is nothing to send."""
+    """Raise ConnectionError within this context once the client is gone, also when nothing is sent."""
     protocol, task = request.protocol, asyncio.current_task()
     assert isinstance(protocol, Connection)
     assert task is not None

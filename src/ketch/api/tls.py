@@ -25,7 +25,7 @@ _HANDSHAKE_S = 10.0
 
 
 class TlsFront:
-    """Feeds an HTTP server with what comes over TLS connections."""
+    """A TLS server in front of an HTTP server, which gets the decrypted bytes."""
 
     def __init__(self, server: Server, context: ssl.SSLContext) -> None:
         self._server = server
@@ -62,7 +62,7 @@ class _Tunnel:
         self._sending = asyncio.Lock()
 
     async def flush(self) -> None:
-        """Send what TLS wants to send, in order."""
+        """Send TLS's pending bytes, in order."""
         async with self._sending:
             while data := self._outgoing.read():
                 await self._loop.sock_sendall(self._raw, data)

@@ -1,4 +1,4 @@
-"""Requests that a web page may have made a browser send: refused on every TCP listener, before anything is done.
+"""Protection from web pages: requests that a browser may have sent for one are refused on TCP listeners.
 
 A browser lets any page send requests to this machine, loopback included: the page cannot read the answer, but a
 container would run.  It says on whose behalf it asks: in ``Origin``, and in ``Sec-Fetch-Site`` where there is no
@@ -37,7 +37,7 @@ class WebPages:
         self._names = {name.lower().rstrip(".") for name in (*names, os.uname().nodename)}
 
     def check(self, request: web.BaseRequest, listener: Listener) -> None:
-        """PermissionDenied for a request that came through a browser, or may have come, on behalf of a page."""
+        """Raise PermissionDenied for a request that a browser has, or may have, sent for a web page."""
         if listener == "unix":
             return
         headers = request.headers
@@ -55,7 +55,7 @@ class WebPages:
             raise PermissionDenied("request of a web page from another site: pages may not use this API")
 
     def _is_known(self, host: str) -> bool:
-        """Whether no page on the internet can have this name: an address, our own, or one that has no dot."""
+        """Whether no page on the internet can have this host name: an address, our own, or one without a dot."""
         match = _HOST.fullmatch(host)
         if match is None:
             return False

@@ -55,7 +55,7 @@ def error_in(status: int, body: bytes) -> errors.KetchError:
 
 
 def error_of(message: str, kind: str, status: int = 500) -> errors.KetchError:
-    """An error of that kind; of a kind that is unknown here, or of none, what the status says."""
+    """The error of this kind; without a known kind, that of the status."""
     by_status = _BY_STATUS.get(status, errors.KetchError)
     if not kind:
         by_status = _program_failure(status, message) or by_status

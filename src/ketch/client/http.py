@@ -118,7 +118,7 @@ class Response:
             yield json.loads(rest)
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         self._sock.close()
 
 
@@ -236,7 +236,7 @@ class Client:
 
 
 def _waits(sock: socket.socket) -> bool:
-    """Whether the other end waits for a request: it has neither ended the connection nor said anything unasked."""
+    """Whether an idle connection can be reused: the other end has neither closed it nor sent anything."""
     try:
         sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:

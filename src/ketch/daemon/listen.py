@@ -42,7 +42,7 @@ def exec_lock(exec_root: str) -> Iterator[None]:
 
 
 def state_lock(identity: int, data_root: str) -> file_lock.FileLock:
-    """Keep a daemon on a copy of this data root away: it would have the same containers, in the same cgroups."""
+    """Lock out a daemon on a copy of this data root: it would have the same containers and cgroups."""
     try:
         return file_lock.take_named(f"state-{identity}")
     except file_lock.Held as e:
@@ -89,7 +89,7 @@ def pid_file(path: str) -> Iterator[None]:
 
 
 def _write_pid(path: str) -> None:
-    """Others look for the daemon there; without room it goes without."""
+    """Write the pid file; a full disk is no reason not to start."""
     try:
         with open(path, "w", encoding="ascii") as f:
             f.write(f"{os.getpid()}\n")
@@ -101,7 +101,7 @@ def _write_pid(path: str) -> None:
 
 @contextmanager
 def addresses(hosts: list[str]) -> Iterator[dict[str, socket.socket]]:
-    """Keep all addresses from other programs until the end; yields the bound sockets of those that are ``tcp://``.
+    """Reserve all listening addresses until the end; yields the bound sockets of the ``tcp://`` ones.
 
     Nobody is answered yet: a socket's path is only claimed, a port only bound (AlreadyExists, FailedPrecondition).
     """

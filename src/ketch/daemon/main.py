@@ -63,14 +63,14 @@ def main() -> None:
 
 
 def _forget_parent() -> None:
-    """Depend on nothing of who started us: files that containers' users read, ends of children that are heard."""
+    """Reset what the parent left: umask, signal mask, disposition of SIGCHLD."""
     os.umask(0o022)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _open_as_many_as_permitted() -> None:
-    """Raise the limit of open files as far as it goes (FailedPrecondition: that is not enough to start)."""
+    """Raise the limit of open files to its maximum (FailedPrecondition: not enough to start)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < _LEAST_FILES:
@@ -82,7 +82,7 @@ def _open_as_many_as_permitted() -> None:
 
 
 class _Formatter(logging.Formatter):
-    """The log's lines: what a registry or a client chose neither steers the terminal of a reader nor makes lines."""
+    """Formatter of log lines: control characters in untrusted text are escaped."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable.cell(record.message)

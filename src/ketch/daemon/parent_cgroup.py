@@ -15,7 +15,7 @@ _NAME = "cgroup-parent"  # one a line, below the id of the boot in which they we
 
 
 def made_here(data_root: str, parent: str) -> bool:
-    """Whether daemons of this data root made it, or will; to be asked before anything is put into it.
+    """Whether the parent cgroup is made by daemons of this data root; called before anything is put into it.
 
     Those of former settings go now, where nothing is in them any more.
     """

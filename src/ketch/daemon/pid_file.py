@@ -1,4 +1,4 @@
-"""Pid files: written at a start, and told apart from those that another process left.
+"""Pid files: reading, and telling a live owner from a stale file.
 
 A file that its daemon left behind names a process that is gone, or another one that got its pid since: that one began
 after the file was written.
@@ -40,7 +40,7 @@ def owner(path: str) -> int:
 
 
 def name(pid: int) -> str:
-    """What the kernel calls the process."""
+    """The process's name in the kernel (``comm``)."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as f:
             return f.read().strip()

@@ -26,7 +26,7 @@ def make(path: str, mode: int) -> None:
 
 @contextmanager
 def private_database(data_root: str) -> Iterator[None]:
-    """The time in which the database is opened: what is made of it is root's alone, what is there becomes it."""
+    """A context in which the database is opened: its files, new and old, are made accessible to root alone."""
     for name in _DATABASE:
         path = os.path.join(data_root, name)
         if os.path.exists(path):

@@ -122,7 +122,7 @@ def _engine_id(data_root: str) -> str:
 
 
 async def _release(parts: Parts) -> None:
-    """At the daemon's end: the bridge and the firewall table go when nothing uses them."""
+    """Remove the bridge and the firewall table at the daemon's end when nothing uses them."""
     await parts.tasks.drain()
     if any(c.state.running for c in parts.store.all()):
         return

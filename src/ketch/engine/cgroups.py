@@ -1,4 +1,4 @@
-"""Cgroups of containers: which one a container's last start gave it, and which one the next start will."""
+"""Cgroups of containers: that of a container's last start, and the choice for its next one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ContainerCgroups:
         return path
 
     def choose(self, container: Container) -> str:
-        """The cgroup that the start under way gives it; its own from here on (InvalidArgument: that cannot be)."""
+        """Choose the cgroup for the start under way, and record it (InvalidArgument: an impossible parent)."""
         path = self._wanted(container)
         if "\0" in path:
             raise InvalidArgument(f"start container `{container.name}`: its cgroup parent has a NUL byte")
@@ -49,17 +49,17 @@ class ContainerCgroups:
         return common.at(self.path(container))
 
     def without_record(self, container_id: str) -> Any:
-        """The same of a container of which only the directory is left."""
+        """The cgroup object of a container of which only the directory is left."""
         return common.at(
             bundle_file.cgroups_path(self._paths.directory(container_id)) or self.default_path(container_id)
         )
 
     def default_path(self, container_id: str) -> str:
-        """Where the cgroup of a container is that asks for no parent of its own."""
+        """The path of the cgroup of a container without a parent of its own."""
         return os.path.join("/", self.parent, container_id)
 
     def forget(self, container_id: str) -> None:
-        """A container was removed."""
+        """Drop the path of a removed container."""
         self._known.pop(container_id, None)
 
     def _wanted(self, container: Container) -> str:

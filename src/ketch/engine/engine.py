@@ -1,4 +1,4 @@
-"""The engine: everything that the API can ask for, behind one object."""
+"""The engine: the façade that the API calls."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Engine:
         await self.commits.resume()
 
     async def flush(self) -> None:
-        """Return when everything that was acknowledged survives a power cut."""
+        """Wait until everything that was acknowledged is durable."""
         await self.parts.store.flush_durable()
 
     async def close(self) -> None:

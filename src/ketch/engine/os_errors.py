@@ -1,4 +1,4 @@
-"""Errors of the operating system, told in a sentence that says what to do about them."""
+"""Errors of the operating system as Ketch's errors, with hints."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def explained(error: OSError, doing: str) -> KetchError:
 
 
 def is_known(error: OSError) -> bool:
-    """Whether it is about the machine and no defect of ours, so that a trace would tell nothing."""
+    """Whether the error is the machine's and no defect of Ketch, so that no traceback is needed."""
     return (error.errno or 0) in _KNOWN

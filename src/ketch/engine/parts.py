@@ -1,4 +1,4 @@
-"""Parts of the engine that the daemon makes by its settings, and that services are assembled from."""
+"""Parts of the engine that the daemon makes from its settings and gives to the services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directories of a container: where its files are under the data root, and its sockets under the exec root."""
+"""Directories of a container under the data root (files) and the exec root (sockets)."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class ContainerPaths:
         return os.path.join(self.exec_root, "run", container_id)
 
     def log_dir(self, container_id: str) -> str:
-        """Where the monitor writes the container's log."""
+        """The directory of the container's log."""
         return os.path.join(self.directory(container_id), "log")

@@ -1,4 +1,4 @@
-"""Removal of what nobody needs: ``prune`` of containers, networks, volumes, images; what a removal would take along.
+"""Removal of unused objects: ``prune`` of containers, networks, volumes, images; dry runs of removals.
 
 Every function decides and, unless it is a dry run, acts.  ``without`` are ids of containers that a dry run takes as
 gone already: that is how several of them in a row say together what the real ones would do together.
@@ -44,7 +44,7 @@ async def _size_on_disk(directory: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class PruneService:
-    """Decides what nobody needs, and removes it."""
+    """The operation ``prune`` on each type of object."""
 
     container_service: ContainerService
     container_volumes: ContainerVolumes
@@ -56,7 +56,7 @@ class PruneService:
     events: EventBus
 
     async def container(self, ref: str, *, force: bool, volumes: bool, without: Collection[str]) -> Pruned:
-        """What ``remove`` would do to a container, and the errors that it would raise; nothing is changed."""
+        """The dry run of a container's removal, with its errors."""
         one = self.container_service.removable(ref, force=force)
         written = (await self.container_service.sizes(one.id))[0]
         found = [Removed(one.id, one.name, written)]
@@ -65,7 +65,7 @@ class PruneService:
         return Pruned(found, sum(o.size for o in (*found, *lost)), volumes=lost)
 
     async def containers(self, matches: Matches, *, dry_run: bool) -> Pruned:
-        """Every container that does not run."""
+        """Remove every container that does not run."""
         found: Objects = []
         for one in self.container_service.list():
             if one.state.status not in _DOWN or not matches(one.created, one.config.labels):
@@ -81,14 +81,14 @@ class PruneService:
         return Pruned(found, space)
 
     async def networks(self, matches: Matches, *, dry_run: bool, without: Collection[str]) -> Pruned:
-        """The networks that no container refers to."""
+        """Remove the networks that no container refers to."""
         removed = await self.network_service.prune(
             lambda record: not matches(record.created, record.labels), dry_run=dry_run, without=without
         )
         return Pruned([Removed(record.id, record.name) for record in removed])
 
     async def volumes(self, matches: Matches, *, everything: bool, dry_run: bool, without: Collection[str]) -> Pruned:
-        """The volumes that no container uses: the anonymous ones, or ``everything``."""
+        """Remove the volumes that no container uses: the anonymous ones, or ``everything``."""
         found: Objects = []
         for volume in self.volume_store.list():
             used = set(self.volume_store.used_by(volume.name)) - set(without)
@@ -105,7 +105,7 @@ class PruneService:
         return Pruned(found, space)
 
     async def images(self, matches: Matches, *, dangling: bool, dry_run: bool, without: Collection[str]) -> Pruned:
-        """The images that no container uses: those without a name, or (not ``dangling``) all of them."""
+        """Remove the images that no container uses: those without a name, or (not ``dangling``) all of them."""
         found: Objects = []
         rows: Rows = []
         tried = DryRun() if dry_run else None

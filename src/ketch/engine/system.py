@@ -1,4 +1,4 @@
-"""``info``, ``version`` and ``system df``: the engine about itself and its machine, in Docker's JSON."""
+"""``info``, ``version`` and ``system df``: facts of the engine and its machine, in Docker's JSON."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _NO_SWARM = {
 
 
 def architecture() -> str:
-    """The machine's architecture in OCI's words."""
+    """The machine's architecture by its OCI name."""
     return architectures.goarch(platform.machine())
 
 
 @dataclass(frozen=True, eq=False)
 class SystemService:
-    """Answers about the engine as a whole."""
+    """The operations ``version``, ``info`` and ``df``."""
 
     engine_id: str
     data_root: str
@@ -166,7 +166,7 @@ class SystemService:
         }
 
     async def df(self) -> DiskUsage:
-        """What takes space."""
+        """Measure the disk usage."""
         images = self.images.list()
         written = {c.id: await in_own_thread(functools.partial(self.snapshots.usage, c.id)) for c in self.store.all()}
         volumes = {

@@ -1,10 +1,10 @@
-"""Times for people: said by the daemon (``Up 5 minutes``) and by the command line (``5 minutes ago``) alike."""
+"""Ages for people, of the daemon (``Up 5 minutes``) and the command line (``5 minutes ago``) alike."""
 
 from __future__ import annotations
 
 
 def age(seconds: float) -> str:
-    """How long ago: "Less than a second", "About a minute", "3 hours", "2 weeks" …"""
+    """A time span in words: "Less than a second", "About a minute", "3 hours", "2 weeks" …"""
     whole = int(seconds)
     if whole < 1:
         return "Less than a second"

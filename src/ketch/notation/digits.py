@@ -1,4 +1,4 @@
-"""Whole numbers that others wrote: in requests, registries' headers and manifests, options and command lines.
+"""Whole numbers in untrusted text: requests, registries' headers and manifests, options, command lines.
 
 Python reads the digits of every script, and refuses more than some thousand of them with an error of its own
 (`int`, "integer string conversion length limitation").  What others wrote is one of a few ASCII digits or no number.

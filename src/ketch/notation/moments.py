@@ -1,4 +1,4 @@
-"""Points in time as others write them, in nanoseconds since 1970: RFC 3339, and what ``since`` and ``until`` may be."""
+"""Parsing of points in time (ns since 1970): RFC 3339, and the values of ``since`` and ``until``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rfc3339(text: str) -> int | None:
 
 
 def parse(text: str, now_ns: int) -> int | None:
-    """What Docker's ``--since`` and ``--until`` take: ``10m`` (ago), ``1700000000.5``, or a time of RFC 3339.
+    """A value of Docker's ``--since`` or ``--until``: ``10m`` (ago), ``1700000000.5``, or a time of RFC 3339.
 
     Of the last, hours and what follows may be left out, and so may the zone: then it is this process's own.
     None for anything else.
@@ -63,7 +63,7 @@ def _days_in(year: int, month: int) -> int:
 
 
 def _days(year: int, month: int, day: int) -> int:
-    """Since 1970-01-01, in the Gregorian calendar, also before there was one.
+    """Days since 1970-01-01 in the proleptic Gregorian calendar.
 
     Years begin in March here, so that the day that not every year has is the last one.
     """

@@ -44,12 +44,12 @@ def write(size: int) -> str:
 
 
 def human_size(size: float, figures: int = 3) -> str:
-    """For people, in powers of 1000: ``4.43MB`` (three significant figures as in lists, four as in sums)."""
+    """A size for people, in powers of 1000: ``4.43MB`` (three significant figures as in lists, four as in sums)."""
     return _scaled(size, 1000, _DECIMAL, figures)
 
 
 def human_bytes(size: float) -> str:
-    """For people, in powers of 1024, with four significant figures: ``1.944GiB``."""
+    """A size for people, in powers of 1024, with four significant figures: ``1.944GiB``."""
     return _scaled(size, 1024, _BINARY, 4)
 
 

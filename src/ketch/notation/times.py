@@ -14,18 +14,18 @@ def rfc3339(ns: int) -> str:
 
 
 def rfc3339_or_never(ns: int) -> str:
-    """The same, but for what has not happened: 0, and what is before it, is Go's zero time."""
+    """The same; a time that is not set (0 or less) is Go's zero time."""
     return rfc3339(ns) if ns > 0 else NEVER
 
 
 def fixed(ns: int) -> str:
-    """With nine figures always: ``2024-01-02T03:04:05.120000000Z``."""
+    """A time with nine decimal places: ``2024-01-02T03:04:05.120000000Z``."""
     second, rest = divmod(ns, 10**9)
     return f"{_second(time.gmtime(second))}.{rest:09}Z"
 
 
 def local(ns: int, figures: int = 9) -> str:
-    """In this process's time zone, with so many figures: ``2024-01-02T03:04:05.120000000+01:00``; UTC is ``Z``."""
+    """A time in this process's zone, with so many figures: ``2024-01-02T03:04:05.120000000+01:00``; UTC is ``Z``."""
     second, rest = divmod(ns, 10**9)
     moment = time.localtime(second)
     fraction = f".{rest:09}"[: figures + 1] if figures else ""
@@ -35,7 +35,7 @@ def local(ns: int, figures: int = 9) -> str:
 
 
 class Clock:
-    """Writes times of which many are in the same second, whose text it remembers."""
+    """Formatter of times that caches the text of the last second."""
 
     def __init__(self) -> None:
         self._at, self._text = -1, ""
@@ -47,12 +47,12 @@ class Clock:
         return self._text
 
     def rfc3339(self, ns: int) -> str:
-        """As the function of this name."""
+        """The same as the module's function of this name."""
         second, rest = divmod(ns, 10**9)
         return f"{self.second(second)}{_fraction(rest)}Z"
 
     def fixed(self, ns: int) -> str:
-        """As the function of this name."""
+        """The same as the module's function of this name."""
         second, rest = divmod(ns, 10**9)
         return f"{self.second(second)}.{rest:09}Z"
 

@@ -10,7 +10,7 @@ from ketch.notation import moments
 
 
 class RunConfig(msgspec.Struct, rename="pascal", kw_only=True, omit_defaults=True):
-    """``config``: what a container made from the image runs, unless told otherwise."""
+    """``config``: the defaults of containers that are made from the image."""
 
     user: str | None = None
     exposed_ports: dict[str, Any] | None = None

@@ -28,7 +28,7 @@ def check(text: str) -> str:
 
 
 def hexadecimal(digest: str) -> str:
-    """The digits alone."""
+    """The hexadecimal part of a digest."""
     return digest.partition(":")[2]
 
 

@@ -26,7 +26,7 @@ CONFIGS = frozenset((CONFIG, DOCKER_CONFIG))
 
 
 class Platform(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What an image runs on."""
+    """The platform of an image."""
 
     architecture: str
     os: str
@@ -46,7 +46,7 @@ class Descriptor(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=Tru
     platform: Platform | None = None
 
     def check_size(self, actual: int) -> None:
-        """InvalidArgument for a blob of another size: whoever read only so much of it would see something else."""
+        """Raise InvalidArgument for a blob that has not the descriptor's size."""
         if actual != self.size:
             raise InvalidArgument(
                 f"{self.digest}: its descriptor says {self.size} bytes, it has {actual}",

@@ -1,4 +1,4 @@
-"""Platforms as people write them, and which of an index's manifests this machine runs (image-spec v1.1 §image-index).
+"""Platforms: their text form, and the choice among an index's manifests (image-spec v1.1 §image-index).
 
 Names and fall-backs are containerd's: an amd64 machine also runs 386, arm64 also runs arm, an arm variant also the
 lower ones.
@@ -46,7 +46,7 @@ def parse(text: str) -> Platform:
 
 
 def normalize(one: Platform) -> Platform:
-    """Without a variant that says nothing, and with one name for each architecture."""
+    """A platform in canonical form: no default variant, one name for each architecture."""
     architecture = architectures.goarch(one.architecture)
     variant = one.variant or ""
     if variant == _DEFAULT_VARIANT.get(architecture):
@@ -58,7 +58,7 @@ def normalize(one: Platform) -> Platform:
 
 @functools.cache
 def host() -> Platform:
-    """What this machine runs best."""
+    """The platform of this machine."""
     return Platform(os="linux", architecture=architectures.goarch(machine.machine()))
 
 
@@ -68,7 +68,7 @@ def text(one: Platform) -> str:
 
 
 def matches(wanted: Platform, offered: Platform) -> bool:
-    """Whether it is what was asked for; what ``wanted`` leaves out is any."""
+    """Whether a platform matches ``wanted``, whose empty fields match anything."""
     wanted, offered = normalize(wanted), normalize(offered)
     return all(
         not one or one == other
@@ -102,7 +102,7 @@ def _number(one: Platform) -> int:
 
 
 def best(wanted: Platform, offered: Iterable[Platform | None]) -> int | None:
-    """The index of the one to take, the first among equals; None when none fits.
+    """The index of the best match, the first among equals; None when none matches.
 
     An entry without a platform is taken only when nothing says that it fits.
     """

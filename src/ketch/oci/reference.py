@@ -33,7 +33,7 @@ class Reference:
 
     @property
     def repository(self) -> str:
-        """Domain and path in full."""
+        """The repository in full: domain and path."""
         return f"{self.domain}/{self.path}"
 
     @property
@@ -53,7 +53,7 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Normalize; InvalidArgument with Docker's words for what is not a reference."""
+    """Parse and normalize a reference (InvalidArgument, in Docker's words)."""
 
     def bad(why: str = "") -> InvalidArgument:
         return InvalidArgument(f"invalid reference format{': ' + why if why else ''}")

@@ -38,7 +38,7 @@ def path_stat(found: PathStat) -> str:
 
 
 async def head(call: Call) -> web.StreamResponse:
-    """What is at a path."""
+    """Describe the file at a path."""
     found = await call.engine.files.stat(call.path["id"], call.query.get("path", ""))
     response = call.empty(200)
     response.headers[_STAT] = path_stat(found)
@@ -69,12 +69,12 @@ async def export(call: Call) -> web.StreamResponse:
 
 
 async def changes(call: Call) -> web.StreamResponse:
-    """What the container changed."""
+    """The files that the container changed."""
     return call.json(await call.engine.files.changes(call.path["id"]))
 
 
 async def _send(call: Call, archive: TarStream, content_type: str, headers: dict[str, str]) -> web.StreamResponse:
-    """The headers go out with the first chunk: what fails before it, and most things do, has a status of its own."""
+    """Send a tar stream; headers go out with the first chunk, so that an earlier error has its status."""
     async with aclosing(archive):
         chunks = aiter(archive)
         first = await anext(chunks, b"")

@@ -71,14 +71,14 @@ async def attach(call: Call) -> web.StreamResponse:
 
 
 def _check_origin(request: web.BaseRequest) -> None:
-    """A browser lets every page open WebSockets to this machine, and says which one it was (RFC 6455 §10.2)."""
+    """Refuse web pages: browsers let any page open a WebSocket, and name it in Origin (RFC 6455 §10.2)."""
     origin = request.headers.get("Origin", "")
     if origin and origin.partition("://")[2] != request.headers.get("Host", ""):
         raise PermissionDenied(f"attach: a page from {origin} may not open this connection")
 
 
 async def _inwards(far: web.WebSocketResponse, near: socket.socket) -> None:
-    """What the client sends, as text or binary, until it goes."""
+    """Copy the client's messages, text or binary, to the container until the client leaves."""
     loop = asyncio.get_running_loop()
     async for message in far:
         if message.type == WSMsgType.TEXT:
@@ -88,7 +88,7 @@ async def _inwards(far: web.WebSocketResponse, near: socket.socket) -> None:
 
 
 async def _outwards(near: socket.socket, far: web.WebSocketResponse) -> None:
-    """What the container prints, until it or the client ends; one piece at a time."""
+    """Copy the container's output to the client until either ends; one piece at a time."""
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(near, _CHUNK):
         await far.send_bytes(data)

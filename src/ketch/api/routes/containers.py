@@ -1,4 +1,4 @@
-"""Every ``/containers`` endpoint but the execs."""
+"""The ``/containers`` endpoints, except those of execs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def start(call: Call) -> web.StreamResponse:
-    """Start a container; what it is made of was said when it was made."""
+    """Start a container (InvalidArgument for a configuration in the body)."""
     if len((await call.request.read()).strip()) > len("null"):
         raise InvalidArgument(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
@@ -92,19 +92,19 @@ async def kill(call: Call) -> web.StreamResponse:
 
 
 async def pause(call: Call) -> web.StreamResponse:
-    """Freeze."""
+    """Freeze the container's processes."""
     await call.engine.containers.pause(call.path["id"])
     return call.empty()
 
 
 async def unpause(call: Call) -> web.StreamResponse:
-    """Go on."""
+    """Thaw the container's processes."""
     await call.engine.containers.unpause(call.path["id"])
     return call.empty()
 
 
 async def rename(call: Call) -> web.StreamResponse:
-    """Another name."""
+    """Rename a container."""
     await call.engine.containers.rename(call.path["id"], call.query.get("name", ""))
     return call.empty()
 
@@ -135,7 +135,7 @@ async def remove(call: Call) -> web.StreamResponse:
 
 
 async def wait(call: Call) -> web.StreamResponse:
-    """The exit code, when there is one; headers go out as soon as the wait is registered."""
+    """Wait for the exit code; headers are sent as soon as the wait is registered."""
     waiter = call.engine.containers.wait(call.path["id"], call.query.get("condition", ""))
     response = await call.stream()
     transport = call.request.transport
@@ -150,7 +150,7 @@ async def wait(call: Call) -> web.StreamResponse:
 
 
 async def attach(call: Call) -> web.StreamResponse:
-    """Join the container's streams; from here on the connection is not HTTP."""
+    """Join the container's streams; the connection is hijacked."""
     options = AttachOptions(
         stream=query.flag(call.query, "stream"),
         logs=query.flag(call.query, "logs"),
@@ -191,7 +191,7 @@ def size(call: Call) -> tuple[int, int]:
 
 
 async def logs(call: Call) -> web.StreamResponse:
-    """What the container printed, and with ``follow`` what it will."""
+    """The container's logged output, and with ``follow`` what is added to it."""
     options = LogOptions(
         stdout=query.flag(call.query, "stdout"),
         stderr=query.flag(call.query, "stderr"),
@@ -214,12 +214,12 @@ async def logs(call: Call) -> web.StreamResponse:
 
 
 async def top(call: Call) -> web.StreamResponse:
-    """Processes."""
+    """The container's processes."""
     return call.json(await call.engine.containers.top(call.path["id"], call.query.get("ps_args", "-ef")))
 
 
 async def container_stats(call: Call) -> web.StreamResponse:
-    """Counters: one reading a second, or (``stream=0``) one that can be compared with the one before it."""
+    """Counters: one reading a second, or (``stream=0``) a single one with its predecessor."""
     container = call.engine.containers.get(call.path["id"])
     follow, one_shot = query.flag(call.query, "stream", True), query.flag(call.query, "one-shot")
     if not container.state.running and not follow:

@@ -1,4 +1,4 @@
-"""Every ``/images`` endpoint, and Ketch's own ``/ketch/images/bootstrap``."""
+"""The ``/images`` endpoints, and Ketch's own ``/ketch/images/bootstrap``."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def history(call: Call) -> web.StreamResponse:
-    """How the image was made."""
+    """The steps by which the image was made."""
     return call.json(call.engine.images.history(call.path["name"], query.platform(call.query)))
 
 
 async def tag(call: Call) -> web.StreamResponse:
-    """One more name."""
+    """Add a name to an image."""
     repo = call.query.get("repo", "")
     if not repo:
         raise InvalidArgument("invalid reference format: repository name must not be empty")
@@ -68,7 +68,7 @@ async def tag(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """Untag, and delete what nothing needs."""
+    """Untag an image, and delete it with its last name."""
     rows = await call.engine.images.remove(
         call.path["name"], force=query.flag(call.query, "force"), prune=not query.flag(call.query, "noprune")
     )
@@ -126,7 +126,7 @@ async def bootstrap(call: Call) -> web.StreamResponse:
 
 
 async def progress(call: Call, items: AsyncGenerator[dict[str, Any], None]) -> web.StreamResponse:
-    """A stream of JSON lines; an error before the first line is a status, a later one is a line."""
+    """Send progress as JSON lines; an error before the first line is a status, a later one a line."""
     response: web.StreamResponse | None = None
     try:
         async with aclosing(items):

@@ -1,4 +1,4 @@
-"""``/ketch/manifests``: what ``ketch manifest`` asks for; Docker's client does this without its daemon."""
+"""``/ketch/manifests``: the endpoints of ``ketch manifest`` (Docker's client needs no daemon for it)."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def _credentials(call: Call) -> Credentials | None:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    """A manifest as its registry has it."""
+    """A manifest from its registry."""
     with from_registry():
         return call.json(await call.engine.manifests.inspect(call.path["name"], _credentials(call)))
 
 
 async def local(call: Call) -> web.StreamResponse:
-    """An index that is being put together."""
+    """A draft of an index."""
     return call.json(call.engine.manifests.get(call.path["name"]))
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Begin one, or add to it."""
+    """Create a draft of an index, or add to it."""
     body: _Create = await call.body(_Create)
     with from_registry():
         made = await call.engine.manifests.create(body.name, body.manifests, body.amend, _credentials(call))
@@ -56,20 +56,20 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def annotate(call: Call) -> web.StreamResponse:
-    """Say what one of its images runs on."""
+    """Set the platform of one of its images."""
     body: _Annotate = await call.body(_Annotate)
     return call.json(await call.engine.manifests.annotate(body.name, body.manifest, body.platform))
 
 
 async def push(call: Call) -> web.StreamResponse:
-    """Bring it to its registry."""
+    """Push the index to its registry."""
     body: _Push = await call.body(_Push)
     with from_registry():
         return call.json({"Digest": await call.engine.manifests.push(body.name, body.purge, _credentials(call))})
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """Forget it."""
+    """Remove the draft."""
     call.engine.manifests.remove(call.path["name"])
     return call.empty()
 

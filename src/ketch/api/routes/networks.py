@@ -35,20 +35,20 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """Remove a network that nobody is on."""
+    """Remove a network without containers."""
     await call.engine.networks.remove(call.path["id"])
     return call.empty()
 
 
 async def connect(call: Call) -> web.StreamResponse:
-    """Put a container on a network."""
+    """Connect a container to a network."""
     body: ConnectBody = await call.body(ConnectBody)
     await call.engine.networks.connect(call.path["id"], body.container, endpoint(body.endpoint_config))
     return call.empty(200)
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
-    """Take a container off a network."""
+    """Disconnect a container from a network."""
     body: DisconnectBody = await call.body(DisconnectBody)
     await call.engine.networks.disconnect(call.path["id"], body.container, force=body.force)
     return call.empty(200)
@@ -65,7 +65,7 @@ async def prune(call: Call) -> web.StreamResponse:
 
 
 async def repair(call: Call) -> web.StreamResponse:
-    """Put back what other programs removed."""
+    """Restore the parts of networks that other programs removed."""
     done = await call.engine.networks.repair()
     return call.json({"Done": done, "Warnings": await call.engine.networks.blockers()})
 

@@ -1,4 +1,4 @@
-"""``/auth``, ``/distribution`` and ``/images/search``: registries, without an image coming or going."""
+"""``/auth``, ``/distribution`` and ``/images/search``: requests to registries that transfer no image."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 async def auth(call: Call) -> web.StreamResponse:
-    """Try credentials."""
+    """Check credentials with their registry."""
     given: Credentials = await call.body(Credentials)
     with from_registry():
         return call.json(await call.engine.registries.login(completed(given)))
 
 
 async def distribution(call: Call) -> web.StreamResponse:
-    """What a reference stands for in its registry."""
+    """The descriptor and the platforms of a reference in its registry."""
     credentials = from_header(call.request.headers.get("X-Registry-Auth"))
     with from_registry():
         return call.json(await call.engine.registries.distribution(call.path["name"], credentials))
 
 
 async def search(call: Call) -> web.StreamResponse:
-    """Images by words."""
+    """Search a registry for images."""
     credentials = from_header(call.request.headers.get("X-Registry-Auth"))
     limit, chosen = query.number(call.query, "limit") or 0, query.filters(call.query)
     with from_registry():

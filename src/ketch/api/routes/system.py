@@ -28,7 +28,7 @@ _PING = {
 
 
 async def ping(call: Call) -> web.StreamResponse:
-    """Is anybody there, and which version of the API?"""
+    """Tell that the daemon is alive, and the API's version."""
     body = b"" if call.request.method == "HEAD" else b"OK"
     return web.Response(body=body, headers=_PING, content_type="text/plain", charset="utf-8")
 
@@ -63,17 +63,17 @@ async def df(call: Call) -> web.StreamResponse:
 
 
 async def build_prune(call: Call) -> web.StreamResponse:
-    """There is no build cache; `docker system prune` asks for it at its end, and must not fail there."""
+    """Answer that no build cache was removed: `docker system prune` asks last for it, and must not fail."""
     return call.json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 async def plugins(call: Call) -> web.StreamResponse:
-    """There are none."""
+    """An empty list: there are no plugins."""
     return call.json([])
 
 
 async def plugin(call: Call) -> web.StreamResponse:
-    """404 and not 501: `docker inspect NAME` asks here last, and must hear that there is no such object."""
+    """Answer 404, not 501: `docker inspect NAME` asks here last, and reports that there is no such object."""
     raise NotFound(f'plugin "{call.path["name"]}" not found')
 
 

@@ -1,4 +1,4 @@
-"""``GET /ketch/stats``: what many containers use, in one stream.  Ketch's own; Docker has one stream a container."""
+"""``GET /ketch/stats``: resource usage of many containers in one stream (Docker has a stream for each)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
 
 
 class Line(msgspec.Struct):
-    """One pass over all containers; ``seconds`` since the pass before (0: this is the first)."""
+    """One sample of all containers; ``seconds`` since the previous one (0: this is the first)."""
 
     read: str
     seconds: float
@@ -70,7 +70,7 @@ def interval(text: str | None) -> float:
 
 
 def _chooser(call: Call) -> Callable[[], Containers]:
-    """The containers of each line: those that were named while they exist, or all that run and pass the filters."""
+    """A function for each line's containers: the named ones that exist, or all running that pass the filters."""
     service = call.engine.containers
     if named := call.query.getall("container", []):
         ids = [service.get(ref).id for ref in named]

@@ -1,4 +1,4 @@
-"""``ps --filter``: which containers a list keeps.
+"""``ps --filter``: predicates over containers.
 
 Values of one filter are alternatives (those of ``label`` are all needed), filters are all needed, except that a port
 that is published or exposed satisfies both port filters.  An unknown filter or an impossible value is an error (400).
@@ -49,7 +49,7 @@ _INTEGER = re.compile(r"[+-]?\d{1,10}\Z", re.ASCII)
 
 
 def predicate(engine: Engine, filters: Filters) -> Test:
-    """What ``filters`` keep (InvalidArgument, NotFound)."""
+    """The predicate of these filters (InvalidArgument, NotFound)."""
     check(filters, _KNOWN)
     for name, allowed in (("status", _STATES), ("health", _HEALTH)):
         for value in filters.get(name, ()):
@@ -97,7 +97,7 @@ def _since(engine: Engine, values: list[str]) -> Test:
 
 
 def _ancestor(engine: Engine, values: list[str]) -> Test:
-    """Containers of an image, and of those that were built on it: their first layers are its layers."""
+    """Containers of an image or of one built on it (whose lowest layers are the same)."""
     images = []
     for value in values:
         try:

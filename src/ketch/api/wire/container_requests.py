@@ -1,4 +1,4 @@
-"""The bodies of requests about containers, and what the engine is asked for by them."""
+"""The bodies of requests about containers, and their conversion to the engine's types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CreateBody(ContainerConfig, kw_only=True):
         return msgspec.convert(self, ContainerConfig, from_attributes=True)
 
     def endpoints(self) -> dict[str, EndpointSettings]:
-        """The networks that are asked for."""
+        """The endpoints of the body's networks, by network."""
         networking = self.networking_config or NetworkingConfig()
         return {name: endpoint(asked) for name, asked in (networking.endpoints_config or {}).items()}
 
@@ -38,6 +38,6 @@ class UpdateBody(Resources, kw_only=True):
     pending_reset: bool = False
 
     def update(self) -> Update:
-        """What is wanted of the engine."""
+        """The engine's request of this body."""
         resources = msgspec.convert(self, Resources, from_attributes=True)
         return Update(resources=resources, changes=self.changes, pending_reset=self.pending_reset)

@@ -131,7 +131,7 @@ def _networks(container: Container, version: tuple[int, int] = NEWEST) -> dict[s
 
 
 def _brief_networks(container: Container) -> dict[str, Any]:
-    """Without what was asked for, as rows of a list have them."""
+    """A container's networks as rows of a list have them: without the requested settings."""
     asked = dict.fromkeys(("IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"))
     return {name: endpoint | asked for name, endpoint in _networks(container).items()}
 
@@ -241,7 +241,7 @@ def _host_config(container: Container, secrets: list[dict[str, Any]]) -> dict[st
 
 
 def _given(mount: dict[str, Any]) -> dict[str, Any]:
-    """A mount as it was asked for: options that say nothing are options, too."""
+    """A mount as requested; empty options are kept."""
     return {k: v for k, v in mount.items() if k in ("Type", "Target") or v not in (None, "", False)}
 
 

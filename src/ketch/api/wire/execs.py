@@ -28,7 +28,7 @@ class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
     console_size: list[int] | None = None
 
     def config(self) -> ExecConfig:
-        """What the engine is asked to run."""
+        """The engine's request of this body."""
         return ExecConfig(
             cmd=self.cmd or [],
             env=self.env or [],

@@ -57,7 +57,7 @@ def boolean(name: str, value: str) -> bool:
 
 
 def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
-    """Every ``key`` or ``key=value`` of ``wanted`` is there."""
+    """Whether the labels have every ``key`` or ``key=value`` of ``wanted``."""
     labels = labels or {}
     for item in wanted:
         key, equals, value = item.partition("=")
@@ -67,7 +67,7 @@ def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
 
 
 def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
-    """What ``images --filter`` keeps."""
+    """The predicate of ``images --filter``."""
     check(filters, _IMAGE)
     moments = {n: [engine.images.get(v).created for v in filters.get(n, ())] for n in ("before", "since")}
     until = [_moment(v) for v in filters.get("until", ())]
@@ -103,7 +103,7 @@ def _moment(text: str) -> int:
 
 
 def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callable[[int, dict[str, str] | None], bool]:
-    """What ``prune --filter`` may remove, from (creation time in ns, labels)."""
+    """The predicate of ``prune --filter``, over creation time (ns) and labels."""
     check(filters, known)
     if len(filters.get("until", ())) > 1:
         raise InvalidArgument("more than one until filter specified")
@@ -121,7 +121,7 @@ def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callabl
 
 
 def event_predicate(filters: Filters) -> Callable[[dict[str, Any]], bool]:
-    """What ``events --filter`` shows: values of one filter are alternatives (but labels), filters all needed."""
+    """The predicate of ``events --filter``: any value of a filter (of labels all), and all filters."""
     check(filters, _EVENT)
     tests = [_event_test(name, values) for name, values in filters.items()]
     return lambda event: all(test(event) for test in tests)
@@ -150,7 +150,7 @@ def _event_test(name: str, values: list[str]) -> Callable[[dict[str, Any]], bool
 
 
 def _image_names(event: dict[str, Any]) -> set[str]:
-    """The image that an image's event, or a container's, is about: its id and its name, with the tag and without."""
+    """The names of an event's image: its id, and its name with the tag and without."""
     attributes = event["Actor"]["Attributes"]
     if event["Type"] == "image":
         names = {event["Actor"]["ID"], attributes.get("name", "")}

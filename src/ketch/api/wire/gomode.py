@@ -1,4 +1,4 @@
-"""Modes of files as Go's ``os.FileMode`` has them: what Docker's API speaks of when it says mode."""
+"""File modes as Go's ``os.FileMode``, which Docker's API uses."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def row(image: Image, containers: int = -1, version: tuple[int, int] = NEWEST) -
 
 
 def _graph(dirs: list[str]) -> dict[str, str]:
-    """Where the newest layer is, and with names that dockerd has, too: where it would be worked with and shown."""
+    """``GraphDriver``: the newest layer's directory, under the keys that dockerd has."""
     upper = dirs[0] if dirs else ""
     beside = os.path.dirname(upper)
     data = {"UpperDir": upper, "WorkDir": os.path.join(beside, "work"), "MergedDir": os.path.join(beside, "merged")}
@@ -74,7 +74,7 @@ def _of_old(image: Image, version: tuple[int, int]) -> dict[str, Any]:
 
 
 def _made_by(version: tuple[int, int], config: dict[str, Any]) -> dict[str, Any]:
-    """What old clients still read (Compose 1 its volumes): the container that the image was committed from."""
+    """``Container`` and ``ContainerConfig``, which old clients read (Compose 1 its volumes)."""
     if version >= (1, 45):
         return {}
     names = ("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce")

@@ -55,7 +55,7 @@ class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
     labels: dict[str, str] | None = None
 
     def record(self) -> NetworkRecord:
-        """What is asked for, as a record whose open fields are still empty."""
+        """A network's record from a request; fields that the request leaves open are empty."""
         if self.ingress or self.scope == "swarm":
             raise InvalidArgument(f"network {self.name}: swarm networks are not supported", hint="leave out --scope")
         if self.config_only:
@@ -84,7 +84,7 @@ class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
 
 
 def endpoint(asked: EndpointRequest | None) -> EndpointSettings:
-    """A container's place in a network as it is asked for: addresses and ids come from the engine alone."""
+    """A requested endpoint; addresses in use and ids come from the engine alone."""
     asked = asked or EndpointRequest()
     return EndpointSettings(
         ipam_config=asked.ipam_config,
@@ -160,7 +160,7 @@ def _member(container: Container, settings: EndpointSettings) -> dict[str, str]:
 
 
 def predicate(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[NetworkRecord], bool]:
-    """What ``network ls --filter`` keeps."""
+    """The predicate of ``network ls --filter``."""
     filters.check(chosen, _KNOWN)
     for kind in chosen.get("type", ()):
         if kind not in ("custom", "builtin"):

@@ -1,4 +1,4 @@
-"""Answers of prunes in Docker's JSON; those of a dry run, which is Ketch's own, tell more of each object."""
+"""Answers of prunes in Docker's JSON; those of a dry run (Ketch's own) have more of each object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def container(done: Pruned) -> dict[str, Any]:
-    """What the removal of one container would do."""
+    """The answer of the dry run of one container's removal."""
     return {
         "ContainersDeleted": _ids(done.objects),
         "VolumesDeleted": _ids(done.volumes),

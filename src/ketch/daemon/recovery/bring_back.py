@@ -50,7 +50,7 @@ def _back(path: str, directory: str) -> bool:
 
 
 def container(path: str, data_root: str, images: Collection[str], names: Collection[str]) -> Container | None:
-    """A container out of the bundle in its directory ``path``; None when there is none, or its image is not here.
+    """A container's record from the bundle in its directory; None without a bundle or without its image.
 
     ``names`` are taken: it gets its id for a name then.
     """

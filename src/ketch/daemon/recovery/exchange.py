@@ -1,4 +1,4 @@
-"""Exchange of a damaged database for the repaired one, in steps that may be broken off anywhere.
+"""Exchange of a damaged database for the repaired one, in steps that can be interrupted anywhere.
 
 ketch.db.repaired, -mark         written and checked
 ketch.db.damaged-N, -wal         second names of the old files
@@ -16,7 +16,7 @@ _PARTS = ("-wal", "-shm", "-mark", "-reserve", "-spare")
 
 
 def clear(new: str) -> None:
-    """Remove what a repair that was killed has written so far."""
+    """Remove the files of a repair that was killed."""
     for suffix in ("", *_PARTS):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new + suffix)

@@ -1,4 +1,4 @@
-"""``ketchd --repair``: a database that can be used again, out of what can be read of one that cannot.
+"""``ketchd --repair``: a new database from the readable rows of a damaged one.
 
     ketch.db, ketch.db-wal ──rows, page by page──► ketch.db.repaired ──► ketch.db
                  └──────────────────────────────────────────────────────► ketch.db.damaged-1, …-wal
@@ -66,7 +66,7 @@ _TABLES = {
 
 
 def check_not_lost(data_root: str) -> None:
-    """Refuse to begin anew where there is something: an empty state would have all of it swept away (DataLoss)."""
+    """Raise DataLoss for a missing database where there is data: an empty one would have it swept away."""
     path = os.path.join(data_root, "ketch.db")
     if os.path.exists(path) and os.path.getsize(path):
         return
@@ -77,7 +77,7 @@ def check_not_lost(data_root: str) -> None:
 
 
 def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
-    """Refuse a database that nothing vouches for and that has no rows for directories that are there (DataLoss)."""
+    """A check (DataLoss) of a database without a mark: no empty table where its directory has entries."""
 
     def check(connection: sqlite3.Connection) -> None:
         present = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -100,13 +100,13 @@ def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
 
 
 def finish(data_root: str) -> None:
-    """Carry out what a repair that was killed had decided."""
+    """Finish a repair that was killed after its decision."""
     path = os.path.join(data_root, "ketch.db")
     exchange.finish(path, path + ".repaired")
 
 
 def repair(config: Config) -> None:
-    """Do it, for ``data-root`` of these settings; what was found is told on stderr, a line for each kind."""
+    """Repair the database of these settings; the findings go to stderr, a line for each kind."""
     root = config.data_root
     path, new = os.path.join(root, "ketch.db"), os.path.join(root, "ketch.db.repaired")
     with listen.data_lock(root):
@@ -163,7 +163,7 @@ def _salvaged(path: str) -> Tables:
 
 
 def _table_of(row: Row) -> str | None:
-    """Whose row it is: by number and type of its columns, and by what its record can be decoded as."""
+    """The table of a row, by number and type of its columns and the form of its record."""
     match row:
         case (str(name),) if name.startswith(("containers/", "sha256:")):
             return "removals"
@@ -185,7 +185,7 @@ def _table_of(row: Row) -> str | None:
 
 
 def _decodes(record: bytes, form: Form[Any]) -> bool:
-    """Whether it is a record of this form (DataLoss: it is, and of a newer program's)."""
+    """Whether the data is a record of this form (DataLoss: of a newer version of it)."""
     try:
         form.decode(record)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -194,7 +194,7 @@ def _decodes(record: bytes, form: Form[Any]) -> bool:
 
 
 def _check_version(row: Row) -> None:
-    """DataLoss for the row that says that tables are of a newer program's form: it has more than would be saved."""
+    """Raise DataLoss for a version of the tables that is newer than this program."""
     match row:
         case (str(name), int(version)) if version > _VERSIONS.get(name, version):
             raise DataLoss(
@@ -205,7 +205,7 @@ def _check_version(row: Row) -> None:
 
 
 def _add_images(root: str, rows: Tables) -> None:
-    """Images that the content store has whole and no row names, with the names of ``index.json``."""
+    """Add the complete images of the content store that have no row, with the names of ``index.json``."""
     with contextlib.closing(ContentStore(os.path.join(root, "content"))) as content:
         found = recover.images(content, Layers(root))
         names = recover.names(content, found)
@@ -220,7 +220,7 @@ def _add_images(root: str, rows: Tables) -> None:
 
 
 def _add_volumes(root: str, rows: Tables) -> None:
-    """Volumes of which only the directory is left; labels and options are lost."""
+    """Add the volumes of which only the directory is left; labels and options are lost."""
     directory = os.path.join(root, "volumes")
     for name in os.listdir(directory) if os.path.isdir(directory) else ():
         path = os.path.join(directory, name, "_data")
@@ -232,7 +232,7 @@ def _add_volumes(root: str, rows: Tables) -> None:
 
 
 def _add_containers(root: str, rows: Tables) -> None:
-    """Directories of containers back from ``lost/``, and rows for those that have none, as far as bundles tell."""
+    """Bring containers' directories back from ``lost/``, and add rows, from their bundles, for those without."""
     for row in rows["containers"].values():
         if bring_back.directory(root, str(row[0])):
             _tell(f"container {row[1]}: its directory is back")
@@ -254,7 +254,7 @@ def _add_containers(root: str, rows: Tables) -> None:
 
 
 def _set_aside(config: Config, rows: Tables) -> list[str]:
-    """Put the directories of containers that are not known any more out of the way."""
+    """Move the directories of unknown containers to ``lost/``."""
     directory, kept = os.path.join(config.data_root, "containers"), os.path.join(config.data_root, "lost")
     moved = []
     for name in filter(lost.is_ours, os.listdir(directory) if os.path.isdir(directory) else ()):

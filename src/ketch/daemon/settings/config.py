@@ -14,7 +14,7 @@ DEFAULT_HOST = "unix:///var/run/ketch.sock"
 
 @dataclass
 class Config:
-    """What ``ketchd`` was told; paths are absolute, ``hosts`` are URLs."""
+    """The settings of ``ketchd``; paths are absolute, ``hosts`` are URLs."""
 
     data_root: str = "/var/lib/ketch"
     exec_root: str = "/run/ketch"

@@ -46,7 +46,7 @@ _OF_CONTAINERS = (
 
 
 def compare(config: Config, containers: Sequence[Container]) -> None:
-    """Log what changed for the containers that run, and remember the settings of this start.
+    """Log the changes that concern running containers, and store the settings of this start.
 
     FailedPrecondition when monitors are under another exec root: from here they could not be reached.  That may be so
     of a container that the record says is down: in a copy of a data root whose daemon has started it since.
@@ -83,7 +83,7 @@ def _check_exec_root(before: str, now: str, known: Sequence[str]) -> None:
 
 
 def _check_not_a_copy(config: Config, running: Sequence[Container]) -> None:
-    """Earlier versions did not write their settings down; their containers' files say where their data root was."""
+    """Refuse a copied data root whose daemon stored no settings: its bundles name another path."""
     for container in running:
         here = os.path.join(config.data_root, "containers", container.id)
         there = bundle_file.written_in(here)

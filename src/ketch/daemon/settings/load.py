@@ -186,7 +186,7 @@ def _from_file(path: str | None, flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_type(path: str, key: str, value: object, default: object) -> None:
-    """A value in the file is of its setting's kind, so that a slip is told here and not found much later."""
+    """Raise InvalidArgument for a value of the file that has not its setting's type."""
     kind = type(default)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     fits = type(value) is kind and (key == "default-address-pools" or all(isinstance(item, str) for item in items))

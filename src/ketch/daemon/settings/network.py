@@ -28,7 +28,7 @@ def table_name(config: Config) -> str:
 
 
 def bases(config: Config, engine_id: str) -> list[Base]:
-    """Where subnets are chosen from: ``default-address-pools`` for the families that it names, else our own."""
+    """The pools of subnets: ``default-address-pools`` for the families that it names, else our own."""
     chosen = [Base(str(pool["base"]), int(pool["size"])) for pool in config.default_address_pools]
     versions = {ipaddress.ip_network(base.base).version for base in chosen}
     if 4 not in versions:
@@ -58,5 +58,5 @@ def default_network(config: Config, manager: NetworkManager) -> None:
 
 
 def dns_defaults(config: Config) -> DnsDefaults:
-    """What containers get that name no servers of their own."""
+    """The DNS settings of containers that have none of their own."""
     return DnsDefaults(config.dns, config.dns_search, config.dns_opts)

@@ -53,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(config: Config) -> None:
-    """InvalidArgument with a sentence for what cannot be meant."""
+    """Raise InvalidArgument for settings that make no sense."""
     for one in config.insecure_registries:
         if "/" in one:
             try:

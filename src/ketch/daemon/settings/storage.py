@@ -86,12 +86,12 @@ def choose(
 
 
 def _volatile(config: Config) -> bool:
-    """What the last of the options says: `check` lets no other than this one pass."""
+    """The value of ``overlay.volatile``, the only option that `check` accepts."""
     return bool(config.storage_opts) and booleans.parse(config.storage_opts[-1].partition("=")[2]) is True
 
 
 def _check_not_used(data_root: str, driver: str, removed: Collection[str]) -> None:
-    """A container of the other driver would seem to have lost its files."""
+    """Refuse a driver when containers of the other one exist: they would seem to have lost their files."""
     other, mark = ("overlay", "upper") if driver == "vfs" else ("vfs", "root")
     containers = os.path.join(data_root, "containers")
     for name in os.listdir(containers) if os.path.isdir(containers) else ():
@@ -103,7 +103,7 @@ def _check_not_used(data_root: str, driver: str, removed: Collection[str]) -> No
 
 
 def _overlay_problem(data_root: str) -> str:
-    """Why overlay cannot have its upper directory here; empty when it can, or when there is no room to find out."""
+    """The reason why overlay cannot work here; empty when it can, or when a full disk prevents the test."""
     os.makedirs(data_root, mode=0o710, exist_ok=True)
     try:
         directory = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)

@@ -13,27 +13,27 @@ _LAST_S = 5.0
 
 
 class BackgroundTasks:
-    """Keeps the references without which a task may vanish; a task's failure is its own to tell."""
+    """Holds references to running tasks, without which they may be collected; a task reports its own failure."""
 
     def __init__(self) -> None:
         self._brief: set[asyncio.Task[Any]] = set()
         self._watchers: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Work that `drain` waits for (a commit, a load)."""
+        """Start work that `drain` waits for (a commit, a load)."""
         return _keep(self._brief, work)
 
     def watch(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Work that may last as long as a container; `cancel_watchers` ends it."""
+        """Start work that may last as long as a container; `cancel_watchers` ends it."""
         return _keep(self._watchers, work)
 
     async def drain(self) -> None:
-        """Wait for the work that has begun, but not for long: what it leaves the next start undoes."""
+        """Wait, for a limited time, for the work under way; the next start undoes what it leaves."""
         if pending := [t for t in self._brief if t is not asyncio.current_task()]:
             await asyncio.wait(pending, timeout=_LAST_S)
 
     def cancel_watchers(self) -> None:
-        """Stop waiting for containers to end."""
+        """Cancel the tasks that wait for containers to end."""
         for task in list(self._watchers):
             task.cancel()
 

@@ -1,4 +1,4 @@
-"""Group commit: one fsync for all who wait for one, so that a hundred starts need not make a hundred.
+"""Group commit: one fsync for all callers that wait for one, so that a hundred starts do not make a hundred.
 
 The event loop commits at once, so that everybody sees the change, and says "done" to the client when it is on the disk.
 Meanwhile it goes on: an fsync takes as long as other programs' writes make it take.

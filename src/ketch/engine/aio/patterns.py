@@ -1,4 +1,4 @@
-"""Regular expressions that clients send, tried on names that others chose: what takes too long is broken off.
+"""Clients' regular expressions, matched against others' names; a match that takes too long is aborted.
 
 The interpreter's `re` tries one alternative after the other, for ``(a+)+$`` and a name that almost fits longer than
 anybody lives, and meanwhile nobody is served.  (Go's, and so dockerd's, has no such expressions.)  While it tries it
@@ -23,14 +23,14 @@ _HINT = "it is a regular expression"
 
 
 class _TooLongError(Exception):
-    """The timer has gone off."""
+    """The time limit of a match is over."""
 
 
 class Patterns:
-    """Some expressions, of which any may fit."""
+    """A set of expressions, any of which may match."""
 
     def __init__(self, values: Iterable[str], what: str) -> None:
-        """InvalidArgument, naming ``what``, for one that is none."""
+        """Compile the expressions (InvalidArgument, naming ``what``)."""
         self._what = what
         try:
             self._compiled = [re.compile(value) for value in values]
@@ -39,7 +39,7 @@ class Patterns:
             raise InvalidArgument(f"{what}: {e}", hint=_HINT) from e
 
     def fit(self, *texts: str) -> bool:
-        """Whether one is found in a text (InvalidArgument when that takes too long)."""
+        """Whether an expression matches in a text (InvalidArgument when that takes too long)."""
         try:
             return self._found(texts) if self._plain else self._search(texts)
         except _TooLongError as e:

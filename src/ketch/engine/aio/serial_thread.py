@@ -1,4 +1,4 @@
-"""One thread for blocking calls that must not run beside each other, as those on the kernel's network."""
+"""A thread for blocking calls that must not run concurrently, such as those on the kernel's network."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 class SerialThread:
-    """Calls are made in the order in which they were asked for."""
+    """A thread that runs calls in the order of their requests."""
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, name)
 
     async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Make a call on the thread, and wait for what it returns or raises."""
+        """Run a call on the thread, and wait for its result."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, lambda: call(*args, **kwargs))
 

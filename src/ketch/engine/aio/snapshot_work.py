@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def whole(snapshots: Snapshots, work: Callable[..., object], *arguments: Any) -> None:
-    """Carry out ``work``; a caller that is cancelled waits for it, so that undoing does not run beside it."""
+    """Run ``work`` to its end, also when the caller is cancelled, so that undoing does not run beside it."""
     if snapshots.name != "vfs":  # a few directories: shorter than the way to a thread
         work(*arguments)
         return

@@ -1,4 +1,4 @@
-"""Streams of clients: the connection as the engine sees it, and what the client asked to have on it."""
+"""Streams of clients: the connection as the engine sees it, and the client's options."""
 
 from __future__ import annotations
 

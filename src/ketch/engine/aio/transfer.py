@@ -63,7 +63,7 @@ class BodyReader(io.RawIOBase):
                 self._news.notify()
 
     def cancel(self) -> None:
-        """Make the next read fail: whoever sent the body is gone, or nobody wants the rest of it."""
+        """Make the next read fail: the sender is gone, or the rest is not needed."""
         with self._news:
             self._cancelled = True
             self._news.notify()
@@ -80,7 +80,7 @@ class BodyReader(io.RawIOBase):
         await asyncio.wait([self._pump])
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Close the reading end."""
         if not self.closed and not self._pump.done():
             self.cancel()
         super().close()
@@ -158,7 +158,7 @@ async def in_own_thread(work: Callable[[], T]) -> T:
 
 
 async def written(background: Background, write: Callable[[IO[bytes]], None]) -> AsyncGenerator[bytes, None]:
-    """What ``write(file)`` writes in a thread, as chunks; a client that goes away breaks its pipe and so ends it.
+    """The output of ``write(file)``, which runs in a thread, as chunks; a client that leaves breaks its pipe.
 
     ``background`` makes the task that outlives such a client.
     """
@@ -197,7 +197,7 @@ async def written(background: Background, write: Callable[[IO[bytes]], None]) ->
 
 
 def _after_leaving(task: asyncio.Task[None]) -> None:
-    """Look at the error of work whose reader has left, which is a broken pipe; another one is worth a line."""
+    """Log the error of work whose reader has left, unless it is the broken pipe."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, BrokenPipeError):
         log.warning("write for a client that went away: %s", error)

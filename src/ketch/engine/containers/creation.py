@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Creation:
-    """Makes containers."""
+    """The operation ``create``."""
 
     store: ContainerStore
     images: ImageStore
@@ -108,7 +108,7 @@ class Creation:
         return container, warnings
 
     async def _make(self, container: Container, image: Image, size: int) -> None:
-        """Volumes, files and row, or nothing of them."""
+        """Make the volumes, files and row, or nothing of them."""
         config, host = container.config, container.host
         async with AsyncUndo() as undo:
             undo.push_async_callback(self.container_volumes.remove_anonymous, container)
@@ -128,7 +128,7 @@ class Creation:
             undo.pop_all()
 
     def _inherited(self, host: HostConfig) -> list[MountPoint]:
-        """The mounts that ``--volumes-from CONTAINER[:ro|rw]`` brings."""
+        """The mounts of ``--volumes-from CONTAINER[:ro|rw]``."""
         result: list[MountPoint] = []
         for spec in host.volumes_from or ():
             ref, _, mode = spec.partition(":")

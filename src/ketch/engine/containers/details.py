@@ -1,4 +1,4 @@
-"""Details of a container that its record does not have: names by links, and places on the disk."""
+"""Details of a container that are not in its record: names by links, and paths on the disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Details:
-    """Answers for those who look at a container."""
+    """Derived facts for ``inspect`` and lists of containers."""
 
     paths: ContainerPaths
     links: Links
@@ -28,23 +28,23 @@ class Details:
     snapshots: Snapshots
 
     def link_names(self, container: Container) -> list[str]:
-        """The names that links give it: ``/web/db``."""
+        """The container's names by links: ``/web/db``."""
         return self.links.names(container)
 
     def own_links(self, container: Container) -> list[str] | None:
-        """Its own links, as ``HostConfig.Links`` tells them: ``/store:/web/db``."""
+        """The container's own links in the form of ``HostConfig.Links``: ``/store:/web/db``."""
         return self.links.shown(container)
 
     def secrets(self, container: Container) -> list[dict[str, Any]]:
-        """Its secrets, as an inspect answer shows them: not even where they come from."""
+        """The container's secrets as an inspect answer shows them: without their sources."""
         return secrets.shown(container.host)
 
     def directory(self, container: Container) -> str:
-        """Where its files are that are not part of its root."""
+        """The directory of the container's files that are not part of its root."""
         return self.paths.directory(container.id)
 
     def log_path(self, container: Container) -> str:
-        """The file of its log that others may read; empty when there is none."""
+        """The path of the log file that other programs may read; empty when there is none."""
         return self.log_drivers.log_path(container)
 
     @property
@@ -53,7 +53,7 @@ class Details:
         return self.snapshots.name
 
     def root_directories(self, container: Container) -> dict[str, str]:
-        """The directories of its root, by Docker's names for them."""
+        """The directories of the container's root, by Docker's names for them."""
         if self.snapshots.name == "vfs":
             return {"dir": self.snapshots.upper(container.id)}
         directory = self.paths.directory(container.id)
@@ -66,6 +66,6 @@ class Details:
         }
 
     def layer_directories(self, chain_ids: list[str]) -> list[str]:
-        """Where an image's layers are unpacked, the newest first."""
+        """The directories of an image's unpacked layers, the newest first."""
         layers = os.path.join(self.paths.data_root, "layers")
         return [os.path.join(layers, chain.partition(":")[2] or chain, "diff") for chain in reversed(chain_ids)]

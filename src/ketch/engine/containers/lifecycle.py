@@ -1,4 +1,4 @@
-"""Lifecycle of containers: start, restart, and what happens when a container ends.
+"""Lifecycle of containers: start, restart, and the handling of exits.
 
                  start                    exit (event from the monitor)
     created ───────────────► running ─────────────────────────► exited ──► (restart policy) start again
@@ -65,11 +65,11 @@ class Lifecycle:
     _turn: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(_RESTARTS_AT_ONCE))
 
     def begin_restarts(self) -> None:
-        """What an earlier daemon left is in order: restart policies may begin."""
+        """Let restart policies act from now on: what an earlier daemon left has been restored."""
         self._restored.set()
 
     def end_restarts(self) -> None:
-        """The daemon ends: nothing is started any more."""
+        """Let nothing be started any more: the daemon ends."""
         self._closed.set()
 
     # -- start ---------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Lifecycle:
         self.events.of_container(container, "start")
 
     async def _record_failure(self, container: Container, why: BaseException) -> None:
-        """After a failed start, of which nothing is left: the record says why."""
+        """Record the reason of a failed start, which has been undone."""
         if isinstance(why, KetchError):
             container.state.error = why.message
             container.state.exit_code = PROGRAM_EXIT_CODES.get(type(why), 128)
@@ -207,7 +207,7 @@ class Lifecycle:
         live.restart_task = self.tasks.watch(self._restart_later(container, live))
 
     async def _restart_later(self, container: Container, live: Live) -> None:
-        """Start it after its pause; a start that fails counts as an end, so that the policy decides again."""
+        """Start a container after its pause; a failed start counts as an exit, and the policy decides again."""
         await self._restored.wait()
         while True:
             await asyncio.sleep(restart_policy.pause_left(container))
@@ -233,13 +233,13 @@ class Lifecycle:
                     return
 
     async def _after_others(self, container: Container) -> None:
-        """What it lives in or links to comes first, when that is coming back as well."""
+        """Wait for the containers that it depends on, if they are about to be restarted as well."""
         coming = [self.live.of(one).restart_task for one in restart_policy.needed(container, self.store)]
         if tasks := [task for task in coming if task is not None and not task.done()]:
             await asyncio.wait(tasks, timeout=_OTHERS_S)
 
     async def act_on_unhealthy(self, container: Container, action: str) -> None:
-        """What ``--health-on-failure`` asks for; a container that is killed leaves the rest to its restart policy."""
+        """Carry out ``--health-on-failure``; after ``kill`` the restart policy decides."""
         if action == "kill":
             await self.stopping.kill_unhealthy(container)
         elif action == "restart":
@@ -248,7 +248,7 @@ class Lifecycle:
             await self.stopping.stop(container, None, None)
 
     def frozen(self, container: Container, frozen: bool) -> None:
-        """It is paused, or goes on: its healthchecks are, and do, as well."""
+        """Pause or resume the healthchecks of a container that is paused or resumed."""
         if frozen:
             self.listeners.health.end(container)
         else:

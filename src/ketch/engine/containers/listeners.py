@@ -17,10 +17,10 @@ class HealthListener(Protocol):
     """Healthchecks as the lifecycle sees them."""
 
     def begin(self, container: Container, act: Act, *, fresh: bool) -> None:
-        """It runs now, or goes on; ``fresh``: nothing is known of its health; ``act`` is for when it is unhealthy."""
+        """Begin a running container's checks; ``fresh``: health unknown; ``act`` is called when unhealthy."""
 
     def end(self, container: Container) -> None:
-        """It does not run any more, or is paused."""
+        """End the checks of a container that has ended or is paused."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _UNDONE_S = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Orphans:
-    """Looks for what killed monitors and daemons have left, and ends it."""
+    """Finds and ends the orphans of killed monitors and daemons."""
 
     store: ContainerStore
     live: LiveContainers
@@ -42,7 +42,7 @@ class Orphans:
     sandboxes: Sandboxes
 
     def clear(self, container: Container) -> None:
-        """Make sure that nothing of a container that has ended is left: processes, cgroup, names; blocking.
+        """Remove everything that is left of a container that has ended: processes, cgroup, names; blocking.
 
         Processes that left their parent or their session are found all the same.  A failure is logged: the end of
         the container must be told in any case, and the next start looks again.
@@ -59,7 +59,7 @@ class Orphans:
             log.error("end what is left of container %s: %s", container.id[:12], e)
 
     async def abandon(self, container: Container, monitor: MonitorClient) -> None:
-        """Give a start up, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
+        """Abandon a start, and wait until its monitor has undone it: the next one uses the same names and cgroup."""
         silent = await monitor.abandon()
         pid = monitor.process or written_pid(self.paths.run_dir(container.id))
         if monitor_process.lives(pid, container.id):
@@ -70,7 +70,7 @@ class Orphans:
         await asyncio.to_thread(self.clear, container)  # it was killed, perhaps
 
     async def make_sure(self, container: Container) -> None:
-        """See to it that nothing lives of a container that is to be removed (KetchError says what does)."""
+        """Clear the orphans of a container that is to be removed (KetchError: a process of it lives)."""
         if exists(self.cgroups.of(container).describe()):
             await asyncio.to_thread(self.clear, container)
         if left := self.direct.alive(container):
@@ -88,7 +88,7 @@ class Orphans:
             log.info("left alone in cgroup %s, as not of this data root: %s", self.cgroups.parent, ", ".join(foreign))
 
     def unknown(self) -> list[str]:
-        """Ids of containers that have a directory under one of our roots and no row: what a removal left half-done.
+        """Ids of containers with a directory under one of our roots and without a row: interrupted removals.
 
         The directories are made before anything of the container is, so whatever has none is somebody else's.
         """
@@ -116,7 +116,7 @@ class Orphans:
         return True
 
     def _foreign_cgroups(self) -> list[str]:
-        """Names under our parent cgroup, shortened, of containers that neither the store nor our directories know."""
+        """Short names of the cgroups under our parent whose containers neither store nor directories know."""
         here, found = common.layout(), set()
         for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
             parent = root + os.path.normpath("/" + self.cgroups.parent)

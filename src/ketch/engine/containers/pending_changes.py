@@ -42,7 +42,7 @@ Strings = list[str]
 
 
 def apply(store: ContainerStore, container: Container) -> Pending | None:
-    """Give a container that is about to start what waits for it; returns what it had, for `take_back`.
+    """Apply a container's pending changes before its start; returns the old values, for `take_back`.
 
     The record is saved as it will be: a daemon that dies in the middle of the start leaves the new configuration.
     """
@@ -60,7 +60,7 @@ def apply(store: ContainerStore, container: Container) -> Pending | None:
 
 
 def take_back(store: ContainerStore, container: Container, before: Pending | None, why: BaseException) -> None:
-    """The start failed: the old configuration stays, and what was to be waits again."""
+    """Undo `apply` after a failed start."""
     if before is None:
         return
     container.pending = pending_record.or_none(pending_record.exchange(container, before))
@@ -71,7 +71,7 @@ def take_back(store: ContainerStore, container: Container, before: Pending | Non
 
 @dataclass(frozen=True, eq=False)
 class PendingChanges:
-    """Takes changes in, and drops them."""
+    """Accepts pending changes, and drops them."""
 
     images: ImageStore
     snapshots: Snapshots
@@ -79,7 +79,7 @@ class PendingChanges:
     container_volumes: ContainerVolumes
 
     async def change(self, container: Container, wanted: Changes, undo: AsyncUndo) -> None:
-        """Check what is wanted and let it wait, or (labels) do it; ``undo`` takes it back.
+        """Check changes and record them as pending, or (labels) apply them; ``undo`` takes them back.
 
         InvalidArgument, NotFound and others say what is wrong.
         """
@@ -97,7 +97,7 @@ class PendingChanges:
         container.config.labels = _labels(labels or {}, wanted)
 
     async def reset(self, container: Container) -> None:
-        """Forget what waits, with the anonymous volumes that were made for it."""
+        """Drop the pending changes, with the anonymous volumes that were made for them."""
         points = (container.pending or Pending()).mount_points or []
         container.pending = None
         kept = {point.name for point in container.mounts}
@@ -166,7 +166,7 @@ class PendingChanges:
 
 
 def _copy(container: Container) -> Container:
-    """The container as it will be after its next start; what changes in it changes nothing in the original."""
+    """A copy of the container with its pending changes applied."""
     new = _with(
         container, config=msgspec.structs.replace(container.config), host=msgspec.structs.replace(container.host)
     )
@@ -222,7 +222,7 @@ def _plain(bindings: Ports | None) -> dict[str, Any]:
 
 
 def _forget(new: Container, tmpfs: dict[str, str], gone: set[str]) -> None:
-    """Take the mounts at these places out of everything that speaks of them."""
+    """Remove the mounts at these targets from every field that has them."""
     new.host.tmpfs = {target: words for target, words in tmpfs.items() if check_target(target, target) not in gone}
     new.host.binds = [spec for spec in new.host.binds or () if parse_bind(spec).destination not in gone]
     new.host.mounts = [m for m in new.host.mounts or () if check_target(m.target, m.target) not in gone]

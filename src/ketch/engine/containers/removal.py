@@ -1,4 +1,4 @@
-"""Removal of containers that do not run: the row, then everything that it named."""
+"""Removal of containers that do not run: the row, then everything that belongs to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Removal:
     directories: ContainerDirectories
 
     async def remove_ended(self, container: Container) -> None:
-        """``--rm``: a container that goes with its end; what fails is logged, and it stays."""
+        """Remove a ``--rm`` container after its end; a failure is logged, and the container stays."""
         try:
             await self.remove(container, volumes=True)
         except KetchError as e:
@@ -48,7 +48,7 @@ class Removal:
             self.store.save_best_effort(container)
 
     async def remove(self, container: Container, volumes: bool) -> None:
-        """Remove a container, with ``volumes`` its anonymous ones as well (KetchError: something of it lives)."""
+        """Remove a container, and with ``volumes`` its anonymous volumes (KetchError: a process of it lives)."""
         live = self.live.of(container.id)
         await self.orphans.make_sure(container)
         live.close_early()

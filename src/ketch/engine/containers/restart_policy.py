@@ -1,4 +1,4 @@
-"""Restart policies: whether a container that ended comes back, and after which pause.
+"""Restart policies: whether a container is restarted after its end, and after which pause.
 
 dockerd's rules: the pause begins at 100 ms, doubles with each restart up to a minute, and is forgotten by a container
 that was up for 10 s.  What a user stopped stays stopped, except that ``always`` brings it back with the daemon.
@@ -40,7 +40,7 @@ def _allowed(container: Container) -> bool:
 
 
 def needed(container: Container, store: ContainerStore) -> list[str]:
-    """Ids of the containers without which it cannot start: whose namespaces it shares, and that it links to."""
+    """Ids of the containers that a start depends on: by shared namespaces and by links."""
     shared = [store.get(ref).id for ref in container.host.joined if store.has(ref)]
     return [*shared, *container.links.values()]
 

@@ -1,4 +1,4 @@
-"""Container service: the verbs of the API, handed on to those who carry them out."""
+"""Container service: the operations of the API on containers."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ class ContainerService:
         return self.store.all()
 
     def existing(self, ids: Iterable[str]) -> Containers:
-        """Those of these containers, by their full ids, that exist still."""
+        """The containers with these full ids that still exist."""
         known = self.store.ids
         return [known[one] for one in ids if one in known]
 
     async def recorded(self, container: Container) -> None:
-        """Wait for an end that is known already to be in the record."""
+        """Wait until a known exit is in the record."""
         await self.live.of(container.id).recorded()
 
     # -- create and remove -----------------------------------------------------------------------
@@ -126,7 +126,7 @@ class ContainerService:
             live.removing = False
 
     def removable(self, ref: str, *, force: bool) -> Container:
-        """A container that may be removed (Conflict: it runs, and that needs ``force``)."""
+        """The container to be removed (Conflict: it runs, and ``force`` is not set)."""
         container = self.get(ref)
         if not force and container.state.up:
             first = "unpause and then " if container.state.status is Status.PAUSED else ""
@@ -175,7 +175,7 @@ class ContainerService:
         await self._freeze(ref, frozen=True)
 
     async def unpause(self, ref: str) -> None:
-        """Let a frozen container go on."""
+        """Thaw a frozen container."""
         await self._freeze(ref, frozen=False)
 
     async def _freeze(self, ref: str, *, frozen: bool) -> None:
@@ -207,7 +207,7 @@ class ContainerService:
         waiting.hold(self.live.of(container.id), container, fd)
 
     async def update(self, ref: str, wanted: Update) -> tuple[Strings, Container]:
-        """Another configuration, now or at the next start (`pending_changes`); returns warnings, and the container."""
+        """Change the configuration, now or at the next start (`pending_changes`); returns warnings and container."""
         update.check(wanted.resources)
         container = self.get(ref)
         return await self.updates.update(container, wanted), container
@@ -215,7 +215,7 @@ class ContainerService:
     # -- streams ---------------------------------------------------------------------------------
 
     async def check_attach(self, ref: str, detach_keys: str = "") -> Container:
-        """What can be refused before the connection is upgraded."""
+        """Check a request to attach before its connection is upgraded."""
         detach.parse(detach_keys)
         container = self.get(ref)
         if container.state.status is Status.PAUSED:
@@ -227,7 +227,7 @@ class ContainerService:
         return container
 
     async def attach(self, ref: str, options: AttachOptions, stream: ClientStream) -> None:
-        """Join a client to the container's streams; before the start it waits for it. Consumes ``stream``."""
+        """Attach a client to the container's streams, from its start if it does not run. Consumes ``stream``."""
         container = self.get(ref)
         live = self.live.of(container.id)
         self.events.of_container(container, "attach")
@@ -239,7 +239,7 @@ class ContainerService:
             live.early.append((options, stream))
 
     async def _replay(self, container: Container, options: AttachOptions, stream: ClientStream) -> None:
-        """What was logged, to a client that does not want (or cannot have) what comes."""
+        """Send the logged output to a client that wants (or can have) no more than that."""
         try:
             if options.logs:
                 wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
@@ -276,7 +276,7 @@ class ContainerService:
         return await self.samples.sample(self.get(ref))
 
     def sampler(self) -> Sampler:
-        """Readings of many containers, one pass after the other."""
+        """A sampler of many containers' resource usage."""
         return Sampler(self.samples)
 
     async def sizes(self, ref: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Namespaces that a container shares with another one (``--network container:web``): which container is meant."""
+"""Shared namespaces (``--network container:web``): resolution of the other container's name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def resolve(host: HostConfig, store: ContainerStore) -> None:
-    """Put the ids of containers in the place of their names: a name may be another one's by the time of the start.
+    """Replace containers' names by ids: at the start a name may belong to another container.
 
     InvalidArgument for one that is not there; of a network's mode that is an error of the start, as with dockerd.
     """

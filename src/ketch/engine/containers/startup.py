@@ -1,4 +1,4 @@
-"""Startup of a container: from its record to a running program, or nothing of it."""
+"""Startup of a container: from its record to a running program; a failed one is undone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Started:
-    """What a start has brought: ``pid`` of the program, ``started_at`` in ns."""
+    """The result of a start: ``pid`` of the program, ``started_at`` in ns."""
 
     monitor: MonitorClient
     pid: int
@@ -37,7 +37,7 @@ class Started:
 
 @dataclass(frozen=True, eq=False)
 class Startup:
-    """Brings containers up; the caller holds the container's lock."""
+    """Starts containers; the caller holds the container's lock."""
 
     launcher: Launcher
     messages: StartMessages
@@ -69,7 +69,7 @@ class Startup:
         return Started(monitor, created.pid, started_at)
 
     async def _connect(self, container: Container, live: Live, monitor: MonitorClient, created: Created) -> None:
-        """Give a container that is about to run its network, and the clients that came before it."""
+        """Connect a container that is about to run to its networks and to the clients that wait for it."""
         try:
             kept = await self.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
         finally:
@@ -84,7 +84,7 @@ class Startup:
         live.release_held()
 
     async def release(self, container: Container) -> None:
-        """Take back its network and its volumes; what fails is logged, and the next start of the daemon looks again."""
+        """Release the container's networks and volumes; failures are logged, and left to the daemon's next start."""
         for work in (self.sandboxes.unwire(container), self.container_volumes.detach(container)):
             try:
                 await work
@@ -95,7 +95,7 @@ class Startup:
 async def pass_stream(
     monitor: MonitorClient, options: AttachOptions, stream: ClientStream, container: Container
 ) -> None:
-    """Pass a client's socket to the monitor; from here on its bytes never cross this process."""
+    """Pass a client's socket to the monitor, which serves it from then on."""
     try:
         wanted = StreamOptions(
             stdin=options.stdin and container.config.open_stdin,

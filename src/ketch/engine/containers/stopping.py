@@ -1,4 +1,4 @@
-"""Stopping containers: signals, the time that they are given, and what is done when that is over."""
+"""Stopping of containers: the signal, the timeout, and the kill after it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KILL_S = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Stopping:
-    """The verbs that end what runs."""
+    """The operations ``stop`` and ``kill``."""
 
     store: ContainerStore
     live: LiveContainers
@@ -35,7 +35,7 @@ class Stopping:
     shared_pids: SharedPids
 
     async def kill_unhealthy(self, container: Container) -> None:
-        """Kill a container without a word of the user's: its restart policy may bring it back."""
+        """Kill an unhealthy container; unlike after a user's ``kill``, its restart policy applies."""
         await self._signal(container, self.live.of(container.id), signal.SIGKILL)
 
     async def kill(self, container: Container, signal_name: str) -> None:
@@ -61,7 +61,7 @@ class Stopping:
                 await direct.ended_within(live, _KILL_S)
 
     def _stopping(self, container: Container) -> None:
-        """Note that a user wants it down, before it hears of it: its policy must not bring it back after a crash."""
+        """Record, before the signal, that a user stops it: after a crash its policy must not restart it."""
         if not container.stopped_by_user:
             container.stopped_by_user = True
             self.store.save_best_effort(container, durable=False)
@@ -71,7 +71,7 @@ class Stopping:
         return bundle.signal_number(container.config.stop_signal or "TERM")
 
     async def stop(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
-        """Ask, wait up to ``timeout_s`` seconds (negative: for ever), then kill; NotModified when it is down."""
+        """Send the stop signal, wait up to ``timeout_s`` (negative: for ever), then kill (NotModified: not running)."""
         live = self.live.of(container.id)
         if container.state.status is Status.RESTARTING and await self._end_pause(container, live):
             return
@@ -89,7 +89,7 @@ class Stopping:
         self.events.of_container(container, "stop")
 
     async def _end(self, container: Container, live: Live, limit_s: float | None, *, past: bool) -> None:
-        """After the signal: wait, then kill (KetchError: it does not help); ``past``: the monitor does not answer."""
+        """Wait for the end after the signal, then kill (KetchError: in vain); ``past``: the monitor does not answer."""
         if past:
             await self.direct.down_within(container, live, limit_s)
             await self.direct.finish(container, live)
@@ -103,7 +103,7 @@ class Stopping:
                 )
 
     async def _signal(self, container: Container, live: Live, number: int) -> bool:
-        """Send a signal, and let a frozen container act on it; whether it went past the monitor."""
+        """Send a signal, and thaw a frozen container for it; returns whether the monitor was bypassed."""
         way = await self.direct.deliver(container, live, number)
         if way is direct.Way.GONE:  # its exit is about to be handled
             return False
@@ -112,7 +112,7 @@ class Stopping:
         return way is direct.Way.PAST
 
     async def _end_pause(self, container: Container, live: Live) -> bool:
-        """Give up the next start of a container that waits for it; False when that has begun."""
+        """Cancel the pending restart of a container; False when the start has begun."""
         async with live.lock:
             if container.state.status is not Status.RESTARTING:
                 return False

@@ -33,7 +33,7 @@ Strings = list[str]
 
 
 def check(wanted: Resources) -> None:
-    """Refuse what is wrong for every container (InvalidArgument), before one is looked for."""
+    """Check what does not depend on the container (InvalidArgument)."""
     # Whether a limit of swap is right depends on the limit of memory, which the container may have already.
     alone = wanted if wanted.memory else msgspec.structs.replace(wanted, memory_swap=0)
     validate.check(ContainerConfig(image="any"), _merged(HostConfig(), alone))
@@ -41,7 +41,7 @@ def check(wanted: Resources) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Updates:
-    """Changes of containers, running or not."""
+    """The operation ``update``."""
 
     store: ContainerStore
     live: LiveContainers
@@ -88,7 +88,7 @@ def _take(container: Container, host: HostConfig, *, applied: bool) -> None:
 
 
 def _merged(host: HostConfig, wanted: Resources) -> HostConfig:
-    """A copy of ``host`` with what is wanted (InvalidArgument and Conflict for what does not go together)."""
+    """A copy of ``host`` with the changes (InvalidArgument and Conflict for inconsistent limits)."""
     if host.nano_cpus and (wanted.cpu_period or wanted.cpu_quota):
         raise InvalidArgument(
             "Conflicting options: CPU period or quota cannot be updated as NanoCPUs has already been set"

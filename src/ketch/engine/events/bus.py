@@ -1,4 +1,4 @@
-"""Event bus: what happened goes into a journal, and at once to the subscribers.
+"""Event bus: events go to a journal, and at once to the subscribers.
 
 An event is a dict in the shape of ``GET /events``.  A subscriber who does not keep up is cut off behind ``BACKLOG``
 events; nobody else waits for it.
@@ -31,7 +31,7 @@ class EventBus:
         self._last = 0
 
     def publish(self, kind: str, action: str, actor_id: str, attributes: dict[str, str]) -> None:
-        """Tell everybody; ``kind`` is container, image, volume, network or daemon."""
+        """Publish an event; ``kind`` is container, image, volume, network or daemon."""
         now = self._tick()
         event: Event = {
             "Type": kind,
@@ -53,7 +53,7 @@ class EventBus:
                 self._queues.discard(queue)
 
     def of_container(self, container: Container, action: str, **attributes: str) -> None:
-        """Publish what happened to a container, with its labels, its image and its name as attributes."""
+        """Publish an event of a container, with its labels, its image and its name as attributes."""
         labels = container.config.labels or {}
         self.publish(
             "container",
@@ -63,13 +63,13 @@ class EventBus:
         )
 
     def _tick(self) -> int:
-        """A time that is later than every other one: where the past ends and the present begins is a question of it."""
+        """The current time, strictly increasing: it separates past events from live ones."""
         self._last = max(time.time_ns(), self._last + 1)
         return self._last
 
     @property
     def listeners(self) -> int:
-        """How many subscribers there are now."""
+        """The number of subscribers."""
         return len(self._queues)
 
     async def subscribe(self, since_ns: int | None = None, until_ns: int | None = None) -> AsyncIterator[Event]:
@@ -94,7 +94,7 @@ class EventBus:
             self._queues.discard(queue)
 
     async def _past(self, since_ns: int, until_ns: int) -> AsyncIterator[Event]:
-        """In a thread, for it may be megabytes."""
+        """Past events from the journal, which is read in a thread."""
         events = self._journal.read(since_ns, until_ns)
 
         def some() -> list[Event]:

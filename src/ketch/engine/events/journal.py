@@ -52,7 +52,7 @@ class EventJournal:
                 self._size += os.write(self._fd, b"\n")  # what a full disk cut short stays one bad line
 
     def append(self, event: dict[str, Any]) -> None:
-        """Write one event; a disk that is full is logged, once, and costs the past and nothing else."""
+        """Write one event; a full disk is logged once, and costs only the history."""
         line = _encode(event) + b"\n"
         try:
             if self._missing:  # perhaps there is room by now

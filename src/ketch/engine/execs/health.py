@@ -1,4 +1,4 @@
-"""Healthchecks: a command run in the container at intervals, and what its exit codes say over time.
+"""Healthchecks: a command run in the container at intervals, and the status from its exit codes.
 
                        exit 0                          `retries` failures in a row
     starting ───────────────────────► healthy ◄────────────────────────────────────► unhealthy
@@ -38,7 +38,7 @@ KEPT, OUTPUT_LIMIT = 5, 4096
 
 
 def command(config: HealthConfig | None, shell: list[str] | None) -> list[str]:
-    """What is run; empty when there is no check."""
+    """The command of the check; empty when there is none."""
     test = (config.test if config else None) or []
     if not test or test[0] == "NONE":
         return []
@@ -57,7 +57,7 @@ def pause_before(config: HealthConfig, status: HealthStatus, up_ns: int) -> int:
 
 
 def judge(health: Health, config: HealthConfig, result: HealthResult, started_at: int) -> bool:
-    """Take one result into account; whether the status is another one now."""
+    """Take a result into account; returns whether the status changed."""
     before = health.status
     health.log = [*health.log[-(KEPT - 1) :], result]
     if result.exit_code == 0:
@@ -81,7 +81,7 @@ class HealthChecks:
     _running: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
 
     def begin(self, container: Container, act: Act, *, fresh: bool) -> None:
-        """Check a container that runs now; ``fresh``: it has just been started and nothing is known of it."""
+        """Begin to check a running container; ``fresh``: it has just been started, its health is unknown."""
         self._stop(container)
         config = container.config.healthcheck
         if config is None or not command(config, container.config.shell):
@@ -93,7 +93,7 @@ class HealthChecks:
         self._running[container.id] = task
 
     def end(self, container: Container) -> None:
-        """It does not run any more, or is paused: nobody knows that it is healthy."""
+        """End the checks of a container that has ended or is paused."""
         if self._stop(container) and container.state.health is not None:
             container.state.health.status = HealthStatus.UNHEALTHY
 

@@ -115,7 +115,7 @@ class ExecService:
             del self._execs[exec_.id]
 
     async def check_startable(self, exec_id: str) -> Container:
-        """What can be refused before the connection is upgraded; returns the exec's container."""
+        """Check a start before its connection is upgraded; returns the exec's container."""
         exec_ = self.get(exec_id)
         container = self._store.get(exec_.container_id)
         self._check_running(container)
@@ -226,7 +226,7 @@ class ExecService:
         self._events.of_container(container, "exec_die", execID=exec_id, exitCode=str(code))
 
     def lost(self, container_id: str) -> None:
-        """Their monitor was killed, and they with it."""
+        """End the records of execs whose monitor was killed."""
         for exec_id in self.of(container_id):
             self.ended(exec_id, 137)
 
@@ -240,7 +240,7 @@ class ExecService:
         await monitor.resize(rows, cols, exec_id=exec_id)
 
     def recover(self, container: Container, running: dict[str, int]) -> None:
-        """After a restart of the daemon: the execs that a monitor still has, and those that ended meanwhile."""
+        """Restore, after the daemon's restart, the execs that a monitor has and those that ended meanwhile."""
         for exec_id, pid in running.items():
             self._execs[exec_id] = Exec(
                 id=exec_id, container_id=container.id, config=ExecConfig(cmd=[]), running=True, started=True, pid=pid

@@ -1,4 +1,4 @@
-"""Paths in a container as ``docker cp`` means them, found in a view of the container's files.
+"""Path resolution of ``docker cp`` in a view of a container's files.
 
 A trailing ``/`` or ``/.`` asks for a directory and follows a link to one; without it the last name is taken as it
 is, a symbolic link included, and the client decides what to do about it.
@@ -54,7 +54,7 @@ def is_directory(fd: int) -> bool:
 
 
 class Located:
-    """Something that exists, to be closed by the caller: what is called ``entry`` in ``parent_fd``.
+    """An existing file, ``entry`` in ``parent_fd``; the caller closes it.
 
     A directory that was asked for as such has no entry and is ``parent_fd`` itself.
     """
@@ -87,7 +87,7 @@ class Located:
         return follow(root_fd, self.path) if stat.S_ISLNK(self.status.st_mode) else ""
 
     def write(self, target: IO[bytes]) -> None:
-        """Write it as a tar stream under the path's last name; what is in the root gets names that begin with ``/``."""
+        """Write the file as a tar stream under the path's last name; entries of the root begin with ``/``."""
         name = base(self.path)
         if self.entry and not stat.S_ISDIR(self.status.st_mode):
             write_entry(self.parent_fd, self.entry, name, target)
@@ -100,7 +100,7 @@ class Located:
 
 
 def follow(root_fd: int, path: str) -> str:
-    """Where a path leads when all its links are followed within the root; what does not exist is taken as written."""
+    """Resolve all symbolic links of a path within the root; missing components are kept as written."""
     current = "/"
     parts = [part for part in path.split("/") if part and part != "."]
     links = 0
@@ -139,7 +139,7 @@ def _link(root_fd: int, path: str) -> str | None:
 
 
 def explain(error: OSError, path: str, who: str) -> Exception:
-    """A failed look-up, in Docker's words."""
+    """The error of a failed look-up, in Docker's words."""
     if error.errno == ENOENT:
         return NotFound(f"Could not find the file {path} in container {who}")
     if error.errno == ENOTDIR:

@@ -1,4 +1,4 @@
-"""View of a container's files, opened for one piece of work, whether it runs or not.
+"""View of a container's files, opened for one operation, whether the container runs or not.
 
 What runs is seen through copies of its own mounts.  What does not run is put together from its layers: read-only for
 reading, with nothing locked; for writing with its own upper directory, while the caller holds the container's
@@ -45,7 +45,7 @@ class Files:
         self._closers = closers
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release the view."""
         with Undo() as stack:
             for closer in self._closers:
                 stack.callback(closer)
@@ -128,7 +128,7 @@ class ContainerViews:
         raise _restless(container)
 
     async def _running(self, container: Container, look: Callable[[], Files]) -> Files | None:
-        """None when its process has just ended, and the news has come."""
+        """The files of a running container; None when its process has just ended."""
         try:
             return await asyncio.to_thread(look)
         except OSError as e:
@@ -158,7 +158,7 @@ class ContainerViews:
         self.check_files(container)
 
     def check_files(self, container: Container) -> None:
-        """DataLoss when somebody has taken away what the container has on the disk."""
+        """Raise DataLoss when the container's directory is missing."""
         if not self.snapshots.exists(container.id):
             raise DataLoss(
                 f"container {container.name}: its files are missing in `{self.paths.directory(container.id)}`",

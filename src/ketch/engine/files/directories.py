@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class ContainerDirectories:
-    """What all containers have on disk."""
+    """The directories of all containers."""
 
     store: ContainerStore
     paths: ContainerPaths
@@ -30,7 +30,7 @@ class ContainerDirectories:
     remover: Remover
 
     def remove(self, container_id: str) -> None:
-        """Delete what a container had on disk; blocking.  What is gone already is no error.
+        """Delete a container's directories; blocking.  A missing one is no error.
 
         What cannot be removed is logged, holds up nothing else, and is tried again at the daemon's next start.
         """
@@ -45,5 +45,5 @@ class ContainerDirectories:
             self.store.removals.end([container_id])
 
     def remove_later(self, container_id: str) -> None:
-        """`remove` in the background; nobody waits for it."""
+        """`remove` in the background."""
         self.remover.later(functools.partial(self.remove, container_id))

@@ -50,7 +50,7 @@ class FileService:
     tasks: BackgroundTasks
 
     async def stat(self, ref: str, path: str) -> PathStat:
-        """What is at a path (NotFound, InvalidArgument); a symbolic link at its end is not followed."""
+        """The status of a path (NotFound, InvalidArgument); a symbolic link at its end is not followed."""
         path = container_paths.absolute(path)
         files = await self.views.open_files(self.store.get(ref))
 
@@ -63,7 +63,7 @@ class FileService:
         return await in_own_thread(work)
 
     async def archive(self, ref: str, path: str) -> tuple[PathStat, TarStream]:
-        """A path's description, and it with all below it as a tar stream."""
+        """The status of a path, and its tree as a tar stream."""
         path = container_paths.absolute(path)
         container = self.store.get(ref)
         files = await self.views.open_files(container)
@@ -93,7 +93,7 @@ class FileService:
     def _stream(
         self, container: Container, write: Callable[[IO[bytes]], None], files: Files, *closers: Callable[[], None]
     ) -> TarStream:
-        """What ``write`` writes; the thread that does closes the files, for it may outlast the client."""
+        """The output of ``write``, whose thread closes the files: it may outlast the client."""
         upper = self.snapshots.upper(container.id)
         stack = ExitStack()
         stack.enter_context(files)
@@ -134,7 +134,7 @@ class FileService:
         self.events.of_container(container, "extract-to-dir")
 
     async def changes(self, ref: str) -> list[dict[str, Any]]:
-        """What the container changed in its root: ``{"Path": …, "Kind": …}``, by path."""
+        """The changes in the container's root: ``{"Path": …, "Kind": …}``, by path."""
         container = self.store.get(ref)
         self.views.check(container)
 
@@ -146,7 +146,7 @@ class FileService:
 
 
 def _reading(container: Container, write: Callable[[IO[bytes]], None], target: IO[bytes]) -> None:
-    """Call ``write``; what goes wrong with the container's files is an error of the request and not of the daemon."""
+    """Call ``write``; errors of the container's files become errors of the request, not of the daemon."""
     try:
         write(target)
     except BrokenPipeError:

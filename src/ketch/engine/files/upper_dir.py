@@ -1,4 +1,4 @@
-"""Upper directory of a container: what it wrote, compared with its image or as a new layer."""
+"""Upper directory of a container: its changes against the image, and their form as a layer."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class CommitService:
             await self.containers.unpause(container.id)
 
     async def resume(self) -> None:
-        """At the daemon's start: let those go on that the last one had paused for a commit."""
+        """Resume, at the daemon's start, the containers that the last one had paused for a commit."""
         for container in self.store.all():
             mark = os.path.join(self.paths.run_dir(container.id), MARK)
             if os.path.exists(mark):
@@ -132,7 +132,7 @@ class CommitService:
 
 
 def image_config(container: Container, options: CommitOptions) -> RunConfig:
-    """What the image says of how to run: the given configuration or the container's, changed as asked for.
+    """The new image's configuration: the given one or the container's, with ``--change`` applied.
 
     What the given one leaves open is filled from the container's, as ``create`` does it from an image's.
     """
@@ -155,7 +155,7 @@ def _run_config(config: ContainerConfig) -> RunConfig:
 
 
 def _writer(upper_fd: int, lower_fd: int) -> Callable[[IO[bytes]], int] | None:
-    """What writes the layer; None when the container changed nothing."""
+    """The function that writes the layer; None when the container changed nothing."""
     if next(diff.found(upper_fd, lower_fd), None) is None:
         return None
     places = diff.places_made(upper_fd, lower_fd)

@@ -1,4 +1,4 @@
-"""``manifest``: indexes put together of images that are in a registry already, and looked at without pulling.
+"""``manifest``: drafts of indexes over images in registries, and inspection without pulling.
 
 An index that is being put together is a file, ``manifests/<digest of its name>.json``, until it is pushed or removed.
 """
@@ -29,14 +29,14 @@ _LARGEST_CONFIG = 8 << 20
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One image of an index: how it was named, and what it is there for."""
+    """One image of an index: its reference, and its descriptor."""
 
     ref: str
     descriptor: oci.Descriptor
 
 
 class IndexDraft(msgspec.Struct, kw_only=True):
-    """An index that is being put together."""
+    """A draft of an index."""
 
     name: str
     entries: list[Entry] = msgspec.field(default_factory=list)
@@ -50,7 +50,7 @@ class ManifestService:
         self._root = os.path.join(data_root, "manifests")
 
     async def inspect(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
-        """A manifest or index as its registry has it (NotFound, Unavailable)."""
+        """A manifest or index from its registry (NotFound, Unavailable)."""
         ref = reference.parse(name)
         found = await self._repository(ref, credentials).manifest(ref.digest or ref.tag)
         return {
@@ -60,7 +60,7 @@ class ManifestService:
         }
 
     async def create(self, name: str, refs: list[str], amend: bool, credentials: Credentials | None) -> IndexDraft:
-        """Begin an index (AlreadyExists, unless it is to be amended)."""
+        """Create a draft, or with ``amend`` extend it (AlreadyExists)."""
         key = str(reference.parse(name))
         known = self._load(key)
         if known is not None and not amend:
@@ -73,14 +73,14 @@ class ManifestService:
         return draft
 
     def get(self, name: str) -> IndexDraft:
-        """An index that is being put together (NotFound)."""
+        """The draft of this name (NotFound)."""
         found = self._load(str(reference.parse(name)))
         if found is None:
             raise NotFound(f"No such manifest: {name}", hint="begin it with: ketch manifest create")
         return found
 
     async def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> IndexDraft:
-        """Say what one of its images runs on (NotFound)."""
+        """Set the platform of one of its images (NotFound)."""
         draft = self.get(name)
         wanted = str(reference.parse(ref))
         for entry in draft.entries:
@@ -93,7 +93,7 @@ class ManifestService:
         raise NotFound(f"manifest for image {ref} does not exist in {name}")
 
     async def push(self, name: str, purge: bool, credentials: Credentials | None) -> str:
-        """Bring the images to the index's repository, where they are not there, and the index; returns its digest."""
+        """Push the index, and those of its images that its repository lacks; returns the index's digest."""
         draft = self.get(name)
         if not draft.entries:
             raise Conflict(f"manifest list {name} has no image")
@@ -108,7 +108,7 @@ class ManifestService:
         return digest
 
     def remove(self, name: str) -> None:
-        """Forget it (NotFound)."""
+        """Remove a draft (NotFound)."""
         os.unlink(self._path(self.get(name).name))
 
     async def _entry(self, name: str, credentials: Credentials | None) -> Entry:
@@ -160,7 +160,7 @@ class ManifestService:
 
 
 async def _platform(repository: Repository, found: Fetched, name: str) -> oci.Platform | None:
-    """What an image runs on, by its configuration; None for what is no image."""
+    """The platform in an image's configuration; None for what is no image."""
     manifest: oci.Manifest = decode(found.data, oci.Manifest, f"manifest of {name}")
     if manifest.config.media_type not in oci.CONFIGS:
         return None

@@ -1,4 +1,4 @@
-"""``pull`` as the API needs it: names to references, one tag or all, progress as it comes, events.
+"""``pull`` for the API: names to references, one tag or all, progress, events.
 
 A client that goes away cancels its pull; what others pull at the same time goes on.
 """
@@ -56,12 +56,12 @@ class PullService:
         return streamed(work)
 
     def sweep(self) -> int:
-        """Remove what broken-off pulls have left and nobody goes on with; returns the bytes."""
+        """Remove old partial downloads; returns the bytes."""
         return self._layers.downloads.sweep()
 
 
 def parse(name: str, tag: str) -> Reference:
-    """What ``fromImage`` and ``tag`` mean together; neither tag nor digest: all tags (InvalidArgument)."""
+    """The reference of ``fromImage`` and ``tag`` together; without tag and digest: all tags (InvalidArgument)."""
     ref = reference.parse(name)
     if tag and not ref.digest:
         ref = reference.parse(f"{ref.repository}@{tag}" if ":" in tag else f"{ref.repository}:{tag}")
@@ -73,7 +73,7 @@ def parse(name: str, tag: str) -> Reference:
 
 
 async def streamed(work: Callable[[Callable[[Progress], None]], Awaitable[None]]) -> AsyncGenerator[Progress, None]:
-    """Run ``work(report)`` and yield what it reports; whoever stops reading cancels it and waits for its end."""
+    """Run ``work(report)`` and yield its reports; closing the iterator cancels it and waits for its end."""
     queue: asyncio.Queue[Progress | None] = asyncio.Queue()
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""``push`` as the API needs it: one tag or all of a repository's, progress as it comes, events."""
+"""``push`` for the API: one tag or all of a repository's, progress, events."""
 
 from __future__ import annotations
 

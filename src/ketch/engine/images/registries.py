@@ -1,4 +1,4 @@
-"""Registries as the API needs them: logging in, searching, looking at an image without pulling it."""
+"""Registries for the API: login, search, inspection of an image without pulling it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DEFAULT_RESULTS, _MOST_RESULTS = 25, 100
 
 
 class Registries:
-    """The registries of one daemon, and how much it asks of them at once."""
+    """The client of registries, with limits on concurrent requests."""
 
     def __init__(self, settings: Settings, max_downloads: int = 3, max_uploads: int = 5) -> None:
         self.settings = settings
@@ -43,7 +43,7 @@ class Registries:
         return {"Status": "Login Succeeded", "IdentityToken": identity}
 
     async def distribution(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
-        """What a reference stands for in its registry: the descriptor, and the platforms."""
+        """The descriptor and the platforms of a reference in its registry."""
         ref = reference.parse(name)
         repository = self.remotes.repository(ref, credentials)
         found = await repository.manifest(ref.digest or ref.tag)

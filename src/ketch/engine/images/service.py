@@ -1,4 +1,4 @@
-"""Images as the API needs them: the blocking image store, driven from the event loop.
+"""Images for the API: the blocking image store, called from the event loop.
 
 Long work (load, import, save, bootstrap) runs in a thread; its progress arrives as dicts in the shape
 of Docker's JSON progress stream.  A client that goes away cancels the work at its next read.
@@ -60,14 +60,14 @@ class ImageService:
         return self.store.history(ref, platform)
 
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
-        """Give an image one more name."""
+        """Add a name to an image."""
         image = self.store.resolve(ref)
         name = f"{repo}:{tag}" if tag else repo
         await run_uncancellable(self.store.tag, ref, name)
         self._event("tag", image.id, name)
 
     def containers_of(self, image_id: str) -> Users:
-        """(container id, running) of each container made from an image, or that mounts it."""
+        """The containers made from an image, or mounting it, as (id, running)."""
 
         def needs(container: Container) -> bool:
             mounted = any(m.type == "image" and m.name == image_id for m in pending.mount_points(container))
@@ -153,7 +153,7 @@ class ImageService:
     async def _run(
         self, work: Callable[[Callable[[Progress], None]], Any], reader: BodyReader | None = None
     ) -> AsyncGenerator[Progress, None]:
-        """Run ``work(report)`` in a thread and yield what it reports; its error is raised at the end."""
+        """Run ``work(report)`` in a thread and yield its reports; its error is raised at the end."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()
 

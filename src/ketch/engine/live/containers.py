@@ -1,4 +1,4 @@
-"""Live side of containers: what exists of them in memory only.
+"""Live side of containers: their state that is in memory only.
 
 A container's *record* (``model.Container``) is durable.  Its *live side* (``Live``) is a lock that orders its state
 changes, the monitor's connection while it runs, clients that attached before the start, and those who wait for an exit
@@ -28,7 +28,7 @@ _REACH_S = 5.0
 
 @dataclass(eq=False)
 class Pursuit:
-    """A monitor that could not be reached yet; ``over`` is set when it is, or when its container has ended."""
+    """A monitor that could not be reached yet; ``over`` is set when it is reached or its container has ended."""
 
     why: str
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -36,7 +36,7 @@ class Pursuit:
 
 @dataclass(eq=False)
 class Live:
-    """The part of a container that lives in memory; guarded by ``lock`` where it decides about state."""
+    """The live side of one container; ``lock`` guards decisions about its state."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     freezer: asyncio.Lock = field(default_factory=asyncio.Lock)  # while it is frozen or thawed; taken after ``lock``
@@ -53,7 +53,7 @@ class Live:
 
     @contextlib.contextmanager
     def stays(self) -> Iterator[None]:
-        """While this lasts the container's end does not take a ``--rm`` container away."""
+        """A context in which a ``--rm`` container is not removed when it ends."""
         self.staying += 1
         try:
             yield
@@ -78,19 +78,19 @@ class Live:
         raise Conflict(f"container {container.id} is not running")
 
     async def recorded(self) -> None:
-        """Wait for an end that is known already to be in the record: who saw a stream end may ask how at once."""
+        """Wait until a known exit is in the record: a client that saw a stream end may ask for it at once."""
         if self.monitor is not None and self.monitor.exited.done():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.exited.wait(), _RECORDED_S)
 
     def close_early(self) -> None:
-        """Close the streams of clients that waited for a start which does not come."""
+        """Close the streams of clients that waited for a start that failed."""
         for _, stream in self.early:
             stream.close()
         self.early.clear()
 
     def release_held(self) -> None:
-        """Close our copies of the sockets of clients that wait for the end."""
+        """Close our copies of the sockets of clients that wait for the exit."""
         while self.held:
             os.close(self.held.pop())
 

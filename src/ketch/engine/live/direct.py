@@ -1,4 +1,4 @@
-"""Direct signals to a running container: past its monitor, through the kernel, where the monitor does not answer.
+"""Direct signals to a running container, bypassing a monitor that does not answer.
 
 Signals go to PID 1 through a pidfd, and what does not end is killed in the container's cgroup.  The monitor is ended as
 well then: it has nothing to look after any more, and the end that it records (or its own) is what everybody waits for.
@@ -28,7 +28,7 @@ _RECORDED_S = 3.0
 
 
 class Way(enum.Enum):
-    """How a signal went; GONE: not at all, the container has ended just now."""
+    """The way of a signal; GONE: not sent, the container has just ended."""
 
     MONITOR = enum.auto()
     PAST = enum.auto()
@@ -43,7 +43,7 @@ class DirectSignals:
     cgroups: ContainerCgroups
 
     async def deliver(self, container: Container, live: Live, number: int) -> Way:
-        """Send a signal to PID 1 of a running container: by way of its monitor, else past it."""
+        """Send a signal to PID 1 of a running container through its monitor, or else directly."""
         monitor = live.monitor
         if monitor is not None:
             try:
@@ -90,7 +90,7 @@ class DirectSignals:
         return bool(done)
 
     async def finish(self, container: Container, live: Live) -> None:
-        """Kill what is left of a container and end its monitor; returns when its end is recorded.
+        """Kill a container's remaining processes and end its monitor; returns when its exit is recorded.
 
         KetchError says what lives on.
         """
@@ -113,7 +113,7 @@ class DirectSignals:
             raise KetchError(f"stop container `{container.name}`: after SIGKILL there is still {left}") from None
 
     def alive(self, container: Container, *, but_monitor: bool = False) -> str:
-        """What is left of a container's processes and of its monitor, in words; empty: nothing."""
+        """A description of the processes left of a container and its monitor; empty: none."""
         words = []
         pids = self.cgroups.of(container).pids()
         if pids:
@@ -125,7 +125,7 @@ class DirectSignals:
 
 
 async def ended_within(live: Live, seconds: float | None) -> bool:
-    """Wait for the end of a container whose monitor tells of it; False after ``seconds`` (None: for ever)."""
+    """Wait for the end of a container as its monitor reports it; False after ``seconds`` (None: for ever)."""
     try:
         await asyncio.wait_for(live.exited.wait(), seconds)
     except TimeoutError:

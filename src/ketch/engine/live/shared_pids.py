@@ -1,4 +1,4 @@
-"""Containers that live in the pid namespace of another one (``--pid container:``): they die with it.
+"""Containers in another one's pid namespace (``--pid container:``), which end with it.
 
 The first process of a namespace can end only when all others are reaped (pid_namespaces(7)), and those of a container
 are reaped by its own monitor.  One that is stopped would hold up the end of a container that is not its own.
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SharedPids:
-    """Who lives in whose pid namespace."""
+    """The running containers by pid namespace."""
 
     store: ContainerStore
     paths: ContainerPaths
@@ -46,7 +46,7 @@ class SharedPids:
         return [c for c in joined if home and c.id != container.id and _namespace(c.state.pid) == home]
 
     def watch(self, container: Container) -> None:
-        """Have what lives in another one's namespace reaped when it dies, also where its monitor is stopped.
+        """Have a guest's processes reaped when its namespace ends, also while its monitor is stopped.
 
         Whether that container is ended or ends by itself: nobody else would have the monitor go on.
         """
@@ -54,7 +54,7 @@ class SharedPids:
             self.tasks.watch(self._let_go_on(container))
 
     async def thaw(self, container: Container, number: int) -> None:
-        """A frozen process does not act on a signal, not even (cgroup v1) on SIGKILL: let it go on.
+        """Thaw a frozen container so that it acts on a signal (cgroup v1: even on SIGKILL).
 
         Guests are killed by the kernel with the container, and let go on then, too.
         """
@@ -69,7 +69,7 @@ class SharedPids:
                     one.state.status = Status.RUNNING
 
     async def _let_go_on(self, guest: Container) -> None:
-        """Wait until nothing of it lives, and have its monitor go on then."""
+        """Wait until a container has no processes, then continue its monitor."""
         first = guest.state.pid
         try:
             await monitor_process.ended(first, None)

@@ -1,4 +1,4 @@
-"""Takeover of containers that kept running without a daemon: at once, or when their monitors answer again.
+"""Takeover of containers that kept running without a daemon, at once or when their monitors answer again.
 
     monitor answers                         take charge                                  (`Lifecycle.adopt`)
     monitor lives and does not answer       running; asked again in the background       (`Pursuit`)
@@ -74,7 +74,7 @@ class Takeover:
             raise
 
     async def attempt(self, container: Container, patience_s: float | None, handle: Handler) -> MonitorClient | None:
-        """`reach` the monitor and ``handle`` what comes of it; what fails can be tried again (Unavailable, OSError)."""
+        """`reach` the monitor and ``handle`` the result; a failure can be retried (Unavailable, OSError)."""
         monitor = await self.reach(container, patience_s)
         try:
             await handle(container, monitor)
@@ -87,7 +87,7 @@ class Takeover:
         return monitor
 
     async def _ask_for_socket(self, container: Container, patience_s: float | None) -> MonitorClient | None:
-        """Nobody listens: a monitor that lives has lost its run directory, and makes it anew when told so."""
+        """Have a living monitor whose socket is gone make its run directory anew."""
         run_dir = self.paths.run_dir(container.id)
         pid = monitor_process.find(run_dir, container.id, container.state.pid)
         if not pid:
@@ -106,7 +106,7 @@ class Takeover:
         raise Silent(f"the monitor with pid {pid} does not listen")
 
     async def _try_again(self, container: Container, pursuit: Pursuit, handle: Handler) -> None:
-        """Try until it is settled, more and more seldom."""
+        """Retry with growing pauses until the monitor is reached or has ended."""
         pause_s, logged = _FIRST_PAUSE_S, ""
         while True:
             if pursuit.why != logged:
@@ -130,7 +130,7 @@ class Takeover:
         pursuit.over.set()
 
     async def _pause(self, container: Container, seconds: float) -> None:
-        """Wait that long, or until the monitor ends: nobody who has ended it waits for the next try."""
+        """Wait before the next try, or until the monitor ends."""
         try:
             pid = monitor_process.find(self.paths.run_dir(container.id), container.id, container.state.pid)
             if pid:
@@ -141,7 +141,7 @@ class Takeover:
         await asyncio.sleep(seconds)
 
     async def pursue(self, container: Container, why: Exception, handle: Handler) -> None:
-        """Go on trying to reach a monitor in the background; ``handle`` is called with what comes of it.
+        """Retry in the background to reach a monitor; ``handle`` is called with the result.
 
         The container is shown as running, unless it never was: then its monitor, which would undo the start, is ended.
         """
@@ -159,7 +159,7 @@ class Takeover:
         self.shared_pids.watch(container)
 
     def _program_runs(self, container: Container) -> bool:
-        """Whether a container that the record says is down runs: its daemon died before it could write that down."""
+        """Whether a container runs although its record says otherwise: its daemon died before recording the start."""
         monitor = monitor_process.find(self.paths.run_dir(container.id), container.id, 0)
         first = monitor_process.child_with_program(monitor, self.cgroups.of(container).pids()) if monitor else 0
         if not first:

@@ -23,7 +23,7 @@ class Waiter:
 
     @property
     def done(self) -> bool:
-        """Whether the answer is known already."""
+        """Whether the result is known."""
         return self._future.done()
 
     async def result(self) -> tuple[int, str]:
@@ -50,7 +50,7 @@ def register(live: Live, container: Container, condition: str) -> Waiter:
 
 
 def hold(live: Live, container: Container, fd: int) -> None:
-    """Have a monitor answer the client on ``fd`` (which stays the caller's) when there is no ketchd then."""
+    """Have a monitor answer the client on ``fd`` (which stays the caller's) if ketchd is not running then."""
     if live.monitor is not None:
         live.monitor.hold(fd)
     elif not container.state.running or live.pursuit is not None:

@@ -1,4 +1,4 @@
-"""A container's log driver: what its monitor is told, which attributes its lines have, whether it can be read."""
+"""Log drivers: the monitor's settings, the attributes of lines, and whether the log can be read."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
 
 @dataclass(frozen=True, eq=False)
 class LogDrivers:
-    """Where the drivers write, and what monitors are told of them."""
+    """Paths and settings of log drivers."""
 
     paths: ContainerPaths
     journald_socket: str
 
     def json_path(self, container_id: str) -> str:
-        """Where the ``json-file`` driver writes."""
+        """The path of the ``json-file`` driver's file."""
         return os.path.join(self.paths.directory(container_id), f"{container_id}-json.log")
 
     def log_path(self, container: Container) -> str:
-        """``LogPath`` of an inspect answer: a file for others, so the framed log only where it is the default."""
+        """``LogPath`` of an inspect answer (the framed log's only where that is the default driver)."""
         kind = container.host.log_config.type
         if kind == "json-file":
             return self.json_path(container.id)
@@ -107,7 +107,7 @@ class LogDrivers:
 
 
 def readable(container: Container) -> bool:
-    """Whether ``logs`` can show something."""
+    """Whether ``logs`` can read this driver's log."""
     config = container.host.log_config
     if config.type in ("journald", "syslog"):
         return not log_options.boolean((config.config or {}).get("cache-disabled", ""), "cache-disabled")
@@ -115,7 +115,7 @@ def readable(container: Container) -> bool:
 
 
 def attributes(container: Container) -> dict[str, str]:
-    """The labels and variables that the options choose, and the tag where it is one of them."""
+    """The labels and variables that the options select, and the tag if it is among them."""
     options = container.host.log_config.config or {}
     labels = container.config.labels or {}
     variables = dict(item.split("=", 1) for item in container.config.env or () if "=" in item)
@@ -132,7 +132,7 @@ def attributes(container: Container) -> dict[str, str]:
 
 
 def details(container: Container) -> str:
-    """What ``logs --details`` writes before each line, with the space behind it."""
+    """The prefix of each line of ``logs --details``, with the space after it."""
     chosen = sorted(attributes(container).items())
     return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in chosen) + " "
 
@@ -151,7 +151,7 @@ def _tag(container: Container, template: str) -> str:
 
 
 async def _try(scheme: str, host: str, port: int) -> str:
-    """Connect once, so that a mistake is told at the start; returns the IP address (or the path)."""
+    """Connect once, so that a wrong address fails the start; returns the IP address (or the path)."""
     loop = asyncio.get_running_loop()
     stream = scheme in ("tcp", "unix")
     kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM

@@ -1,4 +1,4 @@
-"""A container's log files from the reader's side: where frames begin and end, and where reading should begin.
+"""Reading of a container's framed log files: boundaries of frames, and the position to begin at.
 
 The newest file may be growing while it is read.  Positions are (number of the file among those opened, offset).
 """
@@ -38,7 +38,7 @@ class LogFiles:
         self._ends = [last_frame_end(fd) for fd in self._fds]
 
     def _open(self, directory: str) -> bool:
-        """Open what is there; False when the log was rotated meanwhile, so that a file may have been missed."""
+        """Open the files; False when the log was rotated meanwhile, so that one may have been missed."""
         for path in _paths(directory):
             try:
                 self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -57,22 +57,22 @@ class LogFiles:
 
     @property
     def end(self) -> Position:
-        """The position behind everything."""
+        """The position of the end."""
         return (len(self._fds), 0)
 
     def blocks(self, position: Position = (0, 0)) -> Iterator[tuple[int, int, int]]:
-        """(descriptor, from, to) of what lies behind ``position``."""
+        """The data after ``position``, as (descriptor, start, end)."""
         for number in range(position[0], len(self._fds)):
             yield self._fds[number], position[1] if number == position[0] else 0, self._ends[number]
 
     def live_end(self) -> LogPosition | Literal["start"]:
-        """Where the log ends, for a monitor that is to go on from there."""
+        """The end of the log, as a monitor is to continue from it."""
         if not self._fds:
             return "start"
         return {"inode": os.fstat(self._fds[-1]).st_ino, "offset": self._ends[-1]}
 
     def find(self, place: LogPosition | str) -> Position:
-        """What ``live_end`` once said, as a position among these files; the oldest when its file is gone."""
+        """The position of a former ``live_end`` in these files; the oldest one when its file is gone."""
         for number, fd in enumerate(self._fds):
             if not isinstance(place, str) and os.fstat(fd).st_ino == place["inode"]:
                 return (number, place["offset"])
@@ -93,7 +93,7 @@ class LogFiles:
                 end = start
 
     def tail(self, lines: int, wanted: tuple[bool, bool, bool], until_ns: int) -> tuple[Position, int]:
-        """Where the last ``lines`` lines begin: (position, newlines to leave out from there on)."""
+        """The start of the last ``lines`` lines: (position, newlines to skip from there)."""
         counted = 0
         position = self.end
         newest = [True, True, True]
@@ -123,7 +123,7 @@ class LogFiles:
         return (0, 0)
 
     def after(self, at_ns: int) -> Position:
-        """The position behind the newest frame with exactly this time; the oldest when it is not there any more."""
+        """The position after the newest frame with exactly this time; the oldest position when it is gone."""
         for number in range(len(self._fds) - 1, -1, -1):
             fd, end = self._fds[number], self._ends[number]
             while end >= log_format.OVERHEAD:
@@ -145,7 +145,7 @@ def _paths(directory: str) -> list[str]:
 
 
 def last_frame_end(fd: int) -> int:
-    """Where the last whole frame ends.
+    """The offset of the end of the last whole frame.
 
     A file grows page by page, so that a frame which is just being written may be seen in part; that takes
     microseconds, while finding the end from the front may take a second.

@@ -34,7 +34,7 @@ _RECEIVE = 1 << 18
 
 
 class Formatter:
-    """Frames in, wire bytes out; keeps what it must know about a line that goes on in the next frame.
+    """Converter of frames to wire bytes; keeps the state of a line that continues in the next frame.
 
     ``details`` stand before each line as they are; ``raw``: no frames on the wire, as for a ``tty``.
     ``last_at`` is the time of the last frame seen, ``done`` becomes True behind ``until_ns``.
@@ -55,11 +55,11 @@ class Formatter:
 
     @property
     def plain(self) -> bool:
-        """Whether neither lines nor times count any more."""
+        """Whether blocks can be passed on without cutting them into lines."""
         return not (self._timestamps or self._details or self._since or self._until or self._skip)
 
     def skip_lines(self, count: int) -> None:
-        """Leave out so many lines of the wanted streams at the beginning."""
+        """Skip this many lines of the wanted streams."""
         self._skip = count
 
     def block(self, data: bytes) -> tuple[bytes, int]:
@@ -90,7 +90,7 @@ class Formatter:
         return b"".join(out), position
 
     def _lines(self, at: int, stream: int, payload: bytes) -> bytes:
-        """What is left of one frame when lines count."""
+        """The bytes of one frame when lines are filtered or stamped."""
         if self._until and at > self._until:
             self.done = True
             return b""
@@ -125,7 +125,7 @@ class Formatter:
 async def read_logs(
     log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncIterator[bytes]:
-    """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes."""
+    """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
     files = LogFiles(log_dir)
     try:
         position = files.since(options.since_ns) if options.since_ns else (0, 0)
@@ -171,7 +171,7 @@ async def _stored(files: LogFiles, position: Position, formatter: Formatter) -> 
 async def _live(
     follower: Follower, start: LogPosition | Literal["start"], formatter: Formatter, until_ns: int
 ) -> AsyncIterator[bytes]:
-    """What the monitor sends, until it closes the connection or ``until_ns`` is there."""
+    """The bytes that the monitor sends until it closes the connection or ``until_ns`` is reached."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:

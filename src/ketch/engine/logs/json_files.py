@@ -1,4 +1,4 @@
-"""The files of a ``json-file`` log from the reader's side: Ketch's own and those that dockerd wrote.
+"""Reading of the files of a ``json-file`` log, Ketch's own and those that dockerd wrote.
 
 The newest file may be growing and the log may be rotated while it is read; rotated files may be compressed.
 A line that is no log message, or only half of one, is left out.
@@ -57,7 +57,7 @@ def nanoseconds(text: str) -> int:
 
 
 class Times:
-    """`nanoseconds` for many times of few seconds."""
+    """`nanoseconds` with a cache of the last second."""
 
     def __init__(self) -> None:
         self._prefix, self._base = "", 0
@@ -84,7 +84,7 @@ def names(path: str) -> list[str]:
 
 
 class JsonFiles:
-    """The files as they are now, opened, oldest first, with a place where reading goes on; blocking; ``close`` it."""
+    """The files of the log, opened, oldest first, with a reading position; blocking; ``close`` it."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -117,7 +117,7 @@ class JsonFiles:
         self._fds = []
 
     def seek(self, position: Position) -> None:
-        """Go on reading there."""
+        """Set the reading position."""
         self._number, self._offset = position
 
     @property
@@ -128,7 +128,7 @@ class JsonFiles:
         return (len(self._fds) - 1, os.fstat(self._fds[-1]).st_size)
 
     def next(self) -> bytes:
-        """The next block of whole lines, also of files that have come meanwhile; nothing at the end."""
+        """The next block of whole lines, also of new files; empty at the end."""
         with self._reading:
             return b"" if self._closed else self._next()
 
@@ -146,7 +146,7 @@ class JsonFiles:
         return b""
 
     def _find_newer(self) -> bool:
-        """Open the files that have come after the last that is open."""
+        """Open the files that are newer than the last open one."""
         last = self._fds[-1] if self._fds else -1
         with suppress(FileNotFoundError):
             if last >= 0 and _same(last, self._path):
@@ -175,7 +175,7 @@ class JsonFiles:
         return (0, 0)
 
     def tail(self, lines: int, wanted: tuple[bool, bool, bool], until_ns: int) -> Position:
-        """Where the last ``lines`` lines begin."""
+        """The position of the last ``lines`` lines."""
         counted, newest = 0, [True, True, True]
         for number in range(len(self._fds) - 1, -1, -1):
             for behind, entry in _backwards(self._fds[number]):
@@ -191,7 +191,7 @@ class JsonFiles:
 
 
 def _is_newest(fd: int, path: str, paths: list[str]) -> bool:
-    """Whether the file that is written to is this one, or there is none at the moment."""
+    """Whether this is the file that is written to, or there is none at the moment."""
     with suppress(FileNotFoundError):
         return paths[-1] != path or _same(fd, path)
     return False
@@ -248,7 +248,7 @@ def _first_line(fd: int) -> bytes:
 
 
 def _lines(fd: int, offset: int) -> bytes:
-    """Whole lines from there on, about 1 MiB, more when one is longer."""
+    """Whole lines from an offset on, about 1 MiB, more when one is longer."""
     size = _BLOCK
     while True:
         data = os.pread(fd, size, offset)
@@ -259,7 +259,7 @@ def _lines(fd: int, offset: int) -> bytes:
 
 
 def _backwards(fd: int) -> Iterator[tuple[int, LogEntry]]:
-    """(position behind it, message), from the newest to the oldest."""
+    """Messages with the positions after them, from the newest to the oldest."""
     end, kept = os.fstat(fd).st_size, b""
     while end > 0:
         start = max(end - _CHUNK, 0)

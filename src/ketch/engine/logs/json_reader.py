@@ -30,7 +30,7 @@ _NUMBERS = {"stdout": log_format.STDOUT, "stderr": log_format.STDERR}
 async def read_json_logs(
     path: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncIterator[bytes]:
-    """Yield wire bytes: what is there, then (``follow``, while the container runs) what comes."""
+    """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
     # Its monitor may answer later only: what is there is read meanwhile.
     joining = asyncio.ensure_future(_bell(follower)) if options.follow and follower is not None else None
     bell: socket.socket | None = None
@@ -68,7 +68,7 @@ async def read_json_logs(
 
 
 class _Wire:
-    """Messages in, wire bytes out, by way of frames where lines and times count.
+    """Converter of messages to wire bytes, through frames when lines are filtered or stamped.
 
     Neighbours of one stream (and one time, where times count) go together: what was read from the container in one
     go has one time.
@@ -107,7 +107,7 @@ class _Wire:
 
 
 async def _bell(follower: Follower) -> socket.socket | None:
-    """A socket that rings when the log has grown; None when the container has ended just now."""
+    """A socket that becomes readable when the log has grown; None when the container has just ended."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setblocking(False)
     with theirs:
@@ -123,7 +123,7 @@ async def _bell(follower: Follower) -> socket.socket | None:
 
 
 async def _rung(bell: socket.socket, until_ns: int) -> bool:
-    """Wait for the bell; False when it is gone, or the time is up."""
+    """Wait for the log to grow; False when the monitor is gone or the time is over."""
     left = max((until_ns - time.time_ns()) / 1e9, 0) if until_ns else None
     try:
         return bool(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(bell, _RINGS), left))

@@ -40,7 +40,7 @@ TAG_FIELDS = ("ID", "FullID", "Name", "ImageName", "ImageID", "ImageFullID", "Da
 
 
 def apply_defaults(config: LogConfig, default: LogConfig) -> None:
-    """Give ``config`` what the daemon's defaults say where it says nothing, as dockerd does at creation."""
+    """Fill in the daemon's defaults where ``config`` has no value, as dockerd does at creation."""
     config.type = config.type or default.type
     options = dict(config.config or {})
     for key, value in (default.config or {}).items():
@@ -102,7 +102,7 @@ def _check_values(driver: str, options: dict[str, str]) -> None:
 
 
 def chooser(options: dict[str, str], key: str) -> Patterns:
-    """What ``labels-regex`` or ``env-regex`` chooses names by; nothing fits everything."""
+    """The matcher of ``labels-regex`` or ``env-regex``; an empty expression matches everything."""
     text = options.get(key, "")
     return Patterns([text], f"log option {key}: `{text}` is no regular expression that can be used")
 
@@ -124,7 +124,7 @@ def size(text: str, option: str, default: int) -> int:
 
 
 def boolean(text: str, option: str) -> bool:
-    """A truth value as Go writes it; nothing is false."""
+    """A truth value as Go writes it; an empty text is false."""
     found = booleans.parse(text) if text else False
     if found is None:
         raise InvalidArgument(f"invalid value for option {option}: {text}", hint="use true or false")
@@ -147,7 +147,7 @@ def tag(template: str, values: dict[str, str]) -> str:
 
 
 def facility(text: str) -> int:
-    """``local0`` or a number → the number; nothing is ``daemon``."""
+    """``local0`` or a number → the number; an empty text is ``daemon``."""
     if not text:
         return FACILITIES.index("daemon")
     if text in FACILITIES:

@@ -1,4 +1,4 @@
-"""``logs`` of a container, whatever its log driver: which files are read, and how."""
+"""``logs`` of a container: the choice of the reader by its log driver."""
 
 from __future__ import annotations
 

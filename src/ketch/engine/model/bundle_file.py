@@ -24,12 +24,12 @@ _decode = msgspec.json.Decoder(_Spec).decode
 
 
 def cgroups_path(directory: str) -> str:
-    """The cgroup that it names, for the container whose files are in ``directory``; empty when nothing says so."""
+    """The cgroup in the bundle of the container with this ``directory``; empty when it is not known."""
     return _read(directory).linux.cgroups_path
 
 
 def written_in(directory: str) -> str:
-    """Where ``directory`` was when the bundle was written: its container has ``hosts`` from there; empty: not known."""
+    """The path of ``directory`` when the bundle was written, from the mount of ``hosts``; empty: not known."""
     end = os.path.join("containers", os.path.basename(directory), "hosts")
     found = (one.source for one in _read(directory).mounts if one.source.endswith(os.sep + end))
     return os.path.dirname(next(found, ""))

@@ -1,4 +1,4 @@
-"""Processes added to running containers: in memory only, they are forgotten with the daemon or some minutes later."""
+"""Records of execs, in memory only: dropped some minutes after the end, and with the daemon."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class ExecConfig(msgspec.Struct, kw_only=True, frozen=True):
-    """What is to run and which streams of it are wanted; ``console_size`` is [rows, columns], empty: not known."""
+    """The command of an exec and its streams; ``console_size`` is [rows, columns], empty: not known."""
 
     cmd: list[str]
     env: list[str] = []
@@ -22,7 +22,7 @@ class ExecConfig(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Exec(msgspec.Struct, kw_only=True):
-    """One of them; ``exit_code`` is None until it has ended, ``ended_at`` is of time.monotonic()."""
+    """One exec; ``exit_code`` is None until it has ended, ``ended_at`` is of time.monotonic()."""
 
     id: str
     container_id: str

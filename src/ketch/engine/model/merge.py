@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def as_list(value: list[str] | str | None) -> list[str]:
-    """Docker accepts a bare string where it means a list of one."""
+    """A value as a list: Docker accepts a bare string for a list of one."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)
@@ -57,7 +57,7 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
 
 
 def _check_texts(image: RunConfig) -> None:
-    """InvalidArgument for a NUL byte where a path, an argument or a name stands; what labels say is their own."""
+    """Raise InvalidArgument for a NUL byte in a path, an argument or a name (labels may have one)."""
     for name in ("user", "env", "entrypoint", "cmd", "working_dir", "volumes", "exposed_ports", "stop_signal", "shell"):
         value = getattr(image, name)
         texts = [value] if isinstance(value, str) else list(value or ())
@@ -66,7 +66,7 @@ def _check_texts(image: RunConfig) -> None:
 
 
 def _health(ours: HealthConfig | None, image: HealthConfig) -> HealthConfig:
-    """Field by field: what the user did not say is the image's."""
+    """The healthcheck, field by field: the user's value, else the image's."""
     if ours is None:
         return image
     fields = HealthConfig.__struct_fields__

@@ -1,4 +1,4 @@
-"""Names and ids of containers: what Ketch gives them when the user does not, and what is allowed."""
+"""Names and ids of containers: generated ones, and the rules for given ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Namespace modes: whose network, processes, shared memory or host name a container sees.
+"""Namespace modes: a namespace of the container's own, the host's, or another container's.
 
 In Docker's bodies they are words (``host``, ``container:web``); `NamespaceMode` is what such a word means.  A network's
 mode may also be the name of a network.
@@ -46,7 +46,7 @@ class NamespaceMode(NamedTuple):
 
     @classmethod
     def of_network(cls, text: str) -> NamespaceMode:
-        """The mode of a network namespace; a word that is none of Docker's is a network's name."""
+        """The mode of a network namespace; a word without a meaning of its own is a network's name."""
         if text.startswith(_CONTAINER):
             return cls(ModeKind.CONTAINER, text[len(_CONTAINER) :])
         if text in (ModeKind.HOST, ModeKind.NONE):
@@ -55,12 +55,12 @@ class NamespaceMode(NamedTuple):
 
     @property
     def container(self) -> str | None:
-        """Which container's namespace is joined."""
+        """The container whose namespace is joined."""
         return self.reference if self.kind is ModeKind.CONTAINER else None
 
     @property
     def network(self) -> str:
-        """Of a network's mode the name of the network; Docker has networks called ``host`` and ``none``."""
+        """The name of the network (Docker has networks called ``host`` and ``none``)."""
         return self.reference if self.kind is ModeKind.NETWORK else str(self.kind)
 
     @property
@@ -75,5 +75,5 @@ class NamespaceMode(NamedTuple):
 
 
 def of_container(container_id: str) -> str:
-    """The word for the namespace of a container."""
+    """The mode of joining a container's namespace, as text."""
     return _CONTAINER + container_id

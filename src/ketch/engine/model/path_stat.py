@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class PathStat:
-    """What ``X-Docker-Container-Path-Stat`` tells; ``link_target`` is where a link leads within the container."""
+    """The content of ``X-Docker-Container-Path-Stat``; ``link_target`` is within the container."""
 
     def __init__(self, name: str, status: os.stat_result, link_target: str) -> None:
         self.name = name

@@ -22,7 +22,7 @@ def mount_points(container: Container) -> Points:
 
 
 def shown(container: Container) -> Pending | None:
-    """``Pending`` in an inspect answer: the fields of the configurations that will be others; None without any."""
+    """``Pending`` in an inspect answer: the fields of the configurations that will change; None without any."""
     return None if container.pending is None else msgspec.structs.replace(container.pending, mount_points=None)
 
 
@@ -49,7 +49,7 @@ def exchange(container: Container, new: Pending) -> Pending:
 
 
 def difference(old: Container, new: Container) -> Pending | None:
-    """What waits in ``old`` so that it becomes ``new``; None when they are the same."""
+    """The pending change that turns ``old`` into ``new``; None when they are the same."""
     return or_none(
         Pending(
             env=_new_list(old.config.env, new.config.env),
@@ -65,7 +65,7 @@ def difference(old: Container, new: Container) -> Pending | None:
 
 
 def or_none(pending: Pending) -> Pending | None:
-    """None when nothing waits."""
+    """The pending changes, or None when they are empty."""
     return None if pending == Pending() else pending
 
 

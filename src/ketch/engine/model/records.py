@@ -77,7 +77,7 @@ class HealthResult(Wire):
 
 
 class HealthStatus(StrEnum):
-    """What the healthchecks say; ``none`` is what a container without any has."""
+    """The result of the healthchecks; ``none`` is that of a container without any."""
 
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -85,7 +85,7 @@ class HealthStatus(StrEnum):
 
 
 class Health(Wire):
-    """What the healthchecks say; ``log`` has the newest results, the last one at the end."""
+    """The status by the healthchecks; ``log`` has the newest results, the last one at the end."""
 
     status: HealthStatus = HealthStatus.STARTING
     failing_streak: int = 0
@@ -93,7 +93,7 @@ class Health(Wire):
 
 
 class ContainerConfig(Wire):
-    """What runs in the container, independent of the host (``Config`` in an inspect answer)."""
+    """The part of the configuration that is independent of the host (``Config`` in an inspect answer)."""
 
     hostname: str = ""
     domainname: str = ""
@@ -160,7 +160,7 @@ class DeviceMapping(Wire):
 
 
 class Given(Wire, omit_defaults=True):
-    """Base of what is shown again only as far as it was given."""
+    """Base of structs of which only the given fields are shown."""
 
 
 class BindOptions(Given):
@@ -329,27 +329,27 @@ class HostConfig(Wire):
 
     @property
     def network(self) -> NamespaceMode:
-        """What `network_mode` means."""
+        """`network_mode`, parsed."""
         return NamespaceMode.of_network(self.network_mode)
 
     @property
     def pid(self) -> NamespaceMode:
-        """What `pid_mode` means."""
+        """`pid_mode`, parsed."""
         return NamespaceMode.parse(self.pid_mode)
 
     @property
     def ipc(self) -> NamespaceMode:
-        """What `ipc_mode` means."""
+        """`ipc_mode`, parsed."""
         return NamespaceMode.parse(self.ipc_mode)
 
     @property
     def uts(self) -> NamespaceMode:
-        """What `uts_mode` means."""
+        """`uts_mode`, parsed."""
         return NamespaceMode.parse(self.uts_mode)
 
     @property
     def cgroupns(self) -> NamespaceMode:
-        """What `cgroupns_mode` means."""
+        """`cgroupns_mode`, parsed."""
         return NamespaceMode.parse(self.cgroupns_mode)
 
     @property
@@ -367,7 +367,7 @@ class EndpointIpam(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class EndpointRequest(Wire):
-    """What is asked of one network for a container."""
+    """A requested connection to one network."""
 
     ipam_config: EndpointIpam | None = None
     links: list[str] | None = None
@@ -378,7 +378,7 @@ class EndpointRequest(Wire):
 
 
 class EndpointSettings(EndpointRequest):
-    """One network of a container: what was asked for, and (after the start) what it got.
+    """One network of a container: the request, and (after the start) the assigned addresses.
 
     ``mac_address`` is the one that it has; what was asked for is in ``Container.desired_macs``.
     """
@@ -417,7 +417,7 @@ class MountPoint(Wire):
 
 
 class Status(StrEnum):
-    """Where a container is in its life, in Docker's words."""
+    """The state of a container, in Docker's words."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -429,7 +429,7 @@ class Status(StrEnum):
 
 
 class State(msgspec.Struct, kw_only=True):
-    """Where a container is in its life, and how it came there."""
+    """The state of a container with its times and its exit code."""
 
     status: Status = Status.CREATED
     pid: int = 0
@@ -442,22 +442,22 @@ class State(msgspec.Struct, kw_only=True):
 
     @property
     def running(self) -> bool:
-        """Whether there is a process of it, also a frozen one."""
+        """Whether the container has a process, also a frozen one."""
         return self.status in (Status.RUNNING, Status.PAUSED)
 
     @property
     def up(self) -> bool:
-        """Whether it runs, or comes back by itself in a moment."""
+        """Whether the container runs or is about to be restarted."""
         return self.running or self.status is Status.RESTARTING
 
     @property
     def going(self) -> bool:
-        """Whether it is being removed, or is what a failed removal has left."""
+        """Whether the container is being removed, or its removal failed."""
         return self.status in (Status.REMOVING, Status.DEAD)
 
 
 class Pending(Given):
-    """What fields of a container will be from its next start on; None where nothing changes (see `pending_changes`).
+    """Values that fields will have from the next start on; None where nothing changes (see `pending_changes`).
 
     ``mount_points`` are ``Container.mounts``; the others are those of the configurations.
     """

@@ -1,4 +1,4 @@
-"""Reports on many objects: what a prune has removed, what takes space."""
+"""Reports on many objects: results of prunes, disk usage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removed:
-    """One object; ``size`` in bytes is what its end frees."""
+    """One removed object; ``size`` is the bytes that its removal frees."""
 
     id: str
     name: str
@@ -20,7 +20,7 @@ class Removed:
 
 @dataclass(frozen=True)
 class Pruned:
-    """Objects that are gone, or would be; ``freed`` in bytes.
+    """The result of a prune or its dry run; ``freed`` in bytes.
 
     ``rows`` are what became of each name and layer of images, ``volumes`` those that go with a container.
     """
@@ -33,7 +33,7 @@ class Pruned:
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """Bytes: of all layers, and by id or name of what containers wrote and of volumes."""
+    """Disk usage in bytes: of all layers, and by id or name of containers' writes and of volumes."""
 
     images: list[Image]
     layers: int

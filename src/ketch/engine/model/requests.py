@@ -1,4 +1,4 @@
-"""Requests that change what exists: what is asked of ``update`` and ``commit``."""
+"""Requests that change objects: ``update`` and ``commit``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Ports = dict[str, list[PortBinding] | None]
 
 
 class Changes(Wire):
-    """``Changes`` in the body of ``update``: first things are taken away, then others are added.
+    """``Changes`` in the body of ``update``: removals are applied before additions.
 
     A variable or label replaces the one of its name, a mount the one at its place; a binding is one more binding of its
     port.  Ports to take away are ``80/tcp`` with the bindings meant, or with none: all of them.
@@ -52,7 +52,7 @@ class Resources(Wire):
 
 
 class Update(msgspec.Struct, kw_only=True, frozen=True):
-    """What is wanted; ``pending_reset`` drops what waits for the next start, before ``changes`` are looked at."""
+    """A request to ``update``; ``pending_reset`` drops pending changes before ``changes`` are applied."""
 
     resources: Resources
     changes: Changes | None = None
@@ -61,7 +61,7 @@ class Update(msgspec.Struct, kw_only=True, frozen=True):
 
 @dataclass(kw_only=True)
 class CommitOptions:
-    """What ``docker commit`` says; ``config`` is a configuration to go before the container's own."""
+    """The options of ``docker commit``; ``config`` takes precedence over the container's configuration."""
 
     repo: str = ""
     tag: str = ""

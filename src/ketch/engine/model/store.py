@@ -1,4 +1,4 @@
-"""The containers that exist: rows in the state database, mirrored in memory.
+"""The store of containers' records: rows in the state database, mirrored in memory.
 
     CREATE TABLE containers (id, name UNIQUE, record)     record = Container as JSON (`storage.database.records`)
 
@@ -74,26 +74,26 @@ class ContainerStore:
         return self._by_id
 
     def knows(self, container_id: str) -> bool:
-        """Whether there is a row of this id, also one that cannot be read."""
+        """Whether a row with this id exists, also an unreadable one."""
         return container_id in self._by_id or container_id in self._unreadable
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Id → name of the containers whose rows cannot be read: nothing of theirs is touched."""
+        """Id → name of the containers with unreadable rows, of which nothing is touched."""
         return {container_id: name for container_id, (name, _) in self._unreadable.items()}
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each of them."""
+        """A warning for each unreadable row."""
         found = self.unreadable.items()
         return [f"WARNING: the row of container {name} ({one[:12]}) cannot be read: {REPAIR}" for one, name in found]
 
     def unreadable_with(self, text: str) -> list[str]:
-        """Those of them that may refer to something: its name is in what is left of the record."""
+        """The unreadable rows that may refer to an object: its name occurs in the record."""
         return [one for one, (_, record) in self._unreadable.items() if text.encode() in record]
 
     def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
-        """Raises AlreadyExists, in Docker's words, when the name is taken; ``also`` is done in the same transaction.
+        """Add a record (AlreadyExists, in Docker's words: the name is taken); ``also`` runs in the same transaction.
 
         Durable after `flush`.
         """
@@ -109,7 +109,7 @@ class ContainerStore:
         self._ids[container.name] = container.id
 
     def check_free(self, name: str) -> None:
-        """Raises AlreadyExists when another container has ``name``."""
+        """Raise AlreadyExists when another container has ``name``."""
         unread = {other: one for one, other in self.unreadable.items()}
         if owner := self._ids.get(name) or unread.get(name):
             raise AlreadyExists(
@@ -118,7 +118,7 @@ class ContainerStore:
             )
 
     def save(self, container: Container, *, durable: bool = True) -> None:
-        """Write the record as it is now; a container that was removed meanwhile stays removed.
+        """Write the record; a container that was removed meanwhile stays removed.
 
         Commits at once and does not wait for the disk: with ``durable`` that is begun, and no answer to a client goes
         out before its end (`flush_durable`); without, a power cut may take the change back until `flush`.
@@ -135,18 +135,18 @@ class ContainerStore:
             self._written += 1
 
     async def flush(self) -> None:
-        """Return when what was written before is durable; those who wait at the same time share one fsync."""
+        """Wait until earlier writes are durable; concurrent callers share one fsync."""
         await self._commit()
 
     async def flush_durable(self) -> None:
-        """Return when everything that was saved as durable is; an answer to a client waits for it."""
+        """Wait until every record saved as durable is; answers to clients wait for it."""
         if self._written > self._on_disk:
             mark = self._written
             await self.flush()
             self._on_disk = max(self._on_disk, mark)
 
     def save_best_effort(self, container: Container, *, durable: bool = True) -> None:
-        """`save` what has happened already; when it cannot be written, it goes with the next write.
+        """`save` a change that has already happened; if that fails, the next write includes it.
 
         Until then the monitor's or the kernel's word is what a restart of the daemon goes by.
         """
@@ -169,7 +169,7 @@ class ContainerStore:
         self._ids[name] = container.id
 
     def remove(self, container: Container, *, also: Also = lambda _tx: None) -> None:
-        """Forget ``container``; ``also`` is done in the same transaction.  Durable after `flush`.
+        """Remove ``container``; ``also`` runs in the same transaction.  Durable after `flush`.
 
         Its directory is to go; `removals` is told when it is gone.
         """
@@ -182,7 +182,7 @@ class ContainerStore:
         self._ids.pop(container.name, None)
 
     def has(self, ref: str) -> bool:
-        """Whether `get` would find exactly one."""
+        """Whether `get` would succeed."""
         try:
             self.get(ref)
         except (NotFound, InvalidArgument):
@@ -216,5 +216,5 @@ class ContainerStore:
         return sorted(self._by_id.values(), key=lambda c: c.created, reverse=True)
 
     def close(self) -> None:
-        """End the thread that brings writes to the disk."""
+        """End the thread that syncs writes to the disk."""
         self._commit.close()

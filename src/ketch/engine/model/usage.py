@@ -1,4 +1,4 @@
-"""Usage of one container, as a stream of many shows it."""
+"""Resource usage of one container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's side of the launcher: have monitors forked."""
+"""The engine's client of the launcher, which forks monitors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Launcher:
 
     @classmethod
     async def start(cls, cgroup: str) -> Launcher:
-        """Start one; it gets warm while the caller goes on (`ready`).  Monitors live below the cgroup ``cgroup``."""
+        """Start a launcher, without waiting for it (`ready`); monitors are in the cgroup ``cgroup``."""
         return cls(cgroup)
 
     def _spawn(self) -> None:
@@ -45,7 +45,7 @@ class Launcher:
         os.set_blocking(self._fd, False)
 
     async def ready(self) -> None:
-        """Wait until it can fork monitors (FailedPrecondition, with the last line that it wrote)."""
+        """Wait until the launcher can fork monitors (FailedPrecondition, with the last line that it wrote)."""
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         message: LauncherReady | None = None
         loop.add_reader(self._fd, readable.set)
@@ -95,14 +95,14 @@ class Launcher:
             ) from None
 
     def _stuck(self) -> bool:
-        """Whether it has left unread what it was sent (unix(7), SIOCOUTQ), or is gone."""
+        """Whether the launcher has not read its requests (unix(7), SIOCOUTQ), or is gone."""
         if self._fd < 0 or self._process.poll() is not None:
             return True
         answer = fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0" * 4)  # the same number as SIOCOUTQ
         return int.from_bytes(answer, sys.byteorder) > 0
 
     async def _replace(self, process: subprocess.Popen[bytes]) -> None:
-        """End a launcher and start another, unless somebody else was faster."""
+        """Replace a launcher by a new one, unless that has been done."""
         async with self._respawning:
             if self._process is process:
                 log.warning("the launcher (pid %d) is gone or does not answer: starting another", process.pid)
@@ -126,7 +126,7 @@ class Launcher:
         raise Unavailable("start container: the launcher ended again at once")
 
     async def _sent(self, fd: int, message: StartContainer, control_fd: int) -> bool:
-        """Send a request; False when there is no room for it, because many before it are left unread."""
+        """Send a request; False when the socket is full of unread ones."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _ROOM_S
         while loop.time() < deadline:

@@ -1,4 +1,4 @@
-"""A connection to a monitor: requests with their answers, events, and whether it answers at all.
+"""A connection to a monitor: requests with their answers, events, signs of life.
 
 A monitor that is stopped (SIGSTOP, a frozen cgroup, a debugger) accepts what it is sent and answers nothing.  It serves
 its requests in turn and none after the time that stands in it: so a request that `Silent` was raised for is not carried
@@ -29,7 +29,7 @@ _LOOK_S, _LOOK_AGAIN_S = 1.0, 10.0  # when, and how often then, a late one is as
 
 
 class Silent(Unavailable):
-    """The monitor is there and does not answer."""
+    """A monitor that lives does not answer."""
 
 
 class MonitorConnection:
@@ -56,7 +56,7 @@ class MonitorConnection:
             self._fd = -1
 
     def check_not_stopped(self) -> None:
-        """Raise Silent when the monitor is stopped: nobody need wait to find that out."""
+        """Raise Silent when the monitor's process is stopped."""
         if monitor_process.is_stopped(self.process):
             hint = f"let it go on: kill -CONT {self.process}"
             raise Silent(f"the container's monitor (pid {self.process}) is stopped", hint=hint)
@@ -85,7 +85,7 @@ class MonitorConnection:
                 future.set_result(message)
 
     def _message_came(self) -> None:
-        """It has said something."""
+        """Handle a message of the monitor."""
         self._wake()
 
     def _wake(self) -> None:
@@ -95,11 +95,11 @@ class MonitorConnection:
         self._signs.clear()
 
     def _event(self, message: MonitorEvent, fds: list[int]) -> None:
-        """It says something unasked; the descriptors are ours."""
+        """Handle an event of the monitor; the descriptors are ours."""
         raise NotImplementedError
 
     def _break(self, why: Unavailable) -> None:
-        """The connection has ended."""
+        """Handle the end of the connection."""
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(why)
@@ -138,7 +138,7 @@ class MonitorConnection:
         return answer
 
     async def _patiently(self, future: asyncio.Future[Any], begin_s: float, answer_s: float | None) -> bool:
-        """Wait for an answer as long as there are signs of life; whether it came.
+        """Wait for an answer as long as there are signs of life; returns whether it came.
 
         When a request that was sent later is answered, the one that is waited for has been begun.
         """
@@ -161,7 +161,7 @@ class MonitorConnection:
         return future.done()
 
     async def sign(self) -> None:
-        """Wait until the monitor says anything, or its connection ends."""
+        """Wait for any message of the monitor, or the connection's end."""
         sign: asyncio.Future[None] = self._loop.create_future()
         self._signs.add(sign)
         try:

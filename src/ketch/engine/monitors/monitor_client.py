@@ -35,7 +35,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 
 @dataclass
 class Created:
-    """A container that waits for its start: its PID 1 and, with a network namespace of its own, two descriptors."""
+    """A created container before its start: its PID 1 and, with its own network namespace, two descriptors."""
 
     pid: int
     netns_fd: int | None
@@ -51,7 +51,7 @@ class Created:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """What the client behind a socket gives and gets.
+    """The streams that a client's socket sends and receives.
 
     ``output``: as it is, with Docker's 8-byte headers, as the log's frames, or a byte when the log has grown.
     ``initial``: input that came before the socket was taken.  ``start``: replay the log from there first.
@@ -77,7 +77,7 @@ class ExecProcess:
 
 
 class MonitorClient(MonitorConnection):
-    """One connection to one monitor, made anew when it breaks; ``exited`` is resolved once, whatever happens."""
+    """A client of one monitor that reconnects when its connection breaks; ``exited`` is resolved once."""
 
     def __init__(self, fd: int, run_dir: str, process: int = 0) -> None:
         loop = asyncio.get_running_loop()
@@ -109,7 +109,7 @@ class MonitorClient(MonitorConnection):
         return cls(fd, run_dir, monitor_process.at_far_end(fd)) if fd >= 0 else None
 
     async def greeted(self, timeout_s: float | None) -> bool:
-        """Wait for its first word; False when the container was never told to start: without us its monitor undoes it.
+        """Wait for the greeting; False for a container that was never told to start, which its monitor undoes.
 
         Raises Silent when it says nothing, Unavailable when it ends, or what it says does not arrive.
         """
@@ -160,7 +160,7 @@ class MonitorClient(MonitorConnection):
                 self._hello.set_result(message)
 
     def _break(self, why: Unavailable) -> None:
-        """The connection ended: the container has, too, or its monitor was killed, or we were too slow for it."""
+        """Handle the end of the connection: the container ended, its monitor was killed, or we were too slow."""
         super()._break(why)
         _fail(self._created, RuntimeFailure(f"start container: {self._why}"))
         _fail(self._hello, why)
@@ -172,7 +172,7 @@ class MonitorClient(MonitorConnection):
             self._later()
 
     def _find_again(self) -> None:
-        """Learn what became of it: its record, another connection, or neither while it lives: then look again.
+        """Find the exit record or make another connection; while the monitor lives without either, retry.
 
         It drops those that do not read for long; what it said meanwhile is on disk.  And for want of descriptors
         nothing at all can be learnt.
@@ -225,7 +225,7 @@ class MonitorClient(MonitorConnection):
         return self.started_at
 
     async def attach(self, fd: int, client: StreamOptions) -> None:
-        """Hand a client's socket over."""
+        """Pass a client's socket to the monitor."""
         request: AttachRequest = {
             "op": "attach",
             "stdin": client.stdin,
@@ -242,7 +242,7 @@ class MonitorClient(MonitorConnection):
             await self._call(request, (*early, fd))
 
     async def exec(self, exec_id: str, process: ExecProcess, fd: int | None, client: StreamOptions) -> int:
-        """Run one more process, for a client's socket or nobody; returns its pid.
+        """Start an exec, with a client's socket or without; returns its pid.
 
         RuntimeFailure when it cannot be executed.
         """
@@ -295,7 +295,7 @@ class MonitorClient(MonitorConnection):
             log.warning("leave sockets with the monitor: %s", e.strerror)
 
     async def abandon(self) -> bool:
-        """Give a start up: a monitor that loses its only connection before the start undoes everything and ends.
+        """Abandon a start: a monitor that loses its only connection before the start undoes everything and ends.
 
         True when it does not answer and will not do so.
         """
@@ -313,7 +313,7 @@ class MonitorClient(MonitorConnection):
 
 @contextlib.contextmanager
 def _in_memory(data: bytes) -> Iterator[list[int]]:
-    """A file that holds ``data``, as a descriptor in a list; nothing in it for nothing."""
+    """An in-memory file with ``data``, as a list of one descriptor; an empty list without data."""
     if not data:
         yield []
         return

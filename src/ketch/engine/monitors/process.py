@@ -1,4 +1,4 @@
-"""The process of a container's monitor, looked at from outside: whether it lives, and its end.
+"""The process of a container's monitor, seen from outside: whether it lives, and its end.
 
 A monitor that was stopped, or whose socket is gone, cannot be asked.  The pid that its run directory names, that the
 kernel knows for the far end of a connection, or that is the parent of the container's PID 1, is its own only when
@@ -60,7 +60,7 @@ def find(run_dir: str, container_id: str, first_pid: int) -> int:
 
 
 def hears_signals(pid: int) -> bool:
-    """Whether it has come so far as to make its socket anew at SIGUSR1; before that it would die of it."""
+    """Whether a process has a handler of SIGUSR1 (make the socket anew); without it the signal would end it."""
     for line in _read(pid, "status").splitlines():
         if line.startswith(b"SigCgt:"):
             return bool(int(line.split()[1], 16) >> (signal.SIGUSR1 - 1) & 1)
@@ -73,7 +73,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def child_with_program(pid: int, pids: Iterable[int]) -> int:
-    """Which of ``pids`` is a child of the monitor that executes a program of its own; 0: none has come so far."""
+    """The one of ``pids`` that is a child of the monitor and has executed its program; 0: none."""
     own = _executable(pid)
     for candidate in pids:
         if _parent(candidate) == pid and _executable(candidate) != own:
@@ -82,7 +82,7 @@ def child_with_program(pid: int, pids: Iterable[int]) -> int:
 
 
 async def end(pid: int, container_id: str, *, grace_s: float = _GRACE_S) -> bool:
-    """End a monitor whose container has ended: by itself, when it is let go on, else by force; whether it is gone.
+    """End a monitor whose container has ended: continue it, then kill it; returns whether it is gone.
 
     Continued, it reads the rest of the output and writes the exit record.
     """

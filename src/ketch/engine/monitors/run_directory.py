@@ -1,4 +1,4 @@
-"""A container's run directory, read: its monitor's pid and socket, and the record of its end."""
+"""Reading of a container's run directory: its monitor's pid and socket, and the exit record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exit:
 
 
 def written_pid(run_dir: str) -> int:
-    """The pid that the container's monitor has written down; 0 when there is none (OSError for want of descriptors)."""
+    """The pid in the monitor's pid file; 0 when there is none (OSError: no free descriptor)."""
     try:
         with open(os.path.join(run_dir, messages.PID_FILE), encoding="ascii") as f:
             return int(f.read())
@@ -64,7 +64,7 @@ def dial(run_dir: str) -> int:
 
 
 def read_exit(run_dir: str) -> Exit | None:
-    """What a monitor wrote when its container ended; None when there is no record, or one that nobody can read.
+    """The exit record that a monitor wrote; None when it is missing or unreadable.
 
     OSError for want of descriptors: that says nothing about the record.
     """

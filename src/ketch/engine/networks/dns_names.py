@@ -1,4 +1,4 @@
-"""Names in user-defined networks: who is told to the resolver, and which servers it asks for the rest."""
+"""DNS names in user-defined networks: the containers that the resolver knows, and its upstream servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Names = list[str]
 
 
 def dns_names(container: Container, settings: EndpointSettings) -> Names:
-    """Every name by which others on a network find a container, its own name first."""
+    """Every name of a container on a network, its own name first."""
     names = [container.name, *(settings.aliases or ()), container.id[:12]]
     if container.config.hostname:
         names.append(container.config.hostname)
@@ -43,7 +43,7 @@ class Resolution:
         self._served: set[str] = set()
 
     def join(self, container: Container, record: NetworkRecord, endpoint: Endpoint, links: dict[str, str]) -> None:
-        """Make a container known on a network; ``links`` are names that it alone uses there (alias → name)."""
+        """Add a container's names on a network; ``links`` are names that only it uses there (alias → name)."""
         settings = container.networks[record.name]
         names = [n for n in (settings.dns_names or ()) if n]
         addresses = [a for a in (endpoint.ip, endpoint.ip6) if a]
@@ -51,13 +51,13 @@ class Resolution:
         self._directory.links(record.id, container.id, links)
 
     def leave(self, network_id: str, container_id: str) -> None:
-        """Forget a container on a network."""
+        """Remove a container's names on a network."""
         self._directory.leave(network_id, container_id)
 
     def serve(
         self, container: Container, netns_fd: int, *, leads_outside: bool, kept: Sequence[int] = ()
     ) -> Sequence[int]:
-        """Answer in a namespace; returns the sockets' descriptors, which somebody may keep over our restart.
+        """Serve DNS in a namespace; returns the sockets' descriptors, for the monitor to keep during our restart.
 
         ``kept`` are those of an earlier daemon; otherwise they are opened.
         """
@@ -75,7 +75,7 @@ class Resolution:
         return fds
 
     def servers(self, container: Container, *, leads_outside: bool) -> list[NameServer]:
-        """Whom to ask about other names: what the container or the daemon says, else the host's own servers.
+        """The upstream servers: the container's, else the daemon's, else the host's.
 
         The host's servers are asked from the host; a container whose networks are all internal has no way outside,
         and asking on its behalf would be one.
@@ -88,11 +88,11 @@ class Resolution:
         return [NameServer(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
 
     def begin(self, container: Container) -> None:
-        """A container starts: the daemon's servers of this moment are its own until it ends."""
+        """Fix, at a container's start, the daemon's servers for it until it ends."""
         container.name_servers = list(self._defaults.servers)
 
     def serves(self, container_id: str) -> bool:
-        """Whether a container's sockets are open."""
+        """Whether DNS is served in a container's namespace."""
         return container_id in self._served
 
     def forget(self, container_id: str) -> None:
@@ -102,7 +102,7 @@ class Resolution:
             self._resolver.forget(container_id)
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop serving."""
         if self._resolver is not None:
             self._resolver.close()
             self._resolver = None

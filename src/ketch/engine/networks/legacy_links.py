@@ -40,7 +40,7 @@ class Links:
     # -- making and forgetting -------------------------------------------------------------------
 
     def resolve(self, container: Container) -> None:
-        """Look up the targets of a container that is being made (InvalidArgument, in Docker's words).
+        """Look up the targets of a new container's links (InvalidArgument, in Docker's words).
 
         In a user-defined network the links become those of its endpoint, and there are none of this kind.
         """
@@ -57,7 +57,7 @@ class Links:
             self._holders.add(container.id)
 
     def _linkable(self, ref: str) -> Container:
-        """The container that ``ref`` means, or the one whose network it uses."""
+        """The container ``ref``, or the one whose network it uses."""
         try:
             target = self._store.get(ref)
             while (owner := target.host.network.container) is not None:
@@ -69,7 +69,7 @@ class Links:
         return target
 
     def forget(self, target: Container) -> list[Container]:
-        """A container is gone, and with it its links and those to it; returns those that have lost one."""
+        """Remove a container's links and those to it; returns the containers that have lost one."""
         self._holders.discard(target.id)
         found = list(self.linking(target))
         for container, alias in found:
@@ -79,16 +79,16 @@ class Links:
     # -- looking ---------------------------------------------------------------------------------
 
     def names(self, target: Container) -> Strings:
-        """The names that links give a container: ``/web/db``."""
+        """A container's names by links: ``/web/db``."""
         return sorted(f"/{container.name}/{alias}" for container, alias in self.linking(target))
 
     def shown(self, container: Container) -> Strings | None:
-        """A container's links as ``HostConfig.Links`` tells them: ``/store:/web/db``."""
+        """A container's links in the form of ``HostConfig.Links``: ``/store:/web/db``."""
         rows = [f"/{target.name}:/{container.name}/{alias}" for alias, target in self._targets(container)]
         return sorted(rows) or None
 
     def linking(self, target: Container) -> Iterator[tuple[Container, str]]:
-        """Who links to a container, and by which alias."""
+        """The containers that link to a container, and their aliases."""
         for container_id in self._holders:
             if (container := self._store.ids.get(container_id)) is None:
                 continue  # it is being made
@@ -104,7 +104,7 @@ class Links:
     # -- running ---------------------------------------------------------------------------------
 
     def check(self, container: Container) -> None:
-        """Every target must run, on the default network (FailedPrecondition in Docker's words)."""
+        """Check that every target runs, on the default network (FailedPrecondition in Docker's words)."""
         for alias, target in self._targets(container):
             if not target.state.running:
                 raise FailedPrecondition(
@@ -117,7 +117,7 @@ class Links:
                 )
 
     def environment(self, container: Container) -> Strings:
-        """The variables that tell a container of its targets."""
+        """The environment variables of a container's links."""
         return [
             variable
             for alias, target in self._targets(container)
@@ -126,7 +126,7 @@ class Links:
         ]
 
     def hosts(self, container: Container) -> str:
-        """The lines of ``/etc/hosts`` that name a container's targets: alias, host name, own name."""
+        """The lines of ``/etc/hosts`` for a container's targets: alias, host name, own name."""
         lines = []
         for alias, target in self._targets(container):
             if address := _address(target):
@@ -148,7 +148,7 @@ def parse(link: str) -> tuple[str, str]:
 
 
 def variables(name: str, address: str, target: Container) -> Strings:
-    """What a link named ``/web/db`` puts into the environment; three or more in a row are told as a range, too."""
+    """The environment variables of a link named ``/web/db``; three or more consecutive ports also make a range."""
     prefix = name.rpartition("/")[2].upper().replace("-", "_")
     ports = [_port(spec) for spec in target.config.exposed_ports or () if "-" not in spec]
     exposed = sorted(ports, key=lambda port: (port[1] != "tcp", port[1], port[0]))
@@ -188,7 +188,7 @@ def _port(spec: str) -> tuple[int, str]:
 
 
 def _ranges(ports: Sequence[tuple[int, str]]) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
-    """(first, last) of ports of one protocol that follow one another, where there are three at least."""
+    """Ranges (first, last) of at least three consecutive ports of one protocol."""
     for proto in ("tcp", "udp", "sctp"):
         numbers = [n for n, p in ports if p == proto]
         while numbers:

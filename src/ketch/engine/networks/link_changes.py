@@ -1,4 +1,4 @@
-"""Changes of legacy links while containers run: those that have a link are told by their files in /etc."""
+"""Changes of legacy links while containers run: their /etc/hosts is rewritten."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LinkChanges:
-    """What becomes of links when they, or the containers that they lead to, change."""
+    """Handles changes of links and of their targets."""
 
     store: ContainerStore
     links: Links
     sandboxes: Sandboxes
 
     async def remove(self, name: str) -> None:
-        """``docker rm --link``: take the link ``/web/db`` away, and leave both containers (NotFound, Conflict)."""
+        """``docker rm --link``: remove the link ``/web/db``, and leave both containers (NotFound, Conflict)."""
         parent, _, alias = name.strip("/").rpartition("/")
         if not parent:
             self.store.get(name)
@@ -34,12 +34,12 @@ class LinkChanges:
         self._changed(container)
 
     def removed(self, target: Container) -> None:
-        """A container is gone: links to it go with it."""
+        """Remove the links to a removed container."""
         for container in self.links.forget(target):
             self._changed(container)
 
     def started(self, target: Container) -> None:
-        """A container has a new address: those that link to it are told."""
+        """Update the containers that link to a container with a new address."""
         for container in {c.id: c for c, _ in self.links.linking(target)}.values():
             if container.state.running:
                 self.sandboxes.rewrite_files(container)

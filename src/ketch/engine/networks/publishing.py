@@ -27,7 +27,7 @@ def _wanted(container: Container) -> list[PortRequest]:
 
 
 def check_families(container: Container, gateway4: str, gateway6: str) -> None:
-    """A port asked for at an address that no network of the container can be reached from is an error."""
+    """Raise for a port at a host address whose family no network of the container has."""
     for request in _wanted(container):
         version = 0 if not request.host_ip else 6 if ":" in request.host_ip else 4
         missing = (version == 4 and not gateway4 and gateway6) or (version == 6 and not gateway6 and gateway4)
@@ -40,7 +40,7 @@ def check_families(container: Container, gateway4: str, gateway6: str) -> None:
 
 
 def requests(container: Container, record: NetworkRecord) -> list[PortRequest]:
-    """What is to be published of a container where this network leads outside."""
+    """The port requests of a container for which this network is the gateway."""
     wanted = _wanted(container)
     address = record.options.get(r.OPTION_BIND, "")
     if address in ("", "0.0.0.0"):

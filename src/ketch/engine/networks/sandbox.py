@@ -1,4 +1,4 @@
-"""Sandbox of a container, its place in networks: interfaces, the way outside, published ports, names, files in /etc.
+"""Sandbox of a container: its interfaces, gateway, published ports, DNS names and files in /etc.
 
                       wire (start)                                unwire (end)
     monitor's netns ───────────────► eth0 … ethN, DNS, /etc files ─────────────► nothing
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Sandboxes:
-    """The network side of every container; ``manager`` is called on its own thread."""
+    """The sandboxes of all containers; ``manager`` is called on its own thread."""
 
     manager: NetworkManager
     thread: SerialThread
@@ -78,7 +78,7 @@ class Sandboxes:
         return kept
 
     def _wire(self, container: Container, netns_fd: int, rtnl_fd: int) -> Descriptors:
-        """On the network's thread."""
+        """The part of `wire` that runs on the network's thread."""
         records = self._wired(container)
         if not records:
             self.manager.loopback_up(rtnl_fd)
@@ -97,14 +97,14 @@ class Sandboxes:
         return kept
 
     async def unwire(self, container: Container) -> None:
-        """Take back everything of a container that ended, or whose start failed."""
+        """Release the sandbox of a container that ended, or whose start failed."""
         await self.thread.run(self._unwire, container)
         container.ports = {}
         for settings in container.networks.values():
             _blank(settings)
 
     async def unwire_if_wired(self, container: Container) -> None:
-        """The same where there is something to be taken back."""
+        """`unwire`, if the container has anything."""
         if self.manager.endpoints_of(container.id):
             await self.unwire(container)
 
@@ -164,7 +164,7 @@ class Sandboxes:
         self.manager.set_gateways(request, gateway4, gateway6, rtnl_fd)
 
     async def renamed(self, container: Container) -> None:
-        """Others find a running container under its new name from now on."""
+        """Replace a running container's names after a rename."""
         await self.thread.run(self._renamed, container)
 
     def _renamed(self, container: Container) -> None:
@@ -174,7 +174,7 @@ class Sandboxes:
     # -- after a restart of the daemon -----------------------------------------------------------
 
     async def adopt(self, container: Container, kept: Sequence[int] | None) -> Descriptors:
-        """Answer names again for a container that kept running; ``kept`` are its sockets, when somebody has them.
+        """Serve DNS again for a container that kept running; ``kept`` are its sockets, if its monitor has them.
 
         None: somebody has, and cannot be asked for them yet.
         """
@@ -197,7 +197,7 @@ class Sandboxes:
             return self._serve_names(container, records, netns_fd, kept)
 
     def _take_unknown(self, container: Container, records: Sequence[NetworkRecord]) -> None:
-        """Take away interfaces that the record does not know: a connect or a disconnect was broken off by a crash."""
+        """Remove interfaces that are not in the record: a crash interrupted a connect or disconnect."""
         known = {record.id for record in records}
         unknown = [e for e in self.manager.endpoints_of(container.id) if e.network_id not in known]
         with _entered(container) as (_, rtnl_fd):
@@ -208,7 +208,7 @@ class Sandboxes:
         self.rewrite_files(container)
 
     def close(self) -> None:
-        """Stop answering; containers keep their networks."""
+        """Stop serving DNS; containers keep their networks."""
         self.names.close()
 
     # -- parts -----------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class Sandboxes:
         return [entry[3] for entry in sorted(found, key=lambda entry: entry[:3])]
 
     def record_of(self, name: str, settings: EndpointSettings) -> NetworkRecord:
-        """The network of a container's settings: the one it was when they were made (NotFound)."""
+        """The network of a container's settings, by the recorded id (NotFound)."""
         if settings.network_id:
             with contextlib.suppress(NotFound):  # removed since; one of the same name may have taken its place
                 known = self.manager.get(settings.network_id)
@@ -235,7 +235,7 @@ class Sandboxes:
 
     @staticmethod
     def _gateways(container: Container, records: Sequence[NetworkRecord]) -> tuple[str, str]:
-        """Ids of the networks that lead outside, for IPv4 and IPv6; empty: none."""
+        """Ids of the gateway networks for IPv4 and IPv6; empty: none."""
         outside = sorted(
             (-container.networks[record.name].gw_priority, record.name, record)
             for record in records
@@ -282,7 +282,7 @@ class Sandboxes:
         self.events.publish("network", action, record.id, attributes)
 
     def _links_of(self, settings: EndpointSettings) -> dict[str, str]:
-        """Names that a container alone has for others in a user-defined network, and what they mean there."""
+        """A container's private aliases of others in a user-defined network, with their names."""
         found = {}
         for target, alias in (legacy_links.parse(link) for link in settings.links or ()):
             found[alias] = self.store.get(target).name if self.store.has(target) else target
@@ -300,7 +300,7 @@ class Sandboxes:
         return list(self.names.serve(container, netns_fd, leads_outside=outside, kept=kept))
 
     def _show(self, container: Container) -> None:
-        """Bring the record in line with the endpoints: what inspect and ps show."""
+        """Update the record from the endpoints, for inspect and ps."""
         container.ports = {}
         for endpoint in self.manager.endpoints_of(container.id):
             name = self.manager.get(endpoint.network_id).name
@@ -340,7 +340,7 @@ class Sandboxes:
         return self.links.hosts(container) + etc_files.address_lines(container, endpoints)
 
     def rewrite_files(self, container: Container) -> None:
-        """After a change of networks: our lines of hosts, and resolv.conf unless its container has edited it.
+        """Rewrite our lines of hosts, and resolv.conf unless edited, after a change of networks.
 
         The change itself is made: what cannot be written (a full disk, a directory that is gone) is told in the log.
         """
@@ -359,7 +359,7 @@ class Sandboxes:
         container.own_resolv = contents.get("resolv.conf", container.own_resolv)
 
     def _gateway_address(self, endpoints: Sequence[Endpoint]) -> str:
-        """What ``host-gateway`` means: an address of the host that a container can reach."""
+        """The address of ``host-gateway``: one of the host's that the container can reach."""
         if self.host_gateway:
             return self.host_gateway
         default = next((n for n in self.manager.list() if n.is_default), None)

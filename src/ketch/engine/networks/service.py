@@ -1,4 +1,4 @@
-"""Network service, the verbs of the API: create, look up, remove, connect and disconnect containers.
+"""Network service: the operations of the API on networks.
 
 What a network is on this host is the network package's business (``ketch.network.manager``); here are Docker's names,
 its rules about which network may be made, and which container may join.
@@ -71,7 +71,7 @@ class NetworkService:
         }
 
     async def ensure_predefined(self) -> None:
-        """``host`` and ``none`` exist always (``bridge`` is made from the daemon's settings)."""
+        """Make ``host`` and ``none`` (``bridge`` is made from the daemon's settings)."""
         names = {record.name for record in self.list()}
         for name, driver in _DRIVER_OF.items():
             if name not in names:
@@ -79,7 +79,7 @@ class NetworkService:
                 await self.thread.run(self.manager.create, record)
 
     async def create(self, wanted: NetworkRecord) -> NetworkRecord:
-        """Make a network; see `NetworkManager.create` for what can go wrong beyond Docker's own rules."""
+        """Make a network; see `NetworkManager.create` for errors beyond Docker's own rules."""
         _check(wanted)
         ipam.check_pools(wanted.pools, ipv6=wanted.ipv6)
         if not wanted.ipv6:
@@ -127,15 +127,15 @@ class NetworkService:
         return removed
 
     async def repair(self) -> Strings:
-        """Put back what other programs removed of the networks; returns what was done."""
+        """Restore the parts of networks that other programs removed; returns what was done."""
         return await self.thread.run(self.manager.repair)
 
     async def blockers(self) -> Strings:
-        """What in the host's own firewall may keep containers from the outside world, a sentence each."""
+        """Rules of the host's firewall that may block containers' traffic, a sentence each."""
         return await self.thread.run(self.manager.blockers)
 
     async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
-        """Put a container on one more network; a running one gets its interface at once."""
+        """Connect a container to a network; a running one gets its interface at once."""
         record = self.get(ref)
         container = self.store.get(container_ref)
         async with self.live.of(container.id).lock:
@@ -163,7 +163,7 @@ class NetworkService:
             self.store.save(container)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
-        """Take a container off a network."""
+        """Disconnect a container from a network."""
         record = self.get(ref)
         if force and not self.store.has(container_ref):
             await self.thread.run(self.manager.disconnect, container_ref, record.id)
@@ -266,7 +266,7 @@ def _check_join(container: Container, record: NetworkRecord) -> None:
 
 
 def check_settings(record: NetworkRecord, settings: EndpointRequest) -> None:
-    """What a container may ask of a network (InvalidArgument)."""
+    """Check a container's settings for a network (InvalidArgument)."""
     wrong: list[str] = []
     try:
         interface_sysctls.parse((settings.driver_opts or {}).get(r.ENDPOINT_SYSCTLS, ""))
@@ -304,7 +304,7 @@ def _wrong_address(record: NetworkRecord, text: str) -> Strings:
 def settings_of(
     mode: NamespaceMode, networking: Mapping[str, EndpointSettings], manager: NetworkManager, mac: str
 ) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
-    """Name → settings of each network that a new container asks for, and the hardware addresses that it wants.
+    """The settings of a new container's networks by name, and its requested hardware addresses.
 
     A network that is not there is an error of the start, as with Docker; settings that it cannot have are one of the
     creation (InvalidArgument).

@@ -1,4 +1,4 @@
-"""Reconnection of containers that kept running: their names are answered again, their volumes known to be in use."""
+"""Reconnection of containers that kept running: DNS is served again, their volumes are marked as in use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 @dataclass(frozen=True, eq=False)
 class Reconnection:
-    """Joins running containers with the parts of this daemon."""
+    """Connects running containers to this daemon."""
 
     live: LiveContainers
     tasks: BackgroundTasks
@@ -33,17 +33,17 @@ class Reconnection:
     volumes: VolumeStore
 
     async def run(self, container: Container) -> None:
-        """Do so for one; what fails is logged."""
+        """Reconnect one container; failures are logged."""
         await self._answer_names(container, self.live.of(container.id).monitor)
         await self._attach_volumes(container)
 
     async def _answer_names(self, container: Container, monitor: MonitorClient | None) -> None:
-        """Serve its resolver again, with the sockets that its monitor kept; without it know its names only."""
+        """Serve its DNS again, with the sockets that its monitor kept; without those only register its names."""
         if not await self._answered(container, monitor):
             self.tasks.watch(self._answer_names_later(container, monitor))
 
     async def _answered(self, container: Container, monitor: MonitorClient | None) -> bool:
-        """`_answer_names`; False when that can be done later, for want of descriptors."""
+        """`_answer_names`; False when it must be retried, for want of descriptors."""
         kept = monitor.kept if monitor is not None else None
         try:
             fresh = await self.sandboxes.adopt(container, kept)
@@ -69,7 +69,7 @@ class Reconnection:
                 return
 
     async def _attach_volumes(self, container: Container) -> None:
-        """Know again who uses which volumes; what is mounted stays mounted."""
+        """Register the use of its volumes; mounts stay as they are."""
         names = container_volumes.names(container)
         if not names:
             return

@@ -1,4 +1,4 @@
-"""Relocation of the data root: the paths in containers' records, brought in line with where it is now.
+"""Relocation of the data root: the paths in containers' records are changed to its present place.
 
 A data root may have been moved since a record was written, or be a copy of another one: what a container mounts of it
 is here, and never where the original was.
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def relocate(data_root: str, store: ContainerStore, volumes: ContainerVolumes) -> None:
-    """Go through all containers; their rows learn it when they are written next.  Blocking, with the driver vfs."""
+    """Relocate all containers; rows are written with the next change.  Blocking, with the driver vfs."""
     for container in store.all():
         _relocate(data_root, volumes, container.mounts)
         if container.pending is not None:

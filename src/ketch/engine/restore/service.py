@@ -1,4 +1,4 @@
-"""Restore at the daemon's start: what the last one left, brought in line with what is true now.
+"""Restore at the daemon's start: running containers, interrupted operations, restart policies.
 
 For each container that was up: its monitor is alive (take charge again), or it left an exit record
 (handle the exit now), or both are gone (it died with the machine: exit code 137).  Then whatever belongs to
@@ -42,7 +42,7 @@ _PATIENCE_S, _LEAST_PATIENCE_S = 1.5, 0.1  # for all of them, and for each
 
 @dataclass(frozen=True, eq=False)
 class Restore:
-    """Takes over what an earlier daemon left."""
+    """The restore of an earlier daemon's state."""
 
     store: ContainerStore
     live: LiveContainers
@@ -96,7 +96,7 @@ class Restore:
         await self._bring_back()
 
     async def _bring_back(self) -> None:
-        """Start those that are down and whose restart policies want them."""
+        """Start the stopped containers whose restart policies ask for it."""
         for container in _in_order(c for c in self.store.all() if restart_policy.wanted_at_boot(c)):
             if container.state.running:
                 continue  # it ended while nobody was there, and its policy has brought it back already
@@ -111,7 +111,7 @@ class Restore:
 
 
 def _in_order(containers_: Iterable[Container]) -> list[Container]:
-    """Oldest first, and those that live in another container's namespace after all others."""
+    """The containers, oldest first, those in another container's namespace last."""
 
     def key(container: Container) -> tuple[bool, int]:
         return bool(container.host.joined), container.created

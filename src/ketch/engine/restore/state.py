@@ -1,4 +1,4 @@
-"""State of one container at the daemon's start: its record, brought in line with what is true now."""
+"""State of one container at the daemon's start: its record is brought up to date."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class StateRestore:
-    """Takes charge of containers that run, and handles the ends of others."""
+    """Takes over running containers, and handles the exits of others."""
 
     store: ContainerStore
     live: LiveContainers
@@ -49,7 +49,7 @@ class StateRestore:
     execs: ExecService
 
     async def restore(self, container: Container, monitor: MonitorClient | None) -> None:
-        """Take charge of a container that runs, or handle its end."""
+        """Take over a running container, or handle its exit."""
         state = container.state
         if state.status is Status.REMOVING:
             self.store.remove(container)
@@ -73,7 +73,7 @@ class StateRestore:
             await self.life.on_exit(container, live, end or Exit(137, time.time_ns(), False))
 
     async def _find_directory(self, container: Container) -> None:
-        """Directories that were made just before a power cut may be lost although the row is there: they were empty."""
+        """Make a missing directory anew: one made just before a power cut may be lost although the row exists."""
         if not self.snapshots.exists(container.id):
             log.warning("container %s (%s): its directory was lost; it begins anew", container.name, container.id[:12])
             chain_ids = self.images.resolve(container.image_id).chain_ids
@@ -81,7 +81,7 @@ class StateRestore:
             await snapshot_work.whole(self.snapshots, self.snapshots.prepare, container.id, chain_ids, size)
 
     def _take_over(self, container: Container, monitor: MonitorClient) -> None:
-        """Bring the record in line with a container that runs; whether it is frozen, its cgroup knows."""
+        """Update the record of a running container (its cgroup tells whether it is frozen)."""
         state = container.state
         known = (state.status, state.pid, state.started_at)
         unwritten = not state.running
@@ -95,7 +95,7 @@ class StateRestore:
             self.store.save_best_effort(container, durable=unwritten)
 
     async def _apply_limits(self, container: Container) -> None:
-        """Finish an ``update`` that a death broke off between the row and the cgroup."""
+        """Finish an ``update`` that a crash interrupted between the row and the cgroup."""
         async with self.live.of(container.id).lock:
             if container.limits_pending and container.state.running:
                 try:

@@ -1,4 +1,4 @@
-"""Sweep at the daemon's start: cgroups and directories of containers that are no more."""
+"""Sweep at the daemon's start: cgroups and directories of containers that no longer exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Removes what belongs to no container; what belonged to one that has lost its row is put aside."""
+    """Removes orphaned cgroups and directories; directories of a container that lost its row go to ``lost/``."""
 
     store: ContainerStore
     paths: ContainerPaths
@@ -32,7 +32,7 @@ class Sweep:
     directories: ContainerDirectories
 
     def run(self) -> None:
-        """Look once; blocking (OSError: it could not be looked for)."""
+        """Sweep once; blocking (OSError: a directory cannot be read)."""
         self.orphans.clear_stopped()
         lost, removals = Lost(self.paths.data_root), self.store.removals.pending()
         for name in filter(is_ours, self.orphans.unknown()):

@@ -330,7 +330,7 @@ def build(
 
 
 def _outer_first(mounts_: list[OciMount]) -> list[OciMount]:
-    """A mount on ``/etc`` must not hide that on ``/etc/hosts``, whoever asked for which."""
+    """Mounts with parents before children: one on ``/etc`` must not hide that on ``/etc/hosts``."""
     return sorted(mounts_, key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
 
 

@@ -1,4 +1,4 @@
-"""A container's ``/etc/hosts``, ``/etc/resolv.conf`` and ``/etc/hostname``: what stands in them, and writing them.
+"""A container's ``/etc/hosts``, ``/etc/resolv.conf`` and ``/etc/hostname``: their content, and writing.
 
 They are files of the container's directory, bind-mounted into it: they are written in place, never replaced.
 """
@@ -24,7 +24,7 @@ NAMES = ("hosts", "resolv.conf", "hostname")
 def of_container(
     container: Container, lines: str, dns: DnsDefaults, gateway: str, *, own_resolver: bool
 ) -> dict[str, str]:
-    """Name → text, for a container with a network namespace of its own.
+    """The texts of the files by name, for a container with its own network namespace.
 
     ``lines`` are those of ``/etc/hosts`` that change with its networks, ``gateway`` is the address that
     ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.
@@ -54,7 +54,7 @@ class DnsDefaults:
 
 
 def address_lines(container: Container, endpoints: Sequence[Endpoint]) -> str:
-    """The lines of ``/etc/hosts`` that name the container's own addresses."""
+    """The lines of ``/etc/hosts`` with the container's own addresses."""
     name, domain = bundle.hostname(container), container.config.domainname
     addresses = [a for e in endpoints for a in (e.ip, e.ip6) if a]
     return "".join(files.own_line(a, name, domain) for a in addresses) if name else ""
@@ -72,7 +72,7 @@ def write(directory: str, contents: dict[str, str]) -> None:
 
 
 def read(directory: str) -> dict[str, str]:
-    """All three as they are; empty where there is none."""
+    """The contents of all three files; empty where one is missing."""
     return {name: read_file(os.path.join(directory, name)) for name in NAMES}
 
 
@@ -86,7 +86,7 @@ def read_file(path: str) -> str:
 
 
 def exchange_lines(text: str, old: str, new: str) -> str:
-    """Replace our own lines in a file that its container may have edited; other lines stay as they are."""
+    """Replace Ketch's lines in a file that the container may have edited."""
     gone = set(old.splitlines())
     kept = [line for line in text.splitlines() if line not in gone]
     return "".join(f"{line}\n" for line in (*kept, *new.splitlines()))

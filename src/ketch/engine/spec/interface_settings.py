@@ -1,4 +1,4 @@
-"""Kernel settings that a container asks for, of its interfaces: by ``--sysctl`` and by its endpoints' options."""
+"""Sysctls of a container's interfaces, from ``--sysctl`` and its endpoints' options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def others(host: HostConfig) -> dict[str, str]:
-    """The sysctls that are of no interface: the container's first process sets them."""
+    """The sysctls of no interface, which the container's first process sets."""
     sysctls = host.sysctls or {}
     if host.network.kind is not ModeKind.NETWORK:
         return sysctls
@@ -27,13 +27,13 @@ def others(host: HostConfig) -> dict[str, str]:
 
 
 def wanted(container: Container, settings: EndpointSettings) -> list[Setting]:
-    """What to set on the interface of one endpoint; those of ``--sysctl`` name theirs."""
+    """The sysctls of one endpoint's interface (``--sysctl`` names the interface)."""
     own = interface_sysctls.parse((settings.driver_opts or {}).get(ENDPOINT_SYSCTLS, ""))
     return [*interface_sysctls.named(container.host.sysctls or {}).values(), *own]
 
 
 def check_all_used(container: Container, endpoints: Iterable[Endpoint]) -> None:
-    """InvalidArgument for a sysctl of an interface that the container does not have."""
+    """Raise InvalidArgument for a sysctl of an interface that the container does not have."""
     present = {e.ifname for e in endpoints}
     for name, setting in interface_sysctls.named(container.host.sysctls or {}).items():
         if setting.ifname not in present:

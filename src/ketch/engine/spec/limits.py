@@ -1,4 +1,4 @@
-"""A container's limits, from Docker's fields to OCI's ``linux.resources`` (runtime-spec v1.2, config-linux)."""
+"""A container's limits: Docker's fields → OCI's ``linux.resources`` (runtime-spec v1.2, config-linux)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def normalize(host: HostConfig) -> None:
-    """Fill in what Docker derives at creation: as much swap as memory."""
+    """Fill in the limits that Docker derives at creation: as much swap as memory."""
     if host.memory > 0 and not host.memory_swap:
         host.memory_swap = host.memory * 2
 
 
 def resources(host: HostConfig) -> dict[str, Any]:
-    """OCI ``linux.resources`` from Docker's limits; what is not limited is left out."""
+    """OCI ``linux.resources`` from Docker's limits; resources without a limit are left out."""
     memory: dict[str, Any] = {}
     if host.memory > 0:
         memory["limit"] = host.memory

@@ -24,7 +24,7 @@ _MAX_ID = (1 << 32) - 2
 
 
 def check(host: HostConfig) -> None:
-    """Refuse at the creation what a start could not carry out (InvalidArgument)."""
+    """Check secrets at the creation (InvalidArgument)."""
     found = host.secrets or []
     targets = [runtime.place_of(secret.id, secret.target) for secret in found]
     for secret, target in zip(found, targets, strict=True):
@@ -61,12 +61,12 @@ def _check_one(secret: Secret) -> None:
 
 
 def shown(host: HostConfig) -> list[dict[str, Any]]:
-    """What inspect tells: not even where they come from."""
+    """Secrets as inspect shows them, without their sources."""
     return [{"ID": s.id, "Target": runtime.place_of(s.id, s.target)} for s in host.secrets or ()]
 
 
 def runtime_annotations(given: dict[str, str], host: HostConfig) -> dict[str, str]:
-    """A container's own annotations, and the one that tells the runtime of its secrets."""
+    """A container's annotations, with the one that names its secrets for the runtime."""
     result = {name: value for name, value in given.items() if name != runtime.ANNOTATION}
     if host.secrets:
         entries = [[s.id, s.source, s.target, s.mode, s.uid, s.gid] for s in host.secrets]

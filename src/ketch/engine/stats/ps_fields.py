@@ -42,7 +42,7 @@ NUMBERS = frozenset(_NUMBERS.split())
 
 
 class Machine(NamedTuple):
-    """What is the same for all processes: when it booted (s since 1970), bytes of memory, and now."""
+    """Facts of the machine: boot time (s since 1970), memory in bytes, and the present time."""
 
     booted: float
     memory: int
@@ -50,7 +50,7 @@ class Machine(NamedTuple):
 
     @classmethod
     def look(cls) -> Machine:
-        """Read it."""
+        """Read the machine's facts."""
         with open("/proc/stat", encoding="ascii") as f:
             booted = next(int(line.split()[1]) for line in f if line.startswith("btime "))
         return cls(booted, os.sysconf("SC_PHYS_PAGES") * _PAGE, time.time())
@@ -119,7 +119,7 @@ _ALIASES = {
 
 
 def shown(text: str) -> str:
-    """What a process calls itself, as ps shows it: ``?`` for each byte of a control character, single blanks.
+    """A process's text as ps shows it: ``?`` for each byte of a control character, single blanks.
 
     Beyond ps, characters that change the order of a text are ``?`` as well.
     """
@@ -253,7 +253,7 @@ def _label(directory: str) -> str:
 
 
 def _cgroup(directory: str) -> str:
-    """Those hierarchies where it is not at the root."""
+    """The process's cgroups in the hierarchies where it is not at the root."""
     return ",".join(shown(line) for line in _text(f"{directory}/cgroup").split() if not line.endswith(":/")) or "-"
 
 

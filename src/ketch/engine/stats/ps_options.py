@@ -21,7 +21,7 @@ class Column(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What to show: a row for each process or thread, of these pids only, sorted by (field, descending).
+    """The requested listing: columns, a row for each process or thread, pids, order (field, descending).
 
     ``forest``: as a tree, drawn with ``lines`` or with ``spaces``.
     """
@@ -80,7 +80,7 @@ class _Options:
 
 
 def parse(text: str) -> Listing:
-    """The options as one string, as they were typed behind ``docker top``; InvalidArgument in the words of ps."""
+    """Parse the options of ``docker top`` as one string (InvalidArgument, in the words of ps)."""
     options = _Options()
     words = list(reversed(text.split()))
     while words:
@@ -100,7 +100,7 @@ def parse(text: str) -> Listing:
 
 
 def _is_bsd_in_disguise(word: str) -> bool:
-    """``-aux`` and ``-x``: ps understands what was meant."""
+    """Whether it is ``-aux`` or ``-x``, which ps reads as BSD options."""
     return "x" in word or set(word[1:]) <= {"a", "u"} and "u" in word
 
 
@@ -156,7 +156,7 @@ def _bsd_style(options: _Options) -> str:
 
 
 def _unix_style(letters: set[str]) -> list[Column]:
-    """What the letters of the System V style add up to."""
+    """The columns for the letters of the System V style."""
     threads = ["lwp"] if "L" in letters else []
     full, long = bool(letters & {"f", "F"}), "l" in letters
     if long:

@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Readings of containers that run."""
+    """Samples of running containers' counters."""
 
     store: ContainerStore
     cgroups: ContainerCgroups
@@ -55,7 +55,7 @@ class Samples:
         return await self.network_thread.run(self.network.counters, pids)
 
     def network_owner(self, container: Container) -> Container | None:
-        """Whose interfaces it uses: its own, or another container's (``--network container:…``); None: the host's."""
+        """The container whose interfaces it uses: itself, or another (``--network container:…``); None: the host."""
         seen: set[str] = set()
         while (owner := container.host.network.container) is not None and container.id not in seen:
             seen.add(container.id)

@@ -1,4 +1,4 @@
-"""Usage of many containers, sampled in one pass: for a stream that shows them all.
+"""Resource usage of many containers, sampled in one pass.
 
 A pass asks the kernel once for the counters of all interfaces and reads each container's cgroup as `gauge` does;
 a hundred containers take about 10 ms, in threads, so that nobody waits for it.
@@ -26,7 +26,7 @@ _MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Sampler:
-    """One stream's passes; it remembers the one before, which says how much CPU time has gone since."""
+    """A sampler for one stream; it keeps the previous sample, for CPU time over an interval."""
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples

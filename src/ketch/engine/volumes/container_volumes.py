@@ -1,4 +1,4 @@
-"""Volumes and images that one container mounts: filled when it is made, removed with it when nobody named them."""
+"""Volumes and images that a container mounts: population at its creation, removal of anonymous ones with it."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class ContainerVolumes:
         return image.id, self.snapshots.view(image.chain_ids)
 
     def planner(self) -> MountPlanner:
-        """What plans the mounts of new containers."""
+        """The planner of mounts of new containers."""
         return MountPlanner(self.volumes, self.image_view)
 
     def populate(self, container: Container, chain_ids: Sequence[str]) -> None:
-        """Give new volumes what the image has at their places; blocking."""
+        """Copy the image's files to new volumes; blocking."""
         names = [point.name for point in container.mounts if point.type == "volume"]
         self.volumes.attach(names, container.id)
         try:
@@ -49,13 +49,13 @@ class ContainerVolumes:
             self.volumes.detach(names, container.id)
 
     def anonymous(self, container: Container, without: Collection[str] = ()) -> list[Volume]:
-        """Those that only this container uses and nobody named; containers ``without`` are taken as gone."""
+        """The anonymous volumes that only this container uses; containers ``without`` are ignored."""
         own = [p.name for p in container.mounts if p.type == "volume" and not p.named and self.volumes.has(p.name)]
         found = [self.volumes.get(name) for name in own]
         return [v for v in found if v.anonymous and set(self.volumes.used_by(v.name)) <= {container.id, *without}]
 
     async def attach(self, container: Container) -> None:
-        """At its start: mount what its volumes need, and tell."""
+        """Mount a starting container's volumes that need it, and publish events."""
         if self.volumes.needs_mount(names(container)):
             await asyncio.to_thread(self.volumes.attach, names(container), container.id)
         for point in container.mounts:
@@ -68,7 +68,7 @@ class ContainerVolumes:
                 self._event(container, point, "mount", access)
 
     async def detach(self, container: Container) -> None:
-        """At its end: unmount what nobody else uses, and tell."""
+        """Unmount an ended container's volumes that are not used otherwise, and publish events."""
         if self.volumes.needs_mount(names(container)):
             await asyncio.to_thread(self.volumes.detach, names(container), container.id)
         for point in container.mounts:
@@ -79,13 +79,13 @@ class ContainerVolumes:
         self.events.publish("volume", action, point.name, {"container": container.id, "driver": point.driver, **more})
 
     def announce(self, container: Container) -> None:
-        """Events for the volumes that were made for it."""
+        """Publish events for the volumes that were made for the container."""
         for point in container.mounts:
             if point.type == "volume" and self.volumes.get(point.name).created >= container.created:
                 self.events.publish("volume", "create", point.name, {"driver": point.driver})
 
     def announce_new(self, container: Container, known: Collection[str]) -> None:
-        """Events for those of its volumes that are not among the ``known`` ones."""
+        """Publish events for those of its volumes that are not among the ``known`` ones."""
         for point in container.mounts:
             if point.type == "volume" and point.name not in known:
                 self.events.publish("volume", "create", point.name, {"driver": point.driver})
@@ -101,11 +101,11 @@ class ContainerVolumes:
         self.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
 
     async def remove_anonymous(self, container: Container) -> None:
-        """Remove the volumes that only this container used and nobody named."""
+        """Remove the anonymous volumes that only this container used."""
         for volume in self.anonymous(container):
             await self._remove(volume)
 
 
 def names(container: Container) -> list[str]:
-    """All volumes that it refers to."""
+    """The names of all volumes that the container refers to."""
     return [point.name for point in container.mounts if point.type == "volume"]

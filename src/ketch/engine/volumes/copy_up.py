@@ -1,4 +1,4 @@
-"""Copy-up of a new volume: it begins with what the image has at that place, as Docker's users expect.
+"""Copy-up of a new volume: it is filled with the image's files at its mount point, as Docker does.
 
 The image's layers are looked at through a detached, read-only overlay mount: it appears in no directory and goes
 with its descriptor.
@@ -42,7 +42,7 @@ def _wants_copy(point: MountPoint) -> bool:
 
 
 def _copy(source_fd: int, target: str) -> None:
-    """Content, and the directory's own owner and mode. ``source_fd`` is closed."""
+    """Copy the content, and the directory's own owner and mode. ``source_fd`` is closed."""
     target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         tmp_copy_up.copy_tree(source_fd, target_fd)

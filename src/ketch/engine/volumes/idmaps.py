@@ -1,4 +1,4 @@
-"""Id mappings of mounts: the ``idmap`` of a bind mount or a volume says who owns the files.
+"""Id mappings of mounts: the ``idmap`` option of a bind mount or a volume.
 
 ``idmap`` alone (or ``idmap=owner``) solves the common wound: files that the container creates belong to the owner of
 the directory that was mounted, and the container sees that owner's files as its own.  Its user and the owner change
@@ -40,7 +40,7 @@ class Range(NamedTuple):
 
 
 def check(text: str) -> str:
-    """What stands after ``idmap=``, as it is stored (InvalidArgument)."""
+    """The value of ``idmap=`` in canonical form (InvalidArgument)."""
     if text in ("", OWNER, "true", "1"):
         return OWNER
     parse(text)
@@ -88,7 +88,7 @@ def _wrong(text: str) -> InvalidArgument:
 
 
 def swap(one: int, other: int) -> Ranges:
-    """All ids as they are, but for two that change places."""
+    """Ranges that exchange two ids and map all others to themselves."""
     if one == other:
         return (Range(0, 0, _END),)
     low, high = sorted((one, other))
@@ -103,7 +103,7 @@ def swap(one: int, other: int) -> Ranges:
 
 
 def resolve(snapshots: Snapshots, chain_ids: Sequence[str], user: str, points: Iterable[MountPoint]) -> None:
-    """Settle ``owner``: look at who owns each source now, and who ``user`` is in the image (RuntimeFailure)."""
+    """Resolve ``owner`` mappings, by each source's present owner and the image's ``user`` (RuntimeFailure)."""
     pending = [point for point in points if point.idmap == OWNER]
     if not pending:
         return

@@ -21,7 +21,7 @@ _NEEDS = {"type": ("device",), "device": ("type",), "o": ("device", "type")}
 
 
 def check(name: str, options: Mapping) -> None:
-    """Refuse options that cannot mean anything, in Docker's words (InvalidArgument)."""
+    """Check the options (InvalidArgument, in Docker's words)."""
     for key in options:
         if key not in _KNOWN:
             raise InvalidArgument(f'create {name}: invalid option: "{key}"', hint="use type, device and o")
@@ -38,12 +38,12 @@ def check(name: str, options: Mapping) -> None:
 
 
 def is_needed(options: Mapping) -> bool:
-    """Whether there is something to mount."""
+    """Whether the options ask for a mount."""
     return bool(options.get("device"))
 
 
 def mount(name: str, mountpoint: str, options: Mapping) -> None:
-    """Mount at ``mountpoint``, unless it is mounted; KetchError says what the kernel has against it."""
+    """Mount at ``mountpoint``, unless it is mounted (KetchError with the kernel's reason)."""
     if host_mount.is_mounted(mountpoint):
         return
     device, fstype = options["device"], options["type"]
@@ -61,7 +61,7 @@ def mount(name: str, mountpoint: str, options: Mapping) -> None:
 
 
 def _resolved(word: str) -> str:
-    """The kernel takes addresses, people write names: ``addr=filer`` → ``addr=10.0.0.9``."""
+    """Options with host names resolved, as the kernel needs: ``addr=filer`` → ``addr=10.0.0.9``."""
     key, equals, value = word.partition("=")
     if key not in ("addr", "ip") or not equals:
         return word
@@ -69,5 +69,5 @@ def _resolved(word: str) -> str:
 
 
 def unmount(mountpoint: str) -> None:
-    """Take away what is mounted; containers that use it keep their own view of it."""
+    """Unmount; containers that use the mount keep theirs."""
     host_mount.unmount(mountpoint)

@@ -79,7 +79,7 @@ class MountPlanner:
 def _make(
     point: MountPoint, host: HostConfig, volumes: VolumeStore, image_view: ImageView | None, made_for: str
 ) -> None:
-    """What must exist for a mount: its volume, its directory, its image."""
+    """Make what a mount needs: its volume, its directory, its image."""
     if point.type == "volume":
         options = (point.spec.volume_options if point.spec is not None else None) or VolumeOptions()
         config = options.driver_config or DriverConfig()

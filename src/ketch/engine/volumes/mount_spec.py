@@ -112,7 +112,7 @@ def check_target(target: str, spec: str) -> str:
 
 
 def of_mount(mount: Mount) -> MountPoint:
-    """One ``--mount`` (InvalidArgument in Docker's words); what it says beyond Docker's fields stays in ``spec``."""
+    """The mount point of one ``--mount`` (InvalidArgument in Docker's words); ``spec`` keeps the request."""
     if not mount.target:
         _refuse(mount, "field Target must not be empty")
     of_kinds = {
@@ -219,5 +219,5 @@ def tmpfs_words(mount: Mount) -> list[str]:
 
 
 def without_opposites(defaults: Sequence[str], words: Sequence[str]) -> list[str]:
-    """``noexec`` and its like by default, unless the words say otherwise."""
+    """Default options such as ``noexec``, except those whose opposites are given."""
     return [word for word in defaults if word.removeprefix("no") not in words] + list(words)

@@ -64,7 +64,7 @@ class VolumeStore:
         in_use: Callable[[str], list[str]],
         later: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
-        """``later`` carries out what nobody has to wait for."""
+        """``later`` runs removals in the background."""
         self._db = db
         self._later = later
         self._root = os.path.join(data_root, "volumes")
@@ -139,11 +139,11 @@ class VolumeStore:
         return volume
 
     def mark_as_made(self, names: Sequence[str]) -> Callable[[Connection], None]:
-        """A part of another's transaction: these volumes are there to stay."""
+        """Mark volumes as completely made, in the caller's transaction."""
         return lambda tx: self._mark(tx, names, "")
 
     def mark_for_removal(self, names: Sequence[str]) -> Callable[[Connection], None]:
-        """A part of another's transaction: these volumes are about to be removed."""
+        """Mark volumes for removal, in the caller's transaction."""
         return lambda tx: self._mark(tx, names, _REMOVAL)
 
     def _mark(self, tx: Connection, names: Sequence[str], pending: str) -> None:
@@ -155,9 +155,9 @@ class VolumeStore:
                 tx.execute("UPDATE volumes SET record = ? WHERE name = ?", (record, name))
 
     def finish_pending(self) -> None:
-        """At the daemon's start: what a crash left half made or half removed goes, unless a container refers to it.
+        """Finish, at the daemon's start, interrupted creations and removals of volumes without a user.
 
-        Its name is free at once; its files are deleted behind everybody's back, and again by the next start.
+        The names are free at once; the files are deleted in the background, and again by the next start.
         """
         for volume in [v for v in self._volumes.values() if v.pending]:
             if self._in_use(volume.name):
@@ -180,7 +180,7 @@ class VolumeStore:
                 log.warning("`%s` belongs to no volume that is known and is left alone; %s", path, REPAIR)
 
     def _put_away(self, volume: Volume) -> None:
-        """Take a volume's directory out of the way, at once."""
+        """Rename a volume's directory away, before its files are removed."""
         with self._lock:
             local_driver.unmount(volume.mountpoint)  # never delete through a mount
         with contextlib.suppress(FileNotFoundError):
@@ -192,11 +192,11 @@ class VolumeStore:
                 os.rmdir(path)
 
     def path_of(self, name: str) -> str:
-        """The directory of a volume's files, whether there is a volume of this name or not."""
+        """The directory of a volume's files, whether the volume exists or not."""
         return os.path.join(self._root, name, "_data")
 
     def has(self, name: str) -> bool:
-        """Whether there is a volume of this name."""
+        """Whether a volume of this name exists."""
         return name in self._volumes
 
     def get(self, name: str) -> Volume:
@@ -220,7 +220,7 @@ class VolumeStore:
         return self._in_use(name)
 
     async def flush(self) -> None:
-        """Return when what was written before is durable."""
+        """Wait until earlier writes are durable."""
         await in_own_thread(self._db.sync)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
@@ -251,7 +251,7 @@ class VolumeStore:
         await self.flush()
 
     def _remove_files(self, volume: Volume) -> None:
-        """Blocking, for as long as it takes to delete every file."""
+        """Delete a volume's files; blocking."""
         with self._lock:
             local_driver.unmount(volume.mountpoint)  # never delete through a mount
             self._attached.pop(volume.name, None)
@@ -274,11 +274,11 @@ class VolumeStore:
     # -- volumes that are mounted ----------------------------------------------------------------
 
     def needs_mount(self, names: Iterable[str]) -> Strings:
-        """Those of these volumes for which something has to be mounted."""
+        """The volumes among these that need a mount."""
         return [n for n in names if n in self._volumes and local_driver.is_needed(self._volumes[n].options)]
 
     def attach(self, names: Iterable[str], user: str) -> None:
-        """Mount what these volumes need, once, for as long as a ``user`` needs it; blocking (a share may be far away).
+        """Mount these volumes for a ``user``, each once; blocking (a share may be remote).
 
         Raises KetchError (DataLoss when a volume's directory is gone); then nothing was mounted for this user.
         """
@@ -304,7 +304,7 @@ class VolumeStore:
             done.append(name)
 
     def detach(self, names: Iterable[str], user: str) -> None:
-        """A user needs these volumes no more; what nobody needs is unmounted."""
+        """Release a user's volumes; those without users are unmounted."""
         for name in self.needs_mount(names):
             with self._lock:
                 users = self._attached.get(name, set())
@@ -313,6 +313,6 @@ class VolumeStore:
                     local_driver.unmount(self.get(name).mountpoint)
 
     def unmount_unused(self) -> None:
-        """After a restart, when all containers that run are attached again: end what a crash left mounted."""
+        """Unmount volumes without users, after a restart that has attached all running containers."""
         for name in self.needs_mount(list(self._volumes)):
             self.detach([name], "")
