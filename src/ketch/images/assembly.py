@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def encode_config(config: ImageConfig) -> bytes:
-    """The JSON of a configuration that is made here."""
+    """The JSON of a new configuration."""
     builtins = msgspec.to_builtins(config)
     builtins["rootfs"] = {"type": "layers", "diff_ids": config.rootfs.diff_ids}  # required even when a default
     return msgspec.json.encode(builtins)
@@ -39,7 +39,7 @@ def _media_type(content: ContentStore, blob: str) -> str:
 
 
 def make_image(image_id: str, manifest: str, config: ImageConfig, blobs: list[str], sizes: list[int]) -> Image:
-    """The record for content that is in place."""
+    """The record of an image whose content is in place."""
     return Image(
         id=image_id,
         manifest=manifest,

@@ -1,4 +1,4 @@
-"""The catalog: names (tags and digests) → manifests and indexes → images, as one snapshot that never changes.
+"""The catalog: names (tags and digests) → manifests and indexes → images, as one immutable snapshot.
 
     docker.io/library/app:1                 a tag
     docker.io/library/app@sha256:…          what a pull or a push has seen the repository call it
@@ -27,7 +27,7 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})\Z")
 
 
 class Named(NamedTuple):
-    """What a name (normalized) stands for: the image that it means here, and the digest of its target."""
+    """The meaning of a name: its image on this machine, and the digest of its target."""
 
     id: str
     target: str
@@ -48,7 +48,7 @@ class Catalog:
         self._found: dict[tuple[str, str], Image] = {}
 
     def resolve(self, ref: str, platform: str = "") -> Image:
-        """By name, id or id prefix; NotFound in Docker's words, InvalidArgument when ambiguous.
+        """The image of a name, id or id prefix (NotFound in Docker's words, InvalidArgument: ambiguous).
 
         With a ``platform`` (``linux/arm64``) a name's variant for it, when that is here.
         """
@@ -81,7 +81,7 @@ class Catalog:
         raise ImageNotFound(f"No such image: {ref if match or ':' in ref or '@' in ref else ref + ':latest'}")
 
     def name_of(self, ref: str) -> str | None:
-        """The name (normalized) that ``ref`` is or means, None when it is not ours; InvalidArgument for what is none.
+        """The normalized name that ``ref`` is or means; None when unknown (InvalidArgument: no reference).
 
         ``repository@digest`` means any name of the repository whose target, manifest or image has that digest: clients
         print all of them.
@@ -99,7 +99,7 @@ class Catalog:
         return None
 
     def variants(self, name: str) -> list[Image]:
-        """The images of a name's index that are here, in the index's order; for a single image that one."""
+        """The local images of a name's index, in the index's order; for a single image, that one."""
         named = self.names[name]
         index = self.indexes.get(named.target)
         if index is None:
@@ -112,15 +112,15 @@ class Catalog:
         return self._by_manifest.get(digest)
 
     def names_of(self, image_id: str) -> list[str]:
-        """All names of an image, those included that mean another variant here."""
+        """All names of an image, including those that mean another variant here."""
         return self._of.get(image_id, [])
 
     def in_repository(self, repository: str) -> list[str]:
-        """The tags (normalized names) that a repository has here."""
+        """The local tags of a repository, as normalized names."""
         return [n for n in self.names if "@" not in n and reference.parse(n).repository == repository]
 
     def choose(self, target: str, fallback: str) -> str:
-        """The id of the image that a name with this target means here; ``fallback`` when none of an index's fits."""
+        """The id of the local image of a name with this target; ``fallback`` when none of an index matches."""
         index = self.indexes.get(target)
         if index is None:
             return fallback
@@ -130,7 +130,7 @@ class Catalog:
 
 
 def _of_platform(images: list[Image], ref: str, platform: str) -> Image:
-    """The first of these that is for the platform (any, when it is empty); PlatformMismatch in Docker's words."""
+    """The first image for the platform (empty: any); PlatformMismatch in Docker's words."""
     if not platform:
         return images[0]
     wanted = platforms.parse(platform)

@@ -47,7 +47,7 @@ def _one(config: RunConfig, line: str) -> None:
 
 
 def _json(text: str) -> list[str] | None:
-    """The JSON form; what is not JSON is the other form, with Docker, too."""
+    """The value of the JSON form, None for any other text (as with Docker)."""
     if text.startswith("["):
         try:
             return msgspec.json.decode(text, type=list[str])

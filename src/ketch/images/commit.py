@@ -39,7 +39,7 @@ def commit(
     author: str = "",
     created_by: str = "",
 ) -> Image:
-    """Record the image; ``write(file)`` writes the layer's tar and returns the bytes of its files, None: no layer.
+    """Make the image; ``write(file)`` writes the layer's tar and returns the bytes of its files; None: no layer.
 
     Blocking.  ``name`` is normalized.  Nothing stays when any of it fails.
     """
@@ -76,14 +76,14 @@ def commit(
 
 
 def _past(config: ImageConfig) -> list[History]:
-    """The parent's history, completed when it does not account for all of its layers (as validators demand)."""
+    """The parent's history, with an entry for every layer (as validators require)."""
     past = list(config.history or [])
     told = sum(not step.empty_layer for step in past)
     return [History(created=config.created)] * (len(config.rootfs.diff_ids) - told) + past
 
 
 def check_name(repo: str, tag: str) -> str:
-    """The normalized name for an image, empty when none is given; InvalidArgument for what is none."""
+    """The normalized name for an image, empty when none is given (InvalidArgument)."""
     if not repo:
         return ""
     parsed = reference.parse(f"{repo}:{tag}" if tag else repo)
@@ -110,7 +110,7 @@ def _add_layer(
 
 
 class _Hashing(io.RawIOBase):
-    """A write-only file that hashes what goes through it."""
+    """A write-only file that hashes the bytes written."""
 
     def __init__(self, write: Callable[[Any], object]) -> None:
         self._write = write
@@ -126,5 +126,5 @@ class _Hashing(io.RawIOBase):
 
     @property
     def digest(self) -> str:
-        """The digest of what was written so far."""
+        """The digest of the bytes written so far."""
         return "sha256:" + self._hash.hexdigest()

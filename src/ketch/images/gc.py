@@ -31,7 +31,7 @@ _AGAIN = "see the kernel's log, and bring the image again when the disk works"
 
 
 class GarbageCollector:
-    """Collects under the repository's lock; ``later`` deletes files that have no name any more."""
+    """The collector, which runs under the repository's lock; ``later`` deletes unlinked files."""
 
     def __init__(
         self, db: Database, repository: ImageRepository, content: ContentStore, layers: Layers, later: Later
@@ -45,11 +45,11 @@ class GarbageCollector:
         self._removals = Removals(db, "sha256:")
 
     def lease(self) -> AbstractContextManager[Lease]:
-        """For work that brings content: what it held and no image needs at its end is deleted."""
+        """A lease for new content; at its end the content that no image needs is deleted."""
         return self._leases.take(self.collect)
 
     def sync(self, names: Set[str]) -> None:
-        """Bring content that leases hold to the disk (DataLoss: these blobs and layers may not have reached it).
+        """Sync leased content to the disk (DataLoss: a write error may have hit these blobs and layers).
 
         The kernel tells of that once, and not what it was: none of the work that is under way relies on its content.
         """
@@ -63,7 +63,7 @@ class GarbageCollector:
                 raise DataLoss("bring the content of images to the disk: it may not have reached it", hint=_AGAIN)
 
     def mark_for_removal(self, tx: Connection, names: set[str]) -> None:
-        """In the transaction after which nothing names these any more: they are to go."""
+        """Mark blobs and layers for removal, in the transaction that deletes their last name."""
         self._removals.begin(tx, (name.removeprefix("sha256:") for name in names))
 
     def collect(self, candidates: set[str]) -> set[str]:
@@ -82,14 +82,14 @@ class GarbageCollector:
         return {name for name, directory in directories.items() if directory}
 
     def unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
-        """Those that no lease holds and no name or image needs, except images ``without``."""
+        """The blobs and layers that no lease holds and no name or image needs; images ``without`` are ignored."""
         catalog = self._repository.catalog
         kept = (image.parts() for image in catalog.images.values() if image.id not in without)
         targets = {named.target for named in catalog.names.values()}
         return candidates - self._leases.held().union(targets, *kept)
 
     def sweep(self, lost: Lost) -> None:
-        """At a start: parts of work that died, and of images that were being removed, go; others are put aside."""
+        """Delete, at a start, the content of interrupted work and removals; move unknown content to ``lost/``."""
         for directory in self._layers.unfinished():
             self._later(functools.partial(self._layers.abort, directory))
         certain = self._leases.abandoned() | {f"sha256:{name}" for name in self._removals.pending()}

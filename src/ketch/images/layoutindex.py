@@ -17,7 +17,7 @@ _LARGEST = 4 << 20
 
 
 def encode(catalog: Catalog, content: ContentStore) -> bytes:
-    """What tells other programs what is here: an entry for each tag."""
+    """``index.json`` for other programs: an entry for each tag."""
     entries = []
     for name, named in sorted(catalog.names.items()):
         if "@" in name or not content.exists(named.target):

@@ -1,4 +1,4 @@
-"""An image as the rest of the engine sees it."""
+"""The record of an image."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Image(msgspec.Struct, kw_only=True):
         return Platform(architecture=config.architecture or "", os=config.os or "linux", variant=config.variant)
 
     def parts(self) -> set[str]:
-        """The digests of its blobs and the chain ids of its layers: what must stay as long as it does."""
+        """The digests of the image's blobs and the chain ids of its layers."""
         others = {part for manifest, blobs in self.forms.items() for part in (manifest, *blobs)}
         return {self.id, self.manifest, *self.blobs, *self.chain_ids, *others}
 
     def blobs_of(self, manifest: str) -> list[str]:
-        """The layers' blobs, lowest first, in the form that has this manifest (KeyError)."""
+        """The layers' blobs, lowest first, by the manifest of this digest (KeyError)."""
         return self.blobs if manifest == self.manifest else self.forms[manifest]

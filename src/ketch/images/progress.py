@@ -21,17 +21,17 @@ _WIDTH = 50
 
 
 def short(digest: str) -> str:
-    """A layer as progress names it."""
+    """The short name of a layer in progress."""
     return digest.partition(":")[2][:12]
 
 
 def status(ident: str, text: str) -> Item:
-    """A state without figures."""
+    """A status without figures."""
     return {"status": text, "progressDetail": {}, "id": ident}
 
 
 def moving(ident: str, text: str, current: int, total: int) -> Item:
-    """A state with bytes done and bytes to do (0: not known)."""
+    """A status with bytes done and bytes in all (0: not known)."""
     item: Item = {"status": text, "progressDetail": {"current": current}, "progress": _size(current), "id": ident}
     if total:
         done = min(_WIDTH, _WIDTH * current // total)
@@ -45,14 +45,14 @@ def _size(count: int) -> str:
 
 
 class Meter:
-    """Reports bytes as they come, not more often than people can read."""
+    """A progress meter that reports at a limited rate."""
 
     def __init__(self, report: Report, ident: str, text: str, total: int) -> None:
         self._report, self._ident, self._text, self._total = report, ident, text, total
         self._next = 0.0
 
     def at(self, current: int) -> None:
-        """So many bytes are done."""
+        """Record the bytes done."""
         now = time.monotonic()
         if now >= self._next or current == self._total:
             self._next = now + _EVERY_S

@@ -1,4 +1,4 @@
-"""Recovery of images from the content store, when the database does not know them any more."""
+"""Recovery of images that the database lost, from the content store."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def images(content: ContentStore, layers: Layers) -> list[Image]:
 def from_rows(
     rows: Sequence[Row], records: Records[Image], content: ContentStore, layers: Layers
 ) -> tuple[dict[str, Image], set[str]]:
-    """The images of these rows by id, those whose record cannot be read made anew; and ids of those that cannot be."""
+    """The images of these rows by id, unreadable ones recovered; and the ids of those that cannot be."""
     found: dict[str, Image] = {}
     broken: set[str] = set()
     for row in rows:
@@ -74,7 +74,7 @@ def from_rows(
 
 
 def names(content: ContentStore, found: Sequence[Image]) -> dict[str, Named]:
-    """What the tags in ``index.json`` mean among these images; empty when there is none that can be read."""
+    """The targets of the tags in ``index.json`` among these images; empty without a readable one."""
     try:
         with open(os.path.join(content.root, "index.json"), "rb") as f:
             index = msgspec.json.decode(f.read(), type=oci.Index)

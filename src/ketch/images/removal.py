@@ -1,4 +1,4 @@
-"""Docker's rules of ``rmi``, as a pure decision: which names of an image go, and whether the image goes."""
+"""Docker's rules of ``rmi`` as a pure function: the names to remove, and whether the image goes with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DryRun:
-    """A dry run of several removals, one after the other: the names and images that are taken as gone by now."""
+    """The state of a dry run of several removals: the names and images that count as removed."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -26,7 +26,7 @@ class DryRun:
 def plan(
     image: Image, names: Sequence[str], ref: str, users: Users, *, force: bool, is_name: bool
 ) -> tuple[list[str], bool]:
-    """(the names to take away, whether the image itself goes); Conflict in Docker's words.
+    """The plan of a removal: (names to remove, whether the image is deleted); Conflict in Docker's words.
 
     ``names`` are all of the image's, normalized; ``users`` are (container id, running); ``is_name`` says that
     ``ref`` is one of the names and no id.
@@ -48,20 +48,20 @@ def plan(
 
 
 def _named(parsed: reference.Reference, names: Sequence[str]) -> list[str]:
-    """The one name, or for ``repository@digest`` all of the repository's."""
+    """The given name, or for ``repository@digest`` all of the repository's."""
     if str(parsed) in names:
         return [str(parsed)]
     return [name for name in names if reference.parse(name).repository == parsed.repository]
 
 
 def _one(names: Sequence[str]) -> bool:
-    """Whether these are one name: a tag at most, and digests of the same repository."""
+    """Whether these names count as one: at most one tag, and digests of the same repository."""
     tags = [name for name in names if "@" not in name]
     return len(tags) <= 1 and len({reference.parse(name).repository for name in names}) <= 1
 
 
 def _with_digests(removed: list[str], names: Sequence[str]) -> list[str]:
-    """With a repository's last tag go the digests that it was pulled by."""
+    """The names to remove, with a repository's digests when its last tag is among them."""
     gone = {reference.parse(name).repository for name in removed if "@" not in name}
     tagged = {reference.parse(name).repository for name in names if "@" not in name and name not in removed}
     return removed + [
@@ -72,7 +72,7 @@ def _with_digests(removed: list[str], names: Sequence[str]) -> list[str]:
 
 
 def _check(image: Image, users: Users, *, several: bool, force: bool) -> None:
-    """Removal by id: never from under a running container, and not without force when anything else needs it."""
+    """Check a removal by id: never of a running container's image, and with force if anything else needs it."""
     short = image.id[7:19]
     for container, running in users:
         if running:

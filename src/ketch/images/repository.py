@@ -48,7 +48,7 @@ class ImageRepository:
     # -- writing -------------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[Connection]:
-        """A change of the rows: all of it or nothing; on the disk after `sync`."""
+        """A transaction on the rows; durable after `sync`."""
         return self._db.transaction(durable=False)
 
     def write(self, tx: Connection, image: Image) -> None:
@@ -58,7 +58,7 @@ class ImageRepository:
         tx.execute(sql, (image.id, record))
 
     def write_name(self, tx: Connection, name: str, named: Named) -> None:
-        """Write what a name stands for."""
+        """Write a name's target."""
         sql = "INSERT OR REPLACE INTO image_names (name, id, target) VALUES (?, ?, ?)"
         tx.execute(sql, (name, named.id, named.target))
 
@@ -68,11 +68,11 @@ class ImageRepository:
         tx.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in image_ids])
 
     def sync(self) -> None:
-        """Bring what was committed to the disk; blocking."""
+        """Make committed transactions durable; blocking."""
         self._db.sync()
 
     def show(self, images: dict[str, Image], names: dict[str, Named]) -> None:
-        """Replace the catalog: the names in images, the look-ups, and ``index.json``."""
+        """Replace the catalog and ``index.json`` after a change."""
         for image_id in self.catalog.images.keys() - images.keys():
             self._records.forget(image_id)
         catalog = Catalog(images, names, self.indexes(images, names))
@@ -97,14 +97,14 @@ class ImageRepository:
         return found
 
     def name_of(self, ref: str) -> str | None:
-        """The normalized name that ``ref`` is; None when it is an id."""
+        """The normalized name of ``ref``; None when it is an id."""
         try:
             return self.catalog.name_of(ref)
         except InvalidArgument:
             return None
 
     def family(self, image: Image, ref: str) -> list[Image]:
-        """The image and, for a name (for an id: for all of its names), the variants for other platforms."""
+        """The image and its variants for other platforms, of the name (of an id: of all its names)."""
         name = self.name_of(ref)
         names = [name] if name else self.catalog.names_of(image.id)
         variants = {one.id: one for name in names for one in self.catalog.variants(name)}

@@ -1,4 +1,4 @@
-"""Single flight: work that several ask for at once is done once (downloads of a blob, layers being made).
+"""Single flight: concurrent requests for the same work share one execution (downloads, layers).
 
 Who asks first starts it, the others join; all get its progress and its result or error.  Who goes away leaves it to the
 others; when the last one has gone it is cancelled, and whoever asks then waits until it has ended before starting anew.
@@ -38,7 +38,7 @@ class SingleFlight(Generic[T]):
         self._ending: dict[str, asyncio.Task[T]] = {}
 
     async def join(self, key: str, work: Callable[[Report], Awaitable[T]], report: Report) -> T:
-        """The result of ``work``, or of the one that is under way under this key already."""
+        """The result of ``work``, or of the call that is under way for this key."""
         while key in self._ending:
             await asyncio.wait([self._ending[key]])
         job = self._jobs.get(key)
@@ -80,12 +80,12 @@ class SingleFlight(Generic[T]):
             task.exception()  # whoever waits has it; without this the loop complains about those that nobody waits for
 
     def active(self) -> frozenset[str]:
-        """The keys of what is under way."""
+        """The keys of the calls under way."""
         return frozenset(self._jobs) | frozenset(self._ending)
 
 
 async def run_uncancellable(work: Callable[..., T], *arguments: Any) -> T:
-    """Run blocking work in a thread; whoever is cancelled meanwhile waits for its end, for it cannot be stopped.
+    """Run blocking work in a thread to its end, also when the caller is cancelled.
 
     What it relies on, a lease for instance, must not end before it.
     """

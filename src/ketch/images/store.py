@@ -1,4 +1,4 @@
-"""The store of images: looks them up, adds, tags and removes them, and holds them while they are used.
+"""The store of images: look-up, addition, tags, removal, pins.
 
 Records and names are in `repository`, the deletion of what nothing needs is in `gc`.  Everything is sync and may be
 called from any thread; look-ups are answered from memory.  Long work (that of `ketch.images.archives`) takes a lease
@@ -44,7 +44,7 @@ Strings = list[str]
 
 
 class _Removal(NamedTuple):
-    """Names that go, images that no other name leads to then, and those that nothing at all needs then."""
+    """A planned removal: names, the images without another name, and those without any other user."""
 
     names: Strings
     lost: Images
@@ -55,7 +55,7 @@ class ImageStore:
     """All images of one daemon, with their content under ``data_root``."""
 
     def __init__(self, db: Database, data_root: str, later: Later | None = None) -> None:
-        """``later`` carries out what nobody has to wait for: deleting files that have no name any more."""
+        """``later`` deletes unlinked files in the background."""
         self.content = ContentStore(os.path.join(data_root, "content"))
         self.layers = Layers(data_root)
         self.unpacker = UnpackPool()
@@ -67,33 +67,33 @@ class ImageStore:
         self._garbage.sweep(Lost(data_root))
 
     def close(self) -> None:
-        """End the processes that unpack, and let the content go: nothing is brought any more."""
+        """End the unpacking processes, and close the content store."""
         self.unpacker.close()
         self.content.close()
 
     @property
     def catalog(self) -> Catalog:
-        """The images and names of this moment: a snapshot that never changes."""
+        """The present images and names, as an immutable snapshot."""
         return self._repository.catalog
 
     # -- looking -------------------------------------------------------------------------------
 
     def resolve(self, ref: str, platform: str = "") -> Image:
-        """By name, id or id prefix; NotFound in Docker's words, InvalidArgument when ambiguous.
+        """The image of a name, id or id prefix (NotFound in Docker's words, InvalidArgument: ambiguous).
 
         With a ``platform`` (``linux/arm64``) it is for that one.
         """
         return self.catalog.resolve(ref, platform)
 
     def list(self) -> Images:
-        """Every image, newest first; of a name for several platforms the one that it means here."""
+        """Every image, newest first; of a name for several platforms, this machine's."""
         catalog = self.catalog
         chosen = {named.id for named in catalog.names.values()}
         shown = (i for i in catalog.images.values() if not i.hidden and (i.id in chosen or not catalog.names_of(i.id)))
         return sorted(shown, key=lambda i: i.created, reverse=True)
 
     def names_in(self, repository: str) -> Strings:
-        """The tags (normalized names) that a repository has here."""
+        """The local tags of a repository, as normalized names."""
         return self.catalog.in_repository(repository)
 
     def history(self, ref: str, platform: str = "") -> Rows:
@@ -168,14 +168,14 @@ class ImageStore:
         return found
 
     def _forms(self, known: Image, new: Image, names: Mapping[str, Named]) -> dict[str, Strings]:
-        """The other forms of an image that comes once more, as far as names or indexes mean them."""
+        """The manifests of an image that is added again, as far as names or indexes refer to them."""
         forms = {**known.forms, known.manifest: known.blobs}
         meant = {named.target for named in names.values()}
         meant.update(d.digest for index in self.catalog.indexes.values() for d in index.manifests)
         return {manifest: blobs for manifest, blobs in forms.items() if manifest in meant and manifest != new.manifest}
 
     def remember(self, digest_name: str, image_id: str) -> None:
-        """Note what a registry calls an image (``repository@digest``); nothing when the image has gone meanwhile."""
+        """Add the name ``repository@digest``; nothing happens when the image was removed meanwhile."""
         with self._repository.lock:
             catalog = self.catalog
             if image_id not in catalog.images or digest_name in catalog.names:
@@ -187,7 +187,7 @@ class ImageStore:
         self._repository.sync()
 
     def tag(self, ref: str, name: str) -> None:
-        """Point ``name`` at an image, taking it from the one that had it."""
+        """Point ``name`` at an image, whatever it pointed at."""
         with self._repository.lock:
             catalog = self.catalog
             image, parsed = catalog.resolve(ref), reference.parse(name)
@@ -223,7 +223,7 @@ class ImageStore:
         return _answer(plan, self._garbage.collect(parts))
 
     def _plan(self, ref: str, force: bool, in_use: InUse, taken: Collection[str]) -> _Removal:
-        """Names that are ``taken`` count as gone already."""
+        """Plan a removal; names in ``taken`` count as removed."""
         catalog = self.catalog
         image = catalog.resolve(ref)
         family = self._repository.family(image, ref)
@@ -240,7 +240,7 @@ class ImageStore:
         return _Removal(removed, lost, forgotten)
 
     def _carry_out(self, plan: _Removal, parts: set[str]) -> None:
-        """In the rows and in the catalog; ``parts`` are what nothing may need any more afterwards."""
+        """Apply a removal to rows and catalog; ``parts`` are blobs and layers that may be unneeded then."""
         catalog, repository = self.catalog, self._repository
         gone = {image.id for image in plan.forgotten}
         hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in plan.lost if one.id not in gone}
@@ -258,7 +258,7 @@ class ImageStore:
 
     @contextmanager
     def pinned(self, image: Image) -> Iterator[None]:
-        """Removal takes the image as in use by a running container: for a container that is being made from it.
+        """Pin an image while a container is made from it: removals treat it as used by a running one.
 
         NotFound when it has gone meanwhile.
         """
@@ -275,12 +275,12 @@ class ImageStore:
                     del self._pins[image.id]
 
     def lease(self) -> AbstractContextManager[Lease]:
-        """For work that brings content: what it held and no image needs at its end is deleted."""
+        """A lease for new content; at its end the content that no image needs is deleted."""
         return self._garbage.lease()
 
 
 def _answer(plan: _Removal, chains: set[str]) -> Rows:
-    """Docker's rows for a removal; of the layers that went (``chains``) the topmost first."""
+    """Docker's rows for a removal; deleted layers (``chains``) topmost first."""
     rows = [{"Untagged": reference.parse(name).familiar} for name in plan.names]
     rows += [{"Deleted": image.id} for image in plan.lost]
     ordered = {chain: None for image in plan.lost for chain in reversed(image.chain_ids) if chain in chains}

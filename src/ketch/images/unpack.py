@@ -1,4 +1,4 @@
-"""One layer from a stream: kept as a blob, unpacked as a directory, digests computed on the way."""
+"""Unpacking of a layer: from its blob, or from a stream that is stored as a blob on the way."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Hashing(io.RawIOBase):
 
     @property
     def digest(self) -> str:
-        """The digest of what was read so far."""
+        """The digest of the bytes read so far."""
         return "sha256:" + self._hash.hexdigest()
 
 
@@ -76,7 +76,7 @@ def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> in
 
 
 def check(blob: str, found: str, promised: str) -> None:
-    """InvalidArgument for a layer that is not what its image's configuration says."""
+    """Raise InvalidArgument for a layer whose diff id is not that of the configuration."""
     if found != promised:
         raise InvalidArgument(f"unpack layer {blob}: its content is {found}, the image says {promised}")
 

@@ -54,7 +54,7 @@ class Assembler:
         self._code += body
 
     def refuse(self) -> None:
-        """The end: what was not granted is refused."""
+        """Append the default: refuse."""
         self._add(_MOV64_IMM, 0, 0, 0, 0)
         self._add(_EXIT, 0, 0, 0, 0)
 
@@ -63,7 +63,7 @@ class Assembler:
         return b"".join(self._code)
 
     def _allow(self, access: int) -> list[bytes]:
-        """Strike the granted accesses off the wanted ones; nothing left means yes."""
+        """Remove the granted accesses from the wanted ones; allow when none is left."""
         return [
             _instruction(_AND32_IMM, 3, 0, 0, ~access & 7),
             _instruction(_JNE_IMM, 3, 0, 2, 0),
@@ -72,7 +72,7 @@ class Assembler:
         ]
 
     def _deny(self, access: int) -> list[bytes]:
-        """One wanted access that is refused refuses the request."""
+        """Refuse the request if any wanted access is refused."""
         return [
             _instruction(_JSET_IMM, 3, 0, 1, access),
             _instruction(_JA, 0, 0, 2, 0),

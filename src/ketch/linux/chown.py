@@ -1,4 +1,4 @@
-"""fchownat(2) on what a descriptor refers to."""
+"""fchownat(2) on a descriptor's own object."""
 
 from __future__ import annotations
 

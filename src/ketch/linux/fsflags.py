@@ -12,7 +12,7 @@ FS_TOPDIR_FL = 0x00020000
 
 
 def spread(path: str) -> bool:
-    """Tell ext4 that this directory's subdirectories are unrelated trees; False where that means nothing.
+    """Tell ext4 that a directory's subdirectories are unrelated (to spread them); False where unsupported.
 
     It places each in a block group of its own then.  Otherwise ext4 looks for inodes next to the directory's, where
     it walks past every inode that was deleted in the last minutes: making 12 000 files where as many were

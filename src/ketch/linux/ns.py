@@ -55,7 +55,7 @@ def join_mount_namespace(fd: int) -> None:
 
 
 def _path_of_root() -> str:
-    """Where this thread's root is in its mount namespace, at whose top it is afterwards."""
+    """The path of this thread's root in its mount namespace, whose top becomes its root."""
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         namespace_fd = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -71,7 +71,7 @@ def _path_of_root() -> str:
 
 @contextmanager
 def other_mount_namespace(path: str | None) -> Iterator[None]:
-    """Be in the mount namespace at ``path`` (None: in a new copy of one's own) for a while.
+    """A context in the mount namespace at ``path`` (None: in a new copy of the present one).
 
     It is the calling thread that goes there; its root and working directory must be its own (CLONE_FS), which they are
     in a process of one thread.  Both are at the container's root (see `join_mount_namespace`), or with None where they

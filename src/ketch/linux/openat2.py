@@ -61,7 +61,7 @@ def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
 
 def _pieces(path: str) -> list[str]:
-    """A relative path in parts that the kernel takes, each as long as it may be."""
+    """A relative path in pieces as long as the kernel accepts."""
     pieces: list[str] = []
     names: list[str] = []
     size = 0

@@ -28,12 +28,12 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0) -> int:
 
 
 def set_no_new_privs() -> None:
-    """From now on execve gives no privileges (set-user-ID, file capabilities) to this process and its children."""
+    """Let execve give no more privileges (set-user-ID, file capabilities) to this process and its children."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def set_child_subreaper() -> None:
-    """Orphaned descendants become children of this process."""
+    """Make this process the parent of its orphaned descendants."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -83,7 +83,7 @@ def export(lib: Any, context: int) -> bytes:
 
 
 class FilterRefused(OSError):
-    """seccomp(2) did not take a filter."""
+    """seccomp(2) refused a filter."""
 
 
 class Program:
@@ -98,7 +98,7 @@ class Program:
         self._flags = flags
 
     def install(self) -> None:
-        """Put it in force for the calling thread; needs no_new_privs or CAP_SYS_ADMIN."""
+        """Install a filter for the calling thread; needs no_new_privs or CAP_SYS_ADMIN."""
         if _seccomp(_SECCOMP, _SET_MODE_FILTER, self._flags, self._address) < 0:
             raise FilterRefused(get_errno(), "seccomp")
 

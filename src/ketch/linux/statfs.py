@@ -1,4 +1,4 @@
-"""fstatfs(2): on which kind of file system a descriptor lies."""
+"""fstatfs(2): the type of a descriptor's file system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one door to libc: bound functions, raw system calls and the funnel that turns -1 into OSError.
+"""Access to libc: bound functions, raw system calls, and the conversion of -1 to OSError.
 
 Functions are bound once, at import, because looking one up through ctypes costs more than calling it.
 Names and argument orders are the kernel's own.  Numbers from 424 up are the same on every architecture;

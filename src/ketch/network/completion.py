@@ -1,4 +1,4 @@
-"""A new network's record, completed where a request leaves things open."""
+"""Completion of a new network's record: id, link, MTU and subnets that the request leaves open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_MTU = 1500
 
 
 def complete(wanted: NetworkRecord, network_id: str, pools: Sequence[Pool]) -> NetworkRecord:
-    """The record with its id, link, MTU and subnets."""
+    """The completed record, with its id, link, MTU and subnets."""
     link, mtu = wanted.link, wanted.mtu or int(wanted.options.get(r.OPTION_MTU) or 0)
     if wanted.driver == r.BRIDGE:
         link = link or wanted.options.get(r.OPTION_NAME) or f"br-{network_id[:12]}"
@@ -45,7 +45,7 @@ def with_gateway(pool: Pool) -> Pool:
 
 
 def check_link(record: NetworkRecord, others: Sequence[NetworkRecord]) -> None:
-    """Refuse a link that cannot be, or that one of the other networks has (InvalidArgument, PermissionDenied)."""
+    """Check a network's link name: valid, and of no other network (InvalidArgument, PermissionDenied)."""
     if record.driver == r.BRIDGE and len(record.link.encode()) > MAX_INTERFACE_NAME:
         raise InvalidArgument(f"invalid bridge name `{record.link}`: longer than {MAX_INTERFACE_NAME} characters")
     if record.driver == r.BRIDGE:

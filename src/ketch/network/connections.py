@@ -1,4 +1,4 @@
-"""Containers on networks: connect, disconnect, which network leads outside.
+"""Connections of containers to networks: connect, disconnect, choice of the gateway.
 
 An endpoint's row is written before anything is made in the kernel and deleted after all of it is gone, so that
 the next start finds whatever a crash left half-done.
@@ -41,7 +41,7 @@ _IFNAME = re.compile(r"(?!(?:\.\.?|lo|all|default)\Z)[!-.0-9;-~]+")
 
 @dataclass(frozen=True)
 class EndpointRequest:
-    """What a container wants of a network; empty fields mean "whatever is free".
+    """A container's request to a network; empty fields are chosen by the network.
 
     ``label`` names the container in errors.  ``gateway4`` and ``gateway6`` say for which families this network is its
     way outside; ``ports`` are published through it.  ``sysctls`` are set on its interface.
@@ -74,7 +74,7 @@ class Connections:
     def connect(
         self, host: Host, network: LiveNetwork, request: EndpointRequest, netns_fd: int, rtnl_fd: int | None
     ) -> Endpoint:
-        """Give a container its interface on the network; all of it or nothing.
+        """Connect a container to a network; a failure leaves nothing.
 
         The file descriptors stay the caller's; ``rtnl_fd`` may be None (slower).
         """
@@ -105,7 +105,7 @@ class Connections:
         return made
 
     def disconnect(self, host: Host, network: LiveNetwork, container_id: str, rtnl_fd: int | None = None) -> None:
-        """Take everything back; idempotent.
+        """Disconnect a container from a network; idempotent.
 
         The kernel finishes removing the interface a moment later; with ``rtnl_fd``, of a container that goes on
         running, it is gone at the return.
@@ -213,7 +213,7 @@ class Connections:
     # -- the way outside -----------------------------------------------------------------------
 
     def set_gateways(self, host: Host, gateway4: str, gateway6: str, request: EndpointRequest, rtnl_fd: int) -> None:
-        """Make networks ``gateway4`` and ``gateway6`` (ids; empty: none) the ways outside of a running container.
+        """Make networks ``gateway4`` and ``gateway6`` (ids; empty: none) a running container's gateways.
 
         Default routes and published ports move; ports of ``request`` that are not published yet are now.
         """
@@ -258,7 +258,7 @@ class Connections:
 def _reserve(
     host: Host, request: EndpointRequest, record: r.NetworkRecord, families: tuple[int, ...] | None = None
 ) -> tuple[Binding, ...]:
-    """Hold the host's ports, for the families that this network is the way outside for."""
+    """Hold the host's ports, for the families of which this network is the gateway."""
     if families is None:
         used = {4: request.gateway4 and record.ipv4, 6: request.gateway6 and record.ipv6}
         families = tuple(version for version in (4, 6) if used[version])
@@ -305,7 +305,7 @@ def _mac(wanted: str, address: str) -> str:
 
 
 def hint_of(error: OSError) -> str | None:
-    """What to do about an error of the kernel."""
+    """The hint for an error of the kernel."""
     if isinstance(error, PermissionError):
         return "ketchd needs CAP_NET_ADMIN: run it as root"
     return None

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def with_pools_before(wanted: NetworkRecord, known: NetworkRecord) -> NetworkRecord:
-    """Settings that name no subnet leave the one that was chosen before."""
+    """``wanted``, with the subnet that was chosen before where the settings name none."""
     pools = list(wanted.pools)
     for version, enabled in ((4, wanted.ipv4), (6, wanted.ipv6)):
         before = known.pool(version)
@@ -58,7 +58,7 @@ def merged(known: LiveNetwork, wanted: NetworkRecord) -> NetworkRecord:
 
 
 def beside(retired: Sequence[NetworkRecord], wanted: NetworkRecord) -> NetworkRecord:
-    """``wanted`` without the subnets that retired networks have still: others are chosen for it."""
+    """``wanted`` without subnets that retired networks still have; others are chosen instead."""
     pools = []
     for pool in wanted.pools:
         rival = next((n for n in retired if any(_overlap(p, pool) for p in n.pools)), None)
@@ -80,7 +80,7 @@ def _in_use(pool: Pool, network: LiveNetwork) -> bool:
 
 
 def remembering(endpoint: Endpoint, before: NetworkRecord) -> Endpoint:
-    """The endpoint with what the network's settings meant for it until now."""
+    """The endpoint with the settings of the network that it has used so far."""
     if endpoint.masquerade is not None:
         return endpoint
     return msgspec.structs.replace(endpoint, masquerade=before.flag(r.OPTION_MASQUERADE, True))

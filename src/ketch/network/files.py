@@ -24,7 +24,7 @@ SYSTEMD_RESOLVED = "/run/systemd/resolve/resolv.conf"
 
 
 def hosts(hostname: str, domainname: str, ip: str, extra_hosts: Sequence[str], gateway: str = "") -> str:
-    """``/etc/hosts`` of a container; ``ip`` is empty when it has no address of its own.
+    """The text of a container's ``/etc/hosts``; ``ip`` is empty when it has no address of its own.
 
     ``extra_hosts`` are ``name:address`` (or ``name=address``, where an IPv6 address may stand in brackets); the address
     ``host-gateway`` means ``gateway``.  Raises InvalidArgument for anything else.
@@ -67,7 +67,7 @@ def parse_extra_host(entry: str) -> tuple[str, str]:
 
 
 def resolv(dns: Sequence[str], search: Sequence[str], options: Sequence[str], host_text: str) -> str:
-    """``/etc/resolv.conf`` of a container: what was asked for, else what the host has and a container can use.
+    """The text of a container's ``/etc/resolv.conf``: requested values, else the host's usable ones.
 
     Each of ``dns``, ``search`` and ``options`` replaces the host's when it is not empty; ``search == ["."]`` means
     none.  Nameservers on the host's loopback are left out, since a container's loopback is another one.

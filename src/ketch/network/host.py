@@ -68,12 +68,12 @@ class Host:
             self._open = opened.pop_all()
 
     def close(self) -> None:
-        """Let go without changing anything; not to be called with the lock held (the watch may be waiting for it)."""
+        """Close without changing the host; not to be called with the lock held (the watch may be waiting for it)."""
         self.stop_watching()
         self._open.close()
 
     def stop_watching(self) -> None:
-        """From now on a loss of the table is not noticed."""
+        """Stop watching the table."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -86,7 +86,7 @@ class Host:
     # -- firewall ------------------------------------------------------------------------------
 
     def table_in_place(self) -> PacketFilter:
-        """The firewall table, put in place at the first call: a daemon without networks does without."""
+        """The firewall table, installed at the first call: a daemon without networks has none."""
         if self._filter is None:
             made = PacketFilter(self._table, self.owner)
             self._check_table()
@@ -98,7 +98,7 @@ class Host:
         return self._filter
 
     def _check_table(self) -> None:
-        """Conflict when the table is there and another data root's: its containers may need it."""
+        """Raise Conflict when the table is another data root's, whose containers may need it."""
         whose = PacketFilter.owner_of(self._table)
         if whose is None or self._state.note(_NOTE_TABLE) == self._table or (whose and whose == self.owner):
             return
@@ -110,7 +110,7 @@ class Host:
         )
 
     def take_table(self) -> None:
-        """Put the table in place if there is a network for it; one of former settings goes."""
+        """Install the table if there is a network; one of former settings is removed."""
         before = self._state.note(_NOTE_TABLE)
         self._adopts = bool(self._bridged())
         if self._adopts:
@@ -126,7 +126,7 @@ class Host:
         self._state.set_note(_NOTE_TABLE, self._table if self._filter is not None else "")
 
     def install(self) -> Strings:
-        """Put the whole table in place, atomically replacing what is there; says what else it did."""
+        """Install the whole table atomically; returns what else was changed."""
         assert self._filter is not None
         bridged = self._bridged()
         everything = [f for n in bridged for e in n.endpoints.values() for f in self._forwards(e)]
@@ -142,17 +142,17 @@ class Host:
         return self._open_others()
 
     def admit(self, segment: Segment) -> None:
-        """Let the packets of one more network pass."""
+        """Accept the packets of a network."""
         self.table_in_place().add_segment(segment)
         self._open_others()
 
     def dismiss(self, segment: Segment) -> None:
-        """Forget a network."""
+        """Stop accepting the packets of a network."""
         self.table_in_place().remove_segment(segment)
         self._open_others(without=segment.bridge)
 
     def blockers(self) -> Strings:
-        """What in the host's own firewall may keep containers from the outside world, a sentence each."""
+        """Rules of the host's firewall that may block containers' traffic, a sentence each."""
         self.table_in_place()
         assert self._others is not None
         return [] if self._open_firewall else self._others.blockers()
@@ -163,7 +163,7 @@ class Host:
         return self._others.open_for([n.record.link for n in self._bridged() if n.record.link != without])
 
     def _close_others(self) -> None:
-        """Take back what another daemon of this data root, told to, let through the host's own firewall."""
+        """Remove from the host's firewall the accept rules that an earlier daemon of this data root added."""
         setting = "open" if self._open_firewall else "respect"
         if self._state.note(_NOTE_OTHERS) == "open" and setting != "open" and self._others is not None:
             self._others.open_for([])
@@ -192,7 +192,7 @@ class Host:
         self._forget_flows(made)
 
     def unpublish(self, gone: Endpoint) -> None:
-        """End the redirection; connections that exist go on until the container is gone."""
+        """End the redirection; existing connections go on until the container is gone."""
         if gone.masquerade is not None and self._filter is not None:
             self.install()  # its address may be an exception of its network's
         if not gone.bindings:
@@ -204,7 +204,7 @@ class Host:
         self._forget_flows(gone)
 
     def remove_table(self) -> None:
-        """Take the firewall table away."""
+        """Remove the firewall table."""
         self.stop_watching()
         if self._filter is not None:
             if self._open_firewall and self._others is not None:
@@ -233,7 +233,7 @@ class Host:
     # -- forwarding ----------------------------------------------------------------------------
 
     def enable_forwarding(self, *, ipv6: bool) -> None:
-        """Turn packet forwarding on, noting what must not be forwarded for it."""
+        """Turn packet forwarding on, recording the interfaces that packets must not be forwarded for."""
         if ipv6 and (listening := forwarding.keep_listening(self.rtnl, self._state.note(_NOTE_RA), self.own_links)):
             self._state.set_note(_NOTE_RA, listening)
         turn, key = (forwarding.enable6, _NOTE6) if ipv6 else (forwarding.enable, _NOTE4)
@@ -245,6 +245,6 @@ class Host:
                 self.install()
 
     def restore_forwarding(self, own: set[str]) -> None:
-        """Turn it off again where that is safe."""
+        """Turn packet forwarding off again where that is safe."""
         note4, note6, listening = (self._state.note(key) for key in (_NOTE4, _NOTE6, _NOTE_RA))
         forwarding.restore(self.rtnl, note4, note6, listening, own)

@@ -1,4 +1,4 @@
-"""A network at work: its record, who is on it, which addresses are in use, and the host's link behind it."""
+"""Live side of a network: its record, endpoints, used addresses, and the host's link."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class LiveNetwork:
 
     @staticmethod
     def of(record: NetworkRecord, last: dict[str, int]) -> LiveNetwork:
-        """A network as it is found at the start."""
+        """The live side of a stored network."""
         return LiveNetwork(record, [Allocator(pool, last.get(pool.subnet, 0)) for pool in record.pools])
 
     @property
     def last(self) -> dict[str, int]:
-        """The address given last in each subnet."""
+        """The last assigned address of each subnet."""
         return {allocator.pool.subnet: allocator.last for allocator in self.allocators}
 
     def changed(self, record: NetworkRecord) -> LiveNetwork:
-        """The same network with other settings, and everybody still on it."""
+        """The network with other settings and the same endpoints."""
         fresh = LiveNetwork.of(record, self.last)
         fresh.link = self.link
         for endpoint in self.endpoints.values():
@@ -46,21 +46,21 @@ class LiveNetwork:
         return fresh
 
     def allocator(self, version: int, wanted: str = "") -> Allocator | None:
-        """The subnet of a family to take an address from: the one that a wanted address is in, or the first."""
+        """The allocator of a family: of the subnet that has a wanted address, else the first."""
         mine = [a for a in self.allocators if a.pool.version == version and not a.pool.kept]
         if wanted:
             mine = [a for a in mine if ipam.contains(a.network, wanted)] or mine
         return mine[0] if mine else None
 
     def give_back(self, endpoint: Endpoint) -> None:
-        """Both addresses of an endpoint are free again."""
+        """Free both addresses of an endpoint."""
         for interface in endpoint.interfaces:
             for allocator in self.allocators:
                 if interface.ip in allocator.network:
                     allocator.give_back(str(interface.ip))
 
     def adopt(self, endpoint: Endpoint) -> None:
-        """Know an endpoint from before."""
+        """Register a stored endpoint."""
         self.endpoints[endpoint.container_id] = endpoint
         for interface in endpoint.interfaces:
             for allocator in self.allocators:
@@ -84,7 +84,7 @@ class LiveNetwork:
 
 
 def forwards(endpoint: Endpoint, record: NetworkRecord) -> list[Forward]:
-    """What the firewall lets through to an endpoint; a host address of a family leads to the container's of it."""
+    """The port forwards of an endpoint, for each family the host's address to the container's."""
     result = []
     for b in endpoint.bindings:
         version = 6 if ":" in b.host_ip else 4

@@ -18,7 +18,7 @@ _TURN_S = 10.0
 
 
 def claim_table(name: str) -> FileLock:
-    """Become the one daemon that uses this firewall table, until the lock is closed (Conflict: another does)."""
+    """Lock this firewall table for the daemon, until the lock is closed (Conflict: another has it)."""
     try:
         return file_lock.take_named(f"table-{_namespace()}-{name}")
     except file_lock.Held as e:
@@ -29,7 +29,7 @@ def claim_table(name: str) -> FileLock:
 
 
 def turn() -> FileLock:
-    """One daemon at a time: while a subnet is chosen and until its address is in place (Unavailable after 10 s)."""
+    """Lock the choice of a subnet among daemons, until its address is set (Unavailable after 10 s)."""
     try:
         return file_lock.take_named(f"subnets-{_namespace()}", wait_s=_TURN_S)
     except file_lock.Held as e:

@@ -1,4 +1,4 @@
-"""The networks of one daemon: made, adopted after a restart, removed; and the calls that connect containers to them.
+"""The networks of one daemon: making, adoption after a restart, removal, connection of containers.
 
     setup ─► reconcile(live containers) ─► create/connect/… ─► teardown (or just close: containers keep working)
 
@@ -81,7 +81,7 @@ class NetworkManager:
     # -- the daemon's life ---------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Make or adopt every known network; idempotent.  Endpoints from before keep working."""
+        """Make or adopt every known network; idempotent.  Existing endpoints keep working."""
         self.close()
         with self._lock, Undo() as undo:
             self._opened = Host(
@@ -106,7 +106,7 @@ class NetworkManager:
             undo.pop_all()
 
     def close(self) -> None:
-        """Let go of everything without changing anything: connected containers keep their network."""
+        """Close without changing the host: connected containers keep their network."""
         if self._opened is not None:
             self._opened.stop_watching()  # before taking the lock, which it may be waiting for
             with self._lock:
@@ -129,7 +129,7 @@ class NetworkManager:
                     steps.callback(self._connections.disconnect, self._host, network, container_id)
 
     def reconcile(self, live_container_ids: Iterable[str]) -> None:
-        """Remove what belongs to no live container; hold the ports of those that live.  Waits for the removal."""
+        """Remove the endpoints of containers that do not run; hold the ports of the others.  Waits for the removal."""
         live = set(live_container_ids)
         with self._lock:
             for network in self._networks.values():
@@ -143,7 +143,7 @@ class NetworkManager:
             self._host.reaper.drain()
 
     def _remove_strays(self) -> None:
-        """Delete the interfaces that a removal left half-done; those without our mark are somebody else's."""
+        """Delete the interfaces of interrupted removals, if they have our mark."""
         ours = {n.link.index for n in self._networks.values() if n.link is not None and bridges.is_ours(n.link)}
         known = {e.veth for n in self._networks.values() for e in n.endpoints.values()}
         for link in links.list_links(self._host.rtnl):
@@ -158,15 +158,15 @@ class NetworkManager:
     # -- networks ------------------------------------------------------------------------------
 
     def list(self) -> Records:
-        """Every network, oldest first, apart from those that are only there for who is still on them."""
+        """Every network, oldest first, apart from retired ones."""
         return [n.record for n in self._networks.values() if not n.record.retired]
 
     def get(self, network_id: str) -> NetworkRecord:
-        """One network by its whole id (NotFound)."""
+        """The network of a full id (NotFound)."""
         return self._live(network_id).record
 
     def endpoints(self, network_id: str) -> Endpoints:
-        """Who is on a network."""
+        """The endpoints of a network."""
         return list(self._live(network_id).endpoints.values())
 
     def _live(self, network_id: str) -> LiveNetwork:
@@ -220,7 +220,7 @@ class NetworkManager:
                 steps.callback(self._host.dismiss, network.segment())
 
     def set_default(self, bridge: str, subnet: str | None, mtu: int, wanted: NetworkRecord) -> NetworkRecord:
-        """The network that containers are on when they name none; made, or brought in line with the settings.
+        """Make the default network, or change it to the settings.
 
         ``subnet`` is the gateway's address with the prefix length; None keeps the one chosen before.
         """
@@ -256,7 +256,7 @@ class NetworkManager:
             return self._change(known, default_network.merged(known, changed))
 
     def _default_on(self, bridge: str) -> LiveNetwork | None:
-        """The default network on this bridge, if it was made before; one on another bridge is given up."""
+        """The existing default network on this bridge; one on another bridge is retired."""
         everything = list(self._networks.values())
         current = next((n for n in everything if n.record.is_default and not n.record.retired), None)
         if current is not None and current.record.link == bridge:
@@ -269,7 +269,7 @@ class NetworkManager:
         return back
 
     def _change(self, known: LiveNetwork, record: NetworkRecord) -> NetworkRecord:
-        """Give the default network other settings while containers are on it, which keep what they have."""
+        """Change the default network's settings; containers on it keep their addresses."""
         record = _replace(record, pools=tuple(self._pools(record, but=known)))
         if record == known.record:
             return record
@@ -284,7 +284,7 @@ class NetworkManager:
         return record
 
     def drop_default(self) -> None:
-        """Forget the default network; while it is in use it is retired."""
+        """Remove the default network; while it is in use it is retired."""
         with self._lock:
             for network in [n for n in self._networks.values() if n.record.is_default and not n.record.retired]:
                 if not network.endpoints:
@@ -298,7 +298,7 @@ class NetworkManager:
             self.remove(network.record.id)
 
     def _pools(self, wanted: NetworkRecord, but: LiveNetwork | None = None) -> Pools:
-        """The subnets of a new network: as named, and one for each family that has none.
+        """The subnets of a new network: the given ones, and one for each family without.
 
         ``but``: the network that is to have them, when it exists already.
         """
@@ -343,7 +343,7 @@ class NetworkManager:
             endpoint.unwire(self._host.rtnl, link.name)
 
     def repair(self) -> Strings:
-        """Put back what others removed from the host: links, addresses, the table; returns what was done."""
+        """Restore links, addresses and the table that others removed from the host; returns what was done."""
         done = []
         with self._lock:
             for network in self._networks.values():
@@ -359,14 +359,14 @@ class NetworkManager:
         return done
 
     def blockers(self) -> Strings:
-        """What in the host's own firewall may keep containers from the outside world, a sentence each."""
+        """Rules of the host's firewall that may block containers' traffic, a sentence each."""
         with self._lock:
             return self._host.blockers() if self._host.own_links else []
 
     # -- containers ----------------------------------------------------------------------------
 
     def connect(self, network_id: str, request: EndpointRequest, netns_fd: int, rtnl_fd: int | None) -> Endpoint:
-        """Give a container an interface; see `Connections.connect`.  A link that others have removed is made again."""
+        """Connect a container; see `Connections.connect`.  A link that others have removed is made again."""
         with self._lock:
             network = self._live(network_id)
             try:
@@ -379,14 +379,14 @@ class NetworkManager:
             return self._connections.connect(self._host, network, request, netns_fd, rtnl_fd)
 
     def disconnect(self, container_id: str, network_id: str = "", rtnl_fd: int | None = None) -> None:
-        """Take a container off one network, or off all of them; idempotent."""
+        """Disconnect a container from one network, or from all; idempotent."""
         with self._lock, Undo() as steps:
             steps.callback(self._drop_retired)
             for network in [self._live(network_id)] if network_id else list(self._networks.values()):
                 steps.callback(self._connections.disconnect, self._host, network, container_id, rtnl_fd)
 
     def set_gateways(self, request: EndpointRequest, gateway4: str, gateway6: str, rtnl_fd: int) -> None:
-        """Change which networks lead outside; see `Connections.set_gateways`."""
+        """Change a container's gateway networks; see `Connections.set_gateways`."""
         with self._lock:
             self._connections.set_gateways(self._host, gateway4, gateway6, request, rtnl_fd)
 

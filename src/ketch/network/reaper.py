@@ -1,4 +1,4 @@
-"""A thread that removes in the background what nobody need wait for.
+"""Background thread for removals that no request waits for.
 
 Deleting a veth pair takes some 30 ms (the kernel's grace periods), reading the table of tracked flows 10 ms.
 """
@@ -36,7 +36,7 @@ class Reaper:
         self._changed_ips: set[str] = set()
 
     def delete(self, veth: str) -> None:
-        """Delete soon; a failure is logged, and ``reconcile`` would find what is left."""
+        """Delete a link in the background; a failure is logged, and left to ``reconcile``."""
         self._submit(endpoint.unwire, self._rtnl, veth)
 
     def forget_udp(self, ports: set[int], container_ip: str) -> None:
@@ -79,7 +79,7 @@ class Reaper:
         future.add_done_callback(self._pending.discard)
 
     def drain(self) -> None:
-        """Wait until everything asked for is gone."""
+        """Wait until all requested removals are done."""
         self._forget_changed()
         wait(list(self._pending))
 

@@ -1,4 +1,4 @@
-"""Containers' interfaces put back on their bridge, when somebody has removed it from the host and it was made again."""
+"""Reattachment of containers' interfaces to a bridge that was removed from the host and made again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def lost(rtnl: Netlink, network: LiveNetwork) -> bool:
-    """Whether the network's link is not there any more."""
+    """Whether the network's link is missing."""
     if network.link is None:
         return False
     found = links.find_link(rtnl, network.link.name)
@@ -30,7 +30,7 @@ def lost(rtnl: Netlink, network: LiveNetwork) -> bool:
 
 
 def attach(rtnl: Netlink, networks: Iterable[LiveNetwork]) -> list[str]:
-    """Attach what is attached nowhere; returns what was done.  What others have attached elsewhere stays there."""
+    """Attach the detached interfaces; returns what was done.  Those that others attached elsewhere stay."""
     bridged = [n for n in networks if n.link is not None and n.record.driver == r.BRIDGE and n.endpoints]
     present = {link.name: link for link in links.list_links(rtnl)} if bridged else {}
     done = []

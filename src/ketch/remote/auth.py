@@ -46,7 +46,7 @@ class Token(NamedTuple):
 
 
 class TokenCache:
-    """The tokens of one daemon, by who asked whom for what."""
+    """The tokens of one daemon, by credentials, server and scope."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -55,7 +55,7 @@ class TokenCache:
     async def header(
         self, challenge: Challenge | None, credentials: Credentials | None, scopes: Sequence[str], verify: bool
     ) -> str | None:
-        """The header ``Authorization`` that meets a challenge; None when none is needed or there is nothing to say."""
+        """The header ``Authorization`` for a challenge; None without a challenge or credentials."""
         if credentials and credentials.registry_token:
             return f"Bearer {check_token(credentials.registry_token)}"
         if challenge is None:
@@ -65,7 +65,7 @@ class TokenCache:
         return f"Bearer {(await self.token(challenge, credentials, scopes, verify)).text}"
 
     def forget(self, challenge: Challenge, credentials: Credentials | None, scopes: Sequence[str]) -> None:
-        """The registry takes this token no more."""
+        """Drop a token that the registry refused."""
         self._kept.pop(_key(challenge, credentials, scopes), None)
 
     async def token(

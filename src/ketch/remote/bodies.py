@@ -1,4 +1,4 @@
-"""Bodies and addresses in registries' answers, taken within bounds: a registry may send what it likes."""
+"""Bodies and URLs in registries' answers, read within bounds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def whole(response: aiohttp.ClientResponse, limit: int, what: str) -> byte
 
 
 def joined(base: URL, address: str) -> URL:
-    """Where a header of an answer from ``base`` points to (Unavailable when that is nowhere)."""
+    """The URL in a header of an answer from ``base`` (Unavailable: an invalid one)."""
     try:
         return base.join(URL(address, encoded=True))
     except ValueError as e:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def context(folders: Sequence[str], host: str, *, verify: bool = True) -> ssl.SSLContext:
-    """What to connect to a host with; FailedPrecondition for files that cannot be used."""
+    """The TLS context for a host (FailedPrecondition: unusable files)."""
     made = ssl.create_default_context()
     if not verify:
         made.check_hostname = False

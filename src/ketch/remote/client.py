@@ -1,4 +1,4 @@
-"""The daemon's client of registries: gives repositories to work with, logs in, searches."""
+"""The daemon's client of registries: repositories, login, search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Remotes:
-    """Connections, tokens and what was found out about registries; used from one event loop."""
+    """Connections, tokens and known facts of registries; used from one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -30,13 +30,13 @@ class Remotes:
         await self.transport.close()
 
     def repository(self, ref: Reference, credentials: Credentials | None = None, *, push: bool = False) -> Repository:
-        """The repository of a reference; nothing is asked yet."""
+        """The repository of a reference; sends no request."""
         mirrors = self.settings.mirrors if ref.domain == DEFAULT_DOMAIN and not push else ()
         endpoints = [*(self._endpoint(url, mirror=True) for url in mirrors), self._endpoint(ref.domain)]
         return Repository(self.transport, endpoints, ref, credentials, push)
 
     async def login(self, credentials: Credentials) -> str:
-        """Prove who we are to ``server_address``; an identity token when it gives one (Unauthenticated)."""
+        """Log in to ``server_address``; returns an identity token if it gives one (Unauthenticated)."""
         return await self._endpoint(host_of(credentials.server_address)).login(credentials)
 
     def _endpoint(self, address: str, *, mirror: bool = False) -> RegistryEndpoint:

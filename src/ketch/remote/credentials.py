@@ -32,7 +32,7 @@ class Credentials(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def completed(given: Credentials) -> Credentials:
-    """With user and password from ``auth`` (base64 of both), which old clients send."""
+    """The credentials with user and password from ``auth`` (base64 of both), which old clients send."""
     if not given.auth or given.username:
         return given
     try:

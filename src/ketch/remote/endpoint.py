@@ -1,4 +1,4 @@
-"""One registry: its address, whether it speaks TLS, and the authentication that it asks for.
+"""One registry: its address, use of TLS, and authentication.
 
 Docker Hub has other names than its images have.  A host that may be insecure is asked with TLS first.
 """
@@ -29,7 +29,7 @@ HUB = "registry-1.docker.io"
 
 
 class RegistryEndpoint:
-    """A registry at one address; what it speaks is found out at the first request."""
+    """A registry at one address; its protocol is found out at the first request."""
 
     def __init__(self, transport: Transport, tokens: auth.TokenCache, address: str, *, mirror: bool = False) -> None:
         self._transport, self._tokens = transport, tokens
@@ -43,7 +43,7 @@ class RegistryEndpoint:
         self._lock = asyncio.Lock()
 
     async def base(self) -> URL:
-        """Where the registry answers (Unavailable)."""
+        """The base URL of the registry (Unavailable)."""
         async with self._lock:
             if self._base is None:
                 self._base, self._challenge = await self._find()
@@ -73,7 +73,7 @@ class RegistryEndpoint:
         raise Unavailable(f"registry {self.host}: no address to try")
 
     async def challenge(self) -> Challenge | None:
-        """How the registry wants to be told who asks; None: not at all."""
+        """The registry's authentication challenge; None: no authentication."""
         await self.base()
         return self._challenge
 
@@ -90,7 +90,7 @@ class RegistryEndpoint:
         accepted: tuple[int, ...] = (200,),
         attempts: int | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A request to a path (or, with a URL, to where an answer has sent us), as whom we are.
+        """Send an authenticated request to a path (or to a URL from an answer).
 
         RegistryError for statuses that are not accepted; a token that has expired is renewed once.
         """
@@ -116,7 +116,7 @@ class RegistryEndpoint:
         return await self._tokens.header(self._challenge, credentials, scopes, not self.insecure)
 
     def _renew(self, error: RegistryError, credentials: Credentials | None, scopes: Sequence[str]) -> bool:
-        """Whether it is worth asking again: with a new token, or because only now it says that it wants one."""
+        """Whether to repeat a request: with a new token, or after a first challenge."""
         challenge = auth.wanted(error.challenge)
         if challenge is None:
             return False
@@ -127,7 +127,7 @@ class RegistryEndpoint:
         return before is None and credentials is not None
 
     async def login(self, credentials: Credentials) -> str:
-        """Prove who we are; an identity token, when the registry gives one (Unauthenticated)."""
+        """Log in; returns an identity token if the registry gives one (Unauthenticated)."""
         challenge = await self.challenge()
         try:
             async with self.request("GET", "/v2/", credentials=credentials):

@@ -1,4 +1,4 @@
-"""Errors of registries, and of the way to them, as errors of Ketch: in Docker's words where scripts look at them.
+"""Errors of registries and connections as Ketch's errors, in Docker's words where scripts rely on them.
 
 Messages name the method and the URL without its query, which may hold tokens; of a body 64 KiB are looked at.
 """
@@ -53,7 +53,7 @@ class _Body(msgspec.Struct):
 
 
 class RegistryError(Exception):
-    """An answer that is none of those hoped for: the status, and codes and messages of the body."""
+    """An unexpected answer: the status, and codes and messages of the body."""
 
     def __init__(self, method: str, url: URL, status: int, body: bytes, retry_s: float | None = None) -> None:
         super().__init__(f"{method} {shown(url)}: {status}")
@@ -67,14 +67,14 @@ class RegistryError(Exception):
         self.text = "; ".join(_words(one) for one in decoded.errors) or decoded.details or decoded.message
 
     def as_ketch(self, prefix: str = "") -> KetchError:
-        """As an error of ours; ``prefix`` says what it means."""
+        """The error as a KetchError; ``prefix`` describes the operation."""
         kind = _CLASSES.get(self.status, Unavailable)
         message = self.text or f"unexpected status from {self.method} request to {shown(self.url)}: {self.status}"
         return kind(f"{prefix}: {message}" if prefix else message)
 
 
 def denied(error: RegistryError) -> KetchError:
-    """What a push is told, in Docker's words."""
+    """The error of a refused push, in Docker's words."""
     if error.status in (401, 403) and not error.text:  # the answer to a HEAD has no body
         message = "unauthorized: authentication required" if error.status == 401 else _DENIED
         return Unauthenticated(message) if error.status == 401 else PermissionDenied(message)
@@ -93,7 +93,7 @@ def shown(url: URL) -> str:
 
 
 def unreachable(method: str, url: URL, error: BaseException) -> Unavailable:
-    """A connection that failed or broke, in the form in which Go programs say it."""
+    """The error of a failed or broken connection, in the form of Go programs."""
     what = f'{method.capitalize()} "{shown(url)}"'
     address = f"{url.host}:{url.port}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):

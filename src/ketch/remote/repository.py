@@ -47,14 +47,14 @@ _MOST_PLACES = 10  # of a foreign layer
 
 
 class Fetched(NamedTuple):
-    """A manifest or index: what it is, and its bytes, which have its digest."""
+    """A fetched manifest or index: its descriptor and its bytes."""
 
     descriptor: oci.Descriptor
     data: bytes
 
 
 class _Kind(msgspec.Struct, rename="camel"):
-    """What says of which kind a manifest is."""
+    """The fields of a manifest that tell its type."""
 
     schema_version: int = 0
     media_type: str = ""
@@ -67,7 +67,7 @@ class _Tags(msgspec.Struct):
 
 
 class Repository:
-    """Made by `Remotes.repository`; ``endpoints`` in the order in which they are asked, the registry itself last."""
+    """One repository, made by `Remotes.repository`; ``endpoints`` are tried in order, the registry last."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Repository:
 
     @asynccontextmanager
     async def _read(self, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A GET that mirrors may answer."""
+        """Send a GET, to mirrors first."""
         async with AsyncExitStack() as stack:
             for endpoint in self._endpoints:
                 try:
@@ -124,7 +124,7 @@ class Repository:
     # -- manifests -----------------------------------------------------------------------------
 
     async def manifest(self, ref: str) -> Fetched:
-        """By tag or digest, verified (NotFound, Unauthenticated, InvalidArgument, DataLoss, Unavailable)."""
+        """A manifest by tag or digest, verified (NotFound, Unauthenticated, InvalidArgument, DataLoss, Unavailable)."""
         try:
             async with self._read(f"manifests/{ref}", header={"Accept": _ACCEPT}) as response:
                 data = await whole(response, LARGEST_MANIFEST, f"manifest {ref}")
@@ -141,7 +141,7 @@ class Repository:
         return Fetched(oci.Descriptor(media_type=_media_type(data, declared, ref), digest=digest, size=len(data)), data)
 
     async def head(self, ref: str) -> oci.Descriptor | None:
-        """What a tag or digest stands for, without fetching it; None when there is none."""
+        """The descriptor of a tag or digest, without fetching the manifest; None when there is none."""
         try:
             async with self.ask("HEAD", f"manifests/{ref}", header={"Accept": _ACCEPT}) as response:
                 digest = response.headers.get("Docker-Content-Digest", "")
@@ -155,7 +155,7 @@ class Repository:
         return (await self.manifest(ref)).descriptor
 
     def _missing(self, error: RegistryError, ref: str) -> KetchError:
-        """In Docker's words."""
+        """The error of a missing manifest, in Docker's words."""
         shown = self.reference.familiar_repository
         full = f"{shown}@{ref}" if digests.valid(ref) else f"{shown}:{ref}"
         if error.status in (401, 403) or "DENIED" in error.codes:
@@ -184,7 +184,7 @@ class Repository:
         return digest
 
     async def delete_manifest(self, digest: str) -> None:
-        """Delete it (NotFound; InvalidArgument where the registry does not do that)."""
+        """Delete a manifest (NotFound; InvalidArgument: not supported by the registry)."""
         try:
             async with self.ask("DELETE", f"manifests/{digest}", accepted=(202, 200, 204)):
                 pass
@@ -192,7 +192,7 @@ class Repository:
             raise e.as_ketch(f"delete manifest {digest}") from e
 
     async def referrers(self, digest: str, artifact_type: str = "") -> list[oci.Descriptor]:
-        """What refers to a manifest: signatures and the like; where there is no API for it, by the tag in its place."""
+        """The referrers of a manifest (signatures and the like), by the API or the tag that replaces it."""
         path = f"referrers/{digest}" + (f"?artifactType={artifact_type}" if artifact_type else "")
         try:
             async with self.ask("GET", path, header={"Accept": oci.INDEX}) as response:
@@ -264,7 +264,7 @@ class Repository:
     async def _elsewhere(
         self, stack: AsyncExitStack, descriptor: oci.Descriptor, header: dict[str, str], error: RegistryError
     ) -> aiohttp.ClientResponse:
-        """A foreign layer from one of its addresses."""
+        """A foreign layer from one of its URLs."""
         if error.status == 404:
             for path in (descriptor.urls or [])[:_MOST_PLACES]:
                 try:
@@ -276,7 +276,7 @@ class Repository:
         raise self._missing(error, descriptor.digest) from error
 
     async def blob_size(self, digest: str) -> int | None:
-        """Bytes of a blob that the registry has; None when it has not."""
+        """The size of a blob in the registry; None when it is missing."""
         try:
             async with self.ask("HEAD", f"blobs/{digest}") as response:
                 return int(response.headers.get("Content-Length") or 0)
@@ -286,7 +286,7 @@ class Repository:
             raise denied(e) from e
 
     async def mount(self, digest: str, source: str) -> bool:
-        """Have the registry take a blob over from another repository (a path); False when it will not."""
+        """Mount a blob from another repository (a path) of the registry; False when it refuses."""
         path = f"blobs/uploads/?mount={digest}&from={source}"
         try:
             async with self.ask(
@@ -307,7 +307,7 @@ class Repository:
 
 
 def decode(raw: bytes, kind: Any, what: str) -> Any:
-    """JSON of a registry's (InvalidArgument)."""
+    """Decode a registry's JSON (InvalidArgument)."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -323,7 +323,7 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _media_type(data: bytes, declared: str, ref: str) -> str:
-    """What a manifest is: what it says itself, else what the answer's header says, else what it looks like."""
+    """The media type of a manifest: its own field's, else the answer's header's, else by its members."""
     kind: _Kind = decode(data, _Kind, f"manifest {ref}")
     if kind.schema_version == 1 or declared in _SCHEMA1:
         raise InvalidArgument(
@@ -344,5 +344,5 @@ def _media_type(data: bytes, declared: str, ref: str) -> str:
 
 
 def _given(value: msgspec.Raw) -> bool:
-    """Whether a member is there, and not null."""
+    """Whether a member exists and is not null."""
     return bytes(value) not in (b"", b"null")

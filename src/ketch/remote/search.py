@@ -35,7 +35,7 @@ class _Page(msgspec.Struct):
 
 
 async def search(remotes: Remotes, term: str, limit: int, credentials: Credentials | None = None) -> list[Result]:
-    """What matches ``term`` or, with ``HOST/term``, what does there (InvalidArgument, Unavailable)."""
+    """The images that match ``term``, or ``HOST/term`` on another registry (InvalidArgument, Unavailable)."""
     if "://" in term:
         raise InvalidArgument(f"invalid repository name: repository name ({term}) must not have a scheme")
     first, slash, rest = term.partition("/")

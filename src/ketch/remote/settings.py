@@ -26,7 +26,7 @@ class Settings:
     user_agent: str = field(default="ketch")
 
     def is_insecure(self, host: str) -> bool:
-        """Whether ``host[:port]`` may be talked to without a certificate that can be checked, or without TLS."""
+        """Whether ``host[:port]`` may be used without TLS or with an unverified certificate."""
         if host in self.insecure:
             return True
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host

@@ -1,4 +1,4 @@
-"""Requests to registries: connections that are kept, redirects that are looked at, breaks that are mended.
+"""Requests to registries: connection reuse, checked redirects, retries.
 
 Authorization      goes to the host that it is for, and after a redirect to another host no more
 https → http       a redirect to plain text is refused
@@ -85,7 +85,7 @@ class Transport:
             await asyncio.sleep(error.retry_s if error.retry_s is not None else self.pause(number))
 
     def pause(self, number: int) -> float:
-        """Seconds before the next try after this many."""
+        """Seconds before the next try, after this many."""
         longest = min(self.settings.pause_s * 2**number, _LONGEST_PAUSE_S)
         return random.uniform(longest / 2, longest)
 
@@ -160,7 +160,7 @@ async def _refused(method: str, response: aiohttp.ClientResponse) -> RegistryErr
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether it may be otherwise in a moment: not when nobody listens, or there is no such host."""
+    """Whether an error may be transient: not a refused connection or an unknown host."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return False
     return not (isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError))

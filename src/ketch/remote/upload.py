@@ -1,4 +1,4 @@
-"""Uploads of blobs: in one piece, and, when that breaks off or is too large for the registry, in chunks from there on.
+"""Uploads of blobs: in one piece; after a break, or if the registry refuses the size, in chunks.
 
 POST blobs/uploads/               202, Location
 PUT  Location&digest=…            the whole blob as its body                 → 201
@@ -32,7 +32,7 @@ _BINARY = {"Content-Type": "application/octet-stream"}
 
 
 class Upload:
-    """One blob's upload, over as many requests as it takes."""
+    """The upload of one blob, over as many requests as it takes."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class Upload:
         open_at: Callable[[int], AsyncIterator[bytes]],
         progress: Callable[[int], None],
     ) -> None:
-        """``open_at(offset)`` gives the blob's pieces from there on; ``progress`` is told how many bytes have gone."""
+        """``open_at(offset)`` gives the blob's pieces from there on; ``progress`` is called with the bytes sent."""
         self._repository, self._descriptor = repository, descriptor
         self._open_at, self._progress, self._transport = open_at, progress, repository.transport
         self._location = URL()
         self._chunk = _CHUNK
 
     async def run(self) -> None:
-        """Until the registry has it (Unauthenticated, PermissionDenied, InvalidArgument, Unavailable)."""
+        """Upload the blob (Unauthenticated, PermissionDenied, InvalidArgument, Unavailable)."""
         attempts = self._transport.settings.attempts
         try:
             await self._begin()
@@ -91,7 +91,7 @@ class Upload:
             self._progress(size)
 
     async def _go_on(self) -> None:
-        """From where the registry has got to; from the beginning when it knows nothing of it any more."""
+        """Resume at the registry's offset, or from the beginning when it has forgotten the upload."""
         at = await self._arrived()
         size = self._descriptor.size
         while at < size:

@@ -152,7 +152,7 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Progress) ->
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let mmdebstrap remove its temporary tree; a kill would leave it."""
+    """Interrupt mmdebstrap, so that it removes its temporary tree; a kill would leave it."""
     process.terminate()
     try:
         process.wait(_GRACE_S)
@@ -161,13 +161,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _options(name: reference.Reference) -> list[str]:
-    """What goes into the image's own apt and dpkg settings, too: no translations, no fsync for each file."""
+    """The apt and dpkg settings, also of the image: no translations, no fsync for each file."""
     rules = [f"--dpkgopt=path-exclude={path}" for path in _KEEP_OUT] if name.tag.endswith("-slim") else []
     return [*rules, '--aptopt=Acquire::Languages "none"', "--dpkgopt=force-unsafe-io"]
 
 
 def _in_memory() -> list[str]:
-    """A prefix for the command that gives it a /tmp in memory, when there is plenty: three times as fast.
+    """A command prefix that puts /tmp in memory, when there is plenty: three times as fast.
 
     The mount is in a namespace that ends with the command, so nothing is left of it, whatever happens.
     """
@@ -181,7 +181,7 @@ def _in_memory() -> list[str]:
 
 
 def _report(stream: IO[bytes], progress: Progress, tail: deque[str]) -> None:
-    """mmdebstrap's own steps, as they come; the last of its complaints are kept for an error."""
+    """Report mmdebstrap's steps; its last messages are kept for an error."""
     for raw in stream:
         line = raw.decode(errors="replace").strip()
         if not line:

@@ -1,4 +1,4 @@
-"""Compression of an image whose layers are plain tars: registries and networks want them gzipped."""
+"""Compression of an image whose layers are plain tars, for a push."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 def compressed(store: ImageStore, lease: Lease, image: Image, target: str, report: Report) -> Image | None:
-    """The image with its plain layers gzipped and a manifest for that; None when its manifest is not one of ours.
+    """The image with its plain layers gzipped, and its new manifest; None for a manifest not made here.
 
     Blocking.  A manifest that came with the image is what others know it by, and stays as it is.  The same tar gives
     the same bytes each time.

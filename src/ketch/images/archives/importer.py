@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def architecture() -> str:
-    """This machine's architecture in OCI's words."""
+    """This machine's architecture by its OCI name."""
     return architectures.goarch(platform.machine())
 
 
@@ -37,7 +37,7 @@ def import_rootfs(
     created_by: str = "",
     progress: Callable[[dict[str, Any]], None] = lambda _item: None,
 ) -> Image:
-    """Read, unpack and name it; nothing stays when any of it fails."""
+    """Make an image of a root filesystem's tar, and name it; a failure leaves nothing."""
     names = [str(reference.parse(f"{repo}:{tag}" if tag else repo))] if repo else []
     run = RunConfig()
     change.apply(run, changes)  # bad instructions are refused before anything is read

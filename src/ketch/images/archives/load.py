@@ -55,7 +55,7 @@ Found = list[tuple["Image", list[str]]]
 
 
 def load(store: ImageStore, source: IO[bytes], progress: Progress, platforms: Sequence[str] = ()) -> list[Image]:
-    """Read an archive; returns its images. InvalidArgument when it is none, or broken; then nothing of it stays.
+    """Read an archive; returns its images (InvalidArgument for a broken one, of which nothing stays).
 
     Of an image for several platforms all that the archive has whole, or those of ``platforms``.
     """
@@ -145,7 +145,7 @@ class _Archive:
         return found
 
     def check_size(self, descriptor: oci.Descriptor) -> None:
-        """InvalidArgument when the blob has another size than its descriptor says; it need not be in the archive."""
+        """Raise InvalidArgument when the blob has not its descriptor's size; it need not be in the archive."""
         if self.has(descriptor.digest):
             descriptor.check_size(self._store.content.size(descriptor.digest))
 
@@ -154,7 +154,7 @@ class _Archive:
         return _BLOBS + digest.hexadecimal(name) in self.files
 
     def has_index(self) -> bool:
-        """Whether it has an image for several platforms, which ``manifest.json`` cannot say."""
+        """Whether the archive has an image for several platforms, which ``manifest.json`` cannot describe."""
         index: oci.Index = self.json(self.files["index.json"], oci.Index, "index.json")
         return any(d.media_type in oci.INDEXES and self.has(d.digest) for d in index.manifests)
 
@@ -241,7 +241,7 @@ def _read_manifest(store: ImageStore, archive: _Archive, descriptor: oci.Descrip
 
 
 def _is_whole(archive: _Archive, descriptor: oci.Descriptor) -> bool:
-    """Whether the archive has all of one of an index's images: often it has only some of them."""
+    """Whether the archive has all blobs of this image of an index (often it has only some images)."""
     if not archive.has(descriptor.digest):
         return False
     manifest = archive.json(archive.described(descriptor), oci.Manifest, descriptor.digest)
@@ -266,7 +266,7 @@ def _flatten(archive: _Archive, blob: str, depth: int) -> list[oci.Descriptor]:
 
 
 def _fits(descriptor: oci.Descriptor, wanted: Sequence[oci.Platform], several: bool) -> bool:
-    """Whether it is an image to load: one that was asked for, else any of an index, else one that runs here."""
+    """Whether to load the image: a requested platform, else any of an index, else one that runs here."""
     offered = descriptor.platform
     if descriptor.media_type not in oci.MANIFESTS or (offered is not None and offered.architecture == "unknown"):
         return False  # an artifact, or an attestation
@@ -293,7 +293,7 @@ def _config(archive: _Archive, blob: str) -> ImageConfig:
 def _unpack(
     store: ImageStore, archive: _Archive, config: ImageConfig, blobs: list[str], progress: Progress
 ) -> list[int]:
-    """Make the layers that are not here yet, several at a time; returns the bytes of files in each."""
+    """Unpack the missing layers, several at a time; returns the bytes of files in each."""
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != len(blobs):
         raise InvalidArgument(f"load: the image has {len(diff_ids)} layers, its manifest {len(blobs)}")

@@ -23,7 +23,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 class _Chosen(NamedTuple):
-    """One entry of the archive: a name ("" for none), what it stands for, and the images of that which go along."""
+    """One entry of the archive: a name ("" for none), its target, and the target's images to be saved."""
 
     name: str
     target: str
@@ -66,7 +66,7 @@ def _choose(store: ImageStore, name: str, ref: str, platforms: Sequence[str]) ->
 
 
 def _check_whole(store: ImageStore, entries: list[_Chosen]) -> None:
-    """Before a byte is written: every blob is here and has its size (NotFound, InvalidArgument)."""
+    """Check, before a byte is written, that every blob exists with its size (NotFound, InvalidArgument)."""
     content = store.content
     for entry in entries:
         if entry.target:
@@ -96,7 +96,7 @@ def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None
 
 
 def _manifest(store: ImageStore, entry: _Chosen, image: Image) -> str:
-    """The manifest under which the image goes: the one that its index means, when there is one."""
+    """The image's manifest in the archive: that of its index, if any."""
     if entry.target:
         for descriptor in store.catalog.indexes[entry.target].manifests:
             if descriptor.digest in (image.manifest, *image.forms):
@@ -105,7 +105,7 @@ def _manifest(store: ImageStore, entry: _Chosen, image: Image) -> str:
 
 
 def _named(store: ImageStore, ref: str) -> list[tuple[Image, str]]:
-    """The images that a reference means, each with the name to save it under ("" for an id)."""
+    """The images of a reference, each with the name to save it under ("" for an id)."""
     try:
         parsed = reference.parse(ref)
     except InvalidArgument:
@@ -142,7 +142,7 @@ def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
 
 
 def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[dict[str, Any]]:
-    """For readers that know no index: each image, and of those with one name the one that it means here has it."""
+    """``manifest.json`` for readers that know no index: each image; of several with one name, one has it."""
     tags: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         for number, image in enumerate(entry.images):
@@ -176,7 +176,7 @@ def _add_blob(store: ImageStore, target: IO[bytes], blob: str) -> None:
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
-    """A whole file; into a pipe the kernel puts its pages without copying them (sendfile(2))."""
+    """Copy a whole file with sendfile(2), which into a pipe copies no pages."""
     try:
         fd = target.fileno()
     except OSError:  # it is no file of the system's
@@ -193,7 +193,7 @@ def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
 
 
 def _header(name: str, size: int) -> bytes:
-    """`tarfile` as a whole would copy every byte in small pieces, several times."""
+    """The header of a member (`tarfile` itself would copy all bytes in small pieces, several times)."""
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o644

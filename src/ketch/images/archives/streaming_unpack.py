@@ -1,4 +1,4 @@
-"""Unpacking of an archive's large files while they arrive: most are layers, and its end says which ones.
+"""Streaming unpack of an archive's large files, before its manifest tells which of them are layers.
 
 Overlay's layers do not depend on each other, so each goes into a directory of its own and gets its name when that is
 known.  What turns out to be something else, or to be here already, is taken away again.  The process that unpacks also
@@ -34,7 +34,7 @@ class _File(NamedTuple):
 
 
 class StreamingUnpack:
-    """The large files of one archive; at the end of the block all that was not given away is removed."""
+    """The large files of one archive; leaving the context removes the layers that were not claimed."""
 
     def __init__(self, store: ImageStore, lease: Lease) -> None:
         self._store, self._lease = store, lease
@@ -83,7 +83,7 @@ class StreamingUnpack:
             raise
 
     def wait(self) -> None:
-        """Until all is unpacked; the files are blobs then (InvalidArgument for a wrong digest)."""
+        """Wait until all are unpacked; the files are blobs then (InvalidArgument for a wrong digest)."""
         while self._files:
             file = self._files[0]
             try:
@@ -99,7 +99,7 @@ class StreamingUnpack:
             self._files.pop(0)
 
     def _keep_blob(self, file: _File, error: KetchError) -> None:
-        """It is no layer; whether one was wanted is said later."""
+        """Keep a file that is no layer as a blob; an error, if any, is reported later."""
         digest = self._store.content.digest_of(file.path)
         self._name(file, digest)
         self._errors[digest] = error
@@ -113,7 +113,7 @@ class StreamingUnpack:
         file.named(digest)
 
     def give(self, blob: str, diff_id: str, chain_id: str) -> int | None:
-        """The layer of a blob gets its name; the bytes of its files, None when it has to be unpacked anew.
+        """Store the layer of a blob under its chain id; returns the bytes of its files, None: to be unpacked anew.
 
         InvalidArgument for what could not be unpacked, or is not what the image's configuration says.
         """

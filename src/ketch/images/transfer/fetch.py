@@ -1,4 +1,4 @@
-"""Blobs from a registry into the content store: streamed, hashed as they come, taken up where they broke off."""
+"""Downloads of blobs from a registry to the content store: streamed, hashed, resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 
 
 class BlobProgress:
-    """Progress for those that read the file while it grows: ``size`` bytes of ``path`` are there.
+    """Progress for readers of the growing file: ``size`` bytes of ``path`` are written.
 
     ``generation`` counts the times that it began anew.
     """
@@ -37,7 +37,7 @@ class BlobProgress:
 
 
 class Downloads:
-    """The downloads of one daemon; of each blob one at a time, and ``limit`` in all.
+    """The downloads of one daemon: one for each blob, ``limit`` in all.
 
     A download is tried ``attempts`` times in a row without a byte's progress before it is given up.
     """
@@ -51,7 +51,7 @@ class Downloads:
     async def fetch(
         self, repository: Repository, descriptor: Descriptor, report: Report, *, small: bool = False
     ) -> None:
-        """Bring a blob; it is in the content store then, and the caller holds it in a lease.
+        """Download a blob to the content store; the caller holds it in a lease.
 
         ``report`` gets progress items and `BlobProgress`.  InvalidArgument when it is not what the digest promises,
         Unavailable when the registry does not give it, ResourceExhausted when the disk is full; what came stays for
@@ -62,7 +62,7 @@ class Downloads:
         )
 
     def sweep(self) -> int:
-        """Remove what is left of downloads that nobody goes on with; returns the bytes."""
+        """Remove old partial downloads; returns the bytes."""
         return sweep(self._content.ingest_root, 0, self._shared.active())
 
     async def _fetch(self, repository: Repository, descriptor: Descriptor, report: Report, small: bool) -> None:
@@ -82,7 +82,7 @@ class Downloads:
 
 
 class _Download:
-    """One blob's way, over as many connections as it takes."""
+    """The download of one blob, over as many connections as it takes."""
 
     def __init__(
         self, repository: Repository, descriptor: Descriptor, content: ContentStore, partial: Partial, report: Report
@@ -95,7 +95,7 @@ class _Download:
         self._generation = 0
 
     async def close(self) -> None:
-        """Keep what has come so far; also for who is cancelled."""
+        """Keep the partial download, also after a cancellation."""
         await asyncio.shield(asyncio.to_thread(self._partial.close))
 
     async def run(self, attempts: int) -> None:
@@ -115,7 +115,7 @@ class _Download:
             self._generation += 1
 
     async def _stream_all(self, attempts: int) -> None:
-        """Stream until the file has its size; breaks are mended as long as there is progress."""
+        """Stream until the file has its size; broken connections are replaced as long as there is progress."""
         failures, total = 0, self._descriptor.size
         if self._partial.size > total:
             await asyncio.to_thread(self._partial.restart)
@@ -140,7 +140,7 @@ class _Download:
             await asyncio.sleep(pause)
 
     async def _stream(self) -> None:
-        """One connection's worth."""
+        """Stream over one connection."""
         loop, partial, total = asyncio.get_running_loop(), self._partial, self._descriptor.size
         async with self._repository.blob(self._descriptor, partial.size) as (start, chunks):
             if start != partial.size:  # the server does not do parts
@@ -175,7 +175,7 @@ class _Download:
 
 
 async def _begin(content: ContentStore, digest: str) -> Partial:
-    """Open what is here of a blob; nobody has it open when the caller is cancelled meanwhile."""
+    """Open a blob's partial download; it is closed when the caller is cancelled meanwhile."""
     opening = asyncio.ensure_future(asyncio.to_thread(content.partial, digest))
     try:
         return await asyncio.shield(opening)

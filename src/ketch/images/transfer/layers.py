@@ -1,4 +1,4 @@
-"""Layers from a registry: their blobs into the content store, their files into the layer store, both at once."""
+"""Layers from a registry: download to the content store and unpacking to the layer store, concurrently."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Layer(NamedTuple):
 
 
 class LayerService:
-    """Brings layers for all pulls of one daemon; the same layer for several of them once."""
+    """The layers of all pulls of one daemon; a layer that several need is fetched once."""
 
     def __init__(self, store: ImageStore, downloads: Downloads) -> None:
         self._store = store
@@ -44,7 +44,7 @@ class LayerService:
         self._sizes: dict[str, int] = {}  # of layers that are here and in no image yet
 
     async def bring(self, repository: Repository, layer: Layer, report: Report) -> int:
-        """Bring and unpack a layer that the caller holds in a lease; returns the bytes of its files.
+        """Download and unpack a layer that the caller holds in a lease; returns the bytes of its files.
 
         Raises what `Downloads.fetch` does, and InvalidArgument for a blob that cannot be unpacked.
         """
@@ -54,7 +54,7 @@ class LayerService:
         return size
 
     def forget(self, chain_ids: list[str]) -> None:
-        """These are recorded with an image now, or have gone."""
+        """Drop the results of layers that an image's record has now, or that were removed."""
         for chain in chain_ids:
             self._sizes.pop(chain, None)
 
@@ -92,7 +92,7 @@ class LayerService:
 
 
 class _Unpacking:
-    """One layer being unpacked, if it is worth it while its blob arrives, else afterwards."""
+    """The unpacking of one layer, during its download if that pays off, else afterwards."""
 
     def __init__(self, store: ImageStore, layer: Layer, directory: str, report: Report) -> None:
         self._store, self._layer, self._directory, self._report = store, layer, directory, report
@@ -101,7 +101,7 @@ class _Unpacking:
         self._stale = False
 
     def on_progress(self, item: Any) -> None:
-        """Progress of the download."""
+        """Handle the download's progress."""
         if not isinstance(item, BlobProgress):
             self._report(item)
         elif self._job is None:
@@ -118,7 +118,7 @@ class _Unpacking:
             self._job.give_up()
 
     async def finish(self) -> int:
-        """The blob is here: unpack the rest, or all of it; returns the bytes of its files (InvalidArgument)."""
+        """Finish the unpacking after the download; returns the bytes of the layer's files (InvalidArgument)."""
         digest, total = self._layer.descriptor.digest, self._layer.descriptor.size
         if self._stale and self._job is not None:
             await asyncio.to_thread(self._job.abort)
@@ -133,7 +133,7 @@ class _Unpacking:
         return done.size
 
     async def _ended(self, job: Unpacking) -> Unpacked:
-        """Its result."""
+        """The result of the worker."""
         job.finish(self._layer.descriptor.size)
         meter = Meter(self._report, short(self._layer.descriptor.digest), "Extracting", self._layer.descriptor.size)
         future = asyncio.wrap_future(job.future)
@@ -146,12 +146,12 @@ class _Unpacking:
         os.mkdir(self._store.layers.files(self._directory), 0o755)
 
     def undo(self) -> None:
-        """Stop, and take away what has been unpacked."""
+        """Stop, and remove the unpacked files."""
         if self._job is not None:
             self._job.abort()
         self._store.layers.abort(self._directory)
 
 
 def _shown(report: Report) -> Report:
-    """Without what only those need to know who read the file."""
+    """A report without the progress that is for readers of the file."""
     return lambda item: None if isinstance(item, BlobProgress) else report(item)

@@ -40,7 +40,7 @@ _DEPTH = 3
 
 
 class Pulled(NamedTuple):
-    """What a pull has brought; ``digest`` is that of the manifest or index that the reference stands for."""
+    """The result of a pull; ``digest`` is that of the reference's manifest or index."""
 
     image: Image
     digest: str
@@ -57,7 +57,7 @@ class Puller:
     report: Report
 
     async def pull(self, ref: Reference, platform: str = "") -> Pulled:
-        """Bring what the reference means for a platform, by default the one that this machine runs best.
+        """Pull a reference for a platform, by default the best for this machine.
 
         NotFound, Unauthenticated, PermissionDenied, Unavailable, InvalidArgument, ResourceExhausted.
         """
@@ -105,7 +105,7 @@ class Puller:
         raise InvalidArgument(f"pull {ref.familiar}: indexes are nested too deeply")
 
     def _known(self, lease: Lease, chosen: Fetched) -> Image | None:
-        """The image with that manifest, when all of it is here."""
+        """The image with that manifest, if it is complete."""
         image = self.store.catalog.by_manifest(chosen.descriptor.digest)
         if image is None:
             return None
@@ -152,7 +152,7 @@ class Puller:
         return config
 
     async def _all(self, layers: list[Layer]) -> list[int]:
-        """Bring all layers; the first error ends the others."""
+        """Fetch all layers; the first error cancels the others."""
         tasks = [asyncio.create_task(self.layers.bring(self.repository, layer, self.report)) for layer in layers]
         try:
             return list(await asyncio.gather(*tasks))
@@ -165,7 +165,7 @@ class Puller:
 
 @asynccontextmanager
 async def leased(store: ImageStore) -> AsyncIterator[Lease]:
-    """`ImageStore.lease`, whose end may delete for a while, from the event loop."""
+    """`ImageStore.lease` for the event loop: its end, which may delete files, runs in a thread."""
     manager = store.lease()
     lease = manager.__enter__()
     try:
@@ -187,7 +187,7 @@ def _for_platform(index: oci.Index, wanted: Platform | None) -> oci.Descriptor |
 
 
 def _check_platform(actual: Platform, wanted: Platform | None, ref: Reference) -> None:
-    """A reference without an index has what it has (PlatformMismatch, in Docker's words)."""
+    """Check the platform of a single manifest (PlatformMismatch, in Docker's words)."""
     if wanted is not None and platforms.rank(wanted, actual) is None:
         raise PlatformMismatch(
             f"image with reference {ref.familiar} was found but its platform "

@@ -1,4 +1,4 @@
-"""``push``: what a name stands for goes to a registry as it is here, bit for bit.
+"""``push``: uploads a name's target to a registry, unchanged.
 
 Blobs first, several side by side, each only if the registry has it not: what another repository of the same registry
 is known to have is mounted from there.  Then the configuration, the manifest, and, for several platforms, the index.
@@ -39,7 +39,7 @@ _MOUNTS_TRIED = 3
 
 
 class Pushed(NamedTuple):
-    """What the registry has now: digest and size (bytes) of the manifest or index."""
+    """The result of a push: digest and size (bytes) of the manifest or index."""
 
     digest: str
     size: int
@@ -56,7 +56,7 @@ class Pusher:
     report: Report
 
     async def push(self, name: str, platform: str = "") -> Pushed:
-        """Push what a tag (normalized) means: its index, when all of that is here, else the one image.
+        """Push a (normalized) tag's target: its index if complete here, else the image.
 
         NotFound, Unauthenticated, PermissionDenied, Unavailable, InvalidArgument.
         """
@@ -92,7 +92,7 @@ class Pusher:
         return await self._manifest(reference.parse(name).tag, named.target, index.media_type or oci.INDEX)
 
     def _say_single(self, named: Named, index: oci.Index) -> None:
-        """What Docker says when an index goes out as one manifest."""
+        """Report, as Docker does, that a single manifest is pushed in place of an index."""
         image = self.store.catalog.images[named.id]
         selected = next((d for d in index.manifests if d.digest in (image.manifest, *image.forms)), None)
         original = oci.Descriptor(
@@ -109,7 +109,7 @@ class Pusher:
         )
 
     async def _in_form(self, lease: Lease, name: str, named: Named, image: Image) -> tuple[Image, str]:
-        """The image in the form to push, and that form's manifest."""
+        """The image, compressed if need be, and its manifest."""
         target = named.target if named.target in (image.manifest, *image.forms) else image.manifest
         better = await run_uncancellable(compressed, self.store, lease, image, target, self._from_thread())
         if better is None:
@@ -122,7 +122,7 @@ class Pusher:
         return lambda item: loop.call_soon_threadsafe(self.report, item)  # type: ignore[return-value]
 
     async def _image(self, target: str) -> None:
-        """Bring all blobs of one manifest to the registry."""
+        """Upload all blobs of one manifest."""
         data = await asyncio.to_thread(self.store.content.read, target)
         manifest = msgspec.json.decode(data, type=oci.Manifest)
         layers = list({layer.digest: layer for layer in manifest.layers}.values())
@@ -165,7 +165,7 @@ class Pusher:
             return "Pushed"
 
     def _sources(self, digest: str) -> list[str]:
-        """Other repositories of the same registry that a name here says to have the blob."""
+        """Other repositories of the registry that, by local names, have the blob."""
         target = self.repository.reference
         catalog = self.store.catalog
         found: dict[str, None] = {}

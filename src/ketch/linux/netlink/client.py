@@ -52,7 +52,7 @@ class Netlink:
         self._seq = 0
 
     def fileno(self) -> int:
-        """The socket's descriptor, for those who pass it on."""
+        """The socket's descriptor."""
         return self._sock.fileno()
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ def open_in(netns_fd: int, protocol: int = NETLINK_ROUTE) -> Netlink:
 
 @contextlib.contextmanager
 def entered(netns_fd: int) -> Iterator[None]:
-    """Be in another network namespace with the calling thread, for a moment and for nothing that may block."""
+    """A context in another network namespace for the calling thread; nothing in it may block."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         ns.setns(netns_fd, ns.CLONE_NEWNET)
@@ -146,7 +146,7 @@ def entered(netns_fd: int) -> Iterator[None]:
 
 
 def in_namespace(netns_fd: int, make: Callable[[], T]) -> T:
-    """What ``make`` returns in another network namespace; by a short-lived thread, since setns(2) moves the caller's.
+    """The result of ``make`` in another network namespace, in a short-lived thread (setns(2) moves a thread).
 
     Raises the OSError of entering or making.
     """

@@ -59,6 +59,6 @@ def new_vlan(name: str, parent: int, vlan_id: int) -> NetlinkRequest:
 
 
 def new_dummy(name: str, kind: str = "dummy") -> NetlinkRequest:
-    """Make a link that leads nowhere, up: the parent of a macvlan network that has none."""
+    """Make a dummy link, up: the parent of a macvlan network without one."""
     body = ifinfo(0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind))
     return NetlinkRequest(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make link `{name}`")

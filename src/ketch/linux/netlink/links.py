@@ -106,7 +106,7 @@ def new_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[NetlinkReque
 
 
 def mark(name: str, alias: str) -> list[NetlinkRequest]:
-    """Give a link an alias: free text that says whose it is."""
+    """Give a link an alias, which marks its owner."""
     return [
         NetlinkRequest(RTM_NEWLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + text(IFLA_IFALIAS, alias), f"mark `{name}`")
     ]
@@ -162,7 +162,7 @@ def set_master(index: int, master: int) -> NetlinkRequest:
 
 
 def set_mtu(index: int, mtu: int) -> NetlinkRequest:
-    """Change the size of a link's packets."""
+    """Change a link's MTU."""
     return NetlinkRequest(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MTU, mtu), f"set the MTU of link {index} to {mtu}")
 
 

@@ -1,4 +1,4 @@
-"""Netlink messages and their attributes as bytes (netlink(7)): written, read, and what the kernel says of a request.
+"""Netlink messages and attributes: encoding, decoding, and errors of requests (netlink(7)).
 
 Imported by programs that have no time to lose: nothing here is heavier than `struct`.
 """

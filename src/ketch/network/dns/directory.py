@@ -39,7 +39,7 @@ class Directory:
     def join(
         self, network_id: str, network_name: str, container_id: str, names: Sequence[str], addresses: Sequence[str]
     ) -> None:
-        """A container is on a network under ``names`` (its own first); replaces what was said of it before."""
+        """Set a container's ``names`` on a network (its own first)."""
         with self._lock:
             old = self._nets.get(network_id)
             members = dict(old.members) if old is not None else {}
@@ -50,7 +50,7 @@ class Directory:
                 self._of = {**self._of, container_id: (*before, network_id)}
 
     def leave(self, network_id: str, container_id: str) -> None:
-        """A container is not on a network any more; no error when it was not."""
+        """Remove a container's names on a network; no error when there are none."""
         with self._lock:
             old = self._nets.get(network_id)
             if old is None or container_id not in old.members:
@@ -64,14 +64,14 @@ class Directory:
             self._links = {key: links for key, links in self._links.items() if key != (network_id, container_id)}
 
     def links(self, network_id: str, container_id: str, aliases: Mapping[str, str]) -> None:
-        """Names that one container alone has for others on a network (alias → a name there)."""
+        """Set a container's private aliases of others on a network (alias → a name there)."""
         with self._lock:
             rest = {key: links for key, links in self._links.items() if key != (network_id, container_id)}
             own = {alias.lower(): target.lower() for alias, target in aliases.items()}
             self._links = {**rest, (network_id, container_id): own} if own else rest
 
     def find(self, container_id: str, name: str) -> Strings | None:
-        """The addresses that a name means to a container; None when nobody on its networks has it.
+        """The addresses of a name as seen by a container; None when unknown on its networks.
 
         ``name`` is in lower case; it may end in the name of a network.
         """

@@ -30,7 +30,7 @@ _MAX_NAME, _MAX_LABEL = 255, 63
 
 
 class Malformed(ValueError):
-    """Bytes that are no query; ``answerable`` when at least the header could be read."""
+    """An invalid query; ``answerable`` when at least the header could be read."""
 
     def __init__(self, why: str, *, answerable: bool = False) -> None:
         super().__init__(why)
@@ -54,7 +54,7 @@ class Query(NamedTuple):
 
 
 def parse(data: bytes) -> Query:
-    """A query as it came (Malformed for anything else)."""
+    """Parse a query (Malformed)."""
     if len(data) < _HEADER.size:
         raise Malformed("shorter than a header")
     number, flags, questions, answers, authorities, additional = _HEADER.unpack_from(data)
@@ -71,7 +71,7 @@ def parse(data: bytes) -> Query:
 
 
 def _room(data: bytes, offset: int) -> int:
-    """The size that the sender can take, from an OPT record right behind the question."""
+    """The sender's maximum size, from an OPT record directly after the question."""
     if len(data) >= offset + 11 and data[offset] == 0:
         kind, size = struct.unpack_from("!HH", data, offset + 1)
         if kind == OPT:
@@ -138,14 +138,14 @@ def failure(data: bytes, code: int) -> bytes:
 
 
 def address(text: str) -> bytes:
-    """An A or AAAA record for the name that was asked about."""
+    """An A or AAAA record for the question's name."""
     packed = ipaddress.ip_address(text).packed
     kind = A if len(packed) == 4 else AAAA
     return _RECORD.pack(_POINTER_TO_QUESTION, kind, _IN, TTL_S, len(packed)) + packed
 
 
 def pointer(name: str) -> bytes:
-    """A PTR record for the address that was asked about."""
+    """A PTR record for the question's address."""
     encoded = write_name(name)
     return _RECORD.pack(_POINTER_TO_QUESTION, PTR, _IN, TTL_S, len(encoded)) + encoded
 

@@ -43,7 +43,7 @@ _SWEEP_S = 5.0
 
 @dataclass(eq=False)
 class _Served:
-    """One container: its sockets and whom to ask for it; ``netns_fd`` is ours."""
+    """A served container: its sockets and its upstream servers; ``netns_fd`` is ours."""
 
     container_id: str
     sockets: DnsSockets
@@ -53,7 +53,7 @@ class _Served:
 
 
 class Resolver:
-    """Answers for every container that is served; calls may come from any thread."""
+    """The resolver of all served containers; its methods are thread-safe."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -85,7 +85,7 @@ class Resolver:
         self._call(lambda: self._add(served))
 
     def update(self, container_id: str, servers: Sequence[NameServer]) -> None:
-        """PendingQuery other servers for a container from now on."""
+        """Change a container's upstream servers."""
 
         def change() -> None:
             if (served := self._served.get(container_id)) is not None:
@@ -239,7 +239,7 @@ class Resolver:
             reply(message.answer(data, query, [], code=message.NXDOMAIN))
 
     def _records(self, container_id: str, query: message.Query) -> list[bytes] | None:
-        """What our own names answer; None: the name is not ours.  One of ours never goes to other servers."""
+        """The records of one of our names; None for other names, which alone are forwarded."""
         if query.kind == message.PTR:
             address = message.reverse_address(query.name)
             name = self._directory.reverse(container_id, address) if address else None

@@ -1,4 +1,4 @@
-"""Sockets of other network namespaces: made by a thread that goes there, used from anywhere."""
+"""Sockets in other network namespaces, made by a thread that enters them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BACKLOG = 128
 
 
 class DnsSockets:
-    """Where a container asks: 127.0.0.11, port 53, UDP and TCP, in its own network namespace."""
+    """The DNS sockets of a container: 127.0.0.11, port 53, UDP and TCP, in its network namespace."""
 
     def __init__(self, udp: socket.socket, tcp: socket.socket) -> None:
         self.udp = udp
@@ -33,7 +33,7 @@ class DnsSockets:
 
     @staticmethod
     def from_fds(udp_fd: int, tcp_fd: int) -> DnsSockets:
-        """Sockets that somebody kept; the descriptors are ours from now on."""
+        """The sockets behind descriptors that were kept; ours from now on."""
         return DnsSockets(socket.socket(fileno=udp_fd), socket.socket(fileno=tcp_fd))
 
     def fds(self) -> list[int]:
@@ -70,7 +70,7 @@ def open_sockets(netns_fd: int) -> DnsSockets:
 
 @contextlib.contextmanager
 def visiting(netns_fd: int, home_fd: int) -> Iterator[None]:
-    """This thread is in another network namespace for a moment; for a thread that nobody else uses."""
+    """A context in another network namespace, for a thread with no other user."""
     ns.setns(netns_fd, ns.CLONE_NEWNET)
     try:
         yield

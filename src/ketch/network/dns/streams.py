@@ -37,7 +37,7 @@ class StreamConnection:
         poll.register(sock.fileno(), select.EPOLLIN)
 
     def ready(self, events: int) -> bool:
-        """Go on; False when the connection is over."""
+        """Read and write what the socket allows; False when the connection is over."""
         self.used = monotonic()
         try:
             if events & select.EPOLLOUT:
@@ -49,7 +49,7 @@ class StreamConnection:
         return True
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.sock.close()
 
     def _receive(self) -> bool:
@@ -66,7 +66,7 @@ class StreamConnection:
         return len(self._unsent) < _MOST_UNSENT
 
     def reply(self, data: bytes) -> None:
-        """Send one answer, now or when the client takes it; one that has hung up gets none."""
+        """Send one answer, now or when the socket has room; none to a closed connection."""
         if self.sock.fileno() < 0:
             return
         with contextlib.suppress(OSError):

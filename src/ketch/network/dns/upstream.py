@@ -1,4 +1,4 @@
-"""Questions that are passed on to other servers, one socket each: what waits for an answer, and for how long.
+"""Forwarding of questions to upstream servers, each over a socket of its own, with timeouts.
 
     ask ─► server 1 ─(no answer in 2 s, refused, error)─► server 2 ─► … ─► SERVFAIL
 
@@ -38,7 +38,7 @@ class NameServer(NamedTuple):
 
 @dataclass(eq=False)
 class PendingQuery:
-    """One question under way; ``reply`` takes the answer's bytes, ``open`` makes a socket for a server."""
+    """A forwarded question; ``reply`` takes the answer's bytes, ``open`` makes a socket for a server."""
 
     data: bytes
     query: message.Query
@@ -56,7 +56,7 @@ class PendingQuery:
 
 
 class Upstream:
-    """All questions under way, on the resolver's epoll; only its thread calls."""
+    """All forwarded questions, on the resolver's epoll; used by its thread only."""
 
     def __init__(self, poll: select.epoll, most: int, most_of_one: int) -> None:
         self._poll = poll
@@ -67,7 +67,7 @@ class Upstream:
         self._count: dict[str, int] = {}
 
     def ask(self, ask: PendingQuery) -> None:
-        """Begin; a flood is answered with SERVFAIL at once."""
+        """Forward a question; beyond a limit it is answered with SERVFAIL at once."""
         if len(self._asks) >= self._most or self._count.get(ask.owner, 0) >= self._most_of_one:
             self._fail(ask)
             return
@@ -75,17 +75,17 @@ class Upstream:
         self._next(ask)
 
     def handles(self, fd: int) -> bool:
-        """Whether a descriptor is one of a question under way."""
+        """Whether a descriptor belongs to a forwarded question."""
         return fd in self._asks
 
     def timeout(self) -> float:
-        """Seconds until something has waited long enough; -1: nothing waits."""
+        """Seconds until the next timeout; -1: none."""
         while self._order and (self._order[0][1].sock is None or self._order[0][1].deadline != self._order[0][0]):
             self._order.popleft()
         return max(0.0, self._order[0][0] - monotonic()) if self._order else -1.0
 
     def expire(self) -> None:
-        """Go on with the next server where the present one does not answer."""
+        """Turn to the next server for questions that have timed out."""
         now = monotonic()
         while self._order and self._order[0][0] <= now:
             deadline, ask = self._order.popleft()
@@ -94,17 +94,17 @@ class Upstream:
                 self._next(ask)
 
     def forget(self, owner: str) -> None:
-        """Give up what a container has asked."""
+        """Drop a container's questions."""
         for ask in [a for a in self._asks.values() if a.owner == owner]:
             self._end(ask)
 
     def close(self) -> None:
-        """Give up everything."""
+        """Drop all questions."""
         for ask in list(self._asks.values()):
             self._end(ask)
 
     def ready(self, fd: int, events: int) -> None:
-        """A socket can be written or read, or has failed."""
+        """Handle a socket that is writable, readable or has failed."""
         ask = self._asks[fd]
         try:
             done = self._stream(ask, events) if ask.stream else self._datagram(ask)

@@ -30,7 +30,7 @@ def enable(rtnl: Netlink, note: str, own: Collection[str]) -> str:
 
 
 def enable6(rtnl: Netlink, note: str, own: Collection[str]) -> str:
-    """The same for IPv6; called when the first network with IPv6 is made."""
+    """Turn IPv6 forwarding on likewise; called when the first network with IPv6 is made."""
     boot = sysctl.boot_id()
     if sysctl.forwarding6():
         return note if note.startswith(boot + ":") else ""

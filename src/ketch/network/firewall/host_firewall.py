@@ -1,4 +1,4 @@
-"""The host's own firewall: other nftables tables that see forwarded packets, whoever wrote them.
+"""The host's own firewall: other nftables tables with chains for forwarded packets.
 
 An ``accept`` in our table is not the last word: a packet passes every table, and a ``drop`` anywhere is final.  So a
 host whose firewall drops what it does not know (ufw, firewalld, a ruleset with ``policy drop``) cuts containers
@@ -46,7 +46,7 @@ class HostFirewall:
         self._comment = f"let through by {own}"
 
     def blockers(self) -> Strings:
-        """The chains that drop what they do not know, a sentence each."""
+        """The chains that drop packets by default, a sentence each."""
         found = []
         for chain in self._chains():
             rules = self._rules(chain)
@@ -59,7 +59,7 @@ class HostFirewall:
         return found
 
     def open_for(self, bridges: Iterable[str]) -> Strings:
-        """Make every foreign forward chain accept what comes from or goes to these bridges, and no others of ours.
+        """Make every foreign forward chain accept packets of exactly these bridges of ours.
 
         Returns what was done; KetchError.
         """
@@ -102,7 +102,7 @@ class HostFirewall:
         return listed
 
     def _ours(self, rule: dict[str, Any]) -> tuple[str, str] | None:
-        """Which interface a rule of ours is for."""
+        """The interface that a rule of ours accepts."""
         if rule.get("comment") != self._comment:
             return None
         match = rule["expr"][0]["match"]
@@ -114,7 +114,7 @@ def _is_a_daemons(table: str) -> bool:
 
 
 def _last_word(rules: list[dict[str, Any]]) -> str:
-    """``drop`` or ``reject`` when that is what the last rule does to whatever comes so far."""
+    """``drop`` or ``reject`` when the last rule does that unconditionally."""
     if not rules:
         return ""
     words = [word for e in rules[-1]["expr"] if isinstance(e, dict) for word in e if word not in ("counter", "log")]

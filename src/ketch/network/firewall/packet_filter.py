@@ -65,11 +65,11 @@ class PacketFilter:
         self._run(text + forward_elements(self._table, "add", forwards), "install")
 
     def add_segment(self, segment: Segment) -> None:
-        """Know one more network."""
+        """Add a network."""
         self._run(segment_elements(self._table, "add", [segment]), "add a network to")
 
     def remove_segment(self, segment: Segment) -> None:
-        """Forget a network."""
+        """Remove a network."""
         self._run(segment_elements(self._table, "delete", [segment]), "delete a network from")
 
     def publish(self, forwards: Sequence[Forward]) -> None:
@@ -77,7 +77,7 @@ class PacketFilter:
         self._run(forward_elements(self._table, "add", forwards), "add ports to")
 
     def unpublish(self, forwards: Sequence[Forward]) -> None:
-        """End the redirection; connections that exist go on until the container is gone."""
+        """End the redirection; existing connections go on until the container is gone."""
         self._run(forward_elements(self._table, "delete", forwards), "delete ports from")
 
     def intact(self) -> bool:
@@ -95,7 +95,7 @@ class PacketFilter:
 
     @staticmethod
     def owner_of(table: str) -> str | None:
-        """Whose mark a table carries; empty: nobody's; None: there is no such table."""
+        """The owner in a table's mark; empty: without a mark; None: no such table."""
         head = struct.pack("=BBH", _NFPROTO_INET, 0, 0)
         with Netlink(protocol=NETLINK_NETFILTER) as nfnl:
             found = nfnl.get(

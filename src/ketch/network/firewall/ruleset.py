@@ -144,7 +144,7 @@ table inet {table} {{
 
 
 def count_rules(text: str) -> int:
-    """How many rules the chains of a `table_text` have."""
+    """The number of rules in the chains of a `table_text`."""
     chains = text[text.index("  chain ") :].splitlines()
     return sum(
         1 for line in chains if line.startswith("    ") and line.strip() and not line.strip().startswith("type ")
@@ -171,7 +171,7 @@ def _unforwarded(family: str, names: Sequence[str]) -> str:
 
 
 def segment_elements(table: str, verb: str, segments: Iterable[Segment]) -> str:
-    """``add`` or ``delete`` what belongs to networks."""
+    """``add`` or ``delete`` the elements of networks."""
     sets: dict[str, list[str]] = {}
 
     def put(name: str, element: str) -> None:
@@ -201,7 +201,7 @@ def segment_elements(table: str, verb: str, segments: Iterable[Segment]) -> str:
 
 
 def forward_elements(table: str, verb: str, forwards: Iterable[Forward]) -> str:
-    """``add`` or ``delete`` published ports."""
+    """``add`` or ``delete`` the elements of published ports."""
     sets: dict[str, list[str]] = {}
     for f in forwards:
         version = 6 if ":" in f.ip else 4

@@ -46,7 +46,7 @@ class TableWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching; waits for a call of ``on_loss`` that is under way (so hold no lock that it needs)."""
+        """Stop watching; waits for a running call of ``on_loss`` (so hold no lock that it needs)."""
         if self._thread.is_alive():
             os.eventfd_write(self._stop, 1)
             self._thread.join()

@@ -1,4 +1,4 @@
-"""The bridge: made once, adopted after a restart, never taken from somebody else.
+"""The bridge of a network: made, adopted after a restart, never taken from another owner.
 
 Two marks say whose it is.  A lock (`locks`) tells running daemons apart; the link's alias tells the data roots apart
 whose containers may still be attached (`owner`).
@@ -54,7 +54,7 @@ def _set_addresses(rtnl: Netlink, link: links.NetworkLink, wanted: list[addresse
 
 
 def _set_mtu(rtnl: Netlink, link: links.NetworkLink, wanted: int) -> None:
-    """A bridge never sends larger packets than those attached to it take."""
+    """Set the bridge's MTU; it is not raised while ports are attached, which may take less."""
     if wanted != link.mtu and (wanted < link.mtu or not port_names(rtnl, link.name)):
         rtnl.run([links.set_mtu(link.index, wanted)])
 

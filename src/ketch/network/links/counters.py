@@ -62,7 +62,7 @@ def _one_by_one(rtnl: Netlink, names: Iterable[str]) -> Iterable[tuple[str, Sequ
 
 
 def _all(rtnl: Netlink) -> Iterable[tuple[str, Sequence[int]]]:
-    """Name and first counters of every link here, and nothing else of them."""
+    """Name and basic counters of every link of this namespace."""
     for body in rtnl.dump(NetlinkRequest(links.RTM_GETLINK, 0, links.ifinfo(), "read the links' counters")):
         found = attributes(body[16:])
         stats = found.get(links.IFLA_STATS64, b"")

@@ -68,7 +68,7 @@ def wire_bridge(
 
 
 def attach(rtnl: netlink.Netlink, made: Endpoint, index: int, bridge: int, *, isolated: bool) -> None:
-    """Put an interface, by its index on the host, on another bridge than the one that it was made on."""
+    """Attach an interface, by its index on the host, to another bridge."""
     rtnl.run([links.set_master(index, bridge)])
     _settle_port(rtnl, made, index, isolated=isolated)
 
@@ -86,7 +86,7 @@ def open_rtnetlink(netns_fd: int) -> netlink.Netlink:
 
 
 def let_hairpin(rtnl: netlink.Netlink, made: Endpoint) -> None:
-    """Let a container that calls its own published port get its packet back through the port it came from.
+    """Turn on hairpin mode, so that a container can reach its own published ports.
 
     That matters when the host passes bridged packets through its firewall (net.bridge.bridge-nf-call-iptables).
     """
@@ -139,7 +139,7 @@ def _default_route(made: Endpoint, index: int, version: int) -> list[NetlinkRequ
 
 
 def move_gateway(container: netlink.Netlink, old: Endpoint | None, new: Endpoint | None, version: int) -> None:
-    """Take the default route of a family away from one interface and give it to another; either may be missing."""
+    """Move the default route of a family from one interface to another; either may be missing."""
     if old is not None and (gateway := old.gateway_of(version)) is not None:
         with contextlib.suppress(OSError):  # the interface went, and its routes with it
             container.run([addresses.delete_default_route(links.get_link(container, old.ifname).index, gateway)])
@@ -148,7 +148,7 @@ def move_gateway(container: netlink.Netlink, old: Endpoint | None, new: Endpoint
 
 
 def _wait_until_it_carries(rtnl: netlink.Netlink, name: str) -> links.NetworkLink:
-    """Wait until the link passes packets; one look is enough where looking settles it (Linux 6.12 and later).
+    """Wait until the link passes packets; on Linux 6.12 and later one check is enough.
 
     The kernel notices "carrier on" in a work queue.  Until then it silently drops what is sent, and a container whose
     first act is to connect somewhere would lose a whole second to TCP's first retransmission.
@@ -174,7 +174,7 @@ def unwire(rtnl: netlink.Netlink, name: str) -> None:
 
 @contextlib.contextmanager
 def inside(netns_fd: int | None, rtnl_fd: int | None) -> Iterator[netlink.Netlink]:
-    """A rtnetlink socket of the container's namespace: the one handed over, or one opened there."""
+    """A rtnetlink socket in the container's namespace: the given one, or a new one."""
     if rtnl_fd is not None:
         opened = netlink.Netlink(rtnl_fd)
     elif netns_fd is not None:

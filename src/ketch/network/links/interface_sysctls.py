@@ -50,13 +50,13 @@ def parse(option: str) -> list[Setting]:
 
 
 def named(sysctls: dict[str, str]) -> dict[str, Setting]:
-    """Those of a container's sysctls that are of one of its interfaces (``net.ipv6.conf.eth0.accept_ra``), by name."""
+    """The sysctls of a container's interfaces (``net.ipv6.conf.eth0.accept_ra``), by name."""
     matches = {name: _NAMED.fullmatch(name) for name in sysctls}
     return {name: Setting(m[3], m[1], m[2], m[4], str(sysctls[name])) for name, m in matches.items() if m is not None}
 
 
 def write(netns_fd: int, made: Endpoint, asked: Iterable[Setting]) -> None:
-    """Give an endpoint's interface our settings and those asked for (InvalidArgument for one that does not exist)."""
+    """Write our and the requested sysctls of an endpoint's interface (InvalidArgument: it does not exist)."""
     with netlink.entered(netns_fd):
         if os.path.isdir(f"{_ROOT}/ipv6/conf/{made.ifname}"):  # else there is no IPv6 (or MTU < 1280)
             for key, value in (("accept_ra", "0"), ("disable_ipv6", "0" if made.ip6 else "1")):

@@ -1,4 +1,4 @@
-"""Marks that say which data root a link or a firewall table belongs to.
+"""Owner marks of links and firewall tables: the data root that they belong to.
 
     link's alias      ketch:<id of the network or the endpoint>:<owner>
     table's comment   ketch:<owner>
@@ -26,7 +26,7 @@ def alias(thing: str, owner: str) -> str:
 
 
 def of_link(text: str) -> OwnerMark | None:
-    """What a link's alias says; None when the link was not made by an engine of ours."""
+    """The mark in a link's alias; None when the link was not made by Ketch."""
     if not text.startswith(_PREFIX):
         return None
     thing, _, owner = text.removeprefix(_PREFIX).partition(":")
@@ -39,5 +39,5 @@ def comment(owner: str) -> str:
 
 
 def of_table(text: str) -> str:
-    """Whose table has this comment; empty: nobody's that is known."""
+    """The owner in a table's comment; empty: not known."""
     return text.removeprefix(_PREFIX) if text.startswith(_PREFIX) else ""

@@ -1,4 +1,4 @@
-"""The host's links that macvlan and ipvlan networks hang on: named by the option ``parent``, or made here.
+"""Parent links of macvlan and ipvlan networks: links of the host, named by ``parent``, or made here.
 
 parent=eth0       an interface of the host, which stays as it is
 parent=eth0.50    a VLAN subinterface; made when it is not there, and then removed with the network
@@ -29,7 +29,7 @@ def link_name(network_id: str, options: dict[str, str]) -> str:
 
 
 def mode(record: NetworkRecord) -> str:
-    """How the containers' links share the parent (InvalidArgument for an unknown word)."""
+    """The mode in which containers' links share the parent (InvalidArgument for an unknown one)."""
     macvlan = record.driver == MACVLAN
     option, known = ("macvlan_mode", link_kinds.MACVLAN_MODES) if macvlan else ("ipvlan_mode", link_kinds.IPVLAN_MODES)
     chosen = record.options.get(option) or ("bridge" if macvlan else "l2")
@@ -70,6 +70,6 @@ def _make_dummy(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.Netwo
 
 
 def is_ours(link: links.NetworkLink, record: NetworkRecord) -> bool:
-    """Whether the link was made here, and goes with the network."""
+    """Whether the link was made here, and is removed with the network."""
     mark = marks.of_link(link.alias)
     return mark is not None and mark.thing == record.id

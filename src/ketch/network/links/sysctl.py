@@ -42,7 +42,7 @@ def prepare_bridge(bridge: str, *, ipv6: bool) -> None:
 
 
 def silence(link: str) -> None:
-    """Keep IPv6 off this host's end of a container's link: the bridge speaks for the host."""
+    """Turn IPv6 off on the host's end of a container's link (the bridge has the host's addresses)."""
     path = f"{_IP6_CONF}/{link}/disable_ipv6"
     if os.path.exists(path):
         _write(path, "1")
@@ -59,7 +59,7 @@ def set_forwarding6(enabled: bool) -> None:
 
 
 def listen_on(names: Iterable[str]) -> list[str]:
-    """Let interfaces that take router advertisements go on doing so when the host forwards; returns those changed.
+    """Keep interfaces accepting router advertisements while the host forwards; returns those changed.
 
     A host that forwards ignores advertisements unless told otherwise, and would lose its own default route when it
     expires.  ``all`` and ``default`` are not asked: links that are made later take none.
@@ -92,5 +92,5 @@ def set_forwarding(enabled: bool) -> None:
 
 
 def boot_id() -> str:
-    """Changes with each boot of the machine."""
+    """The kernel's boot id, which changes with each boot."""
     return _read("/proc/sys/kernel/random/boot_id")

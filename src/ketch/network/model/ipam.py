@@ -18,7 +18,7 @@ _MAX_POOLS = 4096
 
 
 class Base(NamedTuple):
-    """Where subnets of length ``size`` are cut from (``default-address-pools``)."""
+    """A range that subnets of length ``size`` are cut from (``default-address-pools``)."""
 
     base: str
     size: int
@@ -84,7 +84,7 @@ def parse_subnet(text: str) -> ipaddress.IPv4Interface:
 
 
 def check_pools(pools: Sequence[Pool], *, ipv6: bool) -> list[Network]:
-    """Everything that is wrong with the subnets that a person named, as one InvalidArgument; the subnets otherwise."""
+    """Check a user's subnets (InvalidArgument with all their faults); returns them."""
     wrong: list[str] = []
     subnets: list[Network] = []
     for pool in pools:
@@ -168,11 +168,11 @@ class Allocator:
         return str(type(self.network.network_address)(number))
 
     def give_back(self, address: str) -> None:
-        """The address is free again."""
+        """Free an address."""
         self._taken.discard(int(ipaddress.ip_address(address)))
 
     def hold(self, address: str) -> None:
-        """The address is used by somebody known from before."""
+        """Mark an address as used by a stored endpoint."""
         self._taken.add(int(ipaddress.ip_address(address)))
 
     def _wanted(self, text: str) -> int:

@@ -97,7 +97,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def speaks_ipv6(self) -> bool:
-        """Whether somebody on it has, or may get, an IPv6 address."""
+        """Whether an endpoint has, or can get, an IPv6 address."""
         return self.ipv6 or any(p.kept and p.version == 6 for p in self.pools)
 
     def flag(self, option: str, default: bool) -> bool:
@@ -109,12 +109,12 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def mode(self, version: int) -> str:
-        """How the world meets the network, for a family: one of MODES."""
+        """The gateway mode of the network for a family: one of MODES."""
         return self.options.get(OPTION_MODE4 if version == 4 else OPTION_MODE6) or NAT
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the network that containers are on when they name none."""
+        """Whether this is the default network."""
         return self.flag(OPTION_DEFAULT, False)
 
 
@@ -172,6 +172,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return [ipaddress.ip_interface(f"{ip}/{length}") for ip, length in found if ip]
 
     def gateway_of(self, version: int) -> Address | None:
-        """The address of the way out, for a family."""
+        """The gateway's address for a family."""
         text = self.gateway if version == 4 else self.gateway6
         return ipaddress.ip_address(text) if text else None

@@ -1,4 +1,4 @@
-"""The network's tables.
+"""The database tables of networks and endpoints.
 
 network_host       what was found on this host before the engine changed it (see ``forwarding``)
 networks           one row a network: its record as JSON, and where the search for the next free address begins

@@ -1,4 +1,4 @@
-"""The rows of networks and endpoints (their tables: `schema`)."""
+"""Rows of networks and endpoints (tables: `schema`)."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class NetworkState:
         self._endpoints = Records(schema.ENDPOINTS)
 
     def note(self, key: str) -> str:
-        """Something remembered of the host; empty when there is nothing."""
+        """A stored note about the host; empty when there is none."""
         rows = self._db.query("SELECT value FROM network_host WHERE key = ?", (key,))
         return str(rows[0]["value"]) if rows else ""
 
     def set_note(self, key: str, value: str) -> None:
-        """Remember something of the host."""
+        """Store a note about the host."""
         with self._db.transaction() as tx:
             tx.execute("INSERT OR REPLACE INTO network_host VALUES (?, ?)", (key, value))
 
@@ -81,7 +81,7 @@ class NetworkState:
             ) from e
 
     def delete(self, network_id: str) -> None:
-        """Forget a network that has no endpoints."""
+        """Delete a network that has no endpoints."""
         with self._db.transaction() as tx:
             tx.execute("DELETE FROM networks WHERE id = ?", (network_id,))
         self._networks.forget(network_id)
@@ -98,7 +98,7 @@ class NetworkState:
         return found
 
     def add(self, endpoint: Endpoint, last: dict[str, int] | None = None) -> None:
-        """Store a connection, or its change, and where the search for the next address of its network begins."""
+        """Store an endpoint, and the last assigned address of its network."""
         key = (endpoint.container_id, endpoint.network_id)
         with self._db.transaction(durable=False) as tx:
             tx.execute(

@@ -1,4 +1,4 @@
-"""Host ports that are taken by published ports.
+"""Host ports of published ports, held by sockets.
 
 The firewall redirects packets before any socket sees them, so publishing needs no listening program; but a port
 that nobody has bound could be bound by another program later, which would then wait for connections that never
@@ -39,11 +39,11 @@ _BPF_RET_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)
 
 
 class _Taken(Exception):
-    """Why a port cannot be had."""
+    """The reason why a port cannot be held."""
 
 
 class HostPorts:
-    """The ports held by this daemon; not thread-safe.  ``close`` gives all of them back."""
+    """The ports held by this daemon; not thread-safe.  ``close`` releases all of them."""
 
     def __init__(self) -> None:
         self._held: dict[Key, tuple[socket.socket | None, str]] = {}
@@ -68,14 +68,14 @@ class HostPorts:
         return tuple(bindings)
 
     def release(self, bindings: Iterable[Binding]) -> None:
-        """Give ports back; unknown ones are ignored."""
+        """Release ports; unknown ones are ignored."""
         for binding in bindings:
             held, _ = self._held.pop(_key(binding), (None, ""))
             if held is not None:
                 held.close()
 
     def reopen(self, bindings: Iterable[Binding], owner: str) -> None:
-        """Hold again what a container has published since before a restart of the daemon; a lost port is logged."""
+        """Hold the ports of a container that kept running during the daemon's restart; a lost one is logged."""
         for binding in bindings:
             if _key(binding) in self._held or not binding.host_port:
                 continue
@@ -87,7 +87,7 @@ class HostPorts:
             self._held[_key(binding)] = held, owner
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all ports."""
         for held, _ in self._held.values():
             if held is not None:
                 held.close()
@@ -111,7 +111,7 @@ class HostPorts:
         )
 
     def _hold(self, request: PortRequest, addresses: Sequence[str], port: int, owner: str) -> list[Binding]:
-        """One number at all of the addresses (_Taken)."""
+        """Hold one port number at all addresses (_Taken)."""
         held: dict[Binding, socket.socket | None] = {}
         with Undo() as undo:
             for address in addresses:
@@ -167,7 +167,7 @@ def _reason(error: OSError, proto: str, address: str, port: int) -> str:
 
 
 def _bind(proto: str, host_ip: str, port: int) -> socket.socket | None:
-    """A bound socket that serves nobody; None where the kernel has no sockets of the protocol (SCTP)."""
+    """A bound socket that holds a port; None where the kernel has no sockets of the protocol (SCTP)."""
     family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
     try:
         if proto == "udp":
@@ -192,7 +192,7 @@ def _bind(proto: str, host_ip: str, port: int) -> socket.socket | None:
 
 
 def _bind_past_time_wait(family: int, host_ip: str, port: int) -> socket.socket:
-    """Bind where only ended or orphaned connections of an earlier server are in the way.
+    """Bind a port that only ended or orphaned connections of an earlier server use.
 
     SO_REUSEADDR gets past those, but not past a program that listens.
     """

@@ -1,4 +1,4 @@
-"""The programs of this host that have a port: named when it cannot be published."""
+"""Owners of host ports: the programs to name when a port cannot be published."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LISTEN = "0A"
 
 
 def program(proto: str, address: str, port: int) -> str:
-    """``nginx (pid 812)``: who is bound to an address and port here; empty when that cannot be found out.
+    """The program bound to an address and port, as ``nginx (pid 812)``; empty when not known.
 
     Reads proc_net(5) of the calling thread's network namespace and the descriptors of every process.
     """
