@@ -34,7 +34,7 @@ _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
 class Access(NamedTuple):
-    """What a request needs: ``action`` is pull, push, delete, or * for the catalog."""
+    """An access that a request needs: ``action`` is pull, push, delete, or * for the catalog."""
 
     kind: str
     name: str
@@ -42,7 +42,7 @@ class Access(NamedTuple):
 
 
 class Htpasswd:
-    """Users and passwords of a file, which is read again when it changes."""
+    """Users and passwords from a file, which is read again when it changes."""
 
     def __init__(self, path: str, realm: str = "ketch", anonymous_pull: bool = False) -> None:
         self._path, self._realm, self._anonymous = path, realm, anonymous_pull
@@ -85,7 +85,7 @@ class Htpasswd:
         self._right.clear()
 
     async def check(self, header: str, access: Sequence[Access]) -> str:
-        """The user's name, empty for one without; UNAUTHORIZED with what the client is to do."""
+        """Authenticate a request; returns the user's name, empty if anonymous (UNAUTHORIZED with the challenge)."""
         self._load()
         if not header and self._anonymous and all(one.action == "pull" for one in access):
             return ""
@@ -105,7 +105,7 @@ class Htpasswd:
         return user
 
     async def _try(self, verify: Callable[[], bool]) -> bool:
-        """TOOMANYREQUESTS when more wait than can be tried soon."""
+        """Verify a password in a thread (TOOMANYREQUESTS: too many are waiting)."""
         if self._waiting >= _MOST_WAITING:
             raise Refused(TOOMANYREQUESTS, headers={"Retry-After": "5"})
         self._waiting += 1
@@ -115,11 +115,11 @@ class Htpasswd:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Try no more passwords: those that wait are given up."""
+        """Stop verifying passwords; waiting ones are dropped."""
         self._verifiers.shutdown(wait=False, cancel_futures=True)
 
     def _cost_of(self, user: str) -> int:
-        """What a user who is not there would cost: as much as one of the file's, and each time the same.
+        """The cost of an unknown user's hash: that of one of the file's, always the same for a name.
 
         Where the users' hashes are of different costs, nobody can tell from the time which of them are there; all
         processes that read the file agree.
@@ -132,7 +132,7 @@ class Htpasswd:
 
 
 def _verify(password: str, hashed: bytes | None, cost: int) -> bool:
-    """Whether it is right; without a hash, as slow as one of that cost."""
+    """Whether a password is right; without a hash, False after as long as a hash of that cost takes."""
     import bcrypt
 
     against = hashed or bcrypt.gensalt(cost) + b"." * 31
@@ -157,17 +157,17 @@ def _basic(header: str) -> tuple[str, str]:
 
 
 class TokenVerifier:
-    """Bearer tokens of a token server: signed, for this service, not too old, and for what is asked."""
+    """The verifier of a token server's bearer tokens: signature, service, age and access."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
     def __init__(self, realm: str, service: str, issuer: str, bundle: str, anonymous_pull: bool = False) -> None:
         self._realm, self._service, self._issuer, self._anonymous = realm, service, issuer, anonymous_pull
         self._keys = _public_keys(bundle)
 
     async def check(self, header: str, access: Sequence[Access]) -> str:
-        """The token's subject; UNAUTHORIZED with where to get one, DENIED for one that is not for this."""
+        """Verify a token; returns its subject (UNAUTHORIZED with the token server, DENIED: another access)."""
         if not header and self._anonymous and access and all(one.action == "pull" for one in access):
             return ""
         scheme, _, token = header.partition(" ")

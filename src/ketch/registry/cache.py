@@ -1,4 +1,4 @@
-"""The pull-through cache: what another registry has is fetched, kept, and served also while that one does not answer.
+"""The pull-through cache: content of an upstream registry, kept, and served also while that is down.
 
 A tag is asked for again after ``ttl_s`` seconds; what has a digest never changes.  A blob that several clients want at
 once is fetched once, and they read it while it arrives.
@@ -34,7 +34,7 @@ _PIECE = 1 << 20
 
 
 class Fetch:
-    """One blob on its way from the upstream; ``size`` bytes in all."""
+    """The download of one blob from the upstream; ``size`` bytes in all."""
 
     def __init__(self, size: int, path: str | None) -> None:
         self.size, self._path = size, path
@@ -42,16 +42,16 @@ class Fetch:
         self._more = asyncio.Event()
 
     def grown(self) -> None:
-        """More of it has come."""
+        """Wake the readers after a write."""
         self._more.set()
 
     @property
     def can_follow(self) -> bool:
-        """Whether it can be read while it comes: from a file."""
+        """Whether the blob can be read during its download, which needs a file."""
         return self._path is not None
 
     async def follow(self) -> AsyncIterator[bytes]:
-        """The blob while it arrives; ends early when the upstream fails."""
+        """The blob's bytes during the download; ends early when the upstream fails."""
         file: IO[bytes] | None = None
         sent = 0
         try:
@@ -76,7 +76,7 @@ class Fetch:
 
 
 class PullThrough:
-    """The upstream of one registry."""
+    """The cache of one upstream."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class PullThrough:
         return self._remotes.repository(Reference(self._domain, name), self._credentials)
 
     async def manifest(self, name: str, ref: str) -> StoredManifest | None:
-        """From here when it is sure to be right, else from the upstream, else what there is."""
+        """A manifest: the stored one if it is certainly current, else the upstream's, else the stored one."""
         local = await self._repositories.manifest(name, ref)
         fresh = ":" in ref or time.monotonic() - self._asked.get((name, ref), -self._ttl_s) < self._ttl_s
         if local is not None and fresh:
@@ -126,7 +126,7 @@ class PullThrough:
         return await self._repositories.manifest(name, ref)
 
     async def blob(self, name: str, digest: str) -> Fetch | None:
-        """Begin to fetch a blob that is not here, or join who does; None when the upstream has it not."""
+        """Fetch a missing blob, or join the fetch under way; None when the upstream lacks it."""
         known = self._fetches.get(digest)
         if known is not None:
             return known

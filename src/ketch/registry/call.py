@@ -25,7 +25,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RegistryCall:
-    """One request: who, what repository, and ways to answer."""
+    """One request: user, repository, and ways to answer."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class RegistryCall:
         self.sent: int | None = None
 
     async def allow(self, *access: Access) -> None:
-        """Go on only when whoever asks may do all of this (UNAUTHORIZED, DENIED)."""
+        """Check that the client has these accesses (UNAUTHORIZED, DENIED)."""
         if self._auth is not None:
             self.user = await self._auth.check(self.request.headers.get("Authorization", ""), access)
 
     async def body(self, limit: int) -> bytes:
-        """A small body whole (SIZE_INVALID)."""
+        """Read a small body (SIZE_INVALID)."""
         data = bytearray()
         async for piece in self.request.content.iter_any():
             data += piece
@@ -65,11 +65,11 @@ class RegistryCall:
         return web.Response(body=data, headers={**VERSION, "Content-Type": media_type, **headers})
 
     def empty(self, status: int, headers: dict[str, str] | None = None) -> web.Response:
-        """An answer without one."""
+        """An answer without a body."""
         return web.Response(status=status, headers={**VERSION, **(headers or {})})
 
     async def stream(self, status: int, headers: dict[str, str], pieces: AsyncIterator[bytes]) -> web.StreamResponse:
-        """An answer whose body comes in pieces; one that ends early breaks the connection off."""
+        """An answer whose body comes in pieces; if it ends early, the connection is closed."""
         response = web.StreamResponse(status=status, headers={**VERSION, **headers})
         await response.prepare(self.request)
         self.sent = 0
@@ -81,7 +81,7 @@ class RegistryCall:
         return response
 
     def line(self, target: IO[str] | None, status: int, seconds: float, sent: int = 0) -> None:
-        """A line of the access log."""
+        """Write a line of the access log."""
         if target is None:
             return
         request = self.request

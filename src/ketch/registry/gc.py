@@ -29,7 +29,7 @@ _STALE_S = 60.0
 
 
 class Report(msgspec.Struct):
-    """What a run has done."""
+    """The result of a collection."""
 
     repositories: int = 0
     manifests: int = 0
@@ -42,7 +42,7 @@ class Report(msgspec.Struct):
 
 
 class Collector:
-    """One run over a store."""
+    """One collection over a store."""
 
     def __init__(self, repositories: Repositories, grace_s: float, *, untagged: bool = False) -> None:
         self._repositories, self._store = repositories, repositories.store
@@ -53,7 +53,7 @@ class Collector:
         self.report = Report()
 
     async def run(self) -> Report:
-        """Mark everything, then delete what may go."""
+        """Mark what is in use, then delete the rest."""
         await self._uploads()
         async for name in self._repositories.all():
             self.report.repositories += 1
@@ -91,7 +91,7 @@ class Collector:
         return inner | {one.digest for one in referenced_blobs(content)}
 
     async def _without_tag(self, name: str, manifests: dict[str, float], needs: dict[str, set[str]]) -> list[str]:
-        """Manifests that no tag leads to, through indexes or as what refers to one that stays."""
+        """Untagged manifests: not reachable from a tag through indexes, nor referrers of a kept one."""
         kept: set[str] = set()
         waiting = [d async for t in self._repositories.tags(name) if (d := await self._repositories.resolve(name, t))]
         while waiting:

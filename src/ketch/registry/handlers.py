@@ -81,7 +81,7 @@ async def delete_manifest(call: RegistryCall, ref: str) -> web.StreamResponse:
 
 
 async def get_referrers(call: RegistryCall, digest: str) -> web.StreamResponse:
-    """What refers to a manifest, as an index, which is no larger than a manifest may be: the rest is another page."""
+    """The referrers of a manifest, as an index of at most a manifest's size: the rest is another page."""
     names.digest(digest)
     kind, last = call.request.query.get("artifactType", ""), call.request.query.get("last", "")
     headers = {"OCI-Filters-Applied": "artifactType"} if kind else {}
@@ -131,7 +131,7 @@ async def get_blob(call: RegistryCall, digest: str) -> web.StreamResponse:
 
 
 async def head_blob(call: RegistryCall, digest: str) -> web.StreamResponse:
-    """HEAD: whether it is here, asked by those who will rely on it."""
+    """HEAD: whether the blob exists, for clients that will rely on it."""
     names.digest(digest)
     size = await call.repositories.blob_size(call.name, digest)
     if size is None and call.cache is not None:
@@ -165,7 +165,7 @@ async def _from_upstream(call: RegistryCall, digest: str) -> web.StreamResponse:
 
 
 def _part(text: str | None, size: int) -> tuple[int, int]:
-    """The part that ``Range`` asks for; 416 for one that is not there, all of it for what is not understood."""
+    """The range of ``Range`` (416: outside the blob); all for a header that is not understood."""
     match = _RANGE.match(text or "")
     if match is None or not (match[1] or match[2]):
         return 0, size
@@ -179,7 +179,7 @@ def _part(text: str | None, size: int) -> tuple[int, int]:
 
 
 async def delete_blob(call: RegistryCall, digest: str) -> web.StreamResponse:
-    """DELETE: the repository has it no more; the bytes go with garbage collection."""
+    """DELETE: removes the blob from the repository; garbage collection deletes the bytes."""
     names.digest(digest)
     if not await call.repositories.unlink(call.name, digest):
         raise Refused(BLOB_UNKNOWN, {"digest": digest})
@@ -204,7 +204,7 @@ async def get_catalog(call: RegistryCall) -> web.StreamResponse:
 
 
 async def _page(call: RegistryCall, found: AsyncIterator[str]) -> tuple[list[str], int | None]:
-    """(names, the page's size when there are more)."""
+    """One page of names: (names, the page's size if there are more)."""
     text = call.request.query.get("n")
     wanted = digits.whole(text) if text is not None else _DEFAULT_PAGE
     if wanted is None:

@@ -28,7 +28,7 @@ _OTHERS = {
 
 
 class Metrics:
-    """What has been counted since the process started."""
+    """The counters since the start of the process."""
 
     def __init__(self) -> None:
         self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
@@ -38,14 +38,14 @@ class Metrics:
         self.values = dict.fromkeys(_OTHERS, 0)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request has been answered."""
+        """Count an answered request."""
         self._requests[method, route, status] += 1
         place = next((n for n, bound in enumerate(_BOUNDS) if seconds <= bound), len(_BOUNDS))
         self._buckets[route][place] += 1
         self._sums[route] += seconds
 
     def text(self) -> str:
-        """Everything, as Prometheus reads it."""
+        """All counters, as Prometheus reads them."""
         lines = _head(_REQUESTS)
         for (method, route, status), count in sorted(self._requests.items()):
             lines.append(f'{_REQUESTS.name}{{method="{method}",route="{route}",status="{status}"}} {count}')

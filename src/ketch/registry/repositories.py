@@ -1,4 +1,4 @@
-"""Repositories over objects: which blobs and manifests they have, tags, what refers to what.
+"""Repositories over objects: their blobs, manifests, tags and referrers.
 
 A blob is stored once; a repository has it by a link, whose age says when somebody last relied on it (`gc`).
 """
@@ -29,7 +29,7 @@ _PATIENCE = 200
 
 
 class _Content(msgspec.Struct, rename="camel"):
-    """What a manifest says, of whichever kind it is."""
+    """The fields of a manifest or index."""
 
     schema_version: int = 0
     media_type: str = ""
@@ -62,23 +62,23 @@ class Repositories:
 
     @staticmethod
     def layer(repository: str, digest: str) -> str:
-        """The link to a blob."""
+        """The key of the link to a blob."""
         return f"repositories/{repository}/_layers/sha256/{digest.partition(':')[2]}"
 
     @staticmethod
     def revision(repository: str, digest: str) -> str:
-        """The link to a manifest."""
+        """The key of the link to a manifest."""
         return f"repositories/{repository}/_manifests/revisions/sha256/{digest.partition(':')[2]}"
 
     @staticmethod
     def tag_key(repository: str, tag: str) -> str:
-        """What a tag stands for."""
+        """The key of a tag's target."""
         return f"repositories/{repository}/_manifests/tags/{tag}"
 
     # -- blobs ---------------------------------------------------------------------------------
 
     async def blob_size(self, repository: str, digest: str) -> int | None:
-        """Bytes of a blob that the repository has, for somebody who will rely on it; None when it has not.
+        """The size of a blob of the repository, which is kept for a client that will rely on it; None: missing.
 
         One that garbage collection is about to take is not there any more.
         """
@@ -95,7 +95,7 @@ class Repositories:
         return found.size
 
     async def readable(self, repository: str, digest: str) -> int | None:
-        """Bytes of a blob that can be read now."""
+        """The size of a blob, for reading it now."""
         try:
             await self.store.head(self.layer(repository, digest))
             return (await self.store.head(objects.blob(digest))).size
@@ -103,13 +103,13 @@ class Repositories:
             return None
 
     async def link(self, repository: str, digest: str) -> None:
-        """The repository has this blob from now on, which has just been written or is known to another one."""
+        """Add a blob to the repository, just written or known to another one."""
         await self.claim(digest)
         await self.store.put(self.layer(repository, digest), b"")
         await self.list_in_catalog(repository)
 
     async def unlink(self, repository: str, digest: str) -> bool:
-        """The repository has this blob no more; False when it had not."""
+        """Remove a blob from the repository; False when it is missing."""
         if await self.readable(repository, digest) is None:
             return False
         await self.store.delete(self.layer(repository, digest))
@@ -120,7 +120,7 @@ class Repositories:
         return await self._exists(f"condemned/{hexadecimal}") or await self._exists(f"deleting/{hexadecimal}")
 
     async def claim(self, digest: str) -> None:
-        """Before a blob is written: a collection that is deleting the same one just now ends first (UNAVAILABLE)."""
+        """Reserve a blob before its write: a collection that is deleting it ends first (UNAVAILABLE)."""
         for _ in range(_PATIENCE):
             if await self._spare(digest):
                 return
@@ -128,7 +128,7 @@ class Repositories:
         raise Refused(UNAVAILABLE, f"{digest} is being deleted")
 
     async def _spare(self, digest: str) -> bool:
-        """Take a blob out of the collection's hands; False when it is too late (see `gc`)."""
+        """Withdraw a blob from the collection; False when it is too late (see `gc`)."""
         hexadecimal = digest.partition(":")[2]
         if await self._exists(f"condemned/{hexadecimal}"):
             await self.store.delete(f"condemned/{hexadecimal}")
@@ -153,7 +153,7 @@ class Repositories:
             return None
 
     async def manifest(self, repository: str, ref: str) -> StoredManifest | None:
-        """By tag or digest."""
+        """A manifest by tag or digest."""
         digest = await self.resolve(repository, ref)
         if digest is None:
             return None
@@ -217,7 +217,7 @@ class Repositories:
                 _check_size(content.subject, size)
 
     async def _manifest_size(self, repository: str, digest: str) -> int | None:
-        """Bytes of a manifest that the repository has; None when it has not."""
+        """The size of a manifest of the repository; None when it is missing."""
         try:
             await self.store.head(self.revision(repository, digest))
             return (await self.store.head(objects.blob(digest))).size
@@ -239,7 +239,7 @@ class Repositories:
         await self.store.put(_referrer(repository, subject, digest), msgspec.json.encode(descriptor))
 
     async def delete_manifest(self, repository: str, digest: str) -> bool:
-        """Forget a manifest and the tags that stand for it; False when it is not there."""
+        """Delete a manifest and its tags; False when it is missing."""
         key = self.revision(repository, digest)
         if not await self._exists(key):
             return False
@@ -256,7 +256,7 @@ class Repositories:
         return True
 
     async def delete_tag(self, repository: str, tag: str) -> bool:
-        """Forget a tag; False when it is not there."""
+        """Delete a tag; False when it is missing."""
         key = self.tag_key(repository, tag)
         if not await self._exists(key):
             return False
@@ -264,13 +264,13 @@ class Repositories:
         return True
 
     async def referrers(self, repository: str, digest: str, after: str = "") -> AsyncIterator[str]:
-        """The digests of what refers to a manifest, in order, from behind ``after``."""
+        """The digests of a manifest's referrers, in order, after ``after``."""
         prefix = _referrer(repository, digest, "")
         async for one in self.store.list(prefix, _referrer(repository, digest, after) if after else ""):
             yield "sha256:" + one.key.removeprefix(prefix)
 
     async def referrer(self, repository: str, digest: str, referring: str) -> bytes:
-        """The descriptor of one of them, as JSON; empty when it has just been deleted."""
+        """The descriptor of a referrer, as JSON; empty when it has just been deleted."""
         try:
             return await self.store.get(_referrer(repository, digest, referring))
         except ObjectMissing:
@@ -279,22 +279,22 @@ class Repositories:
     # -- lists ---------------------------------------------------------------------------------
 
     async def tags(self, repository: str, after: str = "") -> AsyncIterator[str]:
-        """In order, from behind ``after``."""
+        """The tags in order, after ``after``."""
         prefix = self.tag_key(repository, "")
         async for one in self.store.list(prefix, prefix + after if after else ""):
             yield one.key.removeprefix(prefix)
 
     async def all(self, after: str = "") -> AsyncIterator[str]:
-        """The names of all repositories, in order of their keys, from behind ``after``."""
+        """The names of all repositories, in order of their keys, after ``after``."""
         async for one in self.store.list("catalog/", "catalog/" + _quoted(after) if after else ""):
             yield one.key.removeprefix("catalog/").replace("%2F", "/")
 
     async def exists(self, repository: str) -> bool:
-        """Whether anything was ever pushed to it."""
+        """Whether anything was ever pushed to the repository."""
         return await self._exists(f"catalog/{_quoted(repository)}")
 
     async def list_in_catalog(self, repository: str) -> None:
-        """Make the repository known."""
+        """Add the repository to the catalog."""
         if repository not in self._listed:
             if not await self.exists(repository):
                 await self.store.put(f"catalog/{_quoted(repository)}", b"")
@@ -321,14 +321,14 @@ def parse(data: bytes, media_type: str) -> _Content:
 
 
 def _check_size(descriptor: oci.Descriptor, size: int) -> None:
-    """MANIFEST_INVALID for a descriptor with another size than that: clients rely on it before they have the blob."""
+    """Raise MANIFEST_INVALID for a descriptor with another size, which clients would rely on."""
     if descriptor.size != size:
         message = f"{descriptor.digest}: its descriptor says {descriptor.size} bytes, it has {size}"
         raise Refused(MANIFEST_INVALID, message)
 
 
 def referenced_blobs(content: _Content) -> list[oci.Descriptor]:
-    """What a manifest cannot do without."""
+    """The blobs that a manifest needs."""
     config = [content.config] if content.config is not None else []
     return [*config, *(content.layers or ()), *(content.blobs or ())]
 

@@ -40,7 +40,7 @@ _DRAIN_S = 30.0
 
 
 def store(options: argparse.Namespace) -> Objects:
-    """The store that the flags name."""
+    """The store of these settings."""
     if options.bucket:
         return Bucket(options.bucket, options.bucket_options)
     return Disk(options.root)
@@ -55,7 +55,7 @@ def main(options: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _supervise(count: int, argv: list[str]) -> int:
-    """Run so many processes; when one of them dies, a new one takes its place."""
+    """Run a number of workers; one that dies is replaced."""
     command = programs.python("ketch.registry", *argv)
     environment = {**programs.environment(), _WORKER: "1"}
     workers = [subprocess.Popen(command, env=environment) for _ in range(count)]
@@ -93,13 +93,13 @@ def _supervise(count: int, argv: list[str]) -> int:
 
 
 def _terminate(worker: subprocess.Popen[bytes]) -> None:
-    """Without `Popen.poll`, which would take an ended worker's status away from `os.wait`."""
+    """Signal a worker without `Popen.poll`, which would take its status from `os.wait`."""
     if worker.returncode is None:
         os.kill(worker.pid, signal.SIGTERM)
 
 
 def _end_in_peace() -> None:
-    """Ignore what says again that it is to end.
+    """Ignore further signals to end.
 
     A handler of Python's goes when the interpreter begins to end, and the default would kill it on its way.
     """

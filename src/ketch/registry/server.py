@@ -1,4 +1,4 @@
-"""The registry over HTTP: requests to handlers, errors as the specification wants them, a line in the log for each.
+"""The registry over HTTP: dispatch, errors in the specified form, access log.
 
 aiohttp's low-level server is used as it is, because a small manifest is served in less time than a router takes.
 """
@@ -48,7 +48,7 @@ _ACTIONS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 
 
 class RegistryServer:
-    """What all requests share."""
+    """The server's state, which all requests share."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class RegistryServer:
         self._log = access_log
 
     async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request at the metrics' own address: there is nothing else, and nobody is asked who he is."""
+        """Answer a request at the metrics' own address, without authentication."""
         if request.path != "/metrics" or request.method not in ("GET", "HEAD"):
             return web.Response(status=404, text="404 page not found\n")
         return web.Response(body=self.metrics.text().encode(), headers={"Content-Type": _PROMETHEUS})
@@ -155,18 +155,18 @@ class RegistryServer:
 
 
 class _Sent(web.StreamResponse):
-    """What stands for an answer that has gone out: aiohttp would send a file's a second time."""
+    """A placeholder for an answer that was sent: aiohttp would send a file's a second time."""
 
     def __init__(self, answer: web.StreamResponse) -> None:
         super().__init__(status=answer.status)
         self._keep_alive = answer.keep_alive
 
     async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """It has been."""
+        """Sent already."""
         return None
 
     async def write_eof(self, _data: Any = b"") -> None:
-        """It has been."""
+        """Sent already."""
 
 
 async def _dispatch(call: RegistryCall, rest: str) -> web.StreamResponse:
@@ -203,7 +203,7 @@ def _refusal(error: Refused) -> web.Response:
 
 
 def _explained(error: Exception, request: web.BaseRequest) -> Refused:
-    """What went wrong here, for the client in a word and for the log in full."""
+    """The client's short error for a fault of the server, which is logged in full."""
     if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
         log.error("%s %s: %s", request.method, request.path, error)
         return Refused(NO_SPACE)

@@ -163,5 +163,5 @@ def address(text: str) -> tuple[str, int]:
 
 
 def upstream_password() -> str:
-    """From the environment: a command line is read by everybody on the machine."""
+    """The upstream's password, from the environment: every user of the machine can read command lines."""
     return os.environ.get("KETCH_UPSTREAM_PASSWORD", "")

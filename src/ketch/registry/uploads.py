@@ -1,4 +1,4 @@
-"""``/v2/NAME/blobs/uploads/``: in one piece, in chunks, or mounted; begun here, gone on with by any process."""
+"""``/v2/NAME/blobs/uploads/``: uploads in one piece or in chunks, which any process continues, and mounts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _busy: set[str] = set()
 
 
 async def begin(call: RegistryCall) -> web.StreamResponse:
-    """POST: mount, or take the whole blob, or say where to send it."""
+    """POST: mount a blob, accept a whole one, or begin an upload."""
     name, query = call.name, call.request.query
     if "mount" in query and (mounted := await _mount(call, query["mount"], query.get("from", ""))):
         return mounted
@@ -61,7 +61,7 @@ async def _mount(call: RegistryCall, digest: str, source: str) -> web.StreamResp
 
 
 async def look(call: RegistryCall, upload: str) -> web.StreamResponse:
-    """GET: how much has arrived."""
+    """GET: the bytes received."""
     await _check(call, upload)
     return _status(call, upload, await call.store.length(upload), 204)
 
@@ -75,7 +75,7 @@ async def add(call: RegistryCall, upload: str) -> web.StreamResponse:
 
 
 async def finish(call: RegistryCall, upload: str) -> web.StreamResponse:
-    """PUT: the rest, if there is any, and the digest that all of it has."""
+    """PUT: the rest, if any, and the digest of the whole."""
     await _check(call, upload)
     digest = names.digest(call.request.query.get("digest", ""))
     if call.request.can_read_body and call.request.content_length != 0:
@@ -88,7 +88,7 @@ async def finish(call: RegistryCall, upload: str) -> web.StreamResponse:
 
 
 async def cancel(call: RegistryCall, upload: str) -> web.StreamResponse:
-    """DELETE: forget it."""
+    """DELETE: cancel the upload."""
     await _check(call, upload)
     await call.store.discard(upload)
     return call.empty(204)

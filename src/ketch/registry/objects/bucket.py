@@ -38,7 +38,7 @@ class Bucket:
         self._missing: Any = (obstore.exceptions.NotFoundError, FileNotFoundError)
 
     def path(self, _key: str) -> str | None:
-        """There is no file."""
+        """None: a bucket has no local files."""
         return None
 
     async def get(self, key: str) -> bytes:
@@ -68,7 +68,7 @@ class Bucket:
             return
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Found]:
-        """Buckets list in order of keys, and from behind a key on."""
+        """One request for each page: buckets list in order of keys, after a given one."""
         # object_store matches whole path segments: ask for the directory and look at the rest here.
         directory = prefix.rpartition("/")[0]
         stream = self._api.list(self._store, directory or None, offset=after or None, chunk_size=500)
@@ -78,7 +78,7 @@ class Bucket:
                     yield _found(meta)
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """One request for the range, handed on as it comes."""
+        """One request for the range, passed on as it arrives."""
         if start >= end:
             return
         try:
@@ -91,7 +91,7 @@ class Bucket:
     # -- uploads -------------------------------------------------------------------------------
 
     async def append(self, upload: str, offset: int, pieces: AsyncIterator[bytes]) -> int:
-        """In objects of some megabytes; what of a broken request did not fill one is kept, too."""
+        """Write pieces as objects of some megabytes; also the incomplete last one of a broken request."""
         known = self._hashes.pop(upload, None)
         hashed = hashlib.sha256() if not offset else known[1] if known is not None and known[0] == offset else None
         waiting: list[bytes] = []
@@ -117,7 +117,7 @@ class Bucket:
         return offset + len(data)
 
     async def _parts(self, upload: str) -> Parts:
-        """(beginning, bytes, key) of the pieces that follow one another from the start."""
+        """The contiguous pieces from the start, as (offset, bytes, key)."""
         found: dict[int, tuple[int, str]] = {}
         async for one in self.list(f"uploads/{upload}/part-"):
             begin, _, size = one.key.rpartition("part-")[2].partition("-")
@@ -132,11 +132,11 @@ class Bucket:
         return parts
 
     async def length(self, upload: str) -> int:
-        """What the pieces add up to."""
+        """The sum of the pieces."""
         return sum(size for _, size, _ in await self._parts(upload))
 
     async def finish(self, upload: str, digest: str, key: str) -> bool:
-        """Write the pieces together; the blob appears only when all of it is there."""
+        """Write the pieces as one object; the blob appears only when complete."""
         parts = await self._parts(upload)
         length, hashed = self._hashes.get(upload, (-1, None))
         if hashed is None or length != sum(size for _, size, _ in parts):
@@ -157,13 +157,13 @@ class Bucket:
         return True
 
     async def discard(self, upload: str) -> None:
-        """Remove its objects."""
+        """Delete the upload's objects."""
         self._hashes.pop(upload, None)
         async for one in self.list(f"uploads/{upload}/"):
             await self.delete(one.key)
 
     async def close(self) -> None:
-        """obstore closes by itself."""
+        """Nothing to close: obstore does it."""
 
 
 def _part(upload: str, offset: int, size: int) -> str:

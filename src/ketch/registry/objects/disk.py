@@ -1,4 +1,4 @@
-"""Objects as files.  What is written is brought to the disk beside its place and renamed: readers see all or none."""
+"""Objects as files, written beside their place, synced and renamed: readers see all or nothing."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Disk:
         return os.path.join(self._root, key)
 
     def path(self, key: str) -> str | None:
-        """The file."""
+        """The object's file."""
         return self._path(key)
 
     async def get(self, key: str) -> bytes:
-        """Read it whole: these are small."""
+        """Read a small file."""
         try:
             with open(self._path(key), "rb") as f:
                 return f.read()
@@ -50,7 +50,7 @@ class Disk:
             raise ObjectMissing(key) from None
 
     async def put(self, key: str, data: bytes) -> None:
-        """Write, bring to the disk, rename."""
+        """Write, sync, rename."""
         await asyncio.to_thread(self._put, key, data)
 
     def _put(self, key: str, data: bytes) -> None:
@@ -77,7 +77,7 @@ class Disk:
         return Found(key, status.st_size, status.st_mtime)
 
     async def delete(self, key: str) -> None:
-        """Unlink, and take directories that are empty then along."""
+        """Unlink, and remove directories that are empty then."""
         path = self._path(key)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
@@ -86,7 +86,7 @@ class Disk:
                 os.rmdir(path)
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Found]:
-        """Walk the tree in order; directories that lie wholly before ``after`` are not looked into."""
+        """Walk the tree in order, without directories that are wholly before ``after``."""
         found = iter(self._walk(prefix, after))
         while batch := await asyncio.to_thread(_some, found):
             for one in batch:
@@ -112,7 +112,7 @@ class Disk:
                         heapq.heappush(waiting, name)
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """For clients that sendfile(2) cannot serve (TLS)."""
+        """Read for clients that sendfile(2) cannot serve (TLS)."""
         try:
             f = open(self._path(key), "rb")  # noqa: SIM115 - closed below
         except FileNotFoundError:
@@ -129,7 +129,7 @@ class Disk:
         return os.path.join(self._root, "uploads", upload, "data")
 
     async def append(self, upload: str, offset: int, pieces: AsyncIterator[bytes]) -> int:
-        """Written and hashed in threads, while the next bytes arrive."""
+        """Write and hash in threads, while the next bytes arrive."""
         path = self._upload(upload)
         known = self._hashes.pop(upload, None)
         if known is None and offset == 0:
@@ -159,7 +159,7 @@ class Disk:
             return 0
 
     async def finish(self, upload: str, digest: str, key: str) -> bool:
-        """Compare, fsync, rename; hashed again when another process has taken part.
+        """Compare, fsync, rename; the file is hashed again when another process wrote a part.
 
         What does not reach the disk is gone, and has to be sent again: the next fsync would succeed, for nothing.
         """
@@ -185,7 +185,7 @@ class Disk:
         return True
 
     async def discard(self, upload: str) -> None:
-        """Remove the directory."""
+        """Remove the upload's directory."""
         await asyncio.to_thread(self._forget, upload)
 
     def _forget(self, upload: str) -> None:
@@ -193,11 +193,11 @@ class Disk:
         try_to_remove(os.path.dirname(self._upload(upload)))
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 async def _batches(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-    """Pieces in heaps of some size, for threads."""
+    """Pieces gathered into batches, for threads."""
     batch: list[bytes] = []
     size = 0
     async for piece in pieces:
@@ -223,7 +223,7 @@ def _write(f: object, digest: hashlib._Hash | None, batch: list[bytes]) -> int:
 
 
 def _in_directory(target: str, act: Callable[[], T]) -> T:
-    """Do something that needs the directory of ``target``; a deletion may take one away that is empty."""
+    """Run ``work`` with the directory of ``target``, made again if a deletion removes it meanwhile."""
     for _ in range(_TRIES):
         with contextlib.suppress(FileNotFoundError, FileExistsError):  # the latter is what makedirs makes of a race
             os.makedirs(os.path.dirname(target), exist_ok=True)

@@ -33,22 +33,22 @@ class ObjectMissing(Exception):
 
 
 class Objects(Protocol):
-    """What both stores can do; keys have no leading slash.  ObjectMissing for objects that are not there."""
+    """The interface of both stores; keys have no leading slash (ObjectMissing)."""
 
     async def get(self, key: str) -> bytes:
-        """A small object whole."""
+        """The content of a small object."""
 
     async def put(self, key: str, data: bytes) -> None:
         """Write an object; readers see the old one or the new one."""
 
     async def head(self, key: str) -> Found:
-        """Size and age."""
+        """Size and time of an object."""
 
     async def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
 
     def list(self, prefix: str, after: str = "") -> AsyncIterator[Found]:
-        """All objects whose keys begin with ``prefix``, in order of their keys, from behind the key ``after``."""
+        """The objects with a ``prefix``, in order of their keys, after the key ``after``."""
 
     def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from ``start`` up to ``end``, in pieces."""
@@ -60,16 +60,16 @@ class Objects(Protocol):
         """Add to an upload that has ``offset`` bytes; returns how many it has then, also of pieces that break off."""
 
     async def length(self, upload: str) -> int:
-        """Bytes of an upload."""
+        """The size of an upload."""
 
     async def finish(self, upload: str, digest: str, key: str) -> bool:
-        """Make the upload the object ``key`` if it has that digest; False, and it stays, when it has not."""
+        """Make the upload the object ``key`` if it has the digest; else it stays, and the answer is False."""
 
     async def discard(self, upload: str) -> None:
-        """Forget an upload."""
+        """Delete an upload."""
 
     async def close(self) -> None:
-        """Give up connections."""
+        """Close connections."""
 
 
 def blob(digest: str) -> str:
