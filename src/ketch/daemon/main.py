@@ -17,6 +17,8 @@ from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ketch.daemon.settings.config import Config
 
 log = logging.getLogger("ketchd")
@@ -81,6 +83,25 @@ def _open_as_many_as_permitted() -> None:
         )
 
 
+@contextlib.contextmanager
+def _no_certificates() -> Iterator[None]:
+    """A time in which OpenSSL finds none of the machine's certificates.
+
+    aiohttp reads all of them twice when it is imported, an eighth of the daemon's start, for contexts that nothing here
+    uses: ``ketch.remote.certificates`` makes our own.
+    """
+    name = "SSL_CERT_FILE"
+    before = os.environ.get(name)
+    os.environ[name] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 class _Formatter(logging.Formatter):
     """Formatter of log lines: control characters in untrusted text are escaped."""
 
@@ -116,7 +137,8 @@ async def serve(config: Config) -> None:
         launcher = await Launcher.start(config.cgroup_parent)
         stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours)
         stack.push_async_callback(launcher.close)
-        from ketch.daemon import wiring
+        with _no_certificates():
+            from ketch.daemon import wiring
 
         await launcher.ready()  # nothing is begun without it
         engine = await wiring.build(config, launcher, stack)

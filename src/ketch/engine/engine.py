@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.restore import relocation
 
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from ketch.engine.volumes.store import VolumeStore
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Engine:
+class Engine(Struct, frozen=True, kw_only=True, eq=False):
     """The services of one daemon; ``start`` before the first request, ``close`` after the last."""
 
     containers: ContainerService

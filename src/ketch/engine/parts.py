@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from ketch.engine.aio.background import BackgroundTasks
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Parts:
+class Parts(Struct, frozen=True, kw_only=True, eq=False):
     """One of each; made in the event loop's thread, and closed by whoever made them."""
 
     engine_id: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class ContainerPaths:
+class ContainerPaths(Struct, frozen=True):
     """All paths that follow from a container's id; ``data_root`` and ``exec_root`` are absolute."""
 
     data_root: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.records import Status
@@ -42,8 +43,7 @@ async def _size_on_disk(directory: str) -> int:
     return await in_own_thread(functools.partial(size_on_disk, directory))
 
 
-@dataclass(frozen=True, eq=False)
-class PruneService:
+class PruneService(Struct, frozen=True, eq=False):
     """The operation ``prune`` on each type of object."""
 
     container_service: ContainerService

@@ -7,8 +7,9 @@ import functools
 import os
 import platform
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ketch import __version__
 from ketch.engine.aio.transfer import in_own_thread
@@ -54,8 +55,7 @@ def architecture() -> str:
     return architectures.goarch(platform.machine())
 
 
-@dataclass(frozen=True, eq=False)
-class SystemService:
+class SystemService(Struct, frozen=True, eq=False):
     """The operations ``version``, ``info`` and ``df``."""
 
     engine_id: str

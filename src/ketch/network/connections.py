@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ketch.errors import InvalidArgument, KetchError
 from ketch.failpoints import failpoint
@@ -39,8 +39,7 @@ MAX_INTERFACE_NAME = 15
 _IFNAME = re.compile(r"(?!(?:\.\.?|lo|all|default)\Z)[!-.0-9;-~]+")
 
 
-@dataclass(frozen=True)
-class EndpointRequest:
+class EndpointRequest(Struct, frozen=True):
     """A container's request to a network; empty fields are chosen by the network.
 
     ``label`` names the container in errors.  ``gateway4`` and ``gateway6`` say for which families this network is its
@@ -55,8 +54,8 @@ class EndpointRequest:
     ifname: str = ""
     gateway4: bool = False
     gateway6: bool = False
-    ports: Sequence[PortRequest] = field(default=())
-    sysctls: Sequence[Setting] = field(default=())
+    ports: Sequence[PortRequest] = ()
+    sysctls: Sequence[Setting] = ()
 
 
 class Connections:

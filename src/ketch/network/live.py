@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ketch.network.firewall.ruleset import Forward, Segment
 from ketch.network.model import ipam
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 WIRED = (r.BRIDGE, r.MACVLAN, r.IPVLAN)
 
 
-@dataclass(eq=False)
-class LiveNetwork:
+class LiveNetwork(Struct, eq=False):
     """``link`` is None for drivers that have none; ``endpoints`` by container id."""
 
     record: NetworkRecord

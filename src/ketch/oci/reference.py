@@ -8,7 +8,8 @@ localhost:5000/app@sha256:… localhost:5000/app@sha256:…          familiar: t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ketch.errors import InvalidArgument
 from ketch.oci import digest as digests
@@ -22,8 +23,7 @@ _IDENTIFIER = re.compile(r"[0-9a-f]{64}\Z")
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?\Z")
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A normalized reference; at least one of ``tag`` and ``digest`` is set."""
 
     domain: str

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 CERTIFICATES = ("/etc/ketch/certs.d", "/etc/docker/certs.d")
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """``insecure``: hosts (with their port) or CIDR ranges; ``mirrors``: URLs, for Docker Hub's images alone.
 
     A request is tried ``attempts`` times; a connection on which nothing comes for ``stall_s`` seconds counts as broken.
@@ -23,7 +23,7 @@ class Settings:
     connect_s: float = 15.0
     stall_s: float = 30.0
     pause_s: float = 0.5
-    user_agent: str = field(default="ketch")
+    user_agent: str = "ketch"
 
     def is_insecure(self, host: str) -> bool:
         """Whether ``host[:port]`` may be used without TLS or with an unverified certificate."""

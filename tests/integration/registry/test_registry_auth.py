@@ -184,7 +184,8 @@ def test_docker_with_tokens(issuer, engine):
         assert "repository:by/token:pull,push" in issuer.asked and "repository:by/token:pull" in issuer.asked
 
 
-def test_tls(tmp_path, own_engine):
+@pytest.mark.parametrize("trusted", ["in certs.d", "by the machine"])
+def test_tls(tmp_path, own_engine, trusted):
     with ours(tls=True) as one:
         with pytest.raises(ssl.SSLError):
             connection = http.client.HTTPSConnection(one.host, timeout=10)
@@ -193,10 +194,13 @@ def test_tls(tmp_path, own_engine):
         connection = http.client.HTTPSConnection(one.host, timeout=10, context=context)
         connection.request("GET", "/v2/")
         assert connection.getresponse().status == 200
-        certs = tmp_path / "certs.d"
-        (certs / one.host).mkdir(parents=True)
-        (certs / one.host / "ca.crt").write_bytes(open(one.ca, "rb").read())  # noqa: SIM115
-        own_engine.extra = ["--registry-certs", str(certs)]
+        if trusted == "by the machine":
+            own_engine.settings["SSL_CERT_FILE"] = one.ca
+        else:
+            certs = tmp_path / "certs.d"
+            (certs / one.host).mkdir(parents=True)
+            (certs / one.host / "ca.crt").write_bytes(open(one.ca, "rb").read())  # noqa: SIM115
+            own_engine.extra = ["--registry-certs", str(certs)]
         own_engine.start()
         own_engine.add_busybox()
         ref = f"{one.host}/over/tls:1"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
 from ketch.engine.aio.transfer import in_own_thread
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-@dataclass(frozen=True, eq=False)
-class Creation:
+class Creation(Struct, frozen=True, eq=False):
     """The operation ``create``."""
 
     store: ContainerStore

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ketch.engine.spec import secrets
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-@dataclass(frozen=True, eq=False)
-class Details:
+class Details(Struct, frozen=True, eq=False):
     """Derived facts for ``inspect`` and lists of containers."""
 
     paths: ContainerPaths

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ketch.engine import os_errors
 from ketch.engine.containers import pending_changes, restart_policy
@@ -45,8 +46,7 @@ _OTHERS_S = 10.0  # how long a restart waits for those of containers that it nee
 _RESTARTS_AT_ONCE = 8  # after a power cut all come back together, and clients want to be answered meanwhile
 
 
-@dataclass(frozen=True, eq=False)
-class Lifecycle:
+class Lifecycle(Struct, frozen=True, eq=False):
     """The verbs that change whether a container runs."""
 
     store: ContainerStore
@@ -60,9 +60,9 @@ class Lifecycle:
     orphans: Orphans
     link_changes: LinkChanges
     listeners: Listeners
-    _restored: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    _closed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    _turn: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(_RESTARTS_AT_ONCE))
+    _restored: asyncio.Event = field(default_factory=asyncio.Event)
+    _closed: asyncio.Event = field(default_factory=asyncio.Event)
+    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_RESTARTS_AT_ONCE))
 
     def begin_restarts(self) -> None:
         """Let restart policies act from now on: what an earlier daemon left has been restored."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,8 +24,7 @@ class HealthListener(Protocol):
         """End the checks of a container that has ended or is paused."""
 
 
-@dataclass(frozen=True)
-class Listeners:
+class Listeners(Struct, frozen=True):
     """Called in the event loop."""
 
     exec_exited: Callable[[str, int], None]  # exec id, exit code

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.run_directory import written_pid
@@ -30,8 +31,7 @@ log = logging.getLogger(__name__)
 _UNDONE_S = 30.0
 
 
-@dataclass(frozen=True, eq=False)
-class Orphans:
+class Orphans(Struct, frozen=True, eq=False):
     """Finds and ends the orphans of killed monitors and daemons."""
 
     store: ContainerStore

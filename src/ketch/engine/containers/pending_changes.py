@@ -11,10 +11,10 @@ process and change at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
 from ketch.engine.containers import validate
@@ -69,8 +69,7 @@ def take_back(store: ContainerStore, container: Container, before: Pending | Non
         why.hint = f"changes wait for its start; drop them with: ketch update --pending-reset {container.name}"
 
 
-@dataclass(frozen=True, eq=False)
-class PendingChanges:
+class PendingChanges(Struct, frozen=True, eq=False):
     """Accepts pending changes, and drops them."""
 
     images: ImageStore

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ketch.engine.model import pending
 from ketch.errors import KetchError
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Removal:
+class Removal(Struct, frozen=True, eq=False):
     """Removes containers; the caller holds the container's lock."""
 
     store: ContainerStore

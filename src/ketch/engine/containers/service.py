@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ketch.engine.aio.streams import LogOptions
 from ketch.engine.aio.transfer import in_own_thread
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
 Strings = list[str]
 
 
-@dataclass(frozen=True, eq=False)
-class ContainerService:
+class ContainerService(Struct, frozen=True, eq=False):
     """All containers of the engine."""
 
     store: ContainerStore

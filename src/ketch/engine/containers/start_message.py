@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+from msgspec import Struct
 
 from ketch.engine.model.namespace_mode import ModeKind
 from ketch.engine.spec import bundle
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, eq=False)
-class StartMessages:
+class StartMessages(Struct, frozen=True, eq=False):
     """Writes what starts need, and describes it."""
 
     store: ContainerStore

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.errors import KetchError
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(Struct, frozen=True):
     """The result of a start: ``pid`` of the program, ``started_at`` in ns."""
 
     monitor: MonitorClient
@@ -35,8 +35,7 @@ class Started:
     started_at: int
 
 
-@dataclass(frozen=True, eq=False)
-class Startup:
+class Startup(Struct, frozen=True, eq=False):
     """Starts containers; the caller holds the container's lock."""
 
     launcher: Launcher

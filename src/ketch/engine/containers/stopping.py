@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.live import direct
 from ketch.engine.model.records import Status
@@ -24,8 +25,7 @@ DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_S = 10.0
 
 
-@dataclass(frozen=True, eq=False)
-class Stopping:
+class Stopping(Struct, frozen=True, eq=False):
     """The operations ``stop`` and ``kill``."""
 
     store: ContainerStore

@@ -7,10 +7,10 @@ means, as -1 does, that there is no limit.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
@@ -39,8 +39,7 @@ def check(wanted: Resources) -> None:
     validate.check(ContainerConfig(image="any"), _merged(HostConfig(), alone))
 
 
-@dataclass(frozen=True, eq=False)
-class Updates:
+class Updates(Struct, frozen=True, eq=False):
     """The operation ``update``."""
 
     store: ContainerStore

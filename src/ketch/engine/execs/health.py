@@ -14,8 +14,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ketch.engine.model.execs import ExecConfig
 from ketch.engine.model.merge import as_list
@@ -70,15 +71,14 @@ def judge(health: Health, config: HealthConfig, result: HealthResult, started_at
     return health.status != before
 
 
-@dataclass(frozen=True, eq=False)
-class HealthChecks:
+class HealthChecks(Struct, frozen=True, eq=False):
     """The checks of all running containers."""
 
     store: ContainerStore
     events: EventBus
     tasks: BackgroundTasks
     execs: ExecService
-    _running: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
+    _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def begin(self, container: Container, act: Act, *, fresh: bool) -> None:
         """Begin to check a running container; ``fresh``: it has just been started, its health is unknown."""

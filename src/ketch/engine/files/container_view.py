@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import os
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+
+from msgspec import Struct
 
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import mount_plan
@@ -60,8 +61,7 @@ class Files:
 Found = tuple[Files, list[str]]  # and the mounts that have no place in the root
 
 
-@dataclass(frozen=True, eq=False)
-class ContainerViews:
+class ContainerViews(Struct, frozen=True, eq=False):
     """Opens the files of containers."""
 
     store: ContainerStore

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.failpoints import failpoint
 from ketch.storage.removal import try_to_remove
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class ContainerDirectories:
+class ContainerDirectories(Struct, frozen=True, eq=False):
     """The directories of all containers."""
 
     store: ContainerStore

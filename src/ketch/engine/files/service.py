@@ -10,8 +10,9 @@ import asyncio
 import io
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ketch.engine.aio.tar_stream import TarStream
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 _DRAIN = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
-class FileService:
+class FileService(Struct, frozen=True, eq=False):
     """The files of all containers."""
 
     store: ContainerStore
@@ -157,8 +157,7 @@ def _reading(container: Container, write: Callable[[IO[bytes]], None], target: I
         raise KetchError(f"container {container.id}: read its files: {e.strerror or e}") from e
 
 
-@dataclass(frozen=True)
-class _Destination:
+class _Destination(Struct, frozen=True):
     """A path in a container, which its user calls ``ref``."""
 
     container: Container

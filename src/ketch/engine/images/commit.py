@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.files import upper_dir
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 MARK = "paused-for-commit"
 
 
-@dataclass(frozen=True, eq=False)
-class CommitService:
+class CommitService(Struct, frozen=True, eq=False):
     """Images from containers."""
 
     store: ContainerStore

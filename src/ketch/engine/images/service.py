@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import io
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.model import pending
@@ -38,8 +39,7 @@ Users = list[tuple[str, bool]]
 _END = None
 
 
-@dataclass(frozen=True, eq=False)
-class ImageService:
+class ImageService(Struct, frozen=True, eq=False):
     """All images of the engine."""
 
     store: ImageStore

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ketch.errors import Conflict, Unavailable
 
@@ -26,16 +27,14 @@ _RECORDED_S = 10.0
 _REACH_S = 5.0
 
 
-@dataclass(eq=False)
-class Pursuit:
+class Pursuit(Struct, eq=False):
     """A monitor that could not be reached yet; ``over`` is set when it is reached or its container has ended."""
 
     why: str
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(eq=False)
-class Live:
+class Live(Struct, eq=False):
     """The live side of one container; ``lock`` guards decisions about its state."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

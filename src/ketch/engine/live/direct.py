@@ -11,8 +11,9 @@ import enum
 import logging
 import os
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.monitors import process as monitor_process
 from ketch.errors import KetchError, Unavailable
@@ -35,8 +36,7 @@ class Way(enum.Enum):
     GONE = enum.auto()
 
 
-@dataclass(frozen=True, eq=False)
-class DirectSignals:
+class DirectSignals(Struct, frozen=True, eq=False):
     """Signals, and the end of processes, without the help of a monitor."""
 
     paths: ContainerPaths

@@ -11,8 +11,9 @@ import contextlib
 import logging
 import os
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.model.records import Status
 from ketch.engine.monitors import process as monitor_process
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class SharedPids:
+class SharedPids(Struct, frozen=True, eq=False):
     """The running containers by pid namespace."""
 
     store: ContainerStore

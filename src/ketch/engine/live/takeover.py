@@ -16,8 +16,9 @@ import logging
 import os
 import signal
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.live.containers import Pursuit
 from ketch.engine.model.records import Status
@@ -45,8 +46,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 10.0
 _LOOK_S = 0.01
 
 
-@dataclass(frozen=True, eq=False)
-class Takeover:
+class Takeover(Struct, frozen=True, eq=False):
     """Connections to the monitors that an earlier daemon left."""
 
     store: ContainerStore

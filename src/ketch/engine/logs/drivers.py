@@ -7,9 +7,10 @@ import json
 import os
 import re
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
+
+from msgspec import Struct
 
 from ketch.engine.logs import options as log_options
 from ketch.errors import RuntimeFailure
@@ -23,8 +24,7 @@ _DIAL_S = 5.0
 _NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
 
 
-@dataclass(frozen=True, eq=False)
-class LogDrivers:
+class LogDrivers(Struct, frozen=True, eq=False):
     """Paths and settings of log drivers."""
 
     paths: ContainerPaths

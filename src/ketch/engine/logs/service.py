@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.logs import drivers as log_drivers
 from ketch.engine.logs.follow import Follower
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from ketch.engine.paths import ContainerPaths
 
 
-@dataclass(frozen=True, eq=False)
-class LogService:
+class LogService(Struct, frozen=True, eq=False):
     """The logs of all containers."""
 
     live: LiveContainers

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from ketch.images.model import Image
 
 
-@dataclass(frozen=True)
-class Removed:
+class Removed(Struct, frozen=True):
     """One removed object; ``size`` is the bytes that its removal frees."""
 
     id: str
@@ -18,8 +18,7 @@ class Removed:
     size: int = 0
 
 
-@dataclass(frozen=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """The result of a prune or its dry run; ``freed`` in bytes.
 
     ``rows`` are what became of each name and layer of images, ``volumes`` those that go with a container.
@@ -31,8 +30,7 @@ class Pruned:
     rows: list[dict[str, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class DiskUsage:
+class DiskUsage(Struct, frozen=True):
     """Disk usage in bytes: of all layers, and by id or name of containers' writes and of volumes."""
 
     images: list[Image]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from ketch.engine.model.records import ContainerConfig, Mount, PortBinding, RestartPolicy, Wire
 
@@ -59,8 +59,7 @@ class Update(msgspec.Struct, kw_only=True, frozen=True):
     pending_reset: bool = False
 
 
-@dataclass(kw_only=True)
-class CommitOptions:
+class CommitOptions(Struct, kw_only=True):
     """The options of ``docker commit``; ``config`` takes precedence over the container's configuration."""
 
     repo: str = ""

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.link import BEGIN_S, MonitorConnection, Silent
@@ -33,8 +34,7 @@ _UNDO_S = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 
 
-@dataclass
-class Created:
+class Created(Struct):
     """A created container before its start: its PID 1 and, with its own network namespace, two descriptors."""
 
     pid: int
@@ -49,8 +49,7 @@ class Created:
         self.netns_fd = self.rtnl_fd = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamOptions:
+class StreamOptions(Struct, frozen=True, kw_only=True):
     """The streams that a client's socket sends and receives.
 
     ``output``: as it is, with Docker's 8-byte headers, as the log's frames, or a byte when the log has grown.
@@ -66,8 +65,7 @@ class StreamOptions:
     start: LogPosition | Literal["start"] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExecProcess:
+class ExecProcess(Struct, frozen=True, kw_only=True):
     """A process to be added to a container: an OCI process object, and its terminal, if any, with its size."""
 
     document: OciProcess

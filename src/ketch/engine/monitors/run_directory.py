@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import socket
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ketch.errors import Unavailable
 from ketch.runtime.process import messages
@@ -16,8 +17,7 @@ from ketch.runtime.process import messages
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a container ended: ``code`` as Docker's, ``at_ns`` since the epoch, ``oom`` when memory ran out.
 
     ``lost``: its monitor was killed, so that its processes may still be there and its cgroup surely is.

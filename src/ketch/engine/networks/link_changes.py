@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.errors import Conflict, NotFound
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from ketch.engine.networks.sandbox import Sandboxes
 
 
-@dataclass(frozen=True, eq=False)
-class LinkChanges:
+class LinkChanges(Struct, frozen=True, eq=False):
     """Handles changes of links and of their targets."""
 
     store: ContainerStore

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import structs
 
 from ketch.errors import InvalidArgument
 from ketch.network.model import record as r
@@ -45,4 +45,4 @@ def requests(container: Container, record: NetworkRecord) -> list[PortRequest]:
     address = record.options.get(r.OPTION_BIND, "")
     if address in ("", "0.0.0.0"):
         return wanted
-    return [dataclasses.replace(q, host_ip=address) if not q.host_ip else q for q in wanted]
+    return [structs.replace(q, host_ip=address) if not q.host_ip else q for q in wanted]

@@ -15,8 +15,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ketch.engine.model.records import EndpointIpam, EndpointSettings, PortBinding
 from ketch.engine.networks import legacy_links, publishing
@@ -51,8 +52,7 @@ Descriptors = list[int]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Sandboxes:
+class Sandboxes(Struct, frozen=True, eq=False):
     """The sandboxes of all containers; ``manager`` is called on its own thread."""
 
     manager: NetworkManager
@@ -65,7 +65,7 @@ class Sandboxes:
     names: Resolution
     defaults: DnsDefaults
     host_gateway: str = ""  # the address that containers are to know the host by, instead of the bridge's
-    _loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.get_running_loop)
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     # -- start and end -------------------------------------------------------------------------
 

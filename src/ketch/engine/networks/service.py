@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ketch.engine.model.namespace_mode import NamespaceMode
 from ketch.engine.model.records import EndpointIpam, EndpointSettings
@@ -42,8 +42,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _DRIVER_OF = {"host": r.HOST, "none": r.NONE}
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkService:
+class NetworkService(Struct, frozen=True, eq=False):
     """All networks of the engine; ``manager`` is called on its own thread."""
 
     manager: NetworkManager

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.volumes import container_volumes
 from ketch.errors import KetchError
@@ -23,8 +24,7 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
-@dataclass(frozen=True, eq=False)
-class Reconnection:
+class Reconnection(Struct, frozen=True, eq=False):
     """Connects running containers to this daemon."""
 
     live: LiveContainers

@@ -11,8 +11,9 @@ import asyncio
 import errno
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.containers import restart_policy
 from ketch.engine.model.records import Status
@@ -40,8 +41,7 @@ _AT_ONCE = 64  # monitors that are asked at the same time: each has to wake up f
 _PATIENCE_S, _LEAST_PATIENCE_S = 1.5, 0.1  # for all of them, and for each
 
 
-@dataclass(frozen=True, eq=False)
-class Restore:
+class Restore(Struct, frozen=True, eq=False):
     """The restore of an earlier daemon's state."""
 
     store: ContainerStore

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
 from ketch.engine.model.records import Status
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class StateRestore:
+class StateRestore(Struct, frozen=True, eq=False):
     """Takes over running containers, and handles the exits of others."""
 
     store: ContainerStore

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.monitors import process as monitor_process
 from ketch.storage.database.db import REPAIR
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+class Sweep(Struct, frozen=True, eq=False):
     """Removes orphaned cgroups and directories; directories of a container that lost its row go to ``lost/``."""
 
     store: ContainerStore

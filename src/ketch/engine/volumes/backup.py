@@ -11,8 +11,9 @@ import asyncio
 import io
 import os
 import secrets
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.errors import Conflict
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from ketch.engine.volumes.store import VolumeStore
 
 
-@dataclass(frozen=True, eq=False)
-class VolumeBackups:
+class VolumeBackups(Struct, frozen=True, eq=False):
     """Backups of all volumes."""
 
     volumes: VolumeStore

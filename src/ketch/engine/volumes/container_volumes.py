@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.engine.volumes import copy_up
 from ketch.engine.volumes.mount_plan import MountPlanner
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-@dataclass(frozen=True, eq=False)
-class ContainerVolumes:
+class ContainerVolumes(Struct, frozen=True, eq=False):
     """Volumes and images that containers mount."""
 
     volumes: VolumeStore

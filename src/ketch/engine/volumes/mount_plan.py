@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch import trees
 from ketch.engine.model.records import BindOptions, ContainerConfig, DriverConfig, HostConfig, MountPoint, VolumeOptions
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 _PRIVATE = ["nosuid", "nodev", "noexec"]
 
 
-@dataclass(frozen=True, eq=False)
-class MountPlanner:
+class MountPlanner(Struct, frozen=True, eq=False):
     """Plans mounts; ``image_view`` gives an image's id and overlay options (NotFound)."""
 
     volumes: VolumeStore

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from ketch.errors import InvalidArgument, NotFound, PlatformMismatch
 from ketch.images.assembly import make_image
@@ -47,8 +47,7 @@ class Pulled(NamedTuple):
     new: bool
 
 
-@dataclass
-class Puller:
+class Puller(Struct):
     """One pull of one repository."""
 
     store: ImageStore

@@ -9,10 +9,10 @@ then on.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from ketch.errors import NotFound
 from ketch.images.archives.compressed import compressed
@@ -45,8 +45,7 @@ class Pushed(NamedTuple):
     size: int
 
 
-@dataclass
-class Pusher:
+class Pusher(Struct):
     """One push to one repository; ``uploads`` and ``slots`` are shared by all of the daemon's."""
 
     store: ImageStore

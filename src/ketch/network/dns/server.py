@@ -19,10 +19,11 @@ import select
 import socket
 import threading
 from collections import deque
-from dataclasses import dataclass, field
 from random import randrange
 from time import monotonic
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ketch.network.dns import message
 from ketch.network.dns.sockets import DnsSockets, own_namespace, visiting
@@ -41,8 +42,7 @@ _RECEIVE_BYTES = 4096
 _SWEEP_S = 5.0
 
 
-@dataclass(eq=False)
-class _Served:
+class _Served(Struct, eq=False):
     """A served container: its sockets and its upstream servers; ``netns_fd`` is ours."""
 
     container_id: str

@@ -14,9 +14,10 @@ import select
 import socket
 import struct
 from collections import deque
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 from ketch.network.dns import message
 
@@ -36,8 +37,7 @@ class NameServer(NamedTuple):
     inside: bool = False
 
 
-@dataclass(eq=False)
-class PendingQuery:
+class PendingQuery(Struct, eq=False):
     """A forwarded question; ``reply`` takes the answer's bytes, ``open`` makes a socket for a server."""
 
     data: bytes

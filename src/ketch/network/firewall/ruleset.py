@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.errors import InvalidArgument
 from ketch.network.model.record import NAT, ROUTED, UNPROTECTED
@@ -31,8 +32,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _BATCH = 500
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """One bridge network as the firewall sees it; ``subnets`` in CIDR form, both families.
 
     ``snat`` are source addresses to use instead of the outgoing interface's, at most one a family.  ``modes`` are how
@@ -50,8 +50,7 @@ class Segment:
     exceptions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Forward:
+class Forward(Struct, frozen=True):
     """One published port of one family; ``host_ip`` 0.0.0.0 or :: is every address of the host.
 
     ``routed`` ports are only let through, not translated.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ketch.errors import InvalidArgument
 
@@ -15,8 +16,7 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 _MAX_PORT = 65535
 
 
-@dataclass(frozen=True)
-class PortRequest:
+class PortRequest(Struct, frozen=True):
     """One container port to publish.
 
     ``host_ip`` is an address of the host; 0.0.0.0 and :: are all of a family, empty: all of both.  ``host_port`` 0 asks

@@ -21,8 +21,9 @@ import secrets
 import sqlite3
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, ResourceExhausted
 from ketch.failpoints import failpoint
@@ -46,8 +47,7 @@ _NO_ROOM = (
 )
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(Struct, frozen=True):
     """A package's tables: ``migrations[i]`` takes the tables from version i to i+1.
 
     ``records``: those with a column ``record`` (`records`), and the newest version that may stand there.

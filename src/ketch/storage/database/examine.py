@@ -18,8 +18,9 @@ import os
 import sqlite3
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ketch.errors import DataLoss
 from ketch.storage.database import mark, records, wal
@@ -36,8 +37,7 @@ _EDITED = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A database that may be opened: ``state`` is its mark's (None: it has none), ``image`` its bytes with the log's.
 
     ``vouched``: the mark says that nothing is missing.  Else what is in the data root and not in the database has

@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +25,7 @@ _HEADER = struct.Struct(">8sIIIIIB36s")
 _SUMS = 4096
 
 
-@dataclass(frozen=True)
-class DatabaseState:
+class DatabaseState(Struct, frozen=True):
     """What a mark says of a database.
 
     ``identity`` is its application id, ``changes`` the number of transactions that it has at least, ``writes`` its
@@ -92,7 +92,7 @@ class Mark:
 
     def __init__(self, path: str, state: DatabaseState) -> None:
         """Take the file beside the database ``path`` over, or make it; ``state`` is what it says of the database."""
-        self._state = replace(state, closed=False, boot=boot_id())
+        self._state = structs.replace(state, closed=False, boot=boot_id())
         self._fd = os.open(path + "-mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._write()
@@ -104,7 +104,7 @@ class Mark:
     def acknowledge(self, changes: int) -> None:
         """So many transactions are on the disk: a write to a page of memory, no more."""
         if behind(self._state.changes, changes):
-            self._state = replace(self._state, changes=changes)
+            self._state = structs.replace(self._state, changes=changes)
             self._write()
 
     @property
@@ -137,7 +137,7 @@ class Mark:
     def checkpointed(self, pages: int, changes: int, writes: int) -> None:
         """So many pages and transactions are in the database itself; after `sync` the log may begin anew."""
         changes = changes if behind(self._state.changes, changes) else self._state.changes
-        self._state = replace(self._state, changes=changes, writes=writes, sums=(0,) * pages)
+        self._state = structs.replace(self._state, changes=changes, writes=writes, sums=(0,) * pages)
         self._write()
 
     def sync(self) -> None:
@@ -146,7 +146,7 @@ class Mark:
 
     def seal(self) -> None:
         """The database was closed properly and has no log any more."""
-        self._state = replace(self._state, closed=True)
+        self._state = structs.replace(self._state, closed=True)
         self._write()
         os.fsync(self._fd)
 

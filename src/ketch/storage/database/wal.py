@@ -8,15 +8,15 @@ Source: https://www.sqlite.org/fileformat2.html, §4 the write-ahead log.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 _MAGIC = 0x377F0682
 HEADER = 32
 FRAME_HEADER = 24
 
 
-@dataclass
-class Log:
+class Log(Struct):
     """What a log says: ``pages`` of committed transactions by number, and the database's ``size`` in pages after them.
 
     ``whole`` frames have the right checksum, ``committed`` of them belong to finished transactions.  ``beyond`` are the
