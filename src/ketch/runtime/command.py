@@ -1,4 +1,4 @@
-"""Finding the program to run, with the errors that Docker's users know."""
+"""Look-up of the program to run, with Docker's error messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def find(name: str, path: str) -> str:
 
 
 def execution_failed(name: str, error: OSError) -> RuntimeFailure:
-    """What to say when execve(2) itself refused the file."""
+    """The error of a file that execve(2) refused."""
     if error.errno == ENOEXEC:
         return _failure(name, "exec format error", ProgramNotExecutable, ENOEXEC)
     if error.errno == ENOENT:

@@ -1,4 +1,4 @@
-"""RuntimeFailure from an errno, and as a message from child to parent."""
+"""RuntimeFailure: from an errno, and as a message from child to parent."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Plan:
         return bool(self.new & FLAGS[kind])
 
     def is_own(self, kind: str) -> bool:
-        """True when what is set in that namespace does not touch the runtime's: it is new, or another one is joined."""
+        """True when the namespace is not the runtime's own: new, or joined by path."""
         path = self.join.get(kind)
         if path is None:
             return self.is_new(kind)
@@ -83,7 +83,7 @@ class Plan:
 
 
 def enter_pid(mode: str) -> None:
-    """Make this process's *next children* members of a pid namespace: ``new``, ``host`` or a path.
+    """Set the pid namespace of this process's *next children*: ``new``, ``host`` or a path.
 
     With ``new`` the first child forked afterwards is PID 1, and every later one joins it there, which is
     how the monitor puts exec'd processes into the container without another fork.
@@ -132,7 +132,7 @@ def join(fd: int, flag: int) -> None:
 
 
 def unshare_cgroup(plan: Plan) -> None:
-    """Make the cgroup that the process is in now the root of its view, if the plan says so."""
+    """Enter a new cgroup namespace, whose root is the process's cgroup, if the plan has one."""
     if plan.new & ns.CLONE_NEWCGROUP:
         try:
             ns.unshare(ns.CLONE_NEWCGROUP)

@@ -80,7 +80,7 @@ class OciSyscallArg(TypedDict, total=False):
 
 
 class OciSyscall(TypedDict, total=False):
-    """What happens at some system calls, if all comparisons hold."""
+    """A rule: the action for some system calls, if all comparisons hold."""
 
     names: list[str]
     action: str
@@ -89,7 +89,7 @@ class OciSyscall(TypedDict, total=False):
 
 
 class OciSeccomp(TypedDict, total=False):
-    """A seccomp profile: what happens at system calls that no rule names, and the rules."""
+    """A seccomp profile: the default action, and the rules."""
 
     defaultAction: str
     defaultErrnoRet: int
@@ -118,7 +118,7 @@ class OciProcess(TypedDict, total=False):
 
 
 class OciHook(TypedDict, total=False):
-    """A program that is run at some point of the container's life; ``timeout`` in seconds."""
+    """A hook program; ``timeout`` in seconds."""
 
     path: str
     args: list[str]
@@ -127,7 +127,7 @@ class OciHook(TypedDict, total=False):
 
 
 class OciHooks(TypedDict, total=False):
-    """Programs for each of the points, in their order."""
+    """The hooks by their points, in order."""
 
     prestart: list[OciHook]
     createRuntime: list[OciHook]
@@ -192,7 +192,7 @@ class OciCpu(TypedDict, total=False):
 
 
 class OciPids(TypedDict, total=False):
-    """How many processes there may be."""
+    """The limit of processes."""
 
     limit: int
 
@@ -244,7 +244,7 @@ class OciResources(TypedDict, total=False):
 
 
 class OciLinux(TypedDict, total=False):
-    """What only Linux has."""
+    """The Linux part of the configuration."""
 
     namespaces: list[OciNamespace]
     devices: list[OciDevice]

@@ -30,7 +30,7 @@ class Cgroups(TypedDict):
 
 
 class Failed(TypedDict):
-    """Why something could not be done, as an event or as an answer's ``error`` (see `runtime.failure`)."""
+    """The description of an error, as an event or as an answer's ``error`` (see `runtime.failure`)."""
 
     ev: Literal["failed"]
     kind: str
@@ -50,13 +50,13 @@ class ChildNetwork(TypedDict):
 
 
 class ChildHooks(TypedDict):
-    """It waits for the parent to run its hooks, and to send the container's state, as JSON."""
+    """The child waits for the parent's hooks, and the container's state as JSON."""
 
     ev: Literal["hooks"]
 
 
 class ChildReady(TypedDict):
-    """Everything but execve is done; it waits for ``go``.
+    """The child has done everything but execve; it waits for ``go``.
 
     Descriptors: with ``netns`` those of ChildNetwork, with ``tty`` the terminal's master as the last one.
     """
@@ -81,7 +81,7 @@ class LauncherReady(TypedDict):
 
 
 class LogFiles(TypedDict):
-    """What all log drivers have: a directory, and how large files get (bytes, 0: any size) before they are rotated."""
+    """The settings of all log drivers: directory, and size of files (bytes, 0: any) before rotation."""
 
     dir: str
     max_size: int
@@ -164,7 +164,7 @@ class MonitorState(TypedDict):
 
 
 class HelloEvent(MonitorState):
-    """With the descriptors that KeepRequest left."""
+    """The greeting, with the descriptors of KeepRequest."""
 
     ev: Literal["hello"]
 
@@ -178,7 +178,7 @@ class CreatedEvent(TypedDict):
 
 
 class OutOfMemoryEvent(TypedDict):
-    """Memory ran out; MonitorState counts how often."""
+    """Memory ran out (MonitorState has the count)."""
 
     ev: Literal["oom"]
 
@@ -231,7 +231,7 @@ class StartRequest(RequestFields):
 
 
 class StreamsRequest(RequestFields):
-    """Which streams a client wants, whose socket is the last descriptor.
+    """The streams of a client, whose socket is the last descriptor.
 
     ``early``: input that came before is in a file in memory, whose descriptor stands before the socket.
     """
@@ -269,7 +269,7 @@ class AttachRequest(StreamsRequest, From):
 
 
 class ExecRequest(StreamsRequest):
-    """Run one more process (an OCI process object), with a client or without one; the answer has ``pid``."""
+    """Run an additional process (an OCI process object), with or without a client; the answer has ``pid``."""
 
     op: Literal["exec"]
     exec_id: str
@@ -297,7 +297,7 @@ class KillRequest(RequestFields):
 
 
 class StatusRequest(RequestFields):
-    """The answer has what HelloEvent has."""
+    """Ask for the state; the answer has the fields of HelloEvent."""
 
     op: Literal["status"]
 
@@ -309,7 +309,7 @@ class HoldRequest(RequestFields):
 
 
 class KeepRequest(RequestFields):
-    """Leave descriptors for whoever connects next."""
+    """Keep descriptors for the next connection."""
 
     op: Literal["keep"]
 

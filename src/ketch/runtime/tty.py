@@ -39,7 +39,7 @@ def open_pair(root_fd: int, path: str) -> tuple[int, int]:
 
 
 def open_pair_of_host() -> tuple[int, int]:
-    """The same from the host's devpts, for a container that has none; called while the root is the host's."""
+    """The same from the host's devpts, for a container without one; called while the root is the host's."""
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return open_pair(root_fd, "/dev/pts/ptmx")

@@ -1,4 +1,4 @@
-"""The machine's cgroup hierarchies, and the one object that stands for a container's cgroup in all of them.
+"""The machine's cgroup hierarchies, and the interface of a container's cgroup in all of them.
 
 v1: every controller (or group of controllers) is a hierarchy mounted on its own; v2: one hierarchy.  Hybrid
 machines have both, with the controllers on v1, and count as v1.  A container's cgroup is one path, made in every
@@ -35,7 +35,7 @@ class Cgroup(Protocol):
         """What `open` needs, as plain JSON."""
 
     def make(self) -> None:
-        """Make its directories, with what must be set before a process may enter; idempotent."""
+        """Make its directories, with the settings that a process needs to enter; idempotent."""
 
     def join(self) -> None:
         """Move the calling single-threaded process in."""
@@ -59,7 +59,7 @@ class Cgroup(Protocol):
         """True while paused."""
 
     def oom_kills(self) -> int:
-        """How often the kernel killed a process inside for want of memory."""
+        """The number of processes inside that the kernel killed for want of memory."""
 
     def watch_oom(self) -> int:
         """A descriptor that says when memory runs out (see `process.oom`), the caller's to close; -1: no such thing."""
@@ -116,7 +116,7 @@ def parse_mountinfo(text: str) -> Layout:
 
 
 def create(path: str, resources: OciResources | None) -> Cgroup:
-    """Make the cgroup ``path`` (absolute: below each hierarchy's root) with its limits; nobody is inside yet.
+    """Make the cgroup ``path`` (absolute: below each hierarchy's root) with its limits, without processes.
 
     Raises RuntimeFailure with step ``cgroups``; what was made then is removed again.
     """
@@ -144,7 +144,7 @@ def open(cgroups: Cgroups) -> Cgroup:
 
 
 def prune(path: str) -> None:
-    """Remove the cgroup ``path`` in every hierarchy where it is empty: parents that containers left behind."""
+    """Remove the cgroup ``path``, a parent of containers' cgroups, in every hierarchy where it is empty."""
     here = layout()
     for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
         try:
@@ -154,7 +154,7 @@ def prune(path: str) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether the cgroup ``path`` is there in any hierarchy."""
+    """Whether the cgroup ``path`` exists in any hierarchy."""
     here = layout()
     roots = {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}
     return any(os.path.isdir(root + os.path.normpath("/" + path)) for root in roots)

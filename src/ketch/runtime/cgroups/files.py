@@ -1,4 +1,4 @@
-"""Reading and writing the small text files of a cgroup directory.
+"""Reading and writing of the small text files of a cgroup directory.
 
 A cgroup that is removed meanwhile answers ENODEV; here it is as gone as one that went before
 (FileNotFoundError).  The block controllers have a meaning of their own for ENODEV: there is no such device.

@@ -1,4 +1,4 @@
-"""Memory, CPU time, processes and blocks of many containers at a time, read with as few system calls as can be.
+"""Memory, CPU time, processes and block I/O of many containers, read with few system calls.
 
 `Cgroup.stats` reads everything that a cgroup counts, some twenty files.  This reads five and parses no more of them
 than it needs: 0.1 ms a container.  Nothing stays open between two readings, so that a container that ends and starts
@@ -78,7 +78,7 @@ def _unified(cgroup: CgroupV2) -> Reading | None:
 
 
 def _contents(path: str) -> bytes | None:
-    """The file, or None where there is none (any more)."""
+    """The content of a file; None when it does not exist."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def _number(data: bytes) -> int:
 
 
 def _in_use(usage: int, inactive: int) -> int:
-    """As the docker client counts."""
+    """Memory in use as the docker client counts it."""
     return usage - inactive if 0 < inactive < usage else usage
 
 

@@ -19,7 +19,7 @@ _EMPTY_S = 3.0  # a monitor leaves a client that has everything 2 s to end its c
 
 
 def enter(parent: str) -> str:
-    """Move the calling process, which has one thread, in; returns why that could not be done, empty when it was."""
+    """Move the calling process, which has one thread, in; returns the reason of a failure, else an empty text."""
     path = _path(parent)
     try:
         cgroup = common.at(path)
@@ -56,6 +56,6 @@ def _path(parent: str) -> str:
 
 
 def _unified(path: str) -> str | None:
-    """Where v2 is mounted beside v1 (without controllers): there, too, a service manager looks for who is whose."""
+    """The v2 cgroup beside v1 (without controllers), by which service managers assign processes to units."""
     here = common.layout()
     return here.unified + os.path.normpath(path) if here.version == 1 and here.unified else None

@@ -1,4 +1,4 @@
-"""cgroup directories as a tree: making, listing and removing them.
+"""Trees of cgroup directories: making, listing and removing.
 
 What is below a container's cgroup the container makes, as deep as it likes where it may (privileged): nothing here
 recurses, and what is below is reached by descriptors, not by paths.
@@ -78,7 +78,7 @@ def pids(directory: str) -> list[int]:
 
 
 def _processes(fd: int) -> bytes:
-    """What ``cgroup.procs`` says; a threaded cgroup has none of its own: its domain's file names them."""
+    """The pids in ``cgroup.procs``; a threaded cgroup has none of its own: its domain's file names them."""
     data = b""
     try:
         procs = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
@@ -112,7 +112,7 @@ def remove(directory: str, timeout_s: float = 1.0) -> None:
 
 
 def _remove_below(directory: str) -> bool:
-    """Remove the sub-cgroups that can be removed; whether there was one."""
+    """Remove the sub-cgroups that can be removed; returns whether there was one."""
     try:
         fd = os.open(directory, trees.DIRECTORY)
     except FileNotFoundError:

@@ -95,23 +95,23 @@ class JsonLogWriter:
         return names(self._path)
 
     def held(self, stream: int) -> bytes:
-        """What was read from the container and is not in the file yet."""
+        """The output that is not in the file yet."""
         return self._splitters[stream].held
 
     def write(self, stream: int, data: bytes) -> None:
-        """Log what was read; what the disk does not take is lost."""
+        """Log output; what the disk does not take is lost."""
         now = self._clock.rfc3339(time_ns())
         for block, partial in self._splitters[stream].take(data):
             self._append(self._encode(stream, block, partial, now))
 
     def finish(self) -> None:
-        """Log what has no newline: none will come."""
+        """Log the rest of an unfinished line at the end of the output."""
         for stream, splitter in self._splitters.items():
             if rest := splitter.rest():
                 self._append(self._encode(stream, rest, True, self._clock.rfc3339(time_ns())))
 
     def stop_backpressure(self) -> None:
-        """The container has ended; a file makes nobody wait."""
+        """Nothing to do: a file causes no backpressure."""
 
     def _encode(self, stream: int, block: bytes, partial: bool, now: str) -> bytes:
         tail = f'","stream":"{_STREAMS[stream]}",{self._attrs}"time":"'
@@ -149,7 +149,7 @@ class JsonLogWriter:
                 out = out[size:]
 
     def _rotate(self) -> bool:
-        """Begin a new file; False when that must wait, because the last one is still being compressed."""
+        """Begin a new file; False while the last one is still being compressed."""
         if self._busy():
             return False
         for suffix in ("", ".gz"):

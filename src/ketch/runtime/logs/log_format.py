@@ -1,4 +1,4 @@
-"""The container's log: frames as they were read, rotated by size.
+"""The framed log: a frame for each read, files rotated by size.
 
     log, log.1 … log.N      N = max_files - 1, the highest number is the oldest
     frame = time ns (u64) | length (u32) | stream (u8) | flags (u8) | 2 spare | payload | length (u32)

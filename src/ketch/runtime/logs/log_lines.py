@@ -1,4 +1,4 @@
-"""Output cut into log messages as Docker cuts it, and the times that such messages carry.
+"""Splitting of output into log messages, as Docker does, and the messages' times.
 
 A message is a line.  A line of more than 16 KiB is several: pieces of 16 KiB that say that they are not
 the end, and what remains (moby, daemon/logger/copier.go).  What has no newline yet waits for it.
@@ -14,7 +14,7 @@ LIMIT = 16 << 10
 
 
 class Splitter:
-    """One stream's output on its way to be messages; at most ``LIMIT`` bytes are held back."""
+    """The splitter of one stream; it holds back at most ``LIMIT`` bytes."""
 
     def __init__(self) -> None:
         self.held = b""
@@ -37,6 +37,6 @@ class Splitter:
         self.held = data[position:]
 
     def rest(self) -> bytes:
-        """What waits for its newline, which does not come any more."""
+        """The rest of an unfinished line, at the end of the output."""
         held, self.held = self.held, b""
         return held

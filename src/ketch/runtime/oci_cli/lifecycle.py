@@ -77,7 +77,7 @@ def create(
 
 
 def start(state: states.RuntimeState) -> None:
-    """Let a created container exec its program; raises what the program's start says."""
+    """Let a created container exec its program; raises the error of its start."""
     status = state.status()
     if status != "created":
         raise Conflict(f"start container `{state.id}`: it is {status}, not created")
@@ -113,7 +113,7 @@ def kill(state: states.RuntimeState, number: int, *, everyone: bool = False) -> 
 
 
 def delete(state: states.RuntimeState, *, force: bool = False) -> None:
-    """Remove what is left of a container; a running one only with ``force``."""
+    """Remove a container; a running one only with ``force``."""
     status = state.status()
     if status not in ("stopped", "created", "creating") and not force:
         raise Conflict(f"delete container `{state.id}`: it is {status}", hint="stop it first, or use --force")
@@ -184,7 +184,7 @@ def _listen(state: states.RuntimeState) -> socket:
 
 
 def _with_short_path(path: str, call: Any) -> None:
-    """bind and connect take at most 107 bytes; a directory descriptor makes any path short."""
+    """Call ``work`` with a short path to a socket (at most 107 bytes), by a directory descriptor."""
     directory_fd = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         call(f"/proc/self/fd/{directory_fd}/{os.path.basename(path)}")
@@ -207,7 +207,7 @@ def _fork_init(
 
 
 def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid: int) -> tuple[ChildReady, list[int]]:
-    """The child's ``ready``; on the way there, the hooks that belong to the runtime's namespace."""
+    """Wait for the child's ``ready``, and run the runtime namespace's hooks on its request."""
     message, fds = _answer(sync)
     if message["ev"] == "hooks":
         state.document["pid"] = pid
@@ -220,7 +220,7 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
 
 
 def _answer(sync: socket) -> tuple[ChildMessage, list[int]]:
-    """The child's next message; raises what it says when it has failed."""
+    """The child's next message; raises the error of a failed child."""
     message, fds = messages.receive_from_child(sync.fileno())
     if message is None or message["ev"] == "failed":
         raise from_message(message)
@@ -244,7 +244,7 @@ def _fill(state: states.RuntimeState, document: OciConfig, pid: int, message: Ch
 
 
 def _send_console(path: str, master_fd: int) -> None:
-    """Hand the terminal to whoever listens on ``path`` and close our copy (the convention of runc)."""
+    """Send the terminal to the socket ``path`` and close our copy (the convention of runc)."""
     connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     try:
         _with_short_path(path, connection.connect)

@@ -170,7 +170,7 @@ def _exec(options: CommandOptions, operands: list[str]) -> int:
 
 
 def _exec_process(options: CommandOptions, args: list[str], state: states.RuntimeState) -> OciProcess:
-    """The process object: from --process, else the container's own with what the command line changes."""
+    """The process object: from --process, else the container's own with the command line's changes."""
     if options.get("process"):
         with open(options["process"], "rb") as file:
             document: OciProcess = _json(file.read(), options["process"])
@@ -345,7 +345,7 @@ def _version() -> str:
 
 
 def _flags(text: str) -> dict[str, str]:
-    """Rows like ``bool detach d``: kind, long name, other spellings."""
+    """Parse rows like ``bool detach d``: type, long name, other spellings."""
     table = {}
     for row in text.split(","):
         kind, name, *others = row.split()

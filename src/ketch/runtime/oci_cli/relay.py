@@ -1,4 +1,4 @@
-"""A terminal in the foreground: bytes between this process's terminal and the container's."""
+"""Relay between this process's terminal and the container's, for the foreground."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wait(pid: int) -> int:
 
 
 def forward_signals(pid: int) -> None:
-    """Pass on what this process is sent, as long as ``pid`` is a child of ours."""
+    """Forward this process's signals to ``pid`` while it is a child of ours."""
 
     def forward(number: int, _frame: object) -> None:
         try:

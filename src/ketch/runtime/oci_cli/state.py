@@ -120,7 +120,7 @@ def load_all(root: str) -> list[RuntimeState]:
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 for one that does not exist or is a zombie."""
+    """The start time of a process in clock ticks since boot; 0 for a missing one or a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # the name, field 2, may contain anything, also parentheses and spaces

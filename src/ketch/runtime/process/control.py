@@ -56,7 +56,7 @@ class Controls:
         return bool(self._all)
 
     def has(self, control: socket) -> bool:
-        """Whether a connection is still there."""
+        """Whether a connection is still open."""
         return control in self._all
 
     def listen(self) -> None:
@@ -76,7 +76,7 @@ class Controls:
         self._loop.add(listener.fileno(), READ, self._accept)
 
     def listen_again(self) -> None:
-        """Our names are gone (the exec root was wiped): ketchd has made the directory and asks for a new socket."""
+        """Make the socket again, on ketchd's request, in a run directory that was wiped."""
         listener = self._listener
         if listener is None:
             return
@@ -86,13 +86,13 @@ class Controls:
         self.listen()
 
     def keep(self, fds: list[int]) -> None:
-        """Keep descriptors for whoever connects next, in place of those kept before; they are ours from now on."""
+        """Keep descriptors, ours from now on, for the next connection, in place of those kept before."""
         for fd in self._kept:
             os.close(fd)
         self._kept = fds
 
     def stop_listening(self) -> None:
-        """Accept nobody any more and leave the names to the container's next monitor; connections stay."""
+        """Stop accepting and leave the names to the container's next monitor; connections stay."""
         self.keep([])
         if self._listener is None:
             return
@@ -140,7 +140,7 @@ class Controls:
         return True
 
     def broadcast(self, message: MonitorEvent, fds: list[int] | tuple[int, ...] = ()) -> bool:
-        """Send to every connection; False when there was none that took it."""
+        """Send to every connection; False when none accepted the message."""
         sent = 0
         for control in list(self._all):
             sent += self.send(control, message, fds)

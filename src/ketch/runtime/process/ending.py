@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def keep_record(run_dir: str, record: ExitRecord) -> bool:
-    """Write how it ended; False when that can be tried again, and not where the exec root is gone."""
+    """Write the exit record; False when that can be retried (not if the exec root is gone)."""
     try:
         messages.write_record(run_dir, messages.EXIT_RECORD, record)
     except OSError as e:
@@ -23,14 +23,14 @@ def keep_record(run_dir: str, record: ExitRecord) -> bool:
 
 
 def kill(cgroups: Cgroups | None) -> None:
-    """SIGKILL whatever is in it still."""
+    """SIGKILL the processes of a cgroup."""
     if cgroups:
         with suppress(OSError, KetchError):
             common.open(cgroups).kill()
 
 
 def out_of_memory(cgroups: Cgroups | None) -> bool:
-    """Whether the kernel killed a process of it for want of memory."""
+    """Whether the kernel killed a process of the cgroup for want of memory."""
     if cgroups:
         with suppress(OSError, KetchError):
             return common.open(cgroups).oom_kills() > 0
@@ -38,7 +38,7 @@ def out_of_memory(cgroups: Cgroups | None) -> bool:
 
 
 def remove_cgroup(cgroups: Cgroups | None, path: str, *, with_processes: bool) -> None:
-    """Remove it; ``path`` is where it would be when it was not described yet."""
+    """Remove the cgroup; ``path`` is its place when it was not described yet."""
     cgroup = common.open(cgroups) if cgroups else common.at(path) if path else None
     if cgroup is None:
         return

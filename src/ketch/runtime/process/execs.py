@@ -1,4 +1,4 @@
-"""Exec'd processes of one monitor: forked here, born in the container's pid namespace."""
+"""Exec'd processes of one monitor, forked into the container's pid namespace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ketch.runtime.protocol import Cgroups, ExecRecord, ExecRequest, Failed
 
     class ParentMonitor(Protocol):
-        """What they need of the monitor whose children they are; ``pid`` is that of the container's PID 1."""
+        """The interface of the monitor; ``pid`` is that of the container's PID 1."""
 
         state: str
         pid: int
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         controls: Controls
 
         def drained(self) -> None:
-            """A client has all that it is owed."""
+            """Handle a client that has received everything."""
 
 
 _DIED: Failed = {
@@ -67,7 +67,7 @@ class ExecChild:
 
 
 class Execs:
-    """All of them, by id and by pid."""
+    """The exec'd processes by id and by pid."""
 
     def __init__(self, monitor: ParentMonitor) -> None:
         self._monitor = monitor
@@ -75,7 +75,7 @@ class Execs:
         self._behind: list[Streams] = []
 
     def running(self) -> dict[str, int]:
-        """Id → pid of those that run."""
+        """Id → pid of the running ones."""
         return {e.id: e.pid for e in self._by_id.values() if e.state == "running"}
 
     def _get(self, exec_id: str) -> ExecChild:
@@ -85,31 +85,31 @@ class Execs:
             raise KetchError(f"no exec `{exec_id}` is running") from None
 
     def streams(self, exec_id: str) -> Streams:
-        """The streams of one (KetchError when it does not run)."""
+        """The streams of a running exec (KetchError)."""
         return self._get(exec_id).streams
 
     def pid(self, exec_id: str) -> int:
-        """The host pid of one (KetchError when it does not run)."""
+        """The host pid of a running exec (KetchError)."""
         return self._get(exec_id).pid
 
     @property
     def lingering(self) -> bool:
-        """Whether a client of an ended one has not got everything yet."""
+        """Whether a client of an ended exec has not received everything yet."""
         self._behind = [streams for streams in self._behind if streams.busy]
         return bool(self._behind)
 
     @property
     def has_unsent(self) -> bool:
-        """Whether one of those has not even been sent everything."""
+        """Whether output for such a client has not even been sent."""
         return any(streams.clients for streams in self._behind)
 
     @property
     def taken(self) -> int:
-        """Bytes that clients of ended ones have taken."""
+        """The number of bytes that clients of ended execs have received."""
         return sum(streams.taken for streams in self._behind)
 
     def begin(self, control: socket, message: ExecRequest, fds: list[int]) -> None:
-        """Fork it; the answer is sent when its program runs or could not be executed.
+        """Fork an exec; the answer is sent when its program runs or could not be executed.
 
         The client's socket is taken out of ``fds``.
         """
@@ -165,7 +165,7 @@ class Execs:
         )
 
     def _receive(self, exec_: ExecChild, request: ExecRequest) -> None:
-        """The child is ready, or has failed, or (end of file after "go") its program runs."""
+        """Handle a message of the child: ready, failed, or (end of file after ``go``) its program runs."""
         message, fds = messages.receive_from_child(exec_.sync)
         if message is not None and message["ev"] == "ready":
             exec_.state = "starting"
@@ -205,7 +205,7 @@ class Execs:
             self._monitor.controls.send(control, {"seq": seq, **answer})
 
     def ended(self, pid: int, status: int) -> None:
-        """A child of the monitor other than PID 1 has ended; those that are no exec were orphans."""
+        """Handle the end of a child other than PID 1: an exec, or an orphan."""
         for exec_ in self._by_id.values():
             if exec_.pid == pid:
                 exec_.status = status
@@ -234,7 +234,7 @@ class Execs:
             self._behind.append(exec_.streams)
 
     def close_outputs(self) -> None:
-        """The container has ended and all these with it."""
+        """Close the outputs of all execs when the container has ended."""
         for exec_ in list(self._by_id.values()):
             if exec_.state != "running":
                 self._monitor.loop.remove(exec_.sync)
@@ -248,7 +248,7 @@ class Execs:
 
 
 def _share_oom_score(pid: int) -> None:
-    """Be as likely to be killed for memory as ``pid`` is: the monitor's own privilege must not be inherited."""
+    """Set the OOM score of ``pid``: the monitor's own must not be inherited."""
     with suppress(OSError):
         fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDONLY | os.O_CLOEXEC)
         value = os.read(fd, 16)

@@ -83,7 +83,7 @@ def _fork(sock: socket, message: StartContainer, fds: list[int], title: _Title) 
 
 
 class _Title:
-    """What ``ps`` shows as command line: the memory where the kernel put the arguments (proc_pid_cmdline(5))."""
+    """The process title: the memory of the command line that ``ps`` shows (proc_pid_cmdline(5))."""
 
     def __init__(self) -> None:
         fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -93,7 +93,7 @@ class _Title:
         self._room = int(fields[46]) - self._start
 
     def set(self, text: str) -> None:
-        """Write it, cut to the room there is."""
+        """Set the title, cut to the available room."""
         with suppress(OSError):  # only a name
             fd = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
             os.pwrite(fd, text.encode()[: self._room - 1].ljust(self._room, b"\0"), self._start)

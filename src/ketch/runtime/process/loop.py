@@ -1,4 +1,4 @@
-"""A loop over epoll: descriptors and what to call when they are ready; nothing polls."""
+"""An event loop over epoll: descriptors and their handlers."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Loop:
         self._handlers[fd] = handler
 
     def change(self, fd: int, events: int) -> None:
-        """Wait for other events from now on."""
+        """Change the events of a descriptor."""
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Forget ``fd`` (which must still be open)."""
+        """Remove ``fd`` (which must still be open)."""
         self._epoll.unregister(fd)
         del self._handlers[fd]
 
     def run(self) -> None:
-        """Until ``running`` is False.  A handler that raises loses its descriptor, not the container its monitor."""
+        """Run until ``running`` is False.  A handler that raises loses its descriptor; the loop goes on."""
         while self.running:
             timeout = -1.0 if self.deadline is None else max(self.deadline - monotonic(), 0)
             ready = self._epoll.poll(timeout, 16)

@@ -41,7 +41,7 @@ def receive(sock: socket | int) -> tuple[Any, list[int]]:
 
 
 def receive_from_child(sock: int) -> tuple[ChildMessage | None, list[int]]:
-    """The next message of a child, which may have ended since; (None, []) when there are no more.
+    """The next message of a child, which may have ended; (None, []) at the end.
 
     A child that ends with "go" unread makes the kernel report ECONNRESET, once, before what the child had sent.
     """
@@ -62,7 +62,7 @@ def pair() -> tuple[int, int]:
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Make or replace a file's contents, without the memory that Python's file objects cost a monitor for ever."""
+    """Write a file without Python's file objects, whose memory a monitor would never free."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, data)
@@ -71,7 +71,7 @@ def write_file(path: str, data: bytes) -> None:
 
 
 def take_early_input(request: StreamsRequest, fds: list[int]) -> bytes:
-    """The input that came before a client's socket was taken; its descriptor is closed and leaves ``fds``."""
+    """The client's early input, from a descriptor that is removed from ``fds`` and closed."""
     if not request.get("early"):
         return b""
     fd = fds.pop(0)

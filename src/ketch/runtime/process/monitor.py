@@ -77,7 +77,7 @@ def main(message: StartContainer, control_fd: int) -> NoReturn:
 
 
 class Monitor:
-    """The state of one container's monitor; only its own loop touches it."""
+    """The monitor of one container, run by its own loop."""
 
     def __init__(self, message: StartContainer, control_fd: int) -> None:
         self.id: str = message["id"]
@@ -105,7 +105,7 @@ class Monitor:
         self._progress = 0
 
     def run(self) -> None:
-        """Set up, then serve until the container has ended and everybody has what is theirs."""
+        """Set up, then serve until the container has ended and every client has its output."""
         # Whoever waits for the end of ketchd's stdout must not have to wait for its containers; 0 is /dev/null.
         os.dup2(0, 1)
         os.dup2(0, 2)
@@ -129,7 +129,7 @@ class Monitor:
     # -- set-up ----------------------------------------------------------------------------------
 
     def _set_up(self, message: StartContainer) -> None:
-        """Fork the child first: it works on another processor while this one finishes."""
+        """Fork the child, then set up the rest, concurrently."""
         self.streams = Streams(self.loop, terminal=message["tty"], stdin=message["stdin"])
         self.streams.stdin_once = message["stdin_once"]
         self.streams.on_end = self._output_ended
@@ -155,7 +155,7 @@ class Monitor:
         init.child_main(self.bundle, message["rootfs"], Parent(sync_fd, early=True), tty=message["tty"])
 
     def _receive_from_child(self, _events: int) -> None:
-        """The child has a network, is ready, or has failed, or (end of file after "go") its program runs."""
+        """Handle a message of the child: network, ready, failed, or (end of file after ``go``) its program runs."""
         message, fds = messages.receive_from_child(self._sync)
         if message is None:
             self._end_sync()
@@ -180,7 +180,7 @@ class Monitor:
         self._sync = -1
 
     def _created(self, fds: list[int]) -> None:
-        """Let the network be wired, while the child may still be at work."""
+        """Report the child to ketchd, which wires the network while the child may still be at work."""
         self.state = "created"
         try:
             if not self.controls.broadcast({"ev": "created", "pid": self.pid, "monitor": os.getpid()}, fds):
@@ -207,7 +207,7 @@ class Monitor:
             self._fail(message)
 
     def _connections_lost(self) -> None:
-        """The last control connection is gone."""
+        """Handle the loss of the last control connection."""
         if self.state in ("setup", "created"):
             # Nobody is left who could say start: the container was never acknowledged.
             self._fail(self._died("before the start"))
@@ -228,7 +228,7 @@ class Monitor:
             self._init_ended()
 
     def _fail(self, message: Failed) -> None:
-        """Undo everything, say why, end."""
+        """Undo everything, report the reason, end."""
         if self.state == "failed":
             return
         self.state = "failed"
@@ -265,7 +265,7 @@ class Monitor:
         }
 
     def _serve(self, control: socket, message: MonitorRequest, fds: list[int]) -> Mapping[str, Any] | None:
-        """Carry out one request; descriptors that are kept are taken out of ``fds``. None: it is answered later."""
+        """Carry out one request; kept descriptors are removed from ``fds``. None: it is answered later."""
         if monotonic() > message.get("by", monotonic()):  # this process was stopped, and an error was the answer
             raise KetchError(f"control request `{message['op']}`: too late")
         if message["op"] == "start":
@@ -332,7 +332,7 @@ class Monitor:
         self.state = "starting"
 
     def _failure_of_child(self) -> Failed:
-        """Why the child has ended: it may have said so a moment before it was told to go."""
+        """The failure of an ended child, which may have reported it just before its ``go``."""
         while self._sync >= 0:
             message, fds = messages.receive_from_child(self._sync)
             for fd in fds:
@@ -365,7 +365,7 @@ class Monitor:
                 self.execs.ended(pid, status)
 
     def _init_ended(self) -> None:
-        """PID 1 is gone: nothing of the container may stay, and its outputs must end soon."""
+        """Handle the end of PID 1: kill the container's other processes, and finish reading its outputs."""
         assert self.streams is not None
         failpoint("monitor.pid1-ended")
         ending.kill(self.cgroups)
@@ -381,7 +381,7 @@ class Monitor:
             self._record_exit(self._status)
 
     def _record_exit(self, status: int) -> None:
-        """Everything is read: make the record."""
+        """Make the exit record when all output is read."""
         assert self.streams is not None
         self.state = "ended"
         self.loop.deadline = None
@@ -393,7 +393,7 @@ class Monitor:
         self._keep_record(record)
 
     def _keep_record(self, record: ExitRecord) -> None:
-        """Write the record; where that cannot be, and nobody is there to be told, wait for the one or the other."""
+        """Write the exit record; if that fails without a connection, wait until either is possible."""
         if not ending.keep_record(self.run_dir, record) and not self.controls:
             self.loop.deadline = monotonic() + _AGAIN_S
             self.loop.on_deadline = lambda: self._keep_record(record)
@@ -401,7 +401,7 @@ class Monitor:
         self._leave(record)
 
     def _leave(self, record: ExitRecord) -> None:
-        """Tell, let the clients go."""
+        """Report the exit, and end the clients."""
         assert self.streams is not None
         self.state = "done"
         failpoint("monitor.exit-recorded")
@@ -418,13 +418,13 @@ class Monitor:
         self.drained()
 
     def drained(self) -> None:
-        """A client has all that it is owed: when that was the last one, nothing keeps this process."""
+        """Handle a client that has received everything; after the last one the process ends."""
         assert self.streams is not None
         if self.state == "done" and not self.streams.busy and not self.execs.lingering:
             self.loop.running = False
 
     def _linger(self) -> None:
-        """Wait for the clients that still take something; one that takes nothing for a while is given up."""
+        """Wait for clients that still receive output; one that stalls is dropped."""
         assert self.streams is not None
         taken = self.streams.taken + self.execs.taken
         if taken == self._progress:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class OomWatch:
-    """Calls ``notify`` each time; ``count`` is how often that was.  `end` it before the cgroup is removed."""
+    """A watch that calls ``notify`` each time (``count``); `end` it before the cgroup is removed."""
 
     def __init__(self, loop: Loop, notify: Callable[[], object]) -> None:
         self.count = 0
@@ -33,7 +33,7 @@ class OomWatch:
         self._fd = -1
 
     def begin(self, cgroup: Cgroup) -> None:
-        """Watch a container that runs now; without a memory controller there is nothing to watch."""
+        """Begin to watch a running container, if there is a memory controller."""
         with suppress(OSError):  # then the exit record alone says so
             self._cgroup = cgroup
             self._fd = cgroup.watch_oom()

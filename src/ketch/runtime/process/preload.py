@@ -1,4 +1,4 @@
-"""The launcher's heap, which is in the memory of each container's monitor: small, and written to by none of them."""
+"""Preparation of the launcher's heap, which all monitors share: kept small, and never written to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WORDS = 1 << 46  # more than a process can have
 
 
 def prepare() -> None:
-    """To be called before anything else is imported.
+    """Prepare for the imports; to be called before them.
 
     Nothing is collected until the heap is frozen: what is freed leaves holes in pages that all monitors share, and each
     would fill them with its own (``gc.freeze`` says so).
@@ -20,7 +20,7 @@ def prepare() -> None:
 
 
 def freeze() -> None:
-    """To be called when everything is imported: what is there now stays for ever, and as it is."""
+    """Freeze the heap, as permanent and unwritten; to be called after the imports."""
     _count_no_more()
     gc.freeze()
 
@@ -41,7 +41,7 @@ def _ctypes_alone() -> None:
 
 
 def _count_no_more() -> None:
-    """Have nobody count references to what is there.
+    """Make existing objects immortal: without reference counts.
 
     The count stands in the object, so that whoever looks at one writes to its page.  Since 3.12 the count of None and
     some others says that they live for ever and are not counted (PEP 683); here all get it.  It is the first 32 bits of

@@ -1,4 +1,4 @@
-"""Errors of a monitor that nobody foresaw: tracebacks in a file, and first processes that died without a message."""
+"""Unforeseen errors of a monitor: tracebacks in a file, first processes that died without a message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def exception(run_dir: str) -> None:
-    """Leave the current exception's traceback in ``monitor.err``: nobody reads a monitor's stderr."""
+    """Write the current exception's traceback to ``monitor.err`` (a monitor has no stderr)."""
     with suppress(OSError):
         fd = os.open(os.path.join(run_dir, "monitor.err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         os.dup2(fd, 2)
@@ -26,7 +26,7 @@ def exception(run_dir: str) -> None:
 
 
 def died(when: str, cgroup: str | None) -> Failed:
-    """The ``failed`` event for a first process that ended without a word; ``cgroup`` may know why."""
+    """The ``failed`` event for a first process that died without a message; ``cgroup`` may have the reason."""
     text = f"start container: its first process died {when}"
     if cgroup:
         with suppress(OSError, KetchError):

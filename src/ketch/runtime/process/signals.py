@@ -1,4 +1,4 @@
-"""A monitor's signals: those that end other programs do nothing, those that tell something wake its loop."""
+"""A monitor's signals: those that would end it are ignored, the informative ones wake its loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TELLING = (_signal.SIGCHLD, _signal.SIGUSR1)  # a child has ended; the socket i
 
 
 def watch() -> int:
-    """A descriptor that gives the number of each telling signal as a byte (signal.set_wakeup_fd)."""
+    """A descriptor that gives the number of each of these signals as a byte (signal.set_wakeup_fd)."""
     for number in _IGNORED:
         _signal.signal(number, _signal.SIG_IGN)
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

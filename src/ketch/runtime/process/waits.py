@@ -1,4 +1,4 @@
-"""Sockets of clients that wait for the container's end over HTTP, kept beyond the death of the ketchd that took them.
+"""Sockets of clients that wait for the container's exit over HTTP, kept in case ketchd ends before.
 
 The `docker` client gives a container up when its ``wait`` request breaks off.  So ketchd, which answers such a
 request itself, leaves a copy of the client's socket here.  When the container ends and that ketchd is still connected,
@@ -39,7 +39,7 @@ class Waits:
         os.close(fd)
 
     def answer(self, record: ExitRecord) -> None:
-        """The container has ended: answer for those ketchds that cannot any more, close all."""
+        """Answer, after the container's end, in place of daemons that are gone; close all."""
         body = b'{"StatusCode":%d}\n' % record["code"]
         for fd, control in list(self._held.items()):
             if not self._controls.has(control):

@@ -1,4 +1,4 @@
-"""Starting the launcher process; called by ketchd, which has imported whatever it likes."""
+"""Start of the launcher process from ketchd: a new, isolated interpreter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "M
 
 
 class Spawned:
-    """A launcher that gets warm: its process, our end of its socket, and a file with what it says on stderr.
+    """A started launcher: its process, our end of its socket, and a file with its stderr.
 
     It says ``{"ev": "ready"}`` when it is.  ``fd`` is the caller's to close, and `forget` the file.
     """
@@ -44,7 +44,7 @@ class Spawned:
         self._stderr_fd = stderr_fd
 
     def last_stderr_line(self) -> str:
-        """The last line that it said, which of a traceback is the error; empty when it said nothing."""
+        """The last line of the launcher's stderr (the error of a traceback); empty without output."""
         lines = os.pread(self._stderr_fd, _WORDS, max(os.fstat(self._stderr_fd).st_size - _WORDS, 0)).split(b"\n")
         return next((line.decode(errors="replace").strip() for line in reversed(lines) if line.strip()), "")
 
@@ -54,7 +54,7 @@ class Spawned:
 
 
 def spawn(cgroup: str) -> Spawned:
-    """Start a launcher that, and whose monitors, live below the cgroup ``cgroup`` (see `cgroups.monitors`)."""
+    """Start a launcher; it and its monitors are below the cgroup ``cgroup`` (see `cgroups.monitors`)."""
     ours, theirs = messages.pair()
     interpreter = os.path.realpath(sys.executable)
     copy_fd = stderr_fd = -1
@@ -83,7 +83,7 @@ def spawn(cgroup: str) -> Spawned:
 
 
 def _library_path() -> dict[str, str]:
-    """Where the launcher finds libpython.
+    """The library path by which the launcher finds libpython.
 
     An interpreter may name that place relative to its own file ($ORIGIN, ld.so(8)), and a copy in memory has none: the
     place is where this process found it.  No container's process gets this variable, all start with their own.
@@ -113,7 +113,7 @@ def sealed_copy(path: str) -> int:
 
 
 def _executable_memory(name: str) -> int:
-    """A file in memory that may be executed, whatever ``vm.memfd_noexec`` makes of those that do not say so."""
+    """An executable in-memory file, whatever ``vm.memfd_noexec`` is."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         return os.memfd_create(name, flags | _MFD_EXEC)

@@ -26,7 +26,7 @@ class Anchors:
         self._held: dict[str, int] = {}
 
     def hold(self, destination: str, tree_fd: int) -> None:
-        """Look up from the mount ``tree_fd``, which stays the caller's, what lies at or below one of PLACES."""
+        """Keep a descriptor of the mount ``tree_fd``, which stays the caller's, if it is at one of PLACES."""
         if destination in PLACES:
             self._close(self._held.get(destination, -1))
             self._held[destination] = fcntl.fcntl(tree_fd, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -39,7 +39,7 @@ class Anchors:
         return (self._root_fd, path) if fd is None else (fd, path[len(top) :] or "/")
 
     def open(self, path: str, flags: int = paths.O_PATH, *, links: bool = True) -> int:
-        """As `paths.open_in`."""
+        """Open a path as `paths.open_in` does."""
         fd, rest = self.find(path)
         return paths.open_in(fd, rest, flags, links=links)
 

@@ -53,7 +53,7 @@ def populate(anchors: Anchors, devices: list[OciDevice]) -> None:
 
 
 def bind_console(anchors: Anchors, terminal_fd: int) -> None:
-    """Put the container's terminal at /dev/console, so that programs which write there reach it."""
+    """Mount the container's terminal at /dev/console."""
     try:
         target_fd = paths.make_file(*anchors.find("/dev/console"), 0o600)
         try:
@@ -85,7 +85,7 @@ def _link(dir_fd: int, name: str, target: str) -> None:
 
 
 def _ptmx(dev_fd: int) -> None:
-    """/dev/ptmx must be the container's own devpts', never a node that would reach another one's."""
+    """Make /dev/ptmx a link to the container's own devpts (a node could reach another one's)."""
     try:
         os.unlink("ptmx", dir_fd=dev_fd)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Mounts in the engine's own view of the host: what a volume with options shows while it is used."""
+"""Mounts in the host's mount namespace: those of volumes with options, while they are used."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def _mount_id(path: str) -> str:
 
 
 def unmount(mount_point: str) -> None:
-    """Take away whatever is mounted at a place, if that exists; containers that use it keep their own view of it."""
+    """Unmount everything at a path, if it exists; containers that use it keep their own mounts."""
     while os.path.isdir(mount_point) and is_mounted(mount_point):
         m.umount2(mount_point, m.MNT_DETACH)

@@ -1,4 +1,4 @@
-"""Hiding and write-protecting parts of the container's own /proc and /sys."""
+"""Masked and read-only paths in the container's /proc and /sys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HINT = "what is mounted on `/dev` hides the container's devices; mount it elsew
 
 
 def mask(anchors: Anchors, masked: list[str]) -> None:
-    """Cover files with /dev/null and directories with an empty read-only tmpfs; what is not there needs no cover."""
+    """Cover files with /dev/null and directories with an empty read-only tmpfs; skip missing paths."""
     empty: int = -1
     null_fd: int = -1
     try:
@@ -45,7 +45,7 @@ def mask(anchors: Anchors, masked: list[str]) -> None:
 
 
 def make_readonly(anchors: Anchors, readonly: list[str]) -> None:
-    """Bind each path on itself, read-only together with whatever is mounted below it."""
+    """Bind each path on itself, read-only with all mounts below it."""
     for path in readonly:
         target_fd = _open(anchors, path, "make read-only")
         if target_fd < 0:

@@ -1,4 +1,4 @@
-"""Mount options as fstab(5), Docker and the OCI specification write them, sorted by who understands them."""
+"""Parsing of mount options of fstab(5), Docker and the OCI specification, by the call that sets them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NOTHING = frozenset({"defaults", "async", "nomand", "nolazytime", "loud", "sile
 
 
 class MountOptions:
-    """One mount's options: what mount_setattr(2) takes, propagation, bind, and the file system's own ``data``."""
+    """One mount's options: flags of mount_setattr(2), propagation, bind, the file system's own ``data``."""
 
     __slots__ = (
         "bind",
@@ -108,7 +108,7 @@ def is_superblock_flag(option: str) -> bool:
 
 
 def known() -> list[str]:
-    """Every option that is not left to the file system."""
+    """The options that are not the file system's own."""
     recursive = [f"r{name}" for name in (*_ATTRIBUTES, *_PROPAGATION)]
     ours = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup")
     return sorted({*_ATTRIBUTES, *_PROPAGATION, *recursive, *_SUPERBLOCK, *_NOTHING, *ours} - {""})

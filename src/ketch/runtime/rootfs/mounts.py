@@ -62,13 +62,13 @@ class Planned:
         self.directory = True
 
     def describe(self) -> str:
-        """How error messages name it."""
+        """The mount's name in error messages."""
         what = self.source if self.options.bind or not self.fstype else self.fstype
         return f"mount `{what}` on `{self.destination}`"
 
 
 def prepare(entries: list[OciMount]) -> list[Planned]:
-    """Open what comes from the host; the descriptors are closed by `attach` (or with the process)."""
+    """Open the mounts' sources on the host; the descriptors are closed by `attach` (or with the process)."""
     planned = []
     for entry in entries:
         mount = Planned(entry)
@@ -109,7 +109,7 @@ def attach(mount: Planned, anchors: Anchors) -> None:
 
 
 def replace(planned: list[Planned], destination: str, tree_fd: int) -> None:
-    """Put the tree ``tree_fd``, as it is, where a file system would have been made."""
+    """Replace the planned file system by the tree ``tree_fd``."""
     for mount in planned:
         if mount.destination == destination and mount.tree_fd < 0:
             mount.options = MountOptions([])
@@ -164,7 +164,7 @@ def _open_bind(mount: Planned) -> None:
 
 
 def _subtree(mount: Planned) -> int:
-    """The part of a source that is meant, found without following any link out of it; ``tree_fd`` is closed."""
+    """The subpath of a source, found without following a link out of it; ``tree_fd`` is closed."""
     try:
         part_fd = paths.open_in(mount.tree_fd, mount.options.subdir)
         try:
@@ -227,7 +227,7 @@ def _target(mount: Planned, anchors: Anchors) -> int:
 
 
 def _unlinked(mount: Planned, anchors: Anchors) -> int:
-    """/proc and /sys have to be where masks and read-only paths will be looked for."""
+    """Check that no link leads /proc or /sys elsewhere than masks and read-only paths expect."""
     try:
         os.close(paths.make_dirs(*anchors.find(mount.destination)))
         return anchors.open(mount.destination, paths.O_PATH | os.O_DIRECTORY, links=False)
@@ -266,7 +266,7 @@ def _set_propagation(mount: Planned) -> None:
 
 
 def seal(anchors: Anchors, planned: list[Planned]) -> None:
-    """Make read-only what had to be writable until now (a /dev asked for with ``ro``)."""
+    """Make mounts read-only that had to be writable during the setup (a /dev with ``ro``)."""
     for mount in planned:
         if mount.destination == "/dev" and mount.options.set & m.MOUNT_ATTR_RDONLY and not mount.options.bind:
             m.mount_setattr(anchors.find("/dev")[0], set_=m.MOUNT_ATTR_RDONLY)

@@ -83,7 +83,7 @@ def _by_fsconfig(lowers: list[str], rest: list[tuple[str, str | None]], attribut
 
 
 def _only_one(lower: str, attributes: int) -> int:
-    """A single layer and nothing to write to is no overlay (the kernel wants two): a read-only bind is the same."""
+    """A read-only bind of a single layer without an upper directory: the kernel's overlay needs two."""
     try:
         fd = m.open_tree(lower)
         m.mount_setattr(fd, set_=attributes | m.MOUNT_ATTR_RDONLY)
@@ -104,7 +104,7 @@ def _by_descriptor(path: str, held: list[int]) -> str:
 
 
 def _by_one_string(lowers: list[str], rest: list[tuple[str, str | None]], attributes: int, held: list[int]) -> int:
-    """For kernels whose overlay only knows mount(2): options of one page at most.
+    """Mount with mount(2), for kernels whose overlay has no new API: options of one page at most.
 
     mount(2) needs a directory to mount on, which may be shared with the host.  So it is done in a passing mount
     namespace where everything is private, and the result picked up as a detached copy.
@@ -128,7 +128,7 @@ def _by_one_string(lowers: list[str], rest: list[tuple[str, str | None]], attrib
 
 
 def _explain(error: OSError, lowers: list[str], rest: list[tuple[str, str | None]]) -> Exception:
-    """Name the directory that is missing, which the kernel does not."""
+    """The error with the missing directory's name, which the kernel does not give."""
     directories = [*lowers, *(value for key, value in rest if value and key in _DIRECTORY_KEYS)]
     for directory in directories:
         if not os.path.isdir(directory):

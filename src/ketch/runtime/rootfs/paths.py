@@ -101,7 +101,7 @@ def _make_missing(root_fd: int, path: str, mode: int) -> int:
 
 
 def _make_one(root_fd: int, parent: str, name: str, mode: int) -> str | None:
-    """Make one directory; when the name is a dangling link, give back its target instead."""
+    """Make one directory; for a dangling link, return its target instead."""
     parent_fd = open_in(root_fd, parent, O_PATH | os.O_DIRECTORY)
     try:
         os.mkdir(name, mode, dir_fd=parent_fd)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def isolate(propagation: str | None) -> None:
-    """Set how the namespace's inherited mounts hear from the host: ``rslave`` unless the spec says otherwise."""
+    """Set the propagation of the namespace's inherited mounts: ``rslave`` unless the spec says otherwise."""
     named = names_propagation(propagation or "rslave")
     if named is None:
         raise RuntimeFailure(f"read config.json: unknown rootfsPropagation `{propagation}`", step="config")
@@ -37,7 +37,7 @@ def isolate(propagation: str | None) -> None:
 
 
 def attach(rootfs: list[OciMount], path: str, bundle: str) -> str:
-    """Mount the container's root and return where; ``rootfs`` empty means the directory ``path`` as it is.
+    """Mount the container's root and return its path; an empty ``rootfs`` means the directory ``path``.
 
     A root that is a mount of its own covers ``path`` when that is a directory, else the bundle: both only within
     this namespace, and nothing of either is needed any more.
@@ -57,7 +57,7 @@ def attach(rootfs: list[OciMount], path: str, bundle: str) -> str:
 
 
 def attach_trees(fds: list[int], mount_point: str) -> None:
-    """Put detached mounts, whose descriptors stay the caller's, on a directory of this namespace."""
+    """Attach detached mounts, whose descriptors stay the caller's, to a directory of this namespace."""
     try:
         _make_private_below(mount_point)
         for fd in fds:
@@ -99,7 +99,7 @@ def change(path: str) -> None:
 
 
 def finish(root_fd: int, *, readonly: bool, propagation: str | None) -> None:
-    """Give `/` its own propagation and, last of all, make it read-only."""
+    """Set the propagation of `/` and, last of all, make it read-only."""
     named = names_propagation(propagation) if propagation else None
     if not readonly and named is None:
         return

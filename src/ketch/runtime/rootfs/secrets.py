@@ -41,7 +41,7 @@ class Secret:
 
 
 def place_of(name: str, target: str) -> str:
-    """Where a secret is found inside."""
+    """The path of a secret in the container."""
     return os.path.normpath(os.path.join(DIRECTORY, target or name))
 
 
@@ -121,7 +121,7 @@ def _write(tree_fd: int, secret: Secret) -> None:
 
 
 def _show(root_fd: int, tree_fd: int, secret: Secret) -> None:
-    """The same file at another place."""
+    """Mount a secret's file at its target."""
     file_fd = m.open_tree(secret.name, dir_fd=tree_fd)
     try:
         target_fd = paths.make_file(root_fd, secret.target)

@@ -1,4 +1,4 @@
-"""Copying a small directory into a tmpfs that is about to cover it (Podman's ``tmpcopyup``)."""
+"""Copy-up of a small directory into the tmpfs that will cover it (Podman's ``tmpcopyup``)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def copy_tree(source_fd: int, target_fd: int) -> None:
 
 
 def _copy_one(here: trees.Descent, into: trees.Descent, name: str) -> None:
-    """Copy one entry; when it is a directory both stand in it afterwards."""
+    """Copy one entry; both walks enter a directory."""
     status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=here.fd), name, dir_fd=into.fd)
@@ -47,7 +47,7 @@ def _copy_one(here: trees.Descent, into: trees.Descent, name: str) -> None:
 
 
 def _copy_owner(name: str, into_fd: int, status: os.stat_result) -> None:
-    """Owner and mode; ``.`` is the directory itself."""
+    """Copy owner and mode; ``.`` is the directory itself."""
     os.chown(name, status.st_uid, status.st_gid, dir_fd=into_fd, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(name, status.st_mode & 0o7777, dir_fd=into_fd)

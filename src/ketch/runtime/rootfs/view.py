@@ -1,4 +1,4 @@
-"""A container's files as seen from outside: its root and its volumes, assembled where nobody else can see them.
+"""A view of a container's files from outside: its root and volumes, in a private mount namespace.
 
 A view is a mount namespace without a process.  A thread that lives for this alone makes the namespace, puts the
 container's root at its top and the container's own mounts below, drops everything of the host from it, and ends.  What
@@ -50,7 +50,7 @@ class View:
         self.missing = missing
 
     def close(self) -> None:
-        """Give the view up; descriptors of files in it go on working."""
+        """Close the view; open descriptors of its files stay valid."""
         for fd in (self.root_fd, self._ns_fd):
             if fd >= 0:
                 os.close(fd)
@@ -182,7 +182,7 @@ def _trees_of_process(pid: int, destinations: Sequence[str], expected: str) -> t
 
 
 def _attach(root_fd: int, parts: list[tuple[str, int]]) -> list[str]:
-    """Put each tree at its place in the root, parents first; returns those for which there is none."""
+    """Attach each tree at its target in the root, parents first; returns those without a target."""
     missing = []
     for destination, tree_fd in parts:
         directory = os.fstat(tree_fd).st_mode & 0o170000 == 0o040000
@@ -210,7 +210,7 @@ def _close(root_fd: int, parts: list[tuple[str, int]]) -> None:
 
 
 def _in_passing_thread(work: Callable[[], None]) -> None:
-    """Run ``work`` in a thread that has its own root and namespace, and ends: no other thread ever sees them."""
+    """Run ``work`` in a new thread with its own root and namespace, which no other thread sees."""
     failures: list[BaseException] = []
 
     def run() -> None:

@@ -41,7 +41,7 @@ class Sets:
             setattr(self, name, wanted & available)
 
     def leave_to_execve(self) -> None:
-        """For an ordinary user: no more than what execve would leave, so that files are looked up with his own rights.
+        """Reduce an ordinary user's capabilities to those after execve, so that files are opened with its rights.
 
         Docker does the same; whoever writes numbers into ``process.user`` has chosen the sets for them.
         """
@@ -49,7 +49,7 @@ class Sets:
 
 
 def limit_bounding(sets: Sets) -> None:
-    """Drop from the bounding set what the container must never get back; needs CAP_SETPCAP."""
+    """Drop the capabilities that the container must never regain from the bounding set; needs CAP_SETPCAP."""
     try:
         caps.drop_bounding(~sets.bounding)
     except OSError as e:

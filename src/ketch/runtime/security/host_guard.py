@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check(document: OciConfig, plan: Plan) -> None:
-    """Raise RuntimeFailure for the first setting that is not the container's alone."""
+    """Raise RuntimeFailure for the first setting that would change the host."""
     for name in ("hostname", "domainname"):
         if document.get(name) and not plan.is_own("uts"):
             text = f"set {name} `{document[name]}`: the container shares the host's uts namespace"
@@ -32,7 +32,7 @@ def check(document: OciConfig, plan: Plan) -> None:
 
 
 def _mounting(document: OciConfig) -> list[str]:
-    """What of a document takes a mount namespace, as error messages begin."""
+    """The settings that need a mount namespace, as beginnings of error messages."""
     linux = document.get("linux") or {}
     found = [f"mount `{mount['destination']}`" for mount in document.get("mounts") or ()]
     if document["root"].get("readonly"):

@@ -14,7 +14,7 @@ _STRICT = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 
 class Labels:
-    """A profile and a label, with the process's own directory in the host's /proc, opened while that is at hand.
+    """An AppArmor profile and an SELinux label, with a descriptor of /proc/self from the host's /proc.
 
     The container's /proc would not do: what is mounted over ``attr/exec`` there would take the profile, and the program
     would run without (CVE-2019-16884, CVE-2025-52881).
@@ -32,7 +32,7 @@ class Labels:
                 raise RuntimeFailure("set security label: `/proc` is not a procfs", step="lsm")
 
     def prepare_exec(self) -> None:
-        """Ask for them; called while still root, for the files in /proc/self/attr are root's.
+        """Request the labels for the next execve; called as root, who owns the files in /proc/self/attr.
 
         A name that the kernel does not know, or a module that it does not have, is an error: a container must not run
         with less confinement than it was given.

@@ -82,7 +82,7 @@ _cache: list[tuple[OciSeccomp, bytes]] = []
 
 
 def warm(profile: OciSeccomp) -> None:
-    """Compile ``profile`` now, so that processes forked later need not; any number of profiles is kept."""
+    """Compile ``profile`` in advance for processes forked later; any number of profiles is kept."""
     if compiled(profile) is None:
         _cache.append((profile, compile_profile(profile)))
 
@@ -96,7 +96,7 @@ def compiled(profile: OciSeccomp) -> bytes | None:
 
 
 def flags_of(profile: OciSeccomp) -> int:
-    """What the profile's ``flags`` are for seccomp(2); RuntimeFailure with step ``seccomp`` for one not known."""
+    """The flags of seccomp(2) for the profile's ``flags`` (RuntimeFailure with step ``seccomp``: unknown one)."""
     names = profile.get("flags")
     flags = native.FILTER_FLAG_SPEC_ALLOW if names is None else 0
     for name in names or ():
@@ -107,12 +107,12 @@ def flags_of(profile: OciSeccomp) -> int:
 
 
 def filter_of(profile: OciSeccomp) -> native.Program:
-    """The profile compiled and ready to be installed; RuntimeFailure with step ``seccomp``."""
+    """The compiled profile (RuntimeFailure with step ``seccomp``)."""
     return native.Program(compiled(profile) or compile_profile(profile), flags_of(profile))
 
 
 def compile_profile(profile: OciSeccomp) -> bytes:
-    """Compile without looking into the cache."""
+    """Compile a profile, without the cache."""
     lib = _load()
     default = _action(profile.get("defaultAction"), profile.get("defaultErrnoRet"))
     context = lib.seccomp_init(default)

@@ -20,7 +20,7 @@ _IPC = frozenset(
 
 
 def check(values: dict[str, str], plan: Plan) -> None:
-    """Refuse what would change the host: a parameter must belong to a namespace that the container has for itself."""
+    """Refuse parameters of the host: each must belong to a namespace of the container's own."""
     for name in values:
         dotted = name.replace("/", ".")
         if dotted in _IPC or dotted.startswith("fs.mqueue."):

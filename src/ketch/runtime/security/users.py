@@ -64,7 +64,7 @@ class _Group:
 
 
 class _File:
-    """The entries of one of the container's files, read anew each time that they are looked through.
+    """The entries of one of the container's files, read anew at each iteration.
 
     A container may make it as large as it likes, and the daemon reads it, too: it is never in memory as a whole, and
     no step takes long.
@@ -85,7 +85,7 @@ class _File:
             os.close(fd)
 
     def _open(self) -> int:
-        """-1 where there is none, an empty one, or a directory in its place: nobody has a name then, as with Docker."""
+        """Open a file of names; -1 when it is missing, empty or a directory: as with Docker, no names then."""
         try:
             return paths.open_regular(self._root_fd, self._path)
         except OSError as e:
@@ -185,7 +185,7 @@ def _reader(data: bytes) -> Callable[[int], bytes]:
 
 
 def _lines(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """Lines as libc reads them: what else Unicode calls the end of a line may stand in somebody's full name.
+    """Lines as libc reads them: other line ends of Unicode may occur in a full name.
 
     ``read`` gives what stands at an offset.
     """
@@ -202,7 +202,7 @@ def _lines(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def _home(uid: int, passwd: Iterable[_Passwd]) -> str | None:
-    """The first entry's, whatever name was given: as with Docker."""
+    """The home directory of the uid's first entry, as with Docker."""
     for entry in passwd:
         if entry.uid == uid:
             return entry.home or None
@@ -210,7 +210,7 @@ def _home(uid: int, passwd: Iterable[_Passwd]) -> str | None:
 
 
 def _find_user(user: str, passwd: Iterable[_Passwd]) -> _Passwd | None:
-    """A number is always a number, whoever is called ``1000``: an image must not say who that user is."""
+    """Find a user; a number is always a uid, although an image may have a user called ``1000``."""
     uid = _integer(user)
     for entry in passwd:
         if entry.uid == uid if uid is not None else entry.name == user:

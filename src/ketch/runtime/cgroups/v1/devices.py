@@ -1,4 +1,4 @@
-"""devices controller, v1: a list of what may be made, read and written."""
+"""devices controller, v1: a list of the devices that may be made, read and written."""
 
 from __future__ import annotations
 

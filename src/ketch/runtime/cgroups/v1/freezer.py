@@ -11,7 +11,7 @@ from ketch.runtime.cgroups import files, tree
 
 
 def freeze(directory: str, frozen: bool, timeout_s: float = 5.0) -> None:
-    """Stop or resume every process of the cgroup; returns when it is so.
+    """Freeze or thaw the cgroup; returns when every process has followed.
 
     Freezing is not atomic: with a fork under way the kernel stays at FREEZING until it is told again.
     """
@@ -36,7 +36,7 @@ def is_frozen(directory: str) -> bool:
 
 
 def thaw_below(directory: str) -> None:
-    """Resume every cgroup below, and this one; what is removed meanwhile is no error."""
+    """Thaw every cgroup below, and this one; one that is removed meanwhile is no error."""
     for fd in tree.walk(directory):
         try:
             state = os.open("freezer.state", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd)

@@ -39,11 +39,11 @@ class CgroupV1:
         self.dirs = dirs
 
     def describe(self) -> Cgroups:
-        """What `common.open` needs to come back here from another process."""
+        """The arguments of `common.open` in another process."""
         return {"version": 1, "dirs": self.dirs}
 
     def make(self) -> None:
-        """Make the directories; with what is needed before a process may enter."""
+        """Make the directories, with the settings that a process needs to enter."""
         for directory in dict.fromkeys(self.dirs.values()):
             tree.make(directory)
         if "cpuset" in self.dirs:
@@ -66,7 +66,7 @@ class CgroupV1:
                 module.apply(directory, resources)
 
     def stats(self) -> dict[str, Any]:
-        """Raw numbers by controller; what the machine has no controller for is missing."""
+        """Raw numbers by controller, without controllers that the machine lacks."""
         out: dict[str, Any] = {}
         for controller, module in _STATS.items():
             directory = self.dirs.get(controller)
@@ -119,7 +119,7 @@ class CgroupV1:
         return memory.watch_oom(self.dirs["memory"]) if "memory" in self.dirs else -1
 
     def remove(self) -> None:
-        """Remove the directories; what is gone already is fine."""
+        """Remove the directories; a missing one is no error."""
         for directory in dict.fromkeys(self.dirs.values()):
             tree.remove(directory)
 

@@ -53,7 +53,7 @@ def stats(directory: str, out: dict[str, Any]) -> None:
 
 
 def oom_kills(directory: str) -> int:
-    """How many processes of this cgroup the kernel killed for want of memory."""
+    """The number of processes of this cgroup that the kernel killed for want of memory."""
     return files.pairs(files.read_or(directory, "memory.oom_control")).get("oom_kill", 0)
 
 

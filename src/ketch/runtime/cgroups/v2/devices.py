@@ -1,4 +1,4 @@
-"""Device access on v2, which has no files for it: a BPF program on the cgroup decides."""
+"""Device access on v2, by a BPF program on the cgroup."""
 
 from __future__ import annotations
 

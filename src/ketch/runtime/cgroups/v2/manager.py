@@ -33,11 +33,11 @@ class CgroupV2:
         self.root = root
 
     def describe(self) -> Cgroups:
-        """What `common.open` needs to come back here from another process."""
+        """The arguments of `common.open` in another process."""
         return {"version": 2, "dir": self.directory}
 
     def make(self) -> None:
-        """Make the directory and hand the controllers down to it, from the root of the hierarchy on."""
+        """Make the directory and enable its controllers, from the root of the hierarchy down."""
         tree.make(self.directory)
         here = self.root
         for name in os.path.relpath(os.path.dirname(self.directory), self.root).split("/"):
@@ -81,7 +81,7 @@ class CgroupV2:
         self._wait("populated", 0, 2.0)
 
     def freeze(self, frozen: bool) -> None:
-        """Pause or resume; returns when it is so."""
+        """Freeze or thaw; returns when every process has followed."""
         files.write(self.directory, "cgroup.freeze", int(frozen))
         if not self._wait("frozen", int(frozen), 5.0):
             if frozen:
@@ -101,11 +101,11 @@ class CgroupV2:
         return memory.watch_oom(self.directory)
 
     def remove(self) -> None:
-        """Remove the directory; gone already is fine."""
+        """Remove the directory; a missing one is no error."""
         tree.remove(self.directory)
 
     def _wait(self, key: str, value: int, timeout_s: float) -> bool:
-        """Until ``cgroup.events`` says so: the kernel announces changes of that file to poll(2) as POLLPRI."""
+        """Wait for a value in ``cgroup.events``, whose changes poll(2) reports as POLLPRI."""
         try:
             fd = os.open(f"{self.directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -127,7 +127,7 @@ class CgroupV2:
 
 
 def _delegate(directory: str) -> None:
-    """Enable what can be enabled for the children; one by one where the kernel refuses the lot."""
+    """Enable controllers for the children, one by one if the kernel refuses all together."""
     available = set(files.read(directory, "cgroup.controllers").split())
     enabled = set(files.read(directory, "cgroup.subtree_control").split())
     missing = [name for name in _CONTROLLERS if name in available and name not in enabled]

@@ -52,12 +52,12 @@ def stats(directory: str, out: dict[str, Any]) -> None:
 
 
 def oom_kills(directory: str) -> int:
-    """How many processes here and below the kernel killed for want of memory."""
+    """The number of processes here and below that the kernel killed for want of memory."""
     return _events(directory).get("oom_kill", 0)
 
 
 def watch_oom(directory: str) -> int:
-    """``memory.events`` as it is now, open; -1 where there is no such file."""
+    """``memory.events``, open and read; -1 where there is no such file."""
     try:
         fd = os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

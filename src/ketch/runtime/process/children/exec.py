@@ -98,7 +98,7 @@ _open_pair, _open_pair_of_host = tty.open_pair, tty.open_pair_of_host
 
 
 def _user(process: OciProcess, document: OciConfig) -> tuple[str | None, str]:
-    """What `spec.named_user` says of the process's own annotations, then of ``user.username``, then of the bundle."""
+    """The user by name: of the process's annotations, else ``user.username``, else the bundle's."""
     _, group_add = spec.named_user(document.get("annotations") or {})
     named, own_group_add = spec.named_user(process.get("annotations") or {})
     if named is None:

@@ -42,7 +42,7 @@ _HIGHEST_FD = 1 << 30
 
 
 def forget_imports() -> None:
-    """From now on an import statement fails instead of reading files; called before the root changes."""
+    """Make further import statements fail instead of reading files; called before the root changes."""
     sys.path.clear()
     sys.meta_path.clear()
     sys.path_hooks.clear()
@@ -50,7 +50,7 @@ def forget_imports() -> None:
 
 
 class Process:
-    """What the OCI process object asks for, resolved.
+    """The settings of an OCI process object, resolved.
 
     ``user`` as name comes from ``dev.ketch.user`` (or ``user.username`` for an exec), else from the numbers.
     """
@@ -106,7 +106,7 @@ class Process:
 
     @property
     def needs_admin(self) -> bool:
-        """Whether its filter can be installed with CAP_SYS_ADMIN only."""
+        """Whether the seccomp filter needs CAP_SYS_ADMIN to be installed."""
         return self.filter is not None and not self.no_new_privs
 
     def execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
@@ -173,7 +173,7 @@ def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
 
 
 def _leave_keyring() -> None:
-    """Have a session keyring of its own: that of whoever started the engine may hold keys of his."""
+    """Join a new session keyring: the inherited one may hold keys of the engine's user."""
     try:
         keyring.join_session_keyring()
     except OSError as e:
@@ -182,7 +182,7 @@ def _leave_keyring() -> None:
 
 
 def _own_stdio(uid: int) -> None:
-    """Give pipes and terminals to the user, who may want to reopen /dev/stdout; what others share stays as it is."""
+    """Give own pipes and terminals to the user, who may reopen /dev/stdout; shared files stay as they are."""
     for fd in (0, 1, 2):
         try:
             status = os.fstat(fd)

@@ -92,7 +92,7 @@ def child_main(
 
 
 class _Child:
-    """What the steps share; lives until execve."""
+    """The state shared by the steps of a child, until execve."""
 
     def __init__(self, bundle: str, parent: Parent) -> None:
         self.bundle = bundle
@@ -108,7 +108,7 @@ class _Child:
         self.process: finalize_process.Process
 
     def close_others(self, start_fd: int) -> None:
-        """Close what the monitor has open: logs, control sockets, other containers' pipes."""
+        """Close the monitor's descriptors: logs, control sockets, pipes."""
         before = 3 + self.preserve_fds
         for kept in sorted({self.sync_fd, start_fd} - {-1}):
             if before < kept:  # an upper end below the lower one would mean "all" to close_range(2)
@@ -227,7 +227,7 @@ class _Child:
         return root_fd
 
     def _run_hooks(self) -> None:
-        """Let the parent run its hooks, then run ours (createContainer: these namespaces, the host's files)."""
+        """Have the parent run its hooks, then run createContainer (in these namespaces, with the host's files)."""
         if not any(self.hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
             return
         fdpass.send(self.sync_fd, b'{"ev":"hooks"}')
@@ -246,7 +246,7 @@ class _Child:
                 devices.bind_console(anchors, self.slave_fd)
 
     def _change_root(self, document: OciConfig, sysctls: dict[str, str], terminal: bool) -> int:
-        """The root of a container without a mount namespace of its own: a directory, and no mounts (`host_guard`)."""
+        """Change the root of a container without a mount namespace to a directory, without mounts (`host_guard`)."""
         self._run_hooks()
         if terminal:
             self.master_fd, self.slave_fd = tty.open_pair_of_host()
@@ -263,7 +263,7 @@ class _Child:
     slave_fd = -1
 
     def report_ready(self) -> None:
-        """Tell the parent, and give away the descriptors: the program must not have them."""
+        """Report to the parent, and pass it the descriptors, which the program must not have."""
         message: ChildReady = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
         fds = [*self.passed, self.master_fd] if self.master_fd >= 0 else self.passed
@@ -272,7 +272,7 @@ class _Child:
             os.close(fd)
 
     def wait(self, start_fd: int) -> None:
-        """Until the parent says go; a parent that goes away instead ends this process."""
+        """Wait for the parent's ``go``; without a parent the process ends."""
         if start_fd >= 0:
             listener = socket(fileno=start_fd)
             os.close(self.sync_fd)
@@ -285,7 +285,7 @@ class _Child:
             os._exit(1)
 
     def run(self) -> NoReturn:
-        """The last hooks (in the container, with the program's identity), then the program."""
+        """Run the last hooks (in the container, with the program's identity), then execute the program."""
         hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer", self.process.execve)
         failpoint("init.go-heard")
         finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
@@ -298,7 +298,7 @@ class _Child:
 
 
 def _shared_memory_of(plan: namespaces.Plan, document: OciConfig) -> int:
-    """With another container's ipc namespace comes its /dev/shm: POSIX shared memory is files there.
+    """The /dev/shm of the container whose ipc namespace is joined (POSIX shared memory is files there).
 
     A descriptor of it, or -1.  Only for the engine's containers; other callers of the runtime mount what they want.
     """
@@ -313,7 +313,7 @@ def _shared_memory_of(plan: namespaces.Plan, document: OciConfig) -> int:
 
 
 def _with_default_devices(resources: OciResources) -> OciResources:
-    """Let the container use what every /dev has, also when the spec's list of devices leaves it out (as runc does)."""
+    """Add rules for the devices that every /dev has, unless the spec has them (as runc does)."""
     rules = resources.get("devices")
     if not rules or (rules[-1].get("allow") and "major" not in rules[-1] and "type" not in rules[-1]):
         return resources

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Parent:
-    """``sync_fd``: a connected SEQPACKET socket, over which the child says how it gets on and hears ``go``.
+    """The child's end of ``sync_fd``, a SEQPACKET socket, for reports to the parent and its ``go``.
 
     ``preserve_fds``: so many descriptors from 3 on are left to the program.  ``start_fd``: a listening socket on which
     to wait for ``go`` instead, for a parent that does not stay.  ``early``: tell of the network namespace as soon as it

@@ -1,4 +1,4 @@
-"""A slow client's position in the log's files, from which it is served: nothing of it is kept in memory.
+"""A slow client's position in the log's files, from which it is served without buffers in memory.
 
 The position moves through the files, oldest to newest, while the log is written and rotated.  `Frames` reads the
 framed log (`runtime.logs.log_format`), `Lines` what the ``json-file`` driver wrote (`runtime.logs.json_log`).
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     Wanted = tuple[bool, bool, bool]
 
     class Log(Protocol):
-        """A log that can be read while it is written; ``inode`` and ``offset`` are where it ends."""
+        """A log that can be read while it is written; ``inode`` and ``offset`` are the position of its end."""
 
         inode: int
         offset: int
 
         def files(self) -> list[str]:
-            """Its files, oldest first."""
+            """The log's files, oldest first."""
             ...
 
 
@@ -45,7 +45,7 @@ class Backlog:
         self._offset = offset
 
     def more(self, output_format: int, wanted: Wanted) -> bytearray | None:
-        """Some more as the client wants it (it may be nothing of this piece); None at the log's end."""
+        """The next piece in the client's format (possibly empty); None at the log's end."""
         while True:
             out = self._read(output_format, wanted)
             if out is not None:
@@ -60,7 +60,7 @@ class Backlog:
         raise NotImplementedError
 
     def _available(self) -> int:
-        """How many bytes behind the position are this process's: a later run appends to the same file."""
+        """The number of bytes after the position that are of this run: a later one appends to the same file."""
         status = os.fstat(self._fd)
         return (self.log.offset if status.st_ino == self.log.inode else status.st_size) - self._offset
 
@@ -108,7 +108,7 @@ class Frames(Backlog):
 
 
 class Lines(Backlog):
-    """The ``json-file`` log; at its end come the beginnings of lines that are not in the file yet."""
+    """The ``json-file`` log; at its end follow unfinished lines, which are not in the file yet."""
 
     log: JsonLogWriter
 
@@ -130,7 +130,7 @@ class Lines(Backlog):
         return out
 
     def rest(self, output_format: int, wanted: Wanted) -> bytearray:
-        """What the container has begun to write; the client is live behind it."""
+        """The unfinished lines, after which the client is live."""
         out = bytearray()
         for stream in (1, 2):
             add(out, stream, self.log.held(stream), output_format, wanted)
@@ -138,7 +138,7 @@ class Lines(Backlog):
 
 
 def add(out: bytearray, stream: int, payload: bytes, output_format: int, wanted: Wanted) -> None:
-    """Append a payload as a client wants it."""
+    """Append a payload in a client's format."""
     if payload and wanted[stream]:
         if output_format == MUX:
             out += stream_frames.HEADER.pack(stream, len(payload))

@@ -1,4 +1,4 @@
-"""One attached client of a process's streams: output in its own format, input, no blocking of anybody else.
+"""One attached client of a process's streams: output in its own format, input; it never blocks others.
 
 A client that reads as fast as the container writes is *live*: each chunk goes straight to its socket.
 When the socket is full the client is *lagging*: what it misses is not kept in memory, it is read from the
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ketch.runtime.process.loop import Loop
 
     class Stdio(Protocol):
-        """What a client needs of the streams that it is attached to."""
+        """The interface of the streams that a client is attached to."""
 
         taken: int
 
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
             """Whether clients should be read from."""
 
         def feed(self, data: bytes) -> None:
-            """Input for the process."""
+            """Accept input for the process."""
 
         def input_ended(self, client: AttachedClient | None) -> None:
-            """The client closed its sending side."""
+            """Handle the client's end of input."""
 
         def lag_log(self) -> log_format.FramedLogWriter | None:
             """The log that a slow client reads; None when there is none."""
 
         def caught_up(self, client: AttachedClient) -> None:
-            """It has room again."""
+            """Handle a client that has caught up."""
 
         def detach(self, client: AttachedClient) -> None:
-            """It typed the detach keys."""
+            """Handle the client's detach keys."""
 
         def drop(self, client: AttachedClient) -> None:
-            """It is gone."""
+            """Handle the loss of the client."""
 
         def client_closed(self) -> None:
-            """It has seen the end."""
+            """Handle the client's close after the end."""
 
 
 _CHUNK = 1 << 16
@@ -61,7 +61,7 @@ BUFFER_LIMIT = 1 << 20
 
 
 class AttachedClient:
-    """A socket with what its owner asked to see; closed by ``close`` only."""
+    """A client's socket and the streams that it asked for; closed by ``close`` only."""
 
     def __init__(
         self,
@@ -89,12 +89,12 @@ class AttachedClient:
 
     @property
     def behind(self) -> bool:
-        """Whether there is something that it has not got yet."""
+        """Whether the client has not received all output yet."""
         return bool(self._pending) or self._backlog is not None
 
     @property
     def reads(self) -> object:
-        """The log whose files it reads at the moment."""
+        """The log whose files the client reads at the moment."""
         return self._backlog.log if self._backlog is not None else None
 
     @property
@@ -105,7 +105,7 @@ class AttachedClient:
     # -- output ----------------------------------------------------------------------------------
 
     def deliver(self, stream: int, data: bytes, frame: tuple[bytes, bytes] | None) -> None:
-        """Send one chunk; ``frame`` is the header and trailer that it has in the log, which now ends behind it."""
+        """Send one chunk; ``frame`` is its header and trailer in the log, which now ends after it."""
         if self._backlog is not None or not (self._wanted[stream] or self._output_format >= FRAMES):
             return
         parts = self._parts(stream, data, frame)
@@ -150,7 +150,7 @@ class AttachedClient:
         self._loop.change(self.fd, reading | (WRITE if self.behind else 0))
 
     def _catch_up(self) -> None:
-        """The socket has room: send what is pending, then frames from the log, until it is full or all is sent."""
+        """Send the pending bytes, then frames from the log, until the socket is full or all is sent."""
         for _ in range(16):  # then give the others a turn
             if self._pending:
                 try:
@@ -171,7 +171,7 @@ class AttachedClient:
         self._streams.caught_up(self)
 
     def _refill(self, backlog: Backlog) -> None:
-        """Read more of the log into ``_pending``, or find that there is no more and be live again."""
+        """Read more of the log into ``_pending``; at its end the client is live again."""
         more = backlog.more(self._output_format, self._wanted)
         if more is not None:
             self._pending += more
@@ -209,7 +209,7 @@ class AttachedClient:
         self._streams.input_ended(self)
 
     def take(self, data: bytes) -> None:
-        """Input from the client: look for the detach keys, pass the rest to the process."""
+        """Read the client's input: find the detach keys, pass the rest to the process."""
         detach = False
         if self._keys is not None:
             data, detach = self._keys.feed(data)
@@ -219,12 +219,12 @@ class AttachedClient:
             self._streams.detach(self)
 
     def room_changed(self) -> None:
-        """The process's stdin became full or has room again."""
+        """Handle a change of the room in the process's stdin."""
         if not self.closed:
             self._watch()
 
     def close(self, *, quietly: bool = False) -> bool:
-        """Give the socket up, ending the connection unless ``quietly`` (somebody else still uses it).
+        """Close the socket, and end the connection unless ``quietly`` (it is used elsewhere).
 
         True when that takes until the client's own end; `Stdio.client_closed` is called then.
         """

@@ -29,14 +29,14 @@ def parse(text: str) -> bytes:
 
 
 class Matcher:
-    """Finds the sequence in input that arrives in pieces; what only looked like it is passed on."""
+    """The matcher of the sequence in input that arrives in pieces."""
 
     def __init__(self, keys: bytes) -> None:
         self._keys = keys
         self._held = b""
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """(what to pass on, whether the sequence is complete); bytes behind the sequence are dropped."""
+        """(bytes to pass on, whether the sequence is complete); bytes after the sequence are dropped."""
         data = self._held + data
         self._held = b""
         at = data.find(self._keys)
@@ -49,6 +49,6 @@ class Matcher:
         return data, False
 
     def flush(self) -> bytes:
-        """There is no more input: what was held back was not the sequence."""
+        """The bytes held back, at the end of the input."""
         held, self._held = self._held, b""
         return held

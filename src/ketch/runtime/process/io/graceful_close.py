@@ -1,4 +1,4 @@
-"""Ending a client's connection so that it gets every byte that was sent to it.
+"""Graceful close of a client's connection, which receives every byte that was sent.
 
 Closing a socket with input that nobody has read makes the kernel reset the connection: the client sees an error where
 the end should be, and over TCP it may lose output that was still on its way (RFC 2525 §2.17).  So the

@@ -1,4 +1,4 @@
-"""The log that a start message asks for: which files are written, and what goes elsewhere.
+"""Log drivers of monitors: the log that a start message describes.
 
 local       frames (`runtime.logs.log_format`); also without any --log-driver
 json-file   Docker's lines (`runtime.logs.json_log`), and a spool while a client lags

@@ -1,4 +1,4 @@
-"""A log at the far end of a socket: messages wait here, bounded, while it is slow or away.
+"""Remote logs: messages to a log server, queued within bounds while it is slow or away.
 
 What waits is kept as it was read, in blocks of at most 16 KiB; a message is made when its turn has come.
 ``blocking``: at ``limit`` bytes the container waits (`Streams` asks ``full``), and nothing is lost as long as
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ketch.runtime.process.loop import Loop
 
     class Format(Protocol):
-        """What makes messages of lines and knows where they go."""
+        """The format of messages and their destination."""
 
         def connect(self) -> tuple[socket, int]:
             """A non-blocking socket and 0 or EINPROGRESS (OSError)."""
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
             ...
 
         def send_large(self, sock: socket, message: bytes) -> None:
-            """Send what does not fit into a datagram (OSError)."""
+            """Send a message that does not fit into a datagram (OSError)."""
             ...
 
 
@@ -71,35 +71,35 @@ class Remote:
 
     @property
     def full(self) -> bool:
-        """Whether the container must wait."""
+        """Whether the container must wait (the queue is full)."""
         return self._patient and self._there and self._size > self._limit
 
     @property
     def _there(self) -> bool:
-        """Whether it is worth waiting for: connected, or about to be for the first time."""
+        """Whether the server is connected, or about to be for the first time."""
         return self._connected or (self._socket is not None and not self._met)
 
     @property
     def pending(self) -> bool:
-        """Whether the far end is there and has not got everything."""
+        """Whether the server is connected and has not received everything."""
         return bool(self._queue) and self._socket is not None
 
     def write(self, stream: int, data: bytes) -> None:
-        """Take what was read from the container."""
+        """Queue output of the container."""
         now = time_ns()
         for block, partial in self._splitters[stream].take(data):
             self._put(now, stream, partial, block)
         self._pump()
 
     def finish(self) -> None:
-        """There is no more output."""
+        """Handle the end of the output."""
         for stream, splitter in self._splitters.items():
             if rest := splitter.rest():
                 self._put(time_ns(), stream, True, rest)
         self._pump()
 
     def stop_backpressure(self) -> None:
-        """The container has ended and waits no more: what its pipes still have is kept, which is bounded, too."""
+        """Queue without waiting once the container has ended: the rest of its pipes is bounded, too."""
         self._patient = False
 
     def _put(self, now: int, stream: int, partial: bool, block: bytes) -> None:
@@ -149,7 +149,7 @@ class Remote:
         self.on_drain(0)
 
     def _is_connected(self) -> bool:
-        """Whether the far end is still there: a log server says nothing, what it sends is dropped."""
+        """Whether the server is still connected; anything that it sends is dropped."""
         assert self._socket is not None
         if not self._stream:
             return self._socket.getsockopt(SOL_SOCKET, SO_ERROR) == 0
@@ -163,7 +163,7 @@ class Remote:
     # -- sending ---------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Send some messages; the rest when the socket has room."""
+        """Send messages while the socket has room."""
         if self._socket is None and self._queue and monotonic() >= self._tried + _RETRY_S:
             self._connect()
         taken = 0
@@ -178,7 +178,7 @@ class Remote:
             self.on_drain(taken)
 
     def _next(self) -> bool:
-        """Make the message whose turn it is; False when there is none."""
+        """Make the next message; False when there is none."""
         if self._message:
             return True
         if not self._queue:
@@ -191,7 +191,7 @@ class Remote:
         return True
 
     def _send(self) -> bool:
-        """True when the whole message is out, or cannot be sent at all."""
+        """Send the message; True when all of it is sent, or it can never be."""
         assert self._socket is not None
         for attempt in (1, 2):
             try:
@@ -221,7 +221,7 @@ class Remote:
                 self._message_format.send_large(sock, self._message)
 
     def _done(self) -> int:
-        """The message is out: go to the next; returns how much that was."""
+        """Remove the sent message from the queue; returns its size."""
         block = self._queue[0][3]
         size = self._after - self._position
         self._message, self._position = b"", self._after

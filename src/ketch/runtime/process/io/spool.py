@@ -15,7 +15,7 @@ _FILE_SIZE, _FILES = 20 << 20, 5
 
 
 class Spool:
-    """``log`` is there while it is needed."""
+    """The spool; ``log`` is set while a client needs it."""
 
     def __init__(self, log_dir: str) -> None:
         # Another run's monitor may still be feeding its clients from its own.
@@ -27,7 +27,7 @@ class Spool:
                 _remove(os.path.join(log_dir, entry))
 
     def open(self) -> log_format.FramedLogWriter | None:
-        """Begin, or go on; None when the disk has no room for it."""
+        """Begin a spool, or continue it; None when the disk is full."""
         if self.log is None:
             with suppress(OSError):
                 os.makedirs(self._directory, 0o700, exist_ok=True)
@@ -35,13 +35,13 @@ class Spool:
         return self.log
 
     def write(self, stream: int, data: bytes) -> None:
-        """Keep what was read, if somebody needs it."""
+        """Write output, if a client needs it."""
         if self.log is not None:
             with suppress(OSError):  # a full disk: those who lag have a gap
                 self.log.write(stream, data)
 
     def close(self) -> None:
-        """Nobody lags any more."""
+        """Close the spool: no client lags."""
         if self.log is not None:
             self.log.close()
             self.log = None

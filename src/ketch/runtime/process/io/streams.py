@@ -76,13 +76,13 @@ class Streams:
             self.child_fds.append(inner)
 
     def become_stdio(self) -> None:
-        """In the child: make ``child_fds`` descriptors 0, 1, 2."""
+        """Make ``child_fds`` descriptors 0, 1, 2, in the child."""
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in self.child_fds]
         for target, fd in enumerate(high):
             os.dup2(fd, target)
 
     def forked(self) -> None:
-        """In the monitor: the child has its copies."""
+        """Close the monitor's copies of the child's descriptors after the fork."""
         for fd in set(self.child_fds):
             os.close(fd)
         self.child_fds = []
@@ -121,7 +121,7 @@ class Streams:
         self._emit(self._outputs[fd], data)
 
     def _enlarge(self, fd: int) -> None:
-        """More room for a process that writes much.
+        """Enlarge a pipe, for processes that write much.
 
         Not from the beginning: pipes count against their user (pipe(7), pipe-user-pages-soft), and behind that
         limit every pipe that a container of the same user makes gets two pages only.
@@ -147,11 +147,11 @@ class Streams:
             self._pause(True)
 
     def _must_wait(self) -> bool:
-        """Whether somebody makes the process wait: a client without a log, or a log's far end."""
+        """Whether the process must wait: for a client without a log, or for a log server."""
         return (self.driver is not None and self.driver.full) or any(c.full for c in self.clients)
 
     def _pause(self, paused: bool) -> None:
-        """Read the outputs no more, so that the process waits as for a full pipe, or go on."""
+        """Stop reading the outputs, so that the process waits at a full pipe, or continue."""
         if paused == self._paused:
             return
         self._paused = paused
@@ -176,13 +176,13 @@ class Streams:
             self.on_end()
 
     def stop_backpressure(self) -> None:
-        """The process has ended: what it left is read, however slow the log's far end is."""
+        """Read the rest of an ended process's output, however slow the log server is."""
         if self.driver is not None:
             self.driver.stop_backpressure()
             self.on_log_drain(0)
 
     def on_log_drain(self, size: int) -> None:
-        """The log's far end has taken ``size`` bytes, or is gone."""
+        """Handle a log server that has taken ``size`` bytes, or is gone."""
         self.taken += size
         if self._paused and not self._must_wait():
             self._pause(False)
@@ -195,7 +195,7 @@ class Streams:
         return not self._outputs
 
     def drain_and_close(self) -> None:
-        """The process has ended: take what is in its outputs now, and stop."""
+        """Read what the ended process's outputs have now, and stop."""
         for fd, stream in list(self._outputs.items()):
             left = _PIPE_SIZE  # what it has written is no more; its children may go on for ever
             while left > 0:
@@ -210,7 +210,7 @@ class Streams:
         self.close_outputs()
 
     def close_outputs(self) -> None:
-        """Stop reading: the process is gone and something else still holds its outputs."""
+        """Stop reading an ended process's outputs that another one still holds."""
         if not self._listening:
             return
         for fd in list(self._outputs):
@@ -224,7 +224,7 @@ class Streams:
         return not self._input_over and len(self._queue) < _INPUT_LIMIT
 
     def feed(self, data: bytes) -> None:
-        """Input for the process; what comes before its terminal exists is kept."""
+        """Accept input for the process; it is kept until the terminal exists."""
         if not self._input_over:
             self._queue += data
             self._flush()
@@ -267,7 +267,7 @@ class Streams:
         self._flush()
 
     def input_ended(self, _client: AttachedClient | None) -> None:
-        """A client closed its sending side."""
+        """Handle a client's end of input."""
         if self.stdin_once and not self.terminal:
             self._close_input = True
             self._flush()
@@ -309,21 +309,21 @@ class Streams:
         return replay(self.driver, position, Lines) if isinstance(self.driver, JsonLogWriter) else None
 
     def lag_log(self) -> log_format.FramedLogWriter | None:
-        """The log whose files a slow client reads, behind what was emitted last; None when there is none."""
+        """The log whose files a slow client reads, after the last emitted chunk; None without one."""
         return self.spool.open() if self.spool is not None else self.log
 
     @property
     def busy(self) -> bool:
-        """Whether a client has not got everything, or not seen the end, yet."""
+        """Whether a client has not received everything, or not seen the end, yet."""
         return self.has_unsent or self.closing > 0
 
     @property
     def has_unsent(self) -> bool:
-        """Whether a client, or the log's far end, has not even been sent everything."""
+        """Whether output for a client or the log server has not even been sent."""
         return bool(self.clients) or (self.driver is not None and self.driver.pending)
 
     def detach(self, client: AttachedClient, *, quietly: bool = False) -> None:
-        """The client typed the detach keys, or has all: the process keeps its stdin."""
+        """Detach a client; the process keeps its stdin."""
         self.closing += client.close(quietly=quietly)
         if client in self.clients:
             self.clients.remove(client)
@@ -332,13 +332,13 @@ class Streams:
             self.on_drained()
 
     def client_closed(self) -> None:
-        """A client has seen the end."""
+        """Handle a client's close after the end."""
         self.closing -= 1
         if not self.busy:
             self.on_drained()
 
     def drop(self, client: AttachedClient) -> None:
-        """The client is gone."""
+        """Drop a client that is gone."""
         if client in self.clients:
             self.detach(client)
             if client.stdin:
@@ -346,7 +346,7 @@ class Streams:
             self.caught_up(client)
 
     def caught_up(self, client: AttachedClient) -> None:
-        """A client has room again, or has gone."""
+        """Handle a client that has caught up, or is gone."""
         if self._paused and not self._must_wait():
             self._pause(False)
         self._tidy()
@@ -360,7 +360,7 @@ class Streams:
                 self.spool.close()
 
     def finish(self) -> None:
-        """All output was read: close the clients that have it all, the others when they have."""
+        """Close the clients after the last output, each when it has received everything."""
         for client in list(self.clients):
             client.finishing = True
             if not client.behind:
@@ -368,7 +368,7 @@ class Streams:
         self._drop_input()
 
     def discard(self) -> None:
-        """The process never ran: close what was made for it, and let its clients go."""
+        """Close everything of a process that never ran, and its clients."""
         self.on_end = self.on_drained = lambda: None
         self.forked()
         for client in list(self.clients):
