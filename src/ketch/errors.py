@@ -125,8 +125,9 @@ class DataLoss(KetchError):
 
 
 class RuntimeFailure(KetchError):
-    """A process in a container could not be started; ``step`` names the operation that failed, ``errno`` its error
-    number or 0.
+    """A process in a container could not be started.
+
+    ``step`` names the operation that failed, ``errno`` its error number or 0.
     """
 
     kind = "runtime_failure"

@@ -45,25 +45,25 @@ class Context:
         return self._client
 
     def only_ketch(self, what: str, why: str) -> None:
-        """Unimplemented when the daemon is another one, which would overlook ``what``."""
+        """Raise Unimplemented unless the daemon is Ketch, as another one would ignore ``what``."""
         from ketch.errors import Unimplemented
 
         if not self.client().request("GET", "/_ping").headers.get("server", "").startswith("Ketch"):
             raise Unimplemented(f"{what}: the daemon is not ketchd, and {why}")
 
     def print(self, text: str = "") -> None:
-        """A line on standard output, as `show` does."""
+        """Print a line on standard output, as `show` does."""
         self.show(text + "\n")
 
     def show(self, text: str) -> None:
-        """Text on standard output: on a terminal without characters that steer it, elsewhere as it is."""
+        """Write text to standard output, on a terminal without control characters."""
         self.out.write(printable.lines(text) if self.out.isatty() else text)
 
     def complain(self, error: KetchError) -> None:
-        """An error that does not end the command, on standard error, with what to do about it."""
+        """Print an error that does not end the command, with its hint, on standard error."""
         self.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
 
     def warn(self, text: str) -> None:
-        """A line on standard error: for people, so without characters that steer a terminal."""
+        """Print a line on standard error, without control characters."""
         self.err.write(printable.lines(text) + "\n")
         self.err.flush()

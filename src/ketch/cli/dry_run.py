@@ -1,4 +1,4 @@
-"""``--dry-run`` of removals: asks the daemon what would go, and shows it."""
+"""``--dry-run`` of removals: asks the daemon what would be removed, and shows it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def add_flags(spec: FlagSet) -> FlagSet:
 
 
 def check_format(opts: Options) -> None:
-    """``--format`` says how a dry run is shown (InvalidArgument)."""
+    """Check ``--format`` of a dry run (InvalidArgument)."""
     if opts["format"] and not (opts["dry-run"] and opts["format"] in ("json", "{{json .}}")):
         raise InvalidArgument(f"--format {opts['format']}: not supported here", hint="use --dry-run --format json")
 
 
 def run(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
-    """Ask the daemon what these removals, one after the other, would remove, and show it."""
+    """Show what these removals, one after the other, would remove."""
     ctx.only_ketch("--dry-run", "would really remove")
     total: Answer = {kind: [] for kind in KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
     for method, path, query in requests:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def each(
     ctx: Context, refs: list[str], act: Callable[[str], Any], show: Callable[[str, Any], str] | None = None
 ) -> int:
-    """Do one thing to several objects: a line for each that worked, an error for each that did not (then 1)."""
+    """Run an action on several objects: a line for each success, an error for each failure (then 1)."""
     failed = 0
     for ref in refs:
         try:

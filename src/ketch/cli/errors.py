@@ -1,4 +1,4 @@
-"""Errors that the command line makes itself, and that have exit codes of their own."""
+"""Errors of the command line itself, with exit codes of their own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class HelpRequested(Exception):
 
 
 class UsageError(InvalidArgument):
-    """Flags that the command does not have, or values that they do not take."""
+    """Unknown flags, or invalid values of flags."""
 
 
 class TemplateError(InvalidArgument):
-    """A template that asks for what is not there."""
+    """A template that refers to a missing field."""
 
 
 class TemplateSyntaxError(TemplateError):
-    """A template that cannot be understood."""
+    """A template with a syntax error."""

@@ -17,7 +17,7 @@ _CHUNK = 1 << 18
 
 
 def chunks(path: str) -> Iterator[bytes]:
-    """A file, or standard input for an empty name or ``-``, piece by piece."""
+    """The content of a file, or of standard input for an empty name or ``-``, in chunks."""
     with _open(path) as f:
         while data := f.read(_CHUNK):
             yield data
@@ -35,7 +35,7 @@ def _open(path: str) -> BinaryIO:
 
 
 def write_out(response: Response, path: str, tell: Callable[[int], None] = lambda _done: None) -> None:
-    """A stream of the daemon to standard output, or to a file that appears when it is whole."""
+    """Write the daemon's stream to standard output, or to a file that appears when complete."""
     if not path:
         for chunk in response.iter_chunks():
             sys.stdout.buffer.write(chunk)

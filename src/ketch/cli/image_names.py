@@ -1,4 +1,4 @@
-"""Images' names and platforms as people type them → as the API wants them."""
+"""Images' names and platforms: from the command line's form to the API's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 def platform_json(text: str) -> str:
-    """``os/architecture/variant`` as the API wants it: JSON."""
+    """``os/architecture/variant`` → the API's JSON."""
     return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
 
 

@@ -26,7 +26,7 @@ PATHS = {
 def inspect(
     ctx: Context, refs: list[str], kinds: list[str], format: str, *, size: bool = False, platform: str = ""
 ) -> int:
-    """Inspect each; what was found is printed even when something was not."""
+    """Inspect objects; those found are printed even when others are missing."""
     template = None
     if format and format != "json":
         from ketch.cli.gotemplate.template import Template

@@ -16,7 +16,7 @@ _READY_S = 20.0
 
 
 def _files(host: str) -> tuple[str, str]:
-    """Pid file and log of the daemon that is started at ``host``: each address has its own."""
+    """Pid file and log of the daemon at ``host``: each address has its own."""
     from ketch.client.http import DEFAULT_HOST
 
     if host == DEFAULT_HOST:

@@ -171,7 +171,7 @@ def _carry_out(argv: list[str]) -> int:
 
 
 def failure_code(command: str, error: KetchError) -> int:
-    """Docker's: 125 for wrong flags and failed runs, 126 and 127 when the program could not be executed, else 1."""
+    """Docker's exit codes: 125 wrong flags, failed run; 126, 127 program not executable, not found; else 1."""
     if isinstance(error, UsageError):
         return 125
     if command == "inspect" and isinstance(error, TemplateSyntaxError):
@@ -198,7 +198,7 @@ def _global_flags(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _find(args: list[str]) -> tuple[str | None, str, list[str]]:
-    """(module:function, command, its arguments)."""
+    """Find a command: (module:function, command, its arguments)."""
     if not args:
         return None, "", []
     name = args[0]

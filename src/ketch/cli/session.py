@@ -1,4 +1,4 @@
-"""A terminal session with a container: both directions of bytes, raw mode, window size, signals, the end."""
+"""A terminal session with a container: both directions of bytes, raw mode, window size, signals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 1 << 17
 
 
 class Demultiplexer:
-    """Cuts the daemon's frames apart: stream number, length, payload."""
+    """Demultiplexer of the daemon's frames: stream number, length, payload."""
 
     def __init__(self, write: Callable[[int, memoryview], None]) -> None:
         self._write = write
@@ -31,7 +31,7 @@ class Demultiplexer:
         self._left = 0
 
     def feed(self, data: bytes) -> None:
-        """Any piece of the stream; payload goes on at once, whole frames or not."""
+        """Feed a piece of the stream; payload is passed on at once, whole frames or not."""
         view = memoryview(data)
         while view:
             if self._left:
@@ -49,7 +49,7 @@ class Demultiplexer:
 
 
 def write_all(fd: int, data: memoryview | bytes) -> None:
-    """Write everything to a descriptor of ours (also one that somebody made non-blocking)."""
+    """Write everything to a descriptor of ours, also a non-blocking one."""
     view = memoryview(data)
     while view:
         try:
@@ -59,13 +59,13 @@ def write_all(fd: int, data: memoryview | bytes) -> None:
 
 
 def to_stdio(stream: int, data: memoryview) -> None:
-    """Where a frame belongs: 2 is standard error."""
+    """Write a frame to its stream: 2 is standard error."""
     write_all(2 if stream == 2 else 1, data)
 
 
 @contextmanager
 def raw_terminal(active: bool) -> Iterator[None]:
-    """Give every key to the container; whatever happens, the terminal is put back."""
+    """A context with the terminal in raw mode, which is restored in any case."""
     if not active:
         yield
         return
@@ -81,7 +81,7 @@ def raw_terminal(active: bool) -> Iterator[None]:
 
 
 def check_terminal(tty: bool, interactive: bool) -> None:
-    """``-it`` needs a terminal on standard input, as with Docker."""
+    """Check that ``-it`` has a terminal on standard input, as with Docker."""
     if tty and interactive and not sys.stdin.isatty():
         raise InvalidArgument(
             "the input device is not a TTY", hint="leave out -t when standard input is not a terminal"
@@ -89,7 +89,7 @@ def check_terminal(tty: bool, interactive: bool) -> None:
 
 
 def window() -> tuple[int, int]:
-    """(rows, columns) of our terminal; zeros without one."""
+    """The size of our terminal as (rows, columns); zeros without one."""
     for fd in (1, 0):
         with suppress(OSError):
             size = os.get_terminal_size(fd)
@@ -98,7 +98,7 @@ def window() -> tuple[int, int]:
 
 
 class Session:
-    """Copies between our standard streams and a hijacked connection until the daemon ends it."""
+    """A session between our standard streams and a hijacked connection, until the daemon ends it."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Session:
         self._write = write
 
     def run(self) -> None:
-        """Until the end of the output; signals are handled meanwhile."""
+        """Run until the end of the output, and handle signals."""
         demultiplexer = Demultiplexer(self._write)
         emit: Callable[[bytes], None] = demultiplexer.feed
         if self._tty:

@@ -47,7 +47,7 @@ def _part(whole: str, fraction: str, unit: str) -> int:
 
 
 def write(ns: int) -> str:
-    """As Go prints it: ``1m30s``, ``1h0m0s``, ``1.5s``, ``20ms``, ``0s``."""
+    """A duration as Go prints it: ``1m30s``, ``1h0m0s``, ``1.5s``, ``20ms``, ``0s``."""
     sign, ns = ("-", -ns) if ns < 0 else ("", ns)
     if ns < 10**9:
         for factor, unit in ((10**6, "ms"), (10**3, "µs"), (1, "ns")):

@@ -33,7 +33,7 @@ def hexadecimal(digest: str) -> str:
 
 
 def chain_ids(diff_ids: list[str]) -> list[str]:
-    """For each layer, the digest of it and all below it (image-spec v1.1 §layer-chainid)."""
+    """The chain ids of layers: for each the digest of it and all below it (image-spec v1.1 §layer-chainid)."""
     result: list[str] = []
     for diff_id in diff_ids:
         result.append(of(f"{result[-1]} {diff_id}".encode()) if result else diff_id)

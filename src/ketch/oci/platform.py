@@ -81,7 +81,7 @@ def matches(wanted: Platform, offered: Platform) -> bool:
 
 
 def rank(wanted: Platform, offered: Platform) -> int | None:
-    """How well a machine of the platform ``wanted`` runs what is ``offered``: 0 is best, None not at all."""
+    """The rank of a platform ``offered`` on a machine of platform ``wanted``: 0 is best, None unusable."""
     wanted, offered = normalize(wanted), normalize(offered)
     if wanted.os != offered.os:
         return None

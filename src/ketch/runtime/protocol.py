@@ -44,7 +44,7 @@ class Failed(TypedDict):
 
 
 class ChildNetwork(TypedDict):
-    """With two descriptors: the new network namespace, and a NETLINK_ROUTE socket in it."""
+    """The child's network: descriptors of its new namespace, and of a NETLINK_ROUTE socket in it."""
 
     ev: Literal["netns"]
 
@@ -184,7 +184,7 @@ class OutOfMemoryEvent(TypedDict):
 
 
 class ExitRecord(TypedDict):
-    """How a container ended, at ``at`` ns since 1970; also the content of ``exit.json``."""
+    """The end of a container, at ``at`` ns since 1970; also the content of ``exit.json``."""
 
     code: int
     at: int
@@ -198,7 +198,7 @@ class ExitEvent(ExitRecord):
 
 
 class ExecRecord(TypedDict):
-    """How an exec'd process ended; where nobody is connected, the content of ``exec-ID.json``."""
+    """The end of an exec'd process; without a connection, the content of ``exec-ID.json``."""
 
     code: int
     at: int

@@ -23,7 +23,7 @@ _LONGEST_PAUSE_S = 0.02
 
 
 class Held(Exception):
-    """Another process has the lock; ``pid`` is what it wrote into the file (``?`` when it has not yet)."""
+    """Another process has the lock; ``pid`` is the one in the file (``?`` when not written yet)."""
 
     def __init__(self, pid: str) -> None:
         super().__init__(f"held by process {pid}")

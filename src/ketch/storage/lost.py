@@ -1,4 +1,4 @@
-"""Files and directories that the state does not know of, moved out of the way and kept.
+"""Unknown files and directories, which are moved to ``lost/`` and kept.
 
     DATA-ROOT/lost/<date>/containers/<id>, layers/<chain id>, blobs/<digest>      by a start
     DATA-ROOT/lost/<id>                                                           a container's, by a repair
@@ -22,14 +22,14 @@ KINDS = {"containers": "containers", "layers": "layers", "blobs": "content/blobs
 
 
 class Lost:
-    """The place for what one start finds; it is made with the first thing that comes."""
+    """The directory of one start's findings, made with the first one."""
 
     def __init__(self, data_root: str) -> None:
         self._root = os.path.join(data_root, "lost")
         self._directory = ""
 
     def put(self, kind: str, path: str) -> None:
-        """Move a directory or a file here; what cannot be moved stays where it is.  The log names it."""
+        """Move a directory or a file here, with a line in the log; on an error it stays."""
         name = os.path.basename(path)
         try:
             directory = os.path.join(self._here(), kind)
@@ -50,13 +50,13 @@ class Lost:
 
 
 def places(data_root: str) -> list[str]:
-    """What is there: the directories of starts that found something, oldest first, and containers'."""
+    """The entries of ``lost/``: the directories of starts, oldest first, and containers'."""
     root = os.path.join(data_root, "lost")
     return [os.path.join(root, name) for name in sorted(os.listdir(root))] if os.path.isdir(root) else []
 
 
 def things(data_root: str, kind: str) -> list[str]:
-    """The paths of what is kept of a kind, the last first."""
+    """The paths of the kept objects of a type, the newest first."""
     found = []
     directories = [os.path.join(directory, kind) for directory in reversed(places(data_root))]
     if kind == "containers":
@@ -68,7 +68,7 @@ def things(data_root: str, kind: str) -> list[str]:
 
 
 def warnings(data_root: str) -> list[str]:
-    """A sentence when something is there."""
+    """A warning when ``lost/`` is not empty."""
     if not places(data_root):
         return []
     return [
@@ -78,5 +78,5 @@ def warnings(data_root: str) -> list[str]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name is one that containers, layers and blobs have; others in their directories are somebody else's."""
+    """Whether a name has the form of those of containers, layers and blobs (others are not ours)."""
     return bool(_NAME.match(name))

@@ -1,4 +1,4 @@
-"""Removal of directories that containers wrote: of any depth, while somebody may still write, never through a mount."""
+"""Removal of directories that containers wrote: of any depth, during writes, never through a mount."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AT_ONCE = 4  # one huge tree does not hold up the others
 
 
 def remove_tree(path: str) -> None:
-    """Delete a directory, or whatever is there, with all below it; blocking.  What is gone already is no error.
+    """Delete a path with everything below it; blocking.  A missing one is no error.
 
     Several may do so at once: a removal in the background and the sweep at the daemon's start.  The first thing that
     cannot be removed is raised (OSError with its path) when all others are gone.
@@ -29,7 +29,7 @@ def remove_tree(path: str) -> None:
 
 
 def try_to_remove(path: str) -> None:
-    """`remove_tree` for what a later sweep will find again: a failure is a line in the log."""
+    """`remove_tree` for paths that a later sweep finds again: a failure is logged."""
     try:
         remove_tree(path)
     except OSError as e:
@@ -42,7 +42,7 @@ def those(directory: str, chosen: Callable[[str], bool]) -> list[str]:
 
 
 class Remover:
-    """Deletions that nobody waits for, carried out in a few threads; the process's end does not wait for them either.
+    """Background deletions in a few threads; the process's end does not wait for them.
 
     Whatever is handed over must be found by the next start, which hands it over again.  May be used from any thread.
     """
@@ -54,7 +54,7 @@ class Remover:
         self._closed = False
 
     def later(self, work: Callable[[], None]) -> None:
-        """Have it done soon, in the order of these calls; nothing happens any more after `close`."""
+        """Run a deletion in the background, in the order of calls; ignored after `close`."""
         with self._lock:
             if self._closed:
                 return
@@ -64,7 +64,7 @@ class Remover:
                 self._threads += 1
 
     def close(self) -> None:
-        """Begin with nothing more; what was begun goes on as long as the process does."""
+        """Begin no more deletions; those under way go on as long as the process."""
         with self._lock:
             self._closed = True
             self._waiting.clear()

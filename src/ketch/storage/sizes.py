@@ -1,4 +1,4 @@
-"""Sizes of directories that containers wrote, of any depth, while somebody may still write; all blocking."""
+"""Sizes of directories that containers wrote, of any depth, during writes; all blocking."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def size_of_files(directory: str) -> int:
-    """Bytes of the files below a directory, as they count in an image; one with several names counts each time."""
+    """Bytes of the files below a directory, as an image counts them: a hard link counts each time."""
     return _sum(directory, lambda status: status.st_size)
 
 
 def size_on_disk(directory: str) -> int:
-    """Bytes of the disk that is taken by everything below a directory, without directories themselves."""
+    """Bytes on the disk of everything below a directory, except directories themselves."""
     return _sum(directory, lambda status: status.st_blocks * 512)
 
 

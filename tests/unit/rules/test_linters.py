@@ -187,6 +187,24 @@ def test_public_names_say_what_they_do(package):
     assert not missing, "\n".join(missing)
 
 
+_RIDDLE = re.compile(
+    r"(what|who|whose|whom|where|when|how|why|it|they|those|these|nobody|somebody|there|until|with|without|by|from)\b",
+    re.IGNORECASE,
+)
+
+
+def test_first_lines_name_the_thing():
+    """A docstring's first line is a summary: it names the thing or what it does, as in a manual page's NAME."""
+    wrong = []
+    for path in sources("src"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                first, _, rest = (ast.get_docstring(node) or "").partition("\n")
+                if _RIDDLE.match(first) or (rest and not rest.startswith("\n")):
+                    wrong.append(f"{path}:{getattr(node, 'name', '')}: {first}")
+    assert wrong == [], "\n".join(wrong)
+
+
 def _name_of(function: ast.expr) -> str:
     """``name`` or ``module.name``; to unparse all of them takes seconds."""
     match function:

@@ -37,7 +37,7 @@ def answer(engine: Engine, usage: DiskUsage) -> dict[str, Any]:
 
 
 def shared_sizes(all_images: list[Image]) -> list[int]:
-    """For each image the bytes of its layers that another image has, too."""
+    """The bytes of layers that each image shares with others."""
     users = Counter(chain for image in all_images for chain in set(image.chain_ids))
     return [
         sum(size for chain, size in zip(image.chain_ids, image.layer_sizes, strict=True) if users[chain] > 1)

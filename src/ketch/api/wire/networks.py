@@ -31,7 +31,7 @@ class IpamConfig(msgspec.Struct, kw_only=True):
 
 
 class Ipam(msgspec.Struct, rename="pascal", kw_only=True):
-    """How a network gets its addresses."""
+    """The address management of a network."""
 
     driver: str | None = "default"
     config: list[IpamConfig] | None = None

@@ -35,7 +35,7 @@ def cmd_ls(args: list[str], ctx: Context) -> int:
 
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
-    """Everything about networks."""
+    """Show all details of networks."""
     from ketch.cli.inspection import inspect
 
     spec = FlagSet(
@@ -84,7 +84,7 @@ def _pairs(items: list[str]) -> dict[str, str]:
 
 
 def pools(subnets: list[str], gateways: list[str], ranges: list[str], aux: dict[str, str]) -> list[dict[str, Any]]:
-    """``--gateway``, ``--ip-range`` and ``--aux-address`` with the subnets that they belong to (InvalidArgument)."""
+    """The subnets with their ``--gateway``, ``--ip-range`` and ``--aux-address`` (InvalidArgument)."""
     import ipaddress
 
     found: list[tuple[Any, dict[str, Any]]] = []
@@ -136,7 +136,7 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
 
 
 def cmd_connect(args: list[str], ctx: Context) -> int:
-    """Put a container on a network."""
+    """Connect a container to a network."""
     spec = FlagSet(
         "network connect", "ketch network connect [OPTIONS] NETWORK CONTAINER", "Connect a container to a network"
     )
@@ -162,7 +162,7 @@ def cmd_connect(args: list[str], ctx: Context) -> int:
 
 
 def cmd_disconnect(args: list[str], ctx: Context) -> int:
-    """Take a container off a network."""
+    """Disconnect a container from a network."""
     spec = FlagSet(
         "network disconnect",
         "ketch network disconnect [OPTIONS] NETWORK CONTAINER",
@@ -177,7 +177,7 @@ def cmd_disconnect(args: list[str], ctx: Context) -> int:
 
 
 def cmd_repair(args: list[str], ctx: Context) -> int:
-    """Put back what other programs removed of the networks: links, addresses, firewall rules."""
+    """Restore links, addresses and firewall rules that other programs removed."""
     spec = FlagSet(
         "network repair", "ketch network repair", "Put back links, addresses and firewall rules that others removed"
     )

@@ -68,7 +68,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
 
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
-    """Everything about volumes."""
+    """Show all details of volumes."""
     from ketch.cli.inspection import inspect
 
     spec = FlagSet(

@@ -51,7 +51,7 @@ def keep_ending(cleaned: str, original: str) -> str:
 
 
 def clean(path: str) -> str:
-    """Without double slashes and ``..``; never with a slash at its end."""
+    """A path without double slashes, ``..`` and a slash at its end."""
     normal = posixpath.normpath(path) if path else "."
     return "/" + normal.lstrip("/") if normal.startswith("//") else normal
 
@@ -76,7 +76,7 @@ def rebased(path: str, resolved: str) -> tuple[str, str]:
 
 
 def local_source(path: str, follow: bool) -> CopyPath:
-    """What is to be copied from here (NotFound)."""
+    """The local source of a copy (NotFound)."""
     path = keep_ending(os.path.abspath(path), path)
     rebase = ""
     try:
@@ -92,7 +92,7 @@ def local_source(path: str, follow: bool) -> CopyPath:
 
 
 def local_destination(path: str) -> CopyPath:
-    """Where to copy to here; links are followed, and the directory that it is to be in must exist."""
+    """The local destination of a copy; links are followed, and its directory must exist."""
     path = keep_ending(os.path.abspath(path), path)
     if os.path.lexists(path) or os.path.lexists(path.rstrip("/")):
         path = keep_ending(os.path.realpath(path), path)
@@ -109,13 +109,13 @@ def local_destination(path: str) -> CopyPath:
 
 
 def check_remote(path: str, mode: int) -> None:
-    """InvalidArgument for a destination in a container that is neither directory nor regular file (a Go mode)."""
+    """Raise InvalidArgument for a destination that is neither directory nor regular file (a Go mode)."""
     if mode & _REGULAR & ~MODE_LINK:
         raise InvalidArgument(f"destination `{path}` must be a directory or a regular file")
 
 
 def plan(source: CopyPath, destination: CopyPath) -> tuple[str, tuple[str, str] | None]:
-    """(the directory to extract to, and which name at the beginning of the entries becomes which other one)."""
+    """(the directory to extract to, and the old and new first name of the entries)."""
     directory, name = split_entry(destination.path)
     old = source.rebase or split_entry(source.path)[1]
     if destination.exists and destination.directory:
@@ -128,7 +128,7 @@ def plan(source: CopyPath, destination: CopyPath) -> tuple[str, tuple[str, str] 
 
 
 def renamed(name: str, change: tuple[str, str] | None) -> str:
-    """An entry's name after ``plan``'s change; what is archived from ``/`` has names that begin with a slash."""
+    """An entry's name after ``plan``'s change; entries from ``/`` begin with a slash."""
     if change is None:
         return name
     old = "" if change[0] == "/" else change[0]

@@ -64,7 +64,7 @@ class _Packer:
                         yield from self._entry(at, inner, f"{name.rstrip('/')}/{at.prefix}{inner}")
 
     def _entry(self, at: trees.Descent, entry: str, name: str) -> Iterator[bytes]:
-        """One entry; when it is a directory ``at`` stands in it afterwards.  What has just gone is left out."""
+        """Pack one entry; ``at`` enters a directory.  A missing entry is left out."""
         try:
             status = os.stat(entry, dir_fd=at.fd, follow_symlinks=False)
             kind = _KINDS.get(stat.S_IFMT(status.st_mode))
@@ -92,12 +92,12 @@ class _Packer:
         yield _header(info)
 
     def _first(self, status: os.stat_result, name: str) -> str:
-        """The name under which a file with several of them went first."""
+        """The first packed name of a file with hard links."""
         return self._links.setdefault((status.st_dev, status.st_ino), name) if status.st_nlink > 1 else name
 
 
 def _file(dir_fd: int, entry: str, info: tarfile.TarInfo) -> Iterator[bytes]:
-    """A header and exactly as many bytes as it says, whatever happens to the file meanwhile."""
+    """A file's header and exactly as many bytes as it announces, also if the file changes meanwhile."""
     with open(os.open(entry, _READ, dir_fd=dir_fd), "rb") as f:
         info.size = left = os.fstat(f.fileno()).st_size
         with suppress(OSError):  # it has none
@@ -116,7 +116,7 @@ def _header(info: tarfile.TarInfo) -> bytes:
 
 
 class Incoming:
-    """Chunks as a file for ``tarfile``; ``count`` is what has come so far."""
+    """Chunks as a file for ``tarfile``; ``count`` is the number of bytes so far."""
 
     def __init__(self, chunks: Iterable[bytes], report: Callable[[int], None]) -> None:
         self._chunks = iter(chunks)
@@ -138,7 +138,7 @@ class Incoming:
 
 
 def unpack(source: Incoming, directory: str, rename: Callable[[str], str], *, owners: bool) -> None:
-    """Unpack into an existing directory; with ``owners`` files belong to whom the archive says.
+    """Unpack into an existing directory; with ``owners`` files get the archive's owners.
 
     A directory and something else never take each other's place.  InvalidArgument for a broken archive.
     """
@@ -177,7 +177,7 @@ class _Unpacker:
                 os.utime(self._directory_of(f"{path}/."), (mtime, mtime))
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open directory."""
         os.close(self._dir_fd)
 
     @staticmethod
@@ -231,7 +231,7 @@ class _Unpacker:
             self._node(member, name, dir_fd)
 
     def _make_room(self, member: tarfile.TarInfo, path: str, name: str, dir_fd: int) -> bool:
-        """Take away a file that is there; True when a directory is and may stay."""
+        """Remove an existing file; True for a directory that may stay."""
         try:
             directory = stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
         except FileNotFoundError:
@@ -266,7 +266,7 @@ class _Unpacker:
         os.mknod(name, kind | member.mode & 0o777, os.makedev(member.devmajor, member.devminor), dir_fd=dir_fd)
 
     def _finish(self, fd: int, member: tarfile.TarInfo) -> None:
-        """Owner and mode, and close the descriptor."""
+        """Set owner and mode, and close the descriptor."""
         try:
             if self._owners:
                 os.fchown(fd, member.uid, member.gid)

@@ -1,4 +1,4 @@
-"""The functions that templates call, and how Go writes and compares values."""
+"""Functions of templates, and how Go writes and compares values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NilList(list):  # type: ignore[type-arg]
 
 
 class Missing:
-    """What a map has for a key that is not there."""
+    """The value of a missing key of a map."""
 
 
 MISSING = Missing()
@@ -37,7 +37,7 @@ _VERB = re.compile(r"%([-+# 0]*)(\d*)(?:\.(\d+))?(.)", re.S)
 
 
 def truth(value: Any) -> bool:
-    """Go's idea of it: zero, empty and nil are false."""
+    """The truth value by Go's rules: zero, empty and nil are false."""
     return value is not MISSING and bool(value)
 
 
@@ -60,7 +60,7 @@ def show(value: Any) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON, as ``{{json .}}``; what is only callable is left out."""
+    """Compact JSON, as ``{{json .}}``; methods are left out."""
     if value is MISSING or isinstance(value, (NilMap, NilList)):
         return "null"
     if isinstance(value, dict):
@@ -69,7 +69,7 @@ def to_json(value: Any) -> str:
 
 
 def type_name(value: Any) -> str:
-    """Go's word for a type, for messages."""
+    """Go's name of a type, for messages."""
     names = {str: "string", bool: "bool", int: "int", float: "float64", type(None): "nil"}
     return names.get(type(value)) or ("map" if isinstance(value, dict) else "list")
 
@@ -240,7 +240,7 @@ HEADER_FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def call(name: str, functions: dict[str, Callable[..., Any]], arguments: list[Any]) -> Any:
-    """Call a function with what the template gives it (TemplateError when that does not fit)."""
+    """Call a function with the template's arguments (TemplateError when they do not fit)."""
     try:
         return functions[name](*(None if a is MISSING else a for a in arguments))
     except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as e:

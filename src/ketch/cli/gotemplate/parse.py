@@ -1,4 +1,4 @@
-"""Text with ``{{actions}}`` → nodes: the lexer and parser of ``template`` (which says what is understood).
+"""Lexer and parser of templates: text with ``{{actions}}`` → nodes (`template` lists what is supported).
 
 A node is a tuple: ("text", str), ("print", PIPE), ("if" | "with" | "range", PIPE, [node], [node]),
 ("break",), ("continue",).  A PIPE is ("pipe", [variable], declares, [command]), a command a list of operands,
@@ -29,7 +29,7 @@ _CONSTANTS = ("true", "false", "nil")
 
 
 def parse_error(why: str, line: int = 1) -> TemplateSyntaxError:
-    """Docker's words for a template that cannot be understood."""
+    """The error of a syntax error, in Docker's words."""
     return TemplateSyntaxError(
         f"template parsing error: template: :{line}: {why}",
         hint="see Go's text/template, e.g. '{{.Name}}' or '{{json .}}'",
@@ -42,7 +42,7 @@ def parse(text: str, functions: Collection[str]) -> list[Any]:
 
 
 def _items(text: str) -> list[tuple[str, Any, int]]:
-    """("text", text, line) and ("action", tokens, line); comments are gone, blanks trimmed where asked."""
+    """Items ("text", text, line) and ("action", tokens, line), without comments, trimmed as requested."""
     items: list[tuple[str, Any, int]] = []
     at, trim = 0, False
     while True:
@@ -64,7 +64,7 @@ def _items(text: str) -> list[tuple[str, Any, int]]:
 
 
 def _action(text: str, at: int, line: int) -> tuple[list[tuple[str, str]] | None, int, bool]:
-    """(tokens or None for a comment, where the text goes on, whether to trim it)."""
+    """Parse an action: (tokens, None for a comment; position after it; whether to trim there)."""
     comment = re.compile(r"\s*/\*.*?\*/(\s+-)?\}\}", re.S).match(text, at)
     if comment:
         return None, comment.end(), bool(comment[1])
@@ -100,7 +100,7 @@ class _Parser:
         return nodes
 
     def _block(self) -> tuple[list[Any], str]:
-        """Nodes up to the next ``end`` or ``else`` of this block, and which one it was ("" at the very end)."""
+        """The nodes up to the next ``end`` or ``else`` of this block, and that keyword ("" at the end)."""
         nodes: list[Any] = []
         while self._at < len(self._items):
             kind, value, line = self._items[self._at]
@@ -181,7 +181,7 @@ class _Parser:
         return names, tokens[sign][1] == ":=", tokens[sign + 1 :]
 
     def _commands(self, tokens: list[tuple[str, str]], at: int) -> tuple[list[Any], int]:
-        """Commands joined by ``|`` up to the end or to a closing paren, and where that is."""
+        """Commands joined by ``|`` up to the end or a closing paren, and its position."""
         commands: list[list[Any]] = [[]]
         while at < len(tokens) and tokens[at] != ("symbol", ")"):
             kind, value = tokens[at]

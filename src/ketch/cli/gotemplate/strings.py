@@ -1,4 +1,4 @@
-"""Strings as Go's clients print them: quoted, and cut to a width."""
+"""Strings as Go's clients print them: quoted, or cut to a width."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def go_json(value: Any) -> str:
-    """One line of JSON as Go writes it by itself: no markup to HTML, no orders to a terminal."""
+    """One line of JSON with Go's escapes: no HTML markup, no control characters."""
     text = printable.json_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

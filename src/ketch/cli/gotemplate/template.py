@@ -1,4 +1,4 @@
-"""The part of Go's text/template that Docker's ``--format`` is used with.
+"""Templates for ``--format``: the part of Go's text/template that Docker's users need.
 
     {{.Field.Sub}} {{json .}} {{range .X}}…{{else}}…{{end}} {{range $k, $v := .X}} {{break}} {{continue}}
     {{if}} {{else if}} {{with}} {{(index .X 0).Field}} {{.Label "name"}} {{$x := .A}} {{$x = .B}}
@@ -50,11 +50,11 @@ class Template:
         self._nodes = parse(text, FUNCTIONS)
 
     def render(self, data: Any) -> str:
-        """The text for one object (TemplateError when it names what is not there)."""
+        """Render one object (TemplateError: a missing field)."""
         return _Renderer(FUNCTIONS, data).text(self._nodes)
 
     def render_titles(self, titles: Any) -> str:
-        """The first line of a table: the same with titles for values, which functions do not change."""
+        """Render the first line of a table: titles in place of values, unchanged by functions."""
         return _Renderer(HEADER_FUNCTIONS, titles).text(self._nodes)
 
 
@@ -149,7 +149,7 @@ class _Renderer:
         return self._operand(first, dot, arguments)
 
     def _choose(self, stop_on: bool, operands: list[Any], extra: list[Any], dot: Any) -> Any:
-        """``and`` and ``or``: the first value that decides, or the last one."""
+        """Evaluate ``and`` and ``or``: the first value that decides, or the last one."""
         value: Any = None
         for operand in operands:
             value = self._operand(operand, dot)
@@ -178,7 +178,7 @@ class _Renderer:
 
 
 def _walk(value: Any, fields: list[str], arguments: list[Any] | None = None) -> Any:
-    """Field after field; the last one may be a method that takes the arguments."""
+    """Evaluate a chain of fields; the last one may be a method with arguments."""
     for i, name in enumerate(fields):
         value = _field(value, name)
         if callable(value):

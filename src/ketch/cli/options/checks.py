@@ -1,4 +1,4 @@
-"""Checks of ``run``'s flags before anything is sent, by the rules and in the words of Docker."""
+"""Checks of ``run``'s flags before the request, with Docker's rules and messages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _PULL = ("always", "missing", "never")
 
 
 def check(opts: Options) -> None:
-    """What contradicts itself (UsageError)."""
+    """Check for contradicting flags (UsageError)."""
     if opts["gpus"]:
         raise UsageError("--gpus: this version of Ketch has no GPU support", hint="pass device nodes with --device")
     _health(opts)
@@ -92,7 +92,7 @@ def _sysctls(items: list[str]) -> None:
 
 
 def is_address(text: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address."""
+    """Whether a text is an IPv4 or IPv6 address."""
     import socket
 
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -105,7 +105,7 @@ def is_address(text: str) -> bool:
 
 
 def ulimit(text: str) -> dict[str, Any]:
-    """``nofile=1024[:2048]``."""
+    """Parse ``nofile=1024[:2048]``."""
     name, _, values = text.partition("=")
     if name not in _LIMITS:
         raise UsageError(f"invalid ulimit type: {name}", hint="write NAME=SOFT[:HARD], e.g. nofile=1024:2048")
@@ -120,6 +120,6 @@ def ulimit(text: str) -> dict[str, Any]:
 
 
 def capabilities(names: list[str]) -> list[str] | None:
-    """One way to write each (``CAP_NET_ADMIN``), each once, in order; ALL stands for all others."""
+    """Capabilities in canonical form (``CAP_NET_ADMIN``), each once, in order; ALL stands for all others."""
     known = {f"CAP_{name.strip().upper().removeprefix('CAP_')}" for name in names}
     return ["ALL"] if "CAP_ALL" in known else sorted(known) or None

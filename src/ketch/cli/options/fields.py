@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def put(target: dict[str, Any], path: str, value: Any) -> None:
-    """Set a field; a list comes after what is there."""
+    """Set a field; a list is appended to the existing one."""
     outer, dot, inner = path.partition(".")
     if dot:
         put(target.setdefault(outer, {}), inner, value)
@@ -20,7 +20,7 @@ def put(target: dict[str, Any], path: str, value: Any) -> None:
 
 
 def get(source: dict[str, Any], path: str) -> Any:
-    """A field, None when it is not there."""
+    """The value of a field, None when it is missing."""
     found: Any = source
     for name in path.split("."):
         found = (found or {}).get(name)

@@ -71,7 +71,7 @@ class FlagSet:
         return self._add(name, short, "string", default, help)
 
     def optional(self, name: str, help: str = "") -> FlagSet:
-        """``--name`` or ``--name=value``: whether it was given is in ``given``, the value may be empty."""
+        """A flag ``--name`` or ``--name=value``: ``given`` tells whether it was set, the value may be empty."""
         return self._add(name, "", "optional", "", help)
 
     def int(self, name: str, short: str = "", help: str = "", default: Count | None = None) -> FlagSet:

@@ -18,7 +18,7 @@ _BLANKS = " \t\r\n\v\f"
 
 
 def environment(opts: Options) -> list[str] | None:
-    """``--env-file`` and then ``--env``, of which a name given twice has the last value; the later entry counts."""
+    """The environment: ``--env-file``, then ``--env``; the last value of a name counts."""
     files = [f"{name}={value}" for path in opts["env-file"] for name, value in read_file(path)]
     result: dict[str, str] = {}
     for item in opts["env"]:

@@ -132,7 +132,7 @@ def _checked(result: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def text_of(mount: dict[str, Any]) -> str:
-    """What `parse` reads as this mount."""
+    """The text that `parse` reads as this mount."""
     import csv
     import io
 
@@ -152,7 +152,7 @@ def text_of(mount: dict[str, Any]) -> str:
 
 
 def long_form(mount: dict[str, Any]) -> dict[str, Any]:
-    """The same in a Compose file."""
+    """The mount in a Compose file's long form."""
     kind = mount.get("Type") or "volume"
     options = _service_options(mount, kind)
     result = {

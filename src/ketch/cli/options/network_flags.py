@@ -1,4 +1,4 @@
-"""``--network`` and what goes with it → the network mode and the endpoints of a container.
+"""``--network`` and related flags → the network mode and the endpoints of a container.
 
 --network NAME --ip … --network-alias …                 the simple form; the other flags are about the first network
 --network name=NAME,alias=…,ip=…,gw-priority=…,…        everything about one network in one value; repeatable
@@ -25,7 +25,7 @@ _KNOWN = "name alias ip ip6 mac-address driver-opt gw-priority link-local-ip"
 
 
 def endpoints(opts: Options) -> tuple[str, dict[str, Any]]:
-    """(network mode, name → settings of each network); InvalidArgument for what contradicts itself."""
+    """(network mode, settings of each network by name); InvalidArgument for contradicting flags."""
     parsed = [_parse(text) for text in (*opts["network"], *opts["net"])] or [("default", {})]
     first, settings = parsed[0]
     flags = {"network-alias": _LISTS["alias"], "link-local-ip": _LISTS["link-local-ip"], **_TEXTS}
@@ -76,7 +76,7 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def text_of(name: str, settings: dict[str, Any]) -> str:
-    """The value of ``--network`` that says all this of a network."""
+    """The value of ``--network`` with these settings of a network."""
     if not settings:
         return name
     items = [f"name={name}"]

@@ -1,4 +1,4 @@
-"""Ports as ``--publish`` and ``--expose`` name them ↔ the API's maps."""
+"""Ports: values of ``--publish`` and ``--expose`` ↔ the API's maps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def publish(text: str) -> list[tuple[str, Binding]]:
 
 
 def _parts(spec: str, text: str) -> tuple[str, str, str]:
-    """(address, ports of the host, ports of the container)."""
+    """Split into (address, ports of the host, ports of the container)."""
     if spec.startswith("["):
         address, bracket, rest = spec[1:].partition("]")
         if not bracket or not rest.startswith(":"):

@@ -17,7 +17,7 @@ def size(text: str, flag: str = "size") -> int:
 
 
 def duration(text: str, flag: str = "duration") -> int:
-    """``1m30s``, ``500ms`` → nanoseconds (InvalidArgument otherwise, and for less than nothing)."""
+    """``1m30s``, ``500ms`` → nanoseconds (InvalidArgument otherwise, and for negative ones)."""
     found = durations.parse(text)
     if found is None or found < 0:
         raise InvalidArgument(f"invalid {flag} `{text}`: not a duration", hint="use e.g. 30s or 1m30s")
@@ -25,8 +25,10 @@ def duration(text: str, flag: str = "duration") -> int:
 
 
 def moment(text: str) -> str:
-    """``--since`` and ``--until``: a duration before now, seconds since 1970, or RFC 3339 → what the API takes
-    (InvalidArgument)."""
+    """``--since`` or ``--until`` → the API's value (InvalidArgument).
+
+    It is a duration before now, seconds since 1970, or RFC 3339.
+    """
     if not text:
         return ""
     found = moments.parse(text, time.time_ns())

@@ -27,7 +27,7 @@ def flag_set(command: str, summary: str) -> FlagSet:
 
 
 def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
-    """The request's body (UsageError for what cannot be understood)."""
+    """The request's body (UsageError)."""
     try:
         checks.check(opts)
         result: dict[str, Any] = {"Image": image, "HostConfig": {}}
@@ -55,7 +55,7 @@ def given(opts: Options, command: str) -> Iterator[tuple[str, Any]]:
 
 
 def _together(opts: Options) -> Iterator[tuple[str, Any]]:
-    """The fields that several flags make together."""
+    """The fields that depend on several flags."""
     found: dict[str, Any] = {"Env": key_value.environment(opts), "Labels": key_value.labels(opts)}
     found["HostConfig.Binds"], found["Volumes"] = value_types.volumes(opts["volume"])
     found["ExposedPorts"], found["HostConfig.PortBindings"] = ports.maps(opts["publish"], opts["expose"])

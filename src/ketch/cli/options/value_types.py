@@ -1,4 +1,4 @@
-"""Types of options' values: how a value is typed, what the API is sent for it, how it is written back.
+"""Types of options' values: parsing, the API's value, and writing.
 
 ``read`` takes what the flags' parser found (one text, a list of them, a number, a switch) and the flag's name for
 messages; it raises InvalidArgument.  ``words`` gives the words of a command line that mean a value, ``service`` what
@@ -120,7 +120,7 @@ HEALTH_COMMAND = ValueType("string", lambda text, _flag: ["CMD-SHELL", text], _h
 
 
 def pairs(items: list[str], flag: str) -> dict[str, str]:
-    """``KEY=VALUE`` each (InvalidArgument)."""
+    """Parse ``KEY=VALUE`` values (InvalidArgument)."""
     result = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -156,7 +156,7 @@ def _security(items: list[str], _flag: str) -> list[str] | None:
 
 
 def _with_profile(text: str) -> str:
-    """A seccomp profile is sent by content, as the daemon may be elsewhere."""
+    """A security option with a seccomp profile's content in place of its path (the daemon may be remote)."""
     name, equals, value = text.partition("=")
     if name == "seccomp" and equals and value not in ("unconfined", "builtin") and not value.startswith("{"):
         try:
@@ -168,7 +168,7 @@ def _with_profile(text: str) -> str:
 
 
 def portable(option: str) -> bool:
-    """Whether a security option is no seccomp profile itself: Compose takes those from files alone."""
+    """Whether a security option is no inline seccomp profile, which Compose takes from files alone."""
     return not option.startswith("seccomp={")
 
 
@@ -188,7 +188,7 @@ def _device(text: str) -> dict[str, str]:
 
 
 def _device_texts(devices: list[dict[str, str]]) -> list[str]:
-    """``/dev/x[:/dev/y][:rwm]`` each."""
+    """Devices as ``/dev/x[:/dev/y][:rwm]``."""
     result = []
     for device in devices:
         host, inside, access = (device.get(k) or "" for k in ("PathOnHost", "PathInContainer", "CgroupPermissions"))
@@ -200,7 +200,7 @@ def _device_texts(devices: list[dict[str, str]]) -> list[str]:
 
 
 def _ulimit_texts(limits: list[dict[str, Any]]) -> list[str]:
-    """``nofile=1024[:2048]`` each."""
+    """Ulimits as ``nofile=1024[:2048]``."""
     result = []
     for limit in limits:
         soft, hard = limit["Soft"], limit["Hard"]
@@ -224,7 +224,7 @@ def _device_limit_texts(limits: list[dict[str, Any]]) -> list[str]:
 
 
 def volumes(items: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """``--volume`` → what is mounted from the host or a volume, and the paths that get a volume of their own."""
+    """``--volume`` → the binds, and the paths of anonymous volumes."""
     binds: list[str] = []
     own: dict[str, dict[str, Any]] = {}
     for text in items:

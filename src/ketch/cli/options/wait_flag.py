@@ -1,4 +1,4 @@
-"""``--wait-healthy``: how long a start waits for the container's health."""
+"""``--wait-healthy``: the flag and its timeout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and ``--format`` for everything that lists: columns as Docker aligns them, JSON lines, Go templates."""
+"""Output of lists: tables with Docker's alignment, and ``--format`` with JSON lines or Go templates."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def table(rows: list[list[str]]) -> str:
 
 
 class Listing:
-    """How objects of one type are listed: ``columns`` of the table (title, field), titles of further fields for
-    ``table …`` formats, the lines of ``--format raw`` (name, field), and the field that ``--quiet`` prints alone.
+    """The form of one type's lists.
+
+    ``columns`` of the table (title, field), titles of further fields for ``table …`` formats, the lines of
+    ``--format raw`` (name, field), and the field that ``--quiet`` prints alone.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ def _cell(value: Any) -> str:
 
 
 def filters(items: list[str]) -> str | None:
-    """``--filter name=value`` … → what the API takes; None without any (UsageError for nonsense)."""
+    """``--filter name=value`` … → the API's value; None without any (UsageError)."""
     if not items:
         return None
     result: dict[str, dict[str, bool]] = {}

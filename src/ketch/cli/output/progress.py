@@ -1,4 +1,4 @@
-"""The daemon's progress stream on a terminal (a picture that moves), elsewhere (a line for each step), or as JSON."""
+"""Output of the daemon's progress: redrawn on a terminal, elsewhere a line for each step, or JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EVERY_S = 0.1
 
 
 class Progress:
-    """Shows one stream on ``to`` (standard output unless said otherwise)."""
+    """The output of one progress stream to ``to`` (standard output by default)."""
 
     def __init__(self, ctx: Context, mode: str = "auto", to: TextIO | None = None) -> None:
         self._ctx = ctx
@@ -36,7 +36,7 @@ class Progress:
         self._ascii = "utf" not in (getattr(self._to, "encoding", "") or "").lower()
 
     def run(self, items: Iterator[Any]) -> str:
-        """Show everything; returns the last plain status (KetchError when the daemon says so)."""
+        """Show the whole stream; returns the last plain status (KetchError of the daemon)."""
         status = ""
         try:
             for item in items:
@@ -59,7 +59,7 @@ class Progress:
         return str(status)
 
     def moved(self, ident: str, status: str, current: int, total: int) -> None:
-        """Bytes that the command line itself has moved."""
+        """Show bytes that the command line itself has moved."""
         self._show({"id": ident, "status": status, "progressDetail": {"current": current, "total": total}})
         if not total and self._mode == "drawn":
             self._draw(time.monotonic())
@@ -80,7 +80,7 @@ class Progress:
             self._draw(now)
 
     def _plain(self, item: dict[str, Any]) -> None:
-        """Each state of a layer once."""
+        """Print each state of a layer once."""
         ident, status = str(item.get("id") or ""), item["status"]
         if ident and self._shown.get(ident) == status:
             return
@@ -98,7 +98,7 @@ class Progress:
         self._next = now + _EVERY_S
 
     def _erase(self) -> None:
-        """Take the picture away, for lines that stay."""
+        """Erase the view, before permanent lines."""
         if self._height:
             self._write(f"\033[{self._height}A\r\033[J")
             self._height = 0
@@ -109,6 +109,6 @@ class Progress:
 
 
 def _printable(item: dict[str, Any]) -> dict[str, Any]:
-    """A report whose texts, which a registry may have chosen, do not steer the terminal."""
+    """A report without control characters in its texts, which may be a registry's."""
     shown = {name: printable.cell(str(item[name])) for name in ("id", "status") if item.get(name)}
     return {**item, **shown}

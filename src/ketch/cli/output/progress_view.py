@@ -1,4 +1,4 @@
-"""The picture of a pull, push or load: the daemon's reports of each layer, laid out in lines; no terminal here.
+"""The view of a pull's, push's or load's progress: the daemon's reports by layer, as lines of text.
 
 a1b2c3d4e5f6  Downloading   ━━━━━━━━━━━━╸───────────  31.2MB/52.4MB  48.1MB/s  1s left
 0f9e8d7c6b5a  Pull complete
@@ -30,7 +30,7 @@ _NARROW = 60
 
 
 class LayerProgress:
-    """One layer: its state, and how fast it is."""
+    """One layer: its state and its speed."""
 
     def __init__(self, ident: str) -> None:
         self.ident = ident
@@ -42,7 +42,7 @@ class LayerProgress:
         self._at = 0.0
 
     def feed(self, item: dict[str, Any], now: float) -> None:
-        """A report."""
+        """Process a report."""
         status = item.get("status", "")
         detail = item.get("progressDetail") or {}
         current, total = detail.get("current") or 0, detail.get("total") or 0
@@ -70,7 +70,7 @@ class ProgressView:
         self.rows: dict[str, LayerProgress] = {}
 
     def feed(self, item: dict[str, Any], now: float) -> str | None:
-        """Take a report; a line to print for good when it is of no layer."""
+        """Process a report; returns a permanent line when it is of no layer."""
         ident, status = str(item.get("id") or ""), item.get("status", "")
         if ident and (ident in self.rows or not status.startswith("Pulling from")):
             if ident not in self.rows:
@@ -80,7 +80,7 @@ class ProgressView:
         return f"{ident}: {status}" if ident else status
 
     def lines(self, width: int, height: int, *, plain: bool = False) -> list[str]:
-        """The picture: at most ``height`` lines of at most ``width`` columns; ``plain``: ASCII alone."""
+        """The view in at most ``height`` lines of at most ``width`` columns; ``plain``: ASCII only."""
         rows = list(self.rows.values())
         if not rows or width < 10 or height < 2:
             return []
@@ -124,7 +124,7 @@ def _line(row: LayerProgress, width: int, plain: bool) -> str:
 
 
 def bar(current: int, total: int, width: int, plain: bool) -> str:
-    """A bar of so many columns."""
+    """A progress bar of so many columns."""
     halves = min(2 * width, 2 * width * current // total)
     full, half = divmod(halves, 2)
     if plain:

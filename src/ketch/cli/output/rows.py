@@ -74,7 +74,7 @@ def _size(container: dict[str, Any]) -> str:
 
 
 def ports(rows: list[dict[str, Any]]) -> str:
-    """``443/tcp, 0.0.0.0:8080->80/tcp``; what is published under its own number is joined to ranges."""
+    """Ports as ``443/tcp, 0.0.0.0:8080->80/tcp``; ports published under their own numbers form ranges."""
     groups: dict[tuple[str, str], list[list[int]]] = {}
     others = []
     for port in sorted(rows, key=lambda r: (r["PrivatePort"], r.get("IP", ""), r.get("PublicPort", 0), r["Type"])):

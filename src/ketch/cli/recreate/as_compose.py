@@ -1,4 +1,4 @@
-"""Containers as a Compose file that would make them again; networks and volumes are the ones that are there."""
+"""Containers as a Compose file that recreates them; existing networks and volumes are external."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _external(names: dict[str, Any]) -> dict[str, Any]:
 
 
 def _service_name(request: CreateRequest, containers: Sequence[CreateRequest]) -> str:
-    """Compose's own name for it, unless two would have it."""
+    """A service's name: Compose's own, unless it is taken."""
     label = f"{_OWN_LABELS}service"
     name = request.labels.get(label)
     return name if name and sum(c.labels.get(label) == name for c in containers) == 1 else request.name
 
 
 def _escaped(value: Any) -> Any:
-    """Compose puts variables in for ``$NAME``; ``$$`` is a dollar."""
+    """Text with ``$`` escaped as ``$$`` (Compose substitutes ``$NAME``)."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -97,12 +97,12 @@ def _endpoint(request: CreateRequest, name: str) -> dict[str, Any]:
 
 
 def _joined_networks(request: CreateRequest) -> list[str]:
-    """Compose gives every network an alias, which the default bridge refuses."""
+    """The networks of a service; the default bridge refuses the aliases that Compose adds."""
     return [name for name in request.networks if name != "bridge"]
 
 
 def _joined(mode: str, services: dict[str, str]) -> str:
-    """``container:ID`` of a container that is in the file is ``service:NAME``."""
+    """A namespace mode, with ``service:NAME`` for containers that are in the file."""
     if mode.startswith("container:") and mode[10:] in services:
         return f"service:{services[mode[10:]]}"
     return mode
@@ -145,7 +145,7 @@ _TOGETHER: dict[str, Callable[[CreateRequest, dict[str, str]], dict[str, Any]]] 
 
 
 def left_out(request: CreateRequest, containers: Sequence[CreateRequest]) -> list[str]:
-    """What Compose has no words for."""
+    """The settings that Compose cannot express."""
     asked = request.fields
     found = [f"--{o.flag}" for o in table.OPTIONS if o.field in asked and not o.service]
     inside = {name for container in containers for name in (container.name, container.id)}

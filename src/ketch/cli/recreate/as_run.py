@@ -1,4 +1,4 @@
-"""A container as the ``ketch run`` command line that would make it again."""
+"""A container as the ``ketch run`` command line that recreates it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def command_line(request: CreateRequest) -> str:
-    """Quoted for a POSIX shell."""
+    """The command line, quoted for a POSIX shell."""
     return shlex.join(words(request))
 
 

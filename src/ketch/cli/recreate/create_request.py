@@ -1,4 +1,4 @@
-"""The create request of a container, found again: its configuration without what its image and Docker's defaults bring.
+"""The create request of a container: its configuration without the image's and Docker's defaults.
 
 ``inspect --as`` works with it; the input is the daemon's answers about the container and its image.
 """
@@ -50,7 +50,7 @@ _CONFIG = (
 
 
 class CreateRequest:
-    """What was asked for; ``fields`` has it by its path in the request (``User``, ``HostConfig.Memory``).
+    """The request; ``fields`` are by path (``User``, ``HostConfig.Memory``).
 
     What the API says in several fields together is in attributes of its own; ``networks`` is by name.
     """
@@ -81,7 +81,7 @@ class CreateRequest:
 
     @property
     def plain_network(self) -> bool:
-        """Whether the network is the one that a container has without any word about it."""
+        """Whether the network is the default of a container, without further settings."""
         return self.mode in ("default", "bridge") and set(self.networks) <= {"bridge", "default"}
 
 
@@ -119,7 +119,7 @@ def _host(host: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(env: Strings, image: Strings) -> Strings:
-    """What was given in front of the image's variables, of which those of the same names were left out."""
+    """The given variables, which precede the image's (of which overridden ones were dropped)."""
     for count in range(len(env) + 1):
         names = {item.partition("=")[0] for item in env[:count]}
         if env[count:] == [item for item in image if item.partition("=")[0] not in names]:
@@ -133,7 +133,7 @@ def _beyond(mine: dict[str, Any] | None, image: dict[str, Any] | None) -> dict[s
 
 
 def command(config: dict[str, Any], image: dict[str, Any]) -> tuple[Strings | None, Strings]:
-    """(the entrypoint, None when it is the image's; the command, empty when it follows from that)."""
+    """(the entrypoint, None if the image's; the command, empty if the image's)."""
     entrypoint, words = config.get("Entrypoint") or [], config.get("Cmd") or []
     theirs, default = image.get("Entrypoint") or [], image.get("Cmd") or []
     if entrypoint == theirs and (words or not default):
@@ -148,13 +148,13 @@ def _health(mine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
 
 
 def bindings(ports: dict[str, Any] | None) -> list[tuple[str, dict[str, str]]]:
-    """(container's port, one binding) of each published port."""
+    """The bindings of published ports, as (container's port, binding)."""
     nowhere: list[dict[str, str]] = [{}]
     return [(port, binding) for port, bound in (ports or {}).items() for binding in bound or nowhere]
 
 
 def _networks(facts: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
-    """What was asked of each network; empty for a container that shares another's, or has none."""
+    """The settings of each network; empty for a container that shares another's, or has none."""
     if mode in ("host", "none") or mode.startswith("container:"):
         return {}
     result = {}

@@ -70,7 +70,7 @@ class ContainerService(Struct, frozen=True, eq=False):
     details: Details
 
     def get(self, ref: str) -> Container:
-        """By id, name or unambiguous prefix (NotFound, InvalidArgument)."""
+        """The container of an id, name or unambiguous prefix (NotFound, InvalidArgument)."""
         return self.store.get(ref)
 
     def list(self) -> list[Container]:

@@ -61,7 +61,7 @@ class ExecService:
         self._ends: dict[str, asyncio.Future[int]] = {}
 
     def get(self, exec_id: str) -> Exec:
-        """By id (NotFound)."""
+        """The exec of an id (NotFound)."""
         try:
             return self._execs[exec_id]
         except KeyError:

@@ -48,7 +48,7 @@ class ImageService(Struct, frozen=True, eq=False):
     tasks: BackgroundTasks
 
     def get(self, ref: str, platform: str = "") -> Image:
-        """By reference, id or id prefix; with a ``platform`` for that one (NotFound)."""
+        """The image of a reference, id or id prefix; with a ``platform``, its variant for that (NotFound)."""
         return self.store.resolve(ref, platform)
 
     def list(self) -> list[Image]:

@@ -257,7 +257,7 @@ class Secret(Wire):
 
 
 class HostConfig(Wire):
-    """How the container meets this host: limits, mounts, privileges, network, restart policy."""
+    """The part of the configuration that concerns the host: limits, mounts, privileges, network, restarts."""
 
     binds: list[str] | None = None
     container_id_file: str = ""

@@ -190,7 +190,7 @@ class ContainerStore:
         return True
 
     def get(self, ref: str) -> Container:
-        """By full id, name, name of a link, or unambiguous id prefix, in this order (NotFound, InvalidArgument)."""
+        """The container of a full id, name, link's name, or unambiguous id prefix (NotFound, InvalidArgument)."""
         ref = ref.removeprefix("/")
         if (container := self._by_id.get(ref)) is not None:
             return container

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Exit(Struct, frozen=True):
-    """How a container ended: ``code`` as Docker's, ``at_ns`` since the epoch, ``oom`` when memory ran out.
+    """An exit record: ``code`` as Docker's, ``at_ns`` since the epoch, ``oom`` when memory ran out.
 
     ``lost``: its monitor was killed, so that its processes may still be there and its cgroup surely is.
     """

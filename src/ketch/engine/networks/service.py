@@ -57,7 +57,7 @@ class NetworkService(Struct, frozen=True, eq=False):
         return self.manager.list()
 
     def get(self, ref: str) -> NetworkRecord:
-        """By id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
+        """The network of an id, name, or unambiguous id prefix (NotFound, InvalidArgument)."""
         return find(self.manager, ref)
 
     def members(self, record: NetworkRecord) -> dict[str, Container]:

@@ -262,8 +262,9 @@ def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -
 
 
 def file_mounts(directory: str, container: Container) -> list[OciMount]:
-    """hostname, hosts and resolv.conf, unless the user mounts something of their own there; ``--read-only`` means them,
-    too.
+    """The mounts of hostname, hosts and resolv.conf, without those that the user replaces.
+
+    ``--read-only`` makes them read-only, too.
     """
     options = ["rbind", "rprivate", *(["ro"] if container.host.readonly_rootfs else [])]
     taken = {point.destination for point in container.mounts}

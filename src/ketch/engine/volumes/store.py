@@ -200,7 +200,7 @@ class VolumeStore:
         return name in self._volumes
 
     def get(self, name: str) -> Volume:
-        """By exact name (NotFound)."""
+        """The volume of an exact name (NotFound)."""
         try:
             return self._volumes[name]
         except KeyError:

@@ -31,8 +31,9 @@ _RECEIVE_BYTES = 1 << 16
 
 
 class TableWatch:
-    """Calls ``on_loss`` on a thread of its own when something of the table is deleted, by whomever, and ``on_others``
-    when another table gets a chain; ``close`` ends it.
+    """A watch on the firewall, in a thread of its own; ``close`` ends it.
+
+    It calls ``on_loss`` when a part of the table is deleted, and ``on_others`` when another table gets a chain.
     """
 
     def __init__(self, table: str, on_loss: Callable[[], None], on_others: Callable[[], None]) -> None:

@@ -69,7 +69,7 @@ class Disk:
         _sync_directory(os.path.dirname(target))
 
     async def head(self, key: str) -> Found:
-        """From stat(2)."""
+        """Size and time from stat(2)."""
         try:
             status = os.stat(self._path(key))
         except (FileNotFoundError, NotADirectoryError):

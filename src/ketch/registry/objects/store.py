@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 class ObjectMissing(Exception):
-    """There is no object with that key."""
+    """No object has the key."""
 
 
 class Objects(Protocol):

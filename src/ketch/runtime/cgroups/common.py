@@ -32,7 +32,7 @@ class Cgroup(Protocol):
     version: int
 
     def describe(self) -> Cgroups:
-        """What `open` needs, as plain JSON."""
+        """The arguments of `open`, as plain JSON."""
 
     def make(self) -> None:
         """Make its directories, with the settings that a process needs to enter; idempotent."""

@@ -36,8 +36,9 @@ def enter(parent: str) -> str:
 
 
 def remove(parent: str, *, with_parent: bool = True) -> None:
-    """Remove it, and ``parent`` if asked, where nothing is in them; a monitor that is about to end is waited for, not
-    for long.
+    """Remove the monitors' cgroup, and ``parent`` if asked, where they are empty.
+
+    A monitor that is about to end is waited for, for a limited time.
     """
     here, deadline = common.layout(), time.monotonic() + _EMPTY_S
     for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:

@@ -75,9 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _forget_parent() -> None:
-    """What the caller ignores or blocks must not keep the ends of children from being heard, nor its umask state files
-    from being read.
-    """
+    """Reset the umask, the signal mask and the disposition of SIGCHLD that the caller left."""
     os.umask(0o022)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

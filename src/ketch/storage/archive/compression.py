@@ -1,4 +1,4 @@
-"""Compressions of streams, told by their first bytes, and readers that undo them."""
+"""Compression of streams: detection by the first bytes, and decompressing readers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAGIC = (
 
 
 class Peekable(io.RawIOBase):
-    """A stream whose first bytes can be looked at before they are read."""
+    """A stream with `peek`."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -53,7 +53,7 @@ def kind(head: bytes) -> str:
 
 @contextmanager
 def reader(source: Source, what: str) -> Iterator[IO[bytes]]:
-    """``source`` uncompressed; broken or truncated data is InvalidArgument, ``what`` names it in the message."""
+    """A decompressing reader of ``source`` (InvalidArgument, with the name ``what``, for broken data)."""
     peekable: Any = Peekable(source)
     name = kind(peekable.peek(6))
     errors: tuple[Any, ...] = (EOFError, OSError, ValueError)
@@ -92,7 +92,7 @@ def reader(source: Source, what: str) -> Iterator[IO[bytes]]:
 
 
 class Guarded(io.RawIOBase):
-    """Turns a decoder's own errors into InvalidArgument, where they happen and nowhere else."""
+    """A reader that turns the decoder's own errors, and no others, into InvalidArgument."""
 
     def __init__(self, stream: IO[bytes], errors: tuple[Any, ...], what: str) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Unpack a layer's tar into a directory, in overlay's own form, without ever leaving that directory.
+"""Extraction of a layer's tar into a directory, in overlay's own form, never outside the directory.
 
 Every path is opened beneath the root with openat2(2): absolute names, ``..`` and symbolic links that
 lead out are refused (InvalidArgument).  Whiteouts become overlay's: a character device 0/0 for a removed
@@ -187,7 +187,7 @@ class Extractor:
         os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=dir_fd)
 
     def _clear(self, dir_fd: int, name: str) -> None:
-        """Take away what an earlier member put there."""
+        """Remove an earlier member of the same name."""
         try:
             os.unlink(name, dir_fd=dir_fd)
         except FileNotFoundError:
@@ -279,7 +279,7 @@ class Extractor:
         return member.uid, member.gid
 
     def _set_owner(self, fd: int, member: Member) -> None:
-        """Owner, then mode and attributes: a change of owner clears setuid bits and capabilities."""
+        """Set the owner, then mode and attributes: a change of owner clears setuid bits and capabilities."""
         os.fchown(fd, *self._owner(member))
         os.fchmod(fd, member.mode)
         if member.xattrs:

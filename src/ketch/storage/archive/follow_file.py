@@ -20,11 +20,11 @@ _CHUNK = 1 << 18
 
 
 class GivenUp(Exception):
-    """The writer has stopped: the rest of the file will not come."""
+    """The writer has given up: the file remains incomplete."""
 
 
 class Progress:
-    """How far writer and reader are, in shared memory; the descriptors are this object's to close."""
+    """The progress of writer and reader, in shared memory; the descriptors are closed by this object."""
 
     def __init__(self, memory_fd: int, event_fd: int) -> None:
         self.memory_fd, self.event_fd = memory_fd, event_fd
@@ -32,57 +32,57 @@ class Progress:
 
     @classmethod
     def make(cls) -> Progress:
-        """For a file of which nothing is there yet."""
+        """The progress of an empty file."""
         memory_fd = os.memfd_create("progress", os.MFD_CLOEXEC)
         os.ftruncate(memory_fd, _FIELDS.size)
         return cls(memory_fd, os.eventfd(0, os.EFD_CLOEXEC))
 
     def close(self) -> None:
-        """Give everything up."""
+        """Close the descriptors."""
         self._memory.close()
         os.close(self.memory_fd)
         os.close(self.event_fd)
 
     def _report(self, size: int, state: int) -> None:
-        """The writer: so much is there."""
+        """Report the size (by the writer)."""
         struct.pack_into("=QQ", self._memory, 0, size, state)
         os.eventfd_write(self.event_fd, 1)
 
     def grown(self, size: int) -> None:
-        """The writer: there is more, and more will come."""
+        """Report a new size (by the writer)."""
         self._report(size, _GROWS)
 
     def whole(self, size: int) -> None:
-        """The writer: that is all."""
+        """Report the end of the file (by the writer)."""
         self._report(size, _WHOLE)
 
     def give_up(self) -> None:
-        """The writer: there will be no more."""
+        """Report that the file remains incomplete (by the writer)."""
         self._report(0, _GIVEN_UP)
 
     def look(self) -> tuple[int, bool]:
-        """The reader: (bytes that are there, whether that is all); GivenUp."""
+        """(bytes written, whether the file is complete), for the reader (GivenUp)."""
         size, state, _ = _FIELDS.unpack_from(self._memory, 0)
         if state == _GIVEN_UP:
             raise GivenUp
         return size, state == _WHOLE
 
     def wait(self) -> None:
-        """The reader: until there is news."""
+        """Wait for a report (by the reader)."""
         os.eventfd_read(self.event_fd)
 
     @property
     def consumed(self) -> int:
-        """Bytes that the reader has read."""
+        """The number of bytes that the reader has read."""
         return int(_FIELDS.unpack_from(self._memory, 0)[2])
 
     def consume(self, count: int) -> None:
-        """The reader: so many have been read."""
+        """Report bytes read (by the reader)."""
         struct.pack_into("=Q", self._memory, 16, count)
 
 
 class FollowedFile(io.RawIOBase):
-    """The file as its reader sees it: reads wait for what is not there yet; ``fd`` stays the caller's."""
+    """The reader's side of the file: reads wait for missing bytes; ``fd`` stays the caller's."""
 
     def __init__(self, fd: int, progress: Progress) -> None:
         self._fd, self._progress = fd, progress

@@ -1,4 +1,4 @@
-"""The compressor of layers: gzip whose bytes depend on nothing but the input.
+"""The gzip compressor of layers, whose output depends on the input alone.
 
 A layer's digest names it, so the same tar must give the same blob on every version of Python and however it was cut
 into writes.  Python's own gzip file promises neither: since 3.12 it gathers writes before it compresses, and ISA-L's
@@ -22,7 +22,7 @@ _PIECE = 1 << 17
 
 
 class GzipWriter:
-    """A writer that gives what is written to it, compressed, to a function; ``finish`` completes the stream.
+    """A writer that passes its compressed input to a function; ``finish`` completes the stream.
 
     It is no file, whose collection would finish it: one that is dropped on the way writes nothing more.
     """
@@ -57,7 +57,7 @@ class GzipWriter:
         return length
 
     def finish(self) -> None:
-        """Write what is still to be written, and the trailer."""
+        """Flush, and write the trailer."""
         if self._piece:
             self._compress(self._piece)
         self._write(self._deflate.flush() + struct.pack("<LL", self._crc, self._size & 0xFFFFFFFF))

@@ -1,4 +1,4 @@
-"""Unpacking of an archive into a directory of a container that may be running, and may mean harm.
+"""Extraction of an archive into a directory of a container, which may be running and hostile.
 
 Whatever its processes do to the tree meanwhile, nothing outside the container is reached: each path is looked up
 by the kernel below the container's root (openat2(2), RESOLVE_IN_ROOT), files are made anew (O_EXCL), and owners,
@@ -70,7 +70,7 @@ class _Into(Extractor):
         return inner(name)
 
     def _root(self, member: Member) -> None:
-        """The target itself stays as it is."""
+        """Skip the archive's root: the target's own metadata stays."""
 
     def _member(self, archive: tar.TarReader, member: Member) -> None:
         try:
@@ -105,7 +105,7 @@ class _Into(Extractor):
 
 
 def _is_directory(dir_fd: int, name: str) -> bool | None:
-    """None when there is nothing of that name."""
+    """Whether a name is a directory; None when it does not exist."""
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Layers of what a container wrote: an overlay's upper directory becomes a tar in the form of image-spec v1.1.
+"""Layers from an overlay's upper directory: a tar in the form of image-spec v1.1.
 
 A character device 0/0 stands for a removed name and becomes an empty file ``.wh.NAME``; a directory with
 ``trusted.overlay.opaque`` hides what is below it and gets a ``.wh..wh..opq`` (Linux, filesystems/overlayfs.rst).
@@ -29,12 +29,12 @@ def write_layer(upper_fd: int, left_out: frozenset[str], target: IO[bytes]) -> i
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether overlay uses this to say that a name is removed."""
+    """Whether an entry is an overlay whiteout."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def is_opaque(fd: int) -> bool:
-    """Whether an open directory hides those of the same name in the layers below."""
+    """Whether an open directory is opaque: it hides those of the same name in the layers below."""
     try:
         return os.getxattr(fd, "trusted.overlay.opaque") == b"y"
     except OSError:  # it has no such attribute

@@ -1,4 +1,4 @@
-"""Limits of unpacking: an archive, however small it is itself, must not fill the disk to the last byte."""
+"""Limits of unpacking: an archive must not fill the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILES = 64  # one in so many of the file system's files stays free, too
 
 
 class Guard:
-    """Passes a tar stream through and looks now and then whether there is room for more (ResourceExhausted).
+    """A tar stream that checks the free space at intervals (ResourceExhausted).
 
     A bomb is bounded by the disk and taken away again when it fails; what it may not do is to leave nothing for others.
     """

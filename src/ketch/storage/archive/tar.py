@@ -1,4 +1,4 @@
-"""Read a tar stream: headers become members, contents come as chunks, and what is broken is refused.
+"""A reader of tar streams: headers as members, contents as chunks, errors for broken ones.
 
 ustar, GNU (long names, base-256 numbers, old sparse files) and pax (long names, exact times, extended
 attributes, sparse files 0.0, 0.1 and 1.0).  ``tarfile`` takes a damaged header in the middle of an archive
@@ -45,7 +45,7 @@ Extents = list[tuple[int, int]]
 
 
 class Source(Protocol):
-    """Whatever bytes can be read from."""
+    """An object that bytes can be read from."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -83,7 +83,7 @@ class Member:
 
 
 class _Extended:
-    """What extended headers say of the member that follows them, and how many bytes of them there were."""
+    """The data of the extended headers before a member, and their size."""
 
     __slots__ = ("link", "name", "records", "size")
 
@@ -95,7 +95,7 @@ class _Extended:
 
 
 class TarReader:
-    """Iterate for the members; ``chunks`` gives the current one's content, and what is not read is skipped.
+    """An iterator over members; ``chunks`` gives the current one's content, of which the rest is skipped.
 
     Raises InvalidArgument for anything that is no whole tar.  The source's own errors pass through.
     """
@@ -169,7 +169,7 @@ class TarReader:
             name, first = member.name, False
 
     def _next(self, first: bool) -> Member | None:
-        """The next member, with what extended headers before it say; None at the end."""
+        """The next member, with its extended headers applied; None at the end."""
         extended = _Extended()
         while (block := self._header(first)) is not None:
             first = False
@@ -181,7 +181,7 @@ class TarReader:
         return None
 
     def _header(self, first: bool) -> bytes | None:
-        """The next block, which is a header; None at the end."""
+        """The next header block; None at the end."""
         block = self._take(_BLOCK)
         if not block and not first:
             return None  # some writers leave out the closing zeros
@@ -195,7 +195,7 @@ class TarReader:
         return None
 
     def _extend(self, extended: _Extended, kind: bytes, size: int) -> None:
-        """Read the data of an extended header into ``extended``, or into what holds for all members from here on."""
+        """Read the data of an extended header, into ``extended`` or the global values."""
         extended.size += size + _BLOCK
         if extended.size > _MAX_EXTENDED:  # each header may be of any size, and there may be any number of them
             raise InvalidArgument(f"read archive: extended headers of {extended.size} bytes", hint=_HINT)

@@ -1,4 +1,4 @@
-"""A process that unpacks layers: jobs come over a socket with their descriptors, answers go back.
+"""The worker process that unpacks layers: jobs with descriptors arrive over a socket, results go back.
 
     job      JSON, with descriptors: the blob's file, the directory to unpack into, memory and event of `follow_file`;
              {"digest": …} is the blob's when somebody else sees to that, empty when it is to be found out
@@ -31,7 +31,7 @@ _AHEAD = 8
 
 
 class _Hashed:
-    """A stream that hashes what is read through it."""
+    """A stream that hashes the bytes read."""
 
     def __init__(self, source: FollowedFile) -> None:
         self._source = source
@@ -44,7 +44,7 @@ class _Hashed:
 
 
 class Decompressed:
-    """A stream read, decompressed and hashed ahead by a thread; read by the one who unpacks."""
+    """A stream that a thread reads ahead, decompresses and hashes."""
 
     def __init__(self, source: FollowedFile, digest: str) -> None:
         self._source = source
@@ -62,7 +62,7 @@ class Decompressed:
             self._queue.put(e)
 
     def _hash_and_hand_over(self) -> None:
-        """Each byte is hashed once: of a plain tar both digests are the same."""
+        """Hash and pass on the data, each byte once: of a plain tar both digests are the same."""
         source = compression.Peekable(_Hashed(self._source) if not self.digest else self._source)
         plain_tar = compression.kind(source.peek(6)) == "none"
         hashed = hashlib.sha256()
@@ -91,7 +91,7 @@ class Decompressed:
         return item
 
     def close(self) -> None:
-        """Let the thread end, whatever it was about to hand over."""
+        """End the thread, and drop its pending data."""
         self._stopped = True
         self._source.stop()
         while self._thread.is_alive():

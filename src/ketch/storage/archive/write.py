@@ -1,4 +1,4 @@
-"""A directory as a tar stream (pax), with owners, modes, times in ns, hard links and extended attributes.
+"""A writer of directories as tar streams (pax), with owners, modes, times in ns, hard links and xattrs.
 
 The tree may change while it is read, and who changes it may mean harm: every step is taken by descriptor, no
 symbolic link is followed, and a file that grows or shrinks meanwhile keeps the size that its header says.
@@ -45,7 +45,7 @@ def write_tree(root: str, target: IO[bytes]) -> None:
 
 
 def write_directory(fd: int, name: str | None, target: IO[bytes]) -> None:
-    """Write an open directory as ``name``, or, for None, only what is in it; ``fd`` stays the caller's."""
+    """Write an open directory as ``name``, or, for None, only its content; ``fd`` stays the caller's."""
     with archive_to(target) as archive:
         writer = TreeWriter(archive)
         if name is None:
@@ -55,7 +55,7 @@ def write_directory(fd: int, name: str | None, target: IO[bytes]) -> None:
 
 
 def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes]) -> None:
-    """Write what is called ``entry`` in an open directory, under another name; FileNotFoundError when it is gone."""
+    """Write the entry ``entry`` of an open directory under another name (FileNotFoundError)."""
     with archive_to(target) as archive:
         TreeWriter(archive).entry(dir_fd, entry, name)
 
@@ -70,7 +70,7 @@ def archive_to(target: IO[bytes]) -> tarfile.TarFile:
 
 
 class TreeWriter:
-    """Adds directories and what is in them to one archive; ``size`` is the bytes of the files so far."""
+    """A writer of trees to one archive; ``size`` is the bytes of the files so far."""
 
     def __init__(self, archive: tarfile.TarFile) -> None:
         self.archive = archive
@@ -83,7 +83,7 @@ class TreeWriter:
         self.content(fd, path + "/")
 
     def content(self, fd: int, prefix: str) -> None:
-        """Add what is in an open directory, each name behind ``prefix``; it may be of any depth."""
+        """Add the content of an open directory, of any depth, with ``prefix`` before each name."""
         with trees.Descent(fd) as at:
             for name in at.walk(trees.sorted_names):
                 if name is not None:
@@ -91,22 +91,22 @@ class TreeWriter:
                         self._entry(at, name, prefix + at.prefix + name)
 
     def wanted(self, name: str, path: str) -> bool:
-        """Whether an entry, and what is below it, belongs into the archive at all."""
+        """Whether to include an entry and everything below it."""
         del name, path
         return True
 
     def entered(self, fd: int, path: str) -> None:
-        """A directory has been added and its content follows."""
+        """Handle a directory that has been added, before its content."""
 
     def entry(self, dir_fd: int, name: str, path: str) -> None:
-        """Add what has this name in an open directory, as ``path``."""
+        """Add an entry of an open directory, as ``path``."""
         with trees.Descent(dir_fd) as at:
             self._entry(at, name, path)
             if at.depth:
                 self.content(at.fd, path + "/")
 
     def _entry(self, at: trees.Descent, name: str, path: str) -> None:
-        """Add one entry; when it is a directory ``at`` stands in it afterwards."""
+        """Add one entry; ``at`` enters a directory."""
         if not self.wanted(name, path):
             return
         for _ in range(_TRIES):
@@ -125,7 +125,7 @@ class TreeWriter:
         raise Unavailable(f"archive `{path}`: it cannot be opened, or changes all the time")
 
     def _directory(self, at: trees.Descent, name: str, path: str) -> bool:
-        """False when it is no directory any more."""
+        """Add a directory; False when it is none any more."""
         try:
             status = at.enter(name)
         except OSError as e:
@@ -137,7 +137,7 @@ class TreeWriter:
         return True
 
     def _regular(self, dir_fd: int, name: str, path: str) -> bool:
-        """False when it is no regular file any more."""
+        """Add a regular file; False when it is none any more."""
         try:
             fd = os.open(name, _FILE, dir_fd=dir_fd)
         except OSError as e:
@@ -174,7 +174,7 @@ class TreeWriter:
 
 
 class _Exactly:
-    """A file's content cut off, or filled up with zeros, at the size that was promised."""
+    """A file's content of exactly the announced size: truncated, or filled up with zeros."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd, self._left = fd, size
@@ -189,7 +189,7 @@ class _Exactly:
 
 
 def header(path: str, status: os.stat_result, xattrs: dict[str, str], kind: bytes | None = None) -> tarfile.TarInfo:
-    """A member's description, its size still 0; of another ``kind`` than the file itself when that is given."""
+    """A member's header, with size 0; of the type ``kind`` if given."""
     info = tarfile.TarInfo(path)
     info.type = kind or _KINDS[stat.S_IFMT(status.st_mode)]
     info.mode = stat.S_IMODE(status.st_mode)

@@ -14,7 +14,7 @@ _CHUNK = 1 << 16
 
 
 class Xz(io.RawIOBase):
-    """What one or several streams behind each other decompress to (xz(1) makes such files with several threads).
+    """A reader of one or several concatenated streams (xz(1) with several threads makes such files).
 
     lzma.LZMAError for what is broken or wants more memory, EOFError for what is cut short.
     """
@@ -43,7 +43,7 @@ class Xz(io.RawIOBase):
                 return len(out)
 
     def _begin_next(self) -> bool:
-        """Whether another stream follows; zeros may stand between them (.xz file format 1.2, §2.2)."""
+        """Begin the next stream, if there is one, after padding of zeros (.xz file format 1.2, §2.2)."""
         data = self._decoder.unused_data.lstrip(b"\0")
         while not data:
             read = self._source.read(_CHUNK)

@@ -1,4 +1,4 @@
-"""Frames of a zstd stream (RFC 8878 §3), followed to tell a stream that is cut short, which the decoder does not."""
+"""Detection of truncated zstd streams (RFC 8878 §3), which the decoder does not report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHECKSUM = 4
 
 
 class WholeFrames(io.RawIOBase):
-    """Passes a stream through and follows its frames' structure; EOFError at an end that is in one's middle."""
+    """A stream that follows its zstd frames (EOFError: it ends within one)."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -51,7 +51,7 @@ class WholeFrames(io.RawIOBase):
                 self._step(int.from_bytes(head, "little"))
 
     def _step(self, value: int) -> None:
-        """Go on from the field that has just been read; what is wrong with it the decoder will say itself."""
+        """Step to the next field; errors are left to the decoder."""
         if self._state == "magic":
             self._state, self._wanted = ("size", 4) if value & ~0xF == _SKIPPABLE else ("descriptor", 1)
         elif self._state == "size":

@@ -1,4 +1,4 @@
-"""Leases: they keep content that work in progress relies on from being collected, while no image names it yet.
+"""Leases: they protect the content of work in progress from garbage collection.
 
 A load or an import takes a lease, holds every blob and layer in it *before* looking whether that is here,
 and ends the lease when the image is recorded or the work has failed.  Only then, and only what no image and no
@@ -32,7 +32,7 @@ class Lease:
         self.spoiled = False
 
     def hold(self, *names: str) -> None:
-        """Keep these; waits while a collection is under way, so that what is here afterwards stays."""
+        """Hold content; waits for a collection under way, so that content that exists afterwards stays."""
         with self._lock:
             if fresh := set(names) - self.names:
                 _append(self.path, fresh)
@@ -40,7 +40,7 @@ class Lease:
 
 
 def _append(path: str, names: set[str]) -> None:
-    """A disk that is full is no reason to stop: a crash has these moved away then, and not deleted."""
+    """Append to the lease's file; on a full disk, content after a crash is moved to ``lost/``, not deleted."""
     text = "".join(f"{name}\n" for name in sorted(names)).encode()
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -61,7 +61,7 @@ class Leases:
 
     @contextmanager
     def take(self, ended: Callable[[set[str]], object]) -> Iterator[Lease]:
-        """A lease for the block; ``ended`` is called with all that it held, once it holds nothing."""
+        """A lease as a context; ``ended`` is called at its end with everything that it held."""
         lease = Lease(self._lock, os.path.join(self._directory, secrets.token_hex(8)))
         with self._lock:
             self._active.append(lease)
@@ -75,7 +75,7 @@ class Leases:
                 os.unlink(lease.path)
 
     def abandoned(self) -> set[str]:
-        """All that leases held whose work died; to be asked before the first is taken."""
+        """The content of leases whose process died; to be called before the first `take`."""
         found: set[str] = set()
         for name in os.listdir(self._directory):
             with open(os.path.join(self._directory, name), encoding="utf-8", errors="replace") as f:
@@ -83,22 +83,22 @@ class Leases:
         return found
 
     def forget_abandoned(self) -> None:
-        """What they held has been dealt with."""
+        """Remove the files of those leases."""
         for name in os.listdir(self._directory):
             os.unlink(os.path.join(self._directory, name))
 
     def spoil(self) -> None:
-        """Some of what the leases hold has not reached the disk, nobody knows what: it is to be brought again."""
+        """Mark all held content as possibly not written to the disk."""
         with self._lock:
             for lease in self._active:
                 lease.spoiled = True
 
     def spoiled(self) -> set[str]:
-        """All that may not have reached the disk."""
+        """The content that is possibly not written to the disk."""
         with self._lock:
             return set().union(*(lease.names for lease in self._active if lease.spoiled))
 
     def held(self) -> set[str]:
-        """All that any lease holds."""
+        """The content of all leases."""
         with self._lock:
             return set().union(*(lease.names for lease in self._active))

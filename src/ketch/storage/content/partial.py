@@ -1,4 +1,4 @@
-"""Partial downloads: of a blob that comes from somewhere slow, what has arrived stays for whoever fetches it next.
+"""Partial downloads: the beginning of a blob is kept for the next attempt.
 
     content/ingest/<hex>.part        its name is the digest that it shall have
 
@@ -25,10 +25,10 @@ _BUFFER = 1 << 20
 
 
 class Partial:
-    """What is here of one blob; ``close`` keeps it for another time, ``commit`` makes it a blob."""
+    """The partial download of one blob; ``close`` keeps it, ``commit`` makes it a blob."""
 
     def __init__(self, ingest_root: str, digest: str, target: str) -> None:
-        """``target`` is where the blob is going to be."""
+        """``target`` is the path of the whole blob."""
         self.digest = digest
         self.path = os.path.join(ingest_root, digest.removeprefix("sha256:") + SUFFIX)
         self._target = target
@@ -46,7 +46,7 @@ class Partial:
             raise
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append (ResourceExhausted when the disk is full; what fitted stays)."""
+        """Append (ResourceExhausted: a full disk; the part that fitted stays)."""
         try:
             failpoint("pull.write")
             with self._lock:
@@ -68,17 +68,17 @@ class Partial:
 
     @property
     def whole(self) -> bool:
-        """Whether what is here is the blob, whatever size was promised."""
+        """Whether the data is the whole blob, whatever the announced size."""
         return "sha256:" + self._hash.hexdigest() == self.digest
 
     def restart(self) -> None:
-        """Forget what is here."""
+        """Discard the data."""
         self._file.truncate(0)
         self._hash = hashlib.sha256()
         self.size = 0
 
     def commit(self) -> None:
-        """Make it a blob of that name, durable with the next ``ContentStore.sync``.
+        """Make it a blob, durable with the next ``ContentStore.sync``.
 
         InvalidArgument when its content has another digest; then it is gone.
         """
@@ -92,12 +92,12 @@ class Partial:
         self.close()
 
     def discard(self) -> None:
-        """Take it away."""
+        """Remove the partial download."""
         os.unlink(self.path)
         self.close()
 
     def close(self) -> None:
-        """Leave what is here for another time; what is empty goes."""
+        """Close and keep the partial download, unless it is empty."""
         with self._lock:
             if not self._file.closed:
                 if not self.size and os.path.exists(self.path):
@@ -106,7 +106,7 @@ class Partial:
 
 
 def sweep(root: str, kept_s: float = _KEPT_S, held: frozenset[str] = frozenset()) -> int:
-    """Remove what an ingest directory has of blobs that nobody has gone on with for that time; returns the bytes.
+    """Remove partial downloads that have not grown for that time; returns the bytes.
 
     Files with another suffix are of an earlier process, and go at once; digests that are ``held`` stay.
     """

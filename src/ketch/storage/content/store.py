@@ -35,7 +35,7 @@ _BUFFER = 1 << 20
 
 
 class Ingest:
-    """A blob being written; ``commit`` gives it its name, anything else takes it away."""
+    """A blob being written; without ``commit`` it is removed."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -51,7 +51,7 @@ class Ingest:
 
     @property
     def digest(self) -> str:
-        """The digest of what was written so far."""
+        """The digest of the bytes written so far."""
         return "sha256:" + self._hash.hexdigest()
 
 
@@ -73,11 +73,11 @@ class ContentStore:
             self._replace("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
 
     def close(self) -> None:
-        """Let its directory go; nothing is brought into the store afterwards."""
+        """Close the directory; nothing can be written to the store afterwards."""
         self._close()
 
     def _have_folders(self) -> None:
-        """Make what is not there: also when it was removed under the daemon (DataLoss: the store as a whole was)."""
+        """Make missing directories, also after a removal by others (DataLoss: of the whole store)."""
         try:
             for path in (os.path.dirname(self._blobs), self._blobs, self._ingest):
                 with suppress(FileExistsError):
@@ -90,20 +90,20 @@ class ContentStore:
 
     @property
     def ingest_root(self) -> str:
-        """Where blobs are that are not whole."""
+        """The directory of incomplete blobs."""
         self._have_folders()
         return self._ingest
 
     def path(self, digest: str) -> str:
-        """Where a blob is, or would be."""
+        """The path of a blob, whether it exists or not."""
         return os.path.join(self._blobs, digest.removeprefix("sha256:"))
 
     def exists(self, digest: str) -> bool:
-        """Whether the blob is here."""
+        """Whether the blob exists."""
         return os.path.exists(self.path(digest))
 
     def size(self, digest: str) -> int:
-        """Its size in bytes (NotFound)."""
+        """The size of a blob in bytes (NotFound)."""
         try:
             return os.stat(self.path(digest)).st_size
         except FileNotFoundError:
@@ -133,7 +133,7 @@ class ContentStore:
     def ingest(
         self, expected: str | None = None, *, hold: Callable[[str], None] | None = None, durable: bool = True
     ) -> Iterator[Ingest]:
-        """Write a blob; it is committed at the end of the block, or removed when that fails.
+        """A context in which a blob is written; it is committed at the end, or removed on an error.
 
         ``hold`` (a lease's) is called with the digest before the blob gets its name.  Without ``durable`` it is
         the caller who calls ``sync``.  InvalidArgument when ``expected`` is given and the digest is another one.
@@ -164,7 +164,7 @@ class ContentStore:
         ingest.file.close()
 
     def _sync_name(self, digest: str, known: bool) -> None:
-        """Bring a blob's name to the disk; one that may not be there is taken away, unless there was one before."""
+        """Sync a blob's name; on an error a new name is removed."""
         try:
             _sync_directory(self._blobs)
         except OSError:
@@ -173,12 +173,12 @@ class ContentStore:
             raise
 
     def partial(self, digest: str) -> Partial:
-        """What is here of a blob that comes from somewhere slow; the caller closes it."""
+        """The partial download of a blob; the caller closes it."""
         self._have_folders()
         return Partial(self._ingest, digest, self.path(digest))
 
     def temporary(self) -> str:
-        """A path for a file that `adopt` will make a blob; what is left there goes at the next start."""
+        """A path for a file that `adopt` will make a blob; the next start removes leftovers."""
         self._have_folders()
         return os.path.join(self._ingest, secrets.token_hex(8))
 
@@ -189,12 +189,12 @@ class ContentStore:
             return "sha256:" + hashlib.file_digest(f, "sha256").hexdigest()
 
     def adopt(self, path: str, digest: str) -> None:
-        """Make a file at a `temporary` path the blob that its digest says it is; durable with the next ``sync``."""
+        """Make a file at a `temporary` path the blob of its digest; durable with the next ``sync``."""
         failpoint("image.file-arrived")
         os.rename(path, self.path(digest))
 
     def sync(self) -> None:
-        """Bring all that was written to the disk (the whole file system: one call for many blobs and layers).
+        """Sync everything written (the whole file system: one call for many blobs and layers).
 
         OSError when something has not reached it, of this caller's or of another's: the next call does not tell.
         """
@@ -202,7 +202,7 @@ class ContentStore:
         syncfs(self._fd)
 
     def put(self, data: bytes, *, hold: Callable[[str], None] | None = None, durable: bool = True) -> str:
-        """Store bytes; returns their digest. Storing what is here already is cheap."""
+        """Store bytes; returns their digest.  Storing an existing blob is cheap."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         if hold is not None:
             hold(digest)
@@ -212,7 +212,7 @@ class ContentStore:
         return digest
 
     def remove(self, digest: str) -> None:
-        """Delete a blob; one that is gone is no error."""
+        """Delete a blob; a missing one is no error."""
         path = self.path(digest)
         if os.path.exists(path):
             os.unlink(path)

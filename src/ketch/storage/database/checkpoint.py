@@ -1,4 +1,4 @@
-"""Checkpoints of the state database: pages of the log brought to the database, and their sums to the mark.
+"""Checkpoints of the state database: the log's pages go to the database, their checksums to the mark.
 
 That takes some fsyncs, which others' I/O can stretch to 100 ms and more; so it happens in a thread, and transactions go
 on beside it.  The order is kept by a reader:
@@ -38,7 +38,7 @@ _LONGEST = 4  # times the space that is kept for the log
 
 
 class Checkpoints:
-    """Those of one open database, whose descriptors and connection stay the caller's.
+    """The checkpoints of one open database, whose descriptors and connection stay the caller's.
 
     ``lock`` orders its transactions; ``changes`` says how many there were.
     """
@@ -60,7 +60,7 @@ class Checkpoints:
         self._changes = changes
 
     def now(self, *, everything: bool = False) -> None:
-        """With the lock held, so that nobody writes meanwhile; ``everything``: the sums of all pages.
+        """Make a checkpoint with the lock held; ``everything``: write the checksums of all pages.
 
         A failure is logged: the log goes on growing until the next one.
         """
@@ -68,7 +68,7 @@ class Checkpoints:
             self._carry_out(self._connection, self._connection, everything=everything)
 
     def beside(self) -> None:
-        """Beside transactions, in a thread; a failure is logged."""
+        """Make a checkpoint concurrently with transactions; a failure is logged."""
         try:
             with self._other() as reader, self._other() as copier:
                 for _ in range(_TRIES):
@@ -84,7 +84,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _other(self) -> Iterator[sqlite3.Connection]:
-        """One more connection, which has read something: what it does under the lock takes no time."""
+        """Another connection, which has read already, so that its work under the lock is short."""
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
             connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
@@ -93,7 +93,7 @@ class Checkpoints:
             connection.close()
 
     def _one(self, reader: sqlite3.Connection, copier: sqlite3.Connection) -> int:
-        """Bytes of the log, when it was written to meanwhile; 0: the next transaction begins it anew."""
+        """Make one checkpoint; returns the log's size if it grew meanwhile, 0 if it will be begun anew."""
         with self._lock:
             reader.execute("BEGIN")
             reader.execute("SELECT 1 FROM sqlite_schema").fetchone()
@@ -106,7 +106,7 @@ class Checkpoints:
             return frames * (wal.FRAME_HEADER + self._mark.page_size) if self._changes() != reached else 0
 
     def _carry_out(self, reader: sqlite3.Connection, copier: sqlite3.Connection, *, everything: bool = False) -> int:
-        """As far as the reader sees; returns the number of the log's frames."""
+        """Checkpoint up to the reader's snapshot; returns the number of the log's frames."""
         try:
             changes, pages = _number(reader, "user_version"), _number(reader, "page_count")
             self._mark.make_room(pages)
@@ -131,7 +131,7 @@ class Checkpoints:
         return int(struct.unpack(">I", os.pread(self._fd, 4, 60))[0])
 
     def _sum_up(self, pages: int, frames: int, changes: int, *, everything: bool) -> None:
-        """Tell the mark the sums of the pages that a checkpoint has written."""
+        """Store the checksums of the checkpoint's pages in the mark."""
         size = self._mark.page_size
         if everything:
             numbers = set(range(1, pages + 1))
@@ -146,13 +146,13 @@ class Checkpoints:
         self._mark.sync()
 
     def keep_room(self, reader: sqlite3.Connection) -> None:
-        """Let the next checkpoint find space for the pages that come until then; SQLite goes by its header's count."""
+        """Reserve space for the pages of the next checkpoint; SQLite goes by its header's count."""
         size = _number(reader, "page_count") * self._mark.page_size
         reserve.fill(self._fd, self._path, size + reserve.GROWTH)
 
 
 class _Failed(Exception):
-    """This checkpoint has not come to its end; why is in the log."""
+    """The checkpoint failed, for a reason that is logged."""
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

@@ -110,7 +110,7 @@ class Database:
             self._conn = examine.opened(found.image)
 
     def _open(self, found: examine.Finding | None) -> None:
-        """Connect, bring the tables to their present form, and begin to keep the mark."""
+        """Connect, migrate the tables, and begin to keep the mark."""
         path, state = self._path, found.state if found is not None else None
         with contextlib.ExitStack() as undo:
             try:
@@ -155,12 +155,12 @@ class Database:
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """The path of the database file."""
         return self._path
 
     @property
     def identity(self) -> int:
-        """A number that was drawn when the database was made; copies of a data root have the same one."""
+        """A random number from the database's creation; copies of a data root have the same one."""
         with self._lock:
             return self._number("application_id")
 
@@ -181,7 +181,7 @@ class Database:
 
     @contextmanager
     def transaction(self, *, durable: bool = True, grows: bool = False) -> Iterator[sqlite3.Connection]:
-        """All or nothing; nested calls join the outer transaction.
+        """A transaction; nested calls join the outer one.
 
         Without ``durable`` the commit survives the death of this process, and not surely a power cut: for state that
         is void after a boot anyway, or until `sync` (0.03 ms instead of an fsync, which others' I/O can stretch to
@@ -224,7 +224,7 @@ class Database:
             self.sync()
 
     def _wake(self) -> None:
-        """Open it after all, now that there may be room (ResourceExhausted: there is none)."""
+        """Open a database that was left closed for want of space (ResourceExhausted: still none)."""
         copy, found = self._conn, self._asleep
         try:
             self._open(found)
@@ -236,7 +236,7 @@ class Database:
         log.info("there is room again: the state can be changed")
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """All rows of a read."""
+        """All rows of a query."""
         with self._lock:
             try:
                 return self._conn.execute(sql, parameters).fetchall()
@@ -244,7 +244,7 @@ class Database:
                 raise _explained(e, self._path) from e
 
     def sync(self) -> None:
-        """Make durable what was committed without; blocking, but commits can go on meanwhile.
+        """Make committed transactions durable; blocking, concurrently with commits.
 
         What was committed is in the log, or a checkpoint has taken it to the database and made it durable there.
         DataLoss when the disk does not take it; from then on nothing can be changed.
@@ -264,7 +264,7 @@ class Database:
                     self._mark.acknowledge(changes)
 
     def _bring_again(self, error: OSError) -> None:
-        """After a failed fsync: its pages are lost to the disk, and the kernel has forgotten that they were not there.
+        """Write the log again after a failed fsync, whose pages the kernel takes for clean.
 
         As long as they can be read they can be written anew; the next fsync would succeed without that, for nothing.
         """
@@ -282,7 +282,7 @@ class Database:
             log.warning("write state database `%s`: %s; the second attempt succeeded", self._path, error.strerror)
 
     def _in_log(self, data: bytes) -> int:
-        """The number of the last transaction that the log, or the database without it, has whole."""
+        """The number of the last complete transaction in the log, or in the database without a log."""
         first = wal.parse(data, self._mark.page_size).pages.get(1) or os.pread(self._fd, 100, 0)
         return int.from_bytes(first[60:64], "big")
 
@@ -293,7 +293,7 @@ class Database:
             ) from cause
 
     def _spare_the_log(self) -> None:
-        """Where the disk is nearly full, wait for a checkpoint that is under way, and let the log begin anew.
+        """On a nearly full disk, wait for the checkpoint under way, so that the log begins anew.
 
         It has no more space than what is kept for it then, and beside a checkpoint it would go on growing.
         """
@@ -306,7 +306,7 @@ class Database:
                 self._checkpoints.now()
 
     def _begin_checkpoint(self) -> None:
-        """Have one made beside the next transactions, unless one is under way."""
+        """Start a checkpoint concurrent with the next transactions, unless one is under way."""
         if self._closed or self._checkpointing is not None and self._checkpointing.is_alive():
             return
         self._since = 0
@@ -359,7 +359,7 @@ def _to_the_disk(log_fd: int) -> None:
 
 
 def _write_again(log_fd: int, page_size: int) -> bytes:
-    """Have the log's frames, which stay as they are, brought to the disk by the next fsync; returns the log."""
+    """Rewrite the log's frames unchanged, so that the next fsync writes them; returns the log."""
     data = os.pread(log_fd, os.fstat(log_fd).st_size, 0)
     frames = data[: wal.length(data, page_size)]
     if os.pwrite(log_fd, frames, 0) != len(frames):
@@ -368,14 +368,14 @@ def _write_again(log_fd: int, page_size: int) -> bytes:
 
 
 def _without_room(error: OSError, path: str) -> KetchError | OSError:
-    """The error, as one of our family when it is for want of space."""
+    """The error, as a KetchError when it is for want of space."""
     if error.errno in reserve.FULL:
         return ResourceExhausted(f"open state database `{path}`: no space left on device", hint=_FREE)
     return error
 
 
 def _explained(error: sqlite3.Error, path: str) -> KetchError:
-    """SQLite's failure in the words of our family (https://sqlite.org/rescode.html)."""
+    """SQLite's error as a KetchError (https://sqlite.org/rescode.html)."""
     full = getattr(error, "sqlite_errorcode", 0)
     code = full & 0xFF
     if code == sqlite3.SQLITE_FULL or full in _NO_ROOM and reserve.free_bytes(path) < _LEAST:

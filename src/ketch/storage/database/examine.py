@@ -1,4 +1,4 @@
-"""Examination of the state database before SQLite opens it: all that was acknowledged is there, as it was written.
+"""Examination of the state database before SQLite opens it: whether all acknowledged data is intact.
 
 SQLite takes a log that is missing or cut short for what a crash leaves, and goes on with older state, to which newer
 containers and layers are garbage.  The mark (`mark`) knows better.  Nothing is changed here: what the database would be
@@ -38,7 +38,7 @@ _EDITED = (
 
 
 class Finding(Struct, frozen=True):
-    """A database that may be opened: ``state`` is its mark's (None: it has none), ``image`` its bytes with the log's.
+    """A database that may be opened: ``state`` of its mark (None: no mark), ``image`` with the log applied.
 
     ``vouched``: the mark says that nothing is missing.  Else what is in the data root and not in the database has
     to be looked at: the database may be older than it.
@@ -50,7 +50,7 @@ class Finding(Struct, frozen=True):
 
 
 def examine(path: str, versions: Mapping[str, int], forms: Mapping[str, int]) -> Finding | None:
-    """Look at the database ``path`` and its log; None when there is none yet, DataLoss when it must not be opened.
+    """Examine the database ``path`` and its log; None for a new one (DataLoss: it must not be opened).
 
     ``versions`` are those of the tables that this program knows, ``forms`` those of the records in a table.
     """
@@ -84,7 +84,7 @@ def examine(path: str, versions: Mapping[str, int], forms: Mapping[str, int]) ->
 def _compare(
     path: str, state: mark.DatabaseState, data: bytes, image: bytes, frames: wal.Log, *, has_log: bool
 ) -> bool:
-    """Against the mark; returns whether all of it is as the mark says."""
+    """Compare with the mark; returns whether all pages match."""
     identity, changes = struct.unpack_from(">I", image, 68)[0], struct.unpack_from(">I", image, 60)[0]
     if identity != state.identity:
         raise DataLoss(f"open state database `{path}`: it is not the one of this data root", hint=REPAIR)
@@ -120,7 +120,7 @@ def _broken_log(path: str, frames: wal.Log) -> str:
 
 
 def _differing(state: mark.DatabaseState, data: bytes, frames: wal.Log) -> list[int]:
-    """The pages that are neither in the log nor what they were at the last checkpoint."""
+    """The pages that are not in the log and differ from the last checkpoint."""
     size, view = state.page_size, memoryview(data)
     return [
         number
@@ -130,7 +130,7 @@ def _differing(state: mark.DatabaseState, data: bytes, frames: wal.Log) -> list[
 
 
 def _overlaid(data: bytes, frames: wal.Log, page_size: int) -> bytes:
-    """The database as SQLite will see it, in a form that it can have in memory."""
+    """The database with the log applied, as an image that SQLite can open in memory."""
     image = bytearray(data)
     if frames.size:
         del image[frames.size * page_size :]
@@ -153,7 +153,7 @@ def opened(image: bytes) -> sqlite3.Connection:
 
 
 def _check_versions(path: str, image: bytes, known: Mapping[str, int], forms: Mapping[str, int]) -> None:
-    """DataLoss when pages are not where they should be, or tables or records are of a newer program's form."""
+    """Raise DataLoss for misplaced pages, or for tables or records of a newer program."""
     try:
         with contextlib.closing(opened(image)) as connection:
             # Each page once, and that no row is in two places: some milliseconds for thousands of rows.
@@ -176,7 +176,7 @@ def _check_versions(path: str, image: bytes, known: Mapping[str, int], forms: Ma
 
 
 def _check_records(path: str, connection: sqlite3.Connection, table: str, known: int) -> None:
-    """DataLoss when a row of ``table`` has a record of a newer version."""
+    """Raise DataLoss when a row of ``table`` has a record of a newer version."""
     if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
         return
     for head in connection.execute(f"SELECT CAST(substr(record, 1, {records.HEAD}) AS BLOB) FROM {table}"):

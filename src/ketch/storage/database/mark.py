@@ -1,4 +1,4 @@
-"""The mark beside the state database: how far it had come, so that a start can tell whether anything is missing.
+"""The mark beside the state database: its last transaction and checksums, to detect missing data.
 
     ketch.db-mark      a header of one sector, rewritten in place; from byte 4096 on one CRC-32 for each page
 
@@ -26,7 +26,7 @@ _SUMS = 4096
 
 
 class DatabaseState(Struct, frozen=True):
-    """What a mark says of a database.
+    """The state of a database according to its mark.
 
     ``identity`` is its application id, ``changes`` the number of transactions that it has at least, ``writes`` its
     header's change counter at the last checkpoint, ``closed`` that it was closed properly, ``boot`` the kernel's boot
@@ -46,24 +46,24 @@ _TURN = 1 << 31  # SQLite's user_version is signed
 
 
 def following(changes: int) -> int:
-    """The number of the next transaction; after two thousand million of them they begin anew."""
+    """The number of the next transaction; it wraps around after two thousand million."""
     return (changes + 1) % _TURN
 
 
 def behind(changes: int, other: int) -> int:
-    """How many transactions ``changes`` is behind ``other``; 0 when it is not."""
+    """The number of transactions that ``changes`` is behind ``other``; 0 when it is not."""
     distance = (other - changes) % _TURN
     return distance if distance < _TURN // 2 else 0
 
 
 def boot_id() -> str:
-    """The kernel's name for the time since it was started."""
+    """The kernel's boot id."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
         return f.read().strip()
 
 
 def read(path: str) -> DatabaseState | None:
-    """The mark beside the database ``path``; None when there is none that can be read."""
+    """Read the mark beside the database ``path``; None when it is missing or unreadable."""
     try:
         with open(path + "-mark", "rb") as f:
             data = f.read()
@@ -88,10 +88,10 @@ def read(path: str) -> DatabaseState | None:
 
 
 class Mark:
-    """The file, open for writing; its caller sees to it that nobody else writes at the same time."""
+    """The mark's file, open for writing; the caller serializes writes."""
 
     def __init__(self, path: str, state: DatabaseState) -> None:
-        """Take the file beside the database ``path`` over, or make it; ``state`` is what it says of the database."""
+        """Open the file beside the database ``path``, or make it with ``state``."""
         self._state = structs.replace(state, closed=False, boot=boot_id())
         self._fd = os.open(path + "-mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -102,29 +102,29 @@ class Mark:
             raise
 
     def acknowledge(self, changes: int) -> None:
-        """So many transactions are on the disk: a write to a page of memory, no more."""
+        """Record the number of durable transactions: a mere write to mapped memory."""
         if behind(self._state.changes, changes):
             self._state = structs.replace(self._state, changes=changes)
             self._write()
 
     @property
     def page_size(self) -> int:
-        """The database's."""
+        """The database's page size."""
         return self._state.page_size
 
     @property
     def pages(self) -> int:
-        """For how many pages there are sums."""
+        """The number of pages with checksums."""
         return len(self._state.sums)
 
     def make_room(self, pages: int) -> None:
-        """Have space for so many sums, so that `checkpointed` needs none (OSError)."""
+        """Reserve space for checksums, so that `checkpointed` needs none (OSError)."""
         size, needed = os.fstat(self._fd).st_size, _SUMS + -(-4 * pages // _SUMS) * _SUMS
         if size < needed:
             os.pwrite(self._fd, bytes(needed - size), size)
 
     def put_sums(self, sums: Mapping[int, int], pages: int) -> None:
-        """These pages (of ``pages``) have new sums; they count with `checkpointed`.
+        """Store new checksums of pages (of ``pages``); valid with `checkpointed`.
 
         What is half-written when somebody dies is about pages that are in the log.
         """
@@ -135,23 +135,23 @@ class Mark:
                 os.pwrite(self._fd, struct.pack(">I", value), _SUMS + 4 * (number - 1))
 
     def checkpointed(self, pages: int, changes: int, writes: int) -> None:
-        """So many pages and transactions are in the database itself; after `sync` the log may begin anew."""
+        """Record the pages and transactions in the database itself; after `sync` the log may begin anew."""
         changes = changes if behind(self._state.changes, changes) else self._state.changes
         self._state = structs.replace(self._state, changes=changes, writes=writes, sums=(0,) * pages)
         self._write()
 
     def sync(self) -> None:
-        """Bring it to the disk; others may write meanwhile."""
+        """Sync the mark; concurrent with writes."""
         os.fsync(self._fd)
 
     def seal(self) -> None:
-        """The database was closed properly and has no log any more."""
+        """Record that the database was closed without a log."""
         self._state = structs.replace(self._state, closed=True)
         self._write()
         os.fsync(self._fd)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._fd)
 
     def _write(self) -> None:

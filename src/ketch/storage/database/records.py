@@ -1,4 +1,4 @@
-"""Records: structs as JSON in rows, with the version of their form, and with the fields that a newer program added.
+"""Records: structs as JSON in rows, with a version, keeping fields that a newer program added.
 
     {"schema":1,"id":…}
 
@@ -29,13 +29,13 @@ _VERSION = re.compile(rb'\{"schema":([0-9]{1,9})[,}]')
 
 
 def version_of(record: bytes) -> int:
-    """The version of a record's form, from its first bytes; before versions were written it was 1."""
+    """The version of a record's form, from its first bytes; 1 for records without one."""
     match = _VERSION.match(record)
     return int(match[1]) if match else 1
 
 
 class Form(Generic[_T]):
-    """How records of one struct are written: ``upgrades[i]`` changes one of version i + 1 to one of version i + 2.
+    """The form of one struct's records: ``upgrades[i]`` changes version i + 1 to version i + 2.
 
     ``identify`` says by which field an item of a list (its name in JSON) is known again; without, by all that it says.
     """
@@ -51,11 +51,11 @@ class Form(Generic[_T]):
         self._head = b'{"schema":%d,' % self.version
 
     def encode(self, value: _T) -> bytes:
-        """A new record."""
+        """Encode a new record."""
         return self._head + self._encode(value)[1:]
 
     def decode(self, record: bytes) -> _T:
-        """What a record says, without what this program does not know; msgspec.DecodeError, UnicodeDecodeError."""
+        """Decode a record without its unknown fields (msgspec.DecodeError, UnicodeDecodeError)."""
         return self._decode(self._upgraded(record))
 
     def _upgraded(self, record: bytes) -> bytes:
@@ -71,7 +71,7 @@ class Form(Generic[_T]):
         return self._head + self._encode(raw)[1:]
 
     def read(self, record: bytes) -> tuple[_T, Unknown | None]:
-        """What a record says, and what in it is unknown here."""
+        """Decode a record, and find its unknown fields."""
         record = self._upgraded(record)
         value = self._decode(record)
         known = self.encode(value)
@@ -80,13 +80,13 @@ class Form(Generic[_T]):
         return value, self._compare(msgspec.json.decode(record), msgspec.json.decode(known), "")
 
     def write(self, value: _T, unknown: Unknown) -> bytes:
-        """A record with ``unknown`` in it; of that, what has no place any more is forgotten."""
+        """Encode a record with its ``unknown`` fields, as far as their places still exist."""
         raw = msgspec.json.decode(self.encode(value))
         self._restore(raw, unknown, "")
         return msgspec.json.encode(raw)
 
     def _compare(self, raw: Any, known: Any, name: str) -> Unknown | None:
-        """What ``raw`` has and ``known`` has not; ``name`` is that of the field in which they are."""
+        """The fields of ``raw`` that ``known`` lacks; ``name`` is that of their field."""
         found = Unknown()
         if isinstance(raw, dict) and isinstance(known, dict):
             found.fields = {key: value for key, value in raw.items() if key not in known}
@@ -99,7 +99,7 @@ class Form(Generic[_T]):
         return found if found.fields or found.below or found.items else None
 
     def _restore(self, known: Any, unknown: Unknown, name: str) -> bool:
-        """Put it back in ``known``; False when there is no place for any of it."""
+        """Insert the unknown fields into ``known``; False when there is no place for any of them."""
         if isinstance(known, dict):
             for key, value in unknown.fields.items():
                 known.setdefault(key, value)
@@ -125,7 +125,7 @@ class Form(Generic[_T]):
 
 @dataclass(slots=True)
 class Unknown:
-    """What a program that is newer wrote in an object or a list: its fields, and those of what is inside of it."""
+    """The unknown fields, of a newer program, in an object or a list, and in the values inside."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     below: dict[str, Unknown] = field(default_factory=dict)
@@ -133,24 +133,24 @@ class Unknown:
 
 
 class Records(Generic[_T]):
-    """The records of one table, by keys of the caller's: what was unknown in them when they were read stays there."""
+    """The records of one table by key, with the unknown fields that were read."""
 
     def __init__(self, form: Form[_T]) -> None:
         self._form = form
         self._unknown: dict[Hashable, Unknown] = {}
 
     def read(self, key: Hashable, record: bytes) -> _T:
-        """What the record says; msgspec.DecodeError, UnicodeDecodeError or TypeError when it is none."""
+        """Decode a record (msgspec.DecodeError, UnicodeDecodeError, TypeError)."""
         value, unknown = self._form.read(record)
         if unknown is not None:
             self._unknown[key] = unknown
         return value
 
     def write(self, key: Hashable, value: _T) -> bytes:
-        """The record as it is to be stored now."""
+        """Encode a record for its row."""
         unknown = self._unknown.get(key)
         return self._form.encode(value) if unknown is None else self._form.write(value, unknown)
 
     def forget(self, key: Hashable) -> None:
-        """Its row is gone; another one of this key has nothing to do with it."""
+        """Drop the unknown fields of a deleted row."""
         self._unknown.pop(key, None)

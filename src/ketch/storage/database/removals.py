@@ -1,4 +1,4 @@
-"""Removals that are under way, written in the transaction that forgets what is removed.
+"""Removals under way, recorded in the transaction that deletes the objects' rows.
 
     CREATE TABLE removals (name)      containers/<id>, sha256:<digest of a blob, or chain id of a layer>
 
@@ -23,7 +23,7 @@ SCHEMA = REMOVALS
 
 
 class Removals:
-    """The names of one kind, told apart by ``prefix``; may be used from any thread."""
+    """The removals of one type of object (``prefix``); thread-safe."""
 
     def __init__(self, db: Database, prefix: str) -> None:
         self._prefix = prefix
@@ -33,7 +33,7 @@ class Removals:
         self._done: set[str] = set()
 
     def begin(self, tx: Connection, names: Iterable[str]) -> None:
-        """A part of another's transaction: these go (without the prefix).  What is done leaves the table with it."""
+        """Record removals, in the caller's transaction; finished ones are deleted with it."""
         begun = [self._prefix + name for name in names]
         with self._lock:
             done, self._done = self._done, set()
@@ -42,13 +42,13 @@ class Removals:
         tx.executemany("INSERT OR IGNORE INTO removals VALUES (?)", [(name,) for name in begun])
 
     def end(self, names: Iterable[str]) -> None:
-        """These are gone, or are to stay after all; the table learns it with the next one that begins."""
+        """End removals (done or cancelled); their rows are deleted with the next `begin`."""
         ended = {self._prefix + name for name in names}
         with self._lock:
             self._done.update(ended & self._begun)
             self._begun -= ended
 
     def pending(self) -> set[str]:
-        """Those that were begun and not ended, without the prefix."""
+        """The names of removals that have not ended, without the prefix."""
         with self._lock:
             return {name.removeprefix(self._prefix) for name in self._begun}

@@ -1,4 +1,4 @@
-"""Space that the state database keeps for itself, so that a full disk does not keep anybody from freeing it.
+"""Reserved space of the state database, with which objects can be removed on a full disk.
 
     ketch.db            some more than its pages: taking the log in must not need space
     ketch.db-wal        while the database is open: at least SIZE bytes long, and SQLite writes over them
@@ -27,13 +27,13 @@ FULL = (ENOSPC, EDQUOT)
 
 
 def free_bytes(path: str) -> int:
-    """What root can still write on the file system of ``path``."""
+    """The bytes that root can still write on the file system of ``path``."""
     status = os.statvfs(path)
     return status.f_bfree * status.f_frsize
 
 
 def put_back(path: str) -> None:
-    """Before the database ``path`` is opened: let what was kept be its log again."""
+    """Make the reserved space the log again, before the database ``path`` is opened."""
     kept = path + "-reserve"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path + "-spare")
@@ -50,7 +50,7 @@ def put_back(path: str) -> None:
 
 
 def keep(path: str) -> None:
-    """Before the database ``path`` is closed: a second name for its log, whose space stays then."""
+    """Keep the log's space under a second name, before the database ``path`` is closed."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path + "-reserve")
     with contextlib.suppress(OSError):  # a file system without links, or no log: then without
@@ -58,7 +58,7 @@ def keep(path: str) -> None:
 
 
 def kept(path: str) -> None:
-    """After it was closed: nothing of the log's content is left in what is kept."""
+    """Clear the reserved space of the log's content, after the database was closed."""
     with contextlib.suppress(OSError):
         os.close(os.open(path + "-spare", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     if os.path.exists(path + "-reserve") and not os.path.exists(path + "-wal"):
@@ -75,7 +75,7 @@ def _blank(path: str) -> None:
 
 
 def fill(fd: int, path: str, size: int = SIZE) -> None:
-    """Make the log, or the database, as long as ``size``, when there is room for more than that."""
+    """Extend the log, or the database, to ``size``, if there is more room than that."""
     if os.fstat(fd).st_size >= size or free_bytes(path) < 2 * SIZE:
         return
     try:

@@ -1,4 +1,4 @@
-"""Salvage of rows out of a SQLite file that SQLite refuses: page by page, without trusting what leads to them.
+"""Salvage of rows from a SQLite file that SQLite refuses, page by page, without its trees.
 
 The pages are those of the file, overlaid with the committed frames of its write-ahead log (`wal`) and with what is
 whole behind a broken one.  Each page that is a leaf of a table and is not on the list of free pages gives its rows;
@@ -52,7 +52,7 @@ class _Pages:
         self.free = self._free_pages() if whole else set()
 
     def _free_pages(self) -> set[int]:
-        """Those on the free list (§1.5): what they hold was deleted."""
+        """The pages on the free list (§1.5), whose content was deleted."""
         found: set[int] = set()
         trunk = struct.unpack(">I", self.pages.get(1, bytes(100))[32:36])[0]
         while trunk and trunk not in found and trunk in self.pages:

@@ -1,4 +1,4 @@
-"""The write-ahead log of a SQLite database, read without SQLite: which frames are whole, and what follows a broken one.
+"""The write-ahead log of a SQLite database, read without SQLite: valid frames, and those after a broken one.
 
 SQLite itself reads up to the first frame whose checksum is wrong and takes the rest for what a crash cut off.  That is
 so when nothing whole comes behind it; frames behind a broken one say that the log was damaged later.
@@ -17,7 +17,7 @@ FRAME_HEADER = 24
 
 
 class Log(Struct):
-    """What a log says: ``pages`` of committed transactions by number, and the database's ``size`` in pages after them.
+    """The content of a log: committed ``pages`` by number, and the database's ``size`` in pages.
 
     ``whole`` frames have the right checksum, ``committed`` of them belong to finished transactions.  ``beyond`` are the
     pages of whole frames behind a broken one: a crash leaves none.
@@ -31,7 +31,7 @@ class Log(Struct):
 
 
 def content(path: str) -> bytes:
-    """The log beside the database ``path``; empty when there is none."""
+    """The bytes of the log beside the database ``path``; empty when there is none."""
     try:
         with open(path + "-wal", "rb") as f:
             return f.read()
@@ -40,12 +40,12 @@ def content(path: str) -> bytes:
 
 
 def is_empty(data: bytes) -> bool:
-    """Whether no transaction was begun in it: SQLite writes the header with the first frame."""
+    """Whether the log has no transaction: SQLite writes the header with the first frame."""
     return data[:HEADER] == bytes(min(len(data), HEADER))
 
 
 def head_is_damaged(head: bytes) -> bool:
-    """Whether these 32 bytes are not how a log begins."""
+    """Whether these 32 bytes are no valid header."""
     if len(head) < HEADER or struct.unpack(">I", head[:4])[0] & ~1 != _MAGIC:
         return True
     order = ">" if struct.unpack(">I", head[:4])[0] & 1 else "<"
@@ -53,7 +53,7 @@ def head_is_damaged(head: bytes) -> bool:
 
 
 def parse(data: bytes, page_size: int) -> Log:
-    """Read a log with pages of that size.
+    """Parse a log with pages of that size.
 
     When its head is broken the first frame's salt tells which frames are of one age, and no sum can be checked.
     """
@@ -87,7 +87,7 @@ def parse(data: bytes, page_size: int) -> Log:
 
 
 def _beyond(data: bytes, at: int, step: int, salt: bytes, order: str) -> dict[int, bytes]:
-    """The pages of frames from ``at`` on that are whole, going by the sum that the frame before each says it has."""
+    """The pages of valid frames from ``at`` on, each checked against the checksum in the frame before."""
     found: dict[int, bytes] = {}
     for start in range(at, len(data) - step + 1, step):
         head = data[start : start + FRAME_HEADER]
@@ -101,7 +101,7 @@ def _beyond(data: bytes, at: int, step: int, salt: bytes, order: str) -> dict[in
 
 
 def length(data: bytes, page_size: int) -> int:
-    """Up to where the log's frames reach, whole or not: those that its head belongs to stand at its beginning."""
+    """The length of the log's frames, valid or not, that belong to its header."""
     if len(data) < HEADER or is_empty(data):
         return 0
     at, step = HEADER, FRAME_HEADER + page_size
@@ -111,7 +111,7 @@ def length(data: bytes, page_size: int) -> int:
 
 
 def page_numbers(data: bytes, frames: int, page_size: int) -> set[int]:
-    """The pages that the first ``frames`` frames of a log are about."""
+    """The page numbers of the first ``frames`` frames of a log."""
     step = FRAME_HEADER + page_size
     return {struct.unpack_from(">I", data, HEADER + n * step)[0] for n in range(frames)}
 

@@ -57,7 +57,7 @@ class Layers:
 
     @staticmethod
     def files(path: str) -> str:
-        """Where the files of a layer from ``begin`` belong."""
+        """The directory for the files of a layer from ``begin``."""
         return os.path.join(path, "diff")
 
     @staticmethod
@@ -66,7 +66,7 @@ class Layers:
         return extract(source, Layers.files(path))
 
     def commit(self, path: str, chain_id: str) -> None:
-        """Give an unpacked layer its name; one that is here already stays.
+        """Give an unpacked layer its name; an existing one stays.
 
         Durable with the next ``ContentStore.sync``; one that no image names by then is deleted at the next start.
         """
@@ -82,15 +82,15 @@ class Layers:
 
     @staticmethod
     def abort(path: str) -> None:
-        """Remove what was unpacked so far; what cannot be removed is tried again at the next start."""
+        """Remove an unpacked directory; a failure is retried at the next start."""
         removal.try_to_remove(path)
 
     def unfinished(self) -> list[str]:
-        """Directories to give to ``abort``, at a start: of work that died, and of layers that were being removed."""
+        """The directories of interrupted work and removals, for ``abort`` at a start."""
         return removal.those(self._root, lambda name: name.startswith(".new-"))
 
     def detach(self, chain_id: str) -> str | None:
-        """Take a layer's name away, at once; returns the directory to give to ``abort``, which takes a while."""
+        """Remove a layer's name; returns the directory for ``abort``, which takes longer."""
         aside = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
         try:
             os.rename(os.path.join(self._root, chain_id.removeprefix("sha256:")), aside)

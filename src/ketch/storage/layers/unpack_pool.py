@@ -1,4 +1,4 @@
-"""Layers unpacked side by side, each in a process of its own: neither the daemon nor other layers wait for one.
+"""The pool of worker processes that unpack layers in parallel.
 
 A thread of the pool starts its process at its first job and talks to it; one that has had nothing to do for a while
 ends it.  A blob may still be on its way while its layer is unpacked, for as long as a slow client or registry
@@ -47,7 +47,7 @@ class Unpacked(NamedTuple):
 
 
 class Unpacking:
-    """One layer that is being unpacked into a directory; `finish` or `abort` it."""
+    """The unpacking of one layer into a directory; `finish` or `abort` it."""
 
     def __init__(self, blob_fd: int, directory_fd: int, digest: str) -> None:
         self.fds, self.digest = (blob_fd, directory_fd), digest
@@ -58,37 +58,37 @@ class Unpacking:
         self.whole = False
 
     def grown(self, size: int) -> None:
-        """So many bytes of the blob are there."""
+        """Report the bytes of the blob that are written."""
         with self._lock:
             if not self._closed:
                 self.progress.grown(size)
 
     def finish(self, size: int) -> None:
-        """The blob is whole."""
+        """Report that the blob is complete."""
         with self._lock:
             self.whole = True
             if not self._closed:
                 self.progress.whole(size)
 
     def give_up(self) -> None:
-        """The blob will not become whole: stop."""
+        """Stop: the blob remains incomplete."""
         with self._lock:
             if not self._closed:
                 self.progress.give_up()
 
     def abort(self) -> None:
-        """Stop, and wait until nobody writes into the directory any more."""
+        """Stop, and wait until nothing is written to the directory any more."""
         self.give_up()
         self.future.exception()
 
     @property
     def consumed(self) -> int:
-        """Bytes of the blob that have been unpacked."""
+        """The number of bytes of the blob that have been unpacked."""
         with self._lock:
             return 0 if self._closed else self.progress.consumed
 
     def complete(self, result: Unpacked | errors.KetchError) -> None:
-        """The pool: this is its result."""
+        """Set the result (by the pool)."""
         with self._lock:
             self._closed = True
             self.progress.close()
@@ -101,7 +101,7 @@ class Unpacking:
 
 
 class UnpackPool:
-    """At most ``limit`` processes with blobs that are whole, and others for those that are not; thread-safe."""
+    """The pool: at most ``limit`` processes for complete blobs, and more for growing ones; thread-safe."""
 
     def __init__(self, limit: int = 0) -> None:
         self._limit = limit or min(max(os.cpu_count() or 1, 3), 8)
@@ -112,7 +112,7 @@ class UnpackPool:
         self._queued = self._idle = 0
 
     def begin(self, blob_path: str, directory: str, digest: str = "", size: int | None = None) -> Unpacking:
-        """Unpack a blob's file, as far as it is there, into a directory that nobody else uses.
+        """Begin to unpack a (growing) blob's file into a directory with no other user.
 
         ``digest`` is the blob's, when the caller makes sure of it; otherwise it is found out.  ``size`` in bytes says
         that all of it is there.
@@ -133,7 +133,7 @@ class UnpackPool:
         return job
 
     def _staff(self) -> None:
-        """One more thread, when a job waits that need not; under the lock."""
+        """Start another thread for a waiting job, within the limit; under the lock."""
         whole = sum(job.whole for job in self._running)
         if self._queued > self._idle and whole + self._idle < self._limit and len(self._threads) < _MOST:
             thread = threading.Thread(target=self._serve, name="unpack", daemon=True)
@@ -142,7 +142,7 @@ class UnpackPool:
             thread.start()
 
     def close(self) -> None:
-        """Let the processes end that have nothing to do, and wait for them; nothing may be begun any more."""
+        """End the workers, which must be idle, and wait for them; nothing may be begun afterwards."""
         with self._lock:
             threads = list(self._threads)
             for _ in threads:
@@ -151,7 +151,7 @@ class UnpackPool:
             thread.join(_LAST_S)
 
     def _serve(self) -> None:
-        """A thread's life: job after job, with one process as long as that lives."""
+        """The thread's loop: job after job, with one worker as long as it lives."""
         worker: _Worker | None = None
         while True:
             try:
@@ -181,7 +181,7 @@ class UnpackPool:
 
 
 def _alive(worker: _Worker | None, job: Unpacking) -> _Worker | None:
-    """The process, or a new one for one that has ended; when none can be started, that is the job's end."""
+    """The worker, or a new one for an ended one; if none can be started, the job fails."""
     if worker is not None:
         if worker.process.poll() is None:
             return worker
@@ -194,7 +194,7 @@ def _alive(worker: _Worker | None, job: Unpacking) -> _Worker | None:
 
 
 class _Worker:
-    """One process."""
+    """One worker process."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -211,7 +211,7 @@ class _Worker:
             raise
 
     def carry_out(self, job: Unpacking) -> None:
-        """Hand a job over and wait for its end; whatever happens, its future has a result."""
+        """Send a job to the worker and wait for its end; the future always gets a result."""
         try:
             fds = (*job.fds, job.progress.memory_fd, job.progress.event_fd)
             fdpass.send(self._socket.fileno(), json.dumps({"digest": job.digest}).encode(), fds)

@@ -1,4 +1,4 @@
-"""Differences of a container's upper directory to the layers below it, as ``docker diff`` lists them.
+"""Differences between a container's upper directory and the layers below, as ``docker diff`` lists them.
 
 Both sides are walked together by descriptor, for the container may be running.  A directory counts as modified when
 something in it was changed, added or removed, or when its own owner or mode was; its time alone does not count, nor
@@ -26,7 +26,7 @@ Change = tuple[str, int]
 
 
 def changes(upper_fd: int, lower_fd: int) -> list[Change]:
-    """(path, kind) for everything that differs, by path.
+    """The differences as (path, kind), by path.
 
     ``lower_fd`` is the merged layers' root, -1 when there is none.  Both are readable directories, and the caller's.
     """
@@ -34,7 +34,7 @@ def changes(upper_fd: int, lower_fd: int) -> list[Change]:
 
 
 def places_made(upper_fd: int, lower_fd: int) -> frozenset[str]:
-    """Those paths that exist in the upper directory only because something was mounted there."""
+    """The paths that exist in the upper directory only as targets of mounts."""
     made = {path for path in _PLACES if _is_empty(upper_fd, path) and not _exists(lower_fd, path)}
     for parent in ("/etc", "/sbin"):
         inside = {path for path in made if path.startswith(parent + "/")}
@@ -80,7 +80,7 @@ def _names(root_fd: int, path: str) -> list[str]:
 
 
 def found(upper_fd: int, lower_fd: int) -> Iterator[Change]:
-    """`changes` as they are found; what is in a directory comes before the directory."""
+    """The differences in order of the walk: a directory's content before the directory."""
     ignored = places_made(upper_fd, lower_fd)
     opened: list[_Opened] = []
     with trees.Descent(upper_fd) as upper, trees.Beside(lower_fd) as lower:
@@ -119,7 +119,7 @@ def found(upper_fd: int, lower_fd: int) -> Iterator[Change]:
 
 
 class _Opened:
-    """A directory that the walk is in; ``changed`` when something in it is."""
+    """A directory of the walk; ``changed`` when something in it differs."""
 
     def __init__(self, path: str, old: os.stat_result | None, new: os.stat_result) -> None:
         self.path = path
@@ -129,7 +129,7 @@ class _Opened:
 
 
 def _end(here: _Opened, upper: trees.Descent, lower: trees.Beside) -> Iterator[Change]:
-    """What is to be said of a directory when all in it has been seen."""
+    """The difference of a directory, after its content."""
     if lower.fd >= 0 and not upper.lost and is_opaque(upper.fd):
         # It was removed and made anew: what of the old one is not in it.
         for name in set(os.listdir(lower.fd)).difference(os.listdir(upper.fd)):
@@ -157,7 +157,7 @@ def _differ(old: os.stat_result, new: os.stat_result) -> bool:
 
 
 def _capabilities(lower_fd: int, upper_fd: int, name: str, status: os.stat_result) -> bool:
-    """Whether a file's capabilities are others now."""
+    """Whether a file's capabilities differ."""
     if not stat.S_ISREG(status.st_mode):
         return False
     values = []

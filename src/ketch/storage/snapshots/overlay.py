@@ -30,7 +30,7 @@ MAX_DEPTH = 128
 
 
 class Snapshots(Protocol):
-    """The writable side of containers; see OverlaySnapshots and VfsSnapshots for what each promises."""
+    """The interface of storage drivers, which make containers' writable roots."""
 
     @property
     def name(self) -> str:
@@ -38,31 +38,31 @@ class Snapshots(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """What ``docker info`` warns of."""
+        """Warnings of ``docker info``."""
 
     def check_limit(self, size: int) -> None:
-        """InvalidArgument when the driver cannot limit a container to so many bytes (0: no limit)."""
+        """Raise InvalidArgument when the driver cannot limit a container to so many bytes (0: no limit)."""
 
     def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
         """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
 
     def exists(self, container_id: str) -> bool:
-        """Whether the active snapshot is there."""
+        """Whether the active snapshot exists."""
 
     def is_blank(self, container_id: str) -> bool:
-        """Whether the container's directory has nothing in it that a container, or anybody for it, has written."""
+        """Whether nothing was ever written to the container's directory."""
 
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
-        """What to mount for the container's root."""
+        """The mounts of the container's root."""
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
-        """Options for `runtime.rootfs.overlay.open_overlay` to look at these layers alone, read-only."""
+        """Options of `runtime.rootfs.overlay.open_overlay` for a read-only view of these layers."""
 
     def upper(self, container_id: str) -> str:
         """The directory that a container writes to."""
 
     def delta(self, container_id: str) -> AbstractContextManager[str]:
-        """A directory with what the container has changed, in overlay's form."""
+        """A directory with the container's changes, in overlay's form."""
 
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written."""
@@ -75,13 +75,13 @@ class Snapshots(Protocol):
 
 
 def check_depth(count: int) -> None:
-    """InvalidArgument for an image of more layers than a container's root can have, in Docker's words."""
+    """Raise InvalidArgument, in Docker's words, for an image with too many layers."""
     if count > MAX_DEPTH:
         raise InvalidArgument("max depth exceeded", hint=f"an image can have {MAX_DEPTH} layers; squash some of them")
 
 
 class OverlaySnapshots:
-    """The writable side of containers, as overlay mounts."""
+    """The overlay driver: containers' writable roots as overlay mounts."""
 
     name = "overlay2"
 
@@ -93,7 +93,7 @@ class OverlaySnapshots:
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
 
     def check_limit(self, size: int) -> None:
-        """InvalidArgument when this file system cannot limit a container to so many bytes (0: no limit)."""
+        """Raise InvalidArgument when this file system cannot limit a container to so many bytes (0: no limit)."""
         if size:
             Quotas(self._containers).check()
 
@@ -115,18 +115,18 @@ class OverlaySnapshots:
         return self.mounts(container_id, chain_ids)
 
     def exists(self, container_id: str) -> bool:
-        """Whether the active snapshot is there."""
+        """Whether the active snapshot exists."""
         return all(os.path.isdir(os.path.join(self._containers, container_id, name)) for name in ("upper", "work"))
 
     def is_blank(self, container_id: str) -> bool:
-        """Whether it is as `prepare` makes it."""
+        """Whether the snapshot is as `prepare` makes it."""
         directory = os.path.join(self._containers, container_id)
         if not set(os.listdir(directory)) <= {"upper", "work"}:
             return False
         return not os.path.isdir(self.upper(container_id)) or not os.listdir(self.upper(container_id))
 
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
-        """What to mount for the container's root; DataLoss when a layer is missing."""
+        """The mounts of the container's root (DataLoss: a layer is missing)."""
         lowers = self._layers.directories(chain_ids)[::-1]
         directory = os.path.join(self._containers, container_id)
         upper = os.path.join(directory, "upper")
@@ -142,16 +142,16 @@ class OverlaySnapshots:
         return [{"type": "overlay", "source": "overlay", "options": options}]
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
-        """Overlay options for looking at these layers alone, read-only."""
+        """Overlay options for a read-only view of these layers."""
         return [_lowerdir(self._layers.directories(chain_ids)[::-1]), "ro"]
 
     def upper(self, container_id: str) -> str:
-        """The directory with what a container has written, in overlay's own form."""
+        """The directory with the container's writes, in overlay's own form."""
         return os.path.join(self._containers, container_id, "upper")
 
     @contextmanager
     def delta(self, container_id: str) -> Iterator[str]:
-        """The upper directory is what the container has changed."""
+        """The upper directory, which has the container's changes."""
         yield self.upper(container_id)
 
     def status(self) -> list[list[str]]:
@@ -177,7 +177,7 @@ class OverlaySnapshots:
 
 @functools.cache
 def _plain() -> list[str]:
-    """Options that keep an upper directory self-contained, where this kernel's default is otherwise.
+    """Options that keep an upper directory self-contained, whatever this kernel's defaults.
 
     With redirect_dir or metacopy a file's content may lie in a lower layer under another name (Linux,
     filesystems/overlayfs.rst): such a directory is no layer.  ``index`` refuses a mount while another one ends.

@@ -18,7 +18,7 @@ _lock = threading.Lock()
 
 
 def parse(options: dict[str, str] | None) -> int:
-    """The bytes that ``size=`` asks for, 0 without; InvalidArgument in Docker's words."""
+    """The bytes of ``size=``, 0 without (InvalidArgument, in Docker's words)."""
     for key in options or {}:
         if key.lower() != "size":
             raise InvalidArgument(f"unknown option {key}", hint="the only storage option of a container is size=")
@@ -39,7 +39,7 @@ class Quotas:
         self.device, self.kind = _backing(containers)
 
     def check(self) -> None:
-        """InvalidArgument when this file system enforces no limits of projects."""
+        """Raise InvalidArgument when this file system enforces no project quotas."""
         if self.kind not in ("xfs", "ext4") or not projquota.enabled(self.device, self.kind):
             raise InvalidArgument(
                 "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
@@ -48,7 +48,7 @@ class Quotas:
             )
 
     def limit(self, directories: list[str], size: int) -> None:
-        """Limit what is in these empty directories, together, to ``size`` bytes."""
+        """Limit these empty directories together to ``size`` bytes."""
         with _lock:
             number = projquota.project(directories[0]) or self._free()
             for directory in directories:
@@ -56,7 +56,7 @@ class Quotas:
         projquota.set_limit(self.device, self.kind, number, size)
 
     def release(self, directory: str) -> None:
-        """Take away the limit of a directory that is about to go; nothing when it has none."""
+        """Remove the limit of a directory before its removal; no error without one."""
         try:
             number = projquota.project(directory)
         except OSError:  # gone, or a file system without projects

@@ -27,14 +27,14 @@ _CHUNK = 1 << 20
 
 
 class Copier:
-    """Copies entries below one target directory; files that are one in the source are one there."""
+    """A copier of entries below one target directory, which keeps hard links."""
 
     def __init__(self, target_fd: int) -> None:
         self._root_fd = target_fd
         self._links: dict[tuple[int, int], str] = {}
 
     def tree(self, source_fd: int, *, layer: bool = False) -> None:
-        """Put a directory's content into the target; with ``layer`` over what is there, as overlay would show it."""
+        """Copy a directory's content to the target; with ``layer`` over its content, as overlay would show it."""
         self._links.clear()
         with trees.Descent(source_fd) as source, trees.Descent(self._root_fd) as target:
             self._below(source, target, "", layer)
@@ -51,7 +51,7 @@ class Copier:
             copy_metadata(source.fd, ".", target.fd, ".", os.fstat(source.fd))
 
     def _below(self, source: trees.Descent, target: trees.Descent, prefix: str, layer: bool) -> None:
-        """Copy everything below; both stand where they are to begin, and go side by side."""
+        """Copy everything below two walks' present directories."""
         for name in source.walk():
             if name is None:
                 if not source.lost:
@@ -63,7 +63,7 @@ class Copier:
                     self._entry(source, name, target, prefix + source.prefix + name, layer)
 
     def _entry(self, source: trees.Descent, name: str, target: trees.Descent, path: str, layer: bool) -> None:
-        """Copy one entry; when it is a directory both stand in it afterwards."""
+        """Copy one entry; both walks enter a directory."""
         status = os.stat(name, dir_fd=source.fd, follow_symlinks=False)
         mode = status.st_mode
         if stat.S_ISDIR(mode):
@@ -92,7 +92,7 @@ class Copier:
 
 
 def _make_way(source_fd: int, name: str, target_fd: int) -> bool:
-    """Before a layer's entry is copied: remove what it hides; False for a whiteout, which is no more than that."""
+    """Remove what a layer's entry hides, before it is copied; False for a whiteout, which is not copied."""
     status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
     over = _mode(target_fd, name)
     if over and not (stat.S_ISDIR(over) and stat.S_ISDIR(status.st_mode)):
@@ -101,7 +101,7 @@ def _make_way(source_fd: int, name: str, target_fd: int) -> bool:
 
 
 def _directory(source: trees.Descent, name: str, target: trees.Descent, layer: bool) -> None:
-    """Go into a directory of the source, and into one of the same name in the target, which is made."""
+    """Enter a directory of the source, and a new one of the same name in the target."""
     above_fd = target.fd
     source.enter(name)
     try:
@@ -145,7 +145,7 @@ def xattrs(path: str) -> dict[str, bytes]:
 
 
 def copy_data(source_fd: int, target_fd: int, size: int) -> None:
-    """A file's bytes, shared where that is possible; holes stay holes."""
+    """Copy a file's bytes, as a reflink where possible; holes stay holes."""
     try:
         fcntl.ioctl(target_fd, _FICLONE, source_fd)
         return

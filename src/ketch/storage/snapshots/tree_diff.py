@@ -15,7 +15,7 @@ from ketch.storage.snapshots.tree_copy import Copier, copy_metadata, xattrs
 
 
 def write_upper(new_fd: int, old_fd: int, upper_fd: int) -> None:
-    """Fill an empty directory with what is new in the first tree, and whiteouts for what is gone from it."""
+    """Fill an empty directory with the first tree's changes, and whiteouts for its deletions."""
     copier = Copier(upper_fd)
     with trees.Descent(new_fd) as new, trees.Beside(old_fd) as old, trees.Descent(upper_fd) as upper:
         found = [_write_whiteouts(new.fd, old.fd, upper.fd)]  # whether there was a change, level by level
@@ -47,7 +47,7 @@ def write_upper(new_fd: int, old_fd: int, upper_fd: int) -> None:
 
 
 def _end(new: trees.Descent, old_fd: int, upper_fd: int) -> bool:
-    """At a directory's end: give its copy the metadata; whether the directory itself differs."""
+    """Copy a directory's metadata after its content; returns whether the directory itself differs."""
     if new.lost:
         return True
     status = os.fstat(new.fd)
@@ -56,7 +56,7 @@ def _end(new: trees.Descent, old_fd: int, upper_fd: int) -> bool:
 
 
 def _write_whiteouts(new_fd: int, old_fd: int, upper_fd: int) -> bool:
-    """Whether something is gone from a directory."""
+    """Write a directory's whiteouts; returns whether there are any."""
     gone = set(os.listdir(old_fd) if old_fd >= 0 else ()).difference(os.listdir(new_fd))
     for name in gone:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=upper_fd)
@@ -64,7 +64,7 @@ def _write_whiteouts(new_fd: int, old_fd: int, upper_fd: int) -> bool:
 
 
 def changed_bytes(new_fd: int, old_fd: int) -> int:
-    """Bytes of the files that are new or changed in the first tree; one with several names counts once."""
+    """Bytes of the new or changed files of the first tree; hard links count once."""
     seen: set[int] = set()
     total = 0
     with trees.Descent(new_fd) as new, trees.Beside(old_fd) as old:
@@ -102,7 +102,7 @@ def _status(fd: int, name: str) -> os.stat_result:
 
 
 def _former(fd: int, name: str) -> os.stat_result | None:
-    """What the old tree has there."""
+    """The status of the entry in the old tree."""
     if fd < 0:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Containers' roots as plain copies, for file systems that cannot be overlay's upper directory.
+"""The vfs driver: containers' roots as plain copies, for file systems that overlay does not work on.
 
     layers/<chain id's digits>/merged    the layers up to this one as one tree; made at first use, goes with the layer
     containers/<id>/root                 a copy of it that the container writes to
@@ -33,7 +33,7 @@ _NEW = ".new-"
 
 
 class VfsSnapshots:
-    """The writable side of containers, without overlay.  Making one and comparing it take as long as a copy."""
+    """Containers' writable roots as plain copies.  Making one, and a diff, take as long as a copy."""
 
     name = "vfs"
 
@@ -43,7 +43,7 @@ class VfsSnapshots:
         warnings: Sequence[str] = (),
         later: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
-        """``later`` carries out what nobody has to wait for."""
+        """``later`` runs deletions in the background."""
         self.warnings = list(warnings)
         self._containers = os.path.join(data_root, "containers")
         self._layers = Layers(data_root)
@@ -54,7 +54,7 @@ class VfsSnapshots:
                     later(functools.partial(removal.try_to_remove, unfinished))
 
     def check_limit(self, size: int) -> None:
-        """InvalidArgument: a copy of the image would count against the limit."""
+        """Raise InvalidArgument for any limit: the copy of the image would count against it."""
         if size:
             raise InvalidArgument("--storage-opt size is not supported for vfs", hint="use the overlay driver")
 
@@ -73,21 +73,21 @@ class VfsSnapshots:
         return self.mounts(container_id, chain_ids)
 
     def exists(self, container_id: str) -> bool:
-        """Whether the container's copy is there, whole."""
+        """Whether the container's copy exists, complete."""
         return os.path.isdir(self.upper(container_id))
 
     def is_blank(self, container_id: str) -> bool:
-        """Whether the copy was not finished; one that was is the container's, who knows what is in it."""
+        """Whether the copy was never completed (a complete one may have the container's writes)."""
         names = os.listdir(os.path.join(self._containers, container_id))
         return all(name == "base" or name.startswith(_NEW) for name in names)
 
     def mounts(self, container_id: str, chain_ids: Sequence[str], readonly: bool = False) -> Mounts:
-        """What to mount for the container's root."""
+        """The mounts of the container's root."""
         del chain_ids
         return [{"type": "bind", "source": self.upper(container_id), "options": ["ro"] if readonly else []}]
 
     def view(self, chain_ids: Sequence[str]) -> list[str]:
-        """Options for looking at these layers alone, read-only: one directory, which needs no overlay."""
+        """Options for a read-only view of these layers: one directory, without overlay."""
         return ["lowerdir=" + self._merged(chain_ids).replace("\\", "\\\\").replace(":", "\\:"), "ro"]
 
     def upper(self, container_id: str) -> str:
@@ -96,7 +96,7 @@ class VfsSnapshots:
 
     @contextmanager
     def delta(self, container_id: str) -> Iterator[str]:
-        """A directory with what the container has changed, in overlay's form; it goes at the end."""
+        """A temporary directory with the container's changes, in overlay's form."""
         directory = os.path.join(self._containers, container_id, _NEW + secrets.token_hex(8))
         os.mkdir(directory, 0o755)
         try:
@@ -154,7 +154,7 @@ class VfsSnapshots:
 
 
 def _make(directory: str, sources: Sequence[str], *, layer: bool) -> None:
-    """Put these trees over one another; whoever else makes the same meanwhile may win."""
+    """Make a tree of these layers; a concurrent call for the same may win."""
     new = os.path.join(os.path.dirname(directory), _NEW + secrets.token_hex(8))
     os.mkdir(new, 0o755)
     try:

@@ -1,4 +1,4 @@
-"""Upper directories whose writes are not brought to the disk: faster, and lost or damaged when the machine goes down.
+"""Volatile upper directories, which are never synced: faster, and lost or damaged in a crash of the machine.
 
 Overlay leaves ``work/work/incompat/volatile`` behind and refuses to mount the directory again, because it cannot know
 whether the machine has gone down meanwhile (Linux, filesystems/overlayfs.rst §"Volatile mount").  The boot's id beside
@@ -16,7 +16,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def make_mountable(directory: str) -> None:
-    """Make a container's directory mountable again; DataLoss when the machine has gone down since it was mounted."""
+    """Make a container's directory mountable again (DataLoss: the machine has crashed since its mount)."""
     mark = os.path.join(directory, "work", "work", "incompat", "volatile")
     if not os.path.isdir(mark):
         return
@@ -30,7 +30,7 @@ def make_mountable(directory: str) -> None:
 
 
 def begin(directory: str) -> None:
-    """Note under which boot a container's directory is mounted."""
+    """Record the boot id at the mount of a container's directory."""
     with open(_record(directory), "w", encoding="ascii") as f:
         f.write(_read(_BOOT_ID))
 

@@ -1,4 +1,4 @@
-"""``attach``: our standard streams are joined to a running container's."""
+"""``attach``: joins the standard streams to a running container's."""
 
 from __future__ import annotations
 

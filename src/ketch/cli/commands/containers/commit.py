@@ -42,7 +42,7 @@ def cmd_commit(args: list[str], ctx: Context) -> int:
 
 
 def cmd_diff(args: list[str], ctx: Context) -> int:
-    """What a container changed: added, changed, deleted."""
+    """List a container's changes: added, changed, deleted."""
     spec = FlagSet(
         "diff", "ketch diff CONTAINER", "Inspect changes to files or directories on a container's filesystem"
     )
@@ -54,7 +54,7 @@ def cmd_diff(args: list[str], ctx: Context) -> int:
 
 
 def cmd_export(args: list[str], ctx: Context) -> int:
-    """A container's root filesystem as a tar archive."""
+    """Write a container's root filesystem as a tar archive."""
     spec = FlagSet("export", "ketch export [OPTIONS] CONTAINER", "Export a container's filesystem as a tar archive")
     spec.string("output", "o", "write to this file")
     opts, rest = spec.parse(args)

@@ -1,4 +1,4 @@
-"""``cp``: files between a container and here, by the rules of ``docker cp``."""
+"""``cp``: copies files between a container and this machine, by the rules of ``docker cp``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Copy:
     # -- from the container ----------------------------------------------------------------------
 
     def fetch(self, path: str, destination: str) -> int:
-        """Copy what is at ``path`` of the container to here."""
+        """Copy ``path`` of the container to this machine."""
         local = None if destination == "-" else paths.local_destination(destination)
         path, rebase = self._followed(path) if self._follow else (path, "")
         response = self._ctx.client().request("GET", self._url, {"path": path}, stream=True)
@@ -102,7 +102,7 @@ class _Copy:
     # -- to the container ------------------------------------------------------------------------
 
     def send(self, source: str, path: str) -> int:
-        """Copy what is here, or a tar stream from standard input, to ``path`` of the container."""
+        """Copy a local path, or a tar stream from standard input, to ``path`` of the container."""
         destination = self._destination(path)
         if source == "-":
             if not destination.directory:
@@ -153,7 +153,7 @@ class _Copy:
         return _facts(self._ctx.client().request("HEAD", self._url, {"path": path}))
 
     def _show(self, text: str) -> None:
-        """Draw the progress in place; an empty text takes it away."""
+        """Draw the progress in place; an empty text erases it."""
         if self._drawn and text != self._shown:
             self._shown = text
             self._ctx.err.write("\r\033[K" + text)
@@ -165,7 +165,7 @@ class _Copy:
 
 
 def _facts(response: Response) -> dict[str, Any]:
-    """What the daemon says of the path."""
+    """The path's status from the daemon."""
     facts: dict[str, Any] = json.loads(base64.b64decode(response.headers[_STAT]))
     return facts
 

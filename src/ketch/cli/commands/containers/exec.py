@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def flag_set() -> FlagSet:
-    """Those that `run` has as well mean the same; the table is left out, as every exec would wait for its import."""
+    """The flags of ``exec``; `run`'s table is not used, as its import would delay every exec."""
     usage = "ketch exec [OPTIONS] CONTAINER COMMAND [ARG...]"
     spec = FlagSet("exec", usage, "Execute a command in a running container", interspersed=False)
     spec.bool("detach", "d", "run it in the background").string("detach-keys", "", "keys that detach")

@@ -1,4 +1,4 @@
-"""The short verbs: stop, restart, kill, rm, wait, rename, pause, unpause."""
+"""``stop``, ``restart``, ``kill``, ``rm``, ``wait``, ``rename``, ``pause`` and ``unpause``."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def cmd_pause(args: list[str], ctx: Context) -> int:
 
 
 def cmd_unpause(args: list[str], ctx: Context) -> int:
-    """Let frozen containers go on."""
+    """Thaw frozen containers."""
     return _simple("unpause", "Unpause all processes within one or more containers", args, ctx)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cmd_logs(args: list[str], ctx: Context) -> int:
-    """What a container printed."""
+    """Print a container's logged output."""
     spec = FlagSet("logs", "ketch logs [OPTIONS] CONTAINER", "Fetch the logs of a container")
     spec.bool("details", "", "extra details").bool("follow", "f", "go on with what comes").string(
         "since", "", "from when"

@@ -1,4 +1,4 @@
-"""``run`` and ``create``: a container is made, with its image if that is missing, and run."""
+"""``run`` and ``create``: make a container, pulling its image if that is missing, and run it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
 
 
 def cmd_run(args: list[str], ctx: Context) -> int:
-    """Make a container, attach to it, start it, and take over its exit code."""
+    """Make a container, attach to it, start it, and return its exit code."""
     spec = run_flags.flag_set("run", "Create and run a new container from an image")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
@@ -66,13 +66,13 @@ def _start_detached(ctx: Context, container: str, timeout_s: float | None) -> in
 
 
 def _attached(wanted: list[str], interactive: bool) -> dict[str, bool]:
-    """What the container's configuration says of it."""
+    """The configuration's fields for the attached streams."""
     flags = {f"Attach{name.capitalize()}": name in wanted for name in ("stdin", "stdout", "stderr")}
     return {**flags, "StdinOnce": interactive and "stdin" in wanted}
 
 
 def _wanted(opts: Options) -> list[str]:
-    """The streams to attach: those that were named and, with ``-i``, standard input."""
+    """The streams to attach: the named ones and, with ``-i``, standard input."""
     detached = "detach" in opts and opts["detach"]
     if opts["attach"]:
         if detached:
@@ -88,7 +88,7 @@ def _wanted(opts: Options) -> list[str]:
 
 
 def _ensure_daemon(ctx: Context) -> None:
-    """When nothing answers on the default socket, start a daemon and say so."""
+    """Start a daemon, with a message, if nothing answers on the default socket."""
     if ctx.chosen:
         return
     try:
@@ -117,7 +117,7 @@ def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
 
 
 def _pull(ctx: Context, image: str, opts: Options) -> None:
-    """Bring the image; how it goes is told on standard error."""
+    """Pull the image, with progress on standard error."""
     from ketch.cli.commands.images import registries
     from ketch.cli.image_names import split_tag
 
@@ -128,7 +128,7 @@ def _pull(ctx: Context, image: str, opts: Options) -> None:
 
 @contextmanager
 def _cid_file(path: str) -> Iterator[Callable[[str], None]]:
-    """The file for the id, made before the container is, so that two of us cannot use one; empty, it goes again."""
+    """The file for the id, made before the container, so that it is not used twice; removed if still empty."""
     if not path:
         yield lambda _ident: None
         return
@@ -209,7 +209,7 @@ def wait_for(client: Client, container: str, condition: str) -> Response:
 
 
 def exit_code(waiting: Response) -> int:
-    """The container's exit code, when it comes (KetchError with the daemon's reason when it has none)."""
+    """Wait for the container's exit code (KetchError with the daemon's reason)."""
     answer = waiting.json()
     if not answer:
         raise Unavailable(

@@ -1,4 +1,4 @@
-"""``start``: containers are started, attached to, or waited for."""
+"""``start``: starts containers, attaches to them or waits for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def cmd_start(args: list[str], ctx: Context) -> int:
-    """Start stopped containers, or one of them with its streams here."""
+    """Start stopped containers, or one of them with its streams attached."""
     spec = FlagSet("start", "ketch start [OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers")
     spec.bool("attach", "a", "attach standard output and error").bool("interactive", "i", "attach standard input")
     spec.string("detach-keys", "", "keys that detach")

@@ -1,4 +1,4 @@
-"""``stats``: what containers use, redrawn every second or printed once."""
+"""``stats``: resource usage of containers, redrawn every second or printed once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cmd_stats(args: list[str], ctx: Context) -> int:
 
 
 def _tables(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each table, as they come: from the one stream that Ketch has, else from one of Docker's each."""
+    """The rows of each table: from Ketch's single stream, else from Docker's streams for each container."""
     query = {"container": refs, "all": opts["all"], "stream": not opts["no-stream"]}
     try:
         lines = ctx.client().request("GET", "/ketch/stats", query, stream=True).stream_lines()
@@ -81,7 +81,7 @@ def _by_container(ctx: Context, refs: list[str], opts: Options) -> Iterator[list
 
 
 def _redrawn(text: str) -> str:
-    """Over what is there, line by line, so that nothing flickers."""
+    """Redraw line by line, without flicker."""
     return "\033[H" + text.replace("\n", "\033[K\n") + "\033[J"
 
 
@@ -95,7 +95,7 @@ def _check(ctx: Context, refs: list[str]) -> None:
 
 
 class _Watch:
-    """The newest reading of each container, each fed by a thread with a connection of its own."""
+    """The newest reading of each container, from a thread with its own connection."""
 
     def __init__(self, host: str, *, stream: bool) -> None:
         self._host = host
@@ -105,7 +105,7 @@ class _Watch:
         self._newest: dict[str, dict[str, Any] | None] = {}
 
     def follow(self, refs: list[str]) -> None:
-        """From now on show these, in this order."""
+        """Set the containers to show, in order."""
         with self._changed:
             new = [ref for ref in refs if ref not in self._newest]
             self._order = refs
@@ -133,18 +133,18 @@ class _Watch:
                 self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
-        """Until each container has a reading (or there is none of it any more)."""
+        """Wait until each container has a reading, or has ended."""
         with self._changed:
             self._changed.wait_for(lambda: all(r is not None for r in self._newest.values()), timeout_s)
 
     def readings(self) -> list[tuple[str, dict[str, Any]]]:
-        """(the name it was asked for by, its reading), in order; those that are gone are left out."""
+        """The readings as (requested name, reading), in order, without containers that are gone."""
         with self._changed:
             return [(ref, r) for ref in self._order if (r := self._newest.get(ref)) and r.get("id")]
 
 
 def _moves(reading: dict[str, Any]) -> bool:
-    """Whether there will be a second reading to compare this one with."""
+    """Whether a second reading follows, to compare this one with."""
     return bool((reading.get("cpu_stats") or {}).get("cpu_usage", {}).get("total_usage"))
 
 
@@ -165,7 +165,7 @@ def row(ref: str, reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
 
 
 def line_row(refs: list[str], usage: dict[str, Any], *, whole: bool) -> dict[str, Any]:
-    """One container of a line of ``/ketch/stats``, under the name by which it was asked for."""
+    """One container of a line of ``/ketch/stats``, under the requested name."""
     asked = next((r for r in refs if r.lstrip("/") == usage["name"] or usage["id"].startswith(r)), usage["id"][:12])
     return _fields(asked, usage, whole=whole)
 

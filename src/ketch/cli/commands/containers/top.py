@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cmd_top(args: list[str], ctx: Context) -> int:
-    """The processes of a container."""
+    """List the processes of a container."""
     spec = FlagSet(
         "top", "ketch top CONTAINER [ps OPTIONS]", "Display the running processes of a container", interspersed=False
     )
@@ -29,7 +29,7 @@ def cmd_top(args: list[str], ctx: Context) -> int:
 
 
 def cmd_port(args: list[str], ctx: Context) -> int:
-    """Where a container's ports are published."""
+    """List a container's published ports."""
     spec = FlagSet("port", "ketch port CONTAINER [PRIVATE_PORT[/PROTO]]", "List port mappings of a container")
     _, rest = spec.parse(args)
     spec.arguments(rest, 1, 2)

@@ -1,4 +1,4 @@
-"""``update``: limits and the restart policy, at once; environment, ports and mounts, later."""
+"""``update``: changes limits and restart policy at once; environment, ports and mounts at the next start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MORE = {
 
 
 def flag_set() -> FlagSet:
-    """Docker's flags of ``update``, and those for what changes at the next start."""
+    """Docker's flags of ``update``, and those of changes at the next start."""
     spec = FlagSet("update", "ketch update [OPTIONS] CONTAINER [CONTAINER...]", "Change containers that exist")
     table.declare(spec, "update")
     for option in table.OPTIONS:
@@ -40,7 +40,7 @@ def flag_set() -> FlagSet:
 
 
 def cmd_update(args: list[str], ctx: Context) -> int:
-    """Change containers; what has to wait for their next start is said."""
+    """Change containers, with a message about pending changes."""
     spec = flag_set()
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
@@ -67,7 +67,7 @@ def cmd_update(args: list[str], ctx: Context) -> int:
 
 
 def changes(opts: Options) -> dict[str, Any]:
-    """``Changes`` of the request; empty when none is wanted (InvalidArgument)."""
+    """``Changes`` of the request; empty without any (InvalidArgument)."""
     bindings: dict[str, Any] = {}
     for text in opts["publish"]:
         for port, binding in ports.publish(text):
@@ -89,7 +89,7 @@ def changes(opts: Options) -> dict[str, Any]:
 
 
 def _unpublished(texts: list[str]) -> dict[str, Any]:
-    """Without a host's side all bindings of a port are meant."""
+    """The bindings to remove; without a host side, all of the port's."""
     result: dict[str, Any] = {}
     for text in texts:
         for port, binding in ports.publish(text):

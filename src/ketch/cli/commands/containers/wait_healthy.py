@@ -1,4 +1,4 @@
-"""``--wait-healthy``: a container is started, and waited for until its healthcheck says that it is healthy."""
+"""``--wait-healthy``: starts a container, and waits until its healthcheck reports it as healthy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NotHealthy(KetchError):
 
 
 def start(ctx: Context, container: str, timeout_s: float) -> None:
-    """Start it and wait for its health (NotHealthy)."""
+    """Start a container and wait until it is healthy (NotHealthy)."""
     query = {
         "filters": json.dumps({"type": ["container"], "container": [container], "event": ["die", "health_status"]})
     }
@@ -40,7 +40,7 @@ def start(ctx: Context, container: str, timeout_s: float) -> None:
 
 
 def report(ctx: Context, error: NotHealthy) -> int:
-    """Say why; the exit code is 1 also where other failures have codes of their own."""
+    """Print the reason; the exit code is 1 also where other failures have codes of their own."""
     ctx.out.flush()
     ctx.complain(error)
     return 1
@@ -48,7 +48,7 @@ def report(ctx: Context, error: NotHealthy) -> int:
 
 @contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """TimeoutError after so many seconds (0: never)."""
+    """A context that raises TimeoutError after so many seconds (0: never)."""
 
     def expire(_number: int, _frame: object) -> None:
         raise TimeoutError
@@ -73,7 +73,7 @@ def _is_healthy(ctx: Context, container: str) -> bool:
 
 
 def _state(ctx: Context, container: str) -> dict[str, Any]:
-    """Empty for one that is gone."""
+    """The container's state; empty when it is gone."""
     try:
         state: dict[str, Any] = ctx.client().request("GET", f"/containers/{container}/json").json()["State"]
     except NotFound:
@@ -95,7 +95,7 @@ def _listen(ctx: Context, container: str, events: Iterator[dict[str, Any]]) -> N
 
 
 def _failure(ctx: Context, container: str, what: str) -> NotHealthy:
-    """The error, with what its last check printed."""
+    """The error, with the output of the last check."""
     log = (_state(ctx, container).get("Health") or {}).get("Log") or []
     output = log[-1]["Output"].strip() if log else ""
     message = f"container {container[:12] if len(container) == 64 else container} {what}"

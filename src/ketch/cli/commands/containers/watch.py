@@ -1,4 +1,4 @@
-"""``ps --watch``: the list of containers, drawn again when something happens to one of them.
+"""``ps --watch``: the list of containers, redrawn when something happens to one of them.
 
 The daemon's events say when to ask for the list; the ages in it are counted here.  On a terminal the table is drawn in
 place and its ages once a second; elsewhere a line is written for each container that changes.
@@ -52,7 +52,7 @@ _BEGIN, _END = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"  # another screen 
 
 
 def watch(ctx: Context, query: dict[str, Any], render: Render) -> int:
-    """Until somebody interrupts it."""
+    """Show the list until interrupted."""
     events = _follow(ctx.host)
     events.get()  # it listens now: what comes later is not missed
     view = _View(ctx, query)
@@ -68,7 +68,7 @@ def watch(ctx: Context, query: dict[str, Any], render: Render) -> int:
 
 
 def _follow(host: str) -> queue.SimpleQueue[dict[str, Any]]:
-    """Events, from a thread of its own: first an empty one when it listens, at the end one with ``error``."""
+    """Read events in a thread: an empty one first, when it listens, and one with ``error`` at the end."""
     found: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
@@ -88,7 +88,7 @@ def _follow(host: str) -> queue.SimpleQueue[dict[str, Any]]:
 
 @contextmanager
 def _screen(ctx: Context) -> Iterator[None]:
-    """The terminal while we draw; it is put back however we end."""
+    """A context in which the terminal is drawn on; it is restored in any case."""
 
     def end(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -118,7 +118,7 @@ def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue
 
 
 def _append(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Each change is a line; the first lines are what is there at the beginning."""
+    """Print each change as a line, after the containers at the beginning."""
     shown: dict[str, dict[str, Any]] = {}
     titled = False
     while True:
@@ -134,7 +134,7 @@ def _append(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue
 
 
 def _wait(view: _View, events: queue.SimpleQueue[dict[str, Any]], timeout_s: float | None) -> bool:
-    """Whether something happened; events that come together are taken together."""
+    """Wait for events, and take those that arrive together; returns whether there were any."""
     happened = False
     try:
         event = events.get(timeout=timeout_s)
@@ -149,14 +149,14 @@ def _wait(view: _View, events: queue.SimpleQueue[dict[str, Any]], timeout_s: flo
 
 
 def _essence(container: dict[str, Any]) -> dict[str, Any]:
-    """What is another thing only when the container changed: no ages."""
+    """The part of a row that changes with the container only: without ages."""
     match = _AGE.match(container.get("Status", ""))
     status = (match[1], match[4]) if match else container.get("Status")
     return {**container, "Status": status}
 
 
 class _View:
-    """The containers that match, and since when each is as it is."""
+    """The matching containers, with the time of each one's last change."""
 
     def __init__(self, ctx: Context, query: dict[str, Any]) -> None:
         self._ctx = ctx
@@ -164,22 +164,22 @@ class _View:
         self._since: dict[str, tuple[str, float]] = {}  # id → (state, seconds since 1970)
 
     def ask(self) -> Containers:
-        """The list as it is now."""
+        """The present list."""
         found: Containers = self._ctx.client().request("GET", "/containers/json", self._query).json()
         return found
 
     def now(self, container: dict[str, Any]) -> dict[str, Any]:
-        """A container that does not match any more, as it is: it ended, or was removed."""
+        """The row of a container that does not match any more: it ended or was removed."""
         query = {"all": True, "filters": json.dumps({"id": [container["Id"]]})}
         found = self._ctx.client().request("GET", "/containers/json", query).json()
         return found[0] if found else {**container, "State": "removed", "Status": "Removed", "Ports": []}
 
     def forget(self, event: dict[str, Any]) -> None:
-        """Something happened to it: since when it is as it is has to be asked again."""
+        """Drop a container's time of change after an event."""
         self._since.pop(event.get("Actor", {}).get("ID", ""), None)
 
     def aged(self, containers: Containers) -> Containers:
-        """With ages of this moment."""
+        """The rows with present ages."""
         return [{**c, "Status": self._status(c)} for c in containers]
 
     def _status(self, container: dict[str, Any]) -> str:
@@ -196,7 +196,7 @@ class _View:
         return f"{match[1]}{age(time.time() - since)}{match[3] or ''}{match[4] or ''}"
 
     def _begin(self, container: dict[str, Any]) -> float:
-        """0 when nobody knows."""
+        """The time of a container's last change; 0 when not known."""
         try:
             state = self._ctx.client().request("GET", f"/containers/{container['Id']}/json").json()["State"]
         except NotFound:

@@ -1,4 +1,4 @@
-"""``import``, ``load``, ``save`` and ``image bootstrap``: images in and out, with their progress."""
+"""``import``, ``load``, ``save`` and ``image bootstrap``, with progress."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def cmd_save(args: list[str], ctx: Context) -> int:
 
 
 def _content_size(ctx: Context, names: list[str]) -> int:
-    """About how many bytes an archive of these will have; 0 where the daemon does not tell."""
+    """The approximate size of an archive of these images; 0 when the daemon does not tell."""
     total = 0
     for name in names:
         facts = ctx.client().request("GET", f"/images/{name}/json", {"manifests": True}).json()

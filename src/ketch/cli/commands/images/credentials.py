@@ -29,27 +29,27 @@ _TOKEN_USER = "<token>"  # a helper's word for: the secret is an identity token
 
 
 def path() -> str:
-    """The file: in ``$DOCKER_CONFIG`` or ``~/.docker``."""
+    """The path of the file, in ``$DOCKER_CONFIG`` or ``~/.docker``."""
     folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
     return os.path.join(folder, "config.json")
 
 
 def key(server: str) -> str:
-    """Under which name a server is kept: its host, and for Docker Hub the address that Docker has always used."""
+    """The key of a server: its host, or for Docker Hub the address that Docker has always used."""
     host = server.partition("://")[2] if "://" in server else server
     host = host.partition("/")[0]
     return HUB if host in ("", "docker.io", "index.docker.io", "registry-1.docker.io") else host
 
 
 def of_image(name: str) -> str:
-    """The key of the registry that an image's name means."""
+    """The key of an image name's registry."""
     first, slash, _ = name.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
     return key(first if named else "")
 
 
 def load(server: str) -> dict[str, str]:
-    """What is known of a server (a key): the members of ``X-Registry-Auth``; empty when nothing is."""
+    """The credentials for a server (a key), as members of ``X-Registry-Auth``; empty without any."""
     config = _read()
     if helper := _helper(config, server):
         found = _call(helper, "get", server)
@@ -79,7 +79,7 @@ def header(server: str) -> dict[str, str]:
 
 
 def store(server: str, username: str, password: str, identity: str = "") -> str:
-    """Keep credentials for a server (a key); returns where: the file's path or the helper's name."""
+    """Store credentials for a server (a key); returns the file's path or the helper's name."""
     config = _read()
     if helper := _helper(config, server):
         secret = {
@@ -100,7 +100,7 @@ def store(server: str, username: str, password: str, identity: str = "") -> str:
 
 
 def erase(server: str) -> bool:
-    """Forget a server's (a key); False when there were none."""
+    """Delete a server's credentials (a key); False when there are none."""
     config = _read()
     known = config.get("auths", {}).pop(server, None) is not None
     if helper := _helper(config, server):
@@ -116,7 +116,7 @@ def _helper(config: dict[str, Any], server: str) -> str:
 
 
 def _entry(config: dict[str, Any], server: str) -> dict[str, str]:
-    """The entry of a server, under any of the names by which Docker finds it."""
+    """The entry of a server, under any of the names that Docker uses."""
     for name, entry in (config.get("auths") or {}).items():
         if (name == server or key(name) == server) and isinstance(entry, dict):
             return entry
@@ -163,7 +163,7 @@ def _write(config: dict[str, Any]) -> None:
 
 
 def _keep_mode(target: str, fd: int) -> None:
-    """Mode and owner of the file that is about to be replaced, as far as one may; a mode for everybody is not kept."""
+    """Keep mode and owner of the replaced file, as far as permitted; a world-readable mode is not kept."""
     try:
         status = os.stat(target)
     except FileNotFoundError:
@@ -175,7 +175,7 @@ def _keep_mode(target: str, fd: int) -> None:
 
 
 def _call(helper: str, action: str, text: str) -> dict[str, str]:
-    """Run a helper (FailedPrecondition); empty when it knows nothing of the server."""
+    """Run a helper (FailedPrecondition); empty when it has no credentials for the server."""
     name = f"docker-credential-{helper}"
     program = programs.find(name)
     if program is None:

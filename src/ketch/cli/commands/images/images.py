@@ -76,7 +76,7 @@ def cmd_images(args: list[str], ctx: Context) -> int:
 
 
 def cmd_history(args: list[str], ctx: Context) -> int:
-    """How an image was made."""
+    """List the steps by which an image was made."""
     spec = FlagSet("history", "ketch history [OPTIONS] IMAGE", "Show the history of an image")
     spec.string("format", "", "how").bool("human", "H", "sizes and dates for people", default=True)
     spec.bool("no-trunc", "", "whole texts").bool("quiet", "q", "ids only")
@@ -107,7 +107,7 @@ def cmd_history(args: list[str], ctx: Context) -> int:
 
 
 def cmd_tag(args: list[str], ctx: Context) -> int:
-    """One more name for an image."""
+    """Add a name to an image."""
     spec = FlagSet("tag", "ketch tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag that refers to an image")
     _, rest = spec.parse(args)
     spec.arguments(rest, 2, 2)

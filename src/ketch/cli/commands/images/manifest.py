@@ -24,7 +24,7 @@ def _ask(ctx: Context, method: str, path: str, name: str, body: Any = None) -> A
 
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
-    """Show a manifest or index, of a registry or one that is being put together."""
+    """Show a manifest or index from a registry, or a draft."""
     spec = FlagSet("manifest inspect", "ketch manifest inspect [OPTIONS] NAME", "Display an image manifest, or index")
     spec.bool("verbose", "v", "with its descriptor").bool("insecure", "", "no effect: see insecure-registries")
     opts, rest = spec.parse(args)
@@ -45,7 +45,7 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
 
 
 def cmd_create(args: list[str], ctx: Context) -> int:
-    """Begin an index."""
+    """Create a draft of an index."""
     usage = "ketch manifest create [OPTIONS] INDEX MANIFEST [MANIFEST...]"
     spec = FlagSet("manifest create", usage, "Create a local index, for annotating and pushing to a registry")
     spec.bool("amend", "a", "add to one that is there").bool("insecure", "", "no effect: see insecure-registries")
@@ -58,7 +58,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
 
 
 def cmd_annotate(args: list[str], ctx: Context) -> int:
-    """Say what an image of an index runs on."""
+    """Set the platform of an image in a draft."""
     usage = "ketch manifest annotate [OPTIONS] INDEX MANIFEST"
     spec = FlagSet("manifest annotate", usage, "Add information to an image of a local index")
     spec.string("os", "", "operating system").string("arch", "", "architecture").string("variant", "", "its variant")
@@ -77,7 +77,7 @@ def cmd_annotate(args: list[str], ctx: Context) -> int:
 
 
 def cmd_push(args: list[str], ctx: Context) -> int:
-    """Send an index to its registry."""
+    """Push an index to its registry."""
     spec = FlagSet("manifest push", "ketch manifest push [OPTIONS] INDEX", "Push an index to its repository")
     spec.bool("purge", "p", "forget it here afterwards").bool("insecure", "", "no effect: see insecure-registries")
     opts, rest = spec.parse(args)
@@ -88,7 +88,7 @@ def cmd_push(args: list[str], ctx: Context) -> int:
 
 
 def cmd_rm(args: list[str], ctx: Context) -> int:
-    """Forget indexes."""
+    """Remove drafts."""
     spec = FlagSet("manifest rm", "ketch manifest rm INDEX [INDEX...]", "Delete one or more local indexes")
     _, rest = spec.parse(args)
     spec.arguments(rest, 1)

@@ -23,7 +23,7 @@ _SEARCH = [("NAME", "Name"), ("DESCRIPTION", "Description"), ("STARS", "StarCoun
 
 
 def cmd_pull(args: list[str], ctx: Context) -> int:
-    """Bring an image from its registry."""
+    """Pull an image from its registry."""
     spec = FlagSet("pull", "ketch pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry")
     progress_flags.add_flags(spec).bool("all-tags", "a", "all tags of the repository")
     spec.string("platform", "", "for which platform").bool("disable-content-trust", "", "no effect", default=True)
@@ -44,7 +44,7 @@ def cmd_pull(args: list[str], ctx: Context) -> int:
 
 
 def pull(ctx: Context, name: str, tag: str, platform: str, mode: str, to: TextIO | None = None) -> None:
-    """Have the daemon pull, and show how it goes."""
+    """Have the daemon pull an image, and show the progress."""
     query = {"fromImage": name, "tag": tag or None, "platform": platform or None}
     header = credentials.header(credentials.of_image(name))
     response = ctx.client().request("POST", "/images/create", query, stream=True, headers=header)
@@ -60,7 +60,7 @@ def canonical(name: str) -> str:
 
 
 def cmd_push(args: list[str], ctx: Context) -> int:
-    """Send an image to its registry."""
+    """Push an image to its registry."""
     spec = FlagSet("push", "ketch push [OPTIONS] NAME[:TAG]", "Upload an image to a registry")
     progress_flags.add_flags(spec).bool("all-tags", "a", "all tags of the repository that are here")
     spec.string("platform", "", "of several, this platform alone")
@@ -85,7 +85,7 @@ def cmd_push(args: list[str], ctx: Context) -> int:
 
 
 def cmd_login(args: list[str], ctx: Context) -> int:
-    """Prove to a registry who you are, and keep the proof."""
+    """Log in to a registry, and store the credentials."""
     spec = FlagSet("login", "ketch login [OPTIONS] [SERVER]", "Authenticate to a registry")
     spec.string("username", "u", "user").string("password", "p", "password (seen by all users of this machine)")
     spec.bool("password-stdin", "", "read the password from standard input")
@@ -134,7 +134,7 @@ def _login(ctx: Context, server: str, username: str, password: str) -> int:
 
 
 def cmd_logout(args: list[str], ctx: Context) -> int:
-    """Forget the proof for a registry."""
+    """Delete the stored credentials for a registry."""
     spec = FlagSet("logout", "ketch logout [SERVER]", "Log out from a registry")
     _, rest = spec.parse(args)
     spec.arguments(rest, 0, 1)
@@ -147,7 +147,7 @@ def cmd_logout(args: list[str], ctx: Context) -> int:
 
 
 def cmd_search(args: list[str], ctx: Context) -> int:
-    """Look for images by words."""
+    """Search a registry for images."""
     spec = FlagSet("search", "ketch search [OPTIONS] TERM", "Search Docker Hub (or, with HOST/TERM, a registry)")
     spec.list("filter", "f", "which ones").string("format", "", "how").int("limit", "", "how many", default=0)
     spec.bool("no-trunc", "", "whole descriptions")

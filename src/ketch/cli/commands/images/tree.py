@@ -13,7 +13,7 @@ _TITLES = ("IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE")
 
 
 def lines(images: list[dict[str, Any]], *, plain: bool = False) -> list[str]:
-    """The table; the platforms that are not here have no size."""
+    """The lines of the table; platforms that are not here have no size."""
     found: list[tuple[str, ...]] = [_TITLES]
     for image in images:
         manifests = [m for m in image.get("Manifests") or () if m["Kind"] == "image"]

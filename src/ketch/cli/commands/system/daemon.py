@@ -19,7 +19,7 @@ _STOP_S = 20.0
 
 
 def cmd_daemon(args: list[str], ctx: Context) -> int:
-    """Start, stop or look at the daemon on this machine; words after the verb are ketchd's own flags."""
+    """Start, stop or show the daemon on this machine; arguments after the verb are ketchd's flags."""
     verb, rest = (args[0], args[1:]) if args else ("", [])
     if verb == "start":
         if _answers(ctx):
@@ -59,7 +59,7 @@ def _answers(ctx: Context) -> bool:
 
 
 def _listener(host: str) -> int:
-    """The pid of the process that listens at ``host``, from the kernel (unix(7), SO_PEERCRED); 0: nobody does."""
+    """The pid of the process that listens at ``host``, from the kernel (unix(7), SO_PEERCRED); 0: none."""
     from ketch.client.http import connect
 
     if not host.startswith("unix://"):
@@ -79,7 +79,7 @@ def _listener(host: str) -> int:
 
 
 def _check_ketchd(pid: int, host: str) -> None:
-    """FailedPrecondition when the process is something else: dockerd, or a manager that listens for its services."""
+    """Raise FailedPrecondition when the process is not ketchd: dockerd, or a service manager."""
     with open(f"/proc/{pid}/cmdline", "rb") as f:
         words = f.read().split(b"\0")
     if not any(os.path.basename(word) == b"ketchd" or b"ketch.daemon" in word for word in words):

@@ -48,7 +48,7 @@ _CACHE = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SH
 
 
 def cmd_df(args: list[str], ctx: Context) -> int:
-    """Disk usage by kind of object; ``-v`` object by object."""
+    """Show the disk usage by type of object; with ``-v`` of each object."""
     spec = FlagSet("system df", "ketch system df [OPTIONS]", "Show disk usage").string("format", "", "how")
     spec.bool("verbose", "v", "object by object")
     opts, rest = spec.parse(args)
@@ -63,7 +63,7 @@ def cmd_df(args: list[str], ctx: Context) -> int:
 
 
 def summary(usage: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each kind, from the answer of ``/system/df``."""
+    """One row for each type, from the answer of ``/system/df``."""
     images, containers, volumes = (usage.get(k) or [] for k in ("Images", "Containers", "Volumes"))
     measured = [i for i in images if i["Containers"] and i["Size"] >= 0 and i["SharedSize"] >= 0]
     used = sum(i["Size"] - i["SharedSize"] for i in measured)

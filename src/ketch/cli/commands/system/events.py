@@ -1,4 +1,4 @@
-"""``events``: what happens in the daemon, line by line."""
+"""``events``: prints the daemon's events, one a line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def cmd_events(args: list[str], ctx: Context) -> int:
-    """What happens, as it happens."""
+    """Print events as they happen."""
     spec = FlagSet("events", "ketch events [OPTIONS]", "Get real time events from the daemon")
     spec.list("filter", "f", "which ones").string("format", "", "how").string("since", "", "from when")
     spec.string("until", "", "until when")

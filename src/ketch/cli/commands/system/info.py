@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def cmd_info(args: list[str], ctx: Context) -> int:
-    """The daemon and its machine."""
+    """Show facts of the daemon and its machine."""
     spec = FlagSet("info", "ketch info [OPTIONS]", "Display system-wide information").string("format", "f", "how")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)

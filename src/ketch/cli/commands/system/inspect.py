@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
-    """Everything about one or more objects, as JSON or as a template says."""
+    """Show all details of objects, as JSON or by a template."""
     spec = FlagSet("inspect", "ketch inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on objects")
     spec.string("format", "f", "how").bool("size", "s", "sizes on disk").string("type", "", "what kind of object")
     spec.string("as", "", "containers as what would make them again: run, compose")
@@ -28,12 +28,12 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
 
 
 def cmd_container(args: list[str], ctx: Context) -> int:
-    """Everything about containers alone."""
+    """Show all details of containers."""
     return _of_kind("container", args, ctx)
 
 
 def cmd_image(args: list[str], ctx: Context) -> int:
-    """Everything about images alone."""
+    """Show all details of images."""
     return _of_kind("image", args, ctx)
 
 

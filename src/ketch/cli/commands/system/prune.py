@@ -28,7 +28,7 @@ def cmd_containers(args: list[str], ctx: Context) -> int:
 
 
 def cmd_images(args: list[str], ctx: Context) -> int:
-    """Remove images that nothing uses."""
+    """Remove unused images."""
     spec = _spec("image prune", "Remove unused images").bool("all", "a", "also those with a name")
     opts = _parsed(spec, args)
     what = "images without at least one container associated to them." if opts["all"] else "dangling images."
@@ -45,13 +45,13 @@ def cmd_volumes(args: list[str], ctx: Context) -> int:
 
 
 def cmd_networks(args: list[str], ctx: Context) -> int:
-    """Remove the networks that no container is on."""
+    """Remove the networks without containers."""
     opts = _parsed(_spec("network prune", "Remove all unused networks"), args)
     return _one(ctx, opts, "networks", opts["filter"], "all custom networks not used by at least one container.")
 
 
 def cmd_system(args: list[str], ctx: Context) -> int:
-    """Remove containers, networks, images (and volumes) that nobody uses."""
+    """Remove unused containers, networks, images (and volumes)."""
     spec = _spec("system prune", "Remove unused data").bool("all", "a", "all unused images, not just dangling ones")
     spec.bool("volumes", "", "also anonymous volumes")
     opts = _parsed(spec, args)
@@ -92,7 +92,7 @@ def _warning(opts: Options) -> str:
 
 
 def _build_cache(ctx: Context, opts: Options) -> int:
-    """Bytes of the build cache that went; a daemon that cannot build has none."""
+    """Prune the build cache; returns the bytes (a daemon that cannot build has none)."""
     query = {"filters": filters(opts["filter"]), "all": opts["all"] or None}
     try:
         answer = ctx.client().request("POST", "/build/prune", query).json()
@@ -130,7 +130,7 @@ def _one(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -
 
 
 def _show(ctx: Context, answer: Answer) -> None:
-    """What was deleted, kind by kind, in Docker's form."""
+    """Print the deleted objects by type, in Docker's form."""
     for kind in dry_run.KINDS:
         gone = answer.get(f"{kind}Deleted")
         if kind == "Images":

@@ -1,4 +1,4 @@
-"""``registry``: starts the registry's own program, which shares nothing with the command line."""
+"""``registry``: executes the registry's own program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cmd_serve(args: list[str], _ctx: Context) -> int:
 
 
 def cmd_gc(args: list[str], _ctx: Context) -> int:
-    """Collect a registry's garbage."""
+    """Run a registry's garbage collection."""
     _become("gc", args)
 
 

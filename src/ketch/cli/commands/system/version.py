@@ -1,4 +1,4 @@
-"""``version``: of the command line and of the daemon."""
+"""``version``: the versions of the command line and of the daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENGINE = (("Go version", "GoVersion"), ("Git commit", "GitCommit"), ("Built", "
 
 
 def cmd_version(args: list[str], ctx: Context) -> int:
-    """Versions of this command and of the daemon."""
+    """Show the versions of this command and of the daemon."""
     spec = FlagSet("version", "ketch version [OPTIONS]", "Show version information")
     spec.string("format", "f", "how").bool("short", "", "the command's version alone")
     opts, rest = spec.parse(args)
@@ -57,7 +57,7 @@ def cmd_version(args: list[str], ctx: Context) -> int:
 
 
 def client_facts() -> dict[str, str]:
-    """What this command knows about itself, in Docker's fields."""
+    """The facts of this command, in Docker's fields."""
     return {
         "Version": __version__,
         "ApiVersion": API_VERSION,

@@ -110,8 +110,9 @@ class Process:
         return self.filter is not None and not self.no_new_privs
 
     def execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
-        """Become a program as confined as this process's; returns only by raising OSError, or RuntimeFailure when the
-        filter cannot be set.
+        """Execute a program with this process's confinement.
+
+        It returns only by raising OSError, or RuntimeFailure when the filter cannot be set.
         """
         if self.filter is None:
             os.execve(path, args, env)
@@ -205,8 +206,10 @@ def _change_user(user: users.User) -> None:
 
 
 def _change_directory(cwd: str, *, may_fail: bool = False) -> bool:
-    """Enter ``cwd``: first as root, so that a user may start in a directory that he could not enter (as with Docker),
-    then as the user, for file systems that trust users more than root.
+    """Enter ``cwd``.
+
+    First as root, so that a user may start in a directory that he could not enter (as with Docker), then as the
+    user, for file systems that trust users more than root.
     """
     try:
         os.chdir(cwd)

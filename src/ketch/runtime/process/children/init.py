@@ -117,8 +117,10 @@ class _Child:
         os.closerange(before, _HIGHEST_FD)
 
     def die_with_parent(self) -> None:
-        """A monitor that is killed takes its container with it: nobody else would read its output, reap it or write
-        down how it ended.  One that was killed before this is noticed by its end of the socket.
+        """Have the kernel kill this process when its monitor dies.
+
+        Nobody else would read its output, reap it or write its exit record.  A monitor that died before this call is
+        noticed by its end of the socket.
         """
         prctl.set_parent_death_signal(SIGKILL)
         try:

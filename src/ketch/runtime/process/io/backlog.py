@@ -154,7 +154,7 @@ def _message(line: bytes) -> tuple[int, bytes]:
 
 
 def replay(log: Log, position: LogPosition | str, kind: type[Backlog]) -> Backlog:
-    """From ``"start"`` or {"inode", "offset"}; a file that is gone means the oldest (OSError)."""
+    """A backlog from ``"start"`` or {"inode", "offset"}; from the oldest file if that is gone (OSError)."""
     files = log.files()
     path, offset = files[0], 0
     if not isinstance(position, str):
