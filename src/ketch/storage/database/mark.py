@@ -102,7 +102,7 @@ class Mark:
             raise
 
     def acknowledge(self, changes: int) -> None:
-        """Record the number of durable transactions: a mere write to mapped memory."""
+        """Record the number of durable transactions, with a write to the page cache and no fsync."""
         if behind(self._state.changes, changes):
             self._state = structs.replace(self._state, changes=changes)
             self._write()
