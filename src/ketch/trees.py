@@ -42,7 +42,7 @@ def make_path(path: str, mode: int = 0o777) -> None:
         while not _made(here, mode):
             missing.append(here)
             here = os.path.dirname(here)
-        if all(_made(one, mode) for one in reversed(missing)):
+        if all(_made(missing_path, mode) for missing_path in reversed(missing)):
             return
     raise OSError(ENOENT, os.strerror(ENOENT), path)
 

@@ -27,7 +27,7 @@ def _readable(value: Any) -> Any:
     if isinstance(value, str):
         return _UNREADABLE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_readable(key): _readable(one) for key, one in value.items()}
+        return {_readable(key): _readable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_readable(one) for one in value]
+        return [_readable(item) for item in value]
     return value

@@ -62,11 +62,11 @@ def _platform(value: str) -> str:
 def check_integers(value: Any) -> None:
     """InvalidArgument for a number that does not fit into 64 bits: clients, written in Go, could not read it back."""
     if isinstance(value, dict):
-        for one in value.values():
-            check_integers(one)
+        for item in value.values():
+            check_integers(item)
     elif isinstance(value, list):
-        for one in value:
-            check_integers(one)
+        for item in value:
+            check_integers(item)
     elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         raise InvalidArgument("invalid JSON: a number does not fit into 64 bits")
 

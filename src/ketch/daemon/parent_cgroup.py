@@ -21,9 +21,9 @@ def made_here(data_root: str, parent: str) -> bool:
     """
     marker = os.path.join(data_root, _NAME)
     before = known = _read(marker)
-    for other in [one for one in known if one != parent]:
+    for other in [path for path in known if path != parent]:
         monitors.remove(other)
-    known = [one for one in known if one == parent or common.exists(one)]
+    known = [path for path in known if path == parent or common.exists(path)]
     ours = parent == Config.cgroup_parent or parent in known or not common.exists(parent)
     if ours and parent not in known:
         known = [*known, parent]

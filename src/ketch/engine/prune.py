@@ -57,25 +57,25 @@ class PruneService(Struct, frozen=True, eq=False):
 
     async def container(self, ref: str, *, force: bool, volumes: bool, without: Collection[str]) -> Pruned:
         """The dry run of a container's removal, with its errors."""
-        one = self.container_service.removable(ref, force=force)
-        written = (await self.container_service.sizes(one.id))[0]
-        found = [Removed(one.id, one.name, written)]
-        anonymous = self.container_volumes.anonymous(one, {one.id, *without}) if volumes else []
+        container = self.container_service.removable(ref, force=force)
+        written = (await self.container_service.sizes(container.id))[0]
+        found = [Removed(container.id, container.name, written)]
+        anonymous = self.container_volumes.anonymous(container, {container.id, *without}) if volumes else []
         lost = [Removed(v.name, v.name, await _size_on_disk(v.mountpoint)) for v in anonymous]
         return Pruned(found, sum(o.size for o in (*found, *lost)), volumes=lost)
 
     async def containers(self, matches: Matches, *, dry_run: bool) -> Pruned:
         """Remove every container that does not run."""
         found: Objects = []
-        for one in self.container_service.list():
-            if one.state.status not in _DOWN or not matches(one.created, one.config.labels):
+        for container in self.container_service.list():
+            if container.state.status not in _DOWN or not matches(container.created, container.config.labels):
                 continue
-            written = (await self.container_service.sizes(one.id))[0]
+            written = (await self.container_service.sizes(container.id))[0]
             with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it
                 if not dry_run:
-                    await self.container_service.remove(one.id)
-                found.append(Removed(one.id, one.name, written))
-        space = sum(one.size for one in found)
+                    await self.container_service.remove(container.id)
+                found.append(Removed(container.id, container.name, written))
+        space = sum(removed.size for removed in found)
         if not dry_run:
             self.events.publish("container", "prune", "", {"reclaimed": str(space)})
         return Pruned(found, space)
@@ -99,7 +99,7 @@ class PruneService(Struct, frozen=True, eq=False):
                 await self.volume_store.remove(volume.name)
                 self.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
             found.append(Removed(volume.name, volume.name, size))
-        space = sum(one.size for one in found)
+        space = sum(removed.size for removed in found)
         if not dry_run:
             self.events.publish("volume", "prune", "", {"reclaimed": str(space)})
         return Pruned(found, space)
@@ -123,7 +123,7 @@ class PruneService(Struct, frozen=True, eq=False):
                     continue
             freed = sum(sizes.get(row.get("Deleted", ""), 0) for row in rows[done:])
             found.append(Removed(image.id, ", ".join(tags) or "<none>", freed))
-        space = sum(one.size for one in found)
+        space = sum(removed.size for removed in found)
         if not dry_run:
             space += await asyncio.to_thread(self.pulls.sweep)
             self.events.publish("image", "prune", "", {"reclaimed": str(space)})

@@ -107,5 +107,5 @@ class ImageRepository:
         """The image and its variants for other platforms, of the name (of an id: of all its names)."""
         name = self.name_of(ref)
         names = [name] if name else self.catalog.names_of(image.id)
-        variants = {one.id: one for name in names for one in self.catalog.variants(name)}
+        variants = {variant.id: variant for name in names for variant in self.catalog.variants(name)}
         return list({image.id: image, **variants}.values())

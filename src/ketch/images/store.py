@@ -228,26 +228,30 @@ class ImageStore:
         image = catalog.resolve(ref)
         family = self._repository.family(image, ref)
         names = [name for name in catalog.names_of(image.id) if name not in taken]
-        users = [user for one in family for user in in_use(one.id)]
-        if any(one.id in self._pins for one in family):
+        users = [user for member in family for user in in_use(member.id)]
+        if any(member.id in self._pins for member in family):
             users = [*users, ("(being created)", True)]
         is_name = self._repository.name_of(ref) is not None
         removed, gone = removal.plan(image, names, ref, users, force=force, is_name=is_name)
         kept = catalog.names.keys() - {*removed, *taken}
-        lost = [one for one in family if not kept.intersection(catalog.names_of(one.id))] if gone else []
-        hidden = [one for one in catalog.images.values() if one.hidden]
-        forgotten = [one for one in (*hidden, *lost) if one.id not in self._pins and not in_use(one.id)]
+        lost = [member for member in family if not kept.intersection(catalog.names_of(member.id))] if gone else []
+        hidden = [other for other in catalog.images.values() if other.hidden]
+        forgotten = [
+            candidate for candidate in (*hidden, *lost) if candidate.id not in self._pins and not in_use(candidate.id)
+        ]
         return _Removal(removed, lost, forgotten)
 
     def _carry_out(self, plan: _Removal, parts: set[str]) -> None:
         """Apply a removal to rows and catalog; ``parts`` are blobs and layers that may be unneeded then."""
         catalog, repository = self.catalog, self._repository
         gone = {image.id for image in plan.forgotten}
-        hidden = {one.id: msgspec.structs.replace(one, hidden=True) for one in plan.lost if one.id not in gone}
+        hidden = {
+            changed.id: msgspec.structs.replace(changed, hidden=True) for changed in plan.lost if changed.id not in gone
+        }
         with repository.transaction() as tx:
             repository.delete(tx, plan.names, gone)
-            for one in hidden.values():
-                repository.write(tx, one)
+            for changed in hidden.values():
+                repository.write(tx, changed)
             self._garbage.mark_for_removal(tx, parts)
         failpoint("image.rows-deleted")
         kept = {image_id: image for image_id, image in catalog.images.items() if image_id not in gone}

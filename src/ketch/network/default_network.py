@@ -71,8 +71,8 @@ def beside(retired: Sequence[NetworkRecord], wanted: NetworkRecord) -> NetworkRe
     return msgspec.structs.replace(wanted, pools=tuple(pools))
 
 
-def _overlap(one: Pool, other: Pool) -> bool:
-    return one.version == other.version and one.network.overlaps(other.network)
+def _overlap(pool: Pool, other: Pool) -> bool:
+    return pool.version == other.version and pool.network.overlaps(other.network)
 
 
 def _in_use(pool: Pool, network: LiveNetwork) -> bool:

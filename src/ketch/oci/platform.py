@@ -45,14 +45,14 @@ def parse(text: str) -> Platform:
     return normalize(Platform(os=system, architecture=architecture, variant=variant or None))
 
 
-def normalize(one: Platform) -> Platform:
+def normalize(platform: Platform) -> Platform:
     """A platform in canonical form: no default variant, one name for each architecture."""
-    architecture = architectures.goarch(one.architecture)
-    variant = one.variant or ""
+    architecture = architectures.goarch(platform.architecture)
+    variant = platform.variant or ""
     if variant == _DEFAULT_VARIANT.get(architecture):
         variant = ""
     return msgspec.structs.replace(
-        one, os=one.os.lower() or "linux", architecture=architecture, variant=variant or None
+        platform, os=platform.os.lower() or "linux", architecture=architecture, variant=variant or None
     )
 
 
@@ -62,17 +62,17 @@ def host() -> Platform:
     return Platform(os="linux", architecture=architectures.goarch(machine.machine()))
 
 
-def text(one: Platform) -> str:
+def text(platform: Platform) -> str:
     """``os/architecture[/variant]``."""
-    return "/".join(part for part in (one.os, one.architecture, one.variant or "") if part)
+    return "/".join(part for part in (platform.os, platform.architecture, platform.variant or "") if part)
 
 
 def matches(wanted: Platform, offered: Platform) -> bool:
     """Whether a platform matches ``wanted``, whose empty fields match anything."""
     wanted, offered = normalize(wanted), normalize(offered)
     return all(
-        not one or one == other
-        for one, other in (
+        not asked or asked == other
+        for asked, other in (
             (wanted.os, offered.os),
             (wanted.architecture, offered.architecture),
             (wanted.variant, offered.variant),
@@ -96,8 +96,8 @@ def rank(wanted: Platform, offered: Platform) -> int | None:
     return None
 
 
-def _number(one: Platform) -> int:
-    variant = one.variant or _DEFAULT_VARIANT.get(one.architecture, "v1")
+def _number(platform: Platform) -> int:
+    variant = platform.variant or _DEFAULT_VARIANT.get(platform.architecture, "v1")
     return digits.whole(variant.lstrip("v")) or 0
 
 
@@ -106,6 +106,6 @@ def best(wanted: Platform, offered: Iterable[Platform | None]) -> int | None:
 
     An entry without a platform is taken only when nothing says that it fits.
     """
-    ranked = [(rank(wanted, one) if one is not None else 1000, n) for n, one in enumerate(offered)]
+    ranked = [(rank(wanted, platform) if platform is not None else 1000, n) for n, platform in enumerate(offered)]
     fitting = [(value, n) for value, n in ranked if value is not None]
     return min(fitting)[1] if fitting else None

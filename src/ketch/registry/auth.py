@@ -87,7 +87,7 @@ class Htpasswd:
     async def check(self, header: str, access: Sequence[Access]) -> str:
         """Authenticate a request; returns the user's name, empty if anonymous (UNAUTHORIZED with the challenge)."""
         self._load()
-        if not header and self._anonymous and all(one.action == "pull" for one in access):
+        if not header and self._anonymous and all(needed.action == "pull" for needed in access):
             return ""
         try:
             user, password = _basic(header)
@@ -168,19 +168,19 @@ class TokenVerifier:
 
     async def check(self, header: str, access: Sequence[Access]) -> str:
         """Verify a token; returns its subject (UNAUTHORIZED with the token server, DENIED: another access)."""
-        if not header and self._anonymous and access and all(one.action == "pull" for one in access):
+        if not header and self._anonymous and access and all(needed.action == "pull" for needed in access):
             return ""
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise self._refused(access, "")
         claims = self._claims(token, access)
         granted = {
-            (one.get("type"), one.get("name"), action)
-            for one in claims.get("access") or ()
-            for action in one.get("actions") or ()
+            (grant.get("type"), grant.get("name"), action)
+            for grant in claims.get("access") or ()
+            for action in grant.get("actions") or ()
         }
-        for one in access:
-            if not {(one.kind, one.name, one.action), (one.kind, one.name, "*")} & granted:
+        for needed in access:
+            if not {(needed.kind, needed.name, needed.action), (needed.kind, needed.name, "*")} & granted:
                 raise self._refused(access, "insufficient_scope")
         return str(claims.get("sub") or "")
 
@@ -207,8 +207,8 @@ class TokenVerifier:
 
     def _refused(self, access: Sequence[Access], error: str) -> Refused:
         scopes: dict[tuple[str, str], list[str]] = {}
-        for one in access:
-            scopes.setdefault((one.kind, one.name), []).append(one.action)
+        for needed in access:
+            scopes.setdefault((needed.kind, needed.name), []).append(needed.action)
         scope = " ".join(f"{kind}:{name}:{','.join(actions)}" for (kind, name), actions in scopes.items())
         header = f'Bearer realm="{self._realm}",service="{self._service}"'
         header += f',scope="{scope}"' if scope else ""
@@ -226,7 +226,7 @@ def _public_keys(bundle: str) -> list[Any]:
         with open(bundle, "rb") as f:
             data = f.read()
         if b"BEGIN CERTIFICATE" in data:
-            return [one.public_key() for one in x509.load_pem_x509_certificates(data)]
+            return [certificate.public_key() for certificate in x509.load_pem_x509_certificates(data)]
         return [load_pem_public_key(data)]
     except (OSError, ValueError) as e:
         raise InvalidArgument(f"read the keys of the token server in `{bundle}`: {e}") from e

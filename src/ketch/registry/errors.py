@@ -48,5 +48,5 @@ class Refused(Exception):
 
     def body(self) -> bytes:
         """The JSON that the specification wants."""
-        one = {"code": self.kind.code, "message": self.kind.message, "detail": self.detail}
-        return msgspec.json.encode({"errors": [one]})
+        error = {"code": self.kind.code, "message": self.kind.message, "detail": self.detail}
+        return msgspec.json.encode({"errors": [error]})

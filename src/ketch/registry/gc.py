@@ -67,8 +67,8 @@ class Collector:
     async def _repository(self, name: str) -> None:
         prefix = self._repositories.revision(name, "sha256:")
         manifests: dict[str, float] = {}
-        async for one in self._store.list(prefix):
-            manifests["sha256:" + one.key.rpartition("/")[2]] = one.modified
+        async for found in self._store.list(prefix):
+            manifests["sha256:" + found.key.rpartition("/")[2]] = found.modified
         needs = {digest: await self._needs(digest) for digest in manifests}
         if self._untagged:
             for digest in await self._without_tag(name, manifests, needs):
@@ -78,17 +78,17 @@ class Collector:
         self.report.manifests += len(needs)
         self._needed.update(needs, *needs.values())
         layers = self._repositories.layer(name, "sha256:")
-        async for one in self._store.list(layers):
-            digest = "sha256:" + one.key.rpartition("/")[2]
-            self._relied[digest] = max(self._relied.get(digest, 0), one.modified)
+        async for found in self._store.list(layers):
+            digest = "sha256:" + found.key.rpartition("/")[2]
+            self._relied[digest] = max(self._relied.get(digest, 0), found.modified)
 
     async def _needs(self, digest: str) -> set[str]:
         try:
             content = parse(await self._store.get(blob(digest)), "")
         except (ObjectMissing, Refused):
             return set()
-        inner = {one.digest for one in content.manifests or ()}
-        return inner | {one.digest for one in referenced_blobs(content)}
+        inner = {descriptor.digest for descriptor in content.manifests or ()}
+        return inner | {descriptor.digest for descriptor in referenced_blobs(content)}
 
     async def _without_tag(self, name: str, manifests: dict[str, float], needs: dict[str, set[str]]) -> list[str]:
         """Untagged manifests: not reachable from a tag through indexes, nor referrers of a kept one."""
@@ -99,21 +99,21 @@ class Collector:
             if digest in kept or digest not in manifests:
                 continue
             kept.add(digest)
-            waiting += [one for one in needs[digest] if one in manifests]
-            waiting += [one async for one in self._repositories.referrers(name, digest)]
+            waiting += [needed for needed in needs[digest] if needed in manifests]
+            waiting += [referrer async for referrer in self._repositories.referrers(name, digest)]
         return [digest for digest, moment in manifests.items() if digest not in kept and self._is_old(moment)]
 
     async def _blobs(self) -> None:
-        async for one in self._store.list("blobs/"):
+        async for found in self._store.list("blobs/"):
             self.report.blobs += 1
-            hexadecimal = one.key.rpartition("/")[2]
+            hexadecimal = found.key.rpartition("/")[2]
             digest = f"sha256:{hexadecimal}"
             mark = f"condemned/{hexadecimal}"
             try:
                 condemned = (await self._store.head(mark)).modified
             except ObjectMissing:
                 condemned = None
-            relied = max(one.modified, self._relied.get(digest, 0))
+            relied = max(found.modified, self._relied.get(digest, 0))
             if digest in self._needed or not self._is_old(relied):
                 if condemned is not None:
                     await self._store.delete(mark)
@@ -121,10 +121,10 @@ class Collector:
                 await self._store.put(mark, b"")
                 self.report.condemned += 1
             elif self._is_old(condemned):
-                await self._delete(hexadecimal, one.size)
-        async for one in self._store.list("deleting/"):  # what a run that was killed has left
-            if time.time() - one.modified > _STALE_S:
-                await self._store.delete(one.key)
+                await self._delete(hexadecimal, found.size)
+        async for found in self._store.list("deleting/"):  # what a run that was killed has left
+            if time.time() - found.modified > _STALE_S:
+                await self._store.delete(found.key)
 
     async def _delete(self, hexadecimal: str, size: int) -> None:
         claim, mark = f"deleting/{hexadecimal}", f"condemned/{hexadecimal}"
@@ -144,9 +144,9 @@ class Collector:
 
     async def _uploads(self) -> None:
         latest: dict[str, float] = {}
-        async for one in self._store.list("uploads/"):
-            name = one.key.split("/")[1]
-            latest[name] = max(latest.get(name, 0), one.modified)
+        async for found in self._store.list("uploads/"):
+            name = found.key.split("/")[1]
+            latest[name] = max(latest.get(name, 0), found.modified)
         for name, moment in latest.items():
             if self._is_old(moment):
                 await self._store.discard(name)

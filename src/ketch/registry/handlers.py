@@ -87,8 +87,8 @@ async def get_referrers(call: RegistryCall, digest: str) -> web.StreamResponse:
     headers = {"OCI-Filters-Applied": "artifactType"} if kind else {}
     found: list[msgspec.Raw] = []
     size = 0
-    async for one in call.repositories.referrers(call.name, digest, names.digest(last) if last else ""):
-        descriptor = await call.repositories.referrer(call.name, digest, one)
+    async for referrer in call.repositories.referrers(call.name, digest, names.digest(last) if last else ""):
+        descriptor = await call.repositories.referrer(call.name, digest, referrer)
         if not descriptor or (kind and msgspec.json.decode(descriptor).get("artifactType") != kind):
             continue
         size += len(descriptor) + 1
@@ -97,7 +97,7 @@ async def get_referrers(call: RegistryCall, digest: str) -> web.StreamResponse:
             headers["Link"] = f'<{call.request.path}?{query}>; rel="next"'
             break
         found.append(msgspec.Raw(descriptor))
-        last = one
+        last = referrer
     body = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": found}
     return call.data(msgspec.json.encode(body), oci.INDEX, headers)
 
@@ -211,10 +211,10 @@ async def _page(call: RegistryCall, found: AsyncIterator[str]) -> tuple[list[str
         raise Refused(PAGINATION_INVALID, {"n": text[:40] if text else ""})
     size = min(wanted, _LARGEST_PAGE)
     page: list[str] = []
-    async for one in found:
+    async for name in found:
         if len(page) == size:
             return page, size or None
-        page.append(one)
+        page.append(name)
     return page, None
 
 

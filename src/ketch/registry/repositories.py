@@ -203,14 +203,14 @@ class Repositories:
                 missing.append(descriptor.digest)
             else:
                 _check_size(descriptor, size)
-        for one in content.manifests or ():
-            size = await self._manifest_size(repository, one.digest)
+        for entry in content.manifests or ():
+            size = await self._manifest_size(repository, entry.digest)
             if size is None:
-                missing.append(one.digest)
+                missing.append(entry.digest)
             else:
-                _check_size(one, size)
+                _check_size(entry, size)
         if missing:
-            raise Refused(MANIFEST_BLOB_UNKNOWN, [{"digest": one} for one in missing])
+            raise Refused(MANIFEST_BLOB_UNKNOWN, [{"digest": digest} for digest in missing])
         if content.subject is not None:  # which may come later, or never
             size = await self._manifest_size(repository, content.subject.digest)
             if size is not None:
@@ -266,8 +266,8 @@ class Repositories:
     async def referrers(self, repository: str, digest: str, after: str = "") -> AsyncIterator[str]:
         """The digests of a manifest's referrers, in order, after ``after``."""
         prefix = _referrer(repository, digest, "")
-        async for one in self.store.list(prefix, _referrer(repository, digest, after) if after else ""):
-            yield "sha256:" + one.key.removeprefix(prefix)
+        async for found in self.store.list(prefix, _referrer(repository, digest, after) if after else ""):
+            yield "sha256:" + found.key.removeprefix(prefix)
 
     async def referrer(self, repository: str, digest: str, referring: str) -> bytes:
         """The descriptor of a referrer, as JSON; empty when it has just been deleted."""
@@ -281,13 +281,13 @@ class Repositories:
     async def tags(self, repository: str, after: str = "") -> AsyncIterator[str]:
         """The tags in order, after ``after``."""
         prefix = self.tag_key(repository, "")
-        async for one in self.store.list(prefix, prefix + after if after else ""):
-            yield one.key.removeprefix(prefix)
+        async for found in self.store.list(prefix, prefix + after if after else ""):
+            yield found.key.removeprefix(prefix)
 
     async def all(self, after: str = "") -> AsyncIterator[str]:
         """The names of all repositories, in order of their keys, after ``after``."""
-        async for one in self.store.list("catalog/", "catalog/" + _quoted(after) if after else ""):
-            yield one.key.removeprefix("catalog/").replace("%2F", "/")
+        async for found in self.store.list("catalog/", "catalog/" + _quoted(after) if after else ""):
+            yield found.key.removeprefix("catalog/").replace("%2F", "/")
 
     async def exists(self, repository: str) -> bool:
         """Whether anything was ever pushed to the repository."""

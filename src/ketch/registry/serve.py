@@ -64,27 +64,27 @@ def _supervise(count: int, argv: list[str]) -> int:
     def stop(_number: int, _frame: object) -> None:
         nonlocal stopping
         stopping = True
-        for one in workers:
-            _terminate(one)
+        for worker in workers:
+            _terminate(worker)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     while workers:
         pid, status = os.wait()
-        one = next((w for w in workers if w.pid == pid), None)
-        if one is None:
+        ended = next((w for w in workers if w.pid == pid), None)
+        if ended is None:
             continue
-        one.returncode = os.waitstatus_to_exitcode(status)
-        workers.remove(one)
-        if not stopping and one.returncode == 0:
+        ended.returncode = os.waitstatus_to_exitcode(status)
+        workers.remove(ended)
+        if not stopping and ended.returncode == 0:
             stop(0, None)
         elif not stopping:
-            if one.returncode > 0:  # it says why itself; others would fail in the same way
+            if ended.returncode > 0:  # it says why itself; others would fail in the same way
                 stop(0, None)
                 for other in workers:
                     other.wait()
-                return one.returncode
-            log.error("a worker ended with %s: a new one takes its place", one.returncode)
+                return ended.returncode
+            log.error("a worker ended with %s: a new one takes its place", ended.returncode)
             workers.append(subprocess.Popen(command, env=environment))
             if stopping:  # the signal came while it was started: it was not among those that were ended
                 _terminate(workers[-1])

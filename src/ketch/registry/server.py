@@ -124,7 +124,7 @@ class RegistryServer:
         if call.kind == "uploads":
             action = "push"
         await call.allow(
-            *(Access("repository", call.name, one) for one in ((action,) if action != "push" else ("pull", "push")))
+            *(Access("repository", call.name, verb) for verb in ((action,) if action != "push" else ("pull", "push")))
         )
         if action != "pull":
             self._check_writable()
@@ -171,19 +171,21 @@ class _Sent(web.StreamResponse):
 
 async def _dispatch(call: RegistryCall, rest: str) -> web.StreamResponse:
     method = call.request.method
-    one: Callable[[RegistryCall, str], Awaitable[web.StreamResponse]] | None
+    handler: Callable[[RegistryCall, str], Awaitable[web.StreamResponse]] | None
     if call.kind == "uploads":
         if not rest:
             return await uploads.begin(call) if method == "POST" else _unsupported(method)
-        one = {"GET": uploads.look, "PATCH": uploads.add, "PUT": uploads.finish, "DELETE": uploads.cancel}.get(method)
-        return await one(call, rest) if one else _unsupported(method)
+        handler = {"GET": uploads.look, "PATCH": uploads.add, "PUT": uploads.finish, "DELETE": uploads.cancel}.get(
+            method
+        )
+        return await handler(call, rest) if handler else _unsupported(method)
     if call.kind == "manifests":
         get, delete = handlers.get_manifest, handlers.delete_manifest
-        one = {"GET": get, "HEAD": get, "PUT": handlers.put_manifest, "DELETE": delete}.get(method)
-        return await one(call, rest) if one else _unsupported(method)
+        handler = {"GET": get, "HEAD": get, "PUT": handlers.put_manifest, "DELETE": delete}.get(method)
+        return await handler(call, rest) if handler else _unsupported(method)
     if call.kind == "blobs":
-        one = {"GET": handlers.get_blob, "HEAD": handlers.head_blob, "DELETE": handlers.delete_blob}.get(method)
-        return await one(call, rest) if one else _unsupported(method)
+        handler = {"GET": handlers.get_blob, "HEAD": handlers.head_blob, "DELETE": handlers.delete_blob}.get(method)
+        return await handler(call, rest) if handler else _unsupported(method)
     if method not in ("GET", "HEAD"):
         return _unsupported(method)
     if call.kind == "referrers":

@@ -48,10 +48,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _storage(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--root", metavar="DIR", help="keep everything here (default /var/lib/ketch-registry)")
-    one.add_argument("--bucket", metavar="URL", help="or in a bucket: s3://NAME[/PREFIX]")
-    one.add_argument(
+def _storage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", metavar="DIR", help="keep everything here (default /var/lib/ketch-registry)")
+    parser.add_argument("--bucket", metavar="URL", help="or in a bucket: s3://NAME[/PREFIX]")
+    parser.add_argument(
         "--bucket-option",
         metavar="KEY=VALUE",
         action="append",
@@ -60,14 +60,14 @@ def _storage(one: argparse.ArgumentParser) -> None:
     )
 
 
-def _collection(one: argparse.ArgumentParser) -> None:
-    one.add_argument(
+def _collection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--gc-grace",
         type=float,
         metavar="SECONDS",
         help="garbage is what nobody has relied on for so long (default 86400)",
     )
-    one.add_argument(
+    parser.add_argument(
         "--delete-untagged", action="store_true", default=None, help="manifests that no tag leads to are garbage, too"
     )
 
@@ -105,7 +105,7 @@ def load(argv: list[str]) -> argparse.Namespace:
     path = given.pop("config_file", None)
     values = {**DEFAULTS, **(_from_file(path) if path else {}), **given}
     settings = argparse.Namespace(**values)
-    settings.bucket_options = dict(_pair(one) for one in settings.bucket_option)
+    settings.bucket_options = dict(_pair(text) for text in settings.bucket_option)
     _check(settings)
     return settings
 

@@ -139,5 +139,5 @@ def _key(challenge: Challenge, credentials: Credentials | None, scopes: Sequence
 
 def wanted(text: str) -> Challenge | None:
     """The challenge to meet: Bearer rather than Basic; None when there is none of both."""
-    found = {one.scheme: one for one in reversed(headers.challenges(text))}
+    found = {challenge.scheme: challenge for challenge in reversed(headers.challenges(text))}
     return found.get("bearer") or found.get("basic")

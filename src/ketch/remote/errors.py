@@ -63,8 +63,8 @@ class RegistryError(Exception):
             decoded = msgspec.json.decode(body, type=_Body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             decoded = _Body()
-        self.codes = [one.code for one in decoded.errors]
-        self.text = "; ".join(_words(one) for one in decoded.errors) or decoded.details or decoded.message
+        self.codes = [error.code for error in decoded.errors]
+        self.text = "; ".join(_words(error) for error in decoded.errors) or decoded.details or decoded.message
 
     def as_ketch(self, prefix: str = "") -> KetchError:
         """The error as a KetchError; ``prefix`` describes the operation."""
@@ -81,10 +81,10 @@ def denied(error: RegistryError) -> KetchError:
     return error.as_ketch()
 
 
-def _words(one: _One) -> str:
+def _words(error: _One) -> str:
     """Code and message as Docker writes them: ``manifest unknown: manifest unknown``."""
-    code = one.code.lower().replace("_", " ")
-    return f"{code}: {one.message}" if one.message else code
+    code = error.code.lower().replace("_", " ")
+    return f"{code}: {error.message}" if error.message else code
 
 
 def shown(url: URL) -> str:

@@ -99,10 +99,10 @@ class Repository:
         **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request to the registry (or to ``endpoint``), below ``/v2/REPOSITORY/``; RegistryError, Unavailable."""
-        one = endpoint or self._endpoints[-1]
+        chosen = endpoint or self._endpoints[-1]
         target = path if isinstance(path, URL) else f"/v2/{self.reference.path}/{path}"
-        credentials = None if one.mirror else self._credentials
-        async with one.request(
+        credentials = None if chosen.mirror else self._credentials
+        async with chosen.request(
             method, target, credentials=credentials, scopes=(*self._scopes, *more_scopes), **options
         ) as response:
             yield response

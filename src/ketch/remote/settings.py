@@ -37,5 +37,5 @@ class Settings(Struct, frozen=True):
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        ranges = [*_LOOPBACK, *(one for one in self.insecure if "/" in one)]
-        return any(address in ipaddress.ip_network(one, strict=False) for one in ranges)
+        ranges = [*_LOOPBACK, *(text for text in self.insecure if "/" in text)]
+        return any(address in ipaddress.ip_network(text, strict=False) for text in ranges)

@@ -105,15 +105,15 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
         except NotFound:
             continue  # no container is of an image that is not here
     ids = {image.id for image in images}
-    for one in engine.images.list():
+    for other in engine.images.list():
         for image in images:
             base = image.chain_ids
             if (
                 base
-                and one.chain_ids[: len(base)] == base
-                and (len(one.chain_ids), one.created) > (len(base), image.created)
+                and other.chain_ids[: len(base)] == base
+                and (len(other.chain_ids), other.created) > (len(base), image.created)
             ):
-                ids.add(one.id)
+                ids.add(other.id)
     return lambda c: c.image_id in ids
 
 

@@ -29,7 +29,7 @@ def containers(done: Pruned, *, dry_run: bool) -> dict[str, Any]:
 
 def networks(done: Pruned, *, dry_run: bool) -> dict[str, Any]:
     """The answer of ``POST /networks/prune``."""
-    answer: dict[str, Any] = {"NetworksDeleted": [one.name for one in done.objects] or None}
+    answer: dict[str, Any] = {"NetworksDeleted": [network.name for network in done.objects] or None}
     return answer | ({"Networks": _rows(done.objects)} if dry_run else {})
 
 
@@ -46,8 +46,8 @@ def images(done: Pruned, *, dry_run: bool) -> dict[str, Any]:
 
 
 def _ids(objects: Sequence[Removed]) -> list[str]:
-    return [one.id for one in objects]
+    return [item.id for item in objects]
 
 
 def _rows(objects: Sequence[Removed]) -> list[dict[str, Any]]:
-    return [{"Id": one.id, "Name": one.name, "Size": one.size} for one in objects]
+    return [{"Id": item.id, "Name": item.name, "Size": item.size} for item in objects]

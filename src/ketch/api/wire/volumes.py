@@ -21,17 +21,17 @@ class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
     labels: dict[str, str] | None = None
 
 
-def wire(one: Volume) -> dict[str, Any]:
+def wire(volume: Volume) -> dict[str, Any]:
     """A volume as ``/volumes`` shows it."""
-    labels = dict(one.labels)
-    if one.anonymous:
+    labels = dict(volume.labels)
+    if volume.anonymous:
         labels["com.docker.volume.anonymous"] = ""
     return {
-        "CreatedAt": times.rfc3339_or_never(one.created // 1_000_000_000 * 1_000_000_000),
-        "Driver": one.driver,
+        "CreatedAt": times.rfc3339_or_never(volume.created // 1_000_000_000 * 1_000_000_000),
+        "Driver": volume.driver,
         "Labels": labels or None,
-        "Mountpoint": one.mountpoint,
-        "Name": one.name,
-        "Options": one.options or None,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": volume.options or None,
         "Scope": "local",
     }

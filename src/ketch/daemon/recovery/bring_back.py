@@ -83,11 +83,13 @@ def _from_spec(
     seccomp = spec["linux"].get("seccomp")
     privileged = set(capabilities) == set(defaults.ALL_CAPS) and seccomp is None
     host = HostConfig(
-        network_mode="host" if all(one["type"] != "network" for one in spec["linux"]["namespaces"]) else "bridge",
+        network_mode="host"
+        if all(namespace["type"] != "network" for namespace in spec["linux"]["namespaces"])
+        else "bridge",
         readonly_rootfs=spec["root"]["readonly"],
         privileged=privileged,
-        cap_add=None if privileged else [one for one in capabilities if one not in defaults.DEFAULT_CAPS],
-        cap_drop=None if privileged else [one for one in defaults.DEFAULT_CAPS if one not in capabilities],
+        cap_add=None if privileged else [name for name in capabilities if name not in defaults.DEFAULT_CAPS],
+        cap_drop=None if privileged else [name for name in defaults.DEFAULT_CAPS if name not in capabilities],
         security_opt=["seccomp=unconfined"] if seccomp is None and not privileged else None,
     )
     limits.normalize(host)
@@ -113,7 +115,7 @@ def _from_spec(
         host=host,
         path=process["args"][0],
         args=process["args"][1:],
-        mounts=[_mount(one, data_root) for one in spec["mounts"] if _is_the_users(one, data_root)],
+        mounts=[_mount(mount, data_root) for mount in spec["mounts"] if _is_the_users(mount, data_root)],
         state=State(status=Status.EXITED, exit_code=137, finished_at=created),
     )
 

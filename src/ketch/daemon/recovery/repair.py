@@ -85,7 +85,7 @@ def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
         for table, name in (("containers", "containers"), ("images", "layers"), ("volumes", "volumes")):
             directory = os.path.join(data_root, name)
             there = (
-                {f"{name}/{one}" for one in os.listdir(directory) if one[0] != "."}
+                {f"{name}/{entry}" for entry in os.listdir(directory) if entry[0] != "."}
                 if os.path.isdir(directory)
                 else set()
             )

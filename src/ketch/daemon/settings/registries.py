@@ -54,12 +54,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def check(config: Config) -> None:
     """Raise InvalidArgument for settings that make no sense."""
-    for one in config.insecure_registries:
-        if "/" in one:
+    for text in config.insecure_registries:
+        if "/" in text:
             try:
-                ipaddress.ip_network(one, strict=False)
+                ipaddress.ip_network(text, strict=False)
             except ValueError as e:
-                raise InvalidArgument(f"insecure registry {one}: {e}", hint="name a host, host:port, or CIDR") from e
+                raise InvalidArgument(f"insecure registry {text}: {e}", hint="name a host, host:port, or CIDR") from e
     for url in config.registry_mirrors:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:

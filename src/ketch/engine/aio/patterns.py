@@ -34,7 +34,7 @@ class Patterns:
         self._what = what
         try:
             self._compiled = [re.compile(value) for value in values]
-            self._plain = not any(_CHOICES.search(one.pattern) for one in self._compiled)
+            self._plain = not any(_CHOICES.search(compiled.pattern) for compiled in self._compiled)
         except (re.error, OverflowError, RecursionError) as e:
             raise InvalidArgument(f"{what}: {e}", hint=_HINT) from e
 

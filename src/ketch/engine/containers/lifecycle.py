@@ -234,7 +234,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
 
     async def _after_others(self, container: Container) -> None:
         """Wait for the containers that it depends on, if they are about to be restarted as well."""
-        coming = [self.live.of(one).restart_task for one in restart_policy.needed(container, self.store)]
+        coming = [self.live.of(needed).restart_task for needed in restart_policy.needed(container, self.store)]
         if tasks := [task for task in coming if task is not None and not task.done()]:
             await asyncio.wait(tasks, timeout=_OTHERS_S)
 

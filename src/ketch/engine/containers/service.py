@@ -80,7 +80,7 @@ class ContainerService(Struct, frozen=True, eq=False):
     def existing(self, ids: Iterable[str]) -> Containers:
         """The containers with these full ids that still exist."""
         known = self.store.ids
-        return [known[one] for one in ids if one in known]
+        return [known[id_] for id_ in ids if id_ in known]
 
     async def recorded(self, container: Container) -> None:
         """Wait until a known exit is in the record."""

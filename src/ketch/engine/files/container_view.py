@@ -87,8 +87,8 @@ class ContainerViews(Struct, frozen=True, eq=False):
             return Files(fd, lambda: os.close(fd))
 
         def stopped() -> Found:
-            one = view.of_snapshot(self._root(container, readonly=True), [], self.paths.directory(container.id))
-            return Files(one.root_fd, one.close), one.missing
+            found = view.of_snapshot(self._root(container, readonly=True), [], self.paths.directory(container.id))
+            return Files(found.root_fd, found.close), found.missing
 
         return await self._patiently(container, running, stopped)
 
@@ -168,13 +168,13 @@ class ContainerViews(Struct, frozen=True, eq=False):
     def _of_process(self, container: Container) -> Files:
         host = container.host
         paths = {point.destination for point in container.mounts} | set(host.tmpfs or ()) | set(_FILES)
-        one = view.of_process(
+        found = view.of_process(
             container.state.pid,
             sorted(paths, key=lambda p: (p.count("/"), p)),
             self.paths.directory(container.id),
             container.id,
         )
-        return Files(one.root_fd, one.close)
+        return Files(found.root_fd, found.close)
 
     def _root(self, container: Container, *, readonly: bool) -> list[OciMount]:
         image = self.images.resolve(container.image_id)
@@ -193,9 +193,9 @@ class ContainerViews(Struct, frozen=True, eq=False):
             entries = [
                 e for e in entries if e["type"] == "overlay" or (e["type"] == "bind" and os.path.exists(e["source"]))
             ]
-            one = view.of_snapshot(self._root(container, readonly=readonly), entries, directory)
+            found = view.of_snapshot(self._root(container, readonly=readonly), entries, directory)
             undo.pop_all()
-        return Files(one.root_fd, lambda: self.volumes.detach(names, user), one.close), one.missing
+        return Files(found.root_fd, lambda: self.volumes.detach(names, user), found.close), found.missing
 
 
 def _restless(container: Container) -> Unavailable:

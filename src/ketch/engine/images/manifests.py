@@ -66,8 +66,8 @@ class ManifestService:
         if known is not None and not amend:
             raise AlreadyExists(f"manifest list {name} is there already", hint="add to it with --amend")
         draft = known or IndexDraft(name=key)
-        for one in refs:
-            entry = await self._entry(one, credentials)
+        for ref in refs:
+            entry = await self._entry(ref, credentials)
             draft.entries = [e for e in draft.entries if e.ref != entry.ref] + [entry]
         await asyncio.to_thread(self._store, draft)
         return draft
@@ -129,11 +129,11 @@ class ManifestService:
             return
         found = await self._repository(ref, credentials).manifest(digest)
         manifest: oci.Manifest = decode(found.data, oci.Manifest, f"manifest of {entry.ref}")
-        for one in (manifest.config, *manifest.layers):
-            there = one.urls or await target.blob_size(one.digest) is not None
-            if not there and not await target.mount(one.digest, ref.path):
+        for blob in (manifest.config, *manifest.layers):
+            there = blob.urls or await target.blob_size(blob.digest) is not None
+            if not there and not await target.mount(blob.digest, ref.path):
                 raise InvalidArgument(
-                    f"push {target.name}: the registry does not take {one.digest} over from {ref.path}",
+                    f"push {target.name}: the registry does not take {blob.digest} over from {ref.path}",
                     hint="push the image to the index's own repository first",
                 )
         await target.put_manifest(digest, found.data, found.descriptor.media_type)

@@ -46,12 +46,12 @@ class PullService:
         async def work(report: Callable[[Progress], None]) -> None:
             puller = Puller(self._store, self._layers, repository, report)
             for tag in [ref.tag] if ref.tag or ref.digest else await repository.tags():
-                one = Reference(ref.domain, ref.path, "" if ref.digest else tag, ref.digest)
-                pulled = await puller.pull(one, platform)
+                tagged = Reference(ref.domain, ref.path, "" if ref.digest else tag, ref.digest)
+                pulled = await puller.pull(tagged, platform)
                 report({"status": f"Digest: {pulled.digest}"})
                 outcome = "Downloaded newer image for" if pulled.new else "Image is up to date for"
-                report({"status": f"Status: {outcome} {one.familiar}"})
-                self._events.publish("image", "pull", one.familiar, {"name": one.familiar_repository})
+                report({"status": f"Status: {outcome} {tagged.familiar}"})
+                self._events.publish("image", "pull", tagged.familiar, {"name": tagged.familiar_repository})
 
         return streamed(work)
 

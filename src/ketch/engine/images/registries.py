@@ -67,7 +67,7 @@ class Registries:
             )
         return {
             "Descriptor": msgspec.to_builtins(found.descriptor),
-            "Platforms": [msgspec.to_builtins(one) for one in platforms],
+            "Platforms": [msgspec.to_builtins(platform) for platform in platforms],
         }
 
     async def search(
@@ -80,15 +80,15 @@ class Registries:
             raise InvalidArgument(f"limit {limit} is outside the range of [1, {_MOST_RESULTS}]")
         keep = _predicate(filters)
         found = await search(self.remotes, term, limit or _DEFAULT_RESULTS, credentials)
-        return [msgspec.to_builtins(one) for one in found if keep(one)]
+        return [msgspec.to_builtins(result) for result in found if keep(result)]
 
     def info(self) -> dict[str, Any]:
         """``RegistryConfig`` of ``GET /info``."""
-        named = [one for one in self.settings.insecure if "/" not in one]
-        ranges = ["::1/128", "127.0.0.0/8", *(one for one in self.settings.insecure if "/" in one)]
+        named = [host for host in self.settings.insecure if "/" not in host]
+        ranges = ["::1/128", "127.0.0.0/8", *(text for text in self.settings.insecure if "/" in text)]
         mirrors = [url.rstrip("/") + "/" for url in self.settings.mirrors]
         hub = {"Name": reference.DEFAULT_DOMAIN, "Mirrors": mirrors, "Secure": True, "Official": True}
-        others = {one: {"Name": one, "Mirrors": [], "Secure": False, "Official": False} for one in named}
+        others = {host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False} for host in named}
         return {
             "InsecureRegistryCIDRs": ranges,
             "IndexConfigs": {reference.DEFAULT_DOMAIN: hub, **others},
@@ -108,11 +108,11 @@ def _predicate(filters: Mapping[str, list[str]]) -> Any:
         raise InvalidArgument(f"invalid filter 'stars={stars[0]}'")
     least = max((count or 0 for count in counts), default=0)
 
-    def keep(one: Any) -> bool:
+    def keep(result: Any) -> bool:
         return (
-            one.star_count >= least
-            and all(one.is_automated == flag for flag in wanted["is-automated"])
-            and all(one.is_official == flag for flag in wanted["is-official"])
+            result.star_count >= least
+            and all(result.is_automated == flag for flag in wanted["is-automated"])
+            and all(result.is_official == flag for flag in wanted["is-official"])
         )
 
     return keep

@@ -74,7 +74,7 @@ class ImageService(Struct, frozen=True, eq=False):
             return mounted or container.image_id == image_id
 
         known = [(c.id, c.state.running) for c in self.containers.all() if needs(c)]
-        return known + [(one, True) for one in self.containers.unreadable_with(image_id)]
+        return known + [(container_id, True) for container_id in self.containers.unreadable_with(image_id)]
 
     async def remove(
         self,

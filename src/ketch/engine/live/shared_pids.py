@@ -58,15 +58,15 @@ class SharedPids(Struct, frozen=True, eq=False):
 
         Guests are killed by the kernel with the container, and let go on then, too.
         """
-        for one in (*(self.guests(container) if number == signal.SIGKILL else ()), container):
-            async with self.live.of(one.id).freezer:  # a pause under way is over then
-                if one.state.status is not Status.PAUSED:
+        for member in (*(self.guests(container) if number == signal.SIGKILL else ()), container):
+            async with self.live.of(member.id).freezer:  # a pause under way is over then
+                if member.state.status is not Status.PAUSED:
                     continue
-                cgroup = self.cgroups.of(one)
+                cgroup = self.cgroups.of(member)
                 with contextlib.suppress(FileNotFoundError):  # it has ended just now
                     await asyncio.to_thread(cgroup.freeze, False)
-                if one.state.status is Status.PAUSED:
-                    one.state.status = Status.RUNNING
+                if member.state.status is Status.PAUSED:
+                    member.state.status = Status.RUNNING
 
     async def _let_go_on(self, guest: Container) -> None:
         """Wait until a container has no processes, then continue its monitor."""

@@ -31,7 +31,7 @@ def cgroups_path(directory: str) -> str:
 def written_in(directory: str) -> str:
     """The path of ``directory`` when the bundle was written, from the mount of ``hosts``; empty: not known."""
     end = os.path.join("containers", os.path.basename(directory), "hosts")
-    found = (one.source for one in _read(directory).mounts if one.source.endswith(os.sep + end))
+    found = (mount.source for mount in _read(directory).mounts if mount.source.endswith(os.sep + end))
     return os.path.dirname(next(found, ""))
 
 

@@ -86,11 +86,13 @@ class ContainerStore:
     def warnings(self) -> list[str]:
         """A warning for each unreadable row."""
         found = self.unreadable.items()
-        return [f"WARNING: the row of container {name} ({one[:12]}) cannot be read: {REPAIR}" for one, name in found]
+        return [
+            f"WARNING: the row of container {name} ({ident[:12]}) cannot be read: {REPAIR}" for ident, name in found
+        ]
 
     def unreadable_with(self, text: str) -> list[str]:
         """The unreadable rows that may refer to an object: its name occurs in the record."""
-        return [one for one, (_, record) in self._unreadable.items() if text.encode() in record]
+        return [ident for ident, (_, record) in self._unreadable.items() if text.encode() in record]
 
     def add(self, container: Container, *, also: Also = lambda _tx: None) -> None:
         """Add a record (AlreadyExists, in Docker's words: the name is taken); ``also`` runs in the same transaction.
@@ -110,7 +112,7 @@ class ContainerStore:
 
     def check_free(self, name: str) -> None:
         """Raise AlreadyExists when another container has ``name``."""
-        unread = {other: one for one, other in self.unreadable.items()}
+        unread = {other: ident for ident, other in self.unreadable.items()}
         if owner := self._ids.get(name) or unread.get(name):
             raise AlreadyExists(
                 f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
@@ -125,11 +127,11 @@ class ContainerStore:
         """
         if container.id not in self._by_id:
             return
-        owed = [self._by_id[one] for one in self._unsaved if one in self._by_id]
+        owed = [self._by_id[ident] for ident in self._unsaved if ident in self._by_id]
         with self._db.transaction(durable=False) as tx:
-            for one in (*owed, container):
-                record = self._records.write(one.id, one)
-                tx.execute("UPDATE containers SET record = ? WHERE id = ?", (record, one.id))
+            for changed in (*owed, container):
+                record = self._records.write(changed.id, changed)
+                tx.execute("UPDATE containers SET record = ? WHERE id = ?", (record, changed.id))
         self._unsaved.clear()
         if durable:
             self._written += 1

@@ -157,22 +157,22 @@ def variables(name: str, address: str, target: Container) -> Strings:
         number, proto = exposed[0]
         found.append(f"{prefix}_PORT={proto}://{address}:{number}")
     for first, last in _ranges(exposed):
-        one = f"{prefix}_PORT_{first[0]}_{first[1].upper()}"
+        variable = f"{prefix}_PORT_{first[0]}_{first[1].upper()}"
         found += [
-            f"{one}_START={first[1]}://{address}:{first[0]}",
-            f"{one}_ADDR={address}",
-            f"{one}_PROTO={first[1]}",
-            f"{one}_PORT_START={first[0]}",
-            f"{one}_END={last[1]}://{address}:{last[0]}",
-            f"{one}_PORT_END={last[0]}",
+            f"{variable}_START={first[1]}://{address}:{first[0]}",
+            f"{variable}_ADDR={address}",
+            f"{variable}_PROTO={first[1]}",
+            f"{variable}_PORT_START={first[0]}",
+            f"{variable}_END={last[1]}://{address}:{last[0]}",
+            f"{variable}_PORT_END={last[0]}",
         ]
     for number, proto in exposed:
-        one = f"{prefix}_PORT_{number}_{proto.upper()}"
+        variable = f"{prefix}_PORT_{number}_{proto.upper()}"
         found += [
-            f"{one}={proto}://{address}:{number}",
-            f"{one}_ADDR={address}",
-            f"{one}_PORT={number}",
-            f"{one}_PROTO={proto}",
+            f"{variable}={proto}://{address}:{number}",
+            f"{variable}_ADDR={address}",
+            f"{variable}_PORT={number}",
+            f"{variable}_PROTO={proto}",
         ]
     found.append(f"{prefix}_NAME={name}")
     for item in target.config.env or ():

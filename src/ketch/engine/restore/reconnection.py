@@ -49,7 +49,9 @@ class Reconnection(Struct, frozen=True, eq=False):
             fresh = await self.sandboxes.adopt(container, kept)
         except (KetchError, OSError) as e:
             log.warning("answer names for container %s: %s", container.id[:12], e)
-            if any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in (e, e.__cause__)):
+            if any(
+                isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) for error in (e, e.__cause__)
+            ):
                 return False
             fresh = []
         if monitor is not None:

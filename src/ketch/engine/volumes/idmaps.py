@@ -54,7 +54,7 @@ def parse(text: str) -> tuple[Ranges, Ranges]:
         kind, equals, ranges = part.partition("=")
         if not equals or kind not in ("uids", "gids") or kind in found:
             raise _wrong(text)
-        found[kind] = tuple(_range(one, text) for one in ranges.split("#"))
+        found[kind] = tuple(_range(part, text) for part in ranges.split("#"))
     for ranges_ in found.values():
         _check_overlaps(ranges_, text)
     return found.get("uids") or found["gids"], found.get("gids") or found["uids"]
@@ -87,11 +87,11 @@ def _wrong(text: str) -> InvalidArgument:
     )
 
 
-def swap(one: int, other: int) -> Ranges:
+def swap(first: int, other: int) -> Ranges:
     """Ranges that exchange two ids and map all others to themselves."""
-    if one == other:
+    if first == other:
         return (Range(0, 0, _END),)
-    low, high = sorted((one, other))
+    low, high = sorted((first, other))
     parts = (
         Range(0, 0, low),
         Range(low, high, 1),

@@ -196,8 +196,8 @@ def _manifests_by_config(archive: _Archive) -> dict[str, tuple[str, oci.Manifest
         for descriptor in _flatten(archive, archive.files["index.json"], depth=0):
             if descriptor.digest in archive.files.values() and descriptor.media_type in oci.MANIFESTS:
                 manifest = archive.json(descriptor.digest, oci.Manifest, descriptor.digest)
-                for one in (manifest.config, *manifest.layers):
-                    archive.check_size(one)
+                for blob in (manifest.config, *manifest.layers):
+                    archive.check_size(blob)
                 result[manifest.config.digest] = (descriptor.digest, manifest)
     return result
 
@@ -206,7 +206,7 @@ def _read_layout(
     store: ImageStore, archive: _Archive, progress: Progress, platforms: Sequence[str], targets: dict[str, str]
 ) -> Found:
     """The images of an image-layout; ``targets`` gets the indexes that names stand for."""
-    wanted = [platform.parse(one) for one in platforms]
+    wanted = [platform.parse(text) for text in platforms]
     found: dict[str, tuple[Image, list[str]]] = {}
     index: oci.Index = archive.json(archive.files["index.json"], oci.Index, "index.json")
     for top in index.manifests:
@@ -271,7 +271,7 @@ def _fits(descriptor: oci.Descriptor, wanted: Sequence[oci.Platform], several: b
     if descriptor.media_type not in oci.MANIFESTS or (offered is not None and offered.architecture == "unknown"):
         return False  # an artifact, or an attestation
     if wanted:
-        return offered is not None and any(platform.matches(one, offered) for one in wanted)
+        return offered is not None and any(platform.matches(choice, offered) for choice in wanted)
     return several or offered is None or platform.rank(platform.host(), offered) is not None
 
 

@@ -37,7 +37,7 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: S
     name for several platforms all go that are here, with their index; or those of ``platforms``, each for itself.
     """
     with store.lease() as lease:
-        chosen = list(dict.fromkeys(_key(one) for ref in refs for one in _named(store, ref)))
+        chosen = list(dict.fromkeys(_key(entry) for ref in refs for entry in _named(store, ref)))
         entries = [_choose(store, name, ref, platforms) for name, ref in chosen]
         for entry in entries:
             lease.hold(*filter(None, [entry.target]), *(part for image in entry.images for part in image.parts()))
@@ -55,7 +55,7 @@ def _key(found: tuple[Image, str]) -> tuple[str, str]:
 
 def _choose(store: ImageStore, name: str, ref: str, platforms: Sequence[str]) -> _Chosen:
     catalog = store.catalog
-    images = [store.resolve(ref, one) for one in platforms] or [store.resolve(ref)]
+    images = [store.resolve(ref, platform) for platform in platforms] or [store.resolve(ref)]
     full = catalog.name_of(name) if name else None
     if full is None:
         return _Chosen("", "", images)

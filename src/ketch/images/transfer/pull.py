@@ -131,7 +131,7 @@ class Puller(Struct):
         check_depth(len(diff_ids))
         chains = digests.chain_ids(diff_ids)
         lease.hold(*chains, *(layer.digest for layer in manifest.layers))
-        layers = [Layer(*one) for one in zip(manifest.layers, diff_ids, chains, strict=True)]
+        layers = [Layer(*parts) for parts in zip(manifest.layers, diff_ids, chains, strict=True)]
         sizes = await self._all(layers)
         blobs = [layer.digest for layer in manifest.layers]
         return make_image(manifest.config.digest, chosen.descriptor.digest, config, blobs, sizes)

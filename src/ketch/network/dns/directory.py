@@ -102,8 +102,8 @@ def _net(name: str, members: dict[str, _Member]) -> _Net:
     by_name: dict[str, list[str]] = {}
     by_address: dict[str, str] = {}
     for container_id, member in members.items():
-        for one in dict.fromkeys(n.lower() for n in member.names):
-            by_name.setdefault(one, []).append(container_id)
+        for alias in dict.fromkeys(n.lower() for n in member.names):
+            by_name.setdefault(alias, []).append(container_id)
         for address in member.addresses:
             by_address[address] = container_id
     return _Net(name, members, by_name, by_address)

@@ -151,8 +151,8 @@ class Resolver:
         udp, tcp = served.sockets.udp, served.sockets.tcp
         self._by_fd[udp.fileno()] = lambda _events: self._datagrams(served, udp)
         self._by_fd[tcp.fileno()] = lambda _events: self._accept(served, tcp)
-        for one in (udp, tcp):
-            self._poll.register(one.fileno(), select.EPOLLIN)
+        for sock in (udp, tcp):
+            self._poll.register(sock.fileno(), select.EPOLLIN)
 
     def _remove(self, container_id: str) -> None:
         served = self._served.pop(container_id, None)

@@ -28,8 +28,8 @@ class DnsSockets:
     def __init__(self, udp: socket.socket, tcp: socket.socket) -> None:
         self.udp = udp
         self.tcp = tcp
-        for one in (udp, tcp):
-            one.setblocking(False)
+        for sock in (udp, tcp):
+            sock.setblocking(False)
 
     @staticmethod
     def from_fds(udp_fd: int, tcp_fd: int) -> DnsSockets:

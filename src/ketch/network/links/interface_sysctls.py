@@ -61,16 +61,16 @@ def write(netns_fd: int, made: Endpoint, asked: Iterable[Setting]) -> None:
         if os.path.isdir(f"{_ROOT}/ipv6/conf/{made.ifname}"):  # else there is no IPv6 (or MTU < 1280)
             for key, value in (("accept_ra", "0"), ("disable_ipv6", "0" if made.ip6 else "1")):
                 _write(f"{_ROOT}/ipv6/conf/{made.ifname}/{key}", value)
-        for one in asked:
-            if one.ifname not in ("", made.ifname):
+        for setting in asked:
+            if setting.ifname not in ("", made.ifname):
                 continue
-            path = f"{_ROOT}/{one.family}/{one.group}/{made.ifname}/{one.key}"
+            path = f"{_ROOT}/{setting.family}/{setting.group}/{made.ifname}/{setting.key}"
             try:
-                _write(path, one.value)
+                _write(path, setting.value)
             except FileNotFoundError as e:
                 raise InvalidArgument(f"set up interface `{made.ifname}`: {path} is not a sysctl file") from e
             except OSError as e:
-                raise InvalidArgument(f"set {path} to `{one.value}`: {os.strerror(e.errno or 0)}") from e
+                raise InvalidArgument(f"set {path} to `{setting.value}`: {os.strerror(e.errno or 0)}") from e
 
 
 def _write(path: str, value: str) -> None:

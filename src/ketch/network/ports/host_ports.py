@@ -145,8 +145,10 @@ def _addresses(host_ip: str, families: Sequence[int]) -> list[str]:
     return [host_ip] if (6 if ":" in host_ip else 4) in families else []
 
 
-def _overlap(one: str, other: str) -> bool:
-    return one == other or ((":" in one) == (":" in other) and (one in ANY.values() or other in ANY.values()))
+def _overlap(address: str, other: str) -> bool:
+    return address == other or (
+        (":" in address) == (":" in other) and (address in ANY.values() or other in ANY.values())
+    )
 
 
 def _key(binding: Binding) -> Key:

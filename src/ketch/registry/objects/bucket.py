@@ -119,10 +119,10 @@ class Bucket:
     async def _parts(self, upload: str) -> Parts:
         """The contiguous pieces from the start, as (offset, bytes, key)."""
         found: dict[int, tuple[int, str]] = {}
-        async for one in self.list(f"uploads/{upload}/part-"):
-            begin, _, size = one.key.rpartition("part-")[2].partition("-")
+        async for part in self.list(f"uploads/{upload}/part-"):
+            begin, _, size = part.key.rpartition("part-")[2].partition("-")
             if int(begin) not in found or int(size) > found[int(begin)][0]:
-                found[int(begin)] = (int(size), one.key)
+                found[int(begin)] = (int(size), part.key)
         parts: Parts = []
         at = 0
         while at in found:
@@ -159,8 +159,8 @@ class Bucket:
     async def discard(self, upload: str) -> None:
         """Delete the upload's objects."""
         self._hashes.pop(upload, None)
-        async for one in self.list(f"uploads/{upload}/"):
-            await self.delete(one.key)
+        async for part in self.list(f"uploads/{upload}/"):
+            await self.delete(part.key)
 
     async def close(self) -> None:
         """Nothing to close: obstore does it."""

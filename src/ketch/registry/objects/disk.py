@@ -89,8 +89,8 @@ class Disk:
         """Walk the tree in order, without directories that are wholly before ``after``."""
         found = iter(self._walk(prefix, after))
         while batch := await asyncio.to_thread(_some, found):
-            for one in batch:
-                yield one
+            for item in batch:
+                yield item
 
     def _walk(self, prefix: str, after: str) -> Iterator[Found]:
         head = prefix.rpartition("/")[0]
@@ -233,7 +233,7 @@ def _in_directory(target: str, act: Callable[[], T]) -> T:
 
 
 def _some(found: Iterator[Found]) -> list[Found]:
-    return [one for one, _ in zip(found, range(500), strict=False)]
+    return [item for item, _ in zip(found, range(500), strict=False)]
 
 
 def _hash_of(path: str) -> str:

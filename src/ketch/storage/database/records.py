@@ -94,7 +94,7 @@ class Form(Generic[_T]):
             found.below = {key: below for key, below in pairs if below is not None}
         elif isinstance(raw, list) and isinstance(known, list) and len(raw) == len(known):
             both = zip(raw, known, strict=True)
-            items = ((self._identity(mine, name), self._compare(one, mine, name)) for one, mine in both)
+            items = ((self._identity(mine, name), self._compare(item, mine, name)) for item, mine in both)
             found.items = [(identity, below) for identity, below in items if below is not None]
         return found if found.fields or found.below or found.items else None
 

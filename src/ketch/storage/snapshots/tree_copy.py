@@ -182,9 +182,9 @@ def _copy_file(source_fd: int, name: str, target_fd: int) -> None:
     flags = os.O_NOFOLLOW | os.O_CLOEXEC
     _with(
         os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=source_fd),
-        lambda one: _with(
+        lambda source: _with(
             os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target_fd),
-            lambda two: copy_data(one, two, os.fstat(one).st_size),
+            lambda two: copy_data(source, two, os.fstat(source).st_size),
         ),
     )
 

@@ -20,11 +20,11 @@ def inherit(directory: str) -> None:
     while not (files.read(directory, "cpuset.cpus") and files.read(directory, "cpuset.mems")):
         bare.append(directory)
         directory = os.path.dirname(directory)
-    for one in reversed(bare):
+    for path in reversed(bare):
         for name in ("cpuset.cpus", "cpuset.mems"):
-            if not files.read(one, name):
-                files.write(one, name, files.read(os.path.dirname(one), name))
-        files.write(one, "cgroup.clone_children", "1")
+            if not files.read(path, name):
+                files.write(path, name, files.read(os.path.dirname(path), name))
+        files.write(path, "cgroup.clone_children", "1")
 
 
 def apply(directory: str, resources: OciResources) -> None:
