@@ -12,7 +12,7 @@ import sys
 
 def ketch() -> None:
     """``ketch``, the command line."""
-    _forget_where_we_stand()
+    _drop_relative_import_paths()
     from ketch.cli.main import main
 
     main()
@@ -20,7 +20,7 @@ def ketch() -> None:
 
 def ketchd() -> None:
     """``ketchd``, the daemon."""
-    _forget_where_we_stand()
+    _drop_relative_import_paths()
     from ketch.daemon.main import main
 
     main()
@@ -28,13 +28,13 @@ def ketchd() -> None:
 
 def runtime() -> int:
     """``ketch-runtime``, the OCI runtime."""
-    _forget_where_we_stand()
+    _drop_relative_import_paths()
     from ketch.runtime.oci_cli.main import main
 
     return main()
 
 
-def _forget_where_we_stand() -> None:
+def _drop_relative_import_paths() -> None:
     """Remove the entries of ``sys.path`` that relative elements of ``PYTHONPATH`` brought."""
     given = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
     if not given:

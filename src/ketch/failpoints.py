@@ -53,14 +53,14 @@ class Fault:
         if text != self._text:
             self._set(text)
 
-    def meet(self, name: str) -> None:
-        """Strike when this failpoint is armed."""
+    def reached(self, name: str) -> None:
+        """Trigger the fault when this failpoint is armed."""
         if self._file:
             self._look()
         if name == self.name:
-            self.strike()
+            self.trigger()
 
-    def strike(self) -> None:
+    def trigger(self) -> None:
         """Count the passage; die or raise when it is the one."""
         self.passed += 1
         if self.at and self.passed != self.at:
@@ -98,7 +98,7 @@ _fault = _armed(os.environ)
 def failpoint(name: str) -> None:
     """Mark a place, named as in docs/crash-safety.md; does nothing unless it is the one that is armed."""
     if _fault is not None:
-        _fault.meet(name)
+        _fault.reached(name)
 
 
 def armed() -> str:

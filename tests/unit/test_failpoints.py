@@ -73,8 +73,8 @@ def test_a_point_strikes_at_its_passage(tmp_path):
 
 def test_a_point_raises():
     fault = failpoints.Fault("a.b=eio:2", "")
-    fault.strike()
+    fault.trigger()
     with pytest.raises(OSError, match="Input/output") as caught:
-        fault.strike()
+        fault.trigger()
     assert caught.value.errno == errno.EIO
-    fault.strike()
+    fault.trigger()

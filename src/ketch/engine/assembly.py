@@ -33,7 +33,7 @@ from ketch.engine.live.shared_pids import SharedPids
 from ketch.engine.live.takeover import Takeover
 from ketch.engine.logs.drivers import LogDrivers
 from ketch.engine.logs.service import LogService
-from ketch.engine.networks.dns_names import Resolution
+from ketch.engine.networks.dns_names import DnsNames
 from ketch.engine.networks.legacy_links import Links
 from ketch.engine.networks.link_changes import LinkChanges
 from ketch.engine.networks.sandbox import Sandboxes
@@ -69,7 +69,7 @@ class _Foundation:
             paths=p.paths,
             events=p.events,
             links=self.links,
-            names=Resolution(p.dns_defaults),
+            names=DnsNames(p.dns_defaults),
             defaults=p.dns_defaults,
             host_gateway=p.host_gateway,
         )

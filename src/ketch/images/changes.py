@@ -31,10 +31,10 @@ def apply(config: RunConfig, changes: Sequence[str]) -> None:
     for change in changes:
         for line in change.splitlines():
             if line.strip():
-                _one(config, line.strip())
+                _apply_line(config, line.strip())
 
 
-def _one(config: RunConfig, line: str) -> None:
+def _apply_line(config: RunConfig, line: str) -> None:
     word, _, rest = line.partition(" ")
     handler = _HANDLERS.get(word.upper())
     if handler is None:

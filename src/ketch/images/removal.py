@@ -32,9 +32,9 @@ def plan(
     ``ref`` is one of the names and no id.
     """
     if not is_name and "@" not in ref:
-        _check(image, users, several=not _one(names), force=force)
+        _check(image, users, several=not _count_as_one(names), force=force)
         return list(names), True
-    if _one(names) and users and not force:
+    if _count_as_one(names) and users and not force:
         raise Conflict(
             f'conflict: unable to remove repository reference "{ref}" (must force) - container '
             f"{users[0][0][:12]} is using its referenced image {image.id[7:19]}",
@@ -54,7 +54,7 @@ def _named(parsed: reference.Reference, names: Sequence[str]) -> list[str]:
     return [name for name in names if reference.parse(name).repository == parsed.repository]
 
 
-def _one(names: Sequence[str]) -> bool:
+def _count_as_one(names: Sequence[str]) -> bool:
     """Whether these names count as one: at most one tag, and digests of the same repository."""
     tags = [name for name in names if "@" not in name]
     return len(tags) <= 1 and len({reference.parse(name).repository for name in names}) <= 1

@@ -158,7 +158,7 @@ class PullThrough:
         try:
             await self._repositories.claim(digest)
             async with upstream.blob(descriptor) as (_, pieces):
-                await store.append(upload, 0, _told(pieces, fetch))
+                await store.append(upload, 0, _notifying(pieces, fetch))
             if not await store.finish(upload, digest, objects.blob(digest)):
                 raise Refused(UNAVAILABLE, f"the upstream's {digest} has other content")
             await self._repositories.link(name, digest)
@@ -166,7 +166,7 @@ class PullThrough:
             await store.discard(upload)
 
 
-async def _told(pieces: AsyncIterator[bytes], fetch: Fetch) -> AsyncIterator[bytes]:
+async def _notifying(pieces: AsyncIterator[bytes], fetch: Fetch) -> AsyncIterator[bytes]:
     left = fetch.size
     async for piece in pieces:
         left -= len(piece)

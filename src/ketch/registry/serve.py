@@ -88,7 +88,7 @@ def _supervise(count: int, argv: list[str]) -> int:
             workers.append(subprocess.Popen(command, env=environment))
             if stopping:  # the signal came while it was started: it was not among those that were ended
                 _terminate(workers[-1])
-    _end_in_peace()
+    _ignore_signal()
     return 0
 
 
@@ -98,7 +98,7 @@ def _terminate(worker: subprocess.Popen[bytes]) -> None:
         os.kill(worker.pid, signal.SIGTERM)
 
 
-def _end_in_peace() -> None:
+def _ignore_signal() -> None:
     """Ignore further signals to end.
 
     A handler of Python's goes when the interpreter begins to end, and the default would kill it on its way.
@@ -181,7 +181,7 @@ async def _until_signalled() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     await signalled.wait()
-    _end_in_peace()
+    _ignore_signal()
 
 
 async def _cache(

@@ -41,13 +41,13 @@ _DENIED = "denied: requested access to the resource is denied"
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 
 
-class _One(msgspec.Struct):
+class _ErrorItem(msgspec.Struct):
     code: str = ""
     message: str = ""
 
 
 class _Body(msgspec.Struct):
-    errors: list[_One] = []
+    errors: list[_ErrorItem] = []
     details: str = ""
     message: str = ""
 
@@ -81,7 +81,7 @@ def denied(error: RegistryError) -> KetchError:
     return error.as_ketch()
 
 
-def _words(error: _One) -> str:
+def _words(error: _ErrorItem) -> str:
     """Code and message as Docker writes them: ``manifest unknown: manifest unknown``."""
     code = error.code.lower().replace("_", " ")
     return f"{code}: {error.message}" if error.message else code

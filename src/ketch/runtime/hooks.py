@@ -60,7 +60,7 @@ def _spawn(stdin_fd: int, execve: Callable[[], NoReturn]) -> int:
     try:
         pid = os.fork()
         if pid == 0:
-            _become(stdin_fd, error_fd, execve)
+            _exec_hook(stdin_fd, error_fd, execve)
     finally:
         os.close(error_fd)
     try:
@@ -73,7 +73,7 @@ def _spawn(stdin_fd: int, execve: Callable[[], NoReturn]) -> int:
     return pid
 
 
-def _become(stdin_fd: int, error_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
+def _exec_hook(stdin_fd: int, error_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
     number = EINVAL
     try:
         os.dup2(stdin_fd, 0)

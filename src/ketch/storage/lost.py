@@ -32,7 +32,7 @@ class Lost:
         """Move a directory or a file here, with a line in the log; on an error it stays."""
         name = os.path.basename(path)
         try:
-            directory = os.path.join(self._here(), kind)
+            directory = os.path.join(self._make_directory(), kind)
             os.makedirs(directory, mode=0o700, exist_ok=True)
             if os.path.lexists(os.path.join(directory, name)):  # the clock was set back
                 raise FileExistsError(EEXIST, os.strerror(EEXIST))
@@ -42,26 +42,26 @@ class Lost:
             return
         log.warning("`%s` belongs to nothing that is known: it is now in `%s`", path, directory)
 
-    def _here(self) -> str:
+    def _make_directory(self) -> str:
         if not self._directory:
             self._directory = os.path.join(self._root, time.strftime("%Y-%m-%dT%H%M%S"))
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
         return self._directory
 
 
-def places(data_root: str) -> list[str]:
+def directories(data_root: str) -> list[str]:
     """The entries of ``lost/``: the directories of starts, oldest first, and containers'."""
     root = os.path.join(data_root, "lost")
     return [os.path.join(root, name) for name in sorted(os.listdir(root))] if os.path.isdir(root) else []
 
 
-def things(data_root: str, kind: str) -> list[str]:
+def kept_paths(data_root: str, kind: str) -> list[str]:
     """The paths of the kept objects of a type, the newest first."""
     found = []
-    directories = [os.path.join(directory, kind) for directory in reversed(places(data_root))]
+    folders = [os.path.join(directory, kind) for directory in reversed(directories(data_root))]
     if kind == "containers":
-        directories.append(os.path.join(data_root, "lost"))
-    for directory in directories:
+        folders.append(os.path.join(data_root, "lost"))
+    for directory in folders:
         if os.path.isdir(directory):
             found += [os.path.join(directory, name) for name in os.listdir(directory) if _NAME.match(name)]
     return found
@@ -69,7 +69,7 @@ def things(data_root: str, kind: str) -> list[str]:
 
 def warnings(data_root: str) -> list[str]:
     """A warning when ``lost/`` is not empty."""
-    if not places(data_root):
+    if not directories(data_root):
         return []
     return [
         f"WARNING: {os.path.join(data_root, 'lost')} has what lost its place in the state: "

@@ -151,7 +151,7 @@ def test_variables_lead_nowhere_near(planted, path):
 
 def test_other_places_stay(tmp_path):
     """Of ``PYTHONPATH`` the absolute ones, also when one stands there."""
-    code = "import sys; from ketch import entry; entry._forget_where_we_stand(); print(*sys.path, sep=chr(10))"
+    code = "import sys; from ketch import entry; entry._drop_relative_import_paths(); print(*sys.path, sep=chr(10))"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:other:{tmp_path}/again:again:/nowhere"}
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -186,10 +186,10 @@ class Contract:
         problems = []
         for text in texts:
             for error in validator.iter_errors(json.loads(text)):
-                problems += self._told(f"{key[0]} {key[1]}", _place(error), error)
+                problems += self._new_problems(f"{key[0]} {key[1]}", _place(error), error)
         return list(dict.fromkeys(problems))
 
-    def _told(self, where: str, place: str, error: jsonschema.ValidationError) -> list[str]:
+    def _new_problems(self, where: str, place: str, error: jsonschema.ValidationError) -> list[str]:
         if error.validator == "additionalProperties":
             names = set(error.instance) - set(error.schema["properties"]) - self._extras
             found = [n for n in names if f"{where} {place} {n}" not in self._habits]
@@ -199,7 +199,7 @@ class Contract:
                 told
                 for one in error.context or ()
                 if one.schema_path[0] == 0
-                for told in self._told(where, _place(one), one)
+                for told in self._new_problems(where, _place(one), one)
             ]
         about = f"{where} {place}".rstrip()
         shown = re.sub(r"(?s)(?<=Networks\.).+(?=\.)", "*", place)

@@ -70,15 +70,15 @@ def test_pages_that_cannot_be_read_back(path, fail, monkeypatch):
     with contextlib.closing(Database(path, [SCHEMA])) as db:
         insert(db, 1)
         before = os.path.getsize(path + "-wal"), wal.content(path)
-        strike = failpoints.Fault.strike
+        trigger = failpoints.Fault.trigger
 
         def lose(fault: failpoints.Fault) -> None:
             if not fault.passed:
                 with open(path + "-wal", "r+b") as f:
                     f.write(before[1])
-            strike(fault)
+            trigger(fault)
 
-        monkeypatch.setattr(failpoints.Fault, "strike", lose)
+        monkeypatch.setattr(failpoints.Fault, "trigger", lose)
         fail("database.sync=EIO:1")
         with pytest.raises(DataLoss, match="cannot be read back"):
             insert(db, 2)

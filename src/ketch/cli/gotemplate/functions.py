@@ -141,7 +141,7 @@ def _print(*values: Any) -> str:
 def _printf(template: str, *arguments: Any) -> str:
     used = 0
 
-    def one(match: re.Match[str]) -> str:
+    def convert(match: re.Match[str]) -> str:
         nonlocal used
         flags, width, precision, verb = match.groups()
         if verb == "%":
@@ -155,7 +155,7 @@ def _printf(template: str, *arguments: Any) -> str:
             return text.zfill(int(width or 0))
         return text.ljust(int(width or 0)) if "-" in flags else text.rjust(int(width or 0))
 
-    text = _VERB.sub(one, _text(template))
+    text = _VERB.sub(convert, _text(template))
     if used < len(arguments):
         text += "%!(EXTRA " + ", ".join(f"{type_name(v)}={show(v)}" for v in arguments[used:]) + ")"
     return text

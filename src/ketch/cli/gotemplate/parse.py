@@ -233,7 +233,7 @@ class _Parser:
         raise parse_error(f"unexpected {value!r} in command", self._line)
 
     def _unquote(self, text: str) -> str:
-        def one(match: re.Match[str]) -> str:
+        def unescape(match: re.Match[str]) -> str:
             code = match[1] or match[2] or match[3]
             if code:
                 return chr(int(code, 16))
@@ -244,6 +244,6 @@ class _Parser:
             return _LETTERS[match[5]]
 
         try:
-            return _ESCAPE.sub(one, text)
+            return _ESCAPE.sub(unescape, text)
         except (ValueError, OverflowError):
             raise parse_error("invalid syntax in a quoted string", self._line) from None

@@ -27,7 +27,7 @@ def _as_typed(value: Any, _flag: str) -> Any:
     return value
 
 
-def _one(flag: str, value: Any) -> list[str]:
+def _single_text(flag: str, value: Any) -> list[str]:
     return [f"--{flag}", str(value)]
 
 
@@ -45,7 +45,7 @@ class ValueType:
         self,
         parser: str,
         read: Callable[[Any, str], Any] = _as_typed,
-        words: Callable[[str, Any], list[str]] = _one,
+        words: Callable[[str, Any], list[str]] = _single_text,
         service: Callable[[Any], Any] = _same,
     ) -> None:
         self.parser, self.read, self.words, self.service = parser, read, words, service
@@ -104,16 +104,18 @@ TEXT = ValueType("string")
 NUMBER = ValueType("int")
 COUNT = ValueType("int", lambda number, _flag: number or None)  # 0 is the same as not given
 SECONDS = ValueType("int", service=lambda value: f"{value}s")
-SIZE = ValueType("string", _read_size, lambda flag, value: _one(flag, sizes.write(value)))
-SWAP = ValueType("string", _read_swap, lambda flag, value: _one(flag, sizes.write(value)))
-CPUS = ValueType("string", _read_cpus, lambda flag, value: _one(flag, _cpus_text(value)), _cpus_text)
+SIZE = ValueType("string", _read_size, lambda flag, value: _single_text(flag, sizes.write(value)))
+SWAP = ValueType("string", _read_swap, lambda flag, value: _single_text(flag, sizes.write(value)))
+CPUS = ValueType("string", _read_cpus, lambda flag, value: _single_text(flag, _cpus_text(value)), _cpus_text)
 DURATION = ValueType(
     "string",
     lambda text, flag: quantities.duration(text, f"--{flag}"),
-    lambda flag, value: _one(flag, durations.write(value)),
+    lambda flag, value: _single_text(flag, durations.write(value)),
     durations.write,
 )
-RESTART = ValueType("string", restart_policy, lambda flag, value: _one(flag, _restart_text(value)), _restart_text)
+RESTART = ValueType(
+    "string", restart_policy, lambda flag, value: _single_text(flag, _restart_text(value)), _restart_text
+)
 HEALTH_COMMAND = ValueType("string", lambda text, _flag: ["CMD-SHELL", text], _health_words)
 
 # -- any number of values --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.daemon import listen
-from ketch.daemon.recovery import bring_back, exchange
+from ketch.daemon.recovery import exchange, lost_objects
 from ketch.engine.model import store
 from ketch.engine.model.volume import Volume
 from ketch.engine.monitors import process as monitor_process
@@ -113,7 +113,7 @@ def repair(config: Config) -> None:
         exchange.finish(path, new)
         exchange.clear(new)
         rows = _salvaged(path)
-        for kind, number in bring_back.content(root).items():
+        for kind, number in lost_objects.content(root).items():
             if number:
                 _tell(f"{number} {kind} are back from `{os.path.join(root, 'lost')}`")
         failpoint("repair.content-back")
@@ -133,7 +133,7 @@ def repair(config: Config) -> None:
 def prune_lost(config: Config) -> None:
     """``ketchd --prune-lost``: delete what starts and repairs have put aside."""
     with listen.data_lock(config.data_root):
-        for directory in lost.places(config.data_root):
+        for directory in lost.directories(config.data_root):
             remove_tree(directory)
             sys.stderr.write(f"prune: removed `{directory}`\n")
 
@@ -234,19 +234,19 @@ def _add_volumes(root: str, rows: Tables) -> None:
 def _add_containers(root: str, rows: Tables) -> None:
     """Bring containers' directories back from ``lost/``, and add rows, from their bundles, for those without."""
     for row in rows["containers"].values():
-        if bring_back.directory(root, str(row[0])):
+        if lost_objects.directory(root, str(row[0])):
             _tell(f"container {row[1]}: its directory is back")
     directory = os.path.join(root, "containers")
     images = {str(key[0]) for key in rows["images"]}
     names = {str(row[1]) for row in rows["containers"].values()}
-    aside = lost.things(root, "containers")
+    aside = lost.kept_paths(root, "containers")
     here = [os.path.join(directory, name) for name in (os.listdir(directory) if os.path.isdir(directory) else ())]
     for path in (*here, *aside):
         name = os.path.basename(path)
         if (name,) in rows["containers"] or (f"containers/{name}",) in rows["removals"]:
             continue
-        found = bring_back.container(path, root, images, names)
-        if found is None or path in aside and not bring_back.directory(root, name):
+        found = lost_objects.container(path, root, images, names)
+        if found is None or path in aside and not lost_objects.directory(root, name):
             continue
         rows["containers"][(name,)] = (name, found.name, store.FORM.encode(found))
         names.add(found.name)

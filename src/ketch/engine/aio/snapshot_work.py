@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-async def whole(snapshots: Snapshots, work: Callable[..., object], *arguments: Any) -> None:
+async def run_to_end(snapshots: Snapshots, work: Callable[..., object], *arguments: Any) -> None:
     """Run ``work`` to its end, also when the caller is cancelled, so that undoing does not run beside it."""
     if snapshots.name != "vfs":  # a few directories: shorter than the way to a thread
         work(*arguments)

@@ -112,16 +112,16 @@ class Creation(Struct, frozen=True, eq=False):
         async with AsyncUndo() as undo:
             undo.push_async_callback(self.container_volumes.remove_anonymous, container)
             if image.chain_ids:
-                await snapshot_work.whole(self.snapshots, self.snapshots.view, image.chain_ids)
+                await snapshot_work.run_to_end(self.snapshots, self.snapshots.view, image.chain_ids)
             self.container_volumes.planner().plan(config, host, container.mounts, self._inherited(host), container.id)
             failpoint("create.volumes-made")
-            await snapshot_work.whole(
+            await snapshot_work.run_to_end(
                 self.snapshots, idmaps.resolve, self.snapshots, image.chain_ids, config.user, container.mounts
             )
             if any(point.type == "volume" for point in container.mounts):
                 await run_uncancellable(self.container_volumes.populate, container, image.chain_ids)
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
-            await snapshot_work.whole(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
+            await snapshot_work.run_to_end(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
             failpoint("create.snapshot-made")
             self.store.add(container, also=self.volumes.mark_as_made(container_volumes.names(container)))
             undo.pop_all()

@@ -182,7 +182,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
             self._out_of_memory(container)
         await self.startup.release(container)
         failpoint("exit.unwired")
-        leaves = container.host.auto_remove and not live.staying and not restart
+        leaves = container.host.auto_remove and not live.removal_deferred and not restart
         if not leaves:
             self.store.save_best_effort(container, durable=False)
         failpoint("exit.saved")
@@ -259,7 +259,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
     async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Stop (when running), then start."""
         if container.state.running or container.state.status is Status.RESTARTING:
-            with self.live.of(container.id).stays():
+            with self.live.of(container.id).defer_removal():
                 try:
                     await self.stopping.stop(container, timeout_s, signal_name)
                 except NotModified:

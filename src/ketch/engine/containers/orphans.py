@@ -69,7 +69,7 @@ class Orphans(Struct, frozen=True, eq=False):
                 log.warning("container %s: its monitor (pid %d) takes long to undo a start", container.id[:12], pid)
         await asyncio.to_thread(self.clear, container)  # it was killed, perhaps
 
-    async def make_sure(self, container: Container) -> None:
+    async def clear_for_removal(self, container: Container) -> None:
         """Clear the orphans of a container that is to be removed (KetchError: a process of it lives)."""
         if exists(self.cgroups.of(container).describe()):
             await asyncio.to_thread(self.clear, container)

@@ -152,7 +152,7 @@ class PendingChanges(Struct, frozen=True, eq=False):
         self.container_volumes.planner().plan(fresh.config, fresh.host, fresh.mounts, (), new.id)
         chains = self.images.resolve(new.image_id).chain_ids
         user = new.config.user
-        await snapshot_work.whole(self.snapshots, idmaps.resolve, self.snapshots, chains, user, fresh.mounts)
+        await snapshot_work.run_to_end(self.snapshots, idmaps.resolve, self.snapshots, chains, user, fresh.mounts)
         if any(point.type == "volume" for point in fresh.mounts):
             await run_uncancellable(self.container_volumes.populate, fresh, chains)
         self.container_volumes.announce_new(fresh, known)

@@ -49,7 +49,7 @@ class Removal(Struct, frozen=True, eq=False):
     async def remove(self, container: Container, volumes: bool) -> None:
         """Remove a container, and with ``volumes`` its anonymous volumes (KetchError: a process of it lives)."""
         live = self.live.of(container.id)
-        await self.orphans.make_sure(container)
+        await self.orphans.clear_for_removal(container)
         live.close_early()
         live.release_held()
         # Once the row is gone the name is free and the container does not come back; its files go

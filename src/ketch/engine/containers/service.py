@@ -117,7 +117,7 @@ class ContainerService(Struct, frozen=True, eq=False):
                 pass  # a start that has begun comes to its end first
             self.removable(ref, force=force)
             if container.state.up:
-                with live.stays(), contextlib.suppress(NotModified):
+                with live.defer_removal(), contextlib.suppress(NotModified):
                     await self.stopping.stop(container, 0, "KILL")
             async with live.lock:
                 if container.id in self.store.ids:

@@ -48,16 +48,16 @@ class Live(Struct, eq=False):
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
     removing: bool = False
-    staying: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
+    removal_deferred: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
 
     @contextlib.contextmanager
-    def stays(self) -> Iterator[None]:
+    def defer_removal(self) -> Iterator[None]:
         """A context in which a ``--rm`` container is not removed when it ends."""
-        self.staying += 1
+        self.removal_deferred += 1
         try:
             yield
         finally:
-            self.staying -= 1
+            self.removal_deferred -= 1
 
     async def reach(self, container: Container) -> MonitorClient:
         """The monitor of a running container, waited for while it is about to be taken over.

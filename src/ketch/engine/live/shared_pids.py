@@ -51,7 +51,7 @@ class SharedPids(Struct, frozen=True, eq=False):
         Whether that container is ended or ends by itself: nobody else would have the monitor go on.
         """
         if container.host.pid.container is not None:
-            self.tasks.watch(self._let_go_on(container))
+            self.tasks.watch(self._resume_after_end(container))
 
     async def thaw(self, container: Container, number: int) -> None:
         """Thaw a frozen container so that it acts on a signal (cgroup v1: even on SIGKILL).
@@ -68,13 +68,13 @@ class SharedPids(Struct, frozen=True, eq=False):
                 if member.state.status is Status.PAUSED:
                     member.state.status = Status.RUNNING
 
-    async def _let_go_on(self, guest: Container) -> None:
+    async def _resume_after_end(self, guest: Container) -> None:
         """Wait until a container has no processes, then continue its monitor."""
         first = guest.state.pid
         try:
             await monitor_process.ended(first, None)
             monitor = monitor_process.find(self.paths.run_dir(guest.id), guest.id, first)
-            monitor_process.let_go_on(monitor, guest.id)
+            monitor_process.resume(monitor, guest.id)
         except (KetchError, OSError) as e:
             log.warning("let the monitor of container %s go on: %s", guest.id[:12], e)
 

@@ -92,7 +92,7 @@ class Takeover(Struct, frozen=True, eq=False):
         pid = monitor_process.find(run_dir, container.id, container.state.pid)
         if not pid:
             return None
-        if monitor_process.hears_signals(pid):
+        if monitor_process.handles_sigusr1(pid):
             log.warning("container %s: its run directory was lost; asking its monitor for another", container.id[:12])
             os.makedirs(run_dir, mode=0o700, exist_ok=True)
             os.kill(pid, signal.SIGUSR1)

@@ -36,18 +36,18 @@ class LogEntry(msgspec.Struct):
     time: str = ""
 
 
-_one = msgspec.json.Decoder(LogEntry)
+_decoder = msgspec.json.Decoder(LogEntry)
 
 
 def entries(block: bytes) -> list[LogEntry]:
     """The messages in a block of lines."""
     try:
-        return _one.decode_lines(block)
+        return _decoder.decode_lines(block)
     except (msgspec.DecodeError, UnicodeDecodeError):
         found = []
         for line in block.split(b"\n"):
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                found.append(_one.decode(line))
+                found.append(_decoder.decode(line))
         return found
 
 

@@ -104,7 +104,7 @@ class MonitorClient(MonitorConnection):
         `greeted` tells whether it answers.  Raises Unavailable when it accepts no more, else as `run_directory.dial`.
         """
         fd = dial(run_dir)
-        return cls(fd, run_dir, monitor_process.at_far_end(fd)) if fd >= 0 else None
+        return cls(fd, run_dir, monitor_process.peer_pid(fd)) if fd >= 0 else None
 
     async def greeted(self, timeout_s: float | None) -> bool:
         """Wait for the greeting; False for a container that was never told to start, which its monitor undoes.

@@ -27,7 +27,7 @@ _GRACE_S = 2.0
 _END_S = 5.0
 
 
-def at_far_end(fd: int) -> int:
+def peer_pid(fd: int) -> int:
     """The pid of the process that listens where a unix socket is connected to; 0 when it is no process of ours."""
     borrowed = socket.socket(fileno=fd)
     try:
@@ -59,7 +59,7 @@ def find(run_dir: str, container_id: str, first_pid: int) -> int:
     return 0
 
 
-def hears_signals(pid: int) -> bool:
+def handles_sigusr1(pid: int) -> bool:
     """Whether a process has a handler of SIGUSR1 (make the socket anew); without it the signal would end it."""
     for line in _read(pid, "status").splitlines():
         if line.startswith(b"SigCgt:"):
@@ -108,7 +108,7 @@ async def end(pid: int, container_id: str, *, grace_s: float = _GRACE_S) -> bool
         os.close(fd)
 
 
-def let_go_on(pid: int, container_id: str) -> None:
+def resume(pid: int, container_id: str) -> None:
     """Continue a container's monitor when it is stopped."""
     try:
         fd = os.pidfd_open(pid) if pid else -1

@@ -30,7 +30,7 @@ def dns_names(container: Container, settings: EndpointSettings) -> Names:
     return list(dict.fromkeys(names))
 
 
-class Resolution:
+class DnsNames:
     """The directory of names and the resolver over it; the thread starts with the first container that needs it.
 
     Blocking calls, for the network's thread.

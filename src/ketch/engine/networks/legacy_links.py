@@ -35,7 +35,7 @@ class Links:
 
     def __init__(self, store: ContainerStore) -> None:
         self._store = store
-        self._holders: set[str] = {c.id for c in store.ids.values() if c.links}
+        self._linked_ids: set[str] = {c.id for c in store.ids.values() if c.links}
 
     # -- making and forgetting -------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ class Links:
             return
         for target, alias in wanted:
             container.links.setdefault(alias, self._linkable(target).id)
-            self._holders.add(container.id)
+            self._linked_ids.add(container.id)
 
     def _linkable(self, ref: str) -> Container:
         """The container ``ref``, or the one whose network it uses."""
@@ -70,7 +70,7 @@ class Links:
 
     def forget(self, target: Container) -> list[Container]:
         """Remove a container's links and those to it; returns the containers that have lost one."""
-        self._holders.discard(target.id)
+        self._linked_ids.discard(target.id)
         found = list(self.linking(target))
         for container, alias in found:
             del container.links[alias]
@@ -89,7 +89,7 @@ class Links:
 
     def linking(self, target: Container) -> Iterator[tuple[Container, str]]:
         """The containers that link to a container, and their aliases."""
-        for container_id in self._holders:
+        for container_id in self._linked_ids:
             if (container := self._store.ids.get(container_id)) is None:
                 continue  # it is being made
             for alias, target_id in container.links.items():

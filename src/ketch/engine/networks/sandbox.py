@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
-    from ketch.engine.networks.dns_names import Resolution
+    from ketch.engine.networks.dns_names import DnsNames
     from ketch.engine.networks.legacy_links import Links
     from ketch.engine.paths import ContainerPaths
     from ketch.engine.spec.etc_files import DnsDefaults
@@ -62,7 +62,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
     paths: ContainerPaths
     events: EventBus
     links: Links
-    names: Resolution
+    names: DnsNames
     defaults: DnsDefaults
     host_gateway: str = ""  # the address that containers are to know the host by, instead of the bridge's
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
@@ -132,7 +132,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
             self._joined(container, record, endpoint)
             undo.callback(self._left, container, record)
             records = self._wired(container)
-            self._settle_gateways(container, records, rtnl_fd)
+            self._choose_gateways(container, records, rtnl_fd)
             self._show(container)
             kept = self._serve_names(container, records, netns_fd)
             undo.pop_all()
@@ -149,11 +149,11 @@ class Sandboxes(Struct, frozen=True, eq=False):
             self._left(container, record)
             self.manager.disconnect(container.id, record.id, rtnl_fd)
             records = [r for r in self._wired(container) if r.id != record.id]
-            self._settle_gateways(container, records, rtnl_fd)
+            self._choose_gateways(container, records, rtnl_fd)
             self._show(container)
             self._serve_names(container, records, netns_fd)
 
-    def _settle_gateways(self, container: Container, records: Sequence[NetworkRecord], rtnl_fd: int) -> None:
+    def _choose_gateways(self, container: Container, records: Sequence[NetworkRecord], rtnl_fd: int) -> None:
         gateway4, gateway6 = self._gateways(container, records)
         outside = next((r for r in records if r.id in (gateway4, gateway6)), None)
         request = EndpointRequest(
@@ -203,7 +203,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
         with _entered(container) as (_, rtnl_fd):
             for endpoint in unknown:
                 self.manager.disconnect(container.id, endpoint.network_id, rtnl_fd)
-            self._settle_gateways(container, records, rtnl_fd)
+            self._choose_gateways(container, records, rtnl_fd)
         container.own_hosts += etc_files.address_lines(container, unknown)
         self.rewrite_files(container)
 

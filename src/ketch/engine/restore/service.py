@@ -93,9 +93,9 @@ class Restore(Struct, frozen=True, eq=False):
         await asyncio.to_thread(self.volumes.unmount_unused)
         await asyncio.to_thread(self.volumes.finish_pending)
         self.life.begin_restarts()
-        await self._bring_back()
+        await self._start_by_policy()
 
-    async def _bring_back(self) -> None:
+    async def _start_by_policy(self) -> None:
         """Start the stopped containers whose restart policies ask for it."""
         for container in _in_order(c for c in self.store.all() if restart_policy.wanted_at_boot(c)):
             if container.state.running:

@@ -165,7 +165,7 @@ class VolumeStore:
                     self._mark(tx, [volume.name], "")
                 continue
             try:
-                self._put_away(volume)
+                self._move_aside(volume)
                 self._forget(volume)
             except (KetchError, OSError) as e:
                 log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
@@ -179,7 +179,7 @@ class VolumeStore:
             if os.path.isdir(path := self.path_of(name)):
                 log.warning("`%s` belongs to no volume that is known and is left alone; %s", path, REPAIR)
 
-    def _put_away(self, volume: Volume) -> None:
+    def _move_aside(self, volume: Volume) -> None:
         """Rename a volume's directory away, before its files are removed."""
         with self._lock:
             local_driver.unmount(volume.mountpoint)  # never delete through a mount

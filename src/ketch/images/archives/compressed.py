@@ -35,7 +35,7 @@ def compressed(store: ImageStore, lease: Lease, image: Image, target: str, repor
         return None
     made: dict[str, str] = {}
 
-    def one(layer: oci.Descriptor) -> None:
+    def compress(layer: oci.Descriptor) -> None:
         meter = Meter(report, short(layer.digest), "Compressing", layer.size)
         with store.content.open(layer.digest) as source, store.content.ingest(hold=lease.hold, durable=False) as ingest:
             zipped = GzipWriter(ingest.write)
@@ -48,6 +48,6 @@ def compressed(store: ImageStore, lease: Lease, image: Image, target: str, repor
         made[layer.digest] = ingest.digest
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        list(pool.map(one, {layer.digest: layer for layer in plain}.values()))
+        list(pool.map(compress, {layer.digest: layer for layer in plain}.values()))
     better = [made.get(blob, blob) for blob in blobs]
     return msgspec.structs.replace(image, blobs=better, manifest=write_manifest(store.content, lease, image.id, better))

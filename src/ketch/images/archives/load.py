@@ -302,7 +302,7 @@ def _unpack(
     archive.lease.hold(*chains)
     known = {**store.layer_sizes(), **archive.sizes}
 
-    def one(blob: str, diff_id: str, chain: str) -> int:
+    def unpack(blob: str, diff_id: str, chain: str) -> int:
         short = diff_id[7:19]
         if chain in known and store.layers.exists(chain):
             progress({"id": short, "status": "Layer already exists"})
@@ -316,6 +316,6 @@ def _unpack(
         return size
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        sizes = list(pool.map(one, blobs, diff_ids, chains))
+        sizes = list(pool.map(unpack, blobs, diff_ids, chains))
     archive.sizes.update(zip(chains, sizes, strict=True))
     return sizes

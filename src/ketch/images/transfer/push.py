@@ -72,7 +72,7 @@ class Pusher(Struct):
                 if all(image is not None for image in images.values()):
                     pushed = await self._index(name, named, index)
                     return await self._noted(name, named.id, pushed)
-                self._say_single(named, index)
+                self._report_single_manifest(named, index)
             image = self.store.resolve(name, platform)
             lease.hold(*image.parts())
             image, target = await self._in_form(lease, name, named, image)
@@ -90,7 +90,7 @@ class Pusher(Struct):
             await self._manifest(descriptor.digest, descriptor.digest)
         return await self._manifest(reference.parse(name).tag, named.target, index.media_type or oci.INDEX)
 
-    def _say_single(self, named: Named, index: oci.Index) -> None:
+    def _report_single_manifest(self, named: Named, index: oci.Index) -> None:
         """Report, as Docker does, that a single manifest is pushed in place of an index."""
         image = self.store.catalog.images[named.id]
         selected = next((d for d in index.manifests if d.digest in (image.manifest, *image.forms)), None)

@@ -63,17 +63,17 @@ def wire_bridge(
             _wait_until_it_carries(container, made.ifname)
             index = _wait_until_it_carries(rtnl, made.veth).index
             _wait_until_it_carries(rtnl, bridge.name)  # it has no carrier while it has no port
-        _settle_port(rtnl, made, index, isolated=isolated)
+        _configure_port(rtnl, made, index, isolated=isolated)
         undo.pop_all()
 
 
 def attach(rtnl: netlink.Netlink, made: Endpoint, index: int, bridge: int, *, isolated: bool) -> None:
     """Attach an interface, by its index on the host, to another bridge."""
     rtnl.run([links.set_master(index, bridge)])
-    _settle_port(rtnl, made, index, isolated=isolated)
+    _configure_port(rtnl, made, index, isolated=isolated)
 
 
-def _settle_port(rtnl: netlink.Netlink, made: Endpoint, index: int, *, isolated: bool) -> None:
+def _configure_port(rtnl: netlink.Netlink, made: Endpoint, index: int, *, isolated: bool) -> None:
     if isolated:
         rtnl.run([links.isolate(index)])
     if made.bindings:

@@ -129,7 +129,7 @@ def _create(options: CommandOptions, operands: list[str]) -> int:
 
 
 def _start(options: CommandOptions, operands: list[str]) -> int:
-    lifecycle.start(_one(options, operands))
+    lifecycle.start(_state_of(options, operands))
     return 0
 
 
@@ -197,7 +197,7 @@ def _json(data: bytes, name: str) -> Any:
 
 
 def _state(options: CommandOptions, operands: list[str]) -> int:
-    _print_json(_one(options, operands).oci())
+    _print_json(_state_of(options, operands).oci())
     return 0
 
 
@@ -216,7 +216,7 @@ def _delete(options: CommandOptions, operands: list[str]) -> int:
     force = bool(options.get("force"))
     if force and operands and lifecycle.find(options["root"], operands[0]) is None:
         return 0
-    lifecycle.delete(_one(options, operands), force=force)
+    lifecycle.delete(_state_of(options, operands), force=force)
     return 0
 
 
@@ -239,7 +239,7 @@ def _list(options: CommandOptions, _operands: list[str]) -> int:
 
 
 def _ps(options: CommandOptions, operands: list[str]) -> int:
-    cgroup = _one(options, operands[:1]).cgroup()
+    cgroup = _state_of(options, operands[:1]).cgroup()
     pids = cgroup.pids() if cgroup is not None else []
     if options.get("format") == "json":
         _print_json(pids)
@@ -269,7 +269,7 @@ def _update(options: CommandOptions, operands: list[str]) -> int:
 
 
 def _events(options: CommandOptions, operands: list[str]) -> int:
-    state = _one(options, operands)
+    state = _state_of(options, operands)
     _print_json({"type": "stats", "id": state.id, "data": _cgroup(options, operands).stats()})
     return 0
 
@@ -304,14 +304,14 @@ def _do_create(options: CommandOptions, operands: list[str]) -> tuple[states.Run
     )
 
 
-def _one(options: CommandOptions, operands: list[str]) -> states.RuntimeState:
+def _state_of(options: CommandOptions, operands: list[str]) -> states.RuntimeState:
     if len(operands) != 1:
         raise InvalidArgument("exactly one container id is needed")
     return states.load(options["root"], operands[0])
 
 
 def _cgroup(options: CommandOptions, operands: list[str]) -> Any:
-    state = _one(options, operands)
+    state = _state_of(options, operands)
     cgroup = state.cgroup()
     if cgroup is None:
         raise InvalidArgument(f"container `{state.id}` has no cgroup of its own")

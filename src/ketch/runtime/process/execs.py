@@ -154,7 +154,7 @@ class Execs:
         _signal.set_wakeup_fd(-1)
         monitor = self._monitor
         _share_oom_score(monitor.pid)
-        exec_.streams.become_stdio()
+        exec_.streams.dup_to_stdio()
         child.child_main(
             monitor.pid,
             message["process"],

@@ -151,7 +151,7 @@ class Monitor:
     def _in_child(self, message: StartContainer, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
         assert self.streams is not None
-        self.streams.become_stdio()
+        self.streams.dup_to_stdio()
         init.child_main(self.bundle, message["rootfs"], Parent(sync_fd, early=True), tty=message["tty"])
 
     def _receive_from_child(self, _events: int) -> None:

@@ -57,11 +57,11 @@ class Decompressed:
 
     def _run(self) -> None:
         try:
-            self._hash_and_hand_over()
+            self._hash_and_forward()
         except BaseException as e:  # it is raised where the data are read
             self._queue.put(e)
 
-    def _hash_and_hand_over(self) -> None:
+    def _hash_and_forward(self) -> None:
         """Hash and pass on the data, each byte once: of a plain tar both digests are the same."""
         source = compression.Peekable(_Hashed(self._source) if not self.digest else self._source)
         plain_tar = compression.kind(source.peek(6)) == "none"

@@ -72,7 +72,7 @@ class Checkpoints:
         try:
             with self._other() as reader, self._other() as copier:
                 for _ in range(_TRIES):
-                    if not (length := self._one(reader, copier)):
+                    if not (length := self._checkpoint_once(reader, copier)):
                         return
             if length > _LONGEST * reserve.SIZE:
                 with self._lock:
@@ -92,7 +92,7 @@ class Checkpoints:
         finally:
             connection.close()
 
-    def _one(self, reader: sqlite3.Connection, copier: sqlite3.Connection) -> int:
+    def _checkpoint_once(self, reader: sqlite3.Connection, copier: sqlite3.Connection) -> int:
         """Make one checkpoint; returns the log's size if it grew meanwhile, 0 if it will be begun anew."""
         with self._lock:
             reader.execute("BEGIN")

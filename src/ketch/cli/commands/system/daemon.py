@@ -32,15 +32,15 @@ def cmd_daemon(args: list[str], ctx: Context) -> int:
             raise InvalidArgument(f"`ketch daemon {verb}` takes no words, but was given `{' '.join(rest)}`")
         return _stop(ctx) if verb == "stop" else _status(ctx)
     if verb == "run":
-        _become(rest)
+        _exec_ketchd(rest)
     if verb == "repair":
-        _become(["--repair", *rest])
+        _exec_ketchd(["--repair", *rest])
     raise InvalidArgument(
         f"`ketch daemon {verb}`: unknown", hint="use start, stop, status, run or repair [KETCHD FLAGS]"
     )
 
 
-def _become(flags: list[str]) -> NoReturn:
+def _exec_ketchd(flags: list[str]) -> NoReturn:
     command = programs.python("ketch.daemon", *flags)
     os.execve(command[0], command, programs.environment())
 

@@ -24,7 +24,7 @@ def cmd_containers(args: list[str], ctx: Context) -> int:
     """Remove all stopped containers."""
     spec = _spec("container prune", "Remove all stopped containers")
     opts = _parsed(spec, args)
-    return _one(ctx, opts, "containers", opts["filter"], "all stopped containers.")
+    return _prune(ctx, opts, "containers", opts["filter"], "all stopped containers.")
 
 
 def cmd_images(args: list[str], ctx: Context) -> int:
@@ -32,7 +32,7 @@ def cmd_images(args: list[str], ctx: Context) -> int:
     spec = _spec("image prune", "Remove unused images").bool("all", "a", "also those with a name")
     opts = _parsed(spec, args)
     what = "images without at least one container associated to them." if opts["all"] else "dangling images."
-    return _one(ctx, opts, "images", opts["filter"] + (["dangling=false"] if opts["all"] else []), f"all {what}")
+    return _prune(ctx, opts, "images", opts["filter"] + (["dangling=false"] if opts["all"] else []), f"all {what}")
 
 
 def cmd_volumes(args: list[str], ctx: Context) -> int:
@@ -41,13 +41,13 @@ def cmd_volumes(args: list[str], ctx: Context) -> int:
     opts = _parsed(spec, args)
     what = "local volumes" if opts["all"] else "anonymous local volumes"
     chosen = opts["filter"] + (["all=true"] if opts["all"] else [])
-    return _one(ctx, opts, "volumes", chosen, f"all {what} not used by at least one container.")
+    return _prune(ctx, opts, "volumes", chosen, f"all {what} not used by at least one container.")
 
 
 def cmd_networks(args: list[str], ctx: Context) -> int:
     """Remove the networks without containers."""
     opts = _parsed(_spec("network prune", "Remove all unused networks"), args)
-    return _one(ctx, opts, "networks", opts["filter"], "all custom networks not used by at least one container.")
+    return _prune(ctx, opts, "networks", opts["filter"], "all custom networks not used by at least one container.")
 
 
 def cmd_system(args: list[str], ctx: Context) -> int:
@@ -116,7 +116,7 @@ def _parsed(spec: FlagSet, args: list[str]) -> Options:
     return opts
 
 
-def _one(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -> int:
+def _prune(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str) -> int:
     query = {"filters": filters(chosen)}
     if opts["dry-run"]:
         return dry_run.run(ctx, [("POST", f"/{kind}/prune", query)], opts)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 
-def _become(command: str, args: list[str]) -> NoReturn:
+def _exec_registry(command: str, args: list[str]) -> NoReturn:
     program = programs.python("ketch.registry", command, *args)
     if {"-h", "--help"} & {*args}:
         import subprocess
@@ -24,14 +24,14 @@ def _become(command: str, args: list[str]) -> NoReturn:
 
 def cmd_serve(args: list[str], _ctx: Context) -> int:
     """Serve a registry."""
-    _become("serve", args)
+    _exec_registry("serve", args)
 
 
 def cmd_gc(args: list[str], _ctx: Context) -> int:
     """Run a registry's garbage collection."""
-    _become("gc", args)
+    _exec_registry("gc", args)
 
 
 def cmd_htpasswd(args: list[str], _ctx: Context) -> int:
     """Make a line for a registry's file of users."""
-    _become("htpasswd", args)
+    _exec_registry("htpasswd", args)

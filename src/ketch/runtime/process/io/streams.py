@@ -75,7 +75,7 @@ class Streams:
             self._small.add(outer)
             self.child_fds.append(inner)
 
-    def become_stdio(self) -> None:
+    def dup_to_stdio(self) -> None:
         """Make ``child_fds`` descriptors 0, 1, 2, in the child."""
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in self.child_fds]
         for target, fd in enumerate(high):

@@ -29,14 +29,14 @@ def content(data_root: str) -> dict[str, int]:
     moved = {}
     for kind in ("layers", "blobs"):
         directory = os.path.join(data_root, lost.KINDS[kind])
-        moved[kind] = sum(_back(path, directory) for path in lost.things(data_root, kind))
+        moved[kind] = sum(_back(path, directory) for path in lost.kept_paths(data_root, kind))
     return moved
 
 
 def directory(data_root: str, container_id: str) -> bool:
     """Move a container's directory back; False when it is there or nowhere."""
     directory = os.path.join(data_root, "containers")
-    paths = [p for p in lost.things(data_root, "containers") if os.path.basename(p) == container_id]
+    paths = [p for p in lost.kept_paths(data_root, "containers") if os.path.basename(p) == container_id]
     return any(_back(path, directory) for path in paths)
 
 
