@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.engine.model import bundle_file
 from ketch.errors import InvalidArgument
@@ -12,6 +12,7 @@ from ketch.runtime.cgroups import common
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.paths import ContainerPaths
+    from ketch.runtime.cgroups.common import Cgroup
 
 
 class ContainerCgroups:
@@ -44,11 +45,11 @@ class ContainerCgroups:
         self._known[container.id] = path
         return path
 
-    def of(self, container: Container) -> Any:
+    def of(self, container: Container) -> Cgroup:
         """The container's cgroup as an object, whatever the machine's hierarchy."""
         return common.at(self.path(container))
 
-    def without_record(self, container_id: str) -> Any:
+    def without_record(self, container_id: str) -> Cgroup:
         """The cgroup object of a container of which only the directory is left."""
         return common.at(
             bundle_file.cgroups_path(self._paths.directory(container_id)) or self.default_path(container_id)

@@ -1,6 +1,6 @@
 """OCI bundle of a container (runtime-spec v1.2): its record becomes ``bundle/config.json``.
 
-Pure except for ``devices`` (which looks at host device nodes): record and paths in, a dict out.  The
+Pure except for ``devices`` (which looks at host device nodes): record and paths in, an `OciConfig` out.  The
 values are Docker's defaults: capabilities, masked paths, mounts and the seccomp profile come from
 ``ketch.runtime``, which also carries them out.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
     from ketch.engine.model.execs import ExecConfig
     from ketch.engine.model.records import Container, HostConfig
-    from ketch.runtime.oci_types import OciCapabilities, OciMount, OciProcess, OciRlimit, OciSeccomp
+    from ketch.runtime.oci_types import (
+        OciCapabilities,
+        OciConfig,
+        OciDevice,
+        OciDeviceRule,
+        OciMount,
+        OciNamespace,
+        OciProcess,
+        OciRlimit,
+        OciSeccomp,
+    )
 
 # For a repair that finds nothing of a container but its directory.
 NAME, IMAGE, IMAGE_NAME = "dev.ketch.name", "dev.ketch.image", "dev.ketch.image-name"
@@ -162,9 +172,10 @@ def _rlimits(host: HostConfig) -> list[OciRlimit]:
     ]
 
 
-def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def devices(host: HostConfig) -> tuple[list[OciDevice], list[OciDeviceRule]]:
     """(OCI ``linux.devices``, extra device cgroup rules) for ``--device`` and ``--device-cgroup-rule``."""
-    nodes, rules = (_host_devices() if host.privileged else []), []
+    nodes = _host_devices() if host.privileged else []
+    rules: list[OciDeviceRule] = []
     for mapping in host.devices or ():
         try:
             info = os.stat(mapping.path_on_host)
@@ -187,8 +198,15 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                 continue
             node = _node(target, info)
             nodes.append(node)
-            access = mapping.cgroup_permissions or "rwm"
-            rules.append({"allow": True, **{k: node[k] for k in ("type", "major", "minor")}, "access": access})
+            rules.append(
+                {
+                    "allow": True,
+                    "type": node["type"],
+                    "major": node["major"],
+                    "minor": node["minor"],
+                    "access": mapping.cgroup_permissions or "rwm",
+                }
+            )
     rules.extend(_cgroup_rule(rule) for rule in host.device_cgroup_rules or ())
     return nodes, rules
 
@@ -196,7 +214,7 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 _OWN_DEVICES = frozenset(("pts", "shm", "mqueue", "fd", "console", "core", "stdin", "stdout", "stderr", "ptmx"))
 
 
-def _host_devices() -> list[dict[str, Any]]:
+def _host_devices() -> list[OciDevice]:
     """Every device node of the host's /dev, for a privileged container; terminals and the like are its own."""
     nodes = []
     dev_fd = os.open("/dev", trees.DIRECTORY)
@@ -216,7 +234,7 @@ def _host_devices() -> list[dict[str, Any]]:
     return nodes
 
 
-def _node(path: str, info: os.stat_result) -> dict[str, Any]:
+def _node(path: str, info: os.stat_result) -> OciDevice:
     return {
         "path": path,
         "type": "c" if stat.S_ISCHR(info.st_mode) else "b",
@@ -228,24 +246,25 @@ def _node(path: str, info: os.stat_result) -> dict[str, Any]:
     }
 
 
-def _cgroup_rule(rule: str) -> dict[str, Any]:
+def _cgroup_rule(rule: str) -> OciDeviceRule:
     words = rule.split()
     kind, numbers, access = (*words, "", "", "")[:3] if len(words) == 3 else ("", "", "")
     major, colon, minor = numbers.partition(":")
     valid = all(n == "*" or digits.whole(n, 0xFFFFFFFF) is not None for n in (major, minor)) and colon
     if kind not in ("a", "b", "c") or not valid or not access or set(access) - set("rwm"):
         raise InvalidArgument(f"invalid device cgroup format: {rule}", hint="use e.g. 'c 1:3 rwm'")
-    result: dict[str, Any] = {"allow": True, "type": kind, "access": access}
-    for key, number in (("major", major), ("minor", minor)):
-        if number != "*":
-            result[key] = int(number)
+    result: OciDeviceRule = {"allow": True, "type": kind, "access": access}
+    if major != "*":
+        result["major"] = int(major)
+    if minor != "*":
+        result["minor"] = int(minor)
     return result
 
 
-def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -> list[dict[str, str]]:
+def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -> list[OciNamespace]:
     """``namespace_of(container ref, kind)`` gives the path of another container's namespace."""
     host = container.host
-    result = [{"type": "mount"}]
+    result: list[OciNamespace] = [{"type": "mount"}]
     modes = (
         ("network", host.network),
         ("pid", host.pid),
@@ -289,21 +308,23 @@ def _init_mount() -> OciMount:
 
 def build(
     container: Container, directory: str, cgroups_path: str, namespace_of: Callable[[str, str], str]
-) -> dict[str, Any]:
+) -> OciConfig:
     """The whole ``config.json``; ``directory`` holds the container's hostname, hosts and resolv.conf."""
     host = container.host
     caps = capabilities(host)
     no_new_privs, seccomp, unconfined_paths = _security(host, caps)
     nodes, rules = devices(host)
     limited = limits.resources(host)
-    allowed = [{"allow": True, "access": "rwm"}] if host.privileged else defaults.device_rules() + rules
-    limited["devices"] = allowed if host.privileged else [{"allow": False, "access": "rwm"}, *allowed]
+    if host.privileged:
+        limited["devices"] = [{"allow": True, "access": "rwm"}]
+    else:
+        limited["devices"] = [{"allow": False, "access": "rwm"}, *defaults.device_rules(), *rules]
     namespaces = _namespaces(container, namespace_of)
     mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
     user_mounts = mount_plan.oci_mounts(container.mounts, host)
     replaced = {m["destination"] for m in user_mounts}
     mount_list = [m for m in mount_list if m["destination"] not in replaced]
-    spec: dict[str, Any] = {
+    spec: OciConfig = {
         "ociVersion": "1.2.0",
         "process": process(container, caps, no_new_privs),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
