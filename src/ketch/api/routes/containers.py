@@ -225,7 +225,7 @@ async def container_stats(call: Call) -> web.StreamResponse:
     if not container.state.running and not follow:
         return call.json(stats.empty(container))
     response = await call.stream()
-    previous: dict[str, Any] | None = None
+    previous = None
     if not one_shot and not follow:
         previous = await call.engine.containers.stats_sample(container.id)
         await asyncio.sleep(1)

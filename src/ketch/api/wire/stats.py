@@ -1,18 +1,25 @@
-"""Counters in Docker's JSON, from the engine's raw readings."""
+"""Counters in Docker's JSON, from the engine's samples."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.notation import times
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ketch.engine.model.records import Container
+    from ketch.engine.model.usage import Sample
+    from ketch.runtime.cgroups.readings import CgroupReading
+
+    JsonObject = dict[str, Any]  # a part of an answer, in Docker's names
 
 _UNLIMITED = 1 << 62
+_NO_LIMIT = (1 << 64) - 1
 
 
-def empty(container: Container) -> dict[str, Any]:
+def empty(container: Container) -> JsonObject:
     """The reading of a container that does not run."""
     return {
         "name": f"/{container.name}",
@@ -23,55 +30,65 @@ def empty(container: Container) -> dict[str, Any]:
         "pids_stats": {},
         "storage_stats": {},
         "memory_stats": {},
-        "blkio_stats": _blkio({}),
+        "blkio_stats": _blkio(None),
         "cpu_stats": _cpu(None),
         "precpu_stats": _cpu(None),
     }
 
 
-def answer(container: Container, current: dict[str, Any], previous: dict[str, Any] | None) -> dict[str, Any]:
-    """One object of ``GET /containers/{id}/stats``; ``precpu_stats`` come from the reading before."""
-    memory, pids = current["memory"], current["pids"]
-    limit = memory.get("limit") or 0
-    pid_limit = pids.get("limit")
+def answer(container: Container, current: Sample, previous: Sample | None) -> JsonObject:
+    """One object of ``GET /containers/{id}/stats``; ``precpu_stats`` come from the sample before.
+
+    What the machine has no controller for is empty, as in Docker's answers.
+    """
     return {
         "name": f"/{container.name}",
         "id": container.id,
-        "read": times.rfc3339_or_never(current["read"]),
-        "preread": times.rfc3339_or_never(previous["read"]) if previous else times.NEVER,
+        "read": times.rfc3339_or_never(current.taken_at),
+        "preread": times.rfc3339_or_never(previous.taken_at) if previous else times.NEVER,
         "num_procs": 0,
-        "pids_stats": {"current": pids["current"], "limit": pid_limit or 18446744073709551615},
+        "pids_stats": _pids(current.cgroup),
         "storage_stats": {},
-        "memory_stats": {
-            "usage": memory["usage"],
-            "max_usage": memory.get("max_usage", 0),
-            "stats": memory.get("stat", {}),
-            "failcnt": memory.get("failcnt", 0),
-            "limit": current["machine_memory"] if not limit or limit > _UNLIMITED else limit,
-        },
-        "blkio_stats": _blkio(current),
+        "memory_stats": _memory(current),
+        "blkio_stats": _blkio(current.cgroup),
         "cpu_stats": _cpu(current),
         "precpu_stats": _cpu(previous),
-        "networks": {name: _network(counters) for name, counters in current["networks"].items()},
+        "networks": {name: _network(counters) for name, counters in current.networks.items()},
     }
 
 
-def _cpu(reading: dict[str, Any] | None) -> dict[str, Any]:
-    if reading is None:
-        usage: dict[str, Any] = {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0}
-        return {"cpu_usage": usage, "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0}}
-    cpu = reading["cpu"]
-    usage = {
-        "total_usage": cpu["total_ns"],
+def _pids(reading: CgroupReading) -> JsonObject:
+    pids = reading.get("pids")
+    return {"current": pids["current"], "limit": pids["limit"] or _NO_LIMIT} if pids else {}
+
+
+def _memory(sample: Sample) -> JsonObject:
+    memory = sample.cgroup.get("memory")
+    if memory is None:
+        return {}
+    limit = memory["limit"]
+    return {
+        "usage": memory["usage"],
+        "max_usage": memory["max_usage"],
+        "stats": memory["stat"],
+        "failcnt": memory["failcnt"],
+        "limit": sample.machine_memory if not limit or limit > _UNLIMITED else limit,
+    }
+
+
+def _cpu(sample: Sample | None) -> JsonObject:
+    cpu = sample.cgroup.get("cpu", {}) if sample else {}
+    usage: JsonObject = {
+        "total_usage": cpu.get("total_ns", 0),
         "usage_in_kernelmode": cpu.get("system_ns", 0),
         "usage_in_usermode": cpu.get("user_ns", 0),
     }
     if cpu.get("percpu_ns"):
         usage["percpu_usage"] = cpu["percpu_ns"]
+    machine = {"system_cpu_usage": sample.system_cpu_ns, "online_cpus": sample.online_cpus} if sample else {}
     return {
         "cpu_usage": usage,
-        "system_cpu_usage": reading["system_cpu_ns"],
-        "online_cpus": reading["online_cpus"],
+        **machine,
         "throttling_data": {
             "periods": cpu.get("periods", 0),
             "throttled_periods": cpu.get("throttled_periods", 0),
@@ -80,16 +97,11 @@ def _cpu(reading: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _blkio(reading: dict[str, Any]) -> dict[str, Any]:
-    rows = [
-        {"major": r["major"], "minor": r["minor"], "op": r["op"], "value": r["value"]} for r in reading.get("blkio", ())
-    ]
+def _blkio(reading: CgroupReading | None) -> JsonObject:
     names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
     return {
-        "io_service_bytes_recursive": rows if reading else None,
-        **{f"{n}_recursive": None for n in names[:-2]},
-        "io_time_recursive": None,
-        "sectors_recursive": None,
+        "io_service_bytes_recursive": None if reading is None else reading.get("blkio", []),
+        **{f"{name}_recursive": None for name in names},
     }
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container, ContainerConfig, EndpointSettings, HostConfig
     from ketch.engine.model.requests import Update
     from ketch.engine.model.store import ContainerStore
+    from ketch.engine.model.usage import Sample
     from ketch.engine.networks.link_changes import LinkChanges
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.stats.samples import Samples
@@ -271,8 +272,8 @@ class ContainerService(Struct, frozen=True, eq=False):
         cgroups = self.cgroups.of(container)
         return await in_own_thread(lambda: top.table(cgroups.pids(), ps_args))
 
-    async def stats_sample(self, ref: str) -> dict[str, Any]:
-        """One reading of the container's counters (raw; see ``engine.stats``)."""
+    async def stats_sample(self, ref: str) -> Sample:
+        """One reading of the container's counters."""
         return await self.samples.sample(self.get(ref))
 
     def sampler(self) -> Sampler:

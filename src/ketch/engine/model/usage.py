@@ -1,8 +1,28 @@
-"""Resource usage of one container."""
+"""Resource usage of containers: all counters of one, and the few of a stream of many."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    from ketch.runtime.cgroups.readings import CgroupReading
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """Everything that is counted for a container that runs, and what of the machine it is compared with.
+
+    ``taken_at`` in ns since 1970; ``networks``: interface → counter → value; ``system_cpu_ns``: of all processors,
+    since boot; ``machine_memory`` in bytes.
+    """
+
+    cgroup: CgroupReading
+    networks: dict[str, dict[str, int]]
+    taken_at: int
+    system_cpu_ns: int
+    online_cpus: int
+    machine_memory: int
 
 
 class Usage(msgspec.Struct, kw_only=True):

@@ -1,13 +1,14 @@
-"""A container's counters: cgroup and interface readings, raw; the API turns them into Docker's JSON."""
+"""A container's counters: cgroup and interface readings; the API turns them into Docker's JSON."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ketch.engine.model.usage import Sample
 from ketch.errors import Conflict, KetchError
 
 if TYPE_CHECKING:
@@ -29,26 +30,21 @@ class Samples(Struct, frozen=True, eq=False):
     network: NetworkManager
     network_thread: SerialThread
 
-    async def sample(self, container: Container) -> dict[str, Any]:
-        """cgroup ``stats()`` plus ``networks``, ``read`` (ns), ``system_cpu_ns`` and ``online_cpus``.
-
-        Conflict when the container does not run.
-        """
+    async def sample(self, container: Container) -> Sample:
+        """Read everything; Conflict when the container does not run."""
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
-        reading: dict[str, Any] = self.cgroups.of(container).stats()
+        reading = self.cgroups.of(container).stats()
         owner = self.network_owner(container)
-        counters: dict[str, Any] = {}
-        if owner is not None:
-            counters = await self.counters({owner.id: owner.state.pid})
-        reading.update(
+        counters = await self.counters({owner.id: owner.state.pid}) if owner is not None else {}
+        return Sample(
+            cgroup=reading,
             networks=counters.get(owner.id, {}) if owner is not None else {},
-            read=time.time_ns(),
+            taken_at=time.time_ns(),
             system_cpu_ns=system_cpu_ns(),
             online_cpus=os.cpu_count() or 1,
             machine_memory=_MEMORY,
         )
-        return reading
 
     async def counters(self, pids: dict[str, int]) -> dict[str, dict[str, dict[str, int]]]:
         """Counters of the interfaces in the namespaces of processes (container id → pid): id → interface → counter."""

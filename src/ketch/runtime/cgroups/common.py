@@ -18,8 +18,9 @@ from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Protocol
 
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
     from ketch.runtime.protocol import Cgroups
 else:
@@ -43,8 +44,8 @@ class Cgroup(Protocol):
     def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``."""
 
-    def stats(self) -> dict[str, Any]:
-        """{"memory": …, "cpu": …, "pids": …, "blkio": […]}."""
+    def stats(self) -> CgroupReading:
+        """Counters by controller, without controllers that the machine lacks."""
 
     def pids(self) -> list[int]:
         """Host pids of every process inside."""

@@ -6,8 +6,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.cgroups.readings import BlkioReading, CgroupReading
     from ketch.runtime.oci_types import OciResources
 
 
@@ -37,12 +36,12 @@ def apply(directory: str, resources: OciResources) -> None:
             files.write(directory, name, f"{device} {rate}")
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Fill ``out["blkio"]`` with the bytes moved for each device and operation."""
     text = files.read_or(directory, "blkio.throttle.io_service_bytes_recursive")
     if not text:
         text = files.read_or(directory, "blkio.throttle.io_service_bytes")
-    found = []
+    found: list[BlkioReading] = []
     for line in text.splitlines():
         fields = line.split()
         if len(fields) == 3 and ":" in fields[0]:

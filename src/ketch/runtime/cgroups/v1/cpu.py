@@ -6,8 +6,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
 
 
@@ -30,7 +29,7 @@ def apply(directory: str, resources: OciResources) -> None:
         files.write(directory, "cpu.idle", cpu["idle"])
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Add the throttling counters to ``out["cpu"]``."""
     values = files.pairs(files.read_or(directory, "cpu.stat"))
     cpu = out.setdefault("cpu", {})

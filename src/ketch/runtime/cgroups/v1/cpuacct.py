@@ -6,10 +6,10 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.runtime.cgroups.readings import CgroupReading
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Add the times to ``out["cpu"]``."""
     read = files.read_or
     cpu = out.setdefault("cpu", {})

@@ -12,8 +12,8 @@ from ketch.runtime.cgroups.v1 import blkio, cpu, cpuacct, cpuset, devices, freez
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any
 
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
     from ketch.runtime.protocol import Cgroups
 
@@ -65,9 +65,9 @@ class CgroupV1:
             if directory is not None:
                 module.apply(directory, resources)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> CgroupReading:
         """Raw numbers by controller, without controllers that the machine lacks."""
-        out: dict[str, Any] = {}
+        out: CgroupReading = {}
         for controller, module in _STATS.items():
             directory = self.dirs.get(controller)
             if directory is not None:

@@ -8,8 +8,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
 
 
@@ -40,7 +39,7 @@ def apply(directory: str, resources: OciResources) -> None:
         files.write(directory, "memory.oom_control", "1")
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Fill ``out["memory"]``; bytes, except the event counts of ``stat``."""
     read = files.read_or
     out["memory"] = {

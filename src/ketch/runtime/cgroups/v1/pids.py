@@ -6,8 +6,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
 
 
@@ -18,7 +17,7 @@ def apply(directory: str, resources: OciResources) -> None:
         files.write(directory, "pids.max", limit if limit > 0 else "max")
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Fill ``out["pids"]``; limit 0 is unlimited."""
     limit = files.read_or(directory, "pids.max")
     out["pids"] = {

@@ -6,8 +6,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
 
 
@@ -34,7 +33,7 @@ def weight(shares: int) -> int:
     return 1 + (shares - 2) * 9999 // 262142
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Fill ``out["cpu"]``; nanoseconds and counts.  v2 has no times by CPU."""
     values = files.pairs(files.read_or(directory, "cpu.stat"))
     out["cpu"] = {

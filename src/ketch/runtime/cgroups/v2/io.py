@@ -6,8 +6,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.cgroups.readings import BlkioReading, CgroupReading
     from ketch.runtime.oci_types import OciResources
 
 
@@ -37,9 +36,9 @@ def weight(value: int) -> int:
     return 1 + (min(max(value, 10), 1000) - 10) * 9999 // 990
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Fill ``out["blkio"]`` with bytes by device, under v1's names for the operations."""
-    found = []
+    found: list[BlkioReading] = []
     for line in files.read_or(directory, "io.stat").splitlines():
         device, *fields = line.split()
         major, _, minor = device.partition(":")

@@ -14,8 +14,8 @@ from ketch.runtime.cgroups.v2 import cpu, cpuset, devices, io, memory
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any
 
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
     from ketch.runtime.protocol import Cgroups
 
@@ -61,9 +61,9 @@ class CgroupV2:
                 files.write(self.directory, name, line)
         devices.apply(self.directory, resources)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> CgroupReading:
         """Raw numbers by controller."""
-        out: dict[str, Any] = {}
+        out: CgroupReading = {}
         for module in (memory, cpu, pids, io):
             module.stats(self.directory, out)
         return out

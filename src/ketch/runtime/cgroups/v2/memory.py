@@ -9,8 +9,7 @@ from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from ketch.runtime.cgroups.readings import CgroupReading
     from ketch.runtime.oci_types import OciResources
 
 
@@ -38,7 +37,7 @@ def swap_max(limit: int, swap: int) -> str:
     return str(swap - limit)
 
 
-def stats(directory: str, out: dict[str, Any]) -> None:
+def stats(directory: str, out: CgroupReading) -> None:
     """Fill ``out["memory"]``; bytes, except the event counts of ``stat``."""
     read = files.read_or
     usage = files.number(read(directory, "memory.current"))
