@@ -64,7 +64,9 @@ class Tap:
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._upstream)
-            self._talks.append(_Talk(client, server))
+            talk = _Talk(client, server)
+            self._talks.append(talk)  # before anything is passed on: who has had an answer may look at once
+            talk.begin()
 
     def asked(self) -> int:
         """How many bytes clients have sent so far."""
@@ -93,11 +95,12 @@ class _Talk:
     server: socket.socket
     asked: bytearray = field(default_factory=bytearray)
     said: bytearray = field(default_factory=bytearray)
+    threads: list[threading.Thread] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def begin(self) -> None:
         ways = ((self.client, self.server, self.asked), (self.server, self.client, self.said))
-        self._threads = [threading.Thread(target=_copy, args=way, daemon=True) for way in ways]
-        for thread in self._threads:
+        self.threads += [threading.Thread(target=_copy, args=way, daemon=True) for way in ways]
+        for thread in self.threads:
             thread.start()
 
     def exchanges(self) -> list[Exchange]:
@@ -116,7 +119,7 @@ class _Talk:
         for sock in (self.client, self.server):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(5)
         self.client.close()
         self.server.close()

@@ -136,6 +136,12 @@ def _inherit(directory: str, name: str) -> None:
         mine.write(value)
 
 
+def _made(directory: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        os.makedirs(directory, exist_ok=True)
+    return os.path.isdir(directory)
+
+
 @contextlib.contextmanager
 def strangers_cgroup(parent: str):
     """A cgroup of another program, named as a container's is, with a process inside."""
@@ -144,7 +150,10 @@ def strangers_cgroup(parent: str):
     process = subprocess.Popen(["sleep", "1000"])
     try:
         for directory in made:
-            os.makedirs(directory, exist_ok=True)
+            until(
+                lambda d=directory: _made(d),
+                "its parent, which daemons beside us remove when it is empty, does not stay",
+            )
             for name in ("cpuset.cpus", "cpuset.mems"):  # empty ones take no process (v1)
                 _inherit(os.path.dirname(directory), name)
                 _inherit(directory, name)
