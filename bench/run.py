@@ -1,4 +1,4 @@
-"""The benchmark's program: measures Ketch and dockerd beside it: in turn, in one run, by the same client and image.
+"""The benchmark's program: measures Ketch and dockerd in turn, in one run, with the same client and image.
 
     make bench                        a table
     make bench BENCH='--quick'        fewer rounds, fewer containers

@@ -61,7 +61,7 @@ def engine(request: pytest.FixtureRequest):
 def _end(one: Engine, before: Census) -> list[str]:
     """Delete an engine, and what it has left, which is returned."""
     one.delete()
-    left = before.left_over() if one.kind == "ketch" else []
+    left = before.leaks() if one.kind == "ketch" else []
     if left:
         session.clear(one.name)
     return left

@@ -1,4 +1,4 @@
-"""What the containers of tests run, and with which flags."""
+"""Commands and flags of the tests' containers."""
 
 from __future__ import annotations
 

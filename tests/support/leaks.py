@@ -1,4 +1,4 @@
-"""What a machine has that an engine could leave behind: counted before and after."""
+"""Censuses of the machine's resources that an engine could leave behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Census:
         things = {*_mounts(), *_links(session), *_tables(session), *_cgroups(session), *_processes(session)}
         return cls(things, session)
 
-    def left_over(self, but: tuple[str, ...] = ()) -> list[str]:
+    def leaks(self, but: tuple[str, ...] = ()) -> list[str]:
         """What is here now and was not when this census was taken, ``but`` for kinds that begin so.
 
         The kernel gets a moment: it destroys links of a dead network namespace by itself, some time later.

@@ -1,4 +1,4 @@
-"""Far ends for log drivers: a journal's socket that decodes what comes, and a real rsyslogd."""
+"""Log servers for tests: a journal's socket that decodes its input, and a real rsyslogd."""
 
 from __future__ import annotations
 

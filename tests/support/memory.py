@@ -1,4 +1,4 @@
-"""How much memory a daemon takes meanwhile."""
+"""Measurement of a daemon's peak memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tap on the pipe: a unix socket before a daemon's own that keeps what clients and daemon say to each other."""
+"""A recording proxy: a unix socket before a daemon's own that keeps requests and answers."""
 
 from __future__ import annotations
 

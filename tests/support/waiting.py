@@ -1,4 +1,4 @@
-"""Waiting for what other processes do, when nothing tells."""
+"""Polling for effects of other processes, where there is no event."""
 
 from __future__ import annotations
 

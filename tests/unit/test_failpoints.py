@@ -1,4 +1,4 @@
-"""The switch itself, and that code, table and matrix speak of the same points."""
+"""Failpoints, and agreement of code, documentation and crash matrix."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_the_matrix_visits_all_of_them():
     ("text", "at", "number"),
     [("a.b", 1, 0), ("a.b:3", 3, 0), ("a.b=enospc", 0, errno.ENOSPC), ("a.b=EMFILE:2", 2, errno.EMFILE)],
 )
-def test_what_is_armed(text, at, number):
+def test_armed_failpoints(text, at, number):
     fault = failpoints.Fault(text, "")
     assert (fault.name, fault.at, fault.errno) == ("a.b", at, number)
 
 
 @pytest.mark.parametrize("text", ["a.b:x", "a.b=enosuch", "a.b:"])
-def test_what_cannot_be_armed(text):
+def test_invalid_failpoints(text):
     with pytest.raises(ValueError, match="KETCH_FAULT"):
         failpoints.Fault(text, "")
 

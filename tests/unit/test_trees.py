@@ -208,7 +208,7 @@ def test_no_descriptors(place, free):
     remove_tree(str(place / "tree"))
 
 
-def test_what_cannot_be_removed(place):
+def test_entries_that_cannot_be_removed(place):
     make(place / "tree", 1500)
     (place / "tree" / "other").touch()
     fd = os.open(place / "tree", trees.DIRECTORY)

@@ -1,4 +1,4 @@
-"""Undoing never hides why it was necessary."""
+"""Undo stacks: failures of steps never hide the first error."""
 
 from __future__ import annotations
 

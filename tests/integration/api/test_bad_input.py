@@ -1,4 +1,4 @@
-"""What is wrong is refused with a clear sentence and Docker's code; nothing half-made stays, the daemon goes on."""
+"""Invalid requests: refused with a clear message and Docker's status; nothing half-made stays."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_long_request_line(engine):
 
 
 @pytest.mark.ketch_only
-def test_what_is_no_http_is_answered_in_json(engine):
+def test_invalid_http_is_answered_in_json(engine):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(10)
         sock.connect(engine.socket)

@@ -1,4 +1,4 @@
-"""What real clients hear from ketchd, judged by the API's own description; every endpoint of containers is driven."""
+"""Answers to real clients, checked against the API's own description; every endpoint of containers is called."""
 
 from __future__ import annotations
 

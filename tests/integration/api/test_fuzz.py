@@ -1,4 +1,4 @@
-"""Made-up requests for every endpoint: none is answered with an internal error, none hangs, nothing is left behind.
+"""Generated requests for every endpoint: no internal error, no hang, no leftovers.
 
 A longer run by hand, with other seeds: ``KETCH_FUZZ_EXAMPLES=200 KETCH_FUZZ_SEED=7 pytest …/test_fuzz.py``.
 """
@@ -28,9 +28,9 @@ def test_made_up_requests(own_engine):
     own_engine.add_busybox()
     with contextlib.closing(own_engine.py()) as client:
         world = World(client)
-        fuzzer = Fuzzer(own_engine, load_description(), world.settle)
+        fuzzer = Fuzzer(own_engine, load_description(), world.restore)
         with contextlib.closing(fuzzer):
-            world.settle()
+            world.restore()
             pid = own_engine.process.pid
             memory, open_now = resident(pid), descriptors(pid)
             for operation in fuzzer.operations:
@@ -38,7 +38,7 @@ def test_made_up_requests(own_engine):
                 assert own_engine.process.poll() is None, own_engine.log()
         assert not fuzzer.failures, "\n\n".join(f"{why}\n    {what}" for why, what in fuzzer.failures.items())
         assert {200, 201, 204, 400, 404, 409} <= set(fuzzer.statuses), fuzzer.statuses
-        world.settle()
+        world.restore()
         assert descriptors(pid) < open_now + 20
         assert resident(pid) < memory + GROWTH
         print(fuzzer.statuses)

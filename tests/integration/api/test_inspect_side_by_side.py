@@ -1,4 +1,4 @@
-"""What is told of containers and images, key by key against a dockerd: names and JSON types at every depth."""
+"""Answers of inspect compared with dockerd's, key by key: names and JSON types at every depth."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_one_nasty_value(own_engine):
     failures: dict[str, str] = {}
     with contextlib.closing(docker.DockerClient(base_url=own_engine.host, version=API, timeout=30)) as client:
         world = World(client)
-        world.settle()
+        world.restore()
         judge_more = Readable()
         pid = own_engine.process.pid
         memory, open_now = resident(pid), descriptors(pid)
@@ -108,9 +108,9 @@ def test_one_nasty_value(own_engine):
                 failures.setdefault(f"{one.method} {one.target.partition('?')[0][:80]}: {wrong}", repr(one)[:3000])
             assert own_engine.process.poll() is None, (one, own_engine.log())
             if one.method != "GET" and (status in (200, 201, 204, 101) or not status):
-                world.settle()
+                world.restore()
         assert not failures, f"{len(failures)}:\n" + "\n\n".join(f"{w}\n    {r}" for w, r in failures.items())
-        world.settle()
+        world.restore()
         assert descriptors(pid) < open_now + 20
         assert resident(pid) < memory + GROWTH
         own_engine.remove_all()

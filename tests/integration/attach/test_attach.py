@@ -1,4 +1,4 @@
-"""Attach and exec at the level of bytes and packets, and standard input from its first to its last one."""
+"""Attach and exec at the level of bytes and packets, and all of standard input."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_signals_are_passed_on_unless_told_otherwise(engine, client):
         assert attached.wait() == 5
 
 
-def test_what_cannot_be_attached_to(engine, client):
+def test_refused_attaches(engine, client):
     client("create", "--name", "idle", "busybox")
     result = client("attach", "idle", check=False)
     assert result.code == 1

@@ -35,7 +35,7 @@ def server(request):
         one.remove_all()
     finally:
         one.delete()
-    assert before.left_over() == []
+    assert before.leaks() == []
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_a_stuck_client_stalls_nobody(ws):
         await typist.close()
 
 
-async def test_who_may_connect(ws):
+async def test_allowed_origins(ws):
     engine, address = ws
     await asyncio.to_thread(engine.docker, "create", "--name", "box", "busybox")
     url = f"http://{address}/v1.51/containers/box/attach/ws?stream=1"

@@ -87,7 +87,7 @@ def test_lines_elsewhere(ketch, host):
         (("login", "-u", "a", "x"), "non TTY"),
     ],
 )
-def test_what_cannot_be_meant(ketch, args, said):
+def test_invalid_servers(ketch, args, said):
     result = ketch(*args, check=False)
     assert result.code and said in result.err
 

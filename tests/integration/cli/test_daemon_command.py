@@ -40,7 +40,7 @@ def in_private(script: str) -> subprocess.CompletedProcess[str]:
 def _nothing_runs_on():
     before = Census.take(f"{SESSION}c")
     yield
-    assert [thing for thing in before.left_over() if thing.startswith("process")] == []
+    assert [thing for thing in before.leaks() if thing.startswith("process")] == []
 
 
 def test_run_starts_a_daemon_and_says_so():

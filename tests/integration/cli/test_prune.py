@@ -1,4 +1,4 @@
-"""``prune`` of everything, and dry runs, which say what the real thing then does."""
+"""``prune`` of everything, and dry runs, which agree with it."""
 
 from __future__ import annotations
 

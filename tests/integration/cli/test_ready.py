@@ -1,4 +1,4 @@
-"""``--wait-healthy`` and ``ps --watch``: what happens is heard of, and nobody asks again and again."""
+"""``--wait-healthy`` and ``ps --watch``: driven by events, without polling."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_terminal_is_drawn_again_and_put_back(engine):
         assert watch.wait() == 0
 
 
-def test_nothing_is_asked_while_nothing_happens(engine, tmp_path):
+def test_no_polling(engine, tmp_path):
     """The client is silent while only ages grow, and asks when something happens: the tap does hear it."""
     engine.ketch("run", "-d", "--name", "box", "busybox", "sleep", "1000")
     tap = Tap(str(tmp_path / "tap"), engine.socket)

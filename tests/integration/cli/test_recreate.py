@@ -144,7 +144,7 @@ def test_little_is_said(engine):
     assert engine.ketch("inspect", "--as", "run", "nobody", check=False).code == 1
 
 
-def test_what_came_later_is_said_as_well(engine, others):
+def test_later_changes_are_included(engine, others):
     ketch = engine.ketch
     ketch("run", "-d", "--name", "first", "-e", "A=1", "busybox", "sleep", "1000")
     ketch("network", "connect", "--alias", "late", "rt-two", "first")
@@ -216,7 +216,7 @@ def composed(engine, directory, text: str):
     compose("down", "-t", "0", "-v")
 
 
-def test_what_compose_has_no_words_for_is_said(engine, others):
+def test_settings_that_compose_lacks_are_reported(engine, others):
     ketch = engine.ketch
     ketch("run", "-d", "--rm", "--name", "box", "-P", "--network", "rt-two", "--network", "bridge", *SLEEP.split())
     shown = ketch("inspect", "--as", "compose", "box")

@@ -1,4 +1,4 @@
-"""What containers, images and registries may show on a terminal: nothing that steers it."""
+"""Texts of containers, images and registries on a terminal: no control sequences."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_looking_and_changing(world):
     box.remove(force=True)
 
 
-def test_what_goes_wrong(world):
+def test_errors(world):
     with pytest.raises(docker.errors.ContainerError) as failed:
         world.containers.run("busybox", ["sh", "-c", "echo why >&2; exit 5"], remove=True)
     assert (failed.value.exit_status, failed.value.stderr) == (5, b"why\n")

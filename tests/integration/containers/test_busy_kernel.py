@@ -1,4 +1,4 @@
-"""Containers that sleep in the kernel: what has to wait for one is nobody else's matter."""
+"""Containers that sleep in the kernel: requests to others do not wait for them."""
 
 from __future__ import annotations
 

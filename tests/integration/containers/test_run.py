@@ -141,7 +141,7 @@ def test_privileged(client):
     assert int(devices) > 30
 
 
-def test_what_must_be_hidden_is_hidden(client):
+def test_masked_and_read_only_paths(client):
     script = (
         "ls /sys/firmware | wc -l; cat /proc/timer_list | wc -c; echo 0 > /proc/sys/kernel/core_uses_pid;"
         "grep Seccomp: /proc/self/status"

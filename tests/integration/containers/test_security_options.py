@@ -1,4 +1,4 @@
-"""What ``info`` says of confinement, what ``inspect`` says of a container, and what its program has: all the same."""
+"""Security options: ``info``, ``inspect`` and the program's actual confinement agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What containers use: every column of ``stats``, and the one stream that shows many containers."""
+"""Resource usage: every column of ``stats``, and the stream for many containers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_reading(docker_py, worker):
     assert first["cpu_stats"]["cpu_usage"]["total_usage"] > used
 
 
-def test_what_does_not_run_shows_zeros(client):
+def test_stopped_containers_show_zeros(client):
     client("run", "--name", "done", "busybox", "true")
     form = "{{.Name}} {{.CPUPerc}} {{.MemUsage}} {{.MemPerc}} {{.NetIO}} {{.BlockIO}} {{.PIDs}}"
     assert client("stats", "--no-stream", "--format", form).out.strip() == ""
@@ -162,7 +162,7 @@ def test_one_stream_for_many(engine, docker_py, worker):
 
 
 @pytest.mark.ketch_only
-def test_who_is_in_the_stream(engine, docker_py):
+def test_containers_of_the_stream(engine, docker_py):
     engine.docker("run", "-d", "--name", "one", "--label", "a=b", *SLEEP)
     engine.docker("run", "-d", "--name", "two", *SLEEP)
     engine.docker("run", "--name", "done", "busybox", "true")

@@ -1,4 +1,4 @@
-"""``update``: limits of a running container change in its cgroup, the restart policy in what happens next."""
+"""``update``: limits of a running container in its cgroup, and its restart policy."""
 
 from __future__ import annotations
 

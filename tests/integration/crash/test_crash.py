@@ -1,4 +1,4 @@
-"""Single deaths, looked at from all sides: a monitor's, the launcher's, and ends that no daemon saw."""
+"""The death of a monitor, of the launcher, and exits without a daemon."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_killed_while_it_takes_its_networks_down(own_engine):
     assert own_engine.docker("run", "--rm", "busybox", "echo", "two").out == "two\n"
 
 
-def test_what_a_stop_began_is_not_undone(alone):
+def test_a_begun_stop_is_not_undone(alone):
     """ketchd dies between the signal and the exit: the policy must not bring back what a user wants down."""
     alone.stop()
     alone.settings = {"KETCH_FAULT": "stop.signalled"}

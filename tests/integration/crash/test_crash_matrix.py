@@ -1,4 +1,4 @@
-"""Somebody is killed at each of the points of docs/crash-safety.md, beside containers that go on."""
+"""The crash matrix: a process is killed at each failpoint of docs/crash-safety.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that does not take what was written: the kernel says so once, and calls it written from then on."""
+"""Write errors of the disk, which the kernel reports once and then takes for written."""
 
 from __future__ import annotations
 

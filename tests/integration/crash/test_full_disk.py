@@ -1,4 +1,4 @@
-"""No room on the data root: what frees some works, the rest says why not, and ketchd starts all the same."""
+"""A full data root: ketchd starts, removals work, the rest fails with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database that is older than what is on the disk: refused, or what it does not know is kept and comes back."""
+"""A database older than the files on the disk: refused, or unknown files are kept and recovered."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_tables_that_were_emptied(own_engine, table, number):
     own_engine.docker("start", "-a", "one")
 
 
-def test_what_has_lost_its_row_is_kept_and_comes_back(own_engine):
+def test_objects_without_a_row_are_kept_and_recovered(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     own_engine.stop()

@@ -1,4 +1,4 @@
-"""Parts of the state taken away under a living daemon: each command says in one sentence what is missing, or works."""
+"""Parts of the state removed under a living daemon: each command works or says what is missing."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def with_more(table: str, record: dict) -> dict:
     return record
 
 
-def test_what_a_newer_version_added_is_kept(own_engine):
+def test_fields_of_a_newer_version_are_kept(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     api = Api(own_engine.socket)

@@ -1,4 +1,4 @@
-"""Files that take long to delete: nobody waits for them, neither the daemon's end nor its next start, and they go."""
+"""Slow deletions: nothing waits for them, neither the daemon's end nor its next start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers whose monitor does not answer: it was stopped, its names are gone, or nobody has a descriptor for it.
+"""Containers whose monitor does not answer: stopped, without its socket, or no descriptor is free.
 
 Whether ketchd was there before (connected) or takes the containers over (not reached yet), what needs no monitor works,
 what needs one says so within seconds, and when the monitor goes on all is as before.
@@ -67,7 +67,7 @@ def alone(file_engine):
         file_engine.start()
     file_engine.remove_all()
     # The daemon and its launcher may be other processes now; of monitors the cgroups would tell.
-    assert before.left_over(but=("process",)) == []
+    assert before.leaks(but=("process",)) == []
 
 
 @pytest.fixture(params=["connected", "taken over"])
@@ -98,7 +98,7 @@ def test_others_do_not_wait(alone, one):
     assert running(one.pid)
 
 
-def test_what_needs_no_monitor_works(alone, one):
+def test_commands_without_the_monitor_work(alone, one):
     assert answer(alone, "GET", "/containers/one/top")[0] == 200
     assert answer(alone, "GET", "/containers/one/stats", stream=0)[0] == 200
     assert answer(alone, "GET", "/containers/one/logs", stdout=1) == (200, b"up\r\n")
@@ -109,7 +109,7 @@ def test_what_needs_no_monitor_works(alone, one):
     assert answer(alone, "POST", "/containers/one/rename", name="two")[0] == 204
 
 
-def test_what_needs_a_monitor_says_so(alone, one):
+def test_commands_that_need_the_monitor_fail_clearly(alone, one):
     status, made = answer(alone, "POST", "/containers/one/exec", {"Cmd": ["true"]})
     assert status == 201
     requests = (

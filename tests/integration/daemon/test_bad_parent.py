@@ -132,4 +132,4 @@ def test_the_command_line(tmp_path: Path, umask: str) -> None:
     finally:
         runtime("delete", "--force", "one")
     box.close()
-    assert runtime_box.cgroup_leftovers(box.parent) == []
+    assert runtime_box.orphaned_cgroups(box.parent) == []

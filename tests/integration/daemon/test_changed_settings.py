@@ -55,7 +55,7 @@ def daemon():
             one.start()
         one.remove_all()
         one.delete()
-    assert before.left_over() == []
+    assert before.leaks() == []
 
 
 def run(daemon: Engine, name: str, *flags: str) -> None:

@@ -1,4 +1,4 @@
-"""The current directory: whoever stands in a stranger's folder runs nothing that lies there."""
+"""The current directory: programs and modules in it are never executed."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_isolated_scripts(planted, tmp_path, form):
             assert not planted.exists(), planted.read_text()
 
 
-def test_what_is_not_pips_is_not_isolated(tmp_path):
+def test_only_scripts_of_pip_are_isolated(tmp_path):
     script = tmp_path / "ketch"
     script.write_text("#!/bin/sh\nexec ketch\n")
     done = subprocess.run([f"{ROOT}/scripts/isolate", script], capture_output=True, text=True, check=False)

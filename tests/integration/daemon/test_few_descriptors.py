@@ -1,4 +1,4 @@
-"""A start with hardly a descriptor: as many as are permitted are taken, and too few are named."""
+"""The limit of open files: raised to the maximum, and refused when too low."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def run(*command: str, cache: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("words", [("dir",), ("run", "dockerd"), ("run", "--network", "true")])
-def test_what_needs_the_root_says_that_it_is_not_there(tmp_path, words):
+def test_a_missing_root_is_reported(tmp_path, words):
     done = run(SCRIPT, *words, cache=str(tmp_path))
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.count("\n") == 1 and "what needs it is skipped: " in done.stderr

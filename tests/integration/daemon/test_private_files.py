@@ -1,4 +1,4 @@
-"""Who may read what on the host: sockets, the state, credentials; and what stands in a socket's place."""
+"""Permissions of sockets, state and credentials on the host, and files in a socket's place."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_directory_of_others_keeps_its_mode(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
-def test_what_is_no_socket_is_not_replaced(own_engine, kind):
+def test_only_sockets_are_replaced(own_engine, kind):
     path = own_engine.socket
     if kind == "file":
         with open(path, "w", encoding="ascii") as f:

@@ -137,10 +137,10 @@ def machine(tmp_path):
         yield one
     finally:
         one.off()
-    assert before.left_over() == []
+    assert before.leaks() == []
 
 
-def test_what_the_manager_does(machine):
+def test_operations_of_the_manager(machine):
     engine = machine.engine
     engine.add_busybox()
     script = "i=0; while :; do echo n $i; i=$((i+1)); usleep 100000; done"

@@ -58,7 +58,7 @@ def pair():
             one.remove_all()
         first.delete()
         second.delete()
-    assert before.left_over() == []
+    assert before.leaks() == []
 
 
 def everything(engine: Engine) -> list[str]:
@@ -208,7 +208,7 @@ def pids_of(container_id: str) -> set[str]:
 
 
 @pytest.mark.parametrize("parent", ["", "mine"])
-def test_what_a_removed_container_left_is_found_by_its_directory(pair, parent):
+def test_orphans_of_a_removal_are_found_by_their_directory(pair, parent):
     """A removal that was killed, and a process that outlived its container; also under a parent cgroup of its own."""
     one = pair[0]
     one.start()
@@ -237,7 +237,7 @@ def test_what_a_removed_container_left_is_found_by_its_directory(pair, parent):
             os.rmdir(f"{place}/{one.name}-mine")
 
 
-def test_what_both_would_use_is_refused_by_name(pair):
+def test_shared_resources_are_refused_by_name(pair):
     first, second = pair
     first.flags = ("--pidfile", first.pidfile)
     first.start()
@@ -264,7 +264,7 @@ def test_what_both_would_use_is_refused_by_name(pair):
     second.flags = ("--bridge", second.name)
 
 
-def test_what_a_daemon_left_running_is_not_taken_by_another(pair):
+def test_running_containers_are_not_taken_by_another_daemon(pair):
     """The first is down, its containers run: its bridges and its table are still its own."""
     first, second = pair
     first.flags = ("--bridge", f"{first.name}b")
@@ -378,7 +378,7 @@ def test_a_copy_of_a_data_root_from_before_its_containers_started(pair, first_is
 
 
 @pytest.mark.parametrize("how", ["copied", "moved"])
-def test_what_a_copied_or_moved_data_root_mounts_is_its_own(pair, how):
+def test_a_copied_or_moved_data_root_mounts_its_own_files(pair, how):
     """Volumes, and images that are mounted, are those beside its database, and never those of where it was."""
     first, second = pair
     first.start()

@@ -71,7 +71,7 @@ def test_owners_modes_and_places(engine, source):
     )
 
 
-def test_it_is_read_at_each_start(engine, source):
+def test_secrets_are_read_at_each_start(engine, source):
     ketch = engine.ketch
     ketch("create", "--name", "box", "--secret", f"id=db,src={source}", "busybox", "cat", "/run/secrets/db")
     assert ketch("start", "-a", "box").out == WORD
@@ -112,7 +112,7 @@ def test_two_secrets_need_two_places(engine, source):
     assert "more than one has the target /run/secrets/a" in failed.err
 
 
-def test_it_is_nowhere_else(own_engine, source):
+def test_secrets_are_stored_nowhere_else(own_engine, source):
     own_engine.start()
     own_engine.add_busybox()
     ketch = own_engine.ketch
@@ -163,7 +163,7 @@ def memory(pid: int) -> bytes:
     return found
 
 
-def test_what_is_written_stays_behind_as_an_empty_directory(engine, source):
+def test_the_mount_point_stays_as_an_empty_directory(engine, source):
     ketch = engine.ketch
     ketch("run", "--name", "box", "--secret", f"id=db,src={source}", "busybox", "true")
     facts = json.loads(ketch("inspect", "box").out)[0]

@@ -21,7 +21,7 @@ def mounts(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("mode", ["private", "none", ""])
-def test_what_is_private_cannot_be_joined(engine: Engine, mode: str) -> None:
+def test_a_private_namespace_cannot_be_joined(engine: Engine, mode: str) -> None:
     flags = ["--ipc", mode] if mode else []
     donor = engine.docker("run", "-d", "--name", "donor", *flags, *SLEEP).out.strip()
     refused = engine.docker("run", "--name", "taker", "--ipc", "container:donor", "busybox", "true", check=False)
@@ -38,7 +38,7 @@ def test_a_stopped_donor(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("mode", ["shareable", "host"])
-def test_what_is_shared_is_joined(engine: Engine, mode: str) -> None:
+def test_a_shareable_namespace_is_joined(engine: Engine, mode: str) -> None:
     """Also through another one that has joined."""
     engine.docker("run", "-d", "--name", "donor", "--ipc", mode, *SLEEP)
     engine.docker("run", "-d", "--name", "taker", "--ipc", "container:donor", *SLEEP)

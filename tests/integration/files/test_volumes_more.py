@@ -132,7 +132,7 @@ def test_options_that_mean_nothing(client, options, said):
     assert said in result.err
 
 
-def test_what_cannot_be_mounted_is_said_by_the_container(client, volumes):
+def test_a_failed_mount_is_the_containers_error(client, volumes):
     volumes.append(volume(client, "-o", "type=none", "-o", "device=/does/not/exist", "-o", "o=bind", "kt-none"))
     result = client("run", "--rm", "-v", "kt-none:/d", "busybox", "true", check=False)
     assert result.code in (125, 127)

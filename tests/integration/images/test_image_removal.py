@@ -55,7 +55,7 @@ def test_by_id_with_several_names(client, image):
     assert sorted(out[:2]) == ["Untagged: own:1", "Untagged: own:2"] and out[2] == f"Deleted: {image}"
 
 
-def test_what_is_not_there(client, image):
+def test_missing_images(client, image):
     assert "No such image: nothing:latest" in refused(client, "nothing")
     assert "No such image" in refused(client, "f" * 64)
     result = client("rmi", "nothing", "own:1", check=False)

@@ -344,7 +344,7 @@ def test_a_digest_belongs_to_its_repository(store):
     assert store.resolve("other:1").repo_tags == ["other:1"]
 
 
-def test_nobody_waits_for_a_slow_client(store):
+def test_a_slow_client_blocks_nothing(store):
     """A load that hangs in the middle keeps no lock, and keeps what it has brought from a removal meanwhile."""
     image = bring(store, tar(file("a", os.urandom(4 << 20))), "one")
     saved_fd, client_fd = os.pipe()
@@ -411,7 +411,7 @@ def test_bootstrap_busybox_is_the_same_every_time(store):
         bootstrap(store, "fedora:40", lambda _item: None)
 
 
-def test_what_a_crash_left_is_swept(store, tmp_path):
+def test_orphans_of_a_crash_are_swept(store, tmp_path):
     kept = bring(store, tar(file("kept")), "kept")
     os.makedirs(tmp_path / "layers" / ".new-dead" / "diff")
     os.makedirs(tmp_path / "layers" / ("d" * 64) / "diff")

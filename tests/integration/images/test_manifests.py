@@ -44,7 +44,7 @@ def test_an_index_of_two_images(engine, host):
     assert "No such manifest" in ketch("manifest", "rm", name, check=False).err
 
 
-def test_what_cannot_be(engine, host):
+def test_invalid_requests(engine, host):
     ketch = engine.ketch
     both = made.index(made.image({"a": b"1"}))
     made.put(host, "parts/both", both, "1")

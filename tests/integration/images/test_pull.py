@@ -119,7 +119,7 @@ def test_a_newer_one_leaves_the_old_without_a_tag(client, host):
     assert f"Deleted: {old.image_id}" in client("image", "prune", "-f").out.replace("deleted", "Deleted")
 
 
-def test_what_is_not_there(client, host):
+def test_missing_images(client, host):
     result = client("pull", f"{host}/nothing:1", check=False)
     assert result.code == 1 and "manifest unknown" in result.err
     made.put(host, "some", made.image({"a": b"1"}), "1")

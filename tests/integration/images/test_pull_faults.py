@@ -1,4 +1,4 @@
-"""What goes wrong between us and a registry: a clear error, nothing half-made, and the next pull goes on from there."""
+"""Faults of registries: a clear error, nothing half-made, and the next pull resumes."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_registry_that_is_broken(nasty, docker):
     assert len(nasty.asked("/manifests/")) == 5
 
 
-def test_nobody_listens(docker):
+def test_connection_refused(docker):
     assert "connection refused" in refused(docker, "127.0.0.1:1/app:1")
 
 
@@ -181,7 +181,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)
-def test_what_is_no_manifest(nasty, docker, kind):
+def test_invalid_manifests(nasty, docker, kind):
     body, said = MANIFESTS[kind]
     nasty.manifests["app/manifests/1"] = (body, made.MANIFEST)
     assert said in refused(docker, f"{nasty.host}/app:1")

@@ -1,4 +1,4 @@
-"""Log drivers through the API: what lands where, what ``logs`` shows of it, what is refused."""
+"""Log drivers through the API: output, ``logs``, refused options."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def configured(tmp_path_factory, request):
         one.remove_all()
     finally:
         one.delete()
-    assert before.left_over() == []
+    assert before.leaks() == []
 
 
 @pytest.fixture

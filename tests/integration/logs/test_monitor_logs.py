@@ -1,4 +1,4 @@
-"""Log drivers at the monitor: slow clients, far ends that are stuck or away, and what all that costs."""
+"""Log drivers at the monitor: slow clients, servers that are stuck or away, memory."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_an_exec_by_the_runtime(tmp_path: Path, kinds: list[Any]) -> None:
     inode = str(image.stat().st_ino)
     assert (done.stdout.split(), done.stderr) == ([inode, inode, inode, inode, "/"], "")
     assert (image / "tmp/seen").read_text() == f"{inode}\n"
-    assert runtime_box.cgroup_leftovers(box.parent) == []
+    assert runtime_box.orphaned_cgroups(box.parent) == []
 
 
 def test_a_daemon(own_engine: Engine, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The launcher: where it and the monitors live, and what is said when it cannot start."""
+"""The launcher: cgroups of it and the monitors, and errors of its start."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pytest
 from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure
 from tests.support.boxes.monitor_box import NOBODY, Peer, connect, open_fds, process, pss_kib
-from tests.support.boxes.runtime_box import cgroup_leftovers
+from tests.support.boxes.runtime_box import orphaned_cgroups
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -61,7 +61,7 @@ async def test_everything_is_in_its_place_when_the_exit_is_told(yard):
     exit_ = await one.monitor.exited
     assert read_exit(one.run_dir) == exit_
     assert not exit_.oom
-    assert cgroup_leftovers(f"{yard.box.parent}/0") == []
+    assert orphaned_cgroups(f"{yard.box.parent}/0") == []
     assert b"out\n" in Path(one.log_dir, "log").read_bytes()
     await gone(pid)
     assert sorted(os.listdir(one.run_dir)) == ["exit.json"]
@@ -107,7 +107,7 @@ async def leaves_nothing(yard):
         await asyncio.sleep(0.01)
     assert os.listdir(run_dir) == []
     assert monitors_of(yard) == []
-    assert cgroup_leftovers(f"{yard.box.parent}/{yard.box.count - 1}") == []
+    assert orphaned_cgroups(f"{yard.box.parent}/{yard.box.count - 1}") == []
 
 
 def monitors_of(yard):
@@ -116,7 +116,7 @@ def monitors_of(yard):
         return f.read().split()
 
 
-async def test_nobody_says_start(yard):
+async def test_a_start_that_is_never_requested(yard):
     """ketchd dies between created and start: the monitor undoes everything and ends."""
     one = await yard.create(["sleep", "100"])
     one.monitor.disconnect()
@@ -128,7 +128,7 @@ async def test_nobody_says_start(yard):
 async def test_a_child_that_is_killed_before_its_start(yard):
     one = await yard.create(["sleep", "100"])
     os.kill(one.created.pid, signal.SIGKILL)
-    await settled(lambda: state_of(one.created.pid) in ("Z", "gone"))
+    await wait_until(lambda: state_of(one.created.pid) in ("Z", "gone"))
     with pytest.raises(RuntimeFailure, match="died"):
         await one.monitor.start()
     await leaves_nothing(yard)
@@ -225,7 +225,7 @@ async def test_descriptors_are_given_back(yard):
     )
 
 
-async def settled(condition):
+async def wait_until(condition):
     for _ in range(300):
         if condition():
             return

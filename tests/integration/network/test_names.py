@@ -272,7 +272,7 @@ def test_other_names_are_asked_elsewhere() -> None:
 
 
 @in_new_host
-def test_nobody_to_ask_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_upstream_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "TRY_S", 600.0)  # only the refusal itself can be why it is answered
     refused = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     refused.bind(("127.0.0.1", 0))

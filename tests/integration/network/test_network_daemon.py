@@ -16,7 +16,7 @@ def network(engine, name: str) -> dict:
     return json.loads(engine.docker("network", "inspect", name).out)[0]
 
 
-def test_where_subnets_come_from(own_engine):
+def test_address_pools(own_engine):
     engine = own_engine
     engine.extra = shlex.split(
         "--default-address-pool base=10.91.0.0/16,size=24 --default-address-pool base=fd91::/48,size=64 "

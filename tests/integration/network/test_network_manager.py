@@ -388,7 +388,7 @@ def test_several_daemons_share_a_machine(tmp_path: Path) -> None:
 
 
 @in_new_host
-def test_somebody_elses_links_are_not_taken(tmp_path: Path) -> None:
+def test_foreign_links_are_not_taken(tmp_path: Path) -> None:
     with database(tmp_path) as db, Netns() as space:
         with netlink.Netlink() as rtnl:
             rtnl.run([links.new_veth("notabridge", 0, 1500, peer="x", peer_mac=b"\x02\0\0\0\0\x09", netns_fd=space.fd)])
@@ -467,7 +467,7 @@ def test_publishing_does_not_wait_for_the_watch(tmp_path: Path) -> None:
 
 
 @in_new_host
-def test_what_a_version_without_marks_made_is_taken_over(tmp_path: Path) -> None:
+def test_links_of_a_version_without_marks_are_taken_over(tmp_path: Path) -> None:
     with database(tmp_path) as db, Netns() as live, Netns() as dead:
         manager = OneNetwork(db)
         manager.setup()

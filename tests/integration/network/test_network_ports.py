@@ -240,7 +240,7 @@ def test_other_packets_than_containers_stay_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["flush chain inet ketch forward", "flush table inet ketch", "flush ruleset"])
 @in_new_host
-def test_what_others_flush_is_put_back(tmp_path: Path, damage: str) -> None:
+def test_a_flushed_table_is_restored(tmp_path: Path, damage: str) -> None:
     with network(tmp_path) as one, member(one.manager, one.network_id, "web", everywhere(8080)) as (web, _):
         before = netns.ruleset()
         nft(damage)

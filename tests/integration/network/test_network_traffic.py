@@ -1,4 +1,4 @@
-"""Who can reach whom: real packets between real network namespaces."""
+"""Reachability: real packets between real network namespaces."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_create_look_at_and_remove(client):
         (["-o", "com.docker.network.driver.mtu=many"], "mtu"),
     ],
 )
-def test_what_cannot_be_created(client, options, said):
+def test_invalid_networks(client, options, said):
     result = client("network", "create", *options, "wrong", check=False)
     assert result.code == 1
     assert said in result.err
@@ -135,7 +135,7 @@ def test_connect_and_disconnect_a_running_container(client):
     assert gone.code == 1 and "is not connected to network back" in gone.err
 
 
-def test_what_a_container_edits_stays(client):
+def test_edits_of_a_container_stay(client):
     client("network", "create", "back")
     client("network", "create", "front")
     client("run", "-d", "--name", "one", "--network", "back", *SLEEP)

@@ -1,4 +1,4 @@
-"""Nobody on a network can configure containers or the host with a router advertisement, unless they asked for it."""
+"""Router advertisements on a network configure neither containers nor the host, unless asked for."""
 
 from __future__ import annotations
 

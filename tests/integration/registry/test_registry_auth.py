@@ -298,7 +298,7 @@ def test_metrics_at_an_address_of_their_own(users):
             assert Raw(place)("GET", path)[0] == 404
 
 
-def test_who_tries_passwords_keeps_nobody_from_the_disk(tmp_path):
+def test_password_attempts_do_not_delay_storage(tmp_path):
     """A password takes a while on purpose; what others push does not wait until all that were sent are tried."""
     path = tmp_path / "users"
     lines = (

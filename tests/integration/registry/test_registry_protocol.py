@@ -77,7 +77,7 @@ def test_manifests_by_tag_and_digest(raw, name):
     assert raw("GET", f"/v2/{name}/manifests/1.0", If_None_Match=f'"{digest}"')[0] == 304
 
 
-def test_what_is_not_there(raw, name):
+def test_missing_objects(raw, name):
     absent = "sha256:" + "0" * 64
     assert raw.code("GET", f"/v2/{name}/manifests/none") == (404, "MANIFEST_UNKNOWN")
     assert raw.code("GET", f"/v2/{name}/blobs/{absent}") == (404, "BLOB_UNKNOWN")
@@ -165,7 +165,7 @@ def test_a_manifest_needs_what_it_names(raw, name):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'{"schemaVersion":1}', b'{"schemaVersion":2,"layers":[{"digest":"x","size":1}]}']
 )
-def test_what_is_no_manifest(raw, name, body):
+def test_invalid_manifests(raw, name, body):
     assert raw.code("PUT", f"/v2/{name}/manifests/1", body, Content_Type=JSON) == (400, "MANIFEST_INVALID")
 
 
@@ -270,7 +270,7 @@ def test_pages_of_referrers(raw, name):
 
 
 @pytest.mark.parametrize("place", ["x:../../../../../../../../../..{}", "../..{}", "sha256:..", "sha256:../../x", ""])
-def test_what_is_referred_to_is_a_digest(raw, name, place, tmp_path):
+def test_subjects_are_digests(raw, name, place, tmp_path):
     """It becomes a part of a file's path."""
     outside = tmp_path / "outside"
     subject = {"mediaType": JSON, "digest": place.format(outside), "size": 1}

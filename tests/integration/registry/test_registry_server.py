@@ -250,7 +250,7 @@ def test_figures_and_log():
         assert next(line for line in lines if line["method"] == "POST")["bytes_in"] == 1000
 
 
-def test_it_finishes_what_has_begun():
+def test_requests_under_way_are_finished():
     with ours() as one:
         raw = Raw(one.host)
         digest = put_blob(raw, "some", os.urandom(8 << 20))

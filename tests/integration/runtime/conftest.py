@@ -28,4 +28,4 @@ def box(tmp_path: Path, rootfs: Path) -> Iterator[Box]:
     yield box
     box.close()
     assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.cgroup_leftovers(box.parent) == []
+    assert runtime_box.orphaned_cgroups(box.parent) == []

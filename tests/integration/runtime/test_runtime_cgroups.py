@@ -157,7 +157,7 @@ def test_sub_cgroups_are_removed_too(box: Box) -> None:
     cgroup = common.create(f"{box.parent}/outer", None)
     common.create(f"{box.parent}/outer/inner", None)
     cgroup.remove()
-    assert runtime_box.cgroup_leftovers(f"{box.parent}/outer") == []
+    assert runtime_box.orphaned_cgroups(f"{box.parent}/outer") == []
 
 
 @pytest.mark.parametrize("path", ["", "/", "a:b", "/.."])
@@ -169,7 +169,7 @@ def test_paths_that_are_none(path: str) -> None:
 def test_create_undoes_what_it_made(box: Box) -> None:
     with pytest.raises(RuntimeFailure):
         common.create(f"{box.parent}/bad", {"cpu": {"cpus": "nonsense"}})
-    assert runtime_box.cgroup_leftovers(f"{box.parent}/bad") == []
+    assert runtime_box.orphaned_cgroups(f"{box.parent}/bad") == []
 
 
 @pytest.mark.skipif(not UNIFIED, reason="cgroup v2 only")

@@ -35,7 +35,7 @@ def runtime(tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
         runtime("delete", "--force", one["id"])
     runtime.box.close()
     assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.cgroup_leftovers(runtime.box.parent) == []
+    assert runtime_box.orphaned_cgroups(runtime.box.parent) == []
 
 
 def wait_for_end(pid: int) -> None:

@@ -173,4 +173,4 @@ def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:
     assert "run startContainer hook `/bin/busybox`: exit status -31" in runtime("run", "two").stderr
     box.close()
     shutil.rmtree(tmp_path / "state")
-    assert runtime_box.cgroup_leftovers(box.parent) == []
+    assert runtime_box.orphaned_cgroups(box.parent) == []

@@ -70,7 +70,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
     one = Runtime(tmp_path, runtime_box.make_rootfs(tmp_path / "image"))
     yield one
     one.box.close()
-    assert runtime_box.cgroup_leftovers(one.box.parent) == []
+    assert runtime_box.orphaned_cgroups(one.box.parent) == []
     assert runtime_box.host_mounts(tmp_path) == []
 
 
@@ -128,7 +128,9 @@ def test_an_exec_goes_where_the_program_is(runtime: Runtime, tmp_path: Path) -> 
         ({"linux.devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3}]}, "make device `/dev/x`"),
     ],
 )
-def test_what_would_be_the_hosts_is_refused(runtime: Runtime, changes: dict[str, Any], what: str, path: str) -> None:
+def test_settings_of_shared_namespaces_are_refused(
+    runtime: Runtime, changes: dict[str, Any], what: str, path: str
+) -> None:
     kinds: list[Any] = ["pid", "uts", *([{"type": "mount", "path": path}] if path else [])]
     document = runtime.document(kinds, ["true"], changes)
     code, out, err = runtime(document)

@@ -1,4 +1,4 @@
-"""Who a container's first process is and what it runs: users, groups, working directory, the program looked up."""
+"""Identity of a container's first process: users, groups, working directory, program look-up."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_bundles_numbers(box: Box, more: list[int], expected: list[str]) -> No
     ],
     ids=lambda user: str(user)[:60],
 )
-def test_what_no_process_can_be_is_refused(box: Box, user: dict[str, Any]) -> None:
+def test_impossible_users_are_refused(box: Box, user: dict[str, Any]) -> None:
     """-1 is "unchanged" for setresuid(2): it would have been root."""
     result = box.run(["id"], {"process.user": user})
     assert result.failed["step"] == "user"

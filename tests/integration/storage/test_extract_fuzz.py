@@ -56,7 +56,7 @@ def state(directory: str) -> list[tuple]:
 
 @settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(member, min_size=1, max_size=10))
-def test_nothing_gets_out(members):
+def test_extraction_stays_inside(members):
     base = tempfile.mkdtemp(prefix="kt-fuzz-")
     try:
         outside, root = os.path.join(base, OUTSIDE), os.path.join(base, "root")

@@ -101,6 +101,6 @@ def test_sizes(text, size):
 
 
 @pytest.mark.parametrize("options", [{"size": "much"}, {"size": ""}, {"size": "-1"}, {"size": "nan"}, {"width": "1"}])
-def test_what_is_no_size(options):
+def test_invalid_sizes(options):
     with pytest.raises(InvalidArgument):
         quota.parse(options)

@@ -1,4 +1,4 @@
-"""A parent that nobody would choose: ``python bad_parent.py UMASK COMMAND…`` ignores and blocks all signals first.
+"""A hostile parent: ``python bad_parent.py UMASK COMMAND…`` ignores and blocks all signals first.
 
 By the kernel's own calls: the C library keeps 32 and 33 from everybody, but a parent written in Go need not.
 """

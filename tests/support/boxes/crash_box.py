@@ -173,7 +173,7 @@ class Box:
         self.run("last", ["sleep", "1000"], NetworkMode="quay")
         self.sweep()
         self.check()
-        left = self.before.left_over(but=("process ",)) + self._launchers()
+        left = self.before.leaks(but=("process ",)) + self._launchers()
         assert left == [], left
 
     def sweep(self) -> None:
@@ -279,7 +279,7 @@ class Box:
         self.recover()
         self.engine.remove_all()
         self.engine.delete()
-        left = self.bare.left_over() + sorted(monitored() & self.made)
+        left = self.bare.leaks() + sorted(monitored() & self.made)
         if left:
             session.clear(self.engine.name)
         return left

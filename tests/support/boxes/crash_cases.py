@@ -1,4 +1,4 @@
-"""What leads to each point, and what has to be true afterwards; docs/crash-safety.md says what is half-done there.
+"""Actions and checks of the crash matrix; docs/crash-safety.md describes the half-done states.
 
 A case: ``before`` prepares (nothing is armed), ``do`` leads to the point and returns the last answer's status,
 ``then`` looks at what came of it after the next start.  ``dies`` names who: ketchd, launcher, monitor or child.

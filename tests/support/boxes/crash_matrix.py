@@ -1,4 +1,4 @@
-"""All points of docs/crash-safety.md: what is done when somebody dies there, and what has to be true then."""
+"""The crash matrix: each failpoint of docs/crash-safety.md, with its action and its checks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CASES = [
     Case("launcher.forked", c.start, c.runs, c.created, dies="launcher"),
     *(
         Case(f"monitor.{p}", c.start, c.failed, c.created, dies="monitor")
-        for p in ("begun", "forked", "listening", "created-told", "go-given", "program-runs")
+        for p in ("begun", "forked", "listening", "created-sent", "go-given", "program-runs")
     ),
     *(
         Case(f"init.{p}", c.start, c.failed, c.created, dies="child")
@@ -45,14 +45,14 @@ CASES = [
             "root-attached",
             "root-entered",
             "mounted",
-            "settled",
+            "identity-set",
         )
     ),
     # Behind "go" nobody can tell it from a program that is killed at once.
-    Case("init.go-heard", c.start, c.ended, c.created, dies="child"),
+    Case("init.go-received", c.start, c.ended, c.created, dies="child"),
     *(
         Case(f"monitor.{p}", c.end, c.ended, c.up, dies="monitor")
-        for p in ("pid1-ended", "outputs-read", "exit-recorded", "cgroup-removed", "exit-told")
+        for p in ("pid1-ended", "outputs-read", "exit-recorded", "cgroup-removed", "exit-sent")
     ),
     *(
         Case(f"monitor.{p}", c.exec_start, c.monitor_gone, c.up, dies="monitor")
@@ -60,7 +60,7 @@ CASES = [
     ),
     *(
         Case(p, c.end, c.ended, c.up)
-        for p in ("exit.heard", "network.unpublished", "network.link-going", "exit.unwired")
+        for p in ("exit.received", "network.unpublished", "network.link-going", "exit.unwired")
     ),
     Case("exit.saved", c.end, c.back, c.up_always),
     Case("exit.saved", c.end, c.removed, c.up_rm),

@@ -14,7 +14,7 @@ from ketch.engine.logs.follow import Follower
 from ketch.engine.monitors.launcher import Launcher
 from ketch.engine.monitors.monitor_client import Created, ExecProcess, MonitorClient, StreamOptions
 from ketch.runtime.cgroups import monitors
-from tests.support.boxes.runtime_box import Box, cgroup_leftovers, make_rootfs
+from tests.support.boxes.runtime_box import Box, make_rootfs, orphaned_cgroups
 from tests.support.run.session import SESSION
 from tests.support.waiting import patient
 
@@ -75,8 +75,8 @@ class Yard:
         await self.launcher.close()
         self.box.close()
         monitors.remove(f"{_PARENT}-l")
-        assert cgroup_leftovers(self.box.parent) == []
-        assert cgroup_leftovers(f"{_PARENT}-l") == []
+        assert orphaned_cgroups(self.box.parent) == []
+        assert orphaned_cgroups(f"{_PARENT}-l") == []
         # What a monitor survived, but should not have met.
         assert [path.read_text() for path in self.directory.glob("run/*/monitor.err")] == []
 

@@ -1,4 +1,4 @@
-"""Somebody who exchanges files while containers start, and the mounts by which he can."""
+"""An attacker that exchanges files while containers start, and its mounts."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def host_mounts(directory: Path) -> list[str]:
         return [line for line in file if str(directory) in line]
 
 
-def cgroup_leftovers(parent: str) -> list[str]:
+def orphaned_cgroups(parent: str) -> list[str]:
     """Directories below ``parent`` in any hierarchy."""
     layout = common.layout()
     roots = {*layout.hierarchies.values(), *([layout.unified] if layout.unified else [])}

@@ -1,4 +1,4 @@
-"""Forks of a small process: what stands in for a container's monitor, and programs under a filter without a runtime.
+"""Forks of a small process, in place of a monitor, and programs under a filter without a runtime.
 
 A process of the test run is large by the end, and a fork copies the tables of its memory, page by page.  This module's
 process has the runtime alone, as the launcher has; it forks for each request that comes with its descriptors.

@@ -1,4 +1,4 @@
-"""Requests made up from the API's description, right ones and wrong ones, and what an answer to any of them must be.
+"""Requests generated from the API's description, valid and invalid, and checks of the answers.
 
 The values of identifiers are replaced by those of objects that exist, most of the time: else every request would end at
 a name that nobody has.
@@ -46,12 +46,14 @@ BINDING = (
 
 
 class Fuzzer:
-    """Sends cases to one engine and judges the answers; ``settle`` makes the objects again that a request took away."""
+    """Sends cases to one engine and judges the answers; ``restore`` makes removed objects again."""
 
-    def __init__(self, engine: Engine, description: dict[str, Any], settle: Callable[[], dict[str, list[str]]]) -> None:
+    def __init__(
+        self, engine: Engine, description: dict[str, Any], restore: Callable[[], dict[str, list[str]]]
+    ) -> None:
         self._session = requests.Session()
         self._session.mount("http+docker://", UnixHTTPAdapter(f"http+unix://{engine.socket}", timeout=TIMEOUT_S))
-        self._settle = settle
+        self._restore = restore
         self.failures: dict[str, str] = {}
         self.statuses: dict[int, int] = {}
         found = schemathesis.openapi.from_dict(_chosen(description)).get_all_operations()
@@ -63,7 +65,7 @@ class Fuzzer:
 
     def drive(self, operation: Any, examples: int, seed: int) -> None:
         """``examples`` right and ``examples`` wrong requests for one operation."""
-        pool = self._settle()
+        pool = self._restore()
         for mode in GenerationMode.POSITIVE, GenerationMode.NEGATIVE:
             try:
                 cases = operation.as_strategy(generation_mode=mode)
@@ -84,7 +86,7 @@ class Fuzzer:
         def one(case: Any, known: Any) -> None:
             self._send(_with_known(case, pool, known))
             if case.method.upper() in ("POST", "DELETE"):
-                pool.update(self._settle())
+                pool.update(self._restore())
 
         one()
 

@@ -1,4 +1,4 @@
-"""A small world for made-up requests, and what its daemon has become by them."""
+"""The objects that generated requests refer to, and the state of their daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class World:
         self._client = client
         self._exec = ""
 
-    def settle(self) -> dict[str, list[str]]:
+    def restore(self) -> dict[str, list[str]]:
         """Make what is missing; remove the containers and networks that requests have made."""
         api = self._client.api
         there = {name: row for row in api.containers(all=True) for name in row["Names"]}

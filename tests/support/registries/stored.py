@@ -1,4 +1,4 @@
-"""What an engine has on its disk of images, and of those that are on their way."""
+"""An engine's stored images and partial downloads on the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process of the test run has made on this machine, and its removal once that process is over.
+"""Resources of one process of the test run, and their removal at its end.
 
 Daemons, launchers and monitors are known by a mark in their environment, containers by their cgroups, roots by their
 names.  Tests remove what they make; this is for those that fail, and for runs that are interrupted or killed.

@@ -1,4 +1,4 @@
-"""What is worth a look although everything passed, from the reports of all tests, whichever process ran them."""
+"""Summary of noteworthy findings from the reports of all tests, also of a green run."""
 
 from __future__ import annotations
 

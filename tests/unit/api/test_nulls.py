@@ -15,7 +15,7 @@ def encoded(**fields: object) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def test_nothing_given() -> None:
+def test_null_is_the_default() -> None:
     check = {"Test": ["CMD", "true"], "Interval": 5, "Timeout": None, "StartPeriod": None}
     body = nulls.decode(encoded(Image="busybox", Hostname=None, Tty=None, Healthcheck=check), ContainerConfig)
     assert (body.image, body.hostname, body.tty, body.healthcheck.interval) == ("busybox", "", False, 5)

@@ -98,7 +98,7 @@ def test_bad_ports(bad):
 
 
 @given(st.text(alphabet="0123456789:-/[].tcpud", max_size=20))
-def test_what_parses_as_a_port_is_one(text):
+def test_parsed_ports_are_valid(text):
     try:
         pairs = ports.publish(text)
     except InvalidArgument:

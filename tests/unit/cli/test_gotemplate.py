@@ -197,5 +197,5 @@ def test_garbage_is_rendered_or_refused_but_never_crashes(text: str) -> None:
 
 
 @given(values)
-def test_whatever_there_is_can_be_shown(value: object) -> None:
+def test_any_value_can_be_shown(value: object) -> None:
     assert isinstance(show(value), str)

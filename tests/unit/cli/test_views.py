@@ -1,4 +1,4 @@
-"""What commands make of the daemon's answers: stats, df, events, info, version; and their exit codes."""
+"""Output of commands from the daemon's answers: stats, df, events, info, version; and exit codes."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_kind_counts_more_than_a_status_and_a_text() -> None:
     "line",
     ["ps --bogus", "images -Z", "events --since", "ps -n x", "stats --no-stream=maybe", "inspect", "history"],
 )
-def test_what_is_typed_wrong_needs_no_daemon(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_flags_need_no_daemon(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = line.split()
     code = main.run(["-H", "unix:///nonexistent/socket", *arguments])
     out, err = capsys.readouterr()

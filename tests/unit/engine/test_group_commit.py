@@ -1,4 +1,4 @@
-"""One fsync for many who wait."""
+"""Group commit: one fsync for many callers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_who_comes_in_time_shares_the_next_one() -> None:
+async def test_concurrent_callers_share_the_next_sync() -> None:
     gate, begun, calls = threading.Semaphore(0), threading.Semaphore(0), []
 
     def sync() -> None:
@@ -51,7 +51,7 @@ async def test_a_failure_is_told_to_those_who_waited_for_it() -> None:
     group.close()
 
 
-async def test_one_who_gives_up_does_not_disturb_the_others() -> None:
+async def test_a_cancelled_caller_does_not_disturb_others() -> None:
     gate = threading.Event()
     group = GroupCommit(lambda: gate.wait(10) and None)
     tasks = [asyncio.create_task(group()) for _ in range(3)]

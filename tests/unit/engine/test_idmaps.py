@@ -27,7 +27,7 @@ def test_two_ids_change_places_and_all_others_stay(one: int, other: int, third: 
 
 
 @given(ID, ID)
-def test_what_is_stored_is_read_again(one: int, other: int) -> None:
+def test_stored_mappings_are_read_back(one: int, other: int) -> None:
     text = "uids=" + "#".join(f"{r.disk}-{r.inside}-{r.size}" for r in idmaps.swap(one, other))
     uids, gids = idmaps.parse(text)
     assert uids == gids == idmaps.swap(one, other)

@@ -1,4 +1,4 @@
-"""How links are written, and the variables that tell of a target."""
+"""Legacy links: syntax, and environment variables."""
 
 from __future__ import annotations
 

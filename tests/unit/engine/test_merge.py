@@ -1,4 +1,4 @@
-"""What the user asked for and what the image says, together; and what is refused before anything is made."""
+"""Merging of the user's and the image's configuration, and validation."""
 
 from __future__ import annotations
 
@@ -140,12 +140,12 @@ def test_bad_signals(bad):
         ({}, {"runtime": "magic"}, "runtime name"),
     ],
 )
-def test_what_is_refused(config, host, why):
+def test_refused_configurations(config, host, why):
     with pytest.raises(InvalidArgument, match=why):
         validate.check(ContainerConfig(**{"image": "busybox", **config}), HostConfig(**host))
 
 
-def test_what_is_fine_has_no_warnings():
+def test_valid_configurations_have_no_warnings():
     assert validate.check(ContainerConfig(image="busybox"), HostConfig(memory=64 << 20, pids_limit=-1)) == []
 
 

@@ -1,4 +1,4 @@
-"""What the words of namespace modes mean."""
+"""Parsing of namespace modes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_networks(text, network):
     assert (mode.container, mode.is_host, mode.is_another) == (None, text == "host", text == "host")
 
 
-def test_who_is_joined():
+def test_joined_containers():
     host = HostConfig(network_mode="container:a", pid_mode="container:b", ipc_mode="shareable")
     assert host.joined == ["a", "b"]
     assert host.network.is_another

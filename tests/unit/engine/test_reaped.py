@@ -21,7 +21,7 @@ def test_a_living_process_has_a_namespace():
 @pytest.mark.parametrize(
     "look", [shared_pids._namespace, lambda pid: process._executable(pid)[1]], ids=["namespace", "executable"]
 )
-def test_what_is_reaped_meanwhile_has_none(look):
+def test_a_reaped_process_has_no_facts(look):
     """Looked at again and again until it is gone: no moment of its end is an error."""
     program = need("true")
     for _ in range(PROCESSES):

@@ -144,7 +144,7 @@ def test_processes_that_are_gone_are_left_out():
         ("-p x", "process ID list syntax error"),
     ],
 )
-def test_what_ps_refuses_is_refused(options, message):
+def test_options_that_ps_refuses(options, message):
     with pytest.raises(InvalidArgument, match=message):
         ps_options.parse(options)
 

@@ -1,4 +1,4 @@
-"""Work that several wait for, and work that cannot be stopped."""
+"""Single flight, and uncancellable work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ketch.images.single_flight import SingleFlight, run_uncancellable
 
 
-async def test_what_cannot_be_stopped_is_waited_for():
+async def test_uncancellable_work_is_waited_for():
     go, ended = threading.Event(), threading.Event()
 
     def work() -> None:

@@ -29,7 +29,7 @@ def read(directory):
 
 @settings(max_examples=50, deadline=None)
 @given(frames=FRAMES)
-def test_what_was_written_is_read(tmp_path_factory, frames):
+def test_frames_are_read_back(tmp_path_factory, frames):
     directory = tmp_path_factory.mktemp("log")
     write(directory, frames)
     assert read(directory) == frames

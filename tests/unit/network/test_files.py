@@ -47,7 +47,7 @@ def test_resolv_falls_back_when_only_loopback_is_left() -> None:
     assert files.resolv([], [], [], "nameserver 127.0.0.53\n") == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
-def test_what_was_asked_for_replaces_the_hosts() -> None:
+def test_requested_servers_replace_the_hosts() -> None:
     host = "nameserver 10.0.0.53\nsearch a.example\noptions edns0\n"
     text = files.resolv(["1.1.1.1", "127.0.0.1"], ["."], ["ndots:2", "rotate"], host)
     assert text == "nameserver 1.1.1.1\nnameserver 127.0.0.1\noptions ndots:2 rotate\n"

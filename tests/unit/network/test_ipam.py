@@ -127,7 +127,7 @@ def test_ipv6_subnets_are_the_engines_own() -> None:
         (Pool(subnet="10.0.0.0/24", aux={"me": "x"}), "invalid auxiliary address x: invalid address"),
     ],
 )
-def test_what_is_wrong_with_a_subnet_is_said_in_dockers_words(pool: Pool, said: str) -> None:
+def test_invalid_subnets_in_dockers_words(pool: Pool, said: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid network config") as caught:
         ipam.check_pools([pool], ipv6=False)
     assert said in caught.value.message

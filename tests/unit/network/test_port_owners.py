@@ -1,4 +1,4 @@
-"""Who has a port: found although a process holds descriptors that have no path."""
+"""Owners of ports, also with processes whose descriptors have no path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsing of what to publish."""
+"""Parsing of published ports."""
 
 from __future__ import annotations
 

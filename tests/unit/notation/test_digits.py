@@ -1,4 +1,4 @@
-"""Numbers that others wrote: what is no number, or one that nobody means, is refused and never an error of ours."""
+"""Whole numbers in untrusted text: invalid ones are refused without an exception of int()."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_real_time_signals(up, down):
     "text",
     ["", "0", "65", "-1", "SIG", "SIG9", "_DFL", "SIG_IGN", "ITIMER_REAL", "RTMIN+31", "RTMIN-1", "RTMAX+1", "\u0661"],
 )
-def test_what_is_no_signal(text):
+def test_invalid_signals(text):
     assert signals.parse(text) is None
 
 

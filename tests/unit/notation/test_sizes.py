@@ -76,7 +76,7 @@ def test_sizes_in_powers_of_1024(text, size):
 
 
 @pytest.mark.parametrize("text", NO_SIZES)
-def test_what_is_no_size(text):
+def test_invalid_sizes(text):
     assert sizes.parse(text) is None
 
 
@@ -144,5 +144,5 @@ def test_sizes_in_binary_units(size, shown):
 
 
 @given(st.integers(0, 9 * 10**17))
-def test_what_people_read_is_near(size):
+def test_human_sizes_are_near(size):
     assert sizes.parse(sizes.human_size(size, 4), 1000) == pytest.approx(size, rel=1e-3)

@@ -85,7 +85,7 @@ def test_durations_that_go_knows(text, ns):
 
 
 @pytest.mark.parametrize("text", NO_DURATIONS)
-def test_what_is_no_duration(text):
+def test_invalid_durations(text):
     assert durations.parse(text) is None
 
 
@@ -169,7 +169,7 @@ def test_times_are_read_as_they_are_written(when, further):
         "\u0662024-01-01T00:00:00Z",
     ],
 )
-def test_what_is_no_time(text):
+def test_invalid_times(text):
     assert moments.rfc3339(text) is None
 
 
@@ -178,7 +178,7 @@ def test_leap_days_and_figures_beyond_nanoseconds():
     assert times.rfc3339(moments.rfc3339("2000-02-29T00:00:00+01:00") or 0) == "2000-02-28T23:00:00Z"
 
 
-def test_what_has_not_happened_is_the_zero_time_of_go():
+def test_unset_times_are_the_zero_time_of_go():
     assert times.rfc3339_or_never(0) == times.rfc3339_or_never(-5) == times.NEVER
     assert times.rfc3339(moments.rfc3339(times.NEVER) or 0) == times.NEVER
     assert times.rfc3339_or_never(1) == "1970-01-01T00:00:00.000000001Z"

@@ -67,7 +67,7 @@ def test_bad_references(bad):
 
 
 @given(st.text(max_size=60))
-def test_what_parses_is_stable(text):
+def test_parsing_is_stable(text):
     try:
         parsed = reference.parse(text)
     except InvalidArgument:

@@ -53,7 +53,7 @@ def test_any_text_is_a_platform_or_an_error(text):
     ("wanted", "fits"),
     [("linux", True), ("linux/amd64", True), ("linux/arm64", False), ("windows", False), ("linux/arm/v7", False)],
 )
-def test_what_was_asked_for(wanted, fits):
+def test_matches(wanted, fits):
     assert platform.matches(platform.parse(wanted), AMD64) is fits
 
 
@@ -73,5 +73,5 @@ def test_what_was_asked_for(wanted, fits):
         (AMD64, [], None),
     ],
 )
-def test_what_a_machine_takes(machine, offered, taken):
+def test_best_of_several(machine, offered, taken):
     assert platform.best(machine, offered) == taken

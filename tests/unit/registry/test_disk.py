@@ -53,7 +53,7 @@ async def test_a_list_is_in_order_and_begins_where_it_is_told(tmp_path):
         await disk.get("a")
 
 
-async def test_what_is_above_the_store_stays(tmp_path):
+async def test_directories_above_the_store_stay(tmp_path):
     """Also when nothing else is in it."""
     root = tmp_path / "empty" / "store"
     disk = Disk(str(root))

@@ -1,4 +1,4 @@
-"""What registries say in headers, what clients hand over, and which hosts may be insecure."""
+"""Headers of registries, credentials of clients, insecure hosts."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_nothing_is_imported_from_tests():
     assert wrong == []
 
 
-def test_what_the_tools_import_exists():
+def test_imports_of_tools_exist():
     """Benchmarks and scripts are run rarely, and mypy does not read them."""
     missing = []
     for path in sources("bench", "scripts"):

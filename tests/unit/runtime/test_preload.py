@@ -31,7 +31,7 @@ def in_a_launcher(code: str) -> list[str]:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="before Python 3.12 every reference is counted")
-def test_nobody_counts_references_to_what_was_there():
+def test_frozen_objects_are_immortal():
     code = """
 for one in (messages.send, messages.send.__code__, messages.__dict__, monitor.Monitor, messages.__doc__):
     before = sys.getrefcount(one)
@@ -41,7 +41,7 @@ for one in (messages.send, messages.send.__code__, messages.__dict__, monitor.Mo
     assert in_a_launcher(code) == ["0"] * 5
 
 
-def test_what_comes_later_is_counted_and_collected():
+def test_later_objects_are_counted_and_collected():
     code = """
 class Thing:
     def __del__(self):

@@ -82,7 +82,7 @@ members = st.tuples(
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(members, max_size=6), st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.integers(1, 5000))
-def test_what_tarfile_writes_comes_back(some, fmt, step):
+def test_archives_of_tarfile(some, fmt, step):
     expected = [
         (
             name,
@@ -203,7 +203,7 @@ def test_global_pax_headers_hold_for_all_that_follow():
 
 
 @pytest.mark.parametrize("fmt", ["v7", "ustar", "gnu", "oldgnu", "posix"])
-def test_what_gnu_tar_writes(tmp_path, fmt):
+def test_archives_of_gnu_tar(tmp_path, fmt):
     root = tmp_path / "root"
     (root / "d").mkdir(parents=True)
     (root / "d" / "file").write_bytes(b"x" * 5000)

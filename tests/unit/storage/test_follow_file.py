@@ -17,7 +17,7 @@ from ketch.storage.archive.follow_file import FollowedFile, GivenUp, Progress
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.binary(max_size=3000), max_size=12), st.lists(st.integers(1, 5000), min_size=1, max_size=4))
-def test_whatever_the_pieces_the_reader_gets_all_of_it(pieces, sizes):
+def test_the_reader_gets_everything_in_any_pieces(pieces, sizes):
     whole = b"".join(pieces)
     progress = Progress.make()
     got: list[bytes] = []
@@ -94,7 +94,7 @@ def _room(monkeypatch: pytest.MonkeyPatch, *, megabytes: int, files: int) -> Non
 @pytest.mark.parametrize(
     ("megabytes", "files", "fits"), [(65, 64_000, True), (63, 64_000, False), (65, 1000, True), (65, 999, False)]
 )
-def test_what_stays_free(monkeypatch, megabytes, files, fits):
+def test_reserved_space(monkeypatch, megabytes, files, fits):
     _room(monkeypatch, megabytes=megabytes, files=files)
     guard = limits.Guard(_Zeros(), 0)
     if fits:

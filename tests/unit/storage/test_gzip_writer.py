@@ -53,7 +53,7 @@ def test_how_the_input_is_cut_does_not_show(step):
 
 
 @given(st.lists(st.binary(max_size=300_000), max_size=5))
-def test_it_is_gzip(pieces):
+def test_output_is_gzip(pieces):
     assert gzip.decompress(compress(*pieces)) == b"".join(pieces)
 
 

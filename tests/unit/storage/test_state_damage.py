@@ -289,7 +289,7 @@ def test_a_kill_at_any_moment(tmp_path):
     assert numbers[:told] == list(range(1, told + 1))
 
 
-def test_nobody_waits_for_a_checkpoint(tmp_path, monkeypatch):
+def test_checkpoints_delay_nothing(tmp_path, monkeypatch):
     """Transactions go on while it brings something to the disk; who is killed in the middle of it has lost nothing."""
     began, go_on, fsync = threading.Event(), threading.Event(), os.fsync
 

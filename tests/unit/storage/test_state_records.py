@@ -104,7 +104,7 @@ def test_an_older_program_keeps_what_it_does_not_know(tmp_path):
         assert store.things["a"] == wanted
 
 
-def test_what_an_older_program_removes_takes_along_only_its_own(tmp_path):
+def test_removals_by_an_older_program(tmp_path):
     """Items of a list are known again by what identifies them, wherever they are now."""
     path = str(tmp_path / "db")
     with opened(path, NEW) as store:
@@ -186,7 +186,7 @@ _EXTRA = st.dictionaries(st.sampled_from(["new", "newer", "X"]), _JSON, max_size
 
 
 @given(_EXTRA, _EXTRA, st.lists(_EXTRA, max_size=4), st.text(max_size=3), st.dictionaries(st.text(), st.text()))
-def test_whatever_is_added_comes_back(top, nested, ports, name, labels):
+def test_unknown_fields_come_back(top, nested, ports, name, labels):
     raw = {
         "schema": 1,
         "id": "a",
@@ -208,5 +208,5 @@ def test_whatever_is_added_comes_back(top, nested, ports, name, labels):
 @pytest.mark.parametrize(
     "record", [b"", b"{}", b"[", b'{"schema":', b'{"schema":x}', b'{"id":"a","schema":5}', b"\xff"]
 )
-def test_what_has_no_version_is_of_the_first(record):
+def test_records_without_a_version_are_of_the_first(record):
     assert version_of(record) == 1

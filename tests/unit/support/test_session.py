@@ -1,4 +1,4 @@
-"""What a process of the run has left when it was killed is removed; what others have made is not."""
+"""Cleaning up after a killed process of the test run, and nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ input()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="cgroups need root")
-def test_what_a_killed_process_has_left_is_removed():
+def test_orphans_of_a_killed_process_are_removed():
     environment = {name: value for name, value in os.environ.items() if name != session.MARK}
     other = subprocess.Popen(["sleep", "1000"], env={session.MARK: session.SESSION + "9z"})
     try:

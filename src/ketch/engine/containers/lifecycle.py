@@ -155,7 +155,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
 
     async def _await_exit(self, container: Container, live: Live, monitor: MonitorClient) -> None:
         exit_ = await monitor.exited
-        failpoint("exit.heard")
+        failpoint("exit.received")
         async with live.lock:
             # When its monitor was killed nobody else ends what is left of it.
             await asyncio.to_thread(self.orphans.clear, container)

@@ -185,7 +185,7 @@ class Monitor:
         try:
             if not self.controls.broadcast({"ev": "created", "pid": self.pid, "monitor": os.getpid()}, fds):
                 self._connections_lost()
-            failpoint("monitor.created-told")
+            failpoint("monitor.created-sent")
         finally:
             for fd in fds:
                 os.close(fd)
@@ -410,7 +410,7 @@ class Monitor:
         self.controls.stop_listening()
         failpoint("monitor.cgroup-removed")
         self.controls.broadcast({"ev": "exit", "code": record["code"], "at": record["at"], "oom": record["oom"]})
-        failpoint("monitor.exit-told")
+        failpoint("monitor.exit-sent")
         self.waits.answer(record)
         self.streams.finish()
         self._progress = -1

@@ -162,7 +162,7 @@ class _Child:
             self._resolve(document, root_fd)
         os.close(root_fd)
         finalize_process.assume_identity(self.process, self.slave_fd if terminal else -1)
-        failpoint("init.settled")
+        failpoint("init.identity-set")
 
     def _make_cgroup(self, linux: OciLinux) -> None:
         path = linux.get("cgroupsPath")
@@ -289,7 +289,7 @@ class _Child:
     def run(self) -> NoReturn:
         """Run the last hooks (in the container, with the program's identity), then execute the program."""
         hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer", self.process.execve)
-        failpoint("init.go-heard")
+        failpoint("init.go-received")
         finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
 
     def report_failure(self, error: BaseException) -> None:
