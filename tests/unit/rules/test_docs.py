@@ -14,6 +14,7 @@ PACKAGES = os.path.join(ROOT, "src", "ketch")
 TOP = ("docs", "tests", "scripts", "bench", "contrib", "src")
 DOCUMENTS = sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/docs/*.md") + glob.glob(f"{ROOT}/*.md"))
 CITING = ["docs/architecture.md", "docs/where.md", "docs/glossary.md", "docs/design.md", "docs/processes.md"]
+OF_THE_PRESENT = [document for document in DOCUMENTS if document != "CHANGELOG.md"]
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 _PATH = re.compile(r"\.?\w[\w.-]*(/[\w.-]+)*/?")
@@ -41,10 +42,10 @@ def exists(path: str) -> bool:
     return any(os.path.isdir(p) if path.endswith("/") else os.path.isfile(p) for p in places)
 
 
-@pytest.mark.parametrize("document", CITING)
+@pytest.mark.parametrize("document", OF_THE_PRESENT)
 def test_paths_exist(document):
     paths = {span for span in _SPAN.findall(text_of(document)) if is_path(span)}
-    assert paths, "no path was found: the document or this test has changed its form"
+    assert paths or document not in CITING, "no path was found: the document or this test has changed its form"
     assert sorted(path for path in paths if not exists(path)) == []
 
 
