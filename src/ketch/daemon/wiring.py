@@ -34,6 +34,7 @@ from ketch.failpoints import failpoint
 from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
 from ketch.storage.database.db import Database
+from ketch.storage.interruption import Interruption
 from ketch.storage.removal import Remover
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
 
     engine_id = _engine_id(config.data_root)
     network = _networks(config, db, engine_id)
-    remover = Remover()
+    remover, interruption = Remover(), Interruption()
     stack.callback(remover.close)
     paths = ContainerPaths(config.data_root, config.exec_root)
     parts = Parts(
@@ -80,7 +81,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         cgroups=ContainerCgroups(paths, config.cgroup_parent),
         store=containers,
         images=ImageStore(db, config.data_root, remover.later),
-        snapshots=storage_settings.choose(config, containers.removals.pending(), remover.later),
+        snapshots=storage_settings.choose(config, containers.removals.pending(), remover.later, interruption.check),
         volumes=volume_store.VolumeStore(db, config.data_root, users_of, remover.later),
         events=EventBus(journal),
         launcher=launcher,
@@ -89,6 +90,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         tasks=BackgroundTasks(),
         registries=registry_settings.build(config),
         remover=remover,
+        interruption=interruption,
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
         journald_socket=config.journald_socket,
         dns_defaults=network_settings.dns_defaults(config),
@@ -157,6 +159,7 @@ async def listen_and_serve(
         acceptor = Acceptor(listener, serve)
         acceptor.start()
         stack.push_async_callback(acceptor.close)
+    stack.callback(engine.interrupt)  # before requests are waited for, so that those are answered
 
 
 def _unlink(path: str) -> None:

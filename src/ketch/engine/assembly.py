@@ -58,7 +58,7 @@ class _Foundation:
     def __init__(self, p: Parts) -> None:
         self.live = LiveContainers()
         self.links = Links(p.store)
-        self.container_volumes = ContainerVolumes(p.volumes, p.images, p.snapshots, p.events)
+        self.container_volumes = ContainerVolumes(p.volumes, p.images, p.snapshots, p.events, p.interruption)
         self.views = ContainerViews(p.store, self.live, p.paths, p.images, p.snapshots, p.volumes)
         self.log_drivers = LogDrivers(p.paths, p.journald_socket)
         self.sandboxes = Sandboxes(

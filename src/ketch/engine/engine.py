@@ -71,6 +71,10 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
         """Wait until everything that was acknowledged is durable."""
         await self.parts.store.flush_durable()
 
+    def interrupt(self) -> None:
+        """Break off copies out of images: the daemon is about to end."""
+        self.parts.interruption.begin()
+
     async def close(self) -> None:
         """Stop serving; containers go on running under their monitors."""
         parts = self.parts

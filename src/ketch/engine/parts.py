@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.network.manager import NetworkManager
+    from ketch.storage.interruption import Interruption
     from ketch.storage.removal import Remover
     from ketch.storage.snapshots.overlay import Snapshots
 
@@ -41,6 +42,7 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
     tasks: BackgroundTasks
     registries: Registries
     remover: Remover
+    interruption: Interruption  # of copies out of images, which the daemon's end does not wait for
     log_default: LogConfig  # of containers that ask for no driver
     journald_socket: str
     dns_defaults: DnsDefaults

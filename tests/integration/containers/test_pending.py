@@ -232,3 +232,16 @@ def test_survives_the_daemon_and_applies_when_it_boots(own_engine):
     assert ketch("exec", "calm", "sh", "-c", "echo $A").out == "2\n"
     ketch("rm", "-f", "box", "calm")
     ketch("volume", "rm", "kept")
+
+
+def test_a_volume_outlives_the_container_that_it_was_made_for(own_engine):
+    own_engine.start()
+    own_engine.add_busybox()
+    ketch = own_engine.ketch
+    ketch("create", "--name", "box", "busybox", "sh", "-c", "echo kept >/data/file")
+    ketch("update", "-v", "data:/data", "box")
+    ketch("start", "-a", "box")
+    ketch("rm", "box")
+    own_engine.stop()
+    own_engine.start()
+    assert ketch("run", "--rm", "-v", "data:/data", "busybox", "cat", "/data/file").out == "kept\n"

@@ -1,4 +1,4 @@
-"""Slow deletions: nothing waits for them, neither the daemon's end nor its next start."""
+"""Slow deletions and copies: nothing waits for them, neither the daemon's end nor its next start."""
 
 from __future__ import annotations
 
@@ -97,3 +97,78 @@ def test_removal(slow, make, number):
         api.must("DELETE", "/volumes/one")
     subprocess.run(["chattr", "-R", "-D", slow.data_root], check=False, stderr=subprocess.DEVNULL)
     until(lambda: left(slow) == 0, "it is not removed after the start")
+
+
+def image_with_many_files(engine) -> None:
+    engine.client("run", "--name", "one", "busybox", "sh", "-c", MAKE)
+    engine.client("commit", "one", "one")
+    engine.client("rm", "one")
+
+
+def copied(engine, room: str) -> int:
+    """How many of the files have been copied from the image's layer to this room of the data root."""
+    found = os.walk(f"{engine.data_root}/{room}")
+    return sum(1 for path, _, files in found if "/diff/" not in path for name in files if name.isdigit())
+
+
+def create(engine, number: int, room: str, *options: str) -> None:
+    """Begin to make a container, and end the daemon when the copy has begun."""
+    slow_down = [need("chattr"), "-R", "+D", f"{engine.data_root}/{room}"]  # new directories inherit it
+    subprocess.run(slow_down, check=False, stderr=subprocess.DEVNULL)  # there are links, which have no such thing
+    command = [*engine.client.program.split(), "create", *options, "--name", "two", "one"]
+    with subprocess.Popen(command, env=engine.environment(), stderr=subprocess.PIPE, text=True) as asking:
+        until(lambda: copied(engine, room), "it is not copied")
+        assert engine.stop(number) == (0 if number == signal.SIGTERM else -number)
+        said = asking.communicate()[1]
+    assert asking.returncode
+    assert copied(engine, room) < FILES, "the end has waited for it"
+    if number == signal.SIGTERM:
+        assert "the daemon is stopping" in said
+    subprocess.run(["chattr", "-R", "-D", f"{engine.data_root}/{room}"], check=False, stderr=subprocess.DEVNULL)
+    engine.start()
+    assert engine.client("volume", "ls", "-q").out + engine.client("ps", "-aq").out == ""
+    until(lambda: copied(engine, room) == 0, "it is not removed after the start")
+    engine.client("create", *options, "--name", "two", "one")
+    assert copied(engine, room) == FILES
+    assert "Traceback" not in engine.log()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("bind", ["one:/slow", "/slow"], ids=["named", "anonymous"])
+def test_copy_into_a_volume(slow, bind, number):
+    """The daemon's end breaks it off, and nothing of the container and of its volumes is left."""
+    image_with_many_files(slow)
+    slow.client("volume", "rm", slow.client("volume", "create").out.strip())  # their directory is there now
+    create(slow, number, "volumes", "-v", bind)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("room", ["layers", "containers"])
+def test_copy_of_an_image(slow, room, number):
+    """The driver vfs copies the layers into one tree, and that for each container."""
+    slow.stop()
+    slow.extra += ["--storage-driver", "vfs"]
+    slow.start()
+    image_with_many_files(slow)
+    until(lambda: copied(slow, "containers") == 0, "the first container's copy is not removed")
+    if room == "containers":
+        slow.client("rm", slow.client("create", "one").out.strip())
+        until(lambda: copied(slow, "containers") == 0, "the second container's copy is not removed")
+    create(slow, number, room)
+
+
+def test_a_copy_that_fails(own_engine):
+    """A volume made for a container whose creation fails is not left with a part of what belongs there."""
+    own_engine.start()
+    own_engine.add_busybox()
+    own_engine.client("volume", "create", "older")
+    own_engine.stop()
+    own_engine.settings = {"KETCH_FAULT": "create.volume-copied=enospc"}
+    own_engine.start()
+    for binds in (["-v", "named:/etc"], ["-v", "/etc"], ["-v", "older:/etc"]):
+        done = own_engine.client("create", *binds, "busybox", check=False)
+        assert done.code == 1
+        assert "no space left" in done.err
+    assert own_engine.client("volume", "ls", "-q").out == "older\n"

@@ -61,16 +61,18 @@ def choose(
     config: Config,
     removed: Collection[str] = (),
     later: Callable[[Callable[[], None]], object] = lambda work: work(),
+    check_going_on: Callable[[], None] = lambda: None,
 ) -> Snapshots:
     """The driver; FailedPrecondition when the one asked for does not work here.
 
     Whether overlay works is found out by making a mount that is attached nowhere.  Containers that are being
-    ``removed`` may be of another driver; ``later`` carries out what nobody has to wait for.
+    ``removed`` may be of another driver; ``later`` carries out what nobody has to wait for; what ``check_going_on``
+    raises ends a copy.
     """
     wanted = config.storage_driver
     if wanted == "vfs":
         _check_not_used(config.data_root, "vfs", removed)
-        return VfsSnapshots(config.data_root, later=later)
+        return VfsSnapshots(config.data_root, (), later, check_going_on)
     problem = _overlay_problem(config.data_root)
     if not problem:
         _check_not_used(config.data_root, "overlay", removed)
@@ -82,7 +84,7 @@ def choose(
     _check_not_used(config.data_root, "vfs", removed)
     warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container"
     log.warning("%s", warning)
-    return VfsSnapshots(config.data_root, [warning], later)
+    return VfsSnapshots(config.data_root, [warning], later, check_going_on)
 
 
 def _volatile(config: Config) -> bool:

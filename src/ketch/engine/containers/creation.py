@@ -110,9 +110,10 @@ class Creation(Struct, frozen=True, eq=False):
         """Make the volumes, files and row, or nothing of them."""
         config, host = container.config, container.host
         async with AsyncUndo() as undo:
-            undo.push_async_callback(self.container_volumes.remove_anonymous, container)
+            undo.push_async_callback(self.volumes.discard, container.id)
             if image.chain_ids:
                 await snapshot_work.run_to_end(self.snapshots, self.snapshots.view, image.chain_ids)
+            await self.container_volumes.make_image_trees(host)
             self.container_volumes.planner().plan(config, host, container.mounts, self._inherited(host), container.id)
             failpoint("create.volumes-made")
             await snapshot_work.run_to_end(
@@ -123,7 +124,8 @@ class Creation(Struct, frozen=True, eq=False):
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
             await snapshot_work.run_to_end(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
             failpoint("create.snapshot-made")
-            self.store.add(container, also=self.volumes.mark_as_made(container_volumes.names(container)))
+            with self.volumes.made(container_volumes.names(container)) as also:
+                self.store.add(container, also=also)
             undo.pop_all()
 
     def _inherited(self, host: HostConfig) -> list[MountPoint]:

@@ -64,7 +64,8 @@ class Updates(Struct, frozen=True, eq=False):
                     await self.changes.change(container, wanted.changes, undo)
                 undo.callback(_take, container, before, applied=True)
                 _take(container, host, applied=not changes)
-                self.store.save(container)
+                with self.changes.volumes_made(container) as also:
+                    self.store.save(container, also=also)
                 failpoint("update.saved")
                 if changes:
                     await self.apply(container)

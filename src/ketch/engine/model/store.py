@@ -119,11 +119,12 @@ class ContainerStore:
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
 
-    def save(self, container: Container, *, durable: bool = True) -> None:
+    def save(self, container: Container, *, durable: bool = True, also: Also = lambda _tx: None) -> None:
         """Write the record; a container that was removed meanwhile stays removed.
 
         Commits at once and does not wait for the disk: with ``durable`` that is begun, and no answer to a client goes
-        out before its end (`flush_durable`); without, a power cut may take the change back until `flush`.
+        out before its end (`flush_durable`); without, a power cut may take the change back until `flush`.  ``also``
+        runs in the same transaction.
         """
         if container.id not in self._by_id:
             return
@@ -132,6 +133,7 @@ class ContainerStore:
             for changed in (*owed, container):
                 record = self._records.write(changed.id, changed)
                 tx.execute("UPDATE containers SET record = ? WHERE id = ?", (record, changed.id))
+            also(tx)
         self._unsaved.clear()
         if durable:
             self._written += 1

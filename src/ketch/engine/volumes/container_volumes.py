@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ketch.engine.aio import snapshot_work
 from ketch.engine.volumes import copy_up
 from ketch.engine.volumes.mount_plan import MountPlanner
 from ketch.notation import booleans
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ketch.engine.events.bus import EventBus
-    from ketch.engine.model.records import Container, MountPoint
+    from ketch.engine.model.records import Container, HostConfig, MountPoint
     from ketch.engine.model.volume import Volume
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
+    from ketch.storage.interruption import Interruption
     from ketch.storage.snapshots.overlay import Snapshots
 
 
@@ -29,22 +31,29 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
     images: ImageStore
     snapshots: Snapshots
     events: EventBus
+    interruption: Interruption
 
     def image_view(self, ref: str) -> tuple[str, list[str]]:
         """An image's id, and its layers as overlay options (NotFound)."""
         image = self.images.resolve(ref)
         return image.id, self.snapshots.view(image.chain_ids)
 
+    async def make_image_trees(self, host: HostConfig) -> None:
+        """Make the trees of images to be mounted, before they are planned: the vfs driver copies files for them."""
+        for mount in host.mounts or ():
+            if mount.type == "image" and mount.source:
+                await snapshot_work.run_to_end(self.snapshots, self.image_view, mount.source)
+
     def planner(self) -> MountPlanner:
         """The planner of mounts of new containers."""
         return MountPlanner(self.volumes, self.image_view)
 
     def populate(self, container: Container, chain_ids: Sequence[str]) -> None:
-        """Copy the image's files to new volumes; blocking."""
+        """Copy the image's files to new volumes; blocking.  Unavailable when the daemon ends meanwhile."""
         names = [point.name for point in container.mounts if point.type == "volume"]
         self.volumes.attach(names, container.id)
         try:
-            copy_up.populate(self.snapshots, chain_ids, container.mounts)
+            copy_up.populate(self.snapshots, chain_ids, container.mounts, self.interruption.check)
         finally:
             self.volumes.detach(names, container.id)
 

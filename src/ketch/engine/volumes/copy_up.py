@@ -13,14 +13,19 @@ from ketch.failpoints import failpoint
 from ketch.runtime.rootfs import overlay, paths, tmp_copy_up
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ketch.engine.model.records import MountPoint
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-def populate(snapshots: Snapshots, chain_ids: Sequence[str], points: Sequence[MountPoint]) -> None:
-    """Fill those of these mounts that are empty volumes (``nocopy`` ones stay empty); blocking."""
+def populate(
+    snapshots: Snapshots, chain_ids: Sequence[str], points: Sequence[MountPoint], check: Callable[[], None]
+) -> None:
+    """Fill those of these mounts that are empty volumes (``nocopy`` ones stay empty); blocking.
+
+    ``check`` is called now and then; what it raises ends the copy.
+    """
     empty = [p for p in points if p.type == "volume" and _wants_copy(p) and not os.listdir(p.source)]
     if not empty or not chain_ids:
         return
@@ -31,7 +36,7 @@ def populate(snapshots: Snapshots, chain_ids: Sequence[str], points: Sequence[Mo
                 source_fd = paths.open_in(root_fd, point.destination, os.O_PATH | os.O_DIRECTORY)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            _copy(source_fd, point.source)
+            _copy(source_fd, point.source, check)
     finally:
         os.close(root_fd)
 
@@ -41,11 +46,11 @@ def _wants_copy(point: MountPoint) -> bool:
     return "nocopy" not in point.mode.split(",") and not (options is not None and (options.no_copy or options.subpath))
 
 
-def _copy(source_fd: int, target: str) -> None:
+def _copy(source_fd: int, target: str, check: Callable[[], None]) -> None:
     """Copy the content, and the directory's own owner and mode. ``source_fd`` is closed."""
     target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        tmp_copy_up.copy_tree(source_fd, target_fd)
+        tmp_copy_up.copy_tree(source_fd, target_fd, check)
         failpoint("create.volume-copied")
         status = os.stat(f"/proc/self/fd/{source_fd}")
         os.fchown(target_fd, status.st_uid, status.st_gid)

@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,7 +30,7 @@ from ketch.storage.database.records import Form, Records
 from ketch.storage.removal import remove_tree, try_to_remove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from sqlite3 import Connection
 
     from ketch.storage.database.db import Database
@@ -95,7 +95,7 @@ class VolumeStore:
     ) -> Volume:
         """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
 
-        ``made_for`` is the container that it is made with, whose row is yet to be written (see `mark_as_made`).
+        ``made_for`` is the container that it is made with, whose row is yet to be written (see `made`).
         Durable after `flush`.
         """
         if driver not in ("", "local"):
@@ -111,7 +111,7 @@ class VolumeStore:
             raise InvalidArgument(f"create {name[:32]}…: a volume's name has at most 255 characters")
         self._check_stays(name)
         if (existing := self._volumes.get(name)) is not None:
-            if existing.pending and not made_for:
+            if existing.pending and existing.pending != made_for:  # somebody else relies on it now: it stays
                 with self._db.transaction(durable=False) as tx:
                     self._mark(tx, [name], "")
             return existing
@@ -138,9 +138,16 @@ class VolumeStore:
         self._volumes[name] = volume
         return volume
 
-    def mark_as_made(self, names: Sequence[str]) -> Callable[[Connection], None]:
-        """Mark volumes as completely made, in the caller's transaction."""
-        return lambda tx: self._mark(tx, names, "")
+    @contextlib.contextmanager
+    def made(self, names: Sequence[str]) -> Iterator[Callable[[Connection], None]]:
+        """A step that marks volumes as completely made, for the caller's transaction inside of the context."""
+        before = [(volume, volume.pending) for name in names if (volume := self._volumes.get(name)) is not None]
+        try:
+            yield lambda tx: self._mark(tx, names, "")
+        except BaseException:
+            for volume, pending in before:
+                volume.pending = pending
+            raise
 
     def mark_for_removal(self, names: Sequence[str]) -> Callable[[Connection], None]:
         """Mark volumes for removal, in the caller's transaction."""
@@ -153,6 +160,16 @@ class VolumeStore:
                 volume.pending = pending
                 record = self._records.write(name, volume)
                 tx.execute("UPDATE volumes SET record = ? WHERE name = ?", (record, name))
+
+    async def discard(self, made_for: str) -> None:
+        """Remove the volumes made for a container whose creation failed; the files are deleted in the background."""
+        for volume in [v for v in self._volumes.values() if v.pending == made_for and not self._in_use(v.name)]:
+            await asyncio.shield(self._go(volume, self._discard(volume)))
+
+    async def _discard(self, volume: Volume) -> None:
+        gone = await in_own_thread(lambda: self._move_aside(volume))
+        self._forget(volume)
+        self._later(functools.partial(try_to_remove, gone))
 
     def finish_pending(self) -> None:
         """Finish, at the daemon's start, interrupted creations and removals of volumes without a user.
@@ -179,12 +196,14 @@ class VolumeStore:
             if os.path.isdir(path := self.path_of(name)):
                 log.warning("`%s` belongs to no volume that is known and is left alone; %s", path, REPAIR)
 
-    def _move_aside(self, volume: Volume) -> None:
-        """Rename a volume's directory away, before its files are removed."""
+    def _move_aside(self, volume: Volume) -> str:
+        """Rename a volume's directory away, before its files are removed; returns its new path."""
+        gone = os.path.join(self._root, _GONE + secrets.token_hex(8))
         with self._lock:
             local_driver.unmount(volume.mountpoint)  # never delete through a mount
         with contextlib.suppress(FileNotFoundError):
-            os.rename(os.path.dirname(volume.mountpoint), os.path.join(self._root, _GONE + secrets.token_hex(8)))
+            os.rename(os.path.dirname(volume.mountpoint), gone)
+        return gone
 
     def _remove_empty(self, name: str) -> None:
         for path in (self.path_of(name), os.path.join(self._root, name)):
@@ -240,9 +259,13 @@ class VolumeStore:
         with self._db.transaction(durable=False) as tx:
             self._mark(tx, [name], _REMOVAL)
         failpoint("volume.removal-begun")
-        task = self._going[name] = asyncio.get_running_loop().create_task(self._remove(volume))
-        task.add_done_callback(lambda _: self._going.pop(name))
-        await asyncio.shield(task)
+        await asyncio.shield(self._go(volume, self._remove(volume)))
+
+    def _go(self, volume: Volume, removal: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a removal; until its end nobody can have the volume."""
+        task = self._going[volume.name] = asyncio.get_running_loop().create_task(removal)
+        task.add_done_callback(lambda _: self._going.pop(volume.name))
+        return task
 
     async def _remove(self, volume: Volume) -> None:
         await self.flush()  # a power cut must not leave a volume of which half is gone

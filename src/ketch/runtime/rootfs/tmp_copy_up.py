@@ -7,12 +7,19 @@ import stat
 
 from ketch import trees
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def copy_tree(source_fd: int, target_fd: int) -> None:
+_PIECE = 1 << 20
+
+
+def copy_tree(source_fd: int, target_fd: int, check: Callable[[], None] = lambda: None) -> None:
     """Copy the content of one directory into another: files, directories, links, owners and modes.
 
     Device nodes, sockets and FIFOs are left out: what is under a path that becomes a tmpfs is data.
-    Both descriptors may be O_PATH and stay the caller's.
+    Both descriptors may be O_PATH and stay the caller's.  ``check`` is called now and then; what it raises ends the
+    copy.
     """
     here_fd = os.open(".", trees.DIRECTORY, dir_fd=source_fd)
     into_fd = os.open(".", trees.DIRECTORY, dir_fd=target_fd)
@@ -23,13 +30,14 @@ def copy_tree(source_fd: int, target_fd: int) -> None:
                     _copy_owner(".", into.fd, os.fstat(here.fd))
                     into.leave()
                 else:
-                    _copy_one(here, into, name)
+                    check()
+                    _copy_one(here, into, name, check)
     finally:
         os.close(here_fd)
         os.close(into_fd)
 
 
-def _copy_one(here: trees.Descent, into: trees.Descent, name: str) -> None:
+def _copy_one(here: trees.Descent, into: trees.Descent, name: str, check: Callable[[], None]) -> None:
     """Copy one entry; both walks enter a directory."""
     status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
@@ -40,7 +48,7 @@ def _copy_one(here: trees.Descent, into: trees.Descent, name: str) -> None:
         into.enter(name)
         return
     elif stat.S_ISREG(status.st_mode):
-        _copy_file(here.fd, into.fd, name)
+        _copy_file(here.fd, into.fd, name, check)
     else:
         return
     _copy_owner(name, into.fd, status)
@@ -53,13 +61,13 @@ def _copy_owner(name: str, into_fd: int, status: os.stat_result) -> None:
         os.chmod(name, status.st_mode & 0o7777, dir_fd=into_fd)
 
 
-def _copy_file(here_fd: int, into_fd: int, name: str) -> None:
+def _copy_file(here_fd: int, into_fd: int, name: str, check: Callable[[], None]) -> None:
     from_fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here_fd)
     try:
         to_fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=into_fd)
         try:
-            while os.sendfile(to_fd, from_fd, None, 1 << 20):
-                pass
+            while os.sendfile(to_fd, from_fd, None, _PIECE):
+                check()
         finally:
             os.close(to_fd)
     finally:

@@ -24,13 +24,18 @@ _FICLONE = 0x40049409
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
 _OVERLAY = "trusted.overlay."  # overlay's own notes mean nothing in a merged tree
 _CHUNK = 1 << 20
+_PIECE = 16 << 20  # of one call, which nothing but the process's death interrupts
 
 
 class Copier:
-    """A copier of entries below one target directory, which keeps hard links."""
+    """A copier of entries below one target directory, which keeps hard links.
 
-    def __init__(self, target_fd: int) -> None:
+    ``check`` is called now and then; what it raises ends the copy.
+    """
+
+    def __init__(self, target_fd: int, check: Callable[[], None] = lambda: None) -> None:
         self._root_fd = target_fd
+        self._check = check
         self._links: dict[tuple[int, int], str] = {}
 
     def tree(self, source_fd: int, *, layer: bool = False) -> None:
@@ -64,6 +69,7 @@ class Copier:
 
     def _entry(self, source: trees.Descent, name: str, target: trees.Descent, path: str, layer: bool) -> None:
         """Copy one entry; both walks enter a directory."""
+        self._check()
         status = os.stat(name, dir_fd=source.fd, follow_symlinks=False)
         mode = status.st_mode
         if stat.S_ISDIR(mode):
@@ -74,7 +80,7 @@ class Copier:
             self._link(known, target.fd, name)
             return
         if stat.S_ISREG(mode):
-            _copy_file(source.fd, name, target.fd)
+            _copy_file(source.fd, name, target.fd, self._check)
         elif stat.S_ISLNK(mode):
             os.symlink(os.readlink(name, dir_fd=source.fd), name, dir_fd=target.fd)
         else:
@@ -144,7 +150,7 @@ def xattrs(path: str) -> dict[str, bytes]:
     return {n: os.getxattr(path, n, follow_symlinks=False) for n in names if not n.startswith(_OVERLAY)}
 
 
-def copy_data(source_fd: int, target_fd: int, size: int) -> None:
+def copy_data(source_fd: int, target_fd: int, size: int, check: Callable[[], None]) -> None:
     """Copy a file's bytes, as a reflink where possible; holes stay holes."""
     try:
         fcntl.ioctl(target_fd, _FICLONE, source_fd)
@@ -163,7 +169,8 @@ def copy_data(source_fd: int, target_fd: int, size: int) -> None:
             return
         end = min(os.lseek(source_fd, offset, os.SEEK_HOLE), size)
         while offset < end:
-            copied = _some(source_fd, target_fd, offset, end - offset)
+            check()
+            copied = _some(source_fd, target_fd, offset, min(end - offset, _PIECE))
             if not copied:  # it became shorter
                 return
             offset += copied
@@ -178,13 +185,13 @@ def _some(source_fd: int, target_fd: int, offset: int, length: int) -> int:
     return os.pwrite(target_fd, os.pread(source_fd, min(length, _CHUNK), offset), offset)
 
 
-def _copy_file(source_fd: int, name: str, target_fd: int) -> None:
+def _copy_file(source_fd: int, name: str, target_fd: int, check: Callable[[], None]) -> None:
     flags = os.O_NOFOLLOW | os.O_CLOEXEC
     _with(
         os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=source_fd),
         lambda source: _with(
             os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target_fd),
-            lambda two: copy_data(source, two, os.fstat(source).st_size),
+            lambda two: copy_data(source, two, os.fstat(source).st_size, check),
         ),
     )
 

@@ -42,9 +42,11 @@ class VfsSnapshots:
         data_root: str,
         warnings: Sequence[str] = (),
         later: Callable[[Callable[[], None]], object] = lambda work: work(),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """``later`` runs deletions in the background."""
+        """``later`` runs deletions in the background; what ``check`` raises ends a copy."""
         self.warnings = list(warnings)
+        self._later, self._check = later, check
         self._containers = os.path.join(data_root, "containers")
         self._layers = Layers(data_root)
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
@@ -69,7 +71,7 @@ class VfsSnapshots:
             os.symlink(chain_ids[-1] if chain_ids else "scratch", base)
         if not os.path.isdir(self.upper(container_id)):
             sources = [self._merged(chain_ids)] if chain_ids else []
-            _make(self.upper(container_id), sources, layer=False)
+            self._make(self.upper(container_id), sources, layer=False)
         return self.mounts(container_id, chain_ids)
 
     def exists(self, container_id: str) -> bool:
@@ -149,30 +151,29 @@ class VfsSnapshots:
         diffs = self._layers.directories(chain_ids)
         directory = os.path.join(os.path.dirname(diffs[-1]), "merged")
         if not os.path.isdir(directory):
-            _make(directory, diffs, layer=True)
+            self._make(directory, diffs, layer=True)
         return directory
 
+    def _make(self, directory: str, sources: Sequence[str], *, layer: bool) -> None:
+        """Make a tree of these layers; a concurrent call for the same may win."""
+        new = os.path.join(os.path.dirname(directory), _NEW + secrets.token_hex(8))
+        os.mkdir(new, 0o755)
+        try:
+            _fill(new, sources, layer, self._check)
+            failpoint("vfs.copied")
+            if not os.path.isdir(directory):
+                os.rename(new, directory)
+                return
+        except BaseException:
+            self._later(functools.partial(removal.try_to_remove, new))
+            raise
+        removal.remove_tree(new)
 
-def _make(directory: str, sources: Sequence[str], *, layer: bool) -> None:
-    """Make a tree of these layers; a concurrent call for the same may win."""
-    new = os.path.join(os.path.dirname(directory), _NEW + secrets.token_hex(8))
-    os.mkdir(new, 0o755)
-    try:
-        _fill(new, sources, layer)
-        failpoint("vfs.copied")
-        if not os.path.isdir(directory):
-            os.rename(new, directory)
-            return
-    except BaseException:
-        removal.try_to_remove(new)
-        raise
-    removal.remove_tree(new)
 
-
-def _fill(new: str, sources: Sequence[str], layer: bool) -> None:
+def _fill(new: str, sources: Sequence[str], layer: bool, check: Callable[[], None]) -> None:
     target_fd = os.open(new, trees.DIRECTORY)
     try:
-        copier = Copier(target_fd)
+        copier = Copier(target_fd, check)
         for source in sources:
             source_fd = os.open(source, trees.DIRECTORY)
             try:
