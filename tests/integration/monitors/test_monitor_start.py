@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ketch import pidfd
 from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure
 from tests.support.boxes.monitor_box import NOBODY, Peer, connect, open_fds, process, pss_kib
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"
 async def gone(pid: int) -> None:
     """Wait until a process that is not ours has ended."""
     try:
-        fd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return
     ended = asyncio.get_running_loop().create_future()

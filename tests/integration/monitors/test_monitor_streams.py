@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ketch import pidfd
 from ketch.engine.aio.streams import LogOptions
 from ketch.engine.logs.framed_reader import Formatter, read_logs
 from ketch.engine.monitors.run_directory import read_exit
@@ -325,7 +326,7 @@ def _all_of(log_dir):
 
 def _wait_for_end(pid):
     with contextlib.suppress(ProcessLookupError):
-        fd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
         try:
             assert select.select([fd], [], [], 10)[0]
         finally:

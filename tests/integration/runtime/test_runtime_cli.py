@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ketch import pidfd
 from ketch.linux import fdpass
 from ketch.runtime.security import seccomp_default
 from tests.support.boxes import runtime_box
@@ -41,11 +42,11 @@ def runtime(tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
 def wait_for_end(pid: int) -> None:
     """Until the process is gone; it is not our child."""
     try:
-        pidfd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return
-    ready, _, _ = select.select([pidfd], [], [], 10)
-    os.close(pidfd)
+    ready, _, _ = select.select([fd], [], [], 10)
+    os.close(fd)
     assert ready
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from ketch import pidfd
 from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
 from ketch.runtime.security import seccomp_default
@@ -209,13 +210,13 @@ def _collect(fds: list[int], timeout_s: float) -> list[bytes]:
 def _ended(pid: int) -> bool:
     """Wait a moment for the end of a process that is not ours to reap."""
     try:
-        pidfd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return True
     try:
-        ready, _, _ = select.select([pidfd], [], [], patient(5))
+        ready, _, _ = select.select([fd], [], [], patient(5))
     finally:
-        os.close(pidfd)
+        os.close(fd)
     return bool(ready)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ketch import pidfd
 from ketch.engine.monitors import process as monitor_process
 from ketch.errors import KetchError, Unavailable
 
@@ -64,7 +65,7 @@ class DirectSignals(Struct, frozen=True, eq=False):
         if not pid:  # its end was recorded while this waited for its thread
             return
         try:
-            fd = os.pidfd_open(pid)
+            fd = pidfd.open_process(pid)
         except ProcessLookupError:
             return
         try:

@@ -17,6 +17,7 @@ import struct
 from errno import ENOENT, ESRCH
 from typing import TYPE_CHECKING
 
+from ketch import pidfd
 from ketch.engine.monitors.run_directory import written_pid
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ async def end(pid: int, container_id: str, *, grace_s: float = _GRACE_S) -> bool
     if not pid:
         return True
     try:
-        fd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return True
     try:
@@ -111,7 +112,7 @@ async def end(pid: int, container_id: str, *, grace_s: float = _GRACE_S) -> bool
 def resume(pid: int, container_id: str) -> None:
     """Continue a container's monitor when it is stopped."""
     try:
-        fd = os.pidfd_open(pid) if pid else -1
+        fd = pidfd.open_process(pid) if pid else -1
     except ProcessLookupError:
         return
     if fd < 0:
@@ -128,7 +129,7 @@ def resume(pid: int, container_id: str) -> None:
 async def ended(pid: int, timeout_s: float | None) -> bool:
     """Wait for the end of a process; False when it lives on after ``timeout_s`` (None: for ever)."""
     try:
-        fd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return True
     try:
@@ -137,15 +138,15 @@ async def ended(pid: int, timeout_s: float | None) -> bool:
         os.close(fd)
 
 
-async def _ended(pidfd: int, timeout_s: float | None) -> bool:
+async def _ended(fd: int, timeout_s: float | None) -> bool:
     loop, over = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(pidfd, over.set)
+    loop.add_reader(fd, over.set)
     try:
         await asyncio.wait_for(over.wait(), timeout_s)
     except TimeoutError:
         return False
     finally:
-        loop.remove_reader(pidfd)
+        loop.remove_reader(fd)
     return True
 
 

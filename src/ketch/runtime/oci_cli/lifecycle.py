@@ -16,6 +16,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_STREAM, socket, 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from ketch import pidfd
 from ketch.errors import Conflict, FailedPrecondition, NotFound, RuntimeFailure
 from ketch.linux import fdpass
 from ketch.linux.netlink import links
@@ -281,16 +282,16 @@ def _kill_child(pid: int) -> None:
 
 def _kill_and_wait(pid: int) -> None:
     try:
-        pidfd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        select.select([pidfd], [], [], 10)
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        select.select([fd], [], [], 10)
     except ProcessLookupError:
         return
     finally:
-        os.close(pidfd)
+        os.close(fd)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NoReturn
 
-from ketch import programs
+from ketch import pidfd, programs
 from ketch.cli.ketchd import start
 from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, KetchError, Unavailable
 
@@ -92,7 +92,7 @@ def _stop(ctx: Context) -> int:
 
     pid = _listener(ctx.host)
     try:
-        descriptor = os.pidfd_open(pid) if pid else -1
+        descriptor = pidfd.open_process(pid) if pid else -1
     except ProcessLookupError:
         descriptor = -1
     if descriptor < 0:
