@@ -1,4 +1,4 @@
-"""Programs of the machine that tests use; ``scripts/setup`` installs them, where a package mirror has them.
+"""Programs and kernel features that tests use; ``scripts/setup`` installs programs, where a package mirror has them.
 
 What needs one that is not here is skipped, and the end of the run says so in one line.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,14 @@ def need(name: str) -> str:
     if path is None:
         pytest.skip(f"there is no {name} here")
     return path
+
+
+def need_links(kind: str) -> None:
+    """Skip the test when this kernel makes no links of a kind (``macvlan``), tried in a namespace of its own."""
+    script = f"{need('ip')} link add p0 type veth peer p1 && {need('ip')} link add link p0 x0 type {kind}"
+    made = subprocess.run([need("unshare"), "-n", "sh", "-c", script], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"this kernel has no {kind}")
 
 
 def missing(reasons: Iterable[str]) -> list[str]:

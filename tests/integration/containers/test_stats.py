@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 
 import docker.errors
 import pytest
 
+from tests.support.boxes import loop_disk
 from tests.support.engines import API
+from tests.support.programs import need_links
 from tests.support.waiting import patient
 
 SLEEP = ("busybox", "sleep", "1000")
 # 20 MiB of memory, 30 MiB of page cache that nobody needs any more, 2 MiB written to the disk itself; then only work.
+# The files are on a block device, wherever the engine's own are.
 WORKER = (
-    "dd if=/dev/zero of=/dev/shm/x bs=1M count=20 && dd if=/dev/zero of=/big bs=1M count=30 conv=fsync && "
-    "dd if=/dev/zero of=/direct bs=1M count=2 oflag=direct && "
+    "dd if=/dev/zero of=/dev/shm/x bs=1M count=20 && dd if=/dev/zero of=/disk/big bs=1M count=30 conv=fsync && "
+    "dd if=/dev/zero of=/disk/direct bs=1M count=2 oflag=direct && "
     "ping -c 2 -i 0.1 $(ip route | awk '/default/{print $3}') && "
     "echo ready && while :; do :; done"
 )
@@ -38,21 +40,26 @@ FIELDS = {
 
 
 @pytest.fixture
-def worker(engine):
+def worker(engine, disk):
     """The id of a container that uses a known amount of everything."""
     # Newer kernels (v1) count the traffic with a disk only where there is a limit on it.
-    limit = f"{disk(engine.root)}:1gb"
+    limit = f"{loop_disk.device_of(disk)}:1gb"
     flags = ("--name", "worker", "-m", "200m", "--shm-size", "64m", "--pids-limit", "50", "--device-write-bps", limit)
-    container_id = engine.docker("run", "-d", *flags, "busybox", "sh", "-c", WORKER).out.strip()
+    container_id = engine.docker("run", "-d", *flags, "-v", f"{disk}:/disk", "busybox", "sh", "-c", WORKER).out.strip()
     with engine.docker.piped("logs", "-f", "worker") as logs:
         logs.expect("ready")
-    return container_id
+    yield container_id
+    engine.docker("rm", "-f", "worker")
 
 
-def disk(path: str) -> str:
-    """The block device below a directory."""
-    number = os.stat(path).st_dev
-    return "/dev/" + os.path.basename(os.readlink(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"))
+@pytest.fixture
+def disk(tmp_path):
+    """A directory on a block device."""
+    if loop_disk.device_of(str(tmp_path)) is not None:
+        yield str(tmp_path)
+        return
+    with loop_disk.ext4(str(tmp_path / "image"), str(tmp_path / "disk"), 64 << 20) as place:
+        yield place
 
 
 def stream(docker_py, **params):
@@ -188,6 +195,7 @@ def test_containers_of_the_stream(engine, docker_py):
 
 @pytest.mark.ketch_only
 def test_interfaces_without_an_end_on_the_host(engine, docker_py):
+    need_links("macvlan")
     engine.docker("network", "create", "-d", "macvlan", "--subnet", "10.91.0.0/24", "flat")
     engine.docker("run", "-d", "--name", "one", "--network", "flat", *SLEEP)
     engine.docker("run", "-d", "--name", "two", "--network", "flat", "--ip", "10.91.0.77", *SLEEP)

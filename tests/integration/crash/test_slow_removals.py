@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from tests.support.boxes import loop_disk
 from tests.support.programs import need
 from tests.support.rawapi import Api
 from tests.support.waiting import until
@@ -21,23 +22,15 @@ MAKE = f"mkdir /slow; i=0; while [ $i -lt {FILES} ]; do : >/slow/$i; i=$((i+1));
 @pytest.fixture
 def slow(own_engine, tmp_path):
     """An engine whose data root is an ext4 of its own."""
-    image, place = str(tmp_path / "disk"), own_engine.data_root
-    with open(image, "wb") as f:
-        f.truncate(128 << 20)
-    os.mkdir(place)
-    subprocess.run([need("mkfs.ext4"), "-q", image], check=True)
-    done = subprocess.run(["mount", "-o", "loop", image, place], check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no ext4 can be mounted here: {done.stderr.strip()}")
-    try:
-        own_engine.start()
-        own_engine.add_busybox()
-        yield own_engine
-    finally:
-        own_engine.remove_all()
-        own_engine.stop()
-        subprocess.run(["umount", place], check=True)
-        own_engine.data_root += "2"  # what the fixture ends with works without it
+    with loop_disk.ext4(str(tmp_path / "disk"), own_engine.data_root, 128 << 20):
+        try:
+            own_engine.start()
+            own_engine.add_busybox()
+            yield own_engine
+        finally:
+            own_engine.remove_all()
+            own_engine.stop()
+    own_engine.data_root += "2"  # what the fixture ends with works without it
 
 
 def slowed(root: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import time
 
 import docker
 import pytest
+
+from tests.support.programs import need_links
 
 SLEEP = ("busybox", "sleep", "1000")
 
@@ -24,12 +25,6 @@ def address(client, container: str, network: str, field: str = "IPAddress") -> s
 
 def reaches(client, container: str, target: str) -> bool:
     return client("exec", container, "ping", "-c1", "-W1", target, check=False).code == 0
-
-
-def kernel_has(kind: str) -> bool:
-    """Whether links of a kind can be made, tried in a namespace of its own."""
-    script = f"ip link add p0 type veth peer p1 && ip link add link p0 x0 type {kind}"
-    return subprocess.run(["unshare", "-n", "sh", "-c", script], capture_output=True, check=False).returncode == 0
 
 
 def test_create_look_at_and_remove(client):
@@ -222,8 +217,7 @@ def test_options_of_a_bridge(client):
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
 def test_networks_on_a_link(client, driver):
     """Without a parent they get a link of their own: containers meet each other, and nobody else."""
-    if not kernel_has(driver):
-        pytest.skip(f"this kernel has no {driver}")
+    need_links(driver)
     client("network", "create", "-d", driver, "--subnet", "10.77.0.0/24", "direct")
     client("run", "-d", "--name", "one", "--network", "direct", *SLEEP)
     client("run", "-d", "--name", "two", "--network", "direct", *SLEEP)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 
 import pytest
 
@@ -14,7 +13,7 @@ from ketch.runtime.rootfs import view
 from ketch.storage.layers.store import Layers
 from ketch.storage.snapshots import quota
 from ketch.storage.snapshots.overlay import OverlaySnapshots
-from tests.support.programs import need
+from tests.support.boxes import loop_disk
 
 CHAIN = f"sha256:{1:064x}"
 
@@ -22,16 +21,10 @@ CHAIN = f"sha256:{1:064x}"
 @pytest.fixture
 def limited(tmp_path):
     """A data root on an ext4 that enforces quotas of projects."""
+    quotas = ("-O", "quota,project", "-E", "quotatype=prjquota")
     image, place = str(tmp_path / "disk"), str(tmp_path / "mounted")
-    with open(image, "wb") as f:
-        f.truncate(64 << 20)
-    os.mkdir(place)
-    subprocess.run([need("mkfs.ext4"), "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image], check=True)
-    done = subprocess.run(["mount", "-o", "loop,prjquota", image, place], check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no ext4 with quotas can be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with loop_disk.ext4(image, place, 64 << 20, *quotas, mount_options="loop,prjquota"):
+        yield place
 
 
 @pytest.fixture
