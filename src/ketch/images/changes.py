@@ -14,7 +14,7 @@ from ketch.notation import digits, durations
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ketch.oci.config import RunConfig
+    from ketch.oci.config import DockerHealthcheck, RunConfig
 
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 _OPTION = re.compile(r"--(interval|timeout|start-period|start-interval|retries)=(\S+)\Z")
@@ -108,7 +108,7 @@ def _volume(config: RunConfig, text: str) -> None:
 
 def _health(config: RunConfig, text: str) -> None:
     """``NONE``, or options and then ``CMD`` with a command; durations become nanoseconds, as Docker has them."""
-    check: dict[str, Any] = {}
+    check: DockerHealthcheck = {}
     word, _, rest = text.partition(" ")
     while match := _OPTION.match(word):
         name, value = match.groups()

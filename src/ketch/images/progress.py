@@ -6,15 +6,31 @@ Clients draw the bar themselves from ``progressDetail``; ``progress`` is for tho
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import TypedDict
 
-    Item = dict[str, Any]
-    Report = Callable[[Item], None]
+    class ProgressDetail(TypedDict, total=False):
+        """Bytes that are done, of how many; empty for a state without figures."""
+
+        current: int
+        total: int
+
+    class ProgressItem(TypedDict, total=False):
+        """One line: a sentence (``stream``), or a ``status``; ``aux`` is what programs read of the result."""
+
+        id: str
+        status: str
+        stream: str
+        progress: str
+        progressDetail: ProgressDetail
+        aux: Mapping[str, object]
+
+    Report = Callable[[ProgressItem], None]
 
 _EVERY_S = 0.1
 _WIDTH = 50
@@ -25,14 +41,19 @@ def short(digest: str) -> str:
     return digest.partition(":")[2][:12]
 
 
-def status(ident: str, text: str) -> Item:
+def status(ident: str, text: str) -> ProgressItem:
     """A status without figures."""
     return {"status": text, "progressDetail": {}, "id": ident}
 
 
-def moving(ident: str, text: str, current: int, total: int) -> Item:
+def moving(ident: str, text: str, current: int, total: int) -> ProgressItem:
     """A status with bytes done and bytes in all (0: not known)."""
-    item: Item = {"status": text, "progressDetail": {"current": current}, "progress": _size(current), "id": ident}
+    item: ProgressItem = {
+        "status": text,
+        "progressDetail": {"current": current},
+        "progress": _size(current),
+        "id": ident,
+    }
     if total:
         done = min(_WIDTH, _WIDTH * current // total)
         item["progressDetail"]["total"] = total

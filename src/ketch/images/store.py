@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import msgspec
 
@@ -39,8 +39,22 @@ if TYPE_CHECKING:
     InUse = Callable[[str], list[tuple[str, bool]]]
 
 Images = list[Image]
-Rows = list[dict[str, Any]]
+RemovalRows = list[dict[str, str]]  # ``Untagged`` or ``Deleted`` → a name or an id, as Docker tells it
 Strings = list[str]
+
+
+class HistoryRow(TypedDict):
+    """One row of an image's history, in Docker's names; a time in seconds since 1970, a size in bytes."""
+
+    Id: str
+    Created: int
+    CreatedBy: str
+    Tags: list[str] | None
+    Size: int
+    Comment: str
+
+
+HistoryRows = list[HistoryRow]
 
 
 class _Removal(NamedTuple):
@@ -96,11 +110,11 @@ class ImageStore:
         """The local tags of a repository, as normalized names."""
         return self.catalog.in_repository(repository)
 
-    def history(self, ref: str, platform: str = "") -> Rows:
+    def history(self, ref: str, platform: str = "") -> HistoryRows:
         """Docker's history rows, newest first; steps without files have size 0."""
         image = self.resolve(ref, platform)
         sizes = iter(image.layer_sizes)
-        rows: Rows = [
+        rows: HistoryRows = [
             {
                 "Id": "<missing>",
                 "Created": parse_time(step.created) // 1_000_000_000,
@@ -113,7 +127,7 @@ class ImageStore:
         ]
         rows.reverse()
         if rows:
-            rows[0].update(Id=image.id, Tags=image.repo_tags or None)
+            rows[0]["Id"], rows[0]["Tags"] = image.id, image.repo_tags or None
         return rows
 
     def layer_sizes(self) -> dict[str, int]:
@@ -203,7 +217,7 @@ class ImageStore:
             self._repository.show({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
         self._repository.sync()
 
-    def remove(self, ref: str, force: bool, in_use: InUse, dry_run: removal.DryRun | None = None) -> Rows:
+    def remove(self, ref: str, force: bool, in_use: InUse, dry_run: removal.DryRun | None = None) -> RemovalRows:
         """Untag, and delete when nothing needs it; Conflict in Docker's words.
 
         ``in_use`` gives (container id, running) for an image id.  With ``force`` an image goes although stopped
@@ -283,7 +297,7 @@ class ImageStore:
         return self._garbage.lease()
 
 
-def _answer(plan: _Removal, chains: set[str]) -> Rows:
+def _answer(plan: _Removal, chains: set[str]) -> RemovalRows:
     """Docker's rows for a removal; deleted layers (``chains``) topmost first."""
     rows = [{"Untagged": reference.parse(name).familiar} for name in plan.names]
     rows += [{"Deleted": image.id} for image in plan.lost]

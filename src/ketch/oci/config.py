@@ -8,22 +8,25 @@ import msgspec
 
 from ketch.notation import moments
 
+StringSet = dict[str, Any]  # a set in Go's JSON: what counts are the keys, the values are empty objects
+DockerHealthcheck = dict[str, Any]  # Docker's own, unknown to OCI: kept as an image has it, read where it is used
+
 
 class RunConfig(msgspec.Struct, rename="pascal", kw_only=True, omit_defaults=True):
     """``config``: the defaults of containers that are made from the image."""
 
     user: str | None = None
-    exposed_ports: dict[str, Any] | None = None
+    exposed_ports: StringSet | None = None
     env: list[str] | None = None
     entrypoint: list[str] | None = None
     cmd: list[str] | None = None
-    volumes: dict[str, Any] | None = None
+    volumes: StringSet | None = None
     working_dir: str | None = None
     labels: dict[str, str] | None = None
     stop_signal: str | None = None
     on_build: list[str] | None = None
     shell: list[str] | None = None
-    healthcheck: dict[str, Any] | None = None
+    healthcheck: DockerHealthcheck | None = None
     args_escaped: bool | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, jsontext, query
 from ketch.api.errors import INTERNAL, body_of, from_registry, message_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from ketch.api.call import Call
+    from ketch.images.progress import ProgressItem
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
@@ -125,7 +126,7 @@ async def bootstrap(call: Call) -> web.StreamResponse:
     return await progress(call, call.engine.images.bootstrap(ref))
 
 
-async def progress(call: Call, items: AsyncGenerator[dict[str, Any], None]) -> web.StreamResponse:
+async def progress(call: Call, items: AsyncGenerator[ProgressItem, None]) -> web.StreamResponse:
     """Send progress as JSON lines; an error before the first line is a status, a later one a line."""
     response: web.StreamResponse | None = None
     try:

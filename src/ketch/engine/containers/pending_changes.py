@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ketch.engine.volumes.container_volumes import ContainerVolumes
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
+    from ketch.oci.config import StringSet
     from ketch.storage.snapshots.overlay import Snapshots
     from ketch.undo import AsyncUndo
 
@@ -151,7 +152,7 @@ class PendingChanges(Struct, frozen=True, eq=False):
                 raise InvalidArgument(f"remove mount {target}: nothing is mounted there", hint="see: ketch inspect")
         if not (removed or wanted.binds or wanted.volumes or wanted.mounts):
             return
-        volumes: dict[str, Any] = {target: {} for target in wanted.volumes or ()}
+        volumes: StringSet = {target: {} for target in wanted.volumes or ()}
         fresh = _with(new, mounts=[], config=ContainerConfig(volumes=volumes))
         # The volumes of a container that runs are in use under its own id.
         fresh.id = f"{new.id}-pending"
@@ -222,8 +223,8 @@ def _port(key: str) -> str:
     return f"{first}/{proto}" if first == last else f"{first}-{last}/{proto}"
 
 
-def _plain(bindings: Ports | None) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(bindings or {})
+def _plain(bindings: Ports | None) -> dict[str, list[dict[str, str]] | None]:
+    plain: dict[str, list[dict[str, str]] | None] = msgspec.to_builtins(bindings or {})
     return plain
 
 

@@ -42,6 +42,14 @@ class IndexDraft(msgspec.Struct, kw_only=True):
     entries: list[Entry] = msgspec.field(default_factory=list)
 
 
+class Inspected(msgspec.Struct, rename="pascal", frozen=True):
+    """A manifest or index, byte for byte, with its descriptor."""
+
+    ref: str
+    descriptor: oci.Descriptor
+    manifest: msgspec.Raw
+
+
 class ManifestService:
     """Indexes of one daemon's users; blocking only for small files."""
 
@@ -49,15 +57,11 @@ class ManifestService:
         self._registries = registries
         self._root = os.path.join(data_root, "manifests")
 
-    async def inspect(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
+    async def inspect(self, name: str, credentials: Credentials | None) -> Inspected:
         """A manifest or index from its registry (NotFound, Unavailable)."""
         ref = reference.parse(name)
         found = await self._repository(ref, credentials).manifest(ref.digest or ref.tag)
-        return {
-            "Ref": str(ref),
-            "Descriptor": msgspec.to_builtins(found.descriptor),
-            "Manifest": msgspec.Raw(found.data),
-        }
+        return Inspected(str(ref), found.descriptor, msgspec.Raw(found.data))
 
     async def create(self, name: str, refs: list[str], amend: bool, credentials: Credentials | None) -> IndexDraft:
         """Create a draft, or with ``amend`` extend it (AlreadyExists)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
 from ketch.images.transfer.fetch import Downloads
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.registries import Registries
+    from ketch.images.progress import ProgressItem, Report
     from ketch.images.store import ImageStore
     from ketch.remote.credentials import Credentials
-
-Progress = dict[str, Any]
 
 
 class PullService:
@@ -38,12 +37,12 @@ class PullService:
 
     def pull(
         self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
-    ) -> AsyncGenerator[Progress, None]:
+    ) -> AsyncGenerator[ProgressItem, None]:
         """Pull ``name`` with a tag or digest, of it or beside it; without any, all tags of the repository."""
         ref = parse(name, tag)
         repository = self._registries.remotes.repository(ref, credentials)
 
-        async def work(report: Callable[[Progress], None]) -> None:
+        async def work(report: Report) -> None:
             puller = Puller(self._store, self._layers, repository, report)
             for tag in [ref.tag] if ref.tag or ref.digest else await repository.tags():
                 tagged = Reference(ref.domain, ref.path, "" if ref.digest else tag, ref.digest)
@@ -72,9 +71,9 @@ def parse(name: str, tag: str) -> Reference:
     return ref
 
 
-async def streamed(work: Callable[[Callable[[Progress], None]], Awaitable[None]]) -> AsyncGenerator[Progress, None]:
+async def streamed(work: Callable[[Report], Awaitable[None]]) -> AsyncGenerator[ProgressItem, None]:
     """Run ``work(report)`` and yield its reports; closing the iterator cancels it and waits for its end."""
-    queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+    queue: asyncio.Queue[ProgressItem | None] = asyncio.Queue()
 
     async def run() -> None:
         try:

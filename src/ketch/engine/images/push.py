@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.engine.images.pull import parse, streamed
 from ketch.errors import NotFound
@@ -11,14 +11,13 @@ from ketch.images.single_flight import SingleFlight
 from ketch.images.transfer.push import Pusher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.registries import Registries
+    from ketch.images.progress import ProgressItem, Report
     from ketch.images.store import ImageStore
     from ketch.remote.credentials import Credentials
-
-Progress = dict[str, Any]
 
 
 class PushService:
@@ -33,7 +32,7 @@ class PushService:
 
     def push(
         self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
-    ) -> AsyncGenerator[Progress, None]:
+    ) -> AsyncGenerator[ProgressItem, None]:
         """Push a tag of a repository, or, without one, all that are here (NotFound when there is none)."""
         ref = parse(name, tag)
         here = sorted(self._store.names_in(ref.repository))
@@ -46,7 +45,7 @@ class PushService:
             )
         repository = self._registries.remotes.repository(ref, credentials, push=True)
 
-        async def work(report: Callable[[Progress], None]) -> None:
+        async def work(report: Report) -> None:
             report({"status": f"The push refers to repository [{ref.repository}]"})
             pusher = Pusher(self._store, repository, self._uploads, self._slots, report)
             for name in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
@@ -16,13 +16,38 @@ from ketch.remote.repository import decode
 from ketch.remote.search import search
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ketch.remote.credentials import Credentials
+    from ketch.remote.search import Result
     from ketch.remote.settings import Settings
 
 _LARGEST_CONFIG = 8 << 20
 _DEFAULT_RESULTS, _MOST_RESULTS = 25, 100
+
+
+class Distribution(msgspec.Struct, rename="pascal", frozen=True):
+    """The content behind a reference in its registry, as ``GET /distribution`` answers it."""
+
+    descriptor: oci.Descriptor
+    platforms: list[oci.Platform]
+
+
+class RegistryHost(TypedDict):
+    """One registry in `RegistryInfo`."""
+
+    Name: str
+    Mirrors: list[str]
+    Secure: bool
+    Official: bool
+
+
+class RegistryInfo(TypedDict):
+    """``RegistryConfig`` of ``GET /info``."""
+
+    InsecureRegistryCIDRs: list[str]
+    IndexConfigs: dict[str, RegistryHost]
+    Mirrors: list[str]
 
 
 class Registries:
@@ -42,7 +67,7 @@ class Registries:
         identity = await self.remotes.login(credentials)
         return {"Status": "Login Succeeded", "IdentityToken": identity}
 
-    async def distribution(self, name: str, credentials: Credentials | None) -> dict[str, Any]:
+    async def distribution(self, name: str, credentials: Credentials | None) -> Distribution:
         """The descriptor and the platforms of a reference in its registry."""
         ref = reference.parse(name)
         repository = self.remotes.repository(ref, credentials)
@@ -65,14 +90,11 @@ class Registries:
                 if config is None
                 else [oci.Platform(architecture=config.architecture, os=config.os, variant=config.variant)]
             )
-        return {
-            "Descriptor": msgspec.to_builtins(found.descriptor),
-            "Platforms": [msgspec.to_builtins(platform) for platform in platforms],
-        }
+        return Distribution(found.descriptor, platforms)
 
     async def search(
         self, term: str, limit: int, filters: Mapping[str, list[str]], credentials: Credentials | None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Result]:
         """The rows of ``docker search``."""
         if not term:
             raise InvalidArgument("search: no term given")
@@ -80,23 +102,31 @@ class Registries:
             raise InvalidArgument(f"limit {limit} is outside the range of [1, {_MOST_RESULTS}]")
         keep = _predicate(filters)
         found = await search(self.remotes, term, limit or _DEFAULT_RESULTS, credentials)
-        return [msgspec.to_builtins(result) for result in found if keep(result)]
+        return [result for result in found if keep(result)]
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> RegistryInfo:
         """``RegistryConfig`` of ``GET /info``."""
         named = [host for host in self.settings.insecure if "/" not in host]
         ranges = ["::1/128", "127.0.0.0/8", *(text for text in self.settings.insecure if "/" in text)]
         mirrors = [url.rstrip("/") + "/" for url in self.settings.mirrors]
-        hub = {"Name": reference.DEFAULT_DOMAIN, "Mirrors": mirrors, "Secure": True, "Official": True}
-        others = {host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False} for host in named}
+        hosts: dict[str, RegistryHost] = {
+            reference.DEFAULT_DOMAIN: {
+                "Name": reference.DEFAULT_DOMAIN,
+                "Mirrors": mirrors,
+                "Secure": True,
+                "Official": True,
+            }
+        }
+        for host in named:
+            hosts[host] = {"Name": host, "Mirrors": [], "Secure": False, "Official": False}
         return {
             "InsecureRegistryCIDRs": ranges,
-            "IndexConfigs": {reference.DEFAULT_DOMAIN: hub, **others},
+            "IndexConfigs": hosts,
             "Mirrors": mirrors,
         }
 
 
-def _predicate(filters: Mapping[str, list[str]]) -> Any:
+def _predicate(filters: Mapping[str, list[str]]) -> Callable[[Result], bool]:
     known = ("is-automated", "is-official", "stars")
     for name in filters:
         if name not in known:
@@ -108,7 +138,7 @@ def _predicate(filters: Mapping[str, list[str]]) -> Any:
         raise InvalidArgument(f"invalid filter 'stars={stars[0]}'")
     least = max((count or 0 for count in counts), default=0)
 
-    def keep(result: Any) -> bool:
+    def keep(result: Result) -> bool:
         return (
             result.star_count >= least
             and all(result.is_automated == flag for flag in wanted["is-automated"])

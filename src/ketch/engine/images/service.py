@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.images.model import Image
+    from ketch.images.progress import ProgressItem, Report
     from ketch.images.removal import DryRun
-    from ketch.images.store import ImageStore
+    from ketch.images.store import HistoryRows, ImageStore, RemovalRows
 
-Progress = dict[str, Any]
-Rows = list[dict[str, Any]]
 Strings = list[str]
 Users = list[tuple[str, bool]]
 _END = None
@@ -55,7 +54,7 @@ class ImageService(Struct, frozen=True, eq=False):
         """Every image."""
         return self.store.list()
 
-    def history(self, ref: str, platform: str = "") -> Rows:
+    def history(self, ref: str, platform: str = "") -> HistoryRows:
         """Docker's history rows, newest first."""
         return self.store.history(ref, platform)
 
@@ -83,7 +82,7 @@ class ImageService(Struct, frozen=True, eq=False):
         prune: bool = True,
         dry_run: DryRun | None = None,
         without: Collection[str] = (),
-    ) -> Rows:
+    ) -> RemovalRows:
         """Untag and, when nothing else needs it, delete; rows ``{"Untagged": …}`` and ``{"Deleted": …}``.
 
         With a ``dry_run`` nothing is done; containers ``without`` are taken as gone.
@@ -100,7 +99,7 @@ class ImageService(Struct, frozen=True, eq=False):
 
     async def load(
         self, body: AsyncIterator[bytes], quiet: bool = False, platforms: Sequence[str] = ()
-    ) -> AsyncGenerator[Progress, None]:
+    ) -> AsyncGenerator[ProgressItem, None]:
         """Read a docker-save or OCI archive; yields progress."""
         reader = BodyReader(body, asyncio.get_running_loop())
         async for item in self._run(
@@ -117,11 +116,11 @@ class ImageService(Struct, frozen=True, eq=False):
         changes: Strings | None = None,
         message: str = "",
         platform: str = "",
-    ) -> AsyncGenerator[Progress, None]:
+    ) -> AsyncGenerator[ProgressItem, None]:
         """Make an image of one layer from a root filesystem's tar; the last item is ``{"status": image id}``."""
         reader = BodyReader(body, asyncio.get_running_loop())
 
-        def work(report: Callable[[Progress], None]) -> None:
+        def work(report: Report) -> None:
             image = import_rootfs(
                 self.store,
                 io.BufferedReader(reader, 1 << 20),
@@ -137,7 +136,7 @@ class ImageService(Struct, frozen=True, eq=False):
             yield item
         self._event("import", repo or "", repo or "")
 
-    async def bootstrap(self, ref: str) -> AsyncGenerator[Progress, None]:
+    async def bootstrap(self, ref: str) -> AsyncGenerator[ProgressItem, None]:
         """Make a base image from the distribution's packages, without a registry."""
         async for item in self._run(lambda report: bootstrap(self.store, ref, report)):
             yield item
@@ -151,13 +150,13 @@ class ImageService(Struct, frozen=True, eq=False):
                 yield chunk
 
     async def _run(
-        self, work: Callable[[Callable[[Progress], None]], Any], reader: BodyReader | None = None
-    ) -> AsyncGenerator[Progress, None]:
+        self, work: Callable[[Report], Any], reader: BodyReader | None = None
+    ) -> AsyncGenerator[ProgressItem, None]:
         """Run ``work(report)`` in a thread and yield its reports; its error is raised at the end."""
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+        queue: asyncio.Queue[ProgressItem | None] = asyncio.Queue()
 
-        def report(item: Progress) -> None:
+        def report(item: ProgressItem) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
         def run() -> None:

@@ -6,7 +6,7 @@ entrypoint from the user drops the image's command.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,7 +14,7 @@ from ketch.engine.model.records import ContainerConfig, HealthConfig
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from ketch.oci.config import RunConfig
+    from ketch.oci.config import RunConfig, StringSet
 
 
 def as_list(value: list[str] | str | None) -> list[str]:
@@ -73,7 +73,7 @@ def _health(ours: HealthConfig | None, image: HealthConfig) -> HealthConfig:
     return HealthConfig(**{name: getattr(ours, name) or getattr(image, name) for name in fields})
 
 
-def _union(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:
+def _union(first: StringSet | None, second: StringSet | None) -> StringSet | None:
     united = {**(first or {}), **(second or {})}
     return united or None
 

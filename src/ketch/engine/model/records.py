@@ -9,11 +9,11 @@ since the epoch, 0 meaning "never"; sizes are bytes.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
 from ketch.engine.model.namespace_mode import NamespaceMode
+from ketch.oci.config import StringSet  # noqa: TC001 - msgspec reads the annotation at run time
 
 _SPECIAL = {
     "cpu_period": "CpuPeriod",
@@ -101,7 +101,7 @@ class ContainerConfig(Wire):
     attach_stdin: bool = False
     attach_stdout: bool = False
     attach_stderr: bool = False
-    exposed_ports: dict[str, Any] | None = None
+    exposed_ports: StringSet | None = None
     tty: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
@@ -110,7 +110,7 @@ class ContainerConfig(Wire):
     healthcheck: HealthConfig | None = None
     args_escaped: bool = False
     image: str = ""
-    volumes: dict[str, Any] | None = None
+    volumes: StringSet | None = None
     working_dir: str = ""
     entrypoint: list[str] | str | None = None
     network_disabled: bool = False
@@ -463,8 +463,8 @@ class Pending(Given):
     """
 
     env: list[str] | None = None
-    exposed_ports: dict[str, Any] | None = None
-    volumes: dict[str, Any] | None = None
+    exposed_ports: StringSet | None = None
+    volumes: StringSet | None = None
     port_bindings: dict[str, list[PortBinding] | None] | None = None
     binds: list[str] | None = None
     mounts: list[Mount] | None = None

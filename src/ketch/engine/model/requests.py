@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import Struct, field
 
 from ketch.engine.model.records import ContainerConfig, Mount, PortBinding, RestartPolicy, Wire
+from ketch.oci.config import StringSet  # noqa: TC001 - msgspec reads the annotation at run time
 
 Strings = list[str]
 Ports = dict[str, list[PortBinding] | None]
@@ -27,7 +26,7 @@ class Changes(Wire):
     port_bindings: Ports | None = None
     port_bindings_remove: Ports | None = None
     binds: Strings | None = None
-    volumes: dict[str, Any] | None = None
+    volumes: StringSet | None = None
     mounts: list[Mount] | None = None
     mounts_remove: Strings | None = None
 

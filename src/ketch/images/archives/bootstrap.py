@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 import threading
 from collections import deque
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from ketch import programs
 from ketch.errors import FailedPrecondition, InvalidArgument
@@ -21,12 +21,10 @@ from ketch.images.archives.importer import import_rootfs
 from ketch.oci import reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.images.model import Image
+    from ketch.images.progress import Report
     from ketch.images.store import ImageStore
 
-    Progress = Callable[[dict[str, Any]], None]
 
 _PATH = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GRACE_S = 10
@@ -54,7 +52,7 @@ _DIRECTORIES = (
 )
 
 
-def bootstrap(store: ImageStore, ref: str, progress: Progress) -> Image:
+def bootstrap(store: ImageStore, ref: str, progress: Report) -> Image:
     """Make the image and name it ``ref``; InvalidArgument for what is neither debian:SUITE nor busybox."""
     name = reference.parse(ref)
     if name.familiar_repository == "busybox":
@@ -64,7 +62,7 @@ def bootstrap(store: ImageStore, ref: str, progress: Progress) -> Image:
     raise InvalidArgument(f"bootstrap `{ref}`: unknown distribution", hint="use debian:bookworm or busybox")
 
 
-def _busybox(store: ImageStore, name: reference.Reference, progress: Progress) -> Image:
+def _busybox(store: ImageStore, name: reference.Reference, progress: Report) -> Image:
     program = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
     if program is None:
         raise FailedPrecondition("bootstrap busybox: no busybox here", hint="install the package busybox-static")
@@ -109,7 +107,7 @@ def _busybox_tar(binary: bytes, applets: list[str], mtime: int) -> bytes:
     return buffer.getvalue()
 
 
-def _debian(store: ImageStore, name: reference.Reference, progress: Progress) -> Image:
+def _debian(store: ImageStore, name: reference.Reference, progress: Report) -> Image:
     program = programs.find("mmdebstrap")
     if program is None:
         raise FailedPrecondition(
@@ -180,7 +178,7 @@ def _in_memory() -> list[str]:
     return [unshare, "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
 
 
-def _report(stream: IO[bytes], progress: Progress, tail: deque[str]) -> None:
+def _report(stream: IO[bytes], progress: Report, tail: deque[str]) -> None:
     """Report mmdebstrap's steps; its last messages are kept for an error."""
     for raw in stream:
         line = raw.decode(errors="replace").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from ketch.images import changes as change
 from ketch.images.assembly import encode_config, make_image, write_manifest
@@ -14,9 +14,10 @@ from ketch.oci import reference
 from ketch.oci.config import History, ImageConfig, RootFS, RunConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ketch.images.model import Image
+    from ketch.images.progress import Report
     from ketch.images.store import ImageStore
 
 
@@ -35,7 +36,7 @@ def import_rootfs(
     message: str = "",
     created_ns: int | None = None,
     created_by: str = "",
-    progress: Callable[[dict[str, Any]], None] = lambda _item: None,
+    progress: Report = lambda _item: None,
 ) -> Image:
     """Make an image of a root filesystem's tar, and name it; a failure leaves nothing."""
     names = [str(reference.parse(f"{repo}:{tag}" if tag else repo))] if repo else []

@@ -28,13 +28,13 @@ from ketch.storage.archive.extract import clean
 from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ketch.images.model import Image
+    from ketch.images.progress import Report
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease
 
-    Progress = Callable[[dict[str, Any]], None]
 
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _BLOBS = "blobs/sha256/"
@@ -54,7 +54,7 @@ class _DockerEntry(msgspec.Struct, rename="pascal", kw_only=True):
 Found = list[tuple["Image", list[str]]]
 
 
-def load(store: ImageStore, source: IO[bytes], progress: Progress, platforms: Sequence[str] = ()) -> list[Image]:
+def load(store: ImageStore, source: IO[bytes], progress: Report, platforms: Sequence[str] = ()) -> list[Image]:
     """Read an archive; returns its images (InvalidArgument for a broken one, of which nothing stays).
 
     Of an image for several platforms all that the archive has whole, or those of ``platforms``.
@@ -168,7 +168,7 @@ class _Archive:
             raise InvalidArgument(f"load: {what}: it is nested too deeply") from e
 
 
-def _read_docker(store: ImageStore, archive: _Archive, progress: Progress) -> Found:
+def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Found:
     entries = archive.json(archive.blob("manifest.json"), list[_DockerEntry], "manifest.json")
     found: Found = []
     manifests = _manifests_by_config(archive)
@@ -203,7 +203,7 @@ def _manifests_by_config(archive: _Archive) -> dict[str, tuple[str, oci.Manifest
 
 
 def _read_layout(
-    store: ImageStore, archive: _Archive, progress: Progress, platforms: Sequence[str], targets: dict[str, str]
+    store: ImageStore, archive: _Archive, progress: Report, platforms: Sequence[str], targets: dict[str, str]
 ) -> Found:
     """The images of an image-layout; ``targets`` gets the indexes that names stand for."""
     wanted = [platform.parse(text) for text in platforms]
@@ -231,7 +231,7 @@ def _read_layout(
     return list(found.values())
 
 
-def _read_manifest(store: ImageStore, archive: _Archive, descriptor: oci.Descriptor, progress: Progress) -> Image:
+def _read_manifest(store: ImageStore, archive: _Archive, descriptor: oci.Descriptor, progress: Report) -> Image:
     manifest = archive.json(archive.described(descriptor), oci.Manifest, descriptor.digest)
     config_blob = archive.described(manifest.config)
     config = _config(archive, config_blob)
@@ -290,9 +290,7 @@ def _config(archive: _Archive, blob: str) -> ImageConfig:
     return config
 
 
-def _unpack(
-    store: ImageStore, archive: _Archive, config: ImageConfig, blobs: list[str], progress: Progress
-) -> list[int]:
+def _unpack(store: ImageStore, archive: _Archive, config: ImageConfig, blobs: list[str], progress: Report) -> list[int]:
     """Unpack the missing layers, several at a time; returns the bytes of files in each."""
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != len(blobs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, TypedDict
 
 import msgspec
 
@@ -141,7 +141,15 @@ def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
     return oci.Index(manifests=found, media_type=oci.INDEX)
 
 
-def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[dict[str, Any]]:
+class _DockerEntry(TypedDict):
+    """One image in ``manifest.json``."""
+
+    Config: str
+    RepoTags: list[str] | None
+    Layers: list[str]
+
+
+def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[_DockerEntry]:
     """``manifest.json`` for readers that know no index: each image; of several with one name, one has it."""
     tags: dict[tuple[str, str], list[str]] = {}
     for entry in entries:

@@ -14,11 +14,13 @@ from ketch.storage.content.partial import sweep
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.images.progress import Report
+    from ketch.images.progress import ProgressItem
     from ketch.oci.manifest import Descriptor
     from ketch.remote.repository import Repository
     from ketch.storage.content.partial import Partial
     from ketch.storage.content.store import ContentStore
+
+    DownloadReport = Callable[[ProgressItem | "BlobProgress"], None]
 
 _BATCH = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
@@ -49,7 +51,7 @@ class Downloads:
         self._shared: SingleFlight[None] = SingleFlight()
 
     async def fetch(
-        self, repository: Repository, descriptor: Descriptor, report: Report, *, small: bool = False
+        self, repository: Repository, descriptor: Descriptor, report: DownloadReport, *, small: bool = False
     ) -> None:
         """Download a blob to the content store; the caller holds it in a lease.
 
@@ -65,7 +67,7 @@ class Downloads:
         """Remove old partial downloads; returns the bytes."""
         return sweep(self._content.ingest_root, 0, self._shared.active())
 
-    async def _fetch(self, repository: Repository, descriptor: Descriptor, report: Report, small: bool) -> None:
+    async def _fetch(self, repository: Repository, descriptor: Descriptor, report: DownloadReport, small: bool) -> None:
         if self._content.exists(descriptor.digest):
             return
         ident = short(descriptor.digest)
@@ -85,7 +87,12 @@ class _Download:
     """The download of one blob, over as many connections as it takes."""
 
     def __init__(
-        self, repository: Repository, descriptor: Descriptor, content: ContentStore, partial: Partial, report: Report
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        content: ContentStore,
+        partial: Partial,
+        report: DownloadReport,
     ) -> None:
         self._content = content
         self._repository, self._descriptor, self._partial = repository, descriptor, partial

@@ -14,10 +14,9 @@ from ketch.storage.removal import remove_tree
 from ketch.storage.sizes import size_of_files
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from ketch.images.progress import Report
+    from ketch.images.progress import ProgressItem, Report
     from ketch.images.store import ImageStore
+    from ketch.images.transfer.fetch import DownloadReport
     from ketch.oci.manifest import Descriptor
     from ketch.remote.repository import Repository
     from ketch.storage.layers.unpack_pool import Unpacked, Unpacking
@@ -100,7 +99,7 @@ class _Unpacking:
         self._generation = 0
         self._stale = False
 
-    def on_progress(self, item: Any) -> None:
+    def on_progress(self, item: ProgressItem | BlobProgress) -> None:
         """Handle the download's progress."""
         if not isinstance(item, BlobProgress):
             self._report(item)
@@ -152,6 +151,6 @@ class _Unpacking:
         self._store.layers.abort(self._directory)
 
 
-def _shown(report: Report) -> Report:
+def _shown(report: Report) -> DownloadReport:
     """A report without the progress that is for readers of the file."""
     return lambda item: None if isinstance(item, BlobProgress) else report(item)
