@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ketch.images.store import ImageStore
     from ketch.storage.snapshots.overlay import Snapshots
 
-
+Answer = dict[str, Any]  # a body in Docker's JSON: the description of its API says what is in it
 _PLUGINS = {
     "Volume": ["local"],
     "Network": ["bridge", "host", "null"],
@@ -68,7 +68,7 @@ class SystemService(Struct, frozen=True, eq=False):
     registries: Registries
     log_default: LogConfig
 
-    def version(self) -> dict[str, Any]:
+    def version(self) -> Answer:
         """The body of ``GET /version``."""
         kernel = os.uname().release
         details = {
@@ -100,7 +100,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "BuildTime": "",
         }
 
-    def info(self, warnings: Sequence[str] = ()) -> dict[str, Any]:
+    def info(self, warnings: Sequence[str] = ()) -> Answer:
         """The body of ``GET /info``; ``warnings`` are what other parts have found."""
         states = [c.state.status for c in self.store.all()]
         release = _os_release()

@@ -32,6 +32,8 @@ _VERIFIERS, _MOST_WAITING = 2, 100
 _BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]
 
+_Claims = dict[str, Any]  # of a JSON web token (RFC 7519): some are the issuer's own
+
 
 class Access(NamedTuple):
     """An access that a request needs: ``action`` is pull, push, delete, or * for the catalog."""
@@ -184,12 +186,12 @@ class TokenVerifier:
                 raise self._refused(access, "insufficient_scope")
         return str(claims.get("sub") or "")
 
-    def _claims(self, token: str, access: Sequence[Access]) -> dict[str, Any]:
+    def _claims(self, token: str, access: Sequence[Access]) -> _Claims:
         import jwt
 
         for key in self._keys:
             try:
-                claims: dict[str, Any] = jwt.decode(
+                claims: _Claims = jwt.decode(
                     token,
                     key,
                     algorithms=_ALGORITHMS,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
 
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
@@ -72,7 +71,8 @@ def _collection(parser: argparse.ArgumentParser) -> None:
     )
 
 
-DEFAULTS: dict[str, Any] = {
+_Value = str | int | float | bool | list[str]
+DEFAULTS: dict[str, _Value] = {
     "root": "/var/lib/ketch-registry",
     "bucket": "",
     "bucket_option": [],
@@ -110,7 +110,7 @@ def load(argv: list[str]) -> argparse.Namespace:
     return settings
 
 
-def _from_file(path: str) -> dict[str, Any]:
+def _from_file(path: str) -> dict[str, _Value]:
     try:
         with open(path, encoding="utf-8") as f:
             raw = json.load(f)

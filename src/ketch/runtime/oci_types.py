@@ -98,6 +98,40 @@ class OciSeccomp(TypedDict, total=False):
     syscalls: list[OciSyscall]
 
 
+class DockerSyscallFilter(TypedDict, total=False):
+    """A condition of a rule in Docker's profiles: architectures, capabilities, the least version of the kernel."""
+
+    arches: list[str]
+    caps: list[str]
+    minKernel: str
+
+
+class DockerSyscall(OciSyscall, total=False):
+    """A rule of Docker's profiles, with conditions; ``name`` is one system call, as old profiles have it."""
+
+    name: str
+    includes: DockerSyscallFilter
+    excludes: DockerSyscallFilter
+
+
+class DockerArchitecture(TypedDict, total=False):
+    """A machine in Docker's profiles, and others whose system calls it has."""
+
+    architecture: str
+    subArchitectures: list[str]
+
+
+class DockerSeccomp(TypedDict, total=False):
+    """A seccomp profile in Docker's own format, or OCI's, which is a part of it (moby, profiles/seccomp)."""
+
+    defaultAction: str
+    defaultErrnoRet: int
+    architectures: list[str]
+    archMap: list[DockerArchitecture]
+    flags: list[str]
+    syscalls: list[DockerSyscall]
+
+
 class OciProcess(TypedDict, total=False):
     """``seccomp`` is the filter of an exec'd process, an extension of ours: null is none, missing the container's."""
 
@@ -270,3 +304,16 @@ class OciConfig(TypedDict, total=False):
     hooks: OciHooks
     annotations: dict[str, str]
     linux: OciLinux
+
+
+class OciState(TypedDict):
+    """The state of a container (runtime.md, State), with runc's ``rootfs`` and ``created``."""
+
+    ociVersion: str
+    id: str
+    status: str
+    pid: int
+    bundle: str
+    rootfs: str
+    created: str
+    annotations: dict[str, str]

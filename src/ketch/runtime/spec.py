@@ -135,7 +135,7 @@ def named_user(annotations: dict[str, str]) -> tuple[str | None, str]:
     return annotations.get(ANNOTATION_USER, default), annotations.get(ANNOTATION_GROUP_ADD) or ""
 
 
-def _check_members(document: dict[str, Any], shapes: tuple[tuple[str, type], ...], prefix: str) -> None:
+def _check_members(document: Mapping[str, object], shapes: tuple[tuple[str, type], ...], prefix: str) -> None:
     for name, kind in shapes:
         value = document.get(name)
         if value is not None and not isinstance(value, kind):

@@ -63,7 +63,7 @@ def test_values_agree_with_ps(child, policy):
     os.sched_setscheduler(child, policy, os.sched_param(0))
     fields = FIELDS.split()
     answer = top.table([child], "-o " + ",".join(fields))
-    row = dict(zip(fields, answer["Processes"][0], strict=True))
+    row = dict(zip(fields, answer.processes[0], strict=True))
     groups = [["args"], ["lstart"], [field for field in fields if field not in ("args", "lstart")]]
     for group in groups:
         asked = [word for field in group for word in ("-o", f"{field}=")]
@@ -74,8 +74,8 @@ def test_values_agree_with_ps(child, policy):
 
 def test_default_columns_show_this_process():
     answer = top.table([os.getpid()], "")
-    assert answer["Titles"] == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
-    row = dict(zip(answer["Titles"], answer["Processes"][0], strict=True))
+    assert answer.titles == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    row = dict(zip(answer.titles, answer.processes[0], strict=True))
     assert (row["PID"], row["PPID"]) == (str(os.getpid()), str(os.getppid()))
     with open("/proc/self/cmdline", encoding="utf-8") as f:
         assert row["CMD"] == f.read().rstrip("\0").replace("\0", " ")
@@ -88,15 +88,15 @@ def test_titles_of_ones_own():
 
 def test_tree_order_and_threads(child):
     answer = top.table([child, os.getpid()], "-ef --forest")
-    commands = {row[1]: row[-1] for row in answer["Processes"]}
-    assert [row[1] for row in answer["Processes"]] == [str(os.getpid()), str(child)]
+    commands = {row[1]: row[-1] for row in answer.processes}
+    assert [row[1] for row in answer.processes] == [str(os.getpid()), str(child)]
     assert commands[str(os.getpid())].startswith("\\_ ")
     assert commands[str(child)].startswith("    \\_ sh")
-    by_pid = top.table([child, os.getpid()], "-eo pid --sort=-pid")["Processes"]
+    by_pid = top.table([child, os.getpid()], "-eo pid --sort=-pid").processes
     assert by_pid == sorted(by_pid, key=lambda row: -int(row[0]))
-    threads = top.table([os.getpid()], "-eLo pid,lwp")["Processes"]
+    threads = top.table([os.getpid()], "-eLo pid,lwp").processes
     assert [str(os.getpid())] * 2 in threads
-    assert top.table([child, os.getpid()], f"-f -p {child}")["Processes"][0][1] == str(child)
+    assert top.table([child, os.getpid()], f"-f -p {child}").processes[0][1] == str(child)
 
 
 def test_any_number_of_threads():
@@ -114,10 +114,10 @@ def test_arguments_have_room_for_all(monkeypatch):
     ) as parent:
         for _ in range(4):
             assert parent.stdout.readline() == b"\n"
-        (row,) = top.table([parent.pid], "-o pid,args")["Processes"]
+        (row,) = top.table([parent.pid], "-o pid,args").processes
         assert 100_000 < len(row[1]) <= 128 << 10
         monkeypatch.setattr(top, "_ALL_ARGUMENTS", 400 << 12)  # as with ten thousand, which take their time
-        rows = top.table([parent.pid] * 1000, "-o pid,args")["Processes"]
+        rows = top.table([parent.pid] * 1000, "-o pid,args").processes
         assert {len(row[1]) for row in rows} == {4096}
         parent.stdin.close()
 
@@ -125,7 +125,7 @@ def test_arguments_have_room_for_all(monkeypatch):
 def test_processes_that_are_gone_are_left_out():
     one = subprocess.Popen(["true"])
     one.wait()
-    assert top.table([one.pid], "")["Processes"] == []
+    assert top.table([one.pid], "").processes == []
 
 
 @pytest.mark.parametrize(

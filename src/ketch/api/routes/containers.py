@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, jsontext, query, streams
 from ketch.api.wire import container_filters, filters, prunes, stats
@@ -142,7 +142,7 @@ async def wait(call: Call) -> web.StreamResponse:
     if not waiter.done and transport is not None:
         call.engine.containers.hold_wait(call.path["id"], transport.get_extra_info("socket").fileno())
     code, error = await waiter.result()
-    answer: dict[str, Any] = {"StatusCode": code}
+    answer: dict[str, object] = {"StatusCode": code}
     if error:
         answer["Error"] = {"Message": error}
     await response.write(jsontext.encode(answer) + b"\n")

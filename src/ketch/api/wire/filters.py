@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.engine.engine import Engine
+    from ketch.engine.model.event import Event
 
 Filters = dict[str, list[str]]
 _IMAGE = frozenset(("dangling", "label", "before", "since", "reference", "until"))
@@ -120,14 +121,14 @@ def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callabl
     return keep
 
 
-def event_predicate(filters: Filters) -> Callable[[dict[str, Any]], bool]:
+def event_predicate(filters: Filters) -> Callable[[Event], bool]:
     """The predicate of ``events --filter``: any value of a filter (of labels all), and all filters."""
     check(filters, _EVENT)
     tests = [_event_test(name, values) for name, values in filters.items()]
     return lambda event: all(test(event) for test in tests)
 
 
-def _event_test(name: str, values: list[str]) -> Callable[[dict[str, Any]], bool]:
+def _event_test(name: str, values: list[str]) -> Callable[[Event], bool]:
     if name == "type":
         return lambda e: e["Type"] in values
     if name == "scope":
@@ -149,7 +150,7 @@ def _event_test(name: str, values: list[str]) -> Callable[[dict[str, Any]], bool
     )
 
 
-def _image_names(event: dict[str, Any]) -> set[str]:
+def _image_names(event: Event) -> set[str]:
     """The names of an event's image: its id, and its name with the tag and without."""
     attributes = event["Actor"]["Attributes"]
     if event["Type"] == "image":

@@ -8,7 +8,7 @@ restart policy are not in it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,7 +21,7 @@ from ketch.storage import lost
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-Spec = dict[str, Any]
+    from ketch.runtime.oci_types import OciConfig, OciMount
 
 
 def content(data_root: str) -> dict[str, int]:
@@ -56,7 +56,7 @@ def container(path: str, data_root: str, images: Collection[str], names: Collect
     """
     try:
         with open(os.path.join(path, "bundle", "config.json"), "rb") as f:
-            spec = msgspec.json.decode(f.read(), type=Spec)
+            spec: OciConfig = msgspec.json.decode(f.read())
         created = os.stat(os.path.join(path, "bundle")).st_ctime_ns
         return _from_spec(os.path.basename(path), spec, created, data_root, images, names)
     except (
@@ -72,7 +72,7 @@ def container(path: str, data_root: str, images: Collection[str], names: Collect
 
 
 def _from_spec(
-    container_id: str, spec: Spec, created: int, data_root: str, images: Collection[str], names: Collection[str]
+    container_id: str, spec: OciConfig, created: int, data_root: str, images: Collection[str], names: Collection[str]
 ) -> Container | None:
     annotations, process = spec["annotations"], spec["process"]
     image = annotations[IMAGE]
@@ -120,12 +120,12 @@ def _from_spec(
     )
 
 
-def _is_the_users(mount: Spec, data_root: str) -> bool:
+def _is_the_users(mount: OciMount, data_root: str) -> bool:
     inside = os.path.join(data_root, "containers") + os.sep
     return mount.get("type") == "bind" and os.path.isabs(mount["source"]) and not mount["source"].startswith(inside)
 
 
-def _mount(mount: Spec, data_root: str) -> MountPoint:
+def _mount(mount: OciMount, data_root: str) -> MountPoint:
     source, volumes = mount["source"], os.path.join(data_root, "volumes") + os.sep
     name = source.removeprefix(volumes).partition(os.sep)[0] if source.startswith(volumes) else ""
     return MountPoint(

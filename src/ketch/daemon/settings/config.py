@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
 from ketch.runtime.logs import journald
 
 DEFAULT_HOST = "unix:///var/run/ketch.sock"
+
+
+class AddressPool(TypedDict, total=False):
+    """One of ``default-address-pools``: subnets of ``size`` bits (a number, or its digits) out of ``base``."""
+
+    base: str
+    size: int | str
 
 
 @dataclass
@@ -28,7 +35,7 @@ class Config:
     ip_masq: bool = True
     ipv6: bool = False
     fixed_cidr_v6: str = ""
-    default_address_pools: list[dict[str, Any]] = field(default_factory=list)
+    default_address_pools: list[AddressPool] = field(default_factory=list)
     dns: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
     dns_opts: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.engine.model import bundle_file
 from ketch.engine.monitors import process as monitor_process
@@ -54,9 +54,9 @@ def compare(config: Config, containers: Sequence[Container]) -> None:
     running = [c.id for c in containers if c.state.running]
     path = os.path.join(config.data_root, "settings.json")
     before = _read(path)
-    now: dict[str, Any] = {name: getattr(config, name) for name in ("exec_root", *_OF_CONTAINERS)}
+    now: dict[str, object] = {name: getattr(config, name) for name in ("exec_root", *_OF_CONTAINERS)}
     if before:
-        _check_exec_root(before.get("exec_root", config.exec_root), config.exec_root, [c.id for c in containers])
+        _check_exec_root(str(before.get("exec_root", config.exec_root)), config.exec_root, [c.id for c in containers])
     else:
         _check_not_a_copy(config, [c for c in containers if c.state.running])
     if before and running:
@@ -102,7 +102,7 @@ def _shown(value: object) -> str:
     return json.dumps(value) if value not in ("", [], {}) else "not set"
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str) -> dict[str, object]:
     try:
         with open(path, encoding="utf-8") as f:
             found = json.load(f)
@@ -114,7 +114,7 @@ def _read(path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(path: str, settings: dict[str, Any]) -> None:
+def _write(path: str, settings: dict[str, object]) -> None:
     fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as f:
         json.dump(settings, f, indent=1)

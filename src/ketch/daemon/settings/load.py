@@ -21,6 +21,8 @@ from ketch.runtime.logs import journald
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.daemon.settings.config import AddressPool
+
 DEFAULT_CONFIG = "/etc/ketch/daemon.json"
 _LEAST_MTU, _MAX_MTU = 68, 65535  # what a bridge takes (RFC 791; the kernel's ETH_MIN_MTU and ETH_MAX_MTU)
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -123,6 +125,9 @@ def _tls_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_Values = dict[str, Any]  # by the names of `Config`'s fields, and of the types that these have
+
+
 def load(argv: list[str]) -> Config:
     """The settings for these arguments; raises InvalidArgument with a sentence, or SystemExit from argparse."""
     flags = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
@@ -147,11 +152,11 @@ def _switch(text: str) -> bool:
     return found
 
 
-def _pool(text: str) -> dict[str, Any]:
+def _pool(text: str) -> AddressPool:
     values = dict(item.partition("=")[::2] for item in text.split(","))
     if values.keys() != {"base", "size"}:
         raise argparse.ArgumentTypeError(f"`{text}`: write base=CIDR,size=LENGTH")
-    return values
+    return {"base": values["base"], "size": values["size"]}
 
 
 def _pair(option: str) -> tuple[str, str]:
@@ -161,7 +166,7 @@ def _pair(option: str) -> tuple[str, str]:
     return key, value
 
 
-def _from_file(path: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+def _from_file(path: str | None, flags: _Values) -> _Values:
     explicit, path = path is not None, path or DEFAULT_CONFIG
     try:
         with open(path, encoding="utf-8") as f:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -35,7 +35,7 @@ class Details(Struct, frozen=True, eq=False):
         """The container's own links in the form of ``HostConfig.Links``: ``/store:/web/db``."""
         return self.links.shown(container)
 
-    def secrets(self, container: Container) -> list[dict[str, Any]]:
+    def secrets(self, container: Container) -> list[dict[str, str]]:
         """The container's secrets as an inspect answer shows them: without their sources."""
         return secrets.shown(container.host)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.logs.service import LogService
     from ketch.engine.model.records import Container, ContainerConfig, EndpointSettings, HostConfig
+    from ketch.engine.model.reports import ProcessTable
     from ketch.engine.model.requests import Update
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.model.usage import Sample
@@ -264,7 +265,7 @@ class ContainerService(Struct, frozen=True, eq=False):
 
     # -- looking ---------------------------------------------------------------------------------
 
-    async def top(self, ref: str, ps_args: str = "") -> dict[str, Any]:
+    async def top(self, ref: str, ps_args: str = "") -> ProcessTable:
         """The processes of a running container, as ``ps`` shows them."""
         container = self.get(ref)
         if not container.state.running:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.engine.events.journal import EventJournal
+    from ketch.engine.model.event import Event
     from ketch.engine.model.records import Container
 
 BACKLOG = 2048
 _BATCH = 256
-Event = dict[str, Any]
 
 
 class EventBus:

@@ -12,12 +12,14 @@ import contextlib
 import logging
 import os
 from errno import EDQUOT, ENOSPC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ketch.engine.model.event import Event
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 4 << 20
@@ -51,7 +53,7 @@ class EventJournal:
             with contextlib.suppress(OSError):  # it is full still: then with the next event
                 self._size += os.write(self._fd, b"\n")  # what a full disk cut short stays one bad line
 
-    def append(self, event: dict[str, Any]) -> None:
+    def append(self, event: Event) -> None:
         """Write one event; a full disk is logged once, and costs only the history."""
         line = _encode(event) + b"\n"
         try:
@@ -70,7 +72,7 @@ class EventJournal:
         else:
             self._failed = False
 
-    def read(self, since_ns: int, until_ns: int) -> Iterator[dict[str, Any]]:
+    def read(self, since_ns: int, until_ns: int) -> Iterator[Event]:
         """The events of that time, both ends included, oldest first."""
         for path in (self._path + ".1", self._path):
             with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:

@@ -10,13 +10,14 @@ import asyncio
 import io
 import os
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from msgspec import Struct
 
 from ketch.engine.aio.tar_stream import TarStream
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.files import container_paths, upper_dir
+from ketch.engine.model.reports import PathChange
 from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, PermissionDenied
 from ketch.runtime.rootfs import paths, view
 from ketch.runtime.security import users
@@ -133,14 +134,14 @@ class FileService(Struct, frozen=True, eq=False):
             await reader.abandon()
         self.events.of_container(container, "extract-to-dir")
 
-    async def changes(self, ref: str) -> list[dict[str, Any]]:
+    async def changes(self, ref: str) -> list[PathChange]:
         """The changes in the container's root: ``{"Path": …, "Kind": …}``, by path."""
         container = self.store.get(ref)
         self.views.check(container)
 
-        def look() -> list[dict[str, Any]]:
+        def look() -> list[PathChange]:
             found = upper_dir.changes(self.images, self.snapshots, container)
-            return [{"Path": path, "Kind": kind} for path, kind in found]
+            return [PathChange(path, kind) for path, kind in found]
 
         return await in_own_thread(look)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -83,7 +83,7 @@ class ManifestService:
             raise NotFound(f"No such manifest: {name}", hint="begin it with: ketch manifest create")
         return found
 
-    async def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> IndexDraft:
+    async def annotate(self, name: str, ref: str, platform: dict[str, str]) -> IndexDraft:
         """Set the platform of one of its images (NotFound)."""
         draft = self.get(name)
         wanted = str(reference.parse(ref))

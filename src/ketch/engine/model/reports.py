@@ -18,6 +18,20 @@ class Removed(Struct, frozen=True):
     size: int = 0
 
 
+class ProcessTable(Struct, rename="pascal", frozen=True):
+    """Processes of a container, as a row of cells each."""
+
+    titles: list[str]
+    processes: list[list[str]]
+
+
+class PathChange(Struct, rename="pascal", frozen=True):
+    """A path that a container changed in its root; ``kind`` is 0 for changed, 1 for added, 2 for deleted."""
+
+    path: str
+    kind: int
+
+
 class Pruned(Struct, frozen=True):
     """The result of a prune or its dry run; ``freed`` in bytes.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.execs import ExecConfig
     from ketch.engine.model.records import Container, HostConfig
     from ketch.runtime.oci_types import (
+        DockerSeccomp,
         OciCapabilities,
         OciConfig,
         OciDevice,
@@ -129,7 +130,7 @@ def _custom_seccomp(value: str, default: OciSeccomp | None, caps: list[str]) -> 
         raise InvalidArgument(f"Decoding seccomp profile failed: {e}") from e
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise InvalidArgument("Decoding seccomp profile failed: no defaultAction")
-    return seccomp_default.from_docker(profile, caps)
+    return seccomp_default.from_docker(cast("DockerSeccomp", profile), caps)
 
 
 def process(container: Container, caps: list[str], no_new_privs: bool) -> OciProcess:

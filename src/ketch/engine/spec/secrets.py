@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -60,7 +60,7 @@ def _check_one(secret: Secret) -> None:
         raise InvalidArgument(f"secret {secret.id}: source `{secret.source}` is larger than {runtime.LIMIT >> 10} KiB")
 
 
-def shown(host: HostConfig) -> list[dict[str, Any]]:
+def shown(host: HostConfig) -> list[dict[str, str]]:
     """Secrets as inspect shows them, without their sources."""
     return [{"ID": s.id, "Target": runtime.place_of(s.id, s.target)} for s in host.secrets or ()]
 

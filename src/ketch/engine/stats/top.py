@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ketch.engine.model.reports import ProcessTable
 from ketch.engine.stats import ps_fields, ps_options
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _ALL_ARGUMENTS, _LEAST_ARGUMENTS, _MOST_ARGUMENTS = 16 << 20, 4 << 10, 128 << 10
 _COMMANDS = ("args", "cmd", "command", "comm", "ucmd", "ucomm")
 
 
-def table(pids: list[int], ps_args: str) -> dict[str, Any]:
+def table(pids: list[int], ps_args: str) -> ProcessTable:
     """``{"Titles": […], "Processes": [[…], …]}`` for these host pids; those that ended meanwhile are left out.
 
     InvalidArgument for options that ps does not have, or that leave out the pid.
@@ -34,7 +35,7 @@ def table(pids: list[int], ps_args: str) -> dict[str, Any]:
         found.sort(key=lambda facts, key=key: _sort_key(facts, key), reverse=descending)  # type: ignore[misc]
     if listing.forest:
         found = list(_tree(found, lines=listing.forest == "lines"))
-    return {"Titles": [c.title for c in listing.columns], "Processes": [_row(facts, listing) for facts in found]}
+    return ProcessTable([c.title for c in listing.columns], [_row(facts, listing) for facts in found])
 
 
 def _threads(pid: int) -> list[int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FAMILIES = ("ip", "ip6", "inet")
 _FINAL = ("drop", "reject")
+_NftObject = dict[str, Any]  # as libnftables-json(5) has it
 Strings = list[str]
 
 
@@ -90,18 +91,18 @@ class HostFirewall:
             if chain["family"] in _FAMILIES and not _is_a_daemons(chain["table"]):
                 yield Chain(chain["family"], chain["table"], chain["name"], chain.get("policy", "accept"))
 
-    def _rules(self, chain: Chain) -> list[dict[str, Any]]:
+    def _rules(self, chain: Chain) -> list[_NftObject]:
         where = {"family": chain.family, "table": chain.table, "name": chain.name}
         return [entry["rule"] for entry in self._list({"chain": where}) if "rule" in entry]
 
-    def _list(self, what: dict[str, Any]) -> list[dict[str, Any]]:
+    def _list(self, what: _NftObject) -> list[_NftObject]:
         code, output, error = self._nft.json_cmd({"nftables": [{"list": what}]})
         if code:
             raise KetchError(f"read the host's firewall: {error.strip() or f'code {code}'}")
-        listed: list[dict[str, Any]] = output["nftables"] if output else []
+        listed: list[_NftObject] = output["nftables"] if output else []
         return listed
 
-    def _ours(self, rule: dict[str, Any]) -> tuple[str, str] | None:
+    def _ours(self, rule: _NftObject) -> tuple[str, str] | None:
         """The interface that a rule of ours accepts."""
         if rule.get("comment") != self._comment:
             return None
@@ -113,7 +114,7 @@ def _is_a_daemons(table: str) -> bool:
     return table == "ketch" or table.startswith("ketch-")
 
 
-def _last_word(rules: list[dict[str, Any]]) -> str:
+def _last_word(rules: list[_NftObject]) -> str:
     """``drop`` or ``reject`` when the last rule does that unconditionally."""
     if not rules:
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.linux import caps
 from ketch.runtime import defaults, namespaces
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciConfig
 
 
-def document() -> dict[str, Any]:
+def document() -> dict[str, object]:
     """The features document."""
     version = common.layout().version
     return {

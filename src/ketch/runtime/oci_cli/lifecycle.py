@@ -235,12 +235,14 @@ def _ready(message: ChildMessage) -> ChildReady:
 
 def _fill(state: states.RuntimeState, document: OciConfig, pid: int, message: ChildReady) -> None:
     state.document.update(
-        pid=pid,
-        start_time=states.start_time(pid),
-        created=times.fixed(time.time_ns()),
-        cgroups=message.get("cgroups"),
-        annotations=document.get("annotations") or {},
-        rootfs=os.path.normpath(os.path.join(state.bundle, document["root"]["path"])),
+        {
+            "pid": pid,
+            "start_time": states.start_time(pid),
+            "created": times.fixed(time.time_ns()),
+            "cgroups": message.get("cgroups"),
+            "annotations": document.get("annotations") or {},
+            "rootfs": os.path.normpath(os.path.join(state.bundle, document["root"]["path"])),
+        }
     )
 
 

@@ -11,20 +11,39 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
 
 from ketch import trees
 from ketch.errors import AlreadyExists, InvalidArgument, NotFound
 from ketch.runtime.cgroups import common
 
 OCI_VERSION = "1.2.0"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NotRequired, TypedDict
+
+    from ketch.runtime.oci_types import OciState
+    from ketch.runtime.protocol import Cgroups
+
+    class StateFile(TypedDict):
+        """The content of ``state.json``; before the container has been made it has no more than id and bundle."""
+
+        id: str
+        bundle: str
+        pid: NotRequired[int]
+        start_time: NotRequired[int]
+        created: NotRequired[str]
+        cgroups: NotRequired[Cgroups | None]
+        annotations: NotRequired[dict[str, str]]
+        rootfs: NotRequired[str]
+
+
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
 class RuntimeState:
     """One container of a runtime root."""
 
-    def __init__(self, directory: str, document: dict[str, Any]) -> None:
+    def __init__(self, directory: str, document: StateFile) -> None:
         self.directory = directory
         self.document = document
 
@@ -60,16 +79,19 @@ class RuntimeState:
         cgroup = self.cgroup()
         return "paused" if cgroup is not None and cgroup.is_frozen() else "running"
 
-    def oci(self) -> dict[str, Any]:
+    def oci(self) -> OciState:
         """The state object of the OCI runtime specification (§ runtime.md, State)."""
         status = self.status()
-        document: dict[str, Any] = {"ociVersion": OCI_VERSION, "id": self.id, "status": status}
-        document["pid"] = 0 if status == "stopped" else self.pid
-        document["bundle"] = self.bundle
-        document["rootfs"] = self.document.get("rootfs", "")
-        document["created"] = self.document.get("created", "")
-        document["annotations"] = self.document.get("annotations") or {}
-        return document
+        return {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": 0 if status == "stopped" else self.pid,
+            "bundle": self.bundle,
+            "rootfs": self.document.get("rootfs", ""),
+            "created": self.document.get("created", ""),
+            "annotations": self.document.get("annotations") or {},
+        }
 
     def save(self) -> None:
         """Write state.json, all or nothing."""

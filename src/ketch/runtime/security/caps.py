@@ -8,13 +8,15 @@ from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
     from ketch.runtime.oci_types import OciCapabilities
 
+    _Set = Literal["bounding", "effective", "inheritable", "permitted", "ambient"]
+
 
 ADMIN = 1 << caps.NUMBERS["CAP_SYS_ADMIN"]
-_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+_SETS: tuple[_Set, ...] = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
 class Sets:
@@ -31,10 +33,10 @@ class Sets:
     def __init__(self, document: OciCapabilities | None) -> None:
         available = caps.get()[1]
         self.missing = 0
-        sets: dict[str, Any] = {**document} if document else {}
+        given: OciCapabilities = document or {}
         for name in _SETS:
             try:
-                wanted = caps.mask(sets.get(name) or [])
+                wanted = caps.mask(given.get(name) or [])
             except KeyError as e:
                 raise RuntimeFailure(f"read config.json: unknown capability `{e.args[0]}`", step="config") from e
             self.missing |= wanted & ~available

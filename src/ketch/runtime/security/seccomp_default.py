@@ -13,9 +13,9 @@ from ketch.notation import architectures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
-    from ketch.runtime.oci_types import OciSeccomp, OciSyscall, OciSyscallArg
+    from ketch.runtime.oci_types import DockerSeccomp, DockerSyscall, OciSeccomp, OciSyscall, OciSyscallArg
 
 
 _ALLOWED = """
@@ -125,21 +125,21 @@ def _allow_if(name: str, index: int, operator: str, value: int, value_two: int |
     return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [condition]}
 
 
-def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | None = None) -> OciSeccomp:
+def from_docker(document: DockerSeccomp, capabilities: list[str], arch: str | None = None) -> OciSeccomp:
     """The OCI object for a profile in Docker's own format (``archMap``, rules with ``includes`` and ``excludes``).
 
     A document that is an OCI object already comes back the same, but for rules that do not apply.
     """
     machine = arch or os.uname().machine
     short = architectures.goarch(machine)
-    kept = ("names", "action", "args", "errnoRet")
+    kept: tuple[Literal["names", "action", "args", "errnoRet"], ...] = ("names", "action", "args", "errnoRet")
     result: Any = {
         key: document[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if document.get(key) is not None
     }
     result["syscalls"] = rules = []
     for rule in document.get("syscalls") or ():
         if _applies(rule, short, capabilities):
-            clean = {key: rule[key] for key in kept if rule.get(key)}
+            clean: dict[str, object] = {key: rule[key] for key in kept if rule.get(key)}
             if "name" in rule and "names" not in clean:
                 clean["names"] = [rule["name"]]
             rules.append(clean)
@@ -151,7 +151,7 @@ def from_docker(document: dict[str, Any], capabilities: list[str], arch: str | N
     return profile
 
 
-def _applies(rule: dict[str, Any], arch: str, capabilities: list[str]) -> bool:
+def _applies(rule: DockerSyscall, arch: str, capabilities: list[str]) -> bool:
     includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
     if includes.get("arches") and arch not in includes["arches"]:
         return False

@@ -18,7 +18,7 @@ import queue
 import signal
 import sys
 import threading
-from typing import Any
+from typing import TypedDict
 
 from ketch import errors
 from ketch.linux import fdpass, prctl
@@ -101,7 +101,23 @@ class Decompressed:
                 continue
 
 
-def unpack(blob_fd: int, directory_fd: int, progress: Progress, digest: str) -> dict[str, Any]:
+class Unpacked(TypedDict):
+    """The answer of a job that was carried out: the blob's digest, that of its content, the bytes of its files."""
+
+    digest: str
+    diff_id: str
+    size: int
+
+
+class NotUnpacked(TypedDict):
+    """The answer of a job that failed: the class of `ketch.errors` and its arguments."""
+
+    error: str
+    message: str
+    hint: str | None
+
+
+def unpack(blob_fd: int, directory_fd: int, progress: Progress, digest: str) -> Unpacked:
     """Carry out one job."""
     stream = Decompressed(FollowedFile(blob_fd, progress), digest)
     try:
@@ -114,7 +130,7 @@ def unpack(blob_fd: int, directory_fd: int, progress: Progress, digest: str) -> 
         stream.close()
 
 
-def _answer(payload: bytes, fds: list[int]) -> dict[str, Any]:
+def _answer(payload: bytes, fds: list[int]) -> Unpacked | NotUnpacked:
     progress = Progress(fds[2], fds[3])
     try:
         return unpack(fds[0], fds[1], progress, json.loads(payload)["digest"])

@@ -20,7 +20,8 @@ from ketch.errors import DataLoss
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    Upgrade = Callable[[dict[str, Any]], None]
+    RawRecord = dict[str, Any]  # the JSON of a record, of whichever version: only its upgrades know its members
+    Upgrade = Callable[[RawRecord], None]
 
 NEWER = "run the newer version of ketch that wrote it"
 HEAD = 24  # bytes of a record that are enough for `version_of`
@@ -64,7 +65,7 @@ class Form(Generic[_T]):
             return record
         if version > self.version:
             raise DataLoss(f"read a record of version {version}: this program knows {self.version}", hint=NEWER)
-        raw = msgspec.json.decode(record, type=dict[str, Any])
+        raw: RawRecord = msgspec.json.decode(record, type=dict)
         for upgrade in self._upgrades[version - 1 :]:
             upgrade(raw)
         raw.pop("schema", None)
@@ -127,7 +128,7 @@ class Form(Generic[_T]):
 class Unknown:
     """The unknown fields, of a newer program, in an object or a list, and in the values inside."""
 
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, object] = field(default_factory=dict)
     below: dict[str, Unknown] = field(default_factory=dict)
     items: list[tuple[Any, Unknown]] = field(default_factory=list)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from ketch.errors import InvalidArgument
 from ketch.storage import sizes
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-Mounts = list[dict[str, Any]]
+
+class SnapshotMount(TypedDict):
+    """A mount of a snapshot's root, as OCI describes one, but for its destination."""
+
+    type: str
+    source: str
+    options: list[str]
+
+
+Mounts = list[SnapshotMount]
 
 
 MAX_DEPTH = 128
