@@ -35,13 +35,12 @@ def commit(
     write: Callable[[IO[bytes]], int] | None,
     *,
     name: str = "",
-    comment: str = "",
-    author: str = "",
-    created_by: str = "",
+    step: History,
 ) -> Image:
     """Make the image; ``write(file)`` writes the layer's tar and returns the bytes of its files; None: no layer.
 
-    Blocking.  ``name`` is normalized.  Nothing stays when any of it fails.
+    Blocking.  ``name`` is normalized; ``step`` tells how the image was made, but for the time.  Nothing stays when any
+    of it fails.
     """
     with store.lease() as lease:
         lease.hold(*parent.parts())
@@ -54,18 +53,12 @@ def commit(
             diff_ids.append(diff_id)
             sizes.append(size)
         now = times.fixed(time.time_ns())
-        step = History(
-            created=now,
-            created_by=created_by or None,
-            author=author or None,
-            comment=comment or None,
-            empty_layer=write is None,
-        )
+        step = msgspec.structs.replace(step, created=now, empty_layer=write is None)
         full = msgspec.structs.replace(
             parent.config,
             created=now,
-            author=author or None,
-            comment=comment or None,
+            author=step.author,
+            comment=step.comment,
             config=config,
             rootfs=RootFS(diff_ids=diff_ids),
             history=[*_past(parent.config), step],

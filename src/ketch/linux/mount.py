@@ -161,7 +161,7 @@ def fsmount(context_fd: int, attributes: int = 0) -> int:
     return fd
 
 
-def mount_setattr(
+def mount_setattr(  # noqa: PLR0913 - the members of struct mount_attr
     mount_fd: int,
     path: str = "",
     *,

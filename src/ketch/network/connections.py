@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ketch.errors import InvalidArgument, KetchError
 from ketch.failpoints import failpoint
-from ketch.network.links import endpoint, parent_links
+from ketch.network.links import endpoint
 from ketch.network.live import WIRED
 from ketch.network.model import ipam
 from ketch.network.model import record as r
@@ -89,7 +89,7 @@ class Connections:
             undo.callback(self._state.remove, made)
             failpoint("network.endpoint-written")
             try:
-                self._wire(host, network, made, request, netns_fd, rtnl_fd)
+                self._wire(host, network, made, request, endpoint.Namespace(netns_fd, rtnl_fd))
                 undo.callback(_unwire, host, made)
                 network.endpoints[request.container_id] = made
                 undo.callback(network.endpoints.pop, request.container_id, None)
@@ -179,35 +179,18 @@ class Connections:
         network: LiveNetwork,
         made: Endpoint,
         request: EndpointRequest,
-        netns_fd: int,
-        rtnl_fd: int | None,
+        namespace: endpoint.Namespace,
     ) -> None:
         record = network.record
         if network.link is None or record.driver not in WIRED:
             raise InvalidArgument(f"network `{record.name}` ({record.driver}) has no interfaces to give")
         if record.driver == r.BRIDGE:
-            endpoint.wire_bridge(
-                host.rtnl,
-                made,
-                owner=host.owner,
-                bridge=network.link,
-                mtu=record.mtu,
-                isolated=not record.flag(r.OPTION_ICC, True),
-                sysctls=request.sysctls,
-                netns_fd=netns_fd,
-                rtnl_fd=rtnl_fd,
+            port = endpoint.BridgePort(
+                network.link, record.mtu, isolated=not record.flag(r.OPTION_ICC, True), owner=host.owner
             )
+            endpoint.wire_bridge(host.rtnl, made, port, request.sysctls, namespace)
         else:
-            endpoint.wire_child(
-                host.rtnl,
-                made,
-                record,
-                parent=network.link.index,
-                mode=parent_links.mode(record),
-                sysctls=request.sysctls,
-                netns_fd=netns_fd,
-                rtnl_fd=rtnl_fd,
-            )
+            endpoint.wire_child(host.rtnl, made, record, network.link.index, request.sysctls, namespace)
 
     # -- the way outside -----------------------------------------------------------------------
 

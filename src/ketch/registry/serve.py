@@ -124,7 +124,7 @@ async def _serve(options: argparse.Namespace) -> None:
 
         auth = _auth(options)
         server = RegistryServer(
-            repositories,
+            repositories=repositories,
             auth=auth,
             cache=cache,
             readonly=options.read_only,

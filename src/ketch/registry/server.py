@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import time
 from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from ketch.errors import KetchError
 from ketch.registry import handlers, names, uploads
@@ -28,7 +28,6 @@ from ketch.registry.errors import (
     UNSUPPORTED,
     Refused,
 )
-from ketch.registry.metrics import Metrics
 from ketch.registry.objects.store import ObjectMissing
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from ketch.registry.auth import Htpasswd, TokenVerifier
     from ketch.registry.cache import PullThrough
+    from ketch.registry.metrics import Metrics
     from ketch.registry.repositories import Repositories
 
 log = logging.getLogger(__name__)
@@ -47,27 +47,17 @@ _PROMETHEUS = "text/plain; version=0.0.4"
 _ACTIONS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 
 
-class RegistryServer:
+class RegistryServer(Struct, frozen=True, eq=False, kw_only=True):
     """The server's state, which all requests share."""
 
-    def __init__(
-        self,
-        repositories: Repositories,
-        *,
-        auth: Htpasswd | TokenVerifier | None = None,
-        cache: PullThrough | None = None,
-        readonly: bool = False,
-        access_log: IO[str] | None = sys.stdout,
-        metrics: Metrics | None = None,
-        collect: Callable[[], Awaitable[object]] | None = None,
-        serves_metrics: bool = True,
-    ) -> None:
-        self.repositories = repositories
-        self.auth, self.cache, self.readonly = auth, cache, readonly
-        self.metrics = metrics or Metrics()
-        self.collect = collect
-        self.serves_metrics = serves_metrics
-        self._log = access_log
+    repositories: Repositories
+    auth: Htpasswd | TokenVerifier | None
+    cache: PullThrough | None
+    readonly: bool
+    access_log: IO[str] | None
+    metrics: Metrics
+    collect: Callable[[], Awaitable[object]]
+    serves_metrics: bool
 
     async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request at the metrics' own address, without authentication."""
@@ -86,7 +76,7 @@ class RegistryServer:
         except web.HTTPException as e:
             response = web.Response(status=e.status, headers={**VERSION, **e.headers})
         except (ConnectionError, aiohttp.ClientPayloadError, TimeoutError):
-            call.line(self._log, 499, time.perf_counter() - started)
+            call.line(self.access_log, 499, time.perf_counter() - started)
             raise
         except Exception as e:
             response = _refusal(_explained(e, request))
@@ -101,7 +91,7 @@ class RegistryServer:
             sent = call.sent if call.sent is not None else (response.body_length if response.prepared else 0)
             self.metrics.bytes["out"] += sent
             self.metrics.request(request.method, call.kind, response.status, seconds)
-            call.line(self._log, response.status, seconds, sent)
+            call.line(self.access_log, response.status, seconds, sent)
         return _Sent(response)
 
     async def _answer(self, call: RegistryCall) -> web.StreamResponse:
@@ -143,7 +133,7 @@ class RegistryServer:
         if path == "/metrics" and self.serves_metrics:
             await call.allow(Access("registry", "metrics", "*"))
             return call.data(self.metrics.text().encode(), _PROMETHEUS, {})
-        if path == "/v2/_ketch/gc" and call.request.method == "POST" and self.collect is not None:
+        if path == "/v2/_ketch/gc" and call.request.method == "POST":
             await call.allow(Access("registry", "gc", "*"))
             return call.data(msgspec.json.encode(await self.collect()), "application/json", {})
         if path.startswith("/v2/"):

@@ -17,6 +17,7 @@ from ketch.remote import headers
 from ketch.remote.bodies import whole
 from ketch.remote.credentials import check_token
 from ketch.remote.errors import RegistryError
+from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +110,7 @@ class TokenCache:
                 header["Authorization"] = credentials.basic()
                 url = url.extend_query([("account", credentials.username), ("offline_token", "true")])
         try:
-            async with self._transport.request(method, url, header=header, body=body, verify=verify) as response:
+            async with self._transport.request(Request(method, header, body), url, verify=verify) as response:
                 raw = await whole(response, _LARGEST, "token")
         except RegistryError as e:
             if e.status in (400, 401, 403):

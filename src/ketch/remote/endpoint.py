@@ -9,12 +9,14 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from yarl import URL
 
 from ketch.errors import Unauthenticated, Unavailable
 from ketch.oci.reference import DEFAULT_DOMAIN
 from ketch.remote import auth
 from ketch.remote.errors import RegistryError
+from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from ketch.remote.credentials import Credentials
     from ketch.remote.headers import Challenge
-    from ketch.remote.transport import Body, Transport
+    from ketch.remote.transport import Transport
 
 HUB = "registry-1.docker.io"
 
@@ -59,10 +61,8 @@ class RegistryEndpoint:
         candidates = self._candidates()
         for last, url in ((url is candidates[-1], url) for url in candidates):
             try:
-                tries = None if last else 1
-                async with self._transport.request(
-                    "GET", url / "v2/", accepted=(200, 401), verify=not self.insecure, attempts=tries
-                ) as response:
+                request = Request("GET", accepted=(200, 401), attempts=None if last else 1)
+                async with self._transport.request(request, url / "v2/", verify=not self.insecure) as response:
                     return url, auth.wanted(response.headers.get("WWW-Authenticate", ""))
             except RegistryError as e:
                 if last:
@@ -80,15 +80,11 @@ class RegistryEndpoint:
     @asynccontextmanager
     async def request(
         self,
-        method: str,
+        request: Request,
         path: str | URL,
         *,
         credentials: Credentials | None = None,
         scopes: Sequence[str] = (),
-        header: dict[str, str] | None = None,
-        body: Body = None,
-        accepted: tuple[int, ...] = (200,),
-        attempts: int | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send an authenticated request to a path (or to a URL from an answer).
 
@@ -100,10 +96,8 @@ class RegistryEndpoint:
         async with AsyncExitStack() as stack:
             for renewed in (False, True):
                 proof = await self._proof(credentials, scopes) if ours else None
-                full = {**(header or {}), **({"Authorization": proof} if proof else {})}
-                asked = self._transport.request(
-                    method, url, header=full, body=body, accepted=accepted, verify=not self.insecure, attempts=attempts
-                )
+                proved = replace(request, header={**request.header, "Authorization": proof}) if proof else request
+                asked = self._transport.request(proved, url, verify=not self.insecure)
                 try:
                     response = await stack.enter_async_context(asked)
                     break
@@ -130,7 +124,7 @@ class RegistryEndpoint:
         """Log in; returns an identity token if the registry gives one (Unauthenticated)."""
         challenge = await self.challenge()
         try:
-            async with self.request("GET", "/v2/", credentials=credentials):
+            async with self.request(Request("GET"), "/v2/", credentials=credentials):
                 pass
         except RegistryError as e:
             if e.status in (401, 403):

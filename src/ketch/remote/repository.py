@@ -24,6 +24,7 @@ from ketch.oci import manifest as oci
 from ketch.remote import headers
 from ketch.remote.bodies import joined, whole
 from ketch.remote.errors import BREAKS, RegistryError, denied, unreachable
+from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,29 +92,28 @@ class Repository:
     @asynccontextmanager
     async def ask(
         self,
-        method: str,
+        request: Request,
         path: str | URL,
         *,
         endpoint: RegistryEndpoint | None = None,
         more_scopes: tuple[str, ...] = (),
-        **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request to the registry (or to ``endpoint``), below ``/v2/REPOSITORY/``; RegistryError, Unavailable."""
         chosen = endpoint or self._endpoints[-1]
         target = path if isinstance(path, URL) else f"/v2/{self.reference.path}/{path}"
         credentials = None if chosen.mirror else self._credentials
         async with chosen.request(
-            method, target, credentials=credentials, scopes=(*self._scopes, *more_scopes), **options
+            request, target, credentials=credentials, scopes=(*self._scopes, *more_scopes)
         ) as response:
             yield response
 
     @asynccontextmanager
-    async def _read(self, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _read(self, request: Request, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a GET, to mirrors first."""
         async with AsyncExitStack() as stack:
             for endpoint in self._endpoints:
                 try:
-                    asked = self.ask("GET", path, endpoint=endpoint, **options)
+                    asked = self.ask(request, path, endpoint=endpoint)
                     response = await stack.enter_async_context(asked)
                     break
                 except (RegistryError, KetchError):
@@ -126,7 +126,7 @@ class Repository:
     async def manifest(self, ref: str) -> Fetched:
         """A manifest by tag or digest, verified (NotFound, Unauthenticated, InvalidArgument, DataLoss, Unavailable)."""
         try:
-            async with self._read(f"manifests/{ref}", header={"Accept": _ACCEPT}) as response:
+            async with self._read(Request("GET", header={"Accept": _ACCEPT}), f"manifests/{ref}") as response:
                 data = await whole(response, LARGEST_MANIFEST, f"manifest {ref}")
                 declared, claimed = response.content_type, response.headers.get("Docker-Content-Digest", "")
         except RegistryError as e:
@@ -143,7 +143,7 @@ class Repository:
     async def head(self, ref: str) -> oci.Descriptor | None:
         """The descriptor of a tag or digest, without fetching the manifest; None when there is none."""
         try:
-            async with self.ask("HEAD", f"manifests/{ref}", header={"Accept": _ACCEPT}) as response:
+            async with self.ask(Request("HEAD", header={"Accept": _ACCEPT}), f"manifests/{ref}") as response:
                 digest = response.headers.get("Docker-Content-Digest", "")
                 size = int(response.headers.get("Content-Length") or 0)
                 if digests.valid(digest):
@@ -174,7 +174,8 @@ class Repository:
         digest = digests.of(data)
         try:
             async with self.ask(
-                "PUT", f"manifests/{ref}", header={"Content-Type": media_type}, body=data, accepted=(201, 200, 202)
+                Request("PUT", header={"Content-Type": media_type}, body=data, accepted=(201, 200, 202)),
+                f"manifests/{ref}",
             ) as response:
                 answered = response.headers.get("Docker-Content-Digest", digest)
         except RegistryError as e:
@@ -186,7 +187,7 @@ class Repository:
     async def delete_manifest(self, digest: str) -> None:
         """Delete a manifest (NotFound; InvalidArgument: not supported by the registry)."""
         try:
-            async with self.ask("DELETE", f"manifests/{digest}", accepted=(202, 200, 204)):
+            async with self.ask(Request("DELETE", accepted=(202, 200, 204)), f"manifests/{digest}"):
                 pass
         except RegistryError as e:
             raise e.as_ketch(f"delete manifest {digest}") from e
@@ -195,7 +196,7 @@ class Repository:
         """The referrers of a manifest (signatures and the like), by the API or the tag that replaces it."""
         path = f"referrers/{digest}" + (f"?artifactType={artifact_type}" if artifact_type else "")
         try:
-            async with self.ask("GET", path, header={"Accept": oci.INDEX}) as response:
+            async with self.ask(Request("GET", header={"Accept": oci.INDEX}), path) as response:
                 raw = await whole(response, LARGEST_MANIFEST, f"referrers of {digest}")
         except RegistryError as e:
             if e.status not in (404, 405):
@@ -217,7 +218,7 @@ class Repository:
             asked.add(path)
             try:
                 async with self._endpoints[-1].request(
-                    "GET", path, credentials=self._credentials, scopes=self._scopes
+                    Request("GET"), path, credentials=self._credentials, scopes=self._scopes
                 ) as response:
                     raw = await whole(response, LARGEST_MANIFEST, "list of tags")
                     link = headers.next_link(response.headers.get("Link", ""))
@@ -245,12 +246,14 @@ class Repository:
         header = {"Range": f"bytes={offset}-"} if offset else {}
         async with AsyncExitStack() as stack:
             try:
-                asked = self._read(f"blobs/{descriptor.digest}", header=header, accepted=(200, 206, 416))
+                asked = self._read(
+                    Request("GET", header=header, accepted=(200, 206, 416)), f"blobs/{descriptor.digest}"
+                )
                 response = await stack.enter_async_context(asked)
             except RegistryError as e:
                 response = await self._elsewhere(stack, descriptor, header, e)
             if response.status == 416:
-                response = await stack.enter_async_context(self._read(f"blobs/{descriptor.digest}"))
+                response = await stack.enter_async_context(self._read(Request("GET"), f"blobs/{descriptor.digest}"))
             start = 0
             if response.status == 206:
                 given = headers.range_of(response.headers.get("Content-Range", ""))
@@ -268,7 +271,7 @@ class Repository:
         if error.status == 404:
             for path in (descriptor.urls or [])[:_MOST_PLACES]:
                 try:
-                    asked = self.transport.request("GET", joined(URL(), path), header=header, accepted=(200, 206))
+                    asked = self.transport.request(Request("GET", header, accepted=(200, 206)), joined(URL(), path))
                     return await stack.enter_async_context(asked)
                 except (RegistryError, KetchError):
                     continue
@@ -278,7 +281,7 @@ class Repository:
     async def blob_size(self, digest: str) -> int | None:
         """The size of a blob in the registry; None when it is missing."""
         try:
-            async with self.ask("HEAD", f"blobs/{digest}") as response:
+            async with self.ask(Request("HEAD"), f"blobs/{digest}") as response:
                 return int(response.headers.get("Content-Length") or 0)
         except RegistryError as e:
             if e.status == 404:
@@ -290,7 +293,7 @@ class Repository:
         path = f"blobs/uploads/?mount={digest}&from={source}"
         try:
             async with self.ask(
-                "POST", path, more_scopes=(f"repository:{source}:pull",), body=b"", accepted=(201, 202)
+                Request("POST", body=b"", accepted=(201, 202)), path, more_scopes=(f"repository:{source}:pull",)
             ) as response:
                 opened = response.headers.get("Location") if response.status == 202 else None
                 url = response.url
@@ -299,7 +302,7 @@ class Repository:
         if opened is None:
             return True
         try:
-            async with self.ask("DELETE", joined(url, opened), accepted=(204, 200, 202), attempts=1):
+            async with self.ask(Request("DELETE", accepted=(204, 200, 202), attempts=1), joined(url, opened)):
                 pass
         except (RegistryError, KetchError):
             pass  # the registry clears uploads that nobody goes on with away by itself

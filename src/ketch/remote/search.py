@@ -11,6 +11,7 @@ from ketch.errors import InvalidArgument, Unavailable
 from ketch.remote.bodies import whole
 from ketch.remote.errors import RegistryError
 from ketch.remote.repository import decode
+from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
     from ketch.remote.client import Remotes
@@ -47,9 +48,8 @@ async def search(remotes: Remotes, term: str, limit: int, credentials: Credentia
         url = URL(f"{scheme}://{host}/v1/search").with_query({"q": words, "n": str(limit)})
         tries = 1 if insecure and scheme == "https" else None
         try:
-            async with remotes.transport.request(
-                "GET", url, header=header, verify=not insecure, attempts=tries
-            ) as response:
+            request = Request("GET", header, attempts=tries)
+            async with remotes.transport.request(request, url, verify=not insecure) as response:
                 page: _Page = decode(await whole(response, _LARGEST, "search"), _Page, "search")
                 return page.results or []
         except RegistryError as e:

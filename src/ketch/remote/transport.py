@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from msgspec import Struct
 
 from ketch.errors import PermissionDenied, Unavailable
 from ketch.remote import certificates, headers
@@ -35,6 +36,19 @@ _BUFFER = 1 << 18  # twice as much is lost when a connection breaks
 _LONGEST_PAUSE_S = 15.0
 
 
+class Request(Struct, frozen=True):
+    """A request, with the statuses that are answers to it; other ones are errors.
+
+    ``body``: bytes, or a function that gives it anew for each try; ``attempts``: None is as many as the settings say.
+    """
+
+    method: str
+    header: Mapping[str, str] = {}
+    body: Body = None
+    accepted: tuple[int, ...] = (200,)
+    attempts: int | None = None
+
+
 class Transport:
     """Connections to all registries of one daemon; used from one event loop."""
 
@@ -51,32 +65,24 @@ class Transport:
 
     @asynccontextmanager
     async def request(
-        self,
-        method: str,
-        url: URL,
-        *,
-        header: Mapping[str, str] | None = None,
-        body: Body = None,
-        accepted: tuple[int, ...] = (200,),
-        verify: bool = True,
-        attempts: int | None = None,
+        self, request: Request, url: URL, *, verify: bool = True
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer with one of the statuses ``accepted``, its body still to be read.
 
-        ``body``: bytes, or a function that gives it anew for each try.  RegistryError for other statuses, Unavailable
-        when there is no answer.
+        RegistryError for other statuses, Unavailable when there is no answer.
         """
-        tries = attempts if attempts is not None else self.settings.attempts
+        method = request.method
+        tries = request.attempts if request.attempts is not None else self.settings.attempts
         for number in range(1, tries + 1):
             try:
-                response = await self._follow(method, url, dict(header or {}), body, verify)
+                response = await self._follow(method, url, dict(request.header), request.body, verify)
             except BREAKS as e:
                 if number == tries or isinstance(e, aiohttp.ClientSSLError) or not _passes(e):
                     raise unreachable(method, url, e) from e
                 await asyncio.sleep(self.pause(number))
                 continue
             async with response:
-                if response.status in accepted:
+                if response.status in request.accepted:
                     yield response
                     return
                 error = await _refused(method, response)

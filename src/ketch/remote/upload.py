@@ -10,6 +10,7 @@ PUT  Location&digest=…            without a body
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 from yarl import URL
@@ -19,6 +20,7 @@ from ketch.notation import digits
 from ketch.remote import headers
 from ketch.remote.bodies import joined
 from ketch.remote.errors import PASSING, RegistryError, denied
+from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -70,7 +72,7 @@ class Upload:
             raise denied(e) from e
 
     async def _begin(self) -> None:
-        async with self._repository.ask("POST", "blobs/uploads/", body=b"", accepted=(202,)) as response:
+        async with self._repository.ask(Request("POST", body=b"", accepted=(202,)), "blobs/uploads/") as response:
             self._location = joined(response.url, response.headers.get("Location", ""))
             shortest = digits.whole(response.headers.get("OCI-Chunk-Min-Length", ""))
             self._chunk = max(self._chunk, shortest or 0)
@@ -81,12 +83,14 @@ class Upload:
     async def _at_once(self) -> None:
         size = self._descriptor.size
         async with self._repository.ask(
-            "PUT",
+            Request(
+                "PUT",
+                header={**_BINARY, "Content-Length": str(size)},
+                body=lambda: self._counted(0, size),
+                accepted=(201,),
+                attempts=1,
+            ),
             self._final(),
-            header={**_BINARY, "Content-Length": str(size)},
-            body=lambda: self._counted(0, size),
-            accepted=(201,),
-            attempts=1,
         ):
             self._progress(size)
 
@@ -98,21 +102,23 @@ class Upload:
             end = min(at + self._chunk, size)
             header = {**_BINARY, "Content-Length": str(end - at), "Content-Range": f"{at}-{end - 1}"}
             async with self._repository.ask(
-                "PATCH",
+                Request(
+                    "PATCH",
+                    header=header,
+                    body=functools.partial(self._counted, at, end),
+                    accepted=(202, 201, 204),
+                    attempts=1,
+                ),
                 self._location,
-                header=header,
-                body=lambda a=at, e=end: self._counted(a, e),
-                accepted=(202, 201, 204),
-                attempts=1,
             ) as response:
                 self._location = joined(response.url, response.headers.get("Location", str(self._location)))
             at = end
-        async with self._repository.ask("PUT", self._final(), body=b"", accepted=(201,), attempts=1):
+        async with self._repository.ask(Request("PUT", body=b"", accepted=(201,), attempts=1), self._final()):
             self._progress(size)
 
     async def _arrived(self) -> int:
         try:
-            async with self._repository.ask("GET", self._location, accepted=(204, 200)) as response:
+            async with self._repository.ask(Request("GET", accepted=(204, 200)), self._location) as response:
                 given = headers.range_of(response.headers.get("Range", ""))
                 self._location = joined(response.url, response.headers.get("Location", str(self._location)))
                 return given[1] + 1 if given is not None and given[1] > 0 else 0

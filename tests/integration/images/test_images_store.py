@@ -70,7 +70,7 @@ def load(store: ImageStore, data: bytes) -> list:
 
 
 def bring(store: ImageStore, data: bytes, name: str = "test"):
-    return import_rootfs(store, io.BytesIO(data), repo=name)
+    return import_rootfs(store, io.BytesIO(data), name=name)
 
 
 def contents(store: ImageStore) -> tuple:

@@ -69,12 +69,12 @@ def test_the_layer_is_what_it_was():
 
 
 def test_import(store):
-    assert import_rootfs(store, io.BytesIO(known_layer()), repo="known").blobs == [_BLOB]
+    assert import_rootfs(store, io.BytesIO(known_layer()), name="known").blobs == [_BLOB]
 
 
 def test_commit(store):
     """Its tar comes in small pieces of every length."""
-    parent = import_rootfs(store, io.BytesIO(bytes(10240)), repo="empty")
+    parent = import_rootfs(store, io.BytesIO(bytes(10240)), name="empty")
 
     def write(file) -> int:
         data = io.BytesIO(known_layer())

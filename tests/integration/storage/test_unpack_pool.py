@@ -219,11 +219,11 @@ def test_a_full_disk_leaves_nothing_of_an_image(tmp_path):
         db = Database(str(data / "ketch.db"), SCHEMAS)
         store = ImageStore(db, str(data))
         try:
-            import_rootfs(store, io.BytesIO(made.tar({"small": b"x"})), repo="before")
+            import_rootfs(store, io.BytesIO(made.tar({"small": b"x"})), name="before")
             before = sorted(os.walk(data))
             bomb = gzip.compress(made.tar({f"f{n}": bytes(10 << 20) for n in range(12)}), 6)
             for work in (
-                lambda: import_rootfs(store, io.BytesIO(bomb), repo="bomb"),
+                lambda: import_rootfs(store, io.BytesIO(bomb), name="bomb"),
                 lambda: load_archive(store, io.BytesIO(_archive(bomb)), lambda _item: None),
             ):
                 with pytest.raises(ResourceExhausted, match="no space left"):

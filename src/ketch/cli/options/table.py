@@ -10,7 +10,7 @@ Command lines and Compose files have their parts in the table's order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.cli.options.value_types import (
     CAPABILITIES,
@@ -47,25 +47,20 @@ _CREATE = ("run", "create")
 _UPDATE = (*_CREATE, "update")
 
 
-class Option:
+class Option(NamedTuple):
     """One row; ``field`` is a path in the request's body, ``service`` one in a service of a Compose file.
 
     ``absent`` is what is sent when the flag is not given, if anything: what docker sends.
     """
 
-    def __init__(
-        self,
-        flag: str,
-        type: ValueType,
-        field: str,
-        service: str,
-        help: str,
-        short: str = "",
-        commands: tuple[str, ...] = _CREATE,
-        absent: Any = None,
-    ) -> None:
-        self.flag, self.type, self.field, self.service = flag, type, field, service
-        self.help, self.short, self.commands, self.absent = help, short, commands, absent
+    flag: str
+    type: ValueType
+    field: str
+    service: str
+    help: str
+    short: str = ""
+    commands: tuple[str, ...] = _CREATE
+    absent: Any = None
 
 
 OPTIONS = (

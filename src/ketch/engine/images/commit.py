@@ -24,7 +24,7 @@ from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.images import changes as change
 from ketch.images import commit as images
 from ketch.oci import reference
-from ketch.oci.config import RunConfig
+from ketch.oci.config import History, RunConfig
 from ketch.storage.archive.layer import write_layer
 from ketch.storage.snapshots import diff
 
@@ -124,9 +124,11 @@ class CommitService(Struct, frozen=True, eq=False):
                 config,
                 _writer(upper_fd, lower_fd),
                 name=name,
-                comment=options.comment,
-                author=options.author,
-                created_by=cmd if isinstance(cmd, str) else " ".join(cmd),
+                step=History(
+                    created_by=(cmd if isinstance(cmd, str) else " ".join(cmd)) or None,
+                    author=options.author or None,
+                    comment=options.comment or None,
+                ),
             )
 
 

@@ -20,6 +20,7 @@ from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
 from ketch.images.archives.save import save
 from ketch.images.single_flight import run_uncancellable
+from ketch.oci.config import History
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
@@ -124,10 +125,9 @@ class ImageService(Struct, frozen=True, eq=False):
             image = import_rootfs(
                 self.store,
                 io.BufferedReader(reader, 1 << 20),
-                repo=repo,
-                tag=tag,
+                name=f"{repo}:{tag}" if repo and tag else repo,
                 changes=changes or [],
-                message=message,
+                step=History(comment=message or None),
                 progress=report,
             )
             report({"status": image.id})

@@ -18,7 +18,9 @@ from typing import IO, TYPE_CHECKING
 from ketch import programs
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.images.archives.importer import import_rootfs
+from ketch.notation import times
 from ketch.oci import reference
+from ketch.oci.config import History
 
 if TYPE_CHECKING:
     from ketch.images.model import Image
@@ -76,11 +78,12 @@ def _busybox(store: ImageStore, name: reference.Reference, progress: Report) -> 
     return import_rootfs(
         store,
         io.BytesIO(_busybox_tar(binary, applets, mtime)),
-        repo=name.familiar_repository,
-        tag=name.tag,
+        name=f"{name.familiar_repository}:{name.tag}",
         changes=[_PATH, 'CMD ["sh"]'],
-        message=f"static busybox with {len(applets)} applets",
-        created_ns=mtime * 1_000_000_000,  # the same busybox makes the same image, to the digest
+        step=History(
+            created=times.fixed(mtime * 1_000_000_000),  # the same busybox makes the same image, to the digest
+            comment=f"static busybox with {len(applets)} applets",
+        ),
         progress=progress,
     )
 
@@ -137,11 +140,9 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Report) -> I
             return import_rootfs(
                 store,
                 _Checked(process, process.stdout, tail, talker),  # type: ignore[arg-type]
-                repo=name.familiar_repository,
-                tag=name.tag,
+                name=f"{name.familiar_repository}:{name.tag}",
                 changes=[_PATH, 'CMD ["bash"]'],
-                message=f"minbase of {suite}",
-                created_by=f"mmdebstrap --variant=minbase {suite}",
+                step=History(created_by=f"mmdebstrap --variant=minbase {suite}", comment=f"minbase of {suite}"),
                 progress=progress,
             )
         except BaseException:

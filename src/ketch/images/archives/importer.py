@@ -6,6 +6,8 @@ import platform
 import time
 from typing import IO, TYPE_CHECKING
 
+import msgspec
+
 from ketch.images import changes as change
 from ketch.images.assembly import encode_config, make_image, write_manifest
 from ketch.images.unpack import receive_layer
@@ -30,29 +32,26 @@ def import_rootfs(
     store: ImageStore,
     source: IO[bytes],
     *,
-    repo: str = "",
-    tag: str = "",
+    name: str = "",
     changes: Sequence[str] = (),
-    message: str = "",
-    created_ns: int | None = None,
-    created_by: str = "",
+    step: History | None = None,
     progress: Report = lambda _item: None,
 ) -> Image:
     """Make an image of a root filesystem's tar, and name it; a failure leaves nothing."""
-    names = [str(reference.parse(f"{repo}:{tag}" if tag else repo))] if repo else []
+    names = [str(reference.parse(name))] if name else []
+    step = step or History()
     run = RunConfig()
     change.apply(run, changes)  # bad instructions are refused before anything is read
     with store.lease() as lease:
         blob, diff_id, size = receive_layer(store, lease, source, "archive")
-        now = time.time_ns() if created_ns is None else created_ns
-        step = History(created=times.fixed(now), created_by=created_by or None, comment=message or "Imported from -")
+        created = step.created or times.fixed(time.time_ns())
         config = ImageConfig(
             architecture=architecture(),
             os="linux",
-            created=times.fixed(now),
+            created=created,
             config=run,
             rootfs=RootFS(diff_ids=[diff_id]),
-            history=[step],
+            history=[msgspec.structs.replace(step, created=created, comment=step.comment or "Imported from -")],
         )
         image_id = store.content.put(encode_config(config), hold=lease.hold, durable=False)
         manifest = write_manifest(store.content, lease, image_id, [blob])

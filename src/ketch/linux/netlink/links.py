@@ -66,26 +66,23 @@ STATS_NAMES = (
 
 
 class NetworkLink:
-    """One network interface as the kernel describes it."""
+    """One network interface, as the kernel's message describes it."""
 
     __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "operstate", "stats", "up")
 
-    def __init__(
-        self,
-        *,
-        index: int,
-        name: str,
-        mac: bytes,
-        up: bool,
-        kind: str,
-        master: int,
-        mtu: int,
-        alias: str,
-        operstate: int,
-        stats: tuple[int, ...],
-    ) -> None:
-        self.index, self.name, self.mac, self.up, self.kind = index, name, mac, up, kind
-        self.master, self.mtu, self.alias, self.operstate, self.stats = master, mtu, alias, operstate, stats
+    def __init__(self, body: bytes) -> None:
+        _, self.index, flags, _ = struct.unpack_from("=HxxiII", body)
+        found = attributes(body[16:])
+        self.up = bool(flags & IFF_UP)
+        self.name = string(found.get(IFLA_IFNAME))
+        self.mac = found.get(IFLA_ADDRESS, b"")
+        self.kind = string(attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND))
+        self.master = number(found.get(IFLA_MASTER))
+        self.mtu = number(found.get(IFLA_MTU))
+        self.alias = string(found.get(IFLA_IFALIAS))
+        self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
+        raw = found.get(IFLA_STATS64, b"")
+        self.stats: tuple[int, ...] = _STATS.unpack_from(raw) if len(raw) >= _STATS.size else (0,) * len(STATS_NAMES)
 
 
 def ifinfo(index: int = 0, flags: int = 0, change: int = 0, family: int = AF_UNSPEC) -> bytes:
@@ -176,7 +173,7 @@ def get_link(rtnl: Netlink, name: str, *, stats: bool = False) -> NetworkLink:
     mask = b"" if stats else u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     body = rtnl.get(NetlinkRequest(RTM_GETLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + mask, f"look up link `{name}`"))
     assert body is not None  # a link, or an error
-    return _link(body)
+    return NetworkLink(body)
 
 
 def find_link(rtnl: Netlink, name: str) -> NetworkLink | None:
@@ -187,23 +184,4 @@ def find_link(rtnl: Netlink, name: str) -> NetworkLink | None:
 def list_links(rtnl: Netlink) -> list[NetworkLink]:
     """Every link of the namespace."""
     body = ifinfo() + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    return [_link(b) for b in rtnl.dump(NetlinkRequest(RTM_GETLINK, 0, body, "list links"))]
-
-
-def _link(body: bytes) -> NetworkLink:
-    _, index, flags, _ = struct.unpack_from("=HxxiII", body)
-    found = attributes(body[16:])
-    info = attributes(found.get(IFLA_LINKINFO, b""))
-    raw = found.get(IFLA_STATS64, b"")
-    return NetworkLink(
-        index=index,
-        name=string(found.get(IFLA_IFNAME)),
-        mac=found.get(IFLA_ADDRESS, b""),
-        up=bool(flags & IFF_UP),
-        kind=string(info.get(IFLA_INFO_KIND)),
-        master=number(found.get(IFLA_MASTER)),
-        mtu=number(found.get(IFLA_MTU)),
-        alias=string(found.get(IFLA_IFALIAS)),
-        operstate=found.get(IFLA_OPERSTATE, b"\0")[0],
-        stats=_STATS.unpack_from(raw) if len(raw) >= _STATS.size else (0,) * len(STATS_NAMES),
-    )
+    return [NetworkLink(b) for b in rtnl.dump(NetlinkRequest(RTM_GETLINK, 0, body, "list links"))]

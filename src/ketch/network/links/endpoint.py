@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.failpoints import failpoint
 from ketch.linux.netlink import addresses, link_kinds, links
 from ketch.linux.netlink import client as netlink
-from ketch.network.links import interface_sysctls, sysctl
+from ketch.network.links import interface_sysctls, parent_links, sysctl
 from ketch.network.links import owner as marks
 from ketch.network.model.record import MACVLAN, Binding, Endpoint
 from ketch.undo import Undo
@@ -32,39 +32,54 @@ __all__ = ["Binding", "Endpoint"]
 _CARRIER_TIMEOUT_S = 0.25
 
 
+class BridgePort(NamedTuple):
+    """The host's end of a veth pair: ``isolated`` keeps it from the bridge's other ones, ``owner`` is in its mark."""
+
+    bridge: links.NetworkLink
+    mtu: int
+    isolated: bool
+    owner: str
+
+
+class Namespace(NamedTuple):
+    """A container's network namespace, and a rtnetlink socket of it, if there is one."""
+
+    netns_fd: int
+    rtnl_fd: int | None
+
+
 def wire_bridge(
-    rtnl: netlink.Netlink,
-    made: Endpoint,
-    *,
-    owner: str,
-    bridge: links.NetworkLink,
-    mtu: int,
-    isolated: bool,
-    sysctls: Sequence[Setting],
-    netns_fd: int,
-    rtnl_fd: int | None,
+    rtnl: netlink.Netlink, made: Endpoint, port: BridgePort, sysctls: Sequence[Setting], namespace: Namespace
 ) -> None:
     """Make the veth pair and bring it up at both ends; on failure nothing is left.
 
     ``rtnl_fd`` is a rtnetlink socket of the container's namespace; without it one is opened there.  ``isolated`` keeps
     it from other containers of the bridge, ``owner`` stands in the mark of this end, ``sysctls`` are for the other one.
     """
-    mac = bytes.fromhex(made.mac.replace(":", ""))
-    rtnl.run([links.new_veth(made.veth, bridge.index, mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)])
+    rtnl.run([_veth(made, port, namespace.netns_fd)])
     with Undo() as undo:
         undo.callback(unwire, rtnl, made.veth)
         failpoint("network.veth-made")
         sysctl.silence(made.veth)
-        interface_sysctls.write(netns_fd, made, sysctls)
-        with inside(netns_fd, rtnl_fd) as container:
+        interface_sysctls.write(namespace.netns_fd, made, sysctls)
+        with inside(*namespace) as container:
             _configure(container, made)
             failpoint("network.addresses-set")
-            rtnl.run([links.set_up(name=made.veth, alias=marks.alias(made.endpoint_id[:12], owner))])
+            rtnl.run([links.set_up(name=made.veth, alias=marks.alias(made.endpoint_id[:12], port.owner))])
             _wait_until_it_carries(container, made.ifname)
             index = _wait_until_it_carries(rtnl, made.veth).index
-            _wait_until_it_carries(rtnl, bridge.name)  # it has no carrier while it has no port
-        _configure_port(rtnl, made, index, isolated=isolated)
+            _wait_until_it_carries(rtnl, port.bridge.name)  # it has no carrier while it has no port
+        _configure_port(rtnl, made, index, isolated=port.isolated)
         undo.pop_all()
+
+
+def _veth(made: Endpoint, port: BridgePort, netns_fd: int) -> NetlinkRequest:
+    mac = _mac(made)
+    return links.new_veth(made.veth, port.bridge.index, port.mtu, peer=made.ifname, peer_mac=mac, netns_fd=netns_fd)
+
+
+def _mac(made: Endpoint) -> bytes:
+    return bytes.fromhex(made.mac.replace(":", ""))
 
 
 def attach(rtnl: netlink.Netlink, made: Endpoint, index: int, bridge: int, *, isolated: bool) -> None:
@@ -97,24 +112,21 @@ def wire_child(
     rtnl: netlink.Netlink,
     made: Endpoint,
     record: NetworkRecord,
-    *,
     parent: int,
-    mode: str,
     sysctls: Sequence[Setting],
-    netns_fd: int,
-    rtnl_fd: int | None,
+    namespace: Namespace,
 ) -> None:
     """Make a macvlan or ipvlan link in the container's namespace; on failure nothing is left."""
-    with inside(netns_fd, rtnl_fd) as container:
+    mode = parent_links.mode(record)
+    with inside(*namespace) as container:
         if record.driver == MACVLAN:
-            mac = bytes.fromhex(made.mac.replace(":", ""))
-            request = link_kinds.new_macvlan(made.ifname, parent, mode, mac, record.mtu, netns_fd)
+            request = link_kinds.new_macvlan(made.ifname, parent, mode, _mac(made), record.mtu, namespace.netns_fd)
         else:
-            request = link_kinds.new_ipvlan(made.ifname, parent, mode, record.mtu, netns_fd)
+            request = link_kinds.new_ipvlan(made.ifname, parent, mode, record.mtu, namespace.netns_fd)
         rtnl.run([request])
         with Undo() as undo:
             undo.callback(unwire, container, made.ifname)
-            interface_sysctls.write(netns_fd, made, sysctls)
+            interface_sysctls.write(namespace.netns_fd, made, sysctls)
             _configure(container, made)
             undo.pop_all()
 
