@@ -39,6 +39,6 @@ def _drop_relative_import_paths() -> None:
     given = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
     if not given:
         return
-    relative = {os.path.abspath(place) for place in given.split(os.pathsep) if not os.path.isabs(place)}
-    absolute = {place for place in given.split(os.pathsep) if os.path.isabs(place)}
-    sys.path[:] = [place for place in sys.path if place in absolute or place not in relative]
+    relative = {os.path.abspath(element) for element in given.split(os.pathsep) if not os.path.isabs(element)}
+    absolute = {element for element in given.split(os.pathsep) if os.path.isabs(element)}
+    sys.path[:] = [element for element in sys.path if element in absolute or element not in relative]

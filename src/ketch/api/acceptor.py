@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 BACKLOG = 4096  # the kernel takes net.core.somaxconn when that is less
 _AT_ONCE = 64  # then others have a turn
-_PAUSE_S, _SAY_AGAIN_S = 1.0, 60.0
+_PAUSE_S, _LOG_AGAIN_S = 1.0, 60.0
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -31,7 +31,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Future[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._said_at, self._unsaid = float("-inf"), 0
+        self._logged_at, self._unlogged = float("-inf"), 0
 
     def start(self) -> None:
         """Begin to accept."""
@@ -63,12 +63,12 @@ class Acceptor:
     def _wait(self, why: OSError) -> None:
         """Pause accepting for a moment."""
         now = self._loop.time()
-        if now - self._said_at >= _SAY_AGAIN_S:
-            more = f" (this was so {self._unsaid} more times)" if self._unsaid else ""
+        if now - self._logged_at >= _LOG_AGAIN_S:
+            more = f" (this was so {self._unlogged} more times)" if self._unlogged else ""
             log.error("accept a connection: %s; connections wait%s", why.strerror, more)
-            self._said_at, self._unsaid = now, 0
+            self._logged_at, self._unlogged = now, 0
         else:
-            self._unsaid += 1
+            self._unlogged += 1
         self._loop.remove_reader(self._listener)
         self._timer = self._loop.call_later(_PAUSE_S, self._loop.add_reader, self._listener, self._ready)
 

@@ -32,8 +32,8 @@ def explained(error: OSError, doing: str) -> KetchError:
         return error
     kind, hint = _KNOWN.get(error.errno or 0, (KetchError, None))
     reason = os.strerror(error.errno) if error.errno else str(error)
-    place = f": `{error.filename}`" if isinstance(error.filename, str) else ""
-    return kind(f"{doing}: {reason[:1].lower()}{reason[1:]}{place}", hint=hint)
+    of_path = f": `{error.filename}`" if isinstance(error.filename, str) else ""
+    return kind(f"{doing}: {reason[:1].lower()}{reason[1:]}{of_path}", hint=hint)
 
 
 def is_known(error: OSError) -> bool:

@@ -85,7 +85,7 @@ class Host:
 
     # -- firewall ------------------------------------------------------------------------------
 
-    def table_in_place(self) -> PacketFilter:
+    def installed_table(self) -> PacketFilter:
         """The firewall table, installed at the first call: a daemon without networks has none."""
         if self._filter is None:
             made = PacketFilter(self._table, self.owner)
@@ -114,7 +114,7 @@ class Host:
         before = self._state.note(_NOTE_TABLE)
         self._adopts = bool(self._bridged())
         if self._adopts:
-            self.table_in_place()
+            self.installed_table()
         if before in ("", self._table):
             return
         try:
@@ -143,17 +143,17 @@ class Host:
 
     def admit(self, segment: Segment) -> None:
         """Accept the packets of a network."""
-        self.table_in_place().add_segment(segment)
+        self.installed_table().add_segment(segment)
         self._open_others()
 
     def dismiss(self, segment: Segment) -> None:
         """Stop accepting the packets of a network."""
-        self.table_in_place().remove_segment(segment)
+        self.installed_table().remove_segment(segment)
         self._open_others(without=segment.bridge)
 
     def blockers(self) -> Strings:
         """Rules of the host's firewall that may block containers' traffic, a sentence each."""
-        self.table_in_place()
+        self.installed_table()
         assert self._others is not None
         return [] if self._open_firewall else self._others.blockers()
 
@@ -185,7 +185,7 @@ class Host:
         if not made.bindings:
             return
         try:
-            self.table_in_place().publish(self._forwards(made))
+            self.installed_table().publish(self._forwards(made))
         except KetchError:
             # The table was removed a moment ago (see `watch`): put it back, this endpoint included.
             self.install()
@@ -198,7 +198,7 @@ class Host:
         if not gone.bindings:
             return
         try:
-            self.table_in_place().unpublish(self._forwards(gone))
+            self.installed_table().unpublish(self._forwards(gone))
         except KetchError:
             self.install()
         self._forget_flows(gone)

@@ -353,7 +353,7 @@ class NetworkManager:
                     done.append(f"made link {network.link.name} of network {network.record.name} again")
             done += reattach.attach(self._host.rtnl, self._networks.values())
             if self._host.own_links:
-                if not self._host.table_in_place().intact():
+                if not self._host.installed_table().intact():
                     done.append(f"put firewall table {self._table} back")
                 done += self._host.install()
         return done

@@ -18,7 +18,7 @@ _UNITS = {
 }
 _PART = rf"(?:\d{{1,40}}(?:\.\d{{0,40}})?|\.\d{{1,40}})(?:{'|'.join(_UNITS)})"
 # Compiled when they are used, which few commands do: that takes a part of a short command's time.
-_FORM = rf"([+-]?)((?:{_PART})+)"
+_PATTERN = rf"([+-]?)((?:{_PART})+)"
 _NUMBER = r"(\d{0,40})(?:\.(\d{0,40}))?([^\d.]+)"
 
 
@@ -26,7 +26,7 @@ def parse(text: str) -> int | None:
     """``1m30s``, ``1.5h``, ``-500ms``, ``0`` → nanoseconds; None for what is no duration, or none of 64 bits."""
     if text in ("0", "+0", "-0"):
         return 0
-    match = re.fullmatch(_FORM, text, re.ASCII)
+    match = re.fullmatch(_PATTERN, text, re.ASCII)
     if match is None:
         return None
     total = sum(_part(*part) for part in re.findall(_NUMBER, match[2], re.ASCII))

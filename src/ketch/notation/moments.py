@@ -8,7 +8,7 @@ import time
 from ketch.notation import durations
 
 # Compiled when they are used, which few commands do.
-_FORM = r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,40}))?)?)?)?(?:(Z)|([+-])(\d\d):(\d\d))?"
+_PATTERN = r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,40}))?)?)?)?(?:(Z)|([+-])(\d\d):(\d\d))?"
 _SECONDS = r"(-?)(\d{1,18})(?:\.(\d{1,9}))?"
 _DAYS_TO_1970 = 719_468  # from the 1st of March of the year 0
 
@@ -18,7 +18,7 @@ def rfc3339(text: str) -> int | None:
 
     Figures beyond nanoseconds are cut off.  As in Go, and unlike in RFC 3339, no minute has 61 seconds.
     """
-    match = re.fullmatch(_FORM, text, re.ASCII)
+    match = re.fullmatch(_PATTERN, text, re.ASCII)
     if match is None or match[6] is None or not (match[8] or match[9]):
         return None
     return _moment(match)
@@ -36,7 +36,7 @@ def parse(text: str, now_ns: int) -> int | None:
     ago = durations.parse(text)
     if ago is not None:
         return now_ns - ago
-    match = re.fullmatch(_FORM, text, re.ASCII)
+    match = re.fullmatch(_PATTERN, text, re.ASCII)
     return _moment(match) if match else None
 
 

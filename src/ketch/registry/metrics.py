@@ -40,8 +40,8 @@ class Metrics:
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
         self._requests[method, route, status] += 1
-        place = next((n for n, bound in enumerate(_BOUNDS) if seconds <= bound), len(_BOUNDS))
-        self._buckets[route][place] += 1
+        bucket = next((n for n, bound in enumerate(_BOUNDS) if seconds <= bound), len(_BOUNDS))
+        self._buckets[route][bucket] += 1
         self._sums[route] += seconds
 
     def text(self) -> str:

@@ -71,11 +71,11 @@ class LogFiles:
             return "start"
         return {"inode": os.fstat(self._fds[-1]).st_ino, "offset": self._ends[-1]}
 
-    def find(self, place: LogPosition | str) -> Position:
+    def find(self, position: LogPosition | str) -> Position:
         """The position of a former ``live_end`` in these files; the oldest one when its file is gone."""
         for number, fd in enumerate(self._fds):
-            if not isinstance(place, str) and os.fstat(fd).st_ino == place["inode"]:
-                return (number, place["offset"])
+            if not isinstance(position, str) and os.fstat(fd).st_ino == position["inode"]:
+                return (number, position["offset"])
         return (0, 0)
 
     def backwards(self) -> Iterator[tuple[Position, Frame]]:

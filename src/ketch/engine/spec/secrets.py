@@ -26,7 +26,7 @@ _MAX_ID = (1 << 32) - 2
 def check(host: HostConfig) -> None:
     """Check secrets at the creation (InvalidArgument)."""
     found = host.secrets or []
-    targets = [runtime.place_of(secret.id, secret.target) for secret in found]
+    targets = [runtime.path_of(secret.id, secret.target) for secret in found]
     for secret, target in zip(found, targets, strict=True):
         _check_one(secret)
         if targets.count(target) > 1:
@@ -62,7 +62,7 @@ def _check_one(secret: Secret) -> None:
 
 def shown(host: HostConfig) -> list[dict[str, str]]:
     """Secrets as inspect shows them, without their sources."""
-    return [{"ID": s.id, "Target": runtime.place_of(s.id, s.target)} for s in host.secrets or ()]
+    return [{"ID": s.id, "Target": runtime.path_of(s.id, s.target)} for s in host.secrets or ()]
 
 
 def runtime_annotations(given: dict[str, str], host: HostConfig) -> dict[str, str]:

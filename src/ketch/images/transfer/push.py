@@ -75,7 +75,7 @@ class Pusher(Struct):
                 self._report_single_manifest(named, index)
             image = self.store.resolve(name, platform)
             lease.hold(*image.parts())
-            image, target = await self._in_form(lease, name, named, image)
+            image, target = await self._compressed(lease, name, named, image)
             await self._image(target)
             return await self._noted(name, image.id, await self._manifest(tag, target))
 
@@ -107,7 +107,7 @@ class Pusher(Struct):
             }
         )
 
-    async def _in_form(self, lease: Lease, name: str, named: Named, image: Image) -> tuple[Image, str]:
+    async def _compressed(self, lease: Lease, name: str, named: Named, image: Image) -> tuple[Image, str]:
         """The image, compressed if need be, and its manifest."""
         target = named.target if named.target in (image.manifest, *image.forms) else image.manifest
         better = await run_uncancellable(compressed, self.store, lease, image, target, self._from_thread())

@@ -104,15 +104,15 @@ def parse_mountinfo(text: str) -> Layout:
         left, right = before.split(), after.split()
         if not separator or len(left) < 5 or len(right) < 3:
             continue
-        place = left[4].replace("\\040", " ")
+        mount_point = left[4].replace("\\040", " ")
         if right[0] == "cgroup2":
-            unified = unified or place
+            unified = unified or mount_point
         elif right[0] == "cgroup":
             for option in right[2].split(","):
                 if option not in ("rw", "ro", "xattr", "noprefix", "clone_children") and (
                     "=" not in option or option.startswith("name=")
                 ):
-                    hierarchies.setdefault(option, place)
+                    hierarchies.setdefault(option, mount_point)
     return Layout(hierarchies, unified)
 
 
@@ -190,4 +190,4 @@ def at(path: str) -> Cgroup:
         if here.unified is None:
             raise RuntimeFailure("make cgroup: no cgroup file system is mounted", step="cgroups")
         return CgroupV2(here.unified + path, here.unified)
-    return CgroupV1({name: place + path for name, place in here.hierarchies.items()})
+    return CgroupV1({name: mount_point + path for name, mount_point in here.hierarchies.items()})

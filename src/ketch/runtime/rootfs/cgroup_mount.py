@@ -59,11 +59,11 @@ class CgroupView:
         m.move_mount(tmpfs_fd, target_fd)
         for name, tree_fd in self.trees:
             os.mkdir(name, 0o755, dir_fd=tmpfs_fd)
-            place_fd = os.open(name, paths.O_PATH | os.O_NOFOLLOW, dir_fd=tmpfs_fd)
+            target_fd = os.open(name, paths.O_PATH | os.O_NOFOLLOW, dir_fd=tmpfs_fd)
             try:
-                self._move(tree_fd, place_fd, attributes)
+                self._move(tree_fd, target_fd, attributes)
             finally:
-                os.close(place_fd)
+                os.close(target_fd)
         for alias, name in self.links:
             os.symlink(name, alias, dir_fd=tmpfs_fd)
         if attributes & m.MOUNT_ATTR_RDONLY:
@@ -71,9 +71,9 @@ class CgroupView:
         os.close(tmpfs_fd)
 
     @staticmethod
-    def _move(tree_fd: int, place_fd: int, attributes: int) -> None:
+    def _move(tree_fd: int, target_fd: int, attributes: int) -> None:
         m.mount_setattr(tree_fd, set_=attributes, clear=m.MOUNT_ATTR_RDONLY & ~attributes)
-        m.move_mount(tree_fd, place_fd)
+        m.move_mount(tree_fd, target_fd)
         os.close(tree_fd)
 
 
@@ -89,7 +89,7 @@ def _directories(cgroup: common.Cgroup | None) -> list[tuple[str, str, list[str]
         own = common.own_paths()
         if layout.version == 2:
             return [("", (layout.unified or "") + own.get("", "/"), [])]
-        dirs = {name: place + own.get(name, "/") for name, place in layout.hierarchies.items()}
+        dirs = {name: mount_point + own.get(name, "/") for name, mount_point in layout.hierarchies.items()}
     found: dict[str, tuple[str, list[str]]] = {}
     for controller, directory in dirs.items():
         name = os.path.basename(layout.hierarchies[controller])

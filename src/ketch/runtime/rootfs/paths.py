@@ -57,9 +57,9 @@ def open_regular(root_fd: int, path: str) -> int:
     and whoever made the root may have put one there.  One that says that it is empty is not opened either (-1): so do
     those of proc(5), and to read /proc/kmsg waits, and takes the kernel's messages from those who log them.
     """
-    place_fd = open_in(root_fd, path)
+    path_fd = open_in(root_fd, path)
     try:
-        status = os.fstat(place_fd)
+        status = os.fstat(path_fd)
         if S_ISDIR(status.st_mode):
             raise IsADirectoryError(EISDIR, "is a directory", path)
         if not S_ISREG(status.st_mode):
@@ -67,12 +67,12 @@ def open_regular(root_fd: int, path: str) -> int:
         if not status.st_size:
             return -1
         try:
-            return os.open(f"/proc/self/fd/{place_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             # In a root without proc(5): there, only the container's own processes and devices are at hand.
             return open_in(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     finally:
-        os.close(place_fd)
+        os.close(path_fd)
 
 
 def _make_missing(root_fd: int, path: str, mode: int) -> int:

@@ -33,14 +33,14 @@ class Secret:
     __slots__ = ("content", "gid", "mode", "name", "target", "uid")
 
     def __init__(self, name: str, content: bytes, target: str, mode: int, uid: int, gid: int) -> None:
-        self.target = place_of(name, target)
+        self.target = path_of(name, target)
         directory, base = os.path.split(self.target)
         self.name = base if directory == DIRECTORY else name
         self.content = content
         self.mode, self.uid, self.gid = mode, uid, gid
 
 
-def place_of(name: str, target: str) -> str:
+def path_of(name: str, target: str) -> str:
     """The path of a secret in the container."""
     return os.path.normpath(os.path.join(DIRECTORY, target or name))
 

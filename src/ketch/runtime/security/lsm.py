@@ -38,18 +38,18 @@ class Labels:
         with less confinement than it was given.
         """
         if self._apparmor:
-            places = ["attr/apparmor/exec", "attr/exec"]
-            self._write(places, f"exec {self._apparmor}", "AppArmor profile", self._apparmor)
+            paths = ["attr/apparmor/exec", "attr/exec"]
+            self._write(paths, f"exec {self._apparmor}", "AppArmor profile", self._apparmor)
         if self._selinux:
             self._write(["attr/exec"], self._selinux, "SELinux label", self._selinux)
         if self._self_fd >= 0:
             os.close(self._self_fd)
 
-    def _write(self, places: list[str], value: str, what: str, name: str) -> None:
+    def _write(self, paths: list[str], value: str, what: str, name: str) -> None:
         error: OSError | None = None
-        for place in places:
+        for path in paths:
             try:
-                fd = openat2(self._self_fd, place, os.O_WRONLY, 0, _STRICT)
+                fd = openat2(self._self_fd, path, os.O_WRONLY, 0, _STRICT)
                 try:
                     os.write(fd, value.encode())
                 finally:

@@ -204,11 +204,11 @@ class _Child:
         if any(mount.fstype in ("cgroup", "cgroup2") for mount in planned):
             view = cgroup_mount.CgroupView(self.cgroup)
         hidden = secrets.read(document)
-        place = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
+        mount_point = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
         failpoint("init.root-attached")
         self._run_hooks()
         finalize_process.forget_imports()
-        rootfs.enter(place)
+        rootfs.enter(mount_point)
         failpoint("init.root-entered")
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
