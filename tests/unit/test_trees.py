@@ -29,7 +29,7 @@ from ketch.storage.snapshots import diff, tree_diff
 from ketch.storage.snapshots.tree_copy import Copier
 from tests.support.deep_trees import census, make
 
-DEPTHS = pytest.mark.parametrize(("depth", "name"), [(3100, "d"), (300, "n" * 255)])
+DEPTHS = pytest.mark.parametrize(("depth", "name"), [(2100, "d"), (300, "n" * 255)])
 
 
 @pytest.fixture

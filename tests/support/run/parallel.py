@@ -49,8 +49,8 @@ LONG = {
 
 
 def workers() -> int:
-    """One for each processor: more are hardly faster, and the clients' own patience has an end."""
-    return max(2, min(len(os.sched_getaffinity(0)), 8))
+    """One more than there are processors, for tests wait now and then; clients lose patience with many more."""
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
 def longest_first(items: list[pytest.Item]) -> None:
