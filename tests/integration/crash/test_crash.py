@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -212,6 +213,26 @@ def test_killed_while_it_takes_its_networks_down(own_engine):
     own_engine.settings = {}
     own_engine.start()
     assert own_engine.docker("run", "--rm", "busybox", "echo", "two").out == "two\n"
+
+
+@pytest.mark.parametrize("point", ["monitor.forked", "monitor.created-sent"])
+def test_what_a_killed_monitor_has_forked_ends_with_the_start(own_engine, point):
+    """A fork that goes on for a moment would make the cgroup after it was looked for; here one goes on for long."""
+    switch = os.path.join(own_engine.root, "switch")
+    own_engine.settings = {"KETCH_FAULT": f"@{switch}"}
+    own_engine.start()
+    own_engine.add_busybox()
+    made = own_engine.docker("create", "--name", "made", "busybox", "sleep", "1000").out.strip()
+    with subprocess.Popen([f"ketch-monitor {made}"], executable="/bin/cat", stdin=subprocess.PIPE) as fork:
+        with open(switch, "w", encoding="ascii") as f:
+            f.write(point)
+        try:
+            assert own_engine.docker("start", "made", check=False).code == 1
+            assert fork.wait(10) == -signal.SIGKILL
+        finally:
+            fork.kill()
+    os.truncate(switch, 0)
+    own_engine.docker("start", "made")
 
 
 def test_a_begun_stop_is_not_undone(alone):

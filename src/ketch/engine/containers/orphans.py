@@ -67,6 +67,8 @@ class Orphans(Struct, frozen=True, eq=False):
                 await monitor_process.end(pid, container.id, grace_s=0)
             elif not await monitor_process.ended(pid, _UNDONE_S):
                 log.warning("container %s: its monitor (pid %d) takes long to undo a start", container.id[:12], pid)
+        if not monitor.undone:
+            await monitor_process.end_forks(container.id, but=pid)
         await asyncio.to_thread(self.clear, container)  # it was killed, perhaps
 
     async def clear_for_removal(self, container: Container) -> None:

@@ -91,6 +91,7 @@ class MonitorClient(MonitorConnection):
         self.execs: dict[str, int] = {}
         self.ooms = 0
         self.kept: list[int] = []
+        self.undone = False  # it says that the start has failed, and that it has taken everything back
         self._begun = False
         self._spoken = False
         self._given_up = False
@@ -140,6 +141,7 @@ class MonitorClient(MonitorConnection):
             else:
                 self._created.set_result(created)
         elif message["ev"] == "failed":
+            self.undone = True
             _fail(self._created, from_message(message))
         elif message["ev"] == "exit":
             _resolve(self.exited, Exit(message["code"], message["at"], message["oom"]))
@@ -220,6 +222,9 @@ class MonitorClient(MonitorConnection):
             self.started_at = (await self._call({"op": "start"}))["started_at"]
         except Unavailable as e:
             raise RuntimeFailure(f"start container: {e.message}") from e
+        except KetchError:
+            self.undone = True
+            raise
         return self.started_at
 
     async def attach(self, fd: int, client: StreamOptions) -> None:

@@ -43,10 +43,13 @@ def lives(pid: int, container_id: str) -> bool:
 
     A process of a container may call itself what it likes, but it is in that container's cgroup.
     """
-    title = f"ketch-monitor {container_id}".encode()
-    if not pid or _read(pid, "cmdline").rstrip(b"\0") != title:
+    if not _titled(pid, container_id):
         return False
     return container_id.encode() not in re.split(rb"[/\n]", _read(pid, "cgroup"))
+
+
+def _titled(pid: int, container_id: str) -> bool:
+    return _read(pid, "cmdline").rstrip(b"\0") == f"ketch-monitor {container_id}".encode()
 
 
 def find(run_dir: str, container_id: str, first_pid: int) -> int:
@@ -58,6 +61,37 @@ def find(run_dir: str, container_id: str, first_pid: int) -> int:
         if lives(pid, container_id):
             return pid
     return 0
+
+
+def forks(container_id: str) -> list[int]:
+    """Pids of a container's monitor and of its forks that have executed no program yet.
+
+    Reads all of ``/proc``.
+    """
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _titled(pid, container_id)]
+
+
+async def end_forks(container_id: str, *, but: int) -> None:
+    """End the processes that a monitor, which was killed during a start, has forked: they may be making the cgroup.
+
+    The kernel kills them with it, but only after it has closed its connections; ``but`` is the monitor itself.
+    """
+    for pid in await asyncio.to_thread(forks, container_id):
+        if pid == but:
+            continue
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if _titled(pid, container_id):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            if not await _ended(fd, _END_S):
+                log.warning("container %s: process %d of a start that failed does not end", container_id[:12], pid)
+        except ProcessLookupError:
+            log.debug("container %s: process %d ended just now", container_id[:12], pid)
+        finally:
+            os.close(fd)
 
 
 def handles_sigusr1(pid: int) -> bool:
