@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
-from ketch.api import jsontext, nulls
-from ketch.api.query import check_integers, check_texts
+from ketch.api import gojson, jsontext
 from ketch.engine.model.api_version import API_VERSION
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
 
-_LONG_NUMBER = re.compile(rb"\d{19}")
 HEADERS = {
     "Api-Version": API_VERSION,
     "Docker-Experimental": "false",
@@ -49,19 +46,11 @@ class Call:
                 return kind()
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         try:
-            if _LONG_NUMBER.search(raw):
-                check_integers(msgspec.json.decode(raw))
-            if b"\\u0000" in raw:
-                check_texts(msgspec.json.decode(raw))
             if optional and raw.strip() == b"null":
                 return kind()
-            return nulls.decode(raw, kind)
+            return gojson.decode(raw, kind, getattr(kind, "GO_NAME", ""))
         except msgspec.ValidationError as e:
             raise InvalidArgument(f"invalid JSON: {e}") from e
-        except RecursionError as e:
-            raise InvalidArgument("invalid JSON: it is nested too deeply") from e
-        except (msgspec.DecodeError, UnicodeError) as e:
-            raise InvalidArgument(f"invalid JSON: {e}", hint="send one JSON object") from e
 
     def check_content_type(self, body: bytes) -> None:
         """InvalidArgument unless it is JSON's: any other kind, and none, a web page may send without being asked.

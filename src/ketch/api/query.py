@@ -59,18 +59,6 @@ def _platform(value: str) -> str:
     return oci_platform.text(decoded)
 
 
-def check_integers(value: Any) -> None:
-    """InvalidArgument for a number that does not fit into 64 bits: clients, written in Go, could not read it back."""
-    if isinstance(value, dict):
-        for item in value.values():
-            check_integers(item)
-    elif isinstance(value, list):
-        for item in value:
-            check_integers(item)
-    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise InvalidArgument("invalid JSON: a number does not fit into 64 bits")
-
-
 def timestamp(query: Mapping[str, str], name: str) -> int:
     """``seconds[.nanoseconds]``, RFC 3339, or a duration before now → ns since 1970; 0 when absent."""
     text = query.get(name)

@@ -103,18 +103,18 @@ def test_invalid_http_is_answered_in_json(engine):
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
-        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"Memory": 9223372036854775808}}', "64 bits"),
-        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"ConsoleSize": [-1, 2]}}', "console size"),
+        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"Memory": 9223372036854775808}}', "of type int64"),
+        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"ConsoleSize": [-1, 2]}}', "of type uint"),
         ("/containers/create", b'{"Image": "busybox", "HostConfig": {"ConsoleSize": [1]}}', "console size"),
-        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"BlkioWeight": 70000}}', "blkio weight"),
-        ("/containers/create", b'{"Image": "\xff"}', "invalid JSON"),
+        ("/containers/create", b'{"Image": "busybox", "HostConfig": {"BlkioWeight": 70000}}', "of type uint16"),
+        ("/containers/create", b'{"Image": "\xff"}', "invalid reference format"),
         ("/containers/create", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
         ("/volumes/create", b'{"Name": "' + b"a" * 300 + b'"}', "at most 255 characters"),
         ("/networks/create", b'{"Name": "n", "Options": {"com.docker.network.driver.mtu": "67"}}', "mtu"),
         (
             "/networks/bridge/connect",
             b'{"Container": "x", "EndpointConfig": {"IPAMConfig": {"IPv4Address": 1}}}',
-            "str",
+            "cannot unmarshal number into Go struct field ConnectOptions.EndpointConfig.IPAMConfig.IPv4Address",
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from ketch.api.wire.networks import endpoint
@@ -33,6 +35,8 @@ class CreateBody(ContainerConfig, kw_only=True):
 
 class UpdateBody(Resources, kw_only=True):
     """The body of ``update``: Docker's limits, and beside them Ketch's own changes for the next start."""
+
+    GO_NAME: ClassVar[str] = "UpdateConfig"
 
     changes: Changes | None = None
     pending_reset: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``POST /containers/{id}/exec``; ``console_size`` is [rows, columns]."""
+
+    GO_NAME: ClassVar[str] = "ExecOptions"
 
     attach_stdin: bool = False
     attach_stdout: bool = False
@@ -46,6 +48,8 @@ class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
 
 class StartBody(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``POST /exec/{id}/start``; ``console_size`` is [rows, columns]."""
+
+    GO_NAME: ClassVar[str] = "ExecStartOptions"
 
     detach: bool = False
     tty: bool = False

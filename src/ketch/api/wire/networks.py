@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -40,6 +40,8 @@ class Ipam(msgspec.Struct, rename="pascal", kw_only=True):
 
 class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``create``."""
+
+    GO_NAME: ClassVar[str] = "CreateRequest"
 
     name: str = ""
     driver: str = "bridge"
@@ -99,12 +101,16 @@ def endpoint(asked: EndpointRequest | None) -> EndpointSettings:
 class ConnectBody(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``connect``."""
 
+    GO_NAME: ClassVar[str] = "ConnectOptions"
+
     container: str = ""
     endpoint_config: EndpointRequest | None = None
 
 
 class DisconnectBody(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``disconnect``."""
+
+    GO_NAME: ClassVar[str] = "DisconnectOptions"
 
     container: str = ""
     force: bool = False

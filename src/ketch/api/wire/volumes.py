@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``create``."""
+
+    GO_NAME: ClassVar[str] = "CreateOptions"
 
     name: str = ""
     driver: str = "local"
