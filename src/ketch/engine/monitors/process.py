@@ -80,7 +80,7 @@ async def end_forks(container_id: str, *, but: int) -> None:
         if pid == but:
             continue
         try:
-            fd = os.pidfd_open(pid)
+            fd = pidfd.open_process(pid)
         except ProcessLookupError:
             continue
         try:
