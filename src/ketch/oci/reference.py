@@ -52,6 +52,11 @@ class Reference(Struct, frozen=True):
         return self.repository + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
+def is_tag(text: str) -> bool:
+    """Whether the text can be a tag."""
+    return bool(_TAG.match(text))
+
+
 def parse(text: str) -> Reference:
     """Parse and normalize a reference (InvalidArgument, in Docker's words)."""
 

@@ -74,9 +74,9 @@ ROUTES = (
     ("GET", "/networks", list_),
     ("POST", "/networks/create", create),
     ("POST", "/networks/prune", prune),
-    ("GET", "/networks/{id}", inspect),
-    ("DELETE", "/networks/{id}", remove),
-    ("POST", "/networks/{id}/connect", connect),
-    ("POST", "/networks/{id}/disconnect", disconnect),
+    ("GET", "/networks/{id:path}", inspect),
+    ("DELETE", "/networks/{id:path}", remove),
+    ("POST", "/networks/{id:path}/connect", connect),
+    ("POST", "/networks/{id:path}/disconnect", disconnect),
     ("POST", "/ketch/networks/repair", repair),
 )

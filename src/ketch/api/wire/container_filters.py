@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api.wire.containers import port_rows
 from ketch.api.wire.filters import Filters, boolean, check, has_labels
-from ketch.engine.aio.patterns import Patterns
+from ketch.engine.aio.patterns import Patterns, is_pattern
 from ketch.engine.model.records import HealthStatus, Status
 from ketch.errors import InvalidArgument, NotFound
 
@@ -118,6 +118,8 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
 
 
 def _patterns(name: str, values: list[str]) -> Patterns:
+    """The expressions among the values; others fit nothing, as with Docker."""
+    values = [value for value in values if is_pattern(value)]
     return Patterns(values, f"invalid filter '{name}={values[0] if values else ''}'")
 
 

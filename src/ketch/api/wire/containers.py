@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container, Health
 
 NEWEST = (1, 51)
-# What only other systems have, and is said all the same.
-_ELSEWHERE = {"CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0}
 
 
 def status_text(container: Container) -> str:
@@ -237,7 +235,7 @@ def _host_config(container: Container, secrets: list[dict[str, Any]]) -> dict[st
     if not host["Privileged"] and "systempaths=unconfined" not in (host["SecurityOpt"] or ()):
         for name, usual in (("MaskedPaths", defaults.MASKED_PATHS), ("ReadonlyPaths", defaults.READONLY_PATHS)):
             host[name] = list(usual) if host[name] is None else host[name]
-    return host | _ELSEWHERE
+    return host
 
 
 def _given(mount: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,15 @@ class _TooLongError(Exception):
     """The time limit of a match is over."""
 
 
+def is_pattern(text: str) -> bool:
+    """Whether the text is a regular expression."""
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
+
+
 class Patterns:
     """A set of expressions, any of which may match."""
 

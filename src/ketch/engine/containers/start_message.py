@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ketch.engine.model.namespace_mode import ModeKind
 from ketch.engine.spec import bundle
-from ketch.errors import Conflict, InvalidArgument
+from ketch.errors import Conflict, FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -67,6 +67,12 @@ class StartMessages(Struct, frozen=True, eq=False):
     def _write(self, container: Container, cgroup: str) -> str:
         """The bundle, whose directory is returned, and what its mounts and its monitor expect to be there."""
         directory = self.paths.directory(container.id)
+        for request in container.host.device_requests or ():
+            capabilities = " ".join(f"[{' '.join(names)}]" for names in request.capabilities or ())
+            raise FailedPrecondition(
+                f'could not select device driver "{request.driver}" with capabilities: [{capabilities}]',
+                hint="Ketch has no drivers that choose devices; name them with --device",
+            )
         for name, settings in container.networks.items():
             self.sandboxes.record_of(name, settings)
         spec = bundle.build(container, directory, cgroup, self._namespace_of)

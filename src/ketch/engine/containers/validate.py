@@ -52,11 +52,24 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     _check_devices(host)
     check_terminal(host.console_size)
     _check_modes(host)
+    _check_shared_network(config, host)
+    warnings += _check_other_systems(host)
+    if host.network.is_host and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
+    _check_names(host)
     if host.runtime not in ("", "ketch", "runc"):
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     return warnings
+
+
+def _check_names(host: HostConfig) -> None:
+    if "" in (host.annotations or {}):
+        raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
+    for group in host.group_add or ():
+        if not group or "," in group:
+            raise InvalidArgument(f"unable to find group {group}: no matching entries in group file")
 
 
 def _check_stop(config: ContainerConfig) -> None:
@@ -203,8 +216,37 @@ def _check_modes(host: HostConfig) -> None:
             raise InvalidArgument(f"invalid {name}: {text}") from e
         if mode.kind not in kinds or mode.container == "":
             raise InvalidArgument(f"invalid {name}: {text}")
-    network = host.network.container
-    if network == "":
+    if host.network.container == "":
         raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
-    if network and host.port_bindings:
-        raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+
+
+def _check_shared_network(config: ContainerConfig, host: HostConfig) -> None:
+    """Options that belong to a namespace which is another's are refused, for they would have no effect."""
+    if host.uts.is_host and config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host.network.container is None:
+        return
+    for given, what in (
+        (config.hostname, "hostname and the network mode"),
+        (host.links, "container type network can't be used with links. This would result in undefined behavior"),
+        (host.dns, "dns and the network mode"),
+        (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (host.port_bindings or host.publish_all_ports, "port publishing and the container type network mode"),
+        (config.exposed_ports, "port exposing and the container type network mode"),
+    ):
+        if given:
+            raise InvalidArgument(f"conflicting options: {what}")
+
+
+def _check_other_systems(host: HostConfig) -> list[str]:
+    """Options that only Windows has: refused, or dropped with a warning, as by Docker."""
+    if host.isolation.lower() not in ("", "default"):
+        raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
+    if host.io_maximum_iops:
+        raise InvalidArgument("invalid option: QoS maximum IOPs configuration is not supported on linux")
+    if host.io_maximum_bandwidth:
+        raise InvalidArgument("invalid option: QoS maximum bandwidth configuration is not supported on linux")
+    if host.cpu_percent > 0:
+        host.cpu_percent = 0
+        return ["linux does not support CPU percent. Percent discarded."]
+    return []

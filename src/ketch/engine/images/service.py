@@ -15,11 +15,13 @@ from msgspec import Struct
 
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.model import pending
+from ketch.errors import InvalidArgument
 from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
 from ketch.images.archives.save import save
 from ketch.images.single_flight import run_uncancellable
+from ketch.oci import reference
 from ketch.oci.config import History
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ class ImageService(Struct, frozen=True, eq=False):
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Add a name to an image."""
         image = self.store.resolve(ref)
+        if tag and not reference.is_tag(tag):
+            raise InvalidArgument("invalid tag format")
         name = f"{repo}:{tag}" if tag else repo
         await run_uncancellable(self.store.tag, ref, name)
         self._event("tag", image.id, name)

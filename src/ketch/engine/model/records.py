@@ -299,6 +299,10 @@ class HostConfig(Wire):
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
     # resources
+    cpu_count: int = 0  # of Windows, as the three below: kept, refused or dropped, as Docker does
+    cpu_percent: int = 0
+    io_maximum_iops: int = 0
+    io_maximum_bandwidth: int = 0
     cpu_shares: int = 0
     memory: int = 0
     cgroup_parent: str = ""

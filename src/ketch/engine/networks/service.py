@@ -7,7 +7,6 @@ its rules about which network may be made, and which container may join.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 Records = list[NetworkRecord]
 Strings = list[str]
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _DRIVER_OF = {"host": r.HOST, "none": r.NONE}
 
 
@@ -200,13 +198,9 @@ def _check(wanted: NetworkRecord) -> None:
 
 def _check_name(name: str) -> None:
     if not name.strip():
-        raise InvalidArgument("invalid network name: name is empty")
+        raise InvalidArgument("invalid name: name is empty")
     if name in (*PREDEFINED, "default"):
         raise PermissionDenied(f"operation is not permitted on predefined {name} network")
-    if not _NAME.match(name):
-        raise InvalidArgument(
-            f"invalid network name {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", hint="choose another name"
-        )
 
 
 def _check_drivers(wanted: NetworkRecord) -> None:

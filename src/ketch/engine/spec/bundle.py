@@ -173,6 +173,10 @@ def _rlimits(host: HostConfig) -> list[OciRlimit]:
     ]
 
 
+def _is_device(info: os.stat_result) -> bool:
+    return stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)
+
+
 def devices(host: HostConfig) -> tuple[list[OciDevice], list[OciDeviceRule]]:
     """(OCI ``linux.devices``, extra device cgroup rules) for ``--device`` and ``--device-cgroup-rule``."""
     nodes = _host_devices() if host.privileged else []
@@ -186,17 +190,24 @@ def devices(host: HostConfig) -> tuple[list[OciDevice], list[OciDeviceRule]]:
             ) from e
         if stat.S_ISDIR(info.st_mode):
             found = [os.path.join(mapping.path_on_host, n) for n in sorted(os.listdir(mapping.path_on_host))]
-            pairs = [(p, os.path.join(mapping.path_in_container, os.path.basename(p))) for p in found]
+            pairs = [
+                (p, os.path.join(mapping.path_in_container, os.path.basename(p)))
+                for p in found
+                if _is_device(os.stat(p, follow_symlinks=False))
+            ]
+            if not pairs:
+                raise InvalidArgument(
+                    f'error gathering device information while adding custom device "{mapping.path_on_host}": '
+                    "no device nodes in this directory"
+                )
         else:
             pairs = [(mapping.path_on_host, mapping.path_in_container or mapping.path_on_host)]
         for source, target in pairs:
             info = os.stat(source)
-            if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
-                if len(pairs) == 1:
-                    raise InvalidArgument(
-                        f'error gathering device information while adding custom device "{source}": not a device node'
-                    )
-                continue
+            if not _is_device(info):
+                raise InvalidArgument(
+                    f'error gathering device information while adding custom device "{source}": not a device node'
+                )
             node = _node(target, info)
             nodes.append(node)
             rules.append(

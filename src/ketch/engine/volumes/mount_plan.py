@@ -57,8 +57,12 @@ class MountPlanner(Struct, frozen=True, eq=False):
                 raise InvalidArgument(f"Duplicate mount point: {point.destination}")
             seen.add(point.destination)
             point.named = bool(point.name)
+        of_binds = {point.destination for point in explicit if point.spec is None}
         for target in host.tmpfs or {}:
-            seen.add(check_target(target, target))
+            destination = check_target(target, target)
+            if destination in of_binds:
+                raise InvalidArgument(f"Duplicate mount point: {destination}")
+            seen.add(destination)
         for point in inherited:
             if point.destination not in seen:
                 seen.add(point.destination)

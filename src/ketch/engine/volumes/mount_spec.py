@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
 _ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy", "copy"))
+_ONE_OF = (("ro", "rw"), ("z", "Z"), ("cached", "delegated", "consistent"), ("nocopy", "copy"), tuple(PROPAGATION))
 # What --tmpfs and tmpfs-options may say (tmpfs(5), and the flags of any mount).
 _TMPFS_WORDS = frozenset(
     (
@@ -53,11 +54,7 @@ def parse_bind(spec: str) -> MountPoint:
     parts = spec.split(":")
     if not 1 <= len(parts) <= 3 or "" in parts[:2]:
         raise InvalidArgument(f"invalid volume specification: '{spec}'")
-    source, target, options = "", parts[0], ""
-    if len(parts) >= 2:
-        source, target = parts[0], parts[1]
-    if len(parts) == 3:
-        options = parts[2]
+    source, target, options = ("", *parts, "") if len(parts) == 1 else (*parts, "", "")[:3]
     target = check_target(target, spec)
     mode = [word for word in options.split(",") if word]
     propagation, rw, idmap = "", True, ""
@@ -70,8 +67,7 @@ def parse_bind(spec: str) -> MountPoint:
             idmap = idmaps.check(word.partition("=")[2])
         elif word not in _ACCEPTED:
             raise InvalidArgument(f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z")
-    if "ro" in mode and "rw" in mode:
-        raise InvalidArgument(f"invalid mode: {options}", hint="choose one of ro and rw")
+    _check_opposites(mode, options)
     if source.startswith("/"):
         if "nocopy" in mode or "copy" in mode:
             raise InvalidArgument(f"invalid mode: {options}", hint="only volumes are filled from the image")
@@ -84,6 +80,12 @@ def parse_bind(spec: str) -> MountPoint:
             propagation=propagation or "rprivate",
             idmap=idmap,
         )
+    if propagation:
+        raise InvalidArgument(
+            f"invalid volume specification: '{spec}': invalid mount config for type \"volume\": "
+            "field BindOptions must not be specified",
+            hint="only binds of the host's directories have a propagation",
+        )
     return MountPoint(
         type="volume",
         source="",
@@ -95,6 +97,12 @@ def parse_bind(spec: str) -> MountPoint:
         propagation="",
         idmap=idmap,
     )
+
+
+def _check_opposites(mode: list[str], options: str) -> None:
+    for group in _ONE_OF:
+        if sum(word in group for word in mode) > 1:
+            raise InvalidArgument(f"invalid mode: {options}", hint=f"choose one of {', '.join(sorted(group))}")
 
 
 def check_target(target: str, spec: str) -> str:

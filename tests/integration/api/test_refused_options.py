@@ -1,0 +1,163 @@
+"""Options that an engine on Linux cannot honour are refused by the API, or warned of; none is dropped in silence."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+import pytest
+
+from tests.support.rawapi import Api
+
+
+def create(engine, host: dict, **config: object):
+    return Api(engine.socket)("POST", "/containers/create", {"Image": "busybox", "HostConfig": host, **config})
+
+
+@pytest.mark.parametrize(
+    ("host", "config", "words"),
+    [
+        ({"Isolation": "hyperv"}, {}, "invalid isolation (hyperv): linux only supports 'default'"),
+        ({"Isolation": "process"}, {}, "invalid isolation (process): linux only supports 'default'"),
+        ({"IOMaximumIOps": 20}, {}, "QoS maximum IOPs configuration is not supported on linux"),
+        ({"IOMaximumBandwidth": 20}, {}, "QoS maximum bandwidth configuration is not supported on linux"),
+        ({"Annotations": {"": "x"}}, {}, "the empty string is not permitted as an annotation key"),
+        ({"Tmpfs": {"/a": ""}, "Binds": ["data:/a"]}, {}, "Duplicate mount point: /a"),
+        ({"Tmpfs": {"/a": ""}, "Binds": ["/tmp:/a"]}, {}, "Duplicate mount point: /a"),
+        ({"Binds": ["data:/a:shared"]}, {}, "field BindOptions must not be specified"),
+        ({"Binds": ["data:/a:rprivate"]}, {}, "field BindOptions must not be specified"),
+        ({"Binds": ["data:/a:ro,ro"]}, {}, "invalid mode: ro,ro"),
+        ({"Binds": ["data:/a:copy,nocopy"]}, {}, "invalid mode: copy,nocopy"),
+        ({"Binds": ["/tmp:/a:shared,slave"]}, {}, "invalid mode: shared,slave"),
+        ({"Binds": ["/tmp:/a:z,Z"]}, {}, "invalid mode: z,Z"),
+        ({"UTSMode": "host"}, {"Hostname": "h"}, "conflicting options: hostname and the UTS mode"),
+        ({"PidMode": "container:nope"}, {}, "No such container: nope"),
+        ({"IpcMode": "container:nope"}, {}, "No such container: nope"),
+    ],
+)
+def test_refused(engine, host, config, words):
+    status, answer = create(engine, host, **config)
+    assert (status >= 400, words in answer["message"]) == (True, True), answer
+
+
+@pytest.mark.parametrize(
+    ("host", "config", "words"),
+    [
+        ({"Dns": ["192.0.2.1"]}, {}, "dns and the network mode"),
+        ({"ExtraHosts": ["a:192.0.2.1"]}, {}, "custom host-to-IP mapping and the network mode"),
+        ({"PublishAllPorts": True}, {}, "port publishing and the container type network mode"),
+        ({"PortBindings": {"80/tcp": [{}]}}, {}, "port publishing and the container type network mode"),
+        ({"Links": ["one:x"]}, {}, "container type network can't be used with links"),
+        ({}, {"Hostname": "h"}, "hostname and the network mode"),
+        ({}, {"ExposedPorts": {"80/tcp": {}}}, "port exposing and the container type network mode"),
+    ],
+)
+def test_options_of_a_network_that_is_anothers(engine, host, config, words):
+    engine.docker("create", "--name", "one", "busybox")
+    status, answer = create(engine, {"NetworkMode": "container:one", **host}, **config)
+    assert (status, f"conflicting options: {words}" in answer["message"]) == (400, True), answer
+
+
+@pytest.mark.parametrize(
+    ("host", "warnings", "shown"),
+    [
+        ({"Isolation": "Default"}, [], {}),
+        ({"CpuCount": 2}, [], {"CpuCount": 2}),
+        ({"CpuPercent": 20}, ["linux does not support CPU percent. Percent discarded."], {"CpuPercent": 0}),
+        (
+            {"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "80"}]}},
+            ["Published ports are discarded when using host network mode"],
+            {},
+        ),
+        ({"Tmpfs": {"/a": ""}, "Mounts": [{"Type": "tmpfs", "Target": "/a"}]}, [], {}),
+    ],
+)
+def test_kept_or_warned_of(engine, host, warnings, shown):
+    status, answer = create(engine, host)
+    assert (status, answer.get("Warnings")) == (201, warnings), answer
+    found = Api(engine.socket).must("GET", f"/containers/{answer['Id']}/json")["HostConfig"]
+    assert {name: found[name] for name in shown} == shown
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        (
+            {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]},
+            'could not select device driver "" with capabilities: [[gpu]]',
+        ),
+        (
+            {"DeviceRequests": [{"Driver": "nvidia", "Capabilities": [["gpu", "utility"]]}]},
+            'could not select device driver "nvidia" with capabilities: [[gpu utility]]',
+        ),
+        ({"DeviceRequests": [{}]}, 'could not select device driver "" with capabilities: []'),
+    ],
+)
+def test_requests_of_devices_fail_at_the_start(engine, host, words):
+    status, answer = create(engine, host)
+    assert status == 201, answer
+    status, answer = Api(engine.socket)("POST", f"/containers/{answer['Id']}/start")
+    assert (status, words in answer["message"]) == (500, True), answer
+
+
+@pytest.mark.parametrize("group", ["5,0", "nope"])
+def test_groups_that_are_none(engine, group):
+    done = engine.docker("run", "--group-add", group, "busybox", "id", check=False)
+    assert (done.code > 0, f"unable to find group {group}: no matching entries in group file" in done.err) == (
+        True,
+        True,
+    )
+
+
+def test_a_directory_without_devices(engine, tmp_path):
+    (tmp_path / "file").touch()
+    os.symlink("/dev/null", tmp_path / "link")
+    assert engine.docker("run", "--device", str(tmp_path), "busybox", "true", check=False).code > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["_a", "a b", "-x", "ü", "a/b", " a", "a:b", ".", "%41", "a" * 300, "a\tb", '"', "a/connect"]
+)
+def test_names_of_networks(engine, name):
+    api = Api(engine.socket)
+    made = api.must("POST", "/networks/create", {"Name": name})["Id"]
+    path = f"/networks/{quote(name, safe='')}"
+    try:
+        assert name in [one["Name"] for one in api.must("GET", "/networks")]
+        if name not in (".", "%41"):
+            assert api.must("GET", path)["Id"] == made
+        body = {"Image": "busybox", "Cmd": ["cat", "/etc/hosts"], "HostConfig": {"NetworkMode": name}}
+        one = api.must("POST", "/containers/create", body, name="one")["Id"]
+        api.must("POST", f"/containers/{one}/start")
+        assert api.must("POST", f"/containers/{one}/wait")["StatusCode"] == 0
+        assert list(api.must("GET", f"/containers/{one}/json")["NetworkSettings"]["Networks"]) == [name]
+        api.must("DELETE", f"/containers/{one}", force=1)
+    finally:
+        api("DELETE", f"/networks/{made}")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_a_network_without_a_name(engine, name):
+    status, answer = Api(engine.socket)("POST", "/networks/create", {"Name": name})
+    assert (status, answer["message"]) == (400, "invalid name: name is empty")
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"repo": "busybox", "tag": "sha256:x"}, "invalid tag format"),
+        ({"repo": "busybox", "tag": "-x"}, "invalid tag format"),
+        ({"repo": "sha256", "tag": "x"}, "refusing to create an ambiguous tag using digest algorithm as name"),
+        ({"repo": "sha256"}, "refusing to create an ambiguous tag using digest algorithm as name"),
+        ({"repo": "docker.io/library/sha256"}, "refusing to create an ambiguous tag using digest algorithm as name"),
+    ],
+)
+def test_tags_that_would_be_ambiguous(engine, query, words):
+    status, answer = Api(engine.socket)("POST", "/images/busybox/tag", **query)
+    assert (status, words in answer["message"]) == (400, True), answer
+
+
+@pytest.mark.parametrize("name", ["[", "(", "*", "a{2,1}"])
+def test_a_filter_that_is_no_pattern_fits_nothing(engine, name):
+    engine.docker("create", "--name", "one", "busybox")
+    assert engine.docker("ps", "-aq", "--filter", f"name={name}").out == ""
