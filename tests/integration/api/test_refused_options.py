@@ -161,3 +161,13 @@ def test_tags_that_would_be_ambiguous(engine, query, words):
 def test_a_filter_that_is_no_pattern_fits_nothing(engine, name):
     engine.docker("create", "--name", "one", "busybox")
     assert engine.docker("ps", "-aq", "--filter", f"name={name}").out == ""
+
+
+@pytest.mark.parametrize("host", [{}, {"NetworkMode": "host"}, {"PortBindings": {"80/tcp": [{}]}}])
+def test_a_container_without_a_network(engine, host):
+    api = Api(engine.socket)
+    script = "test $(grep -c : /proc/net/dev) = 1 && grep -q lo: /proc/net/dev"
+    status, answer = create(engine, host, Cmd=["sh", "-c", script], NetworkDisabled=True)
+    assert status == 201, answer
+    api.must("POST", f"/containers/{answer['Id']}/start")
+    assert api.must("POST", f"/containers/{answer['Id']}/wait")["StatusCode"] == 0

@@ -71,6 +71,8 @@ class Creation(Struct, frozen=True, eq=False):
         warnings = validate.check(config, host)
         secrets.check(host)
         limits.normalize(host)
+        if config.network_disabled:
+            host.network_mode, networking = "none", {}
         shared_namespaces.resolve(host, self.store)
         image = self.images.resolve(config.image, platform or "")
         merged = merge.merge(config, image.config.config or RunConfig())
