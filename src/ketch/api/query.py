@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -15,6 +16,7 @@ from ketch.oci.manifest import Platform
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiohttp.web import BaseRequest
     from multidict import MultiMapping
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
@@ -37,6 +39,12 @@ def number(query: Mapping[str, str], name: str, default: int | None = None) -> i
         return int(text)
     except ValueError:
         raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax (parameter {name})') from None
+
+
+def path(request: BaseRequest, name: str = "path") -> str:
+    """A path in a container, whose bytes need not be UTF-8: as `os.fsdecode` has them; empty when absent."""
+    given = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="surrogateescape")
+    return next((value for key, value in given if key == name), "")
 
 
 def platform(query: Mapping[str, str], name: str = "platform") -> str:

@@ -7,6 +7,7 @@ that stop being HTTP (``hijack``).  Errors of the daemon are raised as ``ketch.e
 from __future__ import annotations
 
 import json
+import os
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -23,8 +24,8 @@ _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 
 def quote(text: str) -> str:
-    """Percent-encode for a path or a query value (RFC 3986)."""
-    return "".join(chr(b) if b in _SAFE else f"%{b:02X}" for b in text.encode())
+    """Percent-encode for a path or a query value (RFC 3986); names of files need not be UTF-8."""
+    return "".join(chr(b) if b in _SAFE else f"%{b:02X}" for b in os.fsencode(text))
 
 
 def connect(host: str) -> socket.socket:

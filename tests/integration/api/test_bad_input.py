@@ -259,11 +259,8 @@ def test_an_expression_that_would_never_end(engine, expression):
     api.must("DELETE", f"/containers/{one}")
 
 
-@pytest.mark.ketch_only  # dockerd finds nothing, and says nothing
 def test_a_broken_expression_as_filter(client):
-    result = client("ps", "--filter", "name=[", check=False)
-    assert result.code == 1
-    assert "invalid filter 'name=['" in result.err
+    assert client("ps", "-aq", "--filter", "name=[").out == ""
 
 
 def test_a_wrong_extra_host(docker_py):

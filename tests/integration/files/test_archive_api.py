@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
+import json
 import os
 import socket
 import stat
@@ -11,11 +13,13 @@ import subprocess
 import tarfile
 import threading
 import time
+import urllib.parse
 
 import docker.errors
 import pytest
 import requests
 
+from tests.support.rawapi import Unix
 from tests.support.waiting import until
 
 NOBODY = 65534
@@ -390,3 +394,37 @@ def test_names_that_are_no_utf8(engine, docker_py):
     assert "A /tmp/a\ufffdb\n" in engine.docker("diff", one).out
     _, found = docker_py.api.get_archive(one, "/tmp/link")
     assert found["linkTarget"] == "/tmp/t\ufffd"
+
+
+@pytest.mark.parametrize("path", ["/tmp/a%FFb", "/d%FF/f", "/d%FF", "/link/f"])
+def test_paths_that_are_no_utf8(engine, path):
+    """Both ways, by the bytes that the container knows them by."""
+    script = r"printf x > $(printf '/tmp/a\377b'); mkdir $(printf '/d\377'); printf x > $(printf '/d\377/f')"
+    one = create(engine, run=True, command=("sh", "-c", rf"{script}; ln -s $(printf 'd\377') /link; sleep 1000"))
+    until(lambda: "/link" in engine.docker("diff", one).out, "not made yet")
+    with contextlib.closing(Unix(engine.socket)) as connection:
+        connection.request("GET", f"/v1.51/containers/{one}/archive?path={path}")
+        answer = connection.getresponse()
+        packed = answer.read()
+        assert answer.status == 200, packed
+        assert json.loads(base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"]))["name"]
+        with tarfile.open(fileobj=io.BytesIO(packed), errors="surrogateescape") as archive:
+            names = [os.fsencode(name).rstrip(b"/") for name in archive.getnames()]
+        assert os.path.basename(urllib.parse.unquote_to_bytes(path)) in names
+        kind = {"Content-Type": "application/x-tar"}
+        connection.request("PUT", f"/v1.51/containers/{one}/archive?path=/d%FF", packed, kind)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        connection.request("HEAD", f"/v1.51/containers/{one}/archive?path=/d%FF/{os.path.basename(path)}")
+        assert connection.getresponse().status == 200
+
+
+def test_cp_of_names_that_are_no_utf8(engine, client, tmp_path):
+    source = os.path.join(os.fsencode(tmp_path), b"s\xff")
+    with open(source, "wb") as f:
+        f.write(b"text")
+    one = create(engine, run=True, command=("sleep", "1000"))
+    client("cp", os.fsdecode(source), f"{one}:/tmp")
+    client("cp", os.fsdecode(f"{one}:/tmp/s".encode() + b"\xff"), os.fsdecode(os.fsencode(tmp_path) + b"/back\xff"))
+    with open(os.path.join(os.fsencode(tmp_path), b"back\xff"), "rb") as f:
+        assert f.read() == b"text"

@@ -39,7 +39,7 @@ def path_stat(found: PathStat) -> str:
 
 async def head(call: Call) -> web.StreamResponse:
     """Describe the file at a path."""
-    found = await call.engine.files.stat(call.path["id"], call.query.get("path", ""))
+    found = await call.engine.files.stat(call.path["id"], query.path(call.request))
     response = call.empty(200)
     response.headers[_STAT] = path_stat(found)
     return response
@@ -47,7 +47,7 @@ async def head(call: Call) -> web.StreamResponse:
 
 async def get(call: Call) -> web.StreamResponse:
     """A path and all below it as a tar stream."""
-    found, archive = await call.engine.files.archive(call.path["id"], call.query.get("path", ""))
+    found, archive = await call.engine.files.archive(call.path["id"], query.path(call.request))
     return await _send(call, archive, "application/x-tar", {_STAT: path_stat(found)})
 
 
@@ -55,7 +55,7 @@ async def put(call: Call) -> web.StreamResponse:
     """Unpack a tar stream into a directory."""
     await call.engine.files.extract(
         call.path["id"],
-        call.query.get("path", ""),
+        query.path(call.request),
         call.request.content.iter_chunked(_CHUNK),
         replace=not query.flag(call.query, "noOverwriteDirNonDir"),
         as_user=query.flag(call.query, "copyUIDGID"),
