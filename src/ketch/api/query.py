@@ -62,6 +62,8 @@ def _platform(value: str) -> str:
         return value
     try:
         decoded = msgspec.json.decode(value, type=Platform)
+    except RecursionError as e:
+        raise InvalidArgument(f"failed to parse platform `{value[:100]}`: it is nested too deeply") from e
     except (msgspec.DecodeError, UnicodeError) as e:
         raise InvalidArgument(f"failed to parse platform `{value[:100]}`: {e}") from e
     return oci_platform.text(decoded)

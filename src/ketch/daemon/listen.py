@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
+_LONGEST_PATH = 107  # sockaddr_un without the final NUL
 
 
 @contextmanager
@@ -75,6 +76,11 @@ def pid_file(path: str) -> Iterator[None]:
     path = os.path.abspath(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with _claimed("pidfile", path, f"write pid file `{path}`", "--pidfile"):
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe would be waited for
+            raise InvalidArgument(
+                f"write pid file `{path}`: there is something that is no file",
+                hint="remove it, or choose another place with --pidfile",
+            )
         if owner := pidfile.owner(path):
             raise AlreadyExists(
                 f"write pid file `{path}`: it belongs to process {owner} ({pidfile.name(owner)}), which is alive",
@@ -110,6 +116,7 @@ def addresses(hosts: list[str]) -> Iterator[dict[str, socket.socket]]:
         for host in dict.fromkeys(hosts):
             if host.startswith("unix://"):
                 path = os.path.abspath(host.removeprefix("unix://"))
+                _check_length(path)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 claims.enter_context(_claimed("socket", path, f"listen on unix://{path}", "-H"))
                 _check_silent(path)
@@ -126,6 +133,14 @@ def _claimed(kind: str, path: str, what: str, flag: str) -> file_lock.FileLock:
         raise AlreadyExists(
             f"{what}: another ketchd (pid {e.pid}) uses it", hint=f"stop that one, or give this one its own {flag}"
         ) from e
+
+
+def _check_length(path: str) -> None:
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise InvalidArgument(
+            f"listen on unix://{path}: a socket's path has at most {_LONGEST_PATH} bytes",
+            hint="choose a shorter one with -H",
+        )
 
 
 def _check_replaceable(path: str) -> None:
@@ -163,7 +178,7 @@ def unix_socket(path: str, group: str) -> socket.socket:
         server.bind(path)
     except OSError as e:
         server.close()
-        raise InvalidArgument(f"listen on unix://{path}: {e}", hint="a socket's path has at most 107 bytes") from e
+        raise InvalidArgument(f"listen on unix://{path}: {e}") from e
     finally:
         os.umask(old)
     try:

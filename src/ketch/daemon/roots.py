@@ -6,6 +6,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ketch.errors import FailedPrecondition
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,7 +20,13 @@ def make(path: str, mode: int) -> None:
 
     A directory that has other things in it, and none of ours, stays as it is: it may be named by mistake.
     """
-    os.makedirs(path, mode=mode, exist_ok=True)
+    try:
+        os.makedirs(path, mode=mode, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as e:
+        raise FailedPrecondition(
+            f"use directory `{path}`: there is a file in its place, or above it",
+            hint="move it away, or choose other directories with --data-root and --exec-root",
+        ) from e
     entries = os.listdir(path)
     if not entries or any(name in entries for name in _LOCKS):
         os.chmod(path, mode)

@@ -22,7 +22,7 @@ _KNOWN: dict[int, tuple[type[KetchError], str]] = {
     ),
     errno.EIO: (DataLoss, "the disk reports errors; the kernel's log says more"),
     errno.EACCES: (PermissionDenied, "ketchd runs as root; is a security module in the way?"),
-    errno.EPERM: (PermissionDenied, "ketchd runs as root; is a capability missing?"),
+    errno.EPERM: (PermissionDenied, "ketchd runs as root; is a capability missing, or a file immutable (lsattr)?"),
 }
 
 

@@ -99,6 +99,11 @@ def test_invalid_http_is_answered_in_json(engine):
         assert answer.status == 400 and body["message"] and body["kind"] == "invalid_argument"
 
 
+def _with_profile(text: str) -> bytes:
+    host = {"SecurityOpt": [f"seccomp={text}"]}
+    return json.dumps({"Image": "busybox", "Cmd": ["true"], "HostConfig": host}).encode()
+
+
 @pytest.mark.ketch_only
 @pytest.mark.parametrize(
     ("path", "body", "message"),
@@ -109,6 +114,9 @@ def test_invalid_http_is_answered_in_json(engine):
         ("/containers/create", b'{"Image": "busybox", "HostConfig": {"BlkioWeight": 70000}}', "of type uint16"),
         ("/containers/create", b'{"Image": "\xff"}', "invalid reference format"),
         ("/containers/create", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
+        ("/images/create?fromImage=x&platform=%7B%22x%22:" + "[" * 3000, None, "nested too deeply"),
+        ("/containers/create", _with_profile('{"defaultAction":' + "[" * 5000), "seccomp profile failed"),
+        ("/containers/create", _with_profile('{"defaultAction":"x","y":' + "[" * 5000), "nested too deeply"),
         ("/volumes/create", b'{"Name": "' + b"a" * 300 + b'"}', "at most 255 characters"),
         ("/networks/create", b'{"Name": "n", "Options": {"com.docker.network.driver.mtu": "67"}}', "mtu"),
         (

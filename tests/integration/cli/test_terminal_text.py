@@ -148,3 +148,13 @@ def test_a_label_makes_no_line_of_its_own(evil):
         assert len([line for line in listed.splitlines() if "made-up" in line and line.startswith("lines")]) == 1
     finally:
         evil.ketch("volume", "rm", "lines")
+
+
+def test_a_name_of_a_file_makes_no_line_of_its_own(evil):
+    evil.ketch("run", "--name", "lines", "busybox", "touch", "/tmp/a\nD \x7fetc")
+    try:
+        with evil.ketch.terminal("diff", "lines") as terminal:
+            terminal.wait()
+            assert sorted(terminal.text.replace("\r\n", "\n").splitlines()) == ["A /tmp/a?D ?etc", "C /tmp"]
+    finally:
+        evil.ketch("rm", "lines")

@@ -131,6 +131,9 @@ def test_the_directory_of_containers(broken):
     engine, ref = broken
     for name in os.listdir(f"{engine.data_root}/containers"):
         shutil.rmtree(f"{engine.data_root}/containers/{name}")
+    for name in "stopped", "running":  # the answer to its HEAD has no message
+        said = engine.ketch("cp", "/etc/passwd", f"{name}:/tmp/", check=False).err
+        assert f"container {name}: its files are missing in" in said
     names = (
         "start",
         "export",

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.engines import BIN
+from tests.support.waiting import patient
 
 KETCHD = os.path.join(BIN, "ketchd")
 
@@ -67,6 +68,10 @@ def test_listens_on_loopback_tcp(own_engine):
         (["--no-such-flag"], "no-such-flag"),
         (["--log-opt", "max-size=lots"], "max-size"),
         (["--config-file", "/no/such/file"], "/no/such/file"),
+        (["-H", "unix:///tmp/" + "x" * 103], "x: a socket's path has at most 107 bytes"),
+        (["--data-root", "/etc/passwd"], "use directory `/etc/passwd`: there is a file in its place"),
+        (["--exec-root", "/etc/passwd/x"], "use directory `/etc/passwd/x`: there is a file in its place, or above"),
+        (["--pidfile", "/dev/null"], "write pid file `/dev/null`: there is something that is no file"),
     ],
 )
 def test_bad_flags(tmp_path, flags, message):
@@ -76,6 +81,16 @@ def test_bad_flags(tmp_path, flags, message):
     assert done.returncode not in (0, -9)
     assert message in done.stderr.lower()
     assert "Traceback" not in done.stderr
+
+
+def test_a_pipe_in_the_place_of_the_pid_file(own_engine):
+    """It is refused, not waited for."""
+    os.mkfifo(own_engine.pidfile)
+    own_engine.launch()
+    assert own_engine.process.wait(patient(20)) == 1
+    own_engine.process = None
+    assert f"write pid file `{own_engine.pidfile}`: there is something that is no file" in own_engine.log()
+    os.unlink(own_engine.pidfile)
 
 
 def test_config_file(own_engine, tmp_path):

@@ -414,3 +414,21 @@ def test_a_copied_or_moved_data_root_mounts_its_own_files(pair, how):
     first.start()
     if how == "copied":
         assert first.docker("start", "-a", "one").out.splitlines()[0] == "from x"
+
+
+def test_a_subnet_belongs_to_one(pair):
+    """Of the default network and of others, also in part; what a daemon has already stays its own."""
+    first, second = pair
+    first.flags = ("--bip", "10.213.5.1/24")
+    first.start()
+    for subnet, taken in (("10.213.5.1/24", "10.213.5.0/24"), ("10.213.0.1/16", "10.213.0.0/16")):
+        assert second.refused("--bip", subnet) == (
+            f"ketchd: use subnet {taken}: bridge `ketch0` of another data root has 10.213.5.0/24"
+        )
+    second.start()
+    result = second.docker("network", "create", "--subnet", "10.213.5.128/25", "part", check=False)
+    assert result.code == 1
+    assert "bridge `ketch0` of another data root has 10.213.5.0/24 (choose another subnet" in result.err
+    assert second.docker("network", "ls", "-q", "--filter", "name=part").out == ""
+    first.stop()
+    first.start()

@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING, cast
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from ketch import trees
-from ketch.engine.spec import interface_settings, limits, secrets
+from ketch.engine.spec import interface_settings, limits, seccomp_profile, secrets
 from ketch.engine.volumes import mount_plan
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.notation import digits, signals
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from ketch.engine.model.execs import ExecConfig
     from ketch.engine.model.records import Container, HostConfig
     from ketch.runtime.oci_types import (
-        DockerSeccomp,
         OciCapabilities,
         OciConfig,
         OciDevice,
@@ -124,13 +121,7 @@ def _custom_seccomp(value: str, default: OciSeccomp | None, caps: list[str]) -> 
         return None
     if value == "builtin":
         return default or seccomp_default.profile(caps)
-    try:
-        profile = msgspec.json.decode(value.encode())
-    except msgspec.DecodeError as e:
-        raise InvalidArgument(f"Decoding seccomp profile failed: {e}") from e
-    if not isinstance(profile, dict) or "defaultAction" not in profile:
-        raise InvalidArgument("Decoding seccomp profile failed: no defaultAction")
-    return seccomp_default.from_docker(cast("DockerSeccomp", profile), caps)
+    return seccomp_default.from_docker(seccomp_profile.read(value), caps)
 
 
 def process(container: Container, caps: list[str], no_new_privs: bool) -> OciProcess:

@@ -30,6 +30,7 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLin
         wanted = [g for g in wanted if g.version == 6]
     wanted = [g for g in wanted if record.mode(g.version) != ISOLATED]
     link = links.find_link(rtnl, name)
+    _check_subnets(rtnl, link, wanted, owner)
     if link is None:
         mac = ipam.mac_for(str(wanted[0].ip)) if wanted else b"\x02\x42" + bytes.fromhex(record.id[:8])
         rtnl.run(links.new_bridge(name, mac, record.mtu, marks.alias(record.id, owner)))
@@ -43,6 +44,31 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLin
     if not link.up:
         rtnl.run([links.set_up(index=link.index)])
     return links.get_link(rtnl, name)
+
+
+def _check_subnets(
+    rtnl: Netlink, link: links.NetworkLink | None, wanted: list[addresses.Interface], owner: str
+) -> None:
+    """Conflict when another engine's bridge has the subnet of an address that is not there yet: with two routes to it
+    neither's containers would be reached for certain."""
+    everything = addresses.list_all_addresses(rtnl)
+    present = [address for index, address in everything if link is not None and index == link.index]
+    new = [address for address in wanted if address not in present and not address.ip.is_link_local]
+    if not new:
+        return
+    theirs = {}
+    for other in links.list_links(rtnl):
+        mark = marks.of_link(other.alias)
+        if other.kind == "bridge" and mark is not None and mark.owner not in ("", owner):
+            theirs[other.index] = other.name
+    for address in new:
+        for index, rival in everything:
+            if index in theirs and address.version == rival.version and address.network.overlaps(rival.network):
+                raise Conflict(
+                    f"use subnet {address.network}: bridge `{theirs[index]}` of another data root has {rival.network}",
+                    hint="choose another subnet (of the default network: --bip), or remove that bridge if nobody uses "
+                    f"it: ip link delete {theirs[index]}",
+                )
 
 
 def _set_addresses(rtnl: Netlink, link: links.NetworkLink, wanted: list[addresses.Interface]) -> None:

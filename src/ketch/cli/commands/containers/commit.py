@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from ketch import printable
 from ketch.cli.files import write_out
 from ketch.cli.image_names import split_tag
 from ketch.cli.options.flags import FlagSet
@@ -49,7 +50,8 @@ def cmd_diff(args: list[str], ctx: Context) -> int:
     _, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     for change in ctx.client().request("GET", f"/containers/{rest[0]}/changes").json() or ():
-        ctx.print(f"{_LETTERS[change['Kind']]} {change['Path']}")
+        line = f"{_LETTERS[change['Kind']]} {change['Path']}"
+        ctx.print(printable.cell(line) if ctx.out.isatty() else line)
     return 0
 
 

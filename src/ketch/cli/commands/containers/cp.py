@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ketch.cli.copying import paths, tar
 from ketch.cli.copying.paths import MODE_DIR, MODE_LINK, CopyPath
 from ketch.cli.options.flags import FlagSet
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
@@ -150,7 +150,13 @@ class _Copy:
     # -- both ------------------------------------------------------------------------------------
 
     def _stat(self, path: str) -> dict[str, Any]:
-        return _facts(self._ctx.client().request("HEAD", self._url, {"path": path}))
+        try:
+            return _facts(self._ctx.client().request("HEAD", self._url, {"path": path}))
+        except NotFound:
+            raise
+        except KetchError:  # the answer to a HEAD has no message: that to a GET tells what is wrong
+            self._ctx.client().request("GET", self._url, {"path": path}, stream=True).close()
+            raise
 
     def _show(self, text: str) -> None:
         """Draw the progress in place; an empty text erases it."""
