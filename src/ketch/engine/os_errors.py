@@ -15,6 +15,7 @@ _KNOWN: dict[int, tuple[type[KetchError], str]] = {
     errno.ENFILE: (Unavailable, "raise the machine's limit of open files (fs.file-max)"),
     errno.EAGAIN: (Unavailable, "the machine has no process to spare; try again"),
     errno.EROFS: (FailedPrecondition, "mount the file system read-write"),
+    errno.EBUSY: (FailedPrecondition, "something is mounted there (findmnt), or uses it: unmount it first"),
     errno.EISDIR: (FailedPrecondition, "there is a directory where a file belongs: move it away, or remove it"),
     errno.ENOTDIR: (
         FailedPrecondition,

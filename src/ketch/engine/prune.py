@@ -1,5 +1,7 @@
 """Removal of unused objects: ``prune`` of containers, networks, volumes, images; dry runs of removals.
 
+What cannot be removed keeps nothing else: all others are, and then the first error is raised.
+
 Every function decides and, unless it is a dry run, acts.  ``without`` are ids of containers that a dry run takes as
 gone already: that is how several of them in a row say together what the real ones would do together.
 """
@@ -13,15 +15,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ketch.engine import os_errors
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.records import Status
-from ketch.engine.model.reports import Pruned, Removed
-from ketch.errors import Conflict, NotFound
+from ketch.engine.model.reports import Pruned, Removed, check_removed
+from ketch.errors import Conflict, KetchError, NotFound
 from ketch.images.removal import DryRun
 from ketch.storage.sizes import size_on_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from ketch.engine.containers.service import ContainerService
     from ketch.engine.events.bus import EventBus
@@ -41,6 +44,17 @@ Rows = list[dict[str, str]]
 
 async def _size_on_disk(directory: str) -> int:
     return await in_own_thread(functools.partial(size_on_disk, directory))
+
+
+@contextlib.contextmanager
+def _collected(failed: list[KetchError]) -> Iterator[None]:
+    """Put an error on the list, to be raised when everything else is done."""
+    try:
+        yield
+    except (NotFound, Conflict):
+        raise
+    except (KetchError, OSError) as e:
+        failed.append(os_errors.explained(e, "prune") if isinstance(e, OSError) else e)
 
 
 class PruneService(Struct, frozen=True, eq=False):
@@ -67,17 +81,19 @@ class PruneService(Struct, frozen=True, eq=False):
     async def containers(self, matches: Matches, *, dry_run: bool) -> Pruned:
         """Remove every container that does not run."""
         found: Objects = []
+        failed: list[KetchError] = []
         for container in self.container_service.list():
             if container.state.status not in _DOWN or not matches(container.created, container.config.labels):
                 continue
             written = (await self.container_service.sizes(container.id))[0]
-            with contextlib.suppress(NotFound, Conflict):  # somebody else has removed it, or started it
+            with contextlib.suppress(NotFound, Conflict), _collected(failed):  # somebody has removed it, or started it
                 if not dry_run:
                     await self.container_service.remove(container.id)
                 found.append(Removed(container.id, container.name, written))
         space = sum(removed.size for removed in found)
         if not dry_run:
             self.events.publish("container", "prune", "", {"reclaimed": str(space)})
+        check_removed("containers", failed)
         return Pruned(found, space)
 
     async def networks(self, matches: Matches, *, dry_run: bool, without: Collection[str]) -> Pruned:
@@ -90,18 +106,21 @@ class PruneService(Struct, frozen=True, eq=False):
     async def volumes(self, matches: Matches, *, everything: bool, dry_run: bool, without: Collection[str]) -> Pruned:
         """Remove the volumes that no container uses: the anonymous ones, or ``everything``."""
         found: Objects = []
+        failed: list[KetchError] = []
         for volume in self.volume_store.list():
             used = set(self.volume_store.used_by(volume.name)) - set(without)
             if used or not (volume.anonymous or everything) or not matches(volume.created, volume.labels):
                 continue
-            size = await _size_on_disk(volume.mountpoint)
-            if not dry_run:
-                await self.volume_store.remove(volume.name)
-                self.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
-            found.append(Removed(volume.name, volume.name, size))
+            with contextlib.suppress(NotFound, Conflict), _collected(failed):  # somebody has removed it, or uses it now
+                size = await _size_on_disk(volume.mountpoint)
+                if not dry_run:
+                    await self.volume_store.remove(volume.name)
+                    self.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})
+                found.append(Removed(volume.name, volume.name, size))
         space = sum(removed.size for removed in found)
         if not dry_run:
             self.events.publish("volume", "prune", "", {"reclaimed": str(space)})
+        check_removed("volumes", failed)
         return Pruned(found, space)
 
     async def images(self, matches: Matches, *, dangling: bool, dry_run: bool, without: Collection[str]) -> Pruned:
@@ -119,7 +138,7 @@ class PruneService(Struct, frozen=True, eq=False):
             for name in tags or [image.id]:
                 try:
                     rows += await self.image_service.remove(name, dry_run=tried, without=without)
-                except NotFound:
+                except (NotFound, Conflict):  # somebody else has removed it, or uses it now
                     continue
             freed = sum(sizes.get(row.get("Deleted", ""), 0) for row in rows[done:])
             found.append(Removed(image.id, ", ".join(tags) or "<none>", freed))

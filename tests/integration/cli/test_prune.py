@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
 
@@ -202,3 +204,26 @@ def test_many_containers_fit_into_a_question(engine):
     # Only a dry run takes anything as gone.
     assert volume not in client.request("POST", "/volumes/prune", None, {"Without": without}).json()["VolumesDeleted"]
     assert volume in engine.ketch("volume", "ls", "-q").out
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(own_engine, tmp_path):
+    """A directory on which the administrator mounted something stays, and what is mounted there as well."""
+    own_engine.start()
+    docker = own_engine.docker
+    for name in "first", "second", "third":
+        docker("volume", "create", name)
+    (tmp_path / "precious").write_text("x")
+    place = f"{own_engine.data_root}/volumes/first/_data/in"
+    os.mkdir(place)
+    subprocess.run(["mount", "--bind", str(tmp_path), place], check=True)
+    try:
+        pruned = docker("volume", "prune", "-af", check=False)
+        assert pruned.code == 1
+        assert f"prune volumes: not all could be removed: remove volume first: device or resource busy: `{place}`" in (
+            pruned.err
+        )
+        assert docker("volume", "ls", "-q").out == "first\n"
+        assert (tmp_path / "precious").read_text() == "x"
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert "first" in docker("volume", "prune", "-af").out

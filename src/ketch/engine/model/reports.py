@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.errors import KetchError
     from ketch.images.model import Image
 
 
@@ -42,6 +45,15 @@ class Pruned(Struct, frozen=True):
     freed: int = 0
     volumes: list[Removed] = field(default_factory=list)
     rows: list[dict[str, str]] = field(default_factory=list)
+
+
+def check_removed(kind: str, failed: Sequence[KetchError]) -> None:
+    """Raise the first error of a prune that has removed everything else."""
+    if not failed:
+        return
+    first, more = failed[0], f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+    text = f"prune {kind}: not all could be removed: {first.message}{more}"
+    raise type(first)(text, hint=first.hint) from first
 
 
 class DiskUsage(Struct, frozen=True):

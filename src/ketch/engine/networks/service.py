@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from ketch.engine.model.namespace_mode import NamespaceMode
 from ketch.engine.model.records import EndpointIpam, EndpointSettings
+from ketch.engine.model.reports import check_removed
 from ketch.engine.networks.references import find
-from ketch.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
+from ketch.errors import InvalidArgument, KetchError, NotFound, PermissionDenied, Unavailable
 from ketch.failpoints import failpoint
 from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
@@ -112,15 +113,21 @@ class NetworkService(Struct, frozen=True, eq=False):
         """
         used = {name for c in self.store.all() for name in c.networks if c.id not in without}
         removed: Records = []
+        failed: list[KetchError] = []
         for record in self.list():
             if record.name in PREDEFINED or record.name in used or keep(record):
                 continue
             if not dry_run:
-                await self.thread.run(self.manager.remove, record.id)
+                try:
+                    await self.thread.run(self.manager.remove, record.id)
+                except KetchError as e:
+                    failed.append(e)
+                    continue
                 self._event(record, "destroy")
             removed.append(record)
         if removed and not dry_run:
             self.events.publish("network", "prune", "", {"reclaimed": "0"})
+        check_removed("networks", failed)
         return removed
 
     async def repair(self) -> Strings:

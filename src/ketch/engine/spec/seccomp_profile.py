@@ -72,7 +72,7 @@ def read(text: str) -> DockerSeccomp:
 
 
 def _check(profile: _Profile) -> None:
-    """What a type cannot say (ValidationError)."""
+    """Check what types cannot say (ValidationError)."""
     if profile.architectures and profile.arch_map:
         raise msgspec.ValidationError("`architectures` and `archMap` say the same: give one of them")
     for number, rule in enumerate(profile.syscalls or ()):

@@ -49,8 +49,10 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLin
 def _check_subnets(
     rtnl: Netlink, link: links.NetworkLink | None, wanted: list[addresses.Interface], owner: str
 ) -> None:
-    """Conflict when another engine's bridge has the subnet of an address that is not there yet: with two routes to it
-    neither's containers would be reached for certain."""
+    """Refuse an address that is not there yet, if another engine's bridge has its subnet (Conflict).
+
+    With two routes to a subnet the containers of one engine would not be reached.
+    """
     everything = addresses.list_all_addresses(rtnl)
     present = [address for index, address in everything if link is not None and index == link.index]
     new = [address for address in wanted if address not in present and not address.ip.is_link_local]
