@@ -84,7 +84,7 @@ def other_mount_namespace(path: str | None) -> Iterator[None]:
         stack.callback(os.close, root_fd)
         there_fd = -1
         if path is not None:
-            there_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            there_fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             stack.callback(os.close, there_fd)
         try:
             if there_fd < 0:

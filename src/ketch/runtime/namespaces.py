@@ -141,14 +141,14 @@ def unshare_cgroup(plan: Plan) -> None:
 
 
 def _open(kind: str, path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:  # a pipe, named by mistake, is not waited for
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         raise failure("namespaces", f"open {kind} namespace `{path}`", e) from e
 
 
 def _join_path(path: str, flag: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         ns.setns(fd, flag)
     finally:

@@ -19,6 +19,8 @@ from ketch.runtime.process.children.parent import Parent
 from tests.support.boxes import runtime_box
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.boxes.runtime_box import Box
 
 pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
@@ -54,6 +56,16 @@ def test_a_missing_namespace_path_is_named(box: Box) -> None:
     result = box.run(["true"], {"linux.namespaces": namespaces, "hostname": ""})
     assert result.code is None
     assert result.failed["message"] == "open network namespace `/proc/nothing/ns/net`: no such file or directory"
+
+
+def test_a_pipe_in_the_place_of_a_namespace_is_not_waited_for(box: Box, tmp_path: Path) -> None:
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    for kind in "network", "ipc":
+        namespaces = [{"type": "mount"}, {"type": kind, "path": pipe}]
+        result = box.run(["true"], {"linux.namespaces": namespaces, "hostname": ""})
+        assert result.code is None
+        assert f"{kind} namespace `{pipe}`: invalid argument" in result.failed["message"]
 
 
 def test_pid_one_names_and_descriptors(box: Box) -> None:
