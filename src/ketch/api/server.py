@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
-_VERSION = re.compile(r"/v(\d{1,9})\.(\d{1,9})(/.*)\Z", re.ASCII)
+_VERSION = re.compile(r"/v(\d{1,9})(?:\.(\d{1,9}))?(/.*)\Z", re.ASCII)
 
 
 class Routes:
@@ -102,6 +102,10 @@ async def _not_yet(call: Call) -> web.StreamResponse:
     )
 
 
+class _TooOldError(InvalidArgument):
+    """A version whose clients read errors as plain text, as those of Docker 1.11 did."""
+
+
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
@@ -133,10 +137,10 @@ def parse_version(path: str) -> tuple[tuple[int, int], str]:
     match = _VERSION.match(path)
     if not match:
         return (highest[0], highest[1]), path
-    version = (int(match[1]), int(match[2]))
-    text = f"{match[1]}.{match[2]}"
+    version = (int(match[1]), int(match[2] or 0))
+    text = match[1] + (f".{match[2]}" if match[2] else "")
     if version < lowest:
-        raise InvalidArgument(
+        raise _TooOldError(
             f"client version {text} is too old. Minimum supported API version is {MIN_API_VERSION}, "
             "please upgrade your client to a newer version"
         )
@@ -166,6 +170,8 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
             if request.method not in ("GET", "HEAD"):
                 await engine.flush()  # what is acknowledged survives a power cut
             return answer
+        except _TooOldError as e:
+            return web.Response(text=f"{e.message}\n", status=400, headers=HEADERS)
         except KetchError as e:
             status = status_of(e)
             if status >= 500 and status != 501:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ketch.api import dry_run, jsontext, query, streams
+from ketch.api import dry_run, jsontext, query, streams, versions
 from ketch.api.wire import container_filters, filters, prunes, stats
 from ketch.api.wire import containers as wire
 from ketch.api.wire.container_requests import CreateBody, UpdateBody
@@ -26,6 +26,7 @@ _PRUNE = frozenset(("label", "label!", "until"))
 async def create(call: Call) -> web.StreamResponse:
     """Make a container."""
     body: CreateBody = await call.body(CreateBody)
+    versions.read_create(body, call.version)
     container, warnings = await call.engine.containers.create(
         body.config(),
         body.host_config or HostConfig(),
@@ -49,7 +50,7 @@ async def list_(call: Call) -> web.StreamResponse:
     answer = []
     for container in rows:
         sizes = await call.engine.containers.sizes(container.id) if with_size else None
-        answer.append(wire.row(call.engine, container, sizes))
+        answer.append(versions.shown_row(wire.row(call.engine, container, sizes), call.version))
     return call.json(answer)
 
 
@@ -112,6 +113,7 @@ async def rename(call: Call) -> web.StreamResponse:
 async def update(call: Call) -> web.StreamResponse:
     """New limits or another restart policy at once; Ketch's own ``Changes`` at the next start."""
     body: UpdateBody = await call.body(UpdateBody, optional=True)
+    versions.read_update(body, call.version)
     warnings, container = await call.engine.containers.update(call.path["id"], body.update())
     waiting = pending.shown(container)
     return call.json({"Warnings": warnings} | ({"Pending": waiting} if waiting else {}))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ketch.api import jsontext, query
+from ketch.api import jsontext, query, versions
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters
 from ketch.engine.model.api_version import API_VERSION
@@ -40,7 +40,7 @@ async def version(call: Call) -> web.StreamResponse:
 
 async def info(call: Call) -> web.StreamResponse:
     """The engine and the machine."""
-    return call.json(call.engine.system.info(await call.engine.networks.blockers()))
+    return call.json(versions.shown_info(call.engine.system.info(await call.engine.networks.blockers()), call.version))
 
 
 async def events(call: Call) -> web.StreamResponse:

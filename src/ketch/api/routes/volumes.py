@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.api import dry_run, query
+from ketch.api import dry_run, query, versions
 from ketch.api.wire import filters, prunes
 from ketch.api.wire.volumes import CreateBody
 from ketch.api.wire.volumes import wire as wire_volume
@@ -66,7 +66,9 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
-    everything = filters.boolean("all", chosen["all"][0]) if chosen.get("all") else False
+    everything = (
+        filters.boolean("all", chosen["all"][0]) if chosen.get("all") else versions.prunes_named_volumes(call.version)
+    )
     only_shown, without = await dry_run.wanted(call)
     done = await call.engine.prunes.volumes(matches, everything=everything, dry_run=only_shown, without=without)
     return call.json(prunes.volumes(done, dry_run=only_shown))
