@@ -107,7 +107,19 @@ class RegistryEndpoint:
             yield response
 
     async def _proof(self, credentials: Credentials | None, scopes: Sequence[str]) -> str | None:
+        try:
+            return await self._tokens.header(self._challenge, credentials, scopes, not self.insecure)
+        except (Unauthenticated, Unavailable):
+            if not await self._has_changed():
+                raise
         return await self._tokens.header(self._challenge, credentials, scopes, not self.insecure)
+
+    async def _has_changed(self) -> bool:
+        """Whether the registry makes another challenge than it did: it may have been set up anew since."""
+        async with self._lock:
+            before = self._challenge
+            self._base, self._challenge = await self._find()
+            return before != self._challenge
 
     def _renew(self, error: RegistryError, credentials: Credentials | None, scopes: Sequence[str]) -> bool:
         """Whether to repeat a request: with a new token, or after a first challenge."""

@@ -71,6 +71,16 @@ def test_a_registry_that_ignores_ranges(docker):
         assert [one.headers.get("Range", "") != "" for one in nasty.asked(image.layers[0])] == [False, True]
 
 
+def test_a_registry_whose_token_server_is_another_now(nasty, docker):
+    """What it asked for when it was first met does not hold for ever."""
+    nasty.add("app", "1", big())
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:1/token",service="gone",scope="x"'}
+    nasty.faults.append(Fault("/v2/", status=401, headers=challenge))
+    refused(docker, f"{nasty.host}/app:1")
+    nasty.clear_faults()
+    docker("pull", f"{nasty.host}/app:1")
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_a_passing_refusal(nasty, docker, status):
     image = made.image({"a": b"1"})

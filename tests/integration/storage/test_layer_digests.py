@@ -17,7 +17,7 @@ from ketch.images.archives.load import load as load_archive
 from ketch.images.commit import commit
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
-from ketch.oci.config import RunConfig
+from ketch.oci.config import History, RunConfig
 from ketch.storage.archive.write import write_tree
 from ketch.storage.database.db import Database
 
@@ -84,7 +84,7 @@ def test_commit(store):
             step = step * 3 % 4093 + 1
         return 0
 
-    assert commit(store, parent, RunConfig(), write).blobs[-1] == _BLOB
+    assert commit(store, parent, RunConfig(), write, step=History()).blobs[-1] == _BLOB
 
 
 def test_push(store):
