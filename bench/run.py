@@ -368,6 +368,11 @@ def table(rows: list[Row], heading: str) -> str:
     return "\n".join(lines)
 
 
+def _remove_containers(engine: Engine) -> None:
+    if engine.process is not None:
+        engine.remove_all()
+
+
 def main() -> int:
     """Measure and print; 0 also when a goal is missed, for machines differ."""
     parser = argparse.ArgumentParser(description="Measure Ketch beside dockerd.")
@@ -398,7 +403,7 @@ def main() -> int:
             engines[-1].extra = ["--live-restore"]  # else its containers end with it
         for engine in engines:
             undo.callback(engine.delete)
-            undo.callback(lambda e=engine: e.process and e.remove_all())
+            undo.callback(_remove_containers, engine)
         rows = ready(engines, 1 if options.only else 2 if options.quick else 4)
         heading = versions(engines)
         share_image(engines)

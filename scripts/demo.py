@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from tests.support.leaks import MARK, Census  # noqa: E402
+from tests.support.leaks import Census  # noqa: E402
+from tests.support.run.session import MARK  # noqa: E402
 from tests.support.terminal import Terminal  # noqa: E402
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def until(what: str, check: Callable[[], bool]) -> None:
 def fetch(port: str) -> str:
     """A page of the web server, empty while it does not answer."""
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:
-        return answer.read().decode()
+        return str(answer.read(), "utf-8")
     return ""
 
 
@@ -198,7 +199,7 @@ def main() -> int:
             demo.type("", KETCH, "rm", "web")
             demo.type("", KETCH, "rmi", *["debian:bookworm"] * debian, "busybox", lines=4)
     finally:
-        left = before.left_over()
+        left = before.leaks()
     print(f"\nAll of it: {time.monotonic() - demo.begin:.1f} s.", end=" ")
     if left:
         print("Left behind:\n  " + "\n  ".join(left))
