@@ -104,10 +104,15 @@ def copied(engine, room: str) -> int:
     return sum(1 for path, _, files in found if "/diff/" not in path for name in files if name.isdigit())
 
 
+def slow_down(engine, room: str) -> None:
+    """Have all changes of directories below written through to the disk, also of those yet to be made."""
+    command = [need("chattr"), "-R", "+D", f"{engine.data_root}/{room}"]
+    subprocess.run(command, check=False, stderr=subprocess.DEVNULL)  # there are links, which have no such thing
+
+
 def create(engine, number: int, room: str, *options: str) -> None:
     """Begin to make a container, and end the daemon when the copy has begun."""
-    slow_down = [need("chattr"), "-R", "+D", f"{engine.data_root}/{room}"]  # new directories inherit it
-    subprocess.run(slow_down, check=False, stderr=subprocess.DEVNULL)  # there are links, which have no such thing
+    slow_down(engine, room)
     command = [*engine.client.program.split(), "create", *options, "--name", "two", "one"]
     with subprocess.Popen(command, env=engine.environment(), stderr=subprocess.PIPE, text=True) as asking:
         until(lambda: copied(engine, room), "it is not copied")
@@ -115,7 +120,7 @@ def create(engine, number: int, room: str, *options: str) -> None:
         said = asking.communicate()[1]
     assert asking.returncode
     assert copied(engine, room) < FILES, "the end has waited for it"
-    if number == signal.SIGTERM:
+    if number == signal.SIGTERM and room != "containers":  # there the answer waits for files to be deleted
         assert "the daemon is stopping" in said
     subprocess.run(["chattr", "-R", "-D", f"{engine.data_root}/{room}"], check=False, stderr=subprocess.DEVNULL)
     engine.start()
@@ -136,20 +141,41 @@ def test_copy_into_a_volume(slow, bind, number):
     create(slow, number, "volumes", "-v", bind)
 
 
+def with_vfs(engine) -> None:
+    engine.stop()
+    engine.extra += ["--storage-driver", "vfs"]
+    engine.start()
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
 @pytest.mark.parametrize("room", ["layers", "containers"])
 def test_copy_of_an_image(slow, room, number):
     """The driver vfs copies the layers into one tree, and that for each container."""
-    slow.stop()
-    slow.extra += ["--storage-driver", "vfs"]
-    slow.start()
+    with_vfs(slow)
     image_with_many_files(slow)
     until(lambda: copied(slow, "containers") == 0, "the first container's copy is not removed")
     if room == "containers":
         slow.client("rm", slow.client("create", "one").out.strip())
         until(lambda: copied(slow, "containers") == 0, "the second container's copy is not removed")
     create(slow, number, room)
+
+
+@pytest.mark.timeout(120)
+def test_copy_of_an_image_to_be_mounted(slow):
+    """The driver vfs makes its tree, too, while others are served."""
+    with_vfs(slow)
+    image_with_many_files(slow)
+    slow_down(slow, "layers")
+    mount = "type=image,source=one,target=/one"
+    command = [*slow.client.program.split(), "create", "--mount", mount, "--name", "two", "busybox"]
+    with subprocess.Popen(command, env=slow.environment(), stdout=subprocess.DEVNULL) as asking:
+        until(lambda: copied(slow, "layers"), "it is not copied")
+        assert Api(slow.socket)("GET", "/_ping")[0] == 200
+        assert copied(slow, "layers") < FILES, "the answer has waited for it"
+        subprocess.run(["chattr", "-R", "-D", f"{slow.data_root}/layers"], check=False, stderr=subprocess.DEVNULL)
+    assert asking.returncode == 0
+    assert copied(slow, "layers") == FILES
 
 
 def test_a_copy_that_fails(own_engine):
