@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
 
@@ -51,7 +51,17 @@ def main(options: argparse.Namespace, argv: list[str]) -> int:
     if options.workers > 1 and _WORKER not in os.environ:
         return _supervise(options.workers, argv)
     asyncio.run(_serve(options))
+    if options.bucket:
+        _end()
     return 0
+
+
+def _end() -> NoReturn:
+    """End without taking the interpreter down: the bucket's client has threads of its own, which may abort that."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _supervise(count: int, argv: list[str]) -> int:
