@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ketch.engine.logs.framed_files import LogFiles
+from ketch.engine.logs.framed_files import FramedFiles
 from ketch.runtime.logs import log_format
 
 FRAMES = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=60)), max_size=30)
@@ -23,7 +23,7 @@ def write(directory, frames, max_size=0, max_files=5):
 
 
 def read(directory):
-    with closing(LogFiles(str(directory))) as files:
+    with closing(FramedFiles(str(directory))) as files:
         return [(stream, payload) for _, (_, stream, payload) in files.backwards()][::-1]
 
 

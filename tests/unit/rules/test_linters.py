@@ -187,6 +187,17 @@ def test_public_names_say_what_they_do(package):
     assert not missing, "\n".join(missing)
 
 
+def test_classes_have_names_of_their_own():
+    """Two classes of one name are taken for one another; those that a module keeps to itself are not."""
+    homes = {}
+    for path in sources("src"):
+        for node in parsed(path).body:
+            for inner in node.body if isinstance(node, ast.If) else [node]:
+                if isinstance(inner, ast.ClassDef) and not inner.name.startswith("_"):
+                    homes.setdefault(inner.name, []).append(path)
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
 _RIDDLE = re.compile(
     r"(what|who|whose|whom|where|when|how|why|it|they|those|these|nobody|somebody|there|until|with|without|by|from)\b",
     re.IGNORECASE,

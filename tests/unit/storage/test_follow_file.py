@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from ketch.errors import ResourceExhausted
 from ketch.storage.archive import limits
-from ketch.storage.archive.follow_file import FollowedFile, GivenUp, Progress
+from ketch.storage.archive.follow_file import FollowedFile, GivenUp, UnpackProgress
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.binary(max_size=3000), max_size=12), st.lists(st.integers(1, 5000), min_size=1, max_size=4))
 def test_the_reader_gets_everything_in_any_pieces(pieces, sizes):
     whole = b"".join(pieces)
-    progress = Progress.make()
+    progress = UnpackProgress.make()
     got: list[bytes] = []
     with tempfile.TemporaryFile(buffering=0) as file:
         reader = FollowedFile(file.fileno(), progress)
@@ -44,7 +44,7 @@ def test_the_reader_gets_everything_in_any_pieces(pieces, sizes):
 
 @pytest.mark.parametrize("how", ["by the writer", "by the reader"])
 def test_a_read_that_waits_is_ended(how):
-    progress = Progress.make()
+    progress = UnpackProgress.make()
     ended: list[type] = []
     with tempfile.TemporaryFile(buffering=0) as file:
         file.write(b"abc")
@@ -71,7 +71,7 @@ def test_a_read_that_waits_is_ended(how):
 
 def test_a_file_shorter_than_it_is_said_to_be_is_no_endless_loop():
     """Somebody has cut it short behind the writer's back."""
-    progress = Progress.make()
+    progress = UnpackProgress.make()
     with tempfile.TemporaryFile(buffering=0) as file:
         file.write(b"abc")
         progress.whole(10)

@@ -11,7 +11,6 @@ from ketch.api.wire import containers as wire
 from ketch.api.wire.container_requests import CreateBody, UpdateBody
 from ketch.engine.aio.streams import AttachOptions, LogOptions
 from ketch.engine.model import pending
-from ketch.engine.model.records import HostConfig
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
@@ -27,13 +26,8 @@ async def create(call: Call) -> web.StreamResponse:
     """Make a container."""
     body: CreateBody = await call.body(CreateBody)
     versions.read_create(body, call.version)
-    container, warnings = await call.engine.containers.create(
-        body.config(),
-        body.host_config or HostConfig(),
-        body.endpoints(),
-        call.query.get("name") or None,
-        call.query.get("platform") or None,
-    )
+    wanted = body.request(call.query.get("name") or None, call.query.get("platform") or None)
+    container, warnings = await call.engine.containers.create(wanted)
     return call.json({"Id": container.id, "Warnings": warnings}, 201)
 
 

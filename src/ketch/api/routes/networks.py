@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, query
 from ketch.api.wire import filters, prunes
-from ketch.api.wire.networks import ConnectBody, CreateBody, DisconnectBody, endpoint, predicate, wire
+from ketch.api.wire.networks import ConnectBody, DisconnectBody, NewNetwork, endpoint, predicate, wire
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -29,7 +29,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     """Make a network."""
-    body: CreateBody = await call.body(CreateBody)
+    body: NewNetwork = await call.body(NewNetwork)
     record = await call.engine.networks.create(body.record())
     return call.json({"Id": record.id, "Warning": ""}, 201)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, query, versions
 from ketch.api.wire import filters, prunes
-from ketch.api.wire.volumes import CreateBody
+from ketch.api.wire.volumes import NewVolume
 from ketch.api.wire.volumes import wire as wire_volume
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def list_(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     """Make a volume."""
-    body: CreateBody = await call.body(CreateBody, optional=True)
+    body: NewVolume = await call.body(NewVolume, optional=True)
     known = call.engine.volumes.has(body.name)
     volume = call.engine.volumes.create(body.name, driver=body.driver, labels=body.labels, options=body.driver_opts)
     await call.engine.volumes.flush()

@@ -7,14 +7,14 @@ from typing import ClassVar
 import msgspec
 
 from ketch.api.wire.networks import endpoint
-from ketch.engine.model.records import ContainerConfig, EndpointRequest, EndpointSettings, HostConfig, Wire
-from ketch.engine.model.requests import Changes, Resources, Update
+from ketch.engine.model.records import ContainerConfig, EndpointFields, HostConfig, Wire
+from ketch.engine.model.requests import Changes, NewContainer, Resources, Update
 
 
 class NetworkingConfig(Wire):
     """Networks to join, by name or id."""
 
-    endpoints_config: dict[str, EndpointRequest | None] | None = None
+    endpoints_config: dict[str, EndpointFields | None] | None = None
 
 
 class CreateBody(ContainerConfig, kw_only=True):
@@ -23,14 +23,16 @@ class CreateBody(ContainerConfig, kw_only=True):
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
 
-    def config(self) -> ContainerConfig:
-        """The configuration alone."""
-        return msgspec.convert(self, ContainerConfig, from_attributes=True)
-
-    def endpoints(self) -> dict[str, EndpointSettings]:
-        """The endpoints of the body's networks, by network."""
+    def request(self, name: str | None, platform: str | None) -> NewContainer:
+        """The engine's request of this body."""
         networking = self.networking_config or NetworkingConfig()
-        return {name: endpoint(asked) for name, asked in (networking.endpoints_config or {}).items()}
+        return NewContainer(
+            config=msgspec.convert(self, ContainerConfig, from_attributes=True),
+            host=self.host_config or HostConfig(),
+            networking={key: endpoint(asked) for key, asked in (networking.endpoints_config or {}).items()},
+            name=name,
+            platform=platform,
+        )
 
 
 class UpdateBody(Resources, kw_only=True):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.execs import Exec
 
 
-class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
+class NewExec(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``POST /containers/{id}/exec``; ``console_size`` is [rows, columns]."""
 
     GO_NAME: ClassVar[str] = "ExecOptions"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from ketch.api.wire import filters
-from ketch.engine.model.records import EndpointRequest, EndpointSettings
+from ketch.engine.model.records import EndpointFields, EndpointSettings
 from ketch.errors import InvalidArgument
 from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
 from ketch.notation import times
@@ -38,7 +38,7 @@ class Ipam(msgspec.Struct, rename="pascal", kw_only=True):
     options: dict[str, str] | None = None
 
 
-class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
+class NewNetwork(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``create``."""
 
     GO_NAME: ClassVar[str] = "CreateRequest"
@@ -85,9 +85,9 @@ class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
         )
 
 
-def endpoint(asked: EndpointRequest | None) -> EndpointSettings:
+def endpoint(asked: EndpointFields | None) -> EndpointSettings:
     """A requested endpoint; addresses in use and ids come from the engine alone."""
-    asked = asked or EndpointRequest()
+    asked = asked or EndpointFields()
     return EndpointSettings(
         ipam_config=asked.ipam_config,
         links=asked.links,
@@ -104,7 +104,7 @@ class ConnectBody(msgspec.Struct, rename="pascal", kw_only=True):
     GO_NAME: ClassVar[str] = "ConnectOptions"
 
     container: str = ""
-    endpoint_config: EndpointRequest | None = None
+    endpoint_config: EndpointFields | None = None
 
 
 class DisconnectBody(msgspec.Struct, rename="pascal", kw_only=True):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.volume import Volume
 
 
-class CreateBody(msgspec.Struct, rename="pascal", kw_only=True):
+class NewVolume(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``create``."""
 
     GO_NAME: ClassVar[str] = "CreateOptions"

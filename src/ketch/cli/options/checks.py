@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.errors import UsageError
+from ketch.notation.namespace_modes import container_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -59,7 +60,7 @@ def check(opts: Options) -> None:
         raise UsageError(f'invalid pull option: \'{opts["pull"]}\': must be one of "always", "missing" or "never"')
     for flag, words in _MODES.items():
         mode = opts[flag]
-        if mode not in words and not (flag == "pid" and mode.startswith("container:")):
+        if mode not in words and not (flag == "pid" and container_of(mode) is not None):
             raise UsageError(f"--{flag}: invalid mode: {mode}", hint=f"use {', '.join(filter(None, words))}")
     if opts["memory-swappiness"] is not None and not -1 <= opts["memory-swappiness"] <= 100:
         raise UsageError(f"invalid value: {opts['memory-swappiness']}: valid memory swappiness range is 0-100")

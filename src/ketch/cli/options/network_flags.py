@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ketch.cli.options.fields import get, put
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
+from ketch.notation.namespace_modes import is_network
 
 if TYPE_CHECKING:
     from typing import Any
@@ -40,7 +41,7 @@ def endpoints(opts: Options) -> tuple[str, dict[str, Any]]:
         if name in result:
             raise InvalidArgument(f'network "{name}" is specified multiple times')
         result[name] = chosen
-    if len(parsed) > 1 and any(n in ("host", "none") or n.startswith("container:") for n in result):
+    if len(parsed) > 1 and not all(map(is_network, result)):
         raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
     return first, {n: s for n, s in result.items() if s or len(result) > 1}
 

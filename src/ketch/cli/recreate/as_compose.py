@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.cli.options import fields, ports, table, value_types
+from ketch.notation.namespace_modes import container_of, of_container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,16 +104,15 @@ def _joined_networks(request: CreateRequest) -> list[str]:
 
 def _joined(mode: str, services: dict[str, str]) -> str:
     """A namespace mode, with ``service:NAME`` for containers that are in the file."""
-    if mode.startswith("container:") and mode[10:] in services:
-        return f"service:{services[mode[10:]]}"
-    return mode
+    joined = services.get(container_of(mode) or "")
+    return f"service:{joined}" if joined else mode
 
 
 def _volumes_from(request: CreateRequest, services: dict[str, str]) -> dict[str, Any]:
     sources = []
     for spec in request.fields.get("HostConfig.VolumesFrom", ()):
         ref, colon, mode = spec.partition(":")
-        sources.append(services.get(ref, f"container:{ref}") + colon + mode)
+        sources.append(services.get(ref, of_container(ref)) + colon + mode)
     return {"volumes_from": sources}
 
 

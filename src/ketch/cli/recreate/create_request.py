@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.notation.namespace_modes import is_network
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -155,7 +157,7 @@ def bindings(ports: dict[str, Any] | None) -> list[tuple[str, dict[str, str]]]:
 
 def _networks(facts: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
     """The settings of each network; empty for a container that shares another's, or has none."""
-    if mode in ("host", "none") or mode.startswith("container:"):
+    if not is_network(mode):
         return {}
     result = {}
     for name, settings in (facts["NetworkSettings"].get("Networks") or {}).items():

@@ -26,11 +26,10 @@ from ketch.storage.snapshots import quota
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ketch.engine.events.bus import EventBus
     from ketch.engine.files.directories import ContainerDirectories
-    from ketch.engine.model.records import ContainerConfig, EndpointSettings, HostConfig
+    from ketch.engine.model.records import HostConfig
+    from ketch.engine.model.requests import NewContainer
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.legacy_links import Links
     from ketch.engine.volumes.container_volumes import ContainerVolumes
@@ -55,17 +54,11 @@ class Creation(Struct, frozen=True, eq=False):
     events: EventBus
     log_default: LogConfig
 
-    async def create(
-        self,
-        config: ContainerConfig,
-        host: HostConfig,
-        networking: Mapping[str, EndpointSettings],
-        name: str | None = None,
-        platform: str | None = None,
-    ) -> tuple[Container, list[str]]:
+    async def create(self, wanted: NewContainer) -> tuple[Container, list[str]]:
         """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
+        config, host = wanted.config, wanted.host
+        name = names.check(wanted.name) if wanted.name else ""
         if name:
-            name = names.check(name)
             self.store.check_free(name)
         log_options.apply_defaults(host.log_config, self.log_default)
         warnings = validate.check(config, host)
@@ -74,7 +67,7 @@ class Creation(Struct, frozen=True, eq=False):
         if config.network_disabled:
             host.network_mode, networking = "none", {}
         shared_namespaces.resolve(host, self.store)
-        image = self.images.resolve(config.image, platform or "")
+        image = self.images.resolve(config.image, wanted.platform or "")
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
         container = Container(
@@ -91,7 +84,7 @@ class Creation(Struct, frozen=True, eq=False):
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
         container.networks, container.desired_macs = network_service.settings_of(
-            host.network, networking, self.network, merged.mac_address
+            host.network, wanted.networking, self.network, merged.mac_address
         )
         self.links.resolve(container)
         if not merged.mac_address:

@@ -22,7 +22,7 @@ from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable
 
     from ketch.engine.aio.streams import AttachOptions, ClientStream
     from ketch.engine.cgroups import ContainerCgroups
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from ketch.engine.events.bus import EventBus
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.logs.service import LogService
-    from ketch.engine.model.records import Container, ContainerConfig, EndpointSettings, HostConfig
+    from ketch.engine.model.records import Container
     from ketch.engine.model.reports import ProcessTable
-    from ketch.engine.model.requests import Update
+    from ketch.engine.model.requests import NewContainer, Update
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.model.usage import Sample
     from ketch.engine.networks.link_changes import LinkChanges
@@ -90,16 +90,9 @@ class ContainerService(Struct, frozen=True, eq=False):
 
     # -- create and remove -----------------------------------------------------------------------
 
-    async def create(
-        self,
-        config: ContainerConfig,
-        host: HostConfig,
-        networking: Mapping[str, EndpointSettings],
-        name: str | None = None,
-        platform: str | None = None,
-    ) -> tuple[Container, Strings]:
+    async def create(self, wanted: NewContainer) -> tuple[Container, Strings]:
         """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
-        return await self.creation.create(config, host, networking, name, platform)
+        return await self.creation.create(wanted)
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove a container; a running one only with ``force`` (Conflict), its anonymous volumes with ``volumes``.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.engine.model.namespace_mode import of_container
 from ketch.errors import InvalidArgument, NotFound
+from ketch.notation.namespace_modes import of_container
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import HostConfig

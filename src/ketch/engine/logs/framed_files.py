@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 _PATIENCE = 64
 
 
-class LogFiles:
+class FramedFiles:
     """The files of a log as they are now, opened, oldest first; ``close`` them."""
 
     def __init__(self, directory: str) -> None:
@@ -83,10 +83,7 @@ class LogFiles:
         for number in range(len(self._fds) - 1, -1, -1):
             fd, end = self._fds[number], self._ends[number]
             while end >= log_format.OVERHEAD:
-                (length,) = log_format.TRAILER.unpack(
-                    os.pread(fd, log_format.TRAILER.size, end - log_format.TRAILER.size)
-                )
-                start = end - log_format.OVERHEAD - length
+                start, length = _last_frame(fd, end)
                 data = os.pread(fd, log_format.HEADER.size + length, start)
                 at, _, stream, _ = log_format.HEADER.unpack_from(data)
                 yield (number, start), (at, stream, data[log_format.HEADER.size :])
@@ -116,8 +113,7 @@ class LogFiles:
             fd, end = self._fds[number], self._ends[number]
             if end < log_format.OVERHEAD:
                 continue
-            (length,) = log_format.TRAILER.unpack(os.pread(fd, log_format.TRAILER.size, end - log_format.TRAILER.size))
-            start = end - log_format.OVERHEAD - length
+            start, _ = _last_frame(fd, end)
             if log_format.HEADER.unpack(os.pread(fd, log_format.HEADER.size, start))[0] < since_ns:
                 return (number, start)  # this frame is read, too: a line may go on behind it
         return (0, 0)
@@ -127,14 +123,17 @@ class LogFiles:
         for number in range(len(self._fds) - 1, -1, -1):
             fd, end = self._fds[number], self._ends[number]
             while end >= log_format.OVERHEAD:
-                (length,) = log_format.TRAILER.unpack(
-                    os.pread(fd, log_format.TRAILER.size, end - log_format.TRAILER.size)
-                )
-                start = end - log_format.OVERHEAD - length
+                start, _ = _last_frame(fd, end)
                 if log_format.HEADER.unpack(os.pread(fd, log_format.HEADER.size, start))[0] == at_ns:
                     return (number, end)
                 end = start
         return (0, 0)
+
+
+def _last_frame(fd: int, end: int) -> tuple[int, int]:
+    """(start, bytes of payload) of the frame that ends at ``end``."""
+    (length,) = log_format.TRAILER.unpack(os.pread(fd, log_format.TRAILER.size, end - log_format.TRAILER.size))
+    return end - log_format.OVERHEAD - length, length
 
 
 def _paths(directory: str) -> list[str]:

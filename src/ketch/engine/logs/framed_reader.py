@@ -16,7 +16,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from ketch.engine.logs.framed_files import LogFiles, read_block
+from ketch.engine.logs.framed_files import FramedFiles, read_block
 from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.notation import stream_frames, times
 from ketch.runtime.logs import log_format
@@ -126,7 +126,7 @@ async def read_logs(
     log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncIterator[bytes]:
     """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
-    files = LogFiles(log_dir)
+    files = FramedFiles(log_dir)
     try:
         position = files.since(options.since_ns) if options.since_ns else (0, 0)
         if options.tail is not None:
@@ -146,7 +146,7 @@ async def read_logs(
     async for chunk in _live(follower, end, formatter, options.until_ns):
         yield chunk
     seen = formatter.last_at
-    files = LogFiles(log_dir)
+    files = FramedFiles(log_dir)
     try:
         position = files.after(seen) if seen else files.find(end)
         async for chunk in _stored(files, position, formatter):
@@ -155,7 +155,7 @@ async def read_logs(
         files.close()
 
 
-async def _stored(files: LogFiles, position: Position, formatter: Formatter) -> AsyncIterator[bytes]:
+async def _stored(files: FramedFiles, position: Position, formatter: Formatter) -> AsyncIterator[bytes]:
     for fd, start, end in files.blocks(position):
         offset = start
         while offset < end and not formatter.done:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from ketch.notation.namespace_modes import container_of
+
 _BRIDGE = "bridge"
-_CONTAINER = "container:"
 
 
 class ModeKind(StrEnum):
@@ -37,8 +38,8 @@ class NamespaceMode(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> NamespaceMode:
         """The mode of any namespace but a network's; ValueError for a word that is none."""
-        if text.startswith(_CONTAINER):
-            return cls(ModeKind.CONTAINER, text[len(_CONTAINER) :])
+        if (container := container_of(text)) is not None:
+            return cls(ModeKind.CONTAINER, container)
         kind = _WORDS.get(text)
         if kind is None:
             raise ValueError(f"`{text}` is no namespace mode")
@@ -47,8 +48,8 @@ class NamespaceMode(NamedTuple):
     @classmethod
     def of_network(cls, text: str) -> NamespaceMode:
         """The mode of a network namespace; a word without a meaning of its own is a network's name."""
-        if text.startswith(_CONTAINER):
-            return cls(ModeKind.CONTAINER, text[len(_CONTAINER) :])
+        if (container := container_of(text)) is not None:
+            return cls(ModeKind.CONTAINER, container)
         if text in (ModeKind.HOST, ModeKind.NONE):
             return cls(ModeKind(text))
         return cls(ModeKind.NETWORK, _BRIDGE if text in ("", "default") else text)
@@ -72,8 +73,3 @@ class NamespaceMode(NamedTuple):
     def is_another(self) -> bool:
         """Whether it is the host's or another container's."""
         return self.kind in (ModeKind.HOST, ModeKind.CONTAINER)
-
-
-def of_container(container_id: str) -> str:
-    """The mode of joining a container's namespace, as text."""
-    return _CONTAINER + container_id

@@ -370,7 +370,7 @@ class EndpointIpam(msgspec.Struct, omit_defaults=True, kw_only=True):
     link_local: list[str] | None = msgspec.field(default=None, name="LinkLocalIPs")
 
 
-class EndpointRequest(Wire):
+class EndpointFields(Wire):
     """A requested connection to one network."""
 
     ipam_config: EndpointIpam | None = None
@@ -381,7 +381,7 @@ class EndpointRequest(Wire):
     gw_priority: int = 0
 
 
-class EndpointSettings(EndpointRequest):
+class EndpointSettings(EndpointFields):
     """One network of a container: the request, and (after the start) the assigned addresses.
 
     ``mac_address`` is the one that it has; what was asked for is in ``Container.desired_macs``.

@@ -5,11 +5,29 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
-from ketch.engine.model.records import ContainerConfig, Mount, PortBinding, RestartPolicy, Wire
+from ketch.engine.model.records import (
+    ContainerConfig,
+    EndpointSettings,
+    HostConfig,
+    Mount,
+    PortBinding,
+    RestartPolicy,
+    Wire,
+)
 from ketch.oci.config import StringSet  # noqa: TC001 - msgspec reads the annotation at run time
 
 Strings = list[str]
 Ports = dict[str, list[PortBinding] | None]
+
+
+class NewContainer(Struct, kw_only=True, frozen=True):
+    """A request to ``create``; ``networking`` has the settings of each network, by its name or id."""
+
+    config: ContainerConfig
+    host: HostConfig
+    networking: dict[str, EndpointSettings]
+    name: str | None = None
+    platform: str | None = None
 
 
 class Changes(Wire):

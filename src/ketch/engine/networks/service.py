@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ketch.engine.aio.serial_thread import SerialThread
     from ketch.engine.events.bus import EventBus
     from ketch.engine.live.containers import LiveContainers
-    from ketch.engine.model.records import Container, EndpointRequest
+    from ketch.engine.model.records import Container, EndpointFields
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.network.manager import NetworkManager
@@ -265,7 +265,7 @@ def _check_join(container: Container, record: NetworkRecord) -> None:
         raise InvalidArgument(f"container {container.id} is marked for removal and cannot be connected to a network")
 
 
-def check_settings(record: NetworkRecord, settings: EndpointRequest) -> None:
+def check_settings(record: NetworkRecord, settings: EndpointFields) -> None:
     """Check a container's settings for a network (InvalidArgument)."""
     wrong: list[str] = []
     try:

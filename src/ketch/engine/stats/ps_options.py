@@ -20,7 +20,7 @@ class Column(NamedTuple):
     width: int = 0
 
 
-class Listing(NamedTuple):
+class PsFormat(NamedTuple):
     """The requested listing: columns, a row for each process or thread, pids, order (field, descending).
 
     ``forest``: as a tree, drawn with ``lines`` or with ``spaces``.
@@ -79,7 +79,7 @@ class _Options:
             self.pids = (self.pids or set()) | {pid for pid in pids if pid is not None}
 
 
-def parse(text: str) -> Listing:
+def parse(text: str) -> PsFormat:
     """Parse the options of ``docker top`` as one string (InvalidArgument, in the words of ps)."""
     options = _Options()
     words = list(reversed(text.split()))
@@ -96,7 +96,7 @@ def parse(text: str) -> Listing:
     columns = options.formats or (_BSD[_bsd_style(options)] if options.is_bsd else _unix_style(options.letters))
     if not any(column.title == "PID" for column in columns):
         raise InvalidArgument("Couldn't find PID field in ps output")
-    return Listing(columns, bool(options.letters & {"L", "T"}), options.forest, options.sort, options.pids)
+    return PsFormat(columns, bool(options.letters & {"L", "T"}), options.forest, options.sort, options.pids)
 
 
 def _is_bsd_in_disguise(word: str) -> bool:

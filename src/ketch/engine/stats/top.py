@@ -11,7 +11,7 @@ from ketch.engine.stats import ps_fields, ps_options
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ketch.engine.stats.ps_options import Listing
+    from ketch.engine.stats.ps_options import PsFormat
 
 Facts = dict[str, str]
 _WIDEST = 400  # characters before a command that show how deep it is
@@ -53,7 +53,7 @@ def _facts(tasks: Iterable[tuple[int, int | None]], machine: ps_fields.Machine, 
             continue
 
 
-def _row(facts: Facts, listing: Listing) -> list[str]:
+def _row(facts: Facts, listing: PsFormat) -> list[str]:
     cells = []
     for key, _, width in listing.columns:
         cell = facts[key]

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import DataLoss, InvalidArgument
+from ketch.images.archives.docker_manifest import DockerEntry
 from ketch.images.archives.importer import architecture
 from ketch.images.archives.streaming_unpack import LARGE, StreamingUnpack
 from ketch.images.assembly import make_image, write_manifest
@@ -41,14 +42,6 @@ _BLOBS = "blobs/sha256/"
 _MAX_LINKS = 10
 _MAX_FILES = 10_000
 _NOT_AN_IMAGE = "use `import` for the tar of a root filesystem"
-
-
-class _DockerEntry(msgspec.Struct, rename="pascal", kw_only=True):
-    """One image in ``manifest.json`` of ``docker save``."""
-
-    config: str
-    layers: list[str] = msgspec.field(default_factory=list)
-    repo_tags: list[str] | None = None
 
 
 Found = list[tuple["Image", list[str]]]
@@ -169,7 +162,7 @@ class _Archive:
 
 
 def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Found:
-    entries = archive.json(archive.blob("manifest.json"), list[_DockerEntry], "manifest.json")
+    entries = archive.json(archive.blob("manifest.json"), list[DockerEntry], "manifest.json")
     found: Found = []
     manifests = _manifests_by_config(archive)
     for entry in entries:

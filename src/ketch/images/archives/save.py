@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tarfile
-from typing import IO, TYPE_CHECKING, NamedTuple, TypedDict
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ketch.errors import DataLoss, InvalidArgument
+from ketch.images.archives.docker_manifest import DockerEntry
 from ketch.oci import digest, reference
 from ketch.oci import manifest as oci
 
@@ -141,15 +142,7 @@ def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
     return oci.Index(manifests=found, media_type=oci.INDEX)
 
 
-class _DockerEntry(TypedDict):
-    """One image in ``manifest.json``."""
-
-    Config: str
-    RepoTags: list[str] | None
-    Layers: list[str]
-
-
-def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[_DockerEntry]:
+def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[DockerEntry]:
     """``manifest.json`` for readers that know no index: each image; of several with one name, one has it."""
     tags: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
@@ -158,11 +151,11 @@ def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[_DockerEn
             if entry.name and not number:
                 found.append(reference.parse(entry.name).familiar)
     return [
-        {
-            "Config": _path(image_id),
-            "RepoTags": names or None,
-            "Layers": [_path(blob) for blob in store.resolve(image_id).blobs_of(manifest)],
-        }
+        DockerEntry(
+            config=_path(image_id),
+            repo_tags=names or None,
+            layers=[_path(blob) for blob in store.resolve(image_id).blobs_of(manifest)],
+        )
         for (image_id, manifest), names in tags.items()
     ]
 

@@ -27,7 +27,7 @@ LIMIT = 500 << 10  # bytes, Docker's
 _FLAGS = ["nosuid", "nodev", "noexec", "mode=755"]
 
 
-class Secret:
+class SecretFile:
     """One secret, read."""
 
     __slots__ = ("content", "gid", "mode", "name", "target", "uid")
@@ -45,7 +45,7 @@ def path_of(name: str, target: str) -> str:
     return os.path.normpath(os.path.join(DIRECTORY, target or name))
 
 
-def read(document: OciConfig) -> list[Secret]:
+def read(document: OciConfig) -> list[SecretFile]:
     """The secrets that a spec's annotation names (RuntimeFailure with step ``secrets``)."""
     text = (document.get("annotations") or {}).get(ANNOTATION)
     if not text:
@@ -53,7 +53,7 @@ def read(document: OciConfig) -> list[Secret]:
     found = []
     for name, source, target, mode, uid, gid in json.loads(text):
         try:
-            found.append(Secret(name, _content(source), target, mode, uid, gid))
+            found.append(SecretFile(name, _content(source), target, mode, uid, gid))
         except OSError as e:
             hint = f"a secret is a regular file of {LIMIT >> 10} KiB at most" if e.errno in (EFBIG, EINVAL) else None
             raise failure("secrets", f"read secret `{name}` from `{source}`", e, hint) from e
@@ -76,7 +76,7 @@ def _content(path: str) -> bytes:
         os.close(fd)
 
 
-def attach(root_fd: int, secrets: list[Secret]) -> None:
+def attach(root_fd: int, secrets: list[SecretFile]) -> None:
     """Make the file system with the secrets, read-only, and mount it (RuntimeFailure with step ``secrets``)."""
     if not secrets:
         return
@@ -108,7 +108,7 @@ def _file_system() -> int:
         return mounts.make_file_system("ramfs", "ramfs", MountOptions([*_FLAGS]))
 
 
-def _write(tree_fd: int, secret: Secret) -> None:
+def _write(tree_fd: int, secret: SecretFile) -> None:
     fd = os.open(secret.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0, dir_fd=tree_fd)
     try:
         view = memoryview(secret.content)
@@ -120,7 +120,7 @@ def _write(tree_fd: int, secret: Secret) -> None:
         os.close(fd)
 
 
-def _show(root_fd: int, tree_fd: int, secret: Secret) -> None:
+def _show(root_fd: int, tree_fd: int, secret: SecretFile) -> None:
     """Mount a secret's file at its target."""
     file_fd = m.open_tree(secret.name, dir_fd=tree_fd)
     try:

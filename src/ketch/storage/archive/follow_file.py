@@ -23,7 +23,7 @@ class GivenUp(Exception):
     """The writer has given up: the file remains incomplete."""
 
 
-class Progress:
+class UnpackProgress:
     """The progress of writer and reader, in shared memory; the descriptors are closed by this object."""
 
     def __init__(self, memory_fd: int, event_fd: int) -> None:
@@ -31,7 +31,7 @@ class Progress:
         self._memory = mmap.mmap(memory_fd, _FIELDS.size)
 
     @classmethod
-    def make(cls) -> Progress:
+    def make(cls) -> UnpackProgress:
         """The progress of an empty file."""
         memory_fd = os.memfd_create("progress", os.MFD_CLOEXEC)
         os.ftruncate(memory_fd, _FIELDS.size)
@@ -84,7 +84,7 @@ class Progress:
 class FollowedFile(io.RawIOBase):
     """The reader's side of the file: reads wait for missing bytes; ``fd`` stays the caller's."""
 
-    def __init__(self, fd: int, progress: Progress) -> None:
+    def __init__(self, fd: int, progress: UnpackProgress) -> None:
         self._fd, self._progress = fd, progress
         self._at = 0
         self._stopped = False

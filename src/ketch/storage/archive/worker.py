@@ -24,7 +24,7 @@ from ketch import errors
 from ketch.linux import fdpass, prctl
 from ketch.storage.archive import compression, limits, tar
 from ketch.storage.archive.extract import Extractor
-from ketch.storage.archive.follow_file import FollowedFile, GivenUp, Progress
+from ketch.storage.archive.follow_file import FollowedFile, GivenUp, UnpackProgress
 
 _CHUNK = 1 << 18
 _AHEAD = 8
@@ -101,7 +101,7 @@ class Decompressed:
                 continue
 
 
-class Unpacked(TypedDict):
+class JobDone(TypedDict):
     """The answer of a job that was carried out: the blob's digest, that of its content, the bytes of its files."""
 
     digest: str
@@ -109,7 +109,7 @@ class Unpacked(TypedDict):
     size: int
 
 
-class NotUnpacked(TypedDict):
+class JobFailed(TypedDict):
     """The answer of a job that failed: the class of `ketch.errors` and its arguments."""
 
     error: str
@@ -117,7 +117,7 @@ class NotUnpacked(TypedDict):
     hint: str | None
 
 
-def unpack(blob_fd: int, directory_fd: int, progress: Progress, digest: str) -> Unpacked:
+def unpack(blob_fd: int, directory_fd: int, progress: UnpackProgress, digest: str) -> JobDone:
     """Carry out one job."""
     stream = Decompressed(FollowedFile(blob_fd, progress), digest)
     try:
@@ -130,8 +130,8 @@ def unpack(blob_fd: int, directory_fd: int, progress: Progress, digest: str) -> 
         stream.close()
 
 
-def _answer(payload: bytes, fds: list[int]) -> Unpacked | NotUnpacked:
-    progress = Progress(fds[2], fds[3])
+def _answer(payload: bytes, fds: list[int]) -> JobDone | JobFailed:
+    progress = UnpackProgress(fds[2], fds[3])
     try:
         return unpack(fds[0], fds[1], progress, json.loads(payload)["digest"])
     except errors.KetchError as e:

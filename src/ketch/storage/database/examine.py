@@ -82,7 +82,7 @@ def examine(path: str, versions: Mapping[str, int], forms: Mapping[str, int]) ->
 
 
 def _compare(
-    path: str, state: mark.DatabaseState, data: bytes, image: bytes, frames: wal.Log, *, has_log: bool
+    path: str, state: mark.DatabaseState, data: bytes, image: bytes, frames: wal.WalFrames, *, has_log: bool
 ) -> bool:
     """Compare with the mark; returns whether all pages match."""
     identity, changes = struct.unpack_from(">I", image, 68)[0], struct.unpack_from(">I", image, 60)[0]
@@ -115,11 +115,11 @@ def _compare(
     )
 
 
-def _broken_log(path: str, frames: wal.Log) -> str:
+def _broken_log(path: str, frames: wal.WalFrames) -> str:
     return f"open state database: its write-ahead log `{path}-wal` is damaged behind frame {frames.whole}"
 
 
-def _differing(state: mark.DatabaseState, data: bytes, frames: wal.Log) -> list[int]:
+def _differing(state: mark.DatabaseState, data: bytes, frames: wal.WalFrames) -> list[int]:
     """The pages that are not in the log and differ from the last checkpoint."""
     size, view = state.page_size, memoryview(data)
     return [
@@ -129,7 +129,7 @@ def _differing(state: mark.DatabaseState, data: bytes, frames: wal.Log) -> list[
     ]
 
 
-def _overlaid(data: bytes, frames: wal.Log, page_size: int) -> bytes:
+def _overlaid(data: bytes, frames: wal.WalFrames, page_size: int) -> bytes:
     """The database with the log applied, as an image that SQLite can open in memory."""
     image = bytearray(data)
     if frames.size:

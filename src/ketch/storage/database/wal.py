@@ -16,7 +16,7 @@ HEADER = 32
 FRAME_HEADER = 24
 
 
-class Log(Struct):
+class WalFrames(Struct):
     """The content of a log: committed ``pages`` by number, and the database's ``size`` in pages.
 
     ``whole`` frames have the right checksum, ``committed`` of them belong to finished transactions.  ``beyond`` are the
@@ -52,12 +52,12 @@ def head_is_damaged(head: bytes) -> bool:
     return _checksum(head[:24], (0, 0), order) != struct.unpack(">II", head[24:32])
 
 
-def parse(data: bytes, page_size: int) -> Log:
+def parse(data: bytes, page_size: int) -> WalFrames:
     """Parse a log with pages of that size.
 
     When its head is broken the first frame's salt tells which frames are of one age, and no sum can be checked.
     """
-    log = Log()
+    log = WalFrames()
     if len(data) < HEADER + FRAME_HEADER or is_empty(data):
         return log
     strict = not head_is_damaged(data[:HEADER])

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ketch import errors, programs
 from ketch.linux import fdpass
-from ketch.storage.archive.follow_file import Progress
+from ketch.storage.archive.follow_file import UnpackProgress
 
 _IDLE_S = 30.0
 _LAST_S = 5.0
@@ -51,7 +51,7 @@ class Unpacking:
 
     def __init__(self, blob_fd: int, directory_fd: int, digest: str) -> None:
         self.fds, self.digest = (blob_fd, directory_fd), digest
-        self.progress = Progress.make()
+        self.progress = UnpackProgress.make()
         self.future: Future[Unpacked] = Future()
         self._lock = threading.Lock()
         self._closed = False
