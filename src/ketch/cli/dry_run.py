@@ -10,12 +10,10 @@ from ketch.errors import InvalidArgument
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
     from ketch.cli.options.flags import FlagSet, Options
+    from ketch.notation.api_objects import ApiObject
 
-    Answer = dict[str, Any]
 
 DIGITS = 4
 KINDS = ("Containers", "Networks", "Volumes", "Images")
@@ -33,10 +31,10 @@ def check_format(opts: Options) -> None:
         raise InvalidArgument(f"--format {opts['format']}: not supported here", hint="use --dry-run --format json")
 
 
-def run(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) -> int:
+def run(ctx: Context, requests: list[tuple[str, str, ApiObject]], opts: Options) -> int:
     """Show what these removals, one after the other, would remove."""
     ctx.only_ketch("--dry-run", "would really remove")
-    total: Answer = {kind: [] for kind in KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
+    total: ApiObject = {kind: [] for kind in KINDS} | {"ImagesDeleted": [], "SpaceReclaimed": 0}
     for method, path, query in requests:
         without = [item["Id"] for item in total["Containers"]]
         answer = ctx.client().request(method, path, {**query, "dry-run": True}, {"Without": without}).json()
@@ -56,6 +54,6 @@ def run(ctx: Context, requests: list[tuple[str, str, Answer]], opts: Options) ->
     return 0
 
 
-def _cells(kind: str, item: Answer) -> list[str]:
+def _cells(kind: str, item: ApiObject) -> list[str]:
     ident = "" if kind == "Volumes" else item["Id"].removeprefix("sha256:")[:12]
     return [ident, item["Name"], "" if kind == "Networks" else human_size(item["Size"])]

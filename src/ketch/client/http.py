@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    Query = dict[str, Any]  # parameters: texts, numbers, switches, and lists of texts; None is left out
+
 DEFAULT_HOST = "unix:///var/run/ketch.sock"
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
 
@@ -143,7 +145,7 @@ class Client:
         self,
         method: str,
         path: str,
-        query: dict[str, Any] | None = None,
+        query: Query | None = None,
         body: Any = None,
         *,
         stream: bool = False,
@@ -177,7 +179,7 @@ class Client:
             sock.close()
         return connect(self.host)
 
-    def hijack(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Hijacked:
+    def hijack(self, method: str, path: str, query: Query | None = None, body: Any = None) -> Hijacked:
         """Ask for the connection itself (101, or 200 from older daemons)."""
         sock = connect(self.host)
         self._send(sock, method, path, query, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
@@ -191,7 +193,7 @@ class Client:
         sock: socket.socket,
         method: str,
         path: str,
-        query: dict[str, Any] | None,
+        query: Query | None,
         body: Any,
         headers: dict[str, str],
     ) -> None:

@@ -7,7 +7,7 @@ import functools
 import os
 import platform
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
+    from ketch.notation.api_objects import ApiObject
     from ketch.storage.snapshots.overlay import Snapshots
 
-Answer = dict[str, Any]  # a body in Docker's JSON: the description of its API says what is in it
 _PLUGINS = {
     "Volume": ["local"],
     "Network": ["bridge", "host", "null"],
@@ -68,7 +68,7 @@ class SystemService(Struct, frozen=True, eq=False):
     registries: Registries
     log_default: LogConfig
 
-    def version(self) -> Answer:
+    def version(self) -> ApiObject:
         """The body of ``GET /version``."""
         kernel = os.uname().release
         details = {
@@ -100,7 +100,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "BuildTime": "",
         }
 
-    def info(self, warnings: Sequence[str] = ()) -> Answer:
+    def info(self, warnings: Sequence[str] = ()) -> ApiObject:
         """The body of ``GET /info``; ``warnings`` are what other parts have found."""
         states = [c.state.status for c in self.store.all()]
         release = _os_release()

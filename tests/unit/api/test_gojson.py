@@ -140,7 +140,7 @@ def test_nulls_that_mean_something_stay() -> None:
     assert body.env == [""]
 
 
-@pytest.mark.parametrize("kind", [ContainerConfig, HostConfig, execs.CreateBody, CreateBody])
+@pytest.mark.parametrize("kind", [ContainerConfig, HostConfig, execs.NewExec, CreateBody])
 def test_every_field_may_be_null(kind: type[msgspec.Struct]) -> None:
     everything = dict.fromkeys(f.encode_name for f in msgspec.structs.fields(kind))
     assert gojson.decode(msgspec.json.encode(everything), kind) == gojson.decode(b"{}", kind)

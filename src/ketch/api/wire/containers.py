@@ -16,6 +16,7 @@ from ketch.runtime import defaults
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.model.records import Container, Health
+    from ketch.notation.api_objects import ApiObject
 
 NEWEST = (1, 51)
 
@@ -43,10 +44,10 @@ def status_text(container: Container) -> str:
     return f"Exited ({state.exit_code}) {since} ago"
 
 
-def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = None) -> dict[str, Any]:
+def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = None) -> ApiObject:
     """One entry of ``GET /containers/json``."""
     command = " ".join([container.path, *(_quoted(a) for a in container.args)])
-    answer: dict[str, Any] = {
+    answer: ApiObject = {
         "Id": container.id,
         "Names": [f"/{container.name}", *engine.containers.details.link_names(container)],
         "Image": _image_shown(engine, container),
@@ -86,9 +87,9 @@ def _image_shown(engine: Engine, container: Container) -> str:
     return container.image_id
 
 
-def port_rows(container: Container) -> list[dict[str, Any]]:
+def port_rows(container: Container) -> list[ApiObject]:
     """The ports of a running container: those that are published, and those that are exposed only."""
-    rows: list[dict[str, Any]] = []
+    rows: list[ApiObject] = []
     published = container.ports if container.state.running else {}
     for port, bindings in published.items():
         number, _, proto = port.partition("/")
@@ -104,7 +105,7 @@ def port_rows(container: Container) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda r: (r["PrivatePort"], r.get("PublicPort", 0)))
 
 
-def _mount(point: Any) -> dict[str, Any]:
+def _mount(point: Any) -> ApiObject:
     answer = {
         "Type": point.type,
         "Source": point.source,
@@ -118,7 +119,7 @@ def _mount(point: Any) -> dict[str, Any]:
     return answer
 
 
-def _networks(container: Container, version: tuple[int, int] = NEWEST) -> dict[str, Any]:
+def _networks(container: Container, version: tuple[int, int] = NEWEST) -> ApiObject:
     shown = {name: _endpoint(container, container.networks[name]) for name in sorted(container.networks)}
     if version < (1, 44):
         # The short id was an alias then; DNSNames, where it stands now, is newer.
@@ -128,13 +129,13 @@ def _networks(container: Container, version: tuple[int, int] = NEWEST) -> dict[s
     return shown
 
 
-def _brief_networks(container: Container) -> dict[str, Any]:
+def _brief_networks(container: Container) -> ApiObject:
     """A container's networks as rows of a list have them: without the requested settings."""
     asked = dict.fromkeys(("IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"))
     return {name: endpoint | asked for name, endpoint in _networks(container).items()}
 
 
-def _endpoint(container: Container, settings: EndpointSettings) -> dict[str, Any]:
+def _endpoint(container: Container, settings: EndpointSettings) -> ApiObject:
     return {
         "IPAMConfig": settings.ipam_config,
         "Links": settings.links,
@@ -154,7 +155,7 @@ def _endpoint(container: Container, settings: EndpointSettings) -> dict[str, Any
     }
 
 
-def _state(container: Container) -> dict[str, Any]:
+def _state(container: Container) -> ApiObject:
     state = container.state
     answer = {
         "Status": state.status,
@@ -174,7 +175,7 @@ def _state(container: Container) -> dict[str, Any]:
     return answer
 
 
-def _health(health: Health) -> dict[str, Any]:
+def _health(health: Health) -> ApiObject:
     results = [
         {
             "Start": times.rfc3339_or_never(r.start),
@@ -187,8 +188,8 @@ def _health(health: Health) -> dict[str, Any]:
     return {"Status": health.status, "FailingStreak": health.failing_streak, "Log": results}
 
 
-def _config(container: Container) -> dict[str, Any]:
-    config: dict[str, Any] = msgspec.to_builtins(container.config)
+def _config(container: Container) -> ApiObject:
+    config: ApiObject = msgspec.to_builtins(container.config)
     config["Hostname"] = config["Hostname"] or ("" if container.host.network.is_host else container.id[:12])
     for optional in (
         "Healthcheck",
@@ -210,8 +211,8 @@ def _config(container: Container) -> dict[str, Any]:
     return config
 
 
-def _host_config(container: Container, secrets: list[dict[str, Any]]) -> dict[str, Any]:
-    host: dict[str, Any] = msgspec.to_builtins(container.host)
+def _host_config(container: Container, secrets: list[ApiObject]) -> ApiObject:
+    host: ApiObject = msgspec.to_builtins(container.host)
     host["Secrets"] = secrets
     host["RestartPolicy"]["Name"] = host["RestartPolicy"]["Name"] or "no"
     # docker-py reads the logs of a container only when this says json-file (or journald).
@@ -238,18 +239,18 @@ def _host_config(container: Container, secrets: list[dict[str, Any]]) -> dict[st
     return host
 
 
-def _given(mount: dict[str, Any]) -> dict[str, Any]:
+def _given(mount: ApiObject) -> ApiObject:
     """A mount as requested; empty options are kept."""
     return {k: v for k, v in mount.items() if k in ("Type", "Target") or v not in (None, "", False)}
 
 
 def inspect(
     engine: Engine, container: Container, sizes: tuple[int, int] | None = None, version: tuple[int, int] = NEWEST
-) -> dict[str, Any]:
+) -> ApiObject:
     """The body of ``GET /containers/{id}/json``."""
     details = engine.containers.details
     directory = details.directory(container)
-    answer: dict[str, Any] = {
+    answer: ApiObject = {
         "Id": container.id,
         "Created": times.rfc3339_or_never(container.created),
         "Path": container.path,
@@ -283,9 +284,9 @@ def inspect(
     return answer
 
 
-def _network_settings(container: Container, version: tuple[int, int]) -> dict[str, Any]:
+def _network_settings(container: Container, version: tuple[int, int]) -> ApiObject:
     running = container.state.running
-    ports: dict[str, Any] = {}
+    ports: ApiObject = {}
     if running:
         ports = dict.fromkeys(container.config.exposed_ports or ())
         ports.update({port: msgspec.to_builtins(bindings) for port, bindings in container.ports.items()})

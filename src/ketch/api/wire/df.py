@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketch.api.wire import containers, images, volumes
 
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.model.reports import DiskUsage
     from ketch.images.model import Image
+    from ketch.notation.api_objects import ApiObject
 
 
-def answer(engine: Engine, usage: DiskUsage) -> dict[str, Any]:
+def answer(engine: Engine, usage: DiskUsage) -> ApiObject:
     """The body of ``GET /system/df`` from what the engine measured."""
     everything = engine.containers.list()
     rows = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -10,6 +10,7 @@ from ketch.engine.model.execs import ExecConfig
 
 if TYPE_CHECKING:
     from ketch.engine.model.execs import Exec
+    from ketch.notation.api_objects import ApiObject
 
 
 class NewExec(msgspec.Struct, rename="pascal", kw_only=True):
@@ -56,7 +57,7 @@ class StartBody(msgspec.Struct, rename="pascal", kw_only=True):
     console_size: list[int] | None = None
 
 
-def inspect(exec_: Exec) -> dict[str, Any]:
+def inspect(exec_: Exec) -> ApiObject:
     """The body of ``GET /exec/{id}/json``; ``ExitCode`` is null while it has none."""
     config = exec_.config
     command = config.cmd or [""]

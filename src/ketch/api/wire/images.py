@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,6 +12,7 @@ from ketch.notation import times
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.images.model import Image
+    from ketch.notation.api_objects import ApiObject
 
 _CONFIG_NAMES = {
     "user": "User",
@@ -32,10 +33,10 @@ NEWEST = (1, 51)
 _ALWAYS = ("Env", "Cmd", "Entrypoint", "Labels", "OnBuild", "Volumes", "User", "WorkingDir")
 
 
-def run_config(image: Image) -> dict[str, Any]:
+def run_config(image: Image) -> ApiObject:
     """The ``Config`` of an image."""
     config = image.config.config
-    answer: dict[str, Any] = {}
+    answer: ApiObject = {}
     for attribute, name in _CONFIG_NAMES.items():
         value = getattr(config, attribute, None) if config else None
         if value or name in _ALWAYS:
@@ -45,7 +46,7 @@ def run_config(image: Image) -> dict[str, Any]:
     return answer
 
 
-def row(image: Image, containers: int = -1, version: tuple[int, int] = NEWEST) -> dict[str, Any]:
+def row(image: Image, containers: int = -1, version: tuple[int, int] = NEWEST) -> ApiObject:
     """One entry of ``GET /images/json``."""
     config = image.config.config
     return _of_old(image, version) | {
@@ -69,11 +70,11 @@ def _graph(dirs: list[str]) -> dict[str, str]:
     return data | ({"LowerDir": ":".join(dirs[1:])} if dirs[1:] else {})
 
 
-def _of_old(image: Image, version: tuple[int, int]) -> dict[str, Any]:
+def _of_old(image: Image, version: tuple[int, int]) -> ApiObject:
     return {"VirtualSize": image.size} if version < (1, 44) else {}
 
 
-def _made_by(version: tuple[int, int], config: dict[str, Any]) -> dict[str, Any]:
+def _made_by(version: tuple[int, int], config: ApiObject) -> ApiObject:
     """``Container`` and ``ContainerConfig``, which old clients read (Compose 1 its volumes)."""
     if version >= (1, 45):
         return {}
@@ -82,7 +83,7 @@ def _made_by(version: tuple[int, int], config: dict[str, Any]) -> dict[str, Any]
     return {"Container": "", "ContainerConfig": {**rest, **config}, "Config": {**rest, **config}}
 
 
-def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> dict[str, Any]:
+def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> ApiObject:
     """The body of ``GET /images/{name}/json``."""
     dirs = engine.containers.details.layer_directories(image.chain_ids)
     config = run_config(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,12 +12,13 @@ from ketch.oci import manifest as oci
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.images.model import Image
+    from ketch.notation.api_objects import ApiObject
 
 SINCE = (1, 48)
 _KIND, _FOR = "vnd.docker.reference.type", "vnd.docker.reference.digest"
 
 
-def complete(engine: Engine, answer: dict[str, Any], *, detailed: bool) -> None:
+def complete(engine: Engine, answer: ApiObject, *, detailed: bool) -> None:
     """Add the target's descriptor and, ``detailed``, the manifests to a row or to what ``inspect`` says."""
     image = engine.images.get(answer["Id"])
     target = _target(engine, image, answer["RepoTags"])
@@ -54,12 +55,12 @@ def _descriptor(engine: Engine, target: str, image: Image, index: oci.Index | No
     )
 
 
-def _summary(engine: Engine, descriptor: oci.Descriptor) -> dict[str, Any]:
+def _summary(engine: Engine, descriptor: oci.Descriptor) -> ApiObject:
     image = engine.images.store.catalog.by_manifest(descriptor.digest)
     if image is not None:
         return _of_image(engine, descriptor, image)
     notes = descriptor.annotations or {}
-    missing: dict[str, Any] = {
+    missing: ApiObject = {
         "ID": descriptor.digest,
         "Descriptor": msgspec.to_builtins(descriptor),
         "Available": False,
@@ -73,7 +74,7 @@ def _summary(engine: Engine, descriptor: oci.Descriptor) -> dict[str, Any]:
     return missing | {"Kind": "image", "ImageData": _data(msgspec.to_builtins(platform), [], 0)}
 
 
-def _of_image(engine: Engine, descriptor: oci.Descriptor, image: Image) -> dict[str, Any]:
+def _of_image(engine: Engine, descriptor: oci.Descriptor, image: Image) -> ApiObject:
     content = engine.images.store.content
     known = descriptor.digest in (image.manifest, *image.forms)
     blobs = {descriptor.digest, image.id, *(image.blobs_of(descriptor.digest) if known else image.blobs)}
@@ -89,5 +90,5 @@ def _of_image(engine: Engine, descriptor: oci.Descriptor, image: Image) -> dict[
     }
 
 
-def _data(platform: dict[str, Any], users: list[str], unpacked: int) -> dict[str, Any]:
+def _data(platform: ApiObject, users: list[str], unpacked: int) -> ApiObject:
     return {"Platform": platform, "Containers": users, "Size": {"Unpacked": unpacked}, "UnpackedSize": unpacked}

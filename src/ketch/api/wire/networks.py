@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.model.records import Container
+    from ketch.notation.api_objects import ApiObject
 
 _KNOWN = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
 
@@ -116,7 +117,7 @@ class DisconnectBody(msgspec.Struct, rename="pascal", kw_only=True):
     force: bool = False
 
 
-def wire(engine: Engine, record: NetworkRecord, *, detailed: bool) -> dict[str, Any]:
+def wire(engine: Engine, record: NetworkRecord, *, detailed: bool) -> ApiObject:
     """A network; ``detailed`` adds the containers on it."""
     members = engine.networks.members(record) if detailed else {}
     return {
@@ -143,8 +144,8 @@ def wire(engine: Engine, record: NetworkRecord, *, detailed: bool) -> dict[str, 
     }
 
 
-def _pool(pool: Pool) -> dict[str, Any]:
-    answer: dict[str, Any] = {"Subnet": pool.subnet}
+def _pool(pool: Pool) -> ApiObject:
+    answer: ApiObject = {"Subnet": pool.subnet}
     if pool.ip_range:
         answer["IPRange"] = pool.ip_range
     if pool.gateway:

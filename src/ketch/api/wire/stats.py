@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 from ketch.notation import times
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.engine.model.records import Container
     from ketch.engine.model.usage import Sample
+    from ketch.notation.api_objects import ApiObject
     from ketch.runtime.cgroups.readings import CgroupReading
 
-    JsonObject = dict[str, Any]  # a part of an answer, in Docker's names
 
 _UNLIMITED = 1 << 62
 _NO_LIMIT = (1 << 64) - 1
 
 
-def empty(container: Container) -> JsonObject:
+def empty(container: Container) -> ApiObject:
     """The reading of a container that does not run."""
     return {
         "name": f"/{container.name}",
@@ -36,7 +34,7 @@ def empty(container: Container) -> JsonObject:
     }
 
 
-def answer(container: Container, current: Sample, previous: Sample | None) -> JsonObject:
+def answer(container: Container, current: Sample, previous: Sample | None) -> ApiObject:
     """One object of ``GET /containers/{id}/stats``; ``precpu_stats`` come from the sample before.
 
     What the machine has no controller for is empty, as in Docker's answers.
@@ -57,12 +55,12 @@ def answer(container: Container, current: Sample, previous: Sample | None) -> Js
     }
 
 
-def _pids(reading: CgroupReading) -> JsonObject:
+def _pids(reading: CgroupReading) -> ApiObject:
     pids = reading.get("pids")
     return {"current": pids["current"], "limit": pids["limit"] or _NO_LIMIT} if pids else {}
 
 
-def _memory(sample: Sample) -> JsonObject:
+def _memory(sample: Sample) -> ApiObject:
     memory = sample.cgroup.get("memory")
     if memory is None:
         return {}
@@ -76,9 +74,9 @@ def _memory(sample: Sample) -> JsonObject:
     }
 
 
-def _cpu(sample: Sample | None) -> JsonObject:
+def _cpu(sample: Sample | None) -> ApiObject:
     cpu = sample.cgroup.get("cpu", {}) if sample else {}
-    usage: JsonObject = {
+    usage: ApiObject = {
         "total_usage": cpu.get("total_ns", 0),
         "usage_in_kernelmode": cpu.get("system_ns", 0),
         "usage_in_usermode": cpu.get("user_ns", 0),
@@ -97,7 +95,7 @@ def _cpu(sample: Sample | None) -> JsonObject:
     }
 
 
-def _blkio(reading: CgroupReading | None) -> JsonObject:
+def _blkio(reading: CgroupReading | None) -> ApiObject:
     names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
     return {
         "io_service_bytes_recursive": None if reading is None else reading.get("blkio", []),

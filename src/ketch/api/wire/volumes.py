@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -10,6 +10,7 @@ from ketch.notation import times
 
 if TYPE_CHECKING:
     from ketch.engine.model.volume import Volume
+    from ketch.notation.api_objects import ApiObject
 
 
 class NewVolume(msgspec.Struct, rename="pascal", kw_only=True):
@@ -23,7 +24,7 @@ class NewVolume(msgspec.Struct, rename="pascal", kw_only=True):
     labels: dict[str, str] | None = None
 
 
-def wire(volume: Volume) -> dict[str, Any]:
+def wire(volume: Volume) -> ApiObject:
     """A volume as ``/volumes`` shows it."""
     labels = dict(volume.labels)
     if volume.anonymous:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
 _COLUMNS = [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")]
 _HEADERS = {"CreatedAt": "CREATED AT", "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"}
@@ -58,7 +59,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
     spec.bool("ipv4", "", "with IPv4", default=True).string("scope", "", "local")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
-    body: dict[str, Any] = {
+    body: ApiObject = {
         "Name": rest[0],
         "Driver": opts["driver"],
         "Internal": opts["internal"],
@@ -83,11 +84,11 @@ def _pairs(items: list[str]) -> dict[str, str]:
     return dict(item.partition("=")[::2] for item in items)
 
 
-def pools(subnets: list[str], gateways: list[str], ranges: list[str], aux: dict[str, str]) -> list[dict[str, Any]]:
+def pools(subnets: list[str], gateways: list[str], ranges: list[str], aux: dict[str, str]) -> list[ApiObject]:
     """The subnets with their ``--gateway``, ``--ip-range`` and ``--aux-address`` (InvalidArgument)."""
     import ipaddress
 
-    found: list[tuple[Any, dict[str, Any]]] = []
+    found: list[tuple[Any, ApiObject]] = []
     for text in subnets:
         try:
             network = ipaddress.ip_network(text, strict=False)
@@ -97,7 +98,7 @@ def pools(subnets: list[str], gateways: list[str], ranges: list[str], aux: dict[
             raise InvalidArgument("multiple overlapping subnet configuration is not supported")
         found.append((network, {"Subnet": text}))
 
-    def pool_of(text: str, what: str) -> dict[str, Any]:
+    def pool_of(text: str, what: str) -> ApiObject:
         try:
             address = ipaddress.ip_interface(text).ip
         except ValueError as e:
@@ -146,7 +147,7 @@ def cmd_connect(args: list[str], ctx: Context) -> int:
     spec.list("link-local-ip", "", "a link-local address")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 2, 2)
-    settings: dict[str, Any] = {}
+    settings: ApiObject = {}
     if opts["ip"] or opts["ip6"]:
         settings["IPAMConfig"] = {"IPv4Address": opts["ip"], "IPv6Address": opts["ip6"]}
     for flag, key in (("alias", "Aliases"), ("link", "Links")):

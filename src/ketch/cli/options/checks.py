@@ -8,9 +8,8 @@ from ketch.cli.errors import UsageError
 from ketch.notation.namespace_modes import container_of
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.options.flags import Options
+    from ketch.notation.api_objects import ApiObject
 
 _LIMITS = frozenset(
     (
@@ -105,7 +104,7 @@ def is_address(text: str) -> bool:
     return False
 
 
-def ulimit(text: str) -> dict[str, Any]:
+def ulimit(text: str) -> ApiObject:
     """Parse ``nofile=1024[:2048]``."""
     name, _, values = text.partition("=")
     if name not in _LIMITS:

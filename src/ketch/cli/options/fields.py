@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.notation.api_objects import ApiObject
 
-def put(target: dict[str, Any], path: str, value: Any) -> None:
+
+def put(target: ApiObject, path: str, value: Any) -> None:
     """Set a field; a list is appended to the existing one."""
     outer, dot, inner = path.partition(".")
     if dot:
@@ -19,7 +21,7 @@ def put(target: dict[str, Any], path: str, value: Any) -> None:
         target[path] = value
 
 
-def get(source: dict[str, Any], path: str) -> Any:
+def get(source: ApiObject, path: str) -> Any:
     """The value of a field, None when it is missing."""
     found: Any = source
     for name in path.split("."):

@@ -15,10 +15,12 @@ from ketch.notation import booleans
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    Values = dict[str, Any]  # by the flag's name: a switch, a text, a number or a list, as the flag's kind has it
+
 # `list` and `int` are methods below, as the flags' kinds.
 Words = list[str]
 Count = int
-_DEFAULTS: dict[str, Any] = {"bool": False, "string": "", "int": None, "list": None}
+_DEFAULTS: Values = {"bool": False, "string": "", "int": None, "list": None}
 
 
 class _Flag:
@@ -29,7 +31,7 @@ class _Flag:
 class Options:
     """Parsed flags: ``opts["name"]``; ``opts.given`` has the names that were typed."""
 
-    def __init__(self, values: dict[str, Any], given: set[str]) -> None:
+    def __init__(self, values: Values, given: set[str]) -> None:
         self._values = values
         self.given = given
 
@@ -106,7 +108,7 @@ class FlagSet:
                     break
         return Options(values, given), rest
 
-    def _long(self, word: str, queue: Words, values: dict[str, Any], given: set[str]) -> None:
+    def _long(self, word: str, queue: Words, values: Values, given: set[str]) -> None:
         name, equals, value = word[2:].partition("=")
         flag = self._flags.get(name)
         if flag is None:
@@ -120,7 +122,7 @@ class FlagSet:
                 value = queue.pop()
         self._set(flag, value, values, given)
 
-    def _shorts(self, word: str, queue: Words, values: dict[str, Any], given: set[str]) -> None:
+    def _shorts(self, word: str, queue: Words, values: Values, given: set[str]) -> None:
         letters = word[1:]
         while letters:
             letter, letters = letters[0], letters[1:]
@@ -141,7 +143,7 @@ class FlagSet:
             self._set(flag, value, values, given)
             return
 
-    def _set(self, flag: _Flag, value: str, values: dict[str, Any], given: set[str]) -> None:
+    def _set(self, flag: _Flag, value: str, values: Values, given: set[str]) -> None:
         given.add(flag.name)
         if flag.kind == "list":
             values[flag.name].append(value)

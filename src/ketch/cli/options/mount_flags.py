@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ketch.notation.api_objects import ApiObject
+
 
 def _boolean(key: str, text: str) -> bool:
     found = booleans.parse(text)
@@ -76,9 +78,9 @@ _WRITTEN = {
 }
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(text: str) -> ApiObject:
     """Comma-separated ``key=value`` fields, quoted as in CSV where a value has a comma (InvalidArgument)."""
-    result: dict[str, Any] = {"Type": "volume"}
+    result: ApiObject = {"Type": "volume"}
     import csv  # here: most command lines have none, and each start would pay for it
 
     try:
@@ -110,7 +112,7 @@ def _recursion(word: str) -> dict[str, bool]:
     return _RECURSIVE[word]
 
 
-def _checked(result: dict[str, Any], text: str) -> dict[str, Any]:
+def _checked(result: ApiObject, text: str) -> ApiObject:
     kind = result["Type"]
     if not result.get("Target"):
         raise InvalidArgument(f"invalid --mount `{text}`: target is required")
@@ -131,7 +133,7 @@ def _checked(result: dict[str, Any], text: str) -> dict[str, Any]:
     return result
 
 
-def text_of(mount: dict[str, Any]) -> str:
+def text_of(mount: ApiObject) -> str:
     """The text that `parse` reads as this mount."""
     import csv
     import io
@@ -151,7 +153,7 @@ def text_of(mount: dict[str, Any]) -> str:
     return written.getvalue()
 
 
-def long_form(mount: dict[str, Any]) -> dict[str, Any]:
+def long_form(mount: ApiObject) -> ApiObject:
     """The mount in a Compose file's long form."""
     kind = mount.get("Type") or "volume"
     options = _service_options(mount, kind)
@@ -166,7 +168,7 @@ def long_form(mount: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if value}
 
 
-def _service_options(mount: dict[str, Any], kind: str) -> dict[str, Any]:
+def _service_options(mount: ApiObject, kind: str) -> ApiObject:
     given = mount.get(f"{kind.capitalize()}Options") or {}
     if kind == "bind":
         recursive = (word for word, keys in _RECURSIVE.items() if any(given.get(key) for key in keys))

@@ -14,9 +14,8 @@ from ketch.notation import digits
 from ketch.notation.namespace_modes import is_network
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.options.flags import Options
+    from ketch.notation.api_objects import ApiObject
 
 
 # key of `--network name=…` → field of an endpoint's settings
@@ -25,7 +24,7 @@ _LISTS = {"alias": "Aliases", "link-local-ip": "IPAMConfig.LinkLocalIPs"}
 _KNOWN = "name alias ip ip6 mac-address driver-opt gw-priority link-local-ip"
 
 
-def endpoints(opts: Options) -> tuple[str, dict[str, Any]]:
+def endpoints(opts: Options) -> tuple[str, ApiObject]:
     """(network mode, settings of each network by name); InvalidArgument for contradicting flags."""
     parsed = [_parse(text) for text in (*opts["network"], *opts["net"])] or [("default", {})]
     first, settings = parsed[0]
@@ -36,7 +35,7 @@ def endpoints(opts: Options) -> tuple[str, dict[str, Any]]:
     for flag, field in flags.items():
         if opts[flag]:
             put(settings, field, opts[flag])
-    result: dict[str, Any] = {}
+    result: ApiObject = {}
     for name, chosen in parsed:
         if name in result:
             raise InvalidArgument(f'network "{name}" is specified multiple times')
@@ -46,11 +45,11 @@ def endpoints(opts: Options) -> tuple[str, dict[str, Any]]:
     return first, {n: s for n, s in result.items() if s or len(result) > 1}
 
 
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
+def _parse(text: str) -> tuple[str, ApiObject]:
     if "=" not in text:
         return text, {}
     name = ""
-    settings: dict[str, Any] = {}
+    settings: ApiObject = {}
     for item in text.split(","):
         key, equals, value = item.partition("=")
         if not equals:
@@ -76,7 +75,7 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
-def text_of(name: str, settings: dict[str, Any]) -> str:
+def text_of(name: str, settings: ApiObject) -> str:
     """The value of ``--network`` with these settings of a network."""
     if not settings:
         return name

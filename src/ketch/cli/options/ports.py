@@ -9,7 +9,7 @@ from ketch.errors import InvalidArgument
 from ketch.notation import digits
 
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.notation.api_objects import ApiObject
 
     Binding = dict[str, str]
 
@@ -62,9 +62,9 @@ def text_of(port: str, binding: Binding) -> str:
     return f"{host}:{inner}" if host else inner
 
 
-def maps(published: list[str], exposed: list[str]) -> tuple[dict[str, Any], dict[str, list[Binding]]]:
+def maps(published: list[str], exposed: list[str]) -> tuple[ApiObject, dict[str, list[Binding]]]:
     """``--publish`` and ``--expose`` → (ExposedPorts, PortBindings)."""
-    open_ports: dict[str, Any] = {}
+    open_ports: ApiObject = {}
     for text in exposed:
         numbers, _, proto = text.partition("/")
         open_ports.update({f"{n}/{proto or 'tcp'}": {} for n in _range(numbers, "--expose")})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cli.options.flags import Options
+    from ketch.notation.api_objects import ApiObject
 
 
 def flag_set(command: str, summary: str) -> FlagSet:
@@ -26,11 +27,11 @@ def flag_set(command: str, summary: str) -> FlagSet:
     return spec
 
 
-def body(opts: Options, image: str, command: list[str]) -> dict[str, Any]:
+def body(opts: Options, image: str, command: list[str]) -> ApiObject:
     """The request's body (UsageError)."""
     try:
         checks.check(opts)
-        result: dict[str, Any] = {"Image": image, "HostConfig": {}}
+        result: ApiObject = {"Image": image, "HostConfig": {}}
         if command:
             result["Cmd"] = command
         for path, value in (*given(opts, "create"), *_together(opts)):
@@ -56,7 +57,7 @@ def given(opts: Options, command: str) -> Iterator[tuple[str, Any]]:
 
 def _together(opts: Options) -> Iterator[tuple[str, Any]]:
     """The fields that depend on several flags."""
-    found: dict[str, Any] = {"Env": key_value.environment(opts), "Labels": key_value.labels(opts)}
+    found: ApiObject = {"Env": key_value.environment(opts), "Labels": key_value.labels(opts)}
     found["HostConfig.Binds"], found["Volumes"] = value_types.volumes(opts["volume"])
     found["ExposedPorts"], found["HostConfig.PortBindings"] = ports.maps(opts["publish"], opts["expose"])
     found["HostConfig.NetworkMode"], endpoints = network_flags.endpoints(opts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.notation.api_objects import ApiObject
 
 _KEYS = {
     "id": "ID",
@@ -23,9 +23,9 @@ _KEYS = {
 }
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(text: str) -> ApiObject:
     """Fields as in ``--mount`` (InvalidArgument); the source is a file of the daemon's machine."""
-    result: dict[str, Any] = {}
+    result: ApiObject = {}
     import csv  # here: most command lines have none, and each start would pay for it
 
     try:

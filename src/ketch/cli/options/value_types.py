@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ketch.notation.api_objects import ApiObject
+
 
 def _same(value: Any) -> Any:
     return value
@@ -77,7 +79,7 @@ def _cpus_text(value: int) -> str:
     return f"{value / 1e9:.9f}".rstrip("0").rstrip(".")
 
 
-def restart_policy(text: str, flag: str = "restart") -> dict[str, Any]:
+def restart_policy(text: str, flag: str = "restart") -> ApiObject:
     """``on-failure:3`` → the API's object (InvalidArgument)."""
     name, colon, count = text.partition(":")
     most = digits.whole(count) if colon else 0
@@ -86,7 +88,7 @@ def restart_policy(text: str, flag: str = "restart") -> dict[str, Any]:
     return {"Name": name or "no", "MaximumRetryCount": most}
 
 
-def _restart_text(policy: dict[str, Any]) -> str:
+def _restart_text(policy: ApiObject) -> str:
     count = policy.get("MaximumRetryCount")
     return f"{policy['Name']}:{count}" if count else str(policy["Name"])
 
@@ -201,7 +203,7 @@ def _device_texts(devices: list[dict[str, str]]) -> list[str]:
     return result
 
 
-def _ulimit_texts(limits: list[dict[str, Any]]) -> list[str]:
+def _ulimit_texts(limits: list[ApiObject]) -> list[str]:
     """Ulimits as ``nofile=1024[:2048]``."""
     result = []
     for limit in limits:
@@ -210,9 +212,9 @@ def _ulimit_texts(limits: list[dict[str, Any]]) -> list[str]:
     return result
 
 
-def _device_limits(items: list[str], flag: str) -> list[dict[str, Any]]:
+def _device_limits(items: list[str], flag: str) -> list[ApiObject]:
     """``/dev/sda:10mb``, ``/dev/sda:1000`` → the device and its rate or weight."""
-    result: list[dict[str, Any]] = []
+    result: list[ApiObject] = []
     for text in items:
         path, colon, value = text.rpartition(":")
         if not colon or not path.startswith("/dev/"):
@@ -221,14 +223,14 @@ def _device_limits(items: list[str], flag: str) -> list[dict[str, Any]]:
     return result
 
 
-def _device_limit_texts(limits: list[dict[str, Any]]) -> list[str]:
+def _device_limit_texts(limits: list[ApiObject]) -> list[str]:
     return [f"{item['Path']}:{item['Weight'] if 'Weight' in item else item['Rate']}" for item in limits]
 
 
-def volumes(items: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+def volumes(items: list[str]) -> tuple[list[str], dict[str, ApiObject]]:
     """``--volume`` → the binds, and the paths of anonymous volumes."""
     binds: list[str] = []
-    own: dict[str, dict[str, Any]] = {}
+    own: dict[str, ApiObject] = {}
     for text in items:
         if ":" not in text:
             own[text] = {}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Fields = list[tuple[str, str]]
 
+    Row = dict[str, Any]  # a line of a table, by the names of the fields in --format
+
 _GAP, _MINIMUM = 3, 10
 _JSON = ("json", "{{json .}}")
 
@@ -44,7 +46,7 @@ class Listing:
     ) -> None:
         self._columns, self._headers, self._raw, self._quiet = columns, headers or {}, raw or [], quiet
 
-    def text(self, rows: Iterable[dict[str, Any]], format: str, *, quiet: bool = False) -> str:
+    def text(self, rows: Iterable[Row], format: str, *, quiet: bool = False) -> str:
         """The rows as a table, or as ``format`` says.
 
         Callables in a row are what templates can call; JSON and tables do without them.
@@ -63,18 +65,18 @@ class Listing:
         return _templated(list(rows), format, titles)
 
 
-def as_json(row: dict[str, Any]) -> str:
+def as_json(row: Row) -> str:
     """One row as one line, escaped as Go does."""
     plain = {k: v for k, v in row.items() if not callable(v)}
     return go_json(plain)
 
 
-def _raw(row: dict[str, Any], fields: list[tuple[str, str]], *, quiet: bool) -> str:
+def _raw(row: Row, fields: list[tuple[str, str]], *, quiet: bool) -> str:
     lines = "".join(f"{name}: {_cell(row[field])}".rstrip(" ") + "\n" for name, field in fields)
     return lines if quiet else lines + "\n"
 
 
-def _templated(rows: list[dict[str, Any]], format: str, titles: dict[str, str]) -> str:
+def _templated(rows: list[Row], format: str, titles: dict[str, str]) -> str:
     from ketch.cli.gotemplate.template import Template
 
     as_table = format.startswith("table")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
 _EVERY_S = 0.1
 
@@ -64,7 +65,7 @@ class Progress:
         if not total and self._mode == "drawn":
             self._draw(time.monotonic())
 
-    def _show(self, item: dict[str, Any]) -> None:
+    def _show(self, item: ApiObject) -> None:
         if self._mode == "quiet" or item["status"].startswith("sha256:"):
             return
         if self._mode == "plain":
@@ -79,7 +80,7 @@ class Progress:
         elif now >= self._next:
             self._draw(now)
 
-    def _plain(self, item: dict[str, Any]) -> None:
+    def _plain(self, item: ApiObject) -> None:
         """Print each state of a layer once."""
         ident, status = str(item.get("id") or ""), item["status"]
         if ident and self._shown.get(ident) == status:
@@ -108,7 +109,7 @@ class Progress:
         self._to.flush()
 
 
-def _printable(item: dict[str, Any]) -> dict[str, Any]:
+def _printable(item: ApiObject) -> ApiObject:
     """A report without control characters in its texts, which may be a registry's."""
     shown = {name: printable.cell(str(item[name])) for name in ("id", "status") if item.get(name)}
     return {**item, **shown}

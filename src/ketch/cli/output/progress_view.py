@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.notation.api_objects import ApiObject
 
 _DONE = frozenset(
     (
@@ -41,7 +41,7 @@ class LayerProgress:
         self.moved_total = 0
         self._at = 0.0
 
-    def feed(self, item: dict[str, Any], now: float) -> None:
+    def feed(self, item: ApiObject, now: float) -> None:
         """Process a report."""
         status = item.get("status", "")
         detail = item.get("progressDetail") or {}
@@ -69,7 +69,7 @@ class ProgressView:
     def __init__(self) -> None:
         self.rows: dict[str, LayerProgress] = {}
 
-    def feed(self, item: dict[str, Any], now: float) -> str | None:
+    def feed(self, item: ApiObject, now: float) -> str | None:
         """Process a report; returns a permanent line when it is of no layer."""
         ident, status = str(item.get("id") or ""), item.get("status", "")
         if ident and (ident in self.rows or not status.startswith("Pulling from")):

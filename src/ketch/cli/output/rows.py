@@ -11,10 +11,11 @@ from ketch.notation import booleans
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.cli.output.listing import Row
+    from ketch.notation.api_objects import ApiObject
 
 
-def of_image(image: dict[str, Any], *, whole: bool, digests: bool = False) -> list[dict[str, Any]]:
+def of_image(image: ApiObject, *, whole: bool, digests: bool = False) -> list[Row]:
     """An image in the fields of Docker's ``--format``, once for each of its names."""
     names = [(*tag.rpartition(":")[::2], "<none>") for tag in image.get("RepoTags") or ()]
     known = {d.partition("@")[0]: d.partition("@")[2] for d in image.get("RepoDigests") or ()}
@@ -40,7 +41,7 @@ def of_image(image: dict[str, Any], *, whole: bool, digests: bool = False) -> li
     ]
 
 
-def of_container(container: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def of_container(container: ApiObject, *, whole: bool) -> Row:
     """One container in the fields of Docker's ``--format``."""
     image = container["Image"] or "<no image>"
     if not whole and image == container["ImageID"]:
@@ -67,13 +68,13 @@ def of_container(container: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     }
 
 
-def _size(container: dict[str, Any]) -> str:
+def _size(container: ApiObject) -> str:
     written = human_size(container.get("SizeRw") or 0)
     whole = container.get("SizeRootFs") or 0
     return f"{written} (virtual {human_size(whole)})" if whole else written
 
 
-def ports(rows: list[dict[str, Any]]) -> str:
+def ports(rows: list[ApiObject]) -> str:
     """Ports as ``443/tcp, 0.0.0.0:8080->80/tcp``; ports published under their own numbers form ranges."""
     groups: dict[tuple[str, str], list[list[int]]] = {}
     others = []
@@ -102,7 +103,7 @@ def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def of_volume(volume: dict[str, Any]) -> dict[str, Any]:
+def of_volume(volume: ApiObject) -> Row:
     """One volume in the fields of Docker's ``--format``."""
     usage = volume.get("UsageData")
     return {
@@ -120,7 +121,7 @@ def of_volume(volume: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def of_network(network: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def of_network(network: ApiObject, *, whole: bool) -> Row:
     """One network in the fields of Docker's ``--format``."""
     return {
         "CreatedAt": network["Created"].replace("T", " ").removesuffix("Z") + " +0000 UTC",

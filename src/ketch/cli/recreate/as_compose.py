@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
     from ketch.cli.recreate.create_request import CreateRequest
 
+    ComposeObject = dict[str, Any]  # a part of a Compose file: compose-spec says what is in it
+
 _OWN_LABELS = "com.docker.compose."
 
 
-def document(containers: Sequence[CreateRequest]) -> dict[str, Any]:
+def document(containers: Sequence[CreateRequest]) -> ComposeObject:
     """The file's content: services, and the networks and volumes that they name."""
     names = {request.id: _service_name(request, containers) for request in containers}
-    services: dict[str, Any] = {}
-    networks: dict[str, Any] = {}
-    volumes: dict[str, Any] = {}
+    services: ComposeObject = {}
+    networks: ComposeObject = {}
+    volumes: ComposeObject = {}
     for request in containers:
         services[names[request.id]] = _service(request, {c.name: names[c.id] for c in containers} | names)
         networks |= {} if request.plain_network else dict.fromkeys(_joined_networks(request), {})
@@ -30,7 +32,7 @@ def document(containers: Sequence[CreateRequest]) -> dict[str, Any]:
     return {key: _escaped(value) for key, value in parts.items() if value}
 
 
-def _external(names: dict[str, Any]) -> dict[str, Any]:
+def _external(names: ComposeObject) -> ComposeObject:
     return {name: {"name": name, "external": True} for name in names}
 
 
@@ -50,8 +52,8 @@ def _escaped(value: Any) -> Any:
     return value.replace("$", "$$") if isinstance(value, str) else value
 
 
-def _service(request: CreateRequest, services: dict[str, str]) -> dict[str, Any]:
-    service: dict[str, Any] = {"image": request.image, "container_name": request.name}
+def _service(request: CreateRequest, services: dict[str, str]) -> ComposeObject:
+    service: ComposeObject = {"image": request.image, "container_name": request.name}
     for option in table.OPTIONS:
         value = request.fields.get(option.field)
         if option.flag in _TOGETHER:
@@ -62,16 +64,16 @@ def _service(request: CreateRequest, services: dict[str, str]) -> dict[str, Any]
     return service
 
 
-def _program(request: CreateRequest, _services: dict[str, str]) -> dict[str, Any]:
+def _program(request: CreateRequest, _services: dict[str, str]) -> ComposeObject:
     command = {"command": request.command}
     return command if request.entrypoint is None else {"entrypoint": request.entrypoint, **command}
 
 
-def _labels(request: CreateRequest, _services: dict[str, str]) -> dict[str, Any]:
+def _labels(request: CreateRequest, _services: dict[str, str]) -> ComposeObject:
     return {"labels": {key: value for key, value in request.labels.items() if not key.startswith(_OWN_LABELS)}}
 
 
-def _network(request: CreateRequest, services: dict[str, str]) -> dict[str, Any]:
+def _network(request: CreateRequest, services: dict[str, str]) -> ComposeObject:
     if request.plain_network:
         return {"network_mode": "bridge"}
     if not request.networks:
@@ -80,7 +82,7 @@ def _network(request: CreateRequest, services: dict[str, str]) -> dict[str, Any]
     return {"networks": chosen if any(chosen.values()) else list(chosen)}
 
 
-def _endpoint(request: CreateRequest, name: str) -> dict[str, Any]:
+def _endpoint(request: CreateRequest, name: str) -> ComposeObject:
     settings = request.networks[name]
     config = settings.get("IPAMConfig", {})
     given = {
@@ -108,7 +110,7 @@ def _joined(mode: str, services: dict[str, str]) -> str:
     return f"service:{joined}" if joined else mode
 
 
-def _volumes_from(request: CreateRequest, services: dict[str, str]) -> dict[str, Any]:
+def _volumes_from(request: CreateRequest, services: dict[str, str]) -> ComposeObject:
     sources = []
     for spec in request.fields.get("HostConfig.VolumesFrom", ()):
         ref, colon, mode = spec.partition(":")
@@ -116,19 +118,19 @@ def _volumes_from(request: CreateRequest, services: dict[str, str]) -> dict[str,
     return {"volumes_from": sources}
 
 
-def _log(request: CreateRequest, _services: dict[str, str]) -> dict[str, Any]:
+def _log(request: CreateRequest, _services: dict[str, str]) -> ComposeObject:
     log = request.fields.get("HostConfig.LogConfig")
     if not log:
         return {}
     return {"logging": {"driver": log["Type"]} | ({"options": log["Config"]} if log.get("Config") else {})}
 
 
-def _no_health(request: CreateRequest, _services: dict[str, str]) -> dict[str, Any]:
+def _no_health(request: CreateRequest, _services: dict[str, str]) -> ComposeObject:
     return {"healthcheck": {"disable": True}} if request.fields.get("Healthcheck.Test") == ["NONE"] else {}
 
 
 # What is not the value of one field, or depends on the other containers in the file.
-_TOGETHER: dict[str, Callable[[CreateRequest, dict[str, str]], dict[str, Any]]] = {
+_TOGETHER: dict[str, Callable[[CreateRequest, dict[str, str]], ComposeObject]] = {
     "entrypoint": _program,
     "env": lambda request, _: {"environment": request.env},
     "label": _labels,

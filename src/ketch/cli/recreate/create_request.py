@@ -12,6 +12,8 @@ from ketch.notation.namespace_modes import is_network
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.notation.api_objects import ApiObject
+
 Strings = list[str]
 
 # Values of HostConfig that are there without being asked for; all others that are empty are defaults as well.
@@ -57,7 +59,7 @@ class CreateRequest:
     What the API says in several fields together is in attributes of its own; ``networks`` is by name.
     """
 
-    def __init__(self, facts: dict[str, Any], image: dict[str, Any]) -> None:
+    def __init__(self, facts: ApiObject, image: ApiObject) -> None:
         self.name: str = facts["Name"].lstrip("/")
         self.id: str = facts["Id"]
         config, host = facts["Config"], _host(facts["HostConfig"])
@@ -75,7 +77,7 @@ class CreateRequest:
         self.mac: str = "" if self.mode in ("host", "none") else config.get("MacAddress") or ""
         self.secrets: Strings = [secret["ID"] for secret in host.pop("Secrets", ())]
         health = _health(config.get("Healthcheck") or {}, image.get("Healthcheck") or {})
-        self.fields: dict[str, Any] = {
+        self.fields: ApiObject = {
             **_config(facts, image),
             **{f"HostConfig.{key}": value for key, value in host.items()},
             **{f"Healthcheck.{key}": value for key, value in health.items()},
@@ -87,7 +89,7 @@ class CreateRequest:
         return self.mode in ("default", "bridge") and set(self.networks) <= {"bridge", "default"}
 
 
-def _config(facts: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+def _config(facts: ApiObject, image: ApiObject) -> ApiObject:
     config = facts["Config"]
     result = {key: config.get(key) for key in _CONFIG}
     if result["Hostname"] == facts["Id"][:12] or facts["HostConfig"].get("UTSMode") == "host":
@@ -104,7 +106,7 @@ def _is_default(key: str, value: Any) -> bool:
     return not value and key != "MemorySwappiness"
 
 
-def _host(host: dict[str, Any]) -> dict[str, Any]:
+def _host(host: ApiObject) -> ApiObject:
     result = {key: value for key, value in host.items() if not _is_default(key, value)}
     if host.get("Init") is False:
         result["Init"] = False
@@ -129,12 +131,12 @@ def environment(env: Strings, image: Strings) -> Strings:
     return [item for item in env if item not in image and "=" in item]  # a variable of the image was removed
 
 
-def _beyond(mine: dict[str, Any] | None, image: dict[str, Any] | None) -> dict[str, Any]:
+def _beyond(mine: ApiObject | None, image: ApiObject | None) -> ApiObject:
     image = image or {}
     return {key: value for key, value in (mine or {}).items() if key not in image or image[key] != value}
 
 
-def command(config: dict[str, Any], image: dict[str, Any]) -> tuple[Strings | None, Strings]:
+def command(config: ApiObject, image: ApiObject) -> tuple[Strings | None, Strings]:
     """(the entrypoint, None if the image's; the command, empty if the image's)."""
     entrypoint, words = config.get("Entrypoint") or [], config.get("Cmd") or []
     theirs, default = image.get("Entrypoint") or [], image.get("Cmd") or []
@@ -143,19 +145,19 @@ def command(config: dict[str, Any], image: dict[str, Any]) -> tuple[Strings | No
     return entrypoint, words
 
 
-def _health(mine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+def _health(mine: ApiObject, image: ApiObject) -> ApiObject:
     if mine.get("Test") == ["NONE"]:
         return {"Test": ["NONE"]}
     return {key: value for key, value in mine.items() if value and value != image.get(key)}
 
 
-def bindings(ports: dict[str, Any] | None) -> list[tuple[str, dict[str, str]]]:
+def bindings(ports: ApiObject | None) -> list[tuple[str, dict[str, str]]]:
     """The bindings of published ports, as (container's port, binding)."""
     nowhere: list[dict[str, str]] = [{}]
     return [(port, binding) for port, bound in (ports or {}).items() for binding in bound or nowhere]
 
 
-def _networks(facts: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
+def _networks(facts: ApiObject, mode: str) -> dict[str, ApiObject]:
     """The settings of each network; empty for a container that shares another's, or has none."""
     if not is_network(mode):
         return {}

@@ -64,6 +64,7 @@ class Creation(Struct, frozen=True, eq=False):
         warnings = validate.check(config, host)
         secrets.check(host)
         limits.normalize(host)
+        networking = wanted.networking
         if config.network_disabled:
             host.network_mode, networking = "none", {}
         shared_namespaces.resolve(host, self.store)
@@ -84,7 +85,7 @@ class Creation(Struct, frozen=True, eq=False):
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
         container.networks, container.desired_macs = network_service.settings_of(
-            host.network, wanted.networking, self.network, merged.mac_address
+            host.network, networking, self.network, merged.mac_address
         )
         self.links.resolve(container)
         if not merged.mac_address:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ketch.cli.context import Context
     from ketch.client.http import Response
+    from ketch.notation.api_objects import ApiObject
 
 _STAT = "x-docker-container-path-stat"
 
@@ -149,7 +150,7 @@ class _Copy:
 
     # -- both ------------------------------------------------------------------------------------
 
-    def _stat(self, path: str) -> dict[str, Any]:
+    def _stat(self, path: str) -> ApiObject:
         try:
             return _facts(self._ctx.client().request("HEAD", self._url, {"path": path}))
         except NotFound:
@@ -170,9 +171,9 @@ class _Copy:
             self._ctx.warn(f"Successfully copied {human_size(count)} to {where}")
 
 
-def _facts(response: Response) -> dict[str, Any]:
+def _facts(response: Response) -> ApiObject:
     """The path's status from the daemon."""
-    facts: dict[str, Any] = json.loads(base64.b64decode(response.headers[_STAT]))
+    facts: ApiObject = json.loads(base64.b64decode(response.headers[_STAT]))
     return facts
 
 

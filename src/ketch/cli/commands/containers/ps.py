@@ -9,9 +9,8 @@ from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import of_container
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
 _COLUMNS = [
     ("CONTAINER ID", "ID"),
@@ -71,7 +70,7 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
     columns = [*_COLUMNS, ("SIZE", "Size")] if size else _COLUMNS
     listing = Listing(columns, _HEADERS, [*_RAW, ("size", "Size")] if size else _RAW, quiet="ID")
 
-    def render(containers: list[dict[str, Any]], titles: bool) -> str:
+    def render(containers: list[ApiObject], titles: bool) -> str:
         rows = [of_container(c, whole=opts["no-trunc"]) for c in containers]
         text = listing.text(rows, format, quiet=opts["quiet"])
         untitled = not titles and not opts["quiet"] and (not format or format.startswith("table"))

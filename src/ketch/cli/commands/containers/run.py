@@ -15,11 +15,11 @@ from ketch.errors import ImageNotFound, InvalidArgument, KetchError, NotFound, P
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
 
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options
     from ketch.client.http import Client, Response
+    from ketch.notation.api_objects import ApiObject
 
 
 def cmd_create(args: list[str], ctx: Context) -> int:
@@ -101,7 +101,7 @@ def _ensure_daemon(ctx: Context) -> None:
         )
 
 
-def _create(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
+def _create(ctx: Context, opts: Options, body: ApiObject) -> str:
     if opts["tty"] and sys.stdout.isatty():
         from ketch.cli.session import window
 
@@ -150,7 +150,7 @@ def _cid_file(path: str) -> Iterator[Callable[[str], None]]:
             raise
 
 
-def _request(ctx: Context, opts: Options, body: dict[str, Any]) -> str:
+def _request(ctx: Context, opts: Options, body: ApiObject) -> str:
     query = {"name": opts["name"] or None, "platform": opts["platform"] or None}
     try:
         answer = ctx.client().request("POST", "/containers/create", query, body).json()

@@ -15,10 +15,26 @@ from ketch.notation.sizes import human_bytes, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+    from typing import TypedDict
 
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options
+    from ketch.cli.output.listing import Row
+    from ketch.notation.api_objects import ApiObject
+
+    class Usage(TypedDict):
+        """One container of a line of ``/ketch/stats``, as far as it is shown."""
+
+        id: str
+        name: str
+        cpu_percent: float | None
+        memory_bytes: int
+        memory_limit_bytes: int
+        networks: dict[str, dict[str, int]]
+        pids: int
+        read_bytes: int
+        written_bytes: int
+
 
 _COLUMNS = [
     ("CONTAINER ID", "ID"),
@@ -53,7 +69,7 @@ def cmd_stats(args: list[str], ctx: Context) -> int:
     return 0
 
 
-def _tables(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[dict[str, Any]]]:
+def _tables(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[Row]]:
     """The rows of each table: from Ketch's single stream, else from Docker's streams for each container."""
     query = {"container": refs, "all": opts["all"], "stream": not opts["no-stream"]}
     try:
@@ -67,7 +83,7 @@ def _tables(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[dict[
         yield [line_row(refs, usage, whole=opts["no-trunc"]) for usage in line["containers"]]
 
 
-def _by_container(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[dict[str, Any]]]:
+def _by_container(ctx: Context, refs: list[str], opts: Options) -> Iterator[list[Row]]:
     watch = _Watch(ctx.host, stream=not opts["no-stream"])
     if refs:
         _check(ctx, refs)
@@ -102,7 +118,7 @@ class _Watch:
         self._stream = stream
         self._changed = threading.Condition()  # guards the two below
         self._order: list[str] = []
-        self._newest: dict[str, dict[str, Any] | None] = {}
+        self._newest: dict[str, ApiObject | None] = {}
 
     def follow(self, refs: list[str]) -> None:
         """Set the containers to show, in order."""
@@ -126,7 +142,7 @@ class _Watch:
         except (KetchError, OSError):
             self._put(ref, {})
 
-    def _put(self, ref: str, reading: dict[str, Any]) -> None:
+    def _put(self, ref: str, reading: ApiObject) -> None:
         with self._changed:
             if ref in self._newest:
                 self._newest[ref] = reading
@@ -137,21 +153,22 @@ class _Watch:
         with self._changed:
             self._changed.wait_for(lambda: all(r is not None for r in self._newest.values()), timeout_s)
 
-    def readings(self) -> list[tuple[str, dict[str, Any]]]:
+    def readings(self) -> list[tuple[str, ApiObject]]:
         """The readings as (requested name, reading), in order, without containers that are gone."""
         with self._changed:
             return [(ref, r) for ref in self._order if (r := self._newest.get(ref)) and r.get("id")]
 
 
-def _moves(reading: dict[str, Any]) -> bool:
+def _moves(reading: ApiObject) -> bool:
     """Whether a second reading follows, to compare this one with."""
     return bool((reading.get("cpu_stats") or {}).get("cpu_usage", {}).get("total_usage"))
 
 
-def row(ref: str, reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def row(ref: str, reading: ApiObject, *, whole: bool) -> Row:
     """A reading of Docker's in the fields of Docker's ``--format``."""
     memory = reading.get("memory_stats") or {}
-    usage = {
+    read_bytes, written_bytes = _blocks(reading)
+    usage: Usage = {
         "id": reading["id"],
         "name": reading["name"].lstrip("/"),
         "cpu_percent": cpu_percent(reading),
@@ -159,18 +176,19 @@ def row(ref: str, reading: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         "memory_limit_bytes": memory.get("limit") or 0,
         "networks": reading.get("networks") or {},
         "pids": (reading.get("pids_stats") or {}).get("current", 0),
+        "read_bytes": read_bytes,
+        "written_bytes": written_bytes,
     }
-    usage["read_bytes"], usage["written_bytes"] = _blocks(reading)
     return _fields(ref, usage, whole=whole)
 
 
-def line_row(refs: list[str], usage: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def line_row(refs: list[str], usage: Usage, *, whole: bool) -> Row:
     """One container of a line of ``/ketch/stats``, under the requested name."""
     asked = next((r for r in refs if r.lstrip("/") == usage["name"] or usage["id"].startswith(r)), usage["id"][:12])
     return _fields(asked, usage, whole=whole)
 
 
-def _fields(ref: str, usage: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def _fields(ref: str, usage: Usage, *, whole: bool) -> Row:
     cpu, used, limit = usage["cpu_percent"], usage["memory_bytes"], usage["memory_limit_bytes"]
     received = sum(n["rx_bytes"] for n in usage["networks"].values())
     sent = sum(n["tx_bytes"] for n in usage["networks"].values())
@@ -187,7 +205,7 @@ def _fields(ref: str, usage: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     }
 
 
-def memory_used(memory: dict[str, Any]) -> int:
+def memory_used(memory: ApiObject) -> int:
     """Usage without the page cache that the kernel can take back, as Docker counts it."""
     usage, stats = memory.get("usage", 0), memory.get("stats") or {}
     for key in ("total_inactive_file", "inactive_file"):
@@ -196,7 +214,7 @@ def memory_used(memory: dict[str, Any]) -> int:
     return int(usage)
 
 
-def cpu_percent(reading: dict[str, Any]) -> float:
+def cpu_percent(reading: ApiObject) -> float:
     """Share of one CPU between the two samples of a reading, in percent."""
     now, before = reading.get("cpu_stats") or {}, reading.get("precpu_stats") or {}
     used = now.get("cpu_usage", {}).get("total_usage", 0) - before.get("cpu_usage", {}).get("total_usage", 0)
@@ -206,7 +224,7 @@ def cpu_percent(reading: dict[str, Any]) -> float:
     return float(100.0 * used / machine * (now.get("online_cpus") or 1))
 
 
-def _blocks(reading: dict[str, Any]) -> tuple[int, int]:
+def _blocks(reading: ApiObject) -> tuple[int, int]:
     totals = {"read": 0, "write": 0}
     for entry in (reading.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ():
         if entry["op"].lower() in totals:

@@ -10,10 +10,9 @@ from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options
+    from ketch.notation.api_objects import ApiObject
 
 _LATER = ("env", "env-file", "publish", "volume", "mount")
 _MORE = {
@@ -45,7 +44,7 @@ def cmd_update(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     limits = run_flags.given(opts, "update")
-    body: dict[str, Any] = {field.removeprefix("HostConfig."): value for field, value in limits}
+    body: ApiObject = {field.removeprefix("HostConfig."): value for field, value in limits}
     if wanted := changes(opts):
         body["Changes"] = wanted
         ctx.only_ketch("change environment, labels, ports or mounts", "can change limits alone")
@@ -66,9 +65,9 @@ def cmd_update(args: list[str], ctx: Context) -> int:
     return each(ctx, rest, act, show)
 
 
-def changes(opts: Options) -> dict[str, Any]:
+def changes(opts: Options) -> ApiObject:
     """``Changes`` of the request; empty without any (InvalidArgument)."""
-    bindings: dict[str, Any] = {}
+    bindings: ApiObject = {}
     for text in opts["publish"]:
         for port, binding in ports.publish(text):
             bindings.setdefault(port, []).append(binding)
@@ -88,9 +87,9 @@ def changes(opts: Options) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _unpublished(texts: list[str]) -> dict[str, Any]:
+def _unpublished(texts: list[str]) -> ApiObject:
     """The bindings to remove; without a host side, all of the port's."""
-    result: dict[str, Any] = {}
+    result: ApiObject = {}
     for text in texts:
         for port, binding in ports.publish(text):
             chosen = result.setdefault(port, [])

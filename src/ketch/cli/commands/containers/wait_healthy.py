@@ -12,9 +12,9 @@ from ketch.errors import KetchError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
 
 class NotHealthy(KetchError):
@@ -72,16 +72,16 @@ def _is_healthy(ctx: Context, container: str) -> bool:
     return status in ("none", "healthy")
 
 
-def _state(ctx: Context, container: str) -> dict[str, Any]:
+def _state(ctx: Context, container: str) -> ApiObject:
     """The container's state; empty when it is gone."""
     try:
-        state: dict[str, Any] = ctx.client().request("GET", f"/containers/{container}/json").json()["State"]
+        state: ApiObject = ctx.client().request("GET", f"/containers/{container}/json").json()["State"]
     except NotFound:
         return {}
     return state
 
 
-def _listen(ctx: Context, container: str, events: Iterator[dict[str, Any]]) -> None:
+def _listen(ctx: Context, container: str, events: Iterator[ApiObject]) -> None:
     for event in events:
         action = event["Action"]
         if action == "die":

@@ -24,11 +24,11 @@ from ketch.notation.ages import age
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
 
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
-    Containers = list[dict[str, Any]]
+    Containers = list[ApiObject]
     Render = Callable[[Containers, bool], str]  # (containers, with the titles) → text
 
 _ACTIONS = (
@@ -51,7 +51,7 @@ _AGE = re.compile(r"^(Up |Exited \(-?\d+\) |Restarting \(-?\d+\) )(.*?)( ago)?( 
 _BEGIN, _END = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"  # another screen without a cursor, and back
 
 
-def watch(ctx: Context, query: dict[str, Any], render: Render) -> int:
+def watch(ctx: Context, query: ApiObject, render: Render) -> int:
     """Show the list until interrupted."""
     events = _follow(ctx.host)
     events.get()  # it listens now: what comes later is not missed
@@ -67,9 +67,9 @@ def watch(ctx: Context, query: dict[str, Any], render: Render) -> int:
     return 0
 
 
-def _follow(host: str) -> queue.SimpleQueue[dict[str, Any]]:
+def _follow(host: str) -> queue.SimpleQueue[ApiObject]:
     """Read events in a thread: an empty one first, when it listens, and one with ``error`` at the end."""
-    found: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    found: queue.SimpleQueue[ApiObject] = queue.SimpleQueue()
 
     def read() -> None:
         wanted = json.dumps({"type": ["container", "network"], "event": _ACTIONS})
@@ -103,7 +103,7 @@ def _screen(ctx: Context) -> Iterator[None]:
         ctx.out.flush()
 
 
-def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[dict[str, Any]]) -> None:
+def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[ApiObject]) -> None:
     containers = view.ask()
     while True:
         size = os.get_terminal_size(ctx.out.fileno())
@@ -117,9 +117,9 @@ def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue
             containers = view.ask()
 
 
-def _append(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[dict[str, Any]]) -> None:
+def _append(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[ApiObject]) -> None:
     """Print each change as a line, after the containers at the beginning."""
-    shown: dict[str, dict[str, Any]] = {}
+    shown: dict[str, ApiObject] = {}
     titled = False
     while True:
         containers = {c["Id"]: c for c in view.ask()}
@@ -133,7 +133,7 @@ def _append(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue
         _wait(view, events, None)
 
 
-def _wait(view: _View, events: queue.SimpleQueue[dict[str, Any]], timeout_s: float | None) -> bool:
+def _wait(view: _View, events: queue.SimpleQueue[ApiObject], timeout_s: float | None) -> bool:
     """Wait for events, and take those that arrive together; returns whether there were any."""
     happened = False
     try:
@@ -148,7 +148,7 @@ def _wait(view: _View, events: queue.SimpleQueue[dict[str, Any]], timeout_s: flo
         return happened
 
 
-def _essence(container: dict[str, Any]) -> dict[str, Any]:
+def _essence(container: ApiObject) -> ApiObject:
     """The part of a row that changes with the container only: without ages."""
     match = _AGE.match(container.get("Status", ""))
     status = (match[1], match[4]) if match else container.get("Status")
@@ -158,7 +158,7 @@ def _essence(container: dict[str, Any]) -> dict[str, Any]:
 class _View:
     """The matching containers, with the time of each one's last change."""
 
-    def __init__(self, ctx: Context, query: dict[str, Any]) -> None:
+    def __init__(self, ctx: Context, query: ApiObject) -> None:
         self._ctx = ctx
         self._query = query
         self._since: dict[str, tuple[str, float]] = {}  # id → (state, seconds since 1970)
@@ -168,13 +168,13 @@ class _View:
         found: Containers = self._ctx.client().request("GET", "/containers/json", self._query).json()
         return found
 
-    def now(self, container: dict[str, Any]) -> dict[str, Any]:
+    def now(self, container: ApiObject) -> ApiObject:
         """The row of a container that does not match any more: it ended or was removed."""
         query = {"all": True, "filters": json.dumps({"id": [container["Id"]]})}
         found = self._ctx.client().request("GET", "/containers/json", query).json()
         return found[0] if found else {**container, "State": "removed", "Status": "Removed", "Ports": []}
 
-    def forget(self, event: dict[str, Any]) -> None:
+    def forget(self, event: ApiObject) -> None:
         """Drop a container's time of change after an event."""
         self._since.pop(event.get("Actor", {}).get("ID", ""), None)
 
@@ -182,7 +182,7 @@ class _View:
         """The rows with present ages."""
         return [{**c, "Status": self._status(c)} for c in containers]
 
-    def _status(self, container: dict[str, Any]) -> str:
+    def _status(self, container: ApiObject) -> str:
         text: str = container["Status"]
         match = _AGE.match(text)
         if not match:
@@ -195,7 +195,7 @@ class _View:
             return text
         return f"{match[1]}{age(time.time() - since)}{match[3] or ''}{match[4] or ''}"
 
-    def _begin(self, container: dict[str, Any]) -> float:
+    def _begin(self, container: ApiObject) -> float:
         """The time of a container's last change; 0 when not known."""
         try:
             state = self._ctx.client().request("GET", f"/containers/{container['Id']}/json").json()["State"]

@@ -23,6 +23,8 @@ from ketch.errors import FailedPrecondition, InvalidArgument
 if TYPE_CHECKING:
     from typing import Any
 
+    DockerConfig = dict[str, Any]  # the docker client's config.json, whose other members are kept
+
 HUB = "https://index.docker.io/v1/"
 _MISSING = "credentials not found in native keychain"
 _TOKEN_USER = "<token>"  # a helper's word for: the secret is an identity token
@@ -111,11 +113,11 @@ def erase(server: str) -> bool:
     return known
 
 
-def _helper(config: dict[str, Any], server: str) -> str:
+def _helper(config: DockerConfig, server: str) -> str:
     return str((config.get("credHelpers") or {}).get(server) or config.get("credsStore") or "")
 
 
-def _entry(config: dict[str, Any], server: str) -> dict[str, str]:
+def _entry(config: DockerConfig, server: str) -> dict[str, str]:
     """The entry of a server, under any of the names that Docker uses."""
     for name, entry in (config.get("auths") or {}).items():
         if (name == server or key(name) == server) and isinstance(entry, dict):
@@ -123,7 +125,7 @@ def _entry(config: dict[str, Any], server: str) -> dict[str, str]:
     return {}
 
 
-def _read() -> dict[str, Any]:
+def _read() -> DockerConfig:
     try:
         with open(path(), encoding="utf-8") as f:
             config = json.load(f)
@@ -136,7 +138,7 @@ def _read() -> dict[str, Any]:
     return config
 
 
-def _write(config: dict[str, Any]) -> None:
+def _write(config: DockerConfig) -> None:
     """Replace the file at once; a link to it stays a link.
 
     It is readable by its owner alone; one that is there already keeps its mode and owner.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.notation.api_objects import ApiObject
 
 _TITLES = ("IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE")
 
 
-def lines(images: list[dict[str, Any]], *, plain: bool = False) -> list[str]:
+def lines(images: list[ApiObject], *, plain: bool = False) -> list[str]:
     """The lines of the table; platforms that are not here have no size."""
     found: list[tuple[str, ...]] = [_TITLES]
     for image in images:
@@ -41,7 +41,7 @@ def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def _platform(platform: dict[str, Any]) -> str:
+def _platform(platform: ApiObject) -> str:
     return "/".join(platform[name] for name in ("os", "architecture", "variant") if platform.get(name))
 
 

@@ -11,9 +11,9 @@ from ketch.cli.output.rows import of_container, of_image, of_volume
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
+    from ketch.cli.output.listing import Row
+    from ketch.notation.api_objects import ApiObject
 
 _COLUMNS = [
     ("TYPE", "Type"),
@@ -62,7 +62,7 @@ def cmd_df(args: list[str], ctx: Context) -> int:
     return 0
 
 
-def summary(usage: dict[str, Any]) -> list[dict[str, Any]]:
+def summary(usage: ApiObject) -> list[Row]:
     """One row for each type, from the answer of ``/system/df``."""
     images, containers, volumes = (usage.get(k) or [] for k in ("Images", "Containers", "Volumes"))
     measured = [i for i in images if i["Containers"] and i["Size"] >= 0 and i["SharedSize"] >= 0]
@@ -81,7 +81,7 @@ def summary(usage: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(kind: str, total: int, active: int, size: int, idle: int) -> dict[str, Any]:
+def _row(kind: str, total: int, active: int, size: int, idle: int) -> Row:
     share = f" ({100 * idle // size}%)" if size > 0 else ""
     return {
         "Active": str(active),
@@ -92,7 +92,7 @@ def _row(kind: str, total: int, active: int, size: int, idle: int) -> dict[str, 
     }
 
 
-def _verbose(ctx: Context, usage: dict[str, Any], format: str) -> None:
+def _verbose(ctx: Context, usage: ApiObject, format: str) -> None:
     whole = bool(format)
     images = [_image(i, whole=whole) for i in usage.get("Images") or ()]
     containers, volumes = _containers(usage, whole=whole), _volumes(usage)
@@ -105,7 +105,7 @@ def _verbose(ctx: Context, usage: dict[str, Any], format: str) -> None:
     ctx.print("\nBuild cache usage: 0B\n\n" + table([_CACHE]))
 
 
-def _verbose_formatted(ctx: Context, format: str, parts: dict[str, list[dict[str, Any]]]) -> None:
+def _verbose_formatted(ctx: Context, format: str, parts: dict[str, list[Row]]) -> None:
     plain = {k: [{f: v for f, v in row.items() if not callable(v)} for row in rows] for k, rows in parts.items()}
     facts = {**plain, "BuildCache": []}
     if format in ("json", "{{json .}}"):
@@ -116,12 +116,12 @@ def _verbose_formatted(ctx: Context, format: str, parts: dict[str, list[dict[str
     ctx.print(Template(format).render(facts))
 
 
-def _table(columns: list[tuple[str, str]], rows: list[dict[str, Any]]) -> str:
+def _table(columns: list[tuple[str, str]], rows: list[Row]) -> str:
     body = [[str(row[field]) for _, field in columns] for row in rows]
     return table([[title for title, _ in columns], *body])
 
 
-def _image(image: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def _image(image: ApiObject, *, whole: bool) -> Row:
     row = of_image({**image, "RepoTags": (image.get("RepoTags") or [])[:1]}, whole=whole)[0]
     shared = image["SharedSize"]
     if shared >= 0:
@@ -129,12 +129,12 @@ def _image(image: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     return row | ({"Digest": ""} if whole else {})
 
 
-def _containers(usage: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+def _containers(usage: ApiObject, *, whole: bool) -> list[Row]:
     return [
         of_container(container, whole=whole) | {"Size": human_size(container.get("SizeRw") or 0)}
         for container in usage.get("Containers") or ()
     ]
 
 
-def _volumes(usage: dict[str, Any]) -> list[dict[str, Any]]:
+def _volumes(usage: ApiObject) -> list[Row]:
     return [of_volume(volume) for volume in usage.get("Volumes") or ()]

@@ -12,9 +12,8 @@ from ketch.cli.output.listing import filters
 from ketch.notation import times
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
 
 def cmd_events(args: list[str], ctx: Context) -> int:
@@ -45,7 +44,7 @@ def cmd_events(args: list[str], ctx: Context) -> int:
     return 0
 
 
-def line(event: dict[str, Any]) -> str:
+def line(event: ApiObject) -> str:
     """Docker's one line for an event."""
     attributes = event["Actor"]["Attributes"] or {}
     shown = ", ".join(f"{k}={v}" for k, v in sorted(attributes.items()))

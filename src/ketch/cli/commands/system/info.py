@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
 
 def cmd_info(args: list[str], ctx: Context) -> int:
@@ -49,7 +50,7 @@ def _formatted(ctx: Context, format: str) -> None:
     ctx.print(template.render(info) if template else json.dumps(info, separators=(",", ":")))
 
 
-def lines(info: dict[str, Any]) -> Iterator[str]:
+def lines(info: ApiObject) -> Iterator[str]:
     """Docker's page about a server, line by line."""
     yield f"Containers: {info['Containers']}"
     for name in ("Running", "Paused", "Stopped"):
@@ -91,7 +92,7 @@ def lines(info: dict[str, Any]) -> Iterator[str]:
     yield f"Live Restore Enabled: {booleans.write(info.get('LiveRestoreEnabled'))}"
 
 
-def _runtimes(info: dict[str, Any]) -> Iterator[str]:
+def _runtimes(info: ApiObject) -> Iterator[str]:
     yield f"Runtimes: {' '.join(sorted(info.get('Runtimes') or ()))}"
     yield f"Default Runtime: {info['DefaultRuntime']}"
     yield f"Init Binary: {info.get('InitBinary', '')}"
@@ -104,7 +105,7 @@ def _runtimes(info: dict[str, Any]) -> Iterator[str]:
             yield f"{name} version: {commit}"
 
 
-def _security(info: dict[str, Any]) -> Iterator[str]:
+def _security(info: ApiObject) -> Iterator[str]:
     options = info.get("SecurityOptions") or ()
     if options:
         yield "Security Options:"
@@ -113,7 +114,7 @@ def _security(info: dict[str, Any]) -> Iterator[str]:
             yield f" {value}" if key == "name" else f"  {key.capitalize()}: {value}"
 
 
-def _registries(config: dict[str, Any]) -> Iterator[str]:
+def _registries(config: ApiObject) -> Iterator[str]:
     names = [name for name, entry in (config.get("IndexConfigs") or {}).items() if not entry["Secure"]]
     insecure = [*names, *(config.get("InsecureRegistryCIDRs") or ())]
     yield from _block("Insecure Registries:", insecure)
@@ -127,6 +128,6 @@ def _block(title: str, items: Any) -> Iterator[str]:
             yield f" {item}"
 
 
-def _named(info: dict[str, Any], *names: tuple[str, str]) -> Iterator[str]:
+def _named(info: ApiObject, *names: tuple[str, str]) -> Iterator[str]:
     for title, key in names:
         yield f"{title}: {info[key]}"

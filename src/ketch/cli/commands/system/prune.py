@@ -12,12 +12,9 @@ from ketch.errors import InvalidArgument, NotFound, Unimplemented
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options
-
-    Answer = dict[str, Any]
+    from ketch.notation.api_objects import ApiObject
 
 
 def cmd_containers(args: list[str], ctx: Context) -> int:
@@ -129,7 +126,7 @@ def _prune(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str)
     return 0
 
 
-def _show(ctx: Context, answer: Answer) -> None:
+def _show(ctx: Context, answer: ApiObject) -> None:
     """Print the deleted objects by type, in Docker's form."""
     for kind in dry_run.KINDS:
         gone = answer.get(f"{kind}Deleted")

@@ -13,9 +13,8 @@ from ketch.errors import KetchError
 from ketch.notation import architectures, moments
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ketch.cli.context import Context
+    from ketch.notation.api_objects import ApiObject
 
 API_VERSION = "1.51"
 _CLIENT_WIDTH, _SERVER_WIDTH = 19, 18
@@ -72,7 +71,7 @@ def client_facts() -> dict[str, str]:
     }
 
 
-def _readable_times(server: dict[str, Any]) -> None:
+def _readable_times(server: ApiObject) -> None:
     for component in server.get("Components") or ():
         details = component.get("Details") or {}
         if details.get("BuildTime"):
@@ -87,7 +86,7 @@ def readable(stamp: str) -> str:
     return time.strftime("%a %b %e %H:%M:%S %Y", time.gmtime(moment // 10**9))
 
 
-def _show(ctx: Context, mine: dict[str, str], server: dict[str, Any] | None) -> None:
+def _show(ctx: Context, mine: dict[str, str], server: ApiObject | None) -> None:
     ctx.print("Client:")
     rows = [
         ("Version", mine["Version"]),
@@ -105,7 +104,7 @@ def _show(ctx: Context, mine: dict[str, str], server: dict[str, Any] | None) -> 
         _facts(ctx, "  ", component_facts(component), _SERVER_WIDTH)
 
 
-def component_facts(component: dict[str, Any]) -> list[tuple[str, str]]:
+def component_facts(component: ApiObject) -> list[tuple[str, str]]:
     """The lines about one part of the server."""
     details = component.get("Details") or {}
     rows = [("Version", component["Version"])]
