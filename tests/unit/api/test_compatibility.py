@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ketch.api.wire.container_requests import NetworkingConfig
-from ketch.engine.model.records import ContainerConfig, EndpointRequest, HostConfig
+from ketch.engine.model.records import ContainerConfig, EndpointFields, HostConfig
 
 _ROOT = Path(__file__).parents[3]
 _DEFINITIONS = json.loads((_ROOT / "tests/data/engine-api.json").read_text())["definitions"]
@@ -43,7 +43,7 @@ def _rows(heading: str) -> list[tuple[str, str]]:
         (
             "NetworkingConfig and its endpoints",
             ["NetworkingConfig", "EndpointSettings"],
-            [NetworkingConfig, EndpointRequest],
+            [NetworkingConfig, EndpointFields],
         ),
     ],
 )

@@ -152,7 +152,7 @@ def test_every_field_may_be_null(kind: type[msgspec.Struct]) -> None:
         (CreateBody, b'{"Image": "a\\u0000"}', "Image has a NUL byte"),
         (CreateBody, b'{"a":' * 5000 + b"1" + b"}" * 5000, "invalid JSON: it is nested too deeply"),
         (CreateBody, b'{"Memory": ' + b"1" * 5000 + b"}", "invalid JSON: .*digits"),
-        (networks.CreateBody, b'{"Name": "a", "EnableIPv6": 1}', "field CreateRequest.EnableIPv6 of type bool"),
+        (networks.NewNetwork, b'{"Name": "a", "EnableIPv6": 1}', "field CreateRequest.EnableIPv6 of type bool"),
         (CreateBody, b"[-Infinity]", "invalid character 'I' in numeric literal"),
         (CreateBody, b'{"a": nul', "unexpected EOF"),
         (CreateBody, b"{\"a\": 'b'}", r"invalid character '\\'' looking for beginning of value"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ketch.cli.output.listing import Row
     from ketch.notation.api_objects import ApiObject
 
-    class Usage(TypedDict):
+    class ContainerUsage(TypedDict):
         """One container of a line of ``/ketch/stats``, as far as it is shown."""
 
         id: str
@@ -168,7 +168,7 @@ def row(ref: str, reading: ApiObject, *, whole: bool) -> Row:
     """A reading of Docker's in the fields of Docker's ``--format``."""
     memory = reading.get("memory_stats") or {}
     read_bytes, written_bytes = _blocks(reading)
-    usage: Usage = {
+    usage: ContainerUsage = {
         "id": reading["id"],
         "name": reading["name"].lstrip("/"),
         "cpu_percent": cpu_percent(reading),
@@ -182,13 +182,13 @@ def row(ref: str, reading: ApiObject, *, whole: bool) -> Row:
     return _fields(ref, usage, whole=whole)
 
 
-def line_row(refs: list[str], usage: Usage, *, whole: bool) -> Row:
+def line_row(refs: list[str], usage: ContainerUsage, *, whole: bool) -> Row:
     """One container of a line of ``/ketch/stats``, under the requested name."""
     asked = next((r for r in refs if r.lstrip("/") == usage["name"] or usage["id"].startswith(r)), usage["id"][:12])
     return _fields(asked, usage, whole=whole)
 
 
-def _fields(ref: str, usage: Usage, *, whole: bool) -> Row:
+def _fields(ref: str, usage: ContainerUsage, *, whole: bool) -> Row:
     cpu, used, limit = usage["cpu_percent"], usage["memory_bytes"], usage["memory_limit_bytes"]
     received = sum(n["rx_bytes"] for n in usage["networks"].values())
     sent = sum(n["tx_bytes"] for n in usage["networks"].values())
