@@ -54,6 +54,7 @@ HABITS = frozenset(
     # Where dockerd writes Go's empty lists and maps as null, and clients know it.
     | {
         "Config.Entrypoint",
+        "Config.Env",
         "Config.Volumes",
         "Config.Labels",
         "Options",
