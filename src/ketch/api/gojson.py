@@ -17,18 +17,22 @@ import msgspec
 
 from ketch.api.query import check_texts
 from ketch.errors import InvalidArgument
+from ketch.notation import json_nesting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _SPACE = " \t\r\n"
 _PLACES = {  # the words of Python's decoder → those of Go's
     "Expecting property name enclosed in double quotes": "looking for beginning of object key string",
     "Expecting value": "looking for beginning of value",
     "Expecting ':' delimiter": "after object key",
     "Invalid control character at": "in string",
+}
+_TRAILING = {
+    "}": _PLACES["Expecting property name enclosed in double quotes"],
+    "]": _PLACES["Expecting value"],
 }
 _INT64 = (-(1 << 63), 1 << 63)
 _RANGES = {  # types of Go's whole numbers, where they are not int64
@@ -106,13 +110,13 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_float=_Fraction, pa
 
 
 def _parse(text: str) -> Any:
+    if json_nesting.is_too_deep(text):
+        raise InvalidArgument("invalid JSON: it is nested too deeply")
     start = len(text) - len(text.lstrip(_SPACE))
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as e:
         raise InvalidArgument(f"invalid JSON: {_syntax(text, e)}") from e
-    except RecursionError as e:
-        raise InvalidArgument("invalid JSON: it is nested too deeply") from e
     except ValueError as e:  # a number of thousands of digits
         raise InvalidArgument(f"invalid JSON: {e}") from e
     rest = text[end:].lstrip(_SPACE)
@@ -123,6 +127,9 @@ def _parse(text: str) -> Any:
 
 def _syntax(text: str, error: json.JSONDecodeError) -> str:
     """The mistake of the text, in Go's words."""
+    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 and later; the mistake is what follows it
+        rest = text[error.pos + 1 :].lstrip(_SPACE)
+        return f"invalid character {_quoted(rest[0])} {_TRAILING[rest[0]]}"
     if error.pos >= len(text) or error.msg.startswith("Unterminated string"):
         return "unexpected EOF"
     place, rest = _PLACES.get(error.msg), text[error.pos :]
@@ -145,10 +152,10 @@ def _syntax(text: str, error: json.JSONDecodeError) -> str:
 def _inside(text: str) -> str:
     """The bracket that is open where the text ends."""
     opened: list[str] = []
-    for found in _STRUCTURE.findall(text):
-        if found in ("[", "{"):
-            opened.append(found)
-        elif found in ("]", "}"):
+    for bracket in json_nesting.brackets(text):
+        if bracket in "[{":
+            opened.append(bracket)
+        else:
             opened.pop()
     return opened[-1]
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.notation import digits, moments
+from ketch.notation import digits, json_nesting, moments
 from ketch.oci import platform as oci_platform
 from ketch.oci.manifest import Platform
 
@@ -60,10 +60,10 @@ def platforms(query: MultiMapping[str], name: str = "platform") -> list[str]:
 def _platform(value: str) -> str:
     if not value.startswith("{"):
         return value
+    if json_nesting.is_too_deep(value):
+        raise InvalidArgument(f"failed to parse platform `{value[:100]}`: it is nested too deeply")
     try:
         decoded = msgspec.json.decode(value, type=Platform)
-    except RecursionError as e:
-        raise InvalidArgument(f"failed to parse platform `{value[:100]}`: it is nested too deeply") from e
     except (msgspec.DecodeError, UnicodeError) as e:
         raise InvalidArgument(f"failed to parse platform `{value[:100]}`: {e}") from e
     return oci_platform.text(decoded)
@@ -94,12 +94,14 @@ def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
     text = query.get("filters")
     if not text:
         return {}
+    if json_nesting.is_too_deep(text):
+        raise InvalidArgument("invalid filters: they are nested too deeply")
     try:
         return {
             name: [k for k, on in values.items() if on] if isinstance(values, dict) else values
             for name, values in msgspec.json.decode(text, type=_Filters).items()
         }
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as e:
+    except (msgspec.DecodeError, UnicodeEncodeError) as e:
         raise InvalidArgument(f"invalid filters: {e}", hint='send JSON such as {"status": ["running"]}') from e
 
 

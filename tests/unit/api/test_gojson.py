@@ -151,6 +151,10 @@ def test_every_field_may_be_null(kind: type[msgspec.Struct]) -> None:
     [
         (CreateBody, b'{"Image": "a\\u0000"}', "Image has a NUL byte"),
         (CreateBody, b'{"a":' * 5000 + b"1" + b"}" * 5000, "invalid JSON: it is nested too deeply"),
+        (CreateBody, b'{"a":' * 501 + b"1" + b"}" * 501, "invalid JSON: it is nested too deeply"),
+        (CreateBody, b'{"a": 1 , }', "invalid character '}' looking for beginning of object key string"),
+        (CreateBody, b'{"a": [1,\n]}', "invalid character ']' looking for beginning of value"),
+        (CreateBody, b'{"a": [1,', "unexpected EOF"),
         (CreateBody, b'{"Memory": ' + b"1" * 5000 + b"}", "invalid JSON: .*digits"),
         (networks.NewNetwork, b'{"Name": "a", "EnableIPv6": 1}', "field CreateRequest.EnableIPv6 of type bool"),
         (CreateBody, b"[-Infinity]", "invalid character 'I' in numeric literal"),

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ketch.errors import InvalidArgument
+from ketch.notation import json_nesting
 
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import DockerSeccomp
@@ -60,14 +61,14 @@ class _Profile(Struct, rename="camel"):
 
 def read(text: str) -> DockerSeccomp:
     """The document; InvalidArgument says where it is no profile."""
+    if json_nesting.is_too_deep(text):
+        raise InvalidArgument("Decoding seccomp profile failed: it is nested too deeply")
     try:
         profile = msgspec.json.decode(text, type=_Profile)
         _check(profile)
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError) as e:
         raise InvalidArgument(f"Decoding seccomp profile failed: {e}") from e
-    except RecursionError as e:
-        raise InvalidArgument("Decoding seccomp profile failed: it is nested too deeply") from e
     return cast("DockerSeccomp", document)
 
 
