@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 
 from tests.support.programs import need
@@ -50,3 +51,10 @@ def certificate(root, name: str, *, signed_by: str = "") -> None:
         check=True,
         capture_output=True,
     )
+
+
+def trusting(authority: str) -> ssl.SSLContext:
+    """A client's context that takes an authority as most programs do: RFC 5280 wants more of one."""
+    context = ssl.create_default_context(cafile=authority)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context

@@ -120,6 +120,7 @@ async def serve(config: Config) -> None:
     from ketch.runtime.cgroups import monitors
 
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
+        roots.check_not_inside(path, (config.data_root, config.exec_root))
         roots.make(path, mode)
     if failpoints.armed():
         log.warning("a fault is armed at %s: this is a test", failpoints.armed())

@@ -32,6 +32,22 @@ def make(path: str, mode: int) -> None:
         os.chmod(path, mode)
 
 
+def check_not_inside(path: str, own: tuple[str, ...]) -> None:
+    """FailedPrecondition for a root somewhere inside a root of another daemon, whose removals would reach it.
+
+    ``own`` are this daemon's roots, which may lie in each other.
+    """
+    mine = {os.path.realpath(root) for root in own}
+    above = os.path.dirname(os.path.realpath(path))
+    while above != "/":
+        if above not in mine and any(os.path.exists(os.path.join(above, name)) for name in _LOCKS):
+            raise FailedPrecondition(
+                f"use directory `{path}`: it is inside `{above}`, which is another daemon's",
+                hint="choose other directories with --data-root and --exec-root",
+            )
+        above = os.path.dirname(above)
+
+
 @contextmanager
 def private_database(data_root: str) -> Iterator[None]:
     """A context in which the database is opened: its files, new and old, are made accessible to root alone."""

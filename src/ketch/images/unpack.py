@@ -75,6 +75,14 @@ def unpack_blob(store: ImageStore, blob: str, diff_id: str, chain_id: str) -> in
     return done.size
 
 
+def diff_id_of(store: ImageStore, blob: str) -> str:
+    """The digest of a blob's plain tar (InvalidArgument when it cannot be read to its end)."""
+    with open(store.content.path(blob), "rb") as f, compression.reader(f, f"layer {blob}") as plain:
+        hashing = Hashing(plain)
+        hashing.drain()
+    return hashing.digest
+
+
 def check(blob: str, found: str, promised: str) -> None:
     """Raise InvalidArgument for a layer whose diff id is not that of the configuration."""
     if found != promised:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.engines import BIN
 from tests.support.registries.registries import ours, password_file
+from tests.support.tls import trusting
 from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
@@ -157,7 +158,7 @@ def test_old_versions_of_tls_are_refused(secured, tmp_path):
     port = int(flags("client")[1].rpartition(":")[2])
 
     def version(lowest: ssl.TLSVersion, highest: ssl.TLSVersion) -> str | None:
-        context = ssl.create_default_context(cafile=f"{tmp_path}/authority.pem")
+        context = trusting(f"{tmp_path}/authority.pem")
         context.load_cert_chain(f"{tmp_path}/client.pem", f"{tmp_path}/client.key")
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.minimum_version, context.maximum_version = lowest, highest

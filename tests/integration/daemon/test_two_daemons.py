@@ -253,6 +253,14 @@ def test_shared_resources_are_refused_by_name(pair):
     assert said == f"ketchd: listen on {first.host}: another ketchd (pid {pid}) uses it"
     said = second.refused("--exec-root", first.exec_root)
     assert said == f"ketchd: exec root `{first.exec_root}` is in use by another ketchd (pid {pid})"
+    for flag, root in (
+        ("--data-root", first.data_root),
+        ("--exec-root", first.data_root),
+        ("--data-root", first.exec_root),
+    ):
+        said = second.refused(flag, f"{root}/some/where")
+        assert said == f"ketchd: use directory `{root}/some/where`: it is inside `{root}`, which is another daemon's"
+        assert not os.path.exists(f"{root}/some")
     second.flags = ()
     assert second.refused() == (
         f"ketchd: use firewall table `ketch`: another ketchd (pid {pid}) uses it, and the bridge that it is for"

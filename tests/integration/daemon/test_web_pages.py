@@ -10,6 +10,7 @@ import socket
 import pytest
 
 from tests.support.rawapi import connected
+from tests.support.tls import trusting
 
 CREATE = json.dumps({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Privileged": True}}).encode()
 # fetch(url, {mode: "no-cors"}) may send these kinds; a Blob without a type is sent with none.
@@ -197,11 +198,10 @@ def test_clients_are_served(listening):
 
 
 def test_a_certificate_in_the_browser_does_not_help_a_page(secured, tmp_path):
-    import ssl
 
     engine, flags = secured
     port = int(flags("client")[1].rpartition(":")[2])
-    context = ssl.create_default_context(cafile=f"{tmp_path}/authority.pem")
+    context = trusting(f"{tmp_path}/authority.pem")
     context.load_cert_chain(f"{tmp_path}/client.pem", f"{tmp_path}/client.key")
 
     def connect() -> socket.socket:

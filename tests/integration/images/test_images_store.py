@@ -34,7 +34,9 @@ _XATTR = "SCHILY.xattr.trusted.overlay.opaque"
 @pytest.fixture
 def store(tmp_path):
     db = Database(str(tmp_path / "ketch.db"), SCHEMAS)
-    yield ImageStore(db, str(tmp_path))
+    images = ImageStore(db, str(tmp_path))
+    yield images
+    images.close()
     db.close()
 
 
@@ -124,13 +126,20 @@ def test_whiteouts_take_overlay_s_form(store):
     assert sorted(os.listdir(f"{root}/d")) == ["gone", "kept"]
 
 
+def test_absolute_names_are_relative_to_the_root(store):
+    image = bring(store, tar(directory("/d"), file("/d/one", b"1"), ("/d/../two", tarfile.LNKTYPE, "/d/./one", {})))
+    root = store.layers.diff(image.chain_ids[0])
+    assert sorted(os.listdir(root)) == ["d", "two"]
+    assert os.path.samefile(f"{root}/d/one", f"{root}/two")
+
+
 EVIL = {
-    "absolute name": (tar(file("/etc/evil")), "absolute path"),
+    "absolute name with dots": (tar(file("/etc/../../evil")), "leads out"),
     "dots": (tar(file("a/../../evil")), "leads out"),
     "symlink to the outside": (tar(("out", tarfile.SYMTYPE, "/tmp", {}), file("out/ketch-evil")), "symbolic link"),
     "relative symlink": (tar(("out", tarfile.SYMTYPE, "../../../../tmp", {}), file("out/ketch-evil")), "symbolic link"),
     "hard link by name": (tar(("evil", tarfile.LNKTYPE, "../../../etc/passwd", {})), "leads out"),
-    "hard link, absolute": (tar(("evil", tarfile.LNKTYPE, "/etc/passwd", {})), "absolute hard link"),
+    "hard link, absolute": (tar(("evil", tarfile.LNKTYPE, "/etc/passwd", {})), "broken archive"),
     "hard link through a symlink": (
         tar(("out", tarfile.SYMTYPE, "/etc", {}), ("evil", tarfile.LNKTYPE, "out/passwd", {})),
         "symbolic link",
@@ -249,6 +258,21 @@ def test_broken_saved_archives_leave_nothing(store):
             load(store, packed(broken))
         assert contents(store) == before, complaint
     assert load(store, packed(files))[0].repo_tags == ["test:latest"]
+
+
+@pytest.mark.parametrize("size", [5, 2_000_000])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_blob_that_is_not_its_layer_is_refused_also_when_the_layer_is_here(store, size, compress):
+    layer, other = tar(file("a", bytes(size))), compress(tar(file("a", b"\1" * size)))
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest.of(layer)]}}
+    listed = json.dumps([{"Config": "c.json", "RepoTags": None, "Layers": ["layer.tar"]}]).encode()
+    files = {"c.json": json.dumps(config).encode(), "manifest.json": listed}
+    load(store, packed({**files, "layer.tar": compress(layer)}))
+    before = contents(store)
+    with pytest.raises(InvalidArgument, match=rf"its content is .*, the image says {digest.of(layer)}"):
+        load(store, packed({**files, "layer.tar": other}))
+    assert contents(store) == before
+    load(store, packed({**files, "layer.tar": layer}))
 
 
 def test_docker_s_old_archives_with_shared_layers_as_links(store):

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.engines import KETCH
 from tests.support.registries.raw import Raw
 from tests.support.registries.registries import free_port, ours, password_file
+from tests.support.tls import trusting
 
 pytestmark = pytest.mark.ketch_only
 
@@ -190,7 +191,7 @@ def test_tls(tmp_path, own_engine, trusted):
         with pytest.raises(ssl.SSLError):
             connection = http.client.HTTPSConnection(one.host, timeout=10)
             connection.request("GET", "/v2/")
-        context = ssl.create_default_context(cafile=one.ca)
+        context = trusting(one.ca)
         connection = http.client.HTTPSConnection(one.host, timeout=10, context=context)
         connection.request("GET", "/v2/")
         assert connection.getresponse().status == 200

@@ -12,17 +12,18 @@ import subprocess
 import tempfile
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bcrypt
 
+from tests.support import tls
 from tests.support.engines import BIN, KETCH
 from tests.support.programs import need
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @dataclass
@@ -79,6 +80,13 @@ def certificate(root: str, name: str = "127.0.0.1") -> tuple[str, str]:
         capture_output=True,
     )
     return cert, key
+
+
+def signed_certificate(root: Path) -> tuple[str, str, str]:
+    """A certificate for loopback by an authority that says only that it is one: (authority, certificate, key)."""
+    tls.certificate(root, "authority")
+    tls.certificate(root, "server", signed_by="authority")
+    return f"{root}/authority.pem", f"{root}/server.pem", f"{root}/server.key"
 
 
 def listens(host: str) -> bool:
@@ -148,8 +156,8 @@ def ours(
         command += [*flags, *(() if {"--bucket", "--root"} & {*flags} else ("--root", f"{place}/data"))]
         ca = ""
         if tls:
-            ca, key = certificate(place)
-            command += ["--tls-cert", ca, "--tls-key", key]
+            ca, cert, key = signed_certificate(Path(place))
+            command += ["--tls-cert", cert, "--tls-key", key]
         log = undo.enter_context(open(f"{place}/log", "a+b"))
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
 

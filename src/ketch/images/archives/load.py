@@ -20,7 +20,7 @@ from ketch.images.archives.docker_manifest import DockerEntry
 from ketch.images.archives.importer import architecture
 from ketch.images.archives.streaming_unpack import LARGE, StreamingUnpack
 from ketch.images.assembly import make_image, write_manifest
-from ketch.images.unpack import unpack_blob
+from ketch.images.unpack import check, diff_id_of, unpack_blob
 from ketch.oci import digest, platform, reference
 from ketch.oci import manifest as oci
 from ketch.oci.config import ImageConfig
@@ -283,6 +283,12 @@ def _config(archive: _Archive, blob: str) -> ImageConfig:
     return config
 
 
+def _check_content(store: ImageStore, streaming: StreamingUnpack, blob: str, diff_id: str) -> None:
+    """InvalidArgument for a blob that is not its image's layer: `save` and `push` hand it on."""
+    if blob != diff_id:
+        check(blob, streaming.diff_id(blob) or diff_id_of(store, blob), diff_id)
+
+
 def _unpack(store: ImageStore, archive: _Archive, config: ImageConfig, blobs: list[str], progress: Report) -> list[int]:
     """Unpack the missing layers, several at a time; returns the bytes of files in each."""
     diff_ids = config.rootfs.diff_ids
@@ -296,6 +302,7 @@ def _unpack(store: ImageStore, archive: _Archive, config: ImageConfig, blobs: li
     def unpack(blob: str, diff_id: str, chain: str) -> int:
         short = diff_id[7:19]
         if chain in known and store.layers.exists(chain):
+            _check_content(store, archive.streaming, blob, diff_id)
             progress({"id": short, "status": "Layer already exists"})
             return known[chain]
         total = store.content.size(blob)

@@ -112,17 +112,23 @@ class StreamingUnpack:
         self._store.content.adopt(file.path, digest)
         file.named(digest)
 
+    def diff_id(self, blob: str) -> str | None:
+        """The diff id of a blob that was unpacked; None for others (InvalidArgument: it could not be unpacked)."""
+        if blob in self._errors:
+            raise self._errors[blob]
+        found = self._unpacked.get(blob)
+        return found[1].diff_id if found else None
+
     def give(self, blob: str, diff_id: str, chain_id: str) -> int | None:
         """Store the layer of a blob under its chain id; returns the bytes of its files, None: to be unpacked anew.
 
         InvalidArgument for what could not be unpacked, or is not what the image's configuration says.
         """
-        if blob in self._errors:
-            raise self._errors[blob]
-        directory, done = self._unpacked.get(blob, ("", None))
-        if done is None:
+        found = self.diff_id(blob)
+        if found is None:
             return None
-        check(blob, done.diff_id, diff_id)
+        check(blob, found, diff_id)
+        directory, done = self._unpacked[blob]
         del self._unpacked[blob]
         try:
             self._store.layers.commit(directory, chain_id)

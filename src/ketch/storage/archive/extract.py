@@ -1,7 +1,7 @@
 """Extraction of a layer's tar into a directory, in overlay's own form, never outside the directory.
 
-Every path is opened beneath the root with openat2(2): absolute names, ``..`` and symbolic links that
-lead out are refused (InvalidArgument).  Whiteouts become overlay's: a character device 0/0 for a removed
+Every path is opened beneath the root with openat2(2): ``..`` and symbolic links that lead out are refused
+(InvalidArgument).  Whiteouts become overlay's: a character device 0/0 for a removed
 name, ``trusted.overlay.opaque`` for a directory that hides what is below it (image-spec v1.1 §layer).
 Owners, modes, times and extended attributes are set by descriptor.
 """
@@ -9,6 +9,7 @@ Owners, modes, times and extended attributes are set by descriptor.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from errno import EDQUOT, EEXIST, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, ENOTSUP, EXDEV
 from typing import TYPE_CHECKING
@@ -42,15 +43,22 @@ def extract(source: Source, root: str, *, layer: bool = True) -> int:
 
 
 def clean(name: str, what: str = "path") -> str:
-    """A member's name relative to the root (``.`` for the root itself); InvalidArgument when it leads out."""
-    if name.startswith("/"):
-        raise InvalidArgument(f"extract `{name}`: absolute {what} in archive")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
+    """A member's name as `relative` has it; InvalidArgument when it leads out."""
+    path = relative(name)
+    if path is None:
         raise InvalidArgument(f"extract `{name}`: {what} leads out of the archive")
     if "\0" in name:
         raise InvalidArgument(f"extract {name!r}: NUL in {what}")
-    return "/".join(parts) or "."
+    return path
+
+
+def relative(name: str) -> str | None:
+    """A member's name relative to the root (``.`` for the root itself), ``..`` resolved; None when it leads out.
+
+    An absolute name is taken as a relative one: what is archived from ``/`` has such names.
+    """
+    path = posixpath.normpath("./" + name)
+    return None if path == ".." or path.startswith("../") else path
 
 
 class Extractor:

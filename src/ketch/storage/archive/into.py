@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
 from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open_beneath, openat2
 from ketch.storage.archive import tar
-from ketch.storage.archive.extract import Extractor
+from ketch.storage.archive.extract import Extractor, relative
 
 if TYPE_CHECKING:
     from ketch.storage.archive.tar import Member, Source
@@ -33,17 +33,6 @@ def extract_into(
     Raises InvalidArgument for a broken archive; what was written by then stays.
     """
     return _Into(root_fd, path, directory_fd, replace, owner).run(tar.TarReader(source))
-
-
-def inner(name: str) -> str:
-    """A member's name relative to the target (``.`` for itself), ``..`` resolved; InvalidArgument if it leads out.
-
-    An absolute name is taken as a relative one: what Docker archives from `/` has such names.
-    """
-    path = posixpath.normpath("/".join(part for part in name.split("/") if part) or ".")
-    if path == ".." or path.startswith("../"):
-        raise InvalidArgument(f'"{name}" is outside of the directory that it is to be extracted to')
-    return path
 
 
 class _Into(Extractor):
@@ -67,7 +56,10 @@ class _Into(Extractor):
         return openat2(self._container_fd, f"{self._path}/{path}", flags, 0, resolve)
 
     def _clean(self, name: str, what: str = "path") -> str:
-        return inner(name)
+        path = relative(name)
+        if path is None:
+            raise InvalidArgument(f'"{name}" is outside of the directory that it is to be extracted to')
+        return path
 
     def _root(self, member: Member) -> None:
         """Skip the archive's root: the target's own metadata stays."""

@@ -11,7 +11,7 @@ import os
 import stat
 import tarfile
 from errno import EACCES, ELOOP, ENOTDIR, ENXIO
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from ketch import trees
 from ketch.errors import Unavailable
@@ -62,11 +62,19 @@ def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes]) -> None:
 
 def archive_to(target: IO[bytes]) -> tarfile.TarFile:
     """A tar stream in pax form, to be used with ``with``."""
-    archive = tarfile.open(  # noqa: SIM115 - the caller ends it
+    archive = _Stream.open(  # the caller ends it
         fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER
     )
     archive.copybufsize = _BUFFER  # type: ignore[attr-defined]  # 16 KiB otherwise
     return archive
+
+
+class _Stream(tarfile.TarFile):
+    """A tar stream that does not keep its members: hundreds of thousands would hold up every collection of garbage."""
+
+    def addfile(self, *arguments: Any) -> None:
+        super().addfile(*arguments)
+        self.members.clear()  # type: ignore[attr-defined]
 
 
 class TreeWriter:
