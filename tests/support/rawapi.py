@@ -41,12 +41,12 @@ class Api:
         self.path = path
 
     def __call__(
-        self, method: str, path: str, body: Any = None, *, timeout: float = 30, **query: Any
+        self, method: str, path: str, body: Any = None, *, timeout: float = 30, media: str = "", **query: Any
     ) -> tuple[int, Any]:
-        """(status, decoded answer); ``body`` as JSON unless it is bytes."""
+        """(status, decoded answer); ``body`` as JSON unless it is bytes, which are an archive unless ``media`` says."""
         raw = isinstance(body, bytes)
         data = body if raw else json.dumps(body).encode() if body is not None else None
-        kind = "application/x-tar" if raw else "application/json"
+        kind = media or ("application/x-tar" if raw else "application/json")
         connection = Unix(self.path, timeout)
         try:
             connection.request(

@@ -43,7 +43,8 @@ class EndpointRequest(Struct, frozen=True):
     """A container's request to a network; empty fields are chosen by the network.
 
     ``label`` names the container in errors.  ``gateway4`` and ``gateway6`` say for which families this network is its
-    way outside; ``ports`` are published through it.  ``sysctls`` are set on its interface.
+    way outside, ``outside6`` whether any is for IPv6; ``ports`` are published through it.  ``sysctls`` are set on its
+    interface.
     """
 
     container_id: str
@@ -54,6 +55,7 @@ class EndpointRequest(Struct, frozen=True):
     ifname: str = ""
     gateway4: bool = False
     gateway6: bool = False
+    outside6: bool = False
     ports: Sequence[PortRequest] = ()
     sysctls: Sequence[Setting] = ()
 
@@ -214,16 +216,16 @@ class Connections:
             return
         moved: tuple[Binding, ...] = ()
         if old is not None:
-            moved = tuple(b for b in old.bindings if (":" in b.host_ip) == (version == 6))
+            moved = tuple(b for b in old.bindings if b.version == version)
             rest = tuple(b for b in old.bindings if b not in moved)
             host.unpublish(msgspec.structs.replace(old, bindings=moved))
             self._replace(msgspec.structs.replace(old, bindings=rest, **{flag: False}))
         if new is None:
-            host.ports.release(moved)
+            if version == 4 or not self._relay_instead(host, moved, mine):
+                host.ports.release(moved)
         else:
-            if old is None:
-                families = (version,)
-                moved = _reserve(host, request, self._networks[network_id].record, families)
+            if old is None and not (version == 6 and (moved := self._no_longer_relayed(host, mine))):
+                moved = _reserve(host, request, self._networks[network_id].record, (version,))
             changed = msgspec.structs.replace(new, bindings=(*new.bindings, *moved), **{flag: True})
             self._replace(changed)
             host.publish(msgspec.structs.replace(changed, bindings=moved))
@@ -231,6 +233,29 @@ class Connections:
                 endpoint.let_hairpin(host.rtnl, changed)
             new = changed
         endpoint.move_gateway(container, old, new, version)
+
+    def _relay_instead(self, host: Host, moved: tuple[Binding, ...], mine: Sequence[Endpoint]) -> bool:
+        """Relay IPv6 ports to the gateway for IPv4, if there is one: the last way outside with IPv6 is gone."""
+        way = next((self._now(e) for e in mine if self._now(e).gateway4_used), None)
+        if way is None or not moved:
+            return False
+        relayed = tuple(msgspec.structs.replace(b, relayed=True) for b in moved if b.host_port)
+        self._replace(msgspec.structs.replace(way, bindings=(*way.bindings, *relayed)))
+        host.publish(msgspec.structs.replace(way, bindings=relayed))
+        return True
+
+    def _no_longer_relayed(self, host: Host, mine: Sequence[Endpoint]) -> tuple[Binding, ...]:
+        """Take the relayed ports from whom they lead to: there is a way outside with IPv6 now."""
+        way = next((self._now(e) for e in mine if any(b.relayed for b in self._now(e).bindings)), None)
+        if way is None:
+            return ()
+        relayed = tuple(b for b in way.bindings if b.relayed)
+        host.unpublish(msgspec.structs.replace(way, bindings=relayed))
+        self._replace(msgspec.structs.replace(way, bindings=tuple(b for b in way.bindings if not b.relayed)))
+        return tuple(msgspec.structs.replace(b, relayed=False) for b in relayed)
+
+    def _now(self, endpoint: Endpoint) -> Endpoint:
+        return self._networks[endpoint.network_id].endpoints[endpoint.container_id]
 
     def _replace(self, changed: Endpoint) -> None:
         self._networks[changed.network_id].endpoints[changed.container_id] = changed
@@ -253,9 +278,10 @@ def _reserve(
         for v in routed
         if q.host_ip in ("", ANY[v])
     )
+    relayed = families == (4,) and not routed and not request.outside6
     try:
         taken = host.ports.reserve(
-            request.ports, owner=request.label, families=[v for v in families if v not in routed]
+            request.ports, owner=request.label, families=[v for v in families if v not in routed], relayed=relayed
         )
         return direct + taken
     except KetchError as e:

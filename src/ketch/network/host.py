@@ -189,6 +189,7 @@ class Host:
         except KetchError:
             # The table was removed a moment ago (see `watch`): put it back, this endpoint included.
             self.install()
+        self.ports.relay(made)
         self._forget_flows(made)
 
     def unpublish(self, gone: Endpoint) -> None:
@@ -197,6 +198,7 @@ class Host:
             self.install()  # its address may be an exception of its network's
         if not gone.bindings:
             return
+        self.ports.stop_relay(gone.bindings)
         try:
             self.installed_table().unpublish(self._forwards(gone))
         except KetchError:

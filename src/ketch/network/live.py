@@ -87,9 +87,8 @@ def forwards(endpoint: Endpoint, record: NetworkRecord) -> list[Forward]:
     """The port forwards of an endpoint, for each family the host's address to the container's."""
     result = []
     for b in endpoint.bindings:
-        version = 6 if ":" in b.host_ip else 4
-        target = endpoint.ip6 if version == 6 else endpoint.ip
-        if target:
-            routed = record.mode(version) == r.ROUTED
+        target = endpoint.ip6 if b.version == 6 else endpoint.ip
+        if target and not b.relayed:
+            routed = record.mode(b.version) == r.ROUTED
             result.append(Forward(b.proto, b.host_ip, b.host_port, target, b.container_port, routed))
     return result

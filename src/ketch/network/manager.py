@@ -138,6 +138,7 @@ class NetworkManager:
                     self._connections.disconnect(self._host, network, container_id)
                 for kept in network.endpoints.values():
                     self._host.ports.reopen(kept.bindings, kept.container_id[:12])
+                    self._host.ports.relay(kept)
             self._drop_retired()
             self._remove_strays()
             self._host.reaper.drain()

@@ -236,7 +236,8 @@ def test_free_ports_and_ranges(tmp_path: Path) -> None:
         taken = listen("127.0.0.1", 8000)
         made = manager.connect("a", space.fd, space.rtnl_fd, ports=wanted)
         taken.close()
-        anywhere, here = made.ports["80/tcp"]
+        anywhere, anywhere6, here = made.ports["80/tcp"]
+        assert anywhere6 == {"HostIp": "::", "HostPort": anywhere["HostPort"]}
         assert here == {"HostIp": "127.0.0.1", "HostPort": "8001"}
         assert int(anywhere["HostPort"]) > 1024
         with space.entered():

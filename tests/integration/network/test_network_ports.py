@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ketch.errors import KetchError
+from ketch.network.connections import EndpointRequest
 from ketch.network.model import record as r
 from ketch.network.model.record import NetworkRecord, Pool
 from ketch.network.ports.requests import PortRequest
 from tests.support import netns
-from tests.support.netns import in_new_host, listen, member, network, nft, refused, talk
+from tests.support.netns import TIMEOUT_S, in_new_host, listen, member, network, nft, refused, talk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,13 +83,119 @@ def test_a_free_port_is_the_same_in_both_families(tmp_path: Path) -> None:
 
 
 @in_new_host
-def test_only_the_family_of_the_network(tmp_path: Path) -> None:
-    with network(tmp_path) as one, member(one.manager, one.network_id, "web", everywhere(8080)) as (_, made):
-        assert made.ports == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
-        free = socket.socket(socket.AF_INET6)
-        with free:
-            free.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            free.bind(("::", 8080))
+def test_ipv6_of_the_host_leads_to_a_container_without(tmp_path: Path) -> None:
+    wanted = [everywhere(8080), PortRequest("tcp", 80, "::1"), PortRequest("tcp", 80), everywhere(5353, "udp")]
+    with netns.outside_machine("fd01::2/64", "fd01::1/64") as outside, network(tmp_path) as one:
+        with member(one.manager, one.network_id, "web", *wanted) as (web, made):
+            shown = made.ports["80/tcp"]
+            assert shown[:2] == [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]
+            assert shown[3]["HostPort"] == shown[4]["HostPort"] and [b["HostIp"] for b in shown[2:]] == [
+                "::1",
+                "0.0.0.0",
+                "::",
+            ]
+            with web.entered():
+                server, datagrams = listen("0.0.0.0", 80), _datagrams(("0.0.0.0", 80))
+            assert talk(server, "::1", 8080) == "172.28.0.1"
+            talk(server, "::1", int(shown[2]["HostPort"]))
+            talk(server, "::1", int(shown[3]["HostPort"]))
+            _ask(datagrams, "::1", 5353)
+            with outside.entered():
+                talk(server, "fd01::1", 8080)
+                _ask(datagrams, "fd01::1", 5353)
+            _much(server, "::1", 8080)
+            server.close()
+            with socket.create_connection(("::1", 8080), TIMEOUT_S) as client:
+                assert client.recv(1) == b""  # nobody listens in the container
+            with pytest.raises(OSError, match="in use"):
+                listen("::", 8080)
+        assert refused("::1", 8080)
+        listen("::", 8080).close()
+
+
+@in_new_host
+def test_the_loopback_of_ipv6_leads_to_a_container_with_ipv6(tmp_path: Path) -> None:
+    with dual(tmp_path) as (manager, record), member(manager, record.id, "web", everywhere(8080)) as (web, made):
+        with web.entered():
+            server = listen(made.ip6, 80)
+        assert talk(server, "::1", 8080) == "fd00:9::1"
+
+
+@in_new_host
+def test_relayed_ports_come_back_after_the_daemon(tmp_path: Path) -> None:
+    with network(tmp_path) as one, member(one.manager, one.network_id, "web", everywhere(8080)) as (web, _):
+        with web.entered():
+            server = listen("0.0.0.0", 80)
+        talk(server, "::1", 8080)
+        one.manager.close()
+        assert refused("::1", 8080)
+        one.manager.setup()
+        one.manager.reconcile(["web"])
+        talk(server, "::1", 8080)
+
+
+@in_new_host
+def test_ports_move_when_a_network_with_ipv6_comes_and_goes(tmp_path: Path) -> None:
+    with dual(tmp_path) as (manager, record):
+        first = manager.list()[0]
+        with member(manager, first.id, "web", PortRequest("tcp", 80)) as (web, made):
+            shown = made.ports["80/tcp"]
+            port = int(shown[1]["HostPort"])
+            with web.entered():
+                server = listen("::", 80)
+            request = EndpointRequest("web", label="web", outside6=True)
+            manager.connect(record.id, request, web.fd, web.rtnl_fd)
+            for gateway6, source in ((record.id, "fd00:9::1"), ("", "::ffff:172.28.0.1")):
+                manager.set_gateways(request, first.id, gateway6, web.rtnl_fd)
+                found = [b for e in manager.endpoints_of("web") for b in e.ports.get("80/tcp", ())]
+                assert sorted(found, key=str) == shown
+                assert talk(server, "::1", port) == source
+
+
+def _datagrams(address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(TIMEOUT_S)
+    sock.bind(address)
+    return sock
+
+
+def _ask(server: socket.socket, address: str, port: int) -> None:
+    """A datagram there and one back; a second client gets its own answer."""
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as two,
+    ):
+        for client, word in ((one, b"one"), (two, b"two")):
+            client.settimeout(TIMEOUT_S)
+            client.connect((address, port))
+            client.send(word)
+        for _ in range(2):
+            word, peer = server.recvfrom(100)
+            server.sendto(word * 2, peer)
+        assert (one.recv(100), two.recv(100)) == (b"oneone", b"twotwo")
+
+
+def _much(server: socket.socket, address: str, port: int) -> None:
+    """More than all buffers hold, in both directions at once, and the end of one of them before the other's."""
+    sent = os.urandom(1 << 20) * 8
+    with socket.create_connection((address, port), TIMEOUT_S) as client:
+        accepted, _ = server.accept()
+        with accepted, ThreadPoolExecutor(4) as pool:
+            accepted.settimeout(TIMEOUT_S)
+            sending = [pool.submit(_send_all, sock, sent) for sock in (client, accepted)]
+            got = [pool.submit(_receive_all, sock) for sock in (client, accepted)]
+            for one in sending:
+                one.result()
+            assert all(one.result() == sent for one in got)
+
+
+def _send_all(sock: socket.socket, data: bytes) -> None:
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def _receive_all(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(1 << 16), b""))
 
 
 @in_new_host

@@ -27,15 +27,13 @@ def _wanted(container: Container) -> list[PortRequest]:
 
 
 def check_families(container: Container, gateway4: str, gateway6: str) -> None:
-    """Raise for a port at a host address whose family no network of the container has."""
+    """Raise for a port at an IPv4 address of the host when none of the container's networks has that family."""
     for request in _wanted(container):
-        version = 0 if not request.host_ip else 6 if ":" in request.host_ip else 4
-        missing = (version == 4 and not gateway4 and gateway6) or (version == 6 and not gateway6 and gateway4)
-        if missing:
+        if "." in request.host_ip and gateway6 and not gateway4:
             raise InvalidArgument(
                 f"publish port {request.key} of container {container.name} on {request.host_ip}: none of its networks "
-                f"leads outside with IPv{version}",
-                hint="put it on a network made with --ipv6" if version == 6 else "use an IPv6 address of the host",
+                "leads outside with IPv4",
+                hint="use an IPv6 address of the host",
             )
 
 

@@ -87,7 +87,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
         gateway4, gateway6 = self._gateways(container, records)
         publishing.check_families(container, gateway4, gateway6)
         for record in records:
-            request = self._request(container, record, gateway4 == record.id, gateway6 == record.id)
+            request = self._request(container, record, gateway4 == record.id, gateway6 == record.id, bool(gateway6))
             endpoint = self.manager.connect(record.id, request, netns_fd, rtnl_fd)
             self._joined(container, record, endpoint)
         interface_settings.check_all_used(container, self.manager.endpoints_of(container.id))
@@ -159,6 +159,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
         request = EndpointRequest(
             container_id=container.id,
             label=_label(container),
+            outside6=bool(gateway6),
             ports=publishing.requests(container, outside) if outside is not None else (),
         )
         self.manager.set_gateways(request, gateway4, gateway6, rtnl_fd)
@@ -246,7 +247,12 @@ class Sandboxes(Struct, frozen=True, eq=False):
         return first4, first6
 
     def _request(
-        self, container: Container, record: NetworkRecord, gateway4: bool = False, gateway6: bool = False
+        self,
+        container: Container,
+        record: NetworkRecord,
+        gateway4: bool = False,
+        gateway6: bool = False,
+        outside6: bool = False,
     ) -> EndpointRequest:
         settings = container.networks[record.name]
         config = settings.ipam_config or EndpointIpam()
@@ -260,6 +266,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
             ifname=(settings.driver_opts or {}).get(r.ENDPOINT_IFNAME, ""),
             gateway4=gateway4,
             gateway6=gateway6,
+            outside6=outside6,
             ports=publishing.requests(container, record) if gateway4 or gateway6 else (),
             sysctls=interface_settings.wanted(container, settings),
         )

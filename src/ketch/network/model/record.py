@@ -122,12 +122,19 @@ class Binding(msgspec.Struct, frozen=True):
     """One published port: ``host_ip:host_port`` of the host leads to ``container_port``.
 
     ``host_port`` 0: the container's own address is reached from outside, and no port of the host is taken.
+    ``relayed``: it is IPv6's, and the container has IPv4 alone.
     """
 
     proto: str
     container_port: int
     host_ip: str
     host_port: int
+    relayed: bool = False
+
+    @property
+    def version(self) -> int:
+        """The family, 4 or 6, of the network that it leads to."""
+        return 6 if ":" in self.host_ip and not self.relayed else 4
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

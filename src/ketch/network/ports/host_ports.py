@@ -2,7 +2,8 @@
 
 The firewall redirects packets before any socket sees them, so publishing needs no listening program; but a port
 that nobody has bound could be bound by another program later, which would then wait for connections that never
-come.  So each published port is held by a socket of ours: bound, never listening.  It makes a port that is
+come.  So each published port is held by a socket of ours: bound, and listening only where the kernel cannot redirect
+(``relay``).  It makes a port that is
 already in use an error at the right moment, keeps later programs (and other engines) out, and keeps the kernel from
 choosing the port for an outgoing connection.  The sockets die with the daemon and are opened again when it
 returns; the containers' traffic does not depend on them.
@@ -18,19 +19,24 @@ import struct
 from ctypes import addressof, create_string_buffer
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ketch.errors import KetchError, ResourceExhausted
 from ketch.network.model.record import Binding
 from ketch.network.ports import port_owners
+from ketch.network.ports.relay import Relay
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ketch.network.model.record import Endpoint
     from ketch.network.ports.requests import PortRequest
 
 log = logging.getLogger(__name__)
 
 ANY = {4: "0.0.0.0", 6: "::"}
+_LOOPBACK = ("::", "::1")  # who connects to ::1 gets to the socket
 Key = tuple[str, str, int]
 # How often to look for a number that is free in both families.
 _TRIES = 16
@@ -47,21 +53,27 @@ class HostPorts:
 
     def __init__(self) -> None:
         self._held: dict[Key, tuple[socket.socket | None, str]] = {}
+        self._relay = Relay()
 
     def reserve(
-        self, requests: Iterable[PortRequest], owner: str = "", families: Sequence[int] = (4,)
+        self, requests: Iterable[PortRequest], owner: str = "", families: Sequence[int] = (4,), *, relayed: bool = False
     ) -> tuple[Binding, ...]:
         """Hold a host port for each request, or none of them (KetchError, worded as Docker does).
 
         A request without an address gets the same number in each of ``families``; one with an address of another
-        family gets nothing.  ``owner`` is how errors name the container.
+        family gets nothing.  ``owner`` is how errors name the container.  ``relayed``: the host's IPv6 ports, if it has
+        IPv6, are for a container that has IPv4 alone.
         """
+        both = (*families, 6) if relayed else families
+        everywhere = both if relayed and _speaks_ipv6() else families
         bindings: list[Binding] = []
         try:
             for request in requests:
-                addresses = _addresses(request.host_ip, families)
+                addresses = _addresses(request.host_ip, both if request.host_ip else everywhere)
+                if relayed and request.proto == "sctp":
+                    addresses = [a for a in addresses if ":" not in a]
                 if addresses:
-                    bindings += self._reserve(request, addresses, owner)
+                    bindings += self._reserve(request, addresses, owner, relayed)
         except BaseException:
             self.release(bindings)
             raise
@@ -72,6 +84,7 @@ class HostPorts:
         for binding in bindings:
             held, _ = self._held.pop(_key(binding), (None, ""))
             if held is not None:
+                self._relay.stop(held)
                 held.close()
 
     def reopen(self, bindings: Iterable[Binding], owner: str) -> None:
@@ -86,20 +99,41 @@ class HostPorts:
                 log.warning("hold published port %s:%d: %s", binding.host_ip, binding.host_port, e)
             self._held[_key(binding)] = held, owner
 
+    def relay(self, endpoint: Endpoint) -> None:
+        """Copy to the container what comes to its IPv6 ports and the firewall cannot redirect."""
+        for binding in endpoint.bindings:
+            held, _ = self._held.get(_key(binding), (None, ""))
+            if held is None or binding.proto == "sctp" or not (binding.relayed or binding.host_ip in _LOOPBACK):
+                continue
+            target = endpoint.ip if binding.relayed else endpoint.ip6
+            try:
+                self._relay.serve(held, (target, binding.container_port))
+            except OSError as e:
+                raise KetchError(f"listen on [{binding.host_ip}]:{binding.host_port}: {e.strerror}") from e
+
+    def stop_relay(self, bindings: Iterable[Binding]) -> None:
+        """Stop copying; the ports stay held."""
+        for binding in bindings:
+            held, _ = self._held.get(_key(binding), (None, ""))
+            if held is not None:
+                self._relay.stop(held)
+
     def close(self) -> None:
         """Release all ports."""
+        self._relay.close()
         for held, _ in self._held.values():
             if held is not None:
                 held.close()
         self._held.clear()
 
-    def _reserve(self, request: PortRequest, addresses: Sequence[str], owner: str) -> list[Binding]:
+    def _reserve(self, request: PortRequest, addresses: Sequence[str], owner: str, relayed: bool) -> list[Binding]:
         last = max(request.host_port, request.host_port_end)
         reason = ""
         for port in range(request.host_port, last + 1):
             for _ in range(_TRIES if port == 0 and len(addresses) > 1 else 1):
                 try:
-                    return self._hold(request, addresses, port, owner)
+                    held = self._hold(request, addresses, port, owner)
+                    return [msgspec.structs.replace(b, relayed=relayed and ":" in b.host_ip) for b in held]
                 except _Taken as e:
                     reason = str(e)
         where = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
@@ -209,6 +243,16 @@ def _bind_past_time_wait(family: int, host_ip: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _speaks_ipv6() -> bool:
+    """Whether the host has IPv6: its loopback can be bound."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _keep_to_family(sock: socket.socket) -> None:
