@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from ketch.api import gojson, jsontext
+from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.api_version import API_VERSION
 from ketch.errors import InvalidArgument
 
@@ -67,9 +68,11 @@ class Call:
 
     def json(self, value: Any, status: int = 200) -> web.StreamResponse:
         """``value`` as a JSON answer."""
-        return web.Response(
-            body=jsontext.encode(value), status=status, content_type="application/json", headers=HEADERS
-        )
+        return _json(jsontext.encode(value), status)
+
+    async def long_json(self, value: Any) -> web.StreamResponse:
+        """``value``, which may have any number of items, as a JSON answer that is encoded beside the event loop."""
+        return _json(await in_own_thread(lambda: jsontext.encode(value)), 200)
 
     def empty(self, status: int = 204) -> web.StreamResponse:
         """An answer without a body."""
@@ -85,3 +88,7 @@ class Call:
         self.started = True
         await response.prepare(self.request)
         return response
+
+
+def _json(body: bytes, status: int) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json", headers=HEADERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -145,6 +146,7 @@ async def serve(config: Config) -> None:
         engine = await wiring.build(config, launcher, stack)
         failpoint("daemon.restored")
         await wiring.listen_and_serve(config, engine, bound, stack)
+        gc.freeze()  # what is there now stays: each full collection would hold up every answer for 20 ms to see it
         log.info("API listen on %s", ", ".join(config.hosts))
         notify.send("READY=1")
         await stop.wait()
