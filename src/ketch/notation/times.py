@@ -38,7 +38,8 @@ class Clock:
     """Formatter of times that caches the text of the last second."""
 
     def __init__(self) -> None:
-        self._at, self._text = -1, ""
+        self._at: int | None = None
+        self._text = ""
 
     def second(self, second: int) -> str:
         """``2024-01-02T03:04:05``, UTC."""

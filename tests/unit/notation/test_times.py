@@ -6,7 +6,7 @@ import datetime
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ketch.notation import durations, moments, times
@@ -135,6 +135,7 @@ def test_times_of_all_zones_are_read(when):
 
 
 @given(st.datetimes(datetime.datetime(2, 1, 1), timezones=st.just(UTC)), st.integers(0, 999))
+@example(datetime.datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC), 0)
 def test_times_are_read_as_they_are_written(when, further):
     ns = moment_of(when) + further
     clock = times.Clock()
