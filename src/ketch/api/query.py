@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -9,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.notation import digits, json_nesting, moments
+from ketch.notation import booleans, digits, integers, json_nesting, moments
 from ketch.oci import platform as oci_platform
 from ketch.oci.manifest import Platform
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from multidict import MultiMapping
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 
 _Filters = dict[str, list[str] | dict[str, bool]]
 
@@ -27,7 +29,16 @@ _Filters = dict[str, list[str] | dict[str, bool]]
 def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
     """``1``, ``true``, … → True; ``0``, ``no``, ``false``, ``none`` and the empty string → False."""
     value = query.get(name)
-    return default if value is None else value.lower() not in _FALSE
+    return default if value is None else value.strip().lower() not in _FALSE
+
+
+def strict_flag(query: Mapping[str, str], name: str) -> bool:
+    """A truth value as Go writes them (InvalidArgument otherwise); False when absent or empty."""
+    text = query.get(name)
+    found = booleans.parse(text) if text else False
+    if found is None:
+        raise InvalidArgument(f'invalid value for {name}: {text}: strconv.ParseBool: parsing "{text}": invalid syntax')
+    return found
 
 
 def number(query: Mapping[str, str], name: str, default: int | None = None) -> int | None:
@@ -36,9 +47,30 @@ def number(query: Mapping[str, str], name: str, default: int | None = None) -> i
     if not text:
         return default
     try:
-        return int(text)
-    except ValueError:
-        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax (parameter {name})') from None
+        return integers.signed(text)
+    except integers.NotAnIntegerError as e:
+        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": {e}', hint=f"it is the parameter `{name}`") from e
+
+
+def size(query: Mapping[str, str]) -> tuple[int, int]:
+    """Rows and columns of a terminal (InvalidArgument); as of any that it has, the kernel takes the lowest 16 bits."""
+    found = []
+    for name, what in (("h", "height"), ("w", "width")):
+        text = query.get(name, "")
+        try:
+            found.append(integers.unsigned(text, 32) & 0xFFFF)
+        except integers.NotAnIntegerError as e:
+            raise InvalidArgument(f'invalid resize {what} "{text}": {e}') from e
+    return found[0], found[1]
+
+
+def check(raw: str) -> None:
+    """InvalidArgument for a query string that Go's net/url does not take."""
+    for part in raw.split("&"):
+        if ";" in part:
+            raise InvalidArgument("invalid semicolon separator in query")
+        if wrong := _BAD_ESCAPE.search(part):
+            raise InvalidArgument(f'invalid URL escape "{wrong[0]}"')
 
 
 def path(request: BaseRequest, name: str = "path") -> str:
@@ -59,6 +91,8 @@ def platforms(query: MultiMapping[str], name: str = "platform") -> list[str]:
 
 def _platform(value: str) -> str:
     if not value.startswith("{"):
+        if value:
+            oci_platform.parse(value)
         return value
     if json_nesting.is_too_deep(value):
         raise InvalidArgument(f"failed to parse platform `{value[:100]}`: it is nested too deeply")
@@ -76,8 +110,19 @@ def timestamp(query: Mapping[str, str], name: str) -> int:
         return 0
     found = moments.parse(text, time.time_ns())
     if found is None:
-        raise InvalidArgument(f'invalid value for "{name}": {text}', hint="use seconds since 1970 or RFC 3339")
+        raise InvalidArgument(_no_timestamp(text), hint=f"use seconds since 1970 or RFC 3339 for `{name}`")
     return found
+
+
+def _no_timestamp(text: str) -> str:
+    """Docker's words: it reads the seconds first, and what follows the point then."""
+    seconds, point, fraction = text.partition(".")
+    for part in (seconds, *([fraction] if point else [])):
+        try:
+            integers.signed(part)
+        except integers.NotAnIntegerError as e:
+            return f'strconv.ParseInt: parsing "{part}": {e}'
+    return f"invalid time: {text}"
 
 
 def tail(query: Mapping[str, str]) -> int | None:
@@ -95,14 +140,14 @@ def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
     if not text:
         return {}
     if json_nesting.is_too_deep(text):
-        raise InvalidArgument("invalid filters: they are nested too deeply")
+        raise InvalidArgument("invalid filter: the filters are nested too deeply")
     try:
         return {
             name: [k for k, on in values.items() if on] if isinstance(values, dict) else values
             for name, values in msgspec.json.decode(text, type=_Filters).items()
         }
     except (msgspec.DecodeError, UnicodeEncodeError) as e:
-        raise InvalidArgument(f"invalid filters: {e}", hint='send JSON such as {"status": ["running"]}') from e
+        raise InvalidArgument(f"invalid filter: {e}", hint='send JSON such as {"status": ["running"]}') from e
 
 
 def check_texts(value: Any, where: str = "") -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from ketch.api import jsontext
+from ketch.api import jsontext, query, versions
 from ketch.api.call import HEADERS, Call
 from ketch.api.connection import LARGEST_JSON, Connection, Server
 from ketch.api.errors import INTERNAL, body_of, message_of, status_of
@@ -44,14 +44,35 @@ if TYPE_CHECKING:
     Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
-_VERSION = re.compile(r"/v(\d{1,9})(?:\.(\d{1,9}))?(/.*)\Z", re.ASCII)
+# dockerd does not look at the whole query of these.
+_UNCHECKED = frozenset(
+    (
+        "/_ping",
+        "/info",
+        "/version",
+        "/containers/{id}/changes",
+        "/containers/{id}/export",
+        "/containers/{id}/json",
+        "/exec/{id}/json",
+    )
+)
+_LOWEST = [int(part) for part in MIN_API_VERSION.split(".")]
+_VERSION = re.compile(r"/v([0-9.]{1,100})(/.*)\Z", re.ASCII | re.DOTALL)
+
+
+class Route(NamedTuple):
+    """One entry of a table of routes."""
+
+    method: str
+    path: str
+    handler: Handler
 
 
 class Routes:
     """(method, pattern) → handler; the first path segment chooses a short list of patterns."""
 
     def __init__(self) -> None:
-        self._groups: dict[str, list[tuple[str, re.Pattern[str], Handler]]] = {}
+        self._groups: dict[str, list[tuple[re.Pattern[str], Route]]] = {}
         self._patterns: list[tuple[str, str]] = []
 
     def add(self, method: str, path: str, handler: Handler) -> None:
@@ -60,19 +81,18 @@ class Routes:
         So do containers' names: ``/web/db`` is a link's.
         """
         head = path.split("/")[1]
-        if head == "containers":
-            path = path.replace("{id}", "{id:path}")
-        expression = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", path)
+        expression = path.replace("{id}", "{id:path}") if head == "containers" else path
+        expression = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", expression)
         expression = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", expression)
-        self._groups.setdefault(head, []).append((method, re.compile(expression + r"/?\Z"), handler))
+        self._groups.setdefault(head, []).append((re.compile(expression + r"/?\Z"), Route(method, path, handler)))
         self._patterns.append((method, path))
 
-    def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]]:
-        """The handler and the path's parameters (NotFound, in Docker's words)."""
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """The route and the path's parameters (NotFound, in Docker's words)."""
         group = path.split("/", 2)[1] if path.startswith("/") else ""  # `OPTIONS *` has none
-        for known, pattern, handler in self._groups.get(group, ()):
-            if (known == method or (method == "HEAD" and known == "GET")) and (match := pattern.match(path)):
-                return handler, match.groupdict()
+        for pattern, route in self._groups.get(group, ()):
+            if route.method in (method, "GET" if method == "HEAD" else "") and (match := pattern.match(path)):
+                return route, match.groupdict()
         raise NotFound("page not found")
 
     def all(self) -> list[tuple[str, str]]:
@@ -130,23 +150,27 @@ def build_routes() -> Routes:
     return routes
 
 
-def parse_version(path: str) -> tuple[tuple[int, int], str]:
-    """``/v1.43/info`` → ((1, 43), ``/info``); the newest version without a prefix (InvalidArgument outside ours)."""
-    highest = tuple(int(n) for n in API_VERSION.split("."))
-    lowest = tuple(int(n) for n in MIN_API_VERSION.split("."))
+def split_version(path: str) -> tuple[str, str]:
+    """``/v1.43/info`` → (``1.43``, ``/info``); the version is empty without a prefix."""
     match = _VERSION.match(path)
-    if not match:
-        return (highest[0], highest[1]), path
-    version = (int(match[1]), int(match[2] or 0))
-    text = match[1] + (f".{match[2]}" if match[2] else "")
-    if version < lowest:
+    return (match[1], match[2]) if match else ("", path)
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """The version that is named (InvalidArgument outside ours); the newest one where none is."""
+    if not text:
+        return versions.NEWEST
+    version = [int(part or 0) for part in text.split(".")]
+    while version and not version[-1]:
+        version.pop()
+    if version < _LOWEST:
         raise _TooOldError(
             f"client version {text} is too old. Minimum supported API version is {MIN_API_VERSION}, "
             "please upgrade your client to a newer version"
         )
-    if version > highest:
+    if version > [*versions.NEWEST]:
         raise InvalidArgument(f"client version {text} is too new. Maximum supported API version is {API_VERSION}")
-    return version, match[3]
+    return version[0], version[1]
 
 
 def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
@@ -162,11 +186,13 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
         try:
             assert isinstance(request.protocol, Connection)
             web_pages.check(request, request.protocol.listener)
-            version, path = parse_version(request.path)
+            text, path = split_version(request.path)
             # A name may be typed as Docker stores it, "/web", and then stands behind two slashes.
-            handler, parameters = routes.find(request.method, path.replace("//", "/"))
+            route, parameters = routes.find(request.method, path.replace("//", "/"))
+            version = parse_version(text)
             call = Call(engine, request, parameters, version)
-            answer = await handler(call)
+            _read_query(call, route)
+            answer = await route.handler(call)
             if request.method not in ("GET", "HEAD"):
                 await engine.flush()  # what is acknowledged survives a power cut
             return answer
@@ -194,6 +220,15 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
             return _failure(call, 500, body_of(text, INTERNAL))
 
     return Server(handle)
+
+
+def _read_query(call: Call, route: Route) -> None:
+    """Check the query, and take from it what the request's version does not have (InvalidArgument)."""
+    raw = call.request.raw_path.partition("?")[2]
+    if ("%" in raw or ";" in raw) and route.path not in _UNCHECKED:
+        query.check(raw)
+    if call.version < versions.NEWEST:
+        call.query = versions.read_query(route.method, route.path, call.query, call.version)
 
 
 def _failure(call: Call | None, status: int, body: dict[str, str]) -> web.StreamResponse:

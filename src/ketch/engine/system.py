@@ -23,7 +23,7 @@ from ketch.storage import lost
 from ketch.storage.sizes import size_on_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.registries import Registries
@@ -165,14 +165,14 @@ class SystemService(Struct, frozen=True, eq=False):
             "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)],
         }
 
-    async def df(self) -> DiskUsage:
-        """Measure the disk usage."""
-        images = self.images.list()
-        written = {c.id: await in_own_thread(functools.partial(self.snapshots.usage, c.id)) for c in self.store.all()}
-        volumes = {
-            v.name: await in_own_thread(functools.partial(size_on_disk, v.mountpoint)) for v in self.volumes.list()
-        }
-        layers = await asyncio.to_thread(self.images.layers_size)
+    async def df(self, kinds: Collection[str]) -> DiskUsage:
+        """Measure the disk usage of some kinds of objects: ``image``, ``container``, ``volume``."""
+        images = self.images.list() if "image" in kinds else []
+        containers = self.store.all() if "container" in kinds else []
+        written = {c.id: await in_own_thread(functools.partial(self.snapshots.usage, c.id)) for c in containers}
+        found = self.volumes.list() if "volume" in kinds else []
+        volumes = {v.name: await in_own_thread(functools.partial(size_on_disk, v.mountpoint)) for v in found}
+        layers = await asyncio.to_thread(self.images.layers_size) if "image" in kinds else 0
         return DiskUsage(images=images, layers=layers, containers=written, volumes=volumes)
 
 

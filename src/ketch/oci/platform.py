@@ -39,7 +39,7 @@ def parse(text: str) -> Platform:
     architecture = architectures.goarch(architecture)
     if len(parts) > 3 or system not in _SYSTEMS or (architecture and architecture not in _ARCHITECTURES):
         raise InvalidArgument(
-            f'error parsing specified platform: "{text}": unknown operating system or architecture: invalid argument',
+            f'"{text}": unknown operating system or architecture: invalid argument',
             hint="use e.g. linux/amd64",
         )
     return normalize(Platform(os=system, architecture=architecture, variant=variant or None))

@@ -238,6 +238,8 @@ def answer_for(body: dict[str, Any]) -> dict[str, Any]:
     config = {key: value for key, value in body.items() if key not in ("HostConfig", "NetworkingConfig")}
     asked = {body["HostConfig"]["NetworkMode"]: {}} | body["NetworkingConfig"]["EndpointsConfig"]
     networks = {"bridge" if name == "default" else name: settings for name, settings in asked.items()}
+    if address := asked[body["HostConfig"]["NetworkMode"]].get("MacAddress"):
+        config["MacAddress"] = address
     config |= {"AttachStdout": True, "AttachStderr": True, "AttachStdin": bool(body.get("OpenStdin"))}
     return {
         "Name": "/box",
@@ -253,7 +255,6 @@ def comparable(body: dict[str, Any]) -> dict[str, Any]:
     host = {**body["HostConfig"]}
     if host["NetworkMode"] in ("host", "none") or host["NetworkMode"].startswith("container:"):
         body = {**body, "NetworkingConfig": {}}  # nothing that is said of an address there reaches the container
-        body.pop("MacAddress", None)
     if host["Privileged"]:  # has no masked paths anyway
         host.pop("MaskedPaths", None)
         host.pop("ReadonlyPaths", None)

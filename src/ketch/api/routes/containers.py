@@ -25,10 +25,14 @@ _PRUNE = frozenset(("label", "label!", "until"))
 async def create(call: Call) -> web.StreamResponse:
     """Make a container."""
     body: CreateBody = await call.body(CreateBody)
-    versions.read_create(body, call.version)
-    wanted = body.request(call.query.get("name") or None, call.query.get("platform") or None)
+    of_version = versions.read_create(body, call.version)
+    wanted = body.request(
+        call.query.get("name") or None,
+        call.query.get("platform") or None,
+        below_read_only=versions.below_is_read_only(call.version),
+    )
     container, warnings = await call.engine.containers.create(wanted)
-    return call.json({"Id": container.id, "Warnings": warnings}, 201)
+    return call.json({"Id": container.id, "Warnings": [*warnings, *of_version]}, 201)
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -53,7 +57,7 @@ async def inspect(call: Call) -> web.StreamResponse:
     container = call.engine.containers.get(call.path["id"])
     await call.engine.containers.recorded(container)
     sizes = await call.engine.containers.sizes(container.id) if query.flag(call.query, "size") else None
-    return call.json(wire.inspect(call.engine, container, sizes, call.version))
+    return call.json(versions.shown_container(wire.inspect(call.engine, container, sizes), call.version))
 
 
 async def start(call: Call) -> web.StreamResponse:
@@ -173,17 +177,9 @@ def content_type(call: Call, tty: bool) -> str:
 
 async def resize(call: Call) -> web.StreamResponse:
     """The terminal's new size."""
-    rows, cols = size(call)
+    rows, cols = query.size(call.query)
     await call.engine.containers.resize(call.path["id"], rows, cols)
     return call.empty(200)
-
-
-def size(call: Call) -> tuple[int, int]:
-    """``h`` and ``w`` of a resize (InvalidArgument when absent or out of range)."""
-    rows, cols = query.number(call.query, "h"), query.number(call.query, "w")
-    if rows is None or cols is None or not (0 <= rows <= 65535 and 0 <= cols <= 65535):
-        raise InvalidArgument("resize: `h` and `w` must be numbers of characters")
-    return rows, cols
 
 
 async def logs(call: Call) -> web.StreamResponse:

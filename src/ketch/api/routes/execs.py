@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ketch.api import streams
-from ketch.api.routes.containers import content_type, size
+from ketch.api import query, streams
+from ketch.api.routes.containers import content_type
 from ketch.api.wire import execs as wire
 from ketch.errors import Conflict, KetchError, Unavailable
 from ketch.notation import stream_frames
@@ -51,7 +51,7 @@ async def start(call: Call) -> web.StreamResponse:
 
 async def resize(call: Call) -> web.StreamResponse:
     """The terminal's new size."""
-    rows, cols = size(call)
+    rows, cols = query.size(call.query)
     await call.engine.execs.resize(call.path["id"], rows, cols)
     return call.empty(200)
 

@@ -6,7 +6,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ketch.api import dry_run, jsontext, query
+from ketch.api import dry_run, jsontext, query, versions
 from ketch.api.errors import INTERNAL, body_of, from_registry, message_of
 from ketch.api.streams import while_connected
 from ketch.api.wire import filters, manifests, prunes
@@ -29,9 +29,11 @@ _CHUNK = 1 << 18
 async def list_(call: Call) -> web.StreamResponse:
     """The rows of ``images``."""
     chosen = query.filters(call.query)
+    if pattern := versions.old_filter(call.query, call.version):
+        chosen.setdefault("reference", []).append(pattern)
     predicate = filters.image_predicate(call.engine, chosen)
     images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
-    rows = [wire.row(image, version=call.version) for image in images if predicate(image)]
+    rows = [wire.row(image) for image in images if predicate(image)]
     if call.version >= manifests.SINCE:
         for row in rows:
             manifests.complete(call.engine, row, detailed=query.flag(call.query, "manifests"))
@@ -40,7 +42,7 @@ async def list_(call: Call) -> web.StreamResponse:
             row["RepoTags"] = [tag for tag in row["RepoTags"] if filters.refers(tag, patterns)]
             repositories = {tag.rpartition(":")[0] for tag in row["RepoTags"]}
             row["RepoDigests"] = [d for d in row["RepoDigests"] if d.partition("@")[0] in repositories]
-    return call.json(rows)
+    return call.json([versions.shown_image_row(row, call.version) for row in rows])
 
 
 async def inspect(call: Call) -> web.StreamResponse:
@@ -48,10 +50,10 @@ async def inspect(call: Call) -> web.StreamResponse:
     chosen, detailed = query.platform(call.query), query.flag(call.query, "manifests")
     if chosen and detailed:
         raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
-    answer = wire.inspect(call.engine, call.engine.images.get(call.path["name"], chosen), call.version)
+    answer = wire.inspect(call.engine, call.engine.images.get(call.path["name"], chosen))
     if call.version >= manifests.SINCE:
         manifests.complete(call.engine, answer, detailed=detailed)
-    return call.json(answer)
+    return call.json(versions.shown_image(answer, call.version))
 
 
 async def history(call: Call) -> web.StreamResponse:
@@ -168,7 +170,7 @@ async def prune(call: Call) -> web.StreamResponse:
     """Delete images without a name (``dangling=false``: without a container) that no container uses."""
     chosen = query.filters(call.query)
     matches = filters.prune_predicate(chosen)
-    dangling = all(filters.boolean("dangling", value) for value in chosen.get("dangling", ()))
+    dangling = bool(filters.booleans_of(chosen, "dangling", True))
     only_shown, without = await dry_run.wanted(call)
     done = await call.engine.prunes.images(matches, dangling=dangling, dry_run=only_shown, without=without)
     return call.json(prunes.images(done, dry_run=only_shown))

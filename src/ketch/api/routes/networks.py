@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.api import dry_run, query
+from ketch.api import dry_run, query, versions
 from ketch.api.wire import filters, prunes
 from ketch.api.wire.networks import ConnectBody, DisconnectBody, NewNetwork, endpoint, predicate, wire
+from ketch.errors import NotFound
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -19,17 +20,22 @@ _PRUNE = frozenset(("label", "label!", "until"))
 async def list_(call: Call) -> web.StreamResponse:
     """All networks that match."""
     keep = predicate(call.engine, query.filters(call.query))
-    return call.json([wire(call.engine, n, detailed=False) for n in call.engine.networks.list() if keep(n)])
+    detailed = versions.lists_members(call.version)
+    return call.json([wire(call.engine, n, detailed=detailed) for n in call.engine.networks.list() if keep(n)])
 
 
 async def inspect(call: Call) -> web.StreamResponse:
     """One network and the containers on it."""
+    query.strict_flag(call.query, "verbose")
+    if call.query.get("scope", "") not in ("", "local"):
+        raise NotFound(f"network {call.path['id']} not found", hint="all networks here are of the scope `local`")
     return call.json(wire(call.engine, call.engine.networks.get(call.path["id"]), detailed=True))
 
 
 async def create(call: Call) -> web.StreamResponse:
     """Make a network."""
     body: NewNetwork = await call.body(NewNetwork)
+    versions.read_network(body, call.version)
     record = await call.engine.networks.create(body.record())
     return call.json({"Id": record.id, "Warning": ""}, 201)
 

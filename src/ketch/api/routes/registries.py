@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import query
 from ketch.api.errors import from_registry
+from ketch.errors import InvalidArgument
 from ketch.remote.credentials import Credentials, completed, from_header
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ async def distribution(call: Call) -> web.StreamResponse:
 async def search(call: Call) -> web.StreamResponse:
     """Search a registry for images."""
     credentials = from_header(call.request.headers.get("X-Registry-Auth"))
-    limit, chosen = query.number(call.query, "limit") or 0, query.filters(call.query)
+    try:
+        limit = query.number(call.query, "limit") or 0
+    except InvalidArgument as e:
+        raise InvalidArgument(f"invalid limit specified: {e.message}") from e
+    chosen = query.filters(call.query)
     with from_registry():
         return call.json(await call.engine.registries.search(call.query.get("term", ""), limit, chosen, credentials))
 

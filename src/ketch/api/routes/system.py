@@ -25,6 +25,7 @@ _PING = {
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
 }
+_KINDS = ("container", "image", "volume", "build-cache")
 
 
 async def ping(call: Call) -> web.StreamResponse:
@@ -57,9 +58,13 @@ async def events(call: Call) -> web.StreamResponse:
 
 
 async def df(call: Call) -> web.StreamResponse:
-    """Disk usage by kind of object."""
-    raw = await call.engine.system.df()
-    return call.json(wire_df.answer(call.engine, raw))
+    """Disk usage by kind of object, of all kinds or of those that are asked for."""
+    kinds = call.query.getall("type", _KINDS)
+    for kind in kinds:
+        if kind not in _KINDS:
+            raise InvalidArgument(f"unknown object type: {kind}", hint=f"known: {', '.join(_KINDS)}")
+    answer = wire_df.answer(call.engine, await call.engine.system.df(kinds), kinds)
+    return call.json(versions.shown_df(answer, call.version))
 
 
 async def build_prune(call: Call) -> web.StreamResponse:

@@ -23,7 +23,7 @@ async def list_(call: Call) -> web.StreamResponse:
     """All volumes that match."""
     chosen = query.filters(call.query)
     filters.check(chosen, _KNOWN)
-    dangling = filters.boolean("dangling", chosen["dangling"][0]) if chosen.get("dangling") else None
+    dangling = filters.booleans_of(chosen, "dangling")
     rows = []
     for volume in call.engine.volumes.list():
         used = bool(call.engine.volumes.used_by(volume.name))

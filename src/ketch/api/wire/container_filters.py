@@ -10,10 +10,11 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.api.wire.containers import port_rows
-from ketch.api.wire.filters import Filters, boolean, check, has_labels
+from ketch.api.wire.filters import Filters, booleans_of, check, has_labels
 from ketch.engine.aio.patterns import Patterns, is_pattern
 from ketch.engine.model.records import HealthStatus, Status
 from ketch.errors import InvalidArgument, NotFound
+from ketch.notation import integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,19 +43,21 @@ _KNOWN = frozenset(
         "volume",
     )
 )
-_STATES = frozenset(Status)
-_HEALTH = frozenset(("none", *HealthStatus))
+_STATES = tuple(Status)
+_HEALTH = ("none", *HealthStatus)
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d{1,10}\Z", re.ASCII)
 
 
 def predicate(engine: Engine, filters: Filters) -> Test:
     """The predicate of these filters (InvalidArgument, NotFound)."""
     check(filters, _KNOWN)
-    for name, allowed in (("status", _STATES), ("health", _HEALTH)):
+    for name, what, allowed in (("status", "state", _STATES), ("health", "health", _HEALTH)):
         for value in filters.get(name, ()):
             if value not in allowed:
-                raise InvalidArgument(f"invalid filter '{name}={value}'")
+                raise InvalidArgument(
+                    f"invalid filter '{name}={value}': invalid value for {what} ({value}): "
+                    f"must be one of {', '.join(allowed)}"
+                )
     tests = [_test(engine, name, values) for name, values in filters.items() if name not in ("publish", "expose")]
     if "publish" in filters or "expose" in filters:
         tests.append(_port_test(filters))
@@ -135,17 +138,19 @@ def _id(_engine: Engine, values: list[str]) -> Test:
 
 
 def _exited(_engine: Engine, values: list[str]) -> Test:
+    codes = set()
     for value in values:
-        if not _INTEGER.match(value):
-            raise InvalidArgument(f"invalid filter 'exited={value}'")
-    codes = {int(value) for value in values}
+        try:
+            codes.add(integers.signed(value))
+        except integers.NotAnIntegerError as e:
+            raise InvalidArgument(f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": {e}") from e
     ended = (Status.EXITED, Status.DEAD)
     return lambda c: c.state.finished_at > 0 and c.state.status in ended and c.state.exit_code in codes
 
 
 def _is_task(_engine: Engine, values: list[str]) -> Test:
-    wanted = {boolean("is-task", value) for value in values}
-    return lambda _c: False in wanted
+    wanted = booleans_of({"is-task": values}, "is-task")
+    return lambda _c: not wanted
 
 
 def _port_test(filters: Filters) -> Test:

@@ -9,6 +9,7 @@ import msgspec
 from ketch.api.wire.networks import endpoint
 from ketch.engine.model.records import ContainerConfig, EndpointFields, HostConfig, Wire
 from ketch.engine.model.requests import Changes, NewContainer, Resources, Update
+from ketch.errors import InvalidArgument
 
 
 class NetworkingConfig(Wire):
@@ -23,15 +24,25 @@ class CreateBody(ContainerConfig, kw_only=True):
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
 
-    def request(self, name: str | None, platform: str | None) -> NewContainer:
-        """The engine's request of this body."""
-        networking = self.networking_config or NetworkingConfig()
+    @property
+    def endpoints(self) -> dict[str, EndpointFields | None]:
+        """The settings for the networks, to be changed in place."""
+        networking = self.networking_config = self.networking_config or NetworkingConfig()
+        found = networking.endpoints_config = networking.endpoints_config or {}
+        return found
+
+    def request(self, name: str | None, platform: str | None, *, below_read_only: bool = True) -> NewContainer:
+        """The engine's request of this body (InvalidArgument for a network with null in the place of settings)."""
+        for network, asked in self.endpoints.items():
+            if asked is None:
+                raise InvalidArgument(f"invalid config for network {network}: EndpointsConfig is nil")
         return NewContainer(
             config=msgspec.convert(self, ContainerConfig, from_attributes=True),
             host=self.host_config or HostConfig(),
-            networking={key: endpoint(asked) for key, asked in (networking.endpoints_config or {}).items()},
+            networking={key: endpoint(asked) for key, asked in self.endpoints.items()},
             name=name,
             platform=platform,
+            below_read_only=below_read_only,
         )
 
 

@@ -10,15 +10,14 @@ import msgspec
 
 from ketch.engine.model import pending
 from ketch.engine.model.records import EndpointSettings, HealthStatus, Status
-from ketch.notation import ages, digits, times
+from ketch.network.ports import requests as ports
+from ketch.notation import ages, times
 from ketch.runtime import defaults
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.model.records import Container, Health
     from ketch.notation.api_objects import ApiObject
-
-NEWEST = (1, 51)
 
 
 def status_text(container: Container) -> str:
@@ -98,10 +97,10 @@ def port_rows(container: Container) -> list[ApiObject]:
             for b in bindings
         )
     if container.state.running:
-        for port in container.config.exposed_ports or ():
+        for port in ports.names(container.config.exposed_ports or ()):
             number, _, proto = port.partition("/")
-            if port not in published and digits.whole(number) is not None:
-                rows.append({"PrivatePort": int(number), "Type": proto or "tcp"})
+            if port not in published:
+                rows.append({"PrivatePort": int(number), "Type": proto})
     return sorted(rows, key=lambda r: (r["PrivatePort"], r.get("PublicPort", 0)))
 
 
@@ -119,14 +118,8 @@ def _mount(point: Any) -> ApiObject:
     return answer
 
 
-def _networks(container: Container, version: tuple[int, int] = NEWEST) -> ApiObject:
-    shown = {name: _endpoint(container, container.networks[name]) for name in sorted(container.networks)}
-    if version < (1, 44):
-        # The short id was an alias then; DNSNames, where it stands now, is newer.
-        for endpoint in shown.values():
-            if names := endpoint.pop("DNSNames"):
-                endpoint["Aliases"] = [*(endpoint["Aliases"] or ()), *(n for n in names if n == container.id[:12])]
-    return shown
+def _networks(container: Container) -> ApiObject:
+    return {name: _endpoint(container, container.networks[name]) for name in sorted(container.networks)}
 
 
 def _brief_networks(container: Container) -> ApiObject:
@@ -244,9 +237,7 @@ def _given(mount: ApiObject) -> ApiObject:
     return {k: v for k, v in mount.items() if k in ("Type", "Target") or v not in (None, "", False)}
 
 
-def inspect(
-    engine: Engine, container: Container, sizes: tuple[int, int] | None = None, version: tuple[int, int] = NEWEST
-) -> ApiObject:
+def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None = None) -> ApiObject:
     """The body of ``GET /containers/{id}/json``."""
     details = engine.containers.details
     directory = details.directory(container)
@@ -273,30 +264,27 @@ def inspect(
         "GraphDriver": {"Name": details.storage_driver, "Data": details.root_directories(container)},
         "Mounts": [_mount(m) for m in container.mounts],
         "Config": _config(container),
-        "NetworkSettings": _network_settings(container, version),
+        "NetworkSettings": _network_settings(container),
     }
     if waiting := pending.shown(container):
         answer["Pending"] = waiting
-    if version < (1, 42):
-        answer["HostConfig"] |= {"KernelMemory": 0, "KernelMemoryTCP": 0}
     if sizes is not None:
         answer["SizeRw"], answer["SizeRootFs"] = sizes
     return answer
 
 
-def _network_settings(container: Container, version: tuple[int, int]) -> ApiObject:
+def _network_settings(container: Container) -> ApiObject:
     running = container.state.running
-    ports: ApiObject = {}
+    shown: ApiObject = {}
     if running:
-        ports = dict.fromkeys(container.config.exposed_ports or ())
-        ports.update({port: msgspec.to_builtins(bindings) for port, bindings in container.ports.items()})
+        shown = dict.fromkeys(ports.names(container.config.exposed_ports or ()))
+        shown.update({port: msgspec.to_builtins(bindings) for port, bindings in container.ports.items()})
     bridge = container.networks.get("bridge") or EndpointSettings()
-    networks = _networks(container, version)
     return {
         "Bridge": "",
         "SandboxID": container.id if running else "",
         "SandboxKey": f"/proc/{container.state.pid}/ns/net" if running else "",
-        "Ports": ports,
+        "Ports": shown,
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -310,5 +298,5 @@ def _network_settings(container: Container, version: tuple[int, int]) -> ApiObje
         "IPPrefixLen": bridge.ip_prefix_len,
         "IPv6Gateway": bridge.ipv6_gateway,
         "MacAddress": bridge.mac_address,
-        "Networks": networks,
+        "Networks": _networks(container),
     }

@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 from ketch.api.wire import containers, images, volumes
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ketch.engine.engine import Engine
     from ketch.engine.model.reports import DiskUsage
     from ketch.images.model import Image
     from ketch.notation.api_objects import ApiObject
 
+_KIND_OF = {"Images": "image", "Containers": "container", "Volumes": "volume", "BuildCache": "build-cache"}
 
-def answer(engine: Engine, usage: DiskUsage) -> ApiObject:
-    """The body of ``GET /system/df`` from what the engine measured."""
+
+def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str]) -> ApiObject:
+    """The body of ``GET /system/df`` from what the engine measured of the kinds."""
     everything = engine.containers.list()
     rows = []
     for container in everything:
         written = usage.containers.get(container.id, 0)
         rows.append(containers.row(engine, container, (written, written)))
-    return {
+    found: ApiObject = {
         "LayersSize": usage.layers,
         "Images": [
             images.row(i, sum(c.image_id == i.id for c in everything)) | {"SharedSize": size}
@@ -35,6 +39,7 @@ def answer(engine: Engine, usage: DiskUsage) -> ApiObject:
         ],
         "BuildCache": [],
     }
+    return {name: found[name] if _KIND_OF.get(name, "") in ("", *kinds) else None for name in found}
 
 
 def shared_sizes(all_images: list[Image]) -> list[int]:

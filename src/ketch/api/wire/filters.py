@@ -53,8 +53,17 @@ def boolean(name: str, value: str) -> bool:
     """The value of a yes-or-no filter (InvalidArgument for anything else)."""
     found = booleans.parse(value)
     if found is None:
-        raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
+        raise InvalidArgument(f"invalid filter '{name}=[{value}]'", hint="use true or false")
     return found
+
+
+def booleans_of(filters: Filters, name: str, default: bool | None = None) -> bool | None:
+    """The value of a yes-or-no filter that may be given once, or twice with the same (InvalidArgument)."""
+    values = filters.get(name, [])
+    found = {boolean(name, value) for value in values}
+    if len(found) > 1:
+        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(values)}]'", hint="use true or false")
+    return found.pop() if found else default
 
 
 def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
@@ -73,7 +82,7 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
     moments = {n: [engine.images.get(v).created for v in filters.get(n, ())] for n in ("before", "since")}
     until = [_moment(v) for v in filters.get("until", ())]
     references = filters.get("reference", [])
-    dangling = {boolean("dangling", v) for v in filters.get("dangling", ())}
+    dangling = booleans_of(filters, "dangling")
 
     def keep(image: Any) -> bool:
         labels = image.config.config.labels if image.config.config else None
@@ -82,7 +91,7 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
             and all(image.created < m for m in moments["before"])
             and all(image.created > m for m in moments["since"])
             and all(image.created < m for m in until)
-            and (not dangling or (not image.repo_tags) in dangling)
+            and (dangling is None or (not image.repo_tags) == dangling)
             and (not references or any(refers(tag, references) for tag in image.repo_tags))
         )
 
@@ -99,7 +108,9 @@ def _moment(text: str) -> int:
     """``24h`` ago, seconds since 1970, or RFC 3339 → ns (InvalidArgument)."""
     found = moments.parse(text, time.time_ns())
     if found is None:
-        raise InvalidArgument(f'invalid value for "until": {text}', hint="use e.g. 24h, or RFC 3339")
+        raise InvalidArgument(
+            f'failed to parse value as time or duration: "{text}"', hint="`until` is e.g. 24h, or RFC 3339"
+        )
     return found
 
 

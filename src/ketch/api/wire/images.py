@@ -29,7 +29,6 @@ _CONFIG_NAMES = {
     "healthcheck": "Healthcheck",
     "args_escaped": "ArgsEscaped",
 }
-NEWEST = (1, 51)
 _ALWAYS = ("Env", "Cmd", "Entrypoint", "Labels", "OnBuild", "Volumes", "User", "WorkingDir")
 
 
@@ -46,10 +45,10 @@ def run_config(image: Image) -> ApiObject:
     return answer
 
 
-def row(image: Image, containers: int = -1, version: tuple[int, int] = NEWEST) -> ApiObject:
+def row(image: Image, containers: int = -1) -> ApiObject:
     """One entry of ``GET /images/json``."""
     config = image.config.config
-    return _of_old(image, version) | {
+    return {
         "Id": image.id,
         "ParentId": "",
         "RepoTags": list(image.repo_tags),
@@ -70,23 +69,9 @@ def _graph(dirs: list[str]) -> dict[str, str]:
     return data | ({"LowerDir": ":".join(dirs[1:])} if dirs[1:] else {})
 
 
-def _of_old(image: Image, version: tuple[int, int]) -> ApiObject:
-    return {"VirtualSize": image.size} if version < (1, 44) else {}
-
-
-def _made_by(version: tuple[int, int], config: ApiObject) -> ApiObject:
-    """``Container`` and ``ContainerConfig``, which old clients read (Compose 1 its volumes)."""
-    if version >= (1, 45):
-        return {}
-    names = ("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce")
-    rest = {"Hostname": "", "Domainname": "", "Image": "", **dict.fromkeys(names, False)}
-    return {"Container": "", "ContainerConfig": {**rest, **config}, "Config": {**rest, **config}}
-
-
-def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> ApiObject:
+def inspect(engine: Engine, image: Image) -> ApiObject:
     """The body of ``GET /images/{name}/json``."""
     dirs = engine.containers.details.layer_directories(image.chain_ids)
-    config = run_config(image)
     return {
         "Id": image.id,
         "RepoTags": list(image.repo_tags),
@@ -96,7 +81,7 @@ def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> 
         "Created": times.rfc3339_or_never(image.created),
         "DockerVersion": "",
         "Author": image.config.author or "",
-        "Config": config,
+        "Config": run_config(image),
         "Architecture": image.config.architecture,
         "Os": image.config.os,
         "Size": image.size,
@@ -106,6 +91,4 @@ def inspect(engine: Engine, image: Image, version: tuple[int, int] = NEWEST) -> 
         },
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
         "Metadata": {"LastTagTime": times.NEVER},
-        **_of_old(image, version),
-        **_made_by(version, config),
     }

@@ -171,9 +171,9 @@ def predicate(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Network
     filters.check(chosen, _KNOWN)
     for kind in chosen.get("type", ()):
         if kind not in ("custom", "builtin"):
-            raise InvalidArgument(f"invalid filter 'type={kind}'", hint="use custom or builtin")
-    dangling = {filters.boolean("dangling", value) for value in chosen.get("dangling", ())}
-    used = {name for c in engine.containers.list() for name in c.networks} if dangling else set()
+            raise InvalidArgument(f"invalid filter: 'type'='{kind}'", hint="use custom or builtin")
+    dangling = filters.booleans_of(chosen, "dangling")
+    used = set() if dangling is None else {name for c in engine.containers.list() for name in c.networks}
 
     def keep(record: NetworkRecord) -> bool:
         builtin = record.name in PREDEFINED
@@ -183,7 +183,7 @@ def predicate(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Network
             and ("driver" not in chosen or record.driver in chosen["driver"])
             and ("scope" not in chosen or "local" in chosen["scope"])
             and ("type" not in chosen or ("builtin" if builtin else "custom") in chosen["type"])
-            and (not dangling or (not builtin and record.name not in used) in dangling)
+            and (dangling is None or (not builtin and record.name not in used) == dangling)
             and filters.has_labels(record.labels, chosen.get("label", []))
         )
 

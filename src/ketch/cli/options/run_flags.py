@@ -61,7 +61,6 @@ def _together(opts: Options) -> Iterator[tuple[str, Any]]:
     found["HostConfig.Binds"], found["Volumes"] = value_types.volumes(opts["volume"])
     found["ExposedPorts"], found["HostConfig.PortBindings"] = ports.maps(opts["publish"], opts["expose"])
     found["HostConfig.NetworkMode"], endpoints = network_flags.endpoints(opts)
-    found["MacAddress"] = opts["mac-address"]
     yield from ((field, value) for field, value in found.items() if value)
     yield "NetworkingConfig.EndpointsConfig", endpoints
     yield "HostConfig.LogConfig", {"Type": opts["log-driver"], "Config": value_types.pairs(opts["log-opt"], "log-opt")}

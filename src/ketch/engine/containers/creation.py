@@ -17,7 +17,7 @@ from ketch.engine.model import merge, names
 from ketch.engine.model.records import Container, LogConfig, MountPoint
 from ketch.engine.networks import service as network_service
 from ketch.engine.spec import bundle, limits, secrets
-from ketch.engine.volumes import container_volumes, idmaps
+from ketch.engine.volumes import container_volumes, idmaps, mount_plan
 from ketch.errors import InvalidArgument
 from ketch.failpoints import failpoint
 from ketch.images.single_flight import run_uncancellable
@@ -84,25 +84,22 @@ class Creation(Struct, frozen=True, eq=False):
         )
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
-        container.networks, container.desired_macs = network_service.settings_of(
-            host.network, networking, self.network, merged.mac_address
-        )
+        container.networks, container.desired_macs = network_service.settings_of(host.network, networking, self.network)
         self.links.resolve(container)
-        if not merged.mac_address:
-            merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
+        merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
         # Every complaint about values belongs here and not to the start.
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         size = quota.parse(host.storage_opt)
         self.snapshots.check_limit(size)
         with self.images.pinned(image):
-            await self._make(container, image, size)
+            await self._make(container, image, size, wanted)
         failpoint("create.row-written")
         self.container_volumes.announce(container)
         self.events.of_container(container, "create")
         await self.store.flush()
         return container, warnings
 
-    async def _make(self, container: Container, image: Image, size: int) -> None:
+    async def _make(self, container: Container, image: Image, size: int, wanted: NewContainer) -> None:
         """Make the volumes, files and row, or nothing of them."""
         config, host = container.config, container.host
         async with AsyncUndo() as undo:
@@ -111,6 +108,8 @@ class Creation(Struct, frozen=True, eq=False):
                 await snapshot_work.run_to_end(self.snapshots, self.snapshots.view, image.chain_ids)
             await self.container_volumes.make_image_trees(host)
             self.container_volumes.planner().plan(config, host, container.mounts, self._inherited(host), container.id)
+            if not wanted.below_read_only:
+                mount_plan.keep_below_writable(container.mounts)
             failpoint("create.volumes-made")
             await snapshot_work.run_to_end(
                 self.snapshots, idmaps.resolve, self.snapshots, image.chain_ids, config.user, container.mounts

@@ -178,8 +178,9 @@ class ContainerService(Struct, frozen=True, eq=False):
         live = self.live.of(container.id)
         async with live.lock, live.freezer:
             if container.state.status is not (Status.RUNNING if frozen else Status.PAUSED):
-                words = "not paused" if not frozen else "already paused" if container.state.running else "not running"
-                raise Conflict(f"container {container.id} is {words}")
+                if frozen and not container.state.running:
+                    raise Conflict(f"container {container.id} is not running")
+                raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
             cgroup = self.cgroups.of(container)
             try:
                 await in_own_thread(lambda: cgroup.freeze(frozen))  # what sleeps in the kernel is waited for
@@ -247,7 +248,7 @@ class ContainerService(Struct, frozen=True, eq=False):
         """Tell the container's terminal its size in characters."""
         container = self.get(ref)
         if not container.state.running:
-            raise Conflict(f"cannot resize: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         await (await self.live.of(container.id).reach(container)).resize(rows, cols)
 
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
+from ketch.engine.spec import limit_support
 from ketch.errors import InvalidArgument
 from ketch.network.files import parse_extra_host
 from ketch.notation import digits
@@ -23,7 +24,7 @@ _OF_PID = (*_OF_UTS, ModeKind.CONTAINER)
 _OF_CGROUP = (*_OF_UTS, ModeKind.PRIVATE)
 _OF_IPC = (*_OF_CGROUP, ModeKind.SHAREABLE, ModeKind.NONE, ModeKind.CONTAINER)
 _HEALTH_ACTIONS = ("", "none", "kill", "restart", "stop")  # of --health-on-failure
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp)?)?\Z", re.ASCII | re.IGNORECASE)
 _RESTART = ("", "no", "always", "unless-stopped", "on-failure")
 _CPU_SET = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*\Z", re.ASCII)
 
@@ -47,7 +48,7 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     _check_restart(host)
     log_options.check(host.log_config)
     _check_ports(config, host)
-    warnings = _check_memory(host)
+    warnings = [*limit_support.discard(host), *_check_memory(host)]
     _check_cpu(host)
     _check_devices(host)
     check_terminal(host.console_size)
@@ -118,8 +119,10 @@ def _check_restart(host: HostConfig) -> None:
 def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
     for spec in (*(config.exposed_ports or ()), *(host.port_bindings or ())):
         match = _PORT.match(spec)
-        if not match or not all(0 < int(p) < 65536 for p in match.groups()[:2] if p):
-            raise InvalidArgument(f'invalid port specification: "{spec}"')
+        ends = [int(p) for p in match.groups()[:2] if p] if match else []
+        if not ends or not all(0 < end < 65536 for end in ends) or ends != sorted(ends):
+            number = spec.partition("/")[0]
+            raise InvalidArgument(f'invalid port specification: "{number}"', hint=f"in `{spec}`; use e.g. 80/tcp")
     for spec, bindings in (host.port_bindings or {}).items():
         for binding in bindings or ():
             if binding.host_port and not _valid_host_port(binding.host_port):
@@ -127,9 +130,10 @@ def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def _valid_host_port(text: str) -> bool:
-    first, dash, last = text.partition("-")
-    numbers = [first, last] if dash else [first]
-    return all(digits.whole(n, 65535) is not None for n in numbers)
+    first, dash, last = text.partition("/")[0].partition("-")
+    numbers = [digits.whole(n, 65535) for n in ([first, last] if dash else [first])]
+    ends = [n for n in numbers if n is not None]
+    return len(ends) == len(numbers) and ends == sorted(ends)
 
 
 def _check_memory(host: HostConfig) -> list[str]:
@@ -177,8 +181,8 @@ def _check_cpu(host: HostConfig) -> None:
             raise InvalidArgument(
                 f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: 0-{cpus - 1}"
             )
-    if host.pids_limit is not None and host.pids_limit < -1:
-        raise InvalidArgument(f"invalid pids limit: {host.pids_limit}")
+    if 0 < host.cpu_realtime_period < host.cpu_realtime_runtime:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
 
 
 def _check_devices(host: HostConfig) -> None:

@@ -21,13 +21,17 @@ Ports = dict[str, list[PortBinding] | None]
 
 
 class NewContainer(Struct, kw_only=True, frozen=True):
-    """A request to ``create``; ``networking`` has the settings of each network, by its name or id."""
+    """A request to ``create``; ``networking`` has the settings of each network, by its name or id.
+
+    ``below_read_only``: what is mounted below a read-only bind is read-only, too, unless the mount says otherwise.
+    """
 
     config: ContainerConfig
     host: HostConfig
     networking: dict[str, EndpointSettings]
     name: str | None = None
     platform: str | None = None
+    below_read_only: bool = True
 
 
 class Changes(Wire):

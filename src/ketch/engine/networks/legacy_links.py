@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.spec import bundle
 from ketch.errors import FailedPrecondition, InvalidArgument, NotFound
+from ketch.network.ports import requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ def parse(link: str) -> tuple[str, str]:
 def variables(name: str, address: str, target: Container) -> Strings:
     """The environment variables of a link named ``/web/db``; three or more consecutive ports also make a range."""
     prefix = name.rpartition("/")[2].upper().replace("-", "_")
-    ports = [_port(spec) for spec in target.config.exposed_ports or () if "-" not in spec]
+    ports = [_port(name) for name in requests.names(target.config.exposed_ports or ())]
     exposed = sorted(ports, key=lambda port: (port[1] != "tcp", port[1], port[0]))
     found = []
     if exposed:
@@ -182,9 +183,9 @@ def variables(name: str, address: str, target: Container) -> Strings:
     return found
 
 
-def _port(spec: str) -> tuple[int, str]:
-    number, _, proto = spec.partition("/")
-    return int(number), proto or "tcp"
+def _port(name: str) -> tuple[int, str]:
+    number, _, proto = name.partition("/")
+    return int(number), proto
 
 
 def _ranges(ports: Sequence[tuple[int, str]]) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:

@@ -30,7 +30,7 @@ class LinkChanges(Struct, frozen=True, eq=False):
             raise Conflict("Conflict, cannot remove the default link name of the container")
         container = self.store.get(parent)
         if container.links.pop(alias, None) is None:
-            raise NotFound(f"No such link: {name}")
+            raise NotFound(f"No such container: {name.strip('/')}", hint="nor such a link")
         self._changed(container)
 
     def removed(self, target: Container) -> None:

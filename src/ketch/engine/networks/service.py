@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ketch.engine.model.namespace_mode import NamespaceMode
+from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
 from ketch.engine.model.records import EndpointIpam, EndpointSettings
 from ketch.engine.model.reports import check_removed
 from ketch.engine.networks.references import find
@@ -302,7 +302,7 @@ def _wrong_address(record: NetworkRecord, text: str) -> Strings:
 
 
 def settings_of(
-    mode: NamespaceMode, networking: Mapping[str, EndpointSettings], manager: NetworkManager, mac: str
+    mode: NamespaceMode, networking: Mapping[str, EndpointSettings], manager: NetworkManager
 ) -> tuple[dict[str, EndpointSettings], dict[str, str]]:
     """The settings of a new container's networks by name, and its requested hardware addresses.
 
@@ -313,8 +313,12 @@ def settings_of(
         return {}, {}
     first = mode.network
     chosen = {NamespaceMode.of_network(name).network: settings for name, settings in networking.items()}
+    if first in chosen:
+        chosen = {first: chosen[first], **chosen}
+    elif mode.kind is not ModeKind.NETWORK or not chosen:  # with settings for others it is on these alone
+        chosen = {first: EndpointSettings(), **chosen}
     result: dict[str, EndpointSettings] = {}
-    for ref, settings in {first: chosen.get(first) or EndpointSettings(), **chosen}.items():
+    for ref, settings in chosen.items():
         name = ref
         try:
             record = find(manager, ref)
@@ -325,8 +329,9 @@ def settings_of(
             name, settings.network_id = record.name, record.id
         result.setdefault(name, settings)
     macs = {name: settings.mac_address for name, settings in result.items() if settings.mac_address}
-    if mac:
-        macs.setdefault(next(iter(result)), mac)
-    for address in macs.values():
-        ipam.parse_mac(address)
+    for name, address in macs.items():
+        try:
+            ipam.parse_mac(address)
+        except InvalidArgument as e:
+            raise InvalidArgument(f"invalid config for network {name}: {e.message}", hint=e.hint) from e
     return result, macs

@@ -59,6 +59,10 @@ def _cpu(host: HostConfig) -> OciCpu:
         result["period"] = host.cpu_period
     if host.cpu_quota:
         result["quota"] = host.cpu_quota
+    if host.cpu_realtime_period:
+        result["realtimePeriod"] = host.cpu_realtime_period
+    if host.cpu_realtime_runtime:
+        result["realtimeRuntime"] = host.cpu_realtime_runtime
     if host.cpuset_cpus:
         result["cpus"] = host.cpuset_cpus
     if host.cpuset_mems:

@@ -10,10 +10,18 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ketch import trees
-from ketch.engine.model.records import BindOptions, ContainerConfig, DriverConfig, HostConfig, MountPoint, VolumeOptions
+from ketch.engine.model.records import (
+    BindOptions,
+    ContainerConfig,
+    DriverConfig,
+    HostConfig,
+    Mount,
+    MountPoint,
+    VolumeOptions,
+)
 from ketch.engine.volumes import idmaps
 from ketch.engine.volumes.mount_spec import check_target, of_mount, parse_bind, tmpfs_words, without_opposites
 from ketch.errors import InvalidArgument
@@ -96,6 +104,15 @@ def _make(
         trees.make_path(point.source)
     elif point.type == "image" and image_view is not None:
         point.name, point.layers = image_view(point.source)
+
+
+def keep_below_writable(points: Sequence[MountPoint]) -> None:
+    """Make read-only binds leave alone what is mounted below them, as they were before API 1.44."""
+    for point in points:
+        if point.type == "bind" and not point.rw:
+            spec = point.spec or Mount(type="bind", source=point.source, target=point.destination)
+            options = structs.replace(spec.bind_options or BindOptions(), read_only_non_recursive=True)
+            point.spec = structs.replace(spec, bind_options=options)
 
 
 def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[OciMount]:

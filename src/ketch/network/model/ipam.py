@@ -241,9 +241,9 @@ def parse_mac(text: str) -> bytes:
             raise ValueError
         packed = bytes(int(p, 16) for p in parts)
     except ValueError as e:
-        raise InvalidArgument(f"invalid MAC address `{text}`", hint="use e.g. 02:42:ac:11:00:02") from e
+        raise InvalidArgument(f"invalid MAC address {text}", hint="use e.g. 02:42:ac:11:00:02") from e
     if packed[0] & 1 or not any(packed):
-        raise InvalidArgument(f"invalid MAC address `{text}`: it is not a unicast address")
+        raise InvalidArgument(f"invalid MAC address {text}: it is not a unicast address")
     return packed
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 _MAX_PORT = 65535
@@ -62,6 +62,21 @@ def requests(
     return list(dict.fromkeys(sorted(result, key=lambda r: (r.proto, r.container_port, r.host_ip, r.host_port))))
 
 
+def names(keys: Iterable[str]) -> list[str]:
+    """The ports of Docker's keys by their one name, each once: of ``80``, ``80/TCP`` and ``80-81/tcp`` the two.
+
+    What an image has there that is no port is left out.
+    """
+    found: dict[str, None] = {}
+    for key in keys:
+        try:
+            first, last, proto = parse_port_key(key)
+        except InvalidArgument:
+            continue
+        found.update(dict.fromkeys(f"{port}/{proto}" for port in range(first, last + 1)))
+    return list(found)
+
+
 def parse_port_key(key: str) -> tuple[int, int, str]:
     """``"80/tcp"``, ``"80"``, ``"8000-8010/udp"`` → first, last, protocol."""
     ports, _, proto = key.partition("/")
@@ -94,7 +109,7 @@ def _is_port(text: str) -> bool:
 
 def _expand(first: int, last: int, proto: str, binding: Mapping[str, str]) -> list[PortRequest]:
     host_ip = parse_host_ip(str(binding.get("HostIp") or ""))
-    host_text = str(binding.get("HostPort") or "")
+    host_text = str(binding.get("HostPort") or "").partition("/")[0]
     if host_text in ("", "0"):
         return [PortRequest(proto, port, host_ip) for port in range(first, last + 1)]
     low, high = parse_range(host_text)

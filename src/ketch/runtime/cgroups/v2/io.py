@@ -19,13 +19,14 @@ _THROTTLES = (
 
 
 def apply(directory: str, resources: OciResources) -> None:
-    """Set weight (OCI 10…1000) and throttles."""
+    """Set weights (OCI 10…1000), of all devices and of single ones, and throttles."""
     block = resources.get("blockIO") or {}
-    if block.get("weight"):
-        if files.exists(directory, "io.bfq.weight"):
-            files.write(directory, "io.bfq.weight", block["weight"])
-        elif files.exists(directory, "io.weight"):
-            files.write(directory, "io.weight", weight(block["weight"]))
+    bfq = files.exists(directory, "io.bfq.weight")
+    name, scale = ("io.bfq.weight", int) if bfq else ("io.weight", weight)
+    if block.get("weight") and files.exists(directory, name):
+        files.write(directory, name, scale(block["weight"]))
+    for entry in block.get("weightDevice") or ():
+        files.write(directory, name, f"{entry['major']}:{entry['minor']} {scale(entry.get('weight', 0))}")
     for key, name in _THROTTLES:
         for device, rate in files.throttle_lines(block, key):
             files.write(directory, "io.max", f"{device} {name}={rate or 'max'}")

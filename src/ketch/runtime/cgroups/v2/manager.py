@@ -9,7 +9,7 @@ import time
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files, tree
 from ketch.runtime.cgroups.v1 import pids
-from ketch.runtime.cgroups.v2 import cpu, cpuset, devices, io, memory
+from ketch.runtime.cgroups.v2 import cpu, cpuset, devices, hugetlb, io, memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ketch.runtime.protocol import Cgroups
 
 _CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc", "rdma")
-_APPLY: dict[str, ModuleType] = {"cpuset": cpuset, "cpu": cpu, "io": io, "memory": memory, "pids": pids}
+_APPLY: tuple[ModuleType, ...] = (cpuset, cpu, io, memory, pids, hugetlb)
 
 
 class CgroupV2:
@@ -52,7 +52,7 @@ class CgroupV2:
 
     def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``; only what is given changes."""
-        for module in _APPLY.values():
+        for module in _APPLY:
             module.apply(self.directory, resources)
         for name, value in (resources.get("unified") or {}).items():
             if "/" in name:
