@@ -38,7 +38,7 @@ def main() -> None:
     _forget_parent()
     sys.setswitchinterval(_SLICE_S)
     try:
-        _open_as_many_as_permitted()
+        soft_files = _open_as_many_as_permitted()
         with stdio.Collected():
             config = load(sys.argv[1:])
         level = _LEVELS.get(config.log_level, config.log_level.upper())
@@ -53,7 +53,7 @@ def main() -> None:
             (repair.repair if config.repair else repair.prune_lost)(config)
             return
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serve(config))
+            asyncio.run(serve(config, soft_files))
     except stdio.OutputError as e:
         sys.stderr.write(f"ketchd: {e}\n")
         raise SystemExit(1) from None
@@ -72,9 +72,9 @@ def _forget_parent() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _open_as_many_as_permitted() -> None:
-    """Raise the limit of open files to its maximum (FailedPrecondition: not enough to start)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _open_as_many_as_permitted() -> int:
+    """Raise the limit of open files to its maximum; returns what it was (FailedPrecondition: not enough to start)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < _LEAST_FILES:
         raise FailedPrecondition(
@@ -82,6 +82,7 @@ def _open_as_many_as_permitted() -> None:
             "container, published port and client",
             hint="raise the hard limit of who starts it: `ulimit -Hn 65536`, LimitNOFILE= in a systemd unit",
         )
+    return soft
 
 
 @contextlib.contextmanager
@@ -114,8 +115,11 @@ class _Formatter(logging.Formatter):
         return printable.lines(super().format(record))
 
 
-async def serve(config: Config) -> None:
-    """Run the daemon until SIGTERM or SIGINT; containers are left running."""
+async def serve(config: Config, soft_files: int) -> None:
+    """Run the daemon until SIGTERM or SIGINT; containers are left running.
+
+    ``soft_files`` is the soft limit of open files that they start with.
+    """
     from ketch.daemon import listen, notify, parent_cgroup, roots
     from ketch.engine.monitors.launcher import Launcher
     from ketch.runtime.cgroups import monitors
@@ -136,7 +140,7 @@ async def serve(config: Config) -> None:
         stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
         ours = parent_cgroup.made_here(config.data_root, config.cgroup_parent)
-        launcher = await Launcher.start(config.cgroup_parent)
+        launcher = await Launcher.start(config.cgroup_parent, soft_files)
         stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours)
         stack.push_async_callback(launcher.close)
         with _no_certificates():

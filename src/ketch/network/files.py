@@ -66,6 +66,22 @@ def parse_extra_host(entry: str) -> tuple[str, str]:
     return name, address
 
 
+def is_address(text: str) -> bool:
+    """Whether the text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_name_servers(servers: Sequence[str]) -> None:
+    """InvalidArgument, in Docker's words, for a name server that is no address."""
+    for server in servers:
+        if not is_address(server):
+            raise InvalidArgument(f'bad nameserver address {server}: ParseAddr("{server}"): unable to parse IP')
+
+
 def resolv(dns: Sequence[str], search: Sequence[str], options: Sequence[str], host_text: str) -> str:
     """The text of a container's ``/etc/resolv.conf``: requested values, else the host's usable ones.
 

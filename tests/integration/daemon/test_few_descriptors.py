@@ -20,6 +20,15 @@ def test_few_descriptors_at_the_start(own_engine, limits):
     assert resource.prlimit(own_engine.process.pid, resource.RLIMIT_NOFILE) == (limits[1], limits[1])
     own_engine.add_busybox()
     assert own_engine.client("run", "--rm", "busybox", "echo", "works").out == "works\n"
+    words = ("run", "-d", "--name", "one", "busybox", "sh", "-c", "ulimit -Sn; ulimit -Hn; sleep 1000")
+    own_engine.client(*words)
+    limits_of_exec = own_engine.client("exec", "one", "sh", "-c", "ulimit -Sn; ulimit -Hn").out
+    assert limits_of_exec == f"{limits[0]}\n{limits[1]}\n"  # what it raised for itself is not the containers'
+    assert own_engine.client("logs", "one").out == limits_of_exec
+    own_engine.client("rm", "-f", "one")
+    assert (
+        own_engine.client("run", "--rm", "--ulimit", "nofile=30:40", "busybox", "sh", "-c", "ulimit -Sn").out == "30\n"
+    )
     own_engine.stop()
     own_engine.prefix = []
 

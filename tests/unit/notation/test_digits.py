@@ -49,8 +49,8 @@ NUMBERS = {
 READERS = (
     lambda n: query.timestamp({"since": n}, "since"),
     lambda n: query.tail({"tail": n}),
-    lambda n: server.parse_version(f"/v{n}.1/info"),
-    lambda n: server.parse_version(f"/v1.{n}/info"),
+    lambda n: server.parse_version(server.split_version(f"/v{n}.1/info")[0]),
+    lambda n: server.parse_version(server.split_version(f"/v1.{n}/info")[0]),
     lambda n: filters._moment(n),
     lambda n: filters._moment(f"{n}h"),
     lambda n: filters._moment(f"1.{n}h"),

@@ -228,7 +228,11 @@ async def container_stats(call: Call) -> web.StreamResponse:
             break
         except KetchError:  # it stopped: Docker sends empty readings until it runs again or is removed
             current = None
-        answer = stats.answer(container, current, previous) if current else stats.empty(container)
+        answer = (
+            stats.answer(container, current, previous, one_shot=one_shot and not follow)
+            if current
+            else stats.empty(container)
+        )
         await response.write(jsontext.encode(answer) + b"\n")
         if not follow:
             break

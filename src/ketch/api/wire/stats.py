@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 _UNLIMITED = 1 << 62
-_NO_LIMIT = (1 << 64) - 1
 
 
 def empty(container: Container) -> ApiObject:
@@ -34,14 +33,15 @@ def empty(container: Container) -> ApiObject:
     }
 
 
-def answer(container: Container, current: Sample, previous: Sample | None) -> ApiObject:
+def answer(container: Container, current: Sample, previous: Sample | None, *, one_shot: bool = False) -> ApiObject:
     """One object of ``GET /containers/{id}/stats``; ``precpu_stats`` come from the sample before.
 
-    What the machine has no controller for is empty, as in Docker's answers.
+    What the machine has no controller for is empty, as in Docker's answers, which have no name when they are
+    ``one_shot``.
     """
+    named = {} if one_shot else {"name": f"/{container.name}", "id": container.id}
     return {
-        "name": f"/{container.name}",
-        "id": container.id,
+        **named,
         "read": times.rfc3339_or_never(current.taken_at),
         "preread": times.rfc3339_or_never(previous.taken_at) if previous else times.NEVER,
         "num_procs": 0,
@@ -57,7 +57,9 @@ def answer(container: Container, current: Sample, previous: Sample | None) -> Ap
 
 def _pids(reading: CgroupReading) -> ApiObject:
     pids = reading.get("pids")
-    return {"current": pids["current"], "limit": pids["limit"] or _NO_LIMIT} if pids else {}
+    if not pids:
+        return {}
+    return {"current": pids["current"], **({"limit": pids["limit"]} if pids["limit"] else {})}
 
 
 def _memory(sample: Sample) -> ApiObject:
@@ -69,7 +71,7 @@ def _memory(sample: Sample) -> ApiObject:
         "usage": memory["usage"],
         "max_usage": memory["max_usage"],
         "stats": memory["stat"],
-        "failcnt": memory["failcnt"],
+        **({"failcnt": memory["failcnt"]} if memory["failcnt"] else {}),
         "limit": sample.machine_memory if not limit or limit > _UNLIMITED else limit,
     }
 

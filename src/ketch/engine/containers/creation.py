@@ -127,6 +127,8 @@ class Creation(Struct, frozen=True, eq=False):
         """The mounts of ``--volumes-from CONTAINER[:ro|rw]``."""
         result: list[MountPoint] = []
         for spec in host.volumes_from or ():
+            if not spec:
+                raise InvalidArgument("volumes-from specification cannot be an empty string")
             ref, _, mode = spec.partition(":")
             if mode not in ("", "ro", "rw", "z", "Z"):
                 raise InvalidArgument(f"invalid mode: {mode}", hint="use --volumes-from CONTAINER[:ro]")

@@ -144,9 +144,9 @@ class PendingChanges(Struct, frozen=True, eq=False):
 
     async def _mount(self, new: Container, wanted: Changes, undo: AsyncUndo) -> None:
         """Plan the new mounts as a creation does; volumes that are made for them go when ``undo`` is called."""
-        removed = [check_target(target, target) for target in wanted.mounts_remove or ()]
+        removed = [check_target(target) for target in wanted.mounts_remove or ()]
         tmpfs = dict(new.host.tmpfs or {})
-        there = {point.destination for point in new.mounts} | {check_target(t, t) for t in tmpfs}
+        there = {point.destination for point in new.mounts} | {check_target(t) for t in tmpfs}
         for target in removed:
             if target not in there:
                 raise InvalidArgument(f"remove mount {target}: nothing is mounted there", hint="see: ketch inspect")
@@ -233,8 +233,8 @@ def _plain(bindings: Ports | None) -> dict[str, list[dict[str, str]] | None]:
 
 def _forget(new: Container, tmpfs: dict[str, str], gone: set[str]) -> None:
     """Remove the mounts at these targets from every field that has them."""
-    new.host.tmpfs = {target: words for target, words in tmpfs.items() if check_target(target, target) not in gone}
+    new.host.tmpfs = {target: words for target, words in tmpfs.items() if check_target(target) not in gone}
     new.host.binds = [spec for spec in new.host.binds or () if parse_bind(spec).destination not in gone]
-    new.host.mounts = [m for m in new.host.mounts or () if check_target(m.target, m.target) not in gone]
-    new.config.volumes = {t: v for t, v in (new.config.volumes or {}).items() if check_target(t, t) not in gone}
+    new.host.mounts = [m for m in new.host.mounts or () if check_target(m.target) not in gone]
+    new.config.volumes = {t: v for t, v in (new.config.volumes or {}).items() if check_target(t) not in gone}
     new.mounts = [point for point in new.mounts if point.destination not in gone]

@@ -10,7 +10,7 @@ from ketch.engine.logs import options as log_options
 from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
 from ketch.engine.spec import limit_support
 from ketch.errors import InvalidArgument
-from ketch.network.files import parse_extra_host
+from ketch.network.files import is_address
 from ketch.notation import digits
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
         if "\0" in item:
             raise InvalidArgument("invalid environment variable: it contains a NUL byte")
     for entry in host.extra_hosts or ():
-        parse_extra_host(entry)
+        _check_extra_host(entry)
     _check_stop(config)
     _check_restart(host)
     log_options.check(host.log_config)
@@ -51,7 +51,7 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     warnings = [*limit_support.discard(host), *_check_memory(host)]
     _check_cpu(host)
     _check_devices(host)
-    check_terminal(host.console_size)
+    host.console_size = terminal(host.console_size)
     _check_modes(host)
     _check_shared_network(config, host)
     warnings += _check_other_systems(host)
@@ -63,6 +63,14 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     return warnings
+
+
+def _check_extra_host(entry: str) -> None:
+    name, colon, address = entry.partition(":")
+    if not name or not colon or any(c.isspace() for c in entry):
+        raise InvalidArgument(f'bad format for add-host: "{entry}"', hint="use NAME:ADDRESS")
+    if address != "host-gateway" and not is_address(address):
+        raise InvalidArgument(f'invalid IP address in add-host: "{address}"')
 
 
 def _check_names(host: HostConfig) -> None:
@@ -200,10 +208,9 @@ def _check_devices(host: HostConfig) -> None:
                 raise InvalidArgument(f"invalid rate for device {limit.path}: {limit.rate}")
 
 
-def check_terminal(size: Sequence[int] | None) -> None:
-    """``ConsoleSize`` is [rows, columns] (InvalidArgument)."""
-    if size and (len(size) != 2 or not all(0 <= n <= 65535 for n in size)):
-        raise InvalidArgument(f"invalid console size: {size}", hint="give [rows, columns]")
+def terminal(size: Sequence[int] | None) -> list[int] | None:
+    """``ConsoleSize``, [rows, columns], as Go reads an array of two: what is missing is 0, more is overlooked."""
+    return [*size, 0, 0][:2] if size else None
 
 
 def _check_modes(host: HostConfig) -> None:

@@ -76,7 +76,6 @@ class ExecService:
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
         detach.parse(config.detach_keys)
-        validate.check_terminal(config.console_size)
         container = self._store.get(ref)
         self._check_running(container)
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
@@ -135,7 +134,6 @@ class ExecService:
         The caller reports a failure on the stream itself when it has been upgraded, so the stream is
         closed here only after the monitor has its own copy.
         """
-        validate.check_terminal(console_size)
         exec_ = self.get(exec_id)
         container = self._store.get(exec_.container_id)
         if exec_.started:
@@ -145,7 +143,7 @@ class ExecService:
         self._check_running(container)
         monitor = await self._live.of(container.id).reach(container)
         config = exec_.config
-        size = console_size or config.console_size or (0, 0)
+        size = [n & 0xFFFF for n in validate.terminal(console_size or config.console_size) or (0, 0)]
         process = bundle.exec_process(container, config)
         bundle.add_environment(process, self._links.environment(container))
         exec_.started = exec_.running = True

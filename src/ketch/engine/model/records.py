@@ -209,7 +209,7 @@ class Mount(Wire):
 
     target: str = ""
     source: str = ""
-    type: str = "volume"
+    type: str = ""
     read_only: bool = False
     consistency: str = ""
     bind_options: BindOptions | None = None

@@ -29,18 +29,22 @@ _WARM_S = 30.0
 class Launcher:
     """The zygote that forks monitors; started again when it is found dead."""
 
-    def __init__(self, cgroup: str) -> None:
+    def __init__(self, cgroup: str, soft_files: int | None = None) -> None:
         self._cgroup = cgroup
+        self._soft_files = soft_files
         self._respawning = asyncio.Lock()
         self._spawn()
 
     @classmethod
-    async def start(cls, cgroup: str) -> Launcher:
-        """Start a launcher, without waiting for it (`ready`); monitors are in the cgroup ``cgroup``."""
-        return cls(cgroup)
+    async def start(cls, cgroup: str, soft_files: int | None = None) -> Launcher:
+        """Start a launcher, without waiting for it (`ready`); monitors are in the cgroup ``cgroup``.
+
+        ``soft_files`` is containers' soft limit of open files; without, it is that of this process.
+        """
+        return cls(cgroup, soft_files)
 
     def _spawn(self) -> None:
-        self._spawned = zygote.spawn(self._cgroup)
+        self._spawned = zygote.spawn(self._cgroup, self._soft_files)
         self._process, self._fd = self._spawned.process, self._spawned.fd
         os.set_blocking(self._fd, False)
 

@@ -143,7 +143,7 @@ def process(container: Container, caps: list[str], no_new_privs: bool) -> OciPro
         "oomScoreAdj": host.oom_score_adj,
     }
     if size and len(size) == 2 and any(size):
-        result["consoleSize"] = {"height": size[0], "width": size[1]}
+        result["consoleSize"] = {"height": size[0] & 0xFFFF, "width": size[1] & 0xFFFF}
     return result
 
 

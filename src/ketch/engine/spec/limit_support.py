@@ -206,8 +206,9 @@ def drop(host: HostConfig, layout: Layout) -> list[str]:
 
 def _has(limit: Limit, host: HostConfig, layout: Layout) -> bool:
     found = supported(layout)[limit.name]
-    if found and layout.version == 2 and limit.name == "BlkioWeightDevice":
-        return all(_has_weights(device.path, layout.unified or "") for device in host.blkio_weight_device or ())
+    if found and limit.name == "BlkioWeightDevice":
+        root = layout.unified or "" if layout.version == 2 else ""
+        return all(_has_weights(device.path, root) for device in host.blkio_weight_device or ())
     return found
 
 
@@ -232,12 +233,15 @@ def _on_v1(layout: Layout, controller: str, file: str) -> bool:
 
 
 def _has_weights(path: str, root: str) -> bool:
-    """Whether a device's scheduler has weights, or its share is computed by cost (cgroup-v2.rst, io.cost.qos)."""
+    """Whether a device's scheduler has weights, or v2 computes its share by cost (cgroup-v2.rst, io.cost.qos)."""
     try:
         number = os.stat(path).st_rdev
     except OSError:
         return True  # who asks for it is told what is wrong with it
     device = f"{os.major(number)}:{os.minor(number)}"
-    if "[bfq]" in files.read_or(f"/sys/dev/block/{device}/queue", "scheduler"):
+    scheduler = files.read_or(f"/sys/dev/block/{device}/queue", "scheduler")
+    if "[bfq]" in scheduler or "[cfq]" in scheduler:
         return True
-    return any(line.split()[0] == device for line in files.read_or(root, "io.cost.qos").splitlines() if line)
+    return bool(root) and any(
+        line.split()[0] == device for line in files.read_or(root, "io.cost.qos").splitlines() if line
+    )

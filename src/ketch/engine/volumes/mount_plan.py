@@ -67,7 +67,7 @@ class MountPlanner(Struct, frozen=True, eq=False):
             point.named = bool(point.name)
         of_binds = {point.destination for point in explicit if point.spec is None}
         for target in host.tmpfs or {}:
-            destination = check_target(target, target)
+            destination = check_target(target)
             if destination in of_binds:
                 raise InvalidArgument(f"Duplicate mount point: {destination}")
             seen.add(destination)
@@ -77,7 +77,7 @@ class MountPlanner(Struct, frozen=True, eq=False):
                 explicit.append(point)
         for target in config.volumes or {}:
             # Docker's API also allows "host:container" here in old clients; only targets are defined now.
-            target = check_target(target, target)
+            target = check_target(target)
             if target not in seen:
                 seen.add(target)
                 explicit.append(MountPoint(type="volume", source="", destination=target, driver="local"))

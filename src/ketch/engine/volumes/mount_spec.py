@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
-_ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy", "copy"))
-_ONE_OF = (("ro", "rw"), ("z", "Z"), ("cached", "delegated", "consistent"), ("nocopy", "copy"), tuple(PROPAGATION))
+_ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
+_ONE_OF = (("ro", "rw"), ("z", "Z"), ("cached", "delegated", "consistent"), ("nocopy",), tuple(PROPAGATION))
 # What --tmpfs and tmpfs-options may say (tmpfs(5), and the flags of any mount).
 _TMPFS_WORDS = frozenset(
     (
@@ -55,8 +55,9 @@ def parse_bind(spec: str) -> MountPoint:
     if not 1 <= len(parts) <= 3 or "" in parts[:2]:
         raise InvalidArgument(f"invalid volume specification: '{spec}'")
     source, target, options = ("", *parts, "") if len(parts) == 1 else (*parts, "", "")[:3]
-    target = check_target(target, spec)
-    mode = [word for word in options.split(",") if word]
+    kind = "bind" if source.startswith("/") else "volume"
+    target = check_target(target, f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\"")
+    mode = options.split(",") if options else []
     propagation, rw, idmap = "", True, ""
     for word in mode:
         if word in PROPAGATION:
@@ -68,9 +69,13 @@ def parse_bind(spec: str) -> MountPoint:
         elif word not in _ACCEPTED:
             raise InvalidArgument(f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z")
     _check_opposites(mode, options)
-    if source.startswith("/"):
-        if "nocopy" in mode or "copy" in mode:
-            raise InvalidArgument(f"invalid mode: {options}", hint="only volumes are filled from the image")
+    if kind == "bind":
+        if "nocopy" in mode:
+            raise InvalidArgument(
+                f"invalid volume specification: '{spec}': invalid mount config for type \"bind\": "
+                "field VolumeOptions must not be specified",
+                hint="only volumes are filled from the image",
+            )
         return MountPoint(
             type="bind",
             source=posixpath.normpath(source),
@@ -105,17 +110,14 @@ def _check_opposites(mode: list[str], options: str) -> None:
             raise InvalidArgument(f"invalid mode: {options}", hint=f"choose one of {', '.join(sorted(group))}")
 
 
-def check_target(target: str, spec: str) -> str:
-    """``target`` made canonical; it must be absolute and not the root itself."""
+def check_target(target: str, what: str = "") -> str:
+    """``target`` made canonical; it must be absolute and not the root itself; ``what`` begins an error's sentence."""
+    what = f"{what}: " if what else ""
     if not target.startswith("/"):
-        raise InvalidArgument(
-            f"invalid volume specification: '{spec}': invalid mount path: '{target}' mount path must be absolute"
-        )
+        raise InvalidArgument(f"{what}invalid mount path: '{target}' mount path must be absolute")
     target = posixpath.normpath("/" + target.lstrip("/"))
     if target == "/":
-        raise InvalidArgument(
-            f"invalid volume specification: '{spec}': invalid specification: destination can't be '/'"
-        )
+        raise InvalidArgument(f"{what}invalid specification: destination can't be '/'")
     return target
 
 
@@ -134,8 +136,10 @@ def of_mount(mount: Mount) -> MountPoint:
             _refuse(mount, f"field {kind.capitalize()}Options must not be specified")
     make = {"bind": _bind, "volume": _volume, "tmpfs": _tmpfs, "image": _image}.get(mount.type)
     if make is None:
-        raise InvalidArgument(f'mount type "{mount.type}" unknown', hint="use bind, volume, tmpfs or image")
-    point = make(mount, check_target(mount.target, mount.target))
+        raise InvalidArgument(
+            f'invalid mount config for type "{mount.type}": mount type unknown', hint="use bind, volume, tmpfs or image"
+        )
+    point = make(mount, check_target(mount.target, f'invalid mount config for type "{mount.type}"'))
     point.spec = mount
     return point
 
@@ -171,8 +175,6 @@ def _bind(mount: Mount, target: str) -> MountPoint:
 
 def _volume(mount: Mount, target: str) -> MountPoint:
     options = mount.volume_options or VolumeOptions()
-    if mount.source.startswith("/"):
-        _refuse(mount, f"invalid mount path: '{mount.source}' is a path; use type bind for a host directory")
     _check_subpath(mount, options.subpath)
     if options.subpath and not mount.source:
         _refuse(mount, "must not set Subpath when using anonymous volumes")
@@ -196,10 +198,8 @@ def _image(mount: Mount, target: str) -> MountPoint:
 
 
 def _check_subpath(mount: Mount, path: str) -> None:
-    if path.startswith("/"):
+    if path.startswith("/") or ".." in path.split("/"):
         _refuse(mount, "subpath must be a relative path within the volume")
-    if ".." in path.split("/"):
-        _refuse(mount, f"subpath `{path}` leads out of the volume")
 
 
 def _tmpfs(mount: Mount, target: str) -> MountPoint:
@@ -219,7 +219,7 @@ def tmpfs_words(mount: Mount) -> list[str]:
         words.append(f"mode={options.mode:o}")
     for entry in options.options or ():
         if not 1 <= len(entry) <= 2:
-            _refuse(mount, f"invalid option array length: {len(entry)}")
+            _refuse(mount, "invalid option array length")
         if entry[0] not in (_TMPFS_WORDS if len(entry) == 1 else _TMPFS_KEYS):
             _refuse(mount, f"invalid option: {'='.join(entry)}")
         words.append("=".join(entry))

@@ -19,6 +19,8 @@ _CODE = "; ".join(
         "sys.path.append({path!r})",
         "from ketch.runtime.process import preload",
         "preload.prepare()",
+        "from ketch.runtime.security import rlimits",
+        "rlimits.soft_files = {soft_files!r}",
         "from ketch.runtime.cgroups import monitors",
         "no_cgroup = monitors.enter({cgroup!r})",
         "from ketch.runtime.process import launcher",
@@ -53,8 +55,11 @@ class Spawned:
         os.close(self._stderr_fd)
 
 
-def spawn(cgroup: str) -> Spawned:
-    """Start a launcher; it and its monitors are below the cgroup ``cgroup`` (see `cgroups.monitors`)."""
+def spawn(cgroup: str, soft_files: int | None = None) -> Spawned:
+    """Start a launcher; it and its monitors are below the cgroup ``cgroup`` (see `cgroups.monitors`).
+
+    ``soft_files`` is containers' soft limit of open files; without, it is that of this process.
+    """
     ours, theirs = messages.pair()
     interpreter = os.path.realpath(sys.executable)
     copy_fd = stderr_fd = -1
@@ -63,7 +68,12 @@ def spawn(cgroup: str) -> Spawned:
         stderr_fd = os.memfd_create("launcher's stderr", os.MFD_CLOEXEC)
         source = os.path.dirname(os.path.dirname(os.path.abspath(ketch.__file__)))
         process = subprocess.Popen(
-            [interpreter, *_FLAGS, "-c", _CODE.format(path=source, fd=theirs, cgroup=cgroup)],
+            [
+                interpreter,
+                *_FLAGS,
+                "-c",
+                _CODE.format(path=source, fd=theirs, cgroup=cgroup, soft_files=soft_files),
+            ],
             executable=f"/proc/self/fd/{copy_fd}",
             pass_fds=(theirs, copy_fd),
             stdin=subprocess.DEVNULL,

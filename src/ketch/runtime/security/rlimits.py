@@ -18,8 +18,15 @@ _RESOURCES |= {"RLIMIT_LOCKS": 10, "RLIMIT_RTTIME": 15}  # not in the resource m
 _INFINITY = (1 << 64) - 1
 
 
+# The soft limit of open files that a container starts with: the daemon raises its own, which is nobody else's.  A
+# program that closes all that it might have open would take minutes with a million.
+soft_files: int | None = None
+
+
 def apply(limits: list[OciRlimit]) -> None:
     """Set every limit on the calling process; raising a hard limit needs CAP_SYS_RESOURCE."""
+    if soft_files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for limit in limits:
         name = limit.get("type") or ""
         soft, hard = _value(limit.get("soft", 0)), _value(limit.get("hard", 0))
