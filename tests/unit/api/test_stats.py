@@ -46,5 +46,5 @@ def test_both_hierarchies_answer_in_the_same_form(tmp_path):
         answered(c) for c in (CgroupV1(dict.fromkeys(CONTROLLERS, str(tmp_path))), CgroupV2(str(tmp_path)))
     )
     assert first == second
-    assert first["memory_stats"] == {"usage": 0, "max_usage": 0, "stats": {}, "failcnt": 0, "limit": 1 << 30}
-    assert first["pids_stats"] == {"current": 0, "limit": 2**64 - 1}
+    assert first["memory_stats"] == {"usage": 0, "max_usage": 0, "stats": {}, "limit": 1 << 30}
+    assert first["pids_stats"] == {"current": 0}

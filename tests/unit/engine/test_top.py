@@ -99,6 +99,25 @@ def test_tree_order_and_threads(child):
     assert top.table([child, os.getpid()], f"-f -p {child}").processes[0][1] == str(child)
 
 
+def test_selections(child):
+    """Each takes more processes; -e takes all."""
+    pids = [child, os.getpid()]
+    own, user = str(os.getpid()), ps_fields.facts(os.getpid(), ps_fields.Machine.look(), 100)
+
+    def listed(options: str) -> set[str]:
+        return {row[0] for row in top.table(pids, f"{options} -o pid").processes}
+
+    assert listed("-C sh") == {str(child)}
+    assert listed("-C nothing") == set()
+    assert listed(f"-C sh -p {own}") == listed("-e -C nothing") == {str(child), own}
+    assert listed(f"--ppid {own}") == {str(child)}
+    for option, value in (("-u", user["euser"]), ("-U", user["ruid"]), ("-G", user["rgroup"]), ("-g", user["sid"])):
+        assert own in listed(f"{option} {value}")
+    assert listed("-u 12345") == listed("-t nothing") == listed("-s 99999999") == set()
+    with pytest.raises(InvalidArgument, match="list of command names must follow -C"):
+        top.table(pids, "-C")
+
+
 def test_any_number_of_threads():
     """Each has a row, and the children of their process are below them once."""
     threads = [{"pid": str(n), "ppid": str(n - 1)} for n in range(1, 21) for _ in range(3)]

@@ -5,11 +5,16 @@ Which processes are listed is not theirs to say: it is those of the container.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.engine.stats.ps_fields import TITLES
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Selection = tuple[tuple[str, ...], set[str]]
 
 
 class Column(NamedTuple):
@@ -21,16 +26,21 @@ class Column(NamedTuple):
 
 
 class PsFormat(NamedTuple):
-    """The requested listing: columns, a row for each process or thread, pids, order (field, descending).
+    """The requested listing: columns, a row for each process or thread, order (field, descending), selections.
 
-    ``forest``: as a tree, drawn with ``lines`` or with ``spaces``.
+    ``forest``: as a tree, drawn with ``lines`` or with ``spaces``.  A selection is fields and the values of which one
+    of them must have one; a process is listed if any selection takes it, and all are without one.
     """
 
     columns: list[Column]
     threads: bool
     forest: str
     sort: list[tuple[str, bool]]
-    pids: set[int] | None
+    selections: list[Selection]
+
+    def takes(self, facts: Mapping[str, str]) -> bool:
+        """Whether a process with these fields is listed."""
+        return not self.selections or any(facts[key] in values for keys, values in self.selections for key in keys)
 
 
 def _columns(text: str, **titles: str) -> list[Column]:
@@ -46,9 +56,34 @@ _BSD = {
     "v": _columns("pid tname stat bsdtime maj_flt trs drs rss %mem args"),
     "s": _columns("uid pid pending blocked ignored caught stat tname bsdtime args"),
 }
-_TAKES_LIST = {"p": "pids", "q": "pids", "o": "format", "O": "format", "k": "sort"}
-_LONG = {"--format": "o", "--sort": "k", "--pid": "p", "--quick-pid": "p"}
-_WITHOUT_MEANING = frozenset("AaedNTrgwxh")  # selections, and widths: the container's processes are shown whole
+_TAKES_LIST = {"p": "process ID", "q": "process ID", "o": "format", "O": "format", "k": "sort"}
+# The fields that an option's list is about.
+_SELECTS = {
+    "C": ("comm",),
+    "G": ("rgroup", "rgid"),
+    "U": ("ruser", "ruid"),
+    "g": ("egroup", "sid"),
+    "s": ("sid",),
+    "t": ("tname",),
+    "u": ("euser", "euid"),
+    "ppid": ("ppid",),
+}
+_LONG = {
+    "--format": "o",
+    "--sort": "k",
+    "--pid": "p",
+    "--quick-pid": "p",
+    "--ppid": "ppid",
+    "--Group": "G",
+    "--User": "U",
+    "--group": "g",
+    "--sid": "s",
+    "--tty": "t",
+    "--user": "u",
+}
+_COMMAND_LENGTH = 15  # of what the kernel keeps of a name
+_EVERYTHING = frozenset("Ae")
+_WITHOUT_MEANING = frozenset("AaedNTrwxh")  # widths, and selections: all processes are the container's
 
 
 class _Options:
@@ -59,9 +94,15 @@ class _Options:
         self.is_bsd = False
         self.forest = ""
         self.sort: list[tuple[str, bool]] = []
-        self.pids: set[int] | None = None
+        self.selections: list[Selection] = []
 
     def take(self, letter: str, value: str) -> None:
+        if (fields := _SELECTS.get(letter)) is not None:
+            values = value.replace(",", " ").split()
+            if letter == "t":
+                values = [name.removeprefix("/dev/") for name in values] + [f"tty{name}" for name in values]
+            self.selections.append((fields, {name[:_COMMAND_LENGTH] if letter == "C" else name for name in values}))
+            return
         kind = _TAKES_LIST[letter]
         if kind == "format":
             self.formats += _formats(value)
@@ -76,7 +117,7 @@ class _Options:
             pids = {digits.whole(n) for n in numbers}
             if not pids or None in pids:
                 raise InvalidArgument("ps: error: process ID list syntax error")
-            self.pids = (self.pids or set()) | {pid for pid in pids if pid is not None}
+            self.selections.append((("pid",), {str(pid) for pid in pids}))
 
 
 def parse(text: str) -> PsFormat:
@@ -96,7 +137,8 @@ def parse(text: str) -> PsFormat:
     columns = options.formats or (_BSD[_bsd_style(options)] if options.is_bsd else _unix_style(options.letters))
     if not any(column.title == "PID" for column in columns):
         raise InvalidArgument("Couldn't find PID field in ps output")
-    return PsFormat(columns, bool(options.letters & {"L", "T"}), options.forest, options.sort, options.pids)
+    selections = [] if options.letters & _EVERYTHING else options.selections
+    return PsFormat(columns, bool(options.letters & {"L", "T"}), options.forest, options.sort, selections)
 
 
 def _is_bsd_in_disguise(word: str) -> bool:
@@ -108,7 +150,7 @@ def _long(word: str, words: list[str], options: _Options) -> None:
     name, equals, value = word.partition("=")
     if letter := _LONG.get(name):
         if not equals and not words:
-            raise InvalidArgument(f"ps: error: list of {_TAKES_LIST[letter]} must follow {name}")
+            raise _no_list(letter, name)
         options.take(letter, value if equals else words.pop())
     elif name == "--forest":
         options.forest = "lines"
@@ -120,10 +162,10 @@ def _long(word: str, words: list[str], options: _Options) -> None:
 
 def _unix(letters: str, words: list[str], options: _Options) -> None:
     for i, letter in enumerate(letters):
-        if letter in _TAKES_LIST:
+        if letter in _TAKES_LIST or letter in _SELECTS:
             rest = letters[i + 1 :]
             if not rest and not words:
-                raise InvalidArgument(f"ps: error: list of {_TAKES_LIST[letter]} must follow -{letter}")
+                raise _no_list(letter, f"-{letter}")
             options.take(letter, rest or words.pop())
             return
         if letter in "HfFljcLTyMPZ" or letter in _WITHOUT_MEANING:
@@ -131,6 +173,11 @@ def _unix(letters: str, words: list[str], options: _Options) -> None:
             options.forest = "spaces" if letter == "H" else options.forest
         else:
             raise InvalidArgument(f"ps: error: unsupported SysV option `-{letter}`")
+
+
+def _no_list(letter: str, option: str) -> InvalidArgument:
+    what = {"C": "command names", "t": "terminals", "o": "format", "O": "format", "k": "sort"}.get(letter, "IDs")
+    return InvalidArgument(f"ps: error: list of {what} must follow {option}")
 
 
 def _bsd(letters: str, words: list[str], options: _Options) -> None:

@@ -26,11 +26,10 @@ def table(pids: list[int], ps_args: str) -> ProcessTable:
     """
     listing = ps_options.parse(ps_args or "-ef")
     machine = ps_fields.Machine.look()
-    wanted = sorted(pid for pid in pids if listing.pids is None or pid in listing.pids)
-    tasks = [(pid, tid) for pid in wanted for tid in (_threads(pid) if listing.threads else (None,))]
+    tasks = [(pid, tid) for pid in sorted(pids) for tid in (_threads(pid) if listing.threads else (None,))]
     # Children share their parent's arguments, and cost a container nothing; here each would have its own.
     room = min(max(_ALL_ARGUMENTS // max(len(tasks), 1), _LEAST_ARGUMENTS), _MOST_ARGUMENTS)
-    found = list(_facts(tasks, machine, room))
+    found = [facts for facts in _facts(tasks, machine, room) if listing.takes(facts)]
     for key, descending in reversed(listing.sort):
         found.sort(key=lambda facts, key=key: _sort_key(facts, key), reverse=descending)  # type: ignore[misc]
     if listing.forest:
