@@ -130,7 +130,7 @@ def parse(text: str) -> PsFormat:
             _long(word, words, options)
         elif digits.whole(word) is not None:
             options.take("p", word)
-        elif word.startswith("-") and not _is_bsd_in_disguise(word):
+        elif word.startswith("-") and not _is_bsd_in_disguise(word, words):
             _unix(word[1:], words, options)
         else:
             _bsd(word.lstrip("-"), words, options)
@@ -141,8 +141,10 @@ def parse(text: str) -> PsFormat:
     return PsFormat(columns, bool(options.letters & {"L", "T"}), options.forest, options.sort, selections)
 
 
-def _is_bsd_in_disguise(word: str) -> bool:
-    """Whether it is ``-aux`` or ``-x``, which ps reads as BSD options."""
+def _is_bsd_in_disguise(word: str, following: list[str]) -> bool:
+    """Whether it is ``-aux`` or ``-x``, which ps reads as BSD options; in ``-u NAME`` the name is ``following``."""
+    if word == "-u":
+        return not following or following[-1].startswith("-")
     return "x" in word or set(word[1:]) <= {"a", "u"} and "u" in word
 
 
