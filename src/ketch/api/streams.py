@@ -50,10 +50,10 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     if transport is None:
         raise Unavailable("take over the connection: the client is gone")
     transport.pause_reading()
-    if request.headers.get("Upgrade", "").lower() == "tcp":
+    if "Upgrade" in request.headers:
         head = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
-    else:
-        head = "HTTP/1.1 200 OK\r\n"
+    else:  # such clients are older than the other media type
+        head, content_type = "HTTP/1.1 200 OK\r\n", RAW
     transport.write(f"{head}Content-Type: {content_type}\r\n\r\n".encode("ascii"))
     initial = request.protocol.take_early() if isinstance(request.protocol, Connection) else b""
     if transport.get_write_buffer_size():

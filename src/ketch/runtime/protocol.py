@@ -275,6 +275,7 @@ class ExecRequest(StreamsRequest):
     exec_id: str
     process: OciProcess
     tty: bool
+    mux: NotRequired[bool]  # without it: unless there is a terminal
     rows: NotRequired[int]
     cols: NotRequired[int]
 

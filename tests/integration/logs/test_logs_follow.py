@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"
 
 
 async def logged(one, monitor=None, **wanted):
-    options = LogOptions(**wanted)
+    options = LogOptions(stdout=True, **wanted)
     chunks = read_logs(one.log_dir, follower(monitor), Formatter(options, tty=True), options)
     return b"".join([chunk async for chunk in chunks])
 
@@ -111,6 +111,6 @@ async def test_the_second_run_continues_the_log(yard):
         await monitor.start()
         await asyncio.wait_for(monitor.exited, 10)
         monitor.disconnect()
-    options = LogOptions()
+    options = LogOptions(stdout=True)
     chunks = read_logs(message["log"]["dir"], None, Formatter(options, tty=True), options)
     assert b"".join([chunk async for chunk in chunks]) == b"run\nrun\n"

@@ -136,7 +136,7 @@ async def test_a_reader_that_stops_costs_nothing(yard, tmp_path):
     assert own_kib(one.monitor_pid()) < before[0] + 1536
     assert own_kib(os.getpid()) < before[1] + 8192
     await alert.send(b"x\n")
-    text, frames = b"", first + b"".join([chunk async for chunk in chunks])
+    text, frames = bytearray(), first + b"".join([chunk async for chunk in chunks])
     position = 0
     while position < len(frames):
         length = int.from_bytes(frames[position + 4 : position + 8], "big")

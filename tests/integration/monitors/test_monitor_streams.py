@@ -320,7 +320,7 @@ def _other_engine(yard, client_fd):
 
 
 def _all_of(log_dir):
-    options = LogOptions()
+    options = LogOptions(stdout=True)
     return read_logs(log_dir, None, Formatter(options, tty=True), options)
 
 

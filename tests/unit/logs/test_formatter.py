@@ -29,11 +29,9 @@ def encode(frames):
 
 def demux(wire):
     """{stream: everything on it}"""
-    streams, position = {1: b"", 2: b""}, 0
-    while position < len(wire):
-        stream, length = struct.unpack_from(">B3xI", wire, position)
-        streams[stream] += wire[position + 8 : position + 8 + length]
-        position += 8 + length
+    streams = {1: b"", 2: b""}
+    for stream, text in messages(wire):
+        streams[stream] += text
     return streams
 
 
@@ -67,7 +65,17 @@ def run(frames, pieces=None, details="", tty=False, **options):
         chunk, used = formatter.block(buffer)
         buffer = buffer[used:]
         wire += chunk
-    return wire
+    return wire + formatter.rest()
+
+
+def messages(wire):
+    """[(stream, text of one frame on the wire)]"""
+    found, position = [], 0
+    while position < len(wire):
+        stream, length = struct.unpack_from(">B3xI", wire, position)
+        found.append((stream, wire[position + 8 : position + 8 + length]))
+        position += 8 + length
+    return found
 
 
 @given(FRAMES, st.integers(1, 50))
@@ -75,6 +83,29 @@ def test_all_of_it(frames, pieces):
     got = demux(run(frames, pieces))
     for stream in (1, 2):
         assert got[stream] == b"".join(data for one, data in frames if one == stream)
+
+
+@given(FRAMES, st.integers(1, 50), st.booleans())
+def test_a_message_is_a_line(frames, pieces, timestamps):
+    got = messages(run(frames, pieces, timestamps=timestamps))
+    for stream in (1, 2):
+        wanted = [(stamp(n) if timestamps else b"") + text for n, text in lines(frames, stream)]
+        assert [text for one, text in got if one == stream] == wanted
+
+
+def test_long_lines_are_messages_of_16_kib_each_with_the_time_of_the_first():
+    k16 = 16 << 10
+    frames = [(1, b"a" * 10_000), (1, b"a" * 10_000 + b"\nb\n"), (2, b"c" * k16), (2, b"\n"), (1, b"d" * k16 + b"e")]
+    got = messages(run(frames, timestamps=True))
+    assert got == [
+        (1, stamp(0) + b"a" * k16),
+        (1, stamp(0) + b"a" * (20_000 - k16) + b"\n"),
+        (1, stamp(1) + b"b\n"),
+        (2, stamp(2) + b"c" * k16),
+        (2, stamp(2) + b"\n"),
+        (1, stamp(4) + b"d" * k16),
+        (1, stamp(4) + b"e"),
+    ]
 
 
 @given(FRAMES)
@@ -85,7 +116,8 @@ def test_one_stream(frames):
 
 @given(FRAMES)
 def test_a_terminal_is_raw(frames):
-    assert run(frames, tty=True, stderr=False) == b"".join(data for _, data in frames)
+    assert run(frames, tty=True) == b"".join(data for _, data in frames)
+    assert run(frames, tty=True, stderr=False) == b"".join(data for stream, data in frames if stream == 1)
 
 
 @given(FRAMES, st.integers(1, 50))

@@ -80,3 +80,6 @@ def test_frames_of_output(stream, data):
     framed = stream_frames.frame(stream, data)
     assert framed[:4] == bytes((stream, 0, 0, 0)) and int.from_bytes(framed[4:8], "big") == len(data)
     assert framed[8:] == data and stream_frames.HEADER.size == 8
+    assert stream_frames.frames(stream, [data, b"", data[:300]]) == b"".join(
+        stream_frames.frame(stream, piece) for piece in (data, b"", data[:300])
+    )

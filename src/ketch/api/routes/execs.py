@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.api import query, streams
 from ketch.api.routes.containers import content_type
 from ketch.api.wire import execs as wire
-from ketch.errors import Conflict, KetchError, Unavailable
+from ketch.errors import KetchError, Unavailable
 from ketch.notation import stream_frames
 
 if TYPE_CHECKING:
@@ -29,21 +29,20 @@ async def start(call: Call) -> web.StreamResponse:
     """Run it: detached, or with its streams on this connection."""
     body: wire.StartBody = await call.body(wire.StartBody, optional=True)
     exec_ = call.engine.execs.get(call.path["id"])
+    console_size = body.console_size if body.tty else None
     if body.detach:
-        await call.engine.execs.start(exec_.id, detach=True, console_size=body.console_size)
+        await call.engine.execs.start(exec_.id, detach=True, console_size=console_size)
         return call.empty(200)
-    if exec_.started:
-        raise Conflict(f"Error: Exec command {exec_.id} has already run")
     await call.engine.execs.check_startable(exec_.id)
-    stream = streams.hijack(call.request, content_type(call, exec_.config.tty))
+    stream = streams.hijack(call.request, content_type(call, body.tty))
     try:
         await streams.head_taken(stream)
-        await call.engine.execs.start(exec_.id, tty=body.tty, console_size=body.console_size, stream=stream)
+        await call.engine.execs.start(exec_.id, tty=body.tty, console_size=console_size, stream=stream)
     except KetchError as e:
         # The answer has begun: the client reads the reason where the command's own output would be.
         text = f"{e.message}\r\n".encode()
         with contextlib.suppress(Unavailable):  # the client left: there is nobody to tell
-            await stream.write(text if exec_.config.tty else stream_frames.frame(stream_frames.STDERR, text))
+            await stream.write(text if body.tty else stream_frames.frame(stream_frames.STDOUT, text))
     finally:
         stream.close()
     return streams.Gone()

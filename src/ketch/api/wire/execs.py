@@ -61,21 +61,23 @@ def inspect(exec_: Exec) -> ApiObject:
     """The body of ``GET /exec/{id}/json``; ``ExitCode`` is null while it has none."""
     config = exec_.config
     command = config.cmd or [""]
+    process: ApiObject = {
+        "tty": config.tty,
+        "entrypoint": command[0],
+        "arguments": command[1:],
+        "privileged": config.privileged,
+    }
+    if config.user:
+        process["user"] = config.user
     return {
         "ID": exec_.id,
         "Running": exec_.running,
         "ExitCode": exec_.exit_code,
-        "ProcessConfig": {
-            "tty": config.tty,
-            "entrypoint": command[0],
-            "arguments": command[1:],
-            "privileged": config.privileged,
-            "user": config.user,
-        },
+        "ProcessConfig": process,
         "OpenStdin": config.attach_stdin,
         "OpenStderr": config.attach_stderr,
         "OpenStdout": config.attach_stdout,
-        "CanRemove": not exec_.running and exec_.started,
+        "CanRemove": False,  # of dockerd's own bookkeeping
         "ContainerID": exec_.container_id,
         "DetachKeys": config.detach_keys,
         "Pid": exec_.pid,

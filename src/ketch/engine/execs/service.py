@@ -131,19 +131,19 @@ class ExecService:
     ) -> None:
         """Run the command, handing ``stream`` (consumed) to it; RuntimeFailure when it cannot be started.
 
+        ``tty``: what the client takes the output for, whatever the command has: raw and stdout alone, or with headers.
         The caller reports a failure on the stream itself when it has been upgraded, so the stream is
         closed here only after the monitor has its own copy.
         """
         exec_ = self.get(exec_id)
         container = self._store.get(exec_.container_id)
         if exec_.started:
-            raise Conflict(
-                f"exec instance {exec_id} has already run" if not exec_.running else f"exec {exec_id} is running"
-            )
+            raise Conflict(f"exec command {exec_id} {'is already running' if exec_.running else 'has already run'}")
         self._check_running(container)
         monitor = await self._live.of(container.id).reach(container)
         config = exec_.config
         size = [n & 0xFFFF for n in validate.terminal(console_size or config.console_size) or (0, 0)]
+        raw = config.tty if tty is None else tty
         process = bundle.exec_process(container, config)
         bundle.add_environment(process, self._links.environment(container))
         exec_.started = exec_.running = True
@@ -155,7 +155,8 @@ class ExecService:
                 StreamOptions(
                     stdin=config.attach_stdin and not detach,
                     stdout=config.attach_stdout,
-                    stderr=config.attach_stderr,
+                    stderr=config.attach_stderr and not raw,
+                    output="raw" if raw else "mux",
                     detach_keys=config.detach_keys,
                     initial=stream.initial if stream is not None else b"",
                 ),

@@ -4,9 +4,10 @@
     monitor ──frames (from where the files' reading stopped)──► the same Formatter
     log files again: what the monitor could not deliver any more when it ended
 
-Frames hold what was read from the container in one go.  Where nothing has to be known about lines the payload of
-a frame is passed on whole; with ``timestamps``, ``details``, ``since`` or ``tail`` lines count, and
-each line has the time of the frame in which it begins.
+Frames hold what was read from the container in one go.  On the wire each line is a message of its own, and one of more
+than 16 KiB is several, as with Docker (`runtime.logs.log_lines`); a terminal's output is passed on as it was read.
+Each line has the time of the frame in which it begins.  Half a line waits for its other half: a moment when the log is
+followed, else to the log's end.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch.engine.logs.framed_files import FramedFiles, read_block
 from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.notation import stream_frames, times
 from ketch.runtime.logs import log_format
+from ketch.runtime.logs.log_lines import Splitter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from ketch.runtime.protocol import LogPosition
 
 _RECEIVE = 1 << 18
+_HALF_LINE_S = 0.1  # programs write a line in several goes; a prompt shall be seen all the same
 
 
 class Formatter:
@@ -41,22 +45,29 @@ class Formatter:
     """
 
     def __init__(self, options: LogOptions, *, details: str = "", tty: bool = False, raw: bool = False) -> None:
-        self.wanted = (False, options.stdout or tty, options.stderr or tty)
+        self.wanted = (False, options.stdout, options.stderr)
         self._since, self._until = options.since_ns, options.until_ns
         self._timestamps = options.timestamps
         self._details = details.encode()
         self.raw = tty or raw
         self._skip = 0
-        self._open = [False, False, False]  # the stream's last frame ended inside a line …
-        self._dropping = [False, False, False]  # … which is left out
+        self._splitters = (Splitter(), Splitter(), Splitter())
+        self._begun: list[bytes | None] = [None, None, None]  # what stands before the line that is not complete yet
+        self._open = [False, False, False]  # raw: the stream's last frame ended inside a line
+        self._dropping = [False, False, False]  # the stream's last frame ended inside a line that is left out
         self._clock = times.Clock()
         self.last_at = 0
         self.done = False
 
     @property
     def plain(self) -> bool:
-        """Whether blocks can be passed on without cutting them into lines."""
+        """Whether every line of the wanted streams is sent as it is."""
         return not (self._timestamps or self._details or self._since or self._until or self._skip)
+
+    @property
+    def holds(self) -> bool:
+        """Whether half a line is held back."""
+        return any(splitter.held for splitter in self._splitters)
 
     def skip_lines(self, count: int) -> None:
         """Skip this many lines of the wanted streams."""
@@ -66,7 +77,7 @@ class Formatter:
         """Take as many whole frames as ``data`` begins with; returns wire bytes and how many of ``data`` were used."""
         plain = self.plain
         unpack, header, trailer = log_format.HEADER.unpack_from, log_format.HEADER.size, log_format.TRAILER.size
-        wanted, raw, pack = self.wanted, self.raw, stream_frames.HEADER.pack
+        wanted, wire = self.wanted, self._raw if self.raw else self._messages
         out: list[bytes] = []
         at, position, last = self.last_at, 0, len(data) - log_format.OVERHEAD
         while position <= last:
@@ -78,19 +89,25 @@ class Formatter:
             position = end + trailer
             if stream > log_format.STDERR or not wanted[stream]:
                 continue
-            if plain:
-                if not raw:
-                    out.append(pack(stream, length))
-                out.append(data[start:end])
-            elif text := self._lines(at, stream, data[start:end]):
-                out += (text,) if raw else (pack(stream, len(text)), text)
+            text = data[start:end] if plain else self._chosen(at, stream, data[start:end])
+            if text:
+                out.append(wire(at, stream, text))
             elif self.done:
                 break
         self.last_at = at
         return b"".join(out), position
 
-    def _lines(self, at: int, stream: int, payload: bytes) -> bytes:
-        """The bytes of one frame when lines are filtered or stamped."""
+    def rest(self) -> bytes:
+        """The wire bytes of half a line that was held back: its other half has not come."""
+        out = b""
+        for stream, splitter in enumerate(self._splitters):
+            if held := splitter.rest():
+                out += stream_frames.frame(stream, (self._begun[stream] or b"") + held)
+                self._begun[stream] = b""
+        return out
+
+    def _chosen(self, at: int, stream: int, payload: bytes) -> bytes:
+        """What is left of one frame when lines are filtered."""
         if self._until and at > self._until:
             self.done = True
             return b""
@@ -105,27 +122,60 @@ class Formatter:
             self._skip -= len(parts) - 1
             # With lines still to be skipped, what is behind the last newline belongs to one of them.
             payload = b"" if self._skip else parts[-1]
-        if not payload or not (self._timestamps or self._details):
-            return payload
-        return self._prefixed(at, stream, payload)
+        return payload
 
-    def _prefixed(self, at: int, stream: int, payload: bytes) -> bytes:
-        prefix = self._stamp(at) + self._details if self._timestamps else self._details
+    def _messages(self, at: int, stream: int, text: bytes) -> bytes:
+        """Each line, or 16 KiB of a longer one, with its header; half a line at the end is held back."""
+        prefix, splitter, out = self._prefix(at), self._splitters[stream], []
+        for block, partial in splitter.take(text):
+            begun = self._begun[stream]
+            if partial:
+                self._begun[stream] = before = prefix if begun is None else begun
+                out.append(stream_frames.frame(stream, before + block))
+                continue
+            if begun is not None:
+                self._begun[stream] = None
+                end, newline, block = block.partition(b"\n")
+                out.append(stream_frames.frame(stream, begun + end + newline))
+            if block:
+                out.append(stream_frames.line_frames(stream, _prefixed(block, prefix)))
+        if splitter.held and self._begun[stream] is None:
+            self._begun[stream] = prefix
+        return b"".join(out)
+
+    def _raw(self, at: int, stream: int, text: bytes) -> bytes:
+        prefix = self._prefix(at)
+        if not prefix:
+            return text
         begun = b"" if self._open[stream] else prefix
-        self._open[stream] = not payload.endswith(b"\n")
+        self._open[stream] = not text.endswith(b"\n")
         if self._open[stream]:
-            return begun + payload.replace(b"\n", b"\n" + prefix)
-        return begun + payload[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+            return begun + text.replace(b"\n", b"\n" + prefix)
+        return begun + _prefixed(text, prefix)[len(prefix) :]
 
-    def _stamp(self, ns: int) -> bytes:
-        """``2024-01-02T03:04:05.123456789Z `` with nine digits always."""
-        return f"{self._clock.fixed(ns)} ".encode()
+    def _prefix(self, at: int) -> bytes:
+        """What stands before a line: ``2024-01-02T03:04:05.123456789Z `` with nine digits always, and the details."""
+        return f"{self._clock.fixed(at)} ".encode() + self._details if self._timestamps else self._details
+
+
+def _prefixed(lines: bytes, prefix: bytes) -> bytes:
+    """Whole lines with a prefix before each."""
+    return prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n" if prefix else lines
 
 
 async def read_logs(
     log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncIterator[bytes]:
     """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
+    async for chunk in _whole_lines(log_dir, follower, formatter, options):
+        yield chunk
+    if rest := formatter.rest():
+        yield rest
+
+
+async def _whole_lines(
+    log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
+) -> AsyncIterator[bytes]:
     files = FramedFiles(log_dir)
     try:
         position = files.since(options.since_ns) if options.since_ns else (0, 0)
@@ -179,14 +229,14 @@ async def _live(
             if not await follower.attach(theirs.fileno(), client):
                 return
         ours.setblocking(False)
-        loop = asyncio.get_running_loop()
         buffer = b""
         while not formatter.done:
             left = max((until_ns - time.time_ns()) / 1e9, 0) if until_ns else None
-            try:
-                data = await asyncio.wait_for(loop.sock_recv(ours, _RECEIVE), left)
-            except TimeoutError:
-                return
+            patience = _HALF_LINE_S if formatter.holds and (left is None or left > _HALF_LINE_S) else left
+            data = await _receive(ours, patience)
+            if data is None and patience != left:
+                yield formatter.rest()
+                continue
             if not data:
                 return
             buffer = buffer + data if buffer else data
@@ -194,3 +244,22 @@ async def _live(
             buffer = buffer[used:]
             if chunk:
                 yield chunk
+
+
+async def _receive(sock: socket.socket, patience: float | None) -> bytes | None:
+    """What comes next; None when nothing comes in time (``patience`` None: it is waited for without limit).
+
+    Unlike a cancelled `sock_recv`, this never loses what has just been received.
+    """
+    with suppress(BlockingIOError):
+        return sock.recv(_RECEIVE)
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+    try:
+        await asyncio.wait_for(ready, patience)
+    except TimeoutError:
+        return None
+    finally:
+        loop.remove_reader(sock)
+    return sock.recv(_RECEIVE)

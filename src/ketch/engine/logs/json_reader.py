@@ -31,6 +31,15 @@ async def read_json_logs(
     path: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncIterator[bytes]:
     """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
+    async for chunk in _messages(path, follower, formatter, options):
+        yield chunk
+    if rest := formatter.rest():
+        yield rest
+
+
+async def _messages(
+    path: str, follower: Follower | None, formatter: Formatter, options: LogOptions
+) -> AsyncIterator[bytes]:
     # Its monitor may answer later only: what is there is read meanwhile.
     joining = asyncio.ensure_future(_bell(follower)) if options.follow and follower is not None else None
     bell: socket.socket | None = None
@@ -68,10 +77,10 @@ async def read_json_logs(
 
 
 class _Wire:
-    """Converter of messages to wire bytes, through frames when lines are filtered or stamped.
+    """Converter of messages to wire bytes, through the log's frames when lines are filtered or stamped.
 
-    Neighbours of one stream (and one time, where times count) go together: what was read from the container in one
-    go has one time.
+    Neighbours of one stream (and one time, where times count) are converted together: what was read from the container
+    in one go has one time.
     """
 
     def __init__(self, formatter: Formatter) -> None:
@@ -101,8 +110,10 @@ class _Wire:
         for name, _, texts in runs:
             stream = _NUMBERS.get(name, log_format.STDOUT)
             if self._formatter.wanted[stream]:
-                payload = "".join(texts).encode()
-                out += (payload,) if self._formatter.raw else (stream_frames.HEADER.pack(stream, len(payload)), payload)
+                raw = self._formatter.raw
+                out.append(
+                    "".join(texts).encode() if raw else stream_frames.frames(stream, [text.encode() for text in texts])
+                )
         return b"".join(out)
 
 

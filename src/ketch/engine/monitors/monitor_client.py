@@ -255,6 +255,7 @@ class MonitorClient(MonitorConnection):
             "exec_id": exec_id,
             "process": process.document,
             "tty": process.tty,
+            "mux": client.output == "mux",
             "stdin": client.stdin,
             "stdout": client.stdout,
             "stderr": client.stderr,

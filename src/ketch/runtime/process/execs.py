@@ -128,7 +128,7 @@ class Execs:
             if not message["tty"]:
                 streams.listen()
             if fds:
-                streams.attach(fds[-1], message, RAW if message["tty"] else MUX, initial)
+                streams.attach(fds[-1], message, MUX if message.get("mux", not message["tty"]) else RAW, initial)
                 fds.pop()
             exec_.sync, child_end = messages.pair()
             try:

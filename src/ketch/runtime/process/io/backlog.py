@@ -11,6 +11,7 @@ import os
 
 from ketch.notation import stream_frames
 from ketch.runtime.logs import log_format
+from ketch.runtime.logs.log_lines import Splitter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,13 +75,24 @@ class Backlog:
         following = inodes.index(inode) + 1 if inode in inodes else 0
         return os.open(files[min(following, len(files) - 1)], os.O_RDONLY | os.O_CLOEXEC)
 
+    def rest(self, _output_format: int, _wanted: Wanted) -> bytearray:
+        """What follows the log's end, after which the client is live."""
+        return bytearray()
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
 
 
 class Frames(Backlog):
-    """The framed log."""
+    """The framed log; ``by_line``: each line is a message of its own to clients with headers, as from `logs`.
+
+    A client that is merely slow gets what it would have got: the output as it was read.
+    """
+
+    def __init__(self, log: Log, fd: int, offset: int, *, by_line: bool = False) -> None:
+        super().__init__(log, fd, offset)
+        self._splitters = (Splitter(), Splitter(), Splitter()) if by_line else ()
 
     def _read(self, output_format: int, wanted: Wanted) -> bytearray | None:
         available = self._available()
@@ -98,13 +110,25 @@ class Frames(Backlog):
                 break
             if output_format == FRAMES:
                 out += chunk[position:end]
-            elif stream < 3 and wanted[stream]:
-                if output_format == MUX:
-                    out += stream_frames.HEADER.pack(stream, length)
-                out += chunk[start : start + length]
+            elif stream < 3 and self._splitters and output_format == MUX:
+                if wanted[stream]:
+                    self._add_lines(out, stream, chunk[start : start + length])
+            elif stream < 3:
+                add(out, stream, chunk[start : start + length], output_format, wanted)
             position = end
         self._offset += position
         return out if position else None
+
+    def _add_lines(self, out: bytearray, stream: int, payload: bytes) -> None:
+        for block, partial in self._splitters[stream].take(payload):
+            out += stream_frames.frame(stream, block) if partial else stream_frames.line_frames(stream, block)
+
+    def rest(self, output_format: int, wanted: Wanted) -> bytearray:
+        """The unfinished lines."""
+        out = bytearray()
+        for stream, splitter in enumerate(self._splitters):
+            add(out, stream, splitter.rest(), output_format, wanted)
+        return out
 
 
 class Lines(Backlog):
@@ -130,7 +154,7 @@ class Lines(Backlog):
         return out
 
     def rest(self, output_format: int, wanted: Wanted) -> bytearray:
-        """The unfinished lines, after which the client is live."""
+        """The unfinished lines."""
         out = bytearray()
         for stream in (1, 2):
             add(out, stream, self.log.held(stream), output_format, wanted)
@@ -153,12 +177,21 @@ def _message(line: bytes) -> tuple[int, bytes]:
         return 0, b""
 
 
-def replay(log: Log, position: LogPosition | str, kind: type[Backlog]) -> Backlog:
-    """A backlog from ``"start"`` or {"inode", "offset"}; from the oldest file if that is gone (OSError)."""
+def replay_frames(log: Log, position: LogPosition | str) -> Frames:
+    """The framed log from ``"start"`` or {"inode", "offset"}; from the oldest file if that is gone (OSError)."""
+    return Frames(log, *_begin(log, position), by_line=True)
+
+
+def replay_lines(log: JsonLogWriter, position: LogPosition | str) -> Lines:
+    """The ``json-file`` log, likewise."""
+    return Lines(log, *_begin(log, position))
+
+
+def _begin(log: Log, position: LogPosition | str) -> tuple[int, int]:
     files = log.files()
     path, offset = files[0], 0
     if not isinstance(position, str):
         for candidate in files:
             if os.stat(candidate).st_ino == position["inode"]:
                 path, offset = candidate, int(position["offset"])
-    return kind(log, os.open(path, os.O_RDONLY | os.O_CLOEXEC), offset)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC), offset

@@ -13,7 +13,7 @@ import os
 
 from ketch.notation import stream_frames
 from ketch.runtime.process.io import graceful_close
-from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, Frames, Lines
+from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, Frames
 from ketch.runtime.process.loop import GONE, READ, WRITE
 
 TYPE_CHECKING = False
@@ -177,8 +177,7 @@ class AttachedClient:
             self._pending += more
             return
         self._backlog = None
-        if isinstance(backlog, Lines):
-            self._pending += backlog.rest(self._output_format, self._wanted)
+        self._pending += backlog.rest(self._output_format, self._wanted)
         backlog.close()
 
     # -- input -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from contextlib import suppress
 from ketch.runtime import tty
 from ketch.runtime.logs import log_format
 from ketch.runtime.logs.json_log import JsonLogWriter
-from ketch.runtime.process.io.backlog import Frames, Lines, replay
+from ketch.runtime.process.io.backlog import replay_frames, replay_lines
 from ketch.runtime.process.io.client import AttachedClient
 from ketch.runtime.process.io.detach import Matcher, parse
 from ketch.runtime.process.loop import READ, WRITE
@@ -305,8 +305,8 @@ class Streams:
         if not position:
             return None
         if self.log is not None:
-            return replay(self.log, position, Frames)
-        return replay(self.driver, position, Lines) if isinstance(self.driver, JsonLogWriter) else None
+            return replay_frames(self.log, position)
+        return replay_lines(self.driver, position) if isinstance(self.driver, JsonLogWriter) else None
 
     def lag_log(self) -> log_format.FramedLogWriter | None:
         """The log whose files a slow client reads, after the last emitted chunk; None without one."""
