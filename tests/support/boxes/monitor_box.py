@@ -166,7 +166,8 @@ class Peer:
         **options: Any,
     ) -> int:
         """Run a command with the other end as its client; returns its pid."""
-        client = StreamOptions(**{"stdin": True, "stdout": True, "stderr": True, **options})
+        usual = {"stdin": True, "stdout": True, "stderr": True, "output": "raw" if tty else "mux"}
+        client = StreamOptions(**{**usual, **options})
         try:
             return await monitor.exec(name, process(args, tty=tty, rows=rows, cols=cols), self._given.fileno(), client)
         finally:
