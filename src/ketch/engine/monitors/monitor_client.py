@@ -255,7 +255,6 @@ class MonitorClient(MonitorConnection):
             "exec_id": exec_id,
             "process": process.document,
             "tty": process.tty,
-            "mux": client.output == "mux",
             "stdin": client.stdin,
             "stdout": client.stdout,
             "stderr": client.stderr,
@@ -264,6 +263,8 @@ class MonitorClient(MonitorConnection):
             "rows": process.rows,
             "cols": process.cols,
         }
+        if fd is not None and (client.output == "mux") is process.tty:
+            request["mux"] = client.output == "mux"
         with _in_memory(initial) as early:
             answer = await self._call(request, (*early, *(() if fd is None else (fd,))))
         return answer["pid"]
