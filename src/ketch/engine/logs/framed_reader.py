@@ -107,7 +107,7 @@ class Formatter:
         return out
 
     def _chosen(self, at: int, stream: int, payload: bytes) -> bytes:
-        """What is left of one frame when lines are filtered."""
+        """The rest of one frame when lines are filtered."""
         if self._until and at > self._until:
             self.done = True
             return b""
@@ -154,7 +154,7 @@ class Formatter:
         return begun + _prefixed(text, prefix)[len(prefix) :]
 
     def _prefix(self, at: int) -> bytes:
-        """What stands before a line: ``2024-01-02T03:04:05.123456789Z `` with nine digits always, and the details."""
+        """The text before a line: ``2024-01-02T03:04:05.123456789Z `` with nine digits always, and the details."""
         return f"{self._clock.fixed(at)} ".encode() + self._details if self._timestamps else self._details
 
 
@@ -247,7 +247,7 @@ async def _live(
 
 
 async def _receive(sock: socket.socket, patience: float | None) -> bytes | None:
-    """What comes next; None when nothing comes in time (``patience`` None: it is waited for without limit).
+    """The next bytes; None when none come in time (``patience`` None: they are waited for without limit).
 
     Unlike a cancelled `sock_recv`, this never loses what has just been received.
     """
@@ -255,7 +255,7 @@ async def _receive(sock: socket.socket, patience: float | None) -> bytes | None:
         return sock.recv(_RECEIVE)
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+    loop.add_reader(sock, _settle, ready)
     try:
         await asyncio.wait_for(ready, patience)
     except TimeoutError:
@@ -263,3 +263,8 @@ async def _receive(sock: socket.socket, patience: float | None) -> bytes | None:
     finally:
         loop.remove_reader(sock)
     return sock.recv(_RECEIVE)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

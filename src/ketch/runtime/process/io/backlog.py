@@ -76,7 +76,7 @@ class Backlog:
         return os.open(files[min(following, len(files) - 1)], os.O_RDONLY | os.O_CLOEXEC)
 
     def rest(self, _output_format: int, _wanted: Wanted) -> bytearray:
-        """What follows the log's end, after which the client is live."""
+        """The bytes that follow the log's end, after which the client is live."""
         return bytearray()
 
     def close(self) -> None:
