@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from ketch.runtime.cgroups.common import Cgroup
 
 
+def default_namespace() -> str:
+    """The cgroup namespace of a container that asks for none: its own on cgroup v2, the host's on v1, as Docker's."""
+    return "private" if common.layout().version == 2 else "host"
+
+
 class ContainerCgroups:
     """The cgroup of each container; paths are relative to each hierarchy's root.
 

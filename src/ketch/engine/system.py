@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch import __version__
+from ketch.engine import cgroups
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
@@ -53,6 +54,12 @@ _NO_SWARM = {
 def architecture() -> str:
     """The machine's architecture by its OCI name."""
     return architectures.goarch(platform.machine())
+
+
+def _security_options() -> list[str]:
+    """The security options of a container that asks for none."""
+    own = ["name=cgroupns"] if cgroups.default_namespace() == "private" else []
+    return ["name=seccomp,profile=builtin", *own]
 
 
 class SystemService(Struct, frozen=True, eq=False):
@@ -160,7 +167,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],  # of who says nothing
+            "SecurityOptions": _security_options(),
             "CDISpecDirs": [],
             "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)],
         }

@@ -90,8 +90,8 @@ def device_rules() -> list[OciDeviceRule]:
         {"allow": True, "type": "c", "access": "m"},
         {"allow": True, "type": "b", "access": "m"},
     ]
-    # null zero full tty random urandom; console; ptmx and every pts
-    for major, minor in ((1, 3), (1, 5), (1, 7), (5, 0), (1, 8), (1, 9), (5, 1), (5, 2)):
+    # null zero full tty random urandom; console; ptmx and every pts; net/tun
+    for major, minor in ((1, 3), (1, 5), (1, 7), (5, 0), (1, 8), (1, 9), (5, 1), (5, 2), (10, 200)):
         rules.append({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"})
     rules.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
     return rules

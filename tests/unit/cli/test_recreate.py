@@ -258,8 +258,10 @@ def comparable(body: dict[str, Any]) -> dict[str, Any]:
     if host["Privileged"]:  # has no masked paths anyway
         host.pop("MaskedPaths", None)
         host.pop("ReadonlyPaths", None)
-    if host.get("UTSMode") == "host":
-        body = {key: value for key, value in body.items() if key != "Hostname"}  # refused by daemons
+    if host.get("UTSMode") == "host" or host.get("NetworkMode", "").startswith("container:"):
+        body = {
+            key: value for key, value in body.items() if key not in ("Hostname", "Domainname")
+        }  # refused by daemons
     if host.get("Memory") and host.get("MemorySwap") == 2 * host["Memory"]:
         del host["MemorySwap"]  # what it is without being asked for
     if host["LogConfig"] == {"Type": "json-file", "Config": {}}:

@@ -92,8 +92,11 @@ class CreateRequest:
 def _config(facts: ApiObject, image: ApiObject) -> ApiObject:
     config = facts["Config"]
     result = {key: config.get(key) for key in _CONFIG}
-    if result["Hostname"] == facts["Id"][:12] or facts["HostConfig"].get("UTSMode") == "host":
+    host = facts["HostConfig"]
+    if result["Hostname"] == facts["Id"][:12] or host.get("UTSMode") == "host":
         result["Hostname"] = ""
+    if (host.get("NetworkMode") or "").startswith("container:"):  # that container's names
+        result["Hostname"] = result["Domainname"] = ""
     for key in ("User", "WorkingDir", "StopSignal"):
         if result[key] == image.get(key):
             result[key] = ""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.storage.snapshots.overlay import Snapshots
 
+_Result = TypeVar("_Result")
 
-async def run_to_end(snapshots: Snapshots, work: Callable[..., object], *arguments: Any) -> None:
+
+async def run_to_end(snapshots: Snapshots, work: Callable[..., _Result], *arguments: Any) -> _Result:
     """Run ``work`` to its end, also when the caller is cancelled, so that undoing does not run beside it."""
     if snapshots.name != "vfs":  # a few directories: shorter than the way to a thread
-        work(*arguments)
-        return
+        return work(*arguments)
     future = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     try:
-        await asyncio.shield(future)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise

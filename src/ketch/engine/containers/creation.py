@@ -11,7 +11,9 @@ from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
 from ketch.engine.aio.transfer import in_own_thread
+from ketch.engine.cgroups import default_namespace as default_cgroup_namespace
 from ketch.engine.containers import shared_namespaces, validate
+from ketch.engine.files import working_directory
 from ketch.engine.logs import options as log_options
 from ketch.engine.model import merge, names
 from ketch.engine.model.records import Container, LogConfig, MountPoint
@@ -68,6 +70,8 @@ class Creation(Struct, frozen=True, eq=False):
         if config.network_disabled:
             host.network_mode, networking = "none", {}
         shared_namespaces.resolve(host, self.store)
+        if not host.cgroupns_mode:
+            host.cgroupns_mode = default_cgroup_namespace()
         image = self.images.resolve(config.image, wanted.platform or "")
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
@@ -102,10 +106,14 @@ class Creation(Struct, frozen=True, eq=False):
     async def _make(self, container: Container, image: Image, size: int, wanted: NewContainer) -> None:
         """Make the volumes, files and row, or nothing of them."""
         config, host = container.config, container.host
+        directory = config.working_dir
         async with AsyncUndo() as undo:
             undo.push_async_callback(self.volumes.discard, container.id)
             if image.chain_ids:
                 await snapshot_work.run_to_end(self.snapshots, self.snapshots.view, image.chain_ids)
+            lacks_directory = await snapshot_work.run_to_end(
+                self.snapshots, working_directory.is_missing, self.snapshots, image.chain_ids, directory
+            )
             await self.container_volumes.make_image_trees(host)
             self.container_volumes.planner().plan(config, host, container.mounts, self._inherited(host), container.id)
             if not wanted.below_read_only:
@@ -122,6 +130,10 @@ class Creation(Struct, frozen=True, eq=False):
             with self.volumes.made(container_volumes.names(container)) as also:
                 self.store.add(container, also=also)
             undo.pop_all()
+        if lacks_directory:
+            await snapshot_work.run_to_end(
+                self.snapshots, working_directory.make, self.snapshots, container.id, image.chain_ids, directory
+            )
 
     def _inherited(self, host: HostConfig) -> list[MountPoint]:
         """The mounts of ``--volumes-from CONTAINER[:ro|rw]``."""

@@ -75,6 +75,8 @@ class StartMessages(Struct, frozen=True, eq=False):
             )
         for name, settings in container.networks.items():
             self.sandboxes.record_of(name, settings)
+        if (other := container.host.network.container) is not None:
+            self._take_names(container, self.store.get(other))
         spec = bundle.build(container, directory, cgroup, self._namespace_of)
         bundle.add_environment(spec["process"], self.links.environment(container))
         for name in ("hostname", "hosts", "resolv.conf"):
@@ -89,6 +91,12 @@ class StartMessages(Struct, frozen=True, eq=False):
         os.makedirs(self.paths.log_dir(container.id), mode=0o700, exist_ok=True)
         os.makedirs(self.paths.run_dir(container.id), mode=0o700, exist_ok=True)
         return bundle_dir
+
+    @staticmethod
+    def _take_names(container: Container, other: Container) -> None:
+        """A container in another's network has its names: it finds itself in the other's /etc/hosts."""
+        container.config.hostname = bundle.hostname(other)
+        container.config.domainname = other.config.domainname
 
     def _pid_namespace(self, mode: NamespaceMode) -> str:
         """``new``, ``host``, or the path of another container's."""

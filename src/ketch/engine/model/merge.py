@@ -6,6 +6,7 @@ entrypoint from the user drops the image's command.
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,7 +45,7 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
     merged.volumes = _union(image.volumes, config.volumes)
     merged.labels = {**(image.labels or {}), **(config.labels or {})}
     merged.user = config.user or image.user or ""
-    merged.working_dir = config.working_dir or image.working_dir or ""
+    merged.working_dir = _clean(config.working_dir or image.working_dir or "")
     merged.stop_signal = config.stop_signal or image.stop_signal or ""
     merged.shell = config.shell or image.shell
     if image.healthcheck:
@@ -54,6 +55,11 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
             raise InvalidArgument(f"the image's health check cannot be read: {e}", hint="have it made again") from e
         merged.healthcheck = _health(config.healthcheck, theirs)
     return merged
+
+
+def _clean(path: str) -> str:
+    """An absolute path in its shortest form; another one as it is."""
+    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else path
 
 
 def _check_texts(image: RunConfig) -> None:

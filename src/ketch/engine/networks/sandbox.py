@@ -324,7 +324,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
         if mode.container is not None:
             contents = etc_files.read(self.paths.directory(self.store.get(mode.container).id))
         elif mode.is_host:
-            contents = {name: etc_files.read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
+            contents = etc_files.of_host_network(container, self.defaults, self._gateway_address(()))
         else:
             contents = self._files(container)
             container.own_hosts = self._own_lines(container)

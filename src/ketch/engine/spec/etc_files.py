@@ -46,6 +46,18 @@ def of_container(
     }
 
 
+def of_host_network(container: Container, dns: DnsDefaults, gateway: str) -> dict[str, str]:
+    """The texts of the files for a container in the host's network: the host's own, unless it asks for something."""
+    host = container.host
+    own = of_container(container, "", dns, gateway, own_resolver=False)
+    texts = {name: read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
+    if host.extra_hosts:
+        texts["hosts"] = own["hosts"]
+    if host.dns or host.dns_search or host.dns_options:
+        texts["resolv.conf"] = own["resolv.conf"]
+    return texts
+
+
 class DnsDefaults:
     """The daemon's own ``dns``, ``dns-search`` and ``dns-opts``, for containers that name none."""
 

@@ -1,7 +1,9 @@
-"""Sysctls of a container's interfaces, from ``--sysctl`` and its endpoints' options."""
+"""Sysctls of a container: its network's defaults, ``--sysctl``, and those of interfaces from endpoints' options."""
 
 from __future__ import annotations
 
+import functools
+import os
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.namespace_mode import ModeKind
@@ -20,10 +22,26 @@ if TYPE_CHECKING:
 def others(host: HostConfig) -> dict[str, str]:
     """The sysctls of no interface, which the container's first process sets."""
     sysctls = host.sysctls or {}
+    if host.network.is_another:
+        return sysctls
+    sysctls = {**_defaults(), **sysctls}
     if host.network.kind is not ModeKind.NETWORK:
         return sysctls
     of_interfaces = interface_sysctls.named(sysctls)
     return {name: value for name, value in sysctls.items() if name not in of_interfaces}
+
+
+@functools.cache
+def _defaults() -> dict[str, str]:
+    """Docker's for a network namespace of the container's own: any user may listen on any port, and ping.
+
+    Groups can be named only where all of them exist, which a user namespace does not have.
+    """
+    defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    with open("/proc/self/gid_map", encoding="ascii") as f:
+        if f.read().split() != ["0", "0", "4294967295"]:
+            del defaults["net.ipv4.ping_group_range"]
+    return {name: value for name, value in defaults.items() if os.path.exists("/proc/sys/" + name.replace(".", "/"))}
 
 
 def wanted(container: Container, settings: EndpointSettings) -> list[Setting]:

@@ -23,7 +23,14 @@ from ketch.engine.model.records import (
     VolumeOptions,
 )
 from ketch.engine.volumes import idmaps
-from ketch.engine.volumes.mount_spec import check_target, of_mount, parse_bind, tmpfs_words, without_opposites
+from ketch.engine.volumes.mount_spec import (
+    check_target,
+    of_mount,
+    parse_bind,
+    tmpfs_option_words,
+    tmpfs_words,
+    without_opposites,
+)
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -119,7 +126,7 @@ def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[OciMount]:
     """The ``mounts`` entries of an OCI bundle for these mount points and ``--tmpfs``, parents before children."""
     result = [_oci_mount(point) for point in points]
     for target, words in (host.tmpfs or {}).items():
-        options = without_opposites(_PRIVATE, [word for word in words.split(",") if word])
+        options = without_opposites(_PRIVATE, tmpfs_option_words(words))
         result.append(
             {"destination": posixpath.normpath(target), "type": "tmpfs", "source": "tmpfs", "options": options}
         )

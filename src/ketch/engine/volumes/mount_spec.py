@@ -17,6 +17,7 @@ from ketch.engine.model.records import (
 )
 from ketch.engine.volumes import idmaps
 from ketch.errors import InvalidArgument
+from ketch.runtime.rootfs.mount_options import is_general_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,6 +225,16 @@ def tmpfs_words(mount: Mount) -> list[str]:
             _refuse(mount, f"invalid option: {'='.join(entry)}")
         words.append("=".join(entry))
     return without_opposites(["nosuid", "nodev", "noexec"], words)
+
+
+def tmpfs_option_words(text: str) -> list[str]:
+    """The words of ``--tmpfs PATH:TEXT``; InvalidArgument in Docker's words for one that it does not know."""
+    words = [word for word in text.split(",") if word]
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if (name not in _TMPFS_KEYS) if equals else not is_general_option(word):
+            raise InvalidArgument(f'invalid tmpfs option "{name}"', hint="see tmpfs(5) for the options")
+    return words
 
 
 def without_opposites(defaults: Sequence[str], words: Sequence[str]) -> list[str]:

@@ -107,6 +107,11 @@ def is_superblock_flag(option: str) -> bool:
     return option in _SUPERBLOCK
 
 
+def is_general_option(option: str) -> bool:
+    """Whether any mount may have the option, or any tmpfs that covers a directory (``tmpcopyup``, ``noswap``)."""
+    return option == "noswap" or option in known()
+
+
 def known() -> list[str]:
     """The options that are not the file system's own."""
     recursive = [f"r{name}" for name in (*_ATTRIBUTES, *_PROPAGATION)]

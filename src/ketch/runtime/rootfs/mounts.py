@@ -8,6 +8,7 @@ makes it when missing, and puts the mount there.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from errno import EINVAL, ELOOP, ENOTDIR
 from stat import S_ISDIR
 
@@ -44,6 +45,9 @@ _PROC_OVERMOUNTS = frozenset(
         "timer_list",
     ]
 )
+
+
+_OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 
 
 class Planned:
@@ -209,7 +213,10 @@ def check_target(target_fd: int, destination: str) -> None:
 def _target(mount: Planned, anchors: Anchors) -> int:
     if mount.fstype in ("proc", "sysfs"):
         return _unlinked(mount, anchors)
-    target_fd = (paths.make_dirs if mount.directory else paths.make_file)(*anchors.find(mount.destination))
+    if mount.fstype == "tmpfs" and not mount.options.bind:
+        target_fd = _target_of_tmpfs(*anchors.find(mount.destination))
+    else:
+        target_fd = (paths.make_dirs if mount.directory else paths.make_file)(*anchors.find(mount.destination))
     try:
         check_target(target_fd, mount.destination)
     except BaseException:
@@ -226,6 +233,21 @@ def _target(mount: Planned, anchors: Anchors) -> int:
     return target_fd
 
 
+def _target_of_tmpfs(root_fd: int, path: str) -> int:
+    """Open the directory; one that is missing is made with a tmpfs's own mode, which later starts find there."""
+    try:
+        return paths.open_in(root_fd, path, paths.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        pass
+    parent_fd = paths.make_dirs(root_fd, os.path.dirname(path))
+    try:
+        with suppress(FileExistsError):  # a link to a directory that is missing: see below
+            os.mkdir(os.path.basename(path), _OF_TMPFS, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+    return paths.make_dirs(root_fd, path, _OF_TMPFS)
+
+
 def _unlinked(mount: Planned, anchors: Anchors) -> int:
     """Check that no link leads /proc or /sys elsewhere than masks and read-only paths expect."""
     try:
@@ -240,8 +262,10 @@ def _unlinked(mount: Planned, anchors: Anchors) -> int:
 def _make(mount: Planned, target_fd: int) -> int:
     options = mount.options
     if mount.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options.data):
-        # A tmpfs over a directory of the image keeps that directory's mode (/tmp: 1777), as Docker does it.
-        options.data.append(f"mode={os.fstat(target_fd).st_mode & 0o7777:o}")
+        # A tmpfs over a directory of the image keeps that directory's mode, as Docker does it.
+        mode = os.fstat(target_fd).st_mode & 0o7777
+        if mode != _OF_TMPFS:
+            options.data.append(f"mode={mode:o}")
     attributes = options.set
     if mount.destination == "/dev" or options.copy_up:
         attributes &= ~m.MOUNT_ATTR_RDONLY  # something is written first; see `seal`

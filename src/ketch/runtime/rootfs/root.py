@@ -36,18 +36,22 @@ def isolate(propagation: str | None) -> None:
         raise failure("rootfs", f"set propagation `{propagation or 'rslave'}` of `/`", e) from e
 
 
-def attach(rootfs: list[OciMount], path: str, bundle: str) -> str:
-    """Mount the container's root and return its path; an empty ``rootfs`` means the directory ``path``.
+def open_all(rootfs: list[OciMount], path: str) -> list[int]:
+    """Detached mounts of the container's root; an empty ``rootfs`` means the directory ``path``.
+
+    They are made before all others: newer kernels list mounts in the order in which they were made, and programs
+    expect the root first.
+    """
+    return [open_root(mount) for mount in rootfs] if rootfs else [_open_bind(path, ["rbind"])]
+
+
+def attach(fds: list[int], path: str, bundle: str) -> str:
+    """Attach the root's mounts, whose descriptors are closed, and return where they are.
 
     A root that is a mount of its own covers ``path`` when that is a directory, else the bundle: both only within
     this namespace, and nothing of either is needed any more.
     """
-    if rootfs:
-        fds = [open_root(mount) for mount in rootfs]
-        mount_point = path if os.path.isdir(path) else bundle
-    else:
-        fds = [_open_bind(path, ["rbind"])]
-        mount_point = path
+    mount_point = path if os.path.isdir(path) else bundle
     try:
         attach_trees(fds, mount_point)
     finally:

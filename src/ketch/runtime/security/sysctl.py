@@ -37,27 +37,34 @@ def check(values: dict[str, str], plan: Plan) -> None:
             )
 
 
-def apply(values: dict[str, str]) -> None:
-    """Write the values, to a procfs of this process's own that is in no directory.
+def apply(values: dict[str, str], proc_fd: int = -1) -> None:
+    """Write the values, to the procfs ``proc_fd`` that this process has just made, else to another of its own.
 
     Whatever stands in the container's /proc by now, a value goes to the kernel's file of that name and nowhere else.
     """
     if not values:
         return
+    if proc_fd >= 0:
+        _write(values, proc_fd)
+        return
     proc_fd = _own_proc()
     try:
-        for name, value in values.items():
-            path = "sys/" + (name if "/" in name else name.replace(".", "/"))
-            try:
-                fd = openat2(proc_fd, path, os.O_WRONLY, 0, _STRICT)
-                try:
-                    os.write(fd, str(value).encode())
-                finally:
-                    os.close(fd)
-            except OSError as e:
-                raise failure("sysctl", f"set sysctl `{name}` to `{value}`", e) from e
+        _write(values, proc_fd)
     finally:
         os.close(proc_fd)
+
+
+def _write(values: dict[str, str], proc_fd: int) -> None:
+    for name, value in values.items():
+        path = "sys/" + (name if "/" in name else name.replace(".", "/"))
+        try:
+            fd = openat2(proc_fd, path, os.O_WRONLY, 0, _STRICT)
+            try:
+                os.write(fd, str(value).encode())
+            finally:
+                os.close(fd)
+        except OSError as e:
+            raise failure("sysctl", f"set sysctl `{name}` to `{value}`", e) from e
 
 
 def _own_proc() -> int:

@@ -20,8 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
-# What the runtime puts into a root so that something can be mounted there: Docker has it in a layer of its own.
-_PLACES = ("/proc", "/sys", "/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init")
+# What the runtime puts into a root, for mounts and for programs that look for it: Docker has it in a layer of its own.
+_MTAB, _MOUNTS = "/etc/mtab", "/proc/mounts"
+_PLACES = (
+    "/.dockerenv",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc/hostname",
+    "/etc/hosts",
+    _MTAB,
+    "/etc/resolv.conf",
+    "/sbin/docker-init",
+)
 Change = tuple[str, int]
 
 
@@ -34,13 +45,18 @@ def changes(upper_fd: int, lower_fd: int) -> list[Change]:
 
 
 def places_made(upper_fd: int, lower_fd: int) -> frozenset[str]:
-    """The paths that exist in the upper directory only as targets of mounts."""
+    """The paths that exist in the upper directory only because the runtime put them there."""
     made = {path for path in _PLACES if _is_empty(upper_fd, path) and not _exists(lower_fd, path)}
     for parent in ("/etc", "/sbin"):
         inside = {path for path in made if path.startswith(parent + "/")}
         if inside and not _exists(lower_fd, parent) and set(_names(upper_fd, parent)) == inside:
             made.add(parent)
     return frozenset(made)
+
+
+def bytes_made(upper_fd: int, lower_fd: int = -1) -> int:
+    """The bytes of what the runtime put there, which the container has not written."""
+    return len(_MOUNTS) if _is_empty(upper_fd, _MTAB) and not _exists(lower_fd, _MTAB) else 0
 
 
 def _open(root_fd: int, path: str, flags: int) -> int:
@@ -66,6 +82,8 @@ def _is_empty(root_fd: int, path: str) -> bool:
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
             return not _names(root_fd, path)
+        if stat.S_ISLNK(status.st_mode):
+            return path == _MTAB and os.readlink("", dir_fd=fd) == _MOUNTS
         return stat.S_ISREG(status.st_mode) and status.st_size == 0
     finally:
         os.close(fd)

@@ -12,11 +12,12 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
+from ketch import trees
 from ketch.errors import InvalidArgument
 from ketch.storage import sizes
 from ketch.storage.layers.store import Layers
 from ketch.storage.removal import remove_tree
-from ketch.storage.snapshots import volatile
+from ketch.storage.snapshots import diff, volatile
 from ketch.storage.snapshots.quota import Quotas
 
 if TYPE_CHECKING:
@@ -112,15 +113,10 @@ class OverlaySnapshots:
         self._layers.directories(chain_ids)
         directory = os.path.join(self._containers, container_id)
         os.makedirs(directory, mode=0o710, exist_ok=True)
-        for name in ("upper", "work"):
+        for name in ("upper", "work"):  # every user may enter the root, whatever the image says of it: as on overlay2
             os.makedirs(os.path.join(directory, name), mode=0o755, exist_ok=True)
         if size:
             Quotas(self._containers).limit([os.path.join(directory, name) for name in ("upper", "work")], size)
-        if chain_ids:  # the root directory itself has the image's mode and owner
-            top = os.stat(self._layers.diff(chain_ids[-1]))
-            upper = os.path.join(directory, "upper")
-            os.chown(upper, top.st_uid, top.st_gid)
-            os.chmod(upper, top.st_mode & 0o7777)
         return self.mounts(container_id, chain_ids)
 
     def exists(self, container_id: str) -> bool:
@@ -174,7 +170,16 @@ class OverlaySnapshots:
 
     def usage(self, container_id: str) -> int:
         """Bytes of the files that the container has written; one with several names counts once."""
-        return sizes.written_bytes(self.upper(container_id))
+        upper = self.upper(container_id)
+        written = sizes.written_bytes(upper)
+        try:
+            upper_fd = os.open(upper, trees.DIRECTORY)
+        except FileNotFoundError:  # it is being removed
+            return written
+        try:
+            return written - diff.bytes_made(upper_fd)
+        finally:
+            os.close(upper_fd)
 
     def remove(self, container_id: str) -> None:
         """Delete the snapshot; one that is gone is no error."""

@@ -20,7 +20,7 @@ from ketch.errors import InvalidArgument
 from ketch.failpoints import failpoint
 from ketch.storage import removal
 from ketch.storage.layers.store import Layers
-from ketch.storage.snapshots import tree_diff
+from ketch.storage.snapshots import diff, tree_diff
 from ketch.storage.snapshots.overlay import check_depth
 from ketch.storage.snapshots.tree_copy import Copier
 
@@ -116,7 +116,7 @@ class VfsSnapshots:
         """Bytes of the files that the container has written; one with several names counts once."""
         try:
             with self._compared(container_id) as (new_fd, old_fd):
-                return tree_diff.changed_bytes(new_fd, old_fd)
+                return tree_diff.changed_bytes(new_fd, old_fd) - diff.bytes_made(new_fd, old_fd)
         except FileNotFoundError:  # it is being removed
             return 0
 

@@ -10,6 +10,7 @@ from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from ketch.cli.context import Context
+    from ketch.client.http import Client
 
 
 def cmd_inspect(args: list[str], ctx: Context) -> int:
@@ -37,6 +38,11 @@ def cmd_image(args: list[str], ctx: Context) -> int:
     return _of_kind("image", args, ctx)
 
 
+def _has_own_cgroups(client: Client) -> bool:
+    """Whether a container that asks for none has a cgroup namespace of its own."""
+    return "name=cgroupns" in (client.request("GET", "/info").json().get("SecurityOptions") or ())
+
+
 def _recreate(ctx: Context, refs: list[str], format: str) -> int:
     """``--as run|compose``: all containers are there, or nothing is printed (NotFound)."""
     from ketch.cli.recreate.create_request import CreateRequest
@@ -48,6 +54,8 @@ def _recreate(ctx: Context, refs: list[str], format: str) -> int:
     for ref in refs:
         facts = client.request("GET", f"/containers/{ref}/json").json()
         image = client.request("GET", f"/images/{facts['Image']}/json").json()
+        if facts["HostConfig"].get("CgroupnsMode") == "host" and not _has_own_cgroups(client):
+            del facts["HostConfig"]["CgroupnsMode"]
         found.append(CreateRequest(facts, image.get("Config") or {}))
     if format == "run":
         from ketch.cli.recreate.as_run import command_line

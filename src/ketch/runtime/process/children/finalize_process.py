@@ -95,7 +95,7 @@ class Process:
                 self.caps.leave_to_execve()
         else:
             self.user = users.of_spec(numeric)
-        if "HOME" not in self.env:
+        if not self.env.get("HOME"):  # an empty one counts as none
             home = self.user.home if named is not None else users.home_of(root_fd, self.user.uid)
             self.env["HOME"] = home or "/"
         if self.cwd != "/":

@@ -31,7 +31,7 @@ from ketch.runtime import defaults, hooks, namespaces, spec, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process
-from ketch.runtime.rootfs import cgroup_mount, devices, masks, mounts, secrets
+from ketch.runtime.rootfs import cgroup_mount, devices, docker_files, masks, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
 from ketch.runtime.rootfs.anchors import Anchors
 from ketch.runtime.security import host_guard, sysctl
@@ -197,6 +197,8 @@ class _Child:
         linux, root = document.get("linux") or {}, document["root"]
         propagation = linux.get("rootfsPropagation")
         rootfs.isolate(propagation)
+        root_path = os.path.join(self.bundle, root["path"])
+        root_fds = rootfs.open_all(mounts_of_root, root_path)
         planned = mounts.prepare(document.get("mounts") or [])
         if shm_fd >= 0:
             mounts.replace(planned, "/dev/shm", shm_fd)
@@ -204,7 +206,7 @@ class _Child:
         if any(mount.fstype in ("cgroup", "cgroup2") for mount in planned):
             view = cgroup_mount.CgroupView(self.cgroup)
         hidden = secrets.read(document)
-        mount_point = rootfs.attach(mounts_of_root, os.path.join(self.bundle, root["path"]), self.bundle)
+        mount_point = rootfs.attach(root_fds, root_path, self.bundle)
         failpoint("init.root-attached")
         self._run_hooks()
         finalize_process.forget_imports()
@@ -212,6 +214,8 @@ class _Child:
         failpoint("init.root-entered")
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if spec.ANNOTATION_ID in (document.get("annotations") or {}):
+            docker_files.make(root_fd)
         anchors = Anchors(root_fd)
         for mount in planned:
             if view is not None and mount.fstype in ("cgroup", "cgroup2"):
@@ -220,7 +224,8 @@ class _Child:
                 mounts.attach(mount, anchors)
         secrets.attach(root_fd, hidden)
         self._make_devices(anchors, planned, linux, terminal)
-        sysctl.apply(sysctls)
+        fresh = any(mount.destination == "/proc" and mount.fstype == "proc" for mount in planned)
+        sysctl.apply(sysctls, anchors.find("/proc")[0] if fresh else -1)
         mounts.seal(anchors, planned)
         masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
         masks.mask(anchors, linux.get("maskedPaths") or [])
