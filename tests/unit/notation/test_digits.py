@@ -20,7 +20,7 @@ from ketch.engine.model.records import ContainerConfig, HostConfig, PortBinding
 from ketch.engine.spec import bundle
 from ketch.engine.stats import ps_options
 from ketch.errors import KetchError
-from ketch.images import changes
+from ketch.images.dockerfile import changes
 from ketch.notation import digits
 from ketch.oci import platform
 from ketch.oci.config import RunConfig

@@ -21,8 +21,8 @@ from ketch.engine.files import upper_dir
 from ketch.engine.model import merge
 from ketch.engine.model.records import Status
 from ketch.errors import Conflict, InvalidArgument, NotFound
-from ketch.images import changes as change
 from ketch.images import commit as images
+from ketch.images.dockerfile import changes as change
 from ketch.oci import reference
 from ketch.oci.config import History, RunConfig
 from ketch.storage.archive.layer import write_layer
@@ -135,12 +135,12 @@ class CommitService(Struct, frozen=True, eq=False):
 def image_config(container: Container, options: CommitOptions) -> RunConfig:
     """The new image's configuration: the given one or the container's, with ``--change`` applied.
 
-    What the given one leaves open is filled from the container's, as ``create`` does it from an image's.
+    What they leave open, or empty, is filled from the container's, as ``create`` does it from an image's.
     """
     own = _run_config(container.config)
-    config = own if options.config is None else _run_config(options.config)
+    config = _run_config(options.config or container.config)
     change.apply(config, options.changes)
-    if options.config is None:
+    if options.config is None and not options.changes:
         return config
     given = msgspec.convert(msgspec.to_builtins(config), type(container.config))
     return _run_config(merge.merge(given, own))
@@ -152,6 +152,8 @@ def _run_config(config: ContainerConfig) -> RunConfig:
     for name in ("Cmd", "Entrypoint"):
         if isinstance(facts.get(name), str):
             facts[name] = [facts[name]]
+    if facts.get("Healthcheck"):
+        facts["Healthcheck"] = {name: value for name, value in facts["Healthcheck"].items() if value}
     return msgspec.convert({k: v for k, v in facts.items() if k in names and v}, RunConfig)
 
 

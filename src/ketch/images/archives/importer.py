@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
-from ketch.images import changes as change
 from ketch.images.assembly import encode_config, make_image, write_manifest
+from ketch.images.dockerfile import changes as change
 from ketch.images.unpack import receive_layer
 from ketch.notation import architectures, times
 from ketch.oci import reference

@@ -1,0 +1,211 @@
+"""Quotes and variables in the words of a Dockerfile, as BuildKit's shell lexer treats them.
+
+$A ${A}            its value, nothing when it is not set
+${A:-w} ${A-w}     w when it is empty or not set (without the colon: when it is not set)
+${A:+w} ${A+w}     w when it is not empty (is set)
+${A:?w} ${A?w}     an error when it is empty or not set
+${A#p} ${A##p} ${A%p} ${A%%p} ${A/p/w} ${A//p/w}     without a beginning or an end, or with w in its place
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NAME = re.compile(r"[0-9]{1,1000}|[^\W\d]\w*")
+_SPECIAL = "@*#?-$!0"
+_NO_CHARACTER = "\ufffd"  # so Go writes the end of a text as a character
+
+
+class _Wrong(Exception):
+    """A word that cannot be expanded; the text says why."""
+
+
+def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
+    """One word expanded (InvalidArgument)."""
+    return _Lexer(word, variables, escape).whole()[0]
+
+
+def expand_words(word: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
+    """A word expanded, and split at the spaces that came in by variables (InvalidArgument)."""
+    return _Lexer(word, variables, escape).whole()[1]
+
+
+class _Lexer:
+    """One pass over a word."""
+
+    def __init__(self, text: str, variables: Mapping[str, str], escape: str) -> None:
+        self._text, self._variables, self._escape = text, variables, escape
+        self._at = 0
+
+    def whole(self) -> tuple[str, list[str]]:
+        try:
+            pieces = self._until("")
+        except _Wrong as e:
+            shown = msgspec.json.encode(self._text).decode()
+            raise InvalidArgument(f"failed to process {shown}: {e}") from e
+        words: list[str] = []
+        space = True
+        for piece, raw in pieces:
+            for part in [piece] if raw else re.split(r"(\s+)", piece):
+                if not raw and not part.strip():
+                    space = space or bool(part)
+                elif space:
+                    words.append(part)
+                    space = False
+                else:
+                    words[-1] += part
+        return "".join(piece for piece, _ in pieces), words
+
+    def _peek(self) -> str:
+        return self._text[self._at : self._at + 1]
+
+    def _take(self) -> str:
+        char = self._peek()
+        self._at += 1
+        return char
+
+    def _until(self, stop: str, *, raw_escapes: bool = False) -> list[tuple[str, bool]]:
+        """The text up to ``stop`` (empty: the end) in pieces, each with whether its spaces are quoted."""
+        pieces: list[tuple[str, bool]] = []
+        while char := self._peek():
+            if stop and char == stop:
+                self._take()
+                return pieces
+            if char == "'":
+                pieces.append((self._single_quoted(), True))
+            elif char == '"':
+                pieces.append((self._double_quoted(), True))
+            elif char == "$":
+                pieces.append((self._dollar(), False))
+            elif self._take() == self._escape:
+                pieces += [(char, True)] if raw_escapes else []
+                pieces.append((self._take(), True))
+            else:
+                pieces.append((char, False))
+        if stop:
+            raise _Wrong(f"unexpected end of statement while looking for matching {stop}")
+        return pieces
+
+    def _text_until(self, stop: str, *, raw_escapes: bool = False) -> str:
+        try:
+            return "".join(piece for piece, _ in self._until(stop, raw_escapes=raw_escapes))
+        except _Wrong as e:
+            if self._peek():
+                raise
+            raise _Wrong("syntax error: missing '/' in ${}" if stop == "/" else "syntax error: missing '}'") from e
+
+    def _single_quoted(self) -> str:
+        self._take()
+        end = self._text.find("'", self._at)
+        if end < 0:
+            raise _Wrong("unexpected end of statement while looking for matching single-quote")
+        found, self._at = self._text[self._at : end], end + 1
+        return found
+
+    def _double_quoted(self) -> str:
+        self._take()
+        found = ""
+        while char := self._peek():
+            if char == "$":
+                found += self._dollar()
+                continue
+            self._take()
+            if char == '"':
+                return found
+            if char == self._escape and (self._peek() in ('"', "$", self._escape) or not self._peek()):
+                char = self._take()  # nothing at the end
+            found += char
+        raise _Wrong("unexpected end of statement while looking for matching double-quote")
+
+    def _name(self) -> str:
+        """A variable's name, a number, or one of the shell's special parameters."""
+        match = _NAME.match(self._text, self._at)
+        if match is None and self._peek() and self._peek() in _SPECIAL:
+            return self._take()
+        self._at = match.end() if match else self._at
+        return match[0] if match else ""
+
+    def _dollar(self) -> str:
+        self._take()
+        if self._peek() != "{":
+            name = self._name()
+            return self._variables.get(name, "") if name else "$"
+        self._take()
+        if not self._peek():
+            raise _Wrong("syntax error: missing '}'")
+        if self._peek() in "{}:":
+            raise _Wrong("syntax error: bad substitution")
+        name, modifier = self._name(), self._take()
+        value = self._variables.get(name)
+        if modifier == "}":
+            return value or ""
+        if modifier == "/":
+            return self._replaced(value or "")
+        colon = modifier == ":"
+        modifier = self._take() if colon else modifier
+        if not modifier or modifier not in ("#%+-?" if not colon else "+-?"):
+            shown = ":" * colon + (modifier or _NO_CHARACTER)
+            raise _Wrong(f"unsupported modifier ({shown}) in substitution")
+        word = self._text_until("}", raw_escapes=modifier in "#%")
+        if modifier in "#%":
+            return _trimmed(modifier, word, value or "")
+        return _chosen(name, value, modifier, word, colon=colon)
+
+    def _replaced(self, value: str) -> str:
+        every = self._peek() == "/"
+        if every:
+            self._take()
+        pattern = self._text_until("/", raw_escapes=True)
+        replacement = self._text_until("}", raw_escapes=True)
+        return re.sub(_pattern(pattern, greedy=True), lambda _: replacement, value, count=0 if every else 1)
+
+
+def _chosen(name: str, value: str | None, modifier: str, word: str, *, colon: bool) -> str:
+    """The value of a variable with ``-``, ``+`` or ``?``."""
+    missing = value is None or (colon and not value)
+    if modifier == "-":
+        return word if missing else value or ""
+    if modifier == "+":
+        return "" if missing else word
+    if missing:
+        why = "is not allowed to be unset" if value is None else "is not allowed to be empty"
+        raise _Wrong(f"{name}: {word or why}")
+    return value or ""
+
+
+def _trimmed(modifier: str, word: str, value: str) -> str:
+    """A value without the beginning (``#``) or the end (``%``) that fits a pattern."""
+    greedy = word.startswith(modifier)
+    pattern = _pattern(word[1:] if greedy else word, greedy=greedy)
+    if modifier == "#":
+        match = re.match(pattern, value)
+        return value[match.end() :] if match else value
+    starts = range(len(value) + 1) if greedy else range(len(value), -1, -1)
+    compiled = re.compile(pattern)
+    return next((value[:start] for start in starts if compiled.fullmatch(value, start)), value)
+
+
+def _pattern(text: str, *, greedy: bool) -> str:
+    """A shell's pattern with ``*`` and ``?`` as a regular expression."""
+    result, chars = "(?s:", iter(text)
+    for char in chars:
+        if char == "*":
+            result += ".*" if greedy else ".*?"
+        elif char == "?":
+            result += "."
+        elif char == "\\":
+            escaped = next(chars, "")
+            if not escaped or escaped not in "*?\\}/":
+                raise _Wrong(f"invalid pattern ({text}) in substitution: invalid escape '\\{escaped or _NO_CHARACTER}'")
+            result += re.escape(escaped)
+        else:
+            result += re.escape(char)
+    return result + ")"
