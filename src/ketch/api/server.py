@@ -20,12 +20,15 @@ from ketch.api.errors import INTERNAL, body_of, message_of, status_of
 from ketch.api.routes import (
     archive,
     attachws,
+    builders,
     containers,
     execs,
     images,
     manifests,
     networks,
+    plugins,
     registries,
+    swarm,
     system,
     usage,
     volumes,
@@ -34,7 +37,7 @@ from ketch.api.streams import Gone
 from ketch.api.webpages import WebPages
 from ketch.engine import os_errors
 from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
-from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
+from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -84,15 +87,17 @@ class Routes:
         expression = path.replace("{id}", "{id:path}") if head == "containers" else path
         expression = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", expression)
         expression = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", expression)
-        self._groups.setdefault(head, []).append((re.compile(expression + r"/?\Z"), Route(method, path, handler)))
+        self._groups.setdefault(head, []).append((re.compile(expression + r"\Z"), Route(method, path, handler)))
         self._patterns.append((method, path))
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route and the path's parameters (NotFound, in Docker's words)."""
         group = path.split("/", 2)[1] if path.startswith("/") else ""  # `OPTIONS *` has none
         for pattern, route in self._groups.get(group, ()):
-            if route.method in (method, "GET" if method == "HEAD" else "") and (match := pattern.match(path)):
+            if route.method == method and (match := pattern.match(path)):
                 return route, match.groupdict()
+        if method == "OPTIONS" and path.startswith("/"):
+            return Route(method, path, _nothing), {}
         raise NotFound("page not found")
 
     def all(self) -> list[tuple[str, str]]:
@@ -100,26 +105,9 @@ class Routes:
         return list(self._patterns)
 
 
-# Known to the specification, not there yet: these answer 501 with a sentence and never pretend.
-NOT_YET = (
-    ("POST", "/build"),
-    ("POST", "/build/prune"),
-    ("POST", "/build/cancel"),
-    ("POST", "/session"),
-    *(
-        (method, f"/{what}{rest}")
-        for what in ("plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs")
-        for method, rest in (("GET", ""), ("GET", "/{rest:path}"), ("POST", "/{rest:path}"), ("DELETE", "/{rest:path}"))
-    ),
-    ("PUT", "/volumes/{name}"),
-)
-
-
-async def _not_yet(call: Call) -> web.StreamResponse:
-    raise Unimplemented(
-        f"{call.request.method} {call.request.path}: this version of Ketch does not have it yet",
-        hint="see the documentation for what it does have",
-    )
+async def _nothing(call: Call) -> web.StreamResponse:
+    """An empty answer to OPTIONS, for whatever path."""
+    return call.empty(200)
 
 
 class _TooOldError(InvalidArgument):
@@ -129,24 +117,25 @@ class _TooOldError(InvalidArgument):
 def build_routes() -> Routes:
     """Every route of the API."""
     routes = Routes()
-    # `registries` before `images`: a search is no image's name.
+    # `registries` before `images`: a search is no image's name; `builders` before `containers`: a checkpoint is none's.
     for module in (
         archive,
         attachws,
+        builders,
         containers,
         execs,
         registries,
         manifests,
         images,
         networks,
+        plugins,
+        swarm,
         system,
         usage,
         volumes,
     ):
         for method, path, handler in module.ROUTES:
             routes.add(method, path, handler)
-    for method, path in NOT_YET:
-        routes.add(method, path, _not_yet)
     return routes
 
 

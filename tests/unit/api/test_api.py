@@ -92,9 +92,11 @@ def test_routes():
     _, found = routes.find("GET", "/images/example.org:5000/a/b/c:tag/json")
     assert found == {"name": "example.org:5000/a/b/c:tag"}
     assert routes.find("HEAD", "/_ping")[1] == {}
-    assert routes.find("POST", "/containers/web/start/")[1] == {"id": "web"}
+    assert routes.find("POST", "/containers/web/start")[1] == {"id": "web"}
     for method, path in (
         ("GET", "/"),
+        ("HEAD", "/info"),
+        ("GET", "/info/"),
         ("GET", "/nothing"),
         ("PATCH", "/containers/json"),
         ("GET", "/containers/a/b/c"),

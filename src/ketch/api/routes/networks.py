@@ -78,6 +78,7 @@ async def repair(call: Call) -> web.StreamResponse:
 
 ROUTES = (
     ("GET", "/networks", list_),
+    ("GET", "/networks/", list_),
     ("POST", "/networks/create", create),
     ("POST", "/networks/prune", prune),
     ("GET", "/networks/{id:path}", inspect),

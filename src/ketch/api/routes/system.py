@@ -10,7 +10,7 @@ from ketch.api import jsontext, query, versions
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters
 from ketch.engine.model.api_version import API_VERSION
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from ketch.api.call import Call
@@ -67,25 +67,7 @@ async def df(call: Call) -> web.StreamResponse:
     return call.json(versions.shown_df(answer, call.version))
 
 
-async def build_prune(call: Call) -> web.StreamResponse:
-    """Answer that no build cache was removed: `docker system prune` asks last for it, and must not fail."""
-    return call.json({"CachesDeleted": None, "SpaceReclaimed": 0})
-
-
-async def plugins(call: Call) -> web.StreamResponse:
-    """An empty list: there are no plugins."""
-    return call.json([])
-
-
-async def plugin(call: Call) -> web.StreamResponse:
-    """Answer 404, not 501: `docker inspect NAME` asks here last, and reports that there is no such object."""
-    raise NotFound(f'plugin "{call.path["name"]}" not found')
-
-
 ROUTES = (
-    ("POST", "/build/prune", build_prune),
-    ("GET", "/plugins", plugins),
-    ("GET", "/plugins/{name:path}/json", plugin),
     ("GET", "/_ping", ping),
     ("HEAD", "/_ping", ping),
     ("GET", "/version", version),

@@ -1,0 +1,83 @@
+"""``/plugins``: there are none, and none can be installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.api import query
+from ketch.api.wire import filters
+from ketch.errors import InvalidArgument, NotFound, Unimplemented
+from ketch.notation import digits
+from ketch.oci import reference
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from ketch.api.call import Call
+
+_KNOWN = frozenset(("capability", "enabled"))
+
+
+async def list_(call: Call) -> web.StreamResponse:
+    """An empty list."""
+    chosen = query.filters(call.query)
+    filters.check(chosen, _KNOWN)
+    for value in chosen.get("enabled", ()):
+        filters.boolean("enabled", value)
+    return call.json([])
+
+
+async def missing(call: Call) -> web.StreamResponse:
+    """Answer 404: `docker inspect NAME` asks here last, and reports that there is no such object."""
+    raise NotFound(f'plugin "{call.path["name"]}" not found')
+
+
+async def enable(call: Call) -> web.StreamResponse:
+    """Answer 404, unless the request itself is wrong."""
+    timeout = call.query.get("timeout", "")
+    if digits.whole(timeout) is None:
+        raise InvalidArgument(f'strconv.Atoi: parsing "{timeout}": invalid syntax')
+    return await missing(call)
+
+
+async def set_(call: Call) -> web.StreamResponse:
+    """Answer 404, unless the request itself is wrong."""
+    await call.body(list[str], optional=True)
+    return await missing(call)
+
+
+async def upgrade(call: Call) -> web.StreamResponse:
+    """Answer 404, unless the request itself is wrong."""
+    reference.parse(call.query.get("remote", ""))
+    raise NotFound(f'plugin "{reference.parse(call.path["name"]).familiar}" not found')
+
+
+async def install(call: Call) -> web.StreamResponse:
+    """Refuse to fetch a plugin, or to ask what it may do."""
+    reference.parse(call.query.get("remote", ""))
+    raise Unimplemented(f"plugins ({call.request.path}): Ketch has none, and installs none")
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Refuse to make a plugin."""
+    name = call.query.get("name", "")
+    try:
+        reference.parse(name)
+    except InvalidArgument as e:
+        raise InvalidArgument(f"failed to parse reference {name}: {e.message}") from e
+    raise Unimplemented(f"plugins ({call.request.path}): Ketch has none, and makes none")
+
+
+ROUTES = (
+    ("GET", "/plugins", list_),
+    ("GET", "/plugins/privileges", install),
+    ("GET", "/plugins/{name:path}/json", missing),
+    ("POST", "/plugins/pull", install),
+    ("POST", "/plugins/create", create),
+    ("POST", "/plugins/{name:path}/enable", enable),
+    ("POST", "/plugins/{name:path}/disable", missing),
+    ("POST", "/plugins/{name:path}/set", set_),
+    ("POST", "/plugins/{name:path}/push", missing),
+    ("POST", "/plugins/{name:path}/upgrade", upgrade),
+    ("DELETE", "/plugins/{name:path}", missing),
+)
