@@ -2,6 +2,7 @@
 
     KetchError
     ├── InvalidArgument      the request itself is wrong (syntax, range, escape from a tree)
+    │   └── UnclassifiedArgument   the same, where Docker has no class for it
     ├── Unauthenticated      who are you?
     ├── PermissionDenied     the system or the policy forbids it
     ├── NotFound             no such object
@@ -44,6 +45,12 @@ class InvalidArgument(KetchError):
     """The request is malformed or asks for something outside its permitted range."""
 
     kind = "invalid_argument"
+
+
+class UnclassifiedArgument(InvalidArgument):
+    """The request is malformed in one of those ways that Docker reports as if the server had failed."""
+
+    kind = "unclassified_argument"
 
 
 class Unauthenticated(KetchError):

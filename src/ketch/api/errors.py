@@ -14,6 +14,7 @@ INTERNAL = "internal"  # the kind of what is no KetchError: a fault of ketchd it
 
 STATUS: dict[type[errors.KetchError], int] = {
     errors.InvalidArgument: 400,
+    errors.UnclassifiedArgument: 500,  # as Docker does
     errors.Unauthenticated: 401,
     errors.PermissionDenied: 403,
     errors.NotFound: 404,
@@ -51,6 +52,18 @@ def from_registry() -> Iterator[None]:
         yield
     except errors.Unavailable as e:
         raise errors.KetchError(e.message, hint=e.hint) from e
+
+
+@contextmanager
+def prefixed(prefix: str, *, unclassified: bool = False) -> Iterator[None]:
+    """Put words before the message of an error; ``unclassified``: InvalidArgument becomes UnclassifiedArgument."""
+    try:
+        yield
+    except errors.KetchError as e:
+        e.message = prefix + e.message
+        if unclassified and type(e) is errors.InvalidArgument:
+            raise errors.UnclassifiedArgument(e.message, hint=e.hint) from e
+        raise
 
 
 def message_of(error: errors.KetchError) -> str:

@@ -45,6 +45,8 @@ _GO_TYPES = {  # by field, where they are neither int64 nor string
     "BlkioWeight": "uint16",
     "ConsoleSize": "uint",
     "Count": "int",
+    "ExposedPorts": "nat.PortSet",
+    "PortBindings": "nat.PortMap",
     "GwPriority": "int",
     "Interval": "time.Duration",
     "MaximumRetryCount": "int",
@@ -324,6 +326,8 @@ def _go_type(kind: Any, whole: str) -> str:
         return "struct {}"
     if origin is list:
         return "[]" + _go_type(get_args(kind)[0], whole)
+    if origin is dict and whole in ("nat.PortSet", "nat.PortMap"):
+        return whole
     if origin is dict:
         return "map[string]" + _go_type(get_args(kind)[1], whole)
     if issubclass(origin, msgspec.Struct):

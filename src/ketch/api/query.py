@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.notation import booleans, digits, integers, json_nesting, moments
 from ketch.oci import platform as oci_platform
 from ketch.oci.manifest import Platform
@@ -42,14 +42,14 @@ def strict_flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def number(query: Mapping[str, str], name: str, default: int | None = None) -> int | None:
-    """A decimal integer (InvalidArgument otherwise)."""
+    """A decimal integer (UnclassifiedArgument otherwise)."""
     text = query.get(name)
     if not text:
         return default
     try:
         return integers.signed(text)
     except integers.NotAnIntegerError as e:
-        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": {e}', hint=f"it is the parameter `{name}`") from e
+        raise UnclassifiedArgument(f'strconv.Atoi: parsing "{text}": {e}', hint=f"it is the parameter `{name}`") from e
 
 
 def size(query: Mapping[str, str]) -> tuple[int, int]:
@@ -110,7 +110,7 @@ def timestamp(query: Mapping[str, str], name: str) -> int:
         return 0
     found = moments.parse(text, time.time_ns())
     if found is None:
-        raise InvalidArgument(_no_timestamp(text), hint=f"use seconds since 1970 or RFC 3339 for `{name}`")
+        raise UnclassifiedArgument(_no_timestamp(text), hint=f"use seconds since 1970 or RFC 3339 for `{name}`")
     return found
 
 

@@ -136,6 +136,7 @@ _RECURSIVE_READ_ONLY = (1, 44)
 _STRICT_MOUNTS = (1, 42)
 _SYSCTLS_OF_ENDPOINTS = (1, 48)
 _PIDS_LIMIT_OF_UPDATE = (1, 40)
+_OPTIONS_BY_TYPE = (1, 42)
 _ANNOTATIONS_OF_ROWS = (1, 46)
 _ONLY_ANONYMOUS_VOLUMES = (1, 42)
 _NO_KERNEL_MEMORY = (1, 42)
@@ -268,6 +269,22 @@ def _first_endpoint(body: CreateBody, host: HostConfig, *, old: bool) -> Endpoin
 def below_is_read_only(version: Version) -> bool:
     """Whether a read-only bind is so with all that is mounted below it, unless told otherwise."""
     return version >= _RECURSIVE_READ_ONLY
+
+
+def check_mounts(body: CreateBody, version: Version) -> None:
+    """Refuse options of mounts of other types (InvalidArgument), of which older versions hear in the engine's words."""
+    if version < _OPTIONS_BY_TYPE:
+        return
+    for mount in (body.host_config.mounts if body.host_config is not None else None) or ():
+        of_kinds = {
+            "bind": mount.bind_options,
+            "volume": mount.volume_options,
+            "tmpfs": mount.tmpfs_options,
+            "image": mount.image_options,
+        }
+        for kind, options in of_kinds.items():
+            if options is not None and mount.type in of_kinds and kind != mount.type:
+                raise InvalidArgument(f'{kind.capitalize()}Options must not be specified on mount type "{mount.type}"')
 
 
 def read_update(body: UpdateBody, version: Version) -> None:

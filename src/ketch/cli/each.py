@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.errors import KetchError
+from ketch.errors import KetchError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
 
 def each(
-    ctx: Context, refs: list[str], act: Callable[[str], Any], show: Callable[[str, Any], str] | None = None
+    ctx: Context,
+    refs: list[str],
+    act: Callable[[str], Any],
+    show: Callable[[str, Any], str] | None = None,
+    *,
+    missing_is_fine: bool = False,
 ) -> int:
-    """Run an action on several objects: a line for each success, an error for each failure (then 1)."""
+    """Run an action on several objects: a line for each success, an error for each failure (then 1).
+
+    ``missing_is_fine``: an object that is not there is told, and counts as a success.
+    """
     failed = 0
     for ref in refs:
         try:
@@ -24,7 +32,7 @@ def each(
         except KetchError as e:
             ctx.out.flush()
             ctx.complain(e)
-            failed = 1
+            failed = failed if missing_is_fine and isinstance(e, NotFound) else 1
         else:
             ctx.print(show(ref, result) if show else ref)
             ctx.out.flush()  # whoever reads it may act on it while the next object takes its time

@@ -178,7 +178,11 @@ def failure_code(command: str, error: KetchError) -> int:
         return 64
     if command not in _RUN_LIKE:
         return 1
-    return PROGRAM_EXIT_CODES.get(type(error), 1 if command == "exec" else 125)
+    if type(error) in PROGRAM_EXIT_CODES:
+        return PROGRAM_EXIT_CODES[type(error)]
+    if command == "exec":
+        return 1
+    return 127 if error.message.startswith("error gathering device information") else 125
 
 
 def _global_flags(argv: list[str]) -> tuple[str, list[str]]:

@@ -15,6 +15,7 @@ _BY_KIND: dict[str, type[errors.KetchError]] = {
     for cls in (
         errors.KetchError,
         errors.InvalidArgument,
+        errors.UnclassifiedArgument,
         errors.Unauthenticated,
         errors.PermissionDenied,
         errors.NotFound,

@@ -79,10 +79,12 @@ def check_name(repo: str, tag: str) -> str:
     """The normalized name for an image, empty when none is given (InvalidArgument)."""
     if not repo:
         return ""
-    parsed = reference.parse(f"{repo}:{tag}" if tag else repo)
+    if tag and not reference.is_tag(tag):
+        raise InvalidArgument("invalid tag format")
+    parsed = reference.parse(repo)
     if parsed.digest:
-        raise InvalidArgument("refusing to create a tag with a digest reference")
-    return str(parsed)
+        raise InvalidArgument("cannot import digest reference")
+    return str(reference.parse(f"{parsed.repository}:{tag}") if tag else parsed)
 
 
 def _add_layer(

@@ -206,7 +206,7 @@ class ImageStore:
             catalog = self.catalog
             image, parsed = catalog.resolve(ref), reference.parse(name)
             if parsed.digest:
-                raise InvalidArgument("refusing to create a tag with a digest reference")
+                raise InvalidArgument("cannot import digest reference")
             if parsed.familiar_repository == "sha256":  # `sha256:…` names an image by its id
                 raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
             tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.errors import InvalidArgument, PermissionDenied
+from ketch.errors import PermissionDenied, UnclassifiedArgument
 from ketch.network.connections import MAX_INTERFACE_NAME
 from ketch.network.firewall.ruleset import check_name
 from ketch.network.links import parent_links
@@ -45,9 +45,12 @@ def with_gateway(pool: Pool) -> Pool:
 
 
 def check_link(record: NetworkRecord, others: Sequence[NetworkRecord]) -> None:
-    """Check a network's link name: valid, and of no other network (InvalidArgument, PermissionDenied)."""
+    """Check a network's link name: valid, and of no other network (UnclassifiedArgument, PermissionDenied)."""
     if record.driver == r.BRIDGE and len(record.link.encode()) > MAX_INTERFACE_NAME:
-        raise InvalidArgument(f"invalid bridge name `{record.link}`: longer than {MAX_INTERFACE_NAME} characters")
+        raise UnclassifiedArgument(
+            f"numerical result out of range: invalid bridge name `{record.link}`: longer than {MAX_INTERFACE_NAME} "
+            "characters"
+        )
     if record.driver == r.BRIDGE:
         check_name(record.link)
     if record.driver in (r.MACVLAN, r.IPVLAN):

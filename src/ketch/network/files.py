@@ -54,7 +54,7 @@ def parse_extra_host(entry: str) -> tuple[str, str]:
     """Split one ``--add-host`` value into name and address (``host-gateway`` is passed through)."""
     name, separator, address = entry.partition("=") if "=" in entry else entry.partition(":")
     if not name or not separator or not address or any(c.isspace() for c in entry):
-        raise InvalidArgument(f"bad format for add-host: `{entry}`", hint="use --add-host NAME:ADDRESS")
+        raise InvalidArgument(f'bad format for add-host: "{entry}"', hint="use --add-host NAME:ADDRESS")
     if address == "host-gateway":
         return name, address
     if address.startswith("[") and address.endswith("]"):
@@ -62,7 +62,7 @@ def parse_extra_host(entry: str) -> tuple[str, str]:
     try:
         ipaddress.ip_address(address)
     except ValueError as e:
-        raise InvalidArgument(f"invalid IP address in add-host: `{address}`", hint="use an IPv4 or IPv6 address") from e
+        raise InvalidArgument(f'invalid IP address in add-host: "{address}"', hint="use an IPv4 or IPv6 address") from e
     return name, address
 
 

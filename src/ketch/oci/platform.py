@@ -37,7 +37,11 @@ def parse(text: str) -> Platform:
         parts.insert(0, "linux")
     system, architecture, variant = [*parts, "", "", ""][:3]
     architecture = architectures.goarch(architecture)
-    if len(parts) > 3 or system not in _SYSTEMS or (architecture and architecture not in _ARCHITECTURES):
+    if len(parts) > 3:
+        raise InvalidArgument(
+            f'"{text}": cannot parse platform specifier: invalid argument', hint="use e.g. linux/amd64"
+        )
+    if system not in _SYSTEMS or (architecture and architecture not in _ARCHITECTURES):
         raise InvalidArgument(
             f'"{text}": unknown operating system or architecture: invalid argument',
             hint="use e.g. linux/amd64",

@@ -63,7 +63,7 @@ def _check(name: str, path: str) -> None:
             raise _failure(name, f"stat {path}: {reason}", ProgramNotFound, e.errno) from e
         raise _failure(name, os.strerror(e.errno or 0).lower(), ProgramNotExecutable, e.errno or 0) from e
     if stat.S_ISDIR(status.st_mode):
-        raise _failure(name, "is a directory", ProgramNotExecutable, EISDIR)
+        raise _failure(name, "is a directory: permission denied", ProgramNotExecutable, EISDIR)
     if not os.access(path, os.X_OK, effective_ids=True):
         raise _failure(name, "permission denied", ProgramNotExecutable, EACCES)
 

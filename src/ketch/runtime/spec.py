@@ -116,7 +116,7 @@ def check_process(process: object) -> None:
     if not args or not all(isinstance(arg, str) for arg in args):
         raise _wrong("process.args", "a list of at least one string")
     if not (process.get("cwd") or "/").startswith("/"):
-        raise RuntimeFailure(f"read config.json: process.cwd `{process['cwd']}` is not absolute", step="config")
+        raise RuntimeFailure(f"Cwd must be an absolute path: process.cwd is `{process['cwd']}`", step="config")
 
 
 def member(document: Mapping[str, Any], *path: str) -> Any:

@@ -52,7 +52,7 @@ def judge(status: int, kind: str, body: bytes) -> str:
     """What is wrong with an answer; nothing when it may be."""
     if status < 400:
         return ""
-    if status >= 500 and status != 501:
+    if status >= 500 and status != 501 and b'"unclassified_argument"' not in body:
         return f"{status} {body[:300]!r}"
     try:
         good = isinstance(json.loads(body)["message"], str) and kind.startswith("application/json")

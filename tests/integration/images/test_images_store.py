@@ -150,7 +150,7 @@ EVIL = {
     "cut short": (tar(file("big", b"x" * 100_000))[:50_000], "archive"),
     "gzip cut short": (gzip.compress(tar(file("big", os.urandom(100_000))))[:50_000], "gzip"),
     "zstd cut short": (zstandard.compress(tar(file("big", os.urandom(100_000))))[:50_000], "archive|zstd"),
-    "no tar at all": (b"hello" * 1000, "invalid header"),
+    "no tar at all": (b"hello" * 1000, "invalid tar header"),
     "nothing": (b"", "empty"),
 }
 

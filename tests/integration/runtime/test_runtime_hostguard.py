@@ -163,7 +163,7 @@ def test_settings_of_shared_namespaces_are_refused(
         (
             "network",
             {"linux.sysctl": {"vm.swappiness": "1"}},
-            "set sysctl `vm.swappiness`: it is not in a separate kernel namespace",
+            'sysctl "vm.swappiness" is not in a separate kernel namespace',
         ),
     ],
 )

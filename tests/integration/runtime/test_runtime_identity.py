@@ -129,7 +129,7 @@ def test_a_passwd_that_is_a_fifo_does_not_hang(box: Box) -> None:
         (["nosuch"], "not_found", 'exec: "nosuch": executable file not found in $PATH'),
         (["/no/such"], "not_found", 'exec: "/no/such": stat /no/such: no such file or directory'),
         (["/etc/passwd/x"], "not_found", 'exec: "/etc/passwd/x": stat /etc/passwd/x: not a directory'),
-        (["/etc"], "not_executable", 'exec: "/etc": is a directory'),
+        (["/etc"], "not_executable", 'exec: "/etc": is a directory: permission denied'),
         (["/etc/passwd"], "not_executable", 'exec: "/etc/passwd": permission denied'),
         (["garbage"], "not_executable", 'exec: "garbage": exec format error'),
         (["orphan"], "not_found", 'exec: "orphan": no such file or directory'),
@@ -151,7 +151,7 @@ def test_working_directory(box: Box) -> None:
     result = box.run(["sh", "-c", "pwd; stat -c '%a %u' ."], {"process.cwd": "/new/dir", "process.user": {"uid": 1000}})
     assert result.out.split() == ["/new/dir", "755", "0"]
     refused = box.run(["true"], {"process.cwd": "/etc/passwd"})
-    assert refused.failed["message"] == "make working directory `/etc/passwd`: not a directory"
+    assert refused.failed["message"] == "Cannot mkdir: /etc/passwd is not a directory"
     # Docker lets a user start where he could not go by himself
     closed = {"process.cwd": "/root/closed", "annotations": {"dev.ketch.user": "alice"}}
     (box.rootfs / "root").chmod(0o700)

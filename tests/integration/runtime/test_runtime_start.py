@@ -251,7 +251,7 @@ def test_sysctls(box: Box) -> None:
     result = box.run(["cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/shmmax"], {"linux.sysctl": values})
     assert result.out.split() == ["1", "123456789"]
     refused = box.run(["true"], {"linux.sysctl": {"kernel.panic": "1"}})
-    assert refused.failed["message"] == "set sysctl `kernel.panic`: it is not in a separate kernel namespace"
+    assert refused.failed["message"] == 'sysctl "kernel.panic" is not in a separate kernel namespace'
     shared = {"linux.namespaces": [{"type": "mount"}], "linux.sysctl": {"net.ipv4.ip_forward": "1"}, "hostname": ""}
     assert "shares the host's network" in box.run(["true"], shared).failed["message"]
 

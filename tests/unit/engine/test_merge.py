@@ -85,7 +85,7 @@ def test_capabilities():
     assert bundle.capabilities(HostConfig(cap_drop=["ALL"], cap_add=["NET_ADMIN"])) == ["CAP_NET_ADMIN"]
     everything = bundle.capabilities(HostConfig(privileged=True))
     assert set(bundle.capabilities(HostConfig(cap_add=["ALL"], cap_drop=["CHOWN"]))) == set(everything) - {"CAP_CHOWN"}
-    with pytest.raises(InvalidArgument, match="invalid capability"):
+    with pytest.raises(InvalidArgument, match='invalid CapAdd: unknown capability: "CAP_FLY"'):
         bundle.capabilities(HostConfig(cap_add=["FLY"]))
 
 
@@ -110,21 +110,21 @@ def test_signals(name, number):
 
 @pytest.mark.parametrize("bad", ["", "0", "-1", "99", "SIGNOPE", "BLOCK", "RTMIN+99"])
 def test_bad_signals(bad):
-    with pytest.raises(InvalidArgument, match="invalid signal"):
+    with pytest.raises(InvalidArgument, match="invalid signal|does not support signal"):
         bundle.signal_number(bad)
 
 
 @pytest.mark.parametrize(
     ("config", "host", "why"),
     [
-        ({"image": ""}, {}, "no image"),
+        ({"image": ""}, {}, "no command specified"),
         ({"working_dir": "x"}, {}, "absolute path"),
         ({"env": ["=x"]}, {}, "invalid environment variable"),
         ({"stop_signal": "NOPE"}, {}, "invalid signal"),
         ({}, {"memory": 1024}, "Minimum memory limit"),
         ({}, {"memory_swap": 1 << 30}, "Memoryswap"),
         ({}, {"memory": 64 << 20, "memory_swap": 32 << 20}, "larger than memory"),
-        ({}, {"nano_cpus": ((os.cpu_count() or 1) + 1) * 10**9}, "Range of CPUs"),
+        ({}, {"nano_cpus": ((os.cpu_count() or 1) + 1) * 10**9}, "range of CPUs"),
         ({}, {"nano_cpus": 10**9, "cpu_period": 1000}, "Nano CPUs"),
         ({}, {"cpuset_cpus": "a"}, "cpuset"),
         ({}, {"cpuset_cpus": "4096"}, "not available"),

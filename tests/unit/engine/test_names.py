@@ -75,7 +75,9 @@ def test_lookup_order_and_ambiguity(db):
     assert store.get("ac0") is second
     with pytest.raises(InvalidArgument, match="Multiple IDs found"):
         store.get("a")
-    for missing in ("", "zz", "ab1"):
+    with pytest.raises(InvalidArgument, match='invalid name or ID supplied: ""'):
+        store.get("")
+    for missing in ("zz", "ab1"):
         with pytest.raises(NotFound, match="No such container"):
             store.get(missing)
 

@@ -124,7 +124,7 @@ def test_ipv6_subnets_are_the_engines_own() -> None:
         (Pool(subnet="10.0.0.0/24", gateway="fd00::1"), "invalid gateway fd00::1: parent subnet is an IPv4 block"),
         (Pool(subnet="10.0.0.0/24", ip_range="10.0.0.0/16"), "CIDR block is bigger than its parent subnet"),
         (Pool(subnet="10.0.0.0/24", ip_range="10.0.1.0/25"), "doesn't contain ip-range"),
-        (Pool(subnet="10.0.0.0/24", aux={"me": "x"}), "invalid auxiliary address x: invalid address"),
+        (Pool(subnet="10.0.0.0/24", aux={"me": "x"}), "invalid auxiliary address me: invalid address"),
     ],
 )
 def test_invalid_subnets_in_dockers_words(pool: Pool, said: str) -> None:

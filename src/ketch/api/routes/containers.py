@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, jsontext, query, streams, versions
+from ketch.api.errors import prefixed
 from ketch.api.wire import container_filters, filters, prunes, stats
 from ketch.api.wire import containers as wire
 from ketch.api.wire.container_requests import CreateBody, UpdateBody
@@ -25,7 +26,10 @@ _PRUNE = frozenset(("label", "label!", "until"))
 async def create(call: Call) -> web.StreamResponse:
     """Make a container."""
     body: CreateBody = await call.body(CreateBody)
+    if not body.says_anything and b'"image"' not in (await call.request.read()).lower():
+        raise InvalidArgument("config cannot be empty in order to create a container")
     of_version = versions.read_create(body, call.version)
+    versions.check_mounts(body, call.version)
     wanted = body.request(
         call.query.get("name") or None,
         call.query.get("platform") or None,
@@ -72,21 +76,24 @@ async def start(call: Call) -> web.StreamResponse:
 
 async def stop(call: Call) -> web.StreamResponse:
     """Stop a container."""
-    await call.engine.containers.stop(call.path["id"], query.number(call.query, "t"), call.query.get("signal") or None)
+    container, timeout = call.engine.containers.get(call.path["id"]), query.number(call.query, "t")
+    with prefixed(f"cannot stop container: {call.path['id']}: ", unclassified=True):
+        await call.engine.containers.stop(container.id, timeout, call.query.get("signal") or None)
     return call.empty()
 
 
 async def restart(call: Call) -> web.StreamResponse:
     """Stop and start a container."""
-    await call.engine.containers.restart(
-        call.path["id"], query.number(call.query, "t"), call.query.get("signal") or None
-    )
+    container, timeout = call.engine.containers.get(call.path["id"]), query.number(call.query, "t")
+    with prefixed(f"Cannot restart container {call.path['id']}: ", unclassified=True):
+        await call.engine.containers.restart(container.id, timeout, call.query.get("signal") or None)
     return call.empty()
 
 
 async def kill(call: Call) -> web.StreamResponse:
     """Send a signal."""
-    await call.engine.containers.kill(call.path["id"], call.query.get("signal") or "KILL")
+    with prefixed(f"cannot kill container: {call.path['id']}: "):
+        await call.engine.containers.kill(call.path["id"], call.query.get("signal") or "KILL")
     return call.empty()
 
 

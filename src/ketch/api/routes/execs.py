@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 async def create(call: Call) -> web.StreamResponse:
     """Register a command to run in a container."""
-    body: wire.NewExec = await call.body(wire.NewExec)
+    body: wire.NewExec = await call.body(wire.NewExec, optional=True)
     config = body.config()
     await call.engine.execs.check_user(call.path["id"], config)
     return call.json({"Id": call.engine.execs.create(call.path["id"], config).id}, 201)

@@ -169,6 +169,7 @@ async def save(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     """Delete images without a name (``dangling=false``: without a container) that no container uses."""
     chosen = query.filters(call.query)
+    filters.until_moments(chosen)
     matches = filters.prune_predicate(chosen)
     dangling = bool(filters.booleans_of(chosen, "dangling", True))
     only_shown, without = await dry_run.wanted(call)

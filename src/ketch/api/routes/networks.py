@@ -34,7 +34,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     """Make a network."""
-    body: NewNetwork = await call.body(NewNetwork)
+    body: NewNetwork = await call.body(NewNetwork, optional=True)
     versions.read_network(body, call.version)
     record = await call.engine.networks.create(body.record())
     return call.json({"Id": record.id, "Warning": ""}, 201)
@@ -48,14 +48,14 @@ async def remove(call: Call) -> web.StreamResponse:
 
 async def connect(call: Call) -> web.StreamResponse:
     """Connect a container to a network."""
-    body: ConnectBody = await call.body(ConnectBody)
+    body: ConnectBody = await call.body(ConnectBody, optional=True)
     await call.engine.networks.connect(call.path["id"], body.container, endpoint(body.endpoint_config))
     return call.empty(200)
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
     """Disconnect a container from a network."""
-    body: DisconnectBody = await call.body(DisconnectBody)
+    body: DisconnectBody = await call.body(DisconnectBody, optional=True)
     await call.engine.networks.disconnect(call.path["id"], body.container, force=body.force)
     return call.empty(200)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import query
 from ketch.api.errors import from_registry
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.remote.credentials import Credentials, completed, from_header
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def search(call: Call) -> web.StreamResponse:
     credentials = from_header(call.request.headers.get("X-Registry-Auth"))
     try:
         limit = query.number(call.query, "limit") or 0
-    except InvalidArgument as e:
+    except UnclassifiedArgument as e:
         raise InvalidArgument(f"invalid limit specified: {e.message}") from e
     chosen = query.filters(call.query)
     with from_registry():

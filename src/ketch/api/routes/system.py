@@ -15,6 +15,7 @@ from ketch.errors import InvalidArgument
 if TYPE_CHECKING:
     from ketch.api.call import Call
 
+_OBJECTS = ("container", "image", "volume", "build-cache")
 _PING = {
     "Api-Version": API_VERSION,
     "Builder-Version": "1",

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, query, versions
+from ketch.api.errors import prefixed
 from ketch.api.wire import filters, prunes
 from ketch.api.wire.volumes import NewVolume
 from ketch.api.wire.volumes import wire as wire_volume
+from ketch.errors import InvalidArgument
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -21,7 +24,8 @@ _KNOWN = frozenset(("dangling", "driver", "label", "name"))
 
 async def list_(call: Call) -> web.StreamResponse:
     """All volumes that match."""
-    chosen = query.filters(call.query)
+    with prefixed("error reading volume filters: "):
+        chosen = query.filters(call.query)
     filters.check(chosen, _KNOWN)
     dangling = filters.booleans_of(chosen, "dangling")
     rows = []
@@ -66,12 +70,17 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
-    everything = (
-        filters.boolean("all", chosen["all"][0]) if chosen.get("all") else versions.prunes_named_volumes(call.version)
-    )
+    everything = _all(chosen["all"][0]) if chosen.get("all") else versions.prunes_named_volumes(call.version)
     only_shown, without = await dry_run.wanted(call)
     done = await call.engine.prunes.volumes(matches, everything=everything, dry_run=only_shown, without=without)
     return call.json(prunes.volumes(done, dry_run=only_shown))
+
+
+def _all(value: str) -> bool:
+    found = booleans.parse(value)
+    if found is None:
+        raise InvalidArgument(f"invalid filter 'all': strconv.ParseBool: parsing \"{value}\": invalid syntax")
+    return found
 
 
 async def backup(call: Call) -> web.StreamResponse:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from ketch.api.wire.containers import port_rows
 from ketch.api.wire.filters import Filters, booleans_of, check, has_labels
 from ketch.engine.aio.patterns import Patterns, is_pattern
-from ketch.engine.model.records import HealthStatus, Status
-from ketch.errors import InvalidArgument, NotFound
+from ketch.engine.model.records import Status
+from ketch.errors import InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.notation import integers
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ _KNOWN = frozenset(
         "volume",
     )
 )
-_STATES = tuple(Status)
-_HEALTH = ("none", *HealthStatus)
+_STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+_HEALTH = ("none", "starting", "healthy", "unhealthy")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
 
 
@@ -55,8 +55,8 @@ def predicate(engine: Engine, filters: Filters) -> Test:
         for value in filters.get(name, ()):
             if value not in allowed:
                 raise InvalidArgument(
-                    f"invalid filter '{name}={value}': invalid value for {what} ({value}): "
-                    f"must be one of {', '.join(allowed)}"
+                    f"invalid filter '{name}={value}': invalid value for {what} ({value}): must be one of "
+                    f"{', '.join(allowed)}"
                 )
     tests = [_test(engine, name, values) for name, values in filters.items() if name not in ("publish", "expose")]
     if "publish" in filters or "expose" in filters:
@@ -172,7 +172,9 @@ def _span(name: str, value: str) -> tuple[range, str]:
     match = _PORTS.match(value)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if match is None or first > last or last > 65535:
-        raise InvalidArgument(
-            f"invalid filter '{name}={value}': it is not a port", hint="use e.g. 80, 80/udp or 8000-8010/tcp"
+        raise UnclassifiedArgument(
+            f'error while looking up for {name} {value}: strconv.ParseUint: parsing "{value.partition("/")[0]}": '
+            "invalid syntax",
+            hint="use e.g. 80, 80/udp or 8000-8010/tcp",
         )
     return range(first, last + 1), match[3] or "tcp"

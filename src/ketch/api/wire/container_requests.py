@@ -25,6 +25,11 @@ class CreateBody(ContainerConfig, kw_only=True):
     networking_config: NetworkingConfig | None = None
 
     @property
+    def says_anything(self) -> bool:
+        """Whether any field of the configuration has another value than none: an empty one is an error."""
+        return msgspec.convert(self, ContainerConfig, from_attributes=True) != ContainerConfig()
+
+    @property
     def endpoints(self) -> dict[str, EndpointFields | None]:
         """The settings for the networks, to be changed in place."""
         networking = self.networking_config = self.networking_config or NetworkingConfig()

@@ -9,7 +9,8 @@ import fnmatch
 import time
 from typing import TYPE_CHECKING, Any
 
-from ketch.errors import InvalidArgument
+from ketch.api.errors import prefixed
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.notation import booleans, moments
 
 if TYPE_CHECKING:
@@ -80,8 +81,10 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
     """The predicate of ``images --filter``."""
     check(filters, _IMAGE)
     moments = {n: [engine.images.get(v).created for v in filters.get(n, ())] for n in ("before", "since")}
-    until = [_moment(v) for v in filters.get("until", ())]
+    until = until_moments(filters)
     references = filters.get("reference", [])
+    if any("[" in pattern and "]" not in pattern.rpartition("[")[2] for pattern in references):
+        raise UnclassifiedArgument("syntax error in pattern", hint="a `[` in a reference needs its `]`")
     dangling = booleans_of(filters, "dangling")
 
     def keep(image: Any) -> bool:
@@ -114,6 +117,12 @@ def _moment(text: str) -> int:
     return found
 
 
+def until_moments(filters: Filters) -> list[int]:
+    """The moments of ``until`` in filters of images, whose faults Docker does not classify (UnclassifiedArgument)."""
+    with prefixed("", unclassified=True):
+        return [_moment(v) for v in filters.get("until", ())]
+
+
 def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callable[[int, dict[str, str] | None], bool]:
     """The predicate of ``prune --filter``, over creation time (ns) and labels."""
     check(filters, known)
@@ -133,9 +142,11 @@ def prune_predicate(filters: Filters, known: frozenset[str] = _PRUNE) -> Callabl
 
 
 def event_predicate(filters: Filters) -> Callable[[Event], bool]:
-    """The predicate of ``events --filter``: any value of a filter (of labels all), and all filters."""
-    check(filters, _EVENT)
-    tests = [_event_test(name, values) for name, values in filters.items()]
+    """The predicate of ``events --filter``: any value of a filter (of labels all), and all filters.
+
+    Unknown filters are ignored, as by Docker.
+    """
+    tests = [_event_test(name, values) for name, values in filters.items() if name in _EVENT]
     return lambda event: all(test(event) for test in tests)
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from ketch.api.wire import filters
 from ketch.engine.model.records import EndpointFields, EndpointSettings
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, NotFound, PermissionDenied, UnclassifiedArgument
 from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
 from ketch.notation import times
 
@@ -39,6 +39,12 @@ class Ipam(msgspec.Struct, rename="pascal", kw_only=True):
     options: dict[str, str] | None = None
 
 
+class ConfigFrom(msgspec.Struct, rename="pascal", kw_only=True):
+    """The network whose configuration a new one takes."""
+
+    network: str = ""
+
+
 class NewNetwork(msgspec.Struct, rename="pascal", kw_only=True):
     """The body of ``create``."""
 
@@ -51,6 +57,7 @@ class NewNetwork(msgspec.Struct, rename="pascal", kw_only=True):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
+    config_from: ConfigFrom | None = None
     enable_ipv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
     enable_ipv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
     ipam: Ipam | None = msgspec.field(default=None, name="IPAM")
@@ -59,10 +66,7 @@ class NewNetwork(msgspec.Struct, rename="pascal", kw_only=True):
 
     def record(self) -> NetworkRecord:
         """A network's record from a request; fields that the request leaves open are empty."""
-        if self.ingress or self.scope == "swarm":
-            raise InvalidArgument(f"network {self.name}: swarm networks are not supported", hint="leave out --scope")
-        if self.config_only:
-            raise InvalidArgument(f"network {self.name}: configuration-only networks are not supported")
+        self._check_swarm()
         ipam = self.ipam or Ipam()
         pools = tuple(
             Pool(subnet=c.subnet, gateway=c.gateway or "", ip_range=c.ip_range or "", aux=c.aux or {})
@@ -84,6 +88,24 @@ class NewNetwork(msgspec.Struct, rename="pascal", kw_only=True):
             ipam_driver=ipam.driver or "default",
             ipam_options=ipam.options,
         )
+
+    def _check_swarm(self) -> None:
+        """Refuse networks of a swarm (PermissionDenied), and those that are only configurations."""
+        if self.ingress:
+            raise PermissionDenied("Ingress network can only be global scope network")
+        if self.scope == "swarm":
+            raise PermissionDenied(
+                "cannot create a swarm scoped network when swarm is not active", hint="leave out --scope"
+            )
+        if self.config_only and (self.internal or self.attachable or self.scope):
+            raise PermissionDenied(
+                "configuration network can only contain network specific fields. Network operator fields like "
+                "[ ingress | internal | attachable | scope ] are not supported."
+            )
+        if self.config_only:
+            raise InvalidArgument(f"network {self.name}: configuration-only networks are not supported")
+        if self.config_from is not None and self.config_from.network:
+            raise NotFound(f'configuration network "{self.config_from.network}" does not exist')
 
 
 def endpoint(asked: EndpointFields | None) -> EndpointSettings:
@@ -171,8 +193,12 @@ def predicate(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Network
     filters.check(chosen, _KNOWN)
     for kind in chosen.get("type", ()):
         if kind not in ("custom", "builtin"):
-            raise InvalidArgument(f"invalid filter: 'type'='{kind}'", hint="use custom or builtin")
-    dangling = filters.booleans_of(chosen, "dangling")
+            raise UnclassifiedArgument(f"invalid filter: 'type'='{kind}'", hint="use custom or builtin")
+    try:
+        dangling = filters.booleans_of(chosen, "dangling")
+    except InvalidArgument as e:
+        what = 'invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")'
+        raise InvalidArgument(what) from e
     used = set() if dangling is None else {name for c in engine.containers.list() for name in c.networks}
 
     def keep(record: NetworkRecord) -> bool:

@@ -17,7 +17,7 @@ from ketch.engine.model.records import Status
 from ketch.engine.spec import bundle
 from ketch.engine.stats import top
 from ketch.engine.stats.usage import Sampler
-from ketch.errors import Conflict, InvalidArgument, NotModified
+from ketch.errors import AlreadyExists, Conflict, InvalidArgument, NotModified, UnclassifiedArgument
 from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 
@@ -124,11 +124,10 @@ class ContainerService(Struct, frozen=True, eq=False):
         """The container to be removed (Conflict: it runs, and ``force`` is not set)."""
         container = self.get(ref)
         if not force and container.state.up:
-            first = "unpause and then " if container.state.status is Status.PAUSED else ""
-            raise Conflict(
-                f'cannot remove container "/{container.name}": container is {container.state.status}: '
-                f"{first}stop the container before removing or force remove"
-            )
+            what = f'cannot remove container "{ref}": container is {container.state.status}'
+            if container.state.status is Status.PAUSED:
+                raise Conflict(f"{what} and must be unpaused first")
+            raise Conflict(f"{what}: stop the container before removing or force remove")
         return container
 
     async def rename(self, ref: str, new_name: str) -> None:
@@ -136,11 +135,14 @@ class ContainerService(Struct, frozen=True, eq=False):
         if not new_name:
             raise InvalidArgument("Neither old nor new names may be empty")
         container = self.get(ref)
-        new_name = names.check(new_name)
-        old = container.name
+        old, new_name = container.name, new_name.removeprefix("/")
         if new_name == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
-        self.store.rename(container, new_name)
+        try:
+            names.check(f"/{new_name}")
+            self.store.rename(container, new_name)
+        except (InvalidArgument, AlreadyExists) as e:
+            raise type(e)(f"Error when allocating new name: {e.message}", hint=e.hint) from e
         failpoint("rename.saved")
         if container.state.running:
             await self.sandboxes.renamed(container)
@@ -178,9 +180,11 @@ class ContainerService(Struct, frozen=True, eq=False):
         live = self.live.of(container.id)
         async with live.lock, live.freezer:
             if container.state.status is not (Status.RUNNING if frozen else Status.PAUSED):
-                if frozen and not container.state.running:
-                    raise Conflict(f"container {container.id} is not running")
-                raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
+                if not frozen:
+                    raise UnclassifiedArgument(f"Container {container.id} is not paused")
+                if container.state.running:
+                    raise Conflict(f"Container {container.id} is already paused")
+                raise Conflict(f"container {container.id} is not running")
             cgroup = self.cgroups.of(container)
             try:
                 await in_own_thread(lambda: cgroup.freeze(frozen))  # what sleeps in the kernel is waited for
@@ -215,9 +219,9 @@ class ContainerService(Struct, frozen=True, eq=False):
         detach.parse(detach_keys)
         container = self.get(ref)
         if container.state.status is Status.PAUSED:
-            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
         if container.state.status is Status.RESTARTING:
-            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+            raise Conflict(f"container {ref} is restarting, wait until the container is running")
         if container.state.running:
             (await self.live.of(container.id).reach(container)).check_not_stopped()
         return container

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ketch.engine.model.namespace_mode import ModeKind
 from ketch.engine.spec import bundle
-from ketch.errors import Conflict, FailedPrecondition, InvalidArgument
+from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, UnclassifiedArgument
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -74,9 +74,12 @@ class StartMessages(Struct, frozen=True, eq=False):
                 hint="Ketch has no drivers that choose devices; name them with --device",
             )
         for name, settings in container.networks.items():
-            self.sandboxes.record_of(name, settings)
+            try:
+                self.sandboxes.record_of(name, settings)
+            except NotFound as e:
+                raise NotFound(f"failed to set up container networking: {e.message}", hint=e.hint) from e
         if (other := container.host.network.container) is not None:
-            self._take_names(container, self.store.get(other))
+            self._take_names(container, self._other(other, "network"))
         spec = bundle.build(container, directory, cgroup, self._namespace_of)
         bundle.add_environment(spec["process"], self.links.environment(container))
         for name in ("hostname", "hosts", "resolv.conf"):
@@ -104,9 +107,15 @@ class StartMessages(Struct, frozen=True, eq=False):
             return self._namespace_of(mode.container, "pid")
         return "host" if mode.is_host else "new"
 
+    def _other(self, ref: str, kind: str) -> Container:
+        try:
+            return self.store.get(ref)
+        except NotFound as e:
+            raise UnclassifiedArgument(f"joining {kind} namespace of container: {e.message}", hint=e.hint) from e
+
     def _namespace_of(self, ref: str, kind: str) -> str:
         """Path of the namespace of another, running container (``container:ref`` modes)."""
-        other = self.store.get(ref)
+        other = self._other(ref, kind)
         if not other.state.running:
             if kind == "network":
                 state = other.state.status

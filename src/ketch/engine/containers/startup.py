@@ -71,6 +71,9 @@ class Startup(Struct, frozen=True, eq=False):
         """Connect a container that is about to run to its networks and to the clients that wait for it."""
         try:
             kept = await self.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
+        except KetchError as e:
+            e.message = f"failed to set up container networking: {e.message}"
+            raise
         finally:
             created.close()
         if kept:

@@ -45,12 +45,12 @@ class Stopping(Struct, frozen=True, eq=False):
         if container.state.status is Status.RESTARTING and await self._end_pause(container, live):
             return  # whatever the signal: as dockerd
         if not container.state.running or (live.monitor is None and live.pursuit is None):
-            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         if number in (9, 15) or number == self._stop_signal(container):
             self._stopping(container)
         way = await self.direct.deliver(container, live, number)
         if way is direct.Way.GONE:  # it ended just now
-            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         failpoint("kill.signalled")
         self.events.of_container(container, "kill", signal=str(number))
         if number == signal.SIGKILL:  # whoever asks for the state next wants to see it dead

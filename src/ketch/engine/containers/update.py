@@ -52,8 +52,14 @@ class Updates(Struct, frozen=True, eq=False):
         """Check, apply and store; returns warnings (InvalidArgument, Conflict, RuntimeFailure from the cgroup)."""
         async with self.live.of(container.id).lock:
             if container.state.going:
-                raise Conflict(f"update container {container.id}: it is marked for removal and cannot be updated")
-            before, host = container.host, _merged(container.host, wanted.resources)
+                raise Conflict(
+                    f'Cannot update container {container.id}: Container is marked for removal and cannot be "update"'
+                )
+            before = container.host
+            try:
+                host = _merged(before, wanted.resources)
+            except (InvalidArgument, Conflict) as e:
+                raise type(e)(f"Cannot update container {container.id}: {e.message}", hint=e.hint) from e
             warnings = validate.check(container.config, host)
             if wanted.pending_reset:
                 await self.changes.reset(container)

@@ -32,7 +32,9 @@ _CPU_SET = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*\Z", re.ASCII)
 def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     """Warnings for what is accepted and has no effect; raises InvalidArgument with Docker's words otherwise."""
     if not config.image:
-        raise InvalidArgument("no image was specified")
+        raise InvalidArgument(
+            "no command specified" if not (config.cmd or config.entrypoint) else "no image was specified"
+        )
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidArgument(
             f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
@@ -171,26 +173,45 @@ def _check_memory(host: HostConfig) -> list[str]:
 def _check_cpu(host: HostConfig) -> None:
     cpus = os.cpu_count() or 1
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+        which = "Period" if host.cpu_period else "Quota"
+        raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {which} cannot both be set")
     if host.nano_cpus < 0 or host.nano_cpus > cpus * 1_000_000_000:
-        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+        raise InvalidArgument(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
     if host.cpu_shares < 0:
         raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < host.cpu_quota < 1000:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-    for name, value in (("cpus", host.cpuset_cpus), ("memory nodes", host.cpuset_mems)):
-        if value and not _CPU_SET.match(value):
-            raise InvalidArgument(f"Invalid value {value} for cpuset {name}")
-    if host.cpuset_cpus:
-        highest = max(int(n) for part in host.cpuset_cpus.split(",") for n in part.split("-"))
-        if highest >= cpus:
-            raise InvalidArgument(
-                f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: 0-{cpus - 1}"
-            )
+    if _highest("cpus", host.cpuset_cpus) >= cpus:
+        raise InvalidArgument(
+            f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: 0-{cpus - 1}"
+        )
+    if (highest := _highest("mems", host.cpuset_mems)) > 0 and highest > (last := _last_memory_node()):
+        available = f"0-{last}" if last else "0"
+        raise InvalidArgument(
+            f"Requested memory nodes are not available - requested {host.cpuset_mems}, available: {available}"
+        )
     if 0 < host.cpu_realtime_period < host.cpu_realtime_runtime:
         raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
+
+
+def _highest(what: str, text: str) -> int:
+    """The highest number of a set such as ``0-2,5``; -1 for an empty one (InvalidArgument)."""
+    if not text:
+        return -1
+    spans = [[int(n) for n in part.split("-")] for part in text.split(",")] if _CPU_SET.match(text) else [[1, 0]]
+    if any(span[0] > span[-1] for span in spans):
+        raise InvalidArgument(f"Invalid value {text} for cpuset {what}: invalid format: {text}")
+    return max(span[-1] for span in spans)
+
+
+def _last_memory_node() -> int:
+    try:
+        with open("/sys/devices/system/node/online", encoding="ascii") as f:
+            return _highest("mems", f.read().strip())
+    except OSError:  # a kernel without NUMA has one
+        return 0
 
 
 def _check_devices(host: HostConfig) -> None:

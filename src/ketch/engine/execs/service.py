@@ -20,7 +20,15 @@ from ketch.engine.model.execs import Exec, ExecConfig
 from ketch.engine.model.records import Status
 from ketch.engine.monitors.monitor_client import ExecProcess, StreamOptions
 from ketch.engine.spec import bundle
-from ketch.errors import PROGRAM_EXIT_CODES, Conflict, InvalidArgument, KetchError, NotFound, RuntimeFailure
+from ketch.errors import (
+    PROGRAM_EXIT_CODES,
+    Conflict,
+    InvalidArgument,
+    KetchError,
+    NotFound,
+    RuntimeFailure,
+    UnclassifiedArgument,
+)
 from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 from ketch.runtime.security import users
@@ -75,9 +83,12 @@ class ExecService:
         """Register a command; the container must be running (Conflict)."""
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
-        detach.parse(config.detach_keys)
+        try:
+            detach.parse(config.detach_keys)
+        except InvalidArgument as e:
+            raise UnclassifiedArgument(f"Invalid escape keys ({config.detach_keys}) provided", hint=e.hint) from e
         container = self._store.get(ref)
-        self._check_running(container)
+        self._check_running(container, ref)
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
         self._forget_old()
         self._execs[exec_.id] = exec_
@@ -88,14 +99,14 @@ class ExecService:
         """Refuse a user or group that is not in the container's files (InvalidArgument), before anything starts."""
         if config.user:
             container = self._store.get(ref)
-            self._check_running(container)
+            self._check_running(container, ref)
             groups = ",".join(container.host.group_add or ())
             await in_own_thread(functools.partial(_look_up, container.state.pid, config.user, groups))
 
-    def _check_running(self, container: Container) -> None:
+    def _check_running(self, container: Container, ref: str = "") -> None:
         self._views.check_files(container)
         if container.state.status is Status.PAUSED:
-            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+            raise Conflict(f"Container {ref or container.id} is paused, unpause the container before exec")
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
 

@@ -13,7 +13,7 @@ from errno import EINVAL, ELOOP, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.path_stat import PathStat
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.runtime.rootfs import paths
 from ketch.storage.archive.write import write_directory, write_entry
 
@@ -143,7 +143,7 @@ def explain(error: OSError, path: str, who: str) -> Exception:
     if error.errno == ENOENT:
         return NotFound(f"Could not find the file {path} in container {who}")
     if error.errno == ENOTDIR:
-        return InvalidArgument(f"{path} in container {who}: not a directory")
+        return UnclassifiedArgument(f"lstat {path}: not a directory (in container {who})")
     if error.errno == ELOOP:
         return InvalidArgument(f"{path} in container {who}: too many links")
     return error

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, cast
 
-from ketch.errors import InvalidArgument, RuntimeFailure
+from ketch.errors import RuntimeFailure, UnclassifiedArgument
 from ketch.runtime.rootfs import overlay, paths, root
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def is_missing(snapshots: Snapshots, chain_ids: Sequence[str], path: str) -> bool:
-    """Whether the image lacks the directory (InvalidArgument: something else is there); blocking."""
+    """Whether the image lacks the directory (UnclassifiedArgument: something else is there); blocking."""
     if path in ("", "/"):
         return False
     return not chain_ids or _image_lacks(tuple(snapshots.view(chain_ids)), path)
@@ -34,7 +34,7 @@ def _image_lacks(view: tuple[str, ...], path: str) -> bool:
     except FileNotFoundError:
         return True
     except NotADirectoryError as e:
-        raise InvalidArgument(f"Cannot mkdir: {path} is not a directory") from e
+        raise UnclassifiedArgument(f"Cannot mkdir: {path} is not a directory") from e
     finally:
         os.close(root_fd)
     return False

@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, PermissionDenied
 from ketch.images.transfer.fetch import Downloads
 from ketch.images.transfer.layers import LayerService
 from ketch.images.transfer.pull import Puller
+from ketch.oci import digest as digests
+from ketch.oci import platform as platforms
 from ketch.oci import reference
 from ketch.oci.reference import Reference
 
@@ -40,6 +42,8 @@ class PullService:
     ) -> AsyncGenerator[ProgressItem, None]:
         """Pull ``name`` with a tag or digest, of it or beside it; without any, all tags of the repository."""
         ref = parse(name, tag)
+        if platform:
+            platforms.parse(platform)
         repository = self._registries.remotes.repository(ref, credentials)
 
         async def work(report: Report) -> None:
@@ -60,14 +64,19 @@ class PullService:
 
 
 def parse(name: str, tag: str) -> Reference:
-    """The reference of ``fromImage`` and ``tag`` together; without tag and digest: all tags (InvalidArgument)."""
+    """The reference of ``fromImage`` and ``tag`` together; without tag and digest: all tags.
+
+    InvalidArgument, and PermissionDenied for a reserved name.
+    """
     ref = reference.parse(name)
+    if ref.domain == reference.DEFAULT_DOMAIN and ref.path == "library/scratch":
+        raise PermissionDenied("'scratch' is a reserved name")
+    if tag and not (reference.is_tag(tag) or digests.valid(tag)):
+        raise InvalidArgument("invalid tag format")
     if tag and not ref.digest:
         ref = reference.parse(f"{ref.repository}@{tag}" if ":" in tag else f"{ref.repository}:{tag}")
     elif not ref.digest and not name.endswith(f":{ref.tag}"):
         return Reference(ref.domain, ref.path)
-    if ref.domain == reference.DEFAULT_DOMAIN and ref.path == "library/scratch":
-        raise InvalidArgument("'scratch' is a reserved name")
     return ref
 
 

@@ -33,20 +33,18 @@ class PushService:
     def push(
         self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
     ) -> AsyncGenerator[ProgressItem, None]:
-        """Push a tag of a repository, or, without one, all that are here (NotFound when there is none)."""
+        """Push a tag of a repository, or, without one, all that are here; without any, progress ends in NotFound."""
         ref = parse(name, tag)
         here = sorted(self._store.names_in(ref.repository))
         names = [str(ref)] if ref.tag else here
-        if not set(names) & set(here):
-            raise NotFound(
-                f"tag does not exist: {ref.familiar}"
-                if ref.tag
-                else f"An image does not exist locally with the tag: {ref.familiar_repository}"
-            )
         repository = self._registries.remotes.repository(ref, credentials, push=True)
 
         async def work(report: Report) -> None:
             report({"status": f"The push refers to repository [{ref.repository}]"})
+            if not here:
+                raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_repository}")
+            if not set(names) & set(here):
+                raise NotFound(f"tag does not exist: {ref.familiar}")
             pusher = Pusher(self._store, repository, self._uploads, self._slots, report)
             for name in names:
                 tag = name.rpartition(":")[2]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.notation import booleans, digits
 from ketch.oci import manifest as oci
 from ketch.oci import reference
@@ -69,6 +70,8 @@ class Registries:
 
     async def distribution(self, name: str, credentials: Credentials | None) -> Distribution:
         """The descriptor and the platforms of a reference in its registry."""
+        if re.fullmatch("[0-9a-f]{64}", name):
+            raise UnclassifiedArgument("no manifest found for full image ID")
         ref = reference.parse(name)
         repository = self.remotes.repository(ref, credentials)
         found = await repository.manifest(ref.digest or ref.tag)
@@ -96,11 +99,11 @@ class Registries:
         self, term: str, limit: int, filters: Mapping[str, list[str]], credentials: Credentials | None
     ) -> list[Result]:
         """The rows of ``docker search``."""
+        keep = _predicate(filters)
         if not term:
             raise InvalidArgument("search: no term given")
         if not 0 <= limit <= _MOST_RESULTS:
             raise InvalidArgument(f"limit {limit} is outside the range of [1, {_MOST_RESULTS}]")
-        keep = _predicate(filters)
         found = await search(self.remotes, term, limit or _DEFAULT_RESULTS, credentials)
         return [result for result in found if keep(result)]
 

@@ -20,6 +20,7 @@ from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
 from ketch.images.archives.save import save
+from ketch.images.commit import check_name
 from ketch.images.single_flight import run_uncancellable
 from ketch.oci import reference
 from ketch.oci.config import History
@@ -123,13 +124,14 @@ class ImageService(Struct, frozen=True, eq=False):
         platform: str = "",
     ) -> AsyncGenerator[ProgressItem, None]:
         """Make an image of one layer from a root filesystem's tar; the last item is ``{"status": image id}``."""
+        name = check_name(repo, tag)
         reader = BodyReader(body, asyncio.get_running_loop())
 
         def work(report: Report) -> None:
             image = import_rootfs(
                 self.store,
                 io.BufferedReader(reader, 1 << 20),
-                name=f"{repo}:{tag}" if repo and tag else repo,
+                name=name,
                 changes=changes or [],
                 step=History(comment=message or None),
                 progress=report,

@@ -213,6 +213,8 @@ class ContainerStore:
             )
         if ref in self._unreadable or ref in self.unreadable.values():
             raise DataLoss(f"look up container {ref}: its row in the state database cannot be read", hint=REPAIR)
+        if not ref:
+            raise InvalidArgument('invalid name or ID supplied: ""')
         raise NotFound(f"No such container: {ref}")
 
     def all(self) -> list[Container]:

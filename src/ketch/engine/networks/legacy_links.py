@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.engine.spec import bundle
-from ketch.errors import FailedPrecondition, InvalidArgument, NotFound
+from ketch.errors import FailedPrecondition, InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.network.ports import requests
 
 if TYPE_CHECKING:
@@ -140,11 +140,11 @@ def parse(link: str) -> tuple[str, str]:
     """``store:db``, ``store``, and what an inspect shows, ``/store:/web/db`` → (target, alias) (InvalidArgument)."""
     target, colon, alias = link.partition(":")
     if not link or not target or ":" in alias:
-        raise InvalidArgument(f"bad format for links: {link}" if link else "empty string specified for links")
+        raise UnclassifiedArgument(f"bad format for links: {link}" if link else "empty string specified for links")
     target = target.removeprefix("/")
     alias = alias.rpartition("/")[2] if colon else target
     if not _ALIAS.match(alias):
-        raise InvalidArgument(f"bad format for links: {link}", hint="use --link CONTAINER:ALIAS")
+        raise UnclassifiedArgument(f"bad format for links: {link}", hint="use --link CONTAINER:ALIAS")
     return target, alias
 
 

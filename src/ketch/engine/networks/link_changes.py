@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ketch.errors import Conflict, NotFound
+from ketch.errors import NotFound, UnclassifiedArgument
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
@@ -23,11 +23,11 @@ class LinkChanges(Struct, frozen=True, eq=False):
     sandboxes: Sandboxes
 
     async def remove(self, name: str) -> None:
-        """``docker rm --link``: remove the link ``/web/db``, and leave both containers (NotFound, Conflict)."""
+        """``docker rm --link``: remove the link ``/web/db``, and leave both containers (NotFound, InvalidArgument)."""
         parent, _, alias = name.strip("/").rpartition("/")
         if not parent:
             self.store.get(name)
-            raise Conflict("Conflict, cannot remove the default link name of the container")
+            raise UnclassifiedArgument("Conflict, cannot remove the default link name of the container")
         container = self.store.get(parent)
         if container.links.pop(alias, None) is None:
             raise NotFound(f"No such container: {name.strip('/')}", hint="nor such a link")

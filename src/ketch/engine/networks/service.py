@@ -7,8 +7,10 @@ its rules about which network may be made, and which container may join.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -17,13 +19,13 @@ from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
 from ketch.engine.model.records import EndpointIpam, EndpointSettings
 from ketch.engine.model.reports import check_removed
 from ketch.engine.networks.references import find
-from ketch.errors import InvalidArgument, KetchError, NotFound, PermissionDenied, Unavailable
+from ketch.errors import InvalidArgument, KetchError, NotFound, PermissionDenied, UnclassifiedArgument
 from ketch.failpoints import failpoint
 from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
 from ketch.network.model import record as r
 from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
-from ketch.notation import digits
+from ketch.notation import booleans, digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 Records = list[NetworkRecord]
 Strings = list[str]
 _DRIVER_OF = {"host": r.HOST, "none": r.NONE}
+_ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+_NOT_THEIRS = "user specified IP address is supported only when connecting to networks with user configured subnets"
 
 
 class NetworkService(Struct, frozen=True, eq=False):
@@ -144,13 +148,13 @@ class NetworkService(Struct, frozen=True, eq=False):
         container = self.store.get(container_ref)
         async with self.live.of(container.id).lock:
             _check_join(container, record)
+            check_settings(record, settings)
             if record.name in container.networks:
                 if container.state.running:
                     raise PermissionDenied(
                         f"endpoint with name {container.name} already exists in network {record.name}"
                     )
                 del container.networks[record.name]
-            check_settings(record, settings)
             settings.network_id = record.id
             if list(container.networks) == ["none"]:
                 raise InvalidArgument(
@@ -175,9 +179,11 @@ class NetworkService(Struct, frozen=True, eq=False):
         container = self.store.get(container_ref)
         async with self.live.of(container.id).lock:
             if container.host.network.is_host and record.name == "host":
-                raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+                raise InvalidArgument(
+                    "cannot disconnect container from host network - container was created in host network mode"
+                )
             if record.name not in container.networks:
-                raise PermissionDenied(f"container {container.id} is not connected to network {record.name}")
+                raise UnclassifiedArgument(f"container {container.id} is not connected to network {record.name}")
             # The record first: an interface that it does not know is taken away at the next start.
             settings = container.networks.pop(record.name)
             self.store.save(container)
@@ -215,30 +221,46 @@ def _check_drivers(wanted: NetworkRecord) -> None:
     if driver in (r.HOST, r.NONE):
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
     if driver == "overlay":
-        raise Unavailable("This node is not a swarm manager: an overlay network needs one", hint="use -d bridge")
+        raise PermissionDenied(
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to '
+            "swarm and try again.",
+            hint="an overlay network needs one: use -d bridge",
+        )
     if driver not in r.DRIVERS:
-        raise NotFound(f'could not find plugin {driver} in v1 plugin registry: plugin "{driver}" not found')
+        raise NotFound(f'plugin "{driver}" not found', hint=f"use {', '.join(r.DRIVERS[:3])}")
     if wanted.ipam_driver not in ("", "default", "null"):
-        raise NotFound(f"could not find plugin {wanted.ipam_driver}: no such IPAM driver", hint="use default")
+        raise NotFound(f'plugin "{wanted.ipam_driver}" not found: no such IPAM driver', hint="use default")
 
 
 def _check_options(wanted: NetworkRecord) -> None:
     for option in (r.OPTION_ICC, r.OPTION_MASQUERADE, r.OPTION_INHIBIT, r.OPTION_DEFAULT):
         try:
             wanted.flag(option, True)
-        except ValueError as e:
-            raise InvalidArgument(f"failed to parse {option} value: {e}") from e
+        except ValueError:
+            _unreadable(wanted, option, 'strconv.ParseBool: parsing "{}": invalid syntax')
     mtu = wanted.options.get(r.OPTION_MTU, "1500")
+    if digits.whole(mtu.removeprefix("-")) is None:
+        _unreadable(wanted, r.OPTION_MTU, 'strconv.Atoi: parsing "{}": invalid syntax')
     number = digits.whole(mtu, 65535)
     if number is None or 0 < number < 68:
-        raise InvalidArgument(f"failed to parse {r.OPTION_MTU} value: {mtu}")
+        raise InvalidArgument(f"invalid MTU number: {mtu}")
+    address = wanted.options.get(r.OPTION_BIND, "")
+    if address and not ipam.contains(ipaddress.ip_network("0.0.0.0/0"), address):
+        _unreadable(wanted, r.OPTION_BIND, "nil ip")
+    if booleans.parse(wanted.options.get(_ENABLE_IPV6) or "true") is None:
+        raise InvalidArgument(f'driver-opt "{_ENABLE_IPV6}" is not a valid bool')
+
+
+def _unreadable(wanted: NetworkRecord, option: str, reason: str) -> NoReturn:
+    text = wanted.options.get(option, "")
+    raise InvalidArgument(f"failed to parse {option} value: {text} ({reason.format(text)})")
 
 
 def _check_gateway_modes(wanted: NetworkRecord) -> None:
     for version in (4, 6):
         mode = wanted.mode(version)
         if mode not in r.MODES:
-            raise InvalidArgument(f"unknown gateway mode {mode}", hint=f"use {', '.join(r.MODES)}")
+            _unreadable(wanted, r.OPTION_MODE4 if version == 4 else r.OPTION_MODE6, "unknown gateway mode {}")
         if mode == r.ISOLATED and not wanted.internal:
             raise InvalidArgument(
                 f"gateway mode {mode} can only be used for an internal network", hint="add --internal"
@@ -256,7 +278,9 @@ def _check_join(container: Container, record: NetworkRecord) -> None:
             "network"
         )
     if record.name == "host":
-        raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+        raise InvalidArgument(
+            "cannot connect container to host network - container must be created in host network mode"
+        )
     if record.name == "none" and container.networks:
         raise InvalidArgument(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
@@ -273,32 +297,38 @@ def check_settings(record: NetworkRecord, settings: EndpointFields) -> None:
     except InvalidArgument as e:
         wrong.append(e.message)
     config = settings.ipam_config or EndpointIpam()
-    wanted = [config.ipv4 or "", config.ipv6 or ""]
+    given = [(version, text) for version, text in ((4, config.ipv4 or ""), (6, config.ipv6 or "")) if text]
+    if given and record.name in PREDEFINED:
+        wrong.append("user specified IP address is supported on user defined networks only")
+    for version, text in given:
+        if not ipam.contains(ipaddress.ip_network("0.0.0.0/0" if version == 4 else "::/0"), text):
+            wrong.append(f"invalid IPv{version} address: {text}")
     if record.name in PREDEFINED:
-        if any(wanted):
-            wrong.append("user specified IP address is supported on user defined networks only")
+        if given:
+            wrong.append(_NOT_THEIRS)
         if settings.aliases and record.name == "bridge":
             wrong.append("network-scoped alias is supported only for containers in user defined networks")
     else:
-        wrong += [problem for address in wanted if address for problem in _wrong_address(record, address)]
+        wrong += [problem for version, text in given for problem in _wrong_address(record, version, text)]
+    for text in config.link_local or ():
+        if not any(ipam.contains(ipaddress.ip_network(every), text) for every in ("0.0.0.0/0", "::/0")):
+            wrong.append(f"invalid link-local IP address: {text}")
     if wrong:
-        problems = "\n".join(wrong)
-        raise InvalidArgument(f"invalid config for network {record.name}: invalid endpoint settings:\n{problems}")
+        problems = "\n".join(wrong if len(wrong) == 1 else [f"* {problem}" for problem in wrong])
+        raise InvalidArgument(f"invalid endpoint settings:\n{problems}")
+    if settings.mac_address:
+        ipam.parse_mac(settings.mac_address)
 
 
-def _wrong_address(record: NetworkRecord, text: str) -> Strings:
-    version = 6 if ":" in text else 4
+def _wrong_address(record: NetworkRecord, version: int, text: str) -> Strings:
     given: list[Pool] = [p for p in record.pools if p.version == version and p.given]
     if not given:
-        return ["user specified IP address is supported only when connecting to networks with user configured subnets"]
+        return [_NOT_THEIRS]
     for pool in given:
-        try:
+        with contextlib.suppress(InvalidArgument):
             ipam.parse_address(text, pool.network)
-        except InvalidArgument as e:
-            problem = e.message
-        else:
             return []
-    return [problem]
+    return [f"no configured subnet or ip-range contain the IP address {text}"]
 
 
 def settings_of(
@@ -325,7 +355,7 @@ def settings_of(
         except NotFound:
             pass
         else:
-            check_settings(record, settings)
+            _check_at_creation(record, settings)
             name, settings.network_id = record.name, record.id
         result.setdefault(name, settings)
     macs = {name: settings.mac_address for name, settings in result.items() if settings.mac_address}
@@ -335,3 +365,10 @@ def settings_of(
         except InvalidArgument as e:
             raise InvalidArgument(f"invalid config for network {name}: {e.message}", hint=e.hint) from e
     return result, macs
+
+
+def _check_at_creation(record: NetworkRecord, settings: EndpointSettings) -> None:
+    try:
+        check_settings(record, settings)
+    except InvalidArgument as e:
+        raise InvalidArgument(f"invalid config for network {record.name}: {e.message}", hint=e.hint) from e

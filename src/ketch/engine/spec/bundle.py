@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from ketch import trees
 from ketch.engine.spec import interface_settings, limits, seccomp_profile, secrets
 from ketch.engine.volumes import mount_plan
-from ketch.errors import FailedPrecondition, InvalidArgument
-from ketch.notation import digits, signals
+from ketch.errors import FailedPrecondition, InvalidArgument, UnclassifiedArgument
+from ketch.notation import booleans, digits, signals
 from ketch.runtime import defaults
 from ketch.runtime.security import seccomp_default
 
@@ -77,17 +77,19 @@ def capabilities(host: HostConfig) -> list[str]:
     if host.privileged:
         return list(known)
 
-    def full(names: list[str] | None) -> list[str]:
+    def full(names: list[str] | None, field: str) -> list[str]:
         result = []
         for name in names or ():
             upper = name.upper()
             cap = upper if upper in ("ALL",) or upper.startswith("CAP_") else f"CAP_{upper}"
             if cap != "ALL" and cap not in known:
-                raise InvalidArgument(f'invalid capability: "{name}"', hint="see capabilities(7) for the names")
+                raise InvalidArgument(
+                    f'invalid {field}: unknown capability: "{cap}"', hint="see capabilities(7) for the names"
+                )
             result.append(cap)
         return result
 
-    add, drop = full(host.cap_add), full(host.cap_drop)
+    add, drop = full(host.cap_add, "CapAdd"), full(host.cap_drop, "CapDrop")
     if "ALL" in add:
         chosen = [c for c in known if c not in drop]
     elif "ALL" in drop:
@@ -103,8 +105,8 @@ def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | Non
     seccomp: OciSeccomp | None = None if host.privileged else seccomp_default.profile(caps)
     for option in host.security_opt or ():
         key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
-        if key == "no-new-privileges":
-            no_new_privs = value in ("", "true")
+        if key == "no-new-privileges" and (found := booleans.parse(value or "true")) is not None:
+            no_new_privs = found
         elif key == "seccomp":
             seccomp = _custom_seccomp(value, seccomp, caps)
         elif key == "systempaths" and value == "unconfined":
@@ -112,7 +114,8 @@ def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | Non
         elif key in ("apparmor", "label") and value in ("unconfined", "disable"):
             continue
         else:
-            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+            which = 2 if "=" in option or ":" in option else 1
+            raise UnclassifiedArgument(f'invalid --security-opt {which}: "{option}"')
     return no_new_privs, seccomp, unconfined_paths
 
 
@@ -177,7 +180,8 @@ def devices(host: HostConfig) -> tuple[list[OciDevice], list[OciDeviceRule]]:
             info = os.stat(mapping.path_on_host)
         except OSError as e:
             raise InvalidArgument(
-                f'error gathering device information while adding custom device "{mapping.path_on_host}": {e.strerror}'
+                f'error gathering device information while adding custom device "{mapping.path_on_host}": '
+                f"{(e.strerror or str(e)).lower()}"
             ) from e
         if stat.S_ISDIR(info.st_mode):
             found = [os.path.join(mapping.path_on_host, n) for n in sorted(os.listdir(mapping.path_on_host))]
@@ -402,5 +406,8 @@ def signal_number(name: str) -> int:
     """``SIGTERM``, ``term``, ``15``, ``RTMIN+3`` → the number (InvalidArgument otherwise)."""
     number = signals.parse(name)
     if number is None:
-        raise InvalidArgument(f"invalid signal: {name}", hint="use e.g. SIGTERM, HUP, RTMIN+3 or 15")
+        known = f"invalid signal: {name}"
+        if name.removeprefix("-").isdecimal():
+            known = f"the linux daemon does not support signal {name}"
+        raise InvalidArgument(known, hint="use e.g. SIGTERM, HUP, RTMIN+3 or 15")
     return number

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.engine.stats.ps_fields import TITLES
-from ketch.errors import InvalidArgument
+from ketch.errors import UnclassifiedArgument
 from ketch.notation import digits
 
 if TYPE_CHECKING:
@@ -110,18 +110,18 @@ class _Options:
             for word in value.split(","):
                 key = word.lstrip("+-")
                 if key not in TITLES:
-                    raise InvalidArgument("ps: error: unknown sort specifier")
+                    raise UnclassifiedArgument("ps: error: unknown sort specifier")
                 self.sort.append((key, word.startswith("-")))
         else:
             numbers = value.replace(",", " ").split()
             pids = {digits.whole(n) for n in numbers}
             if not pids or None in pids:
-                raise InvalidArgument("ps: error: process ID list syntax error")
+                raise UnclassifiedArgument("ps: error: process ID list syntax error")
             self.selections.append((("pid",), {str(pid) for pid in pids}))
 
 
 def parse(text: str) -> PsFormat:
-    """Parse the options of ``docker top`` as one string (InvalidArgument, in the words of ps)."""
+    """Parse the options of ``docker top`` as one string (UnclassifiedArgument, in the words of ps)."""
     options = _Options()
     words = list(reversed(text.split()))
     while words:
@@ -136,7 +136,7 @@ def parse(text: str) -> PsFormat:
             _bsd(word.lstrip("-"), words, options)
     columns = options.formats or (_BSD[_bsd_style(options)] if options.is_bsd else _unix_style(options.letters))
     if not any(column.title == "PID" for column in columns):
-        raise InvalidArgument("Couldn't find PID field in ps output")
+        raise UnclassifiedArgument("Couldn't find PID field in ps output")
     selections = [] if options.letters & _EVERYTHING else options.selections
     return PsFormat(columns, bool(options.letters & {"L", "T"}), options.forest, options.sort, selections)
 
@@ -157,9 +157,9 @@ def _long(word: str, words: list[str], options: _Options) -> None:
     elif name == "--forest":
         options.forest = "lines"
     elif name in ("--no-headers", "--no-heading", "--noheader"):
-        raise InvalidArgument("Couldn't find PID field in ps output")
+        raise UnclassifiedArgument("Couldn't find PID field in ps output")
     elif name not in ("--headers", "--deselect", "--cols", "--columns", "--width", "--rows", "--lines"):
-        raise InvalidArgument(f"ps: error: unknown gnu long option `{name}`")
+        raise UnclassifiedArgument(f"ps: error: unknown gnu long option `{name}`")
 
 
 def _unix(letters: str, words: list[str], options: _Options) -> None:
@@ -174,12 +174,12 @@ def _unix(letters: str, words: list[str], options: _Options) -> None:
             options.letters.add(letter)
             options.forest = "spaces" if letter == "H" else options.forest
         else:
-            raise InvalidArgument(f"ps: error: unsupported SysV option `-{letter}`")
+            raise UnclassifiedArgument(f"ps: error: unsupported SysV option `-{letter}`")
 
 
-def _no_list(letter: str, option: str) -> InvalidArgument:
+def _no_list(letter: str, option: str) -> UnclassifiedArgument:
     what = {"C": "command names", "t": "terminals", "o": "format", "O": "format", "k": "sort"}.get(letter, "IDs")
-    return InvalidArgument(f"ps: error: list of {what} must follow {option}")
+    return UnclassifiedArgument(f"ps: error: list of {what} must follow {option}")
 
 
 def _bsd(letters: str, words: list[str], options: _Options) -> None:
@@ -195,12 +195,12 @@ def _bsd(letters: str, words: list[str], options: _Options) -> None:
         elif letter in ("H", "m"):
             options.letters.add("L")
         elif letter not in "axrgTwnSce":
-            raise InvalidArgument(f"ps: error: unsupported option (BSD syntax) `{letter}`")
+            raise UnclassifiedArgument(f"ps: error: unsupported option (BSD syntax) `{letter}`")
 
 
 def _bsd_style(options: _Options) -> str:
     if len(options.bsd) > 1:
-        raise InvalidArgument("ps: error: conflicting format options")
+        raise UnclassifiedArgument("ps: error: conflicting format options")
     return next(iter(options.bsd), "")
 
 
@@ -251,7 +251,7 @@ def _formats(text: str) -> list[Column]:
         key, _, width = word.partition(":")
         characters = digits.whole(width or ("6" if key == "wchan" else "0"))
         if key not in TITLES or characters is None:
-            raise InvalidArgument(f'ps: error: unknown user-defined format specifier "{word}"')
+            raise UnclassifiedArgument(f'ps: error: unknown user-defined format specifier "{word}"')
         found.append(Column(key, TITLES[key] if title is None else title, characters))
         text = rest
     return found

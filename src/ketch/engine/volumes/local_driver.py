@@ -26,6 +26,8 @@ def check(name: str, options: Mapping) -> None:
         if key not in _KNOWN:
             raise InvalidArgument(f'create {name}: invalid option: "{key}"', hint="use type, device and o")
     if "size" in options:
+        if not options["size"][:1].isdecimal():
+            raise InvalidArgument(f"create {name}: invalid size: '{options['size']}'")
         raise InvalidArgument(
             f"create {name}: quota size requested but no quota support", hint="use type=tmpfs with o=size=…"
         )

@@ -16,7 +16,7 @@ from ketch.engine.model.records import (
     VolumeOptions,
 )
 from ketch.engine.volumes import idmaps
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.runtime.rootfs.mount_options import is_general_option
 
 if TYPE_CHECKING:
@@ -54,10 +54,15 @@ def parse_bind(spec: str) -> MountPoint:
     """
     parts = spec.split(":")
     if not 1 <= len(parts) <= 3 or "" in parts[:2]:
-        raise InvalidArgument(f"invalid volume specification: '{spec}'")
+        raise UnclassifiedArgument(f"invalid volume specification: '{spec}'")
     source, target, options = ("", *parts, "") if len(parts) == 1 else (*parts, "", "")[:3]
     kind = "bind" if source.startswith("/") else "volume"
-    target = check_target(target, f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\"")
+    try:
+        target = check_target(
+            target, f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\""
+        )
+    except InvalidArgument as e:
+        raise UnclassifiedArgument(e.message) from e
     mode = options.split(",") if options else []
     propagation, rw, idmap = "", True, ""
     for word in mode:
@@ -68,11 +73,13 @@ def parse_bind(spec: str) -> MountPoint:
         elif word == "idmap" or word.startswith("idmap="):
             idmap = idmaps.check(word.partition("=")[2])
         elif word not in _ACCEPTED:
-            raise InvalidArgument(f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z")
+            raise UnclassifiedArgument(
+                f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z"
+            )
     _check_opposites(mode, options)
     if kind == "bind":
         if "nocopy" in mode:
-            raise InvalidArgument(
+            raise UnclassifiedArgument(
                 f"invalid volume specification: '{spec}': invalid mount config for type \"bind\": "
                 "field VolumeOptions must not be specified",
                 hint="only volumes are filled from the image",
@@ -87,7 +94,7 @@ def parse_bind(spec: str) -> MountPoint:
             idmap=idmap,
         )
     if propagation:
-        raise InvalidArgument(
+        raise UnclassifiedArgument(
             f"invalid volume specification: '{spec}': invalid mount config for type \"volume\": "
             "field BindOptions must not be specified",
             hint="only binds of the host's directories have a propagation",
@@ -108,7 +115,7 @@ def parse_bind(spec: str) -> MountPoint:
 def _check_opposites(mode: list[str], options: str) -> None:
     for group in _ONE_OF:
         if sum(word in group for word in mode) > 1:
-            raise InvalidArgument(f"invalid mode: {options}", hint=f"choose one of {', '.join(sorted(group))}")
+            raise UnclassifiedArgument(f"invalid mode: {options}", hint=f"choose one of {', '.join(sorted(group))}")
 
 
 def check_target(target: str, what: str = "") -> str:
@@ -132,21 +139,21 @@ def of_mount(mount: Mount) -> MountPoint:
         "tmpfs": mount.tmpfs_options,
         "image": mount.image_options,
     }
-    for kind, options in of_kinds.items():
-        if options is not None and kind != mount.type:
-            _refuse(mount, f"field {kind.capitalize()}Options must not be specified")
     make = {"bind": _bind, "volume": _volume, "tmpfs": _tmpfs, "image": _image}.get(mount.type)
     if make is None:
         raise InvalidArgument(
             f'invalid mount config for type "{mount.type}": mount type unknown', hint="use bind, volume, tmpfs or image"
         )
+    for kind, options in of_kinds.items():
+        if options is not None and kind != mount.type:
+            _refuse(mount, f"field {kind.capitalize()}Options must not be specified")
     point = make(mount, check_target(mount.target, f'invalid mount config for type "{mount.type}"'))
     point.spec = mount
     return point
 
 
-def _refuse(mount: Mount, why: str) -> NoReturn:
-    raise InvalidArgument(f'invalid mount config for type "{mount.type}": {why}')
+def _refuse(mount: Mount, why: str, hint: str | None = None) -> NoReturn:
+    raise InvalidArgument(f'invalid mount config for type "{mount.type}": {why}', hint=hint)
 
 
 def _bind(mount: Mount, target: str) -> MountPoint:
@@ -179,6 +186,8 @@ def _volume(mount: Mount, target: str) -> MountPoint:
     _check_subpath(mount, options.subpath)
     if options.subpath and not mount.source:
         _refuse(mount, "must not set Subpath when using anonymous volumes")
+    if mount.read_only and not mount.source:
+        _refuse(mount, "must not set ReadOnly mode when using anonymous volumes")
     driver = (options.driver_config or DriverConfig()).name or "local"
     return MountPoint(
         type="volume",

@@ -99,9 +99,14 @@ class VolumeStore:
         Durable after `flush`.
         """
         if driver not in ("", "local"):
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+            what = f"create {name}: " if name else ""
+            raise NotFound(f'{what}error looking up volume plugin {driver}: plugin "{driver}" not found')
         anonymous = not name
         name = name or secrets.token_hex(32)
+        if len(name.encode(errors="replace")) < 2:
+            raise InvalidArgument(
+                f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+            )
         if not _NAME.match(name):
             raise InvalidArgument(
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '

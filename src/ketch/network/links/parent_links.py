@@ -11,7 +11,7 @@ import re
 from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.linux.netlink import link_kinds, links
 from ketch.network.links import owner as marks
 from ketch.network.model.record import MACVLAN, NetworkRecord
@@ -34,7 +34,12 @@ def mode(record: NetworkRecord) -> str:
     option, known = ("macvlan_mode", link_kinds.MACVLAN_MODES) if macvlan else ("ipvlan_mode", link_kinds.IPVLAN_MODES)
     chosen = record.options.get(option) or ("bridge" if macvlan else "l2")
     if chosen not in known:
-        raise InvalidArgument(f"unknown {record.driver} mode: {chosen}", hint=f"use one of {', '.join(known)}")
+        default = "bridge" if macvlan else "l2"
+        raise UnclassifiedArgument(
+            f"requested {record.driver} mode '{chosen}' is not valid, '{default}' mode is the {record.driver} driver "
+            "default",
+            hint=f"use one of {', '.join(known)}",
+        )
     return chosen
 
 
@@ -47,6 +52,9 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLin
         return _make_dummy(rtnl, record, owner)
     vlan = _VLAN.fullmatch(record.link)
     base = links.find_link(rtnl, vlan["parent"]) if vlan else None
+    if vlan is None and "." in record.link:
+        vlan_id = record.link.rpartition(".")[2]
+        raise UnclassifiedArgument(f"unable to parse a valid vlan id from: {vlan_id} (ex. eth0.10 for vlan 10)")
     if vlan is None or base is None:
         raise InvalidArgument(
             f"invalid subinterface vlan name {record.link}: no such interface on this host",

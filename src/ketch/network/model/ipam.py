@@ -104,8 +104,8 @@ def check_pools(pools: Sequence[Pool], *, ipv6: bool) -> list[Network]:
         subnets.append(subnet)
         wrong += _wrong_with_range(pool.ip_range, subnet)
         wrong += _wrong_with_address("gateway", pool.gateway, subnet)
-        for address in pool.aux.values():
-            wrong += _wrong_with_address("auxiliary address", address, subnet)
+        for name, address in pool.aux.items():
+            wrong += _wrong_with_address("auxiliary address", address, subnet, name)
     if wrong:
         raise InvalidArgument("invalid network config:\n" + "\n".join(wrong))
     return subnets
@@ -132,17 +132,18 @@ def _wrong_with_range(text: str, subnet: Network) -> list[str]:
     return []
 
 
-def _wrong_with_address(what: str, text: str, subnet: Network) -> list[str]:
+def _wrong_with_address(what: str, text: str, subnet: Network, name: str = "") -> list[str]:
     if not text:
         return []
+    shown = name or text
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        return [f"invalid {what} {text}: invalid address"]
+        return [f"invalid {what} {shown}: invalid address"]
     if address.version != subnet.version:
-        return [f"invalid {what} {text}: parent subnet is an IPv{subnet.version} block"]
+        return [f"invalid {what} {shown}: parent subnet is an IPv{subnet.version} block"]
     if address not in subnet:
-        return [f"invalid {what} {text}: parent subnet {subnet} doesn't contain this address"]
+        return [f"invalid {what} {shown}: parent subnet {subnet} doesn't contain this address"]
     return []
 
 

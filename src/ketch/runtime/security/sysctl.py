@@ -30,7 +30,7 @@ def check(values: dict[str, str], plan: Plan) -> None:
         elif dotted in ("kernel.domainname", "kernel.hostname"):
             kind = "uts"
         else:
-            raise RuntimeFailure(f"set sysctl `{name}`: it is not in a separate kernel namespace", step="sysctl")
+            raise RuntimeFailure(f'sysctl "{name}" is not in a separate kernel namespace', step="sysctl")
         if not plan.is_own(kind):
             raise RuntimeFailure(
                 f"set sysctl `{name}`: the container shares the host's {kind} namespace", step="sysctl"

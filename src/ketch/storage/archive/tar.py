@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Protocol
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -343,7 +343,7 @@ def _checked(block: bytes) -> tuple[bytes, ...]:
         stored = -1
     unsigned = sum(block) - sum(fields[6]) + 256
     if stored != unsigned and stored != unsigned - 256 * sum(b > 127 for b in block[:148] + block[156:]):
-        raise InvalidArgument("read archive: invalid header", hint=_HINT)
+        raise UnclassifiedArgument("archive/tar: invalid tar header", hint=_HINT)
     return fields
 
 

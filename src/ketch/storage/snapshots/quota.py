@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.linux import projquota
 from ketch.notation import sizes
 
@@ -21,7 +21,7 @@ def parse(options: dict[str, str] | None) -> int:
     """The bytes of ``size=``, 0 without (InvalidArgument, in Docker's words)."""
     for key in options or {}:
         if key.lower() != "size":
-            raise InvalidArgument(f"unknown option {key}", hint="the only storage option of a container is size=")
+            raise UnclassifiedArgument(f"Unknown option {key}", hint="the only storage option of a container is size=")
     text = next(iter((options or {}).values()), "")
     if not options:
         return 0

@@ -62,7 +62,12 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
     query = {"force": opts["force"], "v": opts["volumes"], "link": opts["link"]}
     if opts["dry-run"]:
         return dry_run.run(ctx, [("DELETE", f"/containers/{ref}", query) for ref in rest], opts)
-    return each(ctx, rest, lambda ref: ctx.client().request("DELETE", f"/containers/{ref}", query))
+    return each(
+        ctx,
+        rest,
+        lambda ref: ctx.client().request("DELETE", f"/containers/{ref}", query),
+        missing_is_fine=opts["force"],
+    )
 
 
 def cmd_wait(args: list[str], ctx: Context) -> int:

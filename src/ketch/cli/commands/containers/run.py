@@ -55,12 +55,15 @@ def cmd_run(args: list[str], ctx: Context) -> int:
 
 def _start_detached(ctx: Context, container: str, timeout_s: float | None) -> int:
     if timeout_s is None:
-        ctx.client().request("POST", f"/containers/{container}/start")
-    else:
         try:
-            wait_healthy.start(ctx, container, timeout_s)
-        except wait_healthy.NotHealthy as e:
-            return wait_healthy.report(ctx, e)
+            ctx.client().request("POST", f"/containers/{container}/start")
+        finally:
+            ctx.print(container)  # one that cannot be started stays, too
+        return 0
+    try:
+        wait_healthy.start(ctx, container, timeout_s)
+    except wait_healthy.NotHealthy as e:
+        return wait_healthy.report(ctx, e)
     ctx.print(container)
     return 0
 

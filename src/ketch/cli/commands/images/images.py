@@ -9,7 +9,7 @@ from ketch.cli.image_names import platform_json, split_tag
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import Listing, filters, since
 from ketch.cli.output.rows import of_image
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.notation import times
 from ketch.notation.sizes import human_size
 
@@ -122,16 +122,16 @@ def cmd_rmi(args: list[str], ctx: Context) -> int:
     spec.bool("force", "f", "also when a stopped container uses it").bool("no-prune", "", "keep untagged parents")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
-    failed = 0
+    failed = False
     for ref in rest:
         query = {"force": opts["force"] or None, "noprune": opts["no-prune"] or None}
         try:
             answer = ctx.client().request("DELETE", f"/images/{ref}", query).json()
         except KetchError as e:
             ctx.complain(e)
-            failed = 1
+            failed = failed or not (opts["force"] and isinstance(e, NotFound))
             continue
         for row in answer:
             for action, what in row.items():
                 ctx.print(f"{action}: {what}")
-    return failed
+    return int(failed)

@@ -76,7 +76,7 @@ def child_main(
             root.change(os.path.join(bundle, document["root"]["path"]))
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        prepared.resolve(root_fd, process, named, group_add)
+        prepared.resolve(root_fd, process, named, group_add, make_cwd=False)
         if tty and own_root:
             master_fd, slave_fd = _open_pair(root_fd, "/dev/pts/ptmx")
         os.close(root_fd)

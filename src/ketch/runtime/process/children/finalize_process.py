@@ -21,12 +21,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from errno import EACCES, ENOSYS, EPERM
+from errno import EACCES, ENOENT, ENOSYS, ENOTDIR, EPERM
 
+from ketch.errors import ProgramNotFound, RuntimeFailure
 from ketch.linux import keyring, prctl, signals
 from ketch.linux import seccomp as native
 from ketch.runtime import command, tty
-from ketch.runtime.failure import failure
+from ketch.runtime.failure import failure, reason
 from ketch.runtime.rootfs import paths
 from ketch.runtime.security import caps, lsm, rlimits, seccomp, users
 
@@ -86,7 +87,9 @@ class Process:
         self.user = users.User(0, 0, [], None)
         self.path = ""
 
-    def resolve(self, root_fd: int, process: OciProcess, named: str | None, group_add: str) -> None:
+    def resolve(
+        self, root_fd: int, process: OciProcess, named: str | None, group_add: str, *, make_cwd: bool = True
+    ) -> None:
         """Find the user in the container's files and make the working directory; needs the container's root."""
         numeric = process.get("user") or {}
         if named is not None:
@@ -98,9 +101,11 @@ class Process:
         if not self.env.get("HOME"):  # an empty one counts as none
             home = self.user.home if named is not None else users.home_of(root_fd, self.user.uid)
             self.env["HOME"] = home or "/"
-        if self.cwd != "/":
+        if self.cwd != "/" and make_cwd:
             try:
                 os.close(paths.make_dirs(root_fd, self.cwd))
+            except NotADirectoryError as e:
+                raise RuntimeFailure(f"Cannot mkdir: {self.cwd} is not a directory", step="cwd", errno=ENOTDIR) from e
             except OSError as e:
                 raise failure("cwd", f"make working directory `{self.cwd}`", e) from e
 
@@ -219,5 +224,7 @@ def _change_directory(cwd: str, *, may_fail: bool = False) -> bool:
     except OSError as e:
         if may_fail and e.errno == EACCES:
             return False
-        raise failure("cwd", f"change to working directory `{cwd}`", e) from e
+        what = f'chdir to cwd ("{cwd}") set in config.json failed: {reason(e)}'
+        kind = ProgramNotFound if e.errno == ENOENT else RuntimeFailure
+        raise kind(what, step="cwd", errno=e.errno or 0) from e
     return True

@@ -24,7 +24,9 @@ def parse(text: str) -> bytes:
         elif len(key) == 1 and key.isascii():
             result.append(ord(key))
             continue
-        raise InvalidArgument(f"invalid detach keys `{text}`: `{key}` is not a key", hint="use e.g. ctrl-p,ctrl-q")
+        raise InvalidArgument(
+            f"Invalid detach keys ({text}) provided: `{key}` is not a key", hint="use e.g. ctrl-p,ctrl-q"
+        )
     return bytes(result)
 
 
