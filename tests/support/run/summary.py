@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.support import peers, programs
+from tests.support.clients import places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,8 @@ def lines(stats: Stats) -> Iterator[str]:
     reasons = [str(report.longrepr[-1]) for report in stats.get("skipped", ())]
     if peers.MISSING and (skipped := sum(peers.MISSING in reason for reason in reasons)):
         yield f"{skipped} skipped: {peers.MISSING}"
+    for why in sorted({reason.partition("Skipped: ")[2] or reason for reason in reasons if places.SKIPPED in reason}):
+        yield f"{sum(why in reason for reason in reasons)} skipped: {why}"
     if names := programs.missing(reasons):
         yield f"skipped for want of a program: {', '.join(names)}"
     yield from _crash_matrix(stats)

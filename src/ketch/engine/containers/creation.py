@@ -72,6 +72,7 @@ class Creation(Struct, frozen=True, eq=False):
         shared_namespaces.resolve(host, self.store)
         if not host.cgroupns_mode:
             host.cgroupns_mode = default_cgroup_namespace()
+        shared_namespaces.without_label(host)
         image = self.images.resolve(config.image, wanted.platform or "")
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)

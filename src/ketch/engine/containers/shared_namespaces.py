@@ -25,6 +25,15 @@ def resolve(host: HostConfig, store: ContainerStore) -> None:
         host.ipc_mode = of_container(_id(ref, store))
 
 
+def without_label(host: HostConfig) -> None:
+    """Add what dockerd adds to the security options of a container in the host's namespaces: no SELinux label."""
+    options = host.security_opt or []
+    if (host.privileged or host.ipc.is_host or host.pid.is_host) and not any(
+        option.partition("=")[0] == "label" for option in options
+    ):
+        host.security_opt = [*options, "label=disable"]
+
+
 def _id(ref: str, store: ContainerStore) -> str:
     try:
         return store.get(ref).id
