@@ -19,14 +19,13 @@ import pytest
 from ketch import trees
 from ketch.cli.copying import tar
 from ketch.linux.openat2 import open_unmounted
-from ketch.runtime.rootfs import tmp_copy_up
 from ketch.storage import sizes
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.layer import write_layer
 from ketch.storage.archive.write import write_tree
 from ketch.storage.removal import remove_tree, those, try_to_remove
 from ketch.storage.snapshots import diff, tree_diff
-from ketch.storage.snapshots.tree_copy import Copier
+from ketch.storage.tree_copy import Copier
 from tests.support.deep_trees import census, make
 
 DEPTHS = pytest.mark.parametrize(("depth", "name"), [(2100, "d"), (300, "n" * 255)])
@@ -118,13 +117,12 @@ def test_only_the_files_are_named_in_the_archive(place):
 @DEPTHS
 def test_copies(place, depth, name):
     make(place / "tree", depth, name)
-    for copy, work in (("vfs", lambda a, b: Copier(b).tree(a)), ("volume", tmp_copy_up.copy_tree)):
-        (place / copy).mkdir()
-        fds = [os.open(place / one, trees.DIRECTORY) for one in ("tree", copy)]
-        work(*fds)
-        assert census(place / copy) == census(place / "tree")
-        for fd in fds:
-            os.close(fd)
+    (place / "copy").mkdir()
+    fds = [os.open(place / one, trees.DIRECTORY) for one in ("tree", "copy")]
+    Copier(fds[1]).tree(fds[0])
+    assert census(place / "copy") == census(place / "tree")
+    for fd in fds:
+        os.close(fd)
 
 
 @DEPTHS

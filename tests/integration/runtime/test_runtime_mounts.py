@@ -174,9 +174,13 @@ def test_copy_up_fills_a_tmpfs_from_what_it_covers(box: Box) -> None:
     (box.directory / "layer1/app/file").write_text("copied\n")
     (box.directory / "layer1/app/sub/link").symlink_to("../file")
     (box.directory / "layer1/app/file").chmod(0o640)
+    os.utime(box.directory / "layer1/app/file", (0, 1_234_567_891))
+    (box.directory / "layer1/app/again").hardlink_to(box.directory / "layer1/app/file")
+    os.mkfifo(box.directory / "layer1/app/fifo")
     entry = {"destination": "/app", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"]}
-    result = box.run(["sh", "-c", "cat /app/sub/link; stat -c %a /app/file; touch /app/x"], {"+mounts": [entry]})
-    assert result.out == "copied\n640\n"
+    script = "cat /app/sub/link; stat -c '%a %h %Y' /app/file; test -p /app/fifo && echo fifo; touch /app/x"
+    result = box.run(["sh", "-c", script], {"+mounts": [entry]})
+    assert result.out == "copied\n640 2 1234567891\nfifo\n"
     assert "Read-only file system" in result.err
 
 

@@ -10,7 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch.failpoints import failpoint
-from ketch.runtime.rootfs import overlay, paths, tmp_copy_up
+from ketch.runtime.rootfs import overlay, paths
+from ketch.storage.tree_copy import Copier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ def populate(
     try:
         for point in empty:
             try:
-                source_fd = paths.open_in(root_fd, point.destination, os.O_PATH | os.O_DIRECTORY)
+                source_fd = paths.open_in(root_fd, point.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             _copy(source_fd, point.source, check)
@@ -47,14 +48,11 @@ def _wants_copy(point: MountPoint) -> bool:
 
 
 def _copy(source_fd: int, target: str, check: Callable[[], None]) -> None:
-    """Copy the content, and the directory's own owner and mode. ``source_fd`` is closed."""
+    """Copy the content, and the directory's own owner, mode, times and xattrs. ``source_fd`` is closed."""
     target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        tmp_copy_up.copy_tree(source_fd, target_fd, check)
+        Copier(target_fd, check).tree(source_fd)
         failpoint("create.volume-copied")
-        status = os.stat(f"/proc/self/fd/{source_fd}")
-        os.fchown(target_fd, status.st_uid, status.st_gid)
-        os.fchmod(target_fd, status.st_mode & 0o7777)
     finally:
         os.close(target_fd)
         os.close(source_fd)

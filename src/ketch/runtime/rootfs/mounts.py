@@ -12,11 +12,12 @@ from contextlib import suppress
 from errno import EINVAL, ELOOP, ENOTDIR
 from stat import S_ISDIR
 
+from ketch import trees
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux import ns, statfs
 from ketch.runtime.failure import failure
-from ketch.runtime.rootfs import idmap, paths, tmp_copy_up
+from ketch.runtime.rootfs import idmap, paths
 from ketch.runtime.rootfs.mount_options import MountOptions, is_superblock_flag
 from ketch.runtime.rootfs.overlay import open_overlay
 
@@ -24,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.runtime.rootfs.anchors import Anchors
+    from ketch.storage.tree_copy import Copier
 
 
 # Destinations below /proc that a bind mount may cover (LXCFS replaces these files); anything else there would
@@ -53,7 +55,7 @@ _OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 class Planned:
     """One mount to be made; ``tree_fd`` is its open source, or -1 when the file system is made on the spot."""
 
-    __slots__ = ("destination", "directory", "fstype", "gids", "options", "source", "tree_fd", "uids")
+    __slots__ = ("copier", "destination", "directory", "fstype", "gids", "options", "source", "tree_fd", "uids")
 
     def __init__(self, entry: OciMount) -> None:
         self.destination: str = os.path.normpath("/" + entry["destination"].lstrip("/"))
@@ -64,6 +66,11 @@ class Planned:
         self.gids: list[OciIdMapping] = entry.get("gidMappings") or []
         self.tree_fd = -1
         self.directory = True
+        self.copier: type[Copier] | None = None
+        if self.options.copy_up:  # imported for few, and while modules can be
+            from ketch.storage.tree_copy import Copier
+
+            self.copier = Copier
 
     def describe(self) -> str:
         """The mount's name in error messages."""
@@ -272,13 +279,19 @@ def _make(mount: Planned, target_fd: int) -> int:
     if not mount.fstype:
         raise OSError(EINVAL, "mount: no type")
     tree_fd = make_file_system(mount.fstype, mount.source or mount.fstype, options, attributes=attributes)
-    if options.copy_up:
-        _copy_up(mount, target_fd, tree_fd)
+    if mount.copier is not None:
+        _copy_up(mount, mount.copier, target_fd, tree_fd)
     return tree_fd
 
 
-def _copy_up(mount: Planned, source_fd: int, tree_fd: int) -> None:
-    tmp_copy_up.copy_tree(source_fd, tree_fd)
+def _copy_up(mount: Planned, copier: type[Copier], target_fd: int, tree_fd: int) -> None:
+    """Fill the tmpfs with what it will cover."""
+    fds = [os.open(".", trees.DIRECTORY, dir_fd=fd) for fd in (target_fd, tree_fd)]
+    try:
+        copier(fds[1]).content(fds[0])
+    finally:
+        for fd in fds:
+            os.close(fd)
     if mount.options.set & m.MOUNT_ATTR_RDONLY:
         m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY)
 

@@ -11,7 +11,7 @@ import os
 import stat
 
 from ketch import trees
-from ketch.storage.snapshots.tree_copy import Copier, copy_metadata, xattrs
+from ketch.storage.tree_copy import Copier, copy_metadata, xattrs
 
 
 def write_upper(new_fd: int, old_fd: int, upper_fd: int) -> None:
@@ -43,7 +43,7 @@ def write_upper(new_fd: int, old_fd: int, upper_fd: int) -> None:
                 os.mkdir(name, 0o700, dir_fd=upper.fd)
                 upper.enter(name)
                 found.append(_write_whiteouts(new.fd, old.fd, upper.fd))
-    copy_metadata(new_fd, ".", upper_fd, ".", os.fstat(new_fd))
+    copy_metadata(new_fd, upper_fd, os.fstat(new_fd))
 
 
 def _end(new: trees.Descent, old_fd: int, upper_fd: int) -> bool:
@@ -51,7 +51,7 @@ def _end(new: trees.Descent, old_fd: int, upper_fd: int) -> bool:
     if new.lost:
         return True
     status = os.fstat(new.fd)
-    copy_metadata(new.fd, ".", upper_fd, ".", status)
+    copy_metadata(new.fd, upper_fd, status)
     return old_fd < 0 or _differs(new.fd, old_fd, ".", status, os.fstat(old_fd))
 
 

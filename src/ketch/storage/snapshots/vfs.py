@@ -21,8 +21,9 @@ from ketch.failpoints import failpoint
 from ketch.storage import removal
 from ketch.storage.layers.store import Layers
 from ketch.storage.snapshots import diff, tree_diff
+from ketch.storage.snapshots.layer_merge import LayerCopier
 from ketch.storage.snapshots.overlay import check_depth
-from ketch.storage.snapshots.tree_copy import Copier
+from ketch.storage.tree_copy import Copier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -173,11 +174,11 @@ class VfsSnapshots:
 def _fill(new: str, sources: Sequence[str], layer: bool, check: Callable[[], None]) -> None:
     target_fd = os.open(new, trees.DIRECTORY)
     try:
-        copier = Copier(target_fd, check)
+        copier = LayerCopier(target_fd, check) if layer else Copier(target_fd, check)
         for source in sources:
             source_fd = os.open(source, trees.DIRECTORY)
             try:
-                copier.tree(source_fd, layer=layer)
+                copier.tree(source_fd)
             finally:
                 os.close(source_fd)
     finally:
