@@ -352,3 +352,52 @@ def test_only_proc_is_mounted_on_proc(engine, tmp_path):
     finally:
         engine.remove_all()
         engine.docker("volume", "rm", "-f", "notproc")
+
+
+# -- what is mounted later -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A mount of the host's that is private at first."""
+    place = tmp_path / "host"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    subprocess.run(["mount", "--make-private", place], check=True)
+    yield place
+    subprocess.run(["umount", "-R", place], check=True)
+
+
+@pytest.mark.ketch_only  # a dockerd of the tests has a mount namespace of its own
+def test_mounts_inside_a_shared_bind_reach_the_host_and_come_from_there(client, mounted):
+    words = ("run", "-d", "--privileged", "--name", "box", "-v", f"{mounted}:/x:rshared", "busybox", "sleep", "1000")
+    refused = client(*words, check=False)
+    assert f"path {mounted} is mounted on {mounted} but it is not a shared mount" in refused.err
+    client("rm", "box")
+    subprocess.run(["mount", "--make-shared", mounted], check=True)
+    client(*words)
+    client("exec", "box", "sh", "-c", "mkdir /x/in /x/out && mount -t tmpfs tmpfs /x/in && touch /x/in/side")
+    assert os.path.ismount(mounted / "in")
+    assert os.listdir(mounted / "in") == ["side"]
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mounted / "out"], check=True)
+    (mounted / "out" / "side").touch()
+    assert client("exec", "box", "ls", "/x/out").out == "side\n"
+    slave = client("run", "--rm", "-v", f"{mounted}:/x:rslave", "busybox", "grep", " /x ", "/proc/self/mountinfo").out
+    assert "master:" in slave
+    assert "shared:" not in slave
+
+
+def test_binds_around_the_daemons_directory_are_slaves(engine, client):
+    for number, source in enumerate(("/", engine.data_root, os.path.join(engine.data_root, "volumes"))):
+        client("create", "--name", f"box{number}", "-v", f"{source}:/x:ro", "busybox")
+        assert engine.inspect(f"box{number}")["Mounts"][0]["Propagation"] == "rslave"
+    client("create", "--name", "beside", "-v", "/etc:/x", "busybox")
+    assert engine.inspect("beside")["Mounts"][0]["Propagation"] == "rprivate"
+    for words in (("-v", "/:/x:private"), ("--mount", "type=bind,src=/,dst=/x,bind-propagation=slave")):
+        refused = client("create", *words, "busybox", check=False)
+        assert 'must use either propagation mode "rslave" or "rshared" when mount source is within' in refused.err
+
+
+def test_anonymous_volumes_are_not_read_only(client):
+    refused = client("create", "--mount", "type=volume,dst=/x,readonly", "busybox", check=False)
+    assert "must not set ReadOnly mode when using anonymous volumes" in refused.err

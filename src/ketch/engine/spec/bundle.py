@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ketch import trees
 from ketch.engine.spec import interface_settings, limits, seccomp_profile, secrets
-from ketch.engine.volumes import mount_plan
+from ketch.engine.volumes import mount_plan, propagation
 from ketch.errors import FailedPrecondition, InvalidArgument, UnclassifiedArgument
 from ketch.notation import booleans, digits, signals
 from ketch.runtime import defaults
@@ -353,6 +353,8 @@ def build(
             spec["domainname"] = container.config.domainname
     if seccomp is not None:
         spec["linux"]["seccomp"] = seccomp
+    if of_root := propagation.of_root(container.mounts):
+        spec["linux"]["rootfsPropagation"] = of_root
     if host.init:
         spec["mounts"].append(_init_mount())
     return spec

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
-from ketch.engine.volumes import copy_up
+from ketch.engine.volumes import copy_up, propagation
 from ketch.engine.volumes.mount_plan import MountPlanner
 from ketch.notation import booleans
 
@@ -46,7 +46,7 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
 
     def planner(self) -> MountPlanner:
         """The planner of mounts of new containers."""
-        return MountPlanner(self.volumes, self.image_view)
+        return MountPlanner(self.volumes, self.image_view, self.volumes.data_root)
 
     def populate(self, container: Container, chain_ids: Sequence[str]) -> None:
         """Copy the image's files to new volumes; blocking.  Unavailable when the daemon ends meanwhile."""
@@ -65,6 +65,7 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
 
     async def attach(self, container: Container) -> None:
         """Mount a starting container's volumes that need it, and publish events."""
+        propagation.check(container.mounts)
         if self.volumes.needs_mount(names(container)):
             await asyncio.to_thread(self.volumes.attach, names(container), container.id)
         for point in container.mounts:

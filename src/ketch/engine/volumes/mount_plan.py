@@ -22,7 +22,7 @@ from ketch.engine.model.records import (
     MountPoint,
     VolumeOptions,
 )
-from ketch.engine.volumes import idmaps
+from ketch.engine.volumes import idmaps, propagation
 from ketch.engine.volumes.mount_spec import (
     check_target,
     of_mount,
@@ -49,6 +49,7 @@ class MountPlanner(Struct, frozen=True, eq=False):
 
     volumes: VolumeStore
     image_view: ImageView | None = None
+    data_root: str = ""
 
     def plan(
         self,
@@ -72,6 +73,8 @@ class MountPlanner(Struct, frozen=True, eq=False):
                 raise InvalidArgument(f"Duplicate mount point: {point.destination}")
             seen.add(point.destination)
             point.named = bool(point.name)
+            if self.data_root:
+                propagation.keep_out_of_daemon(point, self.data_root)
         of_binds = {point.destination for point in explicit if point.spec is None}
         for target in host.tmpfs or {}:
             destination = check_target(target)

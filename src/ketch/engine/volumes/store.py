@@ -67,6 +67,7 @@ class VolumeStore:
         """``later`` runs removals in the background."""
         self._db = db
         self._later = later
+        self.data_root = data_root
         self._root = os.path.join(data_root, "volumes")
         self._in_use = in_use
         self._lock = threading.Lock()

@@ -55,7 +55,7 @@ class CgroupView:
             raise failure("mounts", f"mount cgroups on `{mount.destination}`", e) from e
 
     def _attach_v1(self, target_fd: int, attributes: int) -> None:
-        tmpfs_fd = make_file_system("tmpfs", "cgroup", MountOptions(["mode=755"]), attributes=_GUARD)
+        tmpfs_fd = make_file_system("tmpfs", "tmpfs", MountOptions(["mode=755"]), attributes=_GUARD)
         m.move_mount(tmpfs_fd, target_fd)
         for name, tree_fd in self.trees:
             os.mkdir(name, 0o755, dir_fd=tmpfs_fd)
