@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.errors import PermissionDenied, UnclassifiedArgument
+from ketch.errors import PermissionDenied, ResourceExhausted, UnclassifiedArgument
 from ketch.network.connections import MAX_INTERFACE_NAME
 from ketch.network.firewall.ruleset import check_name
 from ketch.network.links import parent_links
+from ketch.network.model import ipam
 from ketch.network.model import record as r
 
 if TYPE_CHECKING:
@@ -36,12 +38,29 @@ def complete(wanted: NetworkRecord, network_id: str, pools: Sequence[Pool]) -> N
 
 
 def with_gateway(pool: Pool) -> Pool:
-    """The pool with the first free address as its gateway."""
-    taken = set(pool.aux.values())
+    """The pool with a gateway, by default its first address (ResourceExhausted, PermissionDenied)."""
+    if pool.gateway:
+        if ipaddress.ip_address(pool.gateway) in ipam.reserved(pool.network):
+            raise PermissionDenied(f"failed to allocate gateway ({pool.gateway}): Address already in use")
+        return pool
     inside = ipaddress.ip_network(pool.ip_range) if pool.ip_range and pool.version == 4 else pool.network
-    reserved = str(pool.network.network_address)
-    first = next(str(a) for a in (inside[i] for i in range(1 << 16)) if str(a) not in (*taken, reserved))
-    return msgspec.structs.replace(pool, gateway=first)
+    unusable = ipam.reserved(pool.network)
+    first = next((a for a in itertools.islice(inside, len(unusable) + 1) if a not in unusable), None)
+    if first is None:
+        raise ResourceExhausted(
+            "failed to allocate gateway (): no available addresses on this pool", hint="use a larger subnet"
+        )
+    return msgspec.structs.replace(pool, gateway=str(first))
+
+
+def check_auxiliary(pool: Pool) -> None:
+    """Raise PermissionDenied for an auxiliary address that nobody can have, or somebody has."""
+    taken = {*ipam.reserved(pool.network), *([ipaddress.ip_address(pool.gateway)] if pool.gateway else ())}
+    for name, text in sorted(pool.aux.items()):
+        address = ipaddress.ip_address(text)
+        if address in taken:
+            raise PermissionDenied(f"failed to allocate secondary ip address ({name}:{text}): Address already in use")
+        taken.add(address)
 
 
 def check_link(record: NetworkRecord, others: Sequence[NetworkRecord]) -> None:

@@ -317,7 +317,10 @@ class NetworkManager:
                     "invalid pool request: Pool overlaps with other one on this address space",
                     hint=f"choose another subnet than {pool.subnet}",
                 )
-        return [p if p.gateway or wanted.driver == r.IPVLAN else completion.with_gateway(p) for p in named]
+        settled = [p if wanted.driver == r.IPVLAN else completion.with_gateway(p) for p in named]
+        for pool in settled:
+            completion.check_auxiliary(pool)
+        return settled
 
     def _used(self) -> Networks:
         return bridges.used_networks(self._host.rtnl, self._host.own_links)

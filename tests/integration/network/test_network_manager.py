@@ -69,8 +69,8 @@ def test_setup_is_idempotent_and_teardown_leaves_nothing(tmp_path: Path) -> None
         manager = OneNetwork(db)
         manager.setup()
         manager.setup()
-        assert str(manager.subnet) == "172.28.0.0/16"
-        assert str(manager.gateway) == "172.28.0.1"
+        assert str(manager.subnet) == "172.17.0.0/16"
+        assert str(manager.gateway) == "172.17.0.1"
         assert len(manager.network_id) == 64
         assert "table inet ketch" in ruleset()
         first_id = manager.network_id
@@ -91,8 +91,8 @@ def test_a_container_sees_its_interface(tmp_path: Path) -> None:
             found = [str(address) for index, address in addresses.list_addresses(inside) if index == eth0.index]
         assert eth0.up and lo.up
         assert (eth0.mtu, eth0.mac.hex(":")) == (1400, ea.mac)
-        assert found == [f"{ea.ip}/16"] == ["172.28.0.2/16"]
-        assert (ea.mac, ea.gateway, ea.ifname) == ("02:42:ac:1c:00:02", "172.28.0.1", "eth0")
+        assert found == [f"{ea.ip}/16"] == ["172.17.0.2/16"]
+        assert (ea.mac, ea.gateway, ea.ifname) == ("02:42:ac:11:00:02", "172.17.0.1", "eth0")
         assert len(ea.endpoint_id) == 64
         assert manager.endpoint("a") == ea
 
@@ -159,11 +159,11 @@ def test_the_first_packet_is_not_lost(tmp_path: Path) -> None:
 @in_new_host
 def test_requested_addresses(tmp_path: Path) -> None:
     with network(tmp_path) as manager, Netns() as a, Netns() as b:
-        made = manager.connect("a", a.fd, a.rtnl_fd, ip="172.28.7.7", mac="02:00:00:00:00:99")
-        assert (made.ip, made.mac) == ("172.28.7.7", "02:00:00:00:00:99")
+        made = manager.connect("a", a.fd, a.rtnl_fd, ip="172.17.7.7", mac="02:00:00:00:00:99")
+        assert (made.ip, made.mac) == ("172.17.7.7", "02:00:00:00:00:99")
         with pytest.raises(PermissionDenied, match="in use"):
-            manager.connect("b", b.fd, b.rtnl_fd, ip="172.28.7.7")
-        for wrong in ("10.0.0.1", "172.28.0.0", "172.28.255.255", "x"):
+            manager.connect("b", b.fd, b.rtnl_fd, ip="172.17.7.7")
+        for wrong in ("10.0.0.1", "172.17.0.0", "172.17.255.255", "x"):
             with pytest.raises(InvalidArgument):
                 manager.connect("b", b.fd, b.rtnl_fd, ip=wrong)
         with pytest.raises(InvalidArgument):
@@ -315,7 +315,7 @@ def test_reconcile_removes_what_a_crash_left(tmp_path: Path) -> None:
         lost = manager.connect("dead", dead.fd, dead.rtnl_fd, ports=[PortRequest("tcp", 80, host_port=8080)])
         # A crash between the row and the interface, one of ours without a row, and one of another program.
         with db.transaction() as tx:
-            half = msgspec.structs.replace(kept, container_id="half", ip="172.28.0.99", veth="vethnone")
+            half = msgspec.structs.replace(kept, container_id="half", ip="172.17.0.99", veth="vethnone")
             tx.execute(
                 "INSERT INTO network_endpoints VALUES ('half', ?, ?)", (kept.network_id, msgspec.json.encode(half))
             )
@@ -422,11 +422,11 @@ def test_an_administrators_bridge_is_used_and_left_in_place(tmp_path: Path) -> N
 
 @in_new_host
 def test_a_subnet_in_use_is_avoided_and_the_choice_is_kept(tmp_path: Path) -> None:
-    with netns.outside_machine("172.28.9.2/24", "172.28.9.1/24"):
+    with netns.outside_machine("172.17.9.2/24", "172.17.9.1/24"):
         with network(tmp_path) as manager:
-            assert str(manager.subnet) == "172.29.0.0/16"
+            assert str(manager.subnet) == "172.18.0.0/16"
     with network(tmp_path) as manager:
-        assert str(manager.subnet) == "172.29.0.0/16"
+        assert str(manager.subnet) == "172.18.0.0/16"
     with network(tmp_path, subnet="172.20.0.1/24") as manager, container(manager, "a") as (_, ea):
         assert (ea.ip, ea.prefix_len) == ("172.20.0.2", 24)
         with netlink.Netlink() as rtnl:

@@ -96,7 +96,7 @@ def test_ipv6_of_the_host_leads_to_a_container_without(tmp_path: Path) -> None:
             ]
             with web.entered():
                 server, datagrams = listen("0.0.0.0", 80), _datagrams(("0.0.0.0", 80))
-            assert talk(server, "::1", 8080) == "172.28.0.1"
+            assert talk(server, "::1", 8080) == "172.17.0.1"
             talk(server, "::1", int(shown[2]["HostPort"]))
             talk(server, "::1", int(shown[3]["HostPort"]))
             _ask(datagrams, "::1", 5353)
@@ -145,7 +145,7 @@ def test_ports_move_when_a_network_with_ipv6_comes_and_goes(tmp_path: Path) -> N
                 server = listen("::", 80)
             request = EndpointRequest("web", label="web", outside6=True)
             manager.connect(record.id, request, web.fd, web.rtnl_fd)
-            for gateway6, source in ((record.id, "fd00:9::1"), ("", "::ffff:172.28.0.1")):
+            for gateway6, source in ((record.id, "fd00:9::1"), ("", "::ffff:172.17.0.1")):
                 manager.set_gateways(request, first.id, gateway6, web.rtnl_fd)
                 found = [b for e in manager.endpoints_of("web") for b in e.ports.get("80/tcp", ())]
                 assert sorted(found, key=str) == shown

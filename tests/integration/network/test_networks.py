@@ -69,8 +69,20 @@ def test_create_look_at_and_remove(client):
         (["--subnet", "10.77.0.1/24"], "invalid subnet 10.77.0.1/24: it should be 10.77.0.0/24"),
         (["--subnet", "10.77.0.0/24", "--gateway", "10.78.0.1"], "10.78.0.1"),
         (["--subnet", "10.77.0.0/24", "--ip-range", "10.77.0.0/16"], "is bigger than its parent subnet"),
-        (["-d", "nothing"], "nothing"),
+        (["-d", "nothing"], 'plugin "nothing" not found'),
+        (["--ipam-driver", "nope"], 'plugin "nope" not found'),
+        (["--ipam-driver", "null"], "ipv4 pool is empty"),
         (["-o", "com.docker.network.driver.mtu=many"], "mtu"),
+        (["-o", "com.docker.network.bridge.host_binding_ipv4=x"], "value: x (nil ip)"),
+        (["-o", "com.docker.network.enable_ipv6=x"], 'driver-opt "com.docker.network.enable_ipv6" is not a valid bool'),
+        (["-o", "com.docker.network.enable_ipv4=false"], "IPv4 or IPv6 must be enabled"),
+        (["--subnet", "10.77.0.0/24", "--subnet", "10.78.0.0/24"], "bridge driver doesn't support multiple subnets"),
+        (["--subnet", "10.77.0.0/24", "--gateway", "10.77.0.255"], "failed to allocate gateway (10.77.0.255): Address"),
+        (["--ipv6", "--subnet", "fd00:77::/128"], "failed to allocate gateway (): no available addresses on this pool"),
+        (
+            ["--subnet", "10.77.0.0/24", "--aux-address", "a=10.77.0.1"],
+            "failed to allocate secondary ip address (a:10.77.0.1): Address already in use",
+        ),
     ],
 )
 def test_invalid_networks(client, options, said):
@@ -78,6 +90,25 @@ def test_invalid_networks(client, options, said):
     assert result.code == 1
     assert said in result.err
     assert client("network", "ls", "-q", "--filter", "name=wrong").out == ""
+
+
+def test_subnets_of_two_addresses_and_of_one(client):
+    client("network", "create", "--subnet", "10.77.0.0/31", "pair")
+    client("network", "create", "--subnet", "10.77.0.2/32", "single")
+    client("run", "-d", "--name", "one", "--network", "pair", *SLEEP)
+    assert address(client, "one", "pair") == "10.77.0.1"
+    for network in ("pair", "single"):
+        full = client("run", "--rm", "--network", network, "busybox", "true", check=False)
+        assert full.code == 125 and "no available IPv4 addresses on this network's address pools" in full.err
+
+
+def test_families_by_the_options_of_older_clients(client):
+    for option, fields in (("enable_ipv6=true", "true true"), ("enable_ipv6=false", "true false")):
+        client("network", "create", "-o", f"com.docker.network.{option}", "back")
+        assert client("network", "inspect", "-f", "{{.EnableIPv4}} {{.EnableIPv6}}", "back").out == fields + "\n"
+        client("network", "rm", "back")
+    client("network", "create", "--ipv6", "-o", "com.docker.network.enable_ipv4=false", "back")
+    assert client("network", "inspect", "-f", "{{.EnableIPv4}} {{len .IPAM.Config}}", "back").out == "false 1\n"
 
 
 def test_names_and_subnets_are_used_once(client):

@@ -17,10 +17,10 @@ NET = ipaddress.IPv4Network
 
 
 def test_the_first_candidate_is_taken_when_nothing_is_used() -> None:
-    assert str(ipam.choose_subnet([])) == "172.28.0.0/16"
+    assert str(ipam.choose_subnet([])) == "172.17.0.0/16"
 
 
-@pytest.mark.parametrize("used", ["172.28.5.0/24", "172.16.0.0/12", "172.28.0.0/16", "172.28.0.1/32"])
+@pytest.mark.parametrize("used", ["172.17.5.0/24", "172.16.0.0/12", "172.17.0.0/16", "172.17.0.1/32"])
 def test_a_candidate_that_overlaps_is_skipped(used: str) -> None:
     chosen = ipam.choose_subnet([NET(used)])
     assert not chosen.overlaps(NET(used))

@@ -9,8 +9,8 @@ import msgspec
 from ketch.api.wire import filters
 from ketch.engine.model.records import EndpointFields, EndpointSettings
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, UnclassifiedArgument
-from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
-from ketch.notation import times
+from ketch.network.model.record import OPTION_IPV4, OPTION_IPV6, PREDEFINED, NetworkRecord, Pool
+from ketch.notation import booleans, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,8 +79,8 @@ class NewNetwork(msgspec.Struct, rename="pascal", kw_only=True):
             driver=self.driver or "bridge",
             created=0,
             pools=pools,
-            ipv4=self.enable_ipv4 is not False,
-            ipv6=bool(self.enable_ipv6),
+            ipv4=self._enables(self.enable_ipv4, OPTION_IPV4, True),
+            ipv6=self._enables(self.enable_ipv6, OPTION_IPV6, False),
             internal=self.internal,
             attachable=self.attachable,
             options=self.options or {},
@@ -106,6 +106,16 @@ class NewNetwork(msgspec.Struct, rename="pascal", kw_only=True):
             raise InvalidArgument(f"network {self.name}: configuration-only networks are not supported")
         if self.config_from is not None and self.config_from.network:
             raise NotFound(f'configuration network "{self.config_from.network}" does not exist')
+
+    def _enables(self, asked: bool | None, option: str, default: bool) -> bool:
+        """Whether a family is wanted: the field says so, else the driver's option of older clients."""
+        text = (self.options or {}).get(option)
+        if asked is not None or text is None:
+            return default if asked is None else asked
+        found = booleans.parse(text)
+        if found is None:
+            raise InvalidArgument(f'driver-opt "{option}" is not a valid bool', hint="use true or false")
+        return found
 
 
 def endpoint(asked: EndpointFields | None) -> EndpointSettings:

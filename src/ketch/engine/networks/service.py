@@ -25,7 +25,7 @@ from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
 from ketch.network.model import record as r
 from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
-from ketch.notation import booleans, digits
+from ketch.notation import digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 Records = list[NetworkRecord]
 Strings = list[str]
 _DRIVER_OF = {"host": r.HOST, "none": r.NONE}
-_ENABLE_IPV6 = "com.docker.network.enable_ipv6"
 _NOT_THEIRS = "user specified IP address is supported only when connecting to networks with user configured subnets"
 
 
@@ -206,6 +205,7 @@ def _check(wanted: NetworkRecord) -> None:
     if not wanted.ipv4 and not wanted.ipv6:
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
     _check_options(wanted)
+    _check_subnets(wanted)
     _check_gateway_modes(wanted)
 
 
@@ -247,13 +247,19 @@ def _check_options(wanted: NetworkRecord) -> None:
     address = wanted.options.get(r.OPTION_BIND, "")
     if address and not ipam.contains(ipaddress.ip_network("0.0.0.0/0"), address):
         _unreadable(wanted, r.OPTION_BIND, "nil ip")
-    if booleans.parse(wanted.options.get(_ENABLE_IPV6) or "true") is None:
-        raise InvalidArgument(f'driver-opt "{_ENABLE_IPV6}" is not a valid bool')
 
 
 def _unreadable(wanted: NetworkRecord, option: str, reason: str) -> NoReturn:
     text = wanted.options.get(option, "")
     raise InvalidArgument(f"failed to parse {option} value: {text} ({reason.format(text)})")
+
+
+def _check_subnets(wanted: NetworkRecord) -> None:
+    if wanted.driver == r.BRIDGE and wanted.ipam_driver == "null":
+        raise InvalidArgument("ipv4 pool is empty", hint="leave out --ipam-driver")
+    for version, enabled in ((4, wanted.ipv4), (6, wanted.ipv6)):
+        if wanted.driver == r.BRIDGE and enabled and sum(p.version == version for p in wanted.pools) > 1:
+            raise PermissionDenied("bridge driver doesn't support multiple subnets")
 
 
 def _check_gateway_modes(wanted: NetworkRecord) -> None:

@@ -11,7 +11,7 @@ from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
-    from ketch.linux.netlink.addresses import Interface, Network
+    from ketch.linux.netlink.addresses import Address, Interface, Network
     from ketch.network.model.record import Pool
 
 _MAX_POOLS = 4096
@@ -24,10 +24,9 @@ class Base(NamedTuple):
     size: int
 
 
-# For networks whose creator names no subnet, in this order; Docker's own default (172.17/16) comes late, and after its
-# thirty-odd subnets there is room for two thousand small ones.
+# For networks whose creator names no subnet, in this order: Docker's thirty-odd, and then two thousand small ones.
 DEFAULT_BASES = (
-    *(Base(f"172.{i}.0.0/16", 16) for i in (28, 29, 30, 31, *range(27, 16, -1))),
+    *(Base(f"172.{i}.0.0/16", 16) for i in range(17, 32)),
     Base("192.168.0.0/16", 20),
     Base("10.200.0.0/13", 24),
 )
@@ -189,7 +188,9 @@ class Allocator:
 def next_address(network: Network, taken: Container[int], last: int, within: Network | None = None) -> int:
     """The first free host address after ``last``, round ``within`` (the whole subnet), as an integer."""
     within = within or network
-    bottom, top = int(network.network_address) + 1, int(network.broadcast_address) - (network.version == 4)
+    bottom, top = int(network.network_address), int(network.broadcast_address)
+    if not _is_point(network):
+        bottom, top = bottom + 1, top - (network.version == 4)
     first, end = max(bottom, int(within.network_address)), min(top, int(within.broadcast_address))
     start = last + 1 if first <= last < end else first
     for address in _ring(start, first, end):
@@ -212,10 +213,21 @@ def parse_address(text: str, network: Network) -> int:
         address = ipaddress.ip_address(text)
     except ValueError as e:
         raise InvalidArgument(f"invalid IPv{network.version} address: {text}") from e
-    reserved = (network.network_address, network.broadcast_address) if network.version == 4 else (network[0],)
-    if address not in network or address in reserved:
+    if address not in network or address in reserved(network):
         raise InvalidArgument(f"no configured subnet or ip-range contain the IP address {text}")
     return int(address)
+
+
+def reserved(network: Network) -> tuple[Address, ...]:
+    """The addresses that nobody can have: the subnet's own, and the broadcast address."""
+    if _is_point(network):
+        return ()
+    return (network[0],) if network.version == 6 else (network[0], network[-1])
+
+
+def _is_point(network: Network) -> bool:
+    """Whether a subnet has addresses for hosts alone (RFC 3021)."""
+    return network.version == 4 and network.prefixlen >= 31
 
 
 def contains(network: Network, text: str) -> bool:
