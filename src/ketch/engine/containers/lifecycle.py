@@ -124,7 +124,6 @@ class Lifecycle(Struct, frozen=True, eq=False):
             if container.state.status is not Status.EXITED:
                 container.state.status = Status.CREATED
             self.store.save_best_effort(container)
-            self.events.of_container(container, "die", exitCode=str(container.state.exit_code))
             if container.host.auto_remove:
                 await self.removal.remove_ended(container)
 

@@ -17,7 +17,7 @@ from ketch.engine.model.records import Status
 from ketch.engine.spec import bundle
 from ketch.engine.stats import top
 from ketch.engine.stats.usage import Sampler
-from ketch.errors import AlreadyExists, Conflict, InvalidArgument, NotModified, UnclassifiedArgument
+from ketch.errors import AlreadyExists, Conflict, InvalidArgument, UnclassifiedArgument
 from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 
@@ -112,8 +112,8 @@ class ContainerService(Struct, frozen=True, eq=False):
                 pass  # a start that has begun comes to its end first
             self.removable(ref, force=force)
             if container.state.up:
-                with live.defer_removal(), contextlib.suppress(NotModified):
-                    await self.stopping.stop(container, 0, "KILL")
+                with live.defer_removal(), contextlib.suppress(Conflict):
+                    await self.stopping.end(container)
             async with live.lock:
                 if container.id in self.store.ids:
                     await self.removal.remove(container, volumes)
@@ -254,6 +254,7 @@ class ContainerService(Struct, frozen=True, eq=False):
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
         await (await self.live.of(container.id).reach(container)).resize(rows, cols)
+        self.events.of_container(container, "resize", height=str(rows), width=str(cols))
 
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:
         """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
@@ -269,7 +270,9 @@ class ContainerService(Struct, frozen=True, eq=False):
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
         cgroups = self.cgroups.of(container)
-        return await in_own_thread(lambda: top.table(cgroups.pids(), ps_args))
+        table = await in_own_thread(lambda: top.table(cgroups.pids(), ps_args))
+        self.events.of_container(container, "top")
+        return table
 
     async def stats_sample(self, ref: str) -> Sample:
         """One reading of the container's counters."""

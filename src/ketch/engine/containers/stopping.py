@@ -60,6 +60,12 @@ class Stopping(Struct, frozen=True, eq=False):
             else:
                 await direct.ended_within(live, _KILL_S)
 
+    async def end(self, container: Container) -> None:
+        """Kill a container that is to be removed (KetchError when its processes stay; Conflict: it does not run)."""
+        await self.kill(container, "KILL")
+        if not self.live.of(container.id).exited.is_set() and container.state.running:
+            raise _stuck(container)
+
     def _stopping(self, container: Container) -> None:
         """Record, before the signal, that a user stops it: after a crash its policy must not restart it."""
         if not container.stopped_by_user:
@@ -97,10 +103,7 @@ class Stopping(Struct, frozen=True, eq=False):
             if await self._signal(container, live, 9):
                 await self.direct.finish(container, live)
             elif not await direct.ended_within(live, _KILL_S):
-                raise KetchError(
-                    f"stop container `{container.name}`: its processes do not end after SIGKILL",
-                    hint="a process in uninterruptible sleep (state D) holds it; look with `ketch top`",
-                )
+                raise _stuck(container)
 
     async def _signal(self, container: Container, live: Live, number: int) -> bool:
         """Send a signal, and thaw a frozen container for it; returns whether the monitor was bypassed."""
@@ -122,3 +125,10 @@ class Stopping(Struct, frozen=True, eq=False):
             live.release_held()
             live.resolve(live.exit_waiters, container.state.exit_code)
         return True
+
+
+def _stuck(container: Container) -> KetchError:
+    return KetchError(
+        f"stop container `{container.name}`: its processes do not end after SIGKILL",
+        hint="a process in uninterruptible sleep (state D) holds it; look with `ketch top`",
+    )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ketch.engine.events.journal import EventJournal
     from ketch.engine.model.event import Event
     from ketch.engine.model.records import Container
+    from ketch.images.model import Image
 
 BACKLOG = 2048
 _BATCH = 256
@@ -31,7 +32,7 @@ class EventBus:
         self._last = 0
 
     def publish(self, kind: str, action: str, actor_id: str, attributes: dict[str, str]) -> None:
-        """Publish an event; ``kind`` is container, image, volume, network or daemon."""
+        """Publish an event; ``kind`` is container, image, volume, network, builder or daemon."""
         now = self._tick()
         event: Event = {
             "Type": kind,
@@ -41,10 +42,11 @@ class EventBus:
             "time": now // 1_000_000_000,
             "timeNano": now,
         }
-        if kind == "container":
-            event = {"status": action, "id": actor_id, "from": attributes.get("image", ""), **event}
-        elif kind == "image":
-            event = {"status": action, "id": actor_id, **event}
+        if kind in ("container", "image"):  # what clients of API 1.21 read; empty ones are left out
+            older = {"status": action, "id": actor_id}
+            if kind == "container":
+                older["from"] = attributes.get("image", "")
+            event = {**{name: value for name, value in older.items() if value}, **event}  # type: ignore[typeddict-item]
         self._journal.append(event)
         for queue in list(self._queues):
             try:
@@ -61,6 +63,11 @@ class EventBus:
             container.id,
             {**labels, "image": container.image_ref, "name": container.name, **attributes},
         )
+
+    def of_image(self, image: Image, action: str, name: str = "") -> None:
+        """Publish an event of an image, with its labels; its name is its id unless another is given."""
+        labels = (image.config.config.labels if image.config.config is not None else None) or {}
+        self.publish("image", action, image.id, {**labels, "name": name or image.id})
 
     def _tick(self) -> int:
         """The current time, strictly increasing: it separates past events from live ones."""

@@ -34,6 +34,8 @@ from ketch.runtime.process.io import detach
 from ketch.runtime.security import users
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.engine.events.bus import EventBus
     from ketch.engine.files.container_view import ContainerViews
     from ketch.engine.live.containers import LiveContainers
@@ -92,7 +94,7 @@ class ExecService:
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
         self._forget_old()
         self._execs[exec_.id] = exec_
-        self._events.of_container(container, f"exec_create: {' '.join(config.cmd)}", execID=exec_.id)
+        self._events.of_container(container, f"exec_create: {_shown(config.cmd)}", execID=exec_.id)
         return exec_
 
     async def check_user(self, ref: str, config: ExecConfig) -> None:
@@ -158,6 +160,7 @@ class ExecService:
         process = bundle.exec_process(container, config)
         bundle.add_environment(process, self._links.environment(container))
         exec_.started = exec_.running = True
+        self._events.of_container(container, f"exec_start: {_shown(config.cmd)}", execID=exec_.id)
         try:
             exec_.pid = await monitor.exec(
                 exec_.id,
@@ -180,7 +183,6 @@ class ExecService:
             exec_.running, exec_.exit_code = False, 126
             raise
         failpoint("exec.started")
-        self._events.of_container(container, f"exec_start: {' '.join(config.cmd)}", execID=exec_.id)
         if stream is not None:
             stream.close()
 
@@ -268,6 +270,11 @@ class ExecService:
                 ended = Exec(id=exec_id, container_id=container.id, config=ExecConfig(cmd=[]), started=True)
                 ended.exit_code, ended.ended_at = code, time.monotonic()
                 self._execs[exec_id] = ended
+
+
+def _shown(cmd: Sequence[str]) -> str:
+    """A command as Docker's events show it: with a space at the end when it has no arguments."""
+    return f"{cmd[0]} {' '.join(cmd[1:])}"
 
 
 async def _read_output(sock: socket.socket, limit: int) -> tuple[bytes, bool]:

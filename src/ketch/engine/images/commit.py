@@ -76,10 +76,11 @@ class CommitService(Struct, frozen=True, eq=False):
             except asyncio.CancelledError:
                 await asyncio.wait([work])
                 raise
-        shown = reference.parse(name).familiar if name else ""
-        if name:
-            self.events.publish("image", "tag", image.id, {"name": shown})
-        self.events.of_container(container, "commit", comment=options.comment, imageID=image.id, imageRef=name)
+            shown = reference.parse(name).familiar if name else ""
+            self.events.of_image(image, "create")
+            if name:
+                self.events.of_image(image, "tag", shown)
+            self.events.of_container(container, "commit", comment=options.comment, imageID=image.id, imageRef=shown)
         return image.id
 
     async def _hold_still(self, container: Container, pause: bool, stack: AsyncExitStack) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.model import pending
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, NotFound
 from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
@@ -69,7 +69,7 @@ class ImageService(Struct, frozen=True, eq=False):
             raise InvalidArgument("invalid tag format")
         name = f"{repo}:{tag}" if tag else repo
         await run_uncancellable(self.store.tag, ref, name)
-        self._event("tag", image.id, name)
+        self.events.of_image(image, "tag", reference.parse(name).familiar)
 
     def containers_of(self, image_id: str) -> Users:
         """The containers made from an image, or mounting it, as (id, running)."""
@@ -97,10 +97,18 @@ class ImageService(Struct, frozen=True, eq=False):
         def users(image_id: str) -> Users:
             return [user for user in self.containers_of(image_id) if user[0] not in without]
 
+        known = {image.id: image for image in self.store.list()}
+        try:
+            named = self.store.resolve(ref)
+        except NotFound:  # the row of a name whose image is lost
+            named = None
         rows = await run_uncancellable(self.store.remove, ref, force, users, dry_run)
         for row in rows if dry_run is None else ():
             for action, what in row.items():
-                self._event("untag" if action == "Untagged" else "delete", what, what)
+                if action == "Untagged" and named is not None:
+                    self.events.of_image(named, "untag")
+                elif action == "Deleted" and what in known:  # else it is a layer
+                    self.events.publish("image", "delete", what, {"name": what})
         return rows
 
     async def load(
@@ -108,11 +116,17 @@ class ImageService(Struct, frozen=True, eq=False):
     ) -> AsyncGenerator[ProgressItem, None]:
         """Read a docker-save or OCI archive; yields progress."""
         reader = BodyReader(body, asyncio.get_running_loop())
-        async for item in self._run(
-            lambda report: load(self.store, io.BufferedReader(reader, 1 << 20), report, platforms), reader
-        ):
+        loaded: dict[str, Image] = {}
+
+        def work(report: Report) -> None:
+            images = load(self.store, io.BufferedReader(reader, 1 << 20), report, platforms)
+            loaded.update((image.id, image) for image in images)
+
+        async for item in self._run(work, reader):
             if not quiet or "stream" in item:
                 yield item
+        for image in loaded.values():
+            self.events.of_image(image, "load")
 
     async def import_(
         self,
@@ -127,6 +141,8 @@ class ImageService(Struct, frozen=True, eq=False):
         name = check_name(repo, tag)
         reader = BodyReader(body, asyncio.get_running_loop())
 
+        made: Strings = []
+
         def work(report: Report) -> None:
             image = import_rootfs(
                 self.store,
@@ -136,11 +152,15 @@ class ImageService(Struct, frozen=True, eq=False):
                 step=History(comment=message or None),
                 progress=report,
             )
+            made.append(image.id)
             report({"status": image.id})
 
         async for item in self._run(work, reader):
             yield item
-        self._event("import", repo or "", repo or "")
+        image = self.store.resolve(made[0])
+        if name:
+            self.events.of_image(image, "tag", reference.parse(name).familiar)
+        self.events.of_image(image, "import")
 
     async def bootstrap(self, ref: str) -> AsyncGenerator[ProgressItem, None]:
         """Make a base image from the distribution's packages, without a registry."""
@@ -149,11 +169,12 @@ class ImageService(Struct, frozen=True, eq=False):
 
     async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """One archive with these images, as chunks; of several platforms all that are here, or these."""
-        for ref in refs:
-            self.store.resolve(ref)
+        images = {image.id: image for image in map(self.store.resolve, refs)}
         async with aclosing(written(self.tasks.start, lambda f: save(self.store, refs, f, platforms))) as chunks:
             async for chunk in chunks:
                 yield chunk
+        for image in images.values():
+            self.events.of_image(image, "save")
 
     async def _run(
         self, work: Callable[[Report], Any], reader: BodyReader | None = None
@@ -179,6 +200,3 @@ class ImageService(Struct, frozen=True, eq=False):
         finally:
             if reader is not None:
                 await reader.abandon()
-
-    def _event(self, action: str, image_id: str, name: str) -> None:
-        self.events.publish("image", action, image_id, {"name": name})

@@ -74,8 +74,17 @@ class Sandboxes(Struct, frozen=True, eq=False):
         kept: Descriptors = []
         if netns_fd is not None and rtnl_fd is not None and not container.host.network.is_another:
             kept = await self.thread.run(self._wire, container, netns_fd, rtnl_fd)
+        self._tell_unwired(container, "connect")
         self._write_files(container)
         return kept
+
+    def _tell_unwired(self, container: Container, action: str) -> None:
+        """Publish the events of networks without interfaces: `host` and `none`."""
+        for name, settings in container.networks.items():
+            with contextlib.suppress(NotFound):
+                record = self.record_of(name, settings)
+                if record.driver not in WIRED:
+                    self._event(container, record, action)
 
     def _wire(self, container: Container, netns_fd: int, rtnl_fd: int) -> Descriptors:
         """The part of `wire` that runs on the network's thread."""
@@ -99,6 +108,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
     async def unwire(self, container: Container) -> None:
         """Release the sandbox of a container that ended, or whose start failed."""
         await self.thread.run(self._unwire, container)
+        self._tell_unwired(container, "disconnect")
         container.ports = {}
         for settings in container.networks.values():
             _blank(settings)

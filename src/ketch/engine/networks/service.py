@@ -128,7 +128,7 @@ class NetworkService(Struct, frozen=True, eq=False):
                     continue
                 self._event(record, "destroy")
             removed.append(record)
-        if removed and not dry_run:
+        if not dry_run:
             self.events.publish("network", "prune", "", {"reclaimed": "0"})
         check_removed("networks", failed)
         return removed
