@@ -139,8 +139,8 @@ _PIDS_LIMIT_OF_UPDATE = (1, 40)
 _OPTIONS_BY_TYPE = (1, 42)
 _ANNOTATIONS_OF_ROWS = (1, 46)
 _ONLY_ANONYMOUS_VOLUMES = (1, 42)
-_NO_KERNEL_MEMORY = (1, 42)
 _DNS_NAMES = (1, 45)
+COUNTED_CONTAINERS = (1, 51)  # in the list of images
 _VIRTUAL_SIZE = (1, 44)
 _NAMES_OF_THE_NAMELESS = (1, 43)
 _NO_CONTAINER_OF_IMAGES = (1, 45)
@@ -326,8 +326,6 @@ def shown_row(row: ApiObject, version: Version) -> ApiObject:
 
 def shown_container(answer: ApiObject, version: Version) -> ApiObject:
     """The answer of a container's inspect in that version."""
-    if version < _NO_KERNEL_MEMORY:
-        answer["HostConfig"] |= {"KernelMemory": 0, "KernelMemoryTCP": 0}
     if version < _DNS_NAMES:  # where the short id and the host name stand since then
         for name, endpoint in answer["NetworkSettings"]["Networks"].items():
             if name not in PREDEFINED:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _PLUGINS = {
     "Volume": ["local"],
-    "Network": ["bridge", "host", "null"],
+    "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
     "Authorization": None,
     "Log": [name for name in log_options.DRIVERS if name != "none"],
 }
@@ -158,7 +158,8 @@ class SystemService(Struct, frozen=True, eq=False):
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
-            "Runtimes": {"ketch": {"path": "ketch-runtime"}},
+            # The second name is that by which clients know a runtime like ours.
+            "Runtimes": {"ketch": {"path": "ketch-runtime"}, "runc": {"path": "ketch-runtime"}},
             "DefaultRuntime": "ketch",
             "Swarm": _NO_SWARM,
             "LiveRestoreEnabled": True,
@@ -169,7 +170,9 @@ class SystemService(Struct, frozen=True, eq=False):
             "InitCommit": {"ID": ""},
             "SecurityOptions": _security_options(),
             "CDISpecDirs": [],
-            "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)],
+            "FirewallBackend": {"Driver": "nftables"},
+            "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)]
+            or None,
         }
 
     async def df(self, kinds: Collection[str]) -> DiskUsage:

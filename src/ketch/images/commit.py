@@ -65,7 +65,9 @@ def commit(
         )
         image_id = store.content.put(encode_config(full), hold=lease.hold, durable=False)
         manifest = write_manifest(store.content, lease, image_id, blobs)
-        return store.add([(make_image(image_id, manifest, full, blobs, sizes), [name] if name else [])])[0]
+        image = make_image(image_id, manifest, full, blobs, sizes)
+        image.parent = parent.id
+        return store.add([(image, [name] if name else [])])[0]
 
 
 def _past(config: ImageConfig) -> list[History]:

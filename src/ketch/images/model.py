@@ -14,6 +14,7 @@ class Image(msgspec.Struct, kw_only=True):
     ``id`` is the digest of the configuration; ``chain_ids`` name the unpacked layers, lowest first;
     ``size`` is the sum of ``layer_sizes``, the bytes of the layers' files; times are ns since the epoch.
     ``hidden``: removed by force, and kept because containers were made from it.
+    ``parent``: the image that this one was committed on, empty for others.
     ``manifest`` and ``blobs`` are the form in which it came last; ``forms`` are others that names or indexes still mean
     (the same layers, compressed in another way): manifest → blobs.
     """
@@ -28,6 +29,7 @@ class Image(msgspec.Struct, kw_only=True):
     created: int
     last_tagged: int = 0
     hidden: bool = False
+    parent: str = ""
     forms: dict[str, list[str]] = msgspec.field(default_factory=dict)
     repo_tags: list[str] = msgspec.field(default_factory=list)
     repo_digests: list[str] = msgspec.field(default_factory=list)

@@ -126,8 +126,13 @@ class ImageStore:
             for step in image.config.history or ()
         ]
         rows.reverse()
-        if rows:
-            rows[0]["Id"], rows[0]["Tags"] = image.id, image.repo_tags or None
+        position, known = 0, self.catalog.images
+        of_rows: Image | None = image
+        while of_rows is not None and position < len(rows):
+            rows[position]["Id"], rows[position]["Tags"] = of_rows.id, of_rows.repo_tags or None
+            parent = known.get(of_rows.parent)
+            position = len(rows) - len(parent.config.history or ()) if parent is not None else 0
+            of_rows = parent
         return rows
 
     def layer_sizes(self) -> dict[str, int]:
@@ -161,7 +166,11 @@ class ImageStore:
                 known = images.get(image.id, image)
                 forms = self._forms(known, image, names)
                 images[image.id] = kept = msgspec.structs.replace(
-                    image, hidden=False, last_tagged=time.time_ns(), forms=forms
+                    image,
+                    hidden=False,
+                    last_tagged=time.time_ns(),
+                    forms=forms,
+                    parent=image.parent or known.parent,
                 )
                 replaced |= known.parts() - kept.parts()
             if targets:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.rawapi import Api
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.engines import Engine
 
 pytestmark = pytest.mark.ketch_only  # it has a dockerd beside itself
+VERSIONS = ("1.24", "1.43", "1.51")
 SLEEP = ("busybox", "sleep", "1000")
 FULL = """
     --network back --network-alias uno -p 127.0.0.1:18765:80 -v kept:/d -v /anon --tmpfs /t -v /tmp:/h2:ro
@@ -30,10 +33,13 @@ DIFFERENT = [
     r".*\.ExecIDs\[\] str absent|.*\.ExecIDs list NoneType",  # a healthcheck that runs just now
     r".*\.ExecIDs NoneType list|.*\.ExecIDs\[\] absent str",
     r"hosted\.HostConfig\.SecurityOpt(\[\])? (NoneType|absent) (list|str)",  # label=disable, of SELinux
-    r"image\.Descriptor.* absent|image\.RepoDigests\[\] str absent",  # dockerd has them with containerd's store
-    r"exec\.ProcessConfig\.(user|privileged) (str|bool) absent",  # dockerd leaves out what is empty
-    r"stats\.(memory_stats|pids_stats|networks|blkio_stats).*",  # as the controllers of the machine have them
-    r"network\.IPAM\.Config\[\]\.Gateway str absent",  # always known
+    r".*\.Descriptor.* absent|.*\.RepoDigests(\[\])? (str|list) (NoneType|absent)",  # as with containerd's store
+    r"made/json 1\.(24|43)\.Container(Config.*)? .*",  # of the container that made it only its configuration is kept
+    r"info\.(Containerd|CDISpecDirs\[\]|KernelMemoryTCP).* absent (dict|str|bool)",  # there is none
+    r"info\.Runtimes\.(ketch|io\.containerd\.runc\.v2|runc\.status).*",  # ours, and what dockerd knows of others
+    r"stats\.blkio_stats\.\w+\[\].*",  # what was read and written until now
+    r"stats\.(memory_stats|pids_stats|networks).*",  # as the controllers of the machine have them
+    r"network(s\.back)?\.IPAM\.Config\[\]\.Gateway str absent",  # always known
 ]
 
 
@@ -80,6 +86,7 @@ def scene(engine: Engine) -> dict[str, Any]:
         told["exec"] = api.exec_inspect(api.exec_create("plain", "true")["Id"])
         told["stats"], told["stopped"] = api.stats("plain", stream=False), api.stats("done", stream=False)
         told["top"] = api.top("plain")
+        told |= others(Api(engine.socket))
         told["network"] = api.inspect_network("back")
         told["network"]["Containers"] = list(told["network"]["Containers"].values())
     engine.remove_all()
@@ -87,9 +94,48 @@ def scene(engine: Engine) -> dict[str, Any]:
     return told
 
 
+def others(api: Api) -> dict[str, Any]:
+    """Containers whose requests name only what they must, images that were made here, and the engine itself."""
+    must = api.must
+    brief = {"Image": "busybox", "Cmd": ["sh", "-c", "echo a > /a; rm /etc/group"]}
+    must("POST", "/containers/create", brief, name="brief")
+    must("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"PidsLimit": -1}}, name="free")
+    must("POST", "/containers/free/update", {"PidsLimit": 7})
+    limits = [must("GET", "/containers/free/json")["HostConfig"]["PidsLimit"]]
+    must("POST", "/containers/free/update", {"PidsLimit": -1})
+    limits.append(must("GET", "/containers/free/json")["HostConfig"]["PidsLimit"])
+    told = {f"{name} {v}": must("GET", f"/v{v}/containers/{name}/json") for name in ("brief", "free") for v in VERSIONS}
+    must("POST", "/containers/brief/start")
+    must("POST", "/containers/brief/wait")
+    parent = must("GET", "/images/busybox/json")["Id"]
+    must("POST", "/commit", {"Env": ["A=b"], "Labels": {"a": "b"}}, container="brief", repo="made", comment="why")
+    told |= {f"{path} {v}": must("GET", f"/v{v}/images/{path}") for path in ("made/json", "json") for v in VERSIONS}
+    told["history"] = must("GET", "/images/made/history")
+    told["shared"] = must("GET", "/images/json", **{"shared-size": 1})
+    told["usage"], told["info"] = must("GET", "/system/df"), must("GET", "/info")
+    told["changes"] = must("GET", "/containers/brief/changes")
+    told["volumes"] = must("GET", "/volumes")
+    for answer in (told["volumes"], told["usage"]):
+        answer["Volumes"] = [volume for volume in answer["Volumes"] if volume["Name"] == "kept"]
+    told["networks"] = {network["Name"]: network for network in must("GET", "/networks")}
+    counted = sorted((row["Containers"], row["SharedSize"] > 0, row["ParentId"] == parent) for row in told["shared"])
+    junk = [api("POST", "/images/load", junk) for junk in (b"", b"junk", b"x" * 2000)]
+    told["values"] = {
+        "limits": limits,
+        "parent": told["made/json 1.51"]["Parent"] == parent,
+        "comment": told["made/json 1.51"]["Comment"],
+        "history": [row["Id"] for row in told["history"]] == [told["made/json 1.51"]["Id"], parent],
+        "counted": counted,
+        "junk": [(status, bool(answer) and "errorDetail" in answer) for status, answer in junk],
+    }
+    must("DELETE", "/images/made", force=1)
+    return told
+
+
 def test_the_same_keys_and_types(engine, dockerd):
     ours, theirs = scene(engine), scene(dockerd)
     assert set(ours) == set(theirs)
+    assert ours["values"] == theirs["values"]
     wrong = []
     for name in theirs:
         mine, other = dict(shape(ours[name], name)), dict(shape(theirs[name], name))

@@ -54,7 +54,7 @@ HABITS = frozenset(
     # Where dockerd writes Go's empty lists and maps as null, and clients know it.
     | {
         "Config.Entrypoint",
-        "Config.Env",
+        "Config.Env",  # of imported images
         "Config.Volumes",
         "Config.Labels",
         "Options",
@@ -65,6 +65,7 @@ HABITS = frozenset(
         "GenericResources",
         "Plugins.Authorization",
         "IPAM.Options",
+        "RegistryConfig.Mirrors",
         "IPAM.Config",
     }
     | {
@@ -80,6 +81,10 @@ HABITS = frozenset(
             "CapDrop",
             "DeviceCgroupRules",
             "DeviceRequests",
+            "Devices",
+            "Dns",
+            "DnsOptions",
+            "DnsSearch",
             "ExtraHosts",
             "GroupAdd",
             "Links",
@@ -88,6 +93,7 @@ HABITS = frozenset(
             "VolumesFrom",
             "MemorySwappiness",
             "OomKillDisable",
+            "PortBindings",
         )
     }
     | {f"NetworkSettings.Networks.*.{name}" for name in ("Aliases", "DNSNames", "Links")}

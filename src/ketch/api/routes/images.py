@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ketch.api import dry_run, jsontext, query, versions
 from ketch.api.errors import INTERNAL, body_of, from_registry, message_of
 from ketch.api.streams import while_connected
+from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters, manifests, prunes
 from ketch.api.wire import images as wire
 from ketch.errors import InvalidArgument, KetchError, Unimplemented
@@ -33,7 +34,16 @@ async def list_(call: Call) -> web.StreamResponse:
         chosen.setdefault("reference", []).append(pattern)
     predicate = filters.image_predicate(call.engine, chosen)
     images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
-    rows = [wire.row(image) for image in images if predicate(image)]
+    counted = call.version >= versions.COUNTED_CONTAINERS
+    rows = [
+        wire.row(call.engine, image, len(call.engine.images.containers_of(image.id)) if counted else -1)
+        for image in images
+        if predicate(image)
+    ]
+    if query.flag(call.query, "shared-size"):
+        sizes = dict(zip((image.id for image in images), wire_df.shared_sizes(images), strict=True))
+        for row in rows:
+            row["SharedSize"] = sizes[row["Id"]]
     if call.version >= manifests.SINCE:
         for row in rows:
             manifests.complete(call.engine, row, detailed=query.flag(call.query, "manifests"))
@@ -81,9 +91,8 @@ async def remove(call: Call) -> web.StreamResponse:
 async def load(call: Call) -> web.StreamResponse:
     """Read an archive from the request's body."""
     body = call.request.content.iter_chunked(_CHUNK)
-    return await progress(
-        call, call.engine.images.load(body, query.flag(call.query, "quiet"), query.platforms(call.query))
-    )
+    items = call.engine.images.load(body, query.flag(call.query, "quiet"), query.platforms(call.query))
+    return await progress(call, items, await call.stream())
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -128,9 +137,13 @@ async def bootstrap(call: Call) -> web.StreamResponse:
     return await progress(call, call.engine.images.bootstrap(ref))
 
 
-async def progress(call: Call, items: AsyncGenerator[ProgressItem, None]) -> web.StreamResponse:
-    """Send progress as JSON lines; an error before the first line is a status, a later one a line."""
-    response: web.StreamResponse | None = None
+async def progress(
+    call: Call, items: AsyncGenerator[ProgressItem, None], response: web.StreamResponse | None = None
+) -> web.StreamResponse:
+    """Send progress as JSON lines; an error before the first line is a status, a later one a line.
+
+    With a ``response`` that has begun each is a line.
+    """
     try:
         async with aclosing(items):
             async for item in items:

@@ -13,6 +13,7 @@ from ketch.engine.model.records import EndpointSettings, HealthStatus, Status
 from ketch.network.ports import requests as ports
 from ketch.notation import ages, times
 from ketch.runtime import defaults
+from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
@@ -183,7 +184,8 @@ def _health(health: Health) -> ApiObject:
 
 def _config(container: Container) -> ApiObject:
     config: ApiObject = msgspec.to_builtins(container.config)
-    config["Hostname"] = config["Hostname"] or ("" if container.host.network.is_host else container.id[:12])
+    own = os.uname().nodename if container.host.network.is_host else container.id[:12]
+    config["Hostname"] = config["Hostname"] or own
     for optional in (
         "Healthcheck",
         "StopTimeout",
@@ -214,17 +216,16 @@ def _host_config(container: Container, secrets: list[ApiObject]) -> ApiObject:
     host["Runtime"] = host["Runtime"] or "ketch"
     host["IpcMode"] = host["IpcMode"] or "private"
     host["CgroupnsMode"] = host["CgroupnsMode"] or "private"
-    host["PortBindings"] = host["PortBindings"] or {}
     host["ConsoleSize"] = host["ConsoleSize"] or [0, 0]
-    for name in ("Dns", "DnsOptions", "DnsSearch", "Devices"):
-        host[name] = host[name] or []
     for name in ("Mounts", "Tmpfs", "Sysctls", "Init", "Annotations", "StorageOpt", "Secrets"):
         if not host.get(name):
             host.pop(name, None)
     if "Mounts" in host:
         host["Mounts"] = [_given(mount) for mount in host["Mounts"]]
     # Clients say "the default" in several ways, dockerd answers in one.
-    host["PidsLimit"] = host["PidsLimit"] or None
+    host["PidsLimit"] = max(host["PidsLimit"], 0) if host["PidsLimit"] else None  # -1 comes from `update`
+    if host["OomKillDisable"] is None and common.layout().version == 1:
+        host["OomKillDisable"] = False
     host["MemorySwappiness"] = None if host["MemorySwappiness"] == -1 else host["MemorySwappiness"]
     if not host["Privileged"] and "systempaths=unconfined" not in (host["SecurityOpt"] or ()):
         for name, usual in (("MaskedPaths", defaults.MASKED_PATHS), ("ReadonlyPaths", defaults.READONLY_PATHS)):
@@ -241,6 +242,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
     """The body of ``GET /containers/{id}/json``."""
     details = engine.containers.details
     directory = details.directory(container)
+    begun = bool(container.state.started_at)  # dockerd makes these files at the first start
     answer: ApiObject = {
         "Id": container.id,
         "Created": times.rfc3339_or_never(container.created),
@@ -248,10 +250,10 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
         "Args": container.args,
         "State": _state(container),
         "Image": container.image_id,
-        "ResolvConfPath": os.path.join(directory, "resolv.conf"),
-        "HostnamePath": os.path.join(directory, "hostname"),
-        "HostsPath": os.path.join(directory, "hosts"),
-        "LogPath": details.log_path(container),
+        "ResolvConfPath": os.path.join(directory, "resolv.conf") if begun else "",
+        "HostnamePath": os.path.join(directory, "hostname") if begun else "",
+        "HostsPath": os.path.join(directory, "hosts") if begun else "",
+        "LogPath": details.log_path(container) if begun else "",
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": details.storage_driver,
@@ -259,7 +261,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": engine.execs.of(container.id) or None,
+        "ExecIDs": engine.execs.shown_of(container.id) or None,
         "HostConfig": _host_config(container, details.secrets(container)) | {"Links": details.own_links(container)},
         "GraphDriver": {"Name": details.storage_driver, "Data": details.root_directories(container)},
         "Mounts": [_mount(m) for m in container.mounts],

@@ -22,13 +22,14 @@ def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str]) -> ApiObjec
     """The body of ``GET /system/df`` from what the engine measured of the kinds."""
     everything = engine.containers.list()
     rows = []
+    roots = {image.id: image.size for image in usage.images}
     for container in everything:
         written = usage.containers.get(container.id, 0)
-        rows.append(containers.row(engine, container, (written, written)))
+        rows.append(containers.row(engine, container, (written, written + roots.get(container.image_id, 0))))
     found: ApiObject = {
         "LayersSize": usage.layers,
         "Images": [
-            images.row(i, sum(c.image_id == i.id for c in everything)) | {"SharedSize": size}
+            images.row(engine, i, sum(c.image_id == i.id for c in everything)) | {"SharedSize": size}
             for i, size in zip(usage.images, shared_sizes(usage.images), strict=True)
         ],
         "Containers": rows,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
 from ketch.engine.model.execs import ExecConfig
+from ketch.runtime.process.io import detach
 
 if TYPE_CHECKING:
     from ketch.engine.model.execs import Exec
@@ -79,6 +81,6 @@ def inspect(exec_: Exec) -> ApiObject:
         "OpenStdout": config.attach_stdout,
         "CanRemove": False,  # of dockerd's own bookkeeping
         "ContainerID": exec_.container_id,
-        "DetachKeys": config.detach_keys,
+        "DetachKeys": base64.b64encode(detach.parse(config.detach_keys)).decode() if config.detach_keys else "",
         "Pid": exec_.pid,
     }

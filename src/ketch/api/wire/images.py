@@ -45,20 +45,30 @@ def run_config(image: Image) -> ApiObject:
     return answer
 
 
-def row(image: Image, containers: int = -1) -> ApiObject:
+def row(engine: Engine, image: Image, containers: int = -1) -> ApiObject:
     """One entry of ``GET /images/json``."""
     config = image.config.config
     return {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": _parent(engine, image),
         "RepoTags": list(image.repo_tags),
         "RepoDigests": list(image.repo_digests),
         "Created": image.created // 1_000_000_000,
         "Size": image.size,
         "SharedSize": -1,
         "Containers": containers,
-        "Labels": (config.labels if config else None) or {},
+        "Labels": (config.labels if config else None) or None,
     }
+
+
+def _parent(engine: Engine, image: Image) -> str:
+    """The image that this one was committed on, while it is here."""
+    return image.parent if image.parent in engine.images.store.catalog.images else ""
+
+
+def _comment(image: Image) -> str:
+    steps = image.config.history or ()
+    return getattr(image.config, "comment", None) or (steps[-1].comment if steps else None) or ""
 
 
 def _graph(dirs: list[str]) -> dict[str, str]:
@@ -76,8 +86,8 @@ def inspect(engine: Engine, image: Image) -> ApiObject:
         "Id": image.id,
         "RepoTags": list(image.repo_tags),
         "RepoDigests": list(image.repo_digests),
-        "Parent": "",
-        "Comment": getattr(image.config, "comment", None) or "",
+        "Parent": _parent(engine, image),
+        "Comment": _comment(image),
         "Created": times.rfc3339_or_never(image.created),
         "DockerVersion": "",
         "Author": image.config.author or "",
@@ -90,5 +100,5 @@ def inspect(engine: Engine, image: Image) -> ApiObject:
             "Data": _graph(dirs),
         },
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
-        "Metadata": {"LastTagTime": times.NEVER},
+        "Metadata": {"LastTagTime": times.rfc3339_or_never(image.last_tagged)},
     }

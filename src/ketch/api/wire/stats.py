@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.notation import times
+from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
@@ -98,10 +99,12 @@ def _cpu(sample: Sample | None) -> ApiObject:
 
 
 def _blkio(reading: CgroupReading | None) -> ApiObject:
+    """What the machine has for a running container is a list, which cgroup v2 has for one counter alone."""
     names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
+    nothing: list[ApiObject] | None = [] if reading is not None and common.layout().version == 1 else None
     return {
         "io_service_bytes_recursive": None if reading is None else reading.get("blkio", []),
-        **{f"{name}_recursive": None for name in names},
+        **{f"{name}_recursive": nothing for name in names},
     }
 
 

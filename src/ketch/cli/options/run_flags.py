@@ -27,11 +27,15 @@ def flag_set(command: str, summary: str) -> FlagSet:
     return spec
 
 
+_LISTS = ("Devices", "Dns", "DnsOptions", "DnsSearch")
+
+
 def body(opts: Options, image: str, command: list[str]) -> ApiObject:
     """The request's body (UsageError)."""
     try:
         checks.check(opts)
-        result: ApiObject = {"Image": image, "HostConfig": {}}
+        # Docker's client says so, too, and `inspect` shows what was said.
+        result: ApiObject = {"Image": image, "HostConfig": {"PortBindings": {}, **{name: [] for name in _LISTS}}}
         if command:
             result["Cmd"] = command
         for path, value in (*given(opts, "create"), *_together(opts)):

@@ -81,6 +81,10 @@ class ExecService:
         """Ids of the execs that run in a container."""
         return [e.id for e in self._execs.values() if e.container_id == container_id and e.running]
 
+    def shown_of(self, container_id: str) -> list[str]:
+        """Ids of the execs that run in a container or may still begin."""
+        return [e.id for e in self._execs.values() if e.container_id == container_id and (e.running or not e.started)]
+
     def create(self, ref: str, config: ExecConfig) -> Exec:
         """Register a command; the container must be running (Conflict)."""
         if not config.cmd:

@@ -48,7 +48,7 @@ class RegistryInfo(TypedDict):
 
     InsecureRegistryCIDRs: list[str]
     IndexConfigs: dict[str, RegistryHost]
-    Mirrors: list[str]
+    Mirrors: list[str] | None
 
 
 class Registries:
@@ -125,7 +125,7 @@ class Registries:
         return {
             "InsecureRegistryCIDRs": ranges,
             "IndexConfigs": hosts,
-            "Mirrors": mirrors,
+            "Mirrors": mirrors or None,
         }
 
 
