@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.api import query
-from ketch.errors import InvalidArgument, Unimplemented
+from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -36,6 +36,13 @@ async def prune(call: Call) -> web.StreamResponse:
     return call.json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
+async def grpc(call: Call) -> web.StreamResponse:
+    """Refuse the calls of BuildKit's clients."""
+    if "Upgrade" not in call.request.headers:
+        raise UnclassifiedArgument("no upgrade proto in request")
+    return await session(call)
+
+
 async def session(call: Call) -> web.StreamResponse:
     """Refuse the connections of BuildKit's clients."""
     if "Upgrade" not in call.request.headers:
@@ -57,7 +64,7 @@ ROUTES = (
     ("POST", "/build/cancel", cancel),
     ("POST", "/build/prune", prune),
     ("POST", "/session", session),
-    ("POST", "/grpc", session),
+    ("POST", "/grpc", grpc),
     ("GET", "/containers/{id}/checkpoints", checkpoint),
     ("POST", "/containers/{id}/checkpoints", checkpoint),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", checkpoint),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import query
 from ketch.api.wire import filters
-from ketch.errors import InvalidArgument, NotFound, Unimplemented
+from ketch.errors import InvalidArgument, NotFound, UnclassifiedArgument, Unimplemented
 from ketch.notation import digits
 from ketch.oci import reference
 
@@ -36,7 +36,7 @@ async def enable(call: Call) -> web.StreamResponse:
     """Answer 404, unless the request itself is wrong."""
     timeout = call.query.get("timeout", "")
     if digits.whole(timeout) is None:
-        raise InvalidArgument(f'strconv.Atoi: parsing "{timeout}": invalid syntax')
+        raise UnclassifiedArgument(f'strconv.Atoi: parsing "{timeout}": invalid syntax')
     return await missing(call)
 
 
@@ -48,24 +48,28 @@ async def set_(call: Call) -> web.StreamResponse:
 
 async def upgrade(call: Call) -> web.StreamResponse:
     """Answer 404, unless the request itself is wrong."""
-    reference.parse(call.query.get("remote", ""))
+    _reference(call.query.get("remote", ""))
     raise NotFound(f'plugin "{reference.parse(call.path["name"]).familiar}" not found')
 
 
 async def install(call: Call) -> web.StreamResponse:
     """Refuse to fetch a plugin, or to ask what it may do."""
-    reference.parse(call.query.get("remote", ""))
+    _reference(call.query.get("remote", ""))
     raise Unimplemented(f"plugins ({call.request.path}): Ketch has none, and installs none")
 
 
 async def create(call: Call) -> web.StreamResponse:
     """Refuse to make a plugin."""
     name = call.query.get("name", "")
-    try:
-        reference.parse(name)
-    except InvalidArgument as e:
-        raise InvalidArgument(f"failed to parse reference {name}: {e.message}") from e
+    _reference(name, f"failed to parse reference {name}: ")
     raise Unimplemented(f"plugins ({call.request.path}): Ketch has none, and makes none")
+
+
+def _reference(text: str, about: str = "") -> None:
+    try:
+        reference.parse(text)
+    except InvalidArgument as e:
+        raise UnclassifiedArgument(about + e.message) from e
 
 
 ROUTES = (

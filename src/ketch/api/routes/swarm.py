@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from ketch.api import query
-from ketch.errors import InvalidArgument, Unavailable, Unimplemented
+from ketch.errors import InvalidArgument, Unavailable, UnclassifiedArgument, Unimplemented
 from ketch.notation import digits
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def update(call: Call, what: str) -> web.StreamResponse:
 async def logs(call: Call) -> web.StreamResponse:
     """Refuse the output of a service or a task."""
     if not (query.flag(call.query, "stdout") or query.flag(call.query, "stderr")):
-        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        raise UnclassifiedArgument("Bad parameters: you must choose at least one stream")
     raise Unavailable(_NO_MANAGER)
 
 

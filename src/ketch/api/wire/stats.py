@@ -99,7 +99,7 @@ def _cpu(sample: Sample | None) -> ApiObject:
 
 
 def _blkio(reading: CgroupReading | None) -> ApiObject:
-    """What the machine has for a running container is a list, which cgroup v2 has for one counter alone."""
+    """The counters of block devices: lists with cgroup v1; with v2 all but the first are null, as for a stopped one."""
     names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
     nothing: list[ApiObject] | None = [] if reading is not None and common.layout().version == 1 else None
     return {
