@@ -13,6 +13,7 @@ import tarfile
 import pytest
 
 from ketch.runtime.rootfs import host_mount
+from tests.support.rawapi import Api
 
 ME = 1000
 
@@ -182,8 +183,7 @@ def test_an_image_as_mount(client):
     client("create", "--name", "one", "--mount", base, "busybox")
     (shown,) = json.loads(client("inspect", "one").out)[0]["Mounts"]
     assert (shown["Type"], shown["RW"]) == ("image", False)
-    if client.engine.kind == "ketch":  # (dockerd tells where its driver has mounted it)
-        assert shown["Source"] == "busybox"
+    assert shown["Name"] == "busybox"
 
 
 def test_bind_of_what_is_mounted_below(client, tmp_path):
@@ -227,14 +227,89 @@ def test_nocopy(client, volumes, option):
     assert client("run", "--rm", option, text, "busybox", "ls", "/etc/passwd", check=False).code == 1
 
 
-@pytest.mark.ketch_only  # dockerd takes no owner among the options
-def test_tmpfs_options_of_the_api(docker_py):
-    mount = {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": [["uid", "7"], ["exec"]]}}
-    box = docker_py.api.create_container("busybox", ["stat", "-c", "%u", "/t"], host_config={"Mounts": [mount]})
-    docker_py.api.start(box["Id"])
-    docker_py.api.wait(box["Id"])
-    assert docker_py.api.logs(box["Id"]) == b"7\n"
-    docker_py.api.remove_container(box["Id"])
+def test_tmpfs_options_of_the_api(engine):
+    api = Api(engine.socket)
+
+    def create(*options: list[str]):
+        mount = {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": options}}
+        body = {"Image": "busybox", "Cmd": ["grep", " /t ", "/proc/mounts"], "HostConfig": {"Mounts": [mount]}}
+        return api("POST", "/containers/create", body)
+
+    status, made = create(["exec"])
+    assert status == 201, made
+    api.must("POST", f"/containers/{made['Id']}/start")
+    api.must("POST", f"/containers/{made['Id']}/wait")
+    assert b"noexec" not in api.must("GET", f"/containers/{made['Id']}/logs", stdout=1)
+    for option, words in (
+        (["uid", "7"], "invalid option: uid"),
+        (["size", "1m"], "invalid option: size"),
+        (["nosuid"], "invalid option: nosuid"),
+        (["a", "b", "c"], "invalid option array length"),
+        ([], "invalid option array length"),
+    ):
+        status, answer = create(option)
+        assert (status, answer["message"]) == (400, f'invalid mount config for type "tmpfs": {words}')
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        {"Binds": ["own-etc:/etc"]},
+        {"Binds": ["HOST:/etc"]},
+        {"Binds": ["HOST:/etc:ro"]},
+        {"Tmpfs": {"/etc": ""}},
+        {"Mounts": [{"Type": "tmpfs", "Target": "/etc"}]},
+        {"Mounts": [{"Type": "bind", "Source": "HOST", "Target": "/etc"}]},
+    ],
+    ids=str,
+)
+def test_a_mount_on_etc_is_below_the_files_of_the_engine(engine, tmp_path, mount):
+    """hosts, hostname and resolv.conf are on top of it, whatever it is."""
+    host = json.loads(json.dumps(mount).replace("HOST", str(tmp_path)))
+    if ":ro" in str(mount):  # else there would be nothing to mount them on
+        for name in ("hosts", "hostname", "resolv.conf"):
+            (tmp_path / name).touch()
+    script = "cat /etc/hostname; grep -c name /etc/hosts; test -s /etc/resolv.conf && echo resolv; echo x > /etc/own"
+    body = {"Image": "busybox", "Hostname": "myname", "Cmd": ["sh", "-c", script], "HostConfig": host}
+    api = Api(engine.socket)
+    made = api.must("POST", "/containers/create", body)["Id"]
+    api.must("POST", f"/containers/{made}/start")
+    api.must("POST", f"/containers/{made}/wait")
+    log = api.must("GET", f"/containers/{made}/logs", stdout=1)
+    assert [word for word in (b"myname\n", b"1\n", b"resolv\n") if word not in log] == []
+    if "HOST" in str(mount) and ":ro" not in str(mount):
+        assert (tmp_path / "own").read_text() == "x\n"
+    api.must("DELETE", f"/containers/{made}", v=1)
+    api("DELETE", "/volumes/own-etc")
+
+
+def test_mounts_are_ordered_by_their_depth(engine, tmp_path):
+    (tmp_path / "marker").touch()
+    host = {"Binds": [f"{tmp_path}:/a/b/c", "deep:/a"], "Tmpfs": {"/a/b": ""}}
+    body = {"Image": "busybox", "Cmd": ["ls", "/a/b/c/marker"], "HostConfig": host}
+    api = Api(engine.socket)
+    made = api.must("POST", "/containers/create", body)["Id"]
+    api.must("POST", f"/containers/{made}/start")
+    assert api.must("POST", f"/containers/{made}/wait")["StatusCode"] == 0
+    api.must("DELETE", f"/containers/{made}", v=1)
+    api("DELETE", "/volumes/deep")
+
+
+def test_an_image_mount_as_inspect_shows_it(engine):
+    mount = {"Type": "image", "Source": "busybox:latest", "Target": "/x"}
+    api = Api(engine.socket)
+    made = api.must("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Mounts": [mount]}})
+    assert made["Warnings"] == ["Image mount is an experimental feature"]
+    (point,) = api.must("GET", f"/containers/{made['Id']}/json")["Mounts"]
+    assert point.pop("Source").startswith("/")
+    assert point == {
+        "Type": "image",
+        "Name": "busybox:latest",
+        "Destination": "/x",
+        "Mode": "",
+        "RW": False,
+        "Propagation": "rprivate",
+    }
 
 
 # -- verbs ---------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 UNIFIED = common.layout().version == 2
+HUGE = "hugetlb" in (
+    files.read("/sys/fs/cgroup", "cgroup.controllers").split() if UNIFIED else common.layout().hierarchies
+)
 
 
 @pytest.fixture
@@ -59,6 +62,14 @@ def test_number_of_processes_is_limited(box: Box) -> None:
     result = box.run(["sh", "-c", script], limits(pids={"limit": 4}))
     assert "can't fork" in result.err
     assert result.seen["stats"]["pids"]["limit"] == 4
+
+
+@pytest.mark.skipif(not HUGE, reason="no hugetlb controller")
+def test_huge_pages(box: Box) -> None:
+    directory, name = ("", "max") if UNIFIED else ("hugetlb/", "limit_in_bytes")
+    pages = [{"pageSize": "2MB", "limit": 4 << 20}]
+    result = box.run(["cat", f"/sys/fs/cgroup/{directory}hugetlb.2MB.{name}"], limits(hugepageLimits=pages))
+    assert result.out.strip() == str(4 << 20)
 
 
 def test_cpus(box: Box) -> None:

@@ -81,7 +81,9 @@ async def tag(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """Untag an image, and delete it with its last name."""
+    """Untag an image, and delete it with its last name (NotFound: it is for other platforms than those named)."""
+    for chosen in query.platforms(call.query, "platforms"):
+        call.engine.images.get(call.path["name"], chosen)
     rows = await call.engine.images.remove(
         call.path["name"], force=query.flag(call.query, "force"), prune=not query.flag(call.query, "noprune")
     )

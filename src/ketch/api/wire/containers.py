@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +18,7 @@ from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.model.records import Container, Health
+    from ketch.engine.model.records import Container, Health, MountPoint
     from ketch.notation.api_objects import ApiObject
 
 
@@ -105,7 +106,17 @@ def port_rows(container: Container) -> list[ApiObject]:
     return sorted(rows, key=lambda r: (r["PrivatePort"], r.get("PublicPort", 0)))
 
 
-def _mount(point: Any) -> ApiObject:
+def _mount(point: MountPoint) -> ApiObject:
+    if point.type == "image":
+        return {
+            "Type": point.type,
+            "Name": point.source,  # as it was asked for
+            "Source": _newest_layer(point.layers),
+            "Destination": point.destination,
+            "Mode": point.mode,
+            "RW": point.rw,
+            "Propagation": "rprivate",
+        }
     answer = {
         "Type": point.type,
         "Source": point.source,
@@ -114,9 +125,16 @@ def _mount(point: Any) -> ApiObject:
         "RW": point.rw,
         "Propagation": point.propagation,
     }
-    if point.type in ("volume", "image"):
+    if point.type == "volume":
         answer.update(Name=point.name, Driver=point.driver)
     return answer
+
+
+def _newest_layer(options: list[str]) -> str:
+    """The directory of an image's newest layer, from the overlay options of its tree."""
+    lowest = next((option for option in options if option.startswith("lowerdir=")), "lowerdir=")
+    first = re.split(r"(?<!\\):", lowest.removeprefix("lowerdir="), maxsplit=1)[0]
+    return first.replace("\\:", ":").replace("\\\\", "\\")
 
 
 def _networks(container: Container) -> ApiObject:

@@ -84,7 +84,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
                 raise NotFound(f"No such container: {container.id}")
             if container.state.status is Status.PAUSED:
                 raise Conflict("cannot start a paused container, try unpause instead")
-            if container.state.running:
+            if container.state.up:  # also in the pause before a restart, which comes by itself
                 raise NotModified(f"container {container.id} is already running")
             if live.removing or container.state.going:
                 raise Conflict("container is marked for removal and cannot be started")

@@ -57,6 +57,8 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     _check_modes(host)
     _check_shared_network(config, host)
     warnings += _check_other_systems(host)
+    if any(mount.type == "image" for mount in host.mounts or ()):
+        warnings.append("Image mount is an experimental feature")
     if host.network.is_host and host.port_bindings:
         warnings.append("Published ports are discarded when using host network mode")
     _check_names(host)

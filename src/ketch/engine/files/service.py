@@ -18,7 +18,7 @@ from ketch.engine.aio.tar_stream import TarStream
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.files import container_paths, upper_dir
 from ketch.engine.model.reports import PathChange
-from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, PermissionDenied
+from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.runtime.rootfs import paths, view
 from ketch.runtime.security import users
 from ketch.storage.archive import compression
@@ -195,6 +195,6 @@ def _check_writable(container: Container, root_fd: int, target_fd: int) -> None:
     """PermissionDenied for a target on a read-only root or volume, in Docker's words."""
     (root_mount, _), (mount, readonly) = view.mount_of(root_fd), view.mount_of(target_fd)
     if mount == root_mount and (readonly or container.host.readonly_rootfs):
-        raise PermissionDenied("container rootfs is marked read-only")
+        raise InvalidArgument("container rootfs is marked read-only")
     if readonly:
-        raise PermissionDenied("mounted volume is marked read-only")
+        raise InvalidArgument("mounted volume is marked read-only")

@@ -197,7 +197,7 @@ class ImageOptions(Given):
 
 
 class TmpfsOptions(Given):
-    """``options`` are words (``["noexec"]``) and pairs (``["uid", "5"]``)."""
+    """``options`` are lists of one word: ``["noexec"]``, ``["exec"]``."""
 
     size_bytes: int = 0
     mode: int = 0

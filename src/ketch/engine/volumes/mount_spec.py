@@ -25,26 +25,7 @@ if TYPE_CHECKING:
 PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
 _ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
 _ONE_OF = (("ro", "rw"), ("z", "Z"), ("cached", "delegated", "consistent"), ("nocopy",), tuple(PROPAGATION))
-# What --tmpfs and tmpfs-options may say (tmpfs(5), and the flags of any mount).
-_TMPFS_WORDS = frozenset(
-    (
-        "exec",
-        "noexec",
-        "suid",
-        "nosuid",
-        "dev",
-        "nodev",
-        "ro",
-        "rw",
-        "noatime",
-        "relatime",
-        "strictatime",
-        "sync",
-        "dirsync",
-        "noswap",
-    )
-)
-_TMPFS_KEYS = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"))
+_TMPFS_WORDS = ("exec", "noexec")  # all that the API has beside size and mode; more is in Tmpfs (--tmpfs)
 
 
 def parse_bind(spec: str) -> MountPoint:
@@ -232,9 +213,9 @@ def tmpfs_words(mount: Mount) -> list[str]:
     for entry in options.options or ():
         if not 1 <= len(entry) <= 2:
             _refuse(mount, "invalid option array length")
-        if entry[0] not in (_TMPFS_WORDS if len(entry) == 1 else _TMPFS_KEYS):
-            _refuse(mount, f"invalid option: {'='.join(entry)}")
-        words.append("=".join(entry))
+        if len(entry) > 1 or entry[0] not in _TMPFS_WORDS:
+            _refuse(mount, f"invalid option: {entry[0]}")
+        words.append(entry[0])
     return without_opposites(["nosuid", "nodev", "noexec"], words)
 
 

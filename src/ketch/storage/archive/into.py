@@ -14,7 +14,7 @@ import stat
 from errno import EDQUOT, ENOSPC, EROFS, EXDEV
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
+from ketch.errors import InvalidArgument, ResourceExhausted
 from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open_beneath, openat2
 from ketch.storage.archive import tar
 from ketch.storage.archive.extract import Extractor, relative
@@ -69,7 +69,7 @@ class _Into(Extractor):
             super()._member(archive, member)
         except OSError as e:
             if e.errno == EROFS:
-                raise PermissionDenied(f"extract `{member.name}`: mounted volume is marked read-only") from e
+                raise InvalidArgument(f"extract `{member.name}`: mounted volume is marked read-only") from e
             if e.errno in (ENOSPC, EDQUOT):
                 raise ResourceExhausted(f"extract `{member.name}`: no space left on device") from e
             raise
