@@ -69,6 +69,7 @@ def test_real_time(engine):
     assert (status, words in answer["message"]) == (400, True), answer
 
 
+@pytest.mark.ketch_only  # dockerd does not look for the scheduler that has weights on v1
 def test_an_update_drops_what_is_not_there(engine):
     """Weights need a scheduler that has them, which the machine of v1 may lack."""
     found = limit_support.supported(common.layout())["BlkioWeight"]

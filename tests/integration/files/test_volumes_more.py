@@ -283,6 +283,46 @@ def test_a_mount_on_etc_is_below_the_files_of_the_engine(engine, tmp_path, mount
     api("DELETE", "/volumes/own-etc")
 
 
+@pytest.mark.ketch_only  # dockerd sees no mounts that are made here
+@pytest.mark.parametrize(
+    ("mode", "kind", "takes"),
+    [
+        ("rshared", "shared", False),
+        ("shared", "shared", False),
+        ("slave", "shared or slave", False),
+        ("rprivate", "", True),
+    ],
+)
+@pytest.mark.parametrize("option", ["Binds", "Mounts"])
+def test_propagation_needs_a_mount_that_has_it(engine, tmp_path, mode, kind, takes, option):
+    place = tmp_path / "a b"
+    place.mkdir()
+    (place / "in").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        (place / "in").mkdir()
+        subprocess.run(["mount", "--make-private", place], check=True)
+        source = str(place / "in")
+        host = {
+            "Binds": [f"{source}:/x:{mode}"],
+            "Mounts": [{"Type": "bind", "Source": source, "Target": "/x", "BindOptions": {"Propagation": mode}}],
+        }
+        api = Api(engine.socket)
+        body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {option: host[option]}}
+        made = api.must("POST", "/containers/create", body)["Id"]
+        status, answer = api("POST", f"/containers/{made}/start")
+        if takes:
+            assert status == 204, answer
+        else:
+            words = f"path {source} is mounted on {place} but it is not a {kind} mount"
+            assert (status >= 400, words in answer["message"]) == (True, True), answer
+            subprocess.run(["mount", "--make-shared", place], check=True)
+            api.must("POST", f"/containers/{made}/start")
+        api.must("POST", f"/containers/{made}/wait")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def test_mounts_are_ordered_by_their_depth(engine, tmp_path):
     (tmp_path / "marker").touch()
     host = {"Binds": [f"{tmp_path}:/a/b/c", "deep:/a"], "Tmpfs": {"/a/b": ""}}
