@@ -78,11 +78,11 @@ def test_an_update_drops_what_is_not_there(engine):
     assert bool(answer["Warnings"]) == (not found), answer
 
 
-@pytest.mark.skipif(not UNIFIED, reason="v1 has no cost of devices")
-def test_weights_of_devices(engine, tmp_path):
-    costs = ROOT / "io.cost.qos"
-    if not costs.exists():
-        pytest.skip("the kernel has no cost of devices")
+@pytest.mark.skipif(not UNIFIED, reason="v1 has no cost of devices, and its weights are tested where there is bfq")
+@pytest.mark.parametrize("way", ["cost", "bfq"])
+def test_weights_of_devices(engine, tmp_path, way):
+    """A device's weight is its scheduler's, or that by which its cost is shared; without both it is dropped."""
+    subprocess.run(["modprobe", "-a", "loop", *(["bfq"] if way == "bfq" else [])], capture_output=True, check=False)
     disk = tmp_path / "disk"
     disk.touch()
     os.truncate(disk, 1 << 20)
@@ -91,16 +91,23 @@ def test_weights_of_devices(engine, tmp_path):
         pytest.skip(f"no loop device: {done.stderr}")
     device = done.stdout.strip()
     try:
-        status = os.stat(device).st_rdev
-        number = f"{os.major(status)}:{os.minor(status)}"
+        number = f"{os.major(os.stat(device).st_rdev)}:{os.minor(os.stat(device).st_rdev)}"
         weights = [{"Path": device, "Weight": 500}]
         warnings, _ = started(engine, BlkioWeightDevice=weights)
         assert [words for words in warnings if "Weight-device discarded." in words], warnings
-        costs.write_text(f"{number} enable=1\n")
+        place, value, line = {
+            "cost": (ROOT / "io.cost.qos", f"{number} enable=1", f"{number} 4950"),
+            "bfq": (Path(f"/sys/dev/block/{number}/queue/scheduler"), "bfq", f"{number} 500"),
+        }[way]
+        if not place.exists() or (way == "bfq" and "bfq" not in place.read_text()):
+            pytest.skip(f"the kernel has no weights by {way}")
+        place.write_text(f"{value}\n")
         warnings, found = started(engine, BlkioWeightDevice=weights, BlkioWeight=200)
         path = Path(f"/proc/{found['State']['Pid']}/cgroup").read_text().strip().split("::")[1]
-        lines = (ROOT / path.lstrip("/") / "io.weight").read_text().splitlines()
-        assert (warnings, f"{number} 4950" in lines, "default 1920" in lines) == ([], True, True), lines
+        name = "io.weight" if way == "cost" else "io.bfq.weight"
+        lines = (ROOT / path.lstrip("/") / name).read_text().splitlines()
+        default = "default 1920" if way == "cost" else "default 200"
+        assert (warnings, line in lines, default in lines) == ([], True, True), lines
     finally:
         engine.remove_all()
         subprocess.run(["losetup", "--detach", device], check=True)

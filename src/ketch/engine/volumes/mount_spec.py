@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 PROPAGATION = frozenset(("shared", "rshared", "slave", "rslave", "private", "rprivate"))
 _ACCEPTED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
 _ONE_OF = (("ro", "rw"), ("z", "Z"), ("cached", "delegated", "consistent"), ("nocopy",), tuple(PROPAGATION))
-_TMPFS_WORDS = ("exec", "noexec")  # all that the API has beside size and mode; more is in Tmpfs (--tmpfs)
+_TMPFS_WORDS = ("exec", "noexec")  # of TmpfsOptions, beside size and mode; --tmpfs has more:
+_TMPFS_KEYS = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"))
 
 
 def parse_bind(spec: str) -> MountPoint:

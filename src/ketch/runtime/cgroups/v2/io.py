@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EOPNOTSUPP
+
 from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
@@ -21,20 +23,37 @@ _THROTTLES = (
 def apply(directory: str, resources: OciResources) -> None:
     """Set weights (OCI 10…1000), of all devices and of single ones, and throttles."""
     block = resources.get("blockIO") or {}
-    bfq = files.exists(directory, "io.bfq.weight")
-    name, scale = ("io.bfq.weight", int) if bfq else ("io.weight", weight)
-    if block.get("weight") and files.exists(directory, name):
-        files.write(directory, name, scale(block["weight"]))
+    if block.get("weight"):
+        for name, scale in _WEIGHTS:
+            if files.exists(directory, name):
+                files.write(directory, name, scale(block["weight"]))
     for entry in block.get("weightDevice") or ():
-        files.write(directory, name, f"{entry['major']}:{entry['minor']} {scale(entry.get('weight', 0))}")
+        _weigh(directory, f"{entry['major']}:{entry['minor']}", entry.get("weight", 0))
     for key, name in _THROTTLES:
         for device, rate in files.throttle_lines(block, key):
             files.write(directory, "io.max", f"{device} {name}={rate or 'max'}")
 
 
+def _weigh(directory: str, device: str, value: int) -> None:
+    """Set the weight of one device: its scheduler's, or (io.cost.qos) the one by which its cost is shared."""
+    for name, scale in _WEIGHTS:
+        if not files.exists(directory, name):
+            continue
+        try:
+            files.write(directory, name, f"{device} {scale(value)}")
+        except OSError as e:
+            if e.errno != EOPNOTSUPP or (name, scale) == _WEIGHTS[-1]:
+                raise
+        else:
+            return
+
+
 def weight(value: int) -> int:
     """io.weight (1…10000) for an OCI block weight (10…1000)."""
     return 1 + (min(max(value, 10), 1000) - 10) * 9999 // 990
+
+
+_WEIGHTS = (("io.bfq.weight", int), ("io.weight", weight))
 
 
 def stats(directory: str, out: CgroupReading) -> None:
