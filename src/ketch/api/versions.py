@@ -12,7 +12,7 @@ from multidict import MultiDict
 
 from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
 from ketch.engine.model.records import BindOptions, EndpointFields, HostConfig
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.network.model.record import ENDPOINT_SYSCTLS, PREDEFINED
 from ketch.runtime.cgroups import common
 
@@ -206,7 +206,7 @@ def _read_sysctls(body: CreateBody, host: HostConfig, sysctls: dict[str, str]) -
         return []
     for name, words in moved.items():
         if words[3] != "eth0":
-            raise InvalidArgument(
+            raise UnclassifiedArgument(
                 f"unable to determine network endpoint for sysctl {name}, use driver option '{ENDPOINT_SYSCTLS}' "
                 "to set per-interface sysctls"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,10 +76,10 @@ def is_address(text: str) -> bool:
 
 
 def check_name_servers(servers: Sequence[str]) -> None:
-    """InvalidArgument, in Docker's words, for a name server that is no address."""
+    """UnclassifiedArgument, in Docker's words, for a name server that is no address."""
     for server in servers:
         if not is_address(server):
-            raise InvalidArgument(f'bad nameserver address {server}: ParseAddr("{server}"): unable to parse IP')
+            raise UnclassifiedArgument(f'bad nameserver address {server}: ParseAddr("{server}"): unable to parse IP')
 
 
 def resolv(dns: Sequence[str], search: Sequence[str], options: Sequence[str], host_text: str) -> str:

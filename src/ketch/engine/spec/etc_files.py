@@ -27,8 +27,8 @@ def of_container(
     """The texts of the files by name, for a container with its own network namespace.
 
     ``lines`` are those of ``/etc/hosts`` that change with its networks, ``gateway`` is the address that
-    ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.  InvalidArgument for a name
-    server that is none.
+    ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.  UnclassifiedArgument for
+    a name server that is none.
     """
     host, config = container.host, container.config
     files.check_name_servers(host.dns or ())
