@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from urllib.parse import quote
 
 import pytest
 
-from tests.support.rawapi import Api
+from tests.support.rawapi import Api, Unix
+from tests.support.waiting import until
 
 
 def create(engine, host: dict, **config: object):
@@ -28,6 +31,26 @@ def create(engine, host: dict, **config: object):
         ({"Binds": ["data:/a:rprivate"]}, {}, "field BindOptions must not be specified"),
         ({"Binds": ["data:/a:ro,ro"]}, {}, "invalid mode: ro,ro"),
         ({"Binds": ["data:/a:copy,nocopy"]}, {}, "invalid mode: copy,nocopy"),
+        ({"Binds": ["data:/a:copy"]}, {}, "invalid mode: copy"),
+        ({"Binds": ["/tmp:/a:nocopy"]}, {}, "field VolumeOptions must not be specified"),
+        ({"Binds": ["data:/a:ro,"]}, {}, "invalid mode: ro,"),
+        ({"Binds": ["data:/a:RO"]}, {}, "invalid mode: RO"),
+        ({"Binds": ["data:a"]}, {}, "invalid mount config for type \"volume\": invalid mount path: 'a'"),
+        ({"Binds": ["/tmp:/"]}, {}, 'invalid mount config for type "bind": invalid specification: destination can\'t'),
+        ({"Mounts": [{"Target": "/a"}]}, {}, 'invalid mount config for type "": mount type unknown'),
+        (
+            {"Mounts": [{"Type": "Bind", "Target": "/a"}]},
+            {},
+            'invalid mount config for type "Bind": mount type unknown',
+        ),
+        ({"VolumesFrom": [""]}, {}, "volumes-from specification cannot be an empty string"),
+        ({"ExtraHosts": ["a"]}, {}, 'bad format for add-host: "a"'),
+        ({"ExtraHosts": ["a=192.0.2.1"]}, {}, 'bad format for add-host: "a=192.0.2.1"'),
+        ({"ExtraHosts": ["a:"]}, {}, 'invalid IP address in add-host: ""'),
+        ({"ExtraHosts": ["a:[::1]"]}, {}, 'invalid IP address in add-host: "[::1]"'),
+        ({"UTSMode": "container:x"}, {}, "invalid UTS mode: container:x"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "90-80"}]}}, {}, 'invalid port specification: "90-80"'),
+        ({"PortBindings": {"70000/tcp": [{}]}}, {}, 'invalid port specification: "70000"'),
         ({"Binds": ["/tmp:/a:shared,slave"]}, {}, "invalid mode: shared,slave"),
         ({"Binds": ["/tmp:/a:z,Z"]}, {}, "invalid mode: z,Z"),
         ({"UTSMode": "host"}, {"Hostname": "h"}, "conflicting options: hostname and the UTS mode"),
@@ -171,3 +194,93 @@ def test_a_container_without_a_network(engine, host):
     assert status == 201, answer
     api.must("POST", f"/containers/{answer['Id']}/start")
     assert api.must("POST", f"/containers/{answer['Id']}/wait")["StatusCode"] == 0
+
+
+@pytest.mark.parametrize("server", ["x", "192.0.2.400", "", "192.0.2.1:53", " 192.0.2.1", "01.2.3.4"])
+def test_name_servers_that_are_none(engine, server):
+    status, answer = create(engine, {"Dns": ["192.0.2.1", server]})
+    assert status == 201, answer
+    status, answer = Api(engine.socket)("POST", f"/containers/{answer['Id']}/start")
+    assert (status, answer["message"].startswith(f"bad nameserver address {server}: ParseAddr")) == (500, True), answer
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [([1], [1, 0]), ([1, 2, 3], [1, 2]), ([1, 70000], [1, 70000]), ([], [0, 0]), (None, [0, 0])],
+)
+def test_sizes_of_terminals(engine, given, shown):
+    """An array of two, as Go reads it; the same of an exec."""
+    api = Api(engine.socket)
+    status, answer = create(engine, {"ConsoleSize": given}, Tty=True, Cmd=["sleep", "1000"])
+    assert status == 201, answer
+    path = f"/containers/{answer['Id']}"
+    assert api.must("GET", f"{path}/json")["HostConfig"]["ConsoleSize"] == shown
+    api.must("POST", f"{path}/start")
+    made = api.must("POST", f"{path}/exec", {"Cmd": ["true"], "Tty": True, "ConsoleSize": given})["Id"]
+    api.must("POST", f"/exec/{made}/start", {"Detach": True, "Tty": True, "ConsoleSize": given})
+
+
+def test_names_of_ports(engine):
+    """However they are written, each is one, also for -P."""
+    exposed = {"80": {}, "80/tcp": {}, "81/TCP": {}, "82/": {}, "083/udp": {}}
+    api = Api(engine.socket)
+    status, answer = create(engine, {}, ExposedPorts=exposed, Cmd=["sleep", "1000"])
+    assert status == 201, answer
+    api.must("POST", f"/containers/{answer['Id']}/start")
+    found = api.must("GET", f"/containers/{answer['Id']}/json")
+    assert sorted(found["Config"]["ExposedPorts"]) == sorted(exposed)
+    assert found["NetworkSettings"]["Ports"] == dict.fromkeys(("80/tcp", "81/tcp", "82/tcp", "83/udp"))
+    (row,) = api.must("GET", "/containers/json")
+    assert sorted((port["PrivatePort"], port["Type"]) for port in row["Ports"]) == [
+        (80, "tcp"),
+        (81, "tcp"),
+        (82, "tcp"),
+        (83, "udp"),
+    ]
+
+
+@pytest.mark.ketch_only  # dockerd publishes 80 and 80/tcp both, the second of which fails
+def test_all_ports_are_published_once(engine):
+    api = Api(engine.socket)
+    _, answer = create(engine, {"PublishAllPorts": True}, ExposedPorts={"80": {}, "80/tcp": {}}, Cmd=["sleep", "1000"])
+    api.must("POST", f"/containers/{answer['Id']}/start")
+    found = api.must("GET", f"/containers/{answer['Id']}/json")["NetworkSettings"]["Ports"]
+    assert list(found) == ["80/tcp"]
+    assert len({binding["HostPort"] for binding in found["80/tcp"]}) == 1
+
+
+def test_all_ports_there_are(engine):
+    made = engine.docker("create", "-p", "1-65535:1-65535/tcp", "busybox").out.strip()
+    found = Api(engine.socket).must("GET", f"/containers/{made}/json")
+    assert (len(found["Config"]["ExposedPorts"]), len(found["HostConfig"]["PortBindings"])) == (65535, 65535)
+    assert found["HostConfig"]["PortBindings"]["4711/tcp"] == [{"HostIp": "", "HostPort": "4711"}]
+
+
+def test_texts_that_are_not_utf_8(engine):
+    """Each byte that JSON cannot have becomes U+FFFD, as Go decodes it: the program gets that, and inspect shows it."""
+    script = b'printf %s \\"$Z\\" \\"$0\\" | od -An -tx1'
+    body = b'{"Image":"busybox","Tty":true,"Cmd":["sh","-c","' + script + b'","\xff\\ud800"],"Env":["Z=\xe4\xc3\xa4"]}'
+    with contextlib.closing(Unix(engine.socket)) as connection:
+        connection.request("POST", "/containers/create", body, {"Content-Type": "application/json"})
+        made = json.loads(connection.getresponse().read())
+    api = Api(engine.socket)
+    api.must("POST", f"/containers/{made['Id']}/start")
+    api.must("POST", f"/containers/{made['Id']}/wait")
+    found = api.must("GET", f"/containers/{made['Id']}/json")
+    assert (found["Args"][-1], "Z=\ufffd\u00e4" in found["Config"]["Env"]) == ("\ufffd\ufffd", True), found["Args"]
+    log = api.must("GET", f"/containers/{made['Id']}/logs", stdout=1)
+    assert log.split() == b"ef bf bd c3 a4 ef bf bd ef bf bd".split(), log
+
+
+def test_a_start_in_the_pause_before_a_restart(engine):
+    """It comes by itself: there is nothing to be done."""
+    _, made = create(engine, {"RestartPolicy": {"Name": "always"}}, Cmd=["false"])
+    api = Api(engine.socket)
+    api.must("POST", f"/containers/{made['Id']}/start")
+
+    def paused() -> bool:
+        found = api.must("GET", f"/containers/{made['Id']}/json")
+        return found["State"]["Restarting"] and found["RestartCount"] > 3
+
+    until(paused, "it does not come to a pause")
+    assert api("POST", f"/containers/{made['Id']}/start")[0] == 304

@@ -10,6 +10,7 @@ from msgspec import Struct
 from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
+from ketch.network.files import check_name_servers
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Startup(Struct, frozen=True, eq=False):
             undo.push_async_callback(self.release, container)
             undo.callback(live.close_early)
             self.links.check(container)
+            check_name_servers(container.host.dns or ())
             await self.container_volumes.attach(container)
             failpoint("start.volumes-attached")
             message = await self.messages.prepare(container)

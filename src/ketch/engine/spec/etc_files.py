@@ -27,11 +27,9 @@ def of_container(
     """The texts of the files by name, for a container with its own network namespace.
 
     ``lines`` are those of ``/etc/hosts`` that change with its networks, ``gateway`` is the address that
-    ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.  UnclassifiedArgument for
-    a name server that is none.
+    ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.
     """
     host, config = container.host, container.config
-    files.check_name_servers(host.dns or ())
     servers = [RESOLVER] if own_resolver else host.dns or dns.servers
     options = list(host.dns_options or dns.options)
     text = files.host_resolv_text()
