@@ -5,8 +5,9 @@ Clients draw the bar themselves from ``progressDetail``; ``progress`` is for tho
 
 from __future__ import annotations
 
+import io
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ketch.notation.sizes import human_size
 
@@ -78,3 +79,21 @@ class Meter:
         if now >= self._next or current == self._total:
             self._next = now + _EVERY_S
             self._report(moving(self._ident, self._text, current, self._total))
+
+
+class Metered(io.RawIOBase):
+    """A file whose reading a meter shows."""
+
+    def __init__(self, source: io.RawIOBase, meter: Meter) -> None:
+        self._source, self._meter = source, meter
+        self._done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._source.readinto(buffer) or 0
+        if count:
+            self._done += count
+            self._meter.at(self._done)
+        return count

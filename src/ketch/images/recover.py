@@ -14,7 +14,7 @@ from ketch.images.assembly import make_image
 from ketch.images.catalog import Named
 from ketch.oci import manifest as oci
 from ketch.oci import platform, reference
-from ketch.oci.config import ImageConfig
+from ketch.oci.config import decode
 from ketch.storage.sizes import size_of_files
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def images(content: ContentStore, layers: Layers) -> list[Image]:
             continue
         try:
             manifest = msgspec.json.decode(content.read(digest), type=oci.Manifest)
-            config = msgspec.json.decode(content.read(manifest.config.digest), type=ImageConfig)
+            config = decode(content.read(manifest.config.digest))
             blobs = [layer.digest for layer in manifest.layers]
             image = make_image(manifest.config.digest, digest, config, blobs, [0] * len(blobs))
         except (msgspec.DecodeError, KetchError, UnicodeDecodeError):

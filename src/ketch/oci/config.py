@@ -48,10 +48,13 @@ class History(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ImageConfig(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The whole configuration; unknown members are kept in the blob and ignored here."""
+    """The whole configuration; unknown members are kept in the blob and ignored here.
 
-    architecture: str
-    os: str
+    Without an operating system it is for Linux, as with Docker; an architecture that is not told stays empty.
+    """
+
+    architecture: str = ""
+    os: str = ""
     created: str | None = None
     author: str | None = None
     comment: str | None = None
@@ -59,6 +62,22 @@ class ImageConfig(msgspec.Struct, kw_only=True, omit_defaults=True):
     config: RunConfig | None = None
     rootfs: RootFS = msgspec.field(default_factory=RootFS)
     history: list[History] | None = None
+
+    def __post_init__(self) -> None:
+        self.os = self.os or "linux"
+
+
+def decode(data: bytes) -> ImageConfig:
+    """A configuration from JSON (msgspec.DecodeError); ``diff_ids`` may be null, as Go writes an empty list."""
+    try:
+        return msgspec.json.decode(data, type=ImageConfig)
+    except msgspec.ValidationError:
+        facts = msgspec.json.decode(data)
+        rootfs = facts.get("rootfs") if isinstance(facts, dict) else None
+        if not isinstance(rootfs, dict) or rootfs.get("diff_ids", ()) is not None:
+            raise
+        del rootfs["diff_ids"]
+        return msgspec.convert(facts, ImageConfig)
 
 
 def parse_time(text: str | None) -> int:

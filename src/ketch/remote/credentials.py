@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 
 import msgspec
 
 from ketch.errors import InvalidArgument
+
+log = logging.getLogger(__name__)
 
 
 class Credentials(msgspec.Struct, kw_only=True, frozen=True):
@@ -43,17 +46,16 @@ def completed(given: Credentials) -> Credentials:
 
 
 def from_header(text: str | None) -> Credentials | None:
-    """``X-Registry-Auth`` (base64url of JSON); None when there is none in it, InvalidArgument when it is broken."""
+    """``X-Registry-Auth`` (base64url of JSON); None when there is none in it, or it cannot be read (as dockerd)."""
     if not text:
         return None
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         found = msgspec.json.decode(raw, type=Credentials) if raw.strip() else Credentials()
-    except (binascii.Error, msgspec.DecodeError, ValueError, RecursionError) as e:
-        raise InvalidArgument(
-            f"invalid X-Registry-Auth header: {e}", hint="it is base64url of a JSON object with username and password"
-        ) from e
-    return completed(found) or None
+        return completed(found) or None
+    except (binascii.Error, msgspec.DecodeError, ValueError, RecursionError, InvalidArgument) as e:
+        log.info("credentials of a request cannot be read, it is anonymous: X-Registry-Auth: %s", e)
+        return None
 
 
 def check_token(text: str) -> str:

@@ -6,7 +6,7 @@ Manifests are verified here; of blobs the digest is the caller's to check, who s
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -209,22 +209,27 @@ class Repository:
         return found.manifests
 
     async def tags(self) -> list[str]:
-        """All tags, in the registry's order (NotFound)."""
+        """All tags in the registry's order, by a mirror's word when it has any (NotFound)."""
+        for mirror in self._endpoints[:-1]:
+            with suppress(RegistryError, KetchError):
+                return await self._tags_at(mirror)
+        try:
+            return await self._tags_at(self._endpoints[-1])
+        except RegistryError as e:
+            raise self._missing(e, "tags") from e
+
+    async def _tags_at(self, endpoint: RegistryEndpoint) -> list[str]:
         found: list[str] = []
         path: str | URL = f"/v2/{self.reference.path}/tags/list"
         asked: set[str | URL] = set()
         size = 0
         while path not in asked and size < _LONGEST_LIST:
             asked.add(path)
-            try:
-                async with self._endpoints[-1].request(
-                    Request("GET"), path, credentials=self._credentials, scopes=self._scopes
-                ) as response:
-                    raw = await whole(response, LARGEST_MANIFEST, "list of tags")
-                    link = headers.next_link(response.headers.get("Link", ""))
-                    url = response.url
-            except RegistryError as e:
-                raise self._missing(e, "tags") from e
+            credentials = None if endpoint.mirror else self._credentials
+            async with endpoint.request(Request("GET"), path, credentials=credentials, scopes=self._scopes) as response:
+                raw = await whole(response, LARGEST_MANIFEST, "list of tags")
+                link = headers.next_link(response.headers.get("Link", ""))
+                url = response.url
             size += len(raw) + _LEAST_PAGE
             found += decode(raw, _Tags, "list of tags").tags or []
             if link is None:

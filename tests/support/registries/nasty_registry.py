@@ -183,6 +183,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _find(self, path: str) -> tuple[int, bytes, str]:
         one = self.server.registry
         rest = path.removeprefix("/v2/")
+        if rest.endswith("/tags/list"):
+            manifests = rest.removesuffix("tags/list") + "manifests/"
+            refs = [ref.removeprefix(manifests) for ref in one.manifests if ref.startswith(manifests)]
+            tags = sorted(ref for ref in refs if ":" not in ref)
+            if tags:
+                return 200, json.dumps({"tags": tags}).encode(), "application/json"
         if not rest:
             return 200, b"{}", "application/json"
         if rest in one.manifests:

@@ -111,8 +111,7 @@ def test_credentials_of_a_request():
     "text", ["%%%", "bm90IGpzb24", encoded(auth="////"), encoded(auth="é"), base64.b64encode(b"[1]").decode()]
 )
 def test_credentials_that_cannot_be_read(text):
-    with pytest.raises(InvalidArgument):
-        from_header(text)
+    assert from_header(text) is None
 
 
 @pytest.mark.parametrize("token", ["x\r\nX-Injected: y", "é", "\0"])

@@ -12,7 +12,8 @@ from ketch.api.streams import while_connected
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters, manifests, prunes
 from ketch.api.wire import images as wire
-from ketch.errors import InvalidArgument, KetchError, Unimplemented
+from ketch.engine.model.requests import ImportOptions
+from ketch.errors import InvalidArgument, KetchError
 from ketch.remote.credentials import from_header
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Pull an image (``fromImage``), or import a root filesystem (``fromSrc=-``)."""
+    """Pull an image (``fromImage``), or import a root filesystem (``fromSrc``: ``-``, or the address of a file)."""
     source, image = call.query.get("fromSrc"), call.query.get("fromImage")
     if image:
         credentials = from_header(call.request.headers.get("X-Registry-Auth"))
@@ -107,18 +108,19 @@ async def create(call: Call) -> web.StreamResponse:
         with from_registry():
             async with while_connected(call.request):
                 return await progress(call, pulling)
-    if source != "-":
-        raise Unimplemented(f"import from `{source}`: only the request's body (`-`) can be imported")
-    changes = [value for key, value in call.query.items() if key == "changes"]
-    work = call.engine.images.import_(
-        call.request.content.iter_chunked(_CHUNK),
+    options = ImportOptions(
         repo=call.query.get("repo", ""),
         tag=call.query.get("tag", ""),
-        changes=changes,
+        changes=[value for key, value in call.query.items() if key == "changes"],
         message=call.query.get("message", ""),
         platform=call.query.get("platform", ""),
     )
-    return await progress(call, work)
+    if not source or source == "-":
+        content = call.request.content.iter_chunked(_CHUNK)
+        return await progress(call, call.engine.images.import_(content, options))
+    with from_registry():
+        async with while_connected(call.request):
+            return await progress(call, call.engine.images.import_url(source, options))
 
 
 async def push(call: Call) -> web.StreamResponse:

@@ -99,6 +99,6 @@ def inspect(engine: Engine, image: Image) -> ApiObject:
             "Name": "overlay2",
             "Data": _graph(dirs),
         },
-        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
+        "RootFS": {"Type": "layers", **({"Layers": list(image.diff_ids)} if image.diff_ids else {})},
         "Metadata": {"LastTagTime": times.rfc3339_or_never(image.last_tagged)},
     }

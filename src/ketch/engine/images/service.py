@@ -21,9 +21,11 @@ from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
 from ketch.images.archives.save import save
 from ketch.images.commit import check_name
+from ketch.images.progress import Meter, Metered
 from ketch.images.single_flight import run_uncancellable
 from ketch.oci import reference
 from ketch.oci.config import History
+from ketch.remote import download
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.events.bus import EventBus
     from ketch.engine.model.records import Container
+    from ketch.engine.model.requests import ImportOptions
     from ketch.engine.model.store import ContainerStore
     from ketch.images.model import Image
     from ketch.images.progress import ProgressItem, Report
@@ -128,28 +131,36 @@ class ImageService(Struct, frozen=True, eq=False):
         for image in loaded.values():
             self.events.of_image(image, "load")
 
-    async def import_(
-        self,
-        body: AsyncIterator[bytes],
-        repo: str = "",
-        tag: str = "",
-        changes: Strings | None = None,
-        message: str = "",
-        platform: str = "",
-    ) -> AsyncGenerator[ProgressItem, None]:
-        """Make an image of one layer from a root filesystem's tar; the last item is ``{"status": image id}``."""
-        name = check_name(repo, tag)
-        reader = BodyReader(body, asyncio.get_running_loop())
+    async def import_url(self, source: str, options: ImportOptions) -> AsyncGenerator[ProgressItem, None]:
+        """`import_` of a file that a web server has (see `download` for errors)."""
+        url = download.address(source)
+        async with download.opened(url) as (size, pieces):
+            yield {"status": f"Downloading from {url}"}
+            async with aclosing(self.import_(pieces, options, origin=str(url), size=size)) as items:
+                async for item in items:
+                    yield item
 
+    async def import_(
+        self, body: AsyncIterator[bytes], options: ImportOptions, *, origin: str = "-", size: int | None = None
+    ) -> AsyncGenerator[ProgressItem, None]:
+        """Make an image of one layer from a root filesystem's tar; the last item is ``{"status": image id}``.
+
+        ``size``: what a download will have brought, of which progress is reported; 0: that is not known.
+        """
+        name = check_name(options.repo, options.tag)
+        reader = BodyReader(body, asyncio.get_running_loop())
         made: Strings = []
 
         def work(report: Report) -> None:
+            source: io.RawIOBase = reader
+            if size is not None:
+                source = Metered(reader, Meter(report, "", "Importing", size))
             image = import_rootfs(
                 self.store,
-                io.BufferedReader(reader, 1 << 20),
+                io.BufferedReader(source, 1 << 20),
                 name=name,
-                changes=changes or [],
-                step=History(comment=message or None),
+                changes=options.changes,
+                step=History(comment=options.message or f"Imported from {origin}"),
                 progress=report,
             )
             made.append(image.id)

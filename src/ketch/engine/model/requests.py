@@ -80,6 +80,16 @@ class Update(msgspec.Struct, kw_only=True, frozen=True):
     pending_reset: bool = False
 
 
+class ImportOptions(Struct, kw_only=True):
+    """The name of an imported image, and its own words about itself."""
+
+    repo: str = ""
+    tag: str = ""
+    changes: list[str] = []
+    message: str = ""
+    platform: str = ""
+
+
 class CommitOptions(Struct, kw_only=True):
     """The options of ``docker commit``; ``config`` takes precedence over the container's configuration."""
 

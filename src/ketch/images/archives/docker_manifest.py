@@ -10,4 +10,4 @@ class DockerEntry(msgspec.Struct, rename="pascal", kw_only=True):
 
     config: str
     repo_tags: list[str] | None = None
-    layers: list[str] = msgspec.field(default_factory=list)
+    layers: list[str] | None = None

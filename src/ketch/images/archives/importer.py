@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import time
 from typing import IO, TYPE_CHECKING
@@ -14,6 +15,7 @@ from ketch.images.unpack import receive_layer
 from ketch.notation import architectures, times
 from ketch.oci import reference
 from ketch.oci.config import History, ImageConfig, RootFS, RunConfig
+from ketch.storage.archive import compression
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.progress import Report
     from ketch.images.store import ImageStore
+    from ketch.storage.archive.tar import Source
+
+_NO_FILES = bytes(1024)  # the mark at the end of a tar
 
 
 def architecture() -> str:
@@ -37,13 +42,18 @@ def import_rootfs(
     step: History | None = None,
     progress: Report = lambda _item: None,
 ) -> Image:
-    """Make an image of a root filesystem's tar, and name it; a failure leaves nothing."""
+    """Make an image of a root filesystem's tar, and name it; a failure leaves nothing.
+
+    Nothing at all is a root without files.
+    """
     names = [str(reference.parse(name))] if name else []
     step = step or History()
     run = RunConfig()
     change.apply(run, changes)  # bad instructions are refused before anything is read
     with store.lease() as lease:
-        blob, diff_id, size = receive_layer(store, lease, source, "archive")
+        body = compression.Peekable(source)
+        tar: Source = body if body.peek(1) else io.BytesIO(_NO_FILES)
+        blob, diff_id, size = receive_layer(store, lease, tar, "archive")
         created = step.created or times.fixed(time.time_ns())
         config = ImageConfig(
             architecture=architecture(),

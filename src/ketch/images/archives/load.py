@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from ketch.errors import DataLoss, InvalidArgument
+from ketch.images.archives import oldest
 from ketch.images.archives.docker_manifest import DockerEntry
 from ketch.images.archives.importer import architecture
 from ketch.images.archives.streaming_unpack import LARGE, StreamingUnpack
@@ -23,17 +24,18 @@ from ketch.images.assembly import make_image, write_manifest
 from ketch.images.unpack import check, diff_id_of, unpack_blob
 from ketch.oci import digest, platform, reference
 from ketch.oci import manifest as oci
-from ketch.oci.config import ImageConfig
+from ketch.oci.config import decode as decode_config
 from ketch.storage.archive import compression, tar
 from ketch.storage.archive.extract import clean
 from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ketch.images.model import Image
     from ketch.images.progress import Report
     from ketch.images.store import ImageStore
+    from ketch.oci.config import ImageConfig
     from ketch.storage.content.leases import Lease
 
 
@@ -60,11 +62,13 @@ def load(store: ImageStore, source: IO[bytes], progress: Report, platforms: Sequ
         targets: dict[str, str] = {}
         if "index.json" in archive.files and (platforms or "manifest.json" not in archive.files or archive.has_index()):
             found = _read_layout(store, archive, progress, platforms, targets)
-        elif "manifest.json" in archive.files:
+        elif archive.has_file("manifest.json"):
             found = _read_docker(store, archive, progress)
+        elif archive.has_file(oldest.REPOSITORIES):
+            found = _read_oldest(store, archive, progress)
         else:
             raise InvalidArgument(
-                "load: the archive has neither manifest.json nor index.json",
+                "load: the archive has neither manifest.json nor index.json, and no repositories either",
                 hint="use `import` for the tar of a root filesystem",
             )
         images = store.add(found, targets)
@@ -120,6 +124,10 @@ class _Archive:
                 ingest.write(data)
         self.files[name] = ingest.digest
 
+    def has_file(self, name: str) -> bool:
+        """Whether the archive has a file, or a link, of this name."""
+        return name in self.files or name in self._links
+
     def blob(self, name: str) -> str:
         """The digest of a file, links followed (InvalidArgument when it is missing)."""
         path = clean(name)
@@ -153,8 +161,12 @@ class _Archive:
 
     def json(self, blob: str, kind: Any, what: str) -> Any:
         """A blob decoded (InvalidArgument with its name)."""
+        return self.decoded(blob, lambda data: msgspec.json.decode(data, type=kind), what)
+
+    def decoded(self, blob: str, decode: Callable[[bytes], Any], what: str) -> Any:
+        """A blob as ``decode`` reads it (InvalidArgument with its name)."""
         try:
-            return msgspec.json.decode(self._store.content.read(blob), type=kind)
+            return decode(self._store.content.read(blob))
         except (msgspec.DecodeError, UnicodeDecodeError, DataLoss) as e:
             raise InvalidArgument(f"load: {what}: {e}") from e
         except RecursionError as e:
@@ -162,13 +174,15 @@ class _Archive:
 
 
 def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Found:
-    entries = archive.json(archive.blob("manifest.json"), list[DockerEntry], "manifest.json")
+    entries = archive.json(archive.blob("manifest.json"), list[DockerEntry] | None, "manifest.json")
+    if entries is None:
+        raise InvalidArgument("invalid manifest, manifest cannot be null (but can be [])")
     found: Found = []
     manifests = _manifests_by_config(archive)
     for entry in entries:
         config_blob = archive.blob(entry.config)
         config = _config(archive, config_blob)
-        blobs = [archive.blob(layer) for layer in entry.layers]
+        blobs = [archive.blob(layer) for layer in entry.layers or ()]
         names = [str(reference.parse(tag)) for tag in entry.repo_tags or ()]
         sizes = _unpack(store, archive, config, blobs, progress)
         known = manifests.get(config_blob)
@@ -177,8 +191,25 @@ def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Foun
         else:
             manifest = write_manifest(store.content, archive.lease, config_blob, blobs)
         found.append((make_image(config_blob, manifest, config, blobs, sizes), names))
-    if not found:
-        raise InvalidArgument("load: the archive's manifest.json names no image")
+    return found
+
+
+def _read_oldest(store: ImageStore, archive: _Archive, progress: Report) -> Found:
+    """The images of the format before ``manifest.json`` (`oldest`)."""
+
+    def read(name: str) -> Any:
+        return archive.json(archive.blob(name), Any, name)
+
+    found: Found = []
+    for layers, names in oldest.images(read, archive.has_file):
+        blobs = [archive.blob(path) for path in layers.paths]
+        diff_ids = [archive.streaming.diff_id(blob) or diff_id_of(store, blob) for blob in blobs]
+        data = layers.config(diff_ids)
+        config_blob = store.content.put(data, hold=archive.lease.hold, durable=False)
+        config = _config(archive, config_blob)
+        sizes = _unpack(store, archive, config, blobs, progress)
+        manifest = write_manifest(store.content, archive.lease, config_blob, blobs)
+        found.append((make_image(config_blob, manifest, config, blobs, sizes), names))
     return found
 
 
@@ -277,7 +308,9 @@ def _names(descriptor: oci.Descriptor) -> list[str]:
 
 
 def _config(archive: _Archive, blob: str) -> ImageConfig:
-    config: ImageConfig = archive.json(blob, ImageConfig, "image configuration")
+    config: ImageConfig = archive.decoded(blob, decode_config, "image configuration")
+    if config.os != "linux":
+        raise InvalidArgument(f"cannot load {config.os} image on linux")
     for diff_id in config.rootfs.diff_ids:
         digest.check(diff_id)
     return config
@@ -293,7 +326,10 @@ def _unpack(store: ImageStore, archive: _Archive, config: ImageConfig, blobs: li
     """Unpack the missing layers, several at a time; returns the bytes of files in each."""
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != len(blobs):
-        raise InvalidArgument(f"load: the image has {len(diff_ids)} layers, its manifest {len(blobs)}")
+        raise InvalidArgument(
+            f"invalid manifest, layers length mismatch: expected {len(blobs)}, got {len(diff_ids)}",
+            hint="the archive's manifest and the image's configuration must have the same layers",
+        )
     check_depth(len(diff_ids))
     chains = digest.chain_ids(diff_ids)
     archive.lease.hold(*chains)

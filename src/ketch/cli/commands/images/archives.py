@@ -35,26 +35,25 @@ def cmd_load(args: list[str], ctx: Context) -> int:
 def cmd_import(args: list[str], ctx: Context) -> int:
     """Make an image from the tar of a root filesystem."""
     spec = FlagSet(
-        "import", "ketch import [OPTIONS] FILE|- [REPOSITORY[:TAG]]", "Import a tarball to create a filesystem image"
+        "import",
+        "ketch import [OPTIONS] FILE|-|URL [REPOSITORY[:TAG]]",
+        "Import a tarball to create a filesystem image",
     )
     spec.list("change", "c", "apply a Dockerfile instruction").string("message", "m", "say what it is")
     spec.string("platform", "", "what it runs on")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 2)
-    if "://" in rest[0]:
-        raise InvalidArgument(
-            f"import `{rest[0]}`: only files can be imported", hint="fetch it first, then import the file"
-        )
+    remote = "://" in rest[0]
     repo, tag = split_tag(rest[1]) if len(rest) > 1 else ("", "")
     query = {
-        "fromSrc": "-",
+        "fromSrc": rest[0] if remote else "-",
         "repo": repo or None,
         "tag": tag or None,
         "changes": opts["change"],
         "message": opts["message"] or None,
         "platform": opts["platform"] or None,
     }
-    response = ctx.client().request("POST", "/images/create", query, chunks(rest[0]), stream=True)
+    response = ctx.client().request("POST", "/images/create", query, None if remote else chunks(rest[0]), stream=True)
     ctx.print(progress.Progress(ctx, "auto", ctx.err).run(response.stream_lines()))
     return 0
 
