@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 
 import pytest
@@ -36,6 +37,38 @@ def test_bind_source_is_made_or_refused(client, tmp_path):
     assert result.code == 125
     assert "does not exist" in result.err
     assert client("ps", "-aq").out == ""
+
+
+def test_bind_sources_are_made_by_each_start(engine, client, tmp_path):
+    made, kept = tmp_path / "a" / "made", tmp_path / "kept"
+    kept.mkdir()
+    words = ("-v", f"{made}:/m", "--mount", f"type=bind,src={kept},dst=/k")
+    client("create", "--name", "box", *words, "busybox", "sh", "-c", "touch /m/x; ls /k")
+    assert not made.parent.exists()
+    for _ in range(2):
+        client("start", "-a", "box")
+        assert os.listdir(made) == ["x"]
+        shutil.rmtree(made.parent)
+    (tmp_path / "into").write_text("y", encoding="utf-8")
+    client("cp", str(tmp_path / "into"), "box:/m/")
+    assert os.listdir(made) == ["into"]
+    kept.rmdir()
+    refused = client("start", "box", check=False)
+    assert f'invalid mount config for type "bind": bind source path does not exist: {kept}' in refused.err
+    kept.mkdir()
+    shutil.rmtree(made.parent)
+    made.parent.touch()
+    refused = client("start", "box", check=False)
+    assert "not a directory" in refused.err
+
+
+def test_a_bound_dev_is_the_hosts(client):
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        host = [line for line in f if line.split()[4] in ("/dev/pts", "/dev/shm")]
+    script = "grep -E ' /dev(/pts|/shm) ' /proc/self/mountinfo | wc -l; tty; echo > /dev/null"
+    with client.terminal("run", "--rm", "-it", "-v", "/dev:/dev", "busybox", "sh", "-c", script) as terminal:
+        terminal.expect(rf"{len(host)}\r\n/dev/(pts/\d+|console)\r\n")
+        assert terminal.wait() == 0
 
 
 def test_named_volume_stays(client):

@@ -77,7 +77,9 @@ def test_mount_bind_needs_its_source_and_v_makes_it(volumes, tmp_path):
         mount_plan.MountPlanner(volumes).plan(
             ContainerConfig(), HostConfig(mounts=[Mount(type="bind", source=missing, target="/x")])
         )
-    mount_plan.MountPlanner(volumes).plan(ContainerConfig(), HostConfig(binds=[f"{missing}:/x"]))
+    planned = mount_plan.MountPlanner(volumes).plan(ContainerConfig(), HostConfig(binds=[f"{missing}:/x"]))
+    assert not os.path.exists(missing)
+    mount_plan.make_sources(planned)
     assert os.path.isdir(missing)
 
 

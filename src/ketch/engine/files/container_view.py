@@ -187,6 +187,8 @@ class ContainerViews(Struct, frozen=True, eq=False):
         with Undo() as undo:
             self.volumes.attach(names, user)
             undo.callback(self.volumes.detach, names, user)
+            if not readonly:  # what is written there belongs into the source, which the start would make
+                mount_plan.make_sources([point for point in container.mounts if point.spec is None])
             entries: list[Any] = mount_plan.oci_mounts(container.mounts, container.host)
             entries += bundle.file_mounts(directory, container)
             # A tmpfs is empty until the start; a source that is gone is the start's to complain about.

@@ -330,7 +330,9 @@ def build(
     mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
     user_mounts = mount_plan.oci_mounts(container.mounts, host)
     replaced = {m["destination"] for m in user_mounts}
-    mount_list = [m for m in mount_list if m["destination"] not in replaced]
+    # A /dev of the user's has its own pts and shm, as Docker sees it.
+    below = ("/dev/",) if "/dev" in replaced else ()
+    mount_list = [m for m in mount_list if m["destination"] not in replaced and not m["destination"].startswith(below)]
     spec: OciConfig = {
         "ociVersion": "1.2.0",
         "process": process(container, caps, no_new_privs),

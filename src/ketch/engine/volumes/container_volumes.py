@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
-from ketch.engine.volumes import copy_up, propagation
+from ketch.engine.volumes import copy_up, mount_plan, propagation
 from ketch.engine.volumes.mount_plan import MountPlanner
 from ketch.notation import booleans
 
@@ -65,9 +65,10 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
 
     async def attach(self, container: Container) -> None:
         """Mount a starting container's volumes that need it, and publish events."""
-        propagation.check(container.mounts)
         if self.volumes.needs_mount(names(container)):
             await asyncio.to_thread(self.volumes.attach, names(container), container.id)
+        mount_plan.make_sources(container.mounts)
+        propagation.check(container.mounts)
         for point in container.mounts:
             if point.type == "volume":
                 access = {

@@ -31,7 +31,7 @@ from ketch.engine.volumes.mount_spec import (
     tmpfs_words,
     without_opposites,
 )
-from ketch.errors import InvalidArgument
+from ketch.errors import FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,8 +110,8 @@ def _make(
             point.name, driver=driver, labels=options.labels, options=config.options, made_for=made_for
         )
         point.name, point.source = volume.name, volume.mountpoint
-    elif point.type == "bind" and not os.path.lexists(point.source):
-        trees.make_path(point.source)
+    elif point.type == "bind" and point.idmap == idmaps.OWNER and not os.path.lexists(point.source):
+        trees.make_path(point.source)  # its owner is wanted now; other sources are made by the start
     elif point.type == "image" and image_view is not None:
         point.name, point.layers = image_view(point.source)
 
@@ -123,6 +123,28 @@ def keep_below_writable(points: Sequence[MountPoint]) -> None:
             spec = point.spec or Mount(type="bind", source=point.source, target=point.destination)
             options = structs.replace(spec.bind_options or BindOptions(), read_only_non_recursive=True)
             point.spec = structs.replace(spec, bind_options=options)
+
+
+def make_sources(points: Sequence[MountPoint]) -> None:
+    """Make the directories that binds lack, as Docker does it at each start: for ``-v``, and where it was asked for.
+
+    Raises InvalidArgument for another bind without a source, FailedPrecondition when one cannot be made.
+    """
+    for point in points:
+        if point.type != "bind" or os.path.lexists(point.source):
+            continue
+        options = point.spec.bind_options if point.spec is not None else None
+        if point.spec is not None and not (options is not None and options.create_mountpoint):
+            raise InvalidArgument(
+                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+            )
+        try:
+            trees.make_path(point.source)
+        except OSError as e:
+            reason = (e.strerror or "").lower()
+            raise FailedPrecondition(
+                f"error while creating mount source path '{point.source}': mkdir {point.source}: {reason}"
+            ) from e
 
 
 def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[OciMount]:
