@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import tarfile
+from datetime import datetime
 
 import pytest
 import zstandard
@@ -92,6 +93,30 @@ def test_save_and_load(client, tmp_path, compress):
     client("rmi", "copy:1")
     assert client("load", stdin=compress(path.read_bytes())).out == "Loaded image: copy:1\n"
     assert client("images", "-q", "--no-trunc", "copy").out == image
+
+
+def test_names_and_times_in_an_archive(client, tmp_path):
+    """A repository without a tag is all of its tags; each is found by its tag alone, as skopeo does it."""
+    path = tmp_path / "image.tar"
+    for tag in ("copy:1", "copy:2"):
+        client("tag", "busybox", tag)
+    client("save", "-o", str(path), "copy")
+    with tarfile.open(path) as archive:
+        times = {round(m.mtime) for m in archive if m.isfile()}
+        index, names, (entry,) = (
+            json.load(archive.extractfile(name)) for name in ("index.json", "repositories", "manifest.json")
+        )
+    (seen,) = json.loads(client("image", "inspect", "copy:1").out)
+    assert times == {0, int(datetime.fromisoformat(seen["Created"][:19] + "+00:00").timestamp())}
+    found = [descriptor["annotations"] for descriptor in index["manifests"]]
+    assert [a["org.opencontainers.image.ref.name"] for a in found] == ["1", "2"]
+    assert [a["io.containerd.image.name"] for a in found] == ["docker.io/library/copy:1", "docker.io/library/copy:2"]
+    assert list(names) == ["copy"] and sorted(names["copy"]) == ["1", "2"]
+    assert entry["RepoTags"] == ["copy:1", "copy:2"] and list(entry["LayerSources"]) == seen["RootFS"]["Layers"]
+    inspect = peers.command("skopeo", "inspect", "--config", f"oci-archive:{path}:2")
+    done = subprocess.run(inspect, check=True, timeout=30, capture_output=True)
+    assert json.loads(done.stdout)["config"]["Cmd"] == ["sh"]
+    client("rmi", "copy:1", "copy:2")
 
 
 # dockerd reads the first only when it keeps images in containerd's store.

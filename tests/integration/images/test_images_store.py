@@ -225,7 +225,7 @@ def saved(store: ImageStore) -> dict[str, bytes]:
     store.remove("test", False, lambda _id: [])
     buffer.seek(0)
     with tarfile.open(fileobj=buffer) as archive:
-        return {m.name: archive.extractfile(m).read() for m in archive}
+        return {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
 
 
 def packed(files: dict[str, bytes]) -> bytes:

@@ -172,8 +172,9 @@ async def save(call: Call) -> web.StreamResponse:
     if not names:
         raise InvalidArgument("save: no image named", hint="give names=IMAGE")
     for name in names:
-        for platform in query.platforms(call.query) or [""]:
+        for platform in query.platforms(call.query):
             call.engine.images.get(name, platform)
+        call.engine.images.named(name)
     async with aclosing(call.engine.images.save(names, query.platforms(call.query))) as chunks:
         first = await anext(chunks)  # what is missing is told before the stream begins, with a status of its own
         response = await call.stream("application/x-tar")

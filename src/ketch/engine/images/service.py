@@ -19,7 +19,7 @@ from ketch.errors import InvalidArgument, NotFound
 from ketch.images.archives.bootstrap import bootstrap
 from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
-from ketch.images.archives.save import save
+from ketch.images.archives.save import named_images, save
 from ketch.images.commit import check_name
 from ketch.images.progress import Meter, Metered
 from ketch.images.single_flight import run_uncancellable
@@ -178,9 +178,13 @@ class ImageService(Struct, frozen=True, eq=False):
         async for item in self._run(lambda report: bootstrap(self.store, ref, report)):
             yield item
 
+    def named(self, ref: str) -> Sequence[Image]:
+        """The images that `save` takes for a reference: of a repository without a tag all (NotFound)."""
+        return named_images(self.store, ref)
+
     async def save(self, refs: Strings, platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """One archive with these images, as chunks; of several platforms all that are here, or these."""
-        images = {image.id: image for image in map(self.store.resolve, refs)}
+        images = {image.id: image for ref in refs for image in self.named(ref)}
         async with aclosing(written(self.tasks.start, lambda f: save(self.store, refs, f, platforms))) as chunks:
             async for chunk in chunks:
                 yield chunk

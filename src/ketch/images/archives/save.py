@@ -81,6 +81,9 @@ def _check_whole(store: ImageStore, entries: list[_Chosen]) -> None:
 
 def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None:
     _add(target, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+    latest = max((image.created for entry in entries for image in entry.images), default=0)
+    for directory in ("blobs", "blobs/sha256"):
+        target.write(_header(directory, 0, latest, directory=True))
     written: set[str] = set()
     for entry in entries:
         for image in entry.images:
@@ -88,12 +91,14 @@ def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None
             for blob in (image.id, *image.blobs_of(manifest), manifest):
                 if blob not in written:
                     written.add(blob)
-                    _add_blob(store, target, blob)
+                    _add_blob(store, target, blob, image.created if blob != manifest else 0)
         if entry.target and entry.target not in written:
             written.add(entry.target)
             _add_blob(store, target, entry.target)
     _add(target, "index.json", oci.encode(_index(store, entries)))
     _add(target, "manifest.json", msgspec.json.encode(_docker_entries(store, entries)))
+    if repositories := _repositories(entries):
+        _add(target, "repositories", msgspec.json.encode(repositories))
 
 
 def _manifest(store: ImageStore, entry: _Chosen, image: Image) -> str:
@@ -119,10 +124,16 @@ def _named(store: ImageStore, ref: str) -> list[tuple[Image, str]]:
     return [(image, str(parsed) if parsed is not None and parsed.familiar in image.repo_tags else "")]
 
 
+def named_images(store: ImageStore, ref: str) -> list[Image]:
+    """The images that a reference names here (NotFound)."""
+    return [image for image, _ in _named(store, ref)]
+
+
 def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
     found = []
     for entry in entries:
-        named = {"io.containerd.image.name": entry.name, "org.opencontainers.image.ref.name": entry.name}
+        tag = reference.parse(entry.name).tag or entry.name if entry.name else ""
+        named = {"io.containerd.image.name": entry.name, "org.opencontainers.image.ref.name": tag}
         annotations = named if entry.name else None
         if entry.target:
             kind = store.catalog.indexes[entry.target].media_type or oci.INDEX
@@ -155,9 +166,28 @@ def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[DockerEnt
             config=_path(image_id),
             repo_tags=names or None,
             layers=[_path(blob) for blob in store.resolve(image_id).blobs_of(manifest)],
+            layer_sources=_sources(store, image_id, manifest),
         )
         for (image_id, manifest), names in tags.items()
     ]
+
+
+def _sources(store: ImageStore, image_id: str, manifest: str) -> dict[str, oci.Descriptor]:
+    layers = msgspec.json.decode(store.content.read(manifest), type=oci.Manifest).layers
+    return {
+        diff_id: oci.Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+        for diff_id, layer in zip(store.resolve(image_id).diff_ids, layers, strict=False)
+    }
+
+
+def _repositories(entries: list[_Chosen]) -> dict[str, dict[str, str]]:
+    """Tags by repository, for readers that know nothing newer."""
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        parsed = reference.parse(entry.name) if entry.name else None
+        if parsed is not None and parsed.tag and entry.images:
+            found.setdefault(parsed.familiar_repository, {})[parsed.tag] = digest.hexadecimal(entry.images[0].id)
+    return found
 
 
 def _path(blob: str) -> str:
@@ -168,9 +198,9 @@ def _add(target: IO[bytes], name: str, data: bytes) -> None:
     target.write(_header(name, len(data)) + data + bytes(-len(data) % _BLOCK))
 
 
-def _add_blob(store: ImageStore, target: IO[bytes], blob: str) -> None:
+def _add_blob(store: ImageStore, target: IO[bytes], blob: str, time_ns: int = 0) -> None:
     size = store.content.size(blob)
-    target.write(_header(_path(blob), size))
+    target.write(_header(_path(blob), size, time_ns))
     with store.content.open(blob) as f:
         _copy(f, target, size)
     target.write(bytes(-size % _BLOCK))
@@ -193,9 +223,12 @@ def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
         done += sent
 
 
-def _header(name: str, size: int) -> bytes:
+def _header(name: str, size: int, time_ns: int = 0, *, directory: bool = False) -> bytes:
     """The header of a member (`tarfile` itself would copy all bytes in small pieces, several times)."""
     info = tarfile.TarInfo(name)
     info.size = size
-    info.mode = 0o644
+    info.mtime = max(0, time_ns // 10**9)
+    info.mode = 0o755 if directory else 0o644
+    if directory:
+        info.type = tarfile.DIRTYPE
     return info.tobuf(tarfile.PAX_FORMAT)
