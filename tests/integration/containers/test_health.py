@@ -9,6 +9,8 @@ import signal
 import pytest
 
 from tests.support.containers import FAST
+from tests.support.rawapi import Api
+from tests.support.waiting import until
 
 
 def health(client, name: str) -> dict:
@@ -54,10 +56,19 @@ def test_without_a_check_there_is_no_health(client):
     assert client("ps", "-q", "--filter", "health=none").out
 
 
+def test_a_check_of_no_known_kind_is_none(engine):
+    api = Api(engine.socket)
+    body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "Healthcheck": {"Test": ["true"]}}
+    assert api("POST", "/containers/create", body, name="odd")[0] == 201
+    api.must("POST", "/containers/odd/start")
+    odd = api.must("GET", "/containers/odd/json")
+    assert odd["Config"]["Healthcheck"]["Test"] == ["true"] and "Health" not in odd["State"]
+
+
 def test_timeout_kills_the_check(client):
     client(
         *shlex.split(
-            "run -d --name slow --health-cmd 'sleep 77' --health-interval 10ms --health-timeout 100ms "
+            "run -d --name slow --health-cmd 'echo partial; sleep 77' --health-interval 10ms --health-timeout 100ms "
             "--health-retries 1 busybox sleep 1000"
         ),
     )
@@ -65,6 +76,8 @@ def test_timeout_kills_the_check(client):
     entry = health(client, "slow")["Log"][-1]
     assert entry["ExitCode"] == -1
     assert entry["Output"].startswith("Health check exceeded timeout (100ms)")
+    said = "Health check exceeded timeout (100ms): partial\n"
+    until(lambda: any(one["Output"] == said for one in health(client, "slow")["Log"]), "a check with its output")
     client("pause", "slow")
     client("unpause", "slow")
     assert client("top", "slow").out.count("sleep 77") <= 1  # those before are dead

@@ -96,6 +96,29 @@ def test_oci_options():
     assert "noexec" not in by_target["/run"]["options"]
 
 
+async def test_a_volume_of_a_container_that_is_being_created_stays(tmp_path):
+    rows: list[str] = []
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    store = VolumeStore(db, str(tmp_path), lambda _name: rows)
+    store.create("kept")
+    store.create("kept", made_for="one")
+    store.create("fresh", made_for="one")
+    for name in ("kept", "fresh"):
+        assert store.used_by(name) == ["one"]
+        with pytest.raises(Conflict, match="volume is in use - \\[one\\]"):
+            await store.remove(name)
+    await store.discard("one")
+    assert store.has("kept") and not store.has("fresh")
+    store.create("kept", made_for="two")
+    rows.append("two")
+    assert store.used_by("kept") == ["two"]
+    store.release("two")
+    rows.clear()
+    await store.remove("kept")
+    assert not store.has("kept")
+    db.close()
+
+
 async def test_volume_removal(tmp_path):
     users = ["c1"]
     db = Database(str(tmp_path / "ketch.db"), [SCHEMA])

@@ -131,6 +131,7 @@ class Creation(Struct, frozen=True, eq=False):
             with self.volumes.made(container_volumes.names(container)) as also:
                 self.store.add(container, also=also)
             undo.pop_all()
+        self.volumes.release(container.id)
         if lacks_directory:
             await snapshot_work.run_to_end(
                 self.snapshots, working_directory.make, self.snapshots, container.id, image.chain_ids, directory

@@ -102,10 +102,6 @@ def _check_stop(config: ContainerConfig) -> None:
                 raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
         if health.retries < 0:
             raise InvalidArgument("Retries in Healthcheck cannot be negative")
-        if health.test and health.test[0] not in ("", "NONE", "CMD", "CMD-SHELL"):
-            raise InvalidArgument(
-                f'Unknown healthcheck type "{health.test[0]}" (expected "CMD")', hint="use CMD, CMD-SHELL or NONE"
-            )
         if health.on_failure not in _HEALTH_ACTIONS:
             raise InvalidArgument(
                 f"invalid action for an unhealthy container: {health.on_failure}",

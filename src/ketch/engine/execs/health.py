@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from ketch.engine.execs.service import Overdue
 from ketch.engine.model.execs import ExecConfig
 from ketch.engine.model.merge import as_list
 from ketch.engine.model.records import Health, HealthResult, HealthStatus
@@ -39,7 +40,7 @@ KEPT, OUTPUT_LIMIT = 5, 4096
 
 
 def command(config: HealthConfig | None, shell: list[str] | None) -> list[str]:
-    """The command of the check; empty when there is none."""
+    """The command of the check; empty when there is none, also where the first word says no kind of it, as dockerd."""
     test = (config.test if config else None) or []
     if not test or test[0] == "NONE":
         return []
@@ -125,9 +126,9 @@ class HealthChecks(Struct, frozen=True, eq=False):
         start = time.time_ns()
         try:
             code, output, whole = await self.execs.run(container, wanted, timeout / 1e9, OUTPUT_LIMIT)
-        except TimeoutError:
-            text = f"Health check exceeded timeout ({durations.write(timeout)})"
-            code, output, whole = -1, text.encode(), True
+        except Overdue as e:
+            before = f"Health check exceeded timeout ({durations.write(timeout)})" + (": " if e.output else "")
+            code, output, whole = -1, before.encode() + e.output, e.whole
         except KetchError as e:
             code, output, whole = -1, e.message.encode(), True
         text = output.decode(errors="replace") + ("" if whole else "...")

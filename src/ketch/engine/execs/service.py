@@ -49,6 +49,14 @@ _KEPT_S = 300.0  # how long an ended exec can be inspected at least (dockerd: 5 
 _MANY, _MOST = 1000, 10_000  # records of which nobody need think; ended ones that are kept at most
 
 
+class Overdue(TimeoutError):
+    """The end of a command that took too long, with what it has said until then."""
+
+    def __init__(self, output: bytes, whole: bool) -> None:
+        super().__init__()
+        self.output, self.whole = output, whole
+
+
 class ExecService:
     """All execs since the daemon started; the record of an ended one stays for some minutes, as dockerd's does."""
 
@@ -195,7 +203,7 @@ class ExecService:
     ) -> tuple[int, bytes, bool]:
         """Run a command to its end: (exit code, the first ``limit`` bytes of its output, whether that is all).
 
-        TimeoutError when it takes longer (it is killed then); RuntimeFailure and Conflict as `start`.
+        Overdue when it takes longer (it is killed then); RuntimeFailure and Conflict as `start`.
         """
         exec_ = self.create(container.id, config)
         end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -204,11 +212,14 @@ class ExecService:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         stream = ClientStream(theirs.detach())
+        output = _Output(limit)
         try:
             await self.start(exec_.id, stream=stream)
             async with asyncio.timeout(timeout_s):
-                output, whole = await _read_output(ours, limit)
-                return await end, output, whole
+                await output.read(ours)
+                return await end, output.kept, output.whole
+        except TimeoutError as e:
+            raise Overdue(output.kept, output.whole) from e
         finally:
             ours.close()
             stream.close()
@@ -281,17 +292,23 @@ def _shown(cmd: Sequence[str]) -> str:
     return f"{cmd[0]} {' '.join(cmd[1:])}"
 
 
-async def _read_output(sock: socket.socket, limit: int) -> tuple[bytes, bool]:
-    """The payloads of a multiplexed stream up to its end, of which ``limit`` bytes are kept."""
-    loop = asyncio.get_running_loop()
-    raw, kept, whole = b"", b"", True
-    while data := await loop.sock_recv(sock, 1 << 16):
-        raw += data
-        while len(raw) >= 8 and len(raw) - 8 >= (length := int.from_bytes(raw[4:8], "big")):
-            payload, raw = raw[8 : 8 + length], raw[8 + length :]
-            whole = whole and len(kept) + len(payload) <= limit
-            kept = (kept + payload)[:limit]
-    return kept, whole
+class _Output:
+    """The payloads of a multiplexed stream, of which ``limit`` bytes are kept; ``whole``: that is all."""
+
+    def __init__(self, limit: int) -> None:
+        self.kept, self.whole = b"", True
+        self._limit = limit
+
+    async def read(self, sock: socket.socket) -> None:
+        """Read the stream to its end."""
+        loop = asyncio.get_running_loop()
+        raw = b""
+        while data := await loop.sock_recv(sock, 1 << 16):
+            raw += data
+            while len(raw) >= 8 and len(raw) - 8 >= (length := int.from_bytes(raw[4:8], "big")):
+                payload, raw = raw[8 : 8 + length], raw[8 + length :]
+                self.whole = self.whole and len(self.kept) + len(payload) <= self._limit
+                self.kept = (self.kept + payload)[: self._limit]
 
 
 def _look_up(pid: int, user: str, groups: str) -> None:

@@ -76,6 +76,7 @@ class VolumeStore:
         self._volumes: dict[str, Volume] = {}
         self._unreadable: set[str] = set()
         self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
+        self._claims: dict[str, set[str]] = {}  # volumes of containers whose rows are yet to be written
         for row in db.query("SELECT * FROM volumes"):
             try:
                 volume = self._records.read(row["name"], row["record"])
@@ -96,7 +97,8 @@ class VolumeStore:
     ) -> Volume:
         """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
 
-        ``made_for`` is the container that it is made with, whose row is yet to be written (see `made`).
+        ``made_for`` is the container that it is made with, whose row is yet to be written (see `made`): it cannot be
+        removed until `release`.
         Durable after `flush`.
         """
         if driver not in ("", "local"):
@@ -120,6 +122,7 @@ class VolumeStore:
             if existing.pending and existing.pending != made_for:  # somebody else relies on it now: it stays
                 with self._db.transaction(durable=False) as tx:
                     self._mark(tx, [name], "")
+            self._claim(name, made_for)
             return existing
         self._check_readable(name)
         local_driver.check(name, options or {})
@@ -142,7 +145,16 @@ class VolumeStore:
             self._remove_empty(name)
             raise
         self._volumes[name] = volume
+        self._claim(name, made_for)
         return volume
+
+    def _claim(self, name: str, made_for: str) -> None:
+        if made_for:
+            self._claims.setdefault(made_for, set()).add(name)
+
+    def release(self, made_for: str) -> None:
+        """Let a container's row, or nobody, hold the volumes of its creation."""
+        self._claims.pop(made_for, None)
 
     @contextlib.contextmanager
     def made(self, names: Sequence[str]) -> Iterator[Callable[[Connection], None]]:
@@ -169,7 +181,8 @@ class VolumeStore:
 
     async def discard(self, made_for: str) -> None:
         """Remove the volumes made for a container whose creation failed; the files are deleted in the background."""
-        for volume in [v for v in self._volumes.values() if v.pending == made_for and not self._in_use(v.name)]:
+        self.release(made_for)
+        for volume in [v for v in self._volumes.values() if v.pending == made_for and not self.used_by(v.name)]:
             await asyncio.shield(self._go(volume, self._discard(volume)))
 
     async def _discard(self, volume: Volume) -> None:
@@ -241,8 +254,9 @@ class VolumeStore:
         return sorted(self._volumes.values(), key=lambda v: v.name)
 
     def used_by(self, name: str) -> Strings:
-        """Ids of the containers that refer to the volume."""
-        return self._in_use(name)
+        """Ids of the containers that refer to the volume, also of those that are being created."""
+        users = self._in_use(name)
+        return [*users, *(id_ for id_, names in self._claims.items() if name in names and id_ not in users)]
 
     async def flush(self) -> None:
         """Wait until earlier writes are durable."""
@@ -260,7 +274,7 @@ class VolumeStore:
         if name not in self._volumes and force:
             return
         volume = self.get(name)
-        if users := self._in_use(name):
+        if users := self.used_by(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         with self._db.transaction(durable=False) as tx:
             self._mark(tx, [name], _REMOVAL)
