@@ -36,6 +36,7 @@ LONG = {
     "integration/clients/test_ansible.py": 1,
     "integration/clients/test_testcontainers.py": 1,
     "integration/clients/test_compose_scenarios.py": 1,
+    "integration/clients/test_compose_commands.py": 1,
     "integration/clients/test_compose_one.py": 1,
     "integration/cli/test_recreate.py": 1,
     "integration/registry/test_registry_protocol.py": 1,

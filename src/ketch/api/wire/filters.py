@@ -102,9 +102,14 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
 
 
 def refers(tag: str, patterns: list[str]) -> bool:
-    """Whether any pattern matches the name, with or without its tag, as with Docker."""
-    names = (tag, tag.rpartition(":")[0])
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    """Whether any pattern matches the name, with or without its tag, as with Docker: `*` matches no slash."""
+    names = [name.split("/") for name in (tag, tag.rpartition(":")[0])]
+    wanted = [pattern.replace("[^", "[!").split("/") for pattern in patterns]
+    return any(
+        len(name) == len(pattern) and all(map(fnmatch.fnmatchcase, name, pattern))
+        for name in names
+        for pattern in wanted
+    )
 
 
 def _moment(text: str) -> int:
