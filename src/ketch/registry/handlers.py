@@ -198,8 +198,8 @@ async def get_tags(call: RegistryCall) -> web.StreamResponse:
 
 
 async def get_catalog(call: RegistryCall) -> web.StreamResponse:
-    """The names of all repositories, a page at a time."""
-    page = await _page(call, call.repositories.all(call.request.query.get("last", "")))
+    """The names of the repositories that have something, a page at a time."""
+    page = await _page(call, call.repositories.with_manifests(call.request.query.get("last", "")))
     return _listed(call, {"repositories": page[0]}, page)
 
 

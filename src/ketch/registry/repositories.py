@@ -51,10 +51,11 @@ class StoredManifest(NamedTuple):
 
 
 class Repositories:
-    """All repositories of one store."""
+    """All repositories of one store; ``sparse``: an index may name manifests that are not there."""
 
-    def __init__(self, store: Objects) -> None:
+    def __init__(self, store: Objects, *, sparse: bool = False) -> None:
         self.store = store
+        self._sparse = sparse
         self._small: OrderedDict[str, bytes] = OrderedDict()  # by digest: these never change
         self._listed: set[str] = set()
 
@@ -205,10 +206,10 @@ class Repositories:
                 _check_size(descriptor, size)
         for entry in content.manifests or ():
             size = await self._manifest_size(repository, entry.digest)
-            if size is None:
-                missing.append(entry.digest)
-            else:
+            if size is not None:
                 _check_size(entry, size)
+            elif not self._sparse:
+                missing.append(entry.digest)
         if missing:
             raise Refused(MANIFEST_BLOB_UNKNOWN, [{"digest": digest} for digest in missing])
         if content.subject is not None:  # which may come later, or never
@@ -288,6 +289,13 @@ class Repositories:
         """The names of all repositories, in order of their keys, after ``after``."""
         async for found in self.store.list("catalog/", "catalog/" + _quoted(after) if after else ""):
             yield found.key.removeprefix("catalog/").replace("%2F", "/")
+
+    async def with_manifests(self, after: str = "") -> AsyncIterator[str]:
+        """`all`, without repositories that have no manifest any more, or none yet."""
+        async for name in self.all(after):
+            async for _ in self.store.list(self.revision(name, "sha256:")):
+                yield name
+                break
 
     async def exists(self, repository: str) -> bool:
         """Whether anything was ever pushed to the repository."""

@@ -122,7 +122,7 @@ async def _serve(options: argparse.Namespace) -> None:
         metrics = Metrics()
         objects = store(options)
         stack.push_async_callback(objects.close)
-        repositories = Repositories(objects)
+        repositories = Repositories(objects, sparse=options.sparse_indexes)
         cache = await _cache(options, repositories, metrics, stack)
 
         async def collect() -> gc.Report:

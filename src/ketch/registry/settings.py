@@ -31,6 +31,12 @@ def parser() -> argparse.ArgumentParser:
     add("--token-keys", metavar="FILE", help="certificates or public key (PEM) that tokens are signed with")
     add("--anonymous-pull", action="store_true", default=None, help="let everybody pull")
     add("--read-only", action="store_true", default=None, help="refuse pushes and deletes")
+    add(
+        "--sparse-indexes",
+        action="store_true",
+        default=None,
+        help="take indexes of which some manifests are not here, as of copies for some platforms",
+    )
     add("--upstream", metavar="URL", help="be a cache of another registry")
     add("--upstream-user", metavar="NAME", help="who to be there; the password is in KETCH_UPSTREAM_PASSWORD")
     add("--upstream-ttl", type=float, metavar="SECONDS", help="how long a tag is not asked for again (default 60)")
@@ -87,6 +93,7 @@ DEFAULTS: dict[str, _Value] = {
     "token_keys": "",
     "anonymous_pull": False,
     "read_only": False,
+    "sparse_indexes": False,
     "upstream": "",
     "upstream_user": "",
     "upstream_ttl": 60.0,

@@ -219,6 +219,33 @@ def test_the_catalog(raw, name):
     assert len(json.loads(data)["repositories"]) == 1 and 'rel="next"' in headers["link"]
 
 
+def test_repositories_without_manifests_are_not_in_the_catalog(raw, name):
+    digest, _ = put_manifest(raw, name, "1")
+    put_blob(raw, f"{name}-blobs", b"alone")
+
+    def listed() -> list[str]:
+        return [one for one in json.loads(raw("GET", "/v2/_catalog?n=1000")[2])["repositories"] if one.startswith(name)]
+
+    assert listed() == [name]
+    assert raw("DELETE", f"/v2/{name}/manifests/{digest}")[0] == 202
+    assert listed() == []
+    put_manifest(raw, name, "1")
+    assert listed() == [name]
+
+
+def test_sparse_indexes():
+    with ours("--sparse-indexes") as one:
+        raw = Raw(one.host)
+        digest, data = put_manifest(raw, "sparse", "here")
+        entries = [{"mediaType": JSON, "digest": digest, "size": len(data)}]
+        index = {"schemaVersion": 2, "manifests": [*entries, {**entries[0], "digest": made.digest(b"none")}]}
+        put = raw("PUT", "/v2/sparse/manifests/1", json.dumps(index).encode(), Content_Type=made.INDEX)
+        assert put[0] == 201 and raw("GET", "/v2/sparse/manifests/1")[2] == json.dumps(index).encode()
+        wrong = {"schemaVersion": 2, "manifests": [{**entries[0], "size": 1}]}
+        code = raw.code("PUT", "/v2/sparse/manifests/1", json.dumps(wrong).encode(), Content_Type=made.INDEX)
+        assert code == (400, "MANIFEST_INVALID")
+
+
 def test_referrers(raw, name):
     digest, data = put_manifest(raw, name, "1")
     subject = {"mediaType": JSON, "digest": digest, "size": len(data)}
