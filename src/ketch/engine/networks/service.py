@@ -143,8 +143,8 @@ class NetworkService(Struct, frozen=True, eq=False):
 
     async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
         """Connect a container to a network; a running one gets its interface at once."""
-        record = self.get(ref)
         container = self.store.get(container_ref)
+        record = self.get(ref)
         async with self.live.of(container.id).lock:
             _check_join(container, record)
             check_settings(record, settings)
@@ -171,11 +171,11 @@ class NetworkService(Struct, frozen=True, eq=False):
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
         """Disconnect a container from a network."""
-        record = self.get(ref)
         if force and not self.store.has(container_ref):
-            await self.thread.run(self.manager.disconnect, container_ref, record.id)
+            await self.thread.run(self.manager.disconnect, container_ref, self.get(ref).id)
             return
         container = self.store.get(container_ref)
+        record = self.get(ref)
         async with self.live.of(container.id).lock:
             if container.host.network.is_host and record.name == "host":
                 raise InvalidArgument(
