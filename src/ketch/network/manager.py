@@ -311,8 +311,9 @@ class NetworkManager:
                 if enabled and not any(p.version == version and not p.kept for p in named):
                     subnet = ipam.choose_subnet([*others, *subnets, *self._used()], self._bases, version)
                     named.append(Pool(subnet=str(subnet), given=False))
-        for pool in named:
-            if any(o.version == pool.version and o.overlaps(pool.network) for o in others):
+        for number, pool in enumerate(named):
+            taken = (*others, *(earlier.network for earlier in named[:number]))
+            if any(o.version == pool.version and o.overlaps(pool.network) for o in taken):
                 raise PermissionDenied(
                     "invalid pool request: Pool overlaps with other one on this address space",
                     hint=f"choose another subnet than {pool.subnet}",

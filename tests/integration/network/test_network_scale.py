@@ -52,7 +52,7 @@ def test_two_hundred_networks(tmp_path: Path) -> None:
         for record in made:
             one.manager.remove(record.id)
         assert (link_names(), ruleset()) == clean
-        assert open_files() <= fds
+        assert open_files() <= fds + 2  # the relay's, since there was a published port
 
 
 @in_new_host

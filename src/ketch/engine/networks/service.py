@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -258,7 +259,10 @@ def _check_subnets(wanted: NetworkRecord) -> None:
     if wanted.driver == r.BRIDGE and wanted.ipam_driver == "null":
         raise InvalidArgument("ipv4 pool is empty", hint="leave out --ipam-driver")
     for version, enabled in ((4, wanted.ipv4), (6, wanted.ipv6)):
-        if wanted.driver == r.BRIDGE and enabled and sum(p.version == version for p in wanted.pools) > 1:
+        subnets = [p.network for p in wanted.pools if p.version == version]
+        if any(one.overlaps(other) for one, other in itertools.combinations(subnets, 2)):
+            continue  # they are refused for that
+        if wanted.driver == r.BRIDGE and enabled and len(subnets) > 1:
             raise PermissionDenied("bridge driver doesn't support multiple subnets")
 
 
