@@ -138,7 +138,7 @@ class NetworkManager:
                     self._connections.disconnect(self._host, network, container_id)
                 for kept in network.endpoints.values():
                     self._host.ports.reopen(kept.bindings, kept.container_id[:12])
-                    self._host.ports.relay(kept)
+                    self._relay_again(kept)
             self._drop_retired()
             self._remove_strays()
             self._host.reaper.drain()
@@ -293,6 +293,13 @@ class NetworkManager:
                     continue
                 network.record = _replace(network.record, retired=True)
                 self._state.save(network.record)
+
+    def _relay_again(self, kept: Endpoint) -> None:
+        """Copy to a container that kept running; where that fails, everything else of it works."""
+        try:
+            self._host.ports.relay(kept)
+        except KetchError as e:
+            log.warning("relay to container %s: %s", kept.container_id[:12], e)
 
     def _drop_retired(self) -> None:
         for network in [n for n in self._networks.values() if n.record.retired and not n.endpoints]:

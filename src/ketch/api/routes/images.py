@@ -100,7 +100,7 @@ async def load(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     """Pull an image (``fromImage``), or import a root filesystem (``fromSrc``: ``-``, or the address of a file)."""
-    source, image = call.query.get("fromSrc"), call.query.get("fromImage")
+    source, image = call.query.get("fromSrc", ""), call.query.get("fromImage")
     if image:
         credentials = from_header(call.request.headers.get("X-Registry-Auth"))
         chosen = query.platform(call.query)
@@ -115,7 +115,7 @@ async def create(call: Call) -> web.StreamResponse:
         message=call.query.get("message", ""),
         platform=call.query.get("platform", ""),
     )
-    if not source or source == "-":
+    if source == "-":
         content = call.request.content.iter_chunked(_CHUNK)
         return await progress(call, call.engine.images.import_(content, options))
     with from_registry():

@@ -27,9 +27,10 @@ class StreamPort:
         self._full = False
         self._held = held
         held.setblocking(False)
-        held.listen(_BACKLOG)
-        # Ended connections, which inherit this, are in nobody's way afterwards; a listening socket shares with none.
+        # Ended connections, which inherit this, are in nobody's way afterwards, and those of an earlier ketchd not in
+        # listen's, which looks at them again; a listening socket shares with none.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.listen(_BACKLOG)
         poll.watch(held.fileno(), self._accept, select.EPOLLIN)
 
     def close(self) -> None:
