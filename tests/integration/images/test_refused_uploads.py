@@ -41,7 +41,8 @@ def test_the_client_hears_why(client, command, body):
     assert "broken pipe" not in done.err.lower()
     assert "reset by peer" not in done.err.lower()
     # An error of a load is told in the stream, which Docker's client shows as it is.
-    assert done.err.startswith(("Error response from daemon: ", "ketch: ", "archive/tar: ", "read archive: ", "extract "))
+    told = ("archive/tar: ", "read archive: ", "extract ")
+    assert done.err.startswith(("Error response from daemon: ", "ketch: ", *told))
     assert "Traceback" not in client.engine.log()
     client("rm", "box")
     client("volume", "rm", "box")
