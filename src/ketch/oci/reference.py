@@ -65,7 +65,7 @@ def parse(text: str) -> Reference:
 
     name, at, digest = text.partition("@")
     if at and not digests.valid(digest):
-        raise bad()
+        raise bad("only sha256 digests are supported" if digests.registered(digest) else "")
     tag = ""
     head, colon, tail = name.rpartition(":")
     if colon and "/" not in tail:

@@ -120,8 +120,10 @@ class PullThrough:
             log.warning("serve %s:%s from the cache: %s", name, ref, e.message)
             return local
         self._metrics.values["cache_misses"] += 1
-        tag = "" if ":" in ref else ref
-        await self._repositories.put_manifest(name, found.data, found.descriptor.media_type, tag, check=False)
+        tags, digest = ([], ref) if ":" in ref else ([ref], "")
+        await self._repositories.put_manifest(
+            name, found.data, found.descriptor.media_type, tags, digest=digest, check=False
+        )
         self._asked[name, ref] = time.monotonic()
         return await self._repositories.manifest(name, ref)
 

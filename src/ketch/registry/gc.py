@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.oci.digest import hexadecimal
 from ketch.registry.errors import Refused
-from ketch.registry.objects.store import ObjectMissing, blob
+from ketch.registry.objects.store import ObjectMissing, blob, digest_of
 from ketch.registry.repositories import parse, referenced_blobs
 
 if TYPE_CHECKING:
@@ -65,10 +66,9 @@ class Collector:
         return self._now - moment >= self._grace_s
 
     async def _repository(self, name: str) -> None:
-        prefix = self._repositories.revision(name, "sha256:")
         manifests: dict[str, float] = {}
-        async for found in self._store.list(prefix):
-            manifests["sha256:" + found.key.rpartition("/")[2]] = found.modified
+        async for found in self._store.list(self._repositories.revisions(name)):
+            manifests[digest_of(found.key)] = found.modified
         needs = {digest: await self._needs(digest) for digest in manifests}
         if self._untagged:
             for digest in await self._without_tag(name, manifests, needs):
@@ -77,9 +77,8 @@ class Collector:
                 needs.pop(digest)
         self.report.manifests += len(needs)
         self._needed.update(needs, *needs.values())
-        layers = self._repositories.layer(name, "sha256:")
-        async for found in self._store.list(layers):
-            digest = "sha256:" + found.key.rpartition("/")[2]
+        async for found in self._store.list(self._repositories.layers(name)):
+            digest = digest_of(found.key)
             self._relied[digest] = max(self._relied.get(digest, 0), found.modified)
 
     async def _needs(self, digest: str) -> set[str]:
@@ -106,9 +105,8 @@ class Collector:
     async def _blobs(self) -> None:
         async for found in self._store.list("blobs/"):
             self.report.blobs += 1
-            hexadecimal = found.key.rpartition("/")[2]
-            digest = f"sha256:{hexadecimal}"
-            mark = f"condemned/{hexadecimal}"
+            digest = digest_of(found.key)
+            mark = f"condemned/{hexadecimal(digest)}"
             try:
                 condemned = (await self._store.head(mark)).modified
             except ObjectMissing:
@@ -121,22 +119,22 @@ class Collector:
                 await self._store.put(mark, b"")
                 self.report.condemned += 1
             elif self._is_old(condemned):
-                await self._delete(hexadecimal, found.size)
+                await self._delete(digest, found.size)
         async for found in self._store.list("deleting/"):  # what a run that was killed has left
             if time.time() - found.modified > _STALE_S:
                 await self._store.delete(found.key)
 
-    async def _delete(self, hexadecimal: str, size: int) -> None:
-        claim, mark = f"deleting/{hexadecimal}", f"condemned/{hexadecimal}"
+    async def _delete(self, digest: str, size: int) -> None:
+        claim, mark = f"deleting/{hexadecimal(digest)}", f"condemned/{hexadecimal(digest)}"
         await self._store.put(claim, b"")
         try:
             await self._store.head(mark)
         except ObjectMissing:  # somebody needs it again
             await self._store.delete(claim)
             return
-        await self._store.delete(f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}")
+        await self._store.delete(blob(digest))
         async for name in self._repositories.all():
-            await self._store.delete(self._repositories.layer(name, f"sha256:{hexadecimal}"))
+            await self._store.delete(self._repositories.layer(name, digest))
         await self._store.delete(mark)
         await self._store.delete(claim)
         self.report.deleted_blobs += 1

@@ -20,6 +20,7 @@ from ketch.registry.errors import (
     MANIFEST_UNKNOWN,
     NAME_UNKNOWN,
     PAGINATION_INVALID,
+    TAG_INVALID,
     Refused,
 )
 from ketch.registry.objects import store
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LARGEST_MANIFEST = 4 << 20
 _LARGEST_INDEX = LARGEST_MANIFEST - 1024  # of its entries
+_MOST_TAGS = 100
 _DEFAULT_PAGE, _LARGEST_PAGE = 1000, 10_000
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+\Z", re.ASCII)
@@ -64,11 +66,26 @@ async def put_manifest(call: RegistryCall, ref: str) -> web.StreamResponse:
     if not _MEDIA_TYPE.match(media_type):
         raise Refused(MANIFEST_INVALID, "the request has no Content-Type")
     data = await call.body(LARGEST_MANIFEST)
-    if ":" in ref and digests.of(data) != ref:
-        raise Refused(DIGEST_INVALID, ref)
-    digest, subject = await call.repositories.put_manifest(call.name, data, media_type, "" if ":" in ref else ref)
+    digest, tags = _named(call, ref)
+    if digest and not digests.matches(digest, data):
+        raise Refused(DIGEST_INVALID, digest)
+    digest, subject = await call.repositories.put_manifest(call.name, data, media_type, tags, digest=digest)
     headers = {"Location": f"/v2/{call.name}/manifests/{digest}", "Docker-Content-Digest": digest}
-    return call.empty(201, {**headers, **({"OCI-Subject": subject} if subject else {})})
+    response = call.empty(201, {**headers, **({"OCI-Subject": subject} if subject else {})})
+    for tag in tags if ":" in ref else ():
+        response.headers.add("OCI-Tag", tag)
+    return response
+
+
+def _named(call: RegistryCall, ref: str) -> tuple[str, list[str]]:
+    """The digest (empty: sha256) and the tags to store a manifest by: of the path, and of the query."""
+    query = call.request.query
+    if ":" in ref:
+        tags = [names.tag(tag) for tag in query.getall("tag", [])]
+        if len(tags) > _MOST_TAGS:
+            raise Refused(TAG_INVALID, f"{len(tags)} tags in one request, at most {_MOST_TAGS} are set at once")
+        return ref, tags
+    return names.digest(query["digest"]) if "digest" in query else "", [ref]
 
 
 async def delete_manifest(call: RegistryCall, ref: str) -> web.StreamResponse:

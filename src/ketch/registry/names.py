@@ -34,8 +34,8 @@ def tag(text: str) -> str:
 
 
 def digest(text: str) -> str:
-    """A digest that is verified here: sha256 (DIGEST_INVALID)."""
-    if not digests.valid(text):
+    """A digest that is verified here: sha256 or sha512 (DIGEST_INVALID)."""
+    if not digests.registered(text):
         raise Refused(DIGEST_INVALID, text[:200])
     return text
 

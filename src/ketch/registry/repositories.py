@@ -19,7 +19,7 @@ from ketch.registry.objects import store as objects
 from ketch.registry.objects.store import ObjectMissing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from ketch.registry.objects.store import Objects
 
@@ -62,14 +62,24 @@ class Repositories:
     # -- keys ----------------------------------------------------------------------------------
 
     @staticmethod
-    def layer(repository: str, digest: str) -> str:
+    def layers(repository: str) -> str:
+        """The beginning of the keys of all links to blobs."""
+        return f"repositories/{repository}/_layers/"
+
+    @classmethod
+    def layer(cls, repository: str, digest: str) -> str:
         """The key of the link to a blob."""
-        return f"repositories/{repository}/_layers/sha256/{digest.partition(':')[2]}"
+        return cls.layers(repository) + digest.replace(":", "/")
 
     @staticmethod
-    def revision(repository: str, digest: str) -> str:
+    def revisions(repository: str) -> str:
+        """The beginning of the keys of all links to manifests."""
+        return f"repositories/{repository}/_manifests/revisions/"
+
+    @classmethod
+    def revision(cls, repository: str, digest: str) -> str:
         """The key of the link to a manifest."""
-        return f"repositories/{repository}/_manifests/revisions/sha256/{digest.partition(':')[2]}"
+        return cls.revisions(repository) + digest.replace(":", "/")
 
     @staticmethod
     def tag_key(repository: str, tag: str) -> str:
@@ -172,14 +182,22 @@ class Repositories:
         return StoredManifest(digest, media_type, data)
 
     async def put_manifest(
-        self, repository: str, data: bytes, media_type: str, tag: str = "", *, check: bool = True
+        self,
+        repository: str,
+        data: bytes,
+        media_type: str,
+        tags: Sequence[str] = (),
+        *,
+        digest: str = "",
+        check: bool = True,
     ) -> tuple[str, str]:
-        """Store a manifest, and the tag last; returns its digest and its subject's (empty when it has none).
+        """Store a manifest, and its tags last; returns its digest and its subject's (empty when it has none).
 
+        ``digest``: the one to store it by, which has been verified; else sha256.
         MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with everything that is missing.
         """
         content = parse(data, media_type)
-        digest = digests.of(data)
+        digest = digest or digests.of(data)
         if check:
             await self._check(repository, content)
         await self.claim(digest)
@@ -187,7 +205,7 @@ class Repositories:
         await self.store.put(self.revision(repository, digest), media_type.encode())
         if content.subject is not None:
             await self._refer(repository, content, content.subject.digest, digest, media_type, len(data))
-        if tag:
+        for tag in tags:
             await self.store.put(self.tag_key(repository, tag), digest.encode("ascii"))
         await self.list_in_catalog(repository)
         if check:
@@ -268,7 +286,7 @@ class Repositories:
         """The digests of a manifest's referrers, in order, after ``after``."""
         prefix = _referrer(repository, digest, "")
         async for found in self.store.list(prefix, _referrer(repository, digest, after) if after else ""):
-            yield "sha256:" + found.key.removeprefix(prefix)
+            yield objects.digest_of(found.key)
 
     async def referrer(self, repository: str, digest: str, referring: str) -> bytes:
         """The descriptor of a referrer, as JSON; empty when it has just been deleted."""
@@ -293,7 +311,7 @@ class Repositories:
     async def with_manifests(self, after: str = "") -> AsyncIterator[str]:
         """`all`, without repositories that have no manifest any more, or none yet."""
         async for name in self.all(after):
-            async for _ in self.store.list(self.revision(name, "sha256:")):
+            async for _ in self.store.list(self.revisions(name)):
                 yield name
                 break
 
@@ -323,7 +341,7 @@ def parse(data: bytes, media_type: str) -> _Content:
         raise Refused(MANIFEST_INVALID, "it is an index and a manifest at once")
     subject = [content.subject] if content.subject is not None else []
     for descriptor in (*referenced_blobs(content), *(content.manifests or ()), *subject):
-        if not digests.valid(descriptor.digest):
+        if not digests.registered(descriptor.digest):
             raise Refused(MANIFEST_INVALID, f"digest `{descriptor.digest[:100]}`")
     return content
 

@@ -132,8 +132,8 @@ class Repository:
         except RegistryError as e:
             raise self._missing(e, ref) from e
         digest = digests.of(data)
-        wanted = ref if digests.valid(ref) else claimed
-        if wanted and digests.valid(wanted) and wanted != digest:
+        wanted = ref if digests.registered(ref) else claimed
+        if digests.registered(wanted) and not digests.matches(wanted, data):
             raise DataLoss(
                 f"manifest verification failed for digest {wanted}: got {digest}",
                 hint="the registry, or something on the way to it, gives other bytes than it promises",
@@ -157,7 +157,7 @@ class Repository:
     def _missing(self, error: RegistryError, ref: str) -> KetchError:
         """The error of a missing manifest, in Docker's words."""
         shown = self.reference.familiar_repository
-        full = f"{shown}@{ref}" if digests.valid(ref) else f"{shown}:{ref}"
+        full = f"{shown}@{ref}" if digests.registered(ref) else f"{shown}:{ref}"
         if error.status in (401, 403) or "DENIED" in error.codes:
             message = error.text or "requested access to the resource is denied"
             return NotFound(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import tarfile
@@ -147,3 +148,16 @@ def test_pull_of_what_is_here_already(clean):
             result = clean.docker("pull", f"{registry.host}/spoilt:1", check=False, timeout=60)
             check_refused(result, "larger")
         clean.docker("rmi", f"{registry.host}/good:1")
+
+
+@pytest.mark.parametrize("place", ["layers", "config"])
+def test_pull_of_what_is_named_by_sha512(clean, place):
+    good = made.image({"a": b"some file"})
+    manifest = json.loads(good.data)
+    part = manifest[place] if place == "config" else manifest[place][0]
+    part["digest"] = "sha512:" + hashlib.sha512(good.blobs[part["digest"]]).hexdigest()
+    with NastyRegistry() as registry:
+        registry.add("other", "1", made.Made(json.dumps(manifest).encode(), made.MANIFEST, good.platform, good.blobs))
+        result = clean.docker("pull", f"{registry.host}/other:1", check=False, timeout=60)
+    assert result.code == 1 and "named by sha512 are not supported" in result.err + result.out, result
+    assert "other" not in clean.docker("images").out

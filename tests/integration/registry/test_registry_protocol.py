@@ -9,10 +9,14 @@ import re
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.registries import made_images as made
-from tests.support.registries.raw import JSON, Raw, begin, put_blob, put_manifest
+from tests.support.registries.raw import JSON, Raw, begin, named, put_blob, put_manifest
 from tests.support.registries.registries import bucket, ours
+
+ALGORITHMS = ["sha256", "sha512"]
 
 
 @pytest.fixture(scope="module", params=["disk", "s3"])
@@ -374,3 +378,96 @@ def test_deleting(raw, name):
     assert raw("DELETE", f"/v2/{name}/blobs/{blob}")[0] == 202
     assert raw.code("GET", f"/v2/{name}/blobs/{blob}") == (404, "BLOB_UNKNOWN")
     assert raw.code("DELETE", f"/v2/{name}/blobs/{blob}") == (404, "BLOB_UNKNOWN")
+
+
+# -- sha512 ------------------------------------------------------------------------------------
+
+
+def sha512_manifest(raw: Raw, name: str, query: str = "", **more: object) -> tuple[str, bytes]:
+    """Push a manifest whose descriptors, and whose own name, are sha512."""
+    config = put_blob(raw, name, b"{}", "sha512")
+    descriptor = {"mediaType": made.CONFIG, "digest": config, "size": 2}
+    data = json.dumps({"schemaVersion": 2, "mediaType": JSON, "config": descriptor, "layers": [descriptor], **more})
+    digest = named(data.encode())
+    status, headers, answer = raw("PUT", f"/v2/{name}/manifests/{digest}{query}", data.encode(), Content_Type=JSON)
+    assert (status, headers.get("docker-content-digest")) == (201, digest), answer
+    assert headers["location"].endswith(digest)
+    return digest, data.encode()
+
+
+def test_blobs_by_sha512(raw, name):
+    data = os.urandom(10_000)
+    digest = put_blob(raw, name, data, "sha512")
+    place = f"/v2/{name}/blobs/{digest}"
+    status, headers, got = raw("GET", place)
+    assert (status, got, headers["docker-content-digest"]) == (200, data, digest)
+    status, headers, _ = raw("HEAD", place)
+    assert (status, headers["content-length"], headers["docker-content-digest"]) == (200, "10000", digest)
+    assert raw("GET", place, Range="bytes=10-19")[::2] == (206, data[10:20])
+    assert raw("HEAD", f"/v2/{name}/blobs/{made.digest(data)}")[0] == 404  # nobody has pushed it by this name
+    for taken in ("", "-to"):  # an upload in two requests, and a mount into another repository
+        query = f"mount={digest}&from={name}" if taken else f"digest={named(b'')}"
+        status, headers, _ = raw("POST", f"/v2/{name}{taken}/blobs/uploads/?{query}", b"")
+        assert status == 201 and headers["docker-content-digest"] == (digest if taken else named(b""))
+    assert raw("GET", f"/v2/{name}-to/blobs/{digest}")[2] == data
+    assert raw("DELETE", place)[0] == 202
+    assert raw.code("GET", place) == (404, "BLOB_UNKNOWN")
+    for wrong in (named(b"other"), digest[:-1], digest + "0", digest.upper(), digest.replace("512", "384")):
+        assert raw.code("POST", f"/v2/{name}/blobs/uploads/?digest={wrong}", data) == (400, "DIGEST_INVALID")
+        assert raw.code("PUT", f"{begin(raw, name)}?digest={wrong}", data) == (400, "DIGEST_INVALID")
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    data=st.binary(max_size=3000), cuts=st.sets(st.integers(1, 2999), max_size=3), algorithm=st.sampled_from(ALGORITHMS)
+)
+def test_uploads_in_any_chunks_are_had_by_their_digest(raw, data, cuts, algorithm):
+    place, sent = begin(raw, "t/chunks"), 0
+    for end in sorted({cut for cut in cuts if cut < len(data)}):
+        status, headers, _ = raw("PATCH", place, data[sent:end], Content_Range=f"{sent}-{end - 1}")
+        place, sent = headers["location"], end
+        assert (status, headers["range"]) == (202, f"0-{end - 1}")
+    digest = named(data, algorithm)
+    status, headers, _ = raw("PUT", f"{place}?digest={digest}", data[sent:])
+    assert (status, headers["docker-content-digest"]) == (201, digest)
+    assert raw("GET", headers["location"])[2] == data
+    assert raw("DELETE", f"/v2/t/chunks/blobs/{digest}")[0] == 202
+
+
+def test_manifests_by_sha512(raw, name):
+    digest, data = sha512_manifest(raw, name, "?tag=one&tag=two")
+    for ref in ("one", "two", digest):
+        for method in ("GET", "HEAD"):
+            status, headers, got = raw(method, f"/v2/{name}/manifests/{ref}")
+            assert (status, got) == (200, data if method == "GET" else b"")
+            assert headers["docker-content-digest"] == digest
+    status, headers, _ = raw("PUT", f"/v2/{name}/manifests/three?digest={digest}", data, Content_Type=JSON)
+    assert (status, headers["docker-content-digest"]) == (201, digest)
+    _, headers, _ = raw("PUT", f"/v2/{name}/manifests/{digest}?tag=four", data, Content_Type=JSON)
+    assert headers["oci-tag"] == "four"
+    for ref in (named(b"x"), f"five?digest={named(b'x')}", "five?digest=sha512:1"):
+        assert raw.code("PUT", f"/v2/{name}/manifests/{ref}", data, Content_Type=JSON) == (400, "DIGEST_INVALID")
+    answer = raw.code("PUT", f"/v2/{name}/manifests/{digest}?tag=-bad", data, Content_Type=JSON)
+    assert answer == (400, "TAG_INVALID")
+    absent = {"schemaVersion": 2, "manifests": [{"mediaType": JSON, "digest": named(b"no"), "size": 2}]}
+    answer = raw.code("PUT", f"/v2/{name}/manifests/six", json.dumps(absent).encode(), Content_Type=made.INDEX)
+    assert answer == (404, "MANIFEST_BLOB_UNKNOWN")
+    index = {"schemaVersion": 2, "manifests": [{"mediaType": JSON, "digest": digest, "size": len(data)}]}
+    assert raw("PUT", f"/v2/{name}/manifests/six", json.dumps(index).encode(), Content_Type=made.INDEX)[0] == 201
+    assert json.loads(raw("GET", f"/v2/{name}/tags/list")[2])["tags"] == ["four", "one", "six", "three", "two"]
+    assert raw("DELETE", f"/v2/{name}/manifests/{digest}")[0] == 202
+    assert raw.code("GET", f"/v2/{name}/manifests/{digest}") == (404, "MANIFEST_UNKNOWN")
+    assert json.loads(raw("GET", f"/v2/{name}/tags/list")[2])["tags"] == ["six"]
+
+
+def test_referrers_by_sha512(raw, name):
+    digest, data = sha512_manifest(raw, name)
+    subject = {"mediaType": JSON, "digest": digest, "size": len(data)}
+    by_sha256, _ = put_manifest(raw, name, "sig", subject=subject)
+    by_sha512, _ = sha512_manifest(raw, name, subject=subject, annotations={"k": "v"})
+    found = json.loads(raw("GET", f"/v2/{name}/referrers/{digest}")[2])["manifests"]
+    assert {one["digest"] for one in found} == {by_sha256, by_sha512}
+    assert raw("DELETE", f"/v2/{name}/manifests/{by_sha512}")[0] == 202
+    found = json.loads(raw("GET", f"/v2/{name}/referrers/{digest}")[2])["manifests"]
+    assert [one["digest"] for one in found] == [by_sha256]
+    assert json.loads(raw("GET", f"/v2/{name}/referrers/{named(b'none')}")[2])["manifests"] == []

@@ -20,7 +20,7 @@ from ketch.registry import errors
 from tests.support.engines import KETCH
 from tests.support.registries import made_images as made
 from tests.support.registries.nasty_registry import Fault, NastyRegistry
-from tests.support.registries.raw import Raw, begin, put_blob, put_manifest
+from tests.support.registries.raw import Raw, begin, named, put_blob, put_manifest
 from tests.support.registries.registries import bucket, free_port, listens, ours, registry
 from tests.support.waiting import until
 
@@ -78,6 +78,20 @@ def test_a_cache_of_another_registry():
         assert raw.code("GET", f"/v2/some/app/blobs/{newer.layers[0]}") == (503, "UNAVAILABLE")
 
 
+def test_a_cache_of_what_has_sha512_digests():
+    with ours() as upstream, ours("--upstream", f"http://{upstream.host}") as cache:
+        blob = put_blob(Raw(upstream.host), "some", b"{}", "sha512")
+        config = {"mediaType": made.CONFIG, "digest": blob, "size": 2}
+        data = json.dumps({"schemaVersion": 2, "mediaType": made.MANIFEST, "config": config, "layers": []}).encode()
+        place = f"/v2/some/manifests/{named(data)}"
+        status, _, _ = Raw(upstream.host)("PUT", place, data, Content_Type=made.MANIFEST)
+        assert status == 201
+        for _ in range(2):  # the second time without the upstream
+            status, headers, got = Raw(cache.host)("GET", place)
+            assert (status, got, headers["docker-content-digest"]) == (200, data, named(data))
+        assert Raw(cache.host)("GET", f"/v2/some/blobs/{blob}")[2] == b"{}"
+
+
 # -- garbage -----------------------------------------------------------------------------------
 
 
@@ -87,16 +101,21 @@ def test_garbage_goes_in_two_runs():
         kept, _ = put_manifest(raw, "some", "1")
         gone, _ = put_manifest(raw, "some", "2", annotations={"n": "2"})
         loose = put_blob(raw, "some", b"nobody needs it")
+        config = put_blob(raw, "some", b"{}", "sha512")  # one of those that the manifest below needs
+        put_blob(raw, "some", b"nobody needs it", "sha512")
+        needing, _ = put_manifest(raw, "some", "3", layers=[{"mediaType": made.CONFIG, "digest": config, "size": 2}])
         begin(raw, "some")
         assert raw("DELETE", f"/v2/some/manifests/{gone}")[0] == 202
         assert collect(one.root)["condemned"] == 0  # all of it is young
         first = collect(one.root, "--gc-grace", "0")
-        assert (first["condemned"], first["deleted_blobs"], first["deleted_uploads"]) == (2, 0, 1)
+        assert (first["condemned"], first["deleted_blobs"], first["deleted_uploads"]) == (3, 0, 1)
         assert raw("HEAD", f"/v2/some/blobs/{loose}")[0] == 404  # who would rely on it is told to bring it again
         second = collect(one.root, "--gc-grace", "0")
-        assert second["deleted_blobs"] == 2 and second["deleted_bytes"] > 0
+        assert second["deleted_blobs"] == 3 and second["deleted_bytes"] > 0
         assert raw("GET", f"/v2/some/blobs/{loose}")[0] == 404
-        assert raw("GET", f"/v2/some/manifests/{kept}")[0] == 200
+        assert [raw("GET", f"/v2/some/manifests/{digest}")[0] for digest in (kept, needing)] == [200, 200]
+        assert raw("GET", f"/v2/some/blobs/{config}")[2] == b"{}"
+        assert raw("GET", f"/v2/some/blobs/{named(b'nobody needs it')}")[0] == 404
         assert collect(one.root, "--gc-grace", "0")["condemned"] == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -35,8 +36,13 @@ class Raw:
         return status, json.loads(data)["errors"][0]["code"]
 
 
-def put_blob(raw: Raw, name: str, data: bytes) -> str:
-    digest = made.digest(data)
+def named(data: bytes, algorithm: str = "sha512") -> str:
+    """The digest of some bytes by an algorithm."""
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def put_blob(raw: Raw, name: str, data: bytes, algorithm: str = "sha256") -> str:
+    digest = named(data, algorithm)
     status, headers, _ = raw("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", data)
     assert status == 201 and headers["docker-content-digest"] == digest
     return digest

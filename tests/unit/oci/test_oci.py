@@ -90,6 +90,18 @@ def test_bad_digests(bad):
         digest.check(bad)
 
 
+def test_registered_digests_that_images_cannot_have():
+    """The registry keeps them; whoever pulls such an image is told why it is refused."""
+    data = b"some"
+    sha512 = "sha512:" + hashlib.sha512(data).hexdigest()
+    assert digest.registered(sha512) and digest.matches(sha512, data) and digest.matches(digest.of(data), data)
+    assert not digest.matches(sha512, b"other") and not digest.registered(sha512[:-1])
+    with pytest.raises(InvalidArgument, match="sha512 are not supported"):
+        digest.check(sha512)
+    with pytest.raises(InvalidArgument, match="invalid reference format: only sha256 digests are supported"):
+        reference.parse(f"some@{sha512}")
+
+
 @given(st.integers(min_value=0, max_value=4_000_000_000_000_000_000))
 def test_times_come_back_to_the_nanosecond(ns):
     assert config.parse_time(times.fixed(ns)) == ns

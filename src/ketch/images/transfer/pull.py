@@ -121,6 +121,8 @@ class Puller(Struct):
                 f"pull {ref.familiar}: unsupported media type {manifest.config.media_type}",
                 hint="it is an artifact of another kind, not an image that can be run",
             )
+        for layer in manifest.layers:
+            digests.check(layer.digest)
         config = await self._config(lease, manifest.config)
         _check_platform(oci.Platform(architecture=config.architecture, os=config.os), wanted, ref)
         diff_ids = config.rootfs.diff_ids

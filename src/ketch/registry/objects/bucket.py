@@ -138,13 +138,14 @@ class Bucket:
     async def finish(self, upload: str, digest: str, key: str) -> bool:
         """Write the pieces as one object; the blob appears only when complete."""
         parts = await self._parts(upload)
+        algorithm, _, wanted = digest.partition(":")
         length, hashed = self._hashes.get(upload, (-1, None))
-        if hashed is None or length != sum(size for _, size, _ in parts):
-            hashed = hashlib.sha256()
+        if hashed is None or hashed.name != algorithm or length != sum(size for _, size, _ in parts):
+            hashed = hashlib.new(algorithm)
             for _, size, part in parts:
                 async for data in self.read(part, 0, size):
                     hashed.update(data)
-        if f"sha256:{hashed.hexdigest()}" != digest:
+        if hashed.hexdigest() != wanted:
             return False
 
         async def content() -> AsyncIterator[bytes]:

@@ -159,7 +159,7 @@ class Disk:
             return 0
 
     async def finish(self, upload: str, digest: str, key: str) -> bool:
-        """Compare, fsync, rename; the file is hashed again when another process wrote a part.
+        """Compare, fsync, rename; the file is hashed again when another process wrote a part, and for sha512.
 
         What does not reach the disk is gone, and has to be sent again: the next fsync would succeed, for nothing.
         """
@@ -169,9 +169,11 @@ class Disk:
         path, target = self._upload(upload), self._path(key)
         with open(path, "ab") as f:
             size = f.tell()
+            algorithm, _, wanted = digest.partition(":")
             known = self._hashes.get(upload)
-            actual = known[1].hexdigest() if known is not None and known[0] == size else _hash_of(path)
-            if f"sha256:{actual}" != digest:
+            hashed = known is not None and known[0] == size and known[1].name == algorithm
+            actual = known[1].hexdigest() if known is not None and hashed else _hash_of(path, algorithm)
+            if actual != wanted:
                 return False
             try:
                 failpoint("registry.upload-sync")
@@ -236,9 +238,9 @@ def _some(found: Iterator[Found]) -> list[Found]:
     return [item for item, _ in zip(found, range(500), strict=False)]
 
 
-def _hash_of(path: str) -> str:
+def _hash_of(path: str, algorithm: str) -> str:
     with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+        return hashlib.file_digest(f, algorithm).hexdigest()
 
 
 def _sync_directory(path: str) -> None:

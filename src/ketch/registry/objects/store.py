@@ -1,13 +1,15 @@
 """The interface of object stores, which keep a registry's bytes by key: on the local disk, or in a bucket.
 
-    blobs/sha256/ab/abcd…                            a blob or a manifest, verified, never changed
-    repositories/NAME/_layers/sha256/HEX             the repository has this blob (empty)
-    repositories/NAME/_manifests/revisions/sha256/HEX  the repository has this manifest (its media type)
+    blobs/ALGORITHM/ab/abcd…                         a blob or a manifest, verified, never changed
+    repositories/NAME/_layers/ALGORITHM/HEX          the repository has this blob (empty)
+    repositories/NAME/_manifests/revisions/ALGORITHM/HEX  the repository has this manifest (its media type)
     repositories/NAME/_manifests/tags/TAG            what a tag stands for (a digest)
     repositories/NAME/_referrers/HEX/HEX             what refers to a manifest (a descriptor)
     catalog/NAME, with %2F                           the repository is there (empty)
     uploads/UUID/repository, uploads/UUID/…          an upload under way
     condemned/HEX, deleting/HEX                      garbage collection (see `gc`)
+
+ALGORITHM is sha256 or sha512; where only HEX is in a key, its length says which of them.
 
 Every process over one store sees what the others do; nothing is kept in memory that another one must know.
 """
@@ -18,6 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+_SHA512_DIGITS = 128
 
 
 class Found(NamedTuple):
@@ -74,5 +79,11 @@ class Objects(Protocol):
 
 def blob(digest: str) -> str:
     """The key of a blob or manifest."""
-    hexadecimal = digest.partition(":")[2]
-    return f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}"
+    algorithm, _, hexadecimal = digest.partition(":")
+    return f"blobs/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
+
+
+def digest_of(key: str) -> str:
+    """The digest that a key ends in, known by its length."""
+    hexadecimal = key.rpartition("/")[2]
+    return f"{'sha512' if len(hexadecimal) == _SHA512_DIGITS else 'sha256'}:{hexadecimal}"
