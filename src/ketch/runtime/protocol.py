@@ -129,7 +129,36 @@ class SyslogLog(RemoteLog):
     tag: str
 
 
-LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog
+class FluentdLog(RemoteLog):
+    """``address`` as of SyslogLog; ``fields`` of each record; ``precise``: times with nanoseconds.
+
+    ``timeout_ms`` is that of a write; after ``retries`` attempts to connect, ``retry_ms`` apart, a message is dropped.
+    """
+
+    driver: Literal["fluentd"]
+    address: list[str | int]
+    tag: str
+    fields: dict[str, str]
+    precise: bool
+    acks: bool
+    timeout_ms: int
+    retry_ms: int
+    retries: int
+
+
+class GelfLog(RemoteLog):
+    """``fields``: the inside of a JSON object; ``compression``: gzip, zlib or none, at ``level`` (UDP alone)."""
+
+    driver: Literal["gelf"]
+    address: list[str | int]
+    fields: str
+    compression: str
+    level: int
+    retry_ms: int
+    retries: int
+
+
+LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog | FluentdLog | GelfLog
 
 
 class StartContainer(TypedDict):

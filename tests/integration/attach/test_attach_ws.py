@@ -13,7 +13,7 @@ import pytest
 from tests.support.boxes.monitor_box import own_kib
 from tests.support.engines import API, Engine
 from tests.support.leaks import Census
-from tests.support.logservers import free_port, wait_for_port
+from tests.support.logs.logservers import free_port, wait_for_port
 
 ECHO = 'echo ready; while read line; do echo "got $line"; done; echo over >&2'
 

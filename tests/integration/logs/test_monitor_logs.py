@@ -17,7 +17,7 @@ from ketch.engine.aio.streams import LogOptions
 from ketch.engine.logs.framed_reader import Formatter
 from ketch.engine.logs.json_reader import read_json_logs
 from tests.support.boxes.monitor_box import Peer, follower, open_fds, own_kib
-from tests.support.logservers import Journal
+from tests.support.logs.logservers import Journal
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 _DEADLINE_S = 15

@@ -6,8 +6,12 @@ import _socket
 import contextlib
 import fcntl
 import re
+import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +19,15 @@ from hypothesis import strategies as st
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.records import LogConfig
 from ketch.errors import InvalidArgument
+from ketch.runtime.logs.fluentd import Fluentd
+from ketch.runtime.logs.gelf import Gelf
 from ketch.runtime.logs.journald import Journal
 from ketch.runtime.logs.syslog import Syslog
 from ketch.runtime.process.io.remote import Remote
 from ketch.runtime.process.loop import Loop
-from tests.support.logservers import Journal as FarJournal
-from tests.support.logservers import journal_fields
+from tests.support.logs.forwarding import unpack
+from tests.support.logs.logservers import Journal as FarJournal
+from tests.support.logs.logservers import journal_fields
 
 AT = 1704164645_123456789
 
@@ -104,6 +111,8 @@ def test_syslog_addresses(text, wanted):
         ("journald", {"max-size": "1m"}, "unknown log opt 'max-size' for journald log driver"),
         ("syslog", {"max-file": "1"}, "unknown log opt 'max-file' for syslog log driver"),
         ("pigeon", {}, 'error looking up logging plugin pigeon: plugin "pigeon" not found'),
+        ("etwlogs", {}, 'error looking up logging plugin etwlogs: plugin "etwlogs" not found'),
+        ("fluentd", {"fluentd-address": "tls://h:1"}, "TLS is not supported"),
         ("json-file", {"mode": "lazy"}, "logger: logging mode not supported: lazy"),
         ("local", {"max-buffer-size": "1m"}, "max-buffer-size option is only supported with 'mode=non-blocking'"),
         ("local", {"max-buffer-size": "big", "mode": "non-blocking"}, "not a size"),
@@ -157,3 +166,120 @@ def test_the_daemons_defaults_are_for_its_own_driver():
 def test_tags():
     values = {"ID": "abc", "Name": "web"}
     assert log_options.tag("x/{{.Name}}-{{ .ID }}", values) == "x/web-abc"
+
+
+FORWARD = {
+    "driver": "fluentd",
+    "address": ["tcp", "127.0.0.1", 1],
+    "tag": "a.tag",
+    "fields": {"container_id": "x" * 64, "container_name": "/web"},
+    "precise": False,
+    "acks": False,
+    "timeout_ms": 0,
+    "retry_ms": 1000,
+    "retries": 0,
+}
+
+
+WORDS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=300)
+
+
+@given(WORDS, st.dictionaries(st.sampled_from(["log", "source"]) | WORDS, WORDS, max_size=20))
+def test_forwarded_messages_can_be_read(line, chosen):
+    """An independent decoder reads them; a chosen label of the same name takes the place of Docker's own field."""
+    fields = {**FORWARD["fields"], **chosen}
+    message = Fluentd({**FORWARD, "fields": fields, "precise": True}).message(AT, 2, line.encode(), False)
+    tag, at, record, option = msgspec.msgpack.decode(message)
+    assert (tag, option) == ("a.tag", {})
+    assert (at.code, bytes(at.data)) == (0, struct.pack(">II", AT // 10**9, AT % 10**9))
+    assert record == {"source": "stderr", "log": line, **fields}
+
+
+def test_pieces_of_long_lines_are_numbered():
+    one = Fluentd(FORWARD)
+    sent = [
+        msgspec.msgpack.decode(one.message(AT + number * 10**9, 1, b"x" * 20000, partial))
+        for number, partial in enumerate((True, True, False, False))
+    ]
+    assert len({message[2].get("partial_id") for message in sent}) == 2
+    kept = [(m[1] - AT // 10**9, m[2].get("partial_ordinal"), m[2].get("partial_last")) for m in sent]
+    assert kept == [(0, "1", "false"), (0, "2", "false"), (0, "3", "true"), (3, None, None)]
+
+
+def test_a_message_without_confirmation_is_sent_again():
+    """A wrong confirmation, and an end without one: the same message comes on the next connection."""
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        far.settimeout(10)
+        loop = Loop()
+        address = ["tcp", "127.0.0.1", far.getsockname()[1]]
+        remote = Remote(
+            loop, Fluentd({**FORWARD, "address": address, "acks": True, "retry_ms": 0}), blocking=True, limit=0
+        )
+        seen = []
+
+        def serve() -> None:
+            for answer in (b"\x81\xa3ack\xb8" + b"w" * 24, b"", None):
+                connection, _ = far.accept()
+                with connection, connection.makefile("rb") as stream:
+                    seen.append(unpack(stream))
+                    if answer is None:
+                        ident = seen[-1][3]["chunk"].encode()
+                        connection.sendall(b"\x81\xa3ack\xb8" + ident[:9])
+                        connection.sendall(ident[9:])
+                        seen.append(unpack(stream))
+                    else:
+                        connection.sendall(answer)
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(serve)
+            remote.write(1, b"first\nsecond\n")
+            loop.deadline, loop.on_deadline = monotonic() + 0.02, lambda: again()
+
+            def again() -> None:
+                remote.write(1, b"")  # which is when a lost connection is made again
+                loop.deadline = monotonic() + 0.02
+                loop.running = not done.done()
+
+            loop.run()
+            done.result()
+    assert [message[2]["log"] for message in seen] == ["first", "first", "first", "second"]
+    assert len({message[3]["chunk"] for message in seen[:3]}) == 1
+
+
+def test_large_messages_for_graylog_go_on_where_a_full_socket_stopped_them():
+    """Each chunk is sent once, however often the socket was full in between."""
+    gelf = Gelf(
+        {
+            "driver": "gelf",
+            "address": ["udp", "127.0.0.1", 1],
+            "fields": '"_a":"b"',
+            "compression": "none",
+            "level": 1,
+            "retry_ms": 1,
+            "retries": 0,
+        }
+    )
+    message = gelf.message(AT, 1, b"x" * 16384, True)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with near, far:
+        near.setblocking(False)
+        far.settimeout(10)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        chunks, full = [], 0
+        for _ in range(100):
+            try:
+                gelf.send_large(near, message)
+                break
+            except BlockingIOError:
+                full += 1
+                chunks.append(far.recv(2000))
+        far.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                chunks.append(far.recv(2000))
+    assert full
+    assert [chunk[10] for chunk in chunks] == list(range(chunks[0][11]))
+    assert b"".join(chunk[12:] for chunk in chunks) == message
+    with pytest.raises(OSError, match="Message too long"):
+        gelf.message(AT, 1, b"", False)
+        gelf.send_large(near, b"x" * 1408 * 128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -12,15 +13,18 @@ from urllib.parse import quote_plus
 
 from msgspec import Struct
 
+from ketch.engine.logs import fluentd, gelf
 from ketch.engine.logs import options as log_options
-from ketch.errors import RuntimeFailure
+from ketch.errors import InvalidArgument, RuntimeFailure
+from ketch.notation import times
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.paths import ContainerPaths
-    from ketch.runtime.protocol import JournaldLog, LogFiles, LogSettings, RemoteLog, SyslogLog
+    from ketch.runtime.protocol import FluentdLog, GelfLog, JournaldLog, LogFiles, LogSettings, RemoteLog, SyslogLog
 
 _DIAL_S = 5.0
+_SMALLEST_BUFFER = 64 << 10
 _NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
 
 
@@ -42,12 +46,16 @@ class LogDrivers(Struct, frozen=True, eq=False):
         return os.path.join(self.paths.log_dir(container.id), "log") if not kind else ""
 
     async def message(self, container: Container) -> LogSettings:
-        """``log`` of the start message; RuntimeFailure when the far end cannot be reached."""
+        """``log`` of the start message; RuntimeFailure or InvalidArgument when the far end cannot be reached."""
         kind, options = container.host.log_config.type or "local", container.host.log_config.config or {}
         if kind == "journald":
             return await self._journald(container, options)
         if kind == "syslog":
             return await self._syslog(container, options)
+        if kind == "fluentd":
+            return await self._fluentd(container, options)
+        if kind == "gelf":
+            return await self._gelf(container, options)
         if kind == "json-file":
             chosen = attributes(container)
             return {
@@ -105,11 +113,59 @@ class LogDrivers(Struct, frozen=True, eq=False):
             "tag": _tag(container, options.get("tag") or "{{.ID}}"),
         }
 
+    async def _fluentd(self, container: Container, options: dict[str, str]) -> FluentdLog:
+        chosen = fluentd.settings(options)
+        common = self._remote(container, options)
+        if chosen.background:
+            # dockerd counts messages; here it is bytes that are bounded.
+            common["blocking"], common["buffer"] = False, max(chosen.buffer, _SMALLEST_BUFFER)
+        return {
+            "driver": "fluentd",
+            **common,
+            "address": await _fluentd_address(chosen),
+            "tag": _tag(container, options.get("tag") or "{{.ID}}"),
+            "fields": {
+                "container_id": container.id,
+                "container_name": f"/{container.name}",
+                **attributes(container),
+            },
+            "precise": chosen.precise,
+            "acks": chosen.acks,
+            "timeout_ms": chosen.timeout_ms,
+            "retry_ms": chosen.retry_ms,
+            "retries": chosen.retries,
+        }
+
+    async def _gelf(self, container: Container, options: dict[str, str]) -> GelfLog:
+        chosen = gelf.settings(options)
+        scheme, host, port = chosen.address
+        fields = {
+            "_container_id": container.id,
+            "_container_name": container.name,
+            "_image_id": container.image_id,
+            "_image_name": container.image_ref,
+            "_command": " ".join([container.path, *container.args]),
+            "_tag": _tag(container, options.get("tag") or "{{.ID}}"),
+            "_created": times.rfc3339(container.created),
+        }
+        fields |= {name if name.startswith("_") else f"_{name}": text for name, text in attributes(container).items()}
+        far = await _try(scheme, host, port, f"gelf: cannot connect to GELF endpoint: {_where(host, port)} ")
+        return {
+            "driver": "gelf",
+            **self._remote(container, options),
+            "address": [scheme, far, port],
+            "fields": json.dumps(fields, sort_keys=True, separators=(",", ":"))[1:-1],
+            "compression": chosen.compression,
+            "level": chosen.level,
+            "retry_ms": chosen.delay_s * 1000,
+            "retries": chosen.retries if scheme == "tcp" else 0,
+        }
+
 
 def readable(container: Container) -> bool:
     """Whether ``logs`` can read this driver's log."""
     config = container.host.log_config
-    if config.type in ("journald", "syslog"):
+    if config.type in log_options.REMOTE:
         return not log_options.boolean((config.config or {}).get("cache-disabled", ""), "cache-disabled")
     return config.type != "none"
 
@@ -150,17 +206,32 @@ def _tag(container: Container, template: str) -> str:
     return log_options.tag(template, values)
 
 
-async def _try(scheme: str, host: str, port: int) -> str:
+async def _fluentd_address(chosen: fluentd.FluentdSettings) -> list[str | int]:
+    """The address that the monitor connects to; with ``fluentd-async`` nobody need listen there yet."""
+    scheme, host, port = chosen.address
+    if not chosen.background:
+        host = await _try(scheme, host, port)
+    elif port:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError, TimeoutError):  # then messages go to the cache alone
+            async with asyncio.timeout(_DIAL_S):
+                host = str((await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0][4][0])
+    return [scheme, host, port] if port else [scheme, host]
+
+
+async def _try(scheme: str, host: str, port: int, before: str = "") -> str:
     """Connect once, so that a wrong address fails the start; returns the IP address (or the path)."""
     loop = asyncio.get_running_loop()
     stream = scheme in ("tcp", "unix")
     kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+    where = f" {_where(host, port)}"
     try:
         async with asyncio.timeout(_DIAL_S):
             if not port:
                 _try_path(host, kind)
                 return host
             family, _, _, _, target = (await loop.getaddrinfo(host, port, type=kind))[0]
+            where = f" {_where(str(target[0]), port)}"
             if stream:
                 with socket.socket(family, kind) as sock:
                     sock.setblocking(False)
@@ -168,10 +239,19 @@ async def _try(scheme: str, host: str, port: int) -> str:
             return str(target[0])
     except TimeoutError:
         why = "i/o timeout"
+    except socket.gaierror:
+        where, why = "", f"lookup {host}: no such host"
     except OSError as e:
-        why = e.strerror or str(e)
-    where = f"{host}:{port}" if port else host
-    raise RuntimeFailure(f"failed to initialize logging driver: dial {scheme} {where}: {why}")
+        why = f"connect: {os.strerror(e.errno).lower()}" if e.errno else str(e)
+    message = f"failed to initialize logging driver: {before}dial {scheme}{where}: {why}"
+    # dockerd's status follows from these words: 400, not 500.
+    raise InvalidArgument(message) if "no such file" in message else RuntimeFailure(message)
+
+
+def _where(host: str, port: int) -> str:
+    if not port:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _try_path(path: str, kind: socket.SocketKind) -> None:

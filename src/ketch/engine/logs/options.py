@@ -2,7 +2,7 @@
 
     type ""      the default: framed files, shown as json-file because docker-py reads no other's logs
     local        the same, by its name         json-file   Docker's own files
-    journald, syslog   messages elsewhere, and framed files as a cache      none   nothing
+    journald, syslog, fluentd, gelf   messages elsewhere, and framed files as a cache      none   nothing
 
 The daemon's defaults are written into a container when it is made, so that later changes do not touch it.
 """
@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.engine.aio.patterns import Patterns
+from ketch.engine.logs import fluentd, gelf
 from ketch.errors import InvalidArgument
 from ketch.notation import booleans, digits, sizes
 from ketch.runtime.logs.syslog import FACILITIES, FORMATS
@@ -33,7 +34,10 @@ OPTIONS = {
     "local": _FILES,
     "journald": _CHOICE,
     "syslog": _CHOICE | _SYSLOG_TLS | {"syslog-address", "syslog-facility", "syslog-format"},
+    "fluentd": _CHOICE | fluentd.OPTIONS,
+    "gelf": _CHOICE | gelf.OPTIONS,
 }
+REMOTE = ("journald", "syslog", "fluentd", "gelf")
 DRIVERS = sorted({*OPTIONS, "none"} - {""})
 _FIELD = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 TAG_FIELDS = ("ID", "FullID", "Name", "ImageName", "ImageID", "ImageFullID", "DaemonName")
@@ -74,6 +78,8 @@ def check(config: LogConfig) -> None:
 def _unknown(driver: str, key: str) -> str:
     if driver == "local":
         return f"unknown log opt '{key}' for log driver local"
+    if driver == "gelf":
+        return f'unknown log opt "{key}" for gelf log driver'
     return f"unknown log opt '{key}' for {driver or 'json-file'} log driver"
 
 
@@ -92,6 +98,10 @@ def _check_values(driver: str, options: dict[str, str]) -> None:
     for key in ("labels-regex", "env-regex"):
         chooser(options, key)
     tag(options.get("tag", ""), dict.fromkeys(TAG_FIELDS, ""))
+    if driver == "fluentd":
+        fluentd.settings(options)
+    if driver == "gelf":
+        gelf.settings(options)
     if driver == "syslog":
         if any(key in _SYSLOG_TLS for key in options):
             raise InvalidArgument("syslog over TLS is not supported", hint="use tcp:// through a local relay")

@@ -12,6 +12,8 @@ import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOL_SOCKET, socket
 from struct import Struct
 
+from ketch.runtime.logs.destination import Destination
+
 SOCKET = "/run/systemd/journal/socket"
 _LENGTH = Struct("<Q")
 _FD = Struct("i")
@@ -26,7 +28,7 @@ def field(name: str, value: bytes) -> bytes:
     return b"%s\n%s%s\n" % (name.encode(), _LENGTH.pack(len(value)), value)
 
 
-class Journal:
+class Journal(Destination):
     """Entries of one container; ``fields`` stand in each of them."""
 
     def __init__(self, path: str, fields: dict[str, str]) -> None:

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import os
 import time
-from _socket import AF_INET, AF_INET6, AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, socket
-from errno import EINPROGRESS, EMSGSIZE, EPROTOTYPE
+from errno import EPROTOTYPE
 
 from ketch.notation import times
+from ketch.runtime.logs import destination
+from ketch.runtime.logs.destination import Destination
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
 
 FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 FACILITIES = (
@@ -25,7 +30,7 @@ FACILITIES = (
 _SEVERITY = {1: 6, 2: 3}  # info, err
 
 
-class Syslog:
+class Syslog(Destination):
     """Messages of one container.
 
     ``address``: ["unix" | "unixgram", path] or ["tcp" | "udp", IP address, port].
@@ -43,27 +48,12 @@ class Syslog:
 
     def connect(self) -> tuple[socket, int]:
         """A socket to the server, 0 or EINPROGRESS (OSError)."""
-        if self._address[0] in ("unix", "unixgram"):
-            try:
-                return self._open(AF_UNIX, SOCK_STREAM if self._address[0] == "unix" else SOCK_DGRAM)
-            except OSError as e:
-                if e.errno != EPROTOTYPE or self._address[0] == "unixgram":
-                    raise
-                return self._open(AF_UNIX, SOCK_DGRAM)  # what /dev/log is nearly everywhere
-        family = AF_INET6 if ":" in str(self._address[1]) else AF_INET
-        return self._open(family, SOCK_STREAM if self._address[0] == "tcp" else SOCK_DGRAM)
-
-    def _open(self, family: int, kind: int) -> tuple[socket, int]:
-        sock = socket(family, kind | SOCK_CLOEXEC | SOCK_NONBLOCK)
         try:
-            target = str(self._address[1]) if family == AF_UNIX else (str(self._address[1]), int(self._address[2]))
-            status = sock.connect_ex(target)
-            if status not in (0, EINPROGRESS):
-                raise OSError(status, os.strerror(status))
-        except BaseException:
-            sock.close()
-            raise
-        return sock, status
+            return destination.connect(self._address)
+        except OSError as e:
+            if e.errno != EPROTOTYPE or self._address[0] != "unix":
+                raise
+            return destination.connect(["unixgram", self._address[1]])  # what /dev/log is nearly everywhere
 
     def message(self, ns: int, stream: int, line: bytes, _partial: bool) -> bytes:
         """A line as it is sent."""
@@ -79,7 +69,3 @@ class Syslog:
             return f"<{priority}>{time.strftime('%b %e %H:%M:%S', local)}{host} {self._tag}[{self._pid}]: "
         stamp = times.local(ns, 6 if self._message_format == "rfc5424micro" else 0)
         return f"<{priority}>1 {stamp} {self._host} {self._tag} {self._pid} {self._tag} - "
-
-    def send_large(self, _sock: socket, _message: bytes) -> None:
-        """Syslog has no way for a message that does not fit into a datagram (OSError)."""
-        raise OSError(EMSGSIZE, os.strerror(EMSGSIZE))

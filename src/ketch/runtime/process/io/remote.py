@@ -19,28 +19,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
-    from typing import Protocol
 
+    from ketch.runtime.logs.destination import Destination
     from ketch.runtime.process.loop import Loop
-
-    class Format(Protocol):
-        """The format of messages and their destination."""
-
-        def connect(self) -> tuple[socket, int]:
-            """A non-blocking socket and 0 or EINPROGRESS (OSError)."""
-            ...
-
-        def message(self, ns: int, stream: int, line: bytes, partial: bool) -> bytes:
-            """One line, or piece of one, as it is sent."""
-            ...
-
-        def send_large(self, sock: socket, message: bytes) -> None:
-            """Send a message that does not fit into a datagram (OSError)."""
-            ...
 
 
 _TURN = 256  # messages that are sent before others are served
-_RETRY_S = 1.0
 _BLOCKING_LIMIT = 256 << 10
 _BLOCK_COST = 200  # bytes that a block takes in memory beside its own
 
@@ -48,7 +32,7 @@ _BLOCK_COST = 200  # bytes that a block takes in memory beside its own
 class Remote:
     """Sends a container's output line by line; ``pending`` is True while there is something that can be sent."""
 
-    def __init__(self, loop: Loop, message_format: Format, *, blocking: bool, limit: int) -> None:
+    def __init__(self, loop: Loop, message_format: Destination, *, blocking: bool, limit: int) -> None:
         self._loop = loop
         self._message_format = message_format
         self._blocking = blocking
@@ -61,6 +45,8 @@ class Remote:
         self._message = b""  # the message whose turn it is, …
         self._sent = 0  # … and how much of it is on its way
         self._after = 0  # the position behind it
+        self._answer: bytes | None = None  # what has come of the server's confirmation while it is waited for
+        self._failures = 0  # attempts to connect, one after the other
         self._socket: socket | None = None
         self._stream = False
         self._connected = self._met = False
@@ -114,10 +100,13 @@ class Remote:
 
     def _connect(self) -> None:
         self._tried = monotonic()
+        self._failures += 1  # until it is connected
         with suppress(OSError):
             self._socket, status = self._message_format.connect()
             self._stream = self._socket.type & 0xF == SOCK_STREAM
             self._connected = status != EINPROGRESS
+            if self._connected:
+                self._failures = 0
             self._sent = 0  # what the last connection has of a message is lost with it
             self._watching = not self._connected
             self._loop.add(self._socket.fileno(), self._interest(), self._ready)
@@ -135,12 +124,15 @@ class Remote:
             self._loop.remove(self._socket.fileno())
             self._socket.close()
         self._socket, self._connected, self._watching, self._met = None, False, False, True
+        self._answer = None
 
     def _ready(self, events: int) -> None:
         assert self._socket is not None
         if not self._connected and events & (WRITE | GONE):
             self._connected = self._socket.getsockopt(SOL_SOCKET, SO_ERROR) == 0
-            if not self._connected:
+            if self._connected:
+                self._failures = 0
+            else:
                 self._lost()
         elif events & (READ | GONE) and not self._is_connected():
             self._lost()
@@ -149,33 +141,56 @@ class Remote:
         self.on_drain(0)
 
     def _is_connected(self) -> bool:
-        """Whether the server is still connected; anything that it sends is dropped."""
+        """Whether the server is still connected; what it sends is a confirmation, or is dropped."""
         assert self._socket is not None
         if not self._stream:
             return self._socket.getsockopt(SOL_SOCKET, SO_ERROR) == 0
         try:
-            return bool(self._socket.recv(4096))
+            data = self._socket.recv(4096)
         except BlockingIOError:
             return True
         except OSError:
             return False
+        return bool(data) and self._take_answer(data)
+
+    def _take_answer(self, data: bytes) -> bool:
+        """Take a part of a confirmation; False when it is none of the last message, which is then sent again."""
+        if self._answer is None:
+            return True
+        self._answer += data
+        confirmed = self._message_format.acknowledged(self._answer)
+        if confirmed:
+            self._answer = None
+            self.on_drain(self._done())
+        return confirmed is not False
 
     # -- sending ---------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Send messages while the socket has room."""
-        if self._socket is None and self._queue and monotonic() >= self._tried + _RETRY_S:
+        if self._socket is None and self._queue and monotonic() >= self._tried + self._message_format.retry_s:
+            self._give_up()
             self._connect()
         taken = 0
         for _ in range(_TURN):
-            if not self._connected or not self._next():
+            if not self._connected or self._answer is not None or not self._next():
                 break
             if not self._send():
                 break
+            if self._message_format.acknowledges:
+                self._answer = b""
+                break
             taken += self._done()
-        self._watch(bool(self._queue) if self._connected else self._socket is not None)
+        wants = bool(self._queue) and self._answer is None
+        self._watch(wants if self._connected else self._socket is not None)
         if taken:
             self.on_drain(taken)
+
+    def _give_up(self) -> None:
+        """Drop the message for which the server has been tried as often as its settings say."""
+        if self._message_format.retries and self._failures >= self._message_format.retries and self._next():
+            self._failures = 0
+            self._done()
 
     def _next(self) -> bool:
         """Make the next message; False when there is none."""
@@ -193,6 +208,8 @@ class Remote:
     def _send(self) -> bool:
         """Send the message; True when all of it is sent, or it can never be."""
         assert self._socket is not None
+        if not self._message:
+            return True
         for attempt in (1, 2):
             try:
                 if self._stream:
@@ -212,13 +229,20 @@ class Remote:
         return True
 
     def _send_datagram(self, sock: socket) -> None:
+        if len(self._message) <= self._message_format.largest:
+            try:
+                sock.send(self._message)
+            except OSError as e:
+                if e.errno != EMSGSIZE:
+                    raise
+            else:
+                return
         try:
-            sock.send(self._message)
-        except OSError as e:
-            if e.errno != EMSGSIZE:
-                raise
-            with suppress(OSError):
-                self._message_format.send_large(sock, self._message)
+            self._message_format.send_large(sock, self._message)
+        except BlockingIOError:
+            raise
+        except OSError:  # it is too large, or for nobody: it is lost
+            return
 
     def _done(self) -> int:
         """Remove the sent message from the queue; returns its size."""
