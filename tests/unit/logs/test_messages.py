@@ -10,6 +10,7 @@ import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -28,6 +29,9 @@ from ketch.runtime.process.loop import Loop
 from tests.support.logs.forwarding import unpack
 from tests.support.logs.logservers import Journal as FarJournal
 from tests.support.logs.logservers import journal_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 AT = 1704164645_123456789
 
@@ -233,17 +237,66 @@ def test_a_message_without_confirmation_is_sent_again():
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(serve)
             remote.write(1, b"first\nsecond\n")
-            loop.deadline, loop.on_deadline = monotonic() + 0.02, lambda: again()
-
-            def again() -> None:
-                remote.write(1, b"")  # which is when a lost connection is made again
-                loop.deadline = monotonic() + 0.02
-                loop.running = not done.done()
-
-            loop.run()
+            # An empty write is when a lost connection is made again.
+            run_until(loop, lambda: remote.write(1, b"") or done.done())
             done.result()
     assert [message[2]["log"] for message in seen] == ["first", "first", "first", "second"]
     assert len({message[3]["chunk"] for message in seen[:3]}) == 1
+
+
+def run_until(loop: Loop, step: Callable[[], bool]) -> None:
+    """Run a loop that calls ``step`` now and then, until it returns True."""
+    end = monotonic() + 30
+
+    def tick() -> None:
+        loop.running = not step()
+        assert monotonic() < end
+        loop.deadline = monotonic() + 0.01
+
+    loop.deadline, loop.on_deadline = monotonic(), tick
+    loop.run()
+
+
+def test_a_server_that_leaves_messages_unread_is_connected_to_again():
+    """``fluentd-write-timeout``; without it the container would wait for as long as the server does not read."""
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        far.settimeout(10)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        loop = Loop()
+        settings = {**FORWARD, "address": ["tcp", "127.0.0.1", far.getsockname()[1]], "timeout_ms": 200, "retry_ms": 0}
+        remote = Remote(loop, Fluentd(settings), blocking=True, limit=0)
+        with far.accept()[0]:
+            far.setblocking(False)
+            remote.write(1, (b"x" * 8000 + b"\n") * 1000)
+            assert remote.full
+            again = []
+
+            def accepted() -> bool:
+                remote.write(1, b"")
+                with contextlib.suppress(BlockingIOError):
+                    again.append(far.accept()[0])
+                return bool(again)
+
+            run_until(loop, accepted)
+            again[0].close()
+
+
+def test_a_message_is_dropped_after_so_many_attempts():
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        address = ["tcp", *far.getsockname()]
+    loop = Loop()
+    remote = Remote(
+        loop, Fluentd({**FORWARD, "address": address, "retry_ms": 0, "retries": 2}), blocking=False, limit=9999
+    )
+    remote.write(1, b"first\nsecond\nthird\n")
+    left = remote._size
+    run_until(loop, lambda: remote.write(1, b"") or remote._size < left)
+    assert not remote.pending
+
+
+def test_a_name_is_not_looked_up_where_everything_would_wait():
+    with pytest.raises(OSError, match="illegal IP address"):
+        Fluentd({**FORWARD, "address": ["tcp", "localhost", 1]}).connect()
 
 
 def test_large_messages_for_graylog_go_on_where_a_full_socket_stopped_them():

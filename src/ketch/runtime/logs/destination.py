@@ -13,6 +13,7 @@ from _socket import (
     SOCK_NONBLOCK,
     SOCK_STREAM,
     TCP_USER_TIMEOUT,
+    inet_pton,
     socket,
 )
 from errno import EINPROGRESS, EMSGSIZE
@@ -67,6 +68,7 @@ def connect(address: list[str | int], timeout_ms: int = 0) -> tuple[socket, int]
     if address[0] in ("unix", "unixgram"):
         return _open(AF_UNIX, kind, str(address[1]))
     family = AF_INET6 if ":" in str(address[1]) else AF_INET
+    inet_pton(family, str(address[1]).partition("%")[0])  # a name is refused: looking it up would hold up everything
     return _open(family, kind, (str(address[1]), int(address[2])), timeout_ms if address[0] == "tcp" else 0)
 
 
