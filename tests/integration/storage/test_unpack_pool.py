@@ -133,7 +133,7 @@ def test_a_process_that_is_killed_is_an_error_and_the_next_job_gets_another(pool
     assert again.future.result(20).size == 2 << 20
     (idle,) = workers()
     os.kill(idle, signal.SIGKILL)  # while it has nothing to do
-    until(lambda: not workers(), "its end")
+    until(lambda: os.waitid(os.P_PID, idle, os.WEXITED | os.WNOHANG | os.WNOWAIT), "its end")
     third = pool.begin(written(tmp_path, blob), place)
     third.finish(len(blob))
     assert third.future.result(20).size == 2 << 20

@@ -11,6 +11,7 @@ process and change at once.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,8 +30,7 @@ from ketch.images.single_flight import run_uncancellable
 from ketch.network.ports import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator
     from sqlite3 import Connection
 
     from ketch.engine.model.records import Container
@@ -100,10 +100,13 @@ class PendingChanges(Struct, frozen=True, eq=False):
         undo.callback(setattr, container.config, "labels", labels)
         container.config.labels = _labels(labels or {}, wanted)
 
-    def volumes_made(self, container: Container) -> AbstractContextManager[Callable[[Connection], None]]:
+    @contextlib.contextmanager
+    def volumes_made(self, container: Container) -> Iterator[Callable[[Connection], None]]:
         """A step that marks the volumes of what waits as completely made, for the transaction that saves it."""
         points = (container.pending or Pending()).mount_points or []
-        return self.volumes.made([point.name for point in points if point.type == "volume"])
+        with self.volumes.made([point.name for point in points if point.type == "volume"]) as also:
+            yield also
+        self.volumes.release(container.id)
 
     async def reset(self, container: Container) -> None:
         """Drop the pending changes, with the anonymous volumes that were made for them."""
@@ -159,6 +162,7 @@ class PendingChanges(Struct, frozen=True, eq=False):
         fresh.host = HostConfig(binds=wanted.binds, mounts=wanted.mounts, volume_driver=new.host.volume_driver)
         known = {volume.name for volume in self.volumes.list()}
         undo.push_async_callback(self.container_volumes.remove_new, fresh, known)
+        undo.callback(self.volumes.release, new.id)
         await self.container_volumes.make_image_trees(fresh.host)
         self.container_volumes.planner().plan(fresh.config, fresh.host, fresh.mounts, (), new.id)
         chains = self.images.resolve(new.image_id).chain_ids
