@@ -9,6 +9,8 @@ import json
 
 import pytest
 
+from tests.support.waiting import until
+
 FILE = """
 name: lab
 x-common: &common {image: busybox, pull_policy: never, stop_grace_period: 0s}
@@ -421,9 +423,14 @@ def test_oneshots_and_restarts(small):
     small.write(
         "name: small\nservices:\n  flaky: {image: busybox, command: [sh, -c, 'exit 3'], restart: 'on-failure:1'}\n"
     )
-    # By `up --exit-code-from` Compose misses the end when a restart is quicker than its question for the state.
     small("up", "-d", "--remove-orphans")
-    small("wait", "flaky", code=3)
+
+    def ended() -> bool:
+        found = small.inspect("small-flaky-1")
+        return (found["State"]["Status"], found["RestartCount"]) == ("exited", 1)
+
+    until(ended, "the last end of the service")
+    assert small.inspect("small-flaky-1")["State"]["ExitCode"] == 3
 
 
 def test_extends_include_and_overrides(small):
