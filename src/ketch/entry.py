@@ -1,9 +1,10 @@
-"""Entry points of the installed commands; their imports do not depend on the current directory.
+"""Entry points of the installed commands; their imports do not depend on the current directory, nor on open streams.
 
 A relative or empty element of ``PYTHONPATH`` means the current directory, before the standard library, and root may
 stand in an unpacked archive.  Such places go before anything is imported that is not there yet, so this module
 imports nothing that the interpreter's own start has not (not even ``__future__``); docs/processes.md says what that
-leaves over.
+leaves over.  Closed standard streams are opened next, before a library can get their numbers for a file that it keeps
+(libffi 3.5 keeps itself open).
 """
 
 import os
@@ -12,7 +13,7 @@ import sys
 
 def ketch() -> None:
     """``ketch``, the command line."""
-    _drop_relative_import_paths()
+    _prepare()
     from ketch.cli.main import main
 
     main()
@@ -20,7 +21,7 @@ def ketch() -> None:
 
 def ketchd() -> None:
     """``ketchd``, the daemon."""
-    _drop_relative_import_paths()
+    _prepare()
     from ketch.daemon.main import main
 
     main()
@@ -28,10 +29,18 @@ def ketchd() -> None:
 
 def runtime() -> int:
     """``ketch-runtime``, the OCI runtime."""
-    _drop_relative_import_paths()
+    _prepare()
     from ketch.runtime.oci_cli.main import main
 
     return main()
+
+
+def _prepare() -> None:
+    """What comes before all other imports."""
+    _drop_relative_import_paths()
+    from ketch import stdio
+
+    stdio.open_missing()
 
 
 def _drop_relative_import_paths() -> None:

@@ -120,7 +120,6 @@ _RUN_MODULES = ("containers.run", "containers.exec")
 
 def main() -> None:
     """The console script."""
-    stdio.open_missing()
     try:
         code = run(sys.argv[1:])
     except OSError as e:

@@ -1,5 +1,9 @@
 """``python -m ketch.daemon`` is ``ketchd``."""
 
-from ketch.daemon.main import main
+from ketch import stdio
+
+stdio.open_missing()  # before anything is imported that may open files
+
+from ketch.daemon.main import main  # noqa: E402
 
 main()

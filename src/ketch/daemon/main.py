@@ -34,7 +34,6 @@ def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
     from ketch.daemon.settings.load import load
 
-    stdio.open_missing()
     _forget_parent()
     sys.setswitchinterval(_SLICE_S)
     try:

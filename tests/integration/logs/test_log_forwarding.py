@@ -93,7 +93,7 @@ def comparable(messages: list, ident: str) -> list:
     [
         ("tcp", {}),
         ("unix", {"fluentd-sub-second-precision": "true", **CHOSEN}),
-        ("tcp", {"fluentd-request-ack": "1", "fluentd-write-timeout": "3s"}),
+        ("tcp", {"fluentd-request-ack": "1", "fluentd-write-timeout": "3s", "fluentd-max-retries": "5"}),
     ],
 )
 def test_fluentd_gets_what_dockerd_sends(engine, beside, tmp_path, scheme, options):

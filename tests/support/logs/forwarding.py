@@ -49,12 +49,28 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 @contextmanager
-def _in_background(receive: Callable[[], list]) -> Iterator[list]:
-    """Receive while the block runs, for senders that wait for their server; the result is in the list afterwards."""
+def _in_background(receive: Callable[[], list], listener: socket.socket) -> Iterator[list]:
+    """Receive while the block runs, for senders that wait for their server; the result is in the list afterwards.
+
+    A server that fails stops listening: its sender is told so, and does not wait for ever.  What it failed with is
+    raised in place of the error that the sender makes of it.
+    """
     found: list = []
+
+    def received() -> list:
+        try:
+            return receive()
+        except BaseException:
+            listener.close()
+            raise
+
     with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(receive)
-        yield found
+        result = pool.submit(received)
+        try:
+            yield found
+        finally:
+            if result.done():
+                result.result()
         found += result.result()
 
 
@@ -73,7 +89,9 @@ class Forward:
     @contextmanager
     def collecting(self, last: str) -> Iterator[list]:
         """A list that has, after the block, the messages [tag, time, record, option] up to the one of this text."""
-        with _in_background(lambda: self._until(lambda found: bool(found) and found[-1][2]["log"] == last)) as found:
+        with _in_background(
+            lambda: self._until(lambda found: bool(found) and found[-1][2]["log"] == last), self._listener
+        ) as found:
             yield found
 
     def some(self, count: int) -> list[list]:
@@ -116,7 +134,7 @@ class Graylog:
     @contextmanager
     def collecting(self, last: str) -> Iterator[list]:
         """A list that has, after the block, the messages up to the one of this text."""
-        with _in_background(lambda: self._until(last)) as found:
+        with _in_background(lambda: self._until(last), self.sock) as found:
             yield found
 
     def _until(self, last: str) -> list[dict[str, object]]:

@@ -48,7 +48,6 @@ class CommandOptions(dict[str, Any]):
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code is the container's for ``run`` and ``exec`` in the foreground."""
     args = sys.argv[1:] if argv is None else argv
-    stdio.open_missing()
     _forget_parent()
     settings: CommandOptions = CommandOptions()
     try:
