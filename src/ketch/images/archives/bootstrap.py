@@ -148,6 +148,8 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Report) -> I
         except BaseException:
             _stop(process)
             raise
+        finally:
+            talker.join(_GRACE_S)  # else what it reads is closed beneath it
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
