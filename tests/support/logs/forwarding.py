@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
-_LIMIT_S = patient(10)
+_LIMIT_S = patient(30)  # dockerd has been slow to start a container beside many tests
 
 
 def unpack(stream: BinaryIO):
