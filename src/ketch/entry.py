@@ -36,7 +36,7 @@ def runtime() -> int:
 
 
 def _prepare() -> None:
-    """What comes before all other imports."""
+    """The steps before all other imports."""
     _drop_relative_import_paths()
     from ketch import stdio
 
