@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
-from ketch.errors import InvalidArgument, KetchError, NotFound, PermissionDenied, Unauthenticated
+from ketch.errors import InvalidArgument, KetchError, NotFound, PermissionDenied, Unauthenticated, UnclassifiedArgument
 from ketch.remote.errors import BREAKS, unreachable
 
 if TYPE_CHECKING:
@@ -22,15 +22,22 @@ _KINDS = {401: Unauthenticated, 403: PermissionDenied, 404: NotFound}
 
 
 def address(text: str) -> URL:
-    """The address of a source; without a scheme it is HTTP (InvalidArgument)."""
+    """The address of a source; without a scheme it is HTTP (InvalidArgument).
+
+    UnclassifiedArgument for one that Go's client refuses: a failure of the download.
+    """
+    if text.startswith("://"):
+        raise InvalidArgument(f'parse "{text}": missing protocol scheme', hint="use http or https")
     try:
         url = URL(text if "://" in text else f"http://{text}")
     except ValueError as e:
         raise InvalidArgument(f"import from `{text}`: {e}") from e
     if url.scheme not in ("http", "https"):
-        raise InvalidArgument(f'Get "{text}": unsupported protocol scheme "{url.scheme}"', hint="use http or https")
+        raise UnclassifiedArgument(
+            f'Get "{text}": unsupported protocol scheme "{url.scheme}"', hint="use http or https"
+        )
     if not url.host:
-        raise InvalidArgument(f'Get "{text}": http: no Host in request URL')
+        raise UnclassifiedArgument(f'Get "{text}": http: no Host in request URL')
     return url
 
 

@@ -125,7 +125,9 @@ def test_an_import_from_a_web_server(engine, api, tmp_path):
             (f"http://{host}/nope", 404, f"failed to GET http://{host}/nope with status 404 File not found"),
             (f"https://{host}/root.tar", 500, f'Get "https://{host}/root.tar": '),
             ("http://127.0.0.1:1/x", 500, "dial tcp 127.0.0.1:1: connect: connection refused"),
-            ("ftp://127.0.0.1/x", 400, 'unsupported protocol scheme "ftp"'),
+            ("ftp://127.0.0.1/x", 500, 'Get "ftp://127.0.0.1/x": unsupported protocol scheme "ftp"'),
+            ("http:///x", 500, 'Get "http:///x": http: no Host in request URL'),
+            ("://x", 400, 'parse "://x": missing protocol scheme'),
             (f"http://{host}/junk", 200, "invalid tar header"),
         ):
             status, answer = api("POST", "/images/create", fromSrc=source, repo="odd", tag="2")

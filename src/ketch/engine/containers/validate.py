@@ -238,7 +238,6 @@ def _check_modes(host: HostConfig) -> None:
         ("IPC mode", host.ipc_mode, _OF_IPC),
         ("UTS mode", host.uts_mode, _OF_UTS),
         ("cgroup namespace mode", host.cgroupns_mode, _OF_CGROUP),
-        ("user namespace mode", host.userns_mode, _OF_UTS),
     ):
         try:
             mode = NamespaceMode.parse(text)
