@@ -7,10 +7,12 @@ daemon without published ports has none of it, and a port that nobody connects t
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from ketch.network.ports.relay_datagrams import DatagramPort
@@ -19,7 +21,8 @@ from ketch.network.ports.relay_streams import StreamPort
 if TYPE_CHECKING:
     from ketch.network.ports.relay_poll import Ready
 
-_SWEEP_S = 15.0
+log = logging.getLogger(__name__)
+_SWEEP_S = 5.0
 _AT_ONCE = 64
 
 
@@ -30,7 +33,7 @@ class _Port(Protocol):
         """End what goes through it, and stop serving; the host port's socket stays its owner's."""
 
     def sweep(self) -> bool:
-        """End what has been silent for too long; whether there is anything to be looked at later."""
+        """End what has been silent for too long, try again what failed; whether to look again later."""
 
 
 class Relay:
@@ -108,15 +111,27 @@ class Relay:
     def _run(self) -> None:
         poll = self._poll
         assert poll is not None
-        more = False
+        more, swept = False, 0.0
         while True:
             found = poll.poll(_SWEEP_S if more else -1, _AT_ONCE)
             with self._lock:
                 if self._closing:
                     return
                 for fd, events in found:
-                    ready = self._ready.get(fd)  # an earlier one of this round may have closed it
-                    if ready is not None:
-                        ready(events)
-                left = [port.sweep() for port in self._ports.values()] if not found else [True]
-                more = any(left)
+                    self._call(fd, events)
+                more = True
+                if time.monotonic() >= swept + _SWEEP_S:
+                    left = [port.sweep() for port in self._ports.values()]
+                    more = any(left)
+                    swept = time.monotonic()
+
+    def _call(self, fd: int, events: int) -> None:
+        ready = self._ready.get(fd)  # an earlier one of this round may have closed it
+        if ready is None:
+            return
+        try:
+            ready(events)
+        except Exception:
+            # One client's strange connection must not end all others.
+            log.exception("relay between a published port and its container")
+            self.forget(fd)

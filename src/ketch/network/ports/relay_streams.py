@@ -15,6 +15,7 @@ _BACKLOG = 512
 _CHUNK = 1 << 17
 _MOST = 4096
 _AT_ONCE = 16
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class StreamPort:
@@ -40,18 +41,21 @@ class StreamPort:
         self.poll.forget(self._held.fileno())
 
     def sweep(self) -> bool:
-        """Nothing to do: a silent connection is as good as any."""
-        return False
+        """Accept again where there was no room; a silent connection is as good as any."""
+        if self._full and len(self.connections) < _MOST:
+            self._go_on()
+        return self._full
 
     def _accept(self, _events: int) -> None:
         for _ in range(_AT_ONCE):
             if len(self.connections) >= _MOST:
-                self._full = True
-                self.poll.change(self._held.fileno(), 0)  # the rest wait in the kernel's queue
+                self._wait()
                 return
             try:
                 client, _ = self._held.accept()
-            except OSError:  # nobody there any more, or no descriptor left: it is tried again
+            except OSError as e:  # nobody there any more, or no descriptor left
+                if e.errno in _NO_ROOM:
+                    self._wait()
                 return
             try:
                 self.connections.add(_Connection(self, client))
@@ -62,8 +66,16 @@ class StreamPort:
         """One connection less."""
         self.connections.discard(connection)
         if self._full:
-            self._full = False
-            self.poll.change(self._held.fileno(), select.EPOLLIN)
+            self._go_on()
+
+    def _wait(self) -> None:
+        """Leave who comes in the kernel's queue, until a connection ends or the next sweep."""
+        self._full = True
+        self.poll.change(self._held.fileno(), 0)
+
+    def _go_on(self) -> None:
+        self._full = False
+        self.poll.change(self._held.fileno(), select.EPOLLIN)
 
 
 class _Connection:
