@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.engine.aio.streams import LogOptions
-from ketch.engine.logs.framed_reader import Formatter, read_logs
+from ketch.engine.logs.framed_reader import Formatter, read_logs, with_rest
 from ketch.runtime.logs import log_format
 
 PIECE = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r", b"\n\n"]), min_size=1, max_size=6).map(b"".join)
@@ -156,7 +156,8 @@ def test_tail_of_one_stream(tmp_path_factory, frames, count, per_file):
 
 async def collect(directory, **wanted):
     options = LogOptions(**wanted)
-    chunks = read_logs(directory, None, Formatter(options), options)
+    formatter = Formatter(options)
+    chunks = with_rest(read_logs(directory, None, formatter, options), formatter)
     return b"".join([chunk async for chunk in chunks])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, jsontext, query, streams, versions
@@ -29,7 +30,6 @@ async def create(call: Call) -> web.StreamResponse:
     if not body.says_anything and b'"image"' not in (await call.request.read()).lower():
         raise InvalidArgument("config cannot be empty in order to create a container")
     of_version = versions.read_create(body, call.version)
-    versions.check_mounts(body, call.version)
     wanted = body.request(
         call.query.get("name") or None,
         call.query.get("platform") or None,
@@ -206,7 +206,7 @@ async def logs(call: Call) -> web.StreamResponse:
     container = call.engine.containers.get(call.path["id"])
     chunks = call.engine.containers.logs(container.id, options)
     response = await call.stream(content_type(call, container.config.tty))
-    async with streams.while_connected(call.request):
+    async with streams.while_connected(call.request), aclosing(chunks):
         async for chunk in chunks:
             await response.write(chunk)
     return response

@@ -22,7 +22,7 @@ from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
     from ketch.engine.aio.streams import AttachOptions, ClientStream
     from ketch.engine.cgroups import ContainerCgroups
@@ -243,8 +243,9 @@ class ContainerService(Struct, frozen=True, eq=False):
         try:
             if options.logs:
                 wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
-                async for chunk in self.log_service.read(container, wanted, raw=options.raw):
-                    await stream.write(chunk)
+                async with contextlib.aclosing(self.log_service.read(container, wanted, raw=options.raw)) as chunks:
+                    async for chunk in chunks:
+                        await stream.write(chunk)
         finally:
             stream.close()
 
@@ -256,7 +257,7 @@ class ContainerService(Struct, frozen=True, eq=False):
         await (await self.live.of(container.id).reach(container)).resize(rows, cols)
         self.events.of_container(container, "resize", height=str(rows), width=str(cols))
 
-    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[bytes]:
+    def logs(self, ref: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
         """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
         container = self.get(ref)
         self.log_service.check_readable(container)

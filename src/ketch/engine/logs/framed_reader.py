@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from ketch.engine.logs.framed_files import FramedFiles, read_block
@@ -25,7 +25,7 @@ from ketch.runtime.logs import log_format
 from ketch.runtime.logs.log_lines import Splitter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from typing import Literal
 
     from ketch.engine.aio.streams import LogOptions
@@ -163,19 +163,19 @@ def _prefixed(lines: bytes, prefix: bytes) -> bytes:
     return prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n" if prefix else lines
 
 
-async def read_logs(
-    log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
-) -> AsyncIterator[bytes]:
-    """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
-    async for chunk in _whole_lines(log_dir, follower, formatter, options):
-        yield chunk
+async def with_rest(chunks: AsyncGenerator[bytes, None], formatter: Formatter) -> AsyncGenerator[bytes, None]:
+    """The chunks of a reader, and behind them the half line that its formatter holds back."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield chunk
     if rest := formatter.rest():
         yield rest
 
 
-async def _whole_lines(
+async def read_logs(
     log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
+    """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
     files = FramedFiles(log_dir)
     try:
         position = files.since(options.since_ns) if options.since_ns else (0, 0)
@@ -193,8 +193,9 @@ async def _whole_lines(
     if not options.follow or follower is None or formatter.done:
         return
     formatter.last_at = 0
-    async for chunk in _live(follower, end, formatter, options.until_ns):
-        yield chunk
+    async with aclosing(_live(follower, end, formatter, options.until_ns)) as chunks:
+        async for chunk in chunks:
+            yield chunk
     seen = formatter.last_at
     files = FramedFiles(log_dir)
     try:
@@ -220,7 +221,7 @@ async def _stored(files: FramedFiles, position: Position, formatter: Formatter) 
 
 async def _live(
     follower: Follower, start: LogPosition | Literal["start"], formatter: Formatter, until_ns: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The bytes that the monitor sends until it closes the connection or ``until_ns`` is reached."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:

@@ -17,7 +17,7 @@ from ketch.notation import stream_frames
 from ketch.runtime.logs import log_format
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from ketch.engine.aio.streams import LogOptions
     from ketch.engine.logs.follow import Follower
@@ -29,17 +29,8 @@ _NUMBERS = {"stdout": log_format.STDOUT, "stderr": log_format.STDERR}
 
 async def read_json_logs(
     path: str, follower: Follower | None, formatter: Formatter, options: LogOptions
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
-    async for chunk in _messages(path, follower, formatter, options):
-        yield chunk
-    if rest := formatter.rest():
-        yield rest
-
-
-async def _messages(
-    path: str, follower: Follower | None, formatter: Formatter, options: LogOptions
-) -> AsyncIterator[bytes]:
     # Its monitor may answer later only: what is there is read meanwhile.
     joining = asyncio.ensure_future(_bell(follower)) if options.follow and follower is not None else None
     bell: socket.socket | None = None

@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from ketch.engine.logs import drivers as log_drivers
 from ketch.engine.logs.follow import Follower
-from ketch.engine.logs.framed_reader import Formatter, read_logs
+from ketch.engine.logs.framed_reader import Formatter, read_logs, with_rest
 from ketch.engine.logs.json_reader import read_json_logs
 from ketch.errors import Unimplemented
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from ketch.engine.aio.streams import LogOptions
     from ketch.engine.files.container_view import ContainerViews
@@ -37,7 +37,7 @@ class LogService(Struct, frozen=True, eq=False):
         if not log_drivers.readable(container):
             raise Unimplemented("configured logging driver does not support reading")
 
-    def read(self, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncIterator[bytes]:
+    def read(self, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncGenerator[bytes, None]:
         """Wire bytes; without the frames' headers for a tty and where ``raw`` says so."""
         live = self.live.of(container.id)
         runs = live.monitor is not None or live.pursuit is not None
@@ -45,5 +45,7 @@ class LogService(Struct, frozen=True, eq=False):
         details = log_drivers.details(container) if options.details else ""
         formatter = Formatter(options, details=details, tty=container.config.tty, raw=raw)
         if container.host.log_config.type == "json-file":
-            return read_json_logs(self.drivers.json_path(container.id), follower, formatter, options)
-        return read_logs(self.paths.log_dir(container.id), follower, formatter, options)
+            chunks = read_json_logs(self.drivers.json_path(container.id), follower, formatter, options)
+        else:
+            chunks = read_logs(self.paths.log_dir(container.id), follower, formatter, options)
+        return with_rest(chunks, formatter)
