@@ -77,6 +77,10 @@ def test_the_stream_is_dockers(engine, tmp_path):
     api.must("POST", "/containers/tty/resize?h=11&w=22")
     found, last = _events(api, last, 1)
     assert wrong == [] and found == ["container resize height=11 width=22"], "\n".join(wrong)
+    body = {"Image": "busybox", "HostConfig": {"NetworkMode": "host", "Dns": ["nonsense"]}}
+    ident = api.must("POST", "/containers/create", body)["Id"]
+    assert api("POST", f"/containers/{ident}/start")[0] == 500
+    assert _events(api, last, 1)[0] == ["container create"]  # it had not come to the network
     engine.client("rmi", "made:1")
     api.must("POST", "/containers/prune")
     api.must("POST", "/build/prune")

@@ -180,6 +180,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
         if exit_.oom and not state.oom_killed:
             self._out_of_memory(container)
         await self.startup.release(container)
+        self.startup.sandboxes.tell_unwired(container, "disconnect")
         failpoint("exit.unwired")
         leaves = container.host.auto_remove and not live.removal_deferred and not restart
         if not leaves:

@@ -62,14 +62,16 @@ class Startup(Struct, frozen=True, eq=False):
             failpoint("start.launcher-asked")
             created = await self.launcher.created(monitor)
             failpoint("start.created")
-            await self._connect(container, live, monitor, created)
+            await self._connect(container, live, monitor, created, undo)
             failpoint("start.wired")
             started_at = await monitor.start()
             failpoint("start.running")
             undo.pop_all()
         return Started(monitor, created.pid, started_at)
 
-    async def _connect(self, container: Container, live: Live, monitor: MonitorClient, created: Created) -> None:
+    async def _connect(
+        self, container: Container, live: Live, monitor: MonitorClient, created: Created, undo: AsyncUndo
+    ) -> None:
         """Connect a container that is about to run to its networks and to the clients that wait for it."""
         try:
             kept = await self.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
@@ -78,6 +80,7 @@ class Startup(Struct, frozen=True, eq=False):
             raise
         finally:
             created.close()
+        undo.callback(self.sandboxes.tell_unwired, container, "disconnect")
         if kept:
             monitor.keep(kept)
         for options, stream in live.early:

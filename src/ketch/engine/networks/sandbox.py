@@ -74,11 +74,11 @@ class Sandboxes(Struct, frozen=True, eq=False):
         kept: Descriptors = []
         if netns_fd is not None and rtnl_fd is not None and not container.host.network.is_another:
             kept = await self.thread.run(self._wire, container, netns_fd, rtnl_fd)
-        self._tell_unwired(container, "connect")
+        self.tell_unwired(container, "connect")
         self._write_files(container)
         return kept
 
-    def _tell_unwired(self, container: Container, action: str) -> None:
+    def tell_unwired(self, container: Container, action: str) -> None:
         """Publish the events of networks without interfaces: `host` and `none`."""
         for name, settings in container.networks.items():
             with contextlib.suppress(NotFound):
@@ -106,9 +106,8 @@ class Sandboxes(Struct, frozen=True, eq=False):
         return kept
 
     async def unwire(self, container: Container) -> None:
-        """Release the sandbox of a container that ended, or whose start failed."""
+        """Release the sandbox of a container that ended, or whose start failed (see `tell_unwired`)."""
         await self.thread.run(self._unwire, container)
-        self._tell_unwired(container, "disconnect")
         container.ports = {}
         for settings in container.networks.values():
             _blank(settings)
