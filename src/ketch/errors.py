@@ -2,7 +2,8 @@
 
     KetchError
     ├── InvalidArgument      the request itself is wrong (syntax, range, escape from a tree)
-    │   └── UnclassifiedArgument   the same, where Docker has no class for it
+    │   ├── UnclassifiedArgument   the same, where Docker has no class for it
+    │   └── DeviceNotFound   the machine has no such device
     ├── Unauthenticated      who are you?
     ├── PermissionDenied     the system or the policy forbids it
     ├── NotFound             no such object
@@ -51,6 +52,12 @@ class UnclassifiedArgument(InvalidArgument):
     """The request is malformed in one of those ways that Docker reports as if the server had failed."""
 
     kind = "unclassified_argument"
+
+
+class DeviceNotFound(InvalidArgument):
+    """A device that a container should get is not there."""
+
+    kind = "device_not_found"
 
 
 class Unauthenticated(KetchError):

@@ -15,6 +15,7 @@ INTERNAL = "internal"  # the kind of what is no KetchError: a fault of ketchd it
 STATUS: dict[type[errors.KetchError], int] = {
     errors.InvalidArgument: 400,
     errors.UnclassifiedArgument: 500,  # as Docker does
+    errors.DeviceNotFound: 400,
     errors.Unauthenticated: 401,
     errors.PermissionDenied: 403,
     errors.NotFound: 404,

@@ -8,7 +8,7 @@ from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 from ketch import printable, stdio
 from ketch.cli.errors import HelpRequested, TemplateSyntaxError, UsageError
-from ketch.errors import PROGRAM_EXIT_CODES, KetchError
+from ketch.errors import PROGRAM_EXIT_CODES, DeviceNotFound, KetchError
 
 # command → "module:function" below ketch.cli.commands; nothing is imported before it is needed
 COMMANDS = {
@@ -177,11 +177,9 @@ def failure_code(command: str, error: KetchError) -> int:
         return 64
     if command not in _RUN_LIKE:
         return 1
-    if type(error) in PROGRAM_EXIT_CODES:
-        return PROGRAM_EXIT_CODES[type(error)]
-    if command == "exec":
-        return 1
-    return 127 if error.message.startswith("error gathering device information") else 125
+    if isinstance(error, DeviceNotFound):
+        return 127
+    return PROGRAM_EXIT_CODES.get(type(error), 1 if command == "exec" else 125)
 
 
 def _global_flags(argv: list[str]) -> tuple[str, list[str]]:

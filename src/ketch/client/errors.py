@@ -16,6 +16,7 @@ _BY_KIND: dict[str, type[errors.KetchError]] = {
         errors.KetchError,
         errors.InvalidArgument,
         errors.UnclassifiedArgument,
+        errors.DeviceNotFound,
         errors.Unauthenticated,
         errors.PermissionDenied,
         errors.NotFound,
@@ -59,18 +60,20 @@ def error_of(message: str, kind: str, status: int = 500) -> errors.KetchError:
     """The error of this kind; without a known kind, that of the status."""
     by_status = _BY_STATUS.get(status, errors.KetchError)
     if not kind:
-        by_status = _program_failure(status, message) or by_status
+        by_status = _failed_start(status, message) or by_status
     error = _BY_KIND.get(kind, by_status)(message)
     error.kind = kind
     return error
 
 
-def _program_failure(status: int, message: str) -> type[errors.KetchError] | None:
-    """Whether dockerd's text says that a container's program could not be executed.
+def _failed_start(status: int, message: str) -> type[errors.KetchError] | None:
+    """The error of a container that cannot be started, told from dockerd's text: a program or a device is missing.
 
-    This is the one place where a text decides.  dockerd answers 400 to that as to any wrong request, and Docker's own
-    command line finds its exit codes 127 and 126 by these words.
+    This is the one place where a text decides.  dockerd's status is that of any wrong request, and Docker's own command
+    line finds its exit codes 127 and 126 by these words.
     """
+    if message.startswith("error gathering device information") and "no such file or directory" in message:
+        return errors.DeviceNotFound
     if status != 400:
         return None
     if "executable file not found" in message or "no such file or directory" in message:

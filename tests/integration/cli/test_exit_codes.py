@@ -9,6 +9,7 @@ TABLE = (
     ("run --rm busybox /etc", 126, "", "permission denied"),
     ("run --rm busybox /etc/passwd", 126, "", "permission denied"),
     ("run --rm --device /dev/nope busybox true", 127, "", "no such file or directory"),
+    ("run --rm --device /etc/passwd busybox true", 125, "", "not a device node"),
     ("run --rm --pull never nope", 125, "", "No such image: nope"),
     ("run --rm -u nope busybox true", 125, "", "unable to find user nope"),
     ("run --rm --network nope busybox true", 125, "", "network nope not found"),

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+from errno import ENOENT
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from ketch.engine.logs import fluentd, gelf
 from ketch.engine.logs import options as log_options
-from ketch.errors import InvalidArgument, RuntimeFailure
+from ketch.errors import InvalidArgument, KetchError, RuntimeFailure
 from ketch.notation import times
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ async def _try(scheme: str, host: str, port: int, before: str = "") -> str:
     stream = scheme in ("tcp", "unix")
     kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
     where = f" {_where(host, port)}"
+    failure: type[KetchError] = RuntimeFailure
     try:
         async with asyncio.timeout(_DIAL_S):
             if not port:
@@ -243,9 +245,9 @@ async def _try(scheme: str, host: str, port: int, before: str = "") -> str:
         where, why = "", f"lookup {host}: no such host"
     except OSError as e:
         why = f"connect: {os.strerror(e.errno).lower()}" if e.errno else str(e)
-    message = f"failed to initialize logging driver: {before}dial {scheme}{where}: {why}"
-    # dockerd's status follows from these words: 400, not 500.
-    raise InvalidArgument(message) if "no such file" in message else RuntimeFailure(message)
+        if e.errno == ENOENT:  # dockerd's status is 400 then, not 500
+            failure = InvalidArgument
+    raise failure(f"failed to initialize logging driver: {before}dial {scheme}{where}: {why}")
 
 
 def _where(host: str, port: int) -> str:

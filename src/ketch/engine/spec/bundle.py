@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from ketch import trees
 from ketch.engine.spec import interface_settings, limits, seccomp_profile, secrets
 from ketch.engine.volumes import mount_plan, propagation
-from ketch.errors import FailedPrecondition, InvalidArgument, UnclassifiedArgument
+from ketch.errors import DeviceNotFound, FailedPrecondition, InvalidArgument, UnclassifiedArgument
 from ketch.notation import booleans, digits, signals
 from ketch.runtime import defaults
 from ketch.runtime.security import seccomp_default
@@ -179,7 +180,8 @@ def devices(host: HostConfig) -> tuple[list[OciDevice], list[OciDeviceRule]]:
         try:
             info = os.stat(mapping.path_on_host)
         except OSError as e:
-            raise InvalidArgument(
+            kind = DeviceNotFound if e.errno == ENOENT else InvalidArgument
+            raise kind(
                 f'error gathering device information while adding custom device "{mapping.path_on_host}": '
                 f"{(e.strerror or str(e)).lower()}"
             ) from e
