@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from multidict import MultiDict
 
+from ketch.engine.model.api_version import API_VERSION
 from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
 from ketch.engine.model.records import BindOptions, EndpointFields, HostConfig
 from ketch.errors import InvalidArgument, UnclassifiedArgument
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from ketch.notation.api_objects import ApiObject
 
 Version = tuple[int, int]
-NEWEST: Version = (1, 51)
+_MAJOR, _MINOR = API_VERSION.split(".")
+NEWEST: Version = (int(_MAJOR), int(_MINOR))
 
 
 class _Change(NamedTuple):
@@ -136,7 +138,6 @@ _RECURSIVE_READ_ONLY = (1, 44)
 _STRICT_MOUNTS = (1, 42)
 _SYSCTLS_OF_ENDPOINTS = (1, 48)
 _PIDS_LIMIT_OF_UPDATE = (1, 40)
-_OPTIONS_BY_TYPE = (1, 42)
 _ANNOTATIONS_OF_ROWS = (1, 46)
 _ONLY_ANONYMOUS_VOLUMES = (1, 42)
 _DNS_NAMES = (1, 45)
@@ -188,6 +189,7 @@ def read_create(body: CreateBody, version: Version) -> list[str]:
 
 
 def _check_mounts(host: HostConfig) -> None:
+    """Refuse options of mounts of other types (InvalidArgument), of which older versions hear in the engine's words."""
     for mount in host.mounts or ():
         for kind, options in (
             ("Bind", mount.bind_options),
@@ -269,22 +271,6 @@ def _first_endpoint(body: CreateBody, host: HostConfig, *, old: bool) -> Endpoin
 def below_is_read_only(version: Version) -> bool:
     """Whether a read-only bind is so with all that is mounted below it, unless told otherwise."""
     return version >= _RECURSIVE_READ_ONLY
-
-
-def check_mounts(body: CreateBody, version: Version) -> None:
-    """Refuse options of mounts of other types (InvalidArgument), of which older versions hear in the engine's words."""
-    if version < _OPTIONS_BY_TYPE:
-        return
-    for mount in (body.host_config.mounts if body.host_config is not None else None) or ():
-        of_kinds = {
-            "bind": mount.bind_options,
-            "volume": mount.volume_options,
-            "tmpfs": mount.tmpfs_options,
-            "image": mount.image_options,
-        }
-        for kind, options in of_kinds.items():
-            if options is not None and mount.type in of_kinds and kind != mount.type:
-                raise InvalidArgument(f'{kind.capitalize()}Options must not be specified on mount type "{mount.type}"')
 
 
 def read_update(body: UpdateBody, version: Version) -> None:

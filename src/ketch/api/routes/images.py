@@ -35,11 +35,9 @@ async def list_(call: Call) -> web.StreamResponse:
         chosen.setdefault("reference", []).append(pattern)
     predicate = filters.image_predicate(call.engine, chosen)
     images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
-    counted = call.version >= versions.COUNTED_CONTAINERS
+    made = wire.containers_by_image(call.engine) if call.version >= versions.COUNTED_CONTAINERS else None
     rows = [
-        wire.row(call.engine, image, len(call.engine.images.containers_of(image.id)) if counted else -1)
-        for image in images
-        if predicate(image)
+        wire.row(call.engine, image, made[image.id] if made is not None else -1) for image in images if predicate(image)
     ]
     if query.flag(call.query, "shared-size"):
         sizes = dict(zip((image.id for image in images), wire_df.shared_sizes(images), strict=True))

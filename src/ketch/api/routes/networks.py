@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ketch.api import dry_run, query, versions
 from ketch.api.wire import filters, prunes
 from ketch.api.wire.networks import ConnectBody, DisconnectBody, NewNetwork, endpoint, predicate, wire
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import NotFound
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -49,20 +49,13 @@ async def remove(call: Call) -> web.StreamResponse:
 async def connect(call: Call) -> web.StreamResponse:
     """Connect a container to a network."""
     body: ConnectBody = await call.body(ConnectBody, optional=True)
-    _check_named(body.container)
     await call.engine.networks.connect(call.path["id"], body.container, endpoint(body.endpoint_config))
     return call.empty(200)
-
-
-def _check_named(container: str) -> None:
-    if not container:
-        raise InvalidArgument('invalid name or ID supplied: ""')
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
     """Disconnect a container from a network."""
     body: DisconnectBody = await call.body(DisconnectBody, optional=True)
-    _check_named(body.container)
     await call.engine.networks.disconnect(call.path["id"], body.container, force=body.force)
     return call.empty(200)
 

@@ -15,7 +15,6 @@ from ketch.errors import InvalidArgument
 if TYPE_CHECKING:
     from ketch.api.call import Call
 
-_OBJECTS = ("container", "image", "volume", "build-cache")
 _PING = {
     "Api-Version": API_VERSION,
     "Builder-Version": "1",
@@ -26,7 +25,6 @@ _PING = {
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
 }
-_KINDS = ("container", "image", "volume", "build-cache")
 
 
 async def ping(call: Call) -> web.StreamResponse:
@@ -60,10 +58,10 @@ async def events(call: Call) -> web.StreamResponse:
 
 async def df(call: Call) -> web.StreamResponse:
     """Disk usage by kind of object, of all kinds or of those that are asked for."""
-    kinds = call.query.getall("type", _KINDS)
+    kinds = call.query.getall("type", wire_df.KINDS)
     for kind in kinds:
-        if kind not in _KINDS:
-            raise InvalidArgument(f"unknown object type: {kind}", hint=f"known: {', '.join(_KINDS)}")
+        if kind not in wire_df.KINDS:
+            raise InvalidArgument(f"unknown object type: {kind}", hint=f"known: {', '.join(wire_df.KINDS)}")
     answer = wire_df.answer(call.engine, await call.engine.system.df(kinds), kinds)
     return call.json(versions.shown_df(answer, call.version))
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from ketch.notation.api_objects import ApiObject
 
 _KIND_OF = {"Images": "image", "Containers": "container", "Volumes": "volume", "BuildCache": "build-cache"}
+KINDS = tuple(_KIND_OF.values())
 
 
 def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str]) -> ApiObject:
     """The body of ``GET /system/df`` from what the engine measured of the kinds."""
     everything = engine.containers.list()
+    made = images.containers_by_image(engine)
     rows = []
     roots = {image.id: image.size for image in usage.images}
     for container in everything:
@@ -29,7 +31,7 @@ def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str]) -> ApiObjec
     found: ApiObject = {
         "LayersSize": usage.layers,
         "Images": [
-            images.row(engine, i, sum(c.image_id == i.id for c in everything)) | {"SharedSize": size}
+            images.row(engine, i, made[i.id]) | {"SharedSize": size}
             for i, size in zip(usage.images, shared_sizes(usage.images), strict=True)
         ],
         "Containers": rows,

@@ -100,7 +100,7 @@ class ImageService(Struct, frozen=True, eq=False):
         def users(image_id: str) -> Users:
             return [user for user in self.containers_of(image_id) if user[0] not in without]
 
-        known = {image.id: image for image in self.store.list()}
+        known = {image.id for image in self.store.list()}
         try:
             named = self.store.resolve(ref)
         except NotFound:  # the row of a name whose image is lost
@@ -122,8 +122,8 @@ class ImageService(Struct, frozen=True, eq=False):
         loaded: dict[str, Image] = {}
 
         def work(report: Report) -> None:
-            images = load(self.store, io.BufferedReader(reader, 1 << 20), report, platforms)
-            loaded.update((image.id, image) for image in images)
+            for image in load(self.store, io.BufferedReader(reader, 1 << 20), report, platforms):
+                loaded[image.id] = image
 
         async for item in self._run(work, reader):
             if not quiet or "stream" in item:
@@ -149,7 +149,7 @@ class ImageService(Struct, frozen=True, eq=False):
         """
         name = check_name(options.repo, options.tag)
         reader = BodyReader(body, asyncio.get_running_loop())
-        made: Strings = []
+        made: list[Image] = []
 
         def work(report: Report) -> None:
             source: io.RawIOBase = reader
@@ -163,15 +163,14 @@ class ImageService(Struct, frozen=True, eq=False):
                 step=History(comment=options.message or f"Imported from {origin}"),
                 progress=report,
             )
-            made.append(image.id)
+            made.append(image)
             report({"status": image.id})
 
         async for item in self._run(work, reader):
             yield item
-        image = self.store.resolve(made[0])
         if name:
-            self.events.of_image(image, "tag", reference.parse(name).familiar)
-        self.events.of_image(image, "import")
+            self.events.of_image(made[0], "tag", reference.parse(name).familiar)
+        self.events.of_image(made[0], "import")
 
     async def bootstrap(self, ref: str) -> AsyncGenerator[ProgressItem, None]:
         """Make a base image from the distribution's packages, without a registry."""

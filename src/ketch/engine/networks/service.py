@@ -171,7 +171,7 @@ class NetworkService(Struct, frozen=True, eq=False):
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
         """Disconnect a container from a network."""
-        if force and not self.store.has(container_ref):
+        if force and container_ref and not self.store.has(container_ref):
             await self.thread.run(self.manager.disconnect, container_ref, self.get(ref).id)
             return
         container = self.store.get(container_ref)

@@ -170,8 +170,6 @@ def _volume(mount: Mount, target: str) -> MountPoint:
         _refuse(mount, "must not set Subpath when using anonymous volumes")
     if mount.read_only and not mount.source:
         _refuse(mount, "must not set ReadOnly mode when using anonymous volumes")
-    if mount.read_only and not mount.source:
-        _refuse(mount, "must not set ReadOnly mode when using anonymous volumes")
     driver = (options.driver_config or DriverConfig()).name or "local"
     return MountPoint(
         type="volume",
