@@ -18,6 +18,7 @@ from ketch.engine.logs import options as log_options
 from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
 from ketch.engine.model.records import Status
 from ketch.engine.model.reports import DiskUsage
+from ketch.engine.spec import limit_support
 from ketch.notation import architectures, times
 from ketch.runtime.cgroups import common
 from ketch.storage import lost
@@ -112,6 +113,7 @@ class SystemService(Struct, frozen=True, eq=False):
         states = [c.state.status for c in self.store.all()]
         release = _os_release()
         now = time.time_ns()
+        limits = limit_support.supported(common.layout())
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return {
             "ID": self.engine_id,
@@ -123,15 +125,15 @@ class SystemService(Struct, frozen=True, eq=False):
             "Driver": self.snapshots.name,
             "DriverStatus": _driver_status(self.snapshots, self.data_root),
             "Plugins": _PLUGINS,
-            "MemoryLimit": True,
-            "SwapLimit": True,
-            "CpuCfsPeriod": True,
-            "CpuCfsQuota": True,
-            "CPUShares": True,
-            "CPUSet": True,
-            "PidsLimit": True,
+            "MemoryLimit": limits["MemoryLimit"],
+            "SwapLimit": limits["SwapLimit"],
+            "CpuCfsPeriod": limits["CpuCfsQuota"],
+            "CpuCfsQuota": limits["CpuCfsQuota"],
+            "CPUShares": limits["CPUShares"],
+            "CPUSet": limits["CPUSet"],
+            "PidsLimit": limits["PidsLimit"],
             "IPv4Forwarding": True,
-            "OomKillDisable": common.layout().version == 1,
+            "OomKillDisable": limits["OomKillDisable"],
             "Debug": False,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
@@ -171,7 +173,13 @@ class SystemService(Struct, frozen=True, eq=False):
             "SecurityOptions": _security_options(),
             "CDISpecDirs": [],
             "FirewallBackend": {"Driver": "nftables"},
-            "Warnings": [*warnings, *self.snapshots.warnings, *self.store.warnings, *lost.warnings(self.data_root)]
+            "Warnings": [
+                *limit_support.warnings(common.layout()),
+                *warnings,
+                *self.snapshots.warnings,
+                *self.store.warnings,
+                *lost.warnings(self.data_root),
+            ]
             or None,
         }
 

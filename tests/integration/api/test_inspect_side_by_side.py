@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from tests.support.engines import Engine
 
 pytestmark = pytest.mark.ketch_only  # it has a dockerd beside itself
+LIMITS = (
+    "MemoryLimit",
+    "SwapLimit",
+    "CpuCfsPeriod",
+    "CpuCfsQuota",
+    "CPUShares",
+    "CPUSet",
+    "PidsLimit",
+    "OomKillDisable",
+)
 VERSIONS = ("1.24", "1.43", "1.51")
 SLEEP = ("busybox", "sleep", "1000")
 FULL = """
@@ -126,6 +136,7 @@ def others(api: Api) -> dict[str, Any]:
         "comment": told["made/json 1.51"]["Comment"],
         "history": [row["Id"] for row in told["history"]] == [told["made/json 1.51"]["Id"], parent],
         "counted": counted,
+        "limits of info": [told["info"].get(name) for name in LIMITS],
         "junk": [(status, bool(answer) and "errorDetail" in answer) for status, answer in junk],
     }
     must("DELETE", "/images/made", force=1)

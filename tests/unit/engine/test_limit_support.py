@@ -97,6 +97,28 @@ def test_v2(tmp_path):
     ]
 
 
+def test_swap_of_v2(tmp_path):
+    """A kernel that was built or booted without limits on swap shows it in the cgroups below the root."""
+    for name, files in {"other.slice": [], "one.slice": ["memory.max"], "two.slice": ["memory.max"]}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    assert "memory_swap" in dropped(everything(), v2(tmp_path))[0]
+    assert limit_support.warnings(v2(tmp_path)) == ["WARNING: No swap limit support"]
+    (tmp_path / "two.slice" / "memory.swap.max").touch()
+    assert "memory_swap" not in dropped(everything(), v2(tmp_path))[0]
+    assert limit_support.warnings(v2(tmp_path)) == []
+
+
+def test_info_warns_in_dockers_words(tmp_path):
+    assert limit_support.warnings(v1(tmp_path)) == [
+        "WARNING: No swap limit support",
+        "WARNING: No blkio throttle.read_iops_device support",
+        "WARNING: No blkio throttle.write_iops_device support",
+    ]
+    assert limit_support.warnings(v2(tmp_path, "cpu io"))[2:] == ["WARNING: No cpuset support"]
+
+
 def test_weights_of_a_device_whose_cost_is_known(tmp_path):
     layout = v2(tmp_path)
     number = os.stat("/dev/null").st_rdev

@@ -1,7 +1,8 @@
 """Limits that the machine's cgroups have: what they lack is dropped with a warning, or refused, as dockerd does.
 
 One table for both versions of cgroups.  Of v1 a limit is known by its file in the controller's hierarchy; v2 has it or
-lacks it for good, but for the weights of block devices, which depend on a device's scheduler.
+lacks it for good, but for the limit on swap, which depends on how the kernel was built and booted, and the weights of
+block devices, which depend on a device's scheduler.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ _UNMOUNTED = "or the cgroup is not mounted."
 class Limit(NamedTuple):
     """One kind of limit.
 
-    ``v1``: its controller, and the file that only kernels with it have; ``v2``: its controller there, if v2 has it.
+    ``v1``: its controller, and the file that only kernels with it have; ``v2``: the same there, without a controller if
+    v2 has no such limit.
     ``wanted`` says whether a container asks for it, and ``without`` what its fields are set to where it is dropped:
     with no such fields it is refused.  ``words`` are Docker's.
     """
 
     name: str
     v1: tuple[str, str]
-    v2: str
+    v2: tuple[str, str]
     wanted: Callable[[HostConfig], object]
     words: str
     without: dict[str, Any]
@@ -47,7 +49,7 @@ LIMITS = (
     Limit(
         "MemoryLimit",
         ("memory", "memory.limit_in_bytes"),
-        "memory",
+        ("memory", ""),
         lambda host: host.memory > 0,
         f"{_LACK} memory limit capabilities {_UNMOUNTED} Limitation discarded.",
         {"memory": 0, "memory_swap": -1},
@@ -55,7 +57,7 @@ LIMITS = (
     Limit(
         "SwapLimit",
         ("memory", "memory.memsw.limit_in_bytes"),
-        "memory",
+        ("memory", "memory.swap.max"),
         _asks_for_swap,
         f"{_LACK} swap limit capabilities {_UNMOUNTED} Memory limited without swap.",
         {"memory_swap": -1},
@@ -63,7 +65,7 @@ LIMITS = (
     Limit(
         "MemorySwappiness",
         ("memory", "memory.swappiness"),
-        "",
+        ("", ""),
         lambda host: host.memory_swappiness not in (None, -1),
         f"{_LACK} memory swappiness capabilities {_UNMOUNTED} Memory swappiness discarded.",
         {"memory_swappiness": None},
@@ -71,7 +73,7 @@ LIMITS = (
     Limit(
         "MemoryReservation",
         ("memory", "memory.soft_limit_in_bytes"),
-        "memory",
+        ("memory", ""),
         lambda host: host.memory_reservation > 0,
         f"{_LACK} memory soft limit capabilities {_UNMOUNTED} Limitation discarded.",
         {"memory_reservation": 0},
@@ -79,7 +81,7 @@ LIMITS = (
     Limit(
         "OomKillDisable",
         ("memory", "memory.oom_control"),
-        "",
+        ("", ""),
         lambda host: host.oom_kill_disable,
         f"{_LACK} OomKillDisable. OomKillDisable discarded.",
         {"oom_kill_disable": None},
@@ -87,7 +89,7 @@ LIMITS = (
     Limit(
         "PidsLimit",
         ("pids", ""),
-        "pids",
+        ("pids", ""),
         lambda host: (host.pids_limit or 0) > 0,
         f"{_LACK} PIDs limit capabilities {_UNMOUNTED} PIDs limit discarded.",
         {"pids_limit": None},
@@ -95,7 +97,7 @@ LIMITS = (
     Limit(
         "NanoCpus",
         ("cpu", "cpu.cfs_quota_us"),
-        "cpu",
+        ("cpu", ""),
         lambda host: host.nano_cpus > 0,
         "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted",
         {},
@@ -103,7 +105,7 @@ LIMITS = (
     Limit(
         "CPUShares",
         ("cpu", "cpu.shares"),
-        "cpu",
+        ("cpu", ""),
         lambda host: host.cpu_shares > 0,
         f"{_LACK} CPU shares {_UNMOUNTED} Shares discarded.",
         {"cpu_shares": 0},
@@ -111,7 +113,7 @@ LIMITS = (
     Limit(
         "CpuCfsQuota",
         ("cpu", "cpu.cfs_quota_us"),
-        "cpu",
+        ("cpu", ""),
         lambda host: host.cpu_period or host.cpu_quota,
         f"{_LACK} CPU CFS scheduler. CPU period/quota discarded.",
         {"cpu_period": 0, "cpu_quota": 0},
@@ -119,7 +121,7 @@ LIMITS = (
     Limit(
         "CpuRealtime",
         ("cpu", "cpu.rt_runtime_us"),
-        "",
+        ("", ""),
         lambda host: host.cpu_realtime_period or host.cpu_realtime_runtime,
         "kernel does not support CPU real-time scheduler",
         {},
@@ -127,7 +129,7 @@ LIMITS = (
     Limit(
         "CPUSet",
         ("cpuset", ""),
-        "cpuset",
+        ("cpuset", ""),
         lambda host: host.cpuset_cpus or host.cpuset_mems,
         f"{_LACK} cpuset {_UNMOUNTED} Cpuset discarded.",
         {"cpuset_cpus": "", "cpuset_mems": ""},
@@ -135,7 +137,7 @@ LIMITS = (
     Limit(
         "BlkioWeight",
         ("blkio", "blkio.weight"),
-        "io",
+        ("io", ""),
         lambda host: host.blkio_weight,
         f"{_LACK} Block I/O weight {_UNMOUNTED} Weight discarded.",
         {"blkio_weight": 0},
@@ -143,7 +145,7 @@ LIMITS = (
     Limit(
         "BlkioWeightDevice",
         ("blkio", "blkio.weight_device"),
-        "io",
+        ("io", ""),
         lambda host: host.blkio_weight_device,
         f"{_LACK} Block I/O weight_device {_UNMOUNTED} Weight-device discarded.",
         {"blkio_weight_device": []},
@@ -151,7 +153,7 @@ LIMITS = (
     Limit(
         "BlkioDeviceReadBps",
         ("blkio", "blkio.throttle.read_bps_device"),
-        "io",
+        ("io", ""),
         lambda host: host.blkio_device_read_bps,
         f"{_LACK} BPS Block I/O read limit {_UNMOUNTED} Block I/O BPS read limit discarded.",
         {"blkio_device_read_bps": []},
@@ -159,7 +161,7 @@ LIMITS = (
     Limit(
         "BlkioDeviceWriteBps",
         ("blkio", "blkio.throttle.write_bps_device"),
-        "io",
+        ("io", ""),
         lambda host: host.blkio_device_write_bps,
         f"{_LACK} BPS Block I/O write limit {_UNMOUNTED} Block I/O BPS write limit discarded.",
         {"blkio_device_write_bps": []},
@@ -167,7 +169,7 @@ LIMITS = (
     Limit(
         "BlkioDeviceReadIOps",
         ("blkio", "blkio.throttle.read_iops_device"),
-        "io",
+        ("io", ""),
         lambda host: host.blkio_device_read_iops,
         f"{_LACK} IOPS Block read limit {_UNMOUNTED} Block I/O IOPS read limit discarded.",
         {"blkio_device_read_iops": []},
@@ -175,11 +177,27 @@ LIMITS = (
     Limit(
         "BlkioDeviceWriteIOps",
         ("blkio", "blkio.throttle.write_iops_device"),
-        "io",
+        ("io", ""),
         lambda host: host.blkio_device_write_iops,
         f"{_LACK} IOPS Block write limit {_UNMOUNTED} Block I/O IOPS write limit discarded.",
         {"blkio_device_write_iops": []},
     ),
+)
+# What `info` warns of, by the words for v1 and v2; of swappiness and the like only who asks for them is warned.
+_WARNED = (
+    ("MemoryLimit", "memory limit", "memory limit"),
+    ("SwapLimit", "swap limit", "swap limit"),
+    ("OomKillDisable", "oom kill disable", ""),
+    ("CpuCfsQuota", "cpu cfs quota", "cpu cfs quota"),
+    ("CpuCfsQuota", "cpu cfs period", "cpu cfs period"),
+    ("CPUShares", "cpu shares", "cpu shares"),
+    ("CPUSet", "cpuset", "cpuset"),
+    ("BlkioWeight", "", "io.weight"),
+    ("BlkioWeightDevice", "", "io.weight (per device)"),
+    ("BlkioDeviceReadBps", "blkio throttle.read_bps_device", "io.max (rbps)"),
+    ("BlkioDeviceWriteBps", "blkio throttle.write_bps_device", "io.max (wbps)"),
+    ("BlkioDeviceReadIOps", "blkio throttle.read_iops_device", "io.max (riops)"),
+    ("BlkioDeviceWriteIOps", "blkio throttle.write_iops_device", "io.max (wiops)"),
 )
 # Weights of v1 belong to a scheduler that has been replaced by another, whose files are not in the root.
 _OTHER_NAMES = {"blkio.weight": "blkio.bfq.weight", "blkio.weight_device": "blkio.bfq.weight_device"}
@@ -217,8 +235,16 @@ def supported(layout: Layout) -> dict[str, bool]:
     """Which limits there are, by name; a kernel's do not change."""
     if layout.version == 1:
         return {limit.name: _on_v1(layout, *limit.v1) for limit in LIMITS}
-    controllers = files.read_or(layout.unified or "", "cgroup.controllers").split()
-    return {limit.name: limit.v2 in controllers for limit in LIMITS}
+    root = layout.unified or ""
+    controllers = files.read_or(root, "cgroup.controllers").split()
+    return {limit.name: limit.v2[0] in controllers and _on_v2(root, *limit.v2) for limit in LIMITS}
+
+
+def warnings(layout: Layout) -> list[str]:
+    """The warnings of `info` about limits that the machine lacks, in Docker's words."""
+    has = supported(layout)
+    lacking = [words[layout.version - 1] for name, *words in _WARNED if not has[name]]
+    return [f"WARNING: No {what} support" for what in lacking if what]
 
 
 def _on_v1(layout: Layout, controller: str, file: str) -> bool:
@@ -228,8 +254,18 @@ def _on_v1(layout: Layout, controller: str, file: str) -> bool:
     if not file or files.exists(root, file):
         return True
     other = _OTHER_NAMES.get(file)
-    below = (entry.path for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)) if other else ()
-    return any(files.exists(directory, other or "") for directory in below)
+    return other is not None and any(files.exists(directory, other) for directory in _below(root))
+
+
+def _on_v2(root: str, controller: str, file: str) -> bool:
+    """The root of v2 has no limits: the cgroups in it show which there are."""
+    shown = [directory for directory in _below(root) if files.exists(directory, f"{controller}.max")] if file else []
+    return not shown or any(files.exists(directory, file) for directory in shown)
+
+
+def _below(root: str) -> list[str]:
+    with os.scandir(root) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _has_weights(path: str, root: str) -> bool:
