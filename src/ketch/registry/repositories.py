@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ketch.registry.objects.store import Objects
 
 _CACHED, _CACHED_SIZE = 4096, 64 << 10
+_ASKED_AT_ONCE = 32  # repositories: a bucket needs some 20 ms for each
 _TOUCH_S = 3600.0
 _PATIENCE = 200
 
@@ -310,10 +311,24 @@ class Repositories:
 
     async def with_manifests(self, after: str = "") -> AsyncIterator[str]:
         """`all`, without repositories that have no manifest any more, or none yet."""
+        names: list[str] = []
         async for name in self.all(after):
-            async for _ in self.store.list(self.revisions(name)):
-                yield name
-                break
+            names.append(name)
+            if len(names) == _ASKED_AT_ONCE:
+                for found in await self._with_manifests(names):
+                    yield found
+                names.clear()
+        for found in await self._with_manifests(names):
+            yield found
+
+    async def _with_manifests(self, names: Sequence[str]) -> list[str]:
+        has = await asyncio.gather(*(self._has_manifest(name) for name in names))
+        return [name for name, has_one in zip(names, has, strict=True) if has_one]
+
+    async def _has_manifest(self, repository: str) -> bool:
+        async for _ in self.store.list(self.revisions(repository)):
+            return True
+        return False
 
     async def exists(self, repository: str) -> bool:
         """Whether anything was ever pushed to the repository."""
