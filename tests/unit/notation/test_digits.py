@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ketch.api import query, server
 from ketch.api.wire import filters
+from ketch.build.dockerfile import changes
 from ketch.cli.gotemplate import strings
 from ketch.cli.options import network_flags, ports, quantities, value_types
 from ketch.daemon.settings import config as daemon_config
@@ -20,7 +21,6 @@ from ketch.engine.model.records import ContainerConfig, HostConfig, PortBinding
 from ketch.engine.spec import bundle
 from ketch.engine.stats import ps_options
 from ketch.errors import KetchError
-from ketch.images.dockerfile import changes
 from ketch.notation import digits
 from ketch.oci import platform
 from ketch.oci.config import RunConfig

@@ -16,13 +16,13 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from ketch.build.dockerfile import changes as change
 from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.files import upper_dir
 from ketch.engine.model import merge
 from ketch.engine.model.records import Status
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.images import commit as images
-from ketch.images.dockerfile import changes as change
 from ketch.oci import reference
 from ketch.oci.config import History, RunConfig
 from ketch.storage.archive.layer import write_layer

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ketch.build.dockerfile import changes
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.model import pending
 from ketch.errors import InvalidArgument, NotFound
@@ -24,7 +25,7 @@ from ketch.images.commit import check_name
 from ketch.images.progress import Meter, Metered
 from ketch.images.single_flight import run_uncancellable
 from ketch.oci import reference
-from ketch.oci.config import History
+from ketch.oci.config import History, RunConfig
 from ketch.remote import download
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ class ImageService(Struct, frozen=True, eq=False):
         made: list[Image] = []
 
         def work(report: Report) -> None:
+            config = RunConfig()
+            changes.apply(config, options.changes)  # bad instructions are refused before anything is read
             source: io.RawIOBase = reader
             if size is not None:
                 source = Metered(reader, Meter(report, "", "Importing", size))
@@ -159,7 +162,7 @@ class ImageService(Struct, frozen=True, eq=False):
                 self.store,
                 io.BufferedReader(source, 1 << 20),
                 name=name,
-                changes=options.changes,
+                config=config,
                 step=History(comment=options.message or f"Imported from {origin}"),
                 progress=report,
             )

@@ -20,7 +20,7 @@ from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.images.archives.importer import import_rootfs
 from ketch.notation import times
 from ketch.oci import reference
-from ketch.oci.config import History
+from ketch.oci.config import History, RunConfig
 
 if TYPE_CHECKING:
     from ketch.images.model import Image
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ketch.images.store import ImageStore
 
 
-_PATH = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GRACE_S = 10
 _PLENTY_KIB = 3 << 20
 _SUITE = re.compile(r"[a-z][a-z0-9.-]{1,40}\Z")
@@ -79,7 +79,7 @@ def _busybox(store: ImageStore, name: reference.Reference, progress: Report) -> 
         store,
         io.BytesIO(_busybox_tar(binary, applets, mtime)),
         name=f"{name.familiar_repository}:{name.tag}",
-        changes=[_PATH, 'CMD ["sh"]'],
+        config=RunConfig(env=[_PATH], cmd=["sh"]),
         step=History(
             created=times.fixed(mtime * 1_000_000_000),  # the same busybox makes the same image, to the digest
             comment=f"static busybox with {len(applets)} applets",
@@ -141,7 +141,7 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Report) -> I
                 store,
                 _Checked(process, process.stdout, tail, talker),  # type: ignore[arg-type]
                 name=f"{name.familiar_repository}:{name.tag}",
-                changes=[_PATH, 'CMD ["bash"]'],
+                config=RunConfig(env=[_PATH], cmd=["bash"]),
                 step=History(created_by=f"mmdebstrap --variant=minbase {suite}", comment=f"minbase of {suite}"),
                 progress=progress,
             )

@@ -10,7 +10,6 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from ketch.images.assembly import encode_config, make_image, write_manifest
-from ketch.images.dockerfile import changes as change
 from ketch.images.unpack import receive_layer
 from ketch.notation import architectures, times
 from ketch.oci import reference
@@ -18,8 +17,6 @@ from ketch.oci.config import History, ImageConfig, RootFS, RunConfig
 from ketch.storage.archive import compression
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ketch.images.model import Image
     from ketch.images.progress import Report
     from ketch.images.store import ImageStore
@@ -38,7 +35,7 @@ def import_rootfs(
     source: IO[bytes],
     *,
     name: str = "",
-    changes: Sequence[str] = (),
+    config: RunConfig | None = None,
     step: History | None = None,
     progress: Report = lambda _item: None,
 ) -> Image:
@@ -48,21 +45,19 @@ def import_rootfs(
     """
     names = [str(reference.parse(name))] if name else []
     step = step or History()
-    run = RunConfig()
-    change.apply(run, changes)  # bad instructions are refused before anything is read
     with store.lease() as lease:
         body = compression.Peekable(source)
         tar: Source = body if body.peek(1) else io.BytesIO(_NO_FILES)
         blob, diff_id, size = receive_layer(store, lease, tar, "archive")
         created = step.created or times.fixed(time.time_ns())
-        config = ImageConfig(
+        image = ImageConfig(
             architecture=architecture(),
             os="linux",
             created=created,
-            config=run,
+            config=config or RunConfig(),
             rootfs=RootFS(diff_ids=[diff_id]),
             history=[msgspec.structs.replace(step, created=created, comment=step.comment or "Imported from -")],
         )
-        image_id = store.content.put(encode_config(config), hold=lease.hold, durable=False)
+        image_id = store.content.put(encode_config(image), hold=lease.hold, durable=False)
         manifest = write_manifest(store.content, lease, image_id, [blob])
-        return store.add([(make_image(image_id, manifest, config, [blob], [size]), names)])[0]
+        return store.add([(make_image(image_id, manifest, image, [blob], [size]), names)])[0]

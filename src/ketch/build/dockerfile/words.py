@@ -10,7 +10,7 @@ ${A#p} ${A##p} ${A%p} ${A%%p} ${A/p/w} ${A//p/w}     without a beginning or an e
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -28,24 +28,48 @@ class _Wrong(Exception):
     """A word that cannot be expanded; the text says why."""
 
 
+class Expansion(NamedTuple):
+    """A word expanded: as one text, split at unquoted spaces, and the variables in it that are set and that are not."""
+
+    text: str
+    words: list[str]
+    used: set[str]
+    unset: set[str]
+
+
 def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
     """One word expanded (InvalidArgument)."""
-    return _Lexer(word, variables, escape).whole()[0]
+    return _Lexer(word, variables, escape).whole().text
 
 
 def expand_words(word: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
     """A word expanded, and split at the spaces that came in by variables (InvalidArgument)."""
-    return _Lexer(word, variables, escape).whole()[1]
+    return _Lexer(word, variables, escape).whole().words
+
+
+def expansion(word: str, variables: Mapping[str, str], escape: str = "\\") -> Expansion:
+    """One word expanded, and which variables that took (InvalidArgument)."""
+    return _Lexer(word, variables, escape).whole()
+
+
+def split(text: str, *, raw: bool = False) -> list[str]:
+    """Words between spaces, variables left as they are; with ``raw`` quotes and escapes, too (InvalidArgument)."""
+    return _Lexer(text, {}, "\\", raw=raw, keep=True).whole().words
 
 
 class _Lexer:
     """One pass over a word."""
 
-    def __init__(self, text: str, variables: Mapping[str, str], escape: str) -> None:
+    def __init__(
+        self, text: str, variables: Mapping[str, str], escape: str, *, raw: bool = False, keep: bool = False
+    ) -> None:
         self._text, self._variables, self._escape = text, variables, escape
+        self._raw, self._keep = raw, keep
         self._at = 0
+        self._used: set[str] = set()
+        self._unset: set[str] = set()
 
-    def whole(self) -> tuple[str, list[str]]:
+    def whole(self) -> Expansion:
         try:
             pieces = self._until("")
         except _Wrong as e:
@@ -62,7 +86,7 @@ class _Lexer:
                     space = False
                 else:
                     words[-1] += part
-        return "".join(piece for piece, _ in pieces), words
+        return Expansion("".join(piece for piece, _ in pieces), words, self._used, self._unset)
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -86,7 +110,7 @@ class _Lexer:
             elif char == "$":
                 pieces.append((self._dollar(), False))
             elif self._take() == self._escape:
-                pieces += [(char, True)] if raw_escapes else []
+                pieces += [(char, True)] if raw_escapes or self._raw else []
                 pieces.append((self._take(), True))
             else:
                 pieces.append((char, False))
@@ -108,7 +132,7 @@ class _Lexer:
         if end < 0:
             raise _Wrong("unexpected end of statement while looking for matching single-quote")
         found, self._at = self._text[self._at : end], end + 1
-        return found
+        return f"'{found}'" if self._raw else found
 
     def _double_quoted(self) -> str:
         self._take()
@@ -119,9 +143,9 @@ class _Lexer:
                 continue
             self._take()
             if char == '"':
-                return found
+                return f'"{found}"' if self._raw else found
             if char == self._escape and (self._peek() in ('"', "$", self._escape) or not self._peek()):
-                char = self._take()  # nothing at the end
+                char = (char if self._raw else "") + self._take()  # nothing at the end
             found += char
         raise _Wrong("unexpected end of statement while looking for matching double-quote")
 
@@ -133,18 +157,28 @@ class _Lexer:
         self._at = match.end() if match else self._at
         return match[0] if match else ""
 
+    def _value(self, name: str) -> str | None:
+        value = self._variables.get(name)
+        (self._unset if value is None else self._used).add(name)
+        return value
+
     def _dollar(self) -> str:
+        start = self._at
+        found = self._substitution()
+        return self._text[start : self._at] if self._keep else found
+
+    def _substitution(self) -> str:
         self._take()
         if self._peek() != "{":
             name = self._name()
-            return self._variables.get(name, "") if name else "$"
+            return (self._value(name) or "") if name else "$"
         self._take()
         if not self._peek():
             raise _Wrong("syntax error: missing '}'")
         if self._peek() in "{}:":
             raise _Wrong("syntax error: bad substitution")
         name, modifier = self._name(), self._take()
-        value = self._variables.get(name)
+        value = self._value(name)
         if modifier == "}":
             return value or ""
         if modifier == "/":
@@ -155,6 +189,8 @@ class _Lexer:
             shown = ":" * colon + (modifier or _NO_CHARACTER)
             raise _Wrong(f"unsupported modifier ({shown}) in substitution")
         word = self._text_until("}", raw_escapes=modifier in "#%")
+        if self._keep:
+            return word
         if modifier in "#%":
             return _trimmed(modifier, word, value or "")
         return _chosen(name, value, modifier, word, colon=colon)
