@@ -19,7 +19,8 @@
     ├── DataLoss             stored data is broken
     └── RuntimeFailure       a container's process could not be started
         ├── ProgramNotFound         there is no such program
-        └── ProgramNotExecutable    it is no program, or may not be run
+        ├── ProgramNotExecutable    it is no program, or may not be run
+        └── MountMismatch           a file on a directory, or the other way round
 
 The family is transport-neutral: the HTTP status belonging to each class stands in
 ``ketch.api.errors`` and nowhere else.  A message says what was tried, on which object and why it
@@ -162,6 +163,21 @@ class ProgramNotExecutable(RuntimeFailure):
     """The file is no program, or may not be executed."""
 
     kind = "program_not_executable"
+
+
+class MountMismatch(RuntimeFailure):
+    """A file was to be mounted on a directory, or a directory on a file."""
+
+    kind = "mount_mismatch"
+
+    @classmethod
+    def of(cls, what: str) -> MountMismatch:
+        """The error of ``what`` in Docker's words."""
+        return cls(
+            f"{what}: not a directory: Are you trying to mount a directory onto a file (or vice-versa)? "
+            "Check if the specified host path exists and is the expected type",
+            step="mounts",
+        )
 
 
 # What a shell says of such a program; Docker's users know them from containers, execs and its command line.

@@ -32,6 +32,7 @@ STATUS: dict[type[errors.KetchError], int] = {
     errors.RuntimeFailure: 500,
     errors.ProgramNotFound: 400,  # the caller's mistake, as with Docker
     errors.ProgramNotExecutable: 400,
+    errors.MountMismatch: 400,
     errors.KetchError: 500,
 }
 

@@ -189,12 +189,11 @@ def read_create(body: CreateBody, version: Version) -> list[str]:
 
 
 def _check_mounts(host: HostConfig) -> None:
-    """Refuse options of mounts of other types (InvalidArgument), of which older versions hear in the engine's words."""
+    """Refuse options of another type's (InvalidArgument); older versions, and images, hear of it in other words."""
     for mount in host.mounts or ():
         for kind, options in (
             ("Bind", mount.bind_options),
             ("Volume", mount.volume_options),
-            ("Image", mount.image_options),
             ("Tmpfs", mount.tmpfs_options),
         ):
             if options is not None and kind.lower() != mount.type:

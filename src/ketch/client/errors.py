@@ -33,6 +33,7 @@ _BY_KIND: dict[str, type[errors.KetchError]] = {
         errors.RuntimeFailure,
         errors.ProgramNotFound,
         errors.ProgramNotExecutable,
+        errors.MountMismatch,
     )
 }
 _BY_STATUS = {

@@ -44,10 +44,9 @@ def hosts(hostname: str, domainname: str, ip: str, extra_hosts: Sequence[str], g
 
 def own_line(ip: str, hostname: str, domainname: str) -> str:
     """The line that names one of the container's own addresses."""
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-    if not domainname and "." in hostname:
-        names = f"{hostname} {hostname.split('.', 1)[0]}"
-    return f"{ip}\t{names}\n"
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    first, dot, _ = full.partition(".")
+    return f"{ip}\t{full} {first}\n" if dot else f"{ip}\t{full}\n"
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:

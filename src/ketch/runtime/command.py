@@ -22,7 +22,7 @@ def find(name: str, path: str) -> str:
     ProgramNotExecutable.
     """
     if not name:
-        raise _failure(name, "no command specified", ProgramNotFound, ENOENT)
+        raise _failure(name, "executable file not found in $PATH", ProgramNotFound, ENOENT)
     if "/" in name:
         _check(name, name)
         return name

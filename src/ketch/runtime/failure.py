@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
+from ketch.errors import MountMismatch, ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ _KINDS: dict[str, type[RuntimeFailure]] = {
     "setup": RuntimeFailure,
     "not_found": ProgramNotFound,
     "not_executable": ProgramNotExecutable,
+    "mount_mismatch": MountMismatch,
 }
 
 

@@ -133,7 +133,7 @@ def test_a_passwd_that_is_a_fifo_does_not_hang(box: Box) -> None:
         (["/etc/passwd"], "not_executable", 'exec: "/etc/passwd": permission denied'),
         (["garbage"], "not_executable", 'exec: "garbage": exec format error'),
         (["orphan"], "not_found", 'exec: "orphan": no such file or directory'),
-        ([""], "not_found", 'exec: "": no command specified'),
+        ([""], "not_found", 'exec: "": executable file not found in $PATH'),
     ],
 )
 def test_commands_that_cannot_run(box: Box, args: list[str], kind: str, message: str) -> None:

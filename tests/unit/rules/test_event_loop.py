@@ -70,6 +70,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {  # (who calls, whom): why it may
     ("ketch.daemon.wiring:build", "ketch.images.store:ImageStore.close"): _BEFORE_CLIENTS,
     ("ketch.daemon.wiring:build", "ketch.storage.database.db:Database.__init__"): _BEFORE_CLIENTS,
     ("ketch.engine.spec.bundle:devices", "ketch.engine.spec.bundle:_host_devices"): _OF_DEV,
+    ("ketch.engine.spec.bundle:devices", "ketch.engine.spec.bundle:_device_paths"): _OF_DEV,
     ("ketch.engine.monitors.launcher:Launcher._spawn", "ketch.runtime.process.zygote:spawn"): _LAUNCHER,
     ("ketch.engine.monitors.link:MonitorConnection._call", "future.result"): _DONE,
     ("ketch.images.transfer.layers:_Unpacking._ended", "future.result"): _DONE,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ketch.api.call import Call
 
-_NO_MANAGER = (
+NO_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
     "and try again."
 )
@@ -36,13 +36,13 @@ class _Spec(msgspec.Struct):
 async def look(call: Call) -> web.StreamResponse:
     """Refuse to show what managers know."""
     query.filters(call.query)
-    raise Unavailable(_NO_MANAGER)
+    raise Unavailable(NO_MANAGER)
 
 
 async def change(call: Call) -> web.StreamResponse:
     """Refuse to make or unlock what managers keep."""
     await call.body(_Spec, optional=True)
-    raise Unavailable(_NO_MANAGER)
+    raise Unavailable(NO_MANAGER)
 
 
 async def update(call: Call, what: str) -> web.StreamResponse:
@@ -54,14 +54,14 @@ async def update(call: Call, what: str) -> web.StreamResponse:
             "" if what in ("secret", "config") else f" '{text}': strconv.ParseUint: parsing \"{text}\": invalid syntax"
         )
         raise InvalidArgument(f"invalid {what} version{why}")
-    raise Unavailable(_NO_MANAGER)
+    raise Unavailable(NO_MANAGER)
 
 
 async def logs(call: Call) -> web.StreamResponse:
     """Refuse the output of a service or a task."""
     if not (query.flag(call.query, "stdout") or query.flag(call.query, "stderr")):
         raise UnclassifiedArgument("Bad parameters: you must choose at least one stream")
-    raise Unavailable(_NO_MANAGER)
+    raise Unavailable(NO_MANAGER)
 
 
 async def begin(call: Call) -> web.StreamResponse:

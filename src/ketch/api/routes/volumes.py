@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from ketch.api import dry_run, query, versions
 from ketch.api.errors import prefixed
+from ketch.api.routes.swarm import NO_MANAGER
 from ketch.api.wire import filters, prunes
 from ketch.api.wire.volumes import NewVolume
 from ketch.api.wire.volumes import wire as wire_volume
-from ketch.errors import InvalidArgument
+from ketch.engine.aio.patterns import Patterns, is_pattern
+from ketch.errors import InvalidArgument, Unavailable
 from ketch.notation import booleans
 
 if TYPE_CHECKING:
@@ -28,12 +30,14 @@ async def list_(call: Call) -> web.StreamResponse:
         chosen = query.filters(call.query)
     filters.check(chosen, _KNOWN)
     dangling = filters.booleans_of(chosen, "dangling")
+    names = [name for name in chosen.get("name", ()) if is_pattern(name)]
+    patterns = Patterns(names, f"invalid filter 'name={names[0] if names else ''}'")
     rows = []
     for volume in call.engine.volumes.list():
         used = bool(call.engine.volumes.used_by(volume.name))
         if dangling is not None and dangling == used:
             continue
-        if "name" in chosen and not any(n in volume.name for n in chosen["name"]):
+        if "name" in chosen and volume.name not in chosen["name"] and not patterns.fit(volume.name):
             continue
         if "driver" in chosen and volume.driver not in chosen["driver"]:
             continue
@@ -45,6 +49,8 @@ async def list_(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     """Make a volume."""
     body: NewVolume = await call.body(NewVolume, optional=True)
+    if body.cluster_volume_spec is not None:
+        raise Unavailable(NO_MANAGER)
     known = call.engine.volumes.has(body.name)
     volume = call.engine.volumes.create(body.name, driver=body.driver, labels=body.labels, options=body.driver_opts)
     await call.engine.volumes.flush()
@@ -70,13 +76,16 @@ async def prune(call: Call) -> web.StreamResponse:
     chosen = query.filters(call.query)
     filters.check(chosen, _PRUNE)
     matches = filters.prune_predicate(chosen)
-    everything = _all(chosen["all"][0]) if chosen.get("all") else versions.prunes_named_volumes(call.version)
+    everything = _all(chosen["all"]) if chosen.get("all") else versions.prunes_named_volumes(call.version)
     only_shown, without = await dry_run.wanted(call)
     done = await call.engine.prunes.volumes(matches, everything=everything, dry_run=only_shown, without=without)
     return call.json(prunes.volumes(done, dry_run=only_shown))
 
 
-def _all(value: str) -> bool:
+def _all(values: list[str]) -> bool:
+    if len(values) > 1:
+        raise InvalidArgument(f"invalid filter 'all=[{' '.join(sorted(values))}]': only one value is expected")
+    value = values[0]
     found = booleans.parse(value)
     if found is None:
         raise InvalidArgument(f"invalid filter 'all': strconv.ParseBool: parsing \"{value}\": invalid syntax")

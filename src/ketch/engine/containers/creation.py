@@ -128,10 +128,9 @@ class Creation(Struct, frozen=True, eq=False):
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
             await snapshot_work.run_to_end(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
             failpoint("create.snapshot-made")
-            with self.volumes.made(container_volumes.names(container)) as also:
+            with self.volumes.made(container_volumes.names(container), container.id) as also:
                 self.store.add(container, also=also)
             undo.pop_all()
-        self.volumes.release(container.id)
         if lacks_directory:
             await snapshot_work.run_to_end(
                 self.snapshots, working_directory.make, self.snapshots, container.id, image.chain_ids, directory

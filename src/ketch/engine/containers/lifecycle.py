@@ -21,7 +21,15 @@ from msgspec import Struct, field
 from ketch.engine import os_errors
 from ketch.engine.containers import pending_changes, restart_policy
 from ketch.engine.model.records import Status
-from ketch.errors import PROGRAM_EXIT_CODES, Conflict, KetchError, NotFound, NotModified, Unavailable
+from ketch.errors import (
+    PROGRAM_EXIT_CODES,
+    Conflict,
+    KetchError,
+    MountMismatch,
+    NotFound,
+    NotModified,
+    Unavailable,
+)
 from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
     from ketch.engine.networks.link_changes import LinkChanges
 
 log = logging.getLogger(__name__)
+_EXIT_CODES = {**PROGRAM_EXIT_CODES, MountMismatch: 127}  # what `inspect` shows of a start that failed
 _OTHERS_S = 10.0  # how long a restart waits for those of containers that it needs
 _RESTARTS_AT_ONCE = 8  # after a power cut all come back together, and clients want to be answered meanwhile
 
@@ -120,7 +129,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
         """Record the reason of a failed start, which has been undone."""
         if isinstance(why, KetchError):
             container.state.error = why.message
-            container.state.exit_code = PROGRAM_EXIT_CODES.get(type(why), 128)
+            container.state.exit_code = _EXIT_CODES.get(type(why), 128)
             if container.state.status is not Status.EXITED:
                 container.state.status = Status.CREATED
             self.store.save_best_effort(container)

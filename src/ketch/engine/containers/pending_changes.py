@@ -104,9 +104,8 @@ class PendingChanges(Struct, frozen=True, eq=False):
     def volumes_made(self, container: Container) -> Iterator[Callable[[Connection], None]]:
         """A step that marks the volumes of what waits as completely made, for the transaction that saves it."""
         points = (container.pending or Pending()).mount_points or []
-        with self.volumes.made([point.name for point in points if point.type == "volume"]) as also:
+        with self.volumes.made([point.name for point in points if point.type == "volume"], container.id) as also:
             yield also
-        self.volumes.release(container.id)
 
     async def reset(self, container: Container) -> None:
         """Drop the pending changes, with the anonymous volumes that were made for them."""

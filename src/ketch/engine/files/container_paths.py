@@ -145,5 +145,5 @@ def explain(error: OSError, path: str, who: str) -> Exception:
     if error.errno == ENOTDIR:
         return UnclassifiedArgument(f"lstat {path}: not a directory (in container {who})")
     if error.errno == ELOOP:
-        return InvalidArgument(f"{path} in container {who}: too many links")
+        return UnclassifiedArgument(f"evalSymlinksInScope: too many links in {path} (in container {who})")
     return error

@@ -18,7 +18,7 @@ from ketch.engine.aio.tar_stream import TarStream
 from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.files import container_paths, upper_dir
 from ketch.engine.model.reports import PathChange
-from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, UnclassifiedArgument
 from ketch.runtime.rootfs import paths, view
 from ketch.runtime.security import users
 from ketch.storage.archive import compression
@@ -183,10 +183,13 @@ def _extract(target: _Destination, root_fd: int, reader: BodyReader, *, replace:
         source = io.BufferedReader(reader, 1 << 20)
         if not source.peek(1):
             return  # nothing is an archive of nothing, for Docker
-        with compression.reader(source, "archive") as plain:
-            extract_into(plain, root_fd, target.path, target_fd, replace=replace, owner=owner)
-            while plain.read(_DRAIN):
-                pass
+        try:
+            with compression.reader(source, "archive") as plain:
+                extract_into(plain, root_fd, target.path, target_fd, replace=replace, owner=owner)
+                while plain.read(_DRAIN):
+                    pass
+        except InvalidArgument as e:
+            raise UnclassifiedArgument(e.message, hint=e.hint) from e  # as with Docker, whatever is wrong with it
     finally:
         os.close(target_fd)
 

@@ -31,11 +31,11 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
     merged = msgspec.structs.replace(config)
     entrypoint = None if config.entrypoint is None else [w for w in as_list(config.entrypoint) if w]
     command = None if config.cmd is None else as_list(config.cmd)
+    if not as_list(config.entrypoint or []) and not command:
+        command = image.cmd
     if entrypoint is None:
-        if not command:
-            command = image.cmd
         entrypoint = image.entrypoint
-    elif not entrypoint:  # `--entrypoint ""` resets it
+    elif not entrypoint:  # `--entrypoint ""` resets it, with the image's command; an empty list leaves that
         entrypoint = None
     merged.entrypoint, merged.cmd = entrypoint, command
     names = {item.partition("=")[0] for item in config.env or ()}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.engine.model.execs import ExecConfig
-    from ketch.engine.model.records import Container, HostConfig
+    from ketch.engine.model.records import Container, DeviceMapping, HostConfig
     from ketch.runtime.oci_types import (
         OciCapabilities,
         OciConfig,
@@ -73,10 +73,8 @@ def hostname(container: Container) -> str:
 
 
 def capabilities(host: HostConfig) -> list[str]:
-    """Docker's default set with ``--cap-add`` and ``--cap-drop`` applied (drops after adds, ALL understood)."""
+    """Docker's default set with ``--cap-drop`` and then ``--cap-add`` applied; ALL is understood."""
     known = defaults.ALL_CAPS
-    if host.privileged:
-        return list(known)
 
     def full(names: list[str] | None, field: str) -> list[str]:
         result = []
@@ -91,13 +89,19 @@ def capabilities(host: HostConfig) -> list[str]:
         return result
 
     add, drop = full(host.cap_add, "CapAdd"), full(host.cap_drop, "CapDrop")
-    if "ALL" in add:
+    if host.privileged:
+        chosen = list(known)
+    elif "ALL" in add:
         chosen = [c for c in known if c not in drop]
     elif "ALL" in drop:
         chosen = [c for c in known if c in add]
     else:
-        chosen = [c for c in known if (c in defaults.DEFAULT_CAPS or c in add) and c not in drop]
+        chosen = [c for c in known if c in add or (c in defaults.DEFAULT_CAPS and c not in drop)]
     return chosen
+
+
+# The security modules of options that Docker, too, ignores on a machine without the module.
+_MODULES = {"apparmor": "/sys/kernel/security/apparmor", "label": "/sys/fs/selinux/enforce"}
 
 
 def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | None, bool]:
@@ -105,14 +109,18 @@ def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | Non
     no_new_privs, unconfined_paths = False, host.privileged
     seccomp: OciSeccomp | None = None if host.privileged else seccomp_default.profile(caps)
     for option in host.security_opt or ():
-        key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
-        if key == "no-new-privileges" and (found := booleans.parse(value or "true")) is not None:
+        key, separator, value = option.partition("=" if "=" in option else ":")
+        if key == "no-new-privileges" and (found := booleans.parse(value if separator else "true")) is not None:
             no_new_privs = found
-        elif key == "seccomp":
+        elif key == "seccomp" and separator:
             seccomp = _custom_seccomp(value, seccomp, caps)
         elif key == "systempaths" and value == "unconfined":
             unconfined_paths = True
-        elif key in ("apparmor", "label") and value in ("unconfined", "disable"):
+        elif key == "writable-cgroups" and booleans.parse(value) is not None:
+            continue  # see `_cgroups_writable`
+        elif (
+            key in _MODULES and separator and (value in ("unconfined", "disable") or not os.path.exists(_MODULES[key]))
+        ):
             continue
         else:
             which = 2 if "=" in option or ":" in option else 1
@@ -120,10 +128,20 @@ def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | Non
     return no_new_privs, seccomp, unconfined_paths
 
 
+def _cgroups_writable(host: HostConfig) -> bool:
+    """Whether the container may write to its part of the cgroup file system (``--security-opt writable-cgroups``)."""
+    chosen = False
+    for option in host.security_opt or ():
+        key, _, value = option.partition("=" if "=" in option else ":")
+        if key == "writable-cgroups":
+            chosen = booleans.parse(value) is True
+    return chosen
+
+
 def _custom_seccomp(value: str, default: OciSeccomp | None, caps: list[str]) -> OciSeccomp | None:
     if value == "unconfined":
         return None
-    if value == "builtin":
+    if value in ("", "builtin"):
         return default or seccomp_default.profile(caps)
     return seccomp_default.from_docker(seccomp_profile.read(value), caps)
 
@@ -177,29 +195,7 @@ def devices(host: HostConfig) -> tuple[list[OciDevice], list[OciDeviceRule]]:
     nodes = _host_devices() if host.privileged else []
     rules: list[OciDeviceRule] = []
     for mapping in host.devices or ():
-        try:
-            info = os.stat(mapping.path_on_host)
-        except OSError as e:
-            kind = DeviceNotFound if e.errno == ENOENT else InvalidArgument
-            raise kind(
-                f'error gathering device information while adding custom device "{mapping.path_on_host}": '
-                f"{(e.strerror or str(e)).lower()}"
-            ) from e
-        if stat.S_ISDIR(info.st_mode):
-            found = [os.path.join(mapping.path_on_host, n) for n in sorted(os.listdir(mapping.path_on_host))]
-            pairs = [
-                (p, os.path.join(mapping.path_in_container, os.path.basename(p)))
-                for p in found
-                if _is_device(os.stat(p, follow_symlinks=False))
-            ]
-            if not pairs:
-                raise InvalidArgument(
-                    f'error gathering device information while adding custom device "{mapping.path_on_host}": '
-                    "no device nodes in this directory"
-                )
-        else:
-            pairs = [(mapping.path_on_host, mapping.path_in_container or mapping.path_on_host)]
-        for source, target in pairs:
+        for source, target in _device_paths(mapping):
             info = os.stat(source)
             if not _is_device(info):
                 raise InvalidArgument(
@@ -220,26 +216,55 @@ def devices(host: HostConfig) -> tuple[list[OciDevice], list[OciDeviceRule]]:
     return nodes, rules
 
 
+def _device_paths(mapping: DeviceMapping) -> list[tuple[str, str]]:
+    """(path on the host, path in the container) of each device of ``--device``: of a directory all below it."""
+    host_path, place = mapping.path_on_host, "/" + (mapping.path_in_container or mapping.path_on_host).lstrip("/")
+    what = f'error gathering device information while adding custom device "{host_path}"'
+    try:
+        info = os.stat(host_path)
+    except OSError as e:
+        kind = DeviceNotFound if e.errno == ENOENT else InvalidArgument
+        raise kind(f"{what}: {(e.strerror or str(e)).lower()}") from e
+    if not stat.S_ISDIR(info.st_mode):
+        return [(host_path, place)]
+    found = [(os.path.join(host_path, name), os.path.join(place, name)) for name, _ in sorted(_nodes_below(host_path))]
+    if not found:
+        raise InvalidArgument(f"{what}: no device nodes in this directory")
+    return found
+
+
+_MOST_ENTRIES = 20_000
 _OWN_DEVICES = frozenset(("pts", "shm", "mqueue", "fd", "console", "core", "stdin", "stdout", "stderr", "ptmx"))
 
 
 def _host_devices() -> list[OciDevice]:
     """Every device node of the host's /dev, for a privileged container; terminals and the like are its own."""
-    nodes = []
-    dev_fd = os.open("/dev", trees.DIRECTORY)
+    return [_node(f"/dev/{name}", info) for name, info in _nodes_below("/dev", without=_OWN_DEVICES)]
+
+
+def _nodes_below(path: str, without: frozenset[str] = frozenset()) -> list[tuple[str, os.stat_result]]:
+    """(path below it, status) of each device node below a directory; entries ``without`` are left out.
+
+    InvalidArgument for a tree that is too large to be one of devices.
+    """
+    nodes, seen = [], 0
+    top_fd = os.open(path, trees.DIRECTORY)
     try:
-        with trees.Descent(dev_fd) as at:
+        with trees.Descent(top_fd) as at:
             for name in at.walk():
-                if name is None or (not at.depth and name in _OWN_DEVICES):
+                if name is None or (not at.depth and name in without):
                     continue
+                seen += 1
+                if seen > _MOST_ENTRIES:
+                    raise InvalidArgument(f"find the devices below `{path}`: it has more than {_MOST_ENTRIES} entries")
                 with contextlib.suppress(FileNotFoundError):  # it went just now
                     info = os.stat(name, dir_fd=at.fd, follow_symlinks=False)
                     if stat.S_ISDIR(info.st_mode):
                         at.enter(name)
-                    elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
-                        nodes.append(_node(f"/dev/{at.prefix}{name}", info))
+                    elif _is_device(info):
+                        nodes.append((f"{at.prefix}{name}", info))
     finally:
-        os.close(dev_fd)
+        os.close(top_fd)
     return nodes
 
 
@@ -256,12 +281,12 @@ def _node(path: str, info: os.stat_result) -> OciDevice:
 
 
 def _cgroup_rule(rule: str) -> OciDeviceRule:
-    words = rule.split()
+    words = rule.split(" ")
     kind, numbers, access = (*words, "", "", "")[:3] if len(words) == 3 else ("", "", "")
     major, colon, minor = numbers.partition(":")
     valid = all(n == "*" or digits.whole(n, 0xFFFFFFFF) is not None for n in (major, minor)) and colon
-    if kind not in ("a", "b", "c") or not valid or not access or set(access) - set("rwm"):
-        raise InvalidArgument(f"invalid device cgroup format: {rule}", hint="use e.g. 'c 1:3 rwm'")
+    if kind not in ("a", "b", "c") or not valid or not 1 <= len(access) <= 3 or set(access) - set("rwm"):
+        raise InvalidArgument(f"invalid device cgroup rule format: '{rule}'", hint="use e.g. 'c 1:3 rwm'")
     result: OciDeviceRule = {"allow": True, "type": kind, "access": access}
     if major != "*":
         result["major"] = int(major)
@@ -330,6 +355,10 @@ def build(
         limited["devices"] = [{"allow": False, "access": "rwm"}, *defaults.device_rules(), *rules]
     namespaces = _namespaces(container, namespace_of)
     mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
+    if _cgroups_writable(host):
+        for mount in mount_list:
+            if mount["type"] == "cgroup":
+                mount["options"] = [word for word in mount["options"] if word != "ro"]
     user_mounts = mount_plan.oci_mounts(container.mounts, host)
     replaced = {m["destination"] for m in user_mounts}
     # A /dev of the user's has its own pts and shm, as Docker sees it.

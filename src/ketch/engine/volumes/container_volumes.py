@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -10,10 +11,11 @@ from msgspec import Struct
 from ketch.engine.aio import snapshot_work
 from ketch.engine.volumes import copy_up, mount_plan, propagation
 from ketch.engine.volumes.mount_plan import MountPlanner
+from ketch.engine.volumes.mount_spec import of_mount
 from ketch.notation import booleans
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from ketch.engine.events.bus import EventBus
     from ketch.engine.model.records import Container, HostConfig, MountPoint
@@ -42,6 +44,7 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
         """Make the trees of images to be mounted, before they are planned: the vfs driver copies files for them."""
         for mount in host.mounts or ():
             if mount.type == "image" and mount.source:
+                of_mount(mount)  # complaints about the mount go before those about its image
                 await snapshot_work.run_to_end(self.snapshots, self.image_view, mount.source)
 
     def planner(self) -> MountPlanner:
@@ -50,12 +53,16 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
 
     def populate(self, container: Container, chain_ids: Sequence[str]) -> None:
         """Copy the image's files to new volumes; blocking.  Unavailable when the daemon ends meanwhile."""
-        names = [point.name for point in container.mounts if point.type == "volume"]
-        self.volumes.attach(names, container.id)
-        try:
-            copy_up.populate(self.snapshots, chain_ids, container.mounts, self.interruption.check)
-        finally:
-            self.volumes.detach(names, container.id)
+
+        @contextlib.contextmanager
+        def mounted(name: str) -> Iterator[None]:
+            self.volumes.attach([name], container.id)
+            try:
+                yield
+            finally:
+                self.volumes.detach([name], container.id)
+
+        copy_up.populate(self.snapshots, chain_ids, container.mounts, mounted, self.interruption.check)
 
     def anonymous(self, container: Container, without: Collection[str] = ()) -> list[Volume]:
         """The anonymous volumes that only this container uses; containers ``without`` are ignored."""
@@ -67,6 +74,7 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
         """Mount a starting container's volumes that need it, and publish events."""
         if self.volumes.needs_mount(names(container)):
             await asyncio.to_thread(self.volumes.attach, names(container), container.id)
+        mount_plan.check_at_start(container.mounts)
         mount_plan.make_sources(container.mounts)
         propagation.check(container.mounts)
         for point in container.mounts:

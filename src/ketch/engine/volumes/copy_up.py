@@ -15,29 +15,40 @@ from ketch.storage.tree_copy import Copier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from ketch.engine.model.records import MountPoint
     from ketch.storage.snapshots.overlay import Snapshots
 
 
 def populate(
-    snapshots: Snapshots, chain_ids: Sequence[str], points: Sequence[MountPoint], check: Callable[[], None]
+    snapshots: Snapshots,
+    chain_ids: Sequence[str],
+    points: Sequence[MountPoint],
+    mounted: Callable[[str], AbstractContextManager[object]],
+    check: Callable[[], None],
 ) -> None:
     """Fill those of these mounts that are empty volumes (``nocopy`` ones stay empty); blocking.
 
-    ``check`` is called now and then; what it raises ends the copy.
+    A volume is ``mounted`` while it is looked at, if there is something to fill it with: a share that does not answer
+    is an error of the start.  ``check`` is called now and then; what it raises ends the copy.
     """
-    empty = [p for p in points if p.type == "volume" and _wants_copy(p) and not os.listdir(p.source)]
-    if not empty or not chain_ids:
+    wanted = [p for p in points if p.type == "volume" and _wants_copy(p)]
+    if not wanted or not chain_ids:
         return
     root_fd = overlay.open_overlay(snapshots.view(chain_ids))
     try:
-        for point in empty:
+        for point in wanted:
             try:
                 source_fd = paths.open_in(root_fd, point.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            _copy(source_fd, point.source, check)
+            try:
+                with mounted(point.name):
+                    if not os.listdir(point.source):
+                        _copy(source_fd, point.source, check)
+            finally:
+                os.close(source_fd)
     finally:
         os.close(root_fd)
 
@@ -48,11 +59,10 @@ def _wants_copy(point: MountPoint) -> bool:
 
 
 def _copy(source_fd: int, target: str, check: Callable[[], None]) -> None:
-    """Copy the content, and the directory's own owner, mode, times and xattrs. ``source_fd`` is closed."""
+    """Copy the content, and the directory's own owner, mode, times and xattrs."""
     target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         Copier(target_fd, check).tree(source_fd)
         failpoint("create.volume-copied")
     finally:
         os.close(target_fd)
-        os.close(source_fd)

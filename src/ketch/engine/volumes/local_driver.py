@@ -9,6 +9,7 @@ Any file system that the kernel's mount API makes from options (fsopen(2), fscon
 
 from __future__ import annotations
 
+import os
 import socket
 
 from ketch.errors import InvalidArgument, KetchError
@@ -16,6 +17,7 @@ from ketch.runtime.rootfs import host_mount
 
 Mapping = dict[str, str]
 _NETWORKED = ("nfs", "nfs4", "cifs", "smb3")
+_FLAGS = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "noatime": 0x400, "bind": 0x1000, "rbind": 0x5000}
 _KNOWN = ("type", "o", "device", "size")
 _NEEDS = {"type": ("device",), "device": ("type",), "o": ("device", "type")}
 
@@ -55,11 +57,19 @@ def mount(name: str, mountpoint: str, options: Mapping) -> None:
             words = [_resolved(word) for word in words]
         host_mount.mount_at(mountpoint, fstype, device, words)
     except OSError as e:
+        reason = os.strerror(e.errno) if e.errno else str(e)
         raise KetchError(
-            f"failed to mount local volume {name}: mount {device} on {mountpoint} as {fstype}: "
-            f"{(e.strerror or str(e)).lower()}",
+            f"error while mounting volume '{mountpoint}': failed to mount local volume: "
+            f"mount {device}:{mountpoint}{_shown(words)}: {reason.lower()}",
             hint=f"check the volume's options: o={options.get('o', '')}",
         ) from e
+
+
+def _shown(words: list[str]) -> str:
+    """The options as Docker's error shows them: the flags of mount(2), and the rest."""
+    flags = sum(_FLAGS.get(word, 0) for word in words)
+    data = ",".join(word for word in words if word not in _FLAGS)
+    return (f", flags: {flags:#x}" if flags else "") + (f", data: {data}" if data else "")
 
 
 def _resolved(word: str) -> str:

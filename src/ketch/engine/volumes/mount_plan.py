@@ -31,7 +31,7 @@ from ketch.engine.volumes.mount_spec import (
     tmpfs_words,
     without_opposites,
 )
-from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.errors import FailedPrecondition, InvalidArgument, MountMismatch, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     ImageView = Callable[[str], tuple[str, list[str]]]
 
+OWN_FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname")  # files of every container, whatever its image has
 _PRIVATE = ["nosuid", "nodev", "noexec"]
 
 
@@ -70,7 +71,8 @@ class MountPlanner(Struct, frozen=True, eq=False):
         seen: set[str] = set()
         for point in explicit:
             if point.destination in seen:
-                raise InvalidArgument(f"Duplicate mount point: {point.destination}")
+                shown = point.spec.target if point.spec is not None else point.destination
+                raise InvalidArgument(f"Duplicate mount point: {shown}")
             seen.add(point.destination)
             point.named = bool(point.name)
             if self.data_root:
@@ -86,8 +88,8 @@ class MountPlanner(Struct, frozen=True, eq=False):
                 seen.add(point.destination)
                 explicit.append(point)
         for target in config.volumes or {}:
-            # Docker's API also allows "host:container" here in old clients; only targets are defined now.
-            target = check_target(target)
+            # An image's may be relative to the root, as `VOLUME data` was written into its configuration.
+            target = check_target(target if target.startswith("/") else f"/{target}")
             if target not in seen:
                 seen.add(target)
                 explicit.append(MountPoint(type="volume", source="", destination=target, driver="local"))
@@ -125,6 +127,41 @@ def keep_below_writable(points: Sequence[MountPoint]) -> None:
             point.spec = structs.replace(spec, bind_options=options)
 
 
+def check_at_start(points: Sequence[MountPoint]) -> None:
+    """Refuse what Docker refuses at each start: contradictory options, a directory on our files, a missing subpath.
+
+    Volumes are mounted by then.  Raises FailedPrecondition, MountMismatch or NotFound in Docker's words.
+    """
+    for point in points:
+        options = (point.spec.bind_options if point.spec is not None else None) or BindOptions()
+        if point.rw and options.read_only_non_recursive:
+            raise FailedPrecondition("mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive")
+        if point.rw and options.read_only_force_recursive:
+            raise FailedPrecondition("mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive")
+        if options.read_only_non_recursive and options.read_only_force_recursive:
+            raise FailedPrecondition(
+                "mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive"
+            )
+        if point.destination in OWN_FILES and os.path.isdir(point.source):
+            raise MountMismatch.of(f'error mounting "{point.source}" to rootfs at "{point.destination}"')
+        if point.type == "volume" and (subpath := _subpath(point)):
+            _check_subpath(point.source, subpath)
+
+
+def _check_subpath(root: str, subpath: str) -> None:
+    """Raise NotFound, in Docker's words, for a part that the volume lacks; links are the runtime's to judge."""
+    path = root
+    for name in subpath.split("/"):
+        path = os.path.join(path, name)
+        if os.path.islink(path):
+            return
+        if not os.path.lexists(path):
+            raise NotFound(
+                f"cannot access path {os.path.join(root, subpath)}: lstat {path}: no such file or directory",
+                hint="make it in the volume first",
+            )
+
+
 def make_sources(points: Sequence[MountPoint]) -> None:
     """Make the directories that binds lack, as Docker does it at each start: for ``-v``, and where it was asked for.
 
@@ -140,6 +177,8 @@ def make_sources(points: Sequence[MountPoint]) -> None:
             )
         try:
             trees.make_path(point.source)
+        except NotADirectoryError as e:
+            raise MountMismatch.of(f"failed to fulfil mount request: open {point.source}") from e
         except OSError as e:
             reason = (e.strerror or "").lower()
             raise FailedPrecondition(
@@ -149,7 +188,8 @@ def make_sources(points: Sequence[MountPoint]) -> None:
 
 def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[OciMount]:
     """The ``mounts`` entries of an OCI bundle for these mount points and ``--tmpfs``, parents before children."""
-    result = [_oci_mount(point) for point in points]
+    covered = {posixpath.normpath(target) for target in host.tmpfs or {}}
+    result = [_oci_mount(point) for point in points if point.destination not in covered]
     for target, words in (host.tmpfs or {}).items():
         options = without_opposites(_PRIVATE, tmpfs_option_words(words))
         result.append(
@@ -189,4 +229,5 @@ def _subpath(point: MountPoint) -> str:
     if point.spec is None:
         return ""
     options = point.spec.volume_options if point.type == "volume" else point.spec.image_options
-    return options.subpath if options is not None else ""
+    subpath = options.subpath if options is not None else ""
+    return posixpath.normpath(subpath) if subpath else ""

@@ -32,39 +32,26 @@ _TMPFS_KEYS = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks",
 def parse_bind(spec: str) -> MountPoint:
     """``[source:]destination[:options]`` → MountPoint (``source`` empty and ``name`` set for a named volume).
 
-    Raises InvalidArgument with Docker's words for anything else.
+    Raises UnclassifiedArgument with Docker's words for anything else.
     """
     parts = spec.split(":")
     if not 1 <= len(parts) <= 3 or "" in parts[:2]:
         raise UnclassifiedArgument(f"invalid volume specification: '{spec}'")
+    if len(parts) == 2 and _is_mode(parts[1]):  # a volume's options need its name
+        raise UnclassifiedArgument(f"invalid volume specification: '{spec}'")
     source, target, options = ("", *parts, "") if len(parts) == 1 else (*parts, "", "")[:3]
+    words = options.split(",") if options else []
+    propagation, rw, idmap = _read_mode(words, options)
     kind = "bind" if source.startswith("/") else "volume"
+    what = f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\""
     try:
-        target = check_target(
-            target, f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\""
-        )
+        target = check_target(target, what)
     except InvalidArgument as e:
         raise UnclassifiedArgument(e.message) from e
-    mode = options.split(",") if options else []
-    propagation, rw, idmap = "", True, ""
-    for word in mode:
-        if word in PROPAGATION:
-            propagation = word
-        elif word in ("ro", "rw"):
-            rw = word == "rw"
-        elif word == "idmap" or word.startswith("idmap="):
-            idmap = idmaps.check(word.partition("=")[2])
-        elif word not in _ACCEPTED:
-            raise UnclassifiedArgument(
-                f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z"
-            )
-    _check_opposites(mode, options)
     if kind == "bind":
-        if "nocopy" in mode:
+        if "nocopy" in words:
             raise UnclassifiedArgument(
-                f"invalid volume specification: '{spec}': invalid mount config for type \"bind\": "
-                "field VolumeOptions must not be specified",
-                hint="only volumes are filled from the image",
+                f"{what}: field VolumeOptions must not be specified", hint="only volumes are filled from the image"
             )
         return MountPoint(
             type="bind",
@@ -77,8 +64,7 @@ def parse_bind(spec: str) -> MountPoint:
         )
     if propagation:
         raise UnclassifiedArgument(
-            f"invalid volume specification: '{spec}': invalid mount config for type \"volume\": "
-            "field BindOptions must not be specified",
+            f"{what}: field BindOptions must not be specified",
             hint="only binds of the host's directories have a propagation",
         )
     return MountPoint(
@@ -92,6 +78,32 @@ def parse_bind(spec: str) -> MountPoint:
         propagation="",
         idmap=idmap,
     )
+
+
+def _read_mode(words: list[str], options: str) -> tuple[str, bool, str]:
+    """(propagation or empty, writable, id mapping) of the options of ``-v`` (UnclassifiedArgument)."""
+    propagation, rw, idmap = "", True, ""
+    for word in words:
+        if word in PROPAGATION:
+            propagation = word
+        elif word in ("ro", "rw"):
+            rw = word == "rw"
+        elif word == "idmap" or word.startswith("idmap="):
+            idmap = idmaps.check(word.partition("=")[2])
+        elif word not in _ACCEPTED:
+            raise UnclassifiedArgument(
+                f"invalid mode: {options}", hint=f"`{word}` is not a mount option; use ro, rw, z, Z"
+            )
+    _check_opposites(words, options)
+    return propagation, rw, idmap
+
+
+def _is_mode(text: str) -> bool:
+    try:
+        _read_mode(text.split(","), text)
+    except InvalidArgument:
+        return False
+    return True
 
 
 def _check_opposites(mode: list[str], options: str) -> None:
@@ -122,6 +134,7 @@ def of_mount(mount: Mount) -> MountPoint:
         "image": mount.image_options,
     }
     make = {"bind": _bind, "volume": _volume, "tmpfs": _tmpfs, "image": _image}.get(mount.type)
+    target = check_target(mount.target, f'invalid mount config for type "{mount.type}"')
     if make is None:
         raise InvalidArgument(
             f'invalid mount config for type "{mount.type}": mount type unknown', hint="use bind, volume, tmpfs or image"
@@ -129,7 +142,7 @@ def of_mount(mount: Mount) -> MountPoint:
     for kind, options in of_kinds.items():
         if options is not None and kind != mount.type:
             _refuse(mount, f"field {kind.capitalize()}Options must not be specified")
-    point = make(mount, check_target(mount.target, f'invalid mount config for type "{mount.type}"'))
+    point = make(mount, target)
     point.spec = mount
     return point
 
@@ -144,15 +157,10 @@ def _bind(mount: Mount, target: str) -> MountPoint:
         _refuse(mount, "field Source must not be empty")
     if not mount.source.startswith("/"):
         _refuse(mount, f"invalid mount path: '{mount.source}' mount path must be absolute")
-    if not os.path.lexists(mount.source) and not options.create_mountpoint:
-        _refuse(mount, f"bind source path does not exist: {mount.source}")
+    _check_source(mount, options)
     propagation = options.propagation or "rprivate"
     if propagation not in PROPAGATION:
         _refuse(mount, f"invalid propagation mode: {propagation}")
-    if options.read_only_force_recursive and options.read_only_non_recursive:
-        _refuse(mount, "ReadOnlyForceRecursive and ReadOnlyNonRecursive exclude each other")
-    if options.read_only_force_recursive and propagation != "rprivate":
-        _refuse(mount, "ReadOnlyForceRecursive needs the propagation rprivate")
     return MountPoint(
         type="bind",
         source=posixpath.normpath(mount.source),
@@ -161,6 +169,16 @@ def _bind(mount: Mount, target: str) -> MountPoint:
         propagation=propagation,
         idmap="" if options.idmap is None else idmaps.check(options.idmap),
     )
+
+
+def _check_source(mount: Mount, options: BindOptions) -> None:
+    try:
+        os.lstat(mount.source)
+    except FileNotFoundError:
+        if not options.create_mountpoint:
+            _refuse(mount, f"bind source path does not exist: {mount.source}")
+    except OSError as e:
+        _refuse(mount, f"stat {mount.source}: {(e.strerror or str(e)).lower()}")
 
 
 def _volume(mount: Mount, target: str) -> MountPoint:
@@ -190,7 +208,7 @@ def _image(mount: Mount, target: str) -> MountPoint:
 
 
 def _check_subpath(mount: Mount, path: str) -> None:
-    if path.startswith("/") or ".." in path.split("/"):
+    if path.startswith("/") or posixpath.normpath(path).split("/")[0] == "..":
         _refuse(mount, "subpath must be a relative path within the volume")
 
 
@@ -220,7 +238,7 @@ def tmpfs_words(mount: Mount) -> list[str]:
 
 def tmpfs_option_words(text: str) -> list[str]:
     """The words of ``--tmpfs PATH:TEXT``; InvalidArgument in Docker's words for one that it does not know."""
-    words = [word for word in text.split(",") if word]
+    words = text.split(",") if text else []
     for word in words:
         name, equals, _ = word.partition("=")
         if (name not in _TMPFS_KEYS) if equals else not is_general_option(word):

@@ -97,8 +97,8 @@ class VolumeStore:
     ) -> Volume:
         """Make a volume, or return the one that already has this name; an empty name makes an anonymous one.
 
-        ``made_for`` is the container that it is made with, whose row is yet to be written (see `made`): it cannot be
-        removed until `release`.
+        ``made_for`` is the container that it is made with: it cannot be removed until that one's row is written (see
+        `made`), or given up (`discard`, `release`).
         Durable after `flush`.
         """
         if driver not in ("", "local"):
@@ -106,17 +106,7 @@ class VolumeStore:
             raise NotFound(f'{what}error looking up volume plugin {driver}: plugin "{driver}" not found')
         anonymous = not name
         name = name or secrets.token_hex(32)
-        if len(name.encode(errors="replace")) < 2:
-            raise InvalidArgument(
-                f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
-            )
-        if not _NAME.match(name):
-            raise InvalidArgument(
-                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-            )
-        if len(name) > 255:
-            raise InvalidArgument(f"create {name[:32]}…: a volume's name has at most 255 characters")
+        _check_name(name)
         self._check_stays(name)
         if (existing := self._volumes.get(name)) is not None:
             if existing.pending and existing.pending != made_for:  # somebody else relies on it now: it stays
@@ -153,12 +143,15 @@ class VolumeStore:
             self._claims.setdefault(made_for, set()).add(name)
 
     def release(self, made_for: str) -> None:
-        """Let a container's row, or nobody, hold the volumes of its creation."""
+        """Let go of the volumes of a container's creation: its row holds them now, or nobody does."""
         self._claims.pop(made_for, None)
 
     @contextlib.contextmanager
-    def made(self, names: Sequence[str]) -> Iterator[Callable[[Connection], None]]:
-        """A step that marks volumes as completely made, for the caller's transaction inside of the context."""
+    def made(self, names: Sequence[str], made_for: str) -> Iterator[Callable[[Connection], None]]:
+        """A step that marks volumes as completely made, for the caller's transaction inside of the context.
+
+        That writes the row of the container that they were made for, which holds them from then on.
+        """
         before = [(volume, volume.pending) for name in names if (volume := self._volumes.get(name)) is not None]
         try:
             yield lambda tx: self._mark(tx, names, "")
@@ -166,6 +159,7 @@ class VolumeStore:
             for volume, pending in before:
                 volume.pending = pending
             raise
+        self.release(made_for)
 
     def mark_for_removal(self, names: Sequence[str]) -> Callable[[Connection], None]:
         """Mark volumes for removal, in the caller's transaction."""
@@ -359,3 +353,18 @@ class VolumeStore:
         """Unmount volumes without users, after a restart that has attached all running containers."""
         for name in self.needs_mount(list(self._volumes)):
             self.detach([name], "")
+
+
+def _check_name(name: str) -> None:
+    """Raise InvalidArgument, in Docker's words, for what cannot be a volume's name."""
+    if len(name.encode(errors="replace")) < 2:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if not _NAME.match(name):
+        raise InvalidArgument(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+        )
+    if len(name) > 255:
+        raise InvalidArgument(f"create {name[:32]}…: a volume's name has at most 255 characters")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from errno import EINVAL, ELOOP, ENOTDIR
+from errno import EINVAL, ELOOP
 from stat import S_ISDIR
 
 from ketch import trees
-from ketch.errors import RuntimeFailure
+from ketch.errors import MountMismatch, RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux import ns, statfs
 from ketch.runtime.failure import failure
@@ -75,7 +75,7 @@ class Planned:
     def describe(self) -> str:
         """The mount's name in error messages."""
         what = self.source if self.options.bind or not self.fstype else self.fstype
-        return f"mount `{what}` on `{self.destination}`"
+        return f'error mounting "{what}" to rootfs at "{self.destination}"'
 
 
 def prepare(entries: list[OciMount]) -> list[Planned]:
@@ -111,6 +111,8 @@ def attach(mount: Planned, anchors: Anchors) -> None:
         finally:
             os.close(target_fd)
         _set_propagation(mount)
+    except NotADirectoryError as e:
+        raise MountMismatch.of(mount.describe()) from e
     except OSError as e:
         raise failure("mounts", mount.describe(), e) from e
     finally:
@@ -231,12 +233,7 @@ def _target(mount: Planned, anchors: Anchors) -> int:
         raise
     if not mount.directory and S_ISDIR(os.fstat(target_fd).st_mode):
         os.close(target_fd)
-        raise RuntimeFailure(
-            f"{mount.describe()}: the source is a file and the destination a directory",
-            step="mounts",
-            errno=ENOTDIR,
-            hint="check that the source exists and is of the expected type",
-        )
+        raise MountMismatch.of(mount.describe())
     return target_fd
 
 

@@ -32,7 +32,7 @@ def apply(limits: list[OciRlimit]) -> None:
         soft, hard = _value(limit.get("soft", 0)), _value(limit.get("hard", 0))
         number = _RESOURCES.get(name)
         if number is None:
-            raise RuntimeFailure(f"set rlimit `{name}`: unknown", step="rlimits")
+            raise RuntimeFailure(f"wrong rlimit value: {name}", step="rlimits")
         try:
             resource.setrlimit(number, (soft, hard))
         except (OSError, ValueError) as e:

@@ -17,24 +17,32 @@ _STRICT = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _IPC = frozenset(
     "kernel." + name for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
+# What runc says of a parameter whose namespace is the host's.
+_OF_HOST = {
+    "ipc": "is not allowed in the hosts ipc namespace",
+    "network": "not allowed in host network namespace",
+    "uts": "is not in a separate kernel namespace",
+}
 
 
 def check(values: dict[str, str], plan: Plan) -> None:
     """Refuse parameters of the host: each must belong to a namespace of the container's own."""
     for name in values:
         dotted = name.replace("/", ".")
+        if dotted == "kernel.hostname":
+            raise RuntimeFailure(
+                f'sysctl "{dotted}" is not allowed as it conflicts with the OCI "hostname" field', step="sysctl"
+            )
         if dotted in _IPC or dotted.startswith("fs.mqueue."):
             kind = "ipc"
         elif dotted.startswith("net."):
             kind = "network"
-        elif dotted in ("kernel.domainname", "kernel.hostname"):
+        elif dotted == "kernel.domainname":
             kind = "uts"
         else:
             raise RuntimeFailure(f'sysctl "{name}" is not in a separate kernel namespace', step="sysctl")
         if not plan.is_own(kind):
-            raise RuntimeFailure(
-                f"set sysctl `{name}`: the container shares the host's {kind} namespace", step="sysctl"
-            )
+            raise RuntimeFailure(f'sysctl "{dotted}" {_OF_HOST[kind]}', step="sysctl")
 
 
 def apply(values: dict[str, str], proc_fd: int = -1) -> None:
@@ -56,15 +64,18 @@ def apply(values: dict[str, str], proc_fd: int = -1) -> None:
 
 def _write(values: dict[str, str], proc_fd: int) -> None:
     for name, value in values.items():
+        dotted = name.replace("/", ".")
         path = "sys/" + (name if "/" in name else name.replace(".", "/"))
         try:
             fd = openat2(proc_fd, path, os.O_WRONLY, 0, _STRICT)
-            try:
-                os.write(fd, str(value).encode())
-            finally:
-                os.close(fd)
         except OSError as e:
-            raise failure("sysctl", f"set sysctl `{name}` to `{value}`", e) from e
+            raise failure("sysctl", f"open sysctl {dotted} file", e) from e
+        try:
+            os.write(fd, str(value).encode())
+        except OSError as e:
+            raise failure("sysctl", f'failed to write sysctl {dotted} = "{value}"', e) from e
+        finally:
+            os.close(fd)
 
 
 def _own_proc() -> int:

@@ -58,7 +58,8 @@ class _Into(Extractor):
     def _clean(self, name: str, what: str = "path") -> str:
         path = relative(name)
         if path is None:
-            raise InvalidArgument(f'"{name}" is outside of the directory that it is to be extracted to')
+            what = "hardlink target" if what == "hard link" else "entry name"
+            raise InvalidArgument(f'invalid {what} "{name}"', hint="it is outside of the target directory")
         return path
 
     def _root(self, member: Member) -> None:
@@ -90,7 +91,7 @@ class _Into(Extractor):
         super()._directory(member, path, dir_fd, name)
 
     def _shown(self, name: str) -> str:
-        return posixpath.join(self._path, self._parent if self._parent not in ("", "\0", ".") else "", name)
+        return posixpath.join(self._parent if self._parent not in ("", "\0", ".") else "", name)
 
     def _owner(self, member: Member) -> tuple[int, int]:
         return (member.uid, member.gid) if self._all_owner is None else self._all_owner
