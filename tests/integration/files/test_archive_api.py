@@ -123,9 +123,10 @@ def test_statuses(engine, docker_py):
         )
     ] == [200, 404, 400, 400, 400, 404, 500, 500, 404, 400, 200]
     assert status_of(docker_py, "HEAD", "nobody", path="/") == 404
-    for path in ("/a\0b", "/loop"):
-        engine.docker("cp", "-", f"{name}:/", stdin=link("loop", "loop"))
-        assert status_of(docker_py, "GET", name, path=path + "/") == 400
+    engine.docker("cp", "-", f"{name}:/", stdin=link("loop", "loop"))
+    assert status_of(docker_py, "GET", name, path="/loop/") == 500
+    if engine.kind == "ketch":  # dockerd breaks the connection
+        assert status_of(docker_py, "GET", name, path="/a\0b/") == 400
 
 
 def link(name: str, target: str) -> bytes:

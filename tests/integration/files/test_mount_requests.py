@@ -141,7 +141,7 @@ def test_capabilities_and_options(api):
     assert masks(CapAdd=["NET_ADMIN"], CapDrop=["ALL"]) == b"0000000000001000"
     status, answer = create(api, {"Privileged": True, "CapAdd": ["FUN"]})
     assert (status, answer["message"].split(" (")[0]) == (400, 'invalid CapAdd: unknown capability: "CAP_FUN"')
-    for option in ("label=type:x", "label:disable", "apparmor=unconfined", "writable-cgroups=true", "seccomp="):
+    for option in ("label:disable", "apparmor=unconfined", "writable-cgroups=true", "seccomp="):
         assert run(api, {"SecurityOpt": [option]}, "echo ran") == b"ran"
     for option in ("no-new-privileges:", "seccomp", "writable-cgroups=x", "label"):
         status, answer = create(api, {"SecurityOpt": [option]})
