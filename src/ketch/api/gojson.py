@@ -70,6 +70,13 @@ _GO_TYPES = {  # by field, where they are neither int64 nor string
 }
 
 
+_GO_STRUCTS = {  # by struct, where Go's are not of its package `container` or have other names
+    "ContainerConfig": "container.CreateRequest",
+    "Credentials": "registry.AuthConfig",
+    "SentPlatform": "v1.Platform",
+}
+
+
 class _Object(list[tuple[str, Any]]):
     """An object of JSON: its names with their values, in their order, some perhaps twice."""
 
@@ -331,7 +338,8 @@ def _go_type(kind: Any, whole: str) -> str:
     if origin is dict:
         return "map[string]" + _go_type(get_args(kind)[1], whole)
     if issubclass(origin, msgspec.Struct):
-        return f"container.{origin.__name__.replace('Body', 'Request')}"
+        name: str = origin.__name__
+        return _GO_STRUCTS.get(name) or f"container.{name.replace('Body', 'Request')}"
     if origin is str:
         return whole if whole.startswith("container.") else "string"
     return {bool: "bool", float: "float64"}.get(origin, whole)

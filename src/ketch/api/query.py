@@ -11,14 +11,11 @@ import msgspec
 
 from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.notation import booleans, digits, integers, json_nesting, moments
-from ketch.oci import platform as oci_platform
-from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp.web import BaseRequest
-    from multidict import MultiMapping
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
@@ -79,30 +76,6 @@ def path(request: BaseRequest, name: str = "path") -> str:
     return next((value for key, value in given if key == name), "")
 
 
-def platform(query: Mapping[str, str], name: str = "platform") -> str:
-    """A platform, as JSON (image-spec v1.1 §image-index) or as ``os/architecture/variant`` → the latter; empty: any."""
-    return _platform(query.get(name) or "")
-
-
-def platforms(query: MultiMapping[str], name: str = "platform") -> list[str]:
-    """All of them, when the parameter is repeated; an empty list: any."""
-    return [_platform(value) for value in query.getall(name, []) if value]
-
-
-def _platform(value: str) -> str:
-    if not value.startswith("{"):
-        if value:
-            oci_platform.parse(value)
-        return value
-    if json_nesting.is_too_deep(value):
-        raise InvalidArgument(f"failed to parse platform `{value[:100]}`: it is nested too deeply")
-    try:
-        decoded = msgspec.json.decode(value, type=Platform)
-    except (msgspec.DecodeError, UnicodeError) as e:
-        raise InvalidArgument(f"failed to parse platform `{value[:100]}`: {e}") from e
-    return oci_platform.text(decoded)
-
-
 def timestamp(query: Mapping[str, str], name: str) -> int:
     """``seconds[.nanoseconds]``, RFC 3339, or a duration before now → ns since 1970; 0 when absent."""
     text = query.get(name)
@@ -137,7 +110,7 @@ def tail(query: Mapping[str, str]) -> int | None:
 def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
     """``{"status": ["running"]}`` or the older ``{"status": {"running": true}}`` → lists."""
     text = query.get("filters")
-    if not text:
+    if not text or text.strip() == "null":
         return {}
     if json_nesting.is_too_deep(text):
         raise InvalidArgument("invalid filter: the filters are nested too deeply")

@@ -15,6 +15,7 @@ from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
 from ketch.engine.model.records import BindOptions, EndpointFields, HostConfig
 from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.network.model.record import ENDPOINT_SYSCTLS, PREDEFINED
+from ketch.notation import times
 from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ def shown_container(answer: ApiObject, version: Version) -> ApiObject:
 
 def shown_image_row(row: ApiObject, version: Version) -> ApiObject:
     """A row of ``images`` (or of ``df``) in that version."""
-    if version < _VIRTUAL_SIZE:
+    if version < _VIRTUAL_SIZE and row["Size"]:
         row["VirtualSize"] = row["Size"]
     if version < _NAMES_OF_THE_NAMELESS and not row["RepoTags"] and not row["RepoDigests"]:
         row |= {"RepoTags": ["<none>:<none>"], "RepoDigests": ["<none>@<none>"]}
@@ -331,7 +332,9 @@ def shown_image_row(row: ApiObject, version: Version) -> ApiObject:
 def shown_image(answer: ApiObject, version: Version) -> ApiObject:
     """The answer of an image's inspect in that version."""
     if version < _VIRTUAL_SIZE:
-        answer["VirtualSize"] = answer["Size"]
+        if answer["Size"]:
+            answer["VirtualSize"] = answer["Size"]
+        answer.setdefault("Created", times.NEVER)
     if version < _SHORT_IMAGE_CONFIG:
         answer["Config"] = {**_LONG_IMAGE_CONFIG, **answer["Config"]}
     if version < _NO_CONTAINER_OF_IMAGES:

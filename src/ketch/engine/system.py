@@ -121,7 +121,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "ContainersRunning": states.count(Status.RUNNING),
             "ContainersPaused": states.count(Status.PAUSED),
             "ContainersStopped": len(states) - states.count(Status.RUNNING) - states.count(Status.PAUSED),
-            "Images": len(self.images.list()),
+            "Images": len(self.images.list(everything=True)),
             "Driver": self.snapshots.name,
             "DriverStatus": _driver_status(self.snapshots, self.data_root),
             "Plugins": _PLUGINS,

@@ -18,7 +18,7 @@ from ketch.oci import platform as platforms
 from ketch.oci import reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from ketch.images.model import Image
     from ketch.oci import manifest as oci
@@ -46,6 +46,14 @@ class Catalog:
             for image in {i.id: i for i in (*self.variants(name), images[named.id])}:
                 self._of.setdefault(image, []).append(name)
         self._found: dict[tuple[str, str], Image] = {}
+        self._children: dict[str, set[str]] = {}
+        for child in images.values():
+            if child.parent and not child.hidden:
+                self._children.setdefault(child.parent, set()).add(child.id)
+
+    def has_children(self, image_id: str, without: Collection[str] = ()) -> bool:
+        """Whether images, but for those ``without``, were committed on this one."""
+        return not self._children.get(image_id, set()) <= {*without}
 
     def resolve(self, ref: str, platform: str = "") -> Image:
         """The image of a name, id or id prefix (NotFound in Docker's words, InvalidArgument: ambiguous).
@@ -78,7 +86,9 @@ class Catalog:
                 return _of_platform(matches, ref, platform)
             if matches:
                 raise InvalidArgument(f"image id prefix {ref} is ambiguous", hint="give more digits")
-        raise ImageNotFound(f"No such image: {ref if match or ':' in ref or '@' in ref else ref + ':latest'}")
+        if match and len(match[1]) == 64:
+            raise ImageNotFound(f"No such image: sha256:{match[1]}")
+        raise ImageNotFound(f"No such image: {reference.parse(ref).familiar_whole}")
 
     def name_of(self, ref: str) -> str | None:
         """The normalized name that ``ref`` is or means; None when unknown (InvalidArgument: no reference).

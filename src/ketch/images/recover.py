@@ -15,7 +15,7 @@ from ketch.images.catalog import Named
 from ketch.oci import manifest as oci
 from ketch.oci import platform, reference
 from ketch.oci.config import decode
-from ketch.storage.sizes import size_of_files
+from ketch.storage.sizes import written_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def images(content: ContentStore, layers: Layers) -> list[Image]:
             and all(map(content.exists, blobs))
             and all(map(layers.exists, image.chain_ids))
         ):
-            sizes = [size_of_files(layers.diff(chain)) for chain in image.chain_ids]
+            sizes = [written_bytes(layers.diff(chain)) for chain in image.chain_ids]
             found.append(msgspec.structs.replace(image, layer_sizes=sizes))
     return found
 

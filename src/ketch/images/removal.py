@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import Conflict
 from ketch.oci import reference
@@ -21,18 +21,26 @@ class DryRun:
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.images: set[str] = set()
+        self.lost: set[str] = set()  # these, and those that containers were made from
+
+
+class Needed(NamedTuple):
+    """The users of an image: containers as (id, running), and whether others were committed on it."""
+
+    users: Users
+    dependent: bool = False
 
 
 def plan(
-    image: Image, names: Sequence[str], ref: str, users: Users, *, force: bool, is_name: bool
+    image: Image, names: Sequence[str], ref: str, needed: Needed, *, force: bool, is_name: bool
 ) -> tuple[list[str], bool]:
     """The plan of a removal: (names to remove, whether the image is deleted); Conflict in Docker's words.
 
-    ``names`` are all of the image's, normalized; ``users`` are (container id, running); ``is_name`` says that
-    ``ref`` is one of the names and no id.
+    ``names`` are all of the image's, normalized; ``is_name`` says that ``ref`` is one of the names and no id.
     """
+    users = needed.users
     if not is_name and "@" not in ref:
-        _check(image, users, several=not _count_as_one(names), force=force)
+        _check(image, needed, several=not _count_as_one(names), force=force)
         return list(names), True
     if _count_as_one(names) and users and not force:
         raise Conflict(
@@ -44,7 +52,7 @@ def plan(
     if len(removed) < len(names):
         return removed, False
     running = any(running for _, running in users)
-    return removed, not running and (force or not users)
+    return removed, not needed.dependent and not running and (force or not users)
 
 
 def _named(parsed: reference.Reference, names: Sequence[str]) -> list[str]:
@@ -71,9 +79,14 @@ def _with_digests(removed: list[str], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _check(image: Image, users: Users, *, several: bool, force: bool) -> None:
-    """Check a removal by id: never of a running container's image, and with force if anything else needs it."""
-    short = image.id[7:19]
+def _check(image: Image, needed: Needed, *, several: bool, force: bool) -> None:
+    """Check a removal by id: with force if anything needs it that is neither another image nor a running container."""
+    short, users = image.id[7:19], needed.users
+    if needed.dependent:
+        raise Conflict(
+            f"conflict: unable to delete {short} (cannot be forced) - image has dependent child images",
+            hint="remove those first",
+        )
     for container, running in users:
         if running:
             raise Conflict(

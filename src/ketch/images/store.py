@@ -29,7 +29,8 @@ from ketch.storage.layers.unpack_pool import UnpackPool
 from ketch.storage.lost import Lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from contextlib import AbstractContextManager
 
     from ketch.images.gc import Later
@@ -99,12 +100,20 @@ class ImageStore:
         """
         return self.catalog.resolve(ref, platform)
 
-    def list(self) -> Images:
-        """Every image, newest first; of a name for several platforms, this machine's."""
+    def list(self, *, everything: bool = False) -> Images:
+        """Every image, newest first; of a name for several platforms, this machine's.
+
+        Nameless ones that others were committed on are there for ``everything`` alone.
+        """
         catalog = self.catalog
         chosen = {named.id for named in catalog.names.values()}
-        shown = (i for i in catalog.images.values() if not i.hidden and (i.id in chosen or not catalog.names_of(i.id)))
-        return sorted(shown, key=lambda i: i.created, reverse=True)
+
+        def shown(image: Image) -> bool:
+            if image.hidden or image.id in chosen:
+                return not image.hidden
+            return not catalog.names_of(image.id) and (everything or not catalog.has_children(image.id))
+
+        return sorted(filter(shown, catalog.images.values()), key=lambda i: i.created, reverse=True)
 
     def names_in(self, repository: str) -> Strings:
         """The local tags of a repository, as normalized names."""
@@ -228,43 +237,67 @@ class ImageStore:
             self._repository.show({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
         self._repository.sync()
 
-    def remove(self, ref: str, force: bool, in_use: InUse, dry_run: removal.DryRun | None = None) -> RemovalRows:
+    def remove(
+        self, ref: str, force: bool, in_use: InUse, dry_run: removal.DryRun | None = None, *, prune: bool = True
+    ) -> RemovalRows:
         """Untag, and delete when nothing needs it; Conflict in Docker's words.
+
+        With ``prune`` the images that it was committed on go, too, if they have no names and nothing needs them.
 
         ``in_use`` gives (container id, running) for an image id.  With ``force`` an image goes although stopped
         containers were made from it: it is hidden then, and its layers go at a later removal, when they do.  With
         ``dry_run`` nothing changes but that, and the answer is the same.
         """
         with self._repository.lock:
-            plan = self._plan(ref, force, in_use, dry_run.names if dry_run is not None else frozenset())
+            plan = self._plan(ref, force, in_use, dry_run or removal.DryRun(), prune=prune)
             parts = {part for image in plan.forgotten for part in image.parts()}
             if dry_run is not None:
                 dry_run.names.update(plan.names)
                 dry_run.images.update(image.id for image in plan.forgotten)
+                dry_run.lost.update(image.id for image in plan.lost)
                 return _answer(plan, self._garbage.unneeded(parts, dry_run.images))
             parts |= {self.catalog.names[name].target for name in plan.names}
             self._carry_out(plan, parts)
         self._repository.sync()
         return _answer(plan, self._garbage.collect(parts))
 
-    def _plan(self, ref: str, force: bool, in_use: InUse, taken: Collection[str]) -> _Removal:
-        """Plan a removal; names in ``taken`` count as removed."""
+    def _plan(self, ref: str, force: bool, in_use: InUse, done: removal.DryRun, *, prune: bool) -> _Removal:
+        """Plan a removal; what is ``done`` counts as removed."""
         catalog = self.catalog
         image = catalog.resolve(ref)
         family = self._repository.family(image, ref)
-        names = [name for name in catalog.names_of(image.id) if name not in taken]
+        names = [name for name in catalog.names_of(image.id) if name not in done.names]
         users = [user for member in family for user in in_use(member.id)]
         if any(member.id in self._pins for member in family):
             users = [*users, ("(being created)", True)]
         is_name = self._repository.name_of(ref) is not None
-        removed, gone = removal.plan(image, names, ref, users, force=force, is_name=is_name)
-        kept = catalog.names.keys() - {*removed, *taken}
+        needed = removal.Needed(users, catalog.has_children(image.id, done.lost))
+        removed, gone = removal.plan(image, names, ref, needed, force=force, is_name=is_name)
+        kept = catalog.names.keys() - {*removed, *done.names}
         lost = [member for member in family if not kept.intersection(catalog.names_of(member.id))] if gone else []
+        if prune:
+            lost += self._nameless_parents(lost, kept, in_use, done)
         hidden = [other for other in catalog.images.values() if other.hidden]
         forgotten = [
             candidate for candidate in (*hidden, *lost) if candidate.id not in self._pins and not in_use(candidate.id)
         ]
         return _Removal(removed, lost, forgotten)
+
+    def _nameless_parents(
+        self, lost: Images, kept: AbstractSet[str], in_use: InUse, done: removal.DryRun
+    ) -> Iterator[Image]:
+        """The images that those were committed on, upwards, until one is needed."""
+        catalog = self.catalog
+        gone = {*done.lost, *(image.id for image in lost)}
+        for image in list(lost):
+            parent = catalog.images.get(image.parent)
+            while parent is not None and parent.id not in gone and not parent.hidden:
+                named = not kept.isdisjoint(catalog.names_of(parent.id))
+                if named or parent.id in self._pins or catalog.has_children(parent.id, gone) or in_use(parent.id):
+                    break
+                gone.add(parent.id)
+                yield parent
+                parent = catalog.images.get(parent.parent)
 
     def _carry_out(self, plan: _Removal, parts: set[str]) -> None:
         """Apply a removal to rows and catalog; ``parts`` are blobs and layers that may be unneeded then."""
@@ -311,6 +344,11 @@ class ImageStore:
 def _answer(plan: _Removal, chains: set[str]) -> RemovalRows:
     """Docker's rows for a removal; deleted layers (``chains``) topmost first."""
     rows = [{"Untagged": reference.parse(name).familiar} for name in plan.names]
-    rows += [{"Deleted": image.id} for image in plan.lost]
-    ordered = {chain: None for image in plan.lost for chain in reversed(image.chain_ids) if chain in chains}
-    return rows + [{"Deleted": chain} for chain in ordered]
+    told: set[str] = set()
+    for number, image in enumerate(plan.lost):  # a layer is told with the last of its images
+        rows.append({"Deleted": image.id})
+        needed = {chain for other in plan.lost[number + 1 :] for chain in other.chain_ids}
+        gone = [chain for chain in reversed(image.chain_ids) if chain in chains and chain not in needed | told]
+        told.update(gone)
+        rows += [{"Deleted": chain} for chain in gone]
+    return rows

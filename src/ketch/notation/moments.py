@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import re
 import time
+from typing import TYPE_CHECKING
 
 from ketch.notation import durations
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # Compiled when they are used, which few commands do.
 _PATTERN = r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,40}))?)?)?)?(?:(Z)|([+-])(\d\d):(\d\d))?"
 _SECONDS = r"(-?)(\d{1,18})(?:\.(\d{1,9}))?"
+_LAYOUT: tuple[tuple[Any, ...], ...] = (  # Go's names of the parts, what each is, names and bounds of its numbers
+    ("2006", r"\d{4}"),
+    ("-", "-"),
+    ("01", r"(\d\d)", ("month", 1, 12)),
+    ("-", "-"),
+    ("02", r"\d\d"),
+    ("T", "T"),
+    ("15", r"(\d\d?)", ("hour", 0, 23)),
+    (":", ":"),
+    ("04", r"(\d\d)", ("minute", 0, 59)),
+    (":", ":"),
+    ("05", r"(\d\d)(?:[.,]\d+)?", ("second", 0, 59)),
+    ("Z07:00", r"Z|[+-](\d\d):(\d\d)", ("time zone offset hour", 0, 24), ("time zone offset minute", 0, 60)),
+)
 _DAYS_TO_1970 = 719_468  # from the 1st of March of the year 0
 
 
@@ -22,6 +40,33 @@ def rfc3339(text: str) -> int | None:
     if match is None or match[6] is None or not (match[8] or match[9]):
         return None
     return _moment(match)
+
+
+def complaint(text: str) -> str:
+    """The words of Go's encoding/json for a text that is no time of RFC 3339; empty when it is one."""
+    shown, rest = _quoted(text), text
+    for part, pattern, *limits in _LAYOUT:
+        match = re.match(pattern, rest, re.ASCII)
+        if match is None:
+            return f'parsing time {shown} as "2006-01-02T15:04:05Z07:00": cannot parse {_quoted(rest)} as "{part}"'
+        for number, (name, low, high) in zip(match.groups(), limits, strict=False):
+            if number is not None and not low <= int(number) <= high:
+                return f"parsing time {shown}: {name} out of range"
+        rest = rest[match.end() :]
+    if rest:
+        return f"parsing time {shown}: extra text: {_quoted(rest)}"
+    year, month, day = (int(number) for number in text[:10].split("-"))
+    return "" if 1 <= day <= _days_in(year, month) else f"parsing time {shown}: day out of range"
+
+
+def _quoted(text: str) -> str:
+    def escaped(byte: int) -> str:
+        character = chr(byte)
+        if character in '"\\':
+            return f"\\{character}"
+        return character if 32 <= byte < 128 else f"\\x{byte:02x}"
+
+    return '"' + "".join(map(escaped, text.encode(errors="replace"))) + '"'
 
 
 def parse(text: str, now_ns: int) -> int | None:

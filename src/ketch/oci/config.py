@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
+from ketch.errors import InvalidArgument
 from ketch.notation import moments
 
 StringSet = dict[str, Any]  # a set in Go's JSON: what counts are the keys, the values are empty objects
@@ -58,7 +60,9 @@ class ImageConfig(msgspec.Struct, kw_only=True, omit_defaults=True):
     created: str | None = None
     author: str | None = None
     comment: str | None = None
+    docker_version: str | None = None
     variant: str | None = None
+    os_version: str | None = msgspec.field(name="os.version", default=None)
     config: RunConfig | None = None
     rootfs: RootFS = msgspec.field(default_factory=RootFS)
     history: list[History] | None = None
@@ -68,18 +72,84 @@ class ImageConfig(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def decode(data: bytes) -> ImageConfig:
-    """A configuration from JSON (msgspec.DecodeError); ``diff_ids`` may be null, as Go writes an empty list."""
+    """A configuration from JSON (msgspec.DecodeError, UnicodeDecodeError, and InvalidArgument in Docker's words).
+
+    As Docker reads it: names match without regard to case, a null is nothing, a command may be a text.
+    """
     try:
-        return msgspec.json.decode(data, type=ImageConfig)
-    except msgspec.ValidationError:
-        facts = msgspec.json.decode(data)
-        rootfs = facts.get("rootfs") if isinstance(facts, dict) else None
-        if not isinstance(rootfs, dict) or rootfs.get("diff_ids", ()) is not None:
-            raise
-        del rootfs["diff_ids"]
-        return msgspec.convert(facts, ImageConfig)
+        facts = msgspec.json.decode(data) if data else None
+    except msgspec.DecodeError as e:
+        if "truncated" in str(e):
+            raise InvalidArgument("unexpected end of JSON input", hint="the image's configuration is cut short") from e
+        raise
+    if not data:
+        raise InvalidArgument("unexpected end of JSON input", hint="the image's configuration is empty")
+    facts = {} if facts is None else _matched(facts, ImageConfig)
+    if isinstance(facts, dict) and "rootfs" not in facts:
+        raise InvalidArgument("invalid image JSON, no RootFS key")
+    try:
+        config = msgspec.convert(facts, ImageConfig)
+    except msgspec.ValidationError as e:
+        if words := _mismatch(str(e)):
+            raise InvalidArgument(words, hint=f"the image's configuration: {e}") from e
+        raise
+    steps = config.history or []
+    for created in (config.created, *(step.created for step in steps)):
+        if created is not None and (complaint := moments.complaint(created)):
+            raise InvalidArgument(complaint, hint="the image's configuration has a time that is none")
+    if sum(not step.empty_layer for step in steps) > len(config.rootfs.diff_ids):
+        raise InvalidArgument("too many non-empty layers in History section")
+    return config
+
+
+_PARTS: dict[str, type[msgspec.Struct]] = {"config": RunConfig, "rootfs": RootFS, "history": History}
+_WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([a-z]*)`(?: - at `\$(\.[A-Za-z_.]*)`)?")
+_GO_VALUES = {"int": "number", "float": "number", "str": "string"}
+_GO_TYPES = {
+    "created": "time.Time",
+    "history": "[]v1.History",
+    "diff_ids": "[]layer.DiffID",
+    "config": "container.Config",
+    "rootfs": "image.RootFS",
+    "ExposedPorts": "nat.PortSet",
+    "Volumes": "map[string]struct {}",
+    "Healthcheck": "container.HealthConfig",
+}
+_GO_KINDS = {"str": "string", "bool": "bool", "array": "[]string", "object": "map[string]string"}
+_COMMANDS = frozenset(("Cmd", "Entrypoint"))
+
+
+def _mismatch(error: str) -> str:
+    """A value of another type than its field's, in Go's words; empty when it is within a list or a map."""
+    match = _WRONG_TYPE.fullmatch(error)
+    if match is None:
+        return ""
+    expected, got, path = match[1], _GO_VALUES.get(match[2], match[2]), (match[3] or "")[1:]
+    if not path:
+        return f"json: cannot unmarshal {got} into Go value of type image.Image"
+    field = path.rpartition(".")[2]
+    kind = _GO_TYPES.get(field) or next(go for name, go in _GO_KINDS.items() if name in expected)
+    return f"json: cannot unmarshal {got} into Go struct field Image.{path} of type {kind}"
+
+
+def _matched(facts: Any, kind: type[msgspec.Struct]) -> Any:
+    """An object with its names as the struct has them, without nulls; of equal names the last counts."""
+    if not isinstance(facts, dict):
+        return facts
+    names = {field.encode_name.lower(): field.encode_name for field in msgspec.structs.fields(kind)}
+    found: dict[str, Any] = {}
+    for written, value in facts.items():
+        name = names.get(written.lower())
+        if name is None or value is None:
+            continue
+        part = _PARTS.get(name) if kind is ImageConfig else None
+        if part is not None:
+            value = [_matched(item, part) for item in value] if isinstance(value, list) else _matched(value, part)
+        found[name] = [value] if name in _COMMANDS and isinstance(value, str) else value
+    return found
 
 
 def parse_time(text: str | None) -> int:
-    """RFC 3339 → ns since the epoch; 0 for nothing, nonsense, or times before 1970."""
-    return max(moments.rfc3339(text or "") or 0, 0)
+    """RFC 3339 → ns since 1970, negative for times before; 0 for nothing, and for what 64 bits cannot tell."""
+    found = moments.rfc3339(text or "") or 0
+    return found if abs(found) < 1 << 63 else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import platform as machine
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +24,8 @@ _SYSTEMS = frozenset(("linux", "windows", "darwin", "freebsd", "wasi"))
 _ARCHITECTURES = frozenset(
     ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm")
 )
+_SYSTEM = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$"  # perhaps with its version
+_COMPONENT = r"^[A-Za-z0-9_.-]+$"
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 _ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
 
@@ -32,21 +35,41 @@ def parse(text: str) -> Platform:
 
     InvalidArgument, in Docker's words, for what is none.
     """
-    parts = text.lower().split("/")
-    if len(parts) == 1 and parts[0] not in _SYSTEMS:
-        parts.insert(0, "linux")
-    system, architecture, variant = [*parts, "", "", ""][:3]
-    architecture = architectures.goarch(architecture)
+    return normalize(named(text))
+
+
+def named(text: str) -> Platform:
+    """The same with the variant as it was given; of a pair any names are taken, as by containerd."""
+    parts = text.split("/", 3)
+    for number, part in enumerate(parts):
+        pattern, what = (_COMPONENT, "platform specifier") if number else (_SYSTEM, "OSAndVersion specifier")
+        if not re.fullmatch(pattern, part, re.ASCII):
+            shown = pattern.replace("\\", "\\\\")
+            raise InvalidArgument(
+                f'"{part}" is an invalid {"" if number else "OS "}component of "{text}": {what} component must match '
+                f'"{shown}": invalid argument',
+                hint="use e.g. linux/amd64",
+            )
     if len(parts) > 3:
         raise InvalidArgument(
             f'"{text}": cannot parse platform specifier: invalid argument', hint="use e.g. linux/amd64"
         )
-    if system not in _SYSTEMS or (architecture and architecture not in _ARCHITECTURES):
-        raise InvalidArgument(
-            f'"{text}": unknown operating system or architecture: invalid argument',
-            hint="use e.g. linux/amd64",
-        )
-    return normalize(Platform(os=system, architecture=architecture, variant=variant or None))
+    parts = [part.lower() for part in parts]
+    if len(parts) == 1 and parts[0] not in _SYSTEMS:
+        if architectures.goarch(parts[0]) not in _ARCHITECTURES:
+            raise InvalidArgument(
+                f'"{text}": unknown operating system or architecture: invalid argument', hint="use e.g. linux/amd64"
+            )
+        parts.insert(0, "linux")
+    system, architecture, variant = [*parts, "", "", ""][:3]
+    if variant and digits.whole(variant) is not None:
+        variant = f"v{variant}"
+    if architecture == "armel":
+        variant = variant or "v6"
+    architecture = architectures.goarch(architecture)
+    if (architecture, variant) == ("amd64", "v1"):
+        variant = ""
+    return Platform(os=system.partition("(")[0], architecture=architecture, variant=variant or None)
 
 
 def normalize(platform: Platform) -> Platform:

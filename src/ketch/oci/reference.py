@@ -19,6 +19,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"\w[\w.-]{0,127}\Z", re.ASCII)
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_LONGEST_PATH = 255
 _IDENTIFIER = re.compile(r"[0-9a-f]{64}\Z")
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?\Z")
 
@@ -47,6 +48,11 @@ class Reference(Struct, frozen=True):
     def familiar(self) -> str:
         """``name:tag``, or ``name@digest`` when there is no tag."""
         return self.familiar_repository + (f":{self.tag}" if self.tag else f"@{self.digest}")
+
+    @property
+    def familiar_whole(self) -> str:
+        """``name:tag@digest``, with what there is of both."""
+        return self.familiar_repository + str(self).removeprefix(self.repository)
 
     def __str__(self) -> str:
         return self.repository + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
@@ -79,8 +85,10 @@ def parse(text: str) -> Reference:
         if path.lower() != path and _PATH.match(path.lower()):
             raise bad(f"repository name ({path}) must be lowercase")
         raise bad()
-    if not _DOMAIN.match(domain) or len(path) > 255:
+    if not _DOMAIN.match(domain):
         raise bad()
+    if len(path) > _LONGEST_PATH:
+        raise InvalidArgument(f"repository name must not be more than {_LONGEST_PATH} characters")
     return Reference(domain, path, tag or ("" if digest else "latest"), digest)
 
 

@@ -37,7 +37,8 @@ def address(text: str) -> URL:
             f'Get "{text}": unsupported protocol scheme "{url.scheme}"', hint="use http or https"
         )
     if not url.host:
-        raise UnclassifiedArgument(f'Get "{text}": http: no Host in request URL')
+        shown = text if "://" in text else f"http://{text}" if text else "http:"
+        raise UnclassifiedArgument(f'Get "{shown}": http: no Host in request URL', hint="give fromSrc or fromImage")
     return url
 
 

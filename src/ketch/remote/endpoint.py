@@ -6,16 +6,18 @@ Docker Hub has other names than its images have.  A host that may be insecure is
 from __future__ import annotations
 
 import asyncio
+import http
+import re
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 from yarl import URL
 
-from ketch.errors import Unauthenticated, Unavailable
+from ketch.errors import InvalidArgument, KetchError, Unauthenticated, Unavailable
 from ketch.oci.reference import DEFAULT_DOMAIN
 from ketch.remote import auth
-from ketch.remote.errors import RegistryError
+from ketch.remote.errors import RegistryError, shown
 from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from ketch.remote.headers import Challenge
     from ketch.remote.transport import Transport
 
+_NOT_IN_HOSTS = re.compile(r"[^A-Za-z0-9._~:\[\]%!$&'()*+,;=-]", re.ASCII)
+_STATUSES = frozenset(http.HTTPStatus)
 HUB = "registry-1.docker.io"
 
 
@@ -55,6 +59,14 @@ class RegistryEndpoint:
         if self._given is not None:
             return [self._given]
         host = HUB if self.host == DEFAULT_DOMAIN else self.host
+        if wrong := _NOT_IN_HOSTS.search(host):
+            raise InvalidArgument(
+                f'unable to parse server address: parse "https://{host}": invalid character "{wrong[0]}" in host name'
+            )
+        try:
+            URL(f"https://{host}")
+        except ValueError as e:
+            raise InvalidArgument(f'unable to parse server address: parse "https://{host}": {e}') from e
         return [URL(f"https://{host}"), *([URL(f"http://{host}")] if self.insecure else [])]
 
     async def _find(self) -> tuple[URL, Challenge | None]:
@@ -103,6 +115,7 @@ class RegistryEndpoint:
                     break
                 except RegistryError as e:
                     if e.status != 401 or renewed or not ours or not self._renew(e, credentials, scopes):
+                        e.anonymous = e.status == 401 and ours and not proof and self._asks_for_password(e)
                         raise
             yield response
 
@@ -132,16 +145,23 @@ class RegistryEndpoint:
             return True
         return before is None and credentials is not None
 
+    @staticmethod
+    def _asks_for_password(error: RegistryError) -> bool:
+        challenge = auth.wanted(error.challenge)
+        return challenge is not None and challenge.scheme == "basic"
+
     async def login(self, credentials: Credentials) -> str:
-        """Log in; returns an identity token if the registry gives one (Unauthenticated)."""
+        """Log in; returns an identity token if the registry gives one (Unauthenticated, KetchError)."""
         challenge = await self.challenge()
         try:
             async with self.request(Request("GET"), "/v2/", credentials=credentials):
                 pass
         except RegistryError as e:
-            if e.status in (401, 403):
-                raise Unauthenticated(f"unauthorized: {e.text or 'incorrect username or password'}") from e
-            raise e.as_ketch("login attempt failed") from e
+            if e.anonymous:
+                raise e.as_ketch() from e
+            status = f"{e.status} {http.HTTPStatus(e.status).phrase}" if e.status in _STATUSES else f"{e.status}"
+            hint = "unauthorized: incorrect username or password" if e.status == 401 else e.text or None
+            raise KetchError(f"login attempt to {shown(e.url)} failed with status: {status}", hint=hint) from e
         if challenge is None or challenge.scheme != "bearer":
             return ""
         return (await self._tokens.token(challenge, credentials, (), not self.insecure)).identity

@@ -37,7 +37,10 @@ _CLASSES: dict[int, type[KetchError]] = {
     416: InvalidArgument,
     429: ResourceExhausted,
 }
-_DENIED = "denied: requested access to the resource is denied"
+DENIED = "denied: requested access to the resource is denied"
+UNAUTHORIZED = "unauthorized: authentication required"
+NO_CREDENTIALS = "no basic auth credentials"
+LOG_IN = "log in with: docker login"
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 
 
@@ -55,6 +58,8 @@ class _Body(msgspec.Struct):
 class RegistryError(Exception):
     """An unexpected answer: the status, and codes and messages of the body."""
 
+    anonymous = False  # it asked for a user and a password, and there were none
+
     def __init__(self, method: str, url: URL, status: int, body: bytes, retry_s: float | None = None) -> None:
         super().__init__(f"{method} {shown(url)}: {status}")
         self.method, self.url, self.status, self.retry_s = method, url, status, retry_s
@@ -66,8 +71,20 @@ class RegistryError(Exception):
         self.codes = [error.code for error in decoded.errors]
         self.text = "; ".join(_words(error) for error in decoded.errors) or decoded.details or decoded.message
 
+    @property
+    def is_denied(self) -> bool:
+        """Whether whoever asks is known, and may not do it."""
+        return self.status == 403 or "DENIED" in self.codes or 'error="insufficient_scope"' in self.challenge
+
+    def without_credentials(self, method: str = "") -> KetchError:
+        """The error of a request that was `anonymous`, in Docker's words, which names the method that it uses."""
+        what = f'{(method or self.method).capitalize()} "{shown(self.url)}": '
+        return KetchError(f"{what}{NO_CREDENTIALS}", hint=LOG_IN)
+
     def as_ketch(self, prefix: str = "") -> KetchError:
         """The error as a KetchError; ``prefix`` describes the operation."""
+        if self.anonymous:
+            return self.without_credentials()
         kind = _CLASSES.get(self.status, Unavailable)
         message = self.text or f"unexpected status from {self.method} request to {shown(self.url)}: {self.status}"
         return kind(f"{prefix}: {message}" if prefix else message)
@@ -75,9 +92,12 @@ class RegistryError(Exception):
 
 def denied(error: RegistryError) -> KetchError:
     """The error of a refused push, in Docker's words."""
-    if error.status in (401, 403) and not error.text:  # the answer to a HEAD has no body
-        message = "unauthorized: authentication required" if error.status == 401 else _DENIED
-        return Unauthenticated(message) if error.status == 401 else PermissionDenied(message)
+    if error.anonymous:
+        return KetchError(NO_CREDENTIALS, hint=LOG_IN)
+    if error.is_denied:
+        return PermissionDenied(error.text or DENIED)
+    if error.status == 401:
+        return Unauthenticated(error.text or UNAUTHORIZED)  # the answer to a HEAD has no body
     return error.as_ketch()
 
 

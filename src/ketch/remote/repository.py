@@ -17,13 +17,14 @@ from ketch.errors import (
     InvalidArgument,
     KetchError,
     NotFound,
+    Unauthenticated,
     Unavailable,
 )
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.remote import headers
 from ketch.remote.bodies import joined, whole
-from ketch.remote.errors import BREAKS, RegistryError, denied, unreachable
+from ketch.remote.errors import BREAKS, DENIED, LOG_IN, UNAUTHORIZED, RegistryError, denied, unreachable
 from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class Repository:
         """Domain and path in full."""
         return self.reference.repository
 
+    async def reach(self) -> None:
+        """Find out whether the registry answers (Unavailable)."""
+        await self._endpoints[-1].base()
+
     @asynccontextmanager
     async def ask(
         self,
@@ -126,11 +131,15 @@ class Repository:
     async def manifest(self, ref: str) -> Fetched:
         """A manifest by tag or digest, verified (NotFound, Unauthenticated, InvalidArgument, DataLoss, Unavailable)."""
         try:
-            async with self._read(Request("GET", header={"Accept": _ACCEPT}), f"manifests/{ref}") as response:
-                data = await whole(response, LARGEST_MANIFEST, f"manifest {ref}")
-                declared, claimed = response.content_type, response.headers.get("Docker-Content-Digest", "")
+            return await self.fetch(ref)
         except RegistryError as e:
             raise self._missing(e, ref) from e
+
+    async def fetch(self, ref: str) -> Fetched:
+        """The same, with the registry's own refusals (RegistryError)."""
+        async with self._read(Request("GET", header={"Accept": _ACCEPT}), f"manifests/{ref}") as response:
+            data = await whole(response, LARGEST_MANIFEST, f"manifest {ref}")
+            declared, claimed = response.content_type, response.headers.get("Docker-Content-Digest", "")
         digest = digests.of(data)
         wanted = ref if digests.registered(ref) else claimed
         if digests.registered(wanted) and not digests.matches(wanted, data):
@@ -157,12 +166,17 @@ class Repository:
     def _missing(self, error: RegistryError, ref: str) -> KetchError:
         """The error of a missing manifest, in Docker's words."""
         shown = self.reference.familiar_repository
-        full = f"{shown}@{ref}" if digests.registered(ref) else f"{shown}:{ref}"
-        if error.status in (401, 403) or "DENIED" in error.codes:
-            message = error.text or "requested access to the resource is denied"
+        tag = f":{self.reference.tag}" if self.reference.tag else ""
+        full = f"{shown}{tag}@{ref}" if digests.registered(ref) else f"{shown}:{ref}"
+        if error.anonymous:
+            return error.without_credentials("Get" if ref == "tags" else "Head")
+        if error.is_denied:
             return NotFound(
-                f"pull access denied for {shown}, repository does not exist or may require 'docker login': {message}"
+                f"pull access denied for {shown}, repository does not exist or may require 'docker login': "
+                f"{error.text or DENIED}"
             )
+        if error.status == 401:
+            return Unauthenticated(error.text or UNAUTHORIZED, hint=LOG_IN)
         if error.status == 404:
             if "NAME_UNKNOWN" in error.codes:
                 return NotFound(f"repository {shown} not found: {error.text}")

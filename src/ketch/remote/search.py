@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from yarl import URL
 
-from ketch.errors import InvalidArgument, Unavailable
+from ketch.errors import InvalidArgument, KetchError, Unavailable
 from ketch.remote.bodies import whole
-from ketch.remote.errors import RegistryError
+from ketch.remote.errors import RegistryError, shown
 from ketch.remote.repository import decode
 from ketch.remote.transport import Request
 
@@ -38,12 +38,13 @@ class _Page(msgspec.Struct):
 async def search(remotes: Remotes, term: str, limit: int, credentials: Credentials | None = None) -> list[Result]:
     """The images that match ``term``, or ``HOST/term`` on another registry (InvalidArgument, Unavailable)."""
     if "://" in term:
-        raise InvalidArgument(f"invalid repository name: repository name ({term}) must not have a scheme")
+        raise InvalidArgument(f"invalid repository name: repository name ({term}) should not have a scheme")
     first, slash, rest = term.partition("/")
     named = bool(slash) and ("." in first or ":" in first or first == "localhost")
     host, words = (first, rest) if named else (HUB, term.removeprefix("library/"))
     insecure = remotes.settings.is_insecure(host)
     header = {"Authorization": credentials.basic()} if credentials and credentials.username else {}
+    tried = []
     for scheme in ("https", "http") if insecure else ("https",):
         url = URL(f"{scheme}://{host}/v1/search").with_query({"q": words, "n": str(limit)})
         tries = 1 if insecure and scheme == "https" else None
@@ -53,8 +54,9 @@ async def search(remotes: Remotes, term: str, limit: int, credentials: Credentia
                 page: _Page = decode(await whole(response, _LARGEST, "search"), _Page, "search")
                 return page.results or []
         except RegistryError as e:
-            raise e.as_ketch(f"search {host}") from e
-        except Unavailable:
-            if tries is None:
+            raise KetchError(f"Unexpected status code {e.status}", hint=e.text or f"of {shown(url)}") from e
+        except Unavailable as e:
+            if not named:
                 raise
-    raise Unavailable(f"search {host}: no address to try")
+            tried.append(f"{scheme.upper()} attempt: {e.message}")
+    raise InvalidArgument(f'invalid registry endpoint "{scheme}://{host}/v1/". {". ".join(tried)}')

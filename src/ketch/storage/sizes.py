@@ -12,18 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def size_of_files(directory: str) -> int:
-    """Bytes of the files below a directory, as an image counts them: a hard link counts each time."""
-    return _sum(directory, lambda status: status.st_size)
-
-
 def size_on_disk(directory: str) -> int:
     """Bytes on the disk of everything below a directory, except directories themselves."""
     return _sum(directory, lambda status: status.st_blocks * 512)
 
 
 def written_bytes(directory: str) -> int:
-    """Bytes of the files below a directory; one with several names counts once."""
+    """Bytes of files and link targets below a directory; a file with several names counts once."""
     seen: set[int] = set()
 
     def size(status: os.stat_result) -> int:

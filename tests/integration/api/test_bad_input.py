@@ -113,7 +113,7 @@ def _with_profile(text: str) -> bytes:
         ("/containers/create", b'{"Image": "busybox", "HostConfig": {"BlkioWeight": 70000}}', "of type uint16"),
         ("/containers/create", b'{"Image": "\xff"}', "invalid reference format"),
         ("/containers/create", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
-        ("/images/create?fromImage=x&platform=%7B%22x%22:" + "[" * 3000, None, "nested too deeply"),
+        ("/images/create?fromImage=x&platform=%7B%22x%22:" + "[" * 3000, None, "is an invalid OS component"),
         ("/images/prune?filters=%7B%22x%22:" + "[" * 3000, None, "nested too deeply"),
         ("/containers/create", _with_profile('{"defaultAction":' + "[" * 5000), "seccomp profile failed"),
         ("/containers/create", _with_profile('{"defaultAction":"x","y":' + "[" * 5000), "nested too deeply"),

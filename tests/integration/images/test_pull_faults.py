@@ -378,7 +378,7 @@ def test_a_mirror_of_docker_hub(own_engine, nasty):
     own_engine.docker("pull", "app:1")
     assert own_engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out == "app:1\n"
     nasty.add("library/app", "2", image)
-    assert "app:2" in own_engine.docker("pull", "-a", "app").out
+    assert "2: Pulling from library/app" in own_engine.docker("pull", "-a", "app").out
     assert nasty.requests and not any("Authorization" in one.headers for one in nasty.requests)
     result = own_engine.docker("pull", "none:1", check=False)
     assert result.code == 1 and "registry-1.docker.io" in result.err

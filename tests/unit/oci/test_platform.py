@@ -27,6 +27,11 @@ WINDOWS = Platform(os="windows", architecture="amd64", os_version="10.0.1")
         ("arm64", ("linux", "arm64", None)),
         ("linux/arm64/v8", ("linux", "arm64", None)),
         ("linux/arm/v6", ("linux", "arm", "v6")),
+        ("linux/arm/6", ("linux", "arm", "v6")),
+        ("linux/armel", ("linux", "arm", "v6")),
+        ("linux/amd64/v1", ("linux", "amd64", None)),
+        ("linux/other", ("linux", "other", None)),
+        ("other/amd64", ("other", "amd64", None)),
     ],
 )
 def test_names(text, expected):
@@ -34,7 +39,9 @@ def test_names(text, expected):
     assert (parsed.os, parsed.architecture, parsed.variant) == expected
 
 
-@pytest.mark.parametrize("text", ["nope", "arm/v7", "linux/nope", "linux/amd64/v1/more", "plan9/amd64"])
+@pytest.mark.parametrize(
+    "text", ["nope", "linux/amd64/v1/more", "a b", "linux/", "/amd64", "linux/a$b", "linux/a/b/c/d", ""]
+)
 def test_nonsense(text):
     with pytest.raises(InvalidArgument, match="invalid argument"):
         platform.parse(text)

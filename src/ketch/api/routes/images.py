@@ -6,14 +6,21 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ketch.api import dry_run, jsontext, query, versions
-from ketch.api.errors import INTERNAL, body_of, from_registry, message_of
+from ketch.api import dry_run, jsontext, platforms, query, versions
+from ketch.api.errors import INTERNAL, body_of, from_registry, message_of, prefixed
 from ketch.api.streams import while_connected
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters, manifests, prunes
 from ketch.api.wire import images as wire
 from ketch.engine.model.requests import ImportOptions
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import (
+    FailedPrecondition,
+    ImageNotFound,
+    InvalidArgument,
+    KetchError,
+    PlatformMismatch,
+    UnclassifiedArgument,
+)
 from ketch.remote.credentials import from_header
 
 if TYPE_CHECKING:
@@ -34,7 +41,9 @@ async def list_(call: Call) -> web.StreamResponse:
     if pattern := versions.old_filter(call.query, call.version):
         chosen.setdefault("reference", []).append(pattern)
     predicate = filters.image_predicate(call.engine, chosen)
-    images = sorted(call.engine.images.list(), key=lambda i: i.created, reverse=True)
+    dangling = filters.booleans_of(chosen, "dangling", False)
+    everything = query.flag(call.query, "all") and not dangling
+    images = call.engine.images.list(everything=everything)
     made = wire.containers_by_image(call.engine) if call.version >= versions.COUNTED_CONTAINERS else None
     rows = [
         wire.row(call.engine, image, made[image.id] if made is not None else -1) for image in images if predicate(image)
@@ -56,7 +65,7 @@ async def list_(call: Call) -> web.StreamResponse:
 
 async def inspect(call: Call) -> web.StreamResponse:
     """Everything about one image, or about its variant for a platform."""
-    chosen, detailed = query.platform(call.query), query.flag(call.query, "manifests")
+    chosen, detailed = platforms.one(call.query), query.flag(call.query, "manifests")
     if chosen and detailed:
         raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
     answer = wire.inspect(call.engine, call.engine.images.get(call.path["name"], chosen))
@@ -67,7 +76,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def history(call: Call) -> web.StreamResponse:
     """The steps by which the image was made."""
-    return call.json(call.engine.images.history(call.path["name"], query.platform(call.query)))
+    return call.json(call.engine.images.history(call.path["name"], platforms.one(call.query)))
 
 
 async def tag(call: Call) -> web.StreamResponse:
@@ -75,13 +84,17 @@ async def tag(call: Call) -> web.StreamResponse:
     repo = call.query.get("repo", "")
     if not repo:
         raise InvalidArgument("invalid reference format: repository name must not be empty")
+    try:
+        call.engine.images.get(call.path["name"])
+    except InvalidArgument as e:  # what cannot be a name has no image, as Docker says it
+        raise ImageNotFound(e.message, hint=e.hint) from e
     await call.engine.images.tag(call.path["name"], repo, call.query.get("tag", ""))
     return call.empty(201)
 
 
 async def remove(call: Call) -> web.StreamResponse:
     """Untag an image, and delete it with its last name (NotFound: it is for other platforms than those named)."""
-    for chosen in query.platforms(call.query, "platforms"):
+    if chosen := platforms.to_remove(call.query):
         call.engine.images.get(call.path["name"], chosen)
     rows = await call.engine.images.remove(
         call.path["name"], force=query.flag(call.query, "force"), prune=not query.flag(call.query, "noprune")
@@ -92,7 +105,7 @@ async def remove(call: Call) -> web.StreamResponse:
 async def load(call: Call) -> web.StreamResponse:
     """Read an archive from the request's body."""
     body = call.request.content.iter_chunked(_CHUNK)
-    items = call.engine.images.load(body, query.flag(call.query, "quiet"), query.platforms(call.query))
+    items = call.engine.images.load(body, query.flag(call.query, "quiet", default=True), platforms.several(call.query))
     return await progress(call, items, await call.stream())
 
 
@@ -101,7 +114,7 @@ async def create(call: Call) -> web.StreamResponse:
     source, image = call.query.get("fromSrc", ""), call.query.get("fromImage")
     if image:
         credentials = from_header(call.request.headers.get("X-Registry-Auth"))
-        chosen = query.platform(call.query)
+        chosen = platforms.plain(call.query)
         pulling = call.engine.pulls.pull(image, call.query.get("tag", ""), chosen, credentials)
         with from_registry():
             async with while_connected(call.request):
@@ -124,7 +137,7 @@ async def create(call: Call) -> web.StreamResponse:
 async def push(call: Call) -> web.StreamResponse:
     """Send a tag, or all of a repository's, to its registry."""
     credentials = from_header(call.request.headers.get("X-Registry-Auth"))
-    chosen = query.platform(call.query)
+    chosen = platforms.one(call.query)
     work = call.engine.pushes.push(call.path["name"], call.query.get("tag", ""), chosen, credentials)
     with from_registry():
         async with while_connected(call.request):
@@ -169,11 +182,11 @@ async def save(call: Call) -> web.StreamResponse:
     names = [call.path["name"]] if "name" in call.path else call.query.getall("names", [])
     if not names:
         raise InvalidArgument("save: no image named", hint="give names=IMAGE")
-    for name in names:
-        for platform in query.platforms(call.query):
-            call.engine.images.get(name, platform)
-        call.engine.images.named(name)
-    async with aclosing(call.engine.images.save(names, query.platforms(call.query))) as chunks:
+    chosen = platforms.several(call.query)
+    with prefixed("", unclassified=True):
+        for name in names:
+            _check_saved(call, name, chosen)
+    async with aclosing(call.engine.images.save(names, chosen)) as chunks:
         first = await anext(chunks)  # what is missing is told before the stream begins, with a status of its own
         response = await call.stream("application/x-tar")
         await response.write(first)
@@ -182,10 +195,26 @@ async def save(call: Call) -> web.StreamResponse:
     return response
 
 
+def _check_saved(call: Call, name: str, chosen: list[str]) -> None:
+    """Check that an image is here, for all of these platforms (ImageNotFound, FailedPrecondition)."""
+    try:
+        call.engine.images.named(name)
+        for platform in chosen:
+            call.engine.images.get(name, platform)
+    except PlatformMismatch as e:
+        raise FailedPrecondition(f"no suitable export target found for platform {platform}", hint=e.message) from e
+    except ImageNotFound as e:
+        if ("@" in name or ":" in name.rpartition("/")[2]) and not name.startswith("sha256:"):
+            raise ImageNotFound("reference does not exist", hint=e.message) from e
+        raise
+
+
 async def prune(call: Call) -> web.StreamResponse:
     """Delete images without a name (``dangling=false``: without a container) that no container uses."""
     chosen = query.filters(call.query)
     filters.until_moments(chosen)
+    if len(chosen.get("until", ())) > 1:
+        raise UnclassifiedArgument("more than one until filter specified")
     matches = filters.prune_predicate(chosen)
     dangling = bool(filters.booleans_of(chosen, "dangling", True))
     only_shown, without = await dry_run.wanted(call)

@@ -63,8 +63,7 @@ async def disconnect(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     """Remove the networks that no container refers to."""
     chosen = query.filters(call.query)
-    filters.check(chosen, _PRUNE)
-    matches = filters.prune_predicate(chosen)
+    matches = filters.prune_predicate(chosen, _PRUNE)
     only_shown, without = await dry_run.wanted(call)
     done = await call.engine.prunes.networks(matches, dry_run=only_shown, without=without)
     return call.json(prunes.networks(done, dry_run=only_shown))

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 async def auth(call: Call) -> web.StreamResponse:
     """Check credentials with their registry."""
-    given: Credentials = await call.body(Credentials)
+    try:
+        given: Credentials = await call.body(Credentials)
+    except InvalidArgument as e:
+        words = e.message.removeprefix("invalid JSON: ")
+        raise UnclassifiedArgument("EOF" if words.startswith("got EOF") else words) from e
     with from_registry():
         return call.json(await call.engine.registries.login(completed(given)))
 

@@ -74,8 +74,7 @@ async def remove(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     """Delete the volumes that no container uses: the anonymous ones, with ``all`` the named ones, too."""
     chosen = query.filters(call.query)
-    filters.check(chosen, _PRUNE)
-    matches = filters.prune_predicate(chosen)
+    matches = filters.prune_predicate(chosen, _PRUNE)
     everything = _all(chosen["all"]) if chosen.get("all") else versions.prunes_named_volumes(call.version)
     only_shown, without = await dry_run.wanted(call)
     done = await call.engine.prunes.volumes(matches, everything=everything, dry_run=only_shown, without=without)

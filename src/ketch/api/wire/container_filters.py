@@ -108,7 +108,7 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
         except NotFound:
             continue  # no container is of an image that is not here
     ids = {image.id for image in images}
-    for other in engine.images.list():
+    for other in engine.images.list(everything=True):
         for image in images:
             base = image.chain_ids
             if (

@@ -5,13 +5,13 @@ Those over containers stand in `container_filters`.
 
 from __future__ import annotations
 
-import fnmatch
 import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.api.errors import prefixed
+from ketch.api.wire import globs
 from ketch.errors import InvalidArgument, UnclassifiedArgument
-from ketch.notation import booleans, moments
+from ketch.notation import moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,8 @@ _EVENT = frozenset(
         "volume",
     )
 )
-_PRUNE = frozenset(("label", "label!", "until", "all", "dangling"))
+_PRUNE = frozenset(("label", "label!", "until", "dangling"))
+_BOOLEANS = {"0": False, "false": False, "1": True, "true": True}
 _DETAILED = ("health_status", "exec_create", "exec_start")  # actions that have more behind a colon
 
 
@@ -52,19 +53,21 @@ def check(filters: Filters, known: frozenset[str]) -> None:
 
 def boolean(name: str, value: str) -> bool:
     """The value of a yes-or-no filter (InvalidArgument for anything else)."""
-    found = booleans.parse(value)
-    if found is None:
+    if value not in _BOOLEANS:
         raise InvalidArgument(f"invalid filter '{name}=[{value}]'", hint="use true or false")
-    return found
+    return _BOOLEANS[value]
 
 
 def booleans_of(filters: Filters, name: str, default: bool | None = None) -> bool | None:
     """The value of a yes-or-no filter that may be given once, or twice with the same (InvalidArgument)."""
-    values = filters.get(name, [])
-    found = {boolean(name, value) for value in values}
-    if len(found) > 1:
-        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(values)}]'", hint="use true or false")
-    return found.pop() if found else default
+    values = filters.get(name)
+    if values is None:
+        return default
+    found = {_BOOLEANS[value] for value in values if value in _BOOLEANS}
+    if len(found) != 1:
+        shown = f"{name}=[{' '.join(values)}]" if values else name
+        raise InvalidArgument(f"invalid filter '{shown}'", hint="use true or false")
+    return found.pop()
 
 
 def has_labels(labels: dict[str, str] | None, wanted: list[str]) -> bool:
@@ -83,8 +86,12 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
     moments = {n: [engine.images.get(v).created for v in filters.get(n, ())] for n in ("before", "since")}
     until = until_moments(filters)
     references = filters.get("reference", [])
-    if any("[" in pattern and "]" not in pattern.rpartition("[")[2] for pattern in references):
-        raise UnclassifiedArgument("syntax error in pattern", hint="a `[` in a reference needs its `]`")
+    for pattern in references:
+        try:
+            globs.compiled(pattern)
+        except globs.BadPatternError as e:
+            hint = f"`{pattern}`: a `[` needs its `]`, a `\\` what it stands before"
+            raise UnclassifiedArgument("syntax error in pattern", hint=hint) from e
     dangling = booleans_of(filters, "dangling")
 
     def keep(image: Any) -> bool:
@@ -102,14 +109,9 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
 
 
 def refers(tag: str, patterns: list[str]) -> bool:
-    """Whether any pattern matches the name, with or without its tag, as with Docker: `*` matches no slash."""
-    names = [name.split("/") for name in (tag, tag.rpartition(":")[0])]
-    wanted = [pattern.replace("[^", "[!").split("/") for pattern in patterns]
-    return any(
-        len(name) == len(pattern) and all(map(fnmatch.fnmatchcase, name, pattern))
-        for name in names
-        for pattern in wanted
-    )
+    """Whether any pattern matches the name, with or without its tag."""
+    names = (tag, tag.rpartition(":")[0])
+    return any(globs.matches(pattern, name) for pattern in patterns for name in names)
 
 
 def _moment(text: str) -> int:

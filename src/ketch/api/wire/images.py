@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ _CONFIG_NAMES = {
     "healthcheck": "Healthcheck",
     "args_escaped": "ArgsEscaped",
 }
+_TIME = re.compile(r"([^.]*)(\.[0-9]{1,40})?(Z|[+-][0-9:]{1,8})")
 _ALWAYS = ("Env", "Cmd", "Entrypoint", "Labels", "OnBuild", "Volumes", "User", "WorkingDir")
 
 
@@ -85,18 +87,27 @@ def _graph(dirs: list[str]) -> dict[str, str]:
     return data | ({"LowerDir": ":".join(dirs[1:])} if dirs[1:] else {})
 
 
+def _created(text: str | None) -> str:
+    """The time of a configuration as Go writes it: with its zone, without zeros at the end."""
+    if text is None or (match := _TIME.fullmatch(text)) is None:
+        return ""
+    fraction = (match[2] or "")[:10].rstrip("0").rstrip(".")
+    return match[1] + fraction + ("Z" if match[3] in ("+00:00", "-00:00") else match[3])
+
+
 def inspect(engine: Engine, image: Image) -> ApiObject:
     """The body of ``GET /images/{name}/json``."""
     dirs = engine.containers.details.layer_directories(image.chain_ids)
-    return {
+    config = image.config
+    known: ApiObject = {"Created": _created(config.created), "Variant": config.variant, "OsVersion": config.os_version}
+    return {name: value for name, value in known.items() if value} | {
         "Id": image.id,
         "RepoTags": list(image.repo_tags),
         "RepoDigests": list(image.repo_digests),
         "Parent": _parent(engine, image),
         "Comment": _comment(image),
-        "Created": times.rfc3339_or_never(image.created),
-        "DockerVersion": "",
-        "Author": image.config.author or "",
+        "DockerVersion": config.docker_version or "",
+        "Author": config.author or "",
         "Config": run_config(image),
         "Architecture": image.config.architecture,
         "Os": image.config.os,
@@ -105,6 +116,6 @@ def inspect(engine: Engine, image: Image) -> ApiObject:
             "Name": "overlay2",
             "Data": _graph(dirs),
         },
-        "RootFS": {"Type": "layers", **({"Layers": list(image.diff_ids)} if image.diff_ids else {})},
+        "RootFS": {"Type": config.rootfs.type, **({"Layers": list(image.diff_ids)} if image.diff_ids else {})},
         "Metadata": {"LastTagTime": times.rfc3339_or_never(image.last_tagged)},
     }

@@ -64,9 +64,9 @@ class CommitService(Struct, frozen=True, eq=False):
         """Make the image and return its id (NotFound, Conflict, InvalidArgument)."""
         if not ref:
             raise InvalidArgument('invalid name or ID supplied: ""')
+        name = images.check_name(options.repo, options.tag)
         container = self.store.get(ref)
         self.views.check(container)
-        name = images.check_name(options.repo, options.tag)
         config = image_config(container, options)
         async with AsyncExitStack() as stack:
             await self._hold_still(container, options.pause, stack)

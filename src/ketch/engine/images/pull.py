@@ -41,20 +41,26 @@ class PullService:
         self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
     ) -> AsyncGenerator[ProgressItem, None]:
         """Pull ``name`` with a tag or digest, of it or beside it; without any, all tags of the repository."""
-        ref = parse(name, tag)
+        ref = parse(name.removesuffix(":"), tag)  # so Docker's own client asked for all tags
         if platform:
             platforms.parse(platform)
         repository = self._registries.remotes.repository(ref, credentials)
 
         async def work(report: Report) -> None:
             puller = Puller(self._store, self._layers, repository, report)
+            new = False
             for tag in [ref.tag] if ref.tag or ref.digest else await repository.tags():
-                tagged = Reference(ref.domain, ref.path, "" if ref.digest else tag, ref.digest)
+                tagged = Reference(ref.domain, ref.path, tag, ref.digest)
                 pulled = await puller.pull(tagged, platform)
                 report({"status": f"Digest: {pulled.digest}"})
-                outcome = "Downloaded newer image for" if pulled.new else "Image is up to date for"
-                report({"status": f"Status: {outcome} {tagged.familiar}"})
-                self._events.publish("image", "pull", tagged.familiar, {"name": tagged.familiar_repository})
+                new = new or pulled.new
+                name = tagged.familiar_whole
+                self._events.publish("image", "pull", name, {"name": tagged.familiar_repository})
+            outcome = "Downloaded newer image for" if new else "Image is up to date for"
+            shown = ref.familiar_whole if ref.tag or ref.digest else ref.familiar_repository
+            report({"status": f"Status: {outcome} {shown}"})
+            if mismatch := puller.mismatch:
+                report({"status": f"WARNING: {mismatch}"})
 
         return streamed(work)
 
@@ -73,9 +79,11 @@ def parse(name: str, tag: str) -> Reference:
         raise PermissionDenied("'scratch' is a reserved name")
     if tag and not (reference.is_tag(tag) or digests.valid(tag)):
         raise InvalidArgument("invalid tag format")
-    if tag and not ref.digest:
-        ref = reference.parse(f"{ref.repository}@{tag}" if ":" in tag else f"{ref.repository}:{tag}")
-    elif not ref.digest and not name.endswith(f":{ref.tag}"):
+    if digests.valid(tag):
+        return Reference(ref.domain, ref.path, digest=tag)
+    if tag:
+        return Reference(ref.domain, ref.path, tag, ref.digest)
+    if not ref.digest and not name.endswith(f":{ref.tag}"):
         return Reference(ref.domain, ref.path)
     return ref
 

@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ketch.engine.images.pull import parse, streamed
-from ketch.errors import NotFound
+from ketch.errors import InvalidArgument, NotFound
 from ketch.images.single_flight import SingleFlight
 from ketch.images.transfer.push import Pusher
+from ketch.oci import reference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -33,16 +34,24 @@ class PushService:
     def push(
         self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
     ) -> AsyncGenerator[ProgressItem, None]:
-        """Push a tag of a repository, or, without one, all that are here; without any, progress ends in NotFound."""
+        """Push a tag of a repository, or, without one, all that are here; without any, progress ends in NotFound.
+
+        PlatformMismatch: the image is for another platform than asked for.
+        """
         ref = parse(name, tag)
         here = sorted(self._store.names_in(ref.repository))
         names = [str(ref)] if ref.tag else here
+        for name in {*names}.intersection(here) if platform else ():
+            self._store.resolve(reference.parse(name).familiar, platform)
         repository = self._registries.remotes.repository(ref, credentials, push=True)
 
         async def work(report: Report) -> None:
             report({"status": f"The push refers to repository [{ref.repository}]"})
             if not here:
                 raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_repository}")
+            await repository.reach()
+            if ref.digest:
+                raise InvalidArgument("cannot push a digest reference")
             if not set(names) & set(here):
                 raise NotFound(f"tag does not exist: {ref.familiar}")
             pusher = Pusher(self._store, repository, self._uploads, self._slots, report)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
-from ketch.errors import InvalidArgument, UnclassifiedArgument
-from ketch.notation import booleans, digits
+from ketch.errors import InvalidArgument, KetchError, NotFound, UnclassifiedArgument
+from ketch.notation import integers
 from ketch.oci import manifest as oci
 from ketch.oci import reference
 from ketch.oci.config import ImageConfig
 from ketch.remote.client import Remotes
+from ketch.remote.errors import RegistryError, denied
 from ketch.remote.repository import decode
 from ketch.remote.search import search
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.remote.settings import Settings
 
 _LARGEST_CONFIG = 8 << 20
+_BOOLEANS = {"0": False, "false": False, "1": True, "true": True}
 _DEFAULT_RESULTS, _MOST_RESULTS = 25, 100
 
 
@@ -70,11 +72,14 @@ class Registries:
 
     async def distribution(self, name: str, credentials: Credentials | None) -> Distribution:
         """The descriptor and the platforms of a reference in its registry."""
-        if re.fullmatch("[0-9a-f]{64}", name):
+        if re.fullmatch("(sha256:)?[0-9a-f]{64}", name):
             raise UnclassifiedArgument("no manifest found for full image ID")
         ref = reference.parse(name)
         repository = self.remotes.repository(ref, credentials)
-        found = await repository.manifest(ref.digest or ref.tag)
+        try:
+            found = await repository.fetch(ref.digest or ref.tag)
+        except RegistryError as e:
+            raise _not_inspected(e) from e
         if found.descriptor.media_type in oci.INDEXES:
             index: oci.Index = decode(found.data, oci.Index, f"index of {name}")
             platforms = [d.platform for d in index.manifests if d.platform is not None]
@@ -129,30 +134,42 @@ class Registries:
         }
 
 
+def _not_inspected(error: RegistryError) -> KetchError:
+    """The error of a manifest that a registry does not give, in Docker's words."""
+    if error.anonymous:
+        return error.without_credentials("Head")
+    if error.status == 404:
+        return NotFound(error.text or "manifest unknown: manifest unknown")
+    return denied(error)
+
+
 def _predicate(filters: Mapping[str, list[str]]) -> Callable[[Result], bool]:
     known = ("is-automated", "is-official", "stars")
     for name in filters:
         if name not in known:
             raise InvalidArgument(f"invalid filter '{name}'", hint=f"known: {', '.join(known)}")
-    wanted = {name: [_flag(name, value) for value in filters.get(name, ())] for name in known[:2]}
-    stars = list(filters.get("stars", ()))
-    counts = [digits.whole(value) for value in stars]
-    if None in counts:
-        raise InvalidArgument(f"invalid filter 'stars={stars[0]}'")
-    least = max((count or 0 for count in counts), default=0)
+    wanted = {name: _flags(name, filters[name]) for name in known[:2] if name in filters}
+    counts = []
+    for value in filters.get("stars", ()):
+        try:
+            counts.append(integers.signed(value))
+        except integers.NotAnIntegerError as e:
+            raise InvalidArgument(f"invalid filter 'stars={value}': strconv.Atoi: parsing \"{value}\": {e}") from e
+    least = max(counts, default=0)
 
     def keep(result: Result) -> bool:
         return (
             result.star_count >= least
-            and all(result.is_automated == flag for flag in wanted["is-automated"])
-            and all(result.is_official == flag for flag in wanted["is-official"])
+            and result.is_automated in wanted.get("is-automated", (True, False))
+            and result.is_official in wanted.get("is-official", (True, False))
         )
 
     return keep
 
 
-def _flag(name: str, value: str) -> bool:
-    found = booleans.parse(value)
-    if found is None:
-        raise InvalidArgument(f"invalid filter '{name}={value}'", hint="use true or false")
-    return found
+def _flags(name: str, values: list[str]) -> tuple[bool]:
+    """The value of a yes-or-no filter that may be given once, or twice with the same."""
+    found = {_BOOLEANS[value] for value in values if value in _BOOLEANS}
+    if len(found) != 1:
+        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(values)}]'", hint="use true or false")
+    return (found.pop(),)

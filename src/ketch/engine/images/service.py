@@ -7,6 +7,7 @@ of Docker's JSON progress stream.  A client that goes away cancels the work at i
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
 from ketch.engine.model import pending
 from ketch.errors import InvalidArgument, NotFound
 from ketch.images.archives.bootstrap import bootstrap
-from ketch.images.archives.importer import import_rootfs
+from ketch.images.archives.importer import Said, import_rootfs
 from ketch.images.archives.load import load
 from ketch.images.archives.save import named_images, save
 from ketch.images.commit import check_name
 from ketch.images.progress import Meter, Metered
 from ketch.images.single_flight import run_uncancellable
+from ketch.oci import platform as platforms
 from ketch.oci import reference
 from ketch.oci.config import History, RunConfig
 from ketch.remote import download
@@ -58,9 +60,9 @@ class ImageService(Struct, frozen=True, eq=False):
         """The image of a reference, id or id prefix; with a ``platform``, its variant for that (NotFound)."""
         return self.store.resolve(ref, platform)
 
-    def list(self) -> list[Image]:
-        """Every image."""
-        return self.store.list()
+    def list(self, *, everything: bool = False) -> list[Image]:
+        """Every image; nameless ones that others were committed on for ``everything`` alone."""
+        return self.store.list(everything=everything)
 
     def history(self, ref: str, platform: str = "") -> HistoryRows:
         """Docker's history rows, newest first."""
@@ -71,7 +73,10 @@ class ImageService(Struct, frozen=True, eq=False):
         image = self.store.resolve(ref)
         if tag and not reference.is_tag(tag):
             raise InvalidArgument("invalid tag format")
-        name = f"{repo}:{tag}" if tag else repo
+        if tag:  # it takes the place of that of the name
+            parsed = reference.parse(repo)
+            repo = repo if parsed.digest else f"{parsed.repository}:{tag}"
+        name = repo
         await run_uncancellable(self.store.tag, ref, name)
         self.events.of_image(image, "tag", reference.parse(name).familiar)
 
@@ -101,12 +106,13 @@ class ImageService(Struct, frozen=True, eq=False):
         def users(image_id: str) -> Users:
             return [user for user in self.containers_of(image_id) if user[0] not in without]
 
-        known = {image.id for image in self.store.list()}
+        known = self.store.catalog.images
         try:
             named = self.store.resolve(ref)
         except NotFound:  # the row of a name whose image is lost
             named = None
-        rows = await run_uncancellable(self.store.remove, ref, force, users, dry_run)
+        work = functools.partial(self.store.remove, ref, force, users, dry_run, prune=prune)
+        rows = await run_uncancellable(work)
         for row in rows if dry_run is None else ():
             for action, what in row.items():
                 if action == "Untagged" and named is not None:
@@ -149,6 +155,9 @@ class ImageService(Struct, frozen=True, eq=False):
         ``size``: what a download will have brought, of which progress is reported; 0: that is not known.
         """
         name = check_name(options.repo, options.tag)
+        platform = platforms.named(options.platform) if options.platform else None
+        if platform is not None and platform.os != "linux":
+            raise InvalidArgument("operating system is not supported", hint=f"`{platform.os}`: Ketch runs linux")
         reader = BodyReader(body, asyncio.get_running_loop())
         made: list[Image] = []
 
@@ -163,7 +172,7 @@ class ImageService(Struct, frozen=True, eq=False):
                 io.BufferedReader(source, 1 << 20),
                 name=name,
                 config=config,
-                step=History(comment=options.message or f"Imported from {origin}"),
+                said=Said(History(comment=options.message or f"Imported from {origin}"), platform),
                 progress=report,
             )
             made.append(image)

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from ketch import programs
 from ketch.errors import FailedPrecondition, InvalidArgument
-from ketch.images.archives.importer import import_rootfs
+from ketch.images.archives.importer import Said, import_rootfs
 from ketch.notation import times
 from ketch.oci import reference
 from ketch.oci.config import History, RunConfig
@@ -80,9 +80,11 @@ def _busybox(store: ImageStore, name: reference.Reference, progress: Report) -> 
         io.BytesIO(_busybox_tar(binary, applets, mtime)),
         name=f"{name.familiar_repository}:{name.tag}",
         config=RunConfig(env=[_PATH], cmd=["sh"]),
-        step=History(
-            created=times.fixed(mtime * 1_000_000_000),  # the same busybox makes the same image, to the digest
-            comment=f"static busybox with {len(applets)} applets",
+        said=Said(
+            History(
+                created=times.fixed(mtime * 1_000_000_000),  # the same busybox makes the same image, to the digest
+                comment=f"static busybox with {len(applets)} applets",
+            )
         ),
         progress=progress,
     )
@@ -142,7 +144,7 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Report) -> I
                 _Checked(process, process.stdout, tail, talker),  # type: ignore[arg-type]
                 name=f"{name.familiar_repository}:{name.tag}",
                 config=RunConfig(env=[_PATH], cmd=["bash"]),
-                step=History(created_by=f"mmdebstrap --variant=minbase {suite}", comment=f"minbase of {suite}"),
+                said=Said(History(created_by=f"mmdebstrap --variant=minbase {suite}", comment=f"minbase of {suite}")),
                 progress=progress,
             )
         except BaseException:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import platform
+import platform as machine
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.progress import Report
     from ketch.images.store import ImageStore
+    from ketch.oci.manifest import Platform
     from ketch.storage.archive.tar import Source
 
 _NO_FILES = bytes(1024)  # the mark at the end of a tar
@@ -27,7 +28,14 @@ _NO_FILES = bytes(1024)  # the mark at the end of a tar
 
 def architecture() -> str:
     """This machine's architecture by its OCI name."""
-    return architectures.goarch(platform.machine())
+    return architectures.goarch(machine.machine())
+
+
+class Said(NamedTuple):
+    """A description of a root filesystem: how it was made, and its platform (None: this machine's)."""
+
+    step: History = History()
+    platform: Platform | None = None
 
 
 def import_rootfs(
@@ -36,7 +44,7 @@ def import_rootfs(
     *,
     name: str = "",
     config: RunConfig | None = None,
-    step: History | None = None,
+    said: Said | None = None,
     progress: Report = lambda _item: None,
 ) -> Image:
     """Make an image of a root filesystem's tar, and name it; a failure leaves nothing.
@@ -44,15 +52,16 @@ def import_rootfs(
     Nothing at all is a root without files.
     """
     names = [str(reference.parse(name))] if name else []
-    step = step or History()
+    step, platform = said or Said()
     with store.lease() as lease:
         body = compression.Peekable(source)
         tar: Source = body if body.peek(1) else io.BytesIO(_NO_FILES)
         blob, diff_id, size = receive_layer(store, lease, tar, "archive")
         created = step.created or times.fixed(time.time_ns())
         image = ImageConfig(
-            architecture=architecture(),
+            architecture=platform.architecture if platform and platform.architecture else architecture(),
             os="linux",
+            variant=platform.variant if platform else None,
             created=created,
             config=config or RunConfig(),
             rootfs=RootFS(diff_ids=[diff_id]),

@@ -30,8 +30,9 @@ from ketch.storage.archive.extract import clean
 from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ketch.images.catalog import Named
     from ketch.images.model import Image
     from ketch.images.progress import Report
     from ketch.images.store import ImageStore
@@ -60,24 +61,36 @@ def load(store: ImageStore, source: IO[bytes], progress: Report, platforms: Sequ
             archive.read(plain)
         streaming.wait()
         targets: dict[str, str] = {}
+        is_old = False
         if "index.json" in archive.files and (platforms or "manifest.json" not in archive.files or archive.has_index()):
             found = _read_layout(store, archive, progress, platforms, targets)
         elif archive.has_file("manifest.json"):
             found = _read_docker(store, archive, progress)
-        elif archive.has_file(oldest.REPOSITORIES):
+        elif is_old := archive.has_file(oldest.REPOSITORIES):
             found = _read_oldest(store, archive, progress)
         else:
             raise InvalidArgument(
                 "load: the archive has neither manifest.json nor index.json, and no repositories either",
                 hint="use `import` for the tar of a root filesystem",
             )
+        before = store.catalog.names
         images = store.add(found, targets)
-    for image, names in found:
-        for name in names:
-            progress({"stream": f"Loaded image: {reference.parse(name).familiar}\n"})
-        if not names:
-            progress({"stream": f"Loaded image ID: {image.id}\n"})
+    if not is_old:
+        for image, names in found:
+            _tell(image, names, before, progress)
     return images
+
+
+def _tell(image: Image, names: Sequence[str], before: Mapping[str, Named], progress: Report) -> None:
+    """Report an image that has been loaded; of the oldest format Docker tells nothing."""
+    for name in names:
+        shown = reference.parse(name).familiar
+        if name in before and before[name].id != image.id:
+            old = f"The image {shown} already exists, renaming the old one with ID {before[name].id} to empty string"
+            progress({"stream": f"{old}\n"})
+        progress({"stream": f"Loaded image: {shown}\n"})
+    if not names:
+        progress({"stream": f"Loaded image ID: {image.id}\n"})
 
 
 class _Archive:
@@ -183,7 +196,7 @@ def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Foun
         config_blob = archive.blob(entry.config)
         config = _config(archive, config_blob)
         blobs = [archive.blob(layer) for layer in entry.layers or ()]
-        names = [str(reference.parse(tag)) for tag in entry.repo_tags or ()]
+        names = [_tagged(tag) for tag in entry.repo_tags or ()]
         sizes = _unpack(store, archive, config, blobs, progress)
         known = manifests.get(config_blob)
         if known is not None and [d.digest for d in known[1].layers] == blobs:
@@ -194,23 +207,43 @@ def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Foun
     return found
 
 
+def _tagged(text: str) -> str:
+    """The normalized name of one of an archive's ``RepoTags``, which must have a tag."""
+    parsed = reference.parse(text)
+    if not text.partition("@")[0].endswith(f":{parsed.tag}") or not parsed.tag:
+        raise InvalidArgument(f'invalid tag "{text}"')
+    return f"{parsed.repository}:{parsed.tag}"
+
+
 def _read_oldest(store: ImageStore, archive: _Archive, progress: Report) -> Found:
     """The images of the format before ``manifest.json`` (`oldest`)."""
 
     def read(name: str) -> Any:
         return archive.json(archive.blob(name), Any, name)
 
-    found: Found = []
-    for layers, names in oldest.images(read, archive.has_file):
-        blobs = [archive.blob(path) for path in layers.paths]
-        diff_ids = [archive.streaming.diff_id(blob) or diff_id_of(store, blob) for blob in blobs]
-        data = layers.config(diff_ids)
-        config_blob = store.content.put(data, hold=archive.lease.hold, durable=False)
-        config = _config(archive, config_blob)
-        sizes = _unpack(store, archive, config, blobs, progress)
-        manifest = write_manifest(store.content, archive.lease, config_blob, blobs)
-        found.append((make_image(config_blob, manifest, config, blobs, sizes), names))
-    return found
+    found: dict[str, tuple[Image, list[str]]] = {}
+    for top, names in oldest.images(read, archive.has_file):
+        parent = ""
+        for layers in top.upwards():
+            ident = layers.ids[-1]
+            if ident not in found:
+                image = _read_old(store, archive, layers, progress)
+                image.parent = parent
+                found[ident] = image, []
+            parent = found[ident][0].id
+        found[top.ids[-1]][1].extend(names)
+    return list(found.values())
+
+
+def _read_old(store: ImageStore, archive: _Archive, layers: oldest.OldImage, progress: Report) -> Image:
+    blobs = [archive.blob(path) for path in layers.paths]
+    diff_ids = [archive.streaming.diff_id(blob) or diff_id_of(store, blob) for blob in blobs]
+    data = layers.config(diff_ids)
+    config_blob = store.content.put(data, hold=archive.lease.hold, durable=False)
+    config = _config(archive, config_blob)
+    sizes = _unpack(store, archive, config, blobs, progress)
+    manifest = write_manifest(store.content, archive.lease, config_blob, blobs)
+    return make_image(config_blob, manifest, config, blobs, sizes)
 
 
 def _manifests_by_config(archive: _Archive) -> dict[str, tuple[str, oci.Manifest]]:
@@ -339,7 +372,6 @@ def _unpack(store: ImageStore, archive: _Archive, config: ImageConfig, blobs: li
         short = diff_id[7:19]
         if chain in known and store.layers.exists(chain):
             _check_content(store, archive.streaming, blob, diff_id)
-            progress({"id": short, "status": "Layer already exists"})
             return known[chain]
         total = store.content.size(blob)
         progress({"id": short, "status": "Loading layer", "progressDetail": {"current": 0, "total": total}})

@@ -186,7 +186,9 @@ def _repositories(entries: list[_Chosen]) -> dict[str, dict[str, str]]:
     for entry in entries:
         parsed = reference.parse(entry.name) if entry.name else None
         if parsed is not None and parsed.tag and entry.images:
-            found.setdefault(parsed.familiar_repository, {})[parsed.tag] = digest.hexadecimal(entry.images[0].id)
+            image = entry.images[0]
+            top = image.diff_ids[-1] if image.diff_ids else image.id
+            found.setdefault(parsed.familiar_repository, {})[parsed.tag] = digest.hexadecimal(top)
     return found
 
 

@@ -11,7 +11,7 @@ from ketch.images.single_flight import SingleFlight, run_uncancellable
 from ketch.images.transfer.fetch import BlobProgress, Downloads
 from ketch.images.unpack import check
 from ketch.storage.removal import remove_tree
-from ketch.storage.sizes import size_of_files
+from ketch.storage.sizes import written_bytes
 
 if TYPE_CHECKING:
     from ketch.images.progress import ProgressItem, Report
@@ -87,7 +87,7 @@ class LayerService:
 
     async def _size(self, chain_id: str) -> int:
         known = self._sizes.get(chain_id, self._store.layer_sizes().get(chain_id))
-        return known if known is not None else await asyncio.to_thread(size_of_files, self._store.layers.diff(chain_id))
+        return known if known is not None else await asyncio.to_thread(written_bytes, self._store.layers.diff(chain_id))
 
 
 class _Unpacking:

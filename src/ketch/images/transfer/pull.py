@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from ketch.errors import InvalidArgument, NotFound, PlatformMismatch
+from ketch.errors import InvalidArgument, NotFound
 from ketch.images.assembly import make_image
 from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer.layers import Layer, LayerService
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
-from ketch.oci.config import ImageConfig
+from ketch.oci.config import decode as decode_config
 from ketch.oci.reference import Reference
 from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from ketch.images.model import Image
     from ketch.images.progress import Report
     from ketch.images.store import ImageStore
+    from ketch.oci.config import ImageConfig
     from ketch.oci.manifest import Platform
     from ketch.remote.repository import Fetched, Repository
     from ketch.storage.content.leases import Lease
@@ -54,6 +55,7 @@ class Puller(Struct):
     layers: LayerService
     repository: Repository
     report: Report
+    mismatch: str = ""  # the words to warn with of an image for another platform than asked for
 
     async def pull(self, ref: Reference, platform: str = "") -> Pulled:
         """Pull a reference for a platform, by default the best for this machine.
@@ -69,9 +71,8 @@ class Puller(Struct):
             chosen = await self._choose(lease, top, wanted, ref)
             image = self._known(lease, chosen)
             if image is None:
-                image = await self._bring(lease, chosen, wanted, ref)
-            else:
-                _check_platform(image.platform, wanted, ref)
+                image = await self._bring(lease, chosen, ref)
+            self.mismatch = _mismatch(image.platform, wanted, ref)
             digest = top.descriptor.digest
             names = [str(Reference(ref.domain, ref.path, digest=digest))]
             if not ref.digest:
@@ -114,7 +115,7 @@ class Puller(Struct):
         whole = all(map(content.exists, (image.id, *blobs))) and all(map(layers.exists, image.chain_ids))
         return image if whole else None
 
-    async def _bring(self, lease: Lease, chosen: Fetched, wanted: Platform | None, ref: Reference) -> Image:
+    async def _bring(self, lease: Lease, chosen: Fetched, ref: Reference) -> Image:
         manifest = _decoded(chosen.data, oci.Manifest, chosen)
         if manifest.config.media_type not in oci.CONFIGS:
             raise InvalidArgument(
@@ -124,7 +125,8 @@ class Puller(Struct):
         for layer in manifest.layers:
             digests.check(layer.digest)
         config = await self._config(lease, manifest.config)
-        _check_platform(oci.Platform(architecture=config.architecture, os=config.os), wanted, ref)
+        if config.os != "linux":
+            raise InvalidArgument(f'image operating system "{config.os}" cannot be used on this platform')
         diff_ids = config.rootfs.diff_ids
         if len(diff_ids) != len(manifest.layers):
             raise InvalidArgument(
@@ -147,7 +149,7 @@ class Puller(Struct):
             await self.layers.downloads.fetch(self.repository, descriptor, lambda _item: None, small=True)
         data = await asyncio.to_thread(self.store.content.read, descriptor.digest, _LARGEST_CONFIG)
         descriptor.check_size(len(data))
-        config: ImageConfig = _decode(data, ImageConfig, f"image configuration {descriptor.digest}")
+        config: ImageConfig = _decode(decode_config, data, f"image configuration {descriptor.digest}")
         for diff_id in config.rootfs.diff_ids:
             digests.check(diff_id)
         return config
@@ -187,23 +189,24 @@ def _for_platform(index: oci.Index, wanted: Platform | None) -> oci.Descriptor |
     return None if best is None else images[best]
 
 
-def _check_platform(actual: Platform, wanted: Platform | None, ref: Reference) -> None:
-    """Check the platform of a single manifest (PlatformMismatch, in Docker's words)."""
-    if wanted is not None and platforms.rank(wanted, actual) is None:
-        raise PlatformMismatch(
-            f"image with reference {ref.familiar} was found but its platform "
-            f"({platforms.text(platforms.normalize(actual))}) does not match the specified platform "
-            f"({platforms.text(wanted)})"
-        )
+def _mismatch(actual: Platform, wanted: Platform | None, ref: Reference) -> str:
+    """Docker's warning of a single manifest that is for another platform; empty when there is no need."""
+    if wanted is None or platforms.rank(wanted, actual) is not None:
+        return ""
+    return (
+        f"image with reference {ref.familiar_whole} was found but its platform "
+        f"({platforms.text(platforms.normalize(actual))}) does not match the specified platform "
+        f"({platforms.text(wanted)})"
+    )
 
 
 def _decoded(data: bytes, kind: Any, fetched: Fetched) -> Any:
-    return _decode(data, kind, f"manifest {fetched.descriptor.digest}")
+    return _decode(lambda text: msgspec.json.decode(text, type=kind), data, f"manifest {fetched.descriptor.digest}")
 
 
-def _decode(data: bytes, kind: Any, what: str) -> Any:
+def _decode(decode: Callable[[bytes], Any], data: bytes, what: str) -> Any:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise InvalidArgument(f"{what}: {e}") from e
     except RecursionError as e:

@@ -207,6 +207,7 @@ class Extractor:
     def _symlink(self, member: Member, dir_fd: int, name: str) -> None:
         self._clear(dir_fd, name)
         os.symlink(member.linkname, name, dir_fd=dir_fd)
+        self._size += len(os.fsencode(member.linkname))
         os.chown(name, *self._owner(member), dir_fd=dir_fd, follow_symlinks=False)
         if member.xattrs:
             _set_xattrs(f"/proc/self/fd/{dir_fd}/{name}", member.xattrs)

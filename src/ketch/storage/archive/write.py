@@ -78,7 +78,7 @@ class _Stream(tarfile.TarFile):
 
 
 class TreeWriter:
-    """A writer of trees to one archive; ``size`` is the bytes of the files so far."""
+    """A writer of trees to one archive; ``size`` is the bytes of files and link targets so far."""
 
     def __init__(self, archive: tarfile.TarFile) -> None:
         self.archive = archive
@@ -166,6 +166,7 @@ class TreeWriter:
         described = header(path, status, {})
         if stat.S_ISLNK(status.st_mode):
             described.linkname = os.readlink(name, dir_fd=dir_fd)
+            self.size += status.st_size
         self.archive.addfile(described)
 
     def _file(self, fd: int, path: str, status: os.stat_result) -> None:
