@@ -93,14 +93,8 @@ def dockerd():
     """A dockerd beside ours, with roots, a network and mounts of its own."""
     one = Engine("dockerd", suffix="d")
     one.own_network = True
-    try:
-        one.start()
-        one.add_busybox()
+    with one.running():
         yield one
-    finally:
-        with contextlib.suppress(AssertionError):
-            one.remove_all()
-        one.delete()
 
 
 @contextlib.contextmanager

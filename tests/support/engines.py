@@ -14,7 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import docker
 
@@ -24,6 +24,9 @@ from tests.support.rawapi import Api
 from tests.support.run.session import MARK, SESSION
 from tests.support.terminal import Piped, Terminal
 from tests.support.waiting import patient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NUMBERS = itertools.count(1)
 BIN = os.path.dirname(sys.executable)
@@ -219,6 +222,19 @@ class Engine:
                 assert answer.ok, answer.text
         else:
             self.docker("import", "-c", 'CMD ["sh"]', "-", "busybox", stdin=busybox_tar())
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Engine]:
+        """The engine, started, with ``busybox``; nothing of it is left afterwards."""
+        try:
+            self.start()
+            self.add_busybox()
+            yield self
+        finally:
+            if self.process is not None:
+                with contextlib.suppress(AssertionError):
+                    self.remove_all()
+            self.delete()
 
     def has_containers(self) -> bool:
         """Whether it would find some on its disk, or a disk that is not as it should be."""

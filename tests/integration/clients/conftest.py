@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import docker
 import pytest
 
 from tests.support.engines import Engine
@@ -21,15 +22,40 @@ def world(request: pytest.FixtureRequest) -> Iterator[Engine]:
     one = Engine(request.config.getoption("--engine"), suffix="w")
     before = Census.take(one.name)
     try:
-        one.start()
-        one.add_busybox()
-        yield one
+        with one.running():
+            yield one
     finally:
-        if one.process is not None:
-            with contextlib.suppress(AssertionError):
-                one.remove_all()
-        one.delete()
         left = before.leaks() if one.kind == "ketch" else []
         if left:
             session.clear(one.name)
     assert left == []
+
+
+@pytest.fixture
+def client(docker_py: docker.DockerClient) -> Iterator[docker.DockerClient]:
+    """docker-py's models; what a case leaves of images, networks and volumes is removed."""
+    before = {image.id for image in docker_py.images.list()}
+    yield docker_py
+    for container in docker_py.containers.list(all=True):
+        container.remove(force=True, v=True)
+    for image in docker_py.images.list():
+        for tag in image.tags:
+            if tag != "busybox:latest":
+                docker_py.images.remove(tag)
+        if image.id not in before:
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                docker_py.images.remove(image.id)
+    docker_py.volumes.prune(filters={"all": True})
+    docker_py.networks.prune()
+
+
+@pytest.fixture
+def api(client: docker.DockerClient) -> docker.APIClient:
+    """docker-py's low level."""
+    return client.api
+
+
+@pytest.fixture
+def box(client: docker.DockerClient) -> docker.models.containers.Container:
+    """A container that runs."""
+    return client.containers.run("busybox", ["sleep", "1000"], detach=True, name="box", stop_signal="SIGKILL")

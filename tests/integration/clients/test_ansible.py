@@ -104,6 +104,11 @@ SERVICE = {
 }
 GONE = {"name": "service", "state": "absent", "force_kill": True}
 OTHER = {"name": "other", "image": "busybox", "command": "sleep 1000", "pull": "never", "force_kill": True}
+MOUNTS = [
+    {"type": "volume", "source": "pages", "target": "/v", "read_only": True},
+    {"type": "tmpfs", "target": "/t", "tmpfs_size": "1m", "tmpfs_mode": "0700"},
+    {"type": "bind", "source": "/tmp", "target": "/b"},
+]
 NETWORK = {
     "name": "lan",
     "ipam_config": [{"subnet": "10.68.0.0/24", "gateway": "10.68.0.1", "iprange": "10.68.0.0/25"}],
@@ -219,27 +224,13 @@ TASKS = [
     Task(
         "mounts",
         "docker_container",
-        {
-            **OTHER,
-            "mounts": [
-                {"type": "volume", "source": "pages", "target": "/v", "read_only": True},
-                {"type": "tmpfs", "target": "/t", "tmpfs_size": "1m", "tmpfs_mode": "0700"},
-                {"type": "bind", "source": "/tmp", "target": "/b"},
-            ],
-        },
+        {**OTHER, "mounts": MOUNTS},
         changed,
     ),
     Task(
         "mounts again",
         "docker_container",
-        {
-            **OTHER,
-            "mounts": [
-                {"type": "volume", "source": "pages", "target": "/v", "read_only": True},
-                {"type": "tmpfs", "target": "/t", "tmpfs_size": "1m", "tmpfs_mode": "0700"},
-                {"type": "bind", "source": "/tmp", "target": "/b"},
-            ],
-        },
+        {**OTHER, "mounts": MOUNTS},
         same,
     ),
     Task("no image", "docker_container", {**OTHER, "name": "no", "image": "never.test/x:1"}, fails("never.test/x")),

@@ -22,24 +22,6 @@ from tests.support.waiting import until
 VERSIONS = ("1.24", "1.30", "1.35", "1.40", "1.41", "1.43", "1.44", "1.47", "1.51")
 
 
-@pytest.fixture
-def client(docker_py):
-    """The models."""
-    return docker_py
-
-
-@pytest.fixture
-def api(docker_py):
-    """The low level."""
-    return docker_py.api
-
-
-@pytest.fixture
-def box(client):
-    """A container that runs."""
-    return client.containers.run("busybox", ["sleep", "1000"], detach=True, name="box", stop_signal="SIGKILL")
-
-
 def tar(**files: bytes) -> bytes:
     """An archive of files."""
     out = io.BytesIO()

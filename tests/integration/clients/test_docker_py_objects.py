@@ -16,37 +16,6 @@ from docker.types import IPAMConfig, IPAMPool
 from tests.support.engines import busybox_tar
 from tests.support.waiting import until
 
-
-@pytest.fixture
-def client(docker_py):
-    """The models; what a case leaves of images, networks and volumes is removed."""
-    before = {image.id for image in docker_py.images.list()}
-    yield docker_py
-    for box in docker_py.containers.list(all=True):
-        box.remove(force=True, v=True)
-    for image in docker_py.images.list():
-        for tag in image.tags:
-            if tag != "busybox:latest":
-                docker_py.images.remove(tag)
-        if image.id not in before:
-            with contextlib.suppress(docker.errors.ImageNotFound):
-                docker_py.images.remove(image.id)
-    docker_py.volumes.prune(filters={"all": True})
-    docker_py.networks.prune()
-
-
-@pytest.fixture
-def api(client):
-    """The low level."""
-    return client.api
-
-
-@pytest.fixture
-def box(client):
-    """A container that runs."""
-    return client.containers.run("busybox", ["sleep", "1000"], detach=True, name="box", stop_signal="SIGKILL")
-
-
 # -- Execs --------------------------------------------------------------------------------------------------------
 
 

@@ -30,14 +30,8 @@ def beside():
     """A dockerd that reaches the tests' servers on loopback."""
     one = Engine("dockerd", suffix="f")
     one.extra = ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
-    try:
-        one.start()
-        one.add_busybox()
+    with one.running():
         yield one
-    finally:
-        with contextlib.suppress(AssertionError):
-            one.remove_all()
-        one.delete()
 
 
 def run(one: Engine, driver: str, options: dict[str, str], script: str = SCRIPT) -> str:
