@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
+from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.volumes import copy_up, mount_plan, propagation
 from ketch.engine.volumes.mount_plan import MountPlanner
 from ketch.engine.volumes.mount_spec import of_mount
@@ -74,9 +75,8 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
         """Mount a starting container's volumes that need it, and publish events."""
         if self.volumes.needs_mount(names(container)):
             await asyncio.to_thread(self.volumes.attach, names(container), container.id)
-        mount_plan.check_at_start(container.mounts)
-        mount_plan.make_sources(container.mounts)
-        propagation.check(container.mounts)
+        if any(point.type == "bind" or point.spec is not None for point in container.mounts):
+            await in_own_thread(lambda: _prepare(container.mounts))  # a server of files may not answer
         for point in container.mounts:
             if point.type == "volume":
                 access = {
@@ -123,6 +123,13 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
         """Remove the anonymous volumes that only this container used."""
         for volume in self.anonymous(container):
             await self._remove(volume)
+
+
+def _prepare(points: Sequence[MountPoint]) -> None:
+    """Check the mounts of a container that starts, and make what binds lack; blocking."""
+    mount_plan.check_at_start(points)
+    mount_plan.make_sources(points)
+    propagation.check(points)
 
 
 def names(container: Container) -> list[str]:
