@@ -32,10 +32,10 @@ def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
 def strict_flag(query: Mapping[str, str], name: str) -> bool:
     """A truth value as Go writes them (InvalidArgument otherwise); False when absent or empty."""
     text = query.get(name)
-    found = booleans.parse(text) if text else False
-    if found is None:
-        raise InvalidArgument(f'invalid value for {name}: {text}: strconv.ParseBool: parsing "{text}": invalid syntax')
-    return found
+    try:
+        return booleans.strict(text) if text else False
+    except booleans.NotABooleanError as e:
+        raise InvalidArgument(f"invalid value for {name}: {text}: {e}") from e
 
 
 def number(query: Mapping[str, str], name: str, default: int | None = None) -> int | None:
@@ -55,9 +55,12 @@ def size(query: Mapping[str, str]) -> tuple[int, int]:
     for name, what in (("h", "height"), ("w", "width")):
         text = query.get(name, "")
         try:
-            found.append(integers.unsigned(text, 32) & 0xFFFF)
+            number = integers.unsigned(text.removeprefix("-"), 32)
+            if text.startswith("-"):
+                raise integers.NotAnIntegerError("value out of range")
         except integers.NotAnIntegerError as e:
             raise InvalidArgument(f'invalid resize {what} "{text}": {e}') from e
+        found.append(number & 0xFFFF)
     return found[0], found[1]
 
 

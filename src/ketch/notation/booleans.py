@@ -13,6 +13,18 @@ def parse(text: str) -> bool | None:
     return _VALUES.get(text)
 
 
+class NotABooleanError(ValueError):
+    """A text that is no truth value; its text is Go's."""
+
+
+def strict(text: str) -> bool:
+    """The truth value that ``text`` is (NotABooleanError)."""
+    found = parse(text)
+    if found is None:
+        raise NotABooleanError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+    return found
+
+
 def write(value: bool | None) -> str:
     """``true`` or ``false``; what an older daemon does not say is false."""
     return "true" if value else "false"

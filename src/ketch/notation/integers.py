@@ -19,9 +19,7 @@ def signed(text: str, bits: int = 64) -> int:
 
 
 def unsigned(text: str, bits: int = 64) -> int:
-    """The same for a number without a sign (NotAnIntegerError); as of the API, one below zero is out of range."""
-    if text.startswith("-") and re.fullmatch(_SIGNED, text):
-        raise NotAnIntegerError("value out of range")
+    """The same for a number without a sign (NotAnIntegerError)."""
     return _number(text, _UNSIGNED, 0, 1 << bits)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ketch.api import query
 from ketch.api.wire import filters
 from ketch.errors import InvalidArgument, NotFound, UnclassifiedArgument, Unimplemented
-from ketch.notation import digits
+from ketch.notation import integers
 from ketch.oci import reference
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ async def missing(call: Call) -> web.StreamResponse:
 async def enable(call: Call) -> web.StreamResponse:
     """Answer 404, unless the request itself is wrong."""
     timeout = call.query.get("timeout", "")
-    if digits.whole(timeout) is None:
-        raise UnclassifiedArgument(f'strconv.Atoi: parsing "{timeout}": invalid syntax')
+    try:
+        integers.signed(timeout)
+    except integers.NotAnIntegerError as e:
+        raise UnclassifiedArgument(f'strconv.Atoi: parsing "{timeout}": {e}') from e
     return await missing(call)
 
 

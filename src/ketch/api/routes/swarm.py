@@ -12,7 +12,7 @@ import msgspec
 
 from ketch.api import query
 from ketch.errors import InvalidArgument, Unavailable, UnclassifiedArgument, Unimplemented
-from ketch.notation import digits
+from ketch.notation import integers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,11 +49,11 @@ async def update(call: Call, what: str) -> web.StreamResponse:
     """Refuse to change an object of a swarm, of which ``version`` is the number of the last change."""
     await call.body(_Spec, optional=True)
     text = call.query.get("version", "")
-    if digits.whole(text) is None:
-        why = (
-            "" if what in ("secret", "config") else f" '{text}': strconv.ParseUint: parsing \"{text}\": invalid syntax"
-        )
-        raise InvalidArgument(f"invalid {what} version{why}")
+    try:
+        integers.unsigned(text)
+    except integers.NotAnIntegerError as e:
+        why = "" if what in ("secret", "config") else f" '{text}': strconv.ParseUint: parsing \"{text}\": {e}"
+        raise InvalidArgument(f"invalid {what} version{why}") from e
     raise Unavailable(NO_MANAGER)
 
 

@@ -84,11 +84,10 @@ async def prune(call: Call) -> web.StreamResponse:
 def _all(values: list[str]) -> bool:
     if len(values) > 1:
         raise InvalidArgument(f"invalid filter 'all=[{' '.join(sorted(values))}]': only one value is expected")
-    value = values[0]
-    found = booleans.parse(value)
-    if found is None:
-        raise InvalidArgument(f"invalid filter 'all': strconv.ParseBool: parsing \"{value}\": invalid syntax")
-    return found
+    try:
+        return booleans.strict(values[0])
+    except booleans.NotABooleanError as e:
+        raise InvalidArgument(f"invalid filter 'all': {e}") from e
 
 
 async def backup(call: Call) -> web.StreamResponse:

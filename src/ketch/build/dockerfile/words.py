@@ -72,9 +72,10 @@ class _Lexer:
     def whole(self) -> Expansion:
         try:
             pieces = self._until("")
-        except _Wrong as e:
+        except (_Wrong, RecursionError) as e:
             shown = msgspec.json.encode(self._text).decode()
-            raise InvalidArgument(f"failed to process {shown}: {e}") from e
+            why = e if isinstance(e, _Wrong) else "its substitutions are nested too deeply"
+            raise InvalidArgument(f"failed to process {shown}: {why}") from e
         words: list[str] = []
         space = True
         for piece, raw in pieces:

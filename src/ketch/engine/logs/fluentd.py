@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from ketch.errors import InvalidArgument
-from ketch.notation import booleans, digits, durations, sizes
+from ketch.notation import booleans, durations, integers, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,12 +105,12 @@ def _host_and_port(text: str) -> tuple[str, int]:
     host, _, port = (inner.removeprefix("["), "", after.removeprefix(":")) if bracket else text.partition(":")
     if not port:
         return host, _PORT
-    number = digits.whole(port, 65535)
-    if number is None and not (port.isascii() and port.isdecimal()):
+    if not (port.isascii() and port.isdecimal()):
         raise ValueError(f'parse "tcp://{text}": invalid port ":{port}" after host')
-    if number is None:
-        raise ValueError(f'invalid port: strconv.ParseUint: parsing "{port}": value out of range')
-    return host, number or _PORT
+    try:
+        return host, integers.unsigned(port, 16) or _PORT
+    except integers.NotAnIntegerError as e:
+        raise ValueError(f'invalid port: strconv.ParseUint: parsing "{port}": {e}') from e
 
 
 def _size(text: str) -> int:
@@ -143,16 +143,16 @@ def _write_timeout(options: Mapping[str, str]) -> int:
 def _retries(text: str) -> int:
     if not text:
         return _MOST_RETRIES
-    number = digits.whole(text, (1 << 64) - 1)
-    if number is None:
-        why = "value out of range" if text.isascii() and text.isdecimal() else "invalid syntax"
-        raise InvalidArgument(f'strconv.ParseUint: parsing "{text}": {why}')
+    try:
+        number = integers.unsigned(text)
+    except integers.NotAnIntegerError as e:
+        raise InvalidArgument(f'strconv.ParseUint: parsing "{text}": {e}') from e
     return min(number, _MOST_RETRIES) or 13
 
 
 def _boolean(options: Mapping[str, str], key: str) -> bool:
     text = options.get(key, "")
-    found = booleans.parse(text) if text else False
-    if found is None:
-        raise InvalidArgument(f'strconv.ParseBool: parsing "{text}": invalid syntax')
-    return found
+    try:
+        return booleans.strict(text) if text else False
+    except booleans.NotABooleanError as e:
+        raise InvalidArgument(str(e)) from e

@@ -25,7 +25,7 @@ from ketch.network.links import interface_sysctls
 from ketch.network.model import ipam
 from ketch.network.model import record as r
 from ketch.network.model.record import PREDEFINED, NetworkRecord, Pool
-from ketch.notation import digits
+from ketch.notation import integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -239,10 +239,11 @@ def _check_options(wanted: NetworkRecord) -> None:
         except ValueError:
             _unreadable(wanted, option, 'strconv.ParseBool: parsing "{}": invalid syntax')
     mtu = wanted.options.get(r.OPTION_MTU, "1500")
-    if digits.whole(mtu.removeprefix("-")) is None:
-        _unreadable(wanted, r.OPTION_MTU, 'strconv.Atoi: parsing "{}": invalid syntax')
-    number = digits.whole(mtu, 65535)
-    if number is None or 0 < number < 68:
+    try:
+        number = integers.signed(mtu)
+    except integers.NotAnIntegerError as e:
+        _unreadable(wanted, r.OPTION_MTU, f'strconv.Atoi: parsing "{{}}": {e}')
+    if not 0 <= number <= 65535 or 0 < number < 68:
         raise InvalidArgument(f"invalid MTU number: {mtu}")
     address = wanted.options.get(r.OPTION_BIND, "")
     if address and not ipam.contains(ipaddress.ip_network("0.0.0.0/0"), address):
