@@ -19,7 +19,7 @@ from ketch.engine.model import merge, names
 from ketch.engine.model.records import Container, LogConfig, MountPoint
 from ketch.engine.networks import service as network_service
 from ketch.engine.spec import bundle, limits, secrets
-from ketch.engine.volumes import container_volumes, idmaps, mount_plan
+from ketch.engine.volumes import container_volumes, idmaps, mount_plan, mount_spec
 from ketch.errors import InvalidArgument
 from ketch.failpoints import failpoint
 from ketch.images.single_flight import run_uncancellable
@@ -116,7 +116,8 @@ class Creation(Struct, frozen=True, eq=False):
                 self.snapshots, working_directory.is_missing, self.snapshots, image.chain_ids, directory
             )
             await self.container_volumes.make_image_trees(host)
-            self.container_volumes.planner().plan(config, host, container.mounts, self._inherited(host), container.id)
+            inherited = self._inherited(host)
+            self.container_volumes.planner().plan(config, host, container.mounts, inherited, container.id)
             if not wanted.below_read_only:
                 mount_plan.keep_below_writable(container.mounts)
             failpoint("create.volumes-made")
@@ -124,7 +125,7 @@ class Creation(Struct, frozen=True, eq=False):
                 self.snapshots, idmaps.resolve, self.snapshots, image.chain_ids, config.user, container.mounts
             )
             if any(point.type == "volume" for point in container.mounts):
-                await run_uncancellable(self.container_volumes.populate, container, image.chain_ids)
+                await run_uncancellable(self.container_volumes.populate, container, image.chain_ids, inherited)
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
             await snapshot_work.run_to_end(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
             failpoint("create.snapshot-made")
@@ -137,16 +138,12 @@ class Creation(Struct, frozen=True, eq=False):
             )
 
     def _inherited(self, host: HostConfig) -> list[MountPoint]:
-        """The mounts of ``--volumes-from CONTAINER[:ro|rw]``."""
-        result: list[MountPoint] = []
+        """The mounts of ``--volumes-from CONTAINER[:OPTIONS]``; of several at one place the last."""
+        result: dict[str, MountPoint] = {}
         for spec in host.volumes_from or ():
-            if not spec:
-                raise InvalidArgument("volumes-from specification cannot be an empty string")
-            ref, _, mode = spec.partition(":")
-            if mode not in ("", "ro", "rw", "z", "Z"):
-                raise InvalidArgument(f"invalid mode: {mode}", hint="use --volumes-from CONTAINER[:ro]")
+            ref, writable = mount_spec.parse_volumes_from(spec)
             if not self.store.has(ref):
                 raise InvalidArgument(f"No such container: {ref}", hint="it is named by --volumes-from")
-            points = self.store.get(ref).mounts
-            result += [msgspec.structs.replace(point, rw=point.rw and mode != "ro") for point in points]
-        return result
+            for point in self.store.get(ref).mounts:
+                result[point.destination] = msgspec.structs.replace(point, rw=point.rw and writable, mode="")
+        return list(result.values())

@@ -135,6 +135,7 @@ class ContainerViews(Struct, frozen=True, eq=False):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.live.of(container.id).exited.wait(), _PATIENCE_S)
             if container.state.running and not isinstance(e, ProcessLookupError):
+                self.volumes.check_directories(p.name for p in container.mounts if p.type == "volume")
                 raise
         return None
 

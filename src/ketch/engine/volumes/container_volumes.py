@@ -52,8 +52,12 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
         """The planner of mounts of new containers."""
         return MountPlanner(self.volumes, self.image_view, self.volumes.data_root)
 
-    def populate(self, container: Container, chain_ids: Sequence[str]) -> None:
-        """Copy the image's files to new volumes; blocking.  Unavailable when the daemon ends meanwhile."""
+    def populate(self, container: Container, chain_ids: Sequence[str], inherited: Sequence[MountPoint] = ()) -> None:
+        """Copy the image's files to new volumes, but ``inherited`` ones; blocking.
+
+        Unavailable when the daemon ends meanwhile.
+        """
+        points = [point for point in container.mounts if not any(point is other for other in inherited)]
 
         @contextlib.contextmanager
         def mounted(name: str) -> Iterator[None]:
@@ -63,7 +67,7 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
             finally:
                 self.volumes.detach([name], container.id)
 
-        copy_up.populate(self.snapshots, chain_ids, container.mounts, mounted, self.interruption.check)
+        copy_up.populate(self.snapshots, chain_ids, points, mounted, self.interruption.check)
 
     def anonymous(self, container: Container, without: Collection[str] = ()) -> list[Volume]:
         """The anonymous volumes that only this container uses; containers ``without`` are ignored."""
@@ -73,6 +77,7 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
 
     async def attach(self, container: Container) -> None:
         """Mount a starting container's volumes that need it, and publish events."""
+        self.volumes.check_directories(names(container))
         if self.volumes.needs_mount(names(container)):
             await asyncio.to_thread(self.volumes.attach, names(container), container.id)
         if any(point.type == "bind" or point.spec is not None for point in container.mounts):

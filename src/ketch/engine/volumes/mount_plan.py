@@ -83,8 +83,9 @@ class MountPlanner(Struct, frozen=True, eq=False):
             if destination in of_binds:
                 raise InvalidArgument(f"Duplicate mount point: {destination}")
             seen.add(destination)
-        for point in inherited:
-            if point.destination not in seen:
+        own = {point.destination for point in explicit}
+        for point in inherited:  # a tmpfs covers one, which is shown all the same
+            if point.destination not in own:
                 seen.add(point.destination)
                 explicit.append(point)
         for target in config.volumes or {}:

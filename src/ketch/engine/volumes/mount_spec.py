@@ -80,6 +80,23 @@ def parse_bind(spec: str) -> MountPoint:
     )
 
 
+def parse_volumes_from(spec: str) -> tuple[str, bool]:
+    """``CONTAINER[:OPTIONS]`` → (container, whether its mounts may be written); InvalidArgument in Docker's words."""
+    if not spec:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
+    ref, _, options = spec.partition(":")
+    if not ref:
+        raise InvalidArgument('invalid name or ID supplied: ""', hint="use --volumes-from CONTAINER[:ro]")
+    words = options.split(",") if options else []
+    try:
+        _, writable, idmap = _read_mode(words, options)
+    except UnclassifiedArgument as e:
+        raise InvalidArgument(e.message, hint="use --volumes-from CONTAINER[:ro]") from e
+    if idmap or "nocopy" in words or PROPAGATION & set(words):
+        raise InvalidArgument(f"invalid mode: {options}", hint="use --volumes-from CONTAINER[:ro]")
+    return ref, writable
+
+
 def _read_mode(words: list[str], options: str) -> tuple[str, bool, str]:
     """(propagation or empty, writable, id mapping) of the options of ``-v`` (UnclassifiedArgument)."""
     propagation, rw, idmap = "", True, ""

@@ -314,6 +314,16 @@ class VolumeStore:
         """The volumes among these that need a mount."""
         return [n for n in names if n in self._volumes and local_driver.is_needed(self._volumes[n].options)]
 
+    def check_directories(self, names: Iterable[str]) -> None:
+        """Raise DataLoss, in Docker's words, when somebody has removed the directory of one of these volumes."""
+        for volume in (self._volumes[name] for name in names if name in self._volumes):
+            if not os.path.isdir(volume.mountpoint):
+                raise DataLoss(
+                    f'error evaluating symlinks from mount source "{volume.mountpoint}": '
+                    f"lstat {volume.mountpoint}: no such file or directory",
+                    hint=f"it is the directory of the volume {volume.name}: make it again, or remove the volume",
+                )
+
     def attach(self, names: Iterable[str], user: str) -> None:
         """Mount these volumes for a ``user``, each once; blocking (a share may be remote).
 
@@ -321,12 +331,7 @@ class VolumeStore:
         """
         done: list[str] = []
         names = list(names)
-        for volume in (self._volumes[name] for name in names if name in self._volumes):
-            if not os.path.isdir(volume.mountpoint):
-                raise DataLoss(
-                    f"volume {volume.name}: its directory is missing: there is no `{volume.mountpoint}`",
-                    hint="make it again, or remove the volume",
-                )
+        self.check_directories(names)
         for name in self.needs_mount(names):
             volume = self.get(name)
             self._check_stays(name)
