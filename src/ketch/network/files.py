@@ -52,7 +52,7 @@ def own_line(ip: str, hostname: str, domainname: str) -> str:
 def parse_extra_host(entry: str) -> tuple[str, str]:
     """Split one ``--add-host`` value into name and address (``host-gateway`` is passed through)."""
     name, separator, address = entry.partition("=") if "=" in entry else entry.partition(":")
-    if not name or not separator or not address or any(c.isspace() for c in entry):
+    if not name or not separator or not address or any(c.isspace() and c != " " for c in entry):
         raise InvalidArgument(f'bad format for add-host: "{entry}"', hint="use --add-host NAME:ADDRESS")
     if address == "host-gateway":
         return name, address

@@ -46,6 +46,7 @@ def create(engine, host: dict, **config: object):
         ({"VolumesFrom": [""]}, {}, "volumes-from specification cannot be an empty string"),
         ({"ExtraHosts": ["a"]}, {}, 'bad format for add-host: "a"'),
         ({"ExtraHosts": ["a=192.0.2.1"]}, {}, 'bad format for add-host: "a=192.0.2.1"'),
+        ({"ExtraHosts": ["a:fe80::1%eth0"]}, {}, 'invalid IP address in add-host: "fe80::1%eth0"'),
         ({"ExtraHosts": ["a:"]}, {}, 'invalid IP address in add-host: ""'),
         ({"ExtraHosts": ["a:[::1]"]}, {}, 'invalid IP address in add-host: "[::1]"'),
         ({"UTSMode": "container:x"}, {}, "invalid UTS mode: container:x"),

@@ -166,6 +166,7 @@ def test_own_name(api):
     assert run(api, {}, line, Hostname="a.b", Domainname="c") == b"a.b.c a"
     assert run(api, {}, line, Hostname="a", Domainname="c") == b"a.c a"
     assert run(api, {}, line, Hostname="a.b") == b"a.b a"
+    assert run(api, {"ExtraHosts": ["x y:192.0.2.1"]}, "grep 192.0.2.1 /etc/hosts") == b"192.0.2.1\tx y"
 
 
 def test_volumes_by_name(api):

@@ -71,9 +71,9 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
 
 def _check_extra_host(entry: str) -> None:
     name, colon, address = entry.partition(":")
-    if not name or not colon or any(c.isspace() for c in entry):
+    if not name or not colon or any(c.isspace() and c != " " for c in entry):  # with spaces it is several names
         raise InvalidArgument(f'bad format for add-host: "{entry}"', hint="use NAME:ADDRESS")
-    if address != "host-gateway" and not is_address(address):
+    if address != "host-gateway" and (not is_address(address) or "%" in address):
         raise InvalidArgument(f'invalid IP address in add-host: "{address}"')
 
 
