@@ -30,7 +30,7 @@ def test_extra_hosts() -> None:
     assert text.endswith("10.1.2.3\tdb\n::1\tv6\nfe80::1\tb\n172.28.0.1\tup\n")
 
 
-@pytest.mark.parametrize("entry", ["", "db", "db:", ":1.2.3.4", "db:nonsense", "db:1.2.3.4\n6.6.6.6 x", "a b:1.2.3.4"])
+@pytest.mark.parametrize("entry", ["", "db", "db:", ":1.2.3.4", "db:nonsense", "db:1.2.3.4\n6.6.6.6 x", "a\tb:1.2.3.4"])
 def test_bad_extra_hosts_are_refused(entry: str) -> None:
     with pytest.raises(InvalidArgument):
         files.hosts("w", "", "", [entry])
