@@ -1,0 +1,191 @@
+"""``.dockerignore``: which files of a context are left out, by the rules of Docker's pattern matcher.
+
+A pattern matches a path or any directory above it; the last pattern that matches decides, and one with ``!`` takes a
+path back in.  ``*`` and ``?`` stop at slashes, ``**`` does not; ``[a-z]`` and ``\\`` are as in Go's `filepath.Match`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from ketch.build.dockerfile.arguments import SPACES
+from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT = ".dockerignore"
+
+
+def file_names(dockerfile: str) -> tuple[str, str]:
+    """The files that may hold the rules of a Dockerfile, of which the first that exists counts."""
+    return f"{dockerfile}{DEFAULT}", DEFAULT
+
+
+class _Pattern(NamedTuple):
+    """One pattern; ``exception``: it begins with ``!``, which ``text`` does not."""
+
+    text: str
+    exception: bool
+    matches: Callable[[str], bool]
+
+
+class IgnoreRules:
+    """The patterns of one file; paths are relative, with slashes and without a dot."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """InvalidArgument for a pattern that cannot be read."""
+        self._patterns = [_compiled(pattern) for pattern in patterns]
+        self.has_exceptions = any(one.exception for one in self._patterns)
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def ignored(self, path: str) -> bool:
+        """Whether a path is left out, for itself or for a directory above it."""
+        return self.below((), path)[0]
+
+    def below(self, parent: Sequence[bool], path: str) -> tuple[bool, Sequence[bool]]:
+        """Whether a path is left out, and which patterns match it, which is `parent` for what is in it.
+
+        An empty ``parent`` stands for what nothing is known of.
+        """
+        ignored = False
+        found = [False] * len(self._patterns)
+        for number, one in enumerate(self._patterns):
+            matches = bool(parent) and parent[number]
+            if not matches:
+                if one.exception != ignored:
+                    continue  # it would not change anything
+                matches = one.matches(path) or (not parent and any(map(one.matches, _above(path))))
+            found[number] = matches
+            if matches:
+                ignored = not one.exception
+        return ignored, found
+
+    def may_keep_below(self, directory: str) -> bool:
+        """Whether a pattern can take back in what is below a directory that is left out."""
+        inside = f"{directory}/"
+        return any(one.exception and _may_reach(one.text, inside) for one in self._patterns)
+
+
+def read(text: str) -> IgnoreRules:
+    """The rules of a file's text: a pattern a line, lines that begin with ``#`` are comments (InvalidArgument)."""
+    return IgnoreRules(patterns(text))
+
+
+def patterns(text: str) -> list[str]:
+    """The patterns of a file's text, without what is the same as nothing."""
+    found: list[str] = []
+    for line in text.removeprefix("\ufeff").split("\n"):
+        if line.startswith("#") or not line.strip(SPACES):
+            continue
+        pattern = line.strip(SPACES)
+        exception = pattern.startswith("!")
+        if exception:
+            pattern = pattern[1:].strip(SPACES)
+        if pattern:
+            pattern = _clean(pattern)
+            pattern = pattern[1:] if len(pattern) > 1 and pattern.startswith("/") else pattern
+        found.append("!" + pattern if exception else pattern)
+    return found
+
+
+def _clean(path: str) -> str:
+    cleaned = posixpath.normpath(path)
+    return cleaned[1:] if cleaned.startswith("//") else cleaned
+
+
+def _above(path: str) -> list[str]:
+    """The directories above a path."""
+    return [path[:at] for at, char in enumerate(path) if char == "/"]
+
+
+def _may_reach(pattern: str, directory: str) -> bool:
+    """Whether something below a directory can match: what has a wildcard before its end may be anywhere."""
+    literal = re.split(r"[*?\[\\]", pattern, maxsplit=1)[0]
+    whole = pattern if literal == pattern else literal
+    return f"{whole}/".startswith(directory) or (literal != pattern and directory.startswith(literal))
+
+
+def _compiled(written: str) -> _Pattern:
+    pattern = _clean(written.strip(SPACES))
+    exception = pattern.startswith("!")
+    pattern = pattern[1:] if exception else pattern
+    if exception and not pattern:
+        raise InvalidArgument('illegal exclusion pattern: "!"', hint="write a path behind the exclamation mark")
+    return _Pattern(pattern, exception, _matcher(pattern))
+
+
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    """The cheapest test that is the same as the pattern."""
+    expression = _expression(pattern)
+    beginning, middle, end = pattern[:2], pattern[2:], pattern[-2:]
+    if not re.search(r"[*?\[\]\\]", pattern):
+        return pattern.__eq__
+    if beginning == "**" and not re.search(r"[*?\[\]\\]", middle):
+        return lambda path: path.endswith(middle) or (middle[:1] == "/" and path == middle[1:])
+    if end == "**" and not re.search(r"[*?\[\]\\]", pattern[:-2]):
+        return lambda path: path.startswith(pattern[:-2])
+    return lambda path: expression.match(path) is not None
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    found, at = "", 0
+    while at < len(pattern):
+        char = pattern[at]
+        if pattern.startswith("**", at):
+            at += 3 if pattern.startswith("**/", at) else 2
+            found += "(?:.*/)?" if at < len(pattern) else ".*"
+            continue
+        at += 1
+        if char == "*":
+            found += "[^/]*"
+        elif char == "?":
+            found += "[^/]"
+        elif char == "[":
+            piece, at = _class(pattern, at)
+            found += piece
+        elif char == "\\":
+            if at == len(pattern):
+                raise _wrong(pattern)
+            found += re.escape(pattern[at])
+            at += 1
+        else:
+            found += re.escape(char)
+    return re.compile(f"(?s:{found})\\Z")
+
+
+def _class(pattern: str, at: int) -> tuple[str, int]:
+    """The characters in brackets from a place behind ``[`` on, and where they end."""
+    found = "["
+    if pattern.startswith("^", at):
+        found, at = "[^", at + 1
+    start = at
+    while at == start or not pattern.startswith("]", at):
+        low, at = _one_of_class(pattern, at)
+        found += re.escape(low)
+        if pattern.startswith("-", at):
+            high, at = _one_of_class(pattern, at + 1)
+            if high < low:
+                raise _wrong(pattern)
+            found += f"-{re.escape(high)}"
+    return f"{found}]", at + 1
+
+
+def _one_of_class(pattern: str, at: int) -> tuple[str, int]:
+    if pattern.startswith("\\", at):
+        at += 1
+    elif pattern[at : at + 1] in ("-", "]"):
+        raise _wrong(pattern)
+    if at >= len(pattern) - 1:
+        raise _wrong(pattern)
+    return pattern[at], at + 1
+
+
+def _wrong(pattern: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"syntax error in pattern {pattern!r}", hint="write a backslash before brackets that stand for themselves"
+    )

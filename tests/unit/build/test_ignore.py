@@ -1,0 +1,128 @@
+"""The rules of .dockerignore, after the examples of Docker's documentation and its pattern matcher's behaviour."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.build.dockerfile import ignore
+from ketch.errors import InvalidArgument
+
+# A pattern, the paths that it matches, and those that it does not.
+PATTERNS = [
+    ("a", "a a/b a/b/c", "b ab b/a"),
+    ("a/b", "a/b a/b/c", "a b a/bc"),
+    ("/a", "a a/b", "b/a"),
+    ("a/", "a a/b", "b/a"),
+    ("./a/../b", "b b/c", "a/b"),
+    ("*/temp*", "x/temporary.txt x/temp x/temp/y", "temp temporary x/y/temp"),
+    ("*/*/temp*", "x/y/temporary.txt", "x/temp"),
+    ("temp?", "tempa tempb tempa/x", "temp tempab x/tempa temp/"),
+    ("*", "a a/b .c", ""),
+    ("**", "a a/b .c/d", ""),
+    ("*.go", "a.go .go a.go/b", "a.gox b/a.go a/b.go"),
+    ("**/*.go", "a.go x/a.go x/y/a.go", "a.gox a.goo/b"),
+    ("**/a", "a x/a x/y/a a/b x/a/b", "ab xa x/ab"),
+    ("**a", "a xa x/a x/ya", "ab"),
+    ("a/**", "a/b a/b/c", "a b/a"),
+    ("a**", "a ab abc/d a/b", "b"),
+    ("a/**/b", "a/b a/x/b a/x/y/b a/b/c", "ab a/xb b"),
+    ("**/a/**", "a/b x/a/b", "a b"),
+    ("a/**/**/b", "a/b a/x/b", "ab"),
+    ("[a-c]x", "ax bx cx/y", "dx x abx"),
+    ("[^a-c]x", "dx -x", "ax x"),
+    (r"[\]\-]x", "]x -x", "ax"),
+    (r"a\*", "a*", "ab a"),
+    (r"\[a", "[a", "a"),
+    ("a.b", "a.b", "axb"),
+    ("a+(b)|{c}$", "a+(b)|{c}$", "ab"),
+    ("ä?", "äö", "ä"),
+    ("a b", "a b", "a"),
+    (".*", ".a .git/x", "a"),
+    ("a/*", "a/b a/b/c", "a"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "yes", "no"), PATTERNS)
+def test_patterns(pattern, yes, no):
+    rules = ignore.read(pattern)
+    split = (lambda text: [text]) if " " in pattern else str.split
+    assert [path for path in split(yes) if not rules.ignored(path)] == []
+    assert [path for path in split(no) if path and rules.ignored(path.rstrip("/") or path) and path[-1] != "/"] == []
+
+
+def test_the_last_pattern_that_matches_decides():
+    rules = ignore.read("*.md\n!README*.md\nREADME-secret.md\n")
+    assert [
+        name for name in ("a.md", "README.md", "README-x.md", "README-secret.md", "b") if not rules.ignored(name)
+    ] == [
+        "README.md",
+        "README-x.md",
+        "b",
+    ]
+    rules = ignore.read("*.md\nREADME-secret.md\n!README*.md\n")
+    assert not rules.ignored("README-secret.md")
+    rules = ignore.read("*\n!a/b\n!c\nc/d\n")
+    assert [
+        path for path in ("a", "a/b", "a/b/x", "a/x", "c", "c/x", "c/d", "c/d/e", "e") if not rules.ignored(path)
+    ] == [
+        *("a/b", "a/b/x", "c", "c/x"),
+    ]
+
+
+def test_what_a_file_may_hold():
+    text = "\ufeff# comment\n  # no comment\n\n   \na  \r\n\tb\n! c \n/d\n//e/\n!/f\n!\n/\n."
+    assert ignore.patterns(text) == ["# no comment", "a", "b", "!c", "d", "e", "!f", "!", "/", "."]
+    assert not ignore.read("# nothing\n")
+    assert ignore.file_names("sub/My.Dockerfile") == ("sub/My.Dockerfile.dockerignore", ".dockerignore")
+
+
+@pytest.mark.parametrize("bad", ["[", "[a", "[]", "[]a]", "[^]", "[a-]", "[-a]", "[b-a]", "a\\", "[a\\"])
+def test_patterns_that_cannot_be_read(bad):
+    with pytest.raises(InvalidArgument, match=re.escape("syntax error in pattern")):
+        ignore.read(f"a\n{bad}\n")
+
+
+def test_an_exclamation_mark_alone():
+    with pytest.raises(InvalidArgument, match="illegal exclusion pattern"):
+        ignore.read("!\n")
+
+
+NAMES = st.sampled_from(["a", "b", "ab", "*", "**", "?", "a*", "[a-b]", "**b", "c"])
+PATHS = st.lists(st.sampled_from(["a", "b", "ab", "c", "aab"]), min_size=1, max_size=4).map("/".join)
+LINES = st.lists(st.tuples(st.booleans(), st.lists(NAMES, min_size=1, max_size=3).map("/".join)), max_size=5)
+
+
+@given(LINES, PATHS)
+def test_a_walk_says_the_same_as_a_single_path(lines, path):
+    rules = ignore.IgnoreRules([("!" if exception else "") + pattern for exception, pattern in lines])
+    known, parts = (), path.split("/")
+    for depth in range(1, len(parts) + 1):
+        ignored, known = rules.below(known, "/".join(parts[:depth]))
+    assert ignored == rules.ignored(path)
+
+
+@given(LINES, PATHS)
+def test_a_directory_that_is_passed_over_keeps_nothing(lines, path):
+    rules = ignore.IgnoreRules([("!" if exception else "") + pattern for exception, pattern in lines])
+    for directory in (path[:at] for at, char in enumerate(path) if char == "/"):
+        if rules.ignored(directory) and not rules.may_keep_below(directory):
+            assert rules.ignored(path)
+
+
+def test_directories_that_need_not_be_read():
+    rules = ignore.read("node_modules\n!a/keep\n!x/*/z\n")
+    assert [rules.may_keep_below(name) for name in ("node_modules", "a", "a/keep", "a/b", "x", "x/y", "y")] == [
+        *(False, True, True, False, True, True, False),
+    ]
+
+
+@given(st.text(max_size=30), st.text(min_size=1, max_size=10))
+def test_no_text_breaks_the_rules(text, path):
+    try:
+        ignore.read(text).ignored(path)
+    except InvalidArgument:
+        return
