@@ -103,11 +103,11 @@ def _entrypoint(state: _State, one: Entrypoint) -> None:
 def _expose(state: _State, one: Expose) -> None:
     variables = state.variables()
     specs = [spec for port in one.ports for spec in words.expand_words(port, variables, one.statement.escape)]
-    ports = [port for spec in specs for port in _ports(spec)]
+    ports = [port for spec in specs for port in exposed_ports(spec)]
     state.config.exposed_ports = {**(state.config.exposed_ports or {}), **{port: {} for port in ports}}
 
 
-def _ports(spec: str) -> list[str]:
+def exposed_ports(spec: str) -> list[str]:
     """``[[IP:]HOST:]PORT[-PORT][/PROTOCOL]`` → ``PORT/PROTOCOL``, of which an image keeps nothing else."""
     where, _, text = spec.rpartition(":")
     port, _, protocol = text.partition("/")

@@ -13,7 +13,7 @@ from ketch.build.dockerfile.instructions.read import instruction
 from ketch.build.dockerfile.instructions.stages import Arg, From
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ketch.build.dockerfile.instructions.base import Instruction
     from ketch.build.dockerfile.parser import Dockerfile
@@ -85,8 +85,11 @@ def read(dockerfile: Dockerfile) -> Stages:
     return Stages(args=args, stages=stages)
 
 
-def check_cycles(edges: Sequence[Sequence[int]], stages: Stages) -> None:
-    """Refuse stages that need each other; ``edges``: for each those that it needs (DockerfileError)."""
+def check_cycles(edges: Sequence[Mapping[int, Instruction]], stages: Stages) -> None:
+    """Refuse stages that need each other; ``edges``: for each those that it needs, and what needs them.
+
+    DockerfileError, with the first instruction of the circle.
+    """
     done: set[int] = set()
     for first in range(len(edges)):
         path: list[int] = []
@@ -100,7 +103,7 @@ def check_cycles(edges: Sequence[Sequence[int]], stages: Stages) -> None:
                 names = [stages.stages[one].name or f"stage-{one}" for one in circle]
                 raise DockerfileError(
                     f"circular dependency detected on stage: {names[0]}",
-                    span=stages.stages[index].start.span,
+                    span=edges[index][circle[1]].span,
                     hint=" → ".join(names),
                 )
             elif index not in done:

@@ -37,6 +37,14 @@ class Expansion(NamedTuple):
     unset: set[str]
 
 
+class ExpansionError(InvalidArgument):
+    """A word that cannot be expanded; ``unset``: the variables in it that are not set."""
+
+    def __init__(self, message: str, unset: set[str]) -> None:
+        super().__init__(message)
+        self.unset = unset
+
+
 def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
     """One word expanded (InvalidArgument)."""
     return _Lexer(word, variables, escape).whole().text
@@ -75,7 +83,7 @@ class _Lexer:
         except (_Wrong, RecursionError) as e:
             shown = msgspec.json.encode(self._text).decode()
             why = e if isinstance(e, _Wrong) else "its substitutions are nested too deeply"
-            raise InvalidArgument(f"failed to process {shown}: {why}") from e
+            raise ExpansionError(f"failed to process {shown}: {why}", self._unset) from e
         words: list[str] = []
         space = True
         for piece, raw in pieces:
@@ -179,11 +187,10 @@ class _Lexer:
         if self._peek() in "{}:":
             raise _Wrong("syntax error: bad substitution")
         name, modifier = self._name(), self._take()
-        value = self._value(name)
         if modifier == "}":
-            return value or ""
+            return self._value(name) or ""
         if modifier == "/":
-            return self._replaced(value or "")
+            return self._replaced(name)
         colon = modifier == ":"
         modifier = self._take() if colon else modifier
         if not modifier or modifier not in ("#%+-?" if not colon else "+-?"):
@@ -192,16 +199,18 @@ class _Lexer:
         word = self._text_until("}", raw_escapes=modifier in "#%")
         if self._keep:
             return word
+        value = self._value(name)
         if modifier in "#%":
             return _trimmed(modifier, word, value or "")
         return _chosen(name, value, modifier, word, colon=colon)
 
-    def _replaced(self, value: str) -> str:
+    def _replaced(self, name: str) -> str:
         every = self._peek() == "/"
         if every:
             self._take()
         pattern = self._text_until("/", raw_escapes=True)
         replacement = self._text_until("}", raw_escapes=True)
+        value = self._value(name) or ""
         return re.sub(_pattern(pattern, greedy=True), lambda _: replacement, value, count=0 if every else 1)
 
 

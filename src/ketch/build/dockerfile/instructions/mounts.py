@@ -64,6 +64,11 @@ def check_mount(text: str) -> None:
             )
 
 
+def source_stage(text: str) -> str:
+    """The stage or image that a mount is of, nothing where it is none."""
+    return next((value or "" for key, value in reversed(_options(text, "mounts")) if key.lower() == "from"), "")
+
+
 def read_mount(text: str, expand: Callable[[str], str] = lambda text: text) -> RunMount:
     """A mount, each of its values expanded (DockerfileError)."""
     mount = RunMount()

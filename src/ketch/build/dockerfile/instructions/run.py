@@ -36,6 +36,10 @@ class Run(Instruction, kw_only=True):
     security: str
     devices: list[RunDevice]
 
+    def sources(self) -> list[str]:
+        """The stages or images that mounts are of: their names have no variables."""
+        return [name for text in self.mount_options if (name := mounts.source_stage(text))]
+
     def mounts(self, expand: Callable[[str], str] = lambda text: text) -> list[RunMount]:
         """The mounts, with their values expanded (DockerfileError)."""
         return [mounts.read_mount(text, expand) for text in self.mount_options]
