@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ketch.cli.commands.images.tree import lines as tree_lines
@@ -60,6 +60,7 @@ def test_more_layers_than_lines():
     st.integers(0, 60),
     st.booleans(),
 )
+@example([("a", 0, 0), ("b", 0, 0)], 10, 2, False)
 def test_no_picture_is_larger_than_the_terminal(reports, width, height, plain):
     view = ProgressView()
     for number, (ident, current, total) in enumerate(reports):

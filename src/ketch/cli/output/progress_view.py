@@ -92,7 +92,7 @@ class ProgressView:
         lines = [_line(row, width, plain) for row in shown]
         if len(shown) < len(rows):
             hidden = len(rows) - len(shown)
-            lines.append(f"… and {hidden} more" if not plain else f"... and {hidden} more")
+            lines.append(f"{'...' if plain else '…'} and {hidden} more"[:width])
         return [*lines, self._summary(plain)[:width]]
 
     def _summary(self, plain: bool) -> str:
