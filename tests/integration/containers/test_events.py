@@ -14,7 +14,10 @@ TABLE = (
     ("tag busybox other", ["image tag IMAGE name=other:latest"]),
     ("create --name one -l a=b busybox sleep 1000", ["container create"]),
     ("start one", ["network connect name=bridge type=bridge", "container start"]),
-    ("exec -d one sleep 1000", ["container exec_create: sleep 1000", "container exec_start: sleep 1000"]),
+    (
+        "exec one sleep 0",
+        ["container exec_create: sleep 0", "container exec_start: sleep 0", "container exec_die exitCode=0"],
+    ),
     ("exec -d one nope", ["container exec_create: nope ", "container exec_start: nope "]),
     ("top one", ["container top"]),
     ("pause one", ["container pause"]),
@@ -34,7 +37,6 @@ TABLE = (
         "rm -f two",
         [
             "container kill signal=9",
-            "container exec_die exitCode=137",
             "network disconnect name=bridge type=bridge",
             "container die exitCode=137",
             "container destroy",
@@ -85,9 +87,11 @@ def test_the_stream_is_dockers(engine, tmp_path):
     api.must("POST", "/containers/prune")
     api.must("POST", "/build/prune")
     _, raw = api("GET", f"/events?since={last:.9f}&until={time.time():.9f}")
-    for line in raw.splitlines():
-        event = json.loads(line)
-        assert event["Action"] != "prune" or ("id" in event, "from" in event) == (False, False)
+    prunes = [event for event in map(json.loads, raw.splitlines()) if event["Action"] == "prune"]
+    assert [(event["Type"], "id" in event, "from" in event) for event in prunes] == [
+        ("container", False, False),
+        ("builder", False, False),
+    ]
 
 
 def _events(api: Api, since: float, least: int) -> tuple[list[str], float]:
