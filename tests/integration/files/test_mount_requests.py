@@ -65,6 +65,7 @@ def test_refused_at_creation(api, place):
         (mount("bind", place, ImageOptions={}), 400, 'type "bind": field ImageOptions must not be specified'),
         (mount("bind", f"{place}/file/"), 400, f"stat {place}/file/: not a directory"),
         (mount("volume", "data", VolumeOptions={"Subpath": "a/../../b"}), 400, "subpath must be a relative path"),
+        ({"Binds": ["data:/etc/passwd"]}, 500, "/etc/passwd is not directory"),
         ({"Binds": [f"{place}:/d"], **mount("volume", "", "/d/")}, 400, "Duplicate mount point: /d/"),
     ):
         status, answer = create(api, host)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ketch.errors import FailedPrecondition
 from ketch.failpoints import failpoint
 from ketch.runtime.rootfs import overlay, paths
 from ketch.storage.tree_copy import Copier
@@ -31,7 +32,8 @@ def populate(
     """Fill those of these mounts that are empty volumes (``nocopy`` ones stay empty); blocking.
 
     A volume is ``mounted`` while it is looked at, if there is something to fill it with: a share that does not answer
-    is an error of the start.  ``check`` is called now and then; what it raises ends the copy.
+    is an error of the start.  ``check`` is called now and then; what it raises ends the copy.  FailedPrecondition where
+    the image has a file.
     """
     wanted = [p for p in points if p.type == "volume" and _wants_copy(p)]
     if not wanted or not chain_ids:
@@ -41,8 +43,12 @@ def populate(
         for point in wanted:
             try:
                 source_fd = paths.open_in(root_fd, point.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 continue
+            except NotADirectoryError as e:
+                raise FailedPrecondition(
+                    f"source {point.destination} is not directory", hint="a volume cannot be mounted on an image's file"
+                ) from e
             try:
                 with mounted(point.name):
                     if not os.listdir(point.source):
