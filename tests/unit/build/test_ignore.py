@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 import re
 
 import pytest
@@ -91,26 +93,61 @@ def test_an_exclamation_mark_alone():
         ignore.read("!\n")
 
 
+# The paths of which dockerd 28.5.2 says that a pattern excludes them (rule CopyIgnoredFile); null: it refuses it.
+# "walks": which of "files" it had after COPY of the whole context, for several patterns.
+RECORDED = json.loads((pathlib.Path(__file__).parents[2] / "data" / "dockerignore.json").read_text())
+
+
+@pytest.mark.parametrize("pattern", RECORDED["patterns"])
+def test_patterns_are_those_of_dockerd(pattern):
+    expected = RECORDED["patterns"][pattern]
+    if expected is None:
+        with pytest.raises(InvalidArgument, match="syntax error in pattern"):
+            ignore.read(pattern)
+    else:
+        rules = ignore.read(pattern)
+        assert sorted(filter(rules.ignored, RECORDED["paths"])) == expected
+
+
 NAMES = st.sampled_from(["a", "b", "ab", "*", "**", "?", "a*", "[a-b]", "**b", "c"])
 PATHS = st.lists(st.sampled_from(["a", "b", "ab", "c", "aab"]), min_size=1, max_size=4).map("/".join)
 LINES = st.lists(st.tuples(st.booleans(), st.lists(NAMES, min_size=1, max_size=3).map("/".join)), max_size=5)
 
 
+def kept(rules, files):
+    """What a walk keeps, directory by directory."""
+    known, found = {"": (False, ())}, []
+    for path in files:
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            name, above = "/".join(parts[:depth]), "/".join(parts[: depth - 1])
+            if known[above] is None or (known[above][0] and not rules.may_keep_below(above)):
+                known[name] = None
+            else:
+                known[name] = rules.below(known[above][1], name)
+        found += [path] if known[path] and not known[path][0] else []
+    return found
+
+
+@pytest.mark.parametrize(("patterns", "expected"), RECORDED["walks"])
+def test_walks_are_those_of_dockerd(patterns, expected):
+    assert kept(ignore.read("\n".join(patterns)), RECORDED["files"]) == expected
+
+
 @given(LINES, PATHS)
-def test_a_walk_says_the_same_as_a_single_path(lines, path):
-    rules = ignore.IgnoreRules([("!" if exception else "") + pattern for exception, pattern in lines])
-    known, parts = (), path.split("/")
-    for depth in range(1, len(parts) + 1):
-        ignored, known = rules.below(known, "/".join(parts[:depth]))
-    assert ignored == rules.ignored(path)
+def test_a_walk_without_exceptions_says_the_same_as_a_single_path(lines, path):
+    rules = ignore.IgnoreRules([pattern for _, pattern in lines])
+    assert (kept(rules, [path]) == []) == rules.ignored(path)
 
 
 @given(LINES, PATHS)
 def test_a_directory_that_is_passed_over_keeps_nothing(lines, path):
-    rules = ignore.IgnoreRules([("!" if exception else "") + pattern for exception, pattern in lines])
-    for directory in (path[:at] for at, char in enumerate(path) if char == "/"):
-        if rules.ignored(directory) and not rules.may_keep_below(directory):
-            assert rules.ignored(path)
+    class Patient(ignore.IgnoreRules):
+        def may_keep_below(self, directory):
+            return True
+
+    patterns = [("!" if exception else "") + pattern for exception, pattern in lines]
+    assert kept(ignore.IgnoreRules(patterns), [path]) == kept(Patient(patterns), [path])
 
 
 def test_directories_that_need_not_be_read():

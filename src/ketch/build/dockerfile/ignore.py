@@ -44,7 +44,10 @@ class IgnoreRules:
         return bool(self._patterns)
 
     def ignored(self, path: str) -> bool:
-        """Whether a path is left out, for itself or for a directory above it."""
+        """Whether a path is left out, for itself or for a directory above it.
+
+        Where exceptions match a directory that nothing left out, a walk (`below`) may decide otherwise, as Docker's.
+        """
         return self.below((), path)[0]
 
     def below(self, parent: Sequence[bool], path: str) -> tuple[bool, Sequence[bool]]:

@@ -183,8 +183,8 @@ def _takes_heredocs(found: Statement) -> bool:
     return one.keyword in _WITH_HEREDOCS and not one.json
 
 
-def statement(line: str, escape: str = "\\") -> Statement:
-    """One instruction of one line (DockerfileError)."""
+def statement(line: str, escape: str = "\\", *, triggered: bool = False) -> Statement:
+    """One instruction of one line, ``triggered`` by ONBUILD (DockerfileError)."""
     name, flags, rest = arguments.split_line(line)
     found = Statement(name=name, span=Span(1, 1), line=line, escape=escape, flags=flags)
     keyword = found.keyword
@@ -205,7 +205,8 @@ def statement(line: str, escape: str = "\\") -> Statement:
         command, found.json = _command(more[0] if more else "")
         found.arguments = [kind, *command] if kind else []
     elif keyword == "ONBUILD":
-        found.trigger = statement(rest, escape) if rest else None
+        if rest and not triggered:  # a trigger that triggers is refused, and need not be read
+            found.trigger = statement(rest, escape, triggered=True)
     elif keyword in ("MAINTAINER", "STOPSIGNAL", "USER", "WORKDIR"):
         found.arguments = [rest] if rest else []
     return found
