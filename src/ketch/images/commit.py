@@ -67,6 +67,7 @@ def commit(
         manifest = write_manifest(store.content, lease, image_id, blobs)
         image = make_image(image_id, manifest, full, blobs, sizes)
         image.parent = parent.id
+        image.last_tagged = time.time_ns() if name else 0
         return store.add([(image, [name] if name else [])])[0]
 
 

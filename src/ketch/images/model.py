@@ -13,6 +13,7 @@ class Image(msgspec.Struct, kw_only=True):
 
     ``id`` is the digest of the configuration; ``chain_ids`` name the unpacked layers, lowest first;
     ``size`` is the sum of ``layer_sizes``, the bytes of the layers' files; times are ns since the epoch.
+    ``last_tagged``: the last tag of this engine's own making (not of a pull or a load), 0 for none.
     ``hidden``: removed by force, and kept because containers were made from it.
     ``parent``: the image that this one was committed on, empty for others.
     ``manifest`` and ``blobs`` are the form in which it came last; ``forms`` are others that names or indexes still mean

@@ -177,7 +177,7 @@ class ImageStore:
                 images[image.id] = kept = msgspec.structs.replace(
                     image,
                     hidden=False,
-                    last_tagged=time.time_ns(),
+                    last_tagged=image.last_tagged or known.last_tagged,
                     forms=forms,
                     parent=image.parent or known.parent,
                 )

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from yarl import URL
 
-from ketch.errors import Unauthenticated, Unavailable
+from ketch.errors import PermissionDenied, Unauthenticated, Unavailable
 from ketch.remote import headers
 from ketch.remote.bodies import whole
 from ketch.remote.credentials import check_token
-from ketch.remote.errors import RegistryError
+from ketch.remote.errors import LOG_IN, RegistryError
 from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
@@ -113,10 +113,12 @@ class TokenCache:
             async with self._transport.request(Request(method, header, body), url, verify=verify) as response:
                 raw = await whole(response, _LARGEST, "token")
         except RegistryError as e:
-            if e.status in (400, 401, 403):
+            if e.status == 403:
+                raise PermissionDenied(f"denied: {e.text or 'requested access to the resource is denied'}") from e
+            if e.status in (400, 401):
                 message = e.text or "incorrect username or password"
-                raise Unauthenticated(f"unauthorized: {message}", hint="log in with: docker login") from e
-            raise e.as_ketch("authenticate") from e
+                raise Unauthenticated(f"unauthorized: {message}", hint=LOG_IN) from e
+            raise e.as_ketch() from e
         return _read(raw, realm)
 
 
@@ -124,10 +126,10 @@ def _read(raw: bytes, realm: URL) -> Token:
     try:
         answer = msgspec.json.decode(raw, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise Unavailable(f"authenticate: the token server {realm.host} answers with no token: {e}") from e
+        raise Unavailable(f"unable to decode token response: {e}", hint=f"of {realm.host}") from e
     text = answer.token or answer.access_token
     if not text or not (text.isascii() and text.isprintable()):
-        raise Unavailable(f"authenticate: the token server {realm.host} answers with no token")
+        raise Unavailable("authorization server did not include a token in the response", hint=f"it is {realm.host}")
     lasts = max(answer.expires_in or _SHORTEST_S, _MARGIN_S)
     return Token(text, time.monotonic() + lasts - _MARGIN_S, answer.refresh_token)
 

@@ -6,9 +6,8 @@ Docker Hub has other names than its images have.  A host that may be insecure is
 from __future__ import annotations
 
 import asyncio
-import http
 import re
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -17,11 +16,11 @@ from yarl import URL
 from ketch.errors import InvalidArgument, KetchError, Unauthenticated, Unavailable
 from ketch.oci.reference import DEFAULT_DOMAIN
 from ketch.remote import auth
-from ketch.remote.errors import RegistryError, shown
+from ketch.remote.errors import RegistryError, phrase, shown
 from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     import aiohttp
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from ketch.remote.transport import Transport
 
 _NOT_IN_HOSTS = re.compile(r"[^A-Za-z0-9._~:\[\]%!$&'()*+,;=-]", re.ASCII)
-_STATUSES = frozenset(http.HTTPStatus)
 HUB = "registry-1.docker.io"
 
 
@@ -107,7 +105,8 @@ class RegistryEndpoint:
         ours = url.host == base.host
         async with AsyncExitStack() as stack:
             for renewed in (False, True):
-                proof = await self._proof(credentials, scopes) if ours else None
+                with _asked(request, url):
+                    proof = await self._proof(credentials, scopes) if ours else None
                 proved = replace(request, header={**request.header, "Authorization": proof}) if proof else request
                 asked = self._transport.request(proved, url, verify=not self.insecure)
                 try:
@@ -159,9 +158,21 @@ class RegistryEndpoint:
         except RegistryError as e:
             if e.anonymous:
                 raise e.as_ketch() from e
-            status = f"{e.status} {http.HTTPStatus(e.status).phrase}" if e.status in _STATUSES else f"{e.status}"
+            status = f"{e.status} {phrase(e.status)}".rstrip()
             hint = "unauthorized: incorrect username or password" if e.status == 401 else e.text or None
             raise KetchError(f"login attempt to {shown(e.url)} failed with status: {status}", hint=hint) from e
         if challenge is None or challenge.scheme != "bearer":
             return ""
         return (await self._tokens.token(challenge, credentials, (), not self.insecure)).identity
+
+
+@contextmanager
+def _asked(request: Request, url: URL) -> Iterator[None]:
+    """Put before what a token server says, as Docker does it, which request the token was for (but uploads)."""
+    try:
+        yield
+    except KetchError as e:
+        if request.method == "GET":
+            method = "Head" if "/manifests/" in url.path else "Get"  # Docker looks for a manifest before it gets it
+            e.message = f'{method} "{shown(url)}": {e.message}'
+        raise

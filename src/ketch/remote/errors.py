@@ -6,6 +6,7 @@ Messages name the method and the URL without its query, which may hold tokens; o
 from __future__ import annotations
 
 import asyncio
+import http
 import os
 import ssl
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ DENIED = "denied: requested access to the resource is denied"
 UNAUTHORIZED = "unauthorized: authentication required"
 NO_CREDENTIALS = "no basic auth credentials"
 LOG_IN = "log in with: docker login"
+_STATUSES = frozenset(http.HTTPStatus)
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 
 
@@ -74,7 +76,8 @@ class RegistryError(Exception):
     @property
     def is_denied(self) -> bool:
         """Whether whoever asks is known, and may not do it."""
-        return self.status == 403 or "DENIED" in self.codes or 'error="insufficient_scope"' in self.challenge
+        scope = self.status == 401 and 'error="insufficient_scope"' in self.challenge
+        return scope or self.status == 403 or "DENIED" in self.codes
 
     def without_credentials(self, method: str = "") -> KetchError:
         """The error of a request that was `anonymous`, in Docker's words, which names the method that it uses."""
@@ -86,8 +89,16 @@ class RegistryError(Exception):
         if self.anonymous:
             return self.without_credentials()
         kind = _CLASSES.get(self.status, Unavailable)
+        if self.status >= 500:
+            words = f"received unexpected HTTP status: {self.status} {phrase(self.status)}".rstrip()
+            return kind(f"{prefix}: {words}" if prefix else words, hint=self.text or None)
         message = self.text or f"unexpected status from {self.method} request to {shown(self.url)}: {self.status}"
         return kind(f"{prefix}: {message}" if prefix else message)
+
+
+def phrase(status: int) -> str:
+    """The words that belong to a status; empty for unknown ones."""
+    return http.HTTPStatus(status).phrase if status in _STATUSES else ""
 
 
 def denied(error: RegistryError) -> KetchError:

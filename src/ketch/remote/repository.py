@@ -179,7 +179,7 @@ class Repository:
             return Unauthenticated(error.text or UNAUTHORIZED, hint=LOG_IN)
         if error.status == 404:
             if "NAME_UNKNOWN" in error.codes:
-                return NotFound(f"repository {shown} not found: {error.text}")
+                return NotFound(error.text or "name unknown", hint=f"it is the repository {shown}")
             return NotFound(f"manifest for {full} not found: {error.text or 'manifest unknown: manifest unknown'}")
         return error.as_ketch()
 

@@ -184,6 +184,22 @@ def test_sizes(api):
     assert [rows[name].get("VirtualSize") for name in ("sized:latest", "sized-not:latest")] == [1005, 1]
 
 
+def test_the_last_tag_is_one_made_here(api):
+    """Not that of an archive or of a registry."""
+    never = "0001-01-01T00:00:00Z"
+
+    def last_tag(image: str) -> str:
+        return api.must("GET", f"/images/{image}/json")["Metadata"]["LastTagTime"]
+
+    assert made(api, "tagged")["Metadata"]["LastTagTime"] != never
+    nameless = api("POST", "/images/create", tar({"n": b"n"}), fromSrc="-")[1]["status"]
+    assert last_tag(nameless) == never
+    archive = api.must("GET", "/images/tagged/get")
+    api.must("DELETE", "/images/tagged")
+    assert api("POST", "/images/load", archive)[0] == 200 and last_tag("tagged") == never
+    assert api("POST", f"/images/{nameless}/tag", repo="ts", tag="1")[0] == 201 and last_tag(nameless) != never
+
+
 # -- what others were committed on -------------------------------------------------------------
 
 

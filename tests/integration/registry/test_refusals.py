@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
+import threading
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
@@ -107,6 +109,75 @@ def test_login(asker, private, public):
     assert login("A B", username="x", password="y") == (400, invalid)
     wrong_type = "json: cannot unmarshal number into Go struct field .username of type string"
     assert login(private, username=5) == (500, wrong_type)
+
+
+TOKEN_ANSWERS: dict[str, tuple[int, bytes]] = {
+    "wrong": (401, b'{"details":"incorrect username or password"}'),
+    "forbidden": (403, b'{"details":"not for you"}'),
+    "broken": (500, b""),
+    "junk": (200, b"junk"),
+    "empty": (200, b"{}"),
+}
+
+
+@pytest.fixture
+def strange():
+    """A registry whose token server answers by the repository's name; with a token it always fails."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            if url.path == "/token":
+                name = parse_qs(url.query).get("scope", [":"])[0].split(":")[1]
+                self.answer(*TOKEN_ANSWERS.get(name, (200, b'{"token":"t"}')))
+            elif "Authorization" not in self.headers:
+                self.answer(401, b'{"errors":[{"code":"UNAUTHORIZED"}]}')
+            else:
+                codes = {"unknown": (404, "NAME_UNKNOWN"), "scope": (401, "DENIED")}
+                status, code = codes.get(url.path.split("/")[2], (500, "UNAVAILABLE"))
+                self.answer(status, json.dumps({"errors": [{"code": code, "message": ""}]}).encode())
+
+        do_HEAD = do_GET
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            realm = f'realm="http://{self.headers["Host"]}/token"'
+            scope = ',error="insufficient_scope"' if "/scope/" in self.path else ""
+            self.send_header("WWW-Authenticate", f'Bearer {realm},service="s"{scope}')
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_token_servers_that_refuse(asker, strange):
+    for name, status, words in (
+        ("wrong", 401, "unauthorized: incorrect username or password"),
+        ("forbidden", 403, "denied: not for you"),
+        ("broken", 500, "received unexpected HTTP status: 500 Internal Server Error"),
+        ("junk", 500, "unable to decode token response: "),
+        ("empty", 500, "authorization server did not include a token in the response"),
+    ):
+        got, said = asker.ask("POST", "/images/create", fromImage=f"{strange}/{name}:1")
+        assert got == status and said.startswith(f'Head "http://{strange}/v2/{name}/manifests/1": {words}'), said
+    for name, status, words in (
+        ("unknown", 404, "name unknown"),
+        ("fails", 500, "received unexpected HTTP status: 500 Internal Server Error"),
+        ("scope", 404, f"pull access denied for {strange}/scope, repository does not exist or may require"),
+    ):
+        got, said = asker.ask("POST", "/images/create", fromImage=f"{strange}/{name}:1")
+        assert got == status and said.startswith(words), said
 
 
 def test_what_is_not_there(asker, public):

@@ -69,4 +69,6 @@ def import_rootfs(
         )
         image_id = store.content.put(encode_config(image), hold=lease.hold, durable=False)
         manifest = write_manifest(store.content, lease, image_id, [blob])
-        return store.add([(make_image(image_id, manifest, image, [blob], [size]), names)])[0]
+        made = make_image(image_id, manifest, image, [blob], [size])
+        made.last_tagged = time.time_ns() if names else 0
+        return store.add([(made, names)])[0]
