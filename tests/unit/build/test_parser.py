@@ -58,7 +58,7 @@ def theirs(reference, text):
 
 
 WITH_ARGUMENTS = READERS.keys() - {"ONBUILD"}
-NEWER = re.compile(r"\][^\n]*[^\s\]},]|\$\{y#|\x00")
+NEWER = re.compile(r"\]\s*\]|\][^\n]*[^\s\]},]|\$\{y#|\x00")
 """What newer parsers read otherwise than the reference: text behind JSON, modifiers; and what its binding cuts."""
 
 
@@ -99,6 +99,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=25).map("".join))
 @example("RUN <<EOF\n")
 @example("ENV \\")
+@example("ONBUILD ONBUILD ENV a")
 def test_made_up_files_are_read_as_buildkit_reads_them(text):
     if "--" in text and not text.isascii():
         return  # the reference takes a flag's bytes for characters
@@ -178,9 +179,10 @@ def test_tabs_before_the_lines_of_a_document():
     assert (whole.content, whole.text()) == ("\ta\n\t\tb \tc\n", "a\nb \tc\n")
 
 
-def test_triggers_within_triggers_are_not_read():
+def test_triggers_within_triggers_are_not_read_for_ever():
     found = parser.parse("ONBUILD " * 8000 + "RUN x").statements[0]
-    assert found.trigger and found.trigger.keyword == "ONBUILD" and found.trigger.trigger is None
+    assert found.trigger
+    assert found.trigger.keyword == "ONBUILD"
 
 
 def test_excerpts():

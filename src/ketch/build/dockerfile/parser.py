@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LONGEST_LINE = (1 << 16) - 1
 """Bytes of a line, its end not counted."""
 
+_DEEPEST = 20  # a trigger that triggers is refused, and need not be read to its end
 _WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
 
 
@@ -183,8 +184,8 @@ def _takes_heredocs(found: Statement) -> bool:
     return one.keyword in _WITH_HEREDOCS and not one.json
 
 
-def statement(line: str, escape: str = "\\", *, triggered: bool = False) -> Statement:
-    """One instruction of one line, ``triggered`` by ONBUILD (DockerfileError)."""
+def statement(line: str, escape: str = "\\", *, depth: int = 0) -> Statement:
+    """One instruction of one line, behind so many ONBUILD (DockerfileError)."""
     name, flags, rest = arguments.split_line(line)
     found = Statement(name=name, span=Span(1, 1), line=line, escape=escape, flags=flags)
     keyword = found.keyword
@@ -205,8 +206,8 @@ def statement(line: str, escape: str = "\\", *, triggered: bool = False) -> Stat
         command, found.json = _command(more[0] if more else "")
         found.arguments = [kind, *command] if kind else []
     elif keyword == "ONBUILD":
-        if rest and not triggered:  # a trigger that triggers is refused, and need not be read
-            found.trigger = statement(rest, escape, triggered=True)
+        if rest and depth < _DEEPEST:
+            found.trigger = statement(rest, escape, depth=depth + 1)
     elif keyword in ("MAINTAINER", "STOPSIGNAL", "USER", "WORKDIR"):
         found.arguments = [rest] if rest else []
     return found
