@@ -330,6 +330,13 @@ def test_stop_start_pause_kill_rm(small):
 
 
 def test_attached_up(small):
+    # Compose asks for events beside its starts: the end of a service that ends at once can come before.  One that waits
+    # for another's health is started later.
+    healthy = 'stop_grace_period: 0s, healthcheck: {test: [CMD, "true"], interval: 1s}}'
+    text = SMALL.replace("stop_grace_period: 0s}", healthy).replace(
+        '"echo two; exit 3"]', '"echo two; exit 3"], depends_on: {one: {condition: service_healthy}}'
+    )
+    small.write(text)
     out = small("up", "--exit-code-from", "two", code=3)
     assert "two-1  | two" in out
     small("up", "--abort-on-container-failure", "two", code=3)
