@@ -129,6 +129,7 @@ async def test_a_reader_that_stops_costs_nothing(yard, tmp_path):
     options = LogOptions(stdout=True, follow=True)
     path = str(tmp_path / "x-json.log")
     chunks = read_json_logs(path, follower(one.monitor), Formatter(options), options)
+    assert await anext(chunks) == b""  # it is open
     await alert.send(b"x\n")
     first = await anext(chunks)
     before = own_kib(one.monitor_pid()), own_kib(os.getpid())

@@ -104,7 +104,7 @@ class Forward:
             connection, _ = self._listener.accept()
             connection.settimeout(_LIMIT_S)
             # A connection without a message is an attempt whether somebody listens.
-            with connection, connection.makefile("rb") as stream, suppress(EOFError):
+            with connection, connection.makefile("rb") as stream, suppress(EOFError, ConnectionError):
                 while not enough(found):
                     found.append(unpack(stream))
                     if self._acks:

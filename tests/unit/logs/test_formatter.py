@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from contextlib import aclosing
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.engine.aio.streams import LogOptions
 from ketch.engine.logs.framed_reader import Formatter, read_logs, with_rest
+from ketch.engine.logs.json_reader import read_json_logs
 from ketch.runtime.logs import log_format
 
 PIECE = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r", b"\n\n"]), min_size=1, max_size=6).map(b"".join)
@@ -159,6 +162,25 @@ async def collect(directory, **wanted):
     formatter = Formatter(options)
     chunks = with_rest(read_logs(directory, None, formatter, options), formatter)
     return b"".join([chunk async for chunk in chunks])
+
+
+@pytest.mark.parametrize("kind", ["json", "framed"])
+def test_an_open_log_outlives_its_container(tmp_path, kind):
+    """Who has the beginning of an answer has what was logged before, also when the container is removed then."""
+    path = tmp_path / "log"
+    line = b'{"log":"x\\n","stream":"stdout","time":"2024-01-02T03:04:05Z"}\n'
+    path.write_bytes(line if kind == "json" else encode([(1, b"x\n")]))
+
+    async def read():
+        options = LogOptions(stdout=True)
+        formatter = Formatter(options)
+        read = read_json_logs(str(path), None, formatter, options)
+        async with aclosing(read if kind == "json" else read_logs(str(tmp_path), None, formatter, options)) as chunks:
+            assert await anext(chunks) == b""
+            path.unlink()
+            return b"".join([chunk async for chunk in chunks])
+
+    assert demux(asyncio.run(read()))[1] == b"x\n"
 
 
 def test_a_log_that_is_not_there_is_empty(tmp_path):

@@ -204,11 +204,11 @@ async def logs(call: Call) -> web.StreamResponse:
     if not (options.stdout or options.stderr):
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
     container = call.engine.containers.get(call.path["id"])
-    chunks = call.engine.containers.logs(container.id, options)
-    response = await call.stream(content_type(call, container.config.tty))
-    async with streams.while_connected(call.request), aclosing(chunks):
-        async for chunk in chunks:
-            await response.write(chunk)
+    async with aclosing(await call.engine.containers.logs(container.id, options)) as chunks:
+        response = await call.stream(content_type(call, container.config.tty))
+        async with streams.while_connected(call.request):
+            async for chunk in chunks:
+                await response.write(chunk)
     return response
 
 

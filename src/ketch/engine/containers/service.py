@@ -243,7 +243,8 @@ class ContainerService(Struct, frozen=True, eq=False):
         try:
             if options.logs:
                 wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
-                async with contextlib.aclosing(self.log_service.read(container, wanted, raw=options.raw)) as chunks:
+                reader = await self.log_service.read(container, wanted, raw=options.raw)
+                async with contextlib.aclosing(reader) as chunks:
                     async for chunk in chunks:
                         await stream.write(chunk)
         finally:
@@ -257,11 +258,11 @@ class ContainerService(Struct, frozen=True, eq=False):
         await (await self.live.of(container.id).reach(container)).resize(rows, cols)
         self.events.of_container(container, "resize", height=str(rows), width=str(cols))
 
-    def logs(self, ref: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
-        """The container's output as wire bytes (multiplexed frames, raw for a tty)."""
+    async def logs(self, ref: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
+        """The container's output as wire bytes (multiplexed frames, raw for a tty), to be closed."""
         container = self.get(ref)
         self.log_service.check_readable(container)
-        return self.log_service.read(container, options)
+        return await self.log_service.read(container, options)
 
     # -- looking ---------------------------------------------------------------------------------
 

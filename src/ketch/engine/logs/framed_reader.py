@@ -175,9 +175,10 @@ async def with_rest(chunks: AsyncGenerator[bytes, None], formatter: Formatter) -
 async def read_logs(
     log_dir: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncGenerator[bytes, None]:
-    """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
+    """Yield wire bytes: nothing when the files are open, the existing log, then (``follow``) new output."""
     files = FramedFiles(log_dir)
     try:
+        yield b""
         position = files.since(options.since_ns) if options.since_ns else (0, 0)
         if options.tail is not None:
             start, skip = files.end, 0

@@ -30,12 +30,13 @@ _NUMBERS = {"stdout": log_format.STDOUT, "stderr": log_format.STDERR}
 async def read_json_logs(
     path: str, follower: Follower | None, formatter: Formatter, options: LogOptions
 ) -> AsyncGenerator[bytes, None]:
-    """Yield wire bytes: the existing log, then (``follow``, while the container runs) new output."""
+    """Yield wire bytes: nothing when the files are open, the existing log, then (``follow``) new output."""
     # Its monitor may answer later only: what is there is read meanwhile.
     joining = asyncio.ensure_future(_bell(follower)) if options.follow and follower is not None else None
     bell: socket.socket | None = None
     files = await asyncio.to_thread(JsonFiles, path)
     try:
+        yield b""
         start = files.since(options.since_ns) if options.since_ns else (0, 0)
         if options.tail is not None:
             tail = files.end

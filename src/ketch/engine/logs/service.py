@@ -37,8 +37,13 @@ class LogService(Struct, frozen=True, eq=False):
         if not log_drivers.readable(container):
             raise Unimplemented("configured logging driver does not support reading")
 
-    def read(self, container: Container, options: LogOptions, *, raw: bool = False) -> AsyncGenerator[bytes, None]:
-        """Wire bytes; without the frames' headers for a tty and where ``raw`` says so."""
+    async def read(
+        self, container: Container, options: LogOptions, *, raw: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """Wire bytes; without the frames' headers for a tty and where ``raw`` says so. To be closed.
+
+        The log is open when this returns: what it has is read, even if the container is removed before.
+        """
         live = self.live.of(container.id)
         runs = live.monitor is not None or live.pursuit is not None
         follower = Follower(live) if options.follow and runs else None
@@ -48,4 +53,6 @@ class LogService(Struct, frozen=True, eq=False):
             chunks = read_json_logs(self.drivers.json_path(container.id), follower, formatter, options)
         else:
             chunks = read_logs(self.paths.log_dir(container.id), follower, formatter, options)
-        return with_rest(chunks, formatter)
+        whole = with_rest(chunks, formatter)
+        await anext(whole)
+        return whole
