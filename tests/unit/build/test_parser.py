@@ -58,7 +58,7 @@ def theirs(reference, text):
 
 
 WITH_ARGUMENTS = READERS.keys() - {"ONBUILD"}
-NEWER = re.compile(r"\]\s*\]|\][^\n]*[^\s\]},]|\$\{y#|\x00")
+NEWER = re.compile(r"\]\s*[\],]|\][^\n]*[^\s\]},]|\$\{y#|\x00")
 """What newer parsers read otherwise than the reference: text behind JSON, modifiers; and what its binding cuts."""
 
 
