@@ -339,7 +339,8 @@ def _go_type(kind: Any, whole: str) -> str:
         return "map[string]" + _go_type(get_args(kind)[1], whole)
     if issubclass(origin, msgspec.Struct):
         name: str = origin.__name__
-        return _GO_STRUCTS.get(name) or f"container.{name.replace('Body', 'Request')}"
+        known = getattr(origin, "GO_TYPE", None) or _GO_STRUCTS.get(name)
+        return known or f"container.{name.replace('Body', 'Request')}"
     if origin is str:
         return whole if whole.startswith("container.") else "string"
     return {bool: "bool", float: "float64"}.get(origin, whole)

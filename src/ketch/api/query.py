@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 
-_Filters = dict[str, list[str] | dict[str, bool]]
+_Filters = dict[str, list[str] | dict[str, bool] | None] | None
 
 
 def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
@@ -119,8 +119,8 @@ def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
         raise InvalidArgument("invalid filter: the filters are nested too deeply")
     try:
         return {
-            name: [k for k, on in values.items() if on] if isinstance(values, dict) else values
-            for name, values in msgspec.json.decode(text, type=_Filters).items()
+            name: [k for k, on in values.items() if on] if isinstance(values, dict) else values or []
+            for name, values in (msgspec.json.decode(text, type=_Filters) or {}).items()
         }
     except (msgspec.DecodeError, UnicodeEncodeError) as e:
         raise InvalidArgument(f"invalid filter: {e}", hint='send JSON such as {"status": ["running"]}') from e

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from multidict import MultiDict
 
+from ketch.api.wire.networks import EndpointBody
 from ketch.engine.model.api_version import API_VERSION
-from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
-from ketch.engine.model.records import BindOptions, EndpointFields, HostConfig
+from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.model.records import BindOptions, HostConfig
 from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.network.model.record import ENDPOINT_SYSCTLS, PREDEFINED
 from ketch.notation import times
@@ -176,6 +177,7 @@ def read_query(method: str, route: str, query: MultiMapping[str], version: Versi
 def read_create(body: CreateBody, version: Version) -> list[str]:
     """Make the body of ``create`` what it means in that version; returns warnings (InvalidArgument)."""
     host = body.host_config = body.host_config or HostConfig()
+    body.name_the_default_network(host)
     for change in _CREATE:
         if version < change.since:
             change.apply(body, host)
@@ -234,7 +236,8 @@ def _read_mac(body: CreateBody, host: HostConfig, version: Version) -> list[str]
                 endpoint.mac_address = ""
     if not address:
         return []
-    body.mac_address = ""
+    if not old:  # of the old ones the container shows it, whichever network has it
+        body.mac_address = ""
     if host.network.kind is ModeKind.NETWORK:
         _give_mac(body, host, address, old=old)
     elif old:
@@ -257,14 +260,14 @@ def _give_mac(body: CreateBody, host: HostConfig, address: str, *, old: bool) ->
     endpoint.mac_address = address
 
 
-def _first_endpoint(body: CreateBody, host: HostConfig, *, old: bool) -> EndpointFields:
+def _first_endpoint(body: CreateBody, host: HostConfig, *, old: bool) -> EndpointBody:
     """The settings for the first network, which are made if there are none; of old there are those of one at most."""
     endpoints = body.endpoints
-    names = [name for name in endpoints if old or NamespaceMode.of_network(name) == host.network]
+    names = [name for name in endpoints if old or name == host.network.network]
     if endpoints and not names:
         raise InvalidArgument("HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks")
     name = names[0] if names else host.network.network
-    endpoint = endpoints[name] = endpoints.get(name) or EndpointFields()
+    endpoint = endpoints[name] = endpoints.get(name) or EndpointBody()
     return endpoint
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.errors import PermissionDenied, ResourceExhausted, UnclassifiedArgument
+from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted, UnclassifiedArgument
 from ketch.network.connections import MAX_INTERFACE_NAME
 from ketch.network.firewall.ruleset import check_name
 from ketch.network.links import parent_links
@@ -38,10 +38,10 @@ def complete(wanted: NetworkRecord, network_id: str, pools: Sequence[Pool]) -> N
 
 
 def with_gateway(pool: Pool) -> Pool:
-    """The pool with a gateway, by default its first address (ResourceExhausted, PermissionDenied)."""
+    """The pool with a gateway, by default its first address (ResourceExhausted, UnclassifiedArgument)."""
     if pool.gateway:
         if ipaddress.ip_address(pool.gateway) in ipam.reserved(pool.network):
-            raise PermissionDenied(f"failed to allocate gateway ({pool.gateway}): Address already in use")
+            raise UnclassifiedArgument(f"failed to allocate gateway ({pool.gateway}): Address already in use")
         return pool
     inside = ipaddress.ip_network(pool.ip_range) if pool.ip_range and pool.version == 4 else pool.network
     unusable = ipam.reserved(pool.network)
@@ -53,13 +53,17 @@ def with_gateway(pool: Pool) -> Pool:
     return msgspec.structs.replace(pool, gateway=str(first))
 
 
-def check_auxiliary(pool: Pool) -> None:
-    """Raise PermissionDenied for an auxiliary address that nobody can have, or somebody has."""
+def check_auxiliary(pool: Pool, network: str) -> None:
+    """Raise UnclassifiedArgument for an auxiliary address that nobody can have, or somebody has."""
     taken = {*ipam.reserved(pool.network), *([ipaddress.ip_address(pool.gateway)] if pool.gateway else ())}
     for name, text in sorted(pool.aux.items()):
+        if not text:
+            raise InvalidArgument(f"non parsable secondary ip address ({name}:) passed for network {network}")
         address = ipaddress.ip_address(text)
         if address in taken:
-            raise PermissionDenied(f"failed to allocate secondary ip address ({name}:{text}): Address already in use")
+            raise UnclassifiedArgument(
+                f"failed to allocate secondary ip address ({name}:{text}): Address already in use"
+            )
         taken.add(address)
 
 
@@ -71,7 +75,10 @@ def check_link(record: NetworkRecord, others: Sequence[NetworkRecord]) -> None:
             "characters"
         )
     if record.driver == r.BRIDGE:
-        check_name(record.link)
+        try:
+            check_name(record.link)
+        except InvalidArgument as e:
+            raise UnclassifiedArgument("invalid argument", hint=f"`{record.link}` is no name of an interface") from e
     if record.driver in (r.MACVLAN, r.IPVLAN):
         parent_links.mode(record)
     rivals = [n for n in others if n.link == record.link and record.link]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import InvalidArgument, KetchError, UnclassifiedArgument
 from ketch.failpoints import failpoint
 from ketch.network.links import endpoint
 from ketch.network.live import WIRED
@@ -170,9 +170,9 @@ class Connections:
         prefix = record.options.get(r.OPTION_PREFIX, "eth")
         name = request.ifname or next(n for i in range(len(taken) + 1) if (n := f"{prefix}{i}") not in taken)
         if len(name) > MAX_INTERFACE_NAME or not _IFNAME.fullmatch(name):
-            raise InvalidArgument(f"invalid interface name `{name}`", hint="use up to 15 letters and digits")
+            raise UnclassifiedArgument(f"invalid interface name `{name}`", hint="use up to 15 letters and digits")
         if name in taken:
-            raise InvalidArgument(f"interface name `{name}` is used by another network of the container")
+            raise UnclassifiedArgument(f"interface name `{name}` is used by another network of the container")
         return name
 
     def _wire(

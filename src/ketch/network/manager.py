@@ -327,7 +327,7 @@ class NetworkManager:
                 )
         settled = [p if wanted.driver == r.IPVLAN else completion.with_gateway(p) for p in named]
         for pool in settled:
-            completion.check_auxiliary(pool)
+            completion.check_auxiliary(pool, wanted.name)
         return settled
 
     def _used(self) -> Networks:

@@ -393,7 +393,7 @@ def test_foreign_links_are_not_taken(tmp_path: Path) -> None:
     with database(tmp_path) as db, Netns() as space:
         with netlink.Netlink() as rtnl:
             rtnl.run([links.new_veth("notabridge", 0, 1500, peer="x", peer_mac=b"\x02\0\0\0\0\x09", netns_fd=space.fd)])
-        with pytest.raises(FailedPrecondition, match="another kind of link"):
+        with pytest.raises(FailedPrecondition, match="is not a bridge"):
             OneNetwork(db, bridge="notabridge").setup()
         first = OneNetwork(db)
         first.setup()

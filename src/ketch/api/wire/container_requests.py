@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import msgspec
 
-from ketch.api.wire.networks import endpoint
-from ketch.engine.model.records import ContainerConfig, EndpointFields, HostConfig, Wire
+from ketch.api.wire.networks import EndpointBody, endpoint
+from ketch.engine.model.records import ContainerConfig, HostConfig, Wire
 from ketch.engine.model.requests import Changes, NewContainer, Resources, Update
 from ketch.errors import InvalidArgument
 
@@ -15,7 +15,7 @@ from ketch.errors import InvalidArgument
 class NetworkingConfig(Wire):
     """Networks to join, by name or id."""
 
-    endpoints_config: dict[str, EndpointFields | None] | None = None
+    endpoints_config: dict[str, EndpointBody | None] | None = None
 
 
 class CreateBody(ContainerConfig, kw_only=True):
@@ -30,11 +30,21 @@ class CreateBody(ContainerConfig, kw_only=True):
         return msgspec.convert(self, ContainerConfig, from_attributes=True) != ContainerConfig()
 
     @property
-    def endpoints(self) -> dict[str, EndpointFields | None]:
+    def endpoints(self) -> dict[str, EndpointBody | None]:
         """The settings for the networks, to be changed in place."""
         networking = self.networking_config = self.networking_config or NetworkingConfig()
         found = networking.endpoints_config = networking.endpoints_config or {}
         return found
+
+    def name_the_default_network(self, host: HostConfig) -> None:
+        """Give the network called ``default`` its name, where it is the container's mode as well; elsewhere it is none.
+
+        A mode that is left open is that one.
+        """
+        if host.network_mode in ("", "default"):
+            host.network_mode = "bridge"
+            if "default" in self.endpoints:
+                self.endpoints["bridge"] = self.endpoints.pop("default")
 
     def request(self, name: str | None, platform: str | None, *, below_read_only: bool = True) -> NewContainer:
         """The engine's request of this body (InvalidArgument for a network with null in the place of settings)."""

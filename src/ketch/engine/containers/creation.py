@@ -16,6 +16,7 @@ from ketch.engine.containers import shared_namespaces, validate
 from ketch.engine.files import working_directory
 from ketch.engine.logs import options as log_options
 from ketch.engine.model import merge, names
+from ketch.engine.model.namespace_mode import ModeKind
 from ketch.engine.model.records import Container, LogConfig, MountPoint
 from ketch.engine.networks import service as network_service
 from ketch.engine.spec import bundle, limits, secrets
@@ -91,7 +92,8 @@ class Creation(Struct, frozen=True, eq=False):
             host.network_mode = "bridge"
         container.networks, container.desired_macs = network_service.settings_of(host.network, networking, self.network)
         self.links.resolve(container)
-        merged.mac_address = container.desired_macs.get(next(iter(container.networks), ""), "")
+        main = host.network.network if host.network.kind is ModeKind.NETWORK else ""
+        merged.mac_address = container.desired_macs.get(main, "") or merged.mac_address
         # Every complaint about values belongs here and not to the start.
         bundle.build(container, "/", "/", lambda _ref, _kind: "")
         size = quota.parse(host.storage_opt)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ketch.engine.model.namespace_mode import ModeKind
 from ketch.engine.spec import bundle
-from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, UnclassifiedArgument
+from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, KetchError, NotFound, UnclassifiedArgument
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -73,11 +73,11 @@ class StartMessages(Struct, frozen=True, eq=False):
                 f'could not select device driver "{request.driver}" with capabilities: [{capabilities}]',
                 hint="Ketch has no drivers that choose devices; name them with --device",
             )
-        for name, settings in container.networks.items():
-            try:
-                self.sandboxes.record_of(name, settings)
-            except NotFound as e:
-                raise NotFound(f"failed to set up container networking: {e.message}", hint=e.hint) from e
+        try:
+            self.sandboxes.check_start(container)
+        except KetchError as e:
+            e.message = f"failed to set up container networking: {e.message}"
+            raise
         if (other := container.host.network.container) is not None:
             self._take_names(container, self._other(other, "network"))
         spec = bundle.build(container, directory, cgroup, self._namespace_of)

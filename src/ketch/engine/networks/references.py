@@ -17,9 +17,9 @@ def find(manager: NetworkManager, ref: str) -> NetworkRecord:
     for record in records:
         if ref in (record.id, record.name):
             return record
-    matching = [record for record in records if ref and record.id.startswith(ref)]
+    matching = [record for record in records if record.id.startswith(ref)]
     if len(matching) > 1:
-        raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found on ID prefix)")
+        raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found based on ID prefix)")
     if not matching:
         raise NotFound(f"network {ref} not found")
     return matching[0]

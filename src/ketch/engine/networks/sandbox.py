@@ -15,16 +15,17 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
 from ketch.engine.model.records import EndpointIpam, EndpointSettings, PortBinding
-from ketch.engine.networks import legacy_links, publishing
+from ketch.engine.networks import combinations, legacy_links, publishing
 from ketch.engine.networks.dns_names import dns_names
 from ketch.engine.networks.references import find
 from ketch.engine.spec import bundle, etc_files, interface_settings
-from ketch.errors import Conflict, NotFound
+from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.failpoints import failpoint
 from ketch.network.connections import EndpointRequest
 from ketch.network.links.endpoint import open_rtnetlink
@@ -74,17 +75,25 @@ class Sandboxes(Struct, frozen=True, eq=False):
         kept: Descriptors = []
         if netns_fd is not None and rtnl_fd is not None and not container.host.network.is_another:
             kept = await self.thread.run(self._wire, container, netns_fd, rtnl_fd)
+        self._name_unwired(container)
         self.tell_unwired(container, "connect")
         self._write_files(container)
         return kept
 
+    def _name_unwired(self, container: Container) -> None:
+        """Give the endpoints of networks without interfaces an id."""
+        for settings, record in self._unwired(container):
+            settings.network_id, settings.endpoint_id = record.id, secrets.token_hex(32)
+
     def tell_unwired(self, container: Container, action: str) -> None:
         """Publish the events of networks without interfaces: `host` and `none`."""
-        for name, settings in container.networks.items():
-            with contextlib.suppress(NotFound):
-                record = self.record_of(name, settings)
-                if record.driver not in WIRED:
-                    self._event(container, record, action)
+        for _, record in self._unwired(container):
+            self._event(container, record, action)
+
+    def _unwired(self, container: Container) -> list[tuple[EndpointSettings, NetworkRecord]]:
+        """The networks of a container that give it no interface: `host` and `none`."""
+        found = self.records_of(container) if container.host.network.container is None else {}
+        return [(container.networks[name], record) for name, record in found.items() if record.driver not in WIRED]
 
     def _wire(self, container: Container, netns_fd: int, rtnl_fd: int) -> Descriptors:
         """The part of `wire` that runs on the network's thread."""
@@ -233,6 +242,20 @@ class Sandboxes(Struct, frozen=True, eq=False):
             if record.driver in WIRED:
                 found.append((name not in (first, container.host.network_mode), -settings.gw_priority, name, record))
         return [entry[3] for entry in sorted(found, key=lambda entry: entry[:3])]
+
+    def check_start(self, container: Container) -> None:
+        """Check that a container can start with its networks (NotFound, InvalidArgument, PermissionDenied)."""
+        if container.host.network.container is None:
+            found = {name: self.record_of(name, settings) for name, settings in container.networks.items()}
+            combinations.check_start(container, found, self.manager)
+
+    def records_of(self, container: Container) -> dict[str, NetworkRecord]:
+        """The networks of a container that are there, by the names in its record."""
+        found = {}
+        for name, settings in container.networks.items():
+            with contextlib.suppress(NotFound, InvalidArgument):
+                found[name] = self.record_of(name, settings)
+        return found
 
     def record_of(self, name: str, settings: EndpointSettings) -> NetworkRecord:
         """The network of a container's settings, by the recorded id (NotFound)."""

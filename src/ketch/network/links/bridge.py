@@ -90,8 +90,8 @@ def _set_mtu(rtnl: Netlink, link: links.NetworkLink, wanted: int) -> None:
 def _check(rtnl: Netlink, link: links.NetworkLink, network_id: str, owner: str) -> None:
     if link.kind != "bridge":
         raise FailedPrecondition(
-            f"use `{link.name}` as bridge: it is another kind of link ({link.kind or 'device'})",
-            hint="choose another name with --bridge",
+            f"existing interface {link.name} is not a bridge, but a {link.kind or 'device'}",
+            hint="choose another name",
         )
     mark = marks.of_link(link.alias)
     if mark is None or mark == (network_id, owner):

@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.linux.netlink import client as netlink
 
 if TYPE_CHECKING:
@@ -41,12 +41,28 @@ def parse(option: str) -> list[Setting]:
     for item in filter(None, option.split(",")):
         match = _OWN.fullmatch(item)
         if match is None:
-            raise InvalidArgument(
-                f"unrecognised network interface sysctl '{item}'; represent 'net.X.Y.ethN.Z=V' as "
-                "'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
-            )
+            raise _not_recognised(item)
         found.append(Setting("", *match.groups()))
     return found
+
+
+def unreadable(option: str) -> list[str]:
+    """The faults of an endpoint's option, in Docker's words."""
+    faults = []
+    for item in option.split(","):
+        try:
+            if not parse(item):
+                raise _not_recognised(item)
+        except InvalidArgument as e:
+            faults.append(e.message)
+    return faults
+
+
+def _not_recognised(item: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"unrecognised network interface sysctl '{item}'; represent 'net.X.Y.ethN.Z=V' as "
+        "'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+    )
 
 
 def named(sysctls: dict[str, str]) -> dict[str, Setting]:
@@ -68,9 +84,9 @@ def write(netns_fd: int, made: Endpoint, asked: Iterable[Setting]) -> None:
             try:
                 _write(path, setting.value)
             except FileNotFoundError as e:
-                raise InvalidArgument(f"set up interface `{made.ifname}`: {path} is not a sysctl file") from e
+                raise UnclassifiedArgument(f"set up interface `{made.ifname}`: {path} is not a sysctl file") from e
             except OSError as e:
-                raise InvalidArgument(f"set {path} to `{setting.value}`: {os.strerror(e.errno or 0)}") from e
+                raise UnclassifiedArgument(f"set {path} to `{setting.value}`: {os.strerror(e.errno or 0)}") from e
 
 
 def _write(path: str, value: str) -> None:

@@ -11,7 +11,7 @@ import re
 from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument, UnclassifiedArgument
+from ketch.errors import UnclassifiedArgument
 from ketch.linux.netlink import link_kinds, links
 from ketch.network.links import owner as marks
 from ketch.network.model.record import MACVLAN, NetworkRecord
@@ -29,7 +29,7 @@ def link_name(network_id: str, options: dict[str, str]) -> str:
 
 
 def mode(record: NetworkRecord) -> str:
-    """The mode in which containers' links share the parent (InvalidArgument for an unknown one)."""
+    """The mode in which containers' links share the parent (UnclassifiedArgument for an unknown one, or its flag)."""
     macvlan = record.driver == MACVLAN
     option, known = ("macvlan_mode", link_kinds.MACVLAN_MODES) if macvlan else ("ipvlan_mode", link_kinds.IPVLAN_MODES)
     chosen = record.options.get(option) or ("bridge" if macvlan else "l2")
@@ -40,12 +40,19 @@ def mode(record: NetworkRecord) -> str:
             "default",
             hint=f"use one of {', '.join(known)}",
         )
+    flag = record.options.get("ipvlan_flag", "bridge")
+    if not macvlan and flag not in ("", "bridge", "private", "vepa"):
+        raise UnclassifiedArgument(
+            f"requested ipvlan flag '{flag}' is not valid, 'bridge' is the ipvlan driver default"
+        )
     return chosen
 
 
 def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLink:
-    """Find the parent, or make it (InvalidArgument when it cannot be made)."""
+    """Find the parent, or make it (UnclassifiedArgument when it cannot be made)."""
     found = links.find_link(rtnl, record.link)
+    if found is not None and found.index == links.LOOPBACK_INDEX:
+        raise UnclassifiedArgument(f"loopback interface is not a valid {record.driver} parent link")
     if found is not None:
         return found
     if not record.options.get("parent"):
@@ -55,11 +62,13 @@ def ensure(rtnl: Netlink, record: NetworkRecord, owner: str) -> links.NetworkLin
     if vlan is None and "." in record.link:
         vlan_id = record.link.rpartition(".")[2]
         raise UnclassifiedArgument(f"unable to parse a valid vlan id from: {vlan_id} (ex. eth0.10 for vlan 10)")
-    if vlan is None or base is None:
-        raise InvalidArgument(
-            f"invalid subinterface vlan name {record.link}: no such interface on this host",
-            hint="name an interface with -o parent=eth0, or a VLAN of one with -o parent=eth0.50",
+    if vlan is None:
+        raise UnclassifiedArgument(
+            f"invalid subinterface vlan name {record.link}, example formatting is eth0.10",
+            hint="there is no such interface on this host",
         )
+    if base is None:
+        raise UnclassifiedArgument(f"-o parent interface was not found on the host: {vlan['parent']}")
     mark = links.mark(record.link, marks.alias(record.id, owner))
     rtnl.run([link_kinds.new_vlan(record.link, base.index, int(vlan["id"])), *mark])
     return links.get_link(rtnl, record.link)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
+from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted, UnclassifiedArgument
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from ketch.network.model.record import Pool
 
 _MAX_POOLS = 4096
+_MAC = re.compile(
+    r"[0-9a-f]{2}(([-:])[0-9a-f]{2})(\2[0-9a-f]{2})+|[0-9a-f]{4}(\.[0-9a-f]{4})+", re.ASCII | re.IGNORECASE
+)
 
 
 class Base(NamedTuple):
@@ -87,18 +92,15 @@ def check_pools(pools: Sequence[Pool], *, ipv6: bool) -> list[Network]:
     wrong: list[str] = []
     subnets: list[Network] = []
     for pool in pools:
-        try:
-            interface = ipaddress.ip_interface(pool.subnet)
-            if "/" not in pool.subnet:
-                raise ValueError
-        except ValueError:
+        interface = _block(pool.subnet)
+        if interface is None:
             wrong.append(f"invalid subnet {pool.subnet}: invalid CIDR block notation")
             continue
         subnet = interface.network
+        if subnet.version == 6 and not ipv6:
+            continue
         if interface.ip != subnet.network_address:
             wrong.append(f"invalid subnet {pool.subnet}: it should be {subnet}")
-            continue
-        if subnet.version == 6 and not ipv6:
             continue
         subnets.append(subnet)
         wrong += _wrong_with_range(pool.ip_range, subnet)
@@ -110,14 +112,22 @@ def check_pools(pools: Sequence[Pool], *, ipv6: bool) -> list[Network]:
     return subnets
 
 
+def _block(text: str) -> Interface | None:
+    """An address with the length of its network (``10.0.0.0/8``); None for what is none, also to Go."""
+    address, slash, length = text.partition("/")
+    if not slash or not length.isdecimal() or str(int(length)) != length or "%" in address:
+        return None
+    try:
+        return ipaddress.ip_interface(text)
+    except ValueError:
+        return None
+
+
 def _wrong_with_range(text: str, subnet: Network) -> list[str]:
     if not text:
         return []
-    try:
-        interface = ipaddress.ip_interface(text)
-        if "/" not in text:
-            raise ValueError
-    except ValueError:
+    interface = _block(text)
+    if interface is None:
         return [f"invalid ip-range {text}: invalid CIDR block notation"]
     inner = interface.network
     if inner.version != subnet.version:
@@ -210,10 +220,12 @@ def _ring(start: int, first: int, last: int) -> Iterator[int]:
 def parse_address(text: str, network: Network) -> int:
     """A requested address as an integer; InvalidArgument unless a container can have it."""
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(unmapped(text))
     except ValueError as e:
         raise InvalidArgument(f"invalid IPv{network.version} address: {text}") from e
-    if address not in network or address in reserved(network):
+    if address in reserved(network):
+        raise PermissionDenied("Address already in use", hint=f"{text} is the subnet's own, or its broadcast address")
+    if address not in network:
         raise InvalidArgument(f"no configured subnet or ip-range contain the IP address {text}")
     return int(address)
 
@@ -228,6 +240,15 @@ def reserved(network: Network) -> tuple[Address, ...]:
 def _is_point(network: Network) -> bool:
     """Whether a subnet has addresses for hosts alone (RFC 3021)."""
     return network.version == 4 and network.prefixlen >= 31
+
+
+def unmapped(text: str) -> str:
+    """The address of IPv4 that one of IPv6 stands for (::ffff:10.0.0.1); others as they are."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+    return text
 
 
 def contains(network: Network, text: str) -> bool:
@@ -246,17 +267,20 @@ def mac_for(address: Interface | str) -> bytes:
     return b"\x02\x42" + packed
 
 
+def check_mac(text: str) -> bytes:
+    """A hardware address as bytes, in any of the forms and lengths that Go reads (InvalidArgument)."""
+    if not _MAC.fullmatch(text) or len(packed := bytes.fromhex(re.sub("[-:.]", "", text))) not in (6, 8, 20):
+        raise InvalidArgument(f"invalid MAC address {text}", hint="use e.g. 02:42:ac:11:00:02")
+    return packed
+
+
 def parse_mac(text: str) -> bytes:
-    """``02:42:ac:1c:00:02`` → six bytes; InvalidArgument unless it is a unicast address."""
-    parts = text.replace("-", ":").split(":")
-    try:
-        if len(parts) != 6 or any(len(p) != 2 for p in parts):
-            raise ValueError
-        packed = bytes(int(p, 16) for p in parts)
-    except ValueError as e:
-        raise InvalidArgument(f"invalid MAC address {text}", hint="use e.g. 02:42:ac:11:00:02") from e
-    if packed[0] & 1 or not any(packed):
-        raise InvalidArgument(f"invalid MAC address {text}: it is not a unicast address")
+    """``02:42:ac:1c:00:02`` → six bytes; UnclassifiedArgument unless an interface can have it."""
+    packed = check_mac(text)
+    if len(packed) != 6 or packed[0] & 1 or not any(packed):
+        raise UnclassifiedArgument(
+            f"set MAC address {text}: cannot assign requested address", hint="use a unicast one, of six bytes"
+        )
     return packed
 
 

@@ -73,6 +73,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One network; ``created`` in ns, ``link`` is the host's link behind it (a bridge, or a macvlan's parent).
 
+    ``unused`` are subnets that are kept and shown, and have no effect: of a family that is not enabled, and those of a
+    ``config_only`` network, which is nothing but settings for others; ``config_from`` names the one that these are of.
     ``retired``: a default network of former settings, which is there for those who are on it (see `default_network`).
     """
 
@@ -89,6 +91,10 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     ipam_driver: str = "default"
     ipam_options: dict[str, str] | None = None
+    scope: str = "local"
+    unused: tuple[Pool, ...] = ()
+    config_only: bool = False
+    config_from: str = ""
     link: str = ""
     mtu: int = 0
     retired: bool = False
