@@ -120,8 +120,8 @@ def _with_profile(text: str) -> bytes:
         ("/volumes/create", b'{"Name": "' + b"a" * 300 + b'"}', "at most 255 characters"),
         (
             "/networks/create",
-            b'{"Name": "n", "Options": {"com.docker.network.driver.mtu": "67"}}',
-            "invalid MTU number: 67",
+            b'{"Name": "n", "Options": {"com.docker.network.driver.mtu": "-1"}}',
+            "invalid MTU number: -1",
         ),
         (
             "/networks/bridge/connect",
