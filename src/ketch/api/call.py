@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,8 @@ HEADERS = {
     "Ostype": "linux",
     "Server": "Ketch (linux)",
 }
+_TOKEN = r"[\w!#$%&'*+.^`|~-]+"
+_PARAMETERS = re.compile(rf"""(\s*;\s*{_TOKEN}\s*=\s*({_TOKEN}|"([^"\\]|\\.)*"))*\s*;?\s*\Z""", re.ASCII)
 
 
 class Call:
@@ -59,20 +62,25 @@ class Call:
         Without a body there need not be one.
         """
         media = self.request.headers.get("Content-Type", "")
-        kind = media.partition(";")[0].strip().lower()
-        if kind == "application/json" or not (media or body):
+        if not (media or body):
             return
+        kind, semicolon, parameters = media.partition(";")
+        kind = kind.strip().lower()
         if not kind:
-            raise InvalidArgument(f"malformed Content-Type header ({media}): must be 'application/json'")
+            raise InvalidArgument(f"malformed Content-Type header ({media}): mime: no media type")
+        if not _PARAMETERS.match(semicolon + parameters):
+            raise InvalidArgument(f"malformed Content-Type header ({media}): mime: invalid media parameter")
+        if kind == "application/json":
+            return
         raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
 
     def json(self, value: Any, status: int = 200) -> web.StreamResponse:
         """``value`` as a JSON answer."""
-        return _json(jsontext.encode(value), status)
+        return _json(jsontext.line(value), status)
 
     async def long_json(self, value: Any) -> web.StreamResponse:
         """``value``, which may have any number of items, as a JSON answer that is encoded beside the event loop."""
-        return _json(await in_own_thread(lambda: jsontext.encode(value)), 200)
+        return _json(await in_own_thread(lambda: jsontext.line(value)), 200)
 
     def empty(self, status: int = 204) -> web.StreamResponse:
         """An answer without a body."""

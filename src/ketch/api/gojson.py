@@ -39,7 +39,7 @@ _RANGES = {  # types of Go's whole numbers, where they are not int64
     "uint": (0, 1 << 64),
     "uint16": (0, 1 << 16),
     "uint64": (0, 1 << 64),
-    "os.FileMode": (0, 1 << 32),
+    "fs.FileMode": (0, 1 << 32),
 }
 _GO_TYPES = {  # by field, where they are neither int64 nor string
     "BlkioWeight": "uint16",
@@ -58,7 +58,7 @@ _GO_TYPES = {  # by field, where they are neither int64 nor string
     "StopTimeout": "int",
     "Timeout": "time.Duration",
     "Weight": "uint16",
-    "Mode": "os.FileMode",
+    "Mode": "fs.FileMode",
     "NetworkMode": "container.NetworkMode",
     "IpcMode": "container.IpcMode",
     "PidMode": "container.PidMode",
@@ -68,11 +68,12 @@ _GO_TYPES = {  # by field, where they are neither int64 nor string
     "Isolation": "container.Isolation",
     "Cgroup": "container.CgroupSpec",
 }
-
-
+_TEXT_OR_LIST = ("CapAdd", "CapDrop", "Shell")  # Go's strslice.StrSlice; a text is a list of one
 _GO_STRUCTS = {  # by struct, where Go's are not of its package `container` or have other names
     "ContainerConfig": "container.CreateRequest",
     "Credentials": "registry.AuthConfig",
+    "NetworkingConfig": "network.NetworkingConfig",
+    "PortBinding": "nat.PortBinding",
     "SentPlatform": "v1.Platform",
 }
 
@@ -218,7 +219,8 @@ def _struct(pairs: _Object, kind: type[msgspec.Struct]) -> dict[str, Any]:
         if type(item) is _Object and type(given.get(field.name)) is _Object:
             item = _Object((*given[field.name], *item))
         try:
-            result[field.name] = _read(item, field.kind, field.whole)
+            found = _read(item, field.kind, field.whole)
+            result[field.name] = [found] if field.name in _TEXT_OR_LIST and isinstance(found, str) else found
         except _Mismatch as e:
             if e.path and len(_options(field.kind)) > 1:  # a command: one text, or a list of them
                 raise _Mismatch(item, field.kind, field.whole) from None
@@ -286,12 +288,12 @@ class _Field(NamedTuple):
 @cache
 def _fields(kind: type[msgspec.Struct]) -> tuple[dict[str, _Field], dict[str, str]]:
     """The fields by name, and the names by what is left of them without case."""
-    known = {
-        field.encode_name: _Field(
-            field.encode_name, field.type, _nullable(field.type), _GO_TYPES.get(field.encode_name, "int64")
-        )
-        for field in msgspec.structs.fields(kind)
-    }
+    known = {}
+    for field in msgspec.structs.fields(kind):
+        name, taken = field.encode_name, field.type
+        if name in _TEXT_OR_LIST and list[str] in _options(taken):
+            taken = list[str] | str | None
+        known[name] = _Field(name, taken, _nullable(taken), _GO_TYPES.get(name, "int64"))
     return known, {_folded(name): name for name in known}
 
 
@@ -331,12 +333,15 @@ def _go_type(kind: Any, whole: str) -> str:
     origin = get_origin(kind) or kind
     if kind is Any:
         return "struct {}"
+    if origin is list and whole == "uint":
+        return "[2]uint"  # the size of a console
     if origin is list:
         return "[]" + _go_type(get_args(kind)[0], whole)
     if origin is dict and whole in ("nat.PortSet", "nat.PortMap"):
         return whole
     if origin is dict:
-        return "map[string]" + _go_type(get_args(kind)[1], whole)
+        items = get_args(kind)[1]
+        return f"map[string]{'*' if _nullable(items) else ''}{_go_type(items, whole)}"
     if issubclass(origin, msgspec.Struct):
         name: str = origin.__name__
         known = getattr(origin, "GO_TYPE", None) or _GO_STRUCTS.get(name)

@@ -23,6 +23,11 @@ def encode(value: Any) -> bytes:
         return _encode(_readable(msgspec.to_builtins(value)))
 
 
+def line(value: Any) -> bytes:
+    """``value`` as JSON with a newline behind it, as Go's encoder writes it: shells read lines."""
+    return encode(value) + b"\n"
+
+
 def _readable(value: Any) -> Any:
     if isinstance(value, str):
         return _UNREADABLE.sub("\ufffd", value)

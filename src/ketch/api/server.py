@@ -11,7 +11,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ketch.api import jsontext, query, versions
 from ketch.api.call import HEADERS, Call
@@ -96,9 +96,9 @@ class Routes:
         for pattern, route in self._groups.get(group, ()):
             if route.method == method and (match := pattern.match(path)):
                 return route, match.groupdict()
-        if method == "OPTIONS" and path.startswith("/"):
+        if method == "OPTIONS":
             return Route(method, path, _nothing), {}
-        raise NotFound("page not found")
+        raise _NoPageError("page not found")
 
     def all(self) -> list[tuple[str, str]]:
         """Every (method, path) that is served."""
@@ -108,6 +108,14 @@ class Routes:
 async def _nothing(call: Call) -> web.StreamResponse:
     """An empty answer to OPTIONS, for whatever path."""
     return call.empty(200)
+
+
+class _NoPageError(NotFound):
+    """No route has this path and method."""
+
+
+class _ExpectationError(InvalidArgument):
+    """The header ``Expect`` asks for what no server does."""
 
 
 class _TooOldError(InvalidArgument):
@@ -181,17 +189,14 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
             version = parse_version(text)
             call = Call(engine, request, parameters, version)
             _read_query(call, route)
+            if "Expect" in request.headers and request.version == HttpVersion11:
+                await _meet_expectation(request)
             answer = await route.handler(call)
             if request.method not in ("GET", "HEAD"):
                 await engine.flush()  # what is acknowledged survives a power cut
             return answer
-        except _TooOldError as e:
-            return web.Response(text=f"{e.message}\n", status=400, headers=HEADERS)
         except KetchError as e:
-            status = status_of(e)
-            if status >= 500 and status != 501:
-                log.warning("%s %s: %s", request.method, request.path, e.message)
-            return _failure(call, status, body_of(message_of(e), e.kind))
+            return _refusal(call, request, e)
         except web.HTTPRequestEntityTooLarge:
             text = f"the request's body is larger than {LARGEST_JSON >> 20} MiB"
             return _failure(call, 413, body_of(text, InvalidArgument.kind))
@@ -220,6 +225,22 @@ def _read_query(call: Call, route: Route) -> None:
         call.query = versions.read_query(route.method, route.path, call.query, call.version)
 
 
+def _refusal(call: Call | None, request: web.BaseRequest, error: KetchError) -> web.StreamResponse:
+    if isinstance(error, _TooOldError):
+        headers = HEADERS | {"X-Content-Type-Options": "nosniff"}
+        return web.Response(text=f"{error.message}\n", status=400, headers=headers)
+    if isinstance(error, _NoPageError):
+        return _error(404, body_of(error.message, error.kind), {})  # dockerd tells no version there
+    if isinstance(error, _ExpectationError):
+        answer = _error(417, body_of(error.message, error.kind), {})
+        answer.force_close()
+        return answer
+    status = status_of(error)
+    if status >= 500 and status != 501:
+        log.warning("%s %s: %s", request.method, request.path, error.message)
+    return _failure(call, status, body_of(message_of(error), error.kind))
+
+
 def _failure(call: Call | None, status: int, body: dict[str, str]) -> web.StreamResponse:
     if call is not None and call.started:
         # The answer has begun: cutting it off is the only way left to say that it is not whole.
@@ -228,4 +249,17 @@ def _failure(call: Call | None, status: int, body: dict[str, str]) -> web.Stream
         return Gone()
     if status == 304:
         return web.Response(status=304, headers=HEADERS)
-    return web.Response(body=jsontext.encode(body), status=status, content_type="application/json", headers=HEADERS)
+    return _error(status, body, HEADERS)
+
+
+def _error(status: int, body: dict[str, str], headers: dict[str, str]) -> web.Response:
+    return web.Response(body=jsontext.line(body), status=status, content_type="application/json", headers=headers)
+
+
+async def _meet_expectation(request: web.BaseRequest) -> None:
+    """Tell a client that waits before it sends a large body (curl does) to go on (_ExpectationError: other wishes)."""
+    expected = request.headers["Expect"]
+    if expected.lower() != "100-continue":
+        raise _ExpectationError(f"no expectation but `100-continue` can be met (Expect: {expected[:100]})")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # of the answer, none has been sent

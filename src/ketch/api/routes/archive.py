@@ -70,7 +70,7 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def changes(call: Call) -> web.StreamResponse:
     """The files that the container changed."""
-    return await call.long_json(await call.engine.files.changes(call.path["id"]))
+    return await call.long_json(await call.engine.files.changes(call.path["id"]) or None)
 
 
 async def _send(call: Call, archive: TarStream, content_type: str, headers: dict[str, str]) -> web.StreamResponse:

@@ -121,7 +121,7 @@ async def update(call: Call) -> web.StreamResponse:
     versions.read_update(body, call.version)
     warnings, container = await call.engine.containers.update(call.path["id"], body.update())
     waiting = pending.shown(container)
-    return call.json({"Warnings": warnings} | ({"Pending": waiting} if waiting else {}))
+    return call.json({"Warnings": warnings or None} | ({"Pending": waiting} if waiting else {}))
 
 
 async def remove(call: Call) -> web.StreamResponse:

@@ -29,8 +29,9 @@ _PING = {
 
 async def ping(call: Call) -> web.StreamResponse:
     """Tell that the daemon is alive, and the API's version."""
-    body = b"" if call.request.method == "HEAD" else b"OK"
-    return web.Response(body=body, headers=_PING, content_type="text/plain", charset="utf-8")
+    if call.request.method == "HEAD":
+        return web.Response(headers=_PING | {"Content-Length": "0"}, content_type="text/plain", charset="utf-8")
+    return web.Response(body=b"OK", headers=_PING, content_type="text/plain", charset="utf-8")
 
 
 async def version(call: Call) -> web.StreamResponse:

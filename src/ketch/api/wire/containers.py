@@ -47,7 +47,8 @@ def status_text(container: Container) -> str:
 
 def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = None) -> ApiObject:
     """One entry of ``GET /containers/json``."""
-    command = " ".join([container.path, *(_quoted(a) for a in container.args)])
+    # (Quotes in a word stay as they are: it is to be read, not to be run.)
+    command = " ".join([container.path, *(f"'{word}'" if " " in word else word for word in container.args)])
     answer: ApiObject = {
         "Id": container.id,
         "Names": [f"/{container.name}", *engine.containers.details.link_names(container)],
@@ -70,10 +71,6 @@ def row(engine: Engine, container: Container, sizes: tuple[int, int] | None = No
             answer["SizeRw"] = sizes[0]
         answer["SizeRootFs"] = sizes[1]
     return answer
-
-
-def _quoted(word: str) -> str:
-    return "'" + word.replace("'", "'\\''") + "'" if " " in word else word
 
 
 def _image_shown(engine: Engine, container: Container) -> str:
@@ -142,8 +139,8 @@ def _networks(container: Container) -> ApiObject:
 
 
 def _brief_networks(container: Container) -> ApiObject:
-    """A container's networks as rows of a list have them: without the requested settings."""
-    asked = dict.fromkeys(("IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"))
+    """A container's networks as rows of a list have them: of what was asked for, the addresses alone."""
+    asked = dict.fromkeys(("Links", "Aliases", "DriverOpts", "DNSNames"))
     return {name: endpoint | asked for name, endpoint in _networks(container).items()}
 
 
@@ -206,7 +203,6 @@ def _config(container: Container) -> ApiObject:
     config["Hostname"] = config["Hostname"] or own
     for optional in (
         "Healthcheck",
-        "StopTimeout",
         "Shell",
         "ArgsEscaped",
         "NetworkDisabled",
@@ -215,6 +211,8 @@ def _config(container: Container) -> ApiObject:
     ):
         if not config.get(optional):
             config.pop(optional, None)
+    if config["StopTimeout"] is None:
+        del config["StopTimeout"]
     if config.get("Healthcheck"):
         config["Healthcheck"] = {name: value for name, value in config["Healthcheck"].items() if value}
     if not config.get("ExposedPorts"):
@@ -260,7 +258,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
     """The body of ``GET /containers/{id}/json``."""
     details = engine.containers.details
     directory = details.directory(container)
-    begun = bool(container.state.started_at)  # dockerd makes these files at the first start
+    begun = bool(container.state.started_at or container.state.error)  # dockerd makes these files at the first start
     answer: ApiObject = {
         "Id": container.id,
         "Created": times.rfc3339_or_never(container.created),
@@ -295,6 +293,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
 
 def _network_settings(container: Container) -> ApiObject:
     running = container.state.running
+    own = running and not container.host.network.is_another
     shown: ApiObject = {}
     if running:
         shown = dict.fromkeys(ports.names(container.config.exposed_ports or ()))
@@ -302,8 +301,8 @@ def _network_settings(container: Container) -> ApiObject:
     bridge = container.networks.get("bridge") or EndpointSettings()
     return {
         "Bridge": "",
-        "SandboxID": container.id if running else "",
-        "SandboxKey": f"/proc/{container.state.pid}/ns/net" if running else "",
+        "SandboxID": container.id if own else "",
+        "SandboxKey": f"/proc/{container.state.pid}/ns/net" if own else "",
         "Ports": shown,
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",

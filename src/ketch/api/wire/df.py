@@ -39,6 +39,7 @@ def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str]) -> ApiObjec
             volumes.wire(v)
             | {"UsageData": {"Size": usage.volumes.get(v.name, 0), "RefCount": len(engine.volumes.used_by(v.name))}}
             for v in engine.volumes.list()
+            if not v.options  # what is mounted then takes no space of this directory
         ],
         "BuildCache": [],
     }

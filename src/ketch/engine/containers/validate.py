@@ -154,7 +154,7 @@ def _check_memory(host: HostConfig) -> list[str]:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
-    if host.memory_reservation and host.memory_reservation < MINIMUM_MEMORY:
+    if 0 < host.memory_reservation < MINIMUM_MEMORY:
         raise InvalidArgument("Minimum memory reservation allowed is 6MB")
     if host.memory and host.memory < host.memory_reservation:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")

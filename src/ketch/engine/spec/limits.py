@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 def normalize(host: HostConfig) -> None:
     """Fill in the limits that Docker derives at creation: as much swap as memory."""
     if host.memory > 0 and not host.memory_swap:
-        host.memory_swap = host.memory * 2
+        host.memory_swap = _twice(host.memory)
+
+
+def _twice(memory: int) -> int:
+    """As much swap as memory, both in one number; clients read it as a signed one of 64 bits."""
+    return min(memory * 2, (1 << 63) - 1)
 
 
 def resources(host: HostConfig) -> OciResources:
@@ -38,7 +43,7 @@ def _memory(host: HostConfig) -> OciMemory:
     result: OciMemory = {}
     if host.memory > 0:
         result["limit"] = host.memory
-        result["swap"] = host.memory_swap or host.memory * 2  # -1 is no limit on swap
+        result["swap"] = host.memory_swap or _twice(host.memory)  # -1 is no limit on swap
     if host.memory_reservation > 0:
         result["reservation"] = host.memory_reservation
     if host.memory_swappiness is not None and host.memory_swappiness >= 0:
