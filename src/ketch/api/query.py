@@ -119,7 +119,7 @@ def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
         raise InvalidArgument("invalid filter: the filters are nested too deeply")
     try:
         return {
-            name: [k for k, on in values.items() if on] if isinstance(values, dict) else values or []
+            name: list(values or ())  # of an object the names, whatever they are set to: as Docker
             for name, values in (msgspec.json.decode(text, type=_Filters) or {}).items()
         }
     except (msgspec.DecodeError, UnicodeEncodeError) as e:

@@ -18,6 +18,7 @@ TABLE = (
     ("run --rm busybox sh -c echo~out;echo~err>&2", 0, "out\n", "err\n"),
     ("exec up nope", 127, "executable file not found in $PATH", ""),
     ("exec up /etc", 126, "permission denied", ""),
+    ("exec -d up nope", 1, "", "executable file not found in $PATH"),
     ("exec -w /nope up true", 127, 'chdir to cwd ("/nope") set in config.json failed', ""),
     ("exec up sh -c exit~9", 9, "", ""),
     ("exec up sh -c kill~-9~$$", 137, "", ""),

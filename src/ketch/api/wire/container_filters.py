@@ -45,12 +45,13 @@ _KNOWN = frozenset(
 )
 _STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 _HEALTH = ("none", "starting", "healthy", "unhealthy")
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII)
+_PORTS = re.compile(r"(\d{1,8})(?:-(\d{1,8}))?(?:/(\w{1,9}))?\Z", re.ASCII)
 
 
 def predicate(engine: Engine, filters: Filters) -> Test:
     """The predicate of these filters (InvalidArgument, NotFound)."""
     check(filters, _KNOWN)
+    filters = {name: values for name, values in filters.items() if values}  # one without values filters nothing
     for name, what, allowed in (("status", "state", _STATES), ("health", "health", _HEALTH)):
         for value in filters.get(name, ()):
             if value not in allowed:
@@ -83,20 +84,27 @@ def _test(engine: Engine, name: str, values: list[str]) -> Test:
         "isolation": lambda _c: True,  # (of another system)
         "volume": lambda c: any(m.destination in values or (m.name or m.source) in values for m in c.mounts),
         "network": lambda c: any(
-            n in values or any(v and s.network_id.startswith(v) for v in values) for n, s in c.networks.items()
+            n in values or any(s.network_id.startswith(v) for v in values) for n, s in c.networks.items()
         ),
     }
     return tests[name]
 
 
 def _before(engine: Engine, values: list[str]) -> Test:
-    moments = [engine.containers.get(v).created for v in values]
+    moments = _created(engine, values)
     return lambda c: all(c.created < m for m in moments)
 
 
 def _since(engine: Engine, values: list[str]) -> Test:
-    moments = [engine.containers.get(v).created for v in values]
+    moments = _created(engine, values)
     return lambda c: all(c.created > m for m in moments)
+
+
+def _created(engine: Engine, values: list[str]) -> list[int]:
+    """When these containers were made (NotFound, of an empty name, too)."""
+    if "" in values:
+        raise NotFound("No such container: ")
+    return [engine.containers.get(v).created for v in values]
 
 
 def _ancestor(engine: Engine, values: list[str]) -> Test:
@@ -105,8 +113,8 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
     for value in values:
         try:
             images.append(engine.images.get(value))
-        except NotFound:
-            continue  # no container is of an image that is not here
+        except (NotFound, InvalidArgument):
+            continue  # no container is of an image that is not here, or that cannot be
     ids = {image.id for image in images}
     for other in engine.images.list(everything=True):
         for image in images:
@@ -133,7 +141,7 @@ def _name(_engine: Engine, values: list[str]) -> Test:
 
 
 def _id(_engine: Engine, values: list[str]) -> Test:
-    patterns = _patterns("id", values)
+    patterns = _patterns("id", [value for value in values if value])  # an empty one fits nothing
     return lambda c: patterns.fit(c.id)
 
 
@@ -172,9 +180,10 @@ def _span(name: str, value: str) -> tuple[range, str]:
     match = _PORTS.match(value)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if match is None or first > last or last > 65535:
+        wrong = "value out of range" if last > 65535 else "invalid syntax"
+        why = f'strconv.ParseUint: parsing "{value.partition("/")[0]}": {wrong}'
         raise UnclassifiedArgument(
-            f'error while looking up for {name} {value}: strconv.ParseUint: parsing "{value.partition("/")[0]}": '
-            "invalid syntax",
+            f"error while looking up for {name} {value}: {why if value else 'Empty string specified for ports.'}",
             hint="use e.g. 80, 80/udp or 8000-8010/tcp",
         )
     return range(first, last + 1), match[3] or "tcp"

@@ -95,12 +95,18 @@ def port_rows(container: Container) -> list[ApiObject]:
             {"IP": b.host_ip, "PrivatePort": int(number), "PublicPort": int(b.host_port), "Type": proto}
             for b in bindings
         )
-    if container.state.running:
-        for port in ports.names(container.config.exposed_ports or ()):
-            number, _, proto = port.partition("/")
-            if port not in published:
-                rows.append({"PrivatePort": int(number), "Type": proto})
+    for port in _exposed(container):
+        number, _, proto = port.partition("/")
+        if port not in published:
+            rows.append({"PrivatePort": int(number), "Type": proto})
     return sorted(rows, key=lambda r: (r["PrivatePort"], r.get("PublicPort", 0)))
+
+
+def _exposed(container: Container) -> list[str]:
+    """The ports that a running container exposes to a network of its own: with `none` and `host` it exposes none."""
+    if not container.state.running or not container.networks.keys() - {"none", "host"}:
+        return []
+    return list(ports.names(container.config.exposed_ports or ()))
 
 
 def _mount(point: MountPoint) -> ApiObject:
@@ -296,7 +302,7 @@ def _network_settings(container: Container) -> ApiObject:
     own = running and not container.host.network.is_another
     shown: ApiObject = {}
     if running:
-        shown = dict.fromkeys(ports.names(container.config.exposed_ports or ()))
+        shown = dict.fromkeys(_exposed(container))
         shown.update({port: msgspec.to_builtins(bindings) for port, bindings in container.ports.items()})
     bridge = container.networks.get("bridge") or EndpointSettings()
     return {

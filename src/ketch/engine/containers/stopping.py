@@ -80,6 +80,7 @@ class Stopping(Struct, frozen=True, eq=False):
         """Send the stop signal, wait up to ``timeout_s`` (negative: for ever), then kill (NotModified: not running)."""
         live = self.live.of(container.id)
         if container.state.status is Status.RESTARTING and await self._end_pause(container, live):
+            self.events.of_container(container, "stop")
             return
         if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise NotModified(f"container {container.id} is already stopped")

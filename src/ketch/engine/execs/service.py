@@ -79,11 +79,16 @@ class ExecService:
         self._ends: dict[str, asyncio.Future[int]] = {}
 
     def get(self, exec_id: str) -> Exec:
-        """The exec of an id (NotFound)."""
-        try:
-            return self._execs[exec_id]
-        except KeyError:
-            raise NotFound(f"No such exec instance: {exec_id}") from None
+        """The exec of an id (NotFound, also for one that did not begin before its container's end)."""
+        found = self._execs.get(exec_id)
+        if found is None or not (found.started or self._may_begin(found)):
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return found
+
+    def _may_begin(self, exec_: Exec) -> bool:
+        """Whether the container still is in the run for which this was made."""
+        container = self._store.ids.get(exec_.container_id)
+        return container is not None and container.state.running and container.state.started_at == exec_.run
 
     def of(self, container_id: str) -> list[str]:
         """Ids of the execs that run in a container."""
@@ -91,7 +96,8 @@ class ExecService:
 
     def shown_of(self, container_id: str) -> list[str]:
         """Ids of the execs that run in a container or may still begin."""
-        return [e.id for e in self._execs.values() if e.container_id == container_id and (e.running or not e.started)]
+        mine = [e for e in self._execs.values() if e.container_id == container_id]
+        return [e.id for e in mine if e.running or (not e.started and self._may_begin(e))]
 
     def create(self, ref: str, config: ExecConfig) -> Exec:
         """Register a command; the container must be running (Conflict)."""
@@ -103,7 +109,7 @@ class ExecService:
             raise UnclassifiedArgument(f"Invalid escape keys ({config.detach_keys}) provided", hint=e.hint) from e
         container = self._store.get(ref)
         self._check_running(container, ref)
-        exec_ = Exec(id=names.new_id(), container_id=container.id, config=config)
+        exec_ = Exec(id=names.new_id(), container_id=container.id, config=config, run=container.state.started_at)
         self._forget_old()
         self._execs[exec_.id] = exec_
         self._events.of_container(container, f"exec_create: {_shown(config.cmd)}", execID=exec_.id)
@@ -121,6 +127,8 @@ class ExecService:
         self._views.check_files(container)
         if container.state.status is Status.PAUSED:
             raise Conflict(f"Container {ref or container.id} is paused, unpause the container before exec")
+        if container.state.status is Status.RESTARTING:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
 
@@ -174,6 +182,8 @@ class ExecService:
         exec_.started = exec_.running = True
         self._events.of_container(container, f"exec_start: {_shown(config.cmd)}", execID=exec_.id)
         try:
+            if any(item.startswith("=") for item in config.env or ()):
+                raise RuntimeFailure("invalid environment variable: name cannot be empty", step="config")
             exec_.pid = await monitor.exec(
                 exec_.id,
                 ExecProcess(document=process, tty=config.tty, rows=size[0], cols=size[1]),
@@ -189,7 +199,7 @@ class ExecService:
             )
         except RuntimeFailure as e:
             exec_.running = False
-            exec_.exit_code = PROGRAM_EXIT_CODES.get(type(e), 126)
+            exec_.exit_code = PROGRAM_EXIT_CODES.get(type(e), 128)
             raise
         except KetchError:
             exec_.running, exec_.exit_code = False, 126
@@ -260,6 +270,8 @@ class ExecService:
     async def resize(self, exec_id: str, rows: int, cols: int) -> None:
         """Tell the exec's terminal its size in characters."""
         exec_ = self.get(exec_id)
+        if exec_.started and not exec_.running:
+            raise NotFound(f"NotFound: process does not exist {exec_id}: not found")
         if not exec_.running:
             raise Conflict(f"cannot resize exec {exec_id}: it is not running")
         container = self._store.get(exec_.container_id)

@@ -22,11 +22,15 @@ class ExecConfig(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Exec(msgspec.Struct, kw_only=True):
-    """One exec; ``exit_code`` is None until it has ended, ``ended_at`` is of time.monotonic()."""
+    """One exec; ``exit_code`` is None until it has ended, ``ended_at`` is of time.monotonic().
+
+    ``run``: when the container was started in which it may begin.
+    """
 
     id: str
     container_id: str
     config: ExecConfig
+    run: int = 0
     running: bool = False
     pid: int = 0
     exit_code: int | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.session import Session, check_terminal, window
+from ketch.errors import KetchError, ProgramNotExecutable, ProgramNotFound
 
 if TYPE_CHECKING:
     from ketch.cli.context import Context
@@ -50,7 +51,10 @@ def cmd_exec(args: list[str], ctx: Context) -> int:
     exec_id = client.request("POST", f"/containers/{rest[0]}/exec", None, body).json()["Id"]
     start = {"Detach": opts["detach"], "Tty": opts["tty"], "ConsoleSize": body.get("ConsoleSize")}
     if opts["detach"]:
-        client.request("POST", f"/exec/{exec_id}/start", None, start)
+        try:
+            client.request("POST", f"/exec/{exec_id}/start", None, start)
+        except (ProgramNotFound, ProgramNotExecutable) as e:  # nobody has seen the program end: no code of its own
+            raise KetchError(e.message, hint=e.hint) from e
         return 0
     connection = client.hijack("POST", f"/exec/{exec_id}/start", None, start)
     Session(

@@ -225,6 +225,6 @@ def _change_directory(cwd: str, *, may_fail: bool = False) -> bool:
         if may_fail and e.errno == EACCES:
             return False
         what = f'chdir to cwd ("{cwd}") set in config.json failed: {reason(e)}'
-        kind = ProgramNotFound if e.errno == ENOENT else RuntimeFailure
+        kind = ProgramNotFound if e.errno in (ENOENT, ENOTDIR) else RuntimeFailure
         raise kind(what, step="cwd", errno=e.errno or 0) from e
     return True
