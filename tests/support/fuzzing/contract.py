@@ -50,6 +50,7 @@ Schema = dict[str, Any]
 EXTRAS = frozenset(("OnFailure",))
 HABITS = frozenset(
     {"GET /events  from", "GET /events  id", "GET /events  status"}  # (of old; gone in 1.52)
+    | {"GET /containers/{id}/changes"}  # null: none
     | {"GET /exec/{id}/json ExitCode"}  # null while it has none
     # Where dockerd writes Go's empty lists and maps as null, and clients know it.
     | {

@@ -35,7 +35,7 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
         command = image.cmd
     if entrypoint is None:
         entrypoint = image.entrypoint
-    elif not entrypoint:  # `--entrypoint ""` resets it, with the image's command; an empty list leaves that
+    elif not entrypoint and config.entrypoint:  # `--entrypoint ""` resets it, with the image's command
         entrypoint = None
     merged.entrypoint, merged.cmd = entrypoint, command
     names = {item.partition("=")[0] for item in config.env or ()}
