@@ -341,11 +341,11 @@ def _go_type(kind: Any, whole: str) -> str:
         return whole
     if origin is dict:
         items = get_args(kind)[1]
-        return f"map[string]{'*' if _nullable(items) else ''}{_go_type(items, whole)}"
+        name = _go_type(items, whole)
+        return f"map[string]{'*' if _nullable(items) and name.startswith('network.') else ''}{name}"
     if issubclass(origin, msgspec.Struct):
-        name: str = origin.__name__
-        known = getattr(origin, "GO_TYPE", None) or _GO_STRUCTS.get(name)
-        return known or f"container.{name.replace('Body', 'Request')}"
+        known = getattr(origin, "GO_TYPE", None) or _GO_STRUCTS.get(origin.__name__)
+        return known or f"container.{origin.__name__.replace('Body', 'Request')}"
     if origin is str:
         return whole if whole.startswith("container.") else "string"
     return {bool: "bool", float: "float64"}.get(origin, whole)

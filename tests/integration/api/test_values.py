@@ -110,6 +110,9 @@ def test_values_of_rows(engine):
         assert row["NetworkSettings"]["Networks"]["net"]["IPAMConfig"] == {"IPv4Address": "10.66.0.9"}
         beside = api.must("GET", "/containers/beside/json")["NetworkSettings"]
         assert (beside["SandboxID"], beside["SandboxKey"]) == ("", "")
+        made(api, "hosted", Cmd=["sleep", "1000"], StopSignal="KILL", HostConfig={"NetworkMode": "host"})
+        api.must("POST", "/containers/hosted/start")
+        assert api.must("GET", "/containers/hosted/json")["NetworkSettings"]["SandboxID"]
         made(api, "vain", Cmd=["/no-such"])
         assert api("POST", "/containers/vain/start")[0] == 400
         vain = api.must("GET", "/containers/vain/json")

@@ -101,7 +101,7 @@ def _since(engine: Engine, values: list[str]) -> Test:
 
 
 def _created(engine: Engine, values: list[str]) -> list[int]:
-    """When these containers were made (NotFound, of an empty name, too)."""
+    """The times at which these containers were made (NotFound, of an empty name, too)."""
     if "" in values:
         raise NotFound("No such container: ")
     return [engine.containers.get(v).created for v in values]

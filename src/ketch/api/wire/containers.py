@@ -299,7 +299,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
 
 def _network_settings(container: Container) -> ApiObject:
     running = container.state.running
-    own = running and not container.host.network.is_another
+    own = running and container.host.network.container is None
     shown: ApiObject = {}
     if running:
         shown = dict.fromkeys(_exposed(container))
