@@ -83,6 +83,14 @@ def normalize(platform: Platform) -> Platform:
     )
 
 
+def canonical(platform: Platform) -> Platform:
+    """A platform as containerd writes it, with whom ``arm`` has a variant always, v7 where none is told."""
+    found = normalize(platform)
+    if found.architecture == "arm" and not found.variant:
+        return msgspec.structs.replace(found, variant="v7")
+    return found
+
+
 @functools.cache
 def host() -> Platform:
     """The platform of this machine."""

@@ -224,8 +224,11 @@ def test_stages_by_name_and_number():
         (3, "one", 0),
     ]
     assert [arg.name for one in found.args for arg in one.args] == ["V"]
-    assert [found.target(name).index for name in ("", "ONE", "two", "2")] == [3, 3, 1, 2]
+    assert [found.target(name).index for name in ("", "ONE", "two")] == [3, 3, 1]
+    with pytest.raises(DockerfileError, match='target stage "2" could not be found'):
+        found.target("2")  # a number names a stage in COPY --from alone
     assert found.named("one", before=3) is found.stages[0]
+    assert found.find("2") is found.stages[2]
     assert found.find("7") is None
     with pytest.raises(DockerfileError, match=r'target stage "tow" could not be found \(did you mean two\?\)'):
         found.target("tow")

@@ -51,10 +51,10 @@ class Stages(msgspec.Struct, kw_only=True):
         return found
 
     def target(self, name: str = "") -> Stage:
-        """The stage that is built: the last one, or the one that is asked for (DockerfileError)."""
+        """The stage that is built: the last one, or the one that is asked for by its name (DockerfileError)."""
         if not name:
             return self.stages[-1]
-        found = self.find(name)
+        found = self.named(name)
         if found is None:
             names = [stage.name for stage in self.stages if stage.name]
             raise DockerfileError(f"target stage {quoted(name)} could not be found{suggest.hint(name, names)}")

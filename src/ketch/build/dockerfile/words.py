@@ -47,35 +47,64 @@ class ExpansionError(InvalidArgument):
 
 def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
     """One word expanded (InvalidArgument)."""
-    return _Lexer(word, variables, escape).whole().text
+    return _Lexer(word, variables, escape, _PLAIN).whole().text
 
 
 def expand_words(word: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
     """A word expanded, and split at the spaces that came in by variables (InvalidArgument)."""
-    return _Lexer(word, variables, escape).whole().words
+    return _Lexer(word, variables, escape, _PLAIN).whole().words
 
 
 def expansion(word: str, variables: Mapping[str, str], escape: str = "\\") -> Expansion:
     """One word expanded, and which variables that took (InvalidArgument)."""
-    return _Lexer(word, variables, escape).whole()
+    return _Lexer(word, variables, escape, _PLAIN).whole()
+
+
+def expand_document(text: str, variables: Mapping[str, str]) -> str:
+    """The text of a here-document expanded, in which quotes are like any other character (InvalidArgument)."""
+    return _Lexer(text, variables, "\\", _Mode(quotes=False)).whole().text
+
+
+def shown(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
+    """A shell's command as people are shown it: with the values of variables that are set, and its quotes."""
+    try:
+        return _Lexer(text, variables, escape, _Mode(raw=True, keep_unset=True)).whole().text
+    except InvalidArgument:
+        return text
 
 
 def split(text: str, *, raw: bool = False) -> list[str]:
     """Words between spaces, variables left as they are; with ``raw`` quotes and escapes, too (InvalidArgument)."""
-    return _Lexer(text, {}, "\\", raw=raw, keep=True).whole().words
+    return _Lexer(text, {}, "\\", _Mode(raw=raw, raw_escapes=raw, keep=True)).whole().words
+
+
+class _Mode(NamedTuple):
+    """The way in which a word is read.
+
+    ``quotes`` have a meaning; ``raw``: they stay, and escapes with ``raw_escapes``; ``keep``: variables stay as they
+    are written; ``keep_unset``: those that are not set do.
+    """
+
+    quotes: bool = True
+    raw: bool = False
+    raw_escapes: bool = False
+    keep: bool = False
+    keep_unset: bool = False
+
+
+_PLAIN = _Mode()
 
 
 class _Lexer:
     """One pass over a word."""
 
-    def __init__(
-        self, text: str, variables: Mapping[str, str], escape: str, *, raw: bool = False, keep: bool = False
-    ) -> None:
+    def __init__(self, text: str, variables: Mapping[str, str], escape: str, mode: _Mode) -> None:
         self._text, self._variables, self._escape = text, variables, escape
-        self._raw, self._keep = raw, keep
+        self._quotes, self._raw, self._raw_escapes, self._keep, self._keep_unset = mode
         self._at = 0
         self._used: set[str] = set()
         self._unset: set[str] = set()
+        self._missing = False  # whether the variable that was looked up last is not set
 
     def whole(self) -> Expansion:
         try:
@@ -112,14 +141,14 @@ class _Lexer:
             if stop and char == stop:
                 self._take()
                 return pieces
-            if char == "'":
+            if char == "'" and self._quotes:
                 pieces.append((self._single_quoted(), True))
-            elif char == '"':
+            elif char == '"' and self._quotes:
                 pieces.append((self._double_quoted(), True))
             elif char == "$":
                 pieces.append((self._dollar(), False))
             elif self._take() == self._escape:
-                pieces += [(char, True)] if raw_escapes or self._raw else []
+                pieces += [(char, True)] if raw_escapes or self._raw_escapes else []
                 pieces.append((self._take(), True))
             else:
                 pieces.append((char, False))
@@ -154,7 +183,7 @@ class _Lexer:
             if char == '"':
                 return f'"{found}"' if self._raw else found
             if char == self._escape and (self._peek() in ('"', "$", self._escape) or not self._peek()):
-                char = (char if self._raw else "") + self._take()  # nothing at the end
+                char = (char if self._raw_escapes else "") + self._take()  # nothing at the end
             found += char
         raise _Wrong("unexpected end of statement while looking for matching double-quote")
 
@@ -168,13 +197,15 @@ class _Lexer:
 
     def _value(self, name: str) -> str | None:
         value = self._variables.get(name)
-        (self._unset if value is None else self._used).add(name)
+        self._missing = value is None
+        (self._unset if self._missing else self._used).add(name)
         return value
 
     def _dollar(self) -> str:
-        start = self._at
+        start, self._missing = self._at, False
         found = self._substitution()
-        return self._text[start : self._at] if self._keep else found
+        kept = self._keep or (self._keep_unset and self._missing)
+        return self._text[start : self._at] if kept else found
 
     def _substitution(self) -> str:
         self._take()
