@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import pathlib
 import shlex
 
 import msgspec
@@ -143,6 +145,30 @@ def test_errors_are_buildkits(row):
         converted(row)
     assert caught.value.message == message
     assert (caught.value.span.start if caught.value.span else None) == line
+
+
+# What other front ends refuse, and what is said by a check and not by the conversion.
+ELSEWHERE = ("unknown flag: --", "lint violation found", "failed to parse check options")
+CHECKED = json.loads((pathlib.Path(__file__).parents[2] / "data" / "dockerfile-checks.json").read_text())
+
+
+class EveryImage(Images):
+    async def image(self, name, platform):
+        image = ImageConfig(architecture="amd64", os="linux", config=RunConfig(), rootfs=RootFS(diff_ids=["x"]))
+        return ResolvedImage(reference=name, config=image)
+
+
+@pytest.mark.parametrize("row", CHECKED, ids=[row["dockerfile"] for row in CHECKED])
+def test_what_a_check_accepts_is_converted(row):
+    message = row["error"][1] if row["error"] else ""
+    if any(part in message for part in ELSEWHERE):
+        return
+    found = ""
+    try:
+        asyncio.run(convert(row["dockerfile"], ConvertOptions(build_platform=AMD64), EveryImage()))
+    except DockerfileError as e:
+        found = e.message
+    assert found == message
 
 
 def converted_text(text, **options):

@@ -6,10 +6,9 @@ All are read before the first is applied.  What they do, and their errors, are t
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING, Any
 
-from ketch.build.dockerfile import parser, words
+from ketch.build.dockerfile import parser, ports, words
 from ketch.build.dockerfile.instructions import read
 from ketch.build.dockerfile.instructions.commands import Cmd, Entrypoint, Healthcheck
 from ketch.build.dockerfile.instructions.settings import (
@@ -40,7 +39,6 @@ KEYWORDS = frozenset(
 )
 
 _SHELL = ["/bin/sh", "-c"]
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?\Z", re.ASCII)
 
 
 class _State:
@@ -103,36 +101,8 @@ def _entrypoint(state: _State, one: Entrypoint) -> None:
 def _expose(state: _State, one: Expose) -> None:
     variables = state.variables()
     specs = [spec for port in one.ports for spec in words.expand_words(port, variables, one.statement.escape)]
-    ports = [port for spec in specs for port in exposed_ports(spec)]
-    state.config.exposed_ports = {**(state.config.exposed_ports or {}), **{port: {} for port in ports}}
-
-
-def exposed_ports(spec: str) -> list[str]:
-    """``[[IP:]HOST:]PORT[-PORT][/PROTOCOL]`` → ``PORT/PROTOCOL``, of which an image keeps nothing else."""
-    where, _, text = spec.rpartition(":")
-    port, _, protocol = text.partition("/")
-    protocol = protocol.partition("/")[0].lower() or "tcp"
-    if protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidArgument(f"Invalid proto: {protocol}")
-    if not port:
-        raise InvalidArgument(f"No port specified: {spec}<empty>")
-    inside = _range(port)
-    if inside is None:
-        raise InvalidArgument(f"Invalid containerPort: {port}")
-    host = where.rpartition(":")[2]
-    if host:
-        outside = _range(host)
-        if outside is None:
-            raise InvalidArgument(f"Invalid hostPort: {host}")
-        if len(inside) not in (1, len(outside)):
-            raise InvalidArgument(f"Invalid ranges specified for container and host Ports: {port} and {host}")
-    return [f"{number}/{protocol}" for number in inside]
-
-
-def _range(text: str) -> range | None:
-    match = _PORTS.match(text)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
-    return range(first, last + 1) if first <= last < 65536 else None
+    new = [port for spec in specs for port in ports.exposed(spec)]
+    state.config.exposed_ports = {**(state.config.exposed_ports or {}), **{port: {} for port in new}}
 
 
 def _volume(state: _State, one: VolumeInstruction) -> None:

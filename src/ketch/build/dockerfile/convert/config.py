@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ketch.build.dockerfile import changes, scopes
+from ketch.build.dockerfile import ports, scopes
 from ketch.build.dockerfile.convert import gotext
 from ketch.build.dockerfile.convert.owners import chown
 from ketch.build.dockerfile.convert.state import joined
@@ -24,7 +24,6 @@ from ketch.build.dockerfile.instructions.settings import (
 from ketch.build.dockerfile.instructions.stages import Arg
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import Action, files
-from ketch.errors import InvalidArgument
 from ketch.notation import digits, durations, signals
 
 if TYPE_CHECKING:
@@ -119,19 +118,12 @@ def _healthcheck(state: StageState, one: Healthcheck) -> None:
 
 
 def _expose(state: StageState, one: Expose) -> None:
-    ports: list[str] = []
+    new: list[str] = []
     for written in one.ports:
         for spec in scopes.expanded(written, state.variables, one.statement.escape, one.span).words:
-            ports += _ports(spec)
-    state.config.exposed_ports = {**(state.config.exposed_ports or {}), **{port: {} for port in ports}}
-    _note(state, "EXPOSE", gotext.listed(sorted(ports)))
-
-
-def _ports(spec: str) -> list[str]:
-    try:
-        return changes.exposed_ports(spec)
-    except InvalidArgument as e:
-        raise DockerfileError(e.message[:1].lower() + e.message[1:], word=spec) from e
+            new += ports.exposed_in_file(spec)
+    state.config.exposed_ports = {**(state.config.exposed_ports or {}), **{port: {} for port in new}}
+    _note(state, "EXPOSE", gotext.listed(sorted(new)))
 
 
 def _user(state: StageState, one: UserInstruction) -> None:

@@ -8,57 +8,33 @@ which paths of the contexts are used, which the sources of the second time name.
 from __future__ import annotations
 
 import asyncio
-import copy
 import re
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ketch.build.dockerfile import parser, scopes, stages, suggest
 from ketch.build.dockerfile.arguments import quoted
-from ketch.build.dockerfile.convert import config, sources
-from ketch.build.dockerfile.convert.copy import convert_copy
-from ketch.build.dockerfile.convert.options import ImageContext, LocalContext, ResolvedImage
+from ketch.build.dockerfile.convert.conversion import ConversionPass
+from ketch.build.dockerfile.convert.options import ImageContext
 from ketch.build.dockerfile.convert.paths import UsedPaths
-from ketch.build.dockerfile.convert.places import Places
 from ketch.build.dockerfile.convert.plan import SCRATCH, BuildPlan, Node
-from ketch.build.dockerfile.convert.run import convert_run
-from ketch.build.dockerfile.convert.state import Build, StageState, empty_image
+from ketch.build.dockerfile.convert.state import Build
 from ketch.build.dockerfile.errors import DockerfileError, Span
 from ketch.build.dockerfile.instructions.files import Add, Copy
 from ketch.build.dockerfile.instructions.run import Run
 from ketch.build.dockerfile.instructions.settings import Workdir
-from ketch.build.llb import ops_pb2 as pb
 from ketch.errors import InvalidArgument
 from ketch.oci import platform as platforms
 from ketch.oci import reference
-from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
+    from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.dockerfile.convert.options import Context, ConvertOptions, ImageResolver
-    from ketch.build.dockerfile.convert.plan import Command
     from ketch.build.dockerfile.parser import Dockerfile
     from ketch.build.dockerfile.scopes import GlobalScope
     from ketch.build.dockerfile.stages import Stage, Stages
-    from ketch.build.llb.vertex import Edge
-    from ketch.oci.config import ImageConfig
+    from ketch.oci.manifest import Platform
 
 _COUNTED = (Add, Copy, Run, Workdir)
-
-
-class Conversion(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a conversion: files (None: an empty directory) and the image's configuration.
-
-    The configuration has the layers of the image that the build began with (``base``), and none that it makes.
-    ``places``: the lines of vertices; ``epoch``: the build's time in seconds since 1970, if it is given.
-    """
-
-    edge: Edge | None
-    image: ImageConfig
-    base: ImageConfig | None
-    places: Places
-    epoch: int | None
-    ignore_cache: bool
 
 
 async def convert(text: str, options: ConvertOptions, images: ImageResolver) -> Conversion:
@@ -69,8 +45,9 @@ async def convert(text: str, options: ConvertOptions, images: ImageResolver) -> 
     converter = _Converter(dockerfile, stages.read(dockerfile), options, images)
     target = await converter.plan()
     paths = UsedPaths()
-    _Pass(converter, paths).run(target)  # for the paths
-    return _Pass(converter, paths).run(target)
+    passes = [ConversionPass(converter.build(paths), converter.order) for _ in range(2)]
+    passes[0].run(target)  # for the paths
+    return passes[1].run(target)
 
 
 class _Converter:
@@ -100,6 +77,10 @@ class _Converter:
             triggered = [self._plan.trigger(node) for node in self.order]  # all of them
             more = any(triggered)
         return target
+
+    def build(self, paths: UsedPaths) -> Build:
+        """The state of one conversion."""
+        return Build(self.options, self.scope, self.epoch, paths)
 
     def _node(self, stage: Stage) -> Node:
         start = stage.start
@@ -185,176 +166,6 @@ class _Converter:
         except InvalidArgument as e:
             message = f"failed to parse stage name {quoted(node.base)}: {e.message}"
             raise DockerfileError(message, span=node.span, word=node.base) from e
-
-
-class _Pass:
-    """One conversion of all that the target needs."""
-
-    def __init__(self, converter: _Converter, paths: UsedPaths) -> None:
-        self._options, self._order = converter.options, converter.order
-        self._build = Build(converter.options, converter.scope, converter.epoch, paths)
-        self._build.places = Places()
-        self._states: dict[int, StageState] = {}
-
-    def run(self, target: Node) -> Conversion:
-        """Convert (DockerfileError)."""
-        self._build.context = self._source(self._options.context, "context", self._build.paths.context, "")
-        for node in self._order:
-            if node.stage is None:
-                self._states[id(node)] = self._base(node)
-        for node in self._order:
-            if node.stage is not None:
-                self._stage(node)
-        state = self._states[id(target)]
-        state.paths.add("/")
-        return Conversion(
-            edge=state.edge,
-            image=self._finished(state),
-            base=_first_image(target),
-            places=self._build.places or Places(),
-            epoch=self._build.epoch,
-            ignore_cache=target.ignore_cache,
-        )
-
-    def _stage(self, node: Node) -> None:
-        state = self._base(node)
-        if node.parent:
-            state.inherit(self._states[id(node.parent)])
-        if not node.replaced:
-            state.begin()
-            for command in node.commands:
-                try:
-                    self._command(state, command)
-                except DockerfileError as e:
-                    e.span = e.span or command.instruction.span
-                    raise
-        self._states[id(node)] = state
-
-    def _command(self, state: StageState, command: Command) -> None:
-        one = command.instruction
-        state.in_trigger = command.trigger
-        if isinstance(one, Run):
-            convert_run(
-                state, one, {number: self._mounted(state, one, node) for number, node in command.sources.items()}
-            )
-        elif isinstance(one, Copy | Add):
-            source = command.sources.get(0)
-            convert_copy(state, one, self._copied(state, one, source) if source else None)
-        elif step := config.STEPS.get(type(one)):
-            step(state, one)
-
-    def _copied(self, state: StageState, one: Copy | Add, source: Node) -> StageState:
-        found = self._states.get(id(source))
-        if found is None:
-            name = one.source_stage if isinstance(one, Copy) else ""
-            raise DockerfileError(
-                f"cannot copy from stage {quoted(name)}, it needs to be defined before current stage "
-                f"{quoted(state.node.shown)}",
-                word=name,
-            )
-        return found
-
-    def _mounted(self, state: StageState, one: Run, source: Node) -> Edge | None:
-        found = self._states.get(id(source))
-        if found is None:
-            raise DockerfileError(
-                f"cannot mount from stage {quoted(source.shown)} to {quoted(state.node.shown)}, stage needs to be "
-                "defined before current command",
-                span=one.span,
-                word=source.shown,
-            )
-        found.paths.add("/")
-        return found.edge
-
-    def _base(self, node: Node) -> StageState:
-        """The beginning of a node: its image, its context, or nothing."""
-        target = self._options.target_platform
-        platform = node.platform or target
-        if node.image and node.replaced:
-            platform = _platform_of(node.image.config)
-        elif node.image and node.platform is None and self._options.platform is None:
-            platform = _detected(node.image.config, platform, self._options.build_platform)
-        state = StageState(self._build, node, platform)
-        if node.parent:
-            return state
-        if node.image:
-            state.image = copy.deepcopy(node.image.config)
-            state.image.created = None
-            if not node.replaced:
-                state.config.on_build = None
-        if node.context:
-            name = node.name if node.replaced else reference.parse(node.base).familiar_whole.removesuffix(":latest")
-            hint = f"context:{name}"
-            state.edge = self._source(node.context, hint, state.paths, name, platform, node.image)
-        elif node.image and _has_files(node.image.config):
-            name = node.image.reference
-            metadata = state.metadata(state.step(f"FROM {name}", {}), command=f"FROM {node.base}")
-            state.edge = sources.image(name, platform, self._options.resolve_mode, metadata)
-            if node.located and self._build.places is not None:
-                self._build.places.add(state.edge.vertex, node.span)
-        elif node.image is None:
-            state.platform, state.image = target, empty_image(target)
-        return state
-
-    def _source(
-        self,
-        context: Context,
-        hint: str,
-        paths: set[str],
-        name: str,
-        platform: Platform | None = None,
-        image: ResolvedImage | None = None,
-    ) -> Edge:
-        """The files of a context; the build's own has no name."""
-        platform = platform or self._options.target_platform
-        if isinstance(context, LocalContext):
-            shown = f"[context {name}] load from client" if name else "[internal] load build context"
-            return sources.local(context, hint, paths, shown)
-        if isinstance(context, ImageContext):
-            shown = f"[context {name}] {reference.parse(context.reference).familiar_whole}"
-            found = image.reference if image else str(reference.parse(context.reference))
-            return sources.image(found, platform, "", _named(shown))
-        shown = f"[context {name}] {context.identifier}" if name else "[internal] load remote build context"
-        return sources.other(context, platform, shown)
-
-    def _finished(self, state: StageState) -> ImageConfig:
-        """The image's configuration with the build's labels and platform."""
-        image, wanted = state.image, self._options.platform
-        if self._options.labels:
-            state.config.labels = {**(state.config.labels or {}), **self._options.labels}
-        if wanted:
-            same = (image.os, image.architecture) == (wanted.os, wanted.architecture)
-            image.os, image.architecture = wanted.os, wanted.architecture
-            image.variant = wanted.variant if wanted.variant or not same else image.variant
-            image.os_version = wanted.os_version if wanted.os_version or not same else image.os_version
-        own = _platform_of(image)
-        image.os, image.architecture, image.variant = own.os, own.architecture, own.variant
-        return image
-
-
-def _named(name: str) -> pb.OpMetadata:
-    return pb.OpMetadata(description={"llb.customname": name})
-
-
-def _first_image(node: Node) -> ImageConfig | None:
-    """The configuration of the image that a stage and those below it begin with."""
-    while node.parent:
-        node = node.parent
-    return node.image.config if node.image else None
-
-
-def _has_files(image: ImageConfig) -> bool:
-    return bool(image.rootfs.diff_ids) or any(not step.empty_layer for step in image.history or ())
-
-
-def _platform_of(image: ImageConfig) -> Platform:
-    found = Platform(os=image.os, architecture=image.architecture, variant=image.variant, os_version=image.os_version)
-    return platforms.canonical(found)
-
-
-def _detected(image: ImageConfig, wanted: Platform, machine: Platform) -> Platform:
-    """The platform of a stage where none is asked for: the machine's, when the image is for it."""
-    return machine if (image.os, image.architecture) == (machine.os, machine.architecture) else wanted
 
 
 def _epoch(text: str) -> int | None:

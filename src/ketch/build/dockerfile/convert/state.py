@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ketch.build.dockerfile import scopes, words
+from ketch.build.dockerfile.convert.places import Places
 from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.llb import ops_pb2 as pb
 from ketch.errors import InvalidArgument
@@ -17,7 +18,6 @@ from ketch.oci.manifest import Platform
 if TYPE_CHECKING:
     from ketch.build.dockerfile.convert.options import ConvertOptions
     from ketch.build.dockerfile.convert.paths import UsedPaths
-    from ketch.build.dockerfile.convert.places import Places
     from ketch.build.dockerfile.convert.plan import Node
     from ketch.build.dockerfile.instructions.base import Instruction
     from ketch.build.dockerfile.scopes import GlobalScope
@@ -32,7 +32,7 @@ class Build:
 
     def __init__(self, options: ConvertOptions, scope: GlobalScope, epoch: int | None, paths: UsedPaths) -> None:
         self.options, self.scope, self.epoch, self.paths = options, scope, epoch, paths
-        self.places: Places | None = None
+        self.places = Places()
         self.context: Edge | None = None
 
 
@@ -148,8 +148,7 @@ class StageState:
 
     def place(self, edge: Edge, one: Instruction) -> None:
         """Note where in the file a vertex comes from."""
-        if self.build.places is not None:
-            self.build.places.add(edge.vertex, one.span)
+        self.build.places.add(edge.vertex, one.span)
 
 
 def empty_image(platform: Platform) -> ImageConfig:

@@ -6,7 +6,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, Any
 
-from ketch.build.dockerfile import changes, scopes, suggest
+from ketch.build.dockerfile import ports, scopes, suggest
 from ketch.build.dockerfile.arguments import quoted
 from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.dockerfile.instructions.commands import Cmd, Entrypoint, Healthcheck, Shell
@@ -27,7 +27,6 @@ from ketch.build.dockerfile.instructions.stages import Arg
 from ketch.build.dockerfile.lint import rules
 from ketch.build.dockerfile.lint.outline import OutlineMount
 from ketch.build.dockerfile.parser import parse
-from ketch.errors import InvalidArgument
 from ketch.notation import digits, signals
 
 if TYPE_CHECKING:
@@ -249,12 +248,7 @@ class StageCheck:
         if ":" in spec:
             message = f"EXPOSE instruction should not define an IP address or host-port mapping, found '{spec}'"
             self._report.add(rules.EXPOSE_INVALID_FORMAT, message, one.span)
-        try:
-            changes.exposed_ports(spec)
-        except InvalidArgument as e:
-            why = e.message[:1].lower() + e.message[1:]
-            why = f"invalid port: {quoted(spec)}: {why}" if why.startswith("invalid proto") else why
-            raise DockerfileError(why, word=spec) from e
+        ports.exposed_in_file(spec)
 
     def _user(self, one: UserInstruction) -> None:
         self.expand(one, one.user)
