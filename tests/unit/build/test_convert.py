@@ -208,9 +208,8 @@ def test_parents_of_files_are_kept():
 
 def test_only_images_that_are_needed_are_asked_for():
     images = Images()
-    text = (
-        "FROM b:1 AS one\nFROM nosuch AS other\nRUN --mount=from=nosuch,target=/m ls\nFROM one\nCOPY --from=b:2 / /\n"
-    )
+    text = "FROM b:1 AS one\nFROM nosuch AS other\nRUN --mount=from=nosuch,target=/m ls\nFROM one\n"
+    text += "COPY --from=b:2 / /\nCOPY --from=library/b:1 / /\n"
     asyncio.run(convert(text, ConvertOptions(build_platform=AMD64), images))
     assert sorted(images.asked) == [("docker.io/library/b:1", "linux/amd64"), ("docker.io/library/b:2", "linux/amd64")]
 
@@ -272,6 +271,7 @@ def test_sources_elsewhere(source, identifier, attrs):
         ("FROM b:1\nCOPY git@x.org:a/b.git /x\n", 2, "source can't be a git ref for COPY"),
         ("FROM b:1\nRUN --mount=type=ssh,source=x ls\n", 2, "ssh does not support source"),
         ("FROM b:1\nCOPY --from=7 / /\n", 2, "invalid stage index 7"),
+        ("FROM b:1\nCOPY --from=${ / /\n", 2, "failed to process \"${\": syntax error: missing '}'"),
         (
             "FROM b:1\nCOPY --chmod=17777 f /\n",
             2,
@@ -324,3 +324,25 @@ def test_steps_are_shown_with_their_quotes_and_values():
     assert steps(converted_text(text))[-1] == (
         "[stage-0 2/2] RUN --mount=type=secret,id=s,env=S echo \"b\" 'x' ${B:-c} ****"
     )
+
+
+def test_bytes_that_are_no_text():
+    result = converted_text("FROM b:1\nLABEL a=\udcff\nCOPY <<E /f\n\udcff\nE\n")
+    assert result.image.config.labels == {"a": "\ufffd"}
+    inline = result.edge.vertex.inputs[1].vertex
+    assert inline.op.file.actions[0].mkfile.data == b"\xff\n"
+    with pytest.raises(DockerfileError, match="string field contains invalid UTF-8") as caught:
+        converted_text("FROM b:1\nRUN echo \udcff\n")
+    assert caught.value.span.start == 2
+    with pytest.raises(DockerfileError, match="failed to process"):
+        converted_text("FROM b:1\nENV A=${B:-\udcff\n")
+
+
+@pytest.mark.parametrize(("epoch", "created"), [("0", "1970-01-01T00:00:00Z"), ("-1", "1969-12-31T23:59:59Z")])
+def test_a_time_that_is_given(epoch, created):
+    result = converted_text("FROM b:1\nWORKDIR /w\n", args={"SOURCE_DATE_EPOCH": epoch})
+    assert result.epoch == int(epoch)
+    assert result.image.history[-1].created == created
+    assert result.edge.vertex.op.file.actions[0].mkdir.timestamp == int(epoch) * 10**9
+    with pytest.raises(DockerfileError, match="value out of range"):
+        converted_text("FROM b:1\n", args={"SOURCE_DATE_EPOCH": "1" * 13})

@@ -12,8 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
+from ketch.build.dockerfile.arguments import quoted
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -110,9 +109,8 @@ class _Lexer:
         try:
             pieces = self._until("")
         except (_Wrong, RecursionError) as e:
-            shown = msgspec.json.encode(self._text).decode()
             why = e if isinstance(e, _Wrong) else "its substitutions are nested too deeply"
-            raise ExpansionError(f"failed to process {shown}: {why}", self._unset) from e
+            raise ExpansionError(f"failed to process {quoted(self._text)}: {why}", self._unset) from e
         words: list[str] = []
         space = True
         for piece, raw in pieces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,7 @@ from ketch.build.dockerfile.instructions.run import Run
 from ketch.build.llb import ops_pb2 as pb
 from ketch.oci import platform as platforms
 from ketch.oci import reference
+from ketch.oci.config import ImageConfig
 from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from ketch.build.dockerfile.convert.plan import Command, Node
     from ketch.build.dockerfile.convert.state import Build
     from ketch.build.llb.vertex import Edge
-    from ketch.oci.config import ImageConfig
+
+
+_UTF8 = "write the Dockerfile in UTF-8"
 
 
 class Conversion(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +89,9 @@ class ConversionPass:
                 except DockerfileError as e:
                     e.span = e.span or command.instruction.span
                     raise
+                except UnicodeEncodeError as e:
+                    span = command.instruction.span
+                    raise DockerfileError("string field contains invalid UTF-8", span=span, hint=_UTF8) from e
         self._states[id(node)] = state
 
     def _command(self, state: StageState, command: Command) -> None:
@@ -187,7 +193,24 @@ class ConversionPass:
             image.os_version = wanted.os_version if wanted.os_version or not same else image.os_version
         own = _platform_of(image)
         image.os, image.architecture, image.variant = own.os, own.architecture, own.variant
-        return image
+        return _in_utf8(image)
+
+
+def _in_utf8(image: ImageConfig) -> ImageConfig:
+    """A configuration with U+FFFD for bytes that are not UTF-8, as in Go's JSON."""
+    try:
+        msgspec.json.encode(image)
+    except UnicodeEncodeError:
+        return msgspec.convert(_clean(msgspec.to_builtins(image)), ImageConfig)
+    return image
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list) else value
 
 
 def _named(name: str) -> pb.OpMetadata:

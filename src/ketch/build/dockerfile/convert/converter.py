@@ -28,12 +28,13 @@ from ketch.oci import reference
 
 if TYPE_CHECKING:
     from ketch.build.dockerfile.convert.conversion import Conversion
-    from ketch.build.dockerfile.convert.options import Context, ConvertOptions, ImageResolver
+    from ketch.build.dockerfile.convert.options import Context, ConvertOptions, ImageResolver, ResolvedImage
     from ketch.build.dockerfile.parser import Dockerfile
     from ketch.build.dockerfile.scopes import GlobalScope
     from ketch.build.dockerfile.stages import Stage, Stages
     from ketch.oci.manifest import Platform
 
+_LATEST = ((1 << 63) - 1) // 10**9  # whose nanoseconds have 64 bits
 _COUNTED = (Add, Copy, Run, Workdir)
 
 
@@ -63,6 +64,7 @@ class _Converter:
         self.epoch = _epoch(options.args.get("SOURCE_DATE_EPOCH", ""))
         self._plan = BuildPlan(found, self._escape)
         self.order: list[Node] = []
+        self._tasks: dict[tuple[str, str], asyncio.Task[ResolvedImage]] = {}
 
     async def plan(self) -> Node:
         """Find what is needed, and the images of it; the target (DockerfileError)."""
@@ -156,9 +158,20 @@ class _Converter:
         else:
             name = node.base
         if context is None:
-            node.image = await self._images.image(name, wanted)
+            node.image = await self._image(name, wanted)
         elif isinstance(context, ImageContext):
-            node.image = await self._images.image(str(reference.parse(context.reference)), wanted)
+            node.image = await self._image(str(reference.parse(context.reference)), wanted)
+
+    async def _image(self, name: str, platform: Platform) -> ResolvedImage:
+        """An image, which is asked for once however often it is named."""
+        key = (name, platforms.text(platform))
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(self._asked(name, platform))
+        return await task
+
+    async def _asked(self, name: str, platform: Platform) -> ResolvedImage:
+        return await self._images.image(name, platform)
 
     def _reference(self, node: Node) -> str:
         try:
@@ -172,7 +185,9 @@ def _epoch(text: str) -> int | None:
     """The build's time, in seconds since 1970."""
     if not text:
         return None
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    if not re.fullmatch(r"[+-]?[0-9]{1,40}", text):
         message = f'invalid SOURCE_DATE_EPOCH: {text}: strconv.ParseInt: parsing "{text}": invalid syntax'
         raise DockerfileError(message, hint="give the seconds since 1970")
+    if abs(int(text)) > _LATEST:
+        raise DockerfileError(f"invalid SOURCE_DATE_EPOCH: {text}: value out of range", hint="give seconds, not ms")
     return int(text)

@@ -112,7 +112,8 @@ class _Copying:
                 text = words.expand_document(text, self._state.variables)
             except InvalidArgument as e:
                 raise DockerfileError(e.message, word=file.path) from e
-        made = pb.FileActionMkFile(path=f"/{file.path}", mode=0o644, data=text.encode(), timestamp=-1)
+        data = text.encode("utf-8", "surrogateescape")
+        made = pb.FileActionMkFile(path=f"/{file.path}", mode=0o644, data=data, timestamp=-1)
         metadata = self._state.metadata("[internal] preparing inline document")
         edge = files(None, [Action(pb.FileAction(mkfile=made))], None, metadata)
         self._copy(edge, f"/{file.path}")

@@ -116,7 +116,8 @@ class Mounts:
 
     def _owned(self, source: Edge | None, mount: RunMount) -> Edge:
         """A directory with an owner and a mode, with which a cache begins."""
-        made = pb.FileActionMkDir(path="/cache", mode=0o755 if mount.mode is None else mount.mode, timestamp=-1)
+        mode = 0o755 if mount.mode is None else mount.mode & 0o777
+        made = pb.FileActionMkDir(path="/cache", mode=mode, timestamp=-1)
         owner = pb.ChownOpt(user=pb.UserOpt(byID=mount.uid or 0), group=pb.UserOpt(byID=mount.gid or 0))
         made.owner.CopyFrom(owner)
         metadata = self._state.metadata("[internal] setting cache mount permissions")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.build.dockerfile import stages, words
+from ketch.build.dockerfile import scopes, stages
 from ketch.build.dockerfile.errors import DockerfileError, Span
 from ketch.build.dockerfile.instructions import mounts
 from ketch.build.dockerfile.instructions.files import Copy
@@ -115,7 +115,7 @@ class BuildPlan:
 
     def _copied(self, one: Copy) -> Node:
         name = one.source_stage
-        if words.expand(name, {}, self._escape) != name:
+        if scopes.expanded(name, {}, self._escape, one.span).text != name:
             message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from "
             raise DockerfileError(f"{message}global scope as a workaround", span=one.span, word=name)
         if name.isascii() and name.isdecimal():

@@ -96,7 +96,9 @@ class _Script:
         script = first.text()
         if not script.startswith("#!"):
             return [script]
-        document = pb.FileActionMkFile(path=f"/{first.name}", mode=0o755, data=script.encode(), timestamp=-1)
+        document = pb.FileActionMkFile(
+            path=f"/{first.name}", mode=0o755, data=script.encode("utf-8", "surrogateescape"), timestamp=-1
+        )
         metadata = self._state.metadata("[internal] preparing inline document")
         made = files(None, [Action(pb.FileAction(mkfile=document))], None, metadata)
         self.inputs.append(MountInput(pb.Mount(dest=_PIPES, selector="/", readonly=True), made))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ketch.build.dockerfile import scopes, words
 from ketch.build.dockerfile.convert.places import Places
-from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.llb import ops_pb2 as pb
 from ketch.errors import InvalidArgument
 from ketch.oci import platform as platforms
@@ -180,11 +179,8 @@ def joined(directory: str, path: str, *, keep_slash: bool = False) -> str:
 
 
 def rfc3339(seconds: int) -> str:
-    """Seconds since 1970 as a configuration has them (DockerfileError: no year of four figures)."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError) as e:
-        raise DockerfileError(f"invalid SOURCE_DATE_EPOCH: {seconds}: the time is out of range") from e
+    """Seconds since 1970, of the years that nanoseconds in 64 bits can tell, as a configuration has them."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _wanted(variables: dict[str, str], base: Platform) -> Platform | None:
