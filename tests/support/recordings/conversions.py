@@ -4,7 +4,8 @@
 the attributes of local sources, whose digests contain a random number), the image's configuration and its history; or
 the error and its line.  To record it again, with a daemon that has the images b:1, b:2 (a busybox whose /etc/passwd
 knows ``me`` and whose /etc/group knows ``us``) and on:1 to on:3 (below), a web server on 127.0.0.1:8099 with ``w`` and
-``t.tar``, ``git daemon`` with ``r.git``, and a directory with ``ctx`` and ``other`` as the context:
+``t.tar``, ``git daemon`` with ``r.git`` (a branch main with sub/s), and a directory with ``ctx`` (f, g, t.tar, d/a,
+d/b.txt, d/e/c.txt) and ``other`` (o):
 
     DOCKER_HOST=unix://SOCKET python -m tests.support.recordings.conversions DIRECTORY
 """

@@ -12,7 +12,13 @@ import msgspec
 import pytest
 
 from ketch.build.dockerfile.convert.converter import convert
-from ketch.build.dockerfile.convert.options import ConvertOptions, ImageContext, LocalContext, ResolvedImage
+from ketch.build.dockerfile.convert.options import (
+    ConvertOptions,
+    ImageContext,
+    LocalContext,
+    ResolvedImage,
+    SourceContext,
+)
 from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.definition import define, load
@@ -346,3 +352,53 @@ def test_a_time_that_is_given(epoch, created):
     assert result.edge.vertex.op.file.actions[0].mkdir.timestamp == int(epoch) * 10**9
     with pytest.raises(DockerfileError, match="value out of range"):
         converted_text("FROM b:1\n", args={"SOURCE_DATE_EPOCH": "1" * 13})
+
+
+def test_what_every_command_gets():
+    text = "FROM b:1\nRUN --security=insecure --device=v/c=x,required --device=v/c=y --mount=target=/c,type=cache x\n"
+    vertex = converted_text(
+        text,
+        devices=[("v/c=all", True)],
+        resources=pb.LinuxResources(memory=5),
+        hostname="box",
+        hosts=[("a", "1.2.3.4")],
+        cache_namespace="n",
+        resolve_mode="pull",
+        args={"https_proxy": "p", "ALL_PROXY": "q"},
+    ).edge.vertex
+    command = vertex.op.exec
+    assert command.security == pb.INSECURE
+    assert [(one.name, one.optional) for one in command.cdiDevices] == [
+        ("v/c=all", True),
+        ("v/c=x", False),
+        ("v/c=y", True),
+    ]
+    assert vertex.metadata.linux_resources.memory == 5
+    assert command.mounts[1].cacheOpt.ID == "n//c"
+    assert (command.meta.hostname, command.meta.extraHosts[0].IP) == ("box", "1.2.3.4")
+    assert (command.meta.proxy_env.https_proxy, command.meta.proxy_env.all_proxy) == ("p", "q")
+    assert dict(vertex.inputs[0].vertex.op.source.attrs) == {"image.resolvemode": "pull"}
+
+
+def test_contexts_in_the_place_of_the_directory():
+    git = SourceContext(identifier="git://x.org/r.git", attrs={"git.fullurl": "https://x.org/r.git"})
+    text = "FROM scratch\nCOPY f /\nCOPY --from=arm / /\n"
+    image = ImageContext(reference="b:2")
+    contexts = {"arm::linux/arm/v7": image, "arm": LocalContext(name="other")}
+    result = converted_text(text, context=git, contexts=contexts, platform=platforms.parse("linux/arm/v7"))
+    sources = [one.op.source.identifier for one in in_order([result.edge.vertex]) if one.kind == "source"]
+    assert sources == ["git://x.org/r.git", "docker-image://docker.io/library/b:2"]
+
+
+def test_a_secret_with_a_path_and_a_variable_of_the_stage():
+    text = (
+        "FROM b:1\nENV SSH_AUTH_SOCK=/mine\nRUN --mount=type=ssh --mount=type=ssh,id=b --mount=type=secret,id=/a/b x\n"
+    )
+    command = converted_text(text).edge.vertex.op.exec
+    assert [mount.dest for mount in command.mounts] == [
+        "/",
+        "/run/secrets/b",
+        "/run/buildkit/ssh_agent.0",
+        "/run/buildkit/ssh_agent.1",
+    ]
+    assert [item for item in command.meta.env if "SSH" in item] == ["SSH_AUTH_SOCK=/mine"]
