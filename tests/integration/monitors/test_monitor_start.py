@@ -15,8 +15,12 @@ import pytest
 from ketch import pidfd
 from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure
+from ketch.runtime.cgroups import common
+from ketch.runtime.process.loop import Loop
+from ketch.runtime.process.oom import OomWatch
 from tests.support.boxes.monitor_box import NOBODY, Peer, connect, open_fds, process, pss_kib
 from tests.support.boxes.runtime_box import orphaned_cgroups
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -57,8 +61,9 @@ async def test_signals(yard):
 
 
 async def test_everything_is_in_its_place_when_the_exit_is_told(yard):
-    one = await yard.start(["sh", "-c", "echo out; exit 3"])
+    one = await yard.create(["sh", "-c", "echo out; exit 3"])
     pid = one.monitor_pid()
+    await one.monitor.start()
     exit_ = await one.monitor.exited
     assert read_exit(one.run_dir) == exit_
     assert not exit_.oom
@@ -97,6 +102,24 @@ async def test_too_little_memory_for_the_set_up(yard):
     with pytest.raises(RuntimeFailure, match="memory limit is too small"):
         await yard.start(["true"], {"linux.resources.memory": {"limit": 400 << 10}})
     await leaves_nothing(yard)
+
+
+async def test_memory_that_ran_out_before_it_was_watched(yard):
+    """A monitor hears that the program runs while it runs: it may have wanted too much by then."""
+    limits = {"linux.resources.memory": {"limit": 32 << 20, "swap": 32 << 20}}
+    script = "(x=y; while :; do x=$x$x$x$x; done); read line"
+    one = await yard.start(["sh", "-c", script], limits, stdin=True)
+    told = asyncio.get_running_loop().create_future()
+    one.monitor.on_oom = lambda: told.done() or told.set_result(None)
+    if not one.monitor.ooms:
+        await asyncio.wait_for(told, patient(15))
+    loop, heard = Loop(), []
+    watch = OomWatch(loop, lambda: heard.append(1))
+    watch.begin(common.at(f"{yard.box.parent}/{yard.box.count - 1}"))
+    watch.end()
+    assert (heard, watch.count) == ([1], 1)
+    await one.monitor.kill(signal.SIGKILL)
+    await one.code()
 
 
 async def leaves_nothing(yard):

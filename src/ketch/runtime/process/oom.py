@@ -33,12 +33,21 @@ class OomWatch:
         self._fd = -1
 
     def begin(self, cgroup: Cgroup) -> None:
-        """Begin to watch a running container, if there is a memory controller."""
+        """Begin to watch a running container, if there is a memory controller.
+
+        Its program may have run for a while: what happened before is told now.
+        """
         with suppress(OSError):  # then the exit record alone says so
             self._cgroup = cgroup
             self._fd = cgroup.watch_oom()
             if self._fd >= 0:
                 self._loop.add(self._fd, READ if cgroup.version == 1 else EPOLLPRI, self._happened)
+                self._kills = cgroup.oom_kills()
+        if self._kills:
+            if cgroup.version == 1:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._fd)  # of the same moment, perhaps
+            self._tell()
 
     def _happened(self, _events: int) -> None:
         assert self._cgroup is not None
@@ -50,8 +59,11 @@ class OomWatch:
             kills = self._cgroup.oom_kills()
             happened, self._kills = kills > self._kills, kills
         if happened:
-            self.count += 1
-            self._notify()
+            self._tell()
+
+    def _tell(self) -> None:
+        self.count += 1
+        self._notify()
 
     def end(self) -> None:
         """Stop watching."""
