@@ -63,6 +63,28 @@ def _security_options() -> list[str]:
     return ["name=seccomp,profile=builtin", *own]
 
 
+def _limits() -> ApiObject:
+    """The limits of containers' resources that this machine's cgroups can keep."""
+    found = limit_support.supported(common.layout())
+    names = ("MemoryLimit", "SwapLimit", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit", "OomKillDisable")
+    return {name: found[name] for name in names} | {"CpuCfsPeriod": found["CpuCfsQuota"]}
+
+
+def _machine() -> ApiObject:
+    """The machine and its system."""
+    kernel, release = os.uname(), _os_release()
+    return {
+        "KernelVersion": kernel.release,
+        "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+        "OSVersion": release.get("VERSION_ID", ""),
+        "OSType": "linux",
+        "Architecture": platform.machine(),
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "Name": kernel.nodename,
+    }
+
+
 class SystemService(Struct, frozen=True, eq=False):
     """The operations ``version``, ``info`` and ``df``."""
 
@@ -111,10 +133,6 @@ class SystemService(Struct, frozen=True, eq=False):
     def info(self, warnings: Sequence[str] = ()) -> ApiObject:
         """The body of ``GET /info``; ``warnings`` are what other parts have found."""
         states = [c.state.status for c in self.store.all()]
-        release = _os_release()
-        now = time.time_ns()
-        limits = limit_support.supported(common.layout())
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return {
             "ID": self.engine_id,
             "Containers": len(states),
@@ -125,38 +143,24 @@ class SystemService(Struct, frozen=True, eq=False):
             "Driver": self.snapshots.name,
             "DriverStatus": _driver_status(self.snapshots, self.data_root),
             "Plugins": _PLUGINS,
-            "MemoryLimit": limits["MemoryLimit"],
-            "SwapLimit": limits["SwapLimit"],
-            "CpuCfsPeriod": limits["CpuCfsQuota"],
-            "CpuCfsQuota": limits["CpuCfsQuota"],
-            "CPUShares": limits["CPUShares"],
-            "CPUSet": limits["CPUSet"],
-            "PidsLimit": limits["PidsLimit"],
+            **_limits(),
             "IPv4Forwarding": True,
-            "OomKillDisable": limits["OomKillDisable"],
             "Debug": False,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
-            "SystemTime": times.fixed(now),
+            "SystemTime": times.fixed(time.time_ns()),
             "LoggingDriver": self.log_default.type or "json-file",
             "CgroupDriver": "cgroupfs",
             "CgroupVersion": str(common.layout().version),
             "NEventsListener": self.events.listeners,
-            "KernelVersion": os.uname().release,
-            "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
-            "OSVersion": release.get("VERSION_ID", ""),
-            "OSType": "linux",
-            "Architecture": platform.machine(),
+            **_machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": self.registries.info(),
-            "NCPU": os.cpu_count() or 1,
-            "MemTotal": memory,
             "GenericResources": None,
             "DockerRootDir": self.data_root,
             "HttpProxy": "",
             "HttpsProxy": "",
             "NoProxy": "",
-            "Name": os.uname().nodename,
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
