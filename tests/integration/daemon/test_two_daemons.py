@@ -230,7 +230,7 @@ def test_orphans_of_a_removal_are_found_by_their_directory(pair, parent):
     one.start()
     assert cgroups_of(container_id) == []
     assert not any(map(lives, left))
-    assert container_id not in os.listdir(f"{one.data_root}/containers")
+    until(lambda: container_id not in os.listdir(f"{one.data_root}/containers"), "its directory is removed")
     assert one.docker("inspect", "-f", "{{.State.Status}}", "stays").out == "running\n"
     for place in hierarchies():
         with contextlib.suppress(FileNotFoundError):
