@@ -93,7 +93,7 @@ def _kept(mount: pb.Mount) -> bool:
 def files(
     base: Edge | None,
     actions: Sequence[Action],
-    platform: pb.Platform,
+    platform: pb.Platform | None = None,
     metadata: pb.OpMetadata | None = None,
 ) -> Edge:
     """Files copied, made and removed on top of a base, one action after another."""
@@ -122,7 +122,9 @@ def _names(action: pb.FileAction) -> list[pb.NamedUserOpt]:
     return [one.byName for one in both if one.WhichOneof("user") == "byName"]
 
 
-def merge(edges: Sequence[Edge | None], platform: pb.Platform, metadata: pb.OpMetadata | None = None) -> Edge | None:
+def merge(
+    edges: Sequence[Edge | None], platform: pb.Platform | None = None, metadata: pb.OpMetadata | None = None
+) -> Edge | None:
     """Trees laid one upon the other, each as it differs from nothing; of one, that one."""
     inputs = [edge for edge in edges if edge is not None]
     if len(inputs) < 2:
@@ -133,7 +135,7 @@ def merge(edges: Sequence[Edge | None], platform: pb.Platform, metadata: pb.OpMe
 
 
 def difference(
-    lower: Edge | None, upper: Edge | None, platform: pb.Platform, metadata: pb.OpMetadata | None = None
+    lower: Edge | None, upper: Edge | None, platform: pb.Platform | None = None, metadata: pb.OpMetadata | None = None
 ) -> Edge | None:
     """The changes that make the upper tree of the lower one; those of nothing are the whole upper tree."""
     if lower is None:
