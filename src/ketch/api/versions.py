@@ -145,6 +145,7 @@ _ONLY_ANONYMOUS_VOLUMES = (1, 42)
 _DNS_NAMES = (1, 45)
 COUNTED_CONTAINERS = (1, 51)  # in the list of images
 _VIRTUAL_SIZE = (1, 44)
+_DESCRIPTORS = (1, 48)  # a version later than manifests
 _NAMES_OF_THE_NAMELESS = (1, 43)
 _NO_CONTAINER_OF_IMAGES = (1, 45)
 _SHORT_IMAGE_CONFIG = (1, 50)
@@ -325,6 +326,8 @@ def shown_container(answer: ApiObject, version: Version) -> ApiObject:
 
 def shown_image_row(row: ApiObject, version: Version) -> ApiObject:
     """A row of ``images`` (or of ``df``) in that version."""
+    if version < _DESCRIPTORS:
+        row.pop("Descriptor", None)
     if version < _VIRTUAL_SIZE and row["Size"]:
         row["VirtualSize"] = row["Size"]
     if version < _NAMES_OF_THE_NAMELESS and not row["RepoTags"] and not row["RepoDigests"]:

@@ -244,6 +244,59 @@ def test_parameters_that_were_not_there(engine, method, path, query, since):
         assert (status < 400) == taken, (version, status, answer)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "name", "data", "since"),
+    [
+        ("POST", "/images/create?fromSrc=-&platform=no/such/such/platform", "", bytes(1024), "1.32"),
+        ("GET", "/images/get?names=busybox&platform=nothing", "", None, "1.48"),
+        ("GET", "/images/busybox/get?platform=nothing", "", None, "1.48"),
+        ("POST", "/images/load?platform=nothing", "", b"no archive", "1.48"),
+        ("DELETE", "/images/NAME?platforms=nothing", "versions:here", None, "1.50"),
+        ("POST", "/images/NAME/push?platform=nothing", "127.0.0.1:1/versions:latest", b"", "1.46"),
+    ],
+)
+def test_platforms_that_were_not_there(engine, method, path, name, data, since):
+    api = Api(engine.socket)
+    for version, taken in ((since, False), (f"1.{int(since[2:]) - 1}", True)):
+        if name:
+            repository, _, tag = name.rpartition(":")
+            api.must("POST", "/images/busybox/tag", repo=repository, tag=tag)
+        status, answer = api(method, f"/v{version}{path.replace('NAME', name)}", data)
+        assert (status < 400) == taken, (version, status, answer)
+    if name:
+        api("DELETE", f"/images/{name}")
+    if "fromSrc" in path:
+        api.must("DELETE", f"/images/{answer['status']}")
+
+
+@pytest.mark.parametrize(("version", "counted"), [("1.41", False), ("1.42", True)])
+def test_shared_sizes(engine, version, counted):
+    rows = Api(engine.socket).must("GET", f"/v{version}/images/json", **{"shared-size": 1})
+    assert {row["SharedSize"] >= 0 for row in rows} == {counted}
+
+
+@pytest.mark.parametrize(("version", "once"), [("1.40", False), ("1.41", True)])
+def test_one_sample_of_stats(engine, version, once):
+    name = create(engine, "1.51", {})["Id"]
+    api = Api(engine.socket)
+    api.must("POST", f"/containers/{name}/start")
+    found = api.must("GET", f"/v{version}/containers/{name}/stats", stream=0, **{"one-shot": 1})
+    assert found["preread"].startswith("0001-01-01T00:00:00Z") == once
+
+
+@pytest.mark.ketch_only  # (dockerd has them with its other store of images alone)
+@pytest.mark.parametrize(
+    ("path", "since"),
+    [("/images/json", "1.47"), ("/images/busybox/json", "1.48"), ("/images/busybox:latest/json", "1.48")],
+)
+def test_manifests(engine, path, since):
+    for version, there in ((since, True), (f"1.{int(since[2:]) - 1}", False)):
+        found = Api(engine.socket).must("GET", f"/v{version}{path}", manifests=1)
+        row = found[0] if isinstance(found, list) else found
+        assert ("Manifests" in row) == there, version
+        assert ("Descriptor" in row) == (version >= "1.48"), version
+
+
 @pytest.mark.parametrize(("version", "made"), [("1.47", True), ("1.48", False)])
 def test_a_network_without_addresses(engine, version, made):
     status, answer = Api(engine.socket)("POST", f"/v{version}/networks/create", {"Name": "own", "EnableIPv4": False})

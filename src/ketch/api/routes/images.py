@@ -52,9 +52,10 @@ async def list_(call: Call) -> web.StreamResponse:
         sizes = dict(zip((image.id for image in images), wire_df.shared_sizes(images), strict=True))
         for row in rows:
             row["SharedSize"] = sizes[row["Id"]]
-    if call.version >= manifests.SINCE:
+    detailed = query.flag(call.query, "manifests")
+    if call.version >= manifests.SINCE or detailed:
         for row in rows:
-            manifests.complete(call.engine, row, detailed=query.flag(call.query, "manifests"))
+            manifests.complete(call.engine, row, detailed=detailed)
     if patterns := chosen.get("reference"):  # of an image with several names, those that were asked for
         for row in rows:
             row["RepoTags"] = [tag for tag in row["RepoTags"] if filters.refers(tag, patterns)]
