@@ -45,6 +45,8 @@ def test_entrypoint_and_command(asked, command):
 def test_no_command_at_all():
     with pytest.raises(InvalidArgument, match="no command specified"):
         merge.command_of(merge.merge(ContainerConfig(entrypoint=[""]), IMAGE))
+    with pytest.raises(InvalidArgument, match="no command specified"):
+        merge.command_of(merge.merge(ContainerConfig(entrypoint=""), IMAGE))
 
 
 def test_the_rest_is_united_and_the_user_wins():

@@ -29,13 +29,14 @@ def merge(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
     """A new ContainerConfig; neither argument is changed.  InvalidArgument for an image of which nothing can be run."""
     _check_texts(image)
     merged = msgspec.structs.replace(config)
-    entrypoint = None if config.entrypoint is None else [w for w in as_list(config.entrypoint) if w]
+    asked = as_list(config.entrypoint)
+    entrypoint = None if config.entrypoint is None else [word for word in asked if word]
     command = None if config.cmd is None else as_list(config.cmd)
-    if not as_list(config.entrypoint or []) and not command:
+    if not asked and not command:
         command = image.cmd
     if entrypoint is None:
         entrypoint = image.entrypoint
-    elif not entrypoint and config.entrypoint:  # `--entrypoint ""` resets it, with the image's command
+    elif asked and not entrypoint:  # `--entrypoint ""` resets it, with the image's command
         entrypoint = None
     merged.entrypoint, merged.cmd = entrypoint, command
     names = {item.partition("=")[0] for item in config.env or ()}

@@ -436,7 +436,7 @@ def signal_number(name: str) -> int:
     number = signals.parse(name)
     if number is None:
         known = f"invalid signal: {name}"
-        if name.removeprefix("-").isdecimal():
+        if name.removeprefix("-").isdecimal() and name.strip("-0"):
             known = f"the linux daemon does not support signal {name}"
         raise InvalidArgument(known, hint="use e.g. SIGTERM, HUP, RTMIN+3 or 15")
     return number
