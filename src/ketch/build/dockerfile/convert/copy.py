@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ketch.build.dockerfile import words
 from ketch.build.dockerfile.convert import sources
 from ketch.build.dockerfile.convert.owners import chown, set_mode
-from ketch.build.dockerfile.convert.sources import message
 from ketch.build.dockerfile.convert.state import joined
 from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.dockerfile.instructions.files import Add, Copy
@@ -150,7 +149,7 @@ class _Copying:
             both = state.metadata(name)
             both.ignore_cache = state.node.ignore_cache
             both.progress_group.CopyFrom(group)
-            state.edge = merge([state.edge, layer], message(state.platform), both) or layer
+            state.edge = merge([state.edge, layer], None, both) or layer
         else:
             state.edge = files(state.edge, self._actions, None, metadata)
         state.place(state.edge, self._one)
