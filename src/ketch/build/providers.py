@@ -1,0 +1,210 @@
+"""Protocols of those who serve a build: with layers, containers, images, the client's directories and secrets.
+
+The builder knows neither engine nor API; this is all that it asks of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from ketch.build.tree import EMPTY, Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from ketch.oci.config import ImageConfig
+    from ketch.oci.manifest import Platform
+    from ketch.storage.content.leases import Lease
+
+
+# -- layers --------------------------------------------------------------------------------------
+
+
+class LayerDraft(Protocol):
+    """A layer that is being written.  Blocking."""
+
+    @property
+    def directory(self) -> str:
+        """The directory for its files, in the form of an overlay's upper directory; on one file system with layers."""
+        ...
+
+    def commit(self) -> str:
+        """Make it a layer, which never changes again, and return its id, which the lease holds."""
+        ...
+
+    def abort(self) -> None:
+        """Remove it; of one that was committed nothing happens."""
+        ...
+
+
+class BuildSnapshots(Protocol):
+    """The keeper of layers.  Blocking, from any thread."""
+
+    def lease(self) -> AbstractContextManager[Lease]:
+        """A lease; at its end what nothing else needs is removed."""
+        ...
+
+    def begin(self, lease: Lease) -> LayerDraft:
+        """A new, empty layer."""
+        ...
+
+    def exists(self, layer: str) -> bool:
+        """Whether a layer is here and whole."""
+        ...
+
+    def directory(self, layer: str) -> str:
+        """The directory of a layer's own files (DataLoss: it is gone)."""
+        ...
+
+    def opened(self, tree: Tree) -> AbstractContextManager[int]:
+        """A descriptor of the whole tree, read-only; nothing is mounted where others see it (DataLoss)."""
+        ...
+
+    def size(self, layer: str) -> int:
+        """The bytes of a layer's files; a hard link that it shares with another layer counts."""
+        ...
+
+
+# -- commands ------------------------------------------------------------------------------------
+
+
+class CommandMount(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory or a file that a command sees at ``dest``, beside its root.
+
+    ``kind``: ``bind`` (of ``tree``, its part ``selector``), ``cache`` (the directory ``cache_id``, shared with other
+    builds as ``sharing`` says: ``shared``, ``private`` or ``locked``; ``tree`` is what it begins with), ``tmpfs``
+    (``size`` in bytes, 0: no limit), ``secret`` (a file with the bytes ``data``), ``ssh`` (the agent's socket,
+    ``socket_path`` on this machine).  What is written to a bind mount with ``kept`` becomes a layer of its own upon
+    ``tree``; what is written to one without is lost.
+    """
+
+    dest: str
+    kind: str = "bind"
+    tree: Tree = EMPTY
+    selector: str = ""
+    readonly: bool = False
+    kept: bool = False
+    cache_id: str = ""
+    sharing: str = "shared"
+    size: int = 0
+    data: bytes = b""
+    socket_path: str = ""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0
+
+
+class BuildCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A command in a root of its own: ``root`` is written to and becomes a layer, unless it is ``root_readonly``.
+
+    ``network``: ``default``, ``host`` or ``none``; ``user`` as in a Dockerfile's USER; ``limits`` are (name, soft,
+    hard); ``hosts`` are (name, address); ``secret_env`` is never shown and never kept.
+    """
+
+    args: Sequence[str]
+    env: Sequence[str] = ()
+    secret_env: Mapping[str, str] = {}
+    cwd: str = "/"
+    user: str = ""
+    root: Tree = EMPTY
+    root_selector: str = ""
+    root_readonly: bool = False
+    root_kept: bool = True
+    mounts: Sequence[CommandMount] = ()
+    network: str = "default"
+    insecure: bool = False
+    devices: Sequence[str] = ()
+    hostname: str = ""
+    hosts: Sequence[tuple[str, str]] = ()
+    shm_size: int = 0
+    limits: Sequence[tuple[str, int, int]] = ()
+    cgroup_parent: str = ""
+    resources: Mapping[str, int | str] = {}
+    valid_exit_codes: Sequence[int] = ()
+    proxy_env: Sequence[str] = ()
+    platform: Platform | None = None
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """The trees that a command left: its root, and the mounts that are kept, by their places."""
+
+    root: Tree
+    mounts: Mapping[str, Tree] = {}
+
+
+class Executor(Protocol):
+    """One who runs commands in containers."""
+
+    async def run(self, command: BuildCommand, lease: Lease, output: Callable[[int, bytes], None]) -> Written:
+        """Run a command to its end; ``output`` gets what it writes (1: output, 2: errors), in the event loop.
+
+        CommandFailed: it ended with another exit code than it may.  Cancelled, it ends the command and leaves nothing.
+        """
+        ...
+
+
+# -- images and other things from elsewhere ------------------------------------------------------
+
+
+class FoundImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image: its reference (with the digest of its manifest where it has a name), configuration and manifest."""
+
+    reference: str
+    manifest: str
+    config: ImageConfig
+    chain_ids: Sequence[str] = ()
+    """The layers, lowest first, where they are here."""
+
+
+class BuildImages(Protocol):
+    """One who finds images, here and in registries, and brings them here."""
+
+    async def find(self, reference: str, platform: Platform, mode: str, session: BuildSession) -> FoundImage:
+        """An image's configuration; ``mode``: ``default``, ``local`` (here first), ``pull`` (KetchError)."""
+        ...
+
+    async def fetch(
+        self,
+        found: FoundImage,
+        platform: Platform,
+        lease: Lease,
+        session: BuildSession,
+        progress: Callable[[str, int, int], None],
+    ) -> Tree:
+        """Bring an image's layers here; ``progress`` gets a layer's name, its bytes that are here, all of them."""
+        ...
+
+
+class LocalDirectory(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory that the client gives: open (``fd``, the session's), and whether nobody else can change it."""
+
+    fd: int
+    private: bool
+
+
+class BuildSession(Protocol):
+    """The client of a build, as long as it is there."""
+
+    @property
+    def id(self) -> str:
+        """A name of the session, different from all others'."""
+        ...
+
+    async def directory(self, name: str) -> LocalDirectory:
+        """A directory by the name that sources give it (NotFound)."""
+        ...
+
+    async def secret(self, name: str) -> bytes | None:
+        """A secret; None: the client has none of that name."""
+        ...
+
+    async def ssh_agent(self, name: str) -> str | None:
+        """The path of a socket of the client's agent; None: it gives none of that name."""
+        ...
+
+    def credentials(self, host: str) -> tuple[str, str] | None:
+        """User and password, or an empty user and a token, for a registry."""
+        ...
