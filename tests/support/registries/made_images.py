@@ -170,4 +170,13 @@ def sweep(docker: Client) -> None:
         docker("rmi", "-f", *doomed)
     kept = docker("images", "-q", "--no-trunc", "busybox").out.strip()
     if ids := set(docker("images", "-aq", "--no-trunc").out.split()) - {kept}:
-        docker("rmi", "-f", *ids)
+        parents = {image["Id"]: image["Parent"] for image in json.loads(docker("inspect", *ids).out)}
+        docker("rmi", "-f", *sorted(ids, key=lambda one: _depth(one, parents), reverse=True))
+
+
+def _depth(image: str, parents: dict[str, str]) -> int:
+    """How many images an image was committed on: those that depend on others go before them."""
+    depth = 0
+    while image := parents.get(image, ""):
+        depth += 1
+    return depth
