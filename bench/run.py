@@ -30,7 +30,7 @@ from tests.support.registries.registries import registry  # noqa: E402
 from tests.support.run.isolation import own_network  # noqa: E402
 
 from bench import images as workloads  # noqa: E402
-from bench import measures, scale, waits  # noqa: E402
+from bench import builds, measures, scale, waits  # noqa: E402
 from bench import registry as depot  # noqa: E402
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[st
         "networks": lambda: networking(engines, quick),
         "images": lambda: images(engines, quick, root, debian),
         "registry": lambda: registries(quick),
+        "builds": lambda: building(engines, quick, root),
         "stops": lambda: stopping(engines, 5 if quick else 20),
         "scale": lambda: at_scale(engines, quick),
         "client": lambda: client_difference(engines[0], 5 if quick else 20),
@@ -240,6 +241,40 @@ def images(engines: list[Engine], quick: bool, root: str, debian: str) -> list[R
             rows.append(peak)
             os.unlink(work.archive)
     return rows
+
+
+def building(engines: list[Engine], quick: bool, root: str) -> list[Row]:
+    """Builds: cold, unchanged, with one change; commit; memory."""
+    count = 2 if quick else 5
+    rows: list[Row] = []
+
+    def add(name: str, ratio: float | None, measure: Callable[[Engine], float], limit: float | None = None) -> None:
+        rows.append(rounds(Row(name, "s", ratio=ratio, limit=limit), engines, count, _settled(measure), 1))
+
+    steps = builds.twelve_steps(root)
+    add("build of 12 steps, cold", 0.12, lambda engine: builds.cold(steps, engine))
+    add("the same, unchanged", 0.3, steps.build)
+    add("the same by the old API, cold", None, lambda engine: builds.cold_by_old_api(steps, engine))
+    add("the same by the old API, unchanged", None, steps.build_by_old_api)
+    steps.remove()
+    files = builds.many_files(root)
+    add("COPY of 20 000 files, cold", 0.4, lambda engine: builds.cold(files, engine))
+    add("the same, unchanged", 0.25, files.build)
+    add("the same, one changed", 0.3, lambda engine: builds.one_changed(files, engine))
+    files.remove()
+    large = builds.large_file(root)
+    add("COPY of 500 MB, cold", 0.5, lambda engine: builds.cold(large, engine))
+    large.remove()
+    stages = builds.two_stages(root)
+    add("two stages of 2 s", None, lambda engine: builds.stages(stages, engine), 2.2)
+    stages.remove()
+    add("commit of 200 MB", 0.5, builds.commit)
+    for engine in engines:
+        builds.forget(engine)
+    peak = Row("peak memory of a build with a context of 2 GB", "MiB", limit=150)
+    peak.add("ketch", builds.peak_of_large_context(root, engines[0]))
+    say(peak)
+    return [*rows, peak]
 
 
 def registries(quick: bool) -> list[Row]:
