@@ -29,8 +29,8 @@ from tests.support.engines import Engine  # noqa: E402
 from tests.support.registries.registries import registry  # noqa: E402
 from tests.support.run.isolation import own_network  # noqa: E402
 
-from bench import images as workloads  # noqa: E402
 from bench import builds, measures, scale, waits  # noqa: E402
+from bench import images as workloads  # noqa: E402
 from bench import registry as depot  # noqa: E402
 
 if TYPE_CHECKING:
