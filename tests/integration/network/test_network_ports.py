@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ketch.errors import KetchError
+from ketch.linux.netlink import addresses
 from ketch.network.connections import EndpointRequest
 from ketch.network.model import record as r
 from ketch.network.model.record import NetworkRecord, Pool
@@ -69,6 +70,9 @@ def test_one_address_of_ipv6(tmp_path: Path) -> None:
         with member(manager, record.id, "web", wanted) as (web, made):
             with web.entered():
                 server = listen("::", 80)
+            with open("/proc/thread-self/net/if_inet6", encoding="ascii") as f:  # what is tentative asks nobody
+                flags = {int(row[4], 16) for row in map(str.split, f) if row[5] == record.link}
+            assert flags and not any(one & addresses.IFA_F_TENTATIVE for one in flags)
             talk(server, "fd01::1", 8080)
             assert refused("fd00:9::1", 8080)
             assert refused("127.0.0.1", 8080)

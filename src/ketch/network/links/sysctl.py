@@ -33,12 +33,17 @@ def route_loopback(bridge: str) -> None:
 
 
 def prepare_bridge(bridge: str, *, ipv6: bool) -> None:
-    """Keep IPv6 off a bridge without it, and router advertisements off one with it."""
-    directory = f"/proc/sys/net/ipv6/conf/{bridge}"
+    """Keep IPv6 off a bridge without it, and router advertisements off one with it.
+
+    Its link-local address comes of a MAC of our own and is not probed for: while it is, for two seconds, the host
+    cannot ask for a container's link address, and whoever connects to a published port waits, or gets no route.
+    """
+    directory = f"{_IP6_CONF}/{bridge}"
     if os.path.isdir(directory):
-        _write(f"{directory}/disable_ipv6", "0" if ipv6 else "1")
         if ipv6:
             _write(f"{directory}/accept_ra", "0")
+            _write(f"{directory}/accept_dad", "0")
+        _write(f"{directory}/disable_ipv6", "0" if ipv6 else "1")
 
 
 def silence(link: str) -> None:
