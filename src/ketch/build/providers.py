@@ -31,6 +31,11 @@ class LayerDraft(Protocol):
         """The directory for its files, in the form of an overlay's upper directory; on one file system with layers."""
         ...
 
+    @property
+    def work(self) -> str:
+        """A directory beside that one for an overlay's work; it goes with ``commit``."""
+        ...
+
     def commit(self) -> str:
         """Make it a layer, which never changes again, and return its id, which the lease holds."""
         ...

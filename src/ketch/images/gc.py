@@ -1,4 +1,7 @@
-"""Garbage collection of images' content: blobs and layers that no image, no name and no lease needs are deleted."""
+"""Garbage collection of images' content: blobs and layers that no image, no name and no lease needs are deleted.
+
+Others may need layers, too (those of a build cache).  A layer to which links lead stays until the last of them goes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from ketch.errors import DataLoss
 from ketch.failpoints import failpoint
 from ketch.storage.content.leases import Leases
 from ketch.storage.database.removals import Removals
+from ketch.storage.layers.store import is_built
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Set
@@ -25,17 +29,28 @@ if TYPE_CHECKING:
     from ketch.storage.lost import Lost
 
     Later = Callable[[Callable[[], None]], object]
+    Others = Callable[[], Set[str]]
 
 
 _AGAIN = "see the kernel's log, and bring the image again when the disk works"
 
 
 class GarbageCollector:
-    """The collector, which runs under the repository's lock; ``later`` deletes unlinked files."""
+    """The collector, which runs under the repository's lock.
+
+    ``later`` deletes unlinked files; ``others`` gives the names of blobs and layers that something else needs.
+    """
 
     def __init__(
-        self, db: Database, repository: ImageRepository, content: ContentStore, layers: Layers, later: Later
+        self,
+        db: Database,
+        repository: ImageRepository,
+        content: ContentStore,
+        layers: Layers,
+        later: Later,
+        others: Others,
     ) -> None:
+        self._others = others
         self._repository = repository
         self._content = content
         self._layers = layers
@@ -67,26 +82,34 @@ class GarbageCollector:
         self._removals.begin(tx, (name.removeprefix("sha256:") for name in names))
 
     def collect(self, candidates: set[str]) -> set[str]:
-        """Delete those blobs and layers that no image and no lease needs; returns the layers' chain ids."""
+        """Delete those blobs and layers that no image and no lease needs; returns the layers' ids."""
         with self._repository.lock:
             if self._repository.unreadable:
                 return set()  # nobody knows what they need
             unneeded = self.unneeded(candidates)
-            directories = {name: self._layers.detach(name) for name in unneeded}
+            links = {name: layer for name in unneeded if (layer := self._layers.unlink(name)) is not None}
+            going = self._unlinked((unneeded - links.keys()) | self.unneeded({*links.values()}))
+            directories = {name: self._layers.detach(name) for name in going}
             for name in unneeded:
                 self._content.remove(name)
             failpoint("image.content-unnamed")
             self._removals.end(name.removeprefix("sha256:") for name in candidates)
         for directory in filter(None, directories.values()):
             self._later(functools.partial(self._layers.abort, directory))
-        return {name for name, directory in directories.items() if directory}
+        return links.keys() | {name for name, directory in directories.items() if directory}
 
     def unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
         """The blobs and layers that no lease holds and no name or image needs; images ``without`` are ignored."""
+        if not candidates:
+            return set()
         catalog = self._repository.catalog
         kept = (image.parts() for image in catalog.images.values() if image.id not in without)
         targets = {named.target for named in catalog.names.values()}
-        return candidates - self._leases.held().union(targets, *kept)
+        return candidates - self._leases.held().union(targets, self._others(), *kept)
+
+    def _unlinked(self, layers: set[str]) -> set[str]:
+        """The layers among these to which no link leads."""
+        return layers.difference(self._layers.links().values()) if layers else layers
 
     def sweep(self, lost: Lost) -> None:
         """Delete, at a start, the content of interrupted work and removals; move unknown content to ``lost/``."""
@@ -100,5 +123,16 @@ class GarbageCollector:
         self._leases.forget_abandoned()
         for digest in self.unneeded(set(self._content.all())):
             lost.put("blobs", self._content.path(digest))
-        for chain in self.unneeded(set(self._layers.all())):
-            lost.put("layers", os.path.dirname(self._layers.diff(chain)))
+        self._sweep_layers(lost)
+
+    def _sweep_layers(self, lost: Lost) -> None:
+        """Move layers that have lost their images to ``lost/``; those made here that were in none are deleted."""
+        unneeded = self.unneeded(set(self._layers.all()))
+        links = self._layers.links()
+        kept = {layer for chain, layer in links.items() if chain not in unneeded}
+        of_images = {layer for chain, layer in links.items() if chain in unneeded}
+        unneeded -= kept
+        for layer in sorted(unneeded):
+            if not is_built(layer) or layer in of_images:
+                lost.put("layers", self._layers.path(layer))
+        self.collect({layer for layer in unneeded if is_built(layer)} - of_images)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from contextlib import AbstractContextManager
 
-    from ketch.images.gc import Later
+    from ketch.images.gc import Later, Others
     from ketch.storage.content.leases import Lease
     from ketch.storage.database.db import Database
 
@@ -69,14 +69,17 @@ class _Removal(NamedTuple):
 class ImageStore:
     """All images of one daemon, with their content under ``data_root``."""
 
-    def __init__(self, db: Database, data_root: str, later: Later | None = None) -> None:
-        """``later`` deletes unlinked files in the background."""
+    def __init__(self, db: Database, data_root: str, later: Later | None = None, others: Others | None = None) -> None:
+        """``later`` deletes unlinked files in the background; ``others`` names layers that something else needs.
+
+        It is asked under the store's lock, from any thread, and must not ask the store.
+        """
         self.content = ContentStore(os.path.join(data_root, "content"))
         self.layers = Layers(data_root)
         self.unpacker = UnpackPool()
         self._repository = ImageRepository(db, self.content, self.layers)
         self._garbage = GarbageCollector(
-            db, self._repository, self.content, self.layers, later or (lambda work: work())
+            db, self._repository, self.content, self.layers, later or (lambda work: work()), others or set
         )
         self._pins: dict[str, int] = {}
         self._garbage.sweep(Lost(data_root))
@@ -337,8 +340,12 @@ class ImageStore:
                     del self._pins[image.id]
 
     def lease(self) -> AbstractContextManager[Lease]:
-        """A lease for new content; at its end the content that no image needs is deleted."""
+        """A lease for new content; at its end the content that nothing needs is deleted."""
         return self._garbage.lease()
+
+    def sync(self, names: AbstractSet[str]) -> None:
+        """Bring leased blobs and layers to the disk; blocking (DataLoss: a write error may have hit them)."""
+        self._garbage.sync(names)
 
 
 def _answer(plan: _Removal, chains: set[str]) -> RemovalRows:

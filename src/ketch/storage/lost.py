@@ -1,6 +1,6 @@
 """Unknown files and directories, which are moved to ``lost/`` and kept.
 
-    DATA-ROOT/lost/<date>/containers/<id>, layers/<chain id>, blobs/<digest>      by a start
+    DATA-ROOT/lost/<date>/containers/<id>, layers/<id>, blobs/<digest>            by a start
     DATA-ROOT/lost/<id>                                                           a container's, by a repair
 
 A directory that nothing refers to, and that nothing says was to go, has lost its row.  It is never deleted:
@@ -18,6 +18,7 @@ from errno import EEXIST
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
+_KEPT_NAME = re.compile(r"(?:built-[0-9a-f]{32}|[0-9a-f]{64})\Z")
 KINDS = {"containers": "containers", "layers": "layers", "blobs": "content/blobs/sha256"}
 
 
@@ -63,7 +64,7 @@ def kept_paths(data_root: str, kind: str) -> list[str]:
         folders.append(os.path.join(data_root, "lost"))
     for directory in folders:
         if os.path.isdir(directory):
-            found += [os.path.join(directory, name) for name in os.listdir(directory) if _NAME.match(name)]
+            found += [os.path.join(directory, name) for name in os.listdir(directory) if _KEPT_NAME.match(name)]
     return found
 
 

@@ -37,7 +37,7 @@ from ketch.storage.content.store import ContentStore
 from ketch.storage.database import removals, salvage
 from ketch.storage.database.db import REPAIR, Database
 from ketch.storage.database.records import NEWER
-from ketch.storage.layers.store import Layers
+from ketch.storage.layers.store import Layers, is_built
 from ketch.storage.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
         for table, name in (("containers", "containers"), ("images", "layers"), ("volumes", "volumes")):
             directory = os.path.join(data_root, name)
             there = (
-                {f"{name}/{entry}" for entry in os.listdir(directory) if entry[0] != "."}
+                {f"{name}/{e}" for e in os.listdir(directory) if e[0] != "." and not is_built(e)}
                 if os.path.isdir(directory)
                 else set()
             )

@@ -1,14 +1,21 @@
-"""Unpacked layers by chain id.
+"""Layers: those of images by chain id, and those that were made here.
 
-layers/<chain id's digits>/diff      committed: the files of one layer
-layers/.new-<random>/                being unpacked; removed when found at a start
+layers/<chain id's digits>/diff      the files of one layer, unpacked from a blob
+layers/<chain id's digits>           or a relative link to the layer that it is: made here, or part of another stack
+layers/built-<random>/diff           the files of a layer that was made here
+layers/.new-<random>/                being unpacked or written; removed when found at a start
+
+A layer's directory is in the form of an overlay's upper directory and never changes, so it means the same on whatever
+it lies, and is in several stacks at once.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from errno import EEXIST, ENOTEMPTY
+from contextlib import suppress
+from errno import EEXIST, EINVAL, ENOENT, ENOTEMPTY
 from typing import TYPE_CHECKING
 
 from ketch.errors import DataLoss
@@ -24,32 +31,57 @@ if TYPE_CHECKING:
     from ketch.storage.archive.tar import Source
 
 
+BUILT = "built-"
+_BUILT_NAME = re.compile(r"built-[0-9a-f]{32}\Z")
+_WORK = "work"
+
+
+def built_name() -> str:
+    """A new id for a layer that is made here."""
+    return BUILT + secrets.token_hex(16)
+
+
 class Layers:
-    """Unpacked layers by chain id."""
+    """The directory of layers; an id is a chain id, or the name of a layer that was made here."""
 
     def __init__(self, data_root: str) -> None:
         self._root = os.path.join(data_root, "layers")
         os.makedirs(self._root, mode=0o710, exist_ok=True)
         fsflags.spread(self._root)
 
-    def diff(self, chain_id: str) -> str:
+    def path(self, layer: str) -> str:
+        """The path of a layer's place, a directory or a link to one."""
+        return os.path.join(self._root, layer.removeprefix("sha256:"))
+
+    def diff(self, layer: str) -> str:
         """The directory with a layer's files."""
-        return os.path.join(self._root, chain_id.removeprefix("sha256:"), "diff")
+        return os.path.join(self._root, layer.removeprefix("sha256:"), "diff")
 
-    def exists(self, chain_id: str) -> bool:
-        """Whether a layer is unpacked."""
-        return os.path.isdir(self.diff(chain_id))
+    def exists(self, layer: str) -> bool:
+        """Whether a layer is here."""
+        return os.path.isdir(self.diff(layer))
 
-    def directories(self, chain_ids: Sequence[str]) -> list[str]:
-        """The directories of an image's layers, lowest first; DataLoss when one is missing."""
-        found = [self.diff(chain) for chain in chain_ids]
-        for path in found:
-            if not os.path.isdir(path):
-                raise DataLoss(f"a layer of the image is missing: there is no `{path}`", hint="pull or load it again")
-        return found
+    def directories(self, layers: Sequence[str]) -> list[str]:
+        """The directories of a stack of layers, lowest first; DataLoss when one is missing.
+
+        Of a layer that is in it several times only the topmost place counts: it has whatever it hides below, and
+        overlay takes no directory twice.
+        """
+        found: dict[tuple[int, int], str] = {}
+        for layer in layers:
+            path = self.diff(layer)
+            try:
+                status = os.stat(path)
+            except OSError as e:
+                raise DataLoss(
+                    f"a layer of the image is missing: there is no `{path}`", hint="pull, load or build it again"
+                ) from e
+            found.pop((status.st_dev, status.st_ino), None)
+            found[status.st_dev, status.st_ino] = path
+        return list(found.values())
 
     def begin(self) -> str:
-        """A fresh directory for ``unpack``; ``commit`` or ``abort`` it."""
+        """A fresh directory for a layer; ``commit``, ``commit_built`` or ``abort`` it."""
         path = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
         os.makedirs(os.path.join(path, "diff"), mode=0o755)
         os.chmod(os.path.join(path, "diff"), 0o755)
@@ -61,6 +93,13 @@ class Layers:
         return os.path.join(path, "diff")
 
     @staticmethod
+    def work(path: str) -> str:
+        """A directory beside the files of a layer from ``begin``, for an overlay's work; it goes with ``commit``."""
+        path = os.path.join(path, _WORK)
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        return path
+
+    @staticmethod
     def unpack(path: str, source: Source) -> int:
         """Unpack a plain tar into a directory from ``begin``; returns the bytes of its files."""
         return extract(source, Layers.files(path))
@@ -70,15 +109,67 @@ class Layers:
 
         Durable with the next ``ContentStore.sync``; one that no image names by then is deleted at the next start.
         """
-        target = os.path.join(self._root, chain_id.removeprefix("sha256:"))
+        target = self.path(chain_id)
         failpoint("image.layer-unpacked")
         try:
-            os.rename(path, target)
+            _rename(path, target)
             failpoint("image.layer-named")
         except OSError as e:
             if e.errno not in (ENOTEMPTY, EEXIST):
                 raise
             removal.remove_tree(path)
+
+    def commit_built(self, path: str, name: str) -> None:
+        """Give a layer that was written here its name (of `built_name`), which a lease holds already.
+
+        Its root gets the owner and the mode of every layer's: a tar of the layer does not have them.
+        """
+        files = Layers.files(path)
+        removal.remove_tree(os.path.join(path, _WORK))
+        os.chown(files, 0, 0)
+        os.chmod(files, 0o755)
+        os.rename(path, self.path(name))
+
+    def link(self, chain_id: str, layer: str) -> None:
+        """Make a layer that is here the layer of a chain id as well; an existing one stays."""
+        path, name = self.path(chain_id), self.path(self._target(layer) or layer)
+        if os.path.basename(name) == os.path.basename(path):
+            return
+        try:
+            os.symlink(os.path.basename(name), path)
+        except FileExistsError:
+            if self.exists(chain_id):
+                return
+            new = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
+            os.symlink(os.path.basename(name), new)
+            os.rename(new, path)  # what it led to is gone
+
+    def _target(self, layer: str) -> str | None:
+        """The id of the layer that a link leads to; None for what is no link."""
+        try:
+            return _id(os.readlink(self.path(layer)))
+        except OSError as e:
+            if e.errno not in (EINVAL, ENOENT):
+                raise
+            return None
+
+    def unlink(self, layer: str) -> str | None:
+        """Remove a link; returns the id of the layer that it led to, None for what is no link."""
+        target = self._target(layer)
+        if target is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.path(layer))
+        return target
+
+    def links(self) -> dict[str, str]:
+        """The links: chain id → the id of the layer that it leads to."""
+        found = {}
+        with os.scandir(self._root) as entries:
+            names = [entry.name for entry in entries if entry.is_symlink() and is_ours(entry.name)]
+        for name in names:
+            with suppress(FileNotFoundError):  # it is being removed
+                found[_id(name)] = _id(os.readlink(os.path.join(self._root, name)))
+        return found
 
     @staticmethod
     def abort(path: str) -> None:
@@ -89,15 +180,36 @@ class Layers:
         """The directories of interrupted work and removals, for ``abort`` at a start."""
         return removal.those(self._root, lambda name: name.startswith(".new-"))
 
-    def detach(self, chain_id: str) -> str | None:
+    def detach(self, layer: str) -> str | None:
         """Remove a layer's name; returns the directory for ``abort``, which takes longer."""
         aside = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
         try:
-            os.rename(os.path.join(self._root, chain_id.removeprefix("sha256:")), aside)
+            os.rename(self.path(layer), aside)
         except FileNotFoundError:
             return None
         return aside
 
     def all(self) -> list[str]:
-        """Chain ids of the unpacked layers."""
-        return ["sha256:" + n for n in os.listdir(self._root) if is_ours(n)]
+        """The ids of all layers."""
+        return [_id(name) for name in os.listdir(self._root) if is_ours(name) or is_built(name)]
+
+
+def is_built(name: str) -> bool:
+    """Whether a name has the form of those of layers that were made here."""
+    return bool(_BUILT_NAME.match(name))
+
+
+def _id(name: str) -> str:
+    """The id of the layer at a place of this name."""
+    return name if name.startswith(BUILT) else "sha256:" + name
+
+
+def _rename(path: str, target: str) -> None:
+    """Rename a directory to a name that nothing has; a link that leads nowhere is replaced."""
+    try:
+        os.rename(path, target)
+    except NotADirectoryError:
+        if os.path.isdir(target):
+            raise OSError(EEXIST, os.strerror(EEXIST), target) from None
+        os.unlink(target)
+        os.rename(path, target)

@@ -1,8 +1,9 @@
 """The vfs driver: containers' roots as plain copies, for file systems that overlay does not work on.
 
-    layers/<chain id's digits>/merged    the layers up to this one as one tree; made at first use, goes with the layer
+    layers/<id>/merged-<digest of ids>   layers, this one on top, as one tree; made at first use, goes with
+                                         the layer
     containers/<id>/root                 a copy of it that the container writes to
-    containers/<id>/base                 link that says of which layer it is a copy
+    containers/<id>/base                 link that says of which tree it is a copy
 
 A tree is made under a ``.new-`` name and renamed when it is whole; half of one is removed at the next start.
 """
@@ -10,6 +11,7 @@ A tree is made under a ``.new-`` name and renamed when it is whole; half of one 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import secrets
 from contextlib import ExitStack, contextmanager
@@ -69,7 +71,7 @@ class VfsSnapshots:
         os.makedirs(directory, mode=0o710, exist_ok=True)
         base = os.path.join(directory, "base")
         if not os.path.lexists(base):
-            os.symlink(chain_ids[-1] if chain_ids else "scratch", base)
+            os.symlink(f"{chain_ids[-1]}/{_merged_name(chain_ids)}" if chain_ids else "scratch", base)
         if not os.path.isdir(self.upper(container_id)):
             sources = [self._merged(chain_ids)] if chain_ids else []
             self._make(self.upper(container_id), sources, layer=False)
@@ -144,13 +146,15 @@ class VfsSnapshots:
             stack.callback(os.close, new_fd)
             old_fd = -1
             if base != "scratch":
-                old_fd = os.open(os.path.join(os.path.dirname(self._layers.diff(base)), "merged"), trees.DIRECTORY)
+                layer, _, name = base.partition("/")
+                tree = name or "merged"  # its name when every stack was one of chain ids
+                old_fd = os.open(os.path.join(self._layers.path(layer), tree), trees.DIRECTORY)
                 stack.callback(os.close, old_fd)
             yield new_fd, old_fd
 
     def _merged(self, chain_ids: Sequence[str]) -> str:
         diffs = self._layers.directories(chain_ids)
-        directory = os.path.join(os.path.dirname(diffs[-1]), "merged")
+        directory = os.path.join(os.path.dirname(diffs[-1]), _merged_name(chain_ids))
         if not os.path.isdir(directory):
             self._make(directory, diffs, layer=True)
         return directory
@@ -169,6 +173,10 @@ class VfsSnapshots:
             self._later(functools.partial(removal.try_to_remove, new))
             raise
         removal.remove_tree(new)
+
+
+def _merged_name(layers: Sequence[str]) -> str:
+    return "merged-" + hashlib.sha256("\n".join(layers).encode()).hexdigest()[:32]
 
 
 def _fill(new: str, sources: Sequence[str], layer: bool, check: Callable[[], None]) -> None:
