@@ -131,9 +131,10 @@ class TreeDigests:
         self._slots = threading.Semaphore(_READ_AHEAD)
 
     def open(self, path: str, *, follow: bool) -> int | None:
-        """What is at an absolute path: a directory, or anything else without access (O_PATH); None: nothing.
+        """A descriptor of what is at an absolute path: a directory, or anything else without access (O_PATH).
 
-        Links on the way lead within the tree; ``follow``: one at the end, too (InvalidArgument: a circle of them).
+        None: nothing is there.  Links on the way lead within the tree; ``follow``: one at the end, too
+        (InvalidArgument: they lead in a circle).
         """
         flags = os.O_PATH | (0 if follow else os.O_NOFOLLOW)
         try:

@@ -175,11 +175,26 @@ MORE: dict[str, list[str]] = {
 
 
 def prepare(directory: pathlib.Path) -> None:
-    """Make what the builds are made of: the context ``ctx``, another directory, a web server's files."""
+    """Make what the builds are made of: contexts, a web server's files, a repository."""
+    prepare_contexts(directory)
+    _write(directory / "www" / "w", "web")
+    (directory / "www" / "t.tar").write_bytes(archive())
+    for name in ("w", "t.tar"):
+        os.utime(directory / "www" / name, (1_000_000_000, 1_000_000_000))
+    _repository(directory / "git" / "r.git")
+
+
+def archive() -> bytes:
+    """The archive ``t.tar``."""
+    return _tar({"in": b"tar\n"})
+
+
+def prepare_contexts(directory: pathlib.Path) -> None:
+    """Make the context ``ctx`` and the other one, ``other``."""
     context = directory / "ctx"
     for path, data in (("f", "f\n"), ("g", "g\n"), ("d/a", "a"), ("d/b.txt", "b"), ("d/e/c.txt", "c")):
         _write(context / path, data)
-    (context / "t.tar").write_bytes(_tar({"in": b"tar\n"}))
+    (context / "t.tar").write_bytes(archive())
     _write(directory / "other" / "o", "o")
     (context / "link").symlink_to("d/a")
     (context / "dirlink").symlink_to("d")
@@ -197,9 +212,6 @@ def prepare(directory: pathlib.Path) -> None:
     (many / "setuid").chmod(0o4755)
     (many / "private").chmod(0o600)
     (many / "closed").chmod(0o1700)
-    _write(directory / "www" / "w", "w\n")
-    (directory / "www" / "t.tar").write_bytes(_tar({"in": b"tar\n"}))
-    _repository(directory / "git" / "r.git")
 
 
 def _repository(place: pathlib.Path) -> None:
@@ -255,7 +267,7 @@ def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
 
 
 def rows() -> dict[str, Any]:
-    """What was recorded: ``images`` by name, and ``rows``."""
+    """What was recorded: ``images`` (manifest and layers) by name, the repository's ``commit``, and ``rows``."""
     found: dict[str, Any] = json.loads(TABLE.read_text())
     return found
 
@@ -305,6 +317,8 @@ def _record(case: dict[str, Any], directory: pathlib.Path) -> dict[str, Any] | N
     if done.returncode:
         print(case["name"], done.stderr.decode()[-300:], file=sys.stderr)
         return None
+    if not (cache / "index.json").exists():  # nothing of it can be found again
+        return None
     return {**case, "records": [_row(one) for one in _config(cache)["records"]]}
 
 
@@ -325,12 +339,17 @@ def _config(cache: pathlib.Path) -> dict[str, Any]:
     return blob(next(one for one in listed if one["mediaType"].endswith("cacheconfig.v0")))
 
 
-def write(images: dict[str, Any], found: list[Any]) -> None:
+def write(known: dict[str, Any], found: list[Any]) -> None:
     """The table, a row a line."""
     lines = ",\n".join(json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in found)
-    TABLE.write_text(f'{{"images":{json.dumps(images, separators=(",", ":"))},\n"rows":[\n{lines}\n]}}\n')
+    rest = json.dumps(known, separators=(",", ":")).removesuffix("}")
+    TABLE.write_text(f'{rest},\n"rows":[\n{lines}\n]}}\n')
 
 
 if __name__ == "__main__":
     place = pathlib.Path(sys.argv[1])
-    write(_images(place), [one for case in cases() if (one := _record(case, place)) is not None])
+    commit = (place / "git" / "r.git" / "packed-refs").read_text().splitlines()[-1].split()[0]
+    write(
+        {"images": _images(place), "commit": commit},
+        [one for case in cases() if (one := _record(case, place)) is not None],
+    )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import pathlib
-import shlex
 
 import msgspec
 import pytest
@@ -24,80 +22,11 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.definition import define, load
 from ketch.build.llb.vertex import Edge, in_order, vertex
 from ketch.oci import platform as platforms
-from ketch.oci.config import History, ImageConfig, RootFS, RunConfig
+from ketch.oci.config import ImageConfig, RootFS, RunConfig
 from tests.support.recordings import conversions
+from tests.support.recordings.converting import AMD64, Images, converted
 
-AMD64 = platforms.parse("linux/amd64")
 ROWS = conversions.rows()
-
-
-class Images:
-    """The images that the daemon had."""
-
-    def __init__(self):
-        self.asked = []
-
-    async def image(self, name, platform):
-        self.asked.append((name, platforms.text(platform)))
-        short = name.removeprefix("docker.io/library/")
-        assert short in ("b:1", "b:2", *conversions.TRIGGERS), name
-        env = [conversions.PATH, "A=b"] if short == "on:1" else [conversions.PATH]
-        steps = [History(created_by="", comment="Imported from -")]
-        if short == "on:1":
-            steps.append(History(created_by="ENV A=b", empty_layer=True))
-        image = ImageConfig(
-            architecture="amd64",
-            os="linux",
-            config=RunConfig(env=env, cmd=["/bin/sh"], on_build=conversions.TRIGGERS.get(short)),
-            rootfs=RootFS(diff_ids=["sha256:" + "9" * 64]),
-            history=steps,
-        )
-        return ResolvedImage(reference=name, config=image)
-
-
-def options_of(row, **more):
-    """The options that a row's command line sets."""
-    parser = argparse.ArgumentParser()
-    for name in ("build-arg", "build-context", "label", "no-cache-filter", "add-host", "ulimit", "secret", "allow"):
-        parser.add_argument(f"--{name}", action="append", default=[])
-    for name in ("platform", "target", "network", "shm-size", "cgroup-parent"):
-        parser.add_argument(f"--{name}", default="")
-    parser.add_argument("--no-cache", action="store_true")
-    given = parser.parse_args(shlex.split(row["args"]))
-    args = dict(item.split("=", 1) for item in given.build_arg if "=" in item)
-    contexts = {}
-    for name, value in (item.split("=", 1) for item in given.build_context):
-        image = value.startswith("docker-image://")
-        contexts[name] = ImageContext(reference=value[15:]) if image else LocalContext(name=name)
-    fields = {
-        "args": args,
-        "contexts": contexts,
-        "labels": dict(item.split("=", 1) for item in given.label),
-        "target": given.target,
-        "platform": platforms.parse(given.platform) if given.platform else None,
-        "build_platform": AMD64,
-        "network": {"host": pb.HOST, "none": pb.NONE}.get(given.network, pb.UNSET),
-        "hosts": [tuple(item.replace("=", ":", 1).split(":", 1)) for item in given.add_host],
-        "ulimits": [limit(item) for item in given.ulimit],
-        "shm_size": 64 << 20 if given.shm_size else 0,
-        "cgroup_parent": given.cgroup_parent,
-        "hostname": args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
-        "cache_namespace": args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        "no_cache": [] if given.no_cache else given.no_cache_filter or None,
-    }
-    if row["name"].startswith("ignore"):
-        fields["context"] = LocalContext(name="context", ignore=conversions.IGNORED)
-    return ConvertOptions(**{**fields, **more})
-
-
-def limit(text):
-    name, numbers = text.split("=")
-    soft, _, hard = numbers.partition(":")
-    return name, int(soft), int(hard or soft)
-
-
-def converted(row, **more):
-    return asyncio.run(convert(row["dockerfile"], options_of(row, **more), Images()))
 
 
 def as_recorded(result, row):

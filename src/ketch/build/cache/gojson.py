@@ -26,7 +26,7 @@ def encoded(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: bytes, messages, and what their fields consist of."""
+    """A value that JSON has no form for, in a form that it has: bytes, messages, and what their fields consist of."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, pb.UserOpt):

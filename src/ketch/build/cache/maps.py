@@ -225,7 +225,7 @@ def image_maps(manifest: str, platform: pb.Platform, diff_ids: Sequence[str], la
 
 
 class LocalPatterns(NamedTuple):
-    """What is taken of a client's directory; None where the source does not say it at all."""
+    """Patterns of what is taken of a client's directory; None where the source does not say it at all."""
 
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
