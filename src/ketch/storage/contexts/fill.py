@@ -1,0 +1,229 @@
+"""A layer filled with the entries of a scan: hard links of what is known already, copies of the rest.
+
+The source is read below its descriptor alone, through no symbolic link (openat2(2)), and each file is compared with
+what the scan saw of it, before and after it is read.  Owners become 0; modes, times and extended attributes stay.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EMLINK, ENOENT, ENOTDIR, ENOTSUP, EXDEV
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgument, PermissionDenied
+from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from ketch.storage.contexts.scan import changed, entry
+from ketch.storage.tree_copy import Copier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from ketch.storage.contexts.scan import ScanEntry
+
+    Row = ScanEntry | tuple[str, int, int, int, int, int, int]
+
+_BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_LINKED = (EMLINK, ENOENT, ENOTDIR, EXDEV)
+_LEFT_OUT = ("trusted.", "security.selinux")  # overlay's own, and the label of the place where it was
+
+
+class Known:
+    """Entries whose content is below a descriptor already, in files that never change; nothing, without any."""
+
+    def __init__(self, fd: int = -1, entries: Collection[Row] = ()) -> None:
+        self.fd = fd
+        self.entries = entries
+
+
+def fill(
+    source_fd: int,
+    entries: Sequence[ScanEntry],
+    target: str,
+    known: Known,
+    copied: Callable[[int], None] = lambda _bytes: None,
+) -> None:
+    """Fill an empty directory with the entries of a scan of ``source_fd``.
+
+    ``copied`` is told the bytes of each file that was copied; what it raises ends the work.  Conflict: something
+    changed since the scan; InvalidArgument, PermissionDenied: something cannot be in a layer, or not be read.
+    """
+    target_fd = os.open(target, _DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _Filling(source_fd, target_fd, known, copied) as filling:
+            filling.run(entries)
+    finally:
+        os.close(target_fd)
+
+
+class _Filling(Copier):
+    def __init__(self, source_fd: int, target_fd: int, known: Known, copied: Callable[[int], None]) -> None:
+        super().__init__(target_fd, lambda: copied(0))
+        self._source_fd, self._known, self._copied = source_fd, known, copied
+        self._parent, self._parent_fd = "", source_fd
+        self._copies: dict[tuple[int, ...], str] = {}  # of files with several names, by all that a scan tells of them
+        self._owned = (os.geteuid(), os.getegid()) == (0, 0)  # what is made belongs to 0 without being told
+
+    def __enter__(self) -> _Filling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enter("", self._source_fd)
+
+    def run(self, entries: Sequence[ScanEntry]) -> None:
+        directories: list[ScanEntry] = []
+        linked, linked_fd = self._known.entries, self._known.fd
+        for one in entries:
+            if stat.S_ISDIR(one.mode):
+                self._make_directory_of(one)
+                directories.append(one)
+            elif one not in linked or not self._link_known(one.path, linked_fd):
+                self._copy(one)
+        for one in reversed(directories):
+            self._finish(one)
+
+    def _link_known(self, path: str, known_fd: int) -> bool:
+        try:
+            os.link(path, path, src_dir_fd=known_fd, dst_dir_fd=self._root_fd, follow_symlinks=False)
+        except OSError as e:
+            if e.errno not in _NOT_LINKED:
+                raise
+            return False
+        return True
+
+    def _make_directory_of(self, one: ScanEntry) -> None:
+        fd = self._opened(one.path)
+        self._enter(one.path, fd)
+        if entry(one.path, os.fstat(fd)) != one:
+            raise changed(one.path)
+        os.mkdir(one.path, 0o700, dir_fd=self._root_fd)
+        attributes = _attributes(fd)
+        if attributes:
+            target_fd = os.open(one.path, _DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
+            try:
+                _set_attributes(target_fd, attributes)
+            finally:
+                os.close(target_fd)
+
+    def _finish(self, one: ScanEntry) -> None:
+        """Set a directory's mode and time when everything is in it."""
+        if not self._owned:
+            os.chown(one.path, 0, 0, dir_fd=self._root_fd)
+        os.chmod(one.path, stat.S_IMODE(one.mode), dir_fd=self._root_fd)
+        os.utime(one.path, ns=(one.mtime_ns, one.mtime_ns), dir_fd=self._root_fd)
+
+    def _enter(self, directory: str, fd: int) -> None:
+        """Note the directory of the source that is read now, and close the last one."""
+        if self._parent_fd != self._source_fd:
+            os.close(self._parent_fd)
+        self._parent, self._parent_fd = directory, fd
+
+    def _opened(self, directory: str) -> int:
+        """A directory of the source, by its path."""
+        try:
+            return openat2(self._source_fd, directory, _DIRECTORY, 0, _BELOW)
+        except PermissionError as e:
+            raise PermissionDenied(f"open `{directory}` in the build context: permission denied") from e
+        except OSError as e:
+            raise changed(directory) from e
+
+    def _copy(self, one: ScanEntry) -> None:
+        """Copy a file, a link or a node."""
+        known = self._copies.get(one[1:])
+        if known is not None:
+            os.link(known, one.path, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd, follow_symlinks=False)
+            return
+        directory, _, name = one.path.rpartition("/")
+        if directory != self._parent:
+            self._enter(directory, self._opened(directory) if directory else self._source_fd)
+        try:
+            status = os.stat(name, dir_fd=self._parent_fd, follow_symlinks=False)
+            if entry(one.path, status) != one:
+                raise changed(one.path)
+            if stat.S_ISREG(one.mode):
+                self._copy_file(one, name)
+            elif stat.S_ISLNK(one.mode):
+                self._copy_link(one, name)
+            else:
+                self._make_node(one, status)
+        except FileNotFoundError as e:
+            raise changed(one.path) from e
+        if status.st_nlink > 1:
+            self._copies[one[1:]] = one.path
+
+    def _copy_file(self, one: ScanEntry, name: str) -> None:
+        from_fd = _open_file(one.path, name, self._parent_fd)
+        try:
+            status = os.fstat(from_fd)
+            if entry(one.path, status) != one:
+                raise changed(one.path)
+            to_fd = os.open(one.path, _NEW, 0o600, dir_fd=self._root_fd)
+            try:
+                self._data(from_fd, to_fd, status)
+                if entry(one.path, os.fstat(from_fd)) != one:
+                    raise changed(one.path)
+                if not self._owned:
+                    os.fchown(to_fd, 0, 0)
+                _set_attributes(to_fd, _attributes(from_fd))
+                os.fchmod(to_fd, stat.S_IMODE(one.mode))
+                os.utime(to_fd, ns=(one.mtime_ns, one.mtime_ns))
+            finally:
+                os.close(to_fd)
+        finally:
+            os.close(from_fd)
+        self._copied(one.size)
+
+    def _copy_link(self, one: ScanEntry, name: str) -> None:
+        target = os.readlink(name, dir_fd=self._parent_fd)
+        if entry(one.path, os.stat(name, dir_fd=self._parent_fd, follow_symlinks=False)) != one:
+            raise changed(one.path)
+        os.symlink(target, one.path, dir_fd=self._root_fd)
+        self._set_owner(one)
+        os.utime(one.path, ns=(one.mtime_ns, one.mtime_ns), dir_fd=self._root_fd, follow_symlinks=False)
+
+    def _make_node(self, one: ScanEntry, status: os.stat_result) -> None:
+        if stat.S_ISCHR(one.mode) and status.st_rdev == 0:
+            raise InvalidArgument(
+                f"`{one.path}` in the build context: a character device 0:0 cannot be in a layer",
+                hint="overlay file systems take it for a file that was removed; name it in .dockerignore",
+            )
+        os.mknod(one.path, one.mode, status.st_rdev, dir_fd=self._root_fd)
+        self._set_owner(one)
+        os.chmod(one.path, stat.S_IMODE(one.mode), dir_fd=self._root_fd)
+        os.utime(one.path, ns=(one.mtime_ns, one.mtime_ns), dir_fd=self._root_fd)
+
+    def _set_owner(self, one: ScanEntry) -> None:
+        if not self._owned:
+            os.chown(one.path, 0, 0, dir_fd=self._root_fd, follow_symlinks=False)
+
+
+def _open_file(path: str, name: str, directory_fd: int) -> int:
+    try:
+        return os.open(name, _READ, dir_fd=directory_fd)
+    except PermissionError as e:
+        raise PermissionDenied(f"open `{path}` in the build context: permission denied") from e
+    except OSError as e:
+        raise changed(path) from e
+
+
+def _attributes(fd: int) -> dict[str, bytes]:
+    """The extended attributes of an open file that go along with it."""
+    try:
+        names = os.listxattr(fd)
+    except OSError as e:
+        if e.errno != ENOTSUP:
+            raise
+        return {}
+    return {name: os.getxattr(fd, name) for name in names if not name.startswith(_LEFT_OUT)}
+
+
+def _set_attributes(fd: int, attributes: dict[str, bytes]) -> None:
+    for name, value in attributes.items():
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as e:
+            if e.errno != ENOTSUP:  # the file system has no such attributes; BuildKit goes on, too
+                raise
