@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class PullService:
-    """Pulls of one daemon; constructed in its event loop."""
+    """Pulls of one daemon; constructed in its event loop.  ``layers`` are shared with builds."""
 
     def __init__(self, store: ImageStore, registries: Registries, events: EventBus) -> None:
         self._store = store
         self._registries = registries
         self._events = events
-        self._layers = LayerService(store, Downloads(store.content, registries.max_downloads, registries.attempts))
+        self.layers = LayerService(store, Downloads(store.content, registries.max_downloads, registries.attempts))
 
     def pull(
         self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
@@ -47,7 +47,7 @@ class PullService:
         repository = self._registries.remotes.repository(ref, credentials)
 
         async def work(report: Report) -> None:
-            puller = Puller(self._store, self._layers, repository, report)
+            puller = Puller(self._store, self.layers, repository, report)
             new = False
             for tag in [ref.tag] if ref.tag or ref.digest else await repository.tags():
                 tagged = Reference(ref.domain, ref.path, tag, ref.digest)
@@ -66,7 +66,7 @@ class PullService:
 
     def sweep(self) -> int:
         """Remove old partial downloads; returns the bytes."""
-        return self._layers.downloads.sweep()
+        return self.layers.downloads.sweep()
 
 
 def parse(name: str, tag: str) -> Reference:

@@ -9,35 +9,28 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
-from ketch.errors import InvalidArgument, NotFound
 from ketch.images.assembly import make_image
 from ketch.images.single_flight import run_uncancellable
-from ketch.images.transfer.layers import Layer, LayerService
-from ketch.oci import digest as digests
-from ketch.oci import manifest as oci
+from ketch.images.transfer import choose as choice
 from ketch.oci import platform as platforms
-from ketch.oci.config import decode as decode_config
 from ketch.oci.reference import Reference
-from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from ketch.images.model import Image
     from ketch.images.progress import Report
     from ketch.images.store import ImageStore
+    from ketch.images.transfer.layers import Layer, LayerService
+    from ketch.oci import manifest as oci
     from ketch.oci.config import ImageConfig
     from ketch.oci.manifest import Platform
     from ketch.remote.repository import Fetched, Repository
     from ketch.storage.content.leases import Lease
-
-_LARGEST_CONFIG = 8 << 20
-_DEPTH = 3
 
 
 class Pulled(NamedTuple):
@@ -67,42 +60,34 @@ class Puller(Struct):
         top = await self.repository.manifest(asked)
         self.report({"status": f"Pulling from {ref.path}", "id": asked})
         async with leased(self.store) as lease:
-            await run_uncancellable(self._keep, lease, top)
-            chosen = await self._choose(lease, top, wanted, ref)
-            image = self._known(lease, chosen)
-            if image is None:
-                image = await self._bring(lease, chosen, ref)
+            image, chosen = await self.bring(lease, top, wanted, ref)
             self.mismatch = _mismatch(image.platform, wanted, ref)
             digest = top.descriptor.digest
             names = [str(Reference(ref.domain, ref.path, digest=digest))]
             if not ref.digest:
                 names.append(str(Reference(ref.domain, ref.path, tag=ref.tag)))
             before = self.store.catalog.names.get(names[-1])
-            known = self.store.catalog.by_manifest(chosen.descriptor.digest)
+            known = self.store.catalog.by_manifest(chosen)
             await run_uncancellable(self.store.add, [(image, names)], dict.fromkeys(names, digest))
             self.layers.forget(image.chain_ids)
         return Pulled(image, digest, known is None or before is None or before.target != digest)
 
+    async def bring(self, lease: Lease, top: Fetched, wanted: Platform | None, ref: Reference) -> tuple[Image, str]:
+        """An image for a platform with all that it consists of, and the digest of its manifest; it is not recorded.
+
+        ``top`` is the manifest or index of the reference.
+        """
+
+        async def keep(fetched: Fetched) -> None:
+            await run_uncancellable(self._keep, lease, fetched)
+
+        await keep(top)
+        chosen = await choice.choose(self.repository, top, wanted, ref, keep)
+        image = self._known(lease, chosen) or await self._bring(lease, chosen, ref)
+        return image, chosen.descriptor.digest
+
     def _keep(self, lease: Lease, fetched: Fetched) -> None:
         self.store.content.put(fetched.data, hold=lease.hold, durable=False)
-
-    async def _choose(self, lease: Lease, top: Fetched, wanted: Platform | None, ref: Reference) -> Fetched:
-        """The manifest for the platform; indexes in indexes are followed."""
-        found = top
-        for _ in range(_DEPTH):
-            if found.descriptor.media_type not in oci.INDEXES:
-                return found
-            descriptor = _for_platform(_decoded(found.data, oci.Index, found), wanted)
-            if descriptor is None:
-                text = platforms.text(wanted or platforms.host())
-                raise NotFound(
-                    f"no matching manifest for {text} in the manifest list entries",
-                    hint=f"see what `{ref.familiar}` has with: ketch manifest inspect",
-                )
-            found = await self.repository.manifest(digests.check(descriptor.digest))
-            descriptor.check_size(found.descriptor.size)
-            await run_uncancellable(self._keep, lease, found)
-        raise InvalidArgument(f"pull {ref.familiar}: indexes are nested too deeply")
 
     def _known(self, lease: Lease, chosen: Fetched) -> Image | None:
         """The image with that manifest, if it is complete."""
@@ -116,43 +101,21 @@ class Puller(Struct):
         return image if whole else None
 
     async def _bring(self, lease: Lease, chosen: Fetched, ref: Reference) -> Image:
-        manifest = _decoded(chosen.data, oci.Manifest, chosen)
-        if manifest.config.media_type not in oci.CONFIGS:
-            raise InvalidArgument(
-                f"pull {ref.familiar}: unsupported media type {manifest.config.media_type}",
-                hint="it is an artifact of another kind, not an image that can be run",
-            )
-        for layer in manifest.layers:
-            digests.check(layer.digest)
+        manifest = choice.image_manifest(chosen, ref)
         config = await self._config(lease, manifest.config)
-        if config.os != "linux":
-            raise InvalidArgument(f'image operating system "{config.os}" cannot be used on this platform')
-        diff_ids = config.rootfs.diff_ids
-        if len(diff_ids) != len(manifest.layers):
-            raise InvalidArgument(
-                f"pull {ref.familiar}: the image has {len(diff_ids)} layers, its manifest {len(manifest.layers)}"
-            )
-        check_depth(len(diff_ids))
-        chains = digests.chain_ids(diff_ids)
-        lease.hold(*chains, *(layer.digest for layer in manifest.layers))
-        layers = [Layer(*parts) for parts in zip(manifest.layers, diff_ids, chains, strict=True)]
+        layers = choice.image_layers(manifest, config, ref)
+        blobs = [layer.descriptor.digest for layer in layers]
+        lease.hold(*(layer.chain_id for layer in layers), *blobs)
         sizes = await self._all(layers)
-        blobs = [layer.digest for layer in manifest.layers]
         return make_image(manifest.config.digest, chosen.descriptor.digest, config, blobs, sizes)
 
     async def _config(self, lease: Lease, descriptor: oci.Descriptor) -> ImageConfig:
-        digests.check(descriptor.digest)
-        if descriptor.size > _LARGEST_CONFIG:
-            raise InvalidArgument(f"image configuration {descriptor.digest}: larger than {_LARGEST_CONFIG} bytes")
         lease.hold(descriptor.digest)
         if not self.store.content.exists(descriptor.digest):
             await self.layers.downloads.fetch(self.repository, descriptor, lambda _item: None, small=True)
-        data = await asyncio.to_thread(self.store.content.read, descriptor.digest, _LARGEST_CONFIG)
+        data = await asyncio.to_thread(self.store.content.read, descriptor.digest, choice.LARGEST_CONFIG)
         descriptor.check_size(len(data))
-        config: ImageConfig = _decode(decode_config, data, f"image configuration {descriptor.digest}")
-        for diff_id in config.rootfs.diff_ids:
-            digests.check(diff_id)
-        return config
+        return choice.image_config(data, descriptor.digest)
 
     async def _all(self, layers: list[Layer]) -> list[int]:
         """Fetch all layers; the first error cancels the others."""
@@ -177,18 +140,6 @@ async def leased(store: ImageStore) -> AsyncIterator[Lease]:
         await asyncio.shield(asyncio.to_thread(manager.__exit__, None, None, None))
 
 
-def _for_platform(index: oci.Index, wanted: Platform | None) -> oci.Descriptor | None:
-    images = [d for d in index.manifests if d.media_type in oci.MANIFESTS or d.media_type in oci.INDEXES]
-    if wanted is not None:
-        exact = [d for d in images if d.platform is not None and platforms.matches(wanted, d.platform)]
-        if exact:
-            return exact[0]
-        if not wanted.architecture:
-            return None
-    best = platforms.best(wanted or platforms.host(), [d.platform for d in images])
-    return None if best is None else images[best]
-
-
 def _mismatch(actual: Platform, wanted: Platform | None, ref: Reference) -> str:
     """Docker's warning of a single manifest that is for another platform; empty when there is no need."""
     if wanted is None or platforms.rank(wanted, actual) is not None:
@@ -198,16 +149,3 @@ def _mismatch(actual: Platform, wanted: Platform | None, ref: Reference) -> str:
         f"({platforms.text(platforms.normalize(actual))}) does not match the specified platform "
         f"({platforms.text(wanted)})"
     )
-
-
-def _decoded(data: bytes, kind: Any, fetched: Fetched) -> Any:
-    return _decode(lambda text: msgspec.json.decode(text, type=kind), data, f"manifest {fetched.descriptor.digest}")
-
-
-def _decode(decode: Callable[[bytes], Any], data: bytes, what: str) -> Any:
-    try:
-        return decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise InvalidArgument(f"{what}: {e}") from e
-    except RecursionError as e:
-        raise InvalidArgument(f"{what}: it is nested too deeply") from e
