@@ -12,7 +12,7 @@ import msgspec
 from ketch.build.tree import EMPTY, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from ketch.oci.config import ImageConfig
@@ -70,6 +70,10 @@ class BuildSnapshots(Protocol):
 
     def size(self, layer: str) -> int:
         """The bytes of a layer's files; a hard link that it shares with another layer counts."""
+        ...
+
+    def sync(self, layers: Collection[str]) -> None:
+        """Bring leased layers to the disk, in one call for many (DataLoss: they may not have reached it)."""
         ...
 
 
@@ -148,6 +152,33 @@ class Executor(Protocol):
 
         CommandFailed: it ended with another exit code than it may.  Cancelled, it ends the command and leaves nothing.
         """
+        ...
+
+
+class CacheMountRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory of cache mounts: its ``name`` in the store, what it is for, times in ns since 1970."""
+
+    name: str
+    description: str
+    created: int
+    last_used: int
+    usage_count: int
+    in_use: bool
+
+
+class CacheMountStore(Protocol):
+    """The keeper of the directories that commands see as cache mounts.  In the event loop, but for `size`."""
+
+    def records(self) -> Sequence[CacheMountRecord]:
+        """All directories."""
+        ...
+
+    def size(self, name: str) -> int:
+        """The bytes of a directory's files, 0 when it is gone; blocking, from any thread."""
+        ...
+
+    async def remove(self, name: str) -> int:
+        """Remove a directory and return the bytes that it had; -1 when it is in use, or gone."""
         ...
 
 

@@ -122,4 +122,12 @@ REPAIRS = (
 )
 
 # Points with a test of their own: with other flags, without containers, of a repair, of the registry.
-ELSEWHERE = ("monitor.log-rotated", "daemon.networks-down", "vfs.copied", "registry.upload-sync", *REPAIRS)
+ELSEWHERE = (
+    "monitor.log-rotated",
+    "daemon.networks-down",
+    "vfs.copied",
+    "registry.upload-sync",
+    "build.cache-layers-synced",
+    "build.cache-written",
+    *REPAIRS,
+)

@@ -1,0 +1,221 @@
+"""Rules of pruning: Docker's filters, and limits of space, in the order in which BuildKit goes through them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import InvalidArgument
+from ketch.notation import booleans, moments, sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ketch.build.cache.pruning.usage import UsageRow
+
+_HOUR = 3600 * 10**9
+_LEAST_TEMPORARY = 512_000_000
+_TEMPORARY_SHARE = 0.13817  # of what is kept altogether: for what is most easily had again
+_TEMPORARY = ("source.local", "exec.cachemount", "source.git.checkout")
+_RESERVED = 2_000_000_000
+_FIELDS = ("description", "id", "inuse", "parent", "private", "shared", "type")
+_AGES = ("until", "unused-for")
+
+
+class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of a prune: what matches and was not used for ``keep_ns`` goes, until the limits (bytes, 0: none) hold.
+
+    ``everything``: what images share, and what the builder keeps for itself, too.  ``kinds``: only these.
+    """
+
+    everything: bool = False
+    fields: Mapping[str, str] = {}
+    kinds: Sequence[str] = ()
+    keep_ns: int = 0
+    reserved_space: int = 0
+    max_used_space: int = 0
+    min_free_space: int = 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether something is kept for want of need."""
+        return bool(self.reserved_space or self.max_used_space or self.min_free_space)
+
+
+def parse(
+    filters: Mapping[str, Sequence[str]],
+    now_ns: int,
+    *,
+    everything: bool = False,
+    spaces: tuple[int, int, int] = (0, 0, 0),
+) -> PruneOptions:
+    """Options of Docker's filters (InvalidArgument); ``spaces``: reserved, most used, least free."""
+    for name in sorted(filters):
+        if name not in (*_FIELDS, *_AGES):
+            raise InvalidArgument(f'invalid filter "{name}": prune the build cache by {", ".join((*_FIELDS, *_AGES))}')
+    if filters.get("until") and filters.get("unused-for"):
+        raise InvalidArgument('conflicting filters: "until" and "unused-for"')
+    fields = {}
+    for name, values in sorted(filters.items()):
+        if len(values) > 1:
+            raise InvalidArgument(f'filters expect only one value: "{name}" has {len(values)}')
+        if name in _FIELDS:
+            fields[name] = values[0] if values else ""
+    if fields.get("id"):
+        _pattern(fields["id"])
+    ages = [value for name in _AGES for value in filters.get(name, ())]
+    reserved, most, free = spaces
+    return PruneOptions(
+        everything=everything,
+        fields=fields,
+        keep_ns=_age(ages[0], now_ns) if ages else 0,
+        reserved_space=reserved,
+        max_used_space=most,
+        min_free_space=free,
+    )
+
+
+def _age(text: str, now_ns: int) -> int:
+    moment = moments.parse(text, now_ns)
+    if moment is None:
+        raise InvalidArgument(f"the age `{text}` is neither a duration (24h) nor a time")
+    return max(now_ns - moment, 0)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as e:
+        raise InvalidArgument(f"the filter id={text} is no regular expression: {e}") from e
+
+
+def matches(row: UsageRow, options: PruneOptions, now_ns: int) -> bool:
+    """Whether a prune may remove a row, whatever space there is."""
+    if row.in_use:
+        return False
+    if not options.everything and (row.shared or row.kind in ("internal", "frontend")):
+        return False
+    if options.keep_ns and row.last_used > now_ns - options.keep_ns:
+        return False
+    if options.kinds and row.kind not in options.kinds:
+        return False
+    return all(_field(row, name, value) for name, value in options.fields.items())
+
+
+def _field(row: UsageRow, name: str, value: str) -> bool:
+    match name:
+        case "id":
+            return bool(_pattern(value).search(row.id))
+        case "parent":
+            return value in row.parents if value else bool(row.parents)
+        case "type":
+            return row.kind == value or not value
+        case "description":
+            return row.description == value if value else bool(row.description)
+    is_so = {"inuse": row.in_use, "shared": row.shared, "private": not row.shared}[name]
+    return is_so == (not value or booleans.parse(value))
+
+
+def kept_bytes(total: int, free: int, options: PruneOptions) -> int:
+    """The bytes that a prune leaves; 0: it has no such limit."""
+    if not options.limited:
+        return 0
+    kept, lacking = options.max_used_space, options.min_free_space - free
+    if lacking > 0:
+        kept = min(kept, total - lacking) if kept else total - lacking
+    elif options.min_free_space and not kept:
+        kept = total
+    return max(kept, options.reserved_space)
+
+
+def in_order(rows: Sequence[UsageRow]) -> list[UsageRow]:
+    """Rows by how little they were used: long ago and seldom first."""
+    last = _ranks([row.last_used for row in rows])
+    count = _ranks([row.usage_count for row in rows])
+    return sorted(rows, key=lambda row: (last[row.last_used] + count[row.usage_count], row.last_used, row.id))
+
+
+def _ranks(values: Sequence[int]) -> dict[int, float]:
+    ordered = sorted(set(values))
+    return {value: rank / max(len(ordered) - 1, 1) for rank, value in enumerate(ordered)}
+
+
+class CollectionRule(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A rule of ``builder.gc.policy`` in daemon.json."""
+
+    all: bool = False
+    filter: tuple[str, ...] = ()
+    keep_storage: str = ""
+    reserved_space: str = ""
+    max_used_space: str = ""
+    min_free_space: str = ""
+
+
+class CollectionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """``builder.gc`` in daemon.json."""
+
+    enabled: bool = True
+    default_keep_storage: str = ""
+    default_reserved_space: str = ""
+    default_max_used_space: str = ""
+    default_min_free_space: str = ""
+    policy: tuple[CollectionRule, ...] | None = None
+
+
+def rules(settings: CollectionSettings, disk: int) -> list[PruneOptions]:
+    """The prunes that are done after builds, in their order (InvalidArgument); ``disk``: the bytes of the disk."""
+    if not settings.enabled:
+        return []
+    if settings.policy is None:
+        reserved = _space(settings.default_reserved_space or settings.default_keep_storage, "defaultReservedSpace")
+        most = _space(settings.default_max_used_space, "defaultMaxUsedSpace")
+        free = _space(settings.default_min_free_space, "defaultMinFreeSpace")
+        return default_rules(reserved, most, free, disk)
+    return [_rule(rule) for rule in settings.policy]
+
+
+def default_rules(reserved: int, most: int, free: int, disk: int) -> list[PruneOptions]:
+    """dockerd's own rules: what is easily had again first, then what is old, then as much as is too much."""
+    reserved = reserved or _RESERVED
+    temporary = max(round(reserved * _TEMPORARY_SHARE), _LEAST_TEMPORARY)
+    too_much = PruneOptions(
+        reserved_space=reserved,
+        max_used_space=most or _share(disk, 80),
+        min_free_space=free or _share(disk, 20),
+    )
+    return [
+        PruneOptions(kinds=_TEMPORARY, keep_ns=48 * _HOUR, max_used_space=temporary),
+        msgspec.structs.replace(too_much, keep_ns=60 * 24 * _HOUR),
+        too_much,
+        msgspec.structs.replace(too_much, everything=True),
+    ]
+
+
+def _share(disk: int, percent: int) -> int:
+    return (disk * percent // 100 // (1 << 30) + 1) * 10**9
+
+
+def _rule(rule: CollectionRule) -> PruneOptions:
+    filters: dict[str, list[str]] = {}
+    for one in rule.filter:
+        name, _, value = one.partition("=")
+        filters.setdefault(name.strip().lower(), []).append(value.lstrip("=").strip())
+    return parse(
+        filters,
+        0,
+        everything=rule.all,
+        spaces=(
+            _space(rule.reserved_space or rule.keep_storage, "reservedSpace"),
+            _space(rule.max_used_space, "maxUsedSpace"),
+            _space(rule.min_free_space, "minFreeSpace"),
+        ),
+    )
+
+
+def _space(text: str, name: str) -> int:
+    found = sizes.parse(text) if text else 0
+    if found is None:
+        raise InvalidArgument(f"builder.gc: {name}: `{text}` is no size")
+    return found

@@ -1,0 +1,71 @@
+"""The records of the build cache beside the layers that they need: written when those are on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.build.cache.records import CacheRecords
+    from ketch.build.providers import BuildSnapshots
+
+log = logging.getLogger(__name__)
+
+
+class CacheWriter:
+    """One who writes records, never twice at a time: what comes meanwhile is written together.  In the event loop."""
+
+    def __init__(self, records: CacheRecords, snapshots: BuildSnapshots) -> None:
+        self.records = records
+        self._snapshots = snapshots
+        self._thread = ThreadPoolExecutor(1, "build-cache")
+        self._next: asyncio.Future[None] | None = None
+        self._running = False
+
+    def begin(self) -> None:
+        """Begin to write what has changed, unless that waits already."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+            if not self._running:
+                self._start()
+
+    async def flush(self) -> None:
+        """Return when everything is written that had changed before the call.
+
+        What cannot be written is forgotten, with a line in the daemon's log: no build fails for its cache.
+        """
+        self.begin()
+        if self._next is not None:
+            await asyncio.shield(self._next)
+
+    def _start(self) -> None:
+        waiting, self._next, self._running = self._next, None, True
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self.write)
+
+        def ended(done: asyncio.Future[None]) -> None:
+            self._running = False
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("the build cache could not be written", exc_info=error)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+            if self._next is not None:
+                self._start()
+
+        work.add_done_callback(ended)
+
+    def write(self) -> None:
+        """Write what has changed, and remove the layers that nothing needs then; blocking."""
+        with self._snapshots.lease() as lease:
+            lease.hold(*self.records.unwritten(), *self.records.dropped())
+            try:
+                self.records.flush(self._snapshots.sync, self._snapshots.size)
+            except KetchError as e:
+                log.warning("the build cache could not be written: %s", e.message)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._thread.shutdown()

@@ -1,0 +1,180 @@
+"""Results of edges: loaded from the cache, or made and recorded there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ketch.build.cache.schema import result_id
+from ketch.build.errors import SolveError
+from ketch.build.solver.explain import explanation
+from ketch.build.solver.reports import now
+from ketch.build.solver.work import Made
+from ketch.build.tree import Tree
+from ketch.errors import InvalidArgument, KetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.build.cache.schema import CacheResult
+    from ketch.build.cache.sources import ImportedResult
+    from ketch.build.cache.writer import CacheWriter
+    from ketch.build.llb.vertex import Vertex
+    from ketch.build.providers import BuildSnapshots
+    from ketch.build.solver.edge import EdgeNode
+    from ketch.build.solver.job import Job
+    from ketch.build.solver.lookup import CacheLookup
+    from ketch.storage.content.leases import Lease
+
+
+class Results:
+    """The results of all builds' edges; so many operations run at once (``parallel``)."""
+
+    def __init__(self, writer: CacheWriter, snapshots: BuildSnapshots, parallel: int) -> None:
+        self.records = writer.records
+        self._writer = writer
+        self._snapshots = snapshots
+        self._slots = asyncio.Semaphore(parallel)
+
+    # -- from the cache ----------------------------------------------------------------------------
+
+    def any(self, edge: EdgeNode, job: Job) -> bool:
+        """Whether there is a result by one of the edge's keys that was not tried in vain."""
+        return next(iter(self._known(edge)), None) is not None or next(iter(_imported(edge, job)), None) is not None
+
+    def _known(self, edge: EdgeNode) -> list[CacheResult]:
+        found = {one.id: one for key in edge.keys for one in self.records.results_of(key) if one.id not in edge.tried}
+        return sorted(found.values(), key=lambda one: -one.created)
+
+    async def load(self, edge: EdgeNode, lookup: CacheLookup, job: Job) -> Tree | None:
+        """A result out of the cache, which the job's lease holds; None: there is none that is whole.
+
+        One whose layers are not is forgotten.
+        """
+        for result in self._known(edge):
+            edge.tried.add(result.id)
+            moment = now()
+            self._use([Tree(tuple(result.layers))], job)
+            if await asyncio.to_thread(self._held, job.lease, result.layers):
+                self.records.use(result.id)
+                self._tell_cached(edge, job, moment)
+                return Tree(tuple(result.layers))
+            self.records.forget([result.id])
+        for key, imported in _imported(edge, job):
+            edge.tried.add(imported)
+            moment = now()
+            try:
+                tree = await imported.load(edge.state.work)
+            except KetchError as e:
+                edge.state.work.warn(f"{edge.state.vertex.name}: the imported cache has no use: {e.message}")
+                continue
+            self._adopt(edge, key, tree, lookup)
+            self._tell_cached(edge, job, moment)
+            return tree
+        return None
+
+    def _held(self, lease: Lease, layers: Sequence[str]) -> bool:
+        lease.hold(*layers)
+        return all(self._snapshots.exists(layer) for layer in layers)
+
+    def _tell_cached(self, edge: EdgeNode, job: Job, began: str) -> None:
+        digest = edge.state.vertex.digest
+        job.report.started(digest, began, cached=True)
+        job.report.ended(digest, now(), cached=True)
+
+    def _adopt(self, edge: EdgeNode, key: str, tree: Tree, lookup: CacheLookup) -> None:
+        """Record a result of an imported cache, with the keys of all that it was made of, by which it is found."""
+        pending, seen = [edge], {edge}
+        while pending:
+            one = pending.pop()
+            for number in range(len(one.state.maps or ())):
+                for known in lookup.keys_of(one, number):
+                    if one is not edge or known == key:
+                        self.records.link(lookup.facts(one, number, known))
+            fresh = [used for used in one.inputs if used not in seen]
+            seen.update(fresh)
+            pending += fresh
+        for number in range(len(edge.state.maps or ())):
+            facts = lookup.facts(edge, number, key)
+            if key == facts.step or key in lookup.keys_of(edge, number):
+                self.records.add(facts, tree, description=edge.state.vertex.name, kind=kind_of(edge.state.vertex))
+                break
+        self._writer.begin()
+
+    def link(self, edge: EdgeNode, lookup: CacheLookup) -> None:
+        """Record that an edge that its inputs' contents led to is found by its inputs' own keys from now on."""
+        for number in range(len(edge.state.maps or ())):
+            for key in lookup.keys_of(edge, number):
+                if self.records.key(key) is not None:
+                    self.records.link(lookup.facts(edge, number, key))
+
+    # -- made --------------------------------------------------------------------------------------
+
+    async def make(self, edge: EdgeNode, lookup: CacheLookup, job: Job) -> tuple[Tree, tuple[str, ...]] | None:
+        """An edge's result and the keys under which it is recorded: made, or taken from a build that makes it.
+
+        None: that one gave up before (SolveError).
+        """
+        work = edge.state.work
+        inputs = [one.result for one in edge.inputs]
+        trees = [one for one in inputs if one is not None]
+        if len(trees) != len(inputs) and not work.runs:
+            return None
+        made = await work.run(lambda: self._run(edge, lookup, trees, job))
+        self._use(made.outputs, job)
+        if not 0 <= edge.output < len(made.outputs):
+            vertex = edge.state.vertex
+            absent = InvalidArgument(f"there is no output {edge.output} of `{vertex.name}`: it has {len(made.outputs)}")
+            raise SolveError(vertex.digest, vertex.name, absent)
+        return made.outputs[edge.output], made.keys.get(edge.output, ())
+
+    async def _run(self, edge: EdgeNode, lookup: CacheLookup, inputs: Sequence[Tree], job: Job) -> Made:
+        state = edge.state
+        if job.explain:
+            job.explanations.append(explanation(edge, lookup, self.records))
+        async with self._slots:
+            outputs = await state.work.told(state.work.operation().run(state.work, inputs))
+        below = {layer for tree in outputs for layer in tree.layers} - state.work.lease.names
+        if below:
+            await asyncio.to_thread(state.work.lease.hold, *below)
+        keys = {
+            one.output: self._recorded(one, lookup, outputs[one.output])
+            for one in state.edges.values()
+            if one.output < len(outputs)
+        }
+        self._writer.begin()
+        return Made(outputs, keys)
+
+    def _use(self, outputs: Sequence[Tree], job: Job) -> None:
+        """Keep results from being pruned as long as the build is under way."""
+        for tree in outputs:
+            self.records.hold(result_id(tree.layers))
+            job.used.append(result_id(tree.layers))
+
+    def _recorded(self, edge: EdgeNode, lookup: CacheLookup, tree: Tree) -> tuple[str, ...]:
+        vertex, keys = edge.state.vertex, []
+        for number in range(len(edge.state.maps or ())):
+            facts = lookup.facts(edge, number)
+            self.records.add(facts, tree, description=vertex.name, kind=kind_of(vertex))
+            keys.append(facts.id)
+        return tuple(dict.fromkeys(keys))
+
+
+def _imported(edge: EdgeNode, job: Job) -> list[tuple[str, ImportedResult]]:
+    return [
+        (key, result)
+        for key in edge.keys
+        for cache in job.imports
+        for result in cache.results(key)
+        if result not in edge.tried
+    ]
+
+
+def kind_of(vertex: Vertex) -> str:
+    """The kind of a vertex's record, in BuildKit's words."""
+    identifier = vertex.op.source.identifier
+    if identifier.startswith("local://"):
+        return "source.local"
+    if identifier.startswith("git://"):
+        return "source.git.checkout"
+    return "regular"

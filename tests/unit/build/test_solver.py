@@ -1,0 +1,258 @@
+"""The solver: what runs, what is found, what several builds share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ketch.build.cache.pruning.usage import rows_of_results
+from ketch.build.errors import SolveError
+from ketch.build.tree import EMPTY
+from ketch.errors import NotFound
+from tests.support.building.memory import World, evaluated, step
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+
+async def until(true: Callable[[], object]) -> None:
+    for _ in range(100_000):
+        if true():
+            return
+        await asyncio.sleep(0.0001)
+    raise AssertionError("it never became true")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    yield made
+    await made.close()
+    assert not made.snapshots.held()
+    assert set(made.snapshots.texts) == made.records.layers(), "nothing is left but what the cache needs"
+
+
+async def test_a_graph_is_made_once_and_found_again(world: World) -> None:
+    base = step("base")
+    left, right = step("left", base), step("right", base)
+    top = step("top", left, right)
+    step("unused", base)
+    assert await world.build(top) == evaluated(world, top)
+    assert sorted(world.ran()) == ["base", "left", "right", "top"]
+    world.snapshots.looked_at.clear()
+    assert await world.build(top) == evaluated(world, top)
+    assert world.ran() == []
+    assert len(world.snapshots.looked_at) == 1, "only the last result is loaded"
+    world.restart()
+    assert await world.build(step("more", top)) == evaluated(world, step("more", top))
+    assert world.ran() == ["more"]
+    assert await world.solver.solve(None, world.job(None)) == EMPTY  # type: ignore[arg-type]
+
+
+async def test_contents_count_where_they_are_asked_for(world: World) -> None:
+    world.behaviour.random.add("context")
+    world.behaviour.contents.add("copy")
+    world.behaviour.texts["context"] = "one"
+    top = step("run", step("copy", step("context")))
+    assert await world.build(top) == "run(copy(context(one)))"
+    assert world.ran() == ["context", "copy", "run"]
+    assert await world.build(top) == "run(copy(context(one)))"
+    assert world.ran() == ["context"]
+    world.behaviour.texts["context"] = "two"
+    assert await world.build(top) == "run(copy(context(two)))"
+    assert world.ran() == ["context", "copy", "run"]
+    world.restart()
+    world.behaviour.texts["context"] = "one"
+    assert await world.build(top) == "run(copy(context(one)))"
+    assert world.ran() == ["context"]
+
+
+async def test_what_has_the_same_content_is_found_by_its_definition_afterwards(world: World) -> None:
+    world.behaviour.contents.add("copy")
+    world.behaviour.ignored.add("make")
+    world.behaviour.texts["src"] = "one"
+    top = step("copy", step("make", step("src")))
+    await world.build(top)
+    world.ran()
+    world.behaviour.texts["src"] = "two"
+    await world.build(top)
+    assert world.ran() == ["src", "make"], "the copy is the same"
+    world.behaviour.computed.clear()
+    await world.build(top)
+    assert world.ran() == []
+    assert world.behaviour.computed == [], "no content is needed once it is linked"
+
+
+async def test_a_layer_that_is_gone_is_made_again(world: World) -> None:
+    top = step("c", step("b", step("a")))
+    await world.build(top)
+    world.ran()
+    last = next(one for one, text in world.snapshots.texts.items() if text.startswith("c"))
+    del world.snapshots.texts[last]
+    assert await world.build(top) == evaluated(world, top)
+    assert world.ran() == ["c"]
+    assert last not in world.records.layers()
+    world.snapshots.texts.clear()
+    assert await world.build(top) == evaluated(world, top)
+    assert world.ran() == ["a", "b", "c"]
+
+
+async def test_ignoring_the_cache(world: World) -> None:
+    plain = step("c", step("b", step("a")))
+    await world.build(plain)
+    world.ran()
+    ignoring = step("c", step("b", step("a"), ignore_cache=True))
+    await world.build(ignoring)
+    assert world.ran() == ["b", "c"], "what stands on what was made anew is made anew"
+    await world.build(plain)
+    assert world.ran() == [], "the new results are recorded"
+    await world.build(step("c", step("b", step("a", ignore_cache=True), ignore_cache=True), ignore_cache=True))
+    assert world.ran() == ["a", "b", "c"]
+
+
+async def test_each_of_several_maps_finds_the_result(world: World) -> None:
+    world.behaviour.maps["image"] = ["by manifest", "by configuration"]
+    top = step("run", step("image"))
+    await world.build(top)
+    world.ran()
+    for name in ("by manifest", "by configuration"):
+        world.behaviour.maps["image"] = ["something else", name]
+        await world.build(top)
+        await world.build(step("image"))
+        assert world.ran() == []
+
+
+async def test_several_outputs_run_once(world: World) -> None:
+    world.behaviour.outputs["both"] = 2
+    both = step("both", step("a"))
+    top = step("top", both, both._replace(output=1))
+    assert await world.build(top) == evaluated(world, top)
+    assert world.ran() == ["a", "both", "top"]
+    assert await world.build(both._replace(output=1)) == "both(a())#1"
+    assert world.ran() == []
+    with pytest.raises(SolveError, match="there is no output 2"):
+        await world.build(both._replace(output=2))
+
+
+async def test_errors_name_their_vertex(world: World) -> None:
+    world.behaviour.failing["b"] = NotFound("no such thing")
+    failing = step("b", step("a"))
+    with pytest.raises(SolveError, match="no such thing") as caught:
+        await world.build(step("c", failing))
+    assert (caught.value.vertex, caught.value.name) == (failing.vertex.digest, "b")
+    assert isinstance(caught.value.cause, NotFound)
+    assert "no such thing" in [one.error for status in world.statuses for one in status.vertexes]
+    world.behaviour.failing.clear()
+    world.ran()
+    await world.build(step("c", failing))
+    assert world.ran() == ["b", "c"]
+
+
+async def test_so_many_run_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path, parallel=3)
+    world.behaviour.gates = {f"s{i}": asyncio.Event() for i in range(9)}
+    top = step("top", *(step(f"s{i}") for i in range(9)))
+    build = asyncio.create_task(world.build(top))
+    for i in range(9):
+        await until(lambda name=f"s{i}": name in world.behaviour.ran)
+        world.behaviour.gates[f"s{i}"].set()
+    assert await build == evaluated(world, top)
+    assert world.behaviour.most_running <= 3
+    await world.close()
+
+
+async def test_two_builds_share_what_runs(world: World) -> None:
+    gate = world.behaviour.gates["slow"] = asyncio.Event()
+    slow = step("slow", step("a"))
+    first = asyncio.create_task(world.build(step("x", slow)))
+    await until(lambda: "slow" in world.behaviour.ran)
+    with world.snapshots.lease() as lease:
+        seen: list[bytes] = []
+        job = world.job(lease)
+        job.report._listener = lambda status: seen.extend(line.data for line in status.logs)
+        second = asyncio.create_task(world.solver.solve(step("y", slow), job))
+        await until(lambda: seen)
+        assert seen[-1] == b"begin slow\n", "who comes late gets the output so far"
+        gate.set()
+        assert await first == "x(slow(a()))"
+        assert world.snapshots.text(await second) == "y(slow(a()))"
+        assert b"end slow\n" in seen
+    assert sorted(world.ran()) == ["a", "slow", "x", "y"]
+
+
+async def test_who_comes_late_holds_what_a_result_stands_on(world: World) -> None:
+    gate = world.behaviour.gates["slow"] = asyncio.Event()
+    world.behaviour.stacked.add("slow")
+    slow = step("slow", step("a"))
+    await world.build(step("a"))
+    first = asyncio.create_task(world.build(slow))
+    await until(lambda: "slow" in world.behaviour.ran)
+    second = asyncio.create_task(world.build(slow))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    gate.set()
+    assert await second == "a()|slow(a())"  # `build` looks whether it holds all of that
+    rows = rows_of_results(world.records.results(), world.records.in_use(), set())
+    assert [(row.description, row.size, len(row.parents)) for row in rows] == [("a", 3, 0), ("slow", 9, 1)]
+
+
+@pytest.mark.parametrize("leaving", ["first", "second", "both"])
+async def test_a_build_that_is_cancelled_stops_what_nobody_else_needs(world: World, leaving: str) -> None:
+    gate = world.behaviour.gates["slow"] = asyncio.Event()
+    world.behaviour.gates["own"] = asyncio.Event()
+    slow = step("slow", step("a"))
+    first = asyncio.create_task(world.build(step("x", slow, step("own"))))
+    await until(lambda: {"slow", "own"} <= set(world.behaviour.ran))
+    second = asyncio.create_task(world.build(step("y", slow)))
+    await until(lambda: len(world.solver._active) == 5)
+    await asyncio.sleep(0.01)
+    if leaving in ("first", "both"):
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert world.behaviour.stopped == ["own"]
+    if leaving in ("second", "both"):
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+    if leaving == "both":
+        assert sorted(world.behaviour.stopped) == ["own", "slow"]
+        assert not world.solver._active
+    gate.set()
+    world.behaviour.gates["own"].set()
+    if leaving == "first":
+        assert await second == "y(slow(a()))"
+    elif leaving == "second":
+        assert await first == "x(slow(a()),own())"
+    assert not world.solver._active
+    canceled = [one for status in world.statuses for one in status.vertexes if one.error == "context canceled"]
+    assert canceled
+
+
+async def test_progress_is_told_as_buildkit_tells_it(world: World) -> None:
+    top = step("b", step("a"))
+    await world.build(top)
+    names = [one.name for one in world.statuses[0].vertexes]
+    assert names == ["a", "b"]
+    last = {one.name: one for status in world.statuses for one in status.vertexes}
+    assert all(one.started and one.completed and not one.cached for one in last.values())
+    world.statuses.clear()
+    await world.build(top)
+    last = {one.name: one for status in world.statuses for one in status.vertexes}
+    assert last["b"].cached
+    assert last["b"].started and last["b"].completed
+    assert last["b"].inputs == [top.vertex.inputs[0].vertex.digest]
+
+
+async def test_deep_graphs(world: World) -> None:
+    edge = step("s")
+    for _ in range(3000):
+        edge = step("s", edge)
+    world.behaviour.ignored.add("s")
+    await world.build(edge)
+    assert len(world.ran()) == 3001
+    await world.build(edge)
+    assert world.ran() == []
