@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from ketch.build.dockerfile import ignore
+from ketch import dockerignore
 from ketch.build.dockerfile.errors import DockerfileError, Span
 from ketch.build.dockerfile.lint import rules
 from ketch.build.dockerfile.lint.check import check, outline
@@ -30,7 +30,7 @@ WITHOUT_LINES = ("only one escape", "invalid escape token", "file with no instru
 def request(**fields):
     return CheckRequest(
         base=lambda name, _platform: BASE if name.startswith("base") else None,
-        ignore=ignore.read("ignored\n"),
+        ignore=dockerignore.read("ignored\n"),
         build_platform=AMD64,
         target_platform=AMD64,
         **fields,
@@ -109,7 +109,7 @@ def test_files_that_are_left_out():
         'Attempting to Add file "ignored/x" that is excluded by .dockerignore',
         'Attempting to Copy file "ignored" that is excluded by .dockerignore',
     ]
-    excepted = CheckRequest(ignore=ignore.read("ignored\n!ignored/x\n"))
+    excepted = CheckRequest(ignore=dockerignore.read("ignored\n!ignored/x\n"))
     assert check(text, excepted).findings == []
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ketch import trees
 from ketch.build.cache import globs
-from ketch.build.dockerfile.ignore import IgnoreRules
+from ketch.dockerignore import IgnoreRules
 from ketch.errors import NotFound
 from ketch.storage.tree_digests import NOTHING, Digest, DigestSequence, is_whiteout, names, now
 

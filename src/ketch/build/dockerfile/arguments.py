@@ -11,9 +11,7 @@ from typing import Any
 import msgspec
 
 from ketch.build.dockerfile.errors import DockerfileError
-
-SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-"""What Go takes for white space: Python's own methods would add the separators of ASCII."""
+from ketch.dockerignore import SPACES
 
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 

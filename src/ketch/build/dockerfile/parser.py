@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.build.dockerfile import arguments, heredocs
-from ketch.build.dockerfile.arguments import SPACES
 from ketch.build.dockerfile.directives import Directive, DirectiveReader
 from ketch.build.dockerfile.errors import DockerfileError, Span
+from ketch.dockerignore import SPACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from ketch.oci import platform as platforms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ketch.build.dockerfile.ignore import IgnoreRules
+    from ketch.dockerignore import IgnoreRules
     from ketch.oci.config import RunConfig
     from ketch.oci.manifest import Platform
 

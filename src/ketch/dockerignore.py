@@ -10,13 +10,14 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.build.dockerfile.arguments import SPACES
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DEFAULT = ".dockerignore"
+SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+"""What Go takes for white space: Python's own methods would add the separators of ASCII."""
 
 
 def file_names(dockerfile: str) -> tuple[str, str]:

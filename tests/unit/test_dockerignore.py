@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.build.dockerfile import ignore
+from ketch import dockerignore
 from ketch.errors import InvalidArgument
 
 # A pattern, the paths that it matches, and those that it does not.
@@ -50,14 +50,14 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("pattern", "yes", "no"), PATTERNS)
 def test_patterns(pattern, yes, no):
-    rules = ignore.read(pattern)
+    rules = dockerignore.read(pattern)
     split = (lambda text: [text]) if " " in pattern else str.split
     assert [path for path in split(yes) if not rules.ignored(path)] == []
     assert [path for path in split(no) if path and rules.ignored(path.rstrip("/") or path) and path[-1] != "/"] == []
 
 
 def test_the_last_pattern_that_matches_decides():
-    rules = ignore.read("*.md\n!README*.md\nREADME-secret.md\n")
+    rules = dockerignore.read("*.md\n!README*.md\nREADME-secret.md\n")
     assert [
         name for name in ("a.md", "README.md", "README-x.md", "README-secret.md", "b") if not rules.ignored(name)
     ] == [
@@ -65,9 +65,9 @@ def test_the_last_pattern_that_matches_decides():
         "README-x.md",
         "b",
     ]
-    rules = ignore.read("*.md\nREADME-secret.md\n!README*.md\n")
+    rules = dockerignore.read("*.md\nREADME-secret.md\n!README*.md\n")
     assert not rules.ignored("README-secret.md")
-    rules = ignore.read("*\n!a/b\n!c\nc/d\n")
+    rules = dockerignore.read("*\n!a/b\n!c\nc/d\n")
     assert [
         path for path in ("a", "a/b", "a/b/x", "a/x", "c", "c/x", "c/d", "c/d/e", "e") if not rules.ignored(path)
     ] == [
@@ -77,25 +77,25 @@ def test_the_last_pattern_that_matches_decides():
 
 def test_what_a_file_may_hold():
     text = "\ufeff# comment\n  # no comment\n\n   \na  \r\n\tb\n! c \n/d\n//e/\n!/f\n!\n/\n."
-    assert ignore.patterns(text) == ["# no comment", "a", "b", "!c", "d", "e", "!f", "!", "/", "."]
-    assert not ignore.read("# nothing\n")
-    assert ignore.file_names("sub/My.Dockerfile") == ("sub/My.Dockerfile.dockerignore", ".dockerignore")
+    assert dockerignore.patterns(text) == ["# no comment", "a", "b", "!c", "d", "e", "!f", "!", "/", "."]
+    assert not dockerignore.read("# nothing\n")
+    assert dockerignore.file_names("sub/My.Dockerfile") == ("sub/My.Dockerfile.dockerignore", ".dockerignore")
 
 
 @pytest.mark.parametrize("bad", ["[", "[a", "[]", "[]a]", "[^]", "[a-]", "[-a]", "[b-a]", "a\\", "[a\\"])
 def test_patterns_that_cannot_be_read(bad):
     with pytest.raises(InvalidArgument, match=re.escape("syntax error in pattern")):
-        ignore.read(f"a\n{bad}\n")
+        dockerignore.read(f"a\n{bad}\n")
 
 
 def test_an_exclamation_mark_alone():
     with pytest.raises(InvalidArgument, match="illegal exclusion pattern"):
-        ignore.read("!\n")
+        dockerignore.read("!\n")
 
 
 # The paths of which dockerd 28.5.2 says that a pattern excludes them (rule CopyIgnoredFile); null: it refuses it.
 # "walks": which of "files" it had after COPY of the whole context, for several patterns.
-RECORDED = json.loads((pathlib.Path(__file__).parents[2] / "data" / "dockerignore.json").read_text())
+RECORDED = json.loads((pathlib.Path(__file__).parents[1] / "data" / "dockerignore.json").read_text())
 
 
 @pytest.mark.parametrize("pattern", RECORDED["patterns"])
@@ -103,9 +103,9 @@ def test_patterns_are_those_of_dockerd(pattern):
     expected = RECORDED["patterns"][pattern]
     if expected is None:
         with pytest.raises(InvalidArgument, match="syntax error in pattern"):
-            ignore.read(pattern)
+            dockerignore.read(pattern)
     else:
-        rules = ignore.read(pattern)
+        rules = dockerignore.read(pattern)
         assert sorted(filter(rules.ignored, RECORDED["paths"])) == expected
 
 
@@ -131,27 +131,27 @@ def kept(rules, files):
 
 @pytest.mark.parametrize(("patterns", "expected"), RECORDED["walks"])
 def test_walks_are_those_of_dockerd(patterns, expected):
-    assert kept(ignore.read("\n".join(patterns)), RECORDED["files"]) == expected
+    assert kept(dockerignore.read("\n".join(patterns)), RECORDED["files"]) == expected
 
 
 @given(LINES, PATHS)
 def test_a_walk_without_exceptions_says_the_same_as_a_single_path(lines, path):
-    rules = ignore.IgnoreRules([pattern for _, pattern in lines])
+    rules = dockerignore.IgnoreRules([pattern for _, pattern in lines])
     assert (kept(rules, [path]) == []) == rules.ignored(path)
 
 
 @given(LINES, PATHS)
 def test_a_directory_that_is_passed_over_keeps_nothing(lines, path):
-    class Patient(ignore.IgnoreRules):
+    class Patient(dockerignore.IgnoreRules):
         def may_keep_below(self, directory):
             return True
 
     patterns = [("!" if exception else "") + pattern for exception, pattern in lines]
-    assert kept(ignore.IgnoreRules(patterns), [path]) == kept(Patient(patterns), [path])
+    assert kept(dockerignore.IgnoreRules(patterns), [path]) == kept(Patient(patterns), [path])
 
 
 def test_directories_that_need_not_be_read():
-    rules = ignore.read("node_modules\n!a/keep\n!x/*/z\n")
+    rules = dockerignore.read("node_modules\n!a/keep\n!x/*/z\n")
     assert [rules.may_keep_below(name) for name in ("node_modules", "a", "a/keep", "a/b", "x", "x/y", "y")] == [
         *(False, True, True, False, True, True, False),
     ]
@@ -160,6 +160,6 @@ def test_directories_that_need_not_be_read():
 @given(st.text(max_size=30), st.text(min_size=1, max_size=10))
 def test_no_text_breaks_the_rules(text, path):
     try:
-        ignore.read(text).ignored(path)
+        dockerignore.read(text).ignored(path)
     except InvalidArgument:
         return
