@@ -9,7 +9,7 @@ from errno import EEXIST
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
-from ketch.linux.chown import chown_node
+from ketch.linux.nodes import chown_node
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import paths
 

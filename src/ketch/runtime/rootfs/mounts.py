@@ -15,7 +15,7 @@ from stat import S_ISDIR
 from ketch import trees
 from ketch.errors import MountMismatch, RuntimeFailure
 from ketch.linux import mount as m
-from ketch.linux import ns, statfs
+from ketch.linux import ns, nodes
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import idmap, paths
 from ketch.runtime.rootfs.mount_options import MountOptions, is_superblock_flag
@@ -90,7 +90,7 @@ def prepare(entries: list[OciMount]) -> list[Planned]:
             mount.tree_fd = open_overlay(mount.options.data, mount.options.set)
             if mount.options.subdir:
                 mount.tree_fd = _subtree(mount)
-        if mount.destination == "/proc" and mount.tree_fd >= 0 and statfs.kind(mount.tree_fd) != statfs.PROC:
+        if mount.destination == "/proc" and mount.tree_fd >= 0 and nodes.file_system(mount.tree_fd) != nodes.PROC:
             # What we and others write to it, labels for instance, would go into somebody's files, and have no effect.
             raise RuntimeFailure(
                 f"{mount.describe()}: it cannot be mounted there, for it is not of type proc", step="mounts"
@@ -215,7 +215,7 @@ def _check_destination(mount: Planned) -> None:
 
 def check_target(target_fd: int, destination: str) -> None:
     """Refuse a place that a link leads into /proc: a mount there would take what the runtime and others write to it."""
-    if statfs.kind(target_fd) == statfs.PROC and not destination.startswith("/proc/") and destination != "/proc":
+    if nodes.file_system(target_fd) == nodes.PROC and not destination.startswith("/proc/") and destination != "/proc":
         raise RuntimeFailure(f"mount on `{destination}`: a symbolic link there leads into /proc", step="mounts")
 
 

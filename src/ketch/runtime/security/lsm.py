@@ -6,7 +6,7 @@ import os
 from errno import EINVAL, ENOENT
 
 from ketch.errors import RuntimeFailure
-from ketch.linux import statfs
+from ketch.linux import nodes
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ketch.runtime.failure import failure
 
@@ -28,7 +28,7 @@ class Labels:
         self._self_fd = -1
         if self._apparmor or self._selinux:
             self._self_fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            if statfs.kind(self._self_fd) != statfs.PROC:
+            if nodes.file_system(self._self_fd) != nodes.PROC:
                 raise RuntimeFailure("set security label: `/proc` is not a procfs", step="lsm")
 
     def prepare_exec(self) -> None:
