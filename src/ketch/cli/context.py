@@ -44,11 +44,15 @@ class Context:
             self._client = Client(self.host)
         return self._client
 
+    def is_ketch(self) -> bool:
+        """Whether the daemon is ketchd."""
+        return self.client().request("GET", "/_ping").headers.get("server", "").startswith("Ketch")
+
     def only_ketch(self, what: str, why: str) -> None:
         """Raise Unimplemented unless the daemon is Ketch, as another one would ignore ``what``."""
         from ketch.errors import Unimplemented
 
-        if not self.client().request("GET", "/_ping").headers.get("server", "").startswith("Ketch"):
+        if not self.is_ketch():
             raise Unimplemented(f"{what}: the daemon is not ketchd, and {why}")
 
     def print(self, text: str = "") -> None:

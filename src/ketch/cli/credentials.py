@@ -80,6 +80,13 @@ def header(server: str) -> dict[str, str]:
     return {"X-Registry-Auth": base64.urlsafe_b64encode(text).decode("ascii")}
 
 
+def known() -> dict[str, dict[str, str]]:
+    """All credentials, by server (its key): for a build, whose images may be in any of them."""
+    config = _read()
+    servers = dict.fromkeys(map(key, [*(config.get("auths") or {}), *(config.get("credHelpers") or {})]))
+    return {server: found for server in servers if (found := load(server))}
+
+
 def store(server: str, username: str, password: str, identity: str = "") -> str:
     """Store credentials for a server (a key); returns the file's path or the helper's name."""
     config = _read()

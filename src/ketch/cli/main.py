@@ -13,6 +13,7 @@ from ketch.errors import PROGRAM_EXIT_CODES, DeviceNotFound, KetchError
 # command → "module:function" below ketch.cli.commands; nothing is imported before it is needed
 COMMANDS = {
     "attach": "containers.attach:cmd_attach",
+    "build": "builds.build:cmd_build",
     "commit": "containers.commit:cmd_commit",
     "cp": "containers.cp:cmd_cp",
     "create": "containers.run:cmd_create",
@@ -68,12 +69,18 @@ GROUPS = {
     },
     "image": {
         "inspect": "system.inspect:cmd_image",
-        **{n: COMMANDS[n] for n in ("history", "import", "load", "pull", "push", "save", "tag")},
+        **{n: COMMANDS[n] for n in ("build", "history", "import", "load", "pull", "push", "save", "tag")},
         "ls": "images.images:cmd_images",
         "list": "images.images:cmd_images",
         "rm": "images.images:cmd_rmi",
         "bootstrap": "images.archives:cmd_bootstrap",
         "prune": "system.prune:cmd_images",
+    },
+    "builder": {
+        "build": COMMANDS["build"],
+        "du": "builds.cache:cmd_du",
+        "prune": "builds.cache:cmd_prune",
+        "history": "builds.history:cmd_history",
     },
     "system": {
         "info": COMMANDS["info"],

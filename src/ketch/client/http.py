@@ -125,6 +125,20 @@ class Response:
         self._sock.close()
 
 
+class _Uploading(Response):
+    """An answer that comes while the request's body is sent, which may fail."""
+
+    def __init__(self, response: Response, failure: list[BaseException]) -> None:
+        super().__init__(response._sock, response.status, response.headers, response._buffer)
+        self._failure = failure
+
+    def _more(self) -> bool:
+        more = super()._more()
+        if not more and self._failure:
+            raise self._failure[0]
+        return more
+
+
 class Hijacked:
     """A connection that is not HTTP any more, and the bytes that came with the answer."""
 
@@ -168,6 +182,43 @@ class Client:
             response._buffer, response._left, response._chunked = body_bytes, len(body_bytes), False
             if response.headers.get("connection", "").lower() != "close" and not response.headers.get("upgrade"):
                 self._idle = sock
+        return response
+
+    def upload(
+        self,
+        method: str,
+        path: str,
+        body: Iterable[bytes],
+        query: Query | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Send a body of any length while the answer comes, which the caller reads; an error status is raised.
+
+        An error of ``body`` itself ends the request, and is raised when the answer breaks off.
+        """
+        import threading  # here: most commands have no use for it, and each start would pay for it
+
+        sock = connect(self.host)
+        failure: list[BaseException] = []
+
+        def send() -> None:
+            try:
+                with suppress(BrokenPipeError, ConnectionResetError):  # it may have been answered already
+                    self._send(sock, method, path, query, iter(body), headers or {})
+            except BaseException as e:
+                failure.append(e)
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=send, name="upload", daemon=True).start()
+        try:
+            response = _Uploading(self._receive(sock), failure)
+        except errors.Unavailable:
+            if failure:
+                raise failure[0] from None
+            raise
+        if response.status >= 400:
+            raise error_in(response.status, response.read())
         return response
 
     def _connection(self) -> socket.socket:

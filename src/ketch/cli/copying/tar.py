@@ -42,28 +42,32 @@ def pack(path: str, name: str, rename: Callable[[str], str]) -> Iterator[bytes]:
         directory = "/" if path.startswith("/") else "."
     dir_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield from _Packer(rename).tree(dir_fd, entry, name)
+        yield from Packer(rename).tree(dir_fd, entry, name)
     finally:
         os.close(dir_fd)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-class _Packer:
-    def __init__(self, rename: Callable[[str], str]) -> None:
-        self._rename = rename
+class Packer:
+    """Packs entries of trees one by one; of a file with several names the first one has the content."""
+
+    def __init__(self, rename: Callable[[str], str], *, owners: bool = True) -> None:
+        """``owners``: with the files' owners, else all are root's."""
+        self._rename, self._owners = rename, owners
         self._links: dict[tuple[int, int], str] = {}
 
     def tree(self, dir_fd: int, entry: str, name: str) -> Iterator[bytes]:
+        """An entry and all below it."""
         with trees.Descent(dir_fd) as top:
-            yield from self._entry(top, entry, name)
+            yield from self.entry(top, entry, name)
             if not top.depth:
                 return
             with trees.Descent(top.fd) as at:
                 for inner in at.walk(trees.sorted_names):
                     if inner is not None:
-                        yield from self._entry(at, inner, f"{name.rstrip('/')}/{at.prefix}{inner}")
+                        yield from self.entry(at, inner, f"{name.rstrip('/')}/{at.prefix}{inner}")
 
-    def _entry(self, at: trees.Descent, entry: str, name: str) -> Iterator[bytes]:
+    def entry(self, at: trees.Descent, entry: str, name: str) -> Iterator[bytes]:
         """Pack one entry; ``at`` enters a directory.  A missing entry is left out."""
         try:
             status = os.stat(entry, dir_fd=at.fd, follow_symlinks=False)
@@ -72,7 +76,8 @@ class _Packer:
                 return
             info = tarfile.TarInfo(self._rename(name))
             info.type, info.mode, info.mtime = kind, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1_000_000_000
-            info.uid, info.gid = status.st_uid, status.st_gid
+            if self._owners:
+                info.uid, info.gid = status.st_uid, status.st_gid
             if kind == tarfile.SYMTYPE:
                 info.linkname = os.readlink(entry, dir_fd=at.fd)
             elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
@@ -89,7 +94,7 @@ class _Packer:
             return
         except OSError as e:
             raise InvalidArgument(f"read `{name}`: {e.strerror}") from e
-        yield _header(info)
+        yield header(info)
 
     def _first(self, status: os.stat_result, name: str) -> str:
         """The first packed name of a file with hard links."""
@@ -103,7 +108,7 @@ def _file(dir_fd: int, entry: str, info: tarfile.TarInfo) -> Iterator[bytes]:
         with suppress(OSError):  # it has none
             capability = os.getxattr(f.fileno(), "security.capability")
             info.pax_headers = {_CAPABILITY: capability.decode("utf-8", "surrogateescape")}
-        yield _header(info)
+        yield header(info)
         while left:
             data = f.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
             left -= len(data)
@@ -111,7 +116,8 @@ def _file(dir_fd: int, entry: str, info: tarfile.TarInfo) -> Iterator[bytes]:
     yield bytes(-info.size % tarfile.BLOCKSIZE)
 
 
-def _header(info: tarfile.TarInfo) -> bytes:
+def header(info: tarfile.TarInfo) -> bytes:
+    """An entry's header in the archive."""
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 

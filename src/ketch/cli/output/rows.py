@@ -1,4 +1,4 @@
-"""Images, containers, volumes and networks in the fields of Docker's ``--format``."""
+"""Images, containers, volumes, networks and the build cache in the fields of Docker's ``--format``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.gotemplate.strings import ellipsis, quote
 from ketch.cli.output.listing import labels, since
-from ketch.notation import booleans
+from ketch.notation import booleans, moments
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
@@ -135,3 +135,25 @@ def of_network(network: ApiObject, *, whole: bool) -> Row:
         "Name": network["Name"],
         "Scope": network["Scope"],
     }
+
+
+def of_cache_record(record: ApiObject) -> Row:
+    """A record of the build cache in the fields of Docker's ``--format``."""
+    return {
+        "CacheType": record["Type"],
+        "CreatedSince": ago(record.get("CreatedAt")),
+        "Description": record.get("Description") or "",
+        "ID": record["ID"],
+        "InUse": booleans.write(record["InUse"]),
+        "LastUsedSince": ago(record.get("LastUsedAt")),
+        "Parents": ",".join(record.get("Parents") or ()),
+        "Shared": booleans.write(record["Shared"]),
+        "Size": human_size(record["Size"], 4),
+        "UsageCount": str(record.get("UsageCount") or 0),
+    }
+
+
+def ago(text: str | None) -> str:
+    """``5 minutes ago`` for a time of RFC 3339; nothing for none."""
+    ns = moments.rfc3339(text) if text else None
+    return since(ns / 1e9) if ns is not None and ns > 0 else ""

@@ -15,7 +15,7 @@ from stat import S_ISDIR
 from ketch import trees
 from ketch.errors import MountMismatch, RuntimeFailure
 from ketch.linux import mount as m
-from ketch.linux import ns, nodes
+from ketch.linux import nodes, ns
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import idmap, paths
 from ketch.runtime.rootfs.mount_options import MountOptions, is_superblock_flag

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.images import credentials
+from ketch.cli import credentials
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import NotFound
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.images import credentials
+from ketch.cli import credentials
 from ketch.cli.gotemplate.strings import ellipsis
 from ketch.cli.image_names import platform_json, split_tag
 from ketch.cli.options import progress_flags

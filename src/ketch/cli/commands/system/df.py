@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ketch.cli.gotemplate.strings import go_json
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.listing import Listing, table
-from ketch.cli.output.rows import of_container, of_image, of_volume
+from ketch.cli.output.rows import of_cache_record, of_container, of_image, of_volume
 from ketch.notation.sizes import human_size
 
 if TYPE_CHECKING:
@@ -44,7 +44,15 @@ _CONTAINERS = [
     ("NAMES", "Names"),
 ]
 _VOLUMES = [("VOLUME NAME", "Name"), ("LINKS", "Links"), ("SIZE", "Size")]
-_CACHE = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]
+_CACHE = [
+    ("CACHE ID", "ID"),
+    ("CACHE TYPE", "CacheType"),
+    ("SIZE", "Size"),
+    ("CREATED", "CreatedSince"),
+    ("LAST USED", "LastUsedSince"),
+    ("USAGE", "UsageCount"),
+    ("SHARED", "Shared"),
+]
 
 
 def cmd_df(args: list[str], ctx: Context) -> int:
@@ -77,8 +85,16 @@ def summary(usage: ApiObject) -> list[Row]:
         _row("Images", len(images), sum(i["Containers"] > 0 for i in images), layers, layers - used),
         _row("Containers", len(containers), len(active), written, written - sum(c.get("SizeRw") or 0 for c in active)),
         _row("Local Volumes", len(volumes), sum(links > 0 for _, links in sizes), on_disk, unused),
-        _row("Build Cache", 0, 0, 0, 0),
+        _build_cache(usage),
     ]
+
+
+def _build_cache(usage: ApiObject) -> Row:
+    """The row of the build cache; what other things have, too, is not gained by removing it."""
+    records = usage.get("BuildCache") or []
+    size = usage.get("BuilderSize") or sum(r["Size"] for r in records if not r["Shared"])
+    used = sum(r["Size"] for r in records if r["InUse"] and not r["Shared"])
+    return _row("Build Cache", len(records), sum(r["InUse"] for r in records), size, size - used)
 
 
 def _row(kind: str, total: int, active: int, size: int, idle: int) -> Row:
@@ -96,24 +112,26 @@ def _verbose(ctx: Context, usage: ApiObject, format: str) -> None:
     whole = bool(format)
     images = [_image(i, whole=whole) for i in usage.get("Images") or ()]
     containers, volumes = _containers(usage, whole=whole), _volumes(usage)
+    records = [of_cache_record(record) for record in usage.get("BuildCache") or ()]
     if format:
-        _verbose_formatted(ctx, format, {"Images": images, "Containers": containers, "Volumes": volumes})
+        parts = {"Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": records}
+        _verbose_formatted(ctx, format, parts)
         return
     ctx.print("Images space usage:\n\n" + _table(_IMAGES, images))
     ctx.print("\nContainers space usage:\n\n" + _table(_CONTAINERS, containers))
     ctx.print("\nLocal Volumes space usage:\n\n" + _table(_VOLUMES, volumes))
-    ctx.print("\nBuild cache usage: 0B\n\n" + table([_CACHE]))
+    total = _build_cache(usage)["Size"]
+    ctx.print(f"\nBuild cache usage: {total}\n\n" + _table(_CACHE, records))
 
 
 def _verbose_formatted(ctx: Context, format: str, parts: dict[str, list[Row]]) -> None:
     plain = {k: [{f: v for f, v in row.items() if not callable(v)} for row in rows] for k, rows in parts.items()}
-    facts = {**plain, "BuildCache": []}
     if format in ("json", "{{json .}}"):
-        ctx.out.write(go_json(facts))
+        ctx.out.write(go_json(plain))
         return
     from ketch.cli.gotemplate.template import Template
 
-    ctx.print(Template(format).render(facts))
+    ctx.print(Template(format).render(plain))
 
 
 def _table(columns: list[tuple[str, str]], rows: list[Row]) -> str:

@@ -1,0 +1,116 @@
+"""A build as it is asked for: everything that a command line says, read and checked."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import TYPE_CHECKING
+
+from ketch.cli import credentials
+from ketch.cli.building import gifts, outputs, places, values
+from ketch.cli.errors import UsageError
+from ketch.cli.options import checks, quantities
+from ketch.cli.options.value_types import EXTRA_HOSTS
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.cli.options.flags import Options
+
+    Request = dict[str, Any]
+
+_HUB = "docker.io"
+
+
+class BuildRequest:
+    """One build."""
+
+    def __init__(self, opts: Options, context: str) -> None:
+        """KetchError for what cannot be asked for."""
+        values.check_attestations(opts)
+        self.opts = opts
+        self.method, self.as_json = values.call(opts)
+        self.outputs = outputs.parse(opts) if self.method == "build" else []
+        self.secrets = gifts.secrets(opts["secret"])
+        self.agents = gifts.agents(opts["ssh"])
+        self.contexts = gifts.contexts(opts["build-context"])
+        self.cache_from = values.caches(opts["cache-from"], "cache-from")
+        self.cache_to = values.caches(opts["cache-to"], "cache-to")
+        self.limits = _limits(opts)
+        self.place = places.find(context, opts["file"])
+
+    def fields(self) -> Request:
+        """All that goes into the request and is neither a directory nor a descriptor."""
+        opts, text = self.opts, self.place.dockerfile
+        return {
+            "t": opts["tag"],
+            "target": opts["target"],
+            "platforms": platforms(opts),
+            "buildargs": arguments(opts),
+            "labels": values.pairs(opts["label"], "label"),
+            "nocache": opts["no-cache"],
+            "nocachefilter": values.listed(opts["no-cache-filter"]),
+            "pull": opts["pull"],
+            "networkmode": opts["network"],
+            "extrahosts": hosts(opts),
+            "entitlements": values.listed(opts["allow"]),
+            "call": self.method,
+            "explain": opts["explain"],
+            "dockerfile": text and _dockerfile(text),
+            "dockerfile_path": self.place.dockerfile_path,
+            "remote": self.place.remote,
+            "contexts": self.contexts.addresses,
+            "secrets": {name: encoded(content) for name, content in self.secrets.items()},
+            "auths": {_HUB if name == credentials.HUB else name: auth for name, auth in credentials.known().items()},
+            **self.limits,
+        }
+
+
+def encoded(content: bytes) -> str:
+    """Bytes in JSON."""
+    return base64.b64encode(content).decode("ascii")
+
+
+def _dockerfile(text: places.DockerfileText) -> Request:
+    return {
+        "name": text.name,
+        "data": encoded(text.content),
+        "ignore": None if text.ignore is None else encoded(text.ignore),
+        "ignore_name": text.ignore_name,
+    }
+
+
+def arguments(opts: Options) -> dict[str, str]:
+    """The build arguments."""
+    return values.pairs(opts["build-arg"], "build-arg", inherit=True)
+
+
+def platforms(opts: Options) -> list[str]:
+    """The platforms; without any, that of DOCKER_DEFAULT_PLATFORM, or none: the daemon's own."""
+    default = os.environ.get("DOCKER_DEFAULT_PLATFORM")
+    return values.listed(opts["platform"]) or ([default] if default else [])
+
+
+def hosts(opts: Options) -> list[str]:
+    """Names with their addresses."""
+    return list(EXTRA_HOSTS.read(values.listed(opts["add-host"]), "add-host"))
+
+
+def _limits(opts: Options) -> Request:
+    """Limits of the steps' processes; those that were not given are left out."""
+    found: Request = {
+        "cgroupparent": opts["cgroup-parent"],
+        "cpushares": opts["cpu-shares"],
+        "cpuperiod": opts["cpu-period"],
+        "cpuquota": opts["cpu-quota"],
+        "cpusetcpus": opts["cpuset-cpus"],
+        "cpusetmems": opts["cpuset-mems"],
+        "ulimits": [checks.ulimit(text) for text in opts["ulimit"]],
+    }
+    for flag, name in (("shm-size", "shmsize"), ("memory", "memory"), ("memory-swap", "memswap")):
+        if opts[flag]:
+            any_swap = flag == "memory-swap" and opts[flag] == "-1"
+            found[name] = -1 if any_swap else quantities.size(opts[flag], f"--{flag}")
+    if found.get("memswap", -1) > 0 and not found.get("memory"):
+        raise UsageError("--memory-swap needs --memory", hint="it is the sum of both")
+    return {name: value for name, value in found.items() if value}
