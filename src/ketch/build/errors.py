@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.build.providers import Written
 
 
 class CommandFailed(KetchError):
-    """A command of a build that ended with an exit code that it may not have."""
+    """A command of a build that ended with an exit code that it may not have.
 
-    def __init__(self, command: str, exit_code: int) -> None:
-        super().__init__(f'process "{command}" did not complete successfully: exit code: {exit_code}')
+    ``command`` is its words in quotes; ``why`` stands in the place of the code where that does not say enough;
+    ``left`` are the files as the command left them, as long as the lease of its vertex lasts.
+    """
+
+    def __init__(self, command: str, exit_code: int, why: str = "") -> None:
+        reason = why or f"exit code: {exit_code}"
+        super().__init__(f"process {command} did not complete successfully: {reason}")
         self.command, self.exit_code = command, exit_code
+        self.left: Written | None = None
 
 
 class SolveError(KetchError):

@@ -110,7 +110,8 @@ class BuildCommand(msgspec.Struct, frozen=True, kw_only=True):
     """A command in a root of its own: ``root`` is written to and becomes a layer, unless it is ``root_readonly``.
 
     ``network``: ``default``, ``host`` or ``none``; ``user`` as in a Dockerfile's USER; ``limits`` are (name, soft,
-    hard); ``hosts`` are (name, address); ``secret_env`` is never shown and never kept.
+    hard); ``hosts`` are (name, address); ``secret_env`` is never shown and never kept; ``resources`` have the names of
+    LLB's LinuxResources.
     """
 
     args: Sequence[str]
@@ -150,7 +151,8 @@ class Executor(Protocol):
     async def run(self, command: BuildCommand, lease: Lease, output: Callable[[int, bytes], None]) -> Written:
         """Run a command to its end; ``output`` gets what it writes (1: output, 2: errors), in the event loop.
 
-        CommandFailed: it ended with another exit code than it may.  Cancelled, it ends the command and leaves nothing.
+        CommandFailed: it ended with another exit code than it may; what it left is there.  Cancelled, it ends the
+        command and leaves nothing.
         """
         ...
 

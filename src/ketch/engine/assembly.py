@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.engine.build.remains import BuildRemains
 from ketch.engine.containers.creation import Creation
 from ketch.engine.containers.details import Details
 from ketch.engine.containers.lifecycle import Lifecycle
@@ -151,6 +152,7 @@ def assemble(p: Parts) -> Engine:
         container_volumes=base.container_volumes,
         sandboxes=base.sandboxes,
         life=life,
+        build_remains=BuildRemains(p.paths, p.snapshots, base.orphans),
         restore=_restore(p, base, life),
     )
 

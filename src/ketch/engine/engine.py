@@ -10,6 +10,7 @@ from msgspec import Struct
 from ketch.engine.restore import relocation
 
 if TYPE_CHECKING:
+    from ketch.engine.build.remains import BuildRemains
     from ketch.engine.containers.lifecycle import Lifecycle
     from ketch.engine.containers.service import ContainerService
     from ketch.engine.events.bus import EventBus
@@ -57,6 +58,7 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
     container_volumes: ContainerVolumes
     sandboxes: Sandboxes
     life: Lifecycle
+    build_remains: BuildRemains
     restore: Restore
 
     async def start(self) -> None:
@@ -64,6 +66,7 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
         parts = self.parts
         await asyncio.to_thread(relocation.relocate, parts.paths.data_root, parts.store, self.container_volumes)
         await self.networks.ensure_predefined()
+        await self.build_remains.clear()
         await self.restore.run()
         await self.commits.resume()
 

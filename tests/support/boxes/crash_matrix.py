@@ -121,7 +121,10 @@ REPAIRS = (
     "repair.exchanged",
 )
 
-# Points with a test of their own: with other flags, without containers, of a repair, of the registry.
+# Of a build's command, in integration/build/test_exec_crash.py.
+BUILDS = tuple(f"build.{p}" for p in ("prepared", "launcher-asked", "wired", "running", "ended", "layer-taken"))
+
+# Points with a test of their own: with other flags, without containers, of builds, of a repair, of the registry.
 ELSEWHERE = (
     "monitor.log-rotated",
     "daemon.networks-down",
@@ -129,5 +132,6 @@ ELSEWHERE = (
     "registry.upload-sync",
     "build.cache-layers-synced",
     "build.cache-written",
+    *BUILDS,
     *REPAIRS,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from ketch.engine.aio import thread_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,9 +18,4 @@ async def run_to_end(snapshots: Snapshots, work: Callable[..., _Result], *argume
     """Run ``work`` to its end, also when the caller is cancelled, so that undoing does not run beside it."""
     if snapshots.name != "vfs":  # a few directories: shorter than the way to a thread
         return work(*arguments)
-    future = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
+    return await thread_work.run_to_end(work, *arguments)

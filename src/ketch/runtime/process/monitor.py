@@ -374,7 +374,8 @@ class Monitor:
             self._output_ended()
         else:
             self.loop.deadline = monotonic() + _DRAIN_S
-            self.loop.on_deadline = self.streams.close_outputs
+            # What the program has written is there still if a client without a log made the monitor stop reading.
+            self.loop.on_deadline = self.streams.drain_and_close
 
     def _output_ended(self) -> None:
         if self._status is not None and self.state == "running":

@@ -3,6 +3,9 @@
 `read` is called while the host's paths exist, `place` when the container's root is `/`.  In between the content is in
 the memory of the process that becomes the container's program, and nowhere else; execve(2) drops it.  The file system
 is one that is never written to swap: tmpfs with ``noswap`` (Linux 6.4), before that ramfs.
+
+A build's secrets are mounts of their own (type MOUNT), each of one such file, wherever they are wanted, and variables
+that do not stand in config.json (ENVIRONMENT).  Their sources are files in ketchd's memory: no disk ever has them.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciConfig
 
 ANNOTATION = "dev.ketch.secrets"  # a JSON list of [id, source, target, mode, uid, gid]
+ENVIRONMENT = "dev.ketch.secret-environment"  # a file with a JSON list of variables
+MOUNT = "ketch.secret"  # a mount of one file, with what its source has; options mode=, uid=, gid=
 DIRECTORY = "/run/secrets"
 LIMIT = 500 << 10  # bytes, Docker's
 _FLAGS = ["nosuid", "nodev", "noexec", "mode=755"]
@@ -74,6 +79,54 @@ def _content(path: str) -> bytes:
         return content
     finally:
         os.close(fd)
+
+
+def add_environment(document: OciConfig) -> None:
+    """Add the variables that are not part of the spec to its process (RuntimeFailure with step ``secrets``)."""
+    source = (document.get("annotations") or {}).get(ENVIRONMENT)
+    if source:
+        try:
+            more: list[str] = json.loads(_content(source))
+        except OSError as e:
+            raise failure("secrets", f"read variables from `{source}`", e) from e
+        document["process"]["env"] = [*(document["process"].get("env") or []), *more]
+
+
+def open_files(planned: list[mounts.Planned], bundle: str) -> None:
+    """Open the planned mounts that are secrets, while the host's paths exist (RuntimeFailure with step ``secrets``).
+
+    The kernel copies a part of a file system only where that is mounted (before Linux 6.15), so it is, for a moment, on
+    the bundle's directory, in this process's own view.
+    """
+    for mount in planned:
+        if mount.fstype == MOUNT:
+            try:
+                mount.tree_fd, mount.directory = _file(mount, bundle), False
+            except OSError as e:
+                raise failure("secrets", f"make secret `{mount.destination}`", e) from e
+
+
+def _file(mount: mounts.Planned, bundle: str) -> int:
+    """A detached, read-only mount of one file in memory."""
+    numbers = dict(option.split("=", 1) for option in mount.options.data)
+    mode, uid, gid = int(numbers["mode"], 8), int(numbers["uid"]), int(numbers["gid"])
+    secret = SecretFile("secret", _content(mount.source), "", mode, uid, gid)
+    tree_fd = _file_system()
+    try:
+        _write(tree_fd, secret)
+        bundle_fd = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            m.move_mount(tree_fd, bundle_fd)
+        finally:
+            os.close(bundle_fd)
+        try:
+            file_fd = m.open_tree(secret.name, dir_fd=tree_fd)
+        finally:
+            m.umount2(bundle, m.MNT_DETACH)
+        m.mount_setattr(file_fd, set_=m.MOUNT_ATTR_RDONLY)
+        return file_fd
+    finally:
+        os.close(tree_fd)
 
 
 def attach(root_fd: int, secrets: list[SecretFile]) -> None:

@@ -136,6 +136,7 @@ class _Child:
         document = spec.load(self.bundle)
         if "process" not in document:
             raise RuntimeFailure("read config.json: no process", step="config")
+        secrets.add_environment(document)
         linux = document.get("linux") or {}
         plan = namespaces.Plan(linux.get("namespaces") or [])
         sysctls = linux.get("sysctl") or {}
@@ -200,6 +201,7 @@ class _Child:
         root_path = os.path.join(self.bundle, root["path"])
         root_fds = rootfs.open_all(mounts_of_root, root_path)
         planned = mounts.prepare(document.get("mounts") or [])
+        secrets.open_files(planned, self.bundle)
         if shm_fd >= 0:
             mounts.replace(planned, "/dev/shm", shm_fd)
         view = None

@@ -1,0 +1,159 @@
+"""OCI bundle of a build's command (runtime-spec v1.2): a container as `docker run` makes one, without a record.
+
+There is no record of a container behind it: a command has neither name nor image, no restarts, no published ports and
+no volumes, and most of what a record has would be there only to be left out again.  What both have in common is taken
+from where containers take it: limits, capabilities and devices from a `HostConfig`, the rest from `runtime.defaults`.
+The files that Docker puts into containers' roots (``/.dockerenv``, ``/etc/mtab``) are not there, as with BuildKit: the
+layer would have them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.engine import cgroups
+from ketch.engine.model.records import HostConfig
+from ketch.engine.spec import bundle, limit_support, limits
+from ketch.network import files
+from ketch.runtime import defaults
+from ketch.runtime.rootfs import secrets
+from ketch.runtime.security import seccomp_default
+from ketch.runtime.spec import ANNOTATION_USER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ketch.build.providers import BuildCommand
+    from ketch.engine.spec.etc_files import DnsDefaults
+    from ketch.runtime.oci_types import OciConfig, OciMount, OciNamespace
+
+HOSTNAME = "buildkitsandbox"  # BuildKit's: programs may write it into files
+_RESOURCES = {
+    "memory": "memory",
+    "memorySwap": "memory_swap",
+    "cpuShares": "cpu_shares",
+    "cpuPeriod": "cpu_period",
+    "cpuQuota": "cpu_quota",
+    "cpusetCpus": "cpuset_cpus",
+    "cpusetMems": "cpuset_mems",
+}
+_INFINITY = 2**64 - 1
+
+
+def hostname(command: BuildCommand) -> str:
+    """The host name that a command sees."""
+    return command.hostname or HOSTNAME
+
+
+def build(
+    command: BuildCommand, directory: str, cgroup: str, mounts: Sequence[OciMount], secret_env: str = ""
+) -> OciConfig:
+    """The whole ``config.json``; ``directory`` has hosts and resolv.conf, ``secret_env`` is a file with variables."""
+    host = _host(command)
+    caps = bundle.capabilities(host)
+    nodes, _ = bundle.devices(host)
+    limited = limits.resources(host)
+    limited["devices"] = (
+        [{"allow": True, "access": "rwm"}]
+        if command.insecure
+        else [{"allow": False, "access": "rwm"}, *defaults.device_rules()]
+    )
+    spec: OciConfig = {
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": list(command.args),
+            "env": environment(command),
+            "cwd": command.cwd or "/",
+            "capabilities": bundle.capability_sets(caps),
+            "noNewPrivileges": False,
+            "rlimits": [
+                {
+                    "type": f"RLIMIT_{name.upper()}",
+                    "soft": _INFINITY if soft < 0 else soft,
+                    "hard": _INFINITY if hard < 0 else hard,
+                }
+                for name, soft, hard in command.limits
+            ],
+            "oomScoreAdj": 0,
+        },
+        "root": {"path": "rootfs", "readonly": command.root_readonly},
+        "hostname": hostname(command),
+        "mounts": _mounts(command, directory, mounts),
+        "annotations": {ANNOTATION_USER: command.user},
+        "linux": {
+            "cgroupsPath": cgroup,
+            "namespaces": _namespaces(command),
+            "resources": limited,
+            "devices": nodes,
+            "maskedPaths": [] if command.insecure else list(defaults.MASKED_PATHS),
+            "readonlyPaths": [] if command.insecure else list(defaults.READONLY_PATHS),
+        },
+    }
+    if not command.insecure:
+        spec["linux"]["seccomp"] = seccomp_default.profile(caps)
+    if secret_env:
+        spec["annotations"][secrets.ENVIRONMENT] = secret_env
+    return spec
+
+
+def environment(command: BuildCommand) -> list[str]:
+    """The variables that may stand in a file: the command's, the proxies', and a PATH if it has none."""
+    variables = [*command.env, *command.proxy_env]
+    if not any(variable.startswith("PATH=") for variable in variables):
+        variables.append(bundle.DEFAULT_PATH)
+    return variables
+
+
+def etc_files(command: BuildCommand, dns: DnsDefaults, gateway: str) -> Mapping[str, str]:
+    """The texts of the files in /etc that a command sees in the place of its root's own (InvalidArgument).
+
+    Those of BuildKit: a command is no host that others know, and its own name is that of its loopback interface.
+    """
+    lines = [f"127.0.0.1\tlocalhost {hostname(command)}\n", "::1\tlocalhost ip6-localhost ip6-loopback\n"]
+    for name, address in (files.parse_extra_host(f"{name}={address}") for name, address in command.hosts):
+        lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}\n")
+    if command.network == "host":
+        resolv = files.host_own_text()
+    else:
+        resolv = files.resolv(dns.servers, dns.search, dns.options, files.host_resolv_text())
+    return {"hosts": "".join(lines), "resolv.conf": resolv}
+
+
+def _host(command: BuildCommand) -> HostConfig:
+    wanted = {_RESOURCES[name]: value for name, value in command.resources.items() if value}
+    host = HostConfig(privileged=command.insecure, **wanted)  # type: ignore[arg-type]
+    limits.normalize(host)
+    limit_support.discard(host)
+    return host
+
+
+def _namespaces(command: BuildCommand) -> list[OciNamespace]:
+    kinds = ["mount", "pid", "ipc", "uts"]
+    if command.network != "host":
+        kinds.append("network")
+    if cgroups.default_namespace() == "private":
+        kinds.append("cgroup")
+    return [{"type": kind} for kind in kinds]
+
+
+def _mounts(command: BuildCommand, directory: str, mounts: Sequence[OciMount]) -> list[OciMount]:
+    """All mounts, parents before children; a command's own take the place of those that every container has."""
+    replaced = {mount["destination"] for mount in mounts}
+    below = ("/dev/",) if "/dev" in replaced else ()
+    own: list[OciMount] = [
+        {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": f"{directory}/{name}",
+            "options": ["rbind", "ro", "nosuid", "nodev", "noexec"],
+        }
+        for name in ("resolv.conf", "hosts")
+    ]
+    common = [
+        *defaults.mounts(shm_size=command.shm_size or 64 << 20, privileged=command.insecure),
+        *own,
+    ]
+    kept = [m for m in common if m["destination"] not in replaced and not m["destination"].startswith(below)]
+    return [*kept, *sorted(mounts, key=lambda mount: mount["destination"])]

@@ -1,0 +1,170 @@
+"""Container of one command of a build: started, wired, followed to its end, or killed.
+
+It is started as any container is, by launcher and monitor, and ends as any does: outputs read, cgroup removed, exit
+told.  Nothing else knows it: there is no row, no event, and no log but what the connection to the monitor takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from ketch.engine.aio import thread_work
+from ketch.engine.build.command.output import CommandOutput
+from ketch.engine.containers.orphans import exists
+from ketch.engine.monitors import process as monitor_process
+from ketch.engine.monitors.monitor_client import StreamOptions
+from ketch.engine.monitors.run_directory import written_pid
+from ketch.errors import KetchError
+from ketch.failpoints import failpoint
+from ketch.network.connections import EndpointRequest
+from ketch.runtime.cgroups import common
+from ketch.undo import AsyncUndo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.monitors.launcher import Launcher
+    from ketch.engine.monitors.monitor_client import Created, MonitorClient
+    from ketch.engine.monitors.run_directory import Exit
+    from ketch.network.manager import NetworkManager
+    from ketch.network.model.record import NetworkRecord
+    from ketch.runtime.protocol import StartContainer
+
+log = logging.getLogger(__name__)
+_END_S = 10.0
+_LABEL = "of a build"
+
+
+class CommandContainers(Struct, frozen=True, eq=False):
+    """Runs containers from start messages."""
+
+    launcher: Launcher
+    network: NetworkManager
+    network_thread: SerialThread
+
+    async def run(self, message: StartContainer, network: str, output: Callable[[int, bytes], None]) -> Exit:
+        """Run a container to its end, of which nothing is left; cancelled, it is killed (KetchError, OSError).
+
+        ``network``: ``default``, ``host`` or ``none``.
+        """
+        name = message["id"]
+        async with AsyncUndo() as undo:
+            monitor = await self.launcher.start_container(message)
+            undo.push_async_callback(_end, monitor, message)
+            failpoint("build.launcher-asked")
+            created = await self.launcher.created(monitor)
+            try:
+                if created.netns_fd is not None:
+                    undo.push_async_callback(self.network_thread.run, self.network.disconnect, name)
+                    await thread_work.to_the_end(self.network_thread.run(self._wire, name, created, network))
+            finally:
+                created.close()
+            failpoint("build.wired")
+            read = await _attached(monitor, output)
+            undo.callback(read.close)
+            await monitor.start()
+            failpoint("build.running")
+            end = await asyncio.shield(monitor.exited)
+            await read.ended()
+            failpoint("build.ended")
+        return end
+
+    def _wire(self, name: str, created: Created, network: str) -> None:
+        """Connect it to the default network, or to nothing; on the network's thread."""
+        assert created.netns_fd is not None
+        record = self.default_network() if network == "default" else None
+        if record is None:
+            self.network.loopback_up(created.rtnl_fd, created.netns_fd)
+            return
+        outside = not record.internal
+        request = EndpointRequest(
+            container_id=name,
+            label=_LABEL,
+            gateway4=outside and record.ipv4,
+            gateway6=outside and record.ipv6,
+            outside6=outside and record.ipv6,
+        )
+        self.network.connect(record.id, request, created.netns_fd, created.rtnl_fd)
+
+    def default_network(self) -> NetworkRecord | None:
+        """The network of containers that ask for none; None: this daemon has no bridge."""
+        return next((one for one in self.network.list() if one.is_default and not one.retired), None)
+
+
+class _Reading:
+    """The connection that takes a command's output."""
+
+    def __init__(self, transport: asyncio.BaseTransport, protocol: CommandOutput) -> None:
+        self._transport, self._protocol = transport, protocol
+
+    async def ended(self) -> None:
+        await asyncio.shield(self._protocol.ended)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+async def _attached(monitor: MonitorClient, output: Callable[[int, bytes], None]) -> _Reading:
+    ours, theirs = socket.socketpair()
+    with contextlib.ExitStack() as undo:
+        undo.callback(ours.close)
+        with theirs:
+            await monitor.attach(theirs.fileno(), StreamOptions(stdout=True, stderr=True, output="mux"))
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.connect_accepted_socket(lambda: CommandOutput(output), ours)
+        undo.pop_all()
+    return _Reading(transport, protocol)
+
+
+async def _end(monitor: MonitorClient, message: StartContainer) -> None:
+    """End what is left of a container, whatever state it is in; returns when nothing of it lives."""
+    if monitor.exited.done() and not monitor.exited.result().lost:
+        monitor.disconnect()
+        return
+    name = message["id"]
+    silent = False
+    if monitor.started_at:
+        silent = not await _killed(monitor)
+        monitor.disconnect()
+    else:
+        silent = await monitor.abandon()
+    pid = monitor.process or written_pid(message["run_dir"])
+    if monitor_process.lives(pid, name) and (silent or not await monitor_process.ended(pid, _END_S)):
+        await monitor_process.end(pid, name, grace_s=0)
+    if not monitor.undone:
+        await monitor_process.end_forks(name, but=pid)
+    await asyncio.to_thread(clear, message.get("cgroup", ""))
+
+
+async def _killed(monitor: MonitorClient) -> bool:
+    """Kill a running container, and wait for its end; False when its monitor does not answer."""
+    try:
+        await monitor.kill(signal.SIGKILL)
+        await asyncio.wait_for(asyncio.shield(monitor.exited), _END_S)
+    except (KetchError, TimeoutError) as e:
+        log.warning("end a build's command: %s", e)
+        return False
+    return True
+
+
+def clear(cgroup: str) -> None:
+    """Kill and remove what is in a cgroup, and the cgroup; blocking.  A failure is logged: the next start tries again.
+
+    A killed monitor leaves it.
+    """
+    try:
+        found = common.at(cgroup)
+        if exists(found.describe()):
+            found.kill()
+            found.remove()
+    except (KetchError, OSError) as e:
+        log.error("end what is left of a build's command in cgroup %s: %s", cgroup, e)

@@ -1,0 +1,197 @@
+"""Files of one command of a build: its directory, what it writes to, what it is shown; made, taken as layers, removed.
+
+    containers/build-<random>/{upper,work}      its root's changes (or ``root``, with the driver vfs)
+    containers/build-<random>/{hosts,resolv.conf,bundle}
+    containers/build-<random>.<n>/{upper,work}  the changes of a mount that it may write to
+    run/build-<random>/                         its monitor's (exec root), and sockets of agents
+
+The names tell a start of the daemon what they are of.  A layer is the directory of changes itself, renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from ketch.build.providers import Written
+from ketch.build.tree import Tree
+from ketch.engine.build.command import bundle, emulation, mount_stubs
+from ketch.errors import InvalidArgument, KetchError
+from ketch.runtime.rootfs.secrets import MOUNT
+from ketch.storage import removal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ketch.build.providers import BuildCommand, BuildSnapshots, CommandMount
+    from ketch.engine.paths import ContainerPaths
+    from ketch.runtime.oci_types import OciMount
+    from ketch.storage.content.leases import Lease
+    from ketch.storage.snapshots.overlay import Snapshots
+
+log = logging.getLogger(__name__)
+PREFIX = "build-"
+_ROOT = "/"
+_SAFE = ["nosuid", "nodev", "noexec"]
+_encode = msgspec.json.Encoder().encode
+
+
+class CommandFiles:
+    """The files of one command.  Blocking; `remove` takes back whatever was made."""
+
+    def __init__(self, command: BuildCommand, paths: ContainerPaths, snapshots: Snapshots, layers: BuildSnapshots):
+        self.name = PREFIX + secrets.token_hex(16)
+        self.directory = paths.directory(self.name)
+        self.bundle = os.path.join(self.directory, "bundle")
+        self.run_dir = paths.run_dir(self.name)
+        self.rootfs: list[OciMount] = []
+        self._command = command
+        self._paths, self._snapshots, self._layers = paths, snapshots, layers
+        self._changes: dict[str, str] = {}  # places → snapshots
+        self._secrets: list[int] = []
+
+    def begin(self) -> None:
+        """Make the directories."""
+        os.makedirs(self.directory, mode=0o710)
+        os.makedirs(self.bundle, mode=0o700)
+        os.makedirs(self.run_dir, mode=0o700)
+
+    def prepare(self, cgroup: str, shown: Mapping[str, str], etc: Mapping[str, str], agents: Mapping[str, str]) -> None:
+        """Make everything else that a start needs.
+
+        ``shown``: directories of caches by their places, ``etc``: texts of files in /etc, ``agents``: sockets by their
+        places.
+        """
+        command = self._command
+        if command.platform is not None and emulation.is_foreign(command.platform):
+            with self._layers.opened(command.root) as root_fd:
+                emulation.check(command.platform, root_fd)
+        self.rootfs = cast("list[OciMount]", self._writable(_ROOT, command.root, self.name))
+        mounts = [
+            self._mount(number, mount, shown.get(mount.dest, ""), agents.get(mount.dest, ""))
+            for number, mount in enumerate(command.mounts)
+        ]
+        variables = [f"{name}={value}" for name, value in command.secret_env.items()]
+        source = self._in_memory(json.dumps(variables).encode()) if variables else ""
+        for name, text in etc.items():
+            path = os.path.join(self.directory, name)
+            with open(path, "w", encoding="utf-8") as f:
+                os.fchmod(f.fileno(), 0o644)  # for every user of the root, whatever ketchd's umask is or was
+                f.write(text)
+        spec = bundle.build(command, self.directory, cgroup, mounts, source)
+        with open(os.path.join(self.bundle, "config.json"), "wb") as f:
+            f.write(_encode(spec))
+
+    def _writable(self, place: str, tree: Tree, name: str) -> list[dict[str, object]]:
+        """The mounts of a tree whose changes are kept apart."""
+        self._changes[place] = name
+        return cast("list[dict[str, object]]", self._snapshots.prepare(name, tree.layers))
+
+    def _mount(self, number: int, mount: CommandMount, directory: str, socket: str) -> OciMount:
+        access = ["ro"] if mount.readonly else []
+        found: OciMount = {"destination": mount.dest}
+        if mount.kind == "bind":
+            found |= self._bind(number, mount)  # type: ignore[typeddict-item]
+        elif mount.kind == "cache":
+            found |= {"type": "bind", "source": directory, "options": ["bind", *access]}
+        elif mount.kind == "tmpfs":
+            size = [f"size={mount.size}"] if mount.size else []
+            found |= {"type": "tmpfs", "source": "tmpfs", "options": ["nosuid", *access, *size]}
+        elif mount.kind == "secret":
+            owner = [f"mode={mount.mode & 0o7777:o}", f"uid={mount.uid}", f"gid={mount.gid}"]
+            found |= {"type": MOUNT, "source": self._in_memory(mount.data), "options": [*_SAFE, *owner]}
+        elif mount.kind == "ssh":
+            found |= {"type": "bind", "source": socket, "options": ["bind"]}
+        else:
+            raise InvalidArgument(f"mount {mount.dest}: there are no mounts of the kind `{mount.kind}`")
+        return found
+
+    def _bind(self, number: int, mount: CommandMount) -> dict[str, object]:
+        if mount.readonly and mount.tree.layers:
+            found: dict[str, object] = {"type": "overlay", "source": "overlay"}
+            options = list(self._snapshots.view(mount.tree.layers))
+        else:
+            [found] = self._writable(mount.dest, mount.tree, f"{self.name}.{number}")
+            options = [*cast("list[str]", found["options"]), *(["ro"] if mount.readonly else [])]
+        if mount.selector.strip("/"):
+            options.append(f"X-mount.subdir={mount.selector}")
+        return {**found, "options": options}
+
+    def _in_memory(self, data: bytes) -> str:
+        """A path of a file in memory with ``data``, as long as these files are there."""
+        fd = os.memfd_create("secret", os.MFD_CLOEXEC)
+        self._secrets.append(fd)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        return f"/proc/{os.getpid()}/fd/{fd}"
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def take(self, lease: Lease) -> Written:
+        """Make layers of what the ended command wrote and is to be kept (KetchError)."""
+        command = self._command
+        root = command.root
+        if command.root_kept and not command.root_readonly:
+            self._remove_stubs()
+            root = self._layer(_ROOT, root, lease)
+        kept = {mount.dest: mount for mount in command.mounts if mount.kind == "bind" and mount.kept}
+        mounts = {
+            dest: mount.tree if mount.readonly else self._layer(dest, mount.tree, lease) for dest, mount in kept.items()
+        }
+        return Written(root=root, mounts=mounts)
+
+    def _layer(self, place: str, below: Tree, lease: Lease) -> Tree:
+        draft = self._layers.begin(lease)
+        try:
+            with self._snapshots.delta(self._changes[place]) as directory:
+                os.rename(directory, draft.directory)
+            return Tree((*below.layers, draft.commit()))
+        except BaseException:
+            draft.abort()
+            raise
+
+    def _remove_stubs(self) -> None:
+        upper_fd = os.open(self._snapshots.upper(self.name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if not os.listdir(upper_fd):
+                return
+            places = ["/etc/resolv.conf", "/etc/hosts", *(mount.dest for mount in self._command.mounts)]
+            with self._layers.opened(self._command.root) as lower_fd:
+                mount_stubs.remove(upper_fd, lower_fd, places)
+        finally:
+            os.close(upper_fd)
+
+    def remove(self) -> None:
+        """Remove everything; what cannot be removed is told in the log, and found again by the next start."""
+        while self._secrets:
+            os.close(self._secrets.pop())
+        for name in {self.name, *self._changes.values()}:
+            try:
+                self._snapshots.remove(name)
+            except (KetchError, OSError) as e:
+                log.warning("remove what a build's command wrote (%s): %s", name, e)
+            removal.try_to_remove(self._paths.directory(name))
+        removal.try_to_remove(self.run_dir)
+
+
+def remove_all(name: str, paths: ContainerPaths, snapshots: Snapshots) -> None:
+    """Remove the directories that are left of a command; blocking (KetchError, OSError)."""
+    snapshots.remove(name)
+    removal.remove_tree(paths.directory(name))
+    removal.remove_tree(paths.run_dir(name))
+
+
+def names(paths: ContainerPaths) -> list[str]:
+    """The names of all directories of commands that are here."""
+    found: dict[str, None] = {}
+    for root in (os.path.join(paths.data_root, "containers"), os.path.join(paths.exec_root, "run")):
+        with contextlib.suppress(FileNotFoundError):
+            found |= dict.fromkeys(name for name in sorted(os.listdir(root)) if name.startswith(PREFIX))
+    return list(found)

@@ -1,0 +1,157 @@
+"""Executor of builds: commands in containers of the engine's own runtime, and what they write as layers.
+
+    caches ──► files ──► container ──► layers
+    held       made      run to its    the changes, without what was only there to mount on
+                         end
+
+A cancelled command is killed, and awaited: nothing of it is left then, neither processes nor mounts, interfaces,
+cgroup, nor files.  What a killed daemon leaves is ended and removed by the next start (`remains`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from ketch.build.dockerfile.convert.gotext import quoted
+from ketch.build.errors import CommandFailed
+from ketch.engine.aio import thread_work
+from ketch.engine.build.command import bundle
+from ketch.engine.build.command.agent_socket import AgentSocket
+from ketch.engine.build.command.files import CommandFiles
+from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
+from ketch.failpoints import failpoint
+from ketch.undo import AsyncUndo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.build.providers import BuildCommand, BuildSnapshots, Written
+    from ketch.engine.build.cache_mounts import CacheMounts
+    from ketch.engine.build.command.container import CommandContainers
+    from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.paths import ContainerPaths
+    from ketch.engine.spec.etc_files import DnsDefaults
+    from ketch.runtime.protocol import StartContainer
+    from ketch.storage.content.leases import Lease
+    from ketch.storage.snapshots.overlay import Snapshots
+
+    Output = Callable[[int, bytes], None]
+
+_NO_LOG = 1 << 20
+
+
+class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
+    """The `Executor` of builds."""
+
+    paths: ContainerPaths
+    cgroups: ContainerCgroups
+    snapshots: Snapshots
+    layers: BuildSnapshots
+    containers: CommandContainers
+    caches: CacheMounts
+    dns_defaults: DnsDefaults
+    host_gateway: str = ""
+    _running: set[asyncio.Task[Written]] = field(default_factory=set)
+
+    async def run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
+        """Run a command to its end (see `Executor.run`; KetchError)."""
+        _check(command)
+        task = asyncio.create_task(self._run(command, lease, output))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+
+    async def close(self) -> None:
+        """End all commands, and wait for it."""
+        for task in (running := list(self._running)):
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
+        words = " ".join(command.args)
+        files = CommandFiles(command, self.paths, self.snapshots, self.layers)
+        async with AsyncUndo() as undo:
+            caches = [mount for mount in command.mounts if mount.kind == "cache"]
+            shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
+            undo.push_async_callback(asyncio.to_thread, files.remove)
+            await thread_work.run_to_end(files.begin)
+            agents = await self._agents(command, files, undo)
+            cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)
+            etc = bundle.etc_files(command, self.dns_defaults, self._gateway())
+            await thread_work.run_to_end(files.prepare, cgroup, shown, etc, agents)
+            failpoint("build.prepared")
+            try:
+                end = await self.containers.run(_message(files, cgroup), command.network, output)
+            except RuntimeFailure as e:
+                raise _not_begun(words, e, output) from e
+            written = await thread_work.run_to_end(files.take, lease)
+            failpoint("build.layer-taken")
+            if end.code not in (command.valid_exit_codes or (0,)):
+                error = CommandFailed(quoted(words), end.code, "cannot allocate memory" if end.oom else "")
+                error.left = written
+                raise error
+        return written
+
+    @staticmethod
+    async def _agents(command: BuildCommand, files: CommandFiles, undo: AsyncUndo) -> dict[str, str]:
+        """The paths of sockets behind which are clients' agents, by the places of their mounts."""
+        found = {}
+        for number, mount in enumerate(command.mounts):
+            if mount.kind == "ssh":
+                agent = AgentSocket(files.run_dir, f"agent.{number}", mount)
+                undo.push_async_callback(agent.close)
+                await agent.listen()
+                found[mount.dest] = agent.path
+        return found
+
+    def _gateway(self) -> str:
+        """The address of the host as containers of the default network know it."""
+        record = self.containers.default_network()
+        pool = record.pool(4) if record is not None else None
+        return self.host_gateway or (pool.gateway if pool is not None else "")
+
+
+def _check(command: BuildCommand) -> None:
+    """Refuse what cannot be had (KetchError)."""
+    if command.devices:
+        names = ", ".join(command.devices)
+        raise FailedPrecondition(
+            f"CDI device not found: {names}: Ketch knows no devices by such names", hint="run it without --device"
+        )
+    if command.root_selector.strip("/"):
+        raise InvalidArgument(f"run a command in `{command.root_selector}` of a tree: a root is a whole tree")
+    if "\0" in command.cgroup_parent:
+        raise InvalidArgument("run a command: its cgroup parent has a NUL byte")
+
+
+def _message(files: CommandFiles, cgroup: str) -> StartContainer:
+    return {
+        "op": "start",
+        "id": files.name,
+        "bundle": files.bundle,
+        "run_dir": files.run_dir,
+        "rootfs": files.rootfs,
+        "tty": False,
+        "stdin": False,
+        "stdin_once": False,
+        "pidns": "new",
+        "cgroup": cgroup,
+        "log": {"driver": "none", "dir": files.bundle, "max_size": _NO_LOG, "max_files": 1},
+    }
+
+
+def _not_begun(words: str, error: RuntimeFailure, output: Output) -> CommandFailed:
+    """The error of a command that could not be begun, told as BuildKit does: mostly in the command's output."""
+    if error.step == "user":
+        return CommandFailed(quoted(words), 1, error.message)
+    output(2, f"{error.message}\n".encode())
+    return CommandFailed(quoted(words), 1)
