@@ -23,7 +23,7 @@ from ketch.oci.config import ImageConfig
 from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ketch.build.dockerfile.convert.options import Context, ResolvedImage
     from ketch.build.dockerfile.convert.places import Places
@@ -39,7 +39,8 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a conversion: files (None: an empty directory) and the image's configuration.
 
     The configuration has the layers of the image that the build began with (``base``), and none that it makes.
-    ``places``: the lines of vertices; ``epoch``: the build's time in seconds since 1970, if it is given.
+    ``places``: the lines of vertices; ``epoch``: the build's time in seconds since 1970, if it is given; ``stages``:
+    the numbers of those that were converted, each with the reference of the image that it begins with (or nothing).
     """
 
     edge: Edge | None
@@ -48,6 +49,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     places: Places
     epoch: int | None
     ignore_cache: bool
+    stages: Mapping[int, str]
 
 
 class ConversionPass:
@@ -75,6 +77,9 @@ class ConversionPass:
             places=self._build.places,
             epoch=self._build.epoch,
             ignore_cache=target.ignore_cache,
+            stages={
+                node.stage: node.image.reference if node.image else "" for node in self._order if node.stage is not None
+            },
         )
 
     def _stage(self, node: Node) -> None:

@@ -8,6 +8,8 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.vertex import in_order
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ketch.build.dockerfile.errors import Span
     from ketch.build.llb.vertex import Edge, Vertex
 
@@ -27,6 +29,10 @@ class Places:
     def of(self, digest: str) -> list[Span]:
         """The lines that a vertex comes from."""
         return self._spans.get(digest, [])
+
+    def all(self) -> Iterable[tuple[str, list[Span]]]:
+        """All vertices that come from lines, with these."""
+        return self._spans.items()
 
     def message(self, result: Edge, name: str, data: bytes) -> pb.Source:
         """The lines of a graph's vertices, for its definition; with the file."""
