@@ -155,7 +155,7 @@ MORE: dict[str, list[str]] = {
     "link": [
         "FROM b:1",
         "COPY --link f /a",
-        "COPY --link --chown=me:us d /b",
+        "COPY --link --chown=5:6 d /b",
         "COPY --link --from=b:2 /etc/passwd /c",
         "RUN true",
     ],
@@ -233,9 +233,9 @@ def _write(path: pathlib.Path, text: str) -> None:
     path.parent.chmod(0o755)
 
 
-def files_of_image() -> dict[str, bytes]:
-    """The files of the images b:1 and b:2, beside ``bin``."""
-    return {"etc/passwd": PASSWD.encode(), "etc/group": GROUP.encode()}
+def files_of_image(name: str) -> dict[str, bytes]:
+    """The files of the image b:1 or b:2, beside ``bin``."""
+    return {"etc/passwd": PASSWD.encode(), "etc/group": GROUP.encode(), "name": name.encode()}
 
 
 def _tar(files: dict[str, bytes], programs: bool = False) -> bytes:
@@ -291,7 +291,7 @@ def _images(directory: pathlib.Path) -> dict[str, Any]:
     """Make the images; returns the digests of their manifests and of their layers."""
     for name in ("b:1", "b:2"):
         changes = ["-c", f"ENV {conversions.PATH}", "-c", 'CMD ["/bin/sh"]']
-        data = _tar({**files_of_image(), "name": name.encode()}, programs=True)
+        data = _tar(files_of_image(name), programs=True)
         _docker("import", *changes, "-", name, data=data)
     for name, triggers in conversions.TRIGGERS.items():
         lines = ["FROM b:1", *(["ENV A=b"] if name == "on:1" else []), *(f"ONBUILD {one}" for one in triggers)]

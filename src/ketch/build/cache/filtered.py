@@ -149,7 +149,7 @@ class _Filter:
         if not self._is_matched(path) or not self._selected(path)[0]:
             return
         self._count_above()
-        if self._follow and stat.S_ISLNK(status.st_mode):
+        if self._follow and not self._above and stat.S_ISLNK(status.st_mode):
             self._add(path, of_path(self._files, path, follow=True))
         else:
             self._add(path, self._files.file(directory_fd, name, status))
