@@ -1,0 +1,170 @@
+"""An OCI image-layout in somebody's directory, which is open: caches that builds exchange through directories.
+
+Nothing outside of the directory is reached, whatever its owner puts into it meanwhile.  What is written belongs to the
+directory's owner.  Blocking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.errors import DataLoss, InvalidArgument, NotFound
+from ketch.linux.openat2 import open_beneath
+from ketch.oci import digest as digests
+from ketch.oci import manifest as oci
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+NAME = "org.opencontainers.image.ref.name"
+_INDEX = "index.json"
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_LARGEST_INDEX = 4 << 20
+_PIECE = 1 << 20
+_BLOBS = "blobs/sha256"
+
+
+class LayoutDirectory:
+    """A layout; the descriptor stays the caller's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    # -- read --------------------------------------------------------------------------------------
+
+    def index(self) -> oci.Index:
+        """The index of the layout, empty where there is none (InvalidArgument: it cannot be read)."""
+        try:
+            data = self._file(_INDEX, _LARGEST_INDEX)
+        except NotFound:
+            return oci.Index(media_type=oci.INDEX, manifests=[])
+        try:
+            return msgspec.json.decode(data, type=oci.Index)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise InvalidArgument(f"{_INDEX} of the directory cannot be read: {e}") from e
+
+    def read(self, descriptor: oci.Descriptor, limit: int) -> bytes:
+        """A small blob, verified (NotFound, InvalidArgument, DataLoss)."""
+        data = self._file(_path(descriptor.digest), limit)
+        descriptor.check_size(len(data))
+        if not digests.matches(descriptor.digest, data):
+            raise DataLoss(f"blob {descriptor.digest} of the directory: its content does not match its digest")
+        return data
+
+    def _file(self, path: str, limit: int) -> bytes:
+        with self._opened(path) as fd:
+            data = b""
+            while piece := os.read(fd, _PIECE):
+                data += piece
+                if len(data) > limit:
+                    raise InvalidArgument(f"{path} of the directory is larger than {limit} bytes")
+            return data
+
+    def copy(self, descriptor: oci.Descriptor, write: Callable[[bytes], object]) -> None:
+        """Write a blob to somebody who verifies it (NotFound, InvalidArgument: it has another size)."""
+        size = 0
+        with self._opened(_path(descriptor.digest)) as fd:
+            while size <= descriptor.size and (piece := os.read(fd, _PIECE)):
+                size += len(piece)
+                write(piece)
+        descriptor.check_size(size)
+
+    def has(self, descriptor: oci.Descriptor) -> bool:
+        """Whether a blob of that name and size is here."""
+        try:
+            with self._opened(_path(descriptor.digest)) as fd:
+                return os.fstat(fd).st_size == descriptor.size
+        except NotFound:
+            return False
+
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        """A regular file below the directory (NotFound, InvalidArgument)."""
+        try:
+            fd = open_beneath(self._fd, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as e:
+            if e.errno in (ENOENT, ENOTDIR):
+                raise NotFound(f"the directory has no {path}") from None
+            if e.errno in (ELOOP, EXDEV):
+                raise InvalidArgument(f"{path} of the directory is a link, or leads out of it") from None
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise InvalidArgument(f"{path} of the directory is no regular file")
+            yield fd
+        finally:
+            os.close(fd)
+
+    # -- written -----------------------------------------------------------------------------------
+
+    def put(self, descriptor: oci.Descriptor, pieces: Iterable[bytes]) -> None:
+        """Write a blob, unless it is here (InvalidArgument: the pieces are another one)."""
+        if self.has(descriptor):
+            return
+        found = hashlib.sha256()
+
+        def hashed() -> Iterator[bytes]:
+            for piece in pieces:
+                found.update(piece)
+                yield piece
+            if f"sha256:{found.hexdigest()}" != descriptor.digest:
+                raise InvalidArgument(f"write blob {descriptor.digest}: its content is sha256:{found.hexdigest()}")
+
+        self._make("blobs")
+        self._make(_BLOBS)
+        self._write(_path(descriptor.digest), hashed())
+
+    def name(self, manifest: oci.Descriptor, tag: str) -> None:
+        """Give a manifest that is here a name, which another one loses."""
+        described = msgspec.structs.replace(manifest, annotations={NAME: tag})
+        kept = [one for one in self.index().manifests if (one.annotations or {}).get(NAME) != tag]
+        index = oci.Index(media_type=oci.INDEX, manifests=[*kept, described])
+        self._write("oci-layout", [_LAYOUT])
+        self._write(_INDEX, [oci.encode(index)])
+
+    def _make(self, path: str) -> None:
+        with self._parent(path) as (fd, name), contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=fd)
+            self._give(fd, name)
+
+    def _write(self, path: str, pieces: Iterable[bytes]) -> None:
+        """Write a file, which is there when it is whole."""
+        with self._parent(path) as (directory_fd, name):
+            new = f".{name[:64]}.{secrets.token_hex(4)}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(new, flags, 0o644, dir_fd=directory_fd), "wb") as file:
+                try:
+                    for piece in pieces:
+                        file.write(piece)
+                    file.flush()
+                    self._give(directory_fd, new)
+                    os.rename(new, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+                except BaseException:
+                    os.unlink(new, dir_fd=directory_fd)
+                    raise
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        parent, _, name = path.rpartition("/")
+        fd = open_beneath(self._fd, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield fd, name
+        finally:
+            os.close(fd)
+
+    def _give(self, directory_fd: int, name: str) -> None:
+        """Make a new file the directory's owner's."""
+        owner = os.fstat(self._fd)
+        os.chown(name, owner.st_uid, owner.st_gid, dir_fd=directory_fd, follow_symlinks=False)
+
+
+def _path(digest: str) -> str:
+    return f"{_BLOBS}/{digests.hexadecimal(digests.check(digest))}"
