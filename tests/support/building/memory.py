@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.build.cache.records import CacheRecords
 from ketch.build.cache.schema import SCHEMA
 from ketch.build.llb import ops_pb2 as pb
-from ketch.build.llb.vertex import Edge, Vertex, vertex
+from ketch.build.llb.vertex import Edge, Vertex, in_order, vertex
 from ketch.build.operation import CacheMap, InputKey
 from ketch.build.solver.job import Job
 from ketch.build.solver.solver import Solver
@@ -25,7 +25,7 @@ from ketch.storage.content.leases import Lease, Leases
 from ketch.storage.database.db import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -42,6 +42,7 @@ class MemorySnapshots:
         self.synced: list[set[str]] = []
         self.looked_at: list[str] = []
         self.fail_sync = False
+        self._directory = directory
         self._lock = threading.RLock()
         self._leases = Leases(self._lock, str(directory / "leases"))
         self._numbers = itertools.count()
@@ -67,7 +68,13 @@ class MemorySnapshots:
         raise NotImplementedError
 
     def directory(self, layer: str) -> str:
-        raise NotImplementedError
+        """A directory with a file for each word of the text."""
+        directory = self._directory / "files" / layer
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            for name in self.texts[layer].split():
+                (directory / name.partition("=")[0]).write_text(name)
+        return str(directory)
 
     def opened(self, tree: Tree) -> AbstractContextManager[int]:
         raise NotImplementedError
@@ -116,7 +123,7 @@ class MemoryOperation:
     def __init__(self, made_of: Vertex, world: World) -> None:
         self._vertex = made_of
         self._world = world
-        self._name = made_of.op.exec.meta.args[0]
+        self._name = made_of.name
 
     async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
         behaviour, name = self._world.behaviour, self._name
@@ -125,7 +132,8 @@ class MemoryOperation:
         if name in behaviour.random:
             return [CacheMap(f"random:{hashlib.sha256(b'%d' % next(behaviour.numbers)).hexdigest()}")]
         inputs = [InputKey(contents=self._digest if name in behaviour.contents else None) for _ in self._vertex.inputs]
-        names = behaviour.maps.get(name) or [name + ("" if inputs else ":" + behaviour.texts.get(name, ""))]
+        variables = "".join(self._vertex.op.exec.meta.env)
+        names = behaviour.maps.get(name) or [name + variables + ("" if inputs else ":" + behaviour.texts.get(name, ""))]
         return [CacheMap("sha256:" + hashlib.sha256(one.encode()).hexdigest(), inputs) for one in names]
 
     async def _digest(self, tree: Tree) -> str:
@@ -232,10 +240,22 @@ class World:
         return found
 
 
-def step(name: str, *inputs: Edge, ignore_cache: bool = False, output: int = 0, **metadata: Any) -> Edge:
-    """An operation of a test."""
+def step(
+    name: str,
+    *inputs: Edge,
+    ignore_cache: bool = False,
+    output: int = 0,
+    env: Sequence[str] = (),
+    files: bool = False,
+    **metadata: Any,
+) -> Edge:
+    """An operation of a test, which is a command or (``files``) one on files."""
     op = pb.Op()
-    op.exec.meta.args.append(name)
+    if files:
+        op.file.actions.add().copy.src = name
+    else:
+        op.exec.meta.args.append(name)
+        op.exec.meta.env.extend(env)
     described = pb.OpMetadata(ignore_cache=ignore_cache, description={"llb.customname": name}, **metadata)
     return Edge(vertex(op, inputs, described), output)
 
@@ -243,16 +263,10 @@ def step(name: str, *inputs: Edge, ignore_cache: bool = False, output: int = 0, 
 def evaluated(world: World, edge: Edge) -> str:
     """What an edge is, by calculation alone."""
     known: dict[str, str] = {}
-    for one in _in_order(edge.vertex):
+    for one in in_order([edge.vertex]):
         inputs = [known[used.vertex.digest] + (f"#{used.output}" if used.output else "") for used in one.inputs]
-        known[one.digest] = effect(world, one.op.exec.meta.args[0], inputs)
+        known[one.digest] = effect(world, one.name, inputs)
     return known[edge.vertex.digest] + (f"#{edge.output}" if edge.output else "")
-
-
-def _in_order(root: Vertex) -> Iterator[Vertex]:
-    from ketch.build.llb.vertex import in_order
-
-    return in_order([root])
 
 
 __all__ = ["EMPTY", "World", "evaluated", "step"]

@@ -63,10 +63,7 @@ def test_refused_outputs(words, message):
         outputs.parse(parsed(*words))
 
 
-def test_evaluations_and_displays(monkeypatch):
-    monkeypatch.setenv("BUILDKIT_PROGRESS", "plain")
-    assert [flags.mode(parsed(*words)) for words in ([], ["-q"], ["--progress=auto"])] == ["plain", "quiet", "auto"]
-    monkeypatch.delenv("BUILDKIT_PROGRESS")
+def test_evaluations_and_displays():
     assert values.call(parsed()) == ("build", False)
     assert values.call(parsed("--check")) == ("check", False)
     assert values.call(parsed("--call=outline,format=json")) == ("outline", True)

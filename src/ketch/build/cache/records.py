@@ -35,13 +35,17 @@ MOST_LINKS = 100  # that are kept for one input of a key: the oldest go, which n
 
 
 class KeyFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as it is found or made: its step, the keys of its inputs, and what to tell of it."""
+    """A key as it is found or made: its step, the keys of its inputs, and what to tell of it.
+
+    ``operation`` is the digest of the ``definition``, the operation's bytes without its inputs.
+    """
 
     id: str
     step: str
     inputs: Sequence[Sequence[KeySource]] = ()
     name: str = ""
     operation: str = ""
+    definition: bytes = b""
 
 
 class CacheRecords:
@@ -60,6 +64,8 @@ class CacheRecords:
         self._fresh: set[str] = set()  # results whose layers may not be on the disk
         self._dropped: set[str] = set()  # layers that no result needs any more
         self._users: dict[str, int] = {}
+        self._operations = {str(row["id"]) for row in db.query("SELECT id FROM build_operations")}
+        self._new_operations: dict[str, bytes] = {}
         for result in self._read("build_results", self._result_records, self._changed_results):
             self._index.put_result(result)
         for key in self._read("build_keys", self._key_records, self._changed_keys):
@@ -112,6 +118,14 @@ class CacheRecords:
         with self._lock:
             return self._index.keys.get(key_id)
 
+    def definition(self, operation: str) -> bytes | None:
+        """An operation's bytes without its inputs, by their digest; blocking."""
+        with self._lock:
+            if operation in self._new_operations:
+                return self._new_operations[operation]
+        rows = self._db.query("SELECT data FROM build_operations WHERE id = ?", (operation,))
+        return bytes(rows[0]["data"]) if rows else None
+
     def all_keys(self) -> list[CacheKey]:
         """All keys."""
         with self._lock:
@@ -138,6 +152,9 @@ class CacheRecords:
             key = known or CacheKey(
                 id=facts.id, step=facts.step, name=facts.name, operation=facts.operation, created=self._now()
             )
+            if facts.definition and facts.operation not in self._operations:
+                self._operations.add(facts.operation)
+                self._new_operations[facts.operation] = facts.definition
             inputs = [_joined(key.inputs, number, sources) for number, sources in enumerate(facts.inputs)]
             if known is None or inputs != known.inputs:
                 self._put(msgspec.structs.replace(key, inputs=inputs or key.inputs))
@@ -291,15 +308,27 @@ class CacheRecords:
             kept = [(one, self._result_records.write(one, r)) for one, r in result_rows if r and one not in late]
             gone_keys = [one for one, key in key_rows if key is None]
             gone_results = [one for one, result in result_rows if result is None]
+            operations = dict(self._new_operations)
+            needless = self._needless_operations() if gone_keys else []
         with self._db.transaction(durable=durable, grows=bool(kept)) as tx:
             _upsert(tx, "build_results", kept)
             _upsert(tx, "build_keys", encoded)
+            tx.executemany("INSERT OR IGNORE INTO build_operations VALUES (?, ?)", operations.items())
+            tx.executemany("DELETE FROM build_operations WHERE id = ?", [(one,) for one in needless])
             tx.executemany("DELETE FROM build_keys WHERE id = ?", [(one,) for one in gone_keys])
             tx.executemany("DELETE FROM build_results WHERE id = ?", [(one,) for one in gone_results])
+        with self._lock:
+            self._operations.difference_update(needless)
+            for one in operations:
+                self._new_operations.pop(one, None)
         for one in gone_keys:
             self._key_records.forget(one)
         for one in gone_results:
             self._result_records.forget(one)
+
+    def _needless_operations(self) -> list[str]:
+        """Operations that no key is of any more."""
+        return sorted(self._operations.difference(key.operation for key in self._index.keys.values()))
 
 
 def _upsert(tx: Connection, table: str, rows: Iterable[tuple[str, bytes]]) -> None:

@@ -2,6 +2,7 @@
 
 CREATE TABLE build_keys (id, record)        CacheKey: a key, found by its links
 CREATE TABLE build_results (id, record)     CacheResult: a tree of layers that is kept
+CREATE TABLE build_operations (id, data)    operations' bytes without their inputs, to explain later what has changed
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ SCHEMA = Schema(
     (
         "CREATE TABLE build_keys (id TEXT PRIMARY KEY, record BLOB NOT NULL);"
         "CREATE TABLE build_results (id TEXT PRIMARY KEY, record BLOB NOT NULL)",
+        "CREATE TABLE build_operations (id TEXT PRIMARY KEY, data BLOB NOT NULL)",
     ),
     {"build_keys": KEYS.version, "build_results": RESULTS.version},
 )

@@ -17,6 +17,8 @@ _T = TypeVar("_T")
 class Flight(Generic[_T]):
     """One piece of work; what it gave or raised is kept.  In the event loop."""
 
+    __slots__ = ("_task", "_waiting")
+
     def __init__(self) -> None:
         self._task: asyncio.Task[_T] | None = None
         self._waiting = 0
@@ -61,6 +63,8 @@ class Errand(Generic[_T]):
 
     Cheaper than a `Flight`: it needs no task of its own.
     """
+
+    __slots__ = ("_done", "_failed", "_under_way")
 
     def __init__(self) -> None:
         self._under_way: asyncio.Future[None] | None = None

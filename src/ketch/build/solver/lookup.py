@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.build.cache.records import CacheRecords
     from ketch.build.cache.sources import CacheSource
-    from ketch.build.llb.vertex import Vertex
-    from ketch.build.solver.edge import EdgeNode
+    from ketch.build.solver.edge import EdgeNode, VertexNode
 
 
 class Outlook(Enum):
@@ -84,12 +83,14 @@ class CacheLookup:
         if not known and inputs:
             found = [self._targets(step, i, one) for i, one in enumerate(inputs)]
             known = next(iter(_common(found)), "") or derived_key(step, inputs)
+        operation, data = definition(edge.state)
         return KeyFacts(
             id=known or step,
             step=step,
             inputs=inputs,
             name=edge.state.vertex.name,
-            operation=operation_digest(edge.state.vertex),
+            operation=operation,
+            definition=data,
         )
 
 
@@ -110,12 +111,15 @@ def sources(edge: EdgeNode, number: int, i: int, *, recorded: bool = False) -> l
     return found
 
 
-def operation_digest(vertex: Vertex) -> str:
-    """A digest of what an operation does, whatever its inputs are."""
-    op = pb.Op()
-    op.CopyFrom(vertex.op)
-    del op.inputs[:]
-    return "sha256:" + hashlib.sha256(op.SerializeToString(deterministic=True)).hexdigest()
+def definition(node: VertexNode) -> tuple[str, bytes]:
+    """A digest of what an operation does, whatever its inputs are, and the bytes that it is of."""
+    if node.definition is None:
+        op = pb.Op()
+        op.CopyFrom(node.vertex.op)
+        del op.inputs[:]
+        data = op.SerializeToString(deterministic=True)
+        node.definition = "sha256:" + hashlib.sha256(data).hexdigest(), data
+    return node.definition
 
 
 def _by_contents(edge: EdgeNode, number: int, i: int) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ketch.build.cache.keys import is_random
 from ketch.build.cache.schema import result_id
 from ketch.build.errors import SolveError
-from ketch.build.solver.explain import explanation
+from ketch.build.solver.explain import Difference, difference
 from ketch.build.solver.reports import now
 from ketch.build.solver.work import Made
 from ketch.build.tree import Tree
 from ketch.errors import InvalidArgument, KetchError
+from ketch.storage.layers.changed_files import changed_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,8 +62,8 @@ class Results:
                 self._tell_cached(edge, job, moment)
                 return Tree(tuple(result.layers))
             self.records.forget([result.id])
-        for key, imported in _imported(edge, job):
-            edge.tried.add(imported)
+        for key, mark, imported in _imported(edge, job):
+            edge.tried.add(mark)
             moment = now()
             try:
                 tree = await imported.load(edge.state.work)
@@ -130,13 +132,15 @@ class Results:
 
     async def _run(self, edge: EdgeNode, lookup: CacheLookup, inputs: Sequence[Tree], job: Job) -> Made:
         state = edge.state
-        if job.explain:
-            job.explanations.append(explanation(edge, lookup, self.records))
+        once = state.maps and all(is_random(one.digest) for one in state.maps)  # never found, so not worth a word
+        why = await asyncio.to_thread(difference, edge, self.records) if job.explain and not once else None
         async with self._slots:
             outputs = await state.work.told(state.work.operation().run(state.work, inputs))
         below = {layer for tree in outputs for layer in tree.layers} - state.work.lease.names
         if below:
             await asyncio.to_thread(state.work.lease.hold, *below)
+        if why is not None:
+            await self._explain(edge, why, outputs, job)
         keys = {
             one.output: self._recorded(one, lookup, outputs[one.output])
             for one in state.edges.values()
@@ -144,6 +148,21 @@ class Results:
         }
         self._writer.begin()
         return Made(outputs, keys)
+
+    async def _explain(self, edge: EdgeNode, why: Difference, outputs: Sequence[Tree], job: Job) -> None:
+        """Tell a build why a vertex ran, with the files that are others than in an older result."""
+
+        def files() -> list[str]:
+            old, new = why.compared, outputs[edge.output] if edge.output < len(outputs) else Tree()
+            if old is None or not old.layers or not new.layers or not self._snapshots.exists(old.layers[-1]):
+                return []
+            return changed_files(self._snapshots.directory(old.layers[-1]), self._snapshots.directory(new.layers[-1]))
+
+        try:
+            found = await asyncio.to_thread(files)
+        except (KetchError, OSError) as e:  # a layer was removed meanwhile
+            found = [f"the files cannot be compared: {e}"]
+        job.explanations.append(why.explained(edge, found))
 
     def _use(self, outputs: Sequence[Tree], job: Job) -> None:
         """Keep results from being pruned as long as the build is under way."""
@@ -160,14 +179,16 @@ class Results:
         return tuple(dict.fromkeys(keys))
 
 
-def _imported(edge: EdgeNode, job: Job) -> list[tuple[str, ImportedResult]]:
-    return [
-        (key, result)
-        for key in edge.keys
-        for cache in job.imports
-        for result in cache.results(key)
-        if result not in edge.tried
-    ]
+def _imported(edge: EdgeNode, job: Job) -> list[tuple[str, object, ImportedResult]]:
+    """Results of imported caches that were not tried: by which key, by which mark in ``tried``."""
+    found: list[tuple[str, object, ImportedResult]] = []
+    for key in edge.keys:
+        for number, cache in enumerate(job.imports):
+            for place, result in enumerate(cache.results(key)):
+                mark = (key, number, place)
+                if mark not in edge.tried:
+                    found.append((key, mark, result))
+    return found
 
 
 def kind_of(vertex: Vertex) -> str:

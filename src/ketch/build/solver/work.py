@@ -68,6 +68,24 @@ class JointLease(Lease):
 class VertexWork:
     """One vertex, as long as a build needs it (``Work`` of its operation, ``VertexLog`` of what it tells)."""
 
+    __slots__ = (
+        "_began",
+        "_contents",
+        "_digest",
+        "_ended",
+        "_kept",
+        "_lease",
+        "_lines",
+        "_make",
+        "_maps",
+        "_members",
+        "_operation",
+        "_run",
+        "_statuses",
+        "maps",
+        "vertex",
+    )
+
     def __init__(self, vertex: Vertex, operation: Callable[[Vertex], Operation]) -> None:
         self.vertex = vertex
         self._digest = vertex.digest
@@ -75,7 +93,7 @@ class VertexWork:
         self._operation: Operation | None = None
         self._lease = JointLease()
         self._members: dict[Job, int] = {}  # with the number of their solves
-        self._lines: deque[LogLine] = deque()
+        self._lines: deque[LogLine] | None = None  # of most there are none, and an empty one is large
         self._kept = 0
         self._statuses: dict[str, VertexStatus] = {}
         self._began: str | None = None
@@ -105,6 +123,8 @@ class VertexWork:
     def write(self, stream: int, data: bytes) -> None:
         """Pass on output of a command."""
         line = LogLine(vertex=self._digest, stream=stream, data=data, timestamp=now())
+        if self._lines is None:
+            self._lines = deque()
         self._lines.append(line)
         self._kept += len(data)
         while self._kept > _LOG_KEPT and len(self._lines) > 1:
@@ -250,5 +270,5 @@ class VertexWork:
             job.report.ended(self._digest, *self._ended)
         if error == CANCELED:  # whoever comes now begins anew
             self._began, self._ended, self._kept = None, None, 0
-            self._lines.clear()
+            self._lines = None
             self._statuses.clear()
