@@ -74,6 +74,11 @@ class IgnoreRules:
         inside = f"{directory}/"
         return any(one.exception and _may_reach(one.text, inside) for one in self._patterns)
 
+    def may_match_below(self, directory: str) -> bool:
+        """Whether a pattern that is no exception can match something below a directory that none matches."""
+        inside = f"{directory}/"
+        return any(not one.exception and _may_reach(one.text, inside) for one in self._patterns)
+
 
 def read(text: str) -> IgnoreRules:
     """The rules of a file's text: a pattern a line, lines that begin with ``#`` are comments (InvalidArgument)."""

@@ -86,6 +86,7 @@ class GarbageCollector:
         with self._repository.lock:
             if self._repository.unreadable:
                 return set()  # nobody knows what they need
+            candidates = candidates | self._forget_bases()
             unneeded = self.unneeded(candidates)
             links = {name: layer for name in unneeded if (layer := self._layers.unlink(name)) is not None}
             going = self._unlinked((unneeded - links.keys()) | self.unneeded({*links.values()}))
@@ -106,6 +107,24 @@ class GarbageCollector:
         kept = (image.parts() for image in catalog.images.values() if image.id not in without)
         targets = {named.target for named in catalog.names.values()}
         return candidates - self._leases.held().union(targets, self._others(), *kept)
+
+    def _forget_bases(self) -> set[str]:
+        """Delete the rows of base images that builds do not need any more; returns their blobs and layers."""
+        catalog = self._repository.catalog
+        bases = [image for image in catalog.images.values() if image.base]
+        if not bases:
+            return set()
+        built = (image.chain_ids for image in catalog.images.values() if not image.base)
+        needed = self._leases.held().union(self._others(), *built)
+        gone = {image.id: image for image in bases if needed.isdisjoint(image.chain_ids[-1:])}
+        parts = {part for image in gone.values() for part in image.parts()}
+        if gone:
+            with self._repository.transaction() as tx:
+                self._repository.delete(tx, (), gone)
+                self.mark_for_removal(tx, parts)
+            kept = {image_id: image for image_id, image in catalog.images.items() if image_id not in gone}
+            self._repository.show(kept, dict(catalog.names))
+        return parts
 
     def _unlinked(self, layers: set[str]) -> set[str]:
         """The layers among these to which no link leads."""

@@ -15,6 +15,7 @@ class Image(msgspec.Struct, kw_only=True):
     ``size`` is the sum of ``layer_sizes``, the bytes of the layers' files; times are ns since the epoch.
     ``last_tagged``: the last tag of this engine's own making (not of a pull or a load), 0 for none.
     ``hidden``: removed by force, and kept because containers were made from it.
+    ``base``: brought here for builds alone; hidden as well, and gone with the last that needs its uppermost layer.
     ``parent``: the image that this one was committed on, empty for others.
     ``manifest`` and ``blobs`` are the form in which it came last; ``forms`` are others that names or indexes still mean
     (the same layers, compressed in another way): manifest → blobs.
@@ -30,6 +31,7 @@ class Image(msgspec.Struct, kw_only=True):
     created: int
     last_tagged: int = 0
     hidden: bool = False
+    base: bool = False
     parent: str = ""
     forms: dict[str, list[str]] = msgspec.field(default_factory=dict)
     repo_tags: list[str] = msgspec.field(default_factory=list)

@@ -180,6 +180,7 @@ class ImageStore:
                 images[image.id] = kept = msgspec.structs.replace(
                     image,
                     hidden=False,
+                    base=False,
                     last_tagged=image.last_tagged or known.last_tagged,
                     forms=forms,
                     parent=image.parent or known.parent,
@@ -188,9 +189,11 @@ class ImageStore:
             if targets:
                 catalog = Catalog(images, names, repository.indexes(images, names))
                 names.update({n: Named(catalog.choose(target, names[n].id), target) for n, target in targets.items()})
+            written = {image.id for image, _ in added} | {names[name].id for name in targets}
+            images.update({i: msgspec.structs.replace(images[i], hidden=False, base=False) for i in written})
             with repository.transaction() as tx:
-                for image, _ in added:
-                    repository.write(tx, images[image.id])
+                for image_id in written:
+                    repository.write(tx, images[image_id])
                 for name in (name for _, new_names in added for name in new_names):
                     repository.write_name(tx, name, names[name])
                 self._garbage.mark_for_removal(tx, replaced)
@@ -208,6 +211,22 @@ class ImageStore:
         meant = {named.target for named in names.values()}
         meant.update(d.digest for index in self.catalog.indexes.values() for d in index.manifests)
         return {manifest: blobs for manifest, blobs in forms.items() if manifest in meant and manifest != new.manifest}
+
+    def keep_base(self, image: Image) -> None:
+        """Record an image that builds use and nobody has named, for as long as something needs its layers.
+
+        The caller holds its content in a lease; nothing happens when it is known.
+        """
+        self._garbage.sync(image.parts())
+        with self._repository.lock:
+            catalog = self.catalog
+            if image.id in catalog.images:
+                return
+            kept = msgspec.structs.replace(image, hidden=True, base=True)
+            with self._repository.transaction() as tx:
+                self._repository.write(tx, kept)
+            self._repository.show({**catalog.images, image.id: kept}, dict(catalog.names))
+        self._repository.sync()
 
     def remember(self, digest_name: str, image_id: str) -> None:
         """Add the name ``repository@digest``; nothing happens when the image was removed meanwhile."""
@@ -230,7 +249,7 @@ class ImageStore:
                 raise InvalidArgument("cannot import digest reference")
             if parsed.familiar_repository == "sha256":  # `sha256:…` names an image by its id
                 raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
-            tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False)
+            tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False, base=False)
             source = self._repository.name_of(ref)
             named = catalog.names[source] if source else Named(image.id, image.manifest)
             with self._repository.transaction() as tx:
@@ -280,7 +299,7 @@ class ImageStore:
         lost = [member for member in family if not kept.intersection(catalog.names_of(member.id))] if gone else []
         if prune:
             lost += self._nameless_parents(lost, kept, in_use, done)
-        hidden = [other for other in catalog.images.values() if other.hidden]
+        hidden = [other for other in catalog.images.values() if other.hidden and not other.base]
         forgotten = [
             candidate for candidate in (*hidden, *lost) if candidate.id not in self._pins and not in_use(candidate.id)
         ]

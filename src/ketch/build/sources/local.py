@@ -1,0 +1,163 @@
+"""The client's directories (``local://NAME``): the parts that a build needs, as a layer.
+
+A directory that nobody else can change becomes a layer by hard links.  One that the client still has is copied, and the
+copy is kept: the next build links what is as it was then, and when all of it is, takes the same layer again and reads
+no file.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ketch.build.cache.maps import LocalPatterns, local_map
+from ketch.build.sources.attributes import texts
+from ketch.build.sources.follow import follow
+from ketch.build.sources.selection import PathSelection
+from ketch.build.sources.threads import SourceMeter, metered
+from ketch.build.tree import Tree
+from ketch.errors import NotFound
+from ketch.storage.contexts import copies
+from ketch.storage.contexts.copies import KeptCopy
+from ketch.storage.contexts.fill import Known, fill
+from ketch.storage.contexts.scan import scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ketch.build.operation import CacheMap, Work
+    from ketch.build.providers import BuildSession, BuildSnapshots, LocalDirectory
+    from ketch.storage.content.leases import Lease
+    from ketch.storage.contexts.copies import ContextCopies
+    from ketch.storage.contexts.scan import ScanEntry
+
+SCHEME = "local://"
+
+
+class LocalSource:
+    """The operation of a client's directory."""
+
+    def __init__(
+        self,
+        identifier: str,
+        attrs: Mapping[str, str],
+        snapshots: BuildSnapshots,
+        kept: ContextCopies,
+        from_client: Callable[[Tree], None],
+    ) -> None:
+        """``from_client`` is told each tree that is made (InvalidArgument: the attributes are wrong)."""
+        self._name = identifier.removeprefix(SCHEME)
+        self._session = attrs.get("local.session", "")
+        self._snapshots, self._kept, self._from_client = snapshots, kept, from_client
+        self._patterns = LocalPatterns(
+            texts(attrs, "local.includepattern"),
+            texts(attrs, "local.excludepatterns"),
+            texts(attrs, "local.followpaths"),
+        )
+        PathSelection(self._patterns.include or (), self._patterns.exclude or ())
+
+    async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
+        """The map, which no other session's is equal to: what is in the directory decides."""
+        return [local_map(self._name, self._session or work.sessions[0].id, self._patterns)]
+
+    async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
+        """Make the layer (NotFound: the client gives no such directory; Conflict: it changed meanwhile)."""
+        del inputs
+        directory = await self._directory(work.sessions)
+        meter = SourceMeter(work.log, f"transferring {self._name}:")
+        fd = os.dup(directory.fd)  # the session may end before its directory has been read
+        try:
+            taking = _Taking(self._snapshots, self._kept, work.lease, meter.add)
+            layer = await metered(meter, functools.partial(self._take, taking, fd, directory.private))
+        finally:
+            os.close(fd)
+        tree = Tree((layer,))
+        self._from_client(tree)
+        return [tree]
+
+    async def _directory(self, sessions: Sequence[BuildSession]) -> LocalDirectory:
+        """The directory of the session that the source names, else of the first that has it."""
+        missing: NotFound | None = None
+        for session in sorted(sessions, key=lambda one: one.id != self._session):
+            try:
+                return await session.directory(self._name)
+            except NotFound as e:
+                missing = missing or e
+        raise missing or NotFound(f"no client gives the directory {self._name}")
+
+    def _take(self, taking: _Taking, fd: int, private: bool) -> str:
+        """The layer; blocking."""
+        include: Sequence[str] | None = self._patterns.include or []
+        followed = self._patterns.follow
+        if followed:
+            targets = follow(fd, followed)
+            include = None if targets is None else _merged([*(include or ()), *targets])
+        selection = PathSelection(include or (), self._patterns.exclude or ())
+        started_ns = copies.now_ns()
+        entries = scan(fd, selection or None, functools.partial(taking.copied, 0))
+        if private:
+            return taking.made(fd, entries, Known(fd, set(entries)))
+        status = os.fstat(fd)
+        place = f"{status.st_dev}:{status.st_ino}:{self._name}"
+        return taking.copy(fd, entries, KeptCopy(layer="", place=place, taken_ns=started_ns), repr(self._patterns))
+
+
+def _merged(paths: Sequence[str]) -> list[str] | None:
+    """Paths without what is below another; None: all of the directory."""
+    found: list[str] = []
+    for path in paths:
+        if path == ".":
+            return None
+        if not found or not path.startswith(f"{found[-1]}/"):
+            found.append(path)
+    return found
+
+
+class _Taking(NamedTuple):
+    """The making of one layer; blocking."""
+
+    snapshots: BuildSnapshots
+    kept: ContextCopies
+    lease: Lease
+    copied: Callable[[int], None]
+
+    def copy(self, fd: int, entries: list[ScanEntry], new: KeptCopy, wanted: str) -> str:
+        """The layer of a directory that its client still has: the last one, if nothing has changed."""
+        last = self._last(new.place, wanted)
+        if last is None:
+            layer = self.made(fd, entries, Known())
+        else:
+            before = self.kept.entries(last)
+            settled = copies.settled(last, before)
+            if len(settled) == len(before) and entries == before:
+                return last.layer
+            layer = self._changed(fd, entries, last.layer, Known(-1, set(settled)))
+        self.kept.keep(KeptCopy(layer=layer, place=new.place, taken_ns=new.taken_ns), wanted, entries)
+        return layer
+
+    def _last(self, place: str, wanted: str) -> KeptCopy | None:
+        """The last copy whose layer is here, held by the lease."""
+        for one in self.kept.find(place, wanted):
+            self.lease.hold(one.layer)
+            if self.snapshots.exists(one.layer):
+                return one
+            self.kept.forget({one.layer})
+        return None
+
+    def _changed(self, fd: int, entries: list[ScanEntry], last: str, known: Known) -> str:
+        last_fd = os.open(self.snapshots.directory(last), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return self.made(fd, entries, Known(last_fd, known.entries))
+        finally:
+            os.close(last_fd)
+
+    def made(self, fd: int, entries: list[ScanEntry], known: Known) -> str:
+        """A new layer with the entries."""
+        draft = self.snapshots.begin(self.lease)
+        try:
+            fill(fd, entries, draft.directory, known, self.copied)
+            return draft.commit()
+        except BaseException:
+            draft.abort()
+            raise

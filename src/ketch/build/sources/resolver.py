@@ -1,0 +1,27 @@
+"""Images for a Dockerfile: their configurations, by name and platform, through the client of one build."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.build.dockerfile.convert.options import ResolvedImage
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.build.providers import BuildImages, BuildSession
+    from ketch.oci.manifest import Platform
+
+
+class SessionImages:
+    """The `ImageResolver` of one build; ``mode`` as in `BuildImages.find`."""
+
+    def __init__(self, images: BuildImages, session: BuildSession, mode: str) -> None:
+        self._images, self._session, self._mode = images, session, mode
+
+    async def image(self, reference: str, platform: Platform) -> ResolvedImage:
+        """The image of a normalized reference (KetchError, in BuildKit's words)."""
+        try:
+            found = await self._images.find(reference, platform, self._mode, self._session)
+        except KetchError as e:
+            raise type(e)(f"failed to resolve source metadata for {reference}: {e.message}", hint=e.hint) from e
+        return ResolvedImage(reference=found.reference, config=found.config)

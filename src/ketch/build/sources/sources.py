@@ -1,0 +1,63 @@
+"""Source operations by the scheme of their identifiers, and what they share: places on the disk, other parts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ketch.build.sources import git, http, image, local
+from ketch.build.sources.git_remote import GitRepositories
+from ketch.build.sources.remembered import Versions
+from ketch.errors import InvalidArgument
+from ketch.storage.contexts import receive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.build.llb.vertex import Vertex
+    from ketch.build.operation import Operation
+    from ketch.build.providers import BuildImages, BuildSnapshots
+    from ketch.build.tree import Tree
+    from ketch.storage.contexts.copies import ContextCopies
+
+
+class Sources:
+    """The sources of one daemon's builds; used in the event loop."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: BuildSnapshots,
+        images: BuildImages,
+        contexts: ContextCopies,
+        root: str,
+        from_client: Callable[[Tree], None],
+    ) -> None:
+        """``root``: a directory of their own, on one file system with layers.
+
+        ``from_client`` is told the trees of clients' directories.
+        """
+        self._snapshots, self._images, self._contexts = snapshots, images, contexts
+        self._from_client = from_client
+        self._versions = Versions(os.path.join(root, "http"))
+        self._repositories = GitRepositories(os.path.join(root, "git"))
+        self._temporary = os.path.join(root, "tmp")
+        receive.sweep(self._temporary)
+
+    def operation(self, vertex: Vertex) -> Operation:
+        """The operation of a vertex of kind source (InvalidArgument: no such source, or wrong attributes)."""
+        op = vertex.op
+        identifier, attrs = op.source.identifier, dict(op.source.attrs)
+        scheme = identifier.partition("://")[0]
+        match f"{scheme}://":
+            case image.SCHEME:
+                platform = op.platform if op.HasField("platform") else None
+                return image.ImageSource(identifier, attrs, platform, self._images)
+            case local.SCHEME:
+                return local.LocalSource(identifier, attrs, self._snapshots, self._contexts, self._from_client)
+            case git.SCHEME:
+                return git.GitSource(identifier, attrs, self._snapshots, self._repositories, self._temporary)
+            case "http://" | "https://":
+                return http.HttpSource(identifier, attrs, self._snapshots, self._versions)
+            case _:
+                raise InvalidArgument(f"failed to parse source {identifier[:200]!r}: unknown scheme")

@@ -1,0 +1,63 @@
+"""Blocking work of sources in threads: it ends when the build is cancelled, and tells how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from ketch.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.build.progress import VertexLog
+
+T = TypeVar("T")
+_EVERY_S = 0.1
+
+
+class SourceMeter:
+    """A count that blocking work moves on, told to a vertex's log now and then; made in the event loop."""
+
+    def __init__(self, log: VertexLog, name: str, total: int = 0) -> None:
+        self._log, self._name, self._total = log, name, total
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._current = 0
+        self._next = time.monotonic() + _EVERY_S
+        log.status(name, 0, total)
+
+    def stop(self) -> None:
+        """Make the work end at its next `add`."""
+        self._stopped.set()
+
+    def add(self, count: int = 0) -> None:
+        """Count on, from any thread (Unavailable: the work is to end)."""
+        if self._stopped.is_set():
+            raise Unavailable(f"{self._name} the build was cancelled")
+        self._current += count
+        now = time.monotonic()
+        if count and now >= self._next:
+            self._next = now + _EVERY_S
+            self._loop.call_soon_threadsafe(self._log.status, self._name, self._current, self._total)
+
+    def done(self) -> None:
+        """Tell the end; in the event loop."""
+        self._log.status(self._name, self._current, self._total, done=True)
+
+
+async def metered(meter: SourceMeter, work: Callable[[], T]) -> T:
+    """The result of blocking work that counts on a meter; cancelled, it is over before this returns."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        result = await asyncio.shield(running)
+    except asyncio.CancelledError:
+        meter.stop()
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # it has been told to fail
+        raise
+    meter.done()
+    return result

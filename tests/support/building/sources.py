@@ -1,0 +1,144 @@
+"""The surroundings of source operations in tests: a client, layers that are plain directories, a log that is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+from ketch.build.llb.operations import source
+from ketch.build.providers import LocalDirectory
+from ketch.build.sources.sources import Sources
+from ketch.errors import NotFound
+from ketch.storage.contexts.copies import ContextCopies
+
+
+class FolderDraft:
+    """A layer in the making."""
+
+    def __init__(self, folders):
+        self._folders = folders
+        self.directory = str(folders.root / f"draft-{next(folders.numbers)}")
+        os.mkdir(self.directory, 0o755)
+
+    def commit(self):
+        name = f"built-{next(self._folders.numbers)}"
+        os.rename(self.directory, self._folders.directory(name))
+        return name
+
+    def abort(self):
+        if os.path.exists(self.directory):
+            shutil.rmtree(self.directory)
+
+
+class LayerFolders:
+    """Layers that are directories below ``root`` and stay there."""
+
+    def __init__(self, root):
+        self.root = root
+        self.numbers = itertools.count()
+        root.mkdir()
+
+    def begin(self, lease):
+        del lease
+        return FolderDraft(self)
+
+    def exists(self, layer):
+        return os.path.isdir(self.directory(layer))
+
+    def directory(self, layer):
+        return str(self.root / layer)
+
+
+class SourceClient:
+    """A client of a build: descriptors of its directories, its secrets, an agent's socket."""
+
+    def __init__(self, name="client-1"):
+        self.id = name
+        self.directories, self.secrets, self.agents, self.passwords = {}, {}, {}, {}
+
+    async def directory(self, name):
+        if name not in self.directories:
+            raise NotFound(f"no local directory {name}")
+        return self.directories[name]
+
+    async def secret(self, name):
+        return self.secrets.get(name)
+
+    async def ssh_agent(self, name):
+        return self.agents.get(name)
+
+    def credentials(self, host):
+        return self.passwords.get(host)
+
+
+class HoldingLease:
+    """A lease that notes what it holds."""
+
+    def __init__(self):
+        self.names = set()
+
+    def hold(self, *names):
+        self.names.update(names)
+
+
+class SourceWork:
+    """A vertex at work, and the log of it."""
+
+    def __init__(self, *sessions):
+        self.sessions, self.lease, self.log = sessions, HoldingLease(), self
+        self.statuses, self.output = [], b""
+
+    def write(self, stream, data):
+        del stream
+        self.output += data
+
+    def status(self, name, current, total=0, *, done=False):
+        self.statuses.append((name, current, total, done))
+
+    def warn(self, text):
+        raise AssertionError(text)
+
+
+class SourceBox:
+    """Sources with places of their own below a directory; ``run`` gives the directory of the layer that was made."""
+
+    def __init__(self, root, images=None):
+        self.layers = LayerFolders(root / "layers")
+        self.contexts = ContextCopies(str(root / "contexts"))
+        self.seen = []
+        self.client = SourceClient()
+        self.sources = Sources(
+            snapshots=self.layers,
+            images=images,
+            contexts=self.contexts,
+            root=str(root / "sources"),
+            from_client=self.seen.append,
+        )
+
+    def give(self, name, path, *, private=False):
+        """Let the client give a directory."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self.client.directories[name] = LocalDirectory(fd=fd, private=private)
+
+    def close(self):
+        for directory in self.client.directories.values():
+            os.close(directory.fd)
+
+    def operation(self, identifier, platform=None, **attrs):
+        """The operation of a source; in attributes' names an underscore stands for a dot."""
+        named = {name.replace("_", "."): value for name, value in attrs.items()}
+        return self.sources.operation(source(identifier, named, platform).vertex)
+
+    async def both(self, operation, work=None):
+        """The maps of an operation, and what it makes."""
+        work = work or SourceWork(self.client)
+        maps = await operation.cache_maps(work)
+        return maps, await operation.run(work, ())
+
+    def run(self, identifier, work=None, **attrs):
+        """The maps of a source, and the directory of its layer."""
+        maps, (tree,) = asyncio.run(self.both(self.operation(identifier, **attrs), work))
+        return maps, Path(self.layers.directory(tree.layers[0]))
