@@ -19,7 +19,6 @@ from ketch.errors import FailedPrecondition, KetchError
 from ketch.oci.manifest import Platform
 from ketch.runtime.cgroups import common
 from tests.support.boxes.build_box import PATH
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -151,7 +150,9 @@ def test_layers(build_box):
         lambda root: ((root / "etc").mkdir(), [(root / "etc" / n).touch() for n in ("hosts", "resolv.conf")])
     )
     build_box.base = base = Tree((*build_box.base.layers, *whole.layers))
-    assert build_box.layer(build_box.run("true").written.root) == {}
+    ran = build_box.run("grep ' / ' /proc/mounts")
+    assert "volatile" in ran.out  # nobody waits for the disk
+    assert build_box.layer(ran.written.root) == {}
     ran = build_box.run(
         "mkdir -p /a/b; echo 1 >/a/b/c; rm /bin/garbage; ln -s c /a/b/l; chmod 700 /root; : >/etc/hostname"
     )
@@ -190,6 +191,24 @@ def test_layers(build_box):
     ran = build_box.run("/busybox", "true", root=EMPTY, mounts=mounts)
     assert ran.error is None, ran.both
     assert build_box.layer(ran.written.root) == {"proc": "d", "sys": "d", "dev": "d"}
+
+
+def test_layers_of_vfs(vfs_box):
+    """Where roots are copies, the layer is the difference, and the same."""
+    tree = vfs_box.tree(lambda root: [(root / name).write_text(name) for name in ("one", "two")])
+    mounts = [
+        CommandMount(dest="/x/y", kind="tmpfs"),
+        CommandMount(dest="/ro", tree=tree, selector="/one", readonly=True),
+        CommandMount(dest="/kept", tree=tree, kept=True),
+        CommandMount(dest="/lost", tree=tree),
+    ]
+    ran = vfs_box.run("cat /ro /lost/two; rm /bin/garbage; echo 1 >/a; rm /kept/one; echo 2 >/lost/x", mounts=mounts)
+    assert ran.out == "onetwo"
+    assert vfs_box.layer(ran.written.root) == {"a": "f", "bin": "d", "bin/garbage": "w"}
+    assert vfs_box.layer(ran.written.mounts["/kept"]) == {"one": "w"}
+    assert vfs_box.run("cat /a; ls /bin/garbage", root=ran.written.root).both.startswith(
+        b"1\nls: /bin/garbage: No such"
+    )
 
 
 # -- mounts ----------------------------------------------------------------------------------------
@@ -284,7 +303,7 @@ def test_agents(build_box, tmp_path):
             )
             running = asyncio.create_task(command)
             await began.wait()
-            [name] = [n for n in build_box.remains() if n.startswith("build-")]
+            name = build_box.newest()
             reader, writer = await asyncio.open_unix_connection(f"{build_box.config.exec_root}/run/{name}/agent.0")
             writer.write(b"hi")
             answer = await reader.read()
@@ -400,7 +419,7 @@ def test_cancel(build_box):
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
-        assert build_box.remains() == []
+        build_box.until_gone()
 
     for moment in ("running", "0", "0.001", "0.003", "0.005", "0.008", "0.012"):
         build_box.call(cancelled(moment))
@@ -411,13 +430,12 @@ def test_a_killed_monitor(build_box):
     """What a command's monitor leaves when it is killed is ended, and the command has failed."""
 
     def kill(_data: bytes) -> None:
-        [name] = [n for n in os.listdir(f"{build_box.config.exec_root}/run") if n.startswith("build-")]
-        with open(f"{build_box.config.exec_root}/run/{name}/monitor.pid") as f:
+        with open(f"{build_box.config.exec_root}/run/{build_box.newest()}/monitor.pid") as f:
             os.kill(int(f.read()), 9)
 
     ran = build_box.run("echo up; sleep 1000 & sleep 1000", heard=kill)
     assert ran.error.exit_code == 137
-    assert build_box.remains() == []
+    build_box.until_gone()
 
 
 def test_refusals(build_box):
@@ -433,4 +451,4 @@ def test_refusals(build_box):
         with pytest.raises(FailedPrecondition, match="run a command of platform linux/s390x: this machine is") as e:
             build_box.run("true", platform=foreign)
         assert "binfmt" in e.value.hint
-    until(lambda: build_box.remains() == [], "everything is gone")
+    build_box.until_gone()

@@ -30,7 +30,7 @@ from ketch.runtime.cgroups import monitors
 from ketch.undo import AsyncUndo
 from tests.support.boxes.runtime_box import make_rootfs
 from tests.support.leaks import cgroups
-from tests.support.waiting import patient
+from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -95,6 +95,7 @@ class BuildBox:
             caches=self.caches,
             dns_defaults=parts.dns_defaults,
             host_gateway=parts.host_gateway,
+            later=parts.remover.later,
         )
         self._stack.push_async_callback(self.executor.close)
         self.lease = self._stack.enter_context(self.layers.lease())
@@ -147,6 +148,15 @@ class BuildBox:
         below = [path for path in cgroups(self.config.bridge) if f"{self.config.bridge}/build-" in path]
         drafts = [name for name in os.listdir(os.path.join(parts.paths.data_root, "layers")) if name.startswith(".")]
         return [*names, *ends, *below, *drafts]
+
+    def until_gone(self) -> None:
+        """Wait until nothing is there: files are removed in the background."""
+        until(lambda: not self.remains(), lambda: f"there is still {self.remains()}")
+
+    def newest(self) -> str:
+        """The name of the command that was begun last."""
+        run = os.path.join(self.ketch.parts.paths.exec_root, "run")
+        return max(os.listdir(run), key=lambda name: os.stat(os.path.join(run, name)).st_ctime_ns)
 
     def layer(self, tree: Tree) -> dict[str, str]:
         """The paths of a tree's uppermost layer, each with what it is: d, f, l, w (a whiteout)."""

@@ -4,8 +4,9 @@
     held       made      run to its    the changes, without what was only there to mount on
                          end
 
-A cancelled command is killed, and awaited: nothing of it is left then, neither processes nor mounts, interfaces,
-cgroup, nor files.  What a killed daemon leaves is ended and removed by the next start (`remains`).
+A cancelled command is killed, and awaited: nothing of it is left then, neither processes nor mounts, interfaces, nor
+its cgroup, and its files are being removed.  What a killed daemon leaves is ended and removed by the next start
+(`remains`).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     caches: CacheMounts
     dns_defaults: DnsDefaults
     host_gateway: str = ""
+    later: Callable[[Callable[[], None]], object]  # runs removals of files in the background
     _running: set[asyncio.Task[Written]] = field(default_factory=set)
 
     async def run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
@@ -82,7 +84,8 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         async with AsyncUndo() as undo:
             caches = [mount for mount in command.mounts if mount.kind == "cache"]
             shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
-            undo.push_async_callback(asyncio.to_thread, files.remove)
+            undo.callback(self.later, files.remove)
+            undo.callback(files.forget)
             await thread_work.run_to_end(files.begin)
             agents = await self._agents(command, files, undo)
             cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)

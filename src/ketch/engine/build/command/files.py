@@ -43,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CommandFiles:
-    """The files of one command.  Blocking; `remove` takes back whatever was made."""
+    """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made."""
 
     def __init__(self, command: BuildCommand, paths: ContainerPaths, snapshots: Snapshots, layers: BuildSnapshots):
         self.name = PREFIX + secrets.token_hex(16)
@@ -89,9 +89,17 @@ class CommandFiles:
             f.write(_encode(spec))
 
     def _writable(self, place: str, tree: Tree, name: str) -> list[dict[str, object]]:
-        """The mounts of a tree whose changes are kept apart."""
+        """The mounts of a tree whose changes are kept apart.
+
+        Overlay neither waits for the disk when the command asks for it nor at the end: a layer is brought there by
+        those who record it, and what does not become one need not be.
+        """
         self._changes[place] = name
-        return cast("list[dict[str, object]]", self._snapshots.prepare(name, tree.layers))
+        mounts = self._snapshots.prepare(name, tree.layers)
+        for mount in mounts:
+            if mount["type"] == "overlay" and "volatile" not in mount["options"]:
+                mount["options"].append("volatile")
+        return cast("list[dict[str, object]]", mounts)
 
     def _mount(self, number: int, mount: CommandMount, directory: str, socket: str) -> OciMount:
         access = ["ro"] if mount.readonly else []
@@ -168,21 +176,22 @@ class CommandFiles:
         finally:
             os.close(upper_fd)
 
-    def remove(self) -> None:
-        """Remove everything; what cannot be removed is told in the log, and found again by the next start."""
+    def forget(self) -> None:
+        """Close the secrets."""
         while self._secrets:
             os.close(self._secrets.pop())
+
+    def remove(self) -> None:
+        """Remove the directories; what cannot be removed is told in the log, and found again by the next start."""
         for name in {self.name, *self._changes.values()}:
             try:
-                self._snapshots.remove(name)
+                remove_all(name, self._paths, self._snapshots)
             except (KetchError, OSError) as e:
-                log.warning("remove what a build's command wrote (%s): %s", name, e)
-            removal.try_to_remove(self._paths.directory(name))
-        removal.try_to_remove(self.run_dir)
+                log.warning("remove the files of a build's command (%s): %s", name, e)
 
 
 def remove_all(name: str, paths: ContainerPaths, snapshots: Snapshots) -> None:
-    """Remove the directories that are left of a command; blocking (KetchError, OSError)."""
+    """Remove the directories of a command; blocking (KetchError, OSError)."""
     snapshots.remove(name)
     removal.remove_tree(paths.directory(name))
     removal.remove_tree(paths.run_dir(name))
