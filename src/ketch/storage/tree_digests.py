@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ketch import trees
 from ketch.errors import DataLoss, InvalidArgument
+from ketch.linux.nodes import birth_ns
 from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 
 if TYPE_CHECKING:
@@ -42,33 +43,47 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _TYPES = {stat.S_IFLNK: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFDIR: 5, stat.S_IFIFO: 6}  # as tar has them
 
 
+Identity: TypeAlias = "tuple[int, ...]"
+
+
 class FileTable:
     """A bounded table of files' digests by inode, for many threads."""
 
     def __init__(self, most: int = _MOST_FILES) -> None:
         self._most = most
-        self._found: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._found: OrderedDict[Identity, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._found)
 
-    def get(self, status: os.stat_result) -> str | None:
+    def get(self, identity: Identity) -> str | None:
         """The digest of a file that has not changed since it was put here."""
-        return self._found.get(_identity(status))
+        return self._found.get(identity)
 
-    def put(self, status: os.stat_result, digest: str) -> None:
-        """Keep a digest, unless the file changed so lately that a further change might not show."""
-        if time.time_ns() - status.st_ctime_ns < _SETTLED:
-            return
+    def put(self, identity: Identity, digest: str) -> None:
+        """Keep a digest."""
         with self._lock:
-            self._found[_identity(status)] = digest
+            self._found[identity] = digest
             if len(self._found) > self._most:
                 self._found.popitem(last=False)
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size, status.st_mtime_ns)
+def identity_of(directory_fd: int, name: str, status: os.stat_result) -> Identity | None:
+    """The identity of a file in a tree that never changes; None: it cannot be told from others for certain.
+
+    It does not change when somebody makes a hard link of the file, as the time of its last change does: that time is
+    taken where the file system does not keep when an inode was made, and then not of files that changed a moment ago.
+    A number is used for another file when the first one is gone.  Mounts for a moment have no device of their own.
+    """
+    since = birth_ns(directory_fd, os.fsencode(name))
+    if since is None:
+        since = status.st_ctime_ns
+        if time.time_ns() - since < _SETTLED:
+            return None
+    device = status.st_dev if os.major(status.st_dev) else 0
+    owner = (status.st_uid, status.st_gid)
+    return (device, status.st_ino, since, status.st_size, status.st_mtime_ns, status.st_mode, *owner)
 
 
 class DigestSequence:
@@ -185,31 +200,35 @@ class TreeDigests:
 
     def file(self, directory_fd: int, name: str, status: os.stat_result) -> Digest:
         """The digest of an entry of a directory that is none; without a name, of what is open (O_PATH)."""
-        if (known := self._table.get(status)) is not None:
+        identity = identity_of(directory_fd, name, status)
+        if identity is not None and (known := self._table.get(identity)) is not None:
             return known
         if not stat.S_ISREG(status.st_mode):
             link = os.readlink(name, dir_fd=directory_fd) if stat.S_ISLNK(status.st_mode) else ""
-            digest = _digest(_header(status, link, _xattrs(directory_fd, name)))
-            self._table.put(status, digest)
-            return digest
+            return self._kept(identity, _digest(_header(status, link, _xattrs(directory_fd, name))))
         self._check()
         if status.st_size <= _BIG:
-            return self._read(_opened(directory_fd, name), status)
+            return self._read(_opened(directory_fd, name), status, identity)
         self._slots.acquire()
         try:
             fd = _opened(directory_fd, name)
         except BaseException:
             self._slots.release()
             raise
-        return self._readers.submit(self._read_big, fd, status)
+        return self._readers.submit(self._read_big, fd, status, identity)
 
-    def _read_big(self, fd: int, status: os.stat_result) -> str:
+    def _kept(self, identity: Identity | None, digest: str) -> str:
+        if identity is not None:
+            self._table.put(identity, digest)
+        return digest
+
+    def _read_big(self, fd: int, status: os.stat_result, identity: Identity | None) -> str:
         try:
-            return self._read(fd, status)
+            return self._read(fd, status, identity)
         finally:
             self._slots.release()
 
-    def _read(self, fd: int, status: os.stat_result) -> str:
+    def _read(self, fd: int, status: os.stat_result, identity: Identity | None) -> str:
         """The digest of an open file, which is closed."""
         try:
             found = hashlib.sha256(_header(status, "", _xattrs(fd)))
@@ -224,9 +243,7 @@ class TreeDigests:
                     self._check()
         finally:
             os.close(fd)
-        digest = f"sha256:{found.hexdigest()}"
-        self._table.put(status, digest)
-        return digest
+        return self._kept(identity, f"sha256:{found.hexdigest()}")
 
 
 def names(fd: int) -> list[str]:

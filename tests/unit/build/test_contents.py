@@ -307,43 +307,58 @@ def test_those_who_ask_at_once_get_one_answer(tmp_path):
     assert snapshots.times == 1
 
 
-def test_files_that_did_not_change_are_not_read_again(tmp_path, monkeypatch):
-    """Of a tree that shares files with one that was read; but of a change at the same instant nothing is kept."""
+@pytest.mark.parametrize("births", [True, False])
+def test_files_that_did_not_change_are_not_read_again(tmp_path, monkeypatch, births):
+    """Of a tree that shares files with one that was read; hard links count as no change where it can be told."""
     sample(tmp_path / "tree")
     snapshots = OneDirectory(tmp_path / "tree")
     read = []
     opened = tree_digests._opened
     monkeypatch.setattr(tree_digests, "_opened", lambda fd, name: read.append(name) or opened(fd, name))
-    monkeypatch.setattr(tree_digests, "_SETTLED", -1)
+    if not births:
+        monkeypatch.setattr(tree_digests, "birth_ns", lambda *_: None)
+        monkeypatch.setattr(tree_digests, "_SETTLED", -1)
 
     async def run():
         digests = ContentDigests(snapshots)
         await digests.digest(TREE)
         await digests.digest(TREE, [Selection("/d")])
         assert sorted(read) == ["f", "x"]
+        os.link(tmp_path / "tree" / "f", tmp_path / "tree" / "d" / "linked")
+        await digests.digest(TREE, [Selection("/d/linked")])
+        assert len(read) == (2 if births else 3)
         (tmp_path / "tree" / "f").write_bytes(b"new")
-        await digests.digest(TREE, [Selection("/f")])
-        assert sorted(read) == ["", "f", "x"]
+        await digests.digest(TREE, [Selection("/", exclude=("d", "l"))])
+        assert len(read) == (3 if births else 4)
 
     asyncio.run(run())
-    monkeypatch.undo()
-    table = FileTable()
-    table.put(os.stat(tmp_path), "sha256:x")
-    (tmp_path / "late").touch()
-    status = os.stat(tmp_path / "late")
+
+
+def test_a_change_at_the_same_moment_might_not_show(tmp_path, monkeypatch):
+    """Where only the time of the last change tells, nothing is kept of what changed a moment ago."""
+    (tmp_path / "f").touch()
+    status = os.stat(tmp_path / "f")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    first = tree_digests.identity_of(fd, "f", status)
+    (tmp_path / "f").unlink()
+    (tmp_path / "f").touch()
+    assert first is not None
+    assert tree_digests.identity_of(fd, "f", os.stat(tmp_path / "f")) != first
+    monkeypatch.setattr(tree_digests, "birth_ns", lambda *_: None)
     monkeypatch.setattr(tree_digests.time, "time_ns", lambda: status.st_ctime_ns + 1_000_000)
-    table.put(status, "sha256:x")
-    assert table.get(status) is None
+    assert tree_digests.identity_of(fd, "f", status) is None
+    monkeypatch.setattr(tree_digests.time, "time_ns", lambda: status.st_ctime_ns + 10**9)
+    assert tree_digests.identity_of(fd, "f", status) is not None
+    os.close(fd)
 
 
 def test_tables_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(tree_digests, "_SETTLED", -1)
     table = FileTable(most=3)
     for number in range(9):
+        table.put((number,), str(number))
+    assert (len(table), table.get((8,)), table.get((0,))) == (3, "8", None)
+    for number in range(4):
         (tmp_path / str(number)).touch()
-        table.put(os.stat(tmp_path / str(number)), str(number))
-    assert len(table) == 3
-    assert table.get(os.stat(tmp_path / "8")) == "8"
     monkeypatch.setattr(contents, "_MOST_RESULTS", 2)
     monkeypatch.setattr(contents, "_MOST_CLIENTS", 2)
 
