@@ -214,10 +214,9 @@ class World:
     def _operation(self, made_of: Vertex) -> Operation:
         return MemoryOperation(made_of, self)
 
-    def restart(self) -> None:
+    async def restart(self) -> None:
         """Lose what was in memory."""
-        self.solver.writer.close()
-        self.db.close()
+        await self.close()
         self._open()
 
     async def close(self) -> None:
@@ -232,7 +231,9 @@ class World:
         with self.snapshots.lease() as lease:
             tree = await self.solver.solve(edge, self.job(lease, **options))
             assert set(tree.layers) <= lease.names
-            return self.snapshots.text(tree)
+            text = self.snapshots.text(tree)
+        await self.solver.settled()
+        return text
 
     def ran(self) -> list[str]:
         """What ran since the last call."""
@@ -269,4 +270,12 @@ def evaluated(world: World, edge: Edge) -> str:
     return known[edge.vertex.digest] + (f"#{edge.output}" if edge.output else "")
 
 
-__all__ = ["EMPTY", "World", "evaluated", "step"]
+async def until(true: Callable[[], object]) -> None:
+    for _ in range(100_000):
+        if true():
+            return
+        await asyncio.sleep(0.0001)
+    raise AssertionError("it never became true")
+
+
+__all__ = ["EMPTY", "World", "evaluated", "step", "until"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.build.cache.records import CacheRecords
     from ketch.build.providers import BuildSnapshots
 
@@ -25,6 +28,18 @@ class CacheWriter:
         self._thread = ThreadPoolExecutor(1, "build-cache")
         self._next: asyncio.Future[None] | None = None
         self._running = False
+        self._held: list[ExitStack] = []  # leases of layers that the next pass writes records of
+
+    async def settle(self) -> None:
+        """Hold the layers of what is not written yet, so that a build's lease can end; that is written soon."""
+        if self.records.unwritten():
+            self._held.append(await asyncio.to_thread(self._hold))
+        self.begin()
+
+    def _hold(self) -> ExitStack:
+        with ExitStack() as stack:
+            stack.enter_context(self._snapshots.lease()).hold(*self.records.unwritten())
+            return stack.pop_all()
 
     def begin(self) -> None:
         """Begin to write what has changed, unless that waits already."""
@@ -44,7 +59,8 @@ class CacheWriter:
 
     def _start(self) -> None:
         waiting, self._next, self._running = self._next, None, True
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self.write)
+        held, self._held = self._held, []
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._write, held)
 
         def ended(done: asyncio.Future[None]) -> None:
             self._running = False
@@ -57,9 +73,12 @@ class CacheWriter:
 
         work.add_done_callback(ended)
 
-    def write(self) -> None:
+    def _write(self, held: Sequence[ExitStack]) -> None:
         """Write what has changed, and remove the layers that nothing needs then; blocking."""
-        with self._snapshots.lease() as lease:
+        with ExitStack() as stack:
+            for one in held:
+                stack.enter_context(one)
+            lease = stack.enter_context(self._snapshots.lease())
             lease.hold(*self.records.unwritten(), *self.records.dropped())
             try:
                 self.records.flush(self._snapshots.sync, self._snapshots.size)

@@ -25,12 +25,11 @@ class Wanted(IntEnum):
 class VertexNode:
     """A vertex in one build: its edges by output, its cache maps, the content keys of its inputs."""
 
-    __slots__ = ("contents", "definition", "edges", "ignores_cache", "maps", "order", "vertex", "work")
+    __slots__ = ("contents", "definition", "edges", "ignores_cache", "maps", "vertex", "work")
 
-    def __init__(self, vertex: Vertex, work: VertexWork, order: int) -> None:
+    def __init__(self, vertex: Vertex, work: VertexWork) -> None:
         self.vertex = vertex
         self.work = work
-        self.order = order
         self.definition: tuple[str, bytes] | None = None  # as `lookup.definition` made it
         self.ignores_cache = vertex.metadata.ignore_cache
         self.maps: Sequence[CacheMap] | None = None

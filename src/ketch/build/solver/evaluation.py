@@ -34,8 +34,8 @@ _ASKERS = 64  # vertices that are asked for their cache maps at once
 class GraphEvaluation:
     """The evaluation of one edge for one build.  In the event loop."""
 
-    def __init__(self, target: Edge, job: Job, results: Results, work_of: Callable[[Vertex], VertexWork]) -> None:
-        """``work_of`` joins the work on a vertex."""
+    def __init__(self, target: Edge, job: Job, results: Results, work_of: Callable[[Vertex, bool], VertexWork]) -> None:
+        """``work_of`` joins the work on a vertex; True: it stands on what is made anew whatever the cache has."""
         self._job = job
         self._results = results
         self._lookup = CacheLookup(results.records, job.imports)
@@ -46,8 +46,11 @@ class GraphEvaluation:
         self._done: asyncio.Future[Tree] = asyncio.get_running_loop().create_future()
         vertices = list(in_order([target.vertex]))
         job.report.begin(vertices)
-        for order, vertex in enumerate(vertices):
-            self._vertices[vertex.digest] = VertexNode(vertex, work_of(vertex), order)
+        anew: set[str] = set()
+        for vertex in vertices:
+            if vertex.metadata.ignore_cache or any(edge.vertex.digest in anew for edge in vertex.inputs):
+                anew.add(vertex.digest)
+            self._vertices[vertex.digest] = VertexNode(vertex, work_of(vertex, vertex.digest in anew))
         self._target = self._edge(target)
         for vertex in reversed(vertices):
             for edge in self._vertices[vertex.digest].edges.values():

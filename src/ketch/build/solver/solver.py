@@ -59,8 +59,8 @@ class Solver:
         joined: list[tuple[tuple[str, bool], VertexWork]] = []
         late: list[VertexWork] = []
 
-        def work_of(vertex: Vertex) -> VertexWork:
-            key, work = self._work(vertex)
+        def work_of(vertex: Vertex, anew: bool) -> VertexWork:
+            key, work = self._work(vertex, anew)
             if work.join(job):
                 late.append(work)
             joined.append((key, work))
@@ -77,10 +77,10 @@ class Solver:
         finally:
             await self._finish(evaluation, joined, job)
 
-    def _work(self, vertex: Vertex) -> tuple[tuple[str, bool], VertexWork]:
-        """The work on a vertex: where the cache is ignored, that of builds that ignore it, too."""
-        ignoring = (vertex.digest, True)
-        key = ignoring if vertex.metadata.ignore_cache or ignoring in self._active else (vertex.digest, False)
+    def _work(self, vertex: Vertex, anew: bool) -> tuple[tuple[str, bool], VertexWork]:
+        """The work on a vertex: of one that is made anew, only that of other builds which make it anew."""
+        fresh = (vertex.digest, True)
+        key = fresh if anew or fresh in self._active else (vertex.digest, False)
         work = self._active.get(key)
         if work is None:
             work = self._active[key] = VertexWork(vertex, self._operations)
@@ -114,12 +114,16 @@ class Solver:
             job.solves -= 1
             if not job.solves:
                 job.report.close()
-            await self.writer.flush()
+            await self.writer.settle()
             if not job.solves:
                 self.writer.records.release(job.used)
                 job.used.clear()
 
         await ended([asyncio.create_task(finish())])
+
+    async def settled(self) -> None:
+        """Return when all that was made is recorded durably, or cannot be; a build waits for it before it is told."""
+        await self.writer.flush()
 
     async def close(self) -> None:
         """Write what is left to write; no build may be under way."""

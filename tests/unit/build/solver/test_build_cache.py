@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from ketch.build.cache.schema import SCHEMA, result_id
 from ketch.build.tree import Tree
 from ketch.errors import InvalidArgument
 from ketch.storage.database.db import Database
-from tests.support.building.memory import World, step
+from tests.support.building.memory import World, step, until
 from tests.support.source.project import ROOT
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ async def test_usage_and_prune(world: World) -> None:
     assert [row.description for row in await kept.prune(PruneOptions(everything=True))] == ["base"]
     assert world.records.all_keys() == []
     assert world.snapshots.texts == {}
-    world.restart()
+    await world.restart()
     assert world.records.results() == []
     world.ran()
     await world.build(step("top", step("base")))
@@ -77,7 +78,7 @@ async def test_what_is_left_when_intermediate_results_go(world: World) -> None:
     assert world.ran() == [], "the way to the last result is still known"
     await keeper(world).prune(PruneOptions(fields={"description": "c"}))
     assert {key.name for key in world.records.all_keys()} == {"a"}, "keys that lead to nothing are gone"
-    world.restart()
+    await world.restart()
     assert {key.name for key in world.records.all_keys()} == {"a"}
     await world.build(top)
     assert world.ran() == ["b", "c"]
@@ -186,7 +187,7 @@ def test_the_daemon_is_killed_while_it_writes(tmp_path: Path, point: str, record
         (
             "import asyncio, sys",
             "from pathlib import Path",
-            "from tests.support.building.memory import World, step",
+            "from tests.support.building.memory import World, step, until",
             "asyncio.run(World(Path(sys.argv[1])).build(step('a')))",
         )
     )
@@ -219,3 +220,24 @@ def test_rows_that_cannot_be_read_or_lead_nowhere_are_left_out(tmp_path: Path) -
     read.flush(lambda _layers: None, lambda _layer: 1)
     assert len(db.query("SELECT * FROM build_keys")) == len(db.query("SELECT * FROM build_results")) == 1
     db.close()
+
+
+async def test_what_others_stand_on_goes_after_them(world: World) -> None:
+    world.behaviour.stacked.update(("b", "c"))
+    await world.build(step("c", step("b", step("a"))))
+    kept = keeper(world)
+    assert await kept.prune(PruneOptions(fields={"description": "a"})) == []
+    assert [row.description for row in await kept.prune(PruneOptions(max_used_space=5))] == ["c", "b"]
+    assert [row.description for row in await kept.prune(PruneOptions())] == ["a"]
+
+
+async def test_what_a_build_uses_stays(world: World) -> None:
+    await world.build(step("a"))
+    gate = world.behaviour.gates["b"] = asyncio.Event()
+    build = asyncio.create_task(world.build(step("b", step("a"))))
+    await until(lambda: "b" in world.behaviour.ran)
+    assert [row.in_use for row in await keeper(world).usage()] == [True]
+    assert await keeper(world).prune(PruneOptions(everything=True)) == []
+    gate.set()
+    assert await build == "b(a())"
+    assert len(await keeper(world).prune(PruneOptions())) == 2

@@ -43,7 +43,7 @@ async def test_explanations(world: World) -> None:
 
     first = await explained(world, graph("A=1"))
     assert set(first.values()) == {("nothing like it is in the cache", ())}
-    world.restart()
+    await world.restart()
 
     assert await explained(world, graph("A=2", "B=3")) == {
         "run": (

@@ -75,7 +75,7 @@ def test_against_an_evaluation_without_cache(graph: Graph, data: st.DataObject) 
         world.behaviour.texts.clear()
         assert await world.build(top) == evaluated(world, top)
         assert world.ran() == [], "what was there before is still known"
-        world.restart()
+        await world.restart()
         some = data.draw(st.sampled_from(made))
         await world.build(some)
         assert await world.build(some) == evaluated(world, some)

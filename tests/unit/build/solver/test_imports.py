@@ -65,7 +65,7 @@ async def test_an_imported_cache(tmp_path: Path) -> None:
     assert await here.build(top, imports=[cache]) == expected
     assert here.ran() == ["context"] or sorted(here.ran()) == ["base", "context"]
     assert cache.asked >= 1
-    here.restart()
+    await here.restart()
     here.ran()
     assert await here.build(top) == expected
     assert set(here.ran()) <= {"context"}, "what was loaded is recorded, with the way to it"

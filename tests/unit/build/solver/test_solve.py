@@ -11,19 +11,11 @@ from ketch.build.cache.pruning.usage import rows_of_results
 from ketch.build.errors import SolveError
 from ketch.build.tree import EMPTY
 from ketch.errors import NotFound
-from tests.support.building.memory import World, evaluated, step
+from tests.support.building.memory import World, evaluated, step, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-async def until(true: Callable[[], object]) -> None:
-    for _ in range(100_000):
-        if true():
-            return
-        await asyncio.sleep(0.0001)
-    raise AssertionError("it never became true")
 
 
 @pytest.fixture
@@ -46,7 +38,7 @@ async def test_a_graph_is_made_once_and_found_again(world: World) -> None:
     assert await world.build(top) == evaluated(world, top)
     assert world.ran() == []
     assert len(world.snapshots.looked_at) == 1, "only the last result is loaded"
-    world.restart()
+    await world.restart()
     assert await world.build(step("more", top)) == evaluated(world, step("more", top))
     assert world.ran() == ["more"]
     assert await world.solver.solve(None, world.job(None)) == EMPTY  # type: ignore[arg-type]
@@ -64,7 +56,7 @@ async def test_contents_count_where_they_are_asked_for(world: World) -> None:
     world.behaviour.texts["context"] = "two"
     assert await world.build(top) == "run(copy(context(two)))"
     assert world.ran() == ["context", "copy", "run"]
-    world.restart()
+    await world.restart()
     world.behaviour.texts["context"] = "one"
     assert await world.build(top) == "run(copy(context(one)))"
     assert world.ran() == ["context"]
@@ -256,3 +248,17 @@ async def test_deep_graphs(world: World) -> None:
     assert len(world.ran()) == 3001
     await world.build(edge)
     assert world.ran() == []
+
+
+async def test_what_is_made_anew_is_not_what_another_build_makes(world: World) -> None:
+    await world.build(step("a"))
+    world.behaviour.texts["a"] = " changed without a trace"
+    world.behaviour.maps["a"] = ["a:"]
+    gate = world.behaviour.gates["b"] = asyncio.Event()
+    plain = asyncio.create_task(world.build(step("b", step("a"))))
+    await until(lambda: "b" in world.behaviour.ran)
+    fresh = asyncio.create_task(world.build(step("b", step("a", ignore_cache=True))))
+    await until(lambda: world.behaviour.ran.count("b") == 2)
+    gate.set()
+    assert await plain == "b(a())"
+    assert await fresh == "b(a( changed without a trace))"

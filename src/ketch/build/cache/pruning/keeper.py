@@ -96,11 +96,12 @@ class CacheKeeper:
         rows = await self.usage()
         total = sum(row.size for row in rows if not row.shared)
         kept = policy.kept_bytes(total, await asyncio.to_thread(self._free), options)
-        candidates = [row for row in rows if policy.matches(row, options, time.time_ns())]
-        for row in policy.in_order(candidates):
+        queue = policy.PruneQueue(rows, options, time.time_ns())
+        while (row := queue.next()) is not None:
             if kept and total < kept:
                 break
             if await self._remove(row):
+                queue.removed(row)
                 removed.append(row)
                 total -= 0 if row.shared else row.size
         await asyncio.to_thread(self._write)

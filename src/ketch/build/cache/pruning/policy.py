@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -130,11 +132,31 @@ def kept_bytes(total: int, free: int, options: PruneOptions) -> int:
     return max(kept, options.reserved_space)
 
 
-def in_order(rows: Sequence[UsageRow]) -> list[UsageRow]:
-    """Rows by how little they were used: long ago and seldom first."""
-    last = _ranks([row.last_used for row in rows])
-    count = _ranks([row.usage_count for row in rows])
-    return sorted(rows, key=lambda row: (last[row.last_used] + count[row.usage_count], row.last_used, row.id))
+class PruneQueue:
+    """The rows that a prune may remove, by how little they were used: long ago and seldom first.
+
+    What others stand on comes after them, and not at all when they stay.
+    """
+
+    def __init__(self, rows: Sequence[UsageRow], options: PruneOptions, now_ns: int) -> None:
+        found = [row for row in rows if matches(row, options, now_ns)]
+        last, count = _ranks([row.last_used for row in found]), _ranks([row.usage_count for row in found])
+        self._rank = {row.id: (last[row.last_used] + count[row.usage_count], row.last_used) for row in found}
+        self._rows = {row.id: row for row in found}
+        self._children = Counter(parent for row in rows for parent in row.parents)
+        self._free = [(self._rank[row.id], row.id) for row in found if not self._children[row.id]]
+        heapq.heapify(self._free)
+
+    def next(self) -> UsageRow | None:
+        """The row that goes next."""
+        return self._rows[heapq.heappop(self._free)[1]] if self._free else None
+
+    def removed(self, row: UsageRow) -> None:
+        """Note that a row is gone."""
+        for parent in row.parents:
+            self._children[parent] -= 1
+            if not self._children[parent] and parent in self._rank:
+                heapq.heappush(self._free, (self._rank[parent], parent))
 
 
 def _ranks(values: Sequence[int]) -> dict[int, float]:

@@ -48,7 +48,7 @@ def rows_of_results(
     A result that others in use stand on is in use.
     """
     ordered = sorted(results, key=lambda one: (len(one.layers), one.created, one.id))
-    known = {one.id for one in ordered}
+    known = {tuple(one.layers): one.id for one in ordered}
     owners: dict[str, str] = {}  # by a layer: the record that it is counted in
     rows = []
     for one in ordered:
@@ -74,10 +74,10 @@ def rows_of_results(
     return _used_below(rows)
 
 
-def _below(layers: Sequence[str], known: AbstractSet[str]) -> str:
+def _below(layers: Sequence[str], known: Mapping[tuple[str, ...], str]) -> str:
     """The record of the most of these layers, from the lowest, but not of all."""
     for count in range(len(layers) - 1, 0, -1):
-        if (found := result_id(layers[:count])) in known:
+        if (found := known.get(tuple(layers[:count]))) is not None:
             return found
     return ""
 
