@@ -13,8 +13,6 @@ import base64
 import contextlib
 import json
 import os
-import subprocess
-import tempfile
 from typing import TYPE_CHECKING
 
 from ketch import programs
@@ -150,6 +148,8 @@ def _write(config: DockerConfig) -> None:
 
     It is readable by its owner alone; one that is there already keeps its mode and owner.
     """
+    import tempfile  # here, as below: to read credentials neither is needed, and each start would pay for it
+
     target = os.path.realpath(path())
     folder = os.path.dirname(target)
     try:
@@ -185,6 +185,8 @@ def _keep_mode(target: str, fd: int) -> None:
 
 def _call(helper: str, action: str, text: str) -> dict[str, str]:
     """Run a helper (FailedPrecondition); empty when it has no credentials for the server."""
+    import subprocess
+
     name = f"docker-credential-{helper}"
     program = programs.find(name)
     if program is None:

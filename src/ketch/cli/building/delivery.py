@@ -7,11 +7,9 @@ where it may not, the directories follow as one tar, each below a number of its 
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 from ketch import dockerignore
-from ketch.cli.building import context_tar
 from ketch.cli.building.outputs import Sink
 from ketch.errors import InvalidArgument, Unimplemented
 
@@ -67,6 +65,8 @@ class Delivery:
             return dockerignore.IgnoreRules(())
 
     def _empty(self) -> str:
+        import tempfile  # here: of few builds the context is empty, and each start would pay for it
+
         return self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-build-"))
 
     def _directory(self, path: str, rules: dockerignore.IgnoreRules) -> str:
@@ -121,6 +121,8 @@ class Delivery:
 
     def body(self) -> Iterator[bytes]:
         """The bytes behind the request's line; none where all is handed over."""
+        from ketch.cli.building import context_tar  # here: on a unix socket there is no tar
+
         if self._build.place.archive is not None:
             yield from self._build.place.archive
         for number, (path, rules) in enumerate(self._packed):

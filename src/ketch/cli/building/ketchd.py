@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ def _followed(response: Response, delivery: Delivery, display: BuildDisplay) -> 
         if "status" in row:
             display.feed(row["status"])
         elif "output" in row:
-            delivery.sinks[row["output"]["index"]].write(base64.b64decode(row["output"]["data"]))
+            delivery.sinks[row["output"]["index"]].write(binascii.a2b_base64(row["output"]["data"]))
         elif "explain" in row:
             explained += row["explain"]
         elif "error" in row:

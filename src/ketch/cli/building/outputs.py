@@ -8,7 +8,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from ketch.cli.building import values
-from ketch.cli.copying import tar
 from ketch.cli.errors import UsageError
 from ketch.errors import InvalidArgument, KetchError
 
@@ -138,6 +137,8 @@ class Sink:
             self._partial = ""
 
     def _unpack(self, reader: int) -> None:
+        from ketch.cli.copying import tar  # here: few builds have such an output, and each start would pay for it
+
         with open(reader, "rb", buffering=0) as f:
             try:
                 tar.unpack(tar.Incoming(_chunks(f.fileno()), _nothing), self._output.dest, str, owners=False)

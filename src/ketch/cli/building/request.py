@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import os
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ class BuildRequest:
 
 def encoded(content: bytes) -> str:
     """Bytes in JSON."""
-    return base64.b64encode(content).decode("ascii")
+    return binascii.b2a_base64(content, newline=False).decode("ascii")
 
 
 def _dockerfile(text: places.DockerfileText) -> Request:

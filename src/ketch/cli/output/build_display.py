@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -161,19 +160,27 @@ class _Terminal:
 
     def refresh(self) -> None:
         """Draw again."""
-        width, height = shutil.get_terminal_size()
+        width, height = self._size()
         self._draw(self._view.lines(width - 1, height - 1, self._now()), width)
         self._next = time.monotonic() + _EVERY_S
 
     def close(self) -> None:
         """Draw all steps, and leave them there."""
-        width, height = shutil.get_terminal_size()
+        width, height = self._size()
         self._draw(self._view.lines(width - 1, height - 1, self._now(), final=True), width)
         self._to.write(self._view.failures())
 
     def warnings(self) -> list[Message]:
         """The warnings to be shown at the end."""
         return self._view.state.warnings
+
+    def _size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal; 80 and 24 where it does not tell."""
+        try:
+            found = os.get_terminal_size(self._to.fileno())
+        except (OSError, ValueError):
+            return 80, 24
+        return found.columns or 80, found.lines or 24
 
     def _now(self) -> int:
         return time.time_ns() - (self._ahead or 0)

@@ -6,7 +6,7 @@ and warnings.  A step can begin again, and several vertexes of one progress grou
 
 from __future__ import annotations
 
-import base64
+import binascii
 from typing import TYPE_CHECKING
 
 from ketch.notation import moments
@@ -27,7 +27,7 @@ def nanoseconds(text: str | None) -> int | None:
 
 def text_of(encoded: str | None) -> str:
     """A text that is bytes on the wire."""
-    return base64.b64decode(encoded or "").decode(errors="replace")
+    return binascii.a2b_base64(encoded or "").decode(errors="replace")
 
 
 class StepPart:
@@ -138,7 +138,7 @@ class BuildStep:
 
     def see_output(self, row: Message) -> None:
         """Take a log's row."""
-        self._fresh.append((nanoseconds(row.get("timestamp")), base64.b64decode(row.get("data") or "")))
+        self._fresh.append((nanoseconds(row.get("timestamp")), binascii.a2b_base64(row.get("data") or "")))
 
 
 class BuildState:

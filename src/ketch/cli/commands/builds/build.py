@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch import printable
-from ketch.cli.building import classic, flags, ketchd
+from ketch.cli.building import flags, ketchd
 from ketch.cli.building.request import BuildRequest
 from ketch.cli.output.build_display import BuildDisplay
 from ketch.errors import InvalidArgument
@@ -34,6 +34,8 @@ def cmd_build(args: list[str], ctx: Context) -> int:
         with suppress(FileNotFoundError):
             os.unlink(opts["iidfile"])  # of an earlier build, which a failed one must not leave
     if not ctx.is_ketch():
+        from ketch.cli.building import classic
+
         image = classic.run(ctx, build, quiet=mode in ("quiet", "none"))
         return _finish(ctx, build, {"image": image}, quiet=mode == "quiet")
     try:
