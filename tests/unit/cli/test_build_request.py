@@ -12,7 +12,7 @@ import tarfile
 import pytest
 
 from ketch import dockerignore
-from ketch.cli.building import context_tar, flags, gifts, outputs, places, values
+from ketch.cli.building import context_tar, flags, gifts, outputs, places, request, values
 from ketch.cli.building.delivery import Delivery
 from ketch.cli.building.request import BuildRequest
 from ketch.cli.errors import UsageError
@@ -63,7 +63,10 @@ def test_refused_outputs(words, message):
         outputs.parse(parsed(*words))
 
 
-def test_evaluations_and_displays():
+def test_evaluations_and_displays(monkeypatch):
+    monkeypatch.setenv("BUILDKIT_PROGRESS", "plain")
+    assert [flags.mode(parsed(*words)) for words in ([], ["-q"], ["--progress=auto"])] == ["plain", "quiet", "auto"]
+    monkeypatch.delenv("BUILDKIT_PROGRESS")
     assert values.call(parsed()) == ("build", False)
     assert values.call(parsed("--check")) == ("check", False)
     assert values.call(parsed("--call=outline,format=json")) == ("outline", True)
@@ -187,6 +190,12 @@ def test_places(tmp_path, monkeypatch):
     for address in ("https://example.org/a.git#b:c", "github.com/a/b", "git@host:a", "http://host/a.tar.gz"):
         assert places.find(address, "sub/D")[:3] == ("", address, None)
     assert places.find("https://h/a", "sub/D").dockerfile_path == "sub/D"
+    named = [("context", "", ""), ("context", "sub/My", "t"), ("https://h/x/app.git#main:d", "", "")]
+    assert [request.build_name(places.find(where, file), target) for where, file, target in named] == [
+        "context",
+        "context/sub/My (t)",
+        "app.git",
+    ]
     with pytest.raises(NotFound, match="path `none` not found"):
         places.find("none", "")
     with pytest.raises(InvalidArgument, match="is no directory"):
@@ -233,19 +242,19 @@ def test_delivery(tmp_path, monkeypatch):
     words = ["-t", "app", "--build-context", "more=more", "--shm-size=1m", "--ulimit=nofile=1:2", "-o", "out", "."]
     opts, rest = flags.flag_set().parse(words)
     with ExitStack() as stack:
-        request = Delivery(BuildRequest(opts, rest[0]), stack, by_descriptor=True).request
+        asked = Delivery(BuildRequest(opts, rest[0]), stack, by_descriptor=True).request
         for name, path in (("context", tmp_path), ("more", tmp_path / "more")):
-            _, fd, device, inode = request["directories"][name].split(":")
+            _, fd, device, inode = asked["directories"][name].split(":")
             status = os.fstat(int(fd))
             assert os.path.samestat(status, os.stat(path)) and (status.st_dev, status.st_ino) == (
                 int(device),
                 int(inode),
             )
-        assert request["outputs"][0]["to"].startswith("fd:")
-        assert request["contexts"] == {"more": "local:more"} and request["t"] == ["app"]
-        assert request["shmsize"] == 1 << 20 and request["ulimits"] == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
-        assert "memory" not in request and base64.b64decode(request["dockerfile"]["ignore"]) == b"more\n"
-        json.dumps(request)
+        assert asked["outputs"][0]["to"].startswith("fd:")
+        assert asked["contexts"] == {"more": "local:more"} and asked["t"] == ["app"]
+        assert asked["shmsize"] == 1 << 20 and asked["ulimits"] == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
+        assert "memory" not in asked and base64.b64decode(asked["dockerfile"]["ignore"]) == b"more\n"
+        json.dumps(asked)
     with ExitStack() as stack:
         delivery = Delivery(BuildRequest(opts, rest[0]), stack, by_descriptor=False)
         assert delivery.request["directories"] == {"context": "tar:0", "more": "tar:1"}

@@ -101,11 +101,15 @@ def test_a_refusal_before_the_body_was_read(tmp_path: Path) -> None:
 def test_a_body_that_cannot_be_read(tmp_path: Path) -> None:
     """Its error is what the caller gets, before the answer begins and after."""
 
+    answered = threading.Event()
+
     def body() -> Iterator[bytes]:
         yield b"one"
+        assert answered.wait(20)
         raise InvalidArgument("the file is gone")
 
     def silent(connection: socket.socket) -> None:
+        answered.set()
         while connection.recv(1 << 16):
             pass
 
@@ -114,6 +118,7 @@ def test_a_body_that_cannot_be_read(tmp_path: Path) -> None:
         silent(connection)
 
     for number, serve in enumerate((silent, answering)):
+        answered = threading.Event()
         (tmp_path / str(number)).mkdir()
         with pytest.raises(InvalidArgument, match="the file is gone"):
             _uploaded(tmp_path / str(number), serve, body())

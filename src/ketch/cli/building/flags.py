@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ketch.cli.options.flags import FlagSet
@@ -79,10 +80,12 @@ def mode(opts: Options) -> str:
     from ketch.cli.output.build_display import MODES
 
     chosen = str(opts["progress"])
+    if "progress" not in opts.given:
+        chosen = os.environ.get("BUILDKIT_PROGRESS") or chosen
     if chosen not in MODES:
         raise UsageError(f"invalid --progress `{chosen}`", hint=f"use {', '.join(MODES[:-1])}")
     if not opts["quiet"]:
         return chosen
-    if chosen not in ("auto", "quiet"):
+    if "progress" in opts.given and chosen not in ("auto", "quiet"):
         raise UsageError(f"--progress {chosen} and --quiet cannot be used together")
     return "quiet"

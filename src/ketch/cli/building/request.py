@@ -59,11 +59,25 @@ class BuildRequest:
             "dockerfile": text and _dockerfile(text),
             "dockerfile_path": self.place.dockerfile_path,
             "remote": self.place.remote,
+            "name": build_name(self.place, opts["target"]),
+            "context": context_of(self.place),
             "contexts": self.contexts.addresses,
             "secrets": {name: encoded(content) for name, content in self.secrets.items()},
             "auths": {_HUB if name == credentials.HUB else name: auth for name, auth in credentials.known().items()},
             **self.limits,
         }
+
+
+def context_of(place: places.BuildPlace) -> str:
+    """The context's address; ``-`` for standard input."""
+    return place.remote or (os.path.abspath(place.directory) if place.directory else "-")
+
+
+def build_name(place: places.BuildPlace, target: str) -> str:
+    """A build's name in the history, as buildx has it: of context, Dockerfile and target."""
+    name = os.path.basename(context_of(place).partition("#")[0].rstrip("/")) or "/"
+    file = place.dockerfile.name if place.dockerfile else place.dockerfile_path
+    return name + (f"/{file}" if file != "Dockerfile" else "") + (f" ({target})" if target else "")
 
 
 def encoded(content: bytes) -> str:
