@@ -216,6 +216,18 @@ class BuildImages(Protocol):
         ...
 
 
+class BuildLayouts(Protocol):
+    """One who finds images in OCI layouts that clients have in directories."""
+
+    async def find(self, layout: LocalDirectory, digest: str, platform: Platform) -> FoundImage:
+        """An image by the digest of its manifest or of an index (KetchError)."""
+        ...
+
+    async def fetch(self, layout: LocalDirectory, digest: str, platform: Platform, lease: Lease) -> Tree:
+        """Bring its layers here (KetchError)."""
+        ...
+
+
 class LocalDirectory(msgspec.Struct, frozen=True, kw_only=True):
     """A directory that the client gives: open (``fd``, the session's), and whether nobody else can change it."""
 

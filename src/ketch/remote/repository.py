@@ -147,7 +147,9 @@ class Repository:
                 f"manifest verification failed for digest {wanted}: got {digest}",
                 hint="the registry, or something on the way to it, gives other bytes than it promises",
             )
-        return Fetched(oci.Descriptor(media_type=_media_type(data, declared, ref), digest=digest, size=len(data)), data)
+        return Fetched(
+            oci.Descriptor(media_type=manifest_type(data, declared, ref), digest=digest, size=len(data)), data
+        )
 
     async def head(self, ref: str) -> oci.Descriptor | None:
         """The descriptor of a tag or digest, without fetching the manifest; None when there is none."""
@@ -344,7 +346,7 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise unreachable(response.method, response.url, e) from e
 
 
-def _media_type(data: bytes, declared: str, ref: str) -> str:
+def manifest_type(data: bytes, declared: str, ref: str) -> str:
     """The media type of a manifest: its own field's, else the answer's header's, else by its members."""
     kind: _Kind = decode(data, _Kind, f"manifest {ref}")
     if kind.schema_version == 1 or declared in _SCHEMA1:

@@ -7,14 +7,16 @@ import os
 
 import pytest
 
+from ketch.build.cache.maps import image_maps
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.sources.resolver import SessionImages
 from ketch.engine.build.images import EngineBuildImages, NamingBuildImages
+from ketch.engine.build.layouts import EngineBuildLayouts
 from ketch.engine.events.bus import EventBus
 from ketch.engine.events.journal import EventJournal
 from ketch.engine.images.pull import PullService
 from ketch.engine.images.registries import Registries
-from ketch.errors import ImageNotFound, NotFound, PermissionDenied, Unavailable
+from ketch.errors import ImageNotFound, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.oci import digest as digests
@@ -242,3 +244,67 @@ def test_the_operation(box, host, tmp_path):
         assert {name for name, done in names[2:] if done} >= set(image.layers)
 
     box.run(main)
+
+
+def layout_of(path, *images):
+    """A directory with images as an OCI layout has them, without its index."""
+    (path / "blobs" / "sha256").mkdir(parents=True)
+    for one in images:
+        for data in (one.data, *one.blobs.values(), *(below.data for below in one.manifests)):
+            (path / "blobs" / "sha256" / digests.of(data)[7:]).write_bytes(data)
+    return path
+
+
+def test_a_layout_in_a_directory_of_the_client(box, tmp_path):
+    image = made.image({"a": b"1"}, {"b": b"layout"}, compression="zstd")
+    index = made.index(image, made.image({"a": b"arm"}, arch="arm64"))
+    top = layout_of(tmp_path / "layout", index, image)
+    platform = pb.Platform(OS="linux", Architecture="amd64")
+    (tmp_path / "sources").mkdir()
+    sources = SourceBox(tmp_path / "sources", layouts=EngineBuildLayouts(box.store))
+    sources.give("store", top)
+
+    async def main():
+        work = SourceWork(sources.client)
+        with box.store.lease() as work.lease:
+            for attrs, name in (({}, "store"), ({"oci_store": "store"}, "other")):
+                operation = sources.operation(f"oci-layout://{name}@{index.digest}", platform, **attrs)
+                maps, (tree,) = await sources.both(operation, work)
+            assert maps[0] == image_maps(index.digest, platform, [])[0]
+            box.needed = set(tree.layers)
+            return tree
+
+    tree = asyncio.run(main())
+    with open(os.path.join(box.store.layers.diff(tree.layers[1]), "b"), "rb") as f:
+        assert f.read() == b"layout"
+    assert [one.manifest for one in box.store.catalog.images.values()] == [image.digest]
+    assert box.store.list(everything=True) == []
+    sources.close()
+
+
+def test_layouts_that_are_not_what_they_say(box, tmp_path):
+    image = made.image({"a": b"1"})
+    top = layout_of(tmp_path / "layout", image)
+    (tmp_path / "sources").mkdir()
+    sources = SourceBox(tmp_path / "sources", layouts=EngineBuildLayouts(box.store))
+    sources.give("store", top)
+    blob = top / "blobs" / "sha256" / image.layers[0][7:]
+
+    async def refused(kind, text, digest=image.digest):
+        work = SourceWork(sources.client)
+        with box.store.lease() as work.lease, pytest.raises(kind, match=text):
+            await sources.both(sources.operation(f"oci-layout://store@{digest}"), work)
+
+    data = blob.read_bytes()
+    blob.write_bytes(data[:-1] + b"x")
+    asyncio.run(refused(InvalidArgument, "expected sha256:"))
+    blob.unlink()
+    os.symlink("/etc/passwd", blob)
+    asyncio.run(refused(InvalidArgument, "is a link, or leads out of it"))
+    blob.unlink()
+    asyncio.run(refused(NotFound, "the directory has no blobs/sha256/"))
+    asyncio.run(refused(NotFound, "the directory has no blobs/sha256/", "sha256:" + "0" * 64))
+    with pytest.raises(InvalidArgument, match="an image in a layout is named by a digest"):
+        sources.operation("oci-layout://store")
+    assert box.store.content.all() == [] == box.store.layers.all()
+    sources.close()

@@ -32,6 +32,7 @@ def client(tmp_path):
     os.link(top / "a", top / "d" / "same")
     os.symlink("../../../etc/passwd", top / "d" / "out")
     os.mkfifo(top / "d" / "pipe")
+    os.mknod(top / "d" / "socket", stat.S_IFSOCK | 0o755)
     os.chown(top / "a", 1000, 1000)
     os.chmod(top / "a", 0o4751)
     os.setxattr(top / "d" / "b", "user.note", b"kept")
@@ -58,7 +59,7 @@ def made(tmp_path, name="layer"):
 def test_everything_is_copied_for_root(client, tmp_path):
     top, fd = client
     entries = scan(fd)
-    assert " ".join(one.path for one in entries) == "a d d/b d/out d/pipe d/same d/deep d/deep/c"
+    assert " ".join(one.path for one in entries) == "a d d/b d/out d/pipe d/same d/socket d/deep d/deep/c"
     layer, sizes = made(tmp_path), []
     fill(fd, entries, str(layer), Known(), sizes.append)
     assert (layer / "a").read_text() == "first"
@@ -72,6 +73,7 @@ def test_everything_is_copied_for_root(client, tmp_path):
     assert os.readlink(layer / "d/out") == "../../../etc/passwd"
     assert os.lstat(layer / "d/out").st_mtime_ns == 7
     assert stat.S_ISFIFO((layer / "d/pipe").stat().st_mode)
+    assert stat.S_ISREG((layer / "d/socket").stat().st_mode)
     assert (layer / "d").stat().st_mtime_ns == 1_500_000_000_123_456_789
     assert stat.S_IMODE((layer / "d").stat().st_mode) == 0o2770
     assert os.getxattr(layer / "d/b", "user.note") == b"kept"

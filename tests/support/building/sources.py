@@ -105,7 +105,7 @@ class SourceWork:
 class SourceBox:
     """Sources with places of their own below a directory; ``run`` gives the directory of the layer that was made."""
 
-    def __init__(self, root, images=None):
+    def __init__(self, root, images=None, layouts=None):
         self.layers = LayerFolders(root / "layers")
         self.contexts = ContextCopies(str(root / "contexts"))
         self.seen = []
@@ -113,6 +113,7 @@ class SourceBox:
         self.sources = Sources(
             snapshots=self.layers,
             images=images,
+            layouts=layouts,
             contexts=self.contexts,
             root=str(root / "sources"),
             from_client=self.seen.append,

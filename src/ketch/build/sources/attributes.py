@@ -23,6 +23,14 @@ def texts(attrs: Mapping[str, str], name: str) -> list[str] | None:
         raise InvalidArgument(f"invalid value for {name} {written[:200]!r}: {e}", hint="write a JSON list") from e
 
 
+def layer_limit(attrs: Mapping[str, str]) -> int:
+    """The number of an image's layers that are wanted, from below; 0: all (InvalidArgument)."""
+    limit = number(attrs, "image.layerlimit")
+    if limit < 0 or ("image.layerlimit" in attrs and not limit):
+        raise InvalidArgument(f"invalid layer limit {attrs['image.layerlimit']}")
+    return limit
+
+
 def number(attrs: Mapping[str, str], name: str) -> int:
     """A number as Go reads one whose base is in its beginning (``0o17``, ``017``, ``0x1f``); 0 where there is none."""
     written = attrs.get(name, "")

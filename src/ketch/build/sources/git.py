@@ -126,16 +126,20 @@ class GitSource:
 
     async def _ask(self, git: Git) -> _Resolved:
         """The commit that the remote has under a name, or under its default branch."""
-        url, ref = self._remote.url, self._ref
+        url, ref, shown = self._remote.url, self._ref, self._remote.shown
+        if not ref:
+            try:
+                told = await git.run("ls-remote", "--symref", "--", url, "HEAD")
+            except GitFailed as e:
+                raise Unavailable(f"error fetching default branch for repository {shown}: {e.message}") from e
+            match = _BRANCH.search(told)
+            if match is None:
+                raise NotFound(f"could not find default branch for repository: {shown}")
+            ref = match[1]
         try:
-            if not ref:
-                match = _BRANCH.search(await git.run("ls-remote", "--symref", "--", url, "HEAD"))
-                if match is None:
-                    raise NotFound(f"could not find default branch for repository: {self._remote.shown}")
-                ref = match[1]
             listed = await git.run("ls-remote", "--", url, ref, f"{ref}^{{}}")
         except GitFailed as e:
-            raise Unavailable(f"failed to fetch remote {self._remote.shown}: {e.message}") from e
+            raise Unavailable(f"failed to fetch remote {shown}: {e.message}") from e
         rows = (line.partition("\t") for line in listed.splitlines())
         there = {name: commit for commit, _, name in rows}
         partial = f"refs/{ref.removeprefix('refs/')}"

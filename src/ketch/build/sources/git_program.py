@@ -20,7 +20,7 @@ from ketch import programs
 from ketch.errors import FailedPrecondition, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 _LARGEST = 16 << 20  # bytes of an answer: the list of a repository's references
 _SHOWN = 2000
@@ -81,7 +81,7 @@ class Git:
             await asyncio.shield(process.wait())
             raise
         if code:
-            raise GitFailed(arguments, told.decode(errors="replace").strip())
+            raise GitFailed(code, told.decode(errors="replace"))
         return written.decode(errors="surrogateescape")
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
@@ -119,20 +119,11 @@ class Git:
 
 
 class GitFailed(Unavailable):
-    """A run of git that failed; ``told`` is what it told people."""
+    """A run of git that failed, in BuildKit's words; ``told`` is what it told people."""
 
-    def __init__(self, arguments: Sequence[str], told: str) -> None:
-        last = told[-_SHOWN:].replace("\n", "; ") or "it says nothing"
-        super().__init__(f"git {_command(arguments)}: {last}")
+    def __init__(self, code: int, told: str) -> None:
+        super().__init__(f"git stderr:\n{told[-_SHOWN:]}: exit status {code}")
         self.told = told
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """The subcommand among arguments."""
-    rest = list(arguments)
-    while rest and rest[0] in ("--git-dir", "--work-tree"):
-        del rest[:2]
-    return rest[0]
 
 
 async def _collected(stream: asyncio.StreamReader | None, output: Callable[[bytes], None]) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build.cache.maps import image_maps
 from ketch.build.llb import ops_pb2 as pb
-from ketch.build.sources.attributes import number
+from ketch.build.sources.attributes import layer_limit
 from ketch.build.tree import Tree
 from ketch.errors import InvalidArgument
 from ketch.oci import platform as platforms
@@ -35,10 +35,8 @@ class ImageSource:
         if mode not in _MODES:
             raise InvalidArgument(f"invalid value for resolvemode: {mode}", hint="there are default, local and pull")
         self._mode = _MODES[mode]
-        self._limit = number(attrs, "image.layerlimit")
-        if self._limit < 0 or ("image.layerlimit" in attrs and not self._limit):
-            raise InvalidArgument(f"invalid layer limit {attrs['image.layerlimit']}")
-        self._platform = _read(platform) if platform is not None else platforms.host()
+        self._limit = layer_limit(attrs)
+        self._platform = read_platform(platform)
         self._images = images
         self._found: FoundImage | None = None
 
@@ -47,7 +45,7 @@ class ImageSource:
         found = await self._find(work)
         ref = references.parse(found.reference)
         maps = image_maps(
-            ref.digest or found.manifest, _message(self._platform), found.config.rootfs.diff_ids, self._limit
+            ref.digest or found.manifest, platform_message(self._platform), found.config.rootfs.diff_ids, self._limit
         )
         return maps if ref.digest else maps[-1:]
 
@@ -76,7 +74,10 @@ class ImageSource:
         return self._found
 
 
-def _read(message: pb.Platform) -> Platform:
+def read_platform(message: pb.Platform | None) -> Platform:
+    """The platform of an operation; without any this machine's."""
+    if message is None:
+        return platforms.host()
     return Platform(
         os=message.OS,
         architecture=message.Architecture,
@@ -86,7 +87,8 @@ def _read(message: pb.Platform) -> Platform:
     )
 
 
-def _message(platform: Platform) -> pb.Platform:
+def platform_message(platform: Platform) -> pb.Platform:
+    """A platform as operations have it."""
     return pb.Platform(
         OS=platform.os,
         Architecture=platform.architecture,

@@ -64,7 +64,7 @@ class LocalSource:
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
         """Make the layer (NotFound: the client gives no such directory; Conflict: it changed meanwhile)."""
         del inputs
-        directory = await self._directory(work.sessions)
+        directory = await given_directory(work.sessions, self._name, self._session)
         meter = SourceMeter(work.log, f"transferring {self._name}:")
         fd = os.dup(directory.fd)  # the session may end before its directory has been read
         try:
@@ -75,16 +75,6 @@ class LocalSource:
         tree = Tree((layer,))
         self._from_client(tree)
         return [tree]
-
-    async def _directory(self, sessions: Sequence[BuildSession]) -> LocalDirectory:
-        """The directory of the session that the source names, else of the first that has it."""
-        missing: NotFound | None = None
-        for session in sorted(sessions, key=lambda one: one.id != self._session):
-            try:
-                return await session.directory(self._name)
-            except NotFound as e:
-                missing = missing or e
-        raise missing or NotFound(f"no client gives the directory {self._name}")
 
     def _take(self, taking: _Taking, fd: int, private: bool) -> str:
         """The layer; blocking."""
@@ -101,6 +91,17 @@ class LocalSource:
         status = os.fstat(fd)
         place = f"{status.st_dev}:{status.st_ino}:{self._name}"
         return taking.copy(fd, entries, KeptCopy(layer="", place=place, taken_ns=started_ns), repr(self._patterns))
+
+
+async def given_directory(sessions: Sequence[BuildSession], name: str, first: str) -> LocalDirectory:
+    """A client's directory: of the session ``first``, else of any that has it (NotFound)."""
+    missing: NotFound | None = None
+    for session in sorted(sessions, key=lambda one: one.id != first):
+        try:
+            return await session.directory(name)
+        except NotFound as e:
+            missing = missing or e
+    raise missing or NotFound(f"no client gives the directory {name}")
 
 
 def _merged(paths: Sequence[str]) -> list[str] | None:

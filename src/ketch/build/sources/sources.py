@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.build.sources import git, http, image, local
+from ketch.build.sources import git, http, image, layout, local
 from ketch.build.sources.git_remote import GitRepositories
 from ketch.build.sources.remembered import Versions
 from ketch.errors import InvalidArgument
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.build.llb.vertex import Vertex
     from ketch.build.operation import Operation
-    from ketch.build.providers import BuildImages, BuildSnapshots
+    from ketch.build.providers import BuildImages, BuildLayouts, BuildSnapshots
     from ketch.build.tree import Tree
     from ketch.storage.contexts.copies import ContextCopies
 
@@ -32,13 +32,14 @@ class Sources:
         contexts: ContextCopies,
         root: str,
         from_client: Callable[[Tree], None],
+        layouts: BuildLayouts | None = None,
     ) -> None:
         """``root``: a directory of their own, on one file system with layers.
 
         ``from_client`` is told the trees of clients' directories.
         """
         self._snapshots, self._images, self._contexts = snapshots, images, contexts
-        self._from_client = from_client
+        self._layouts, self._from_client = layouts, from_client
         self._versions = Versions(os.path.join(root, "http"))
         self._repositories = GitRepositories(os.path.join(root, "git"))
         self._temporary = os.path.join(root, "tmp")
@@ -48,11 +49,13 @@ class Sources:
         """The operation of a vertex of kind source (InvalidArgument: no such source, or wrong attributes)."""
         op = vertex.op
         identifier, attrs = op.source.identifier, dict(op.source.attrs)
+        platform = op.platform if op.HasField("platform") else None
         scheme = identifier.partition("://")[0]
         match f"{scheme}://":
             case image.SCHEME:
-                platform = op.platform if op.HasField("platform") else None
                 return image.ImageSource(identifier, attrs, platform, self._images)
+            case layout.SCHEME if self._layouts is not None:
+                return layout.LayoutSource(identifier, attrs, platform, self._layouts)
             case local.SCHEME:
                 return local.LocalSource(identifier, attrs, self._snapshots, self._contexts, self._from_client)
             case git.SCHEME:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -20,14 +20,22 @@ if TYPE_CHECKING:
     from ketch.oci.config import ImageConfig
     from ketch.oci.manifest import Platform
     from ketch.oci.reference import Reference
-    from ketch.remote.repository import Fetched, Repository
+    from ketch.remote.repository import Fetched
 
 LARGEST_CONFIG = 8 << 20
 _DEPTH = 3
 
 
+class Manifests(Protocol):
+    """One who has manifests: a repository, a directory."""
+
+    async def manifest(self, ref: str, /) -> Fetched:
+        """A manifest by its digest, verified (KetchError)."""
+        ...
+
+
 async def choose(
-    repository: Repository,
+    repository: Manifests,
     top: Fetched,
     wanted: Platform | None,
     ref: Reference,

@@ -77,6 +77,11 @@ class LayoutDirectory:
                 write(piece)
         descriptor.check_size(size)
 
+    def described(self, digest: str) -> oci.Descriptor:
+        """A descriptor of a blob by what is here; its media type is not known (NotFound, InvalidArgument)."""
+        with self._opened(_path(digest)) as fd:
+            return oci.Descriptor(media_type="", digest=digest, size=os.fstat(fd).st_size)
+
     def has(self, descriptor: oci.Descriptor) -> bool:
         """Whether a blob of that name and size is here."""
         try:

@@ -190,7 +190,8 @@ class _Filling(Copier):
                 f"`{one.path}` in the build context: a character device 0:0 cannot be in a layer",
                 hint="overlay file systems take it for a file that was removed; name it in .dockerignore",
             )
-        os.mknod(one.path, one.mode, status.st_rdev, dir_fd=self._root_fd)
+        kind = stat.S_IFREG if stat.S_ISSOCK(one.mode) else stat.S_IFMT(one.mode)  # a socket is an empty file there
+        os.mknod(one.path, kind | 0o600, status.st_rdev, dir_fd=self._root_fd)
         self._set_owner(one)
         os.chmod(one.path, stat.S_IMODE(one.mode), dir_fd=self._root_fd)
         os.utime(one.path, ns=(one.mtime_ns, one.mtime_ns), dir_fd=self._root_fd)

@@ -55,7 +55,7 @@ def changed(path: str) -> Conflict:
 def scan(root_fd: int, choose: Choose | None = None, check: Callable[[], None] = lambda: None) -> list[ScanEntry]:
     """The entries below a directory that are wanted (all, without ``choose``), and the directories above them.
 
-    Sockets are left out.  ``check`` is called now and then; what it raises ends the scan.  Conflict, InvalidArgument,
+    ``check`` is called now and then; what it raises ends the scan.  Conflict, InvalidArgument,
     PermissionDenied.
     """
     own_fd = os.open(".", trees.DIRECTORY, dir_fd=root_fd)  # others may be reading from the same descriptor
@@ -114,10 +114,9 @@ class _Scan:
             return  # removed before anybody looked at it
         if stat.S_ISDIR(status.st_mode):
             raise changed(path)
-        if not stat.S_ISSOCK(status.st_mode):
-            if self._told < len(self._way):
-                self._tell()
-            self._found.append(entry(path, status))
+        if self._told < len(self._way):
+            self._tell()
+        self._found.append(entry(path, status))
 
     def _tell(self) -> None:
         """Put the directories on the way among the entries, as far as they are not there yet."""

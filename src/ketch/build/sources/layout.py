@@ -1,0 +1,55 @@
+"""Images in OCI layouts that a client has in directories (``oci-layout://NAME@DIGEST``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.build.cache.maps import image_maps
+from ketch.build.sources.attributes import layer_limit
+from ketch.build.sources.image import platform_message, read_platform
+from ketch.build.sources.local import given_directory
+from ketch.build.tree import Tree
+from ketch.errors import InvalidArgument
+from ketch.oci import digest as digests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ketch.build.llb import ops_pb2 as pb
+    from ketch.build.operation import CacheMap, Work
+    from ketch.build.providers import BuildLayouts
+
+SCHEME = "oci-layout://"
+
+
+class LayoutSource:
+    """The operation of an image in a layout."""
+
+    def __init__(
+        self, identifier: str, attrs: Mapping[str, str], platform: pb.Platform | None, layouts: BuildLayouts
+    ) -> None:
+        """InvalidArgument: there is no digest, or attributes are wrong."""
+        name, _, self._digest = identifier.removeprefix(SCHEME).rpartition("@")
+        if not digests.valid(self._digest):
+            raise InvalidArgument(
+                f"{identifier[:200]}: an image in a layout is named by a digest", hint="add @sha256:…"
+            )
+        self._directory = attrs.get("oci.store") or name
+        self._session = attrs.get("oci.session", "")
+        self._limit = layer_limit(attrs)
+        self._platform = read_platform(platform)
+        self._layouts = layouts
+
+    async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
+        """The maps: by the digest, and by the layers."""
+        layout = await given_directory(work.sessions, self._directory, self._session)
+        found = await self._layouts.find(layout, self._digest, self._platform)
+        diff_ids = found.config.rootfs.diff_ids
+        return image_maps(self._digest, platform_message(self._platform), diff_ids, self._limit)
+
+    async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
+        """Bring the layers here."""
+        del inputs
+        layout = await given_directory(work.sessions, self._directory, self._session)
+        tree = await self._layouts.fetch(layout, self._digest, self._platform, work.lease)
+        return [Tree(tree.layers[: self._limit or None])]
