@@ -151,7 +151,7 @@ def test_comparisons(place, depth, name):
     kinds = {path.count("/"): kind for path, kind in found if path.endswith(("/file", "/new"))}
     assert kinds == {101: diff.DELETED, depth + 1: diff.ADDED} or kinds[101] == diff.DELETED
     data = io.BytesIO()
-    write_layer(fds[2], frozenset(), data)
+    write_layer(fds[2], data.write)
     data.seek(0)
     (place / "layer").mkdir()
     extract(data, str(place / "layer"))

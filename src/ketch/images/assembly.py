@@ -13,6 +13,8 @@ from ketch.oci.digest import chain_ids
 from ketch.storage.archive.compression import kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.oci.config import ImageConfig
     from ketch.storage.content.leases import Lease
     from ketch.storage.content.store import ContentStore
@@ -25,17 +27,20 @@ def encode_config(config: ImageConfig) -> bytes:
     return msgspec.json.encode(builtins)
 
 
-def write_manifest(content: ContentStore, lease: Lease, config: str, blobs: list[str]) -> str:
-    """Write the manifest for a configuration and layers that are in place; returns its digest."""
-    layers = [oci.Descriptor(media_type=_media_type(content, b), digest=b, size=content.size(b)) for b in blobs]
+def write_manifest(content: ContentStore, lease: Lease, config: str, layers: Sequence[oci.Descriptor]) -> str:
+    """Write the manifest for a configuration that is in place and these layers; returns its digest."""
     described = oci.Descriptor(media_type=oci.CONFIG, digest=config, size=content.size(config))
-    manifest = oci.Manifest(config=described, layers=layers, media_type=oci.MANIFEST)
+    manifest = oci.Manifest(config=described, layers=list(layers), media_type=oci.MANIFEST)
     return content.put(oci.encode(manifest), hold=lease.hold, durable=False)
 
 
-def _media_type(content: ContentStore, blob: str) -> str:
+def descriptor_of(content: ContentStore, blob: str, size: int | None = None) -> oci.Descriptor:
+    """The descriptor of a layer's blob (NotFound); with a ``size``, of one that need not be there: a plain tar."""
+    if size is not None and not content.exists(blob):
+        return oci.Descriptor(media_type=oci.LAYER, digest=blob, size=size)
     with content.open(blob) as f:
-        return {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}.get(kind(f.read(6)), oci.LAYER)
+        media_type = {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}.get(kind(f.read(6)), oci.LAYER)
+    return oci.Descriptor(media_type=media_type, digest=blob, size=content.size(blob))
 
 
 def make_image(image_id: str, manifest: str, config: ImageConfig, blobs: list[str], sizes: list[int]) -> Image:

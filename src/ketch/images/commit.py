@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ketch.errors import InvalidArgument
-from ketch.images.assembly import encode_config, make_image, write_manifest
-from ketch.images.unpack import unpack_blob
+from ketch.images.made.image import image_of, layer_of, layers_of
 from ketch.notation import times
 from ketch.oci import reference
-from ketch.oci.config import History, ImageConfig, RootFS
-from ketch.oci.digest import chain_ids
-from ketch.storage.archive.gzipwriter import GzipWriter
+from ketch.oci.config import History, ImageConfig
+from ketch.storage.layers.draft import BuiltLayerDraft
 from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
@@ -32,12 +28,12 @@ def commit(
     store: ImageStore,
     parent: Image,
     config: RunConfig,
-    write: Callable[[IO[bytes]], int] | None,
+    fill: Callable[[str], None] | None,
     *,
     name: str = "",
     step: History,
 ) -> Image:
-    """Make the image; ``write(file)`` writes the layer's tar and returns the bytes of its files; None: no layer.
+    """Make the image; ``fill(directory)`` writes the layer's files in overlay's own form; None: no layer.
 
     Blocking.  ``name`` is normalized; ``step`` tells how the image was made, but for the time.  Nothing stays when any
     of it fails.
@@ -45,27 +41,23 @@ def commit(
     with store.lease() as lease:
         lease.hold(*parent.parts())
         store.resolve(parent.id)  # it may have gone before it was held (NotFound)
-        blobs, diff_ids, sizes = list(parent.blobs), list(parent.diff_ids), list(parent.layer_sizes)
-        if write is not None:
-            check_depth(len(diff_ids) + 1)
-            blob, diff_id, size = _add_layer(store, lease, parent, write)
-            blobs.append(blob)
-            diff_ids.append(diff_id)
-            sizes.append(size)
+        layers = list(parent.chain_ids)
+        found = layers_of(store, parent)
+        if fill is not None:
+            check_depth(len(layers) + 1)
+            layers.append(_new_layer(store, lease, fill))
+            found.append(layer_of(store, layers[-1]))
         now = times.fixed(time.time_ns())
-        step = msgspec.structs.replace(step, created=now, empty_layer=write is None)
+        step = msgspec.structs.replace(step, created=now, empty_layer=fill is None)
         full = msgspec.structs.replace(
             parent.config,
             created=now,
             author=step.author,
             comment=step.comment,
             config=config,
-            rootfs=RootFS(diff_ids=diff_ids),
             history=[*_past(parent.config), step],
         )
-        image_id = store.content.put(encode_config(full), hold=lease.hold, durable=False)
-        manifest = write_manifest(store.content, lease, image_id, blobs)
-        image = make_image(image_id, manifest, full, blobs, sizes)
+        image = image_of(store, lease, found, layers, full)
         image.parent = parent.id
         image.last_tagged = time.time_ns() if name else 0
         return store.add([(image, [name] if name else [])])[0]
@@ -90,39 +82,12 @@ def check_name(repo: str, tag: str) -> str:
     return str(reference.parse(f"{parsed.repository}:{tag}") if tag else parsed)
 
 
-def _add_layer(
-    store: ImageStore, lease: Lease, parent: Image, write: Callable[[IO[bytes]], int]
-) -> tuple[str, str, int]:
-    """(blob digest, diff id, bytes of files) of a layer that is stored and unpacked on top of the parent's."""
-    with store.content.ingest(hold=lease.hold, durable=False) as ingest:
-        zipped = GzipWriter(ingest.write)
-        plain = _Hashing(zipped.write)
-        size = write(plain)  # type: ignore[arg-type]
-        zipped.finish()
-    diff_id = plain.digest
-    chain_id = chain_ids([*parent.diff_ids, diff_id])[-1]
-    lease.hold(chain_id)
-    if not store.layers.exists(chain_id):
-        unpack_blob(store, ingest.digest, diff_id, chain_id)
-    return ingest.digest, diff_id, size
-
-
-class _Hashing(io.RawIOBase):
-    """A write-only file that hashes the bytes written."""
-
-    def __init__(self, write: Callable[[Any], object]) -> None:
-        self._write = write
-        self._hash = hashlib.sha256()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._hash.update(data)
-        self._write(data)
-        return len(data)
-
-    @property
-    def digest(self) -> str:
-        """The digest of the bytes written so far."""
-        return "sha256:" + self._hash.hexdigest()
+def _new_layer(store: ImageStore, lease: Lease, fill: Callable[[str], None]) -> str:
+    """The id of a layer whose files are written to its directory."""
+    draft = BuiltLayerDraft(store.layers, lease)
+    try:
+        fill(draft.directory)
+        return draft.commit()
+    except BaseException:
+        draft.abort()
+        raise

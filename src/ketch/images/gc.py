@@ -89,6 +89,7 @@ class GarbageCollector:
             candidates = candidates | self._forget_bases()
             unneeded = self.unneeded(candidates)
             links = {name: layer for name in unneeded if (layer := self._layers.unlink(name)) is not None}
+            failpoint("image.layers-unlinked")
             going = self._unlinked((unneeded - links.keys()) | self.unneeded({*links.values()}))
             directories = {name: self._layers.detach(name) for name in going}
             for name in unneeded:

@@ -15,6 +15,7 @@ from ketch.images.catalog import Named
 from ketch.oci import manifest as oci
 from ketch.oci import platform, reference
 from ketch.oci.config import decode
+from ketch.storage.layers import tars
 from ketch.storage.sizes import written_bytes
 
 if TYPE_CHECKING:
@@ -46,12 +47,20 @@ def images(content: ContentStore, layers: Layers) -> list[Image]:
             continue  # a layer, a configuration, or a manifest whose parts are gone
         if (
             len(image.chain_ids) == len(blobs)
-            and all(map(content.exists, blobs))
             and all(map(layers.exists, image.chain_ids))
+            and all(_is_here(content, layers, *parts) for parts in zip(blobs, image.chain_ids, strict=True))
         ):
             sizes = [written_bytes(layers.diff(chain)) for chain in image.chain_ids]
             found.append(msgspec.structs.replace(image, layer_sizes=sizes))
     return found
+
+
+def _is_here(content: ContentStore, layers: Layers, blob: str, chain: str) -> bool:
+    """Whether a blob is stored, or is the tar of the layer, which was made here."""
+    if content.exists(blob):
+        return True
+    made = tars.known(layers, chain)
+    return made is not None and made.diff_id == blob
 
 
 def from_rows(

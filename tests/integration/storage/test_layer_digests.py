@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,9 @@ from ketch.storage.archive.write import write_tree
 from ketch.storage.database.db import Database
 
 _TAR = "197c46496e7390e02e665d4997b0c15ca3bb2a5789d0a9cacd35d08715e52aa1"
-_TREE_TAR = "95fbfa6e1072ef1527639432d289df090c1a8fa09ce4fcbaf1150e4d6ab2c107"
+_TREE_TAR = "c094a7982464a4c69cd44dd4710aa54046d628f15703de50a8c60bf187d1d83e"
+_TREE_LAYER = "sha256:a2311790bd05b7ca434f4bf0122ef07ff3b0ccd7e2d4128835f96e4e61c967ca"
+_TREE_BLOB = "sha256:3f615adaa7e33e7a81d358b5547341c3c5132d106d14b7d1738a124cae0f96d9"
 _BLOB = "sha256:35924ff4ef963a54bab1c9a545a558823ef8ba053066d79747211a2553599580"
 
 
@@ -64,6 +67,27 @@ def saved(layer: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def make_tree(directory: str) -> None:
+    """A tree with all that a header can say."""
+    root = Path(directory)
+    (root / "d").mkdir()
+    for name in ("d/file", "d/" + "long" * 40, "d/ünï"):
+        (root / name).write_bytes(name.encode() * 1000)
+        (root / name).chmod(0o640)
+    os.setxattr(root / "d" / "file", "trusted.note", b"\0binary\xff")
+    os.link(root / "d" / "file", root / "hard")
+    (root / "link").symlink_to("d/file")
+    os.mkfifo(root / "pipe", 0o600)
+    os.mknod(root / "device", 0o020600, os.makedev(1, 3))
+    for place, directories, files in os.walk(root, topdown=False):
+        for path in [os.path.join(place, name) for name in (*directories, *files)]:
+            os.chown(path, 3_000_000, 5, follow_symlinks=False)
+            os.utime(path, ns=(0, 1_700_000_000_123_456_789), follow_symlinks=False)
+    (root / "d").chmod(0o2755)
+    root.chmod(0o755)
+    os.utime(root, ns=(0, 1_600_000_000_000_000_000))
+
+
 def test_the_layer_is_what_it_was():
     assert hashlib.sha256(known_layer()).hexdigest() == _TAR
 
@@ -73,18 +97,15 @@ def test_import(store):
 
 
 def test_commit(store):
-    """Its tar comes in small pieces of every length."""
+    """The layer has no blob; its diff id is that of its files."""
     parent = import_rootfs(store, io.BytesIO(bytes(10240)), name="empty")
-
-    def write(file) -> int:
-        data = io.BytesIO(known_layer())
-        step = 1
-        while piece := data.read(step):
-            file.write(piece)
-            step = step * 3 % 4093 + 1
-        return 0
-
-    assert commit(store, parent, RunConfig(), write, step=History()).blobs[-1] == _BLOB
+    image = commit(store, parent, RunConfig(), make_tree, step=History())
+    assert image.diff_ids[-1] == image.blobs[-1] == _TREE_LAYER
+    assert not store.content.exists(_TREE_LAYER)
+    with store.lease() as lease:
+        better = compressed(store, lease, image, image.manifest, lambda _item: None)
+        assert better is not None
+        assert better.blobs == [parent.blobs[0], _TREE_BLOB]
 
 
 def test_push(store):
@@ -103,23 +124,8 @@ def test_the_tar_of_busybox_is_what_it_was():
 
 
 def test_the_tar_of_a_tree_is_what_it_was(tmp_path):
-    """What commit and export write, with all that a header can say, is the same by every Python's tarfile."""
-    (tmp_path / "d").mkdir()
-    for name in ("d/file", "d/" + "long" * 40, "d/ünï"):
-        (tmp_path / name).write_bytes(name.encode() * 1000)
-        (tmp_path / name).chmod(0o640)
-    os.setxattr(tmp_path / "d" / "file", "trusted.note", b"\0binary\xff")
-    os.link(tmp_path / "d" / "file", tmp_path / "hard")
-    (tmp_path / "link").symlink_to("d/file")
-    os.mkfifo(tmp_path / "pipe", 0o600)
-    os.mknod(tmp_path / "device", 0o020600, os.makedev(1, 3))
-    for root, directories, files in os.walk(tmp_path, topdown=False):
-        for path in [os.path.join(root, name) for name in (*directories, *files)]:
-            os.chown(path, 3_000_000, 5, follow_symlinks=False)
-            os.utime(path, ns=(0, 1_700_000_000_123_456_789), follow_symlinks=False)
-    (tmp_path / "d").chmod(0o2755)
-    tmp_path.chmod(0o755)
-    os.utime(tmp_path, ns=(0, 1_600_000_000_000_000_000))
+    """What export writes is the same by every Python."""
+    make_tree(str(tmp_path))
     buffer = io.BytesIO()
     write_tree(str(tmp_path), buffer)
     assert hashlib.sha256(buffer.getvalue()).hexdigest() == _TREE_TAR

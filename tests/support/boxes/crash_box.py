@@ -252,15 +252,23 @@ class Box:
             named = {row[0] for row in db.execute("SELECT id FROM image_names")}
             targets = {row[0] for row in db.execute("SELECT target FROM image_names WHERE target != ''")}
         parts: set[str] = set()
+        layers = listed(f"{data}/layers")
+        built = {n for n in layers if n.startswith("built-")}
+        links = {
+            f"sha256:{n}": os.readlink(f"{data}/layers/{n}") for n in layers if os.path.islink(f"{data}/layers/{n}")
+        }
+        made = set()  # layers that need no blob
         for record in map(json.loads, rows["images"].values()):
             parts |= {record["id"], record["manifest"], *record["blobs"], *record["chain_ids"]}
+            made |= {d for d, chain in zip(record["diff_ids"], record["chain_ids"], strict=True) if chain in links}
         parts |= targets
-        stored = {f"sha256:{n}" for n in (*listed(f"{data}/content/blobs/sha256"), *listed(f"{data}/layers"))}
+        stored = {f"sha256:{n}" for n in (*listed(f"{data}/content/blobs/sha256"), *(layers - built))}
         for what, there, wanted in (
             ("containers", listed(f"{data}/containers"), set(rows["containers"])),
             ("run directories", listed(f"{self.engine.exec_root}/run") - set(rows["containers"]), set()),
             ("volumes", listed(f"{data}/volumes"), set(rows["volumes"])),
-            ("blobs and layers", stored, parts),
+            ("blobs and layers", stored | (made & parts), parts),
+            ("layers made here", built, set(links.values())),
             ("temporary blobs", {n for n in listed(f"{data}/content/ingest") if not n.endswith(".part")}, set()),
             ("named images", named - set(rows["images"]), set()),
             ("endpoints", endpoints, set(filter(lambda i: os.path.exists(self.cgroup(i)), rows["containers"]))),

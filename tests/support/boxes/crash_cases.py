@@ -366,6 +366,35 @@ def image_remove(box: Box) -> int:
     return box.api("DELETE", "/images/raft:1")[0]
 
 
+def up_with_chest(box: Box) -> None:
+    up(box)
+    box.exec("new", "sh", "-c", "echo gold >/chest; rm /etc/passwd")
+
+
+def commit(box: Box) -> int:
+    return box.api("POST", "/commit", container="new", repo="hulk", tag="1")[0]
+
+
+def committed(box: Box) -> None:
+    """The image is there or not; committing makes one with the container's files."""
+    until(lambda: box.status("new") == "running", "the container stays paused")
+    assert commit(box) == 201
+    status, answer = box.create("diver", ["/bin/sh", "-c", "ls /etc/passwd; cat /chest"], body={"Image": "hulk:1"})
+    assert status == 201, answer
+    box.api.must("POST", "/containers/diver/start")
+    assert box.api.must("POST", "/containers/diver/wait")["StatusCode"] == 0
+    assert b"gold" in box.api.must("GET", "/containers/diver/logs", stdout=1)
+
+
+def hulk(box: Box) -> None:
+    up_with_chest(box)
+    assert commit(box) == 201
+
+
+def hulk_remove(box: Box) -> int:
+    return box.api("DELETE", "/images/hulk:1")[0]
+
+
 # -- the daemon's own start and end ----------------------------------------------------------------
 
 

@@ -93,6 +93,19 @@ CASES = [
     *(Case(f"pull.{p}", c.pull, c.pullable) for p in ("write", "blob-verified", "blob-named")),
     *(Case(f"image.{p}", c.pull, c.pullable) for p in ("layer-unpacked", "layer-named", "synced", "rows-written")),
     *(Case(f"image.{p}", c.import_, c.loadable) for p in ("layer-named", "rows-written")),
+    *(
+        Case(p, c.commit, c.committed, c.up_with_chest)
+        for p in (
+            "layer.built",
+            "layer.built-named",
+            "layer.hashed",
+            "layer.linked",
+            "image.synced",
+            "image.rows-written",
+        )
+    ),
+    Case("image.layers-unlinked", c.hulk_remove, c.committed, c.hulk),
+    Case("image.content-unnamed", c.hulk_remove, c.committed, c.hulk),
     Case("image.tagged", c.tag, c.tagged_or_not, c.raft),
     Case("database.sync", c.tag, c.tagged_or_not, c.raft),
     Case("image.sync", c.load, c.loadable),

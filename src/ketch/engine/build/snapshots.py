@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ketch import trees
 from ketch.runtime.rootfs import overlay
 from ketch.storage import removal
-from ketch.storage.layers.store import built_name
+from ketch.storage.layers.draft import BuiltLayerDraft
 from ketch.storage.sizes import written_bytes
 
 if TYPE_CHECKING:
@@ -22,38 +22,6 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 
-class EngineLayerDraft:
-    """A layer that is being written (`build.providers.LayerDraft`)."""
-
-    def __init__(self, images: ImageStore, lease: Lease) -> None:
-        self._layers, self._lease = images.layers, lease
-        self._path = self._layers.begin()
-
-    @property
-    def directory(self) -> str:
-        """The directory for its files."""
-        return self._layers.files(self._path)
-
-    @property
-    def work(self) -> str:
-        """A directory for an overlay's work."""
-        return self._layers.work(self._path)
-
-    def commit(self) -> str:
-        """Make it a layer, and return its id, which the lease holds."""
-        path, name = self._path, built_name()
-        self._lease.hold(name)
-        self._layers.commit_built(path, name)
-        self._path = ""
-        return name
-
-    def abort(self) -> None:
-        """Remove it, unless it was committed."""
-        path, self._path = self._path, ""
-        if path:
-            self._layers.abort(path)
-
-
 class EngineBuildSnapshots:
     """The layers of the image store, as builds use them (`build.providers.BuildSnapshots`)."""
 
@@ -64,9 +32,9 @@ class EngineBuildSnapshots:
         """A lease; at its end what nothing else needs is removed."""
         return self._images.lease()
 
-    def begin(self, lease: Lease) -> EngineLayerDraft:
+    def begin(self, lease: Lease) -> BuiltLayerDraft:
         """A new, empty layer."""
-        return EngineLayerDraft(self._images, lease)
+        return BuiltLayerDraft(self._images.layers, lease)
 
     def exists(self, layer: str) -> bool:
         """Whether a layer is here."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from contextlib import AsyncExitStack
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -25,8 +25,7 @@ from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.images import commit as images
 from ketch.oci import reference
 from ketch.oci.config import History, RunConfig
-from ketch.storage.archive.layer import write_layer
-from ketch.storage.snapshots import diff
+from ketch.storage.snapshots import diff, layer_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +122,7 @@ class CommitService(Struct, frozen=True, eq=False):
                 self.images,
                 parent,
                 config,
-                _writer(upper_fd, lower_fd),
+                _filler(upper_fd, lower_fd),
                 name=name,
                 step=History(
                     created_by=(cmd if isinstance(cmd, str) else " ".join(cmd)) or None,
@@ -158,12 +157,12 @@ def _run_config(config: ContainerConfig) -> RunConfig:
     return msgspec.convert({k: v for k, v in facts.items() if k in names and v}, RunConfig)
 
 
-def _writer(upper_fd: int, lower_fd: int) -> Callable[[IO[bytes]], int] | None:
-    """The function that writes the layer; None when the container changed nothing."""
+def _filler(upper_fd: int, lower_fd: int) -> Callable[[str], None] | None:
+    """The function that copies the changes to a directory; None when the container changed nothing."""
     if next(diff.found(upper_fd, lower_fd), None) is None:
         return None
     places = diff.places_made(upper_fd, lower_fd)
-    return lambda target: write_layer(upper_fd, places, target)
+    return lambda directory: layer_copy.copy(upper_fd, directory, places)
 
 
 def _remove(path: str) -> None:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ketch.images.assembly import encode_config, make_image, write_manifest
+from ketch.images.assembly import descriptor_of, encode_config, make_image, write_manifest
 from ketch.images.unpack import receive_layer
 from ketch.notation import architectures, times
 from ketch.oci import reference
@@ -68,7 +68,7 @@ def import_rootfs(
             history=[msgspec.structs.replace(step, created=created, comment=step.comment or "Imported from -")],
         )
         image_id = store.content.put(encode_config(image), hold=lease.hold, durable=False)
-        manifest = write_manifest(store.content, lease, image_id, [blob])
+        manifest = write_manifest(store.content, lease, image_id, [descriptor_of(store.content, blob)])
         made = make_image(image_id, manifest, image, [blob], [size])
         made.last_tagged = time.time_ns() if names else 0
         return store.add([(made, names)])[0]

@@ -20,7 +20,7 @@ from ketch.images.archives import oldest
 from ketch.images.archives.docker_manifest import DockerEntry
 from ketch.images.archives.importer import architecture
 from ketch.images.archives.streaming_unpack import LARGE, StreamingUnpack
-from ketch.images.assembly import make_image, write_manifest
+from ketch.images.assembly import descriptor_of, make_image, write_manifest
 from ketch.images.unpack import check, diff_id_of, unpack_blob
 from ketch.oci import digest, platform, reference
 from ketch.oci import manifest as oci
@@ -202,7 +202,8 @@ def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Foun
         if known is not None and [d.digest for d in known[1].layers] == blobs:
             manifest = known[0]
         else:
-            manifest = write_manifest(store.content, archive.lease, config_blob, blobs)
+            layers = [descriptor_of(store.content, blob) for blob in blobs]
+            manifest = write_manifest(store.content, archive.lease, config_blob, layers)
         found.append((make_image(config_blob, manifest, config, blobs, sizes), names))
     return found
 
@@ -242,7 +243,8 @@ def _read_old(store: ImageStore, archive: _Archive, layers: oldest.OldImage, pro
     config_blob = store.content.put(data, hold=archive.lease.hold, durable=False)
     config = _config(archive, config_blob)
     sizes = _unpack(store, archive, config, blobs, progress)
-    manifest = write_manifest(store.content, archive.lease, config_blob, blobs)
+    described = [descriptor_of(store.content, blob) for blob in blobs]
+    manifest = write_manifest(store.content, archive.lease, config_blob, described)
     return make_image(config_blob, manifest, config, blobs, sizes)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ketch.errors import DataLoss, InvalidArgument
+from ketch.errors import InvalidArgument
 from ketch.images.archives.docker_manifest import DockerEntry
+from ketch.images.made.blobs import ImageBlobs
 from ketch.oci import digest, reference
 from ketch.oci import manifest as oci
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
 
-_CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 
 
@@ -70,13 +69,14 @@ def _check_whole(store: ImageStore, entries: list[_Chosen]) -> None:
     """Check, before a byte is written, that every blob exists with its size (NotFound, InvalidArgument)."""
     content = store.content
     for entry in entries:
+        blobs = ImageBlobs(store, entry.images)
         if entry.target:
             content.size(entry.target)
         for image in entry.images:
             digest_of = _manifest(store, entry, image)
             manifest = msgspec.json.decode(content.read(digest_of), type=oci.Manifest)
             for descriptor in (manifest.config, *manifest.layers):
-                descriptor.check_size(content.size(descriptor.digest))
+                descriptor.check_size(blobs.size(descriptor.digest))
 
 
 def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None:
@@ -86,15 +86,16 @@ def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None
         target.write(_header(directory, 0, latest, directory=True))
     written: set[str] = set()
     for entry in entries:
+        blobs = ImageBlobs(store, entry.images)
         for image in entry.images:
             manifest = _manifest(store, entry, image)
             for blob in (image.id, *image.blobs_of(manifest), manifest):
                 if blob not in written:
                     written.add(blob)
-                    _add_blob(store, target, blob, image.created if blob != manifest else 0)
+                    _add_blob(blobs, target, blob, image.created if blob != manifest else 0)
         if entry.target and entry.target not in written:
             written.add(entry.target)
-            _add_blob(store, target, entry.target)
+            _add_blob(blobs, target, entry.target)
     _add(target, "index.json", oci.encode(_index(store, entries)))
     _add(target, "manifest.json", msgspec.json.encode(_docker_entries(store, entries)))
     if repositories := _repositories(entries):
@@ -200,29 +201,11 @@ def _add(target: IO[bytes], name: str, data: bytes) -> None:
     target.write(_header(name, len(data)) + data + bytes(-len(data) % _BLOCK))
 
 
-def _add_blob(store: ImageStore, target: IO[bytes], blob: str, time_ns: int = 0) -> None:
-    size = store.content.size(blob)
+def _add_blob(blobs: ImageBlobs, target: IO[bytes], blob: str, time_ns: int = 0) -> None:
+    size = blobs.size(blob)
     target.write(_header(_path(blob), size, time_ns))
-    with store.content.open(blob) as f:
-        _copy(f, target, size)
+    blobs.copy(blob, target, size)
     target.write(bytes(-size % _BLOCK))
-
-
-def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
-    """Copy a whole file with sendfile(2), which into a pipe copies no pages."""
-    try:
-        fd = target.fileno()
-    except OSError:  # it is no file of the system's
-        while data := source.read(_CHUNK):
-            target.write(data)
-        return
-    target.flush()
-    done = 0
-    while done < size:
-        sent = os.sendfile(fd, source.fileno(), done, size - done)
-        if not sent:
-            raise DataLoss(f"save: `{source.name}` has become shorter")
-        done += sent
 
 
 def _header(name: str, size: int, time_ns: int = 0, *, directory: bool = False) -> bytes:

@@ -10,6 +10,7 @@ from ketch.images.progress import Meter, moving, short, status
 from ketch.images.single_flight import SingleFlight, run_uncancellable
 from ketch.images.transfer.fetch import BlobProgress, Downloads
 from ketch.images.unpack import check
+from ketch.storage.layers import tars
 from ketch.storage.removal import remove_tree
 from ketch.storage.sizes import written_bytes
 
@@ -62,7 +63,7 @@ class LayerService:
         if self._store.content.exists(layer.descriptor.digest):
             layer.descriptor.check_size(self._store.content.size(layer.descriptor.digest))
         unpacked = self._store.layers.exists(layer.chain_id)
-        here = self._store.content.exists(layer.descriptor.digest)
+        here = self._store.content.exists(layer.descriptor.digest) or self._can_be_made(layer)
         if unpacked and here:
             report(status(ident, "Already exists"))
             return await self._size(layer.chain_id)
@@ -84,6 +85,14 @@ class LayerService:
             raise
         report(status(ident, "Pull complete"))
         return size
+
+    def _can_be_made(self, layer: Layer) -> bool:
+        """Whether the blob is a plain tar that the layer, which was made here, gives (InvalidArgument: its size)."""
+        made = tars.known(self._store.layers, layer.chain_id)
+        if made is None or made.diff_id != layer.descriptor.digest:
+            return False
+        layer.descriptor.check_size(made.size)
+        return True
 
     async def _size(self, chain_id: str) -> int:
         known = self._sizes.get(chain_id, self._store.layer_sizes().get(chain_id))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct
 
 from ketch.images.assembly import make_image
+from ketch.images.made.blobs import ImageBlobs
 from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer import choose as choice
 from ketch.oci import platform as platforms
@@ -96,8 +97,8 @@ class Puller(Struct):
             return None
         blobs = image.blobs_of(chosen.descriptor.digest)
         lease.hold(image.id, *blobs, *image.chain_ids)
-        content, layers = self.store.content, self.store.layers
-        whole = all(map(content.exists, (image.id, *blobs))) and all(map(layers.exists, image.chain_ids))
+        here = ImageBlobs(self.store, [image])
+        whole = all(map(here.exists, (image.id, *blobs))) and all(map(self.store.layers.exists, image.chain_ids))
         return image if whole else None
 
     async def _bring(self, lease: Lease, chosen: Fetched, ref: Reference) -> Image:

@@ -9,6 +9,7 @@ then on.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from ketch.errors import NotFound
 from ketch.images.archives.compressed import compressed
+from ketch.images.made.blobs import ImageBlobs
 from ketch.images.progress import Meter, short, status
 from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer.pull import leased
@@ -127,7 +129,9 @@ class Pusher(Struct):
         layers = list({layer.digest: layer for layer in manifest.layers}.values())
         for layer in layers:
             self.report(status(short(layer.digest), "Preparing"))
-        tasks = [asyncio.create_task(self._blob(layer, self.report)) for layer in layers]
+        image = self.store.catalog.by_manifest(target)
+        blobs = ImageBlobs(self.store, [image] if image is not None else [])
+        tasks = [asyncio.create_task(self._blob(blobs, layer, self.report)) for layer in layers]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -135,18 +139,18 @@ class Pusher(Struct):
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
-        await self._blob(manifest.config, lambda _item: None)
+        await self._blob(blobs, manifest.config, lambda _item: None)
 
-    async def _blob(self, descriptor: oci.Descriptor, report: Report) -> None:
+    async def _blob(self, blobs: ImageBlobs, descriptor: oci.Descriptor, report: Report) -> None:
         ident = short(descriptor.digest)
-        if descriptor.urls and not self.store.content.exists(descriptor.digest):
+        if descriptor.urls and not blobs.exists(descriptor.digest):
             report(status(ident, "Skipped foreign layer"))
             return
         key = f"{self.repository.name} {descriptor.digest}"
-        outcome = await self.uploads.join(key, lambda publish: self._upload(descriptor, publish), report)
+        outcome = await self.uploads.join(key, lambda publish: self._upload(blobs, descriptor, publish), report)
         report(status(ident, outcome))
 
-    async def _upload(self, descriptor: oci.Descriptor, report: Report) -> str:
+    async def _upload(self, blobs: ImageBlobs, descriptor: oci.Descriptor, report: Report) -> str:
         ident = short(descriptor.digest)
         if self.slots.locked():
             report(status(ident, "Waiting"))
@@ -158,9 +162,9 @@ class Pusher(Struct):
                     return f"Mounted from {source}"
             meter = Meter(report, ident, "Pushing", descriptor.size)
             meter.at(0)
-            await Upload(
-                self.repository, descriptor, lambda at: _read(self.store.content.open(descriptor.digest), at), meter.at
-            ).run()
+            file = await run_uncancellable(blobs.open, descriptor.digest)
+            with file:
+                await Upload(self.repository, descriptor, lambda at: _read(_again(file), at), meter.at).run()
             return "Pushed"
 
     def _sources(self, digest: str) -> list[str]:
@@ -182,6 +186,11 @@ class Pusher(Struct):
             manifest = msgspec.json.decode(data, type=oci.Manifest)
             media_type = manifest.media_type or oci.MANIFEST
         return Pushed(await self.repository.put_manifest(ref, data, media_type), len(data))
+
+
+def _again(file: IO[bytes]) -> IO[bytes]:
+    """The same file with a descriptor of its own, which whoever reads it closes."""
+    return open(os.dup(file.fileno()), "rb")
 
 
 async def _read(file: IO[bytes], offset: int) -> AsyncIterator[bytes]:

@@ -2,30 +2,33 @@
 
 A character device 0/0 stands for a removed name and becomes an empty file ``.wh.NAME``; a directory with
 ``trusted.overlay.opaque`` hides what is below it and gets a ``.wh..wh..opq`` (Linux, filesystems/overlayfs.rst).
+These markers have neither owner nor time: what is unpacked from the tar has none of theirs, and gives the same tar.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import tarfile
-from typing import IO
+from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
-from ketch.storage.archive.write import TreeWriter, archive_to, header
+from ketch.storage.archive.write import TreeWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
 
-def write_layer(upper_fd: int, left_out: frozenset[str], target: IO[bytes]) -> int:
+def write_layer(upper_fd: int, write: Callable[[bytes | memoryview], object]) -> int:
     """Write an open upper directory, which stays the caller's; returns the bytes of its files.
 
-    ``left_out`` are paths such as ``/etc/hosts``.  Raises InvalidArgument for names that a layer cannot have.
+    ``write`` gets buffers that are used again.  Raises InvalidArgument for names that a layer cannot have.
     """
-    with archive_to(target) as archive:
-        writer = _LayerWriter(archive, left_out)
-        writer.content(upper_fd, "")
-        return writer.size
+    writer = _LayerWriter(write)
+    writer.content(upper_fd, "")
+    writer.end()
+    return writer.size
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -42,30 +45,19 @@ def is_opaque(fd: int) -> bool:
 
 
 class _LayerWriter(TreeWriter):
-    def __init__(self, archive: tarfile.TarFile, left_out: frozenset[str]) -> None:
-        super().__init__(archive)
-        self._left_out = left_out
-
     def wanted(self, name: str, path: str) -> bool:
-        if "/" + path in self._left_out:
-            return False
         if name.startswith(WHITEOUT):
             raise InvalidArgument(
-                f"commit `/{path}`: a name that begins with {WHITEOUT} means a removed file in layers"
+                f"make a layer of `/{path}`: a name that begins with {WHITEOUT} means a removed file in layers"
             )
         return True
 
     def entered(self, fd: int, path: str) -> None:
         if is_opaque(fd):
-            self._marker(f"{path}/{OPAQUE}", os.fstat(fd))
+            self.marker(f"{path}/{OPAQUE}")
 
     def special(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
         if is_whiteout(status):
-            self._marker(path[: len(path) - len(name)] + WHITEOUT + name, status)
+            self.marker(path[: len(path) - len(name)] + WHITEOUT + name)
         else:
             super().special(dir_fd, name, path, status)
-
-    def _marker(self, path: str, like: os.stat_result) -> None:
-        marker = header(path, like, {}, tarfile.REGTYPE)
-        marker.mode = 0o600
-        self.archive.addfile(marker)

@@ -9,29 +9,32 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tarfile
-from errno import EACCES, ELOOP, ENOTDIR, ENXIO
-from typing import IO, TYPE_CHECKING, Any
+from errno import EACCES, ELOOP, ENODATA, ENOTDIR, ENXIO, EPERM
+from typing import IO, TYPE_CHECKING
 
 from ketch import trees
-from ketch.errors import Unavailable
+from ketch.errors import InvalidArgument, Unavailable
+from ketch.storage.archive import pax
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+
+    Xattrs = list[tuple[bytes, bytes]]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_BUFFER = 1 << 18
+_SMALL = 1 << 16  # files that are gathered before they are passed on
+_GATHERED = 1 << 18
+_BUFFER = 1 << 20
 _TRIES = 10
 _SWAPPED = (ELOOP, ENOTDIR, ENXIO, EACCES)  # what opening says when the kind is another one than a moment ago
-_XATTR = "SCHILY.xattr."
+_GONE = (ENODATA, EPERM, EACCES)  # what reading an attribute says that went, or is not ours to read
+_OVERLAY = "trusted.overlay."
 _KINDS = {
-    stat.S_IFREG: tarfile.REGTYPE,
-    stat.S_IFDIR: tarfile.DIRTYPE,
-    stat.S_IFLNK: tarfile.SYMTYPE,
-    stat.S_IFIFO: tarfile.FIFOTYPE,
-    stat.S_IFCHR: tarfile.CHRTYPE,
-    stat.S_IFBLK: tarfile.BLKTYPE,
+    stat.S_IFLNK: pax.SYMLINK,
+    stat.S_IFIFO: pax.FIFO,
+    stat.S_IFCHR: pax.CHAR,
+    stat.S_IFBLK: pax.BLOCK_DEVICE,
 }
 
 
@@ -46,49 +49,109 @@ def write_tree(root: str, target: IO[bytes]) -> None:
 
 def write_directory(fd: int, name: str | None, target: IO[bytes]) -> None:
     """Write an open directory as ``name``, or, for None, only its content; ``fd`` stays the caller's."""
-    with archive_to(target) as archive:
-        writer = TreeWriter(archive)
-        if name is None:
-            writer.content(fd, "")
-        else:
-            writer.directory(fd, name)
+    writer = TreeWriter(target.write)
+    if name is None:
+        writer.content(fd, "")
+    else:
+        writer.directory(fd, name)
+    writer.end()
 
 
 def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes]) -> None:
     """Write the entry ``entry`` of an open directory under another name (FileNotFoundError)."""
-    with archive_to(target) as archive:
-        TreeWriter(archive).entry(dir_fd, entry, name)
+    writer = TreeWriter(target.write)
+    writer.entry(dir_fd, entry, name)
+    writer.end()
 
 
-def archive_to(target: IO[bytes]) -> tarfile.TarFile:
-    """A tar stream in pax form, to be used with ``with``."""
-    archive = _Stream.open(  # the caller ends it
-        fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER
-    )
-    archive.copybufsize = _BUFFER  # type: ignore[attr-defined]  # 16 KiB otherwise
-    return archive
+class _Gathered:
+    """What is written to a tar stream: small pieces go on together, whole buffers at once."""
 
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
+        self._write = write
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._buffer: memoryview | None = None
 
-class _Stream(tarfile.TarFile):
-    """A tar stream that does not keep its members: hundreds of thousands would hold up every collection of garbage."""
+    def add(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= _GATHERED:
+            self.flush()
 
-    def addfile(self, *arguments: Any) -> None:
-        super().addfile(*arguments)
-        self.members.clear()  # type: ignore[attr-defined]
+    def flush(self) -> None:
+        if self._pieces:
+            self._write(b"".join(self._pieces))
+            self._pieces.clear()
+            self._size = 0
+
+    def content(self, fd: int, size: int) -> None:
+        """Add a file's content of exactly the announced size, truncated or filled up with zeros, and its padding."""
+        if size <= _SMALL:
+            data = os.read(fd, size) if size else b""
+            while len(data) < size:
+                data += os.read(fd, size - len(data)) or bytes(size - len(data))
+            self.add(data.ljust(size + -size % pax.BLOCK, b"\0"))
+            return
+        self.flush()
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(_BUFFER))
+        left = size
+        while left:
+            part = self._buffer[: min(left, _BUFFER)]
+            done = os.readv(fd, [part])
+            if not done:
+                part[:] = bytes(len(part))
+                done = len(part)
+            self._write(part[:done])
+            left -= done
+        self.add(bytes(-size % pax.BLOCK))
 
 
 class TreeWriter:
-    """A writer of trees to one archive; ``size`` is the bytes of files and link targets so far."""
+    """A writer of trees to one archive; ``size`` is the bytes of files and link targets so far.
 
-    def __init__(self, archive: tarfile.TarFile) -> None:
-        self.archive = archive
-        self._links: dict[tuple[int, int], str] = {}
+    ``write`` gets buffers that are used again.
+    """
+
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
+        self._out = _Gathered(write)
+        self._links: dict[tuple[int, int], bytes] = {}
         self.size = 0
+
+    def end(self) -> None:
+        """Write the archive's end."""
+        self._out.add(pax.END)
+        self._out.flush()
 
     def directory(self, fd: int, path: str) -> None:
         """Add an open directory and its content."""
-        self.archive.addfile(header(path, os.fstat(fd), _xattrs(fd)))
+        self.member(pax.DIRECTORY, path + "/", os.fstat(fd), xattrs=_xattrs(fd))
         self.content(fd, path + "/")
+
+    def member(
+        self,
+        kind: bytes,
+        path: str,
+        status: os.stat_result,
+        link: bytes = b"",
+        *,
+        size: int = 0,
+        xattrs: Xattrs | None = None,
+    ) -> None:
+        """Add a member's header (InvalidArgument)."""
+        numbers = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, size, status.st_mtime_ns)
+        device = None
+        if kind in (pax.CHAR, pax.BLOCK_DEVICE):
+            device = os.major(status.st_rdev), os.minor(status.st_rdev)
+        try:
+            self._out.add(pax.header(kind, _bytes(path), numbers, link, device=device, xattrs=xattrs or ()))
+        except ValueError as e:
+            raise InvalidArgument(f"archive `{path}`: {e}") from e
+
+    def marker(self, path: str) -> None:
+        """Add an empty file without owner and time, whose name alone says something."""
+        self._out.add(pax.header(pax.FILE, _bytes(path), (0o600, 0, 0, 0, 0)))
 
     def content(self, fd: int, prefix: str) -> None:
         """Add the content of an open directory, of any depth, with ``prefix`` before each name."""
@@ -140,7 +203,7 @@ class TreeWriter:
             if e.errno not in _SWAPPED:
                 raise
             return False
-        self.archive.addfile(header(path, status, _xattrs(at.fd)))
+        self.member(pax.DIRECTORY, path + "/", status, xattrs=_xattrs(at.fd))
         self.entered(at.fd, path)
         return True
 
@@ -163,69 +226,36 @@ class TreeWriter:
 
     def special(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
         """Add a symbolic link, a FIFO or a device node."""
-        described = header(path, status, {})
+        link = b""
         if stat.S_ISLNK(status.st_mode):
-            described.linkname = os.readlink(name, dir_fd=dir_fd)
+            link = _bytes(os.readlink(name, dir_fd=dir_fd))
             self.size += status.st_size
-        self.archive.addfile(described)
+        self.member(_KINDS[stat.S_IFMT(status.st_mode)], path, status, link)
 
     def _file(self, fd: int, path: str, status: os.stat_result) -> None:
-        described = header(path, status, _xattrs(fd))
         if status.st_nlink > 1:
-            first = self._links.setdefault((status.st_dev, status.st_ino), path)
-            if first != path:
-                described.type, described.linkname = tarfile.LNKTYPE, first
-                self.archive.addfile(described)
+            name = _bytes(path)
+            first = self._links.setdefault((status.st_dev, status.st_ino), name)
+            if first != name:
+                self.member(pax.LINK, path, status, first)
                 return
-        described.size = status.st_size
         self.size += status.st_size
-        self.archive.addfile(described, _Exactly(fd, status.st_size))  # type: ignore[arg-type]
+        self.member(pax.FILE, path, status, size=status.st_size, xattrs=_xattrs(fd))
+        self._out.content(fd, status.st_size)
 
 
-class _Exactly:
-    """A file's content of exactly the announced size: truncated, or filled up with zeros."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd, self._left = fd, size
-
-    def read(self, size: int) -> bytes:
-        size = min(size, self._left)
-        data = os.read(self._fd, size) or bytes(size)
-        while len(data) < size:
-            data += os.read(self._fd, size - len(data)) or bytes(size - len(data))
-        self._left -= size
-        return data
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
 
 
-def header(path: str, status: os.stat_result, xattrs: dict[str, str], kind: bytes | None = None) -> tarfile.TarInfo:
-    """A member's header, with size 0; of the type ``kind`` if given."""
-    info = tarfile.TarInfo(path)
-    info.type = kind or _KINDS[stat.S_IFMT(status.st_mode)]
-    info.mode = stat.S_IMODE(status.st_mode)
-    info.uid, info.gid = status.st_uid, status.st_gid
-    info.mtime = status.st_mtime_ns // 1_000_000_000
-    info.pax_headers = {"mtime": _seconds(status.st_mtime_ns), **xattrs}
-    if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE):
-        info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    return info
-
-
-def _seconds(ns: int) -> str:
-    """Nanoseconds as pax writes times: a decimal fraction (POSIX.1-2017, pax)."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{seconds}.{rest:09d}" if ns >= 0 else str(seconds)
-
-
-def _xattrs(fd: int) -> dict[str, str]:
-    return dict(_read_xattrs(fd))
-
-
-def _read_xattrs(fd: int) -> Iterator[tuple[str, str]]:
-    for name in os.listxattr(fd):
-        if name.startswith("trusted.overlay."):
-            continue  # how overlay keeps a layer, not what is in it
-        try:
-            # tarfile writes pax values as UTF-8; surrogateescape carries any other byte through unchanged.
-            yield _XATTR + name, os.getxattr(fd, name).decode("utf-8", "surrogateescape")
-        except OSError:  # it went meanwhile, or is not ours to read
-            continue
+def _xattrs(fd: int) -> Xattrs:
+    """The extended attributes of an open file, by name, without those by which overlay keeps a layer."""
+    found = []
+    for name in sorted(os.listxattr(fd)):
+        if not name.startswith(_OVERLAY):
+            try:
+                found.append((_bytes(name), os.getxattr(fd, name)))
+            except OSError as e:
+                if e.errno not in _GONE:
+                    raise
+    return found

@@ -128,7 +128,9 @@ class Layers:
         removal.remove_tree(os.path.join(path, _WORK))
         os.chown(files, 0, 0)
         os.chmod(files, 0o755)
+        failpoint("layer.built")
         os.rename(path, self.path(name))
+        failpoint("layer.built-named")
 
     def link(self, chain_id: str, layer: str) -> None:
         """Make a layer that is here the layer of a chain id as well; an existing one stays."""
@@ -143,6 +145,7 @@ class Layers:
             new = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
             os.symlink(os.path.basename(name), new)
             os.rename(new, path)  # what it led to is gone
+        failpoint("layer.linked")
 
     def _target(self, layer: str) -> str | None:
         """The id of the layer that a link leads to; None for what is no link."""

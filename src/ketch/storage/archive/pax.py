@@ -1,0 +1,128 @@
+"""Headers of tar members in pax form, made by hand: the same bytes from the same facts, whichever Python runs.
+
+A header says in its own fields what these can hold; a pax header before it has the rest: times that are no whole
+seconds, long names and those that are not ASCII, large numbers, extended attributes.
+Source: POSIX.1-2017 pax §"pax Header Block" and §"ustar Interchange Format".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+XATTR = b"SCHILY.xattr."
+_NAME_MAX = 100
+_NUMBER_END, _LONG_NUMBER_END = 8**7, 8**11
+_MAGIC = b"ustar\x0000"
+_NO_DEVICE = b"0000000\x000000000\x00"
+_PAX = b"././@PaxHeader"
+
+Records = list[tuple[bytes, bytes]]
+
+
+def header(
+    kind: bytes,
+    name: bytes,
+    numbers: tuple[int, int, int, int, int],
+    link: bytes = b"",
+    *,
+    device: tuple[int, int] | None = None,
+    xattrs: Sequence[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """A member's header, and before it, where it is needed, a pax header.
+
+    ``numbers``: mode, owner, group, size, and time in ns; a directory's name ends with ``/``.  ValueError for an
+    attribute's name that pax cannot have.
+    """
+    mode, uid, gid, size, mtime_ns = numbers
+    records: Records = []
+    seconds, rest = divmod(mtime_ns, 1_000_000_000)
+    if rest or not 0 <= seconds < _LONG_NUMBER_END:
+        records.append((b"mtime", _decimal(mtime_ns)))
+        seconds = min(max(seconds, 0), _LONG_NUMBER_END - 1)
+    if len(name) > _NAME_MAX or not name.isascii():
+        records.append((b"path", name))
+        name = name[:_NAME_MAX]
+    if len(link) > _NAME_MAX or not link.isascii():
+        records.append((b"linkpath", link))
+        link = link[:_NAME_MAX]
+    if max(uid, gid) >= _NUMBER_END or size >= _LONG_NUMBER_END:
+        uid = _number(records, b"uid", uid, _NUMBER_END)
+        gid = _number(records, b"gid", gid, _NUMBER_END)
+        size = _number(records, b"size", size, _LONG_NUMBER_END)
+    for key, value in xattrs:
+        if b"=" in key:
+            raise ValueError("the name of an extended attribute has an equals sign")
+        records.append((XATTR + key, value))
+    block = _block(kind, name, b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, seconds), link, device)
+    return _pax(records) + block if records else block
+
+
+def _number(records: Records, key: bytes, value: int, end: int) -> int:
+    """A number for its field; one that is too large goes to the records."""
+    if value < end:
+        return value
+    records.append((key, b"%d" % value))
+    return 0
+
+
+def _decimal(ns: int) -> bytes:
+    """Nanoseconds as pax writes times: a decimal fraction of seconds, as short as it can be."""
+    seconds, rest = divmod(abs(ns), 1_000_000_000)
+    text = (b"%d.%09d" % (seconds, rest)).rstrip(b"0") if rest else b"%d" % seconds
+    return b"-" + text if ns < 0 else text
+
+
+def _pax(records: Records) -> bytes:
+    """A pax header with its data, padded."""
+    if any(key in (b"path", b"linkpath") and not _is_utf8(value) for key, value in records):
+        records.insert(0, (b"hdrcharset", b"BINARY"))
+    data = b"".join([_record(key, value) for key, value in records])
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o644, 0, 0, len(data), 0)
+    return _block(b"x", _PAX, numbers, b"", None) + data + bytes(-len(data) % BLOCK)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """``length key=value`` and a newline; the length counts itself."""
+    rest = len(key) + len(value) + 3  # space, equals sign, newline
+    length = rest + len(b"%d" % rest)
+    length = rest + len(b"%d" % length)
+    return b"%d %b=%b\n" % (length, key, value)
+
+
+def _block(kind: bytes, name: bytes, numbers: bytes, link: bytes, device: tuple[int, int] | None) -> bytes:
+    devices = _NO_DEVICE if device is None else b"%07o\0%07o\0" % device
+    # The checksum counts itself as eight spaces; bytes that are zero do not count.
+    checksum = sum(name) + sum(numbers) + sum(link) + sum(devices) + kind[0] + _CONSTANT
+    return b"".join(
+        (
+            name.ljust(_NAME_MAX, b"\0"),
+            numbers,
+            b"%06o\0 " % checksum,
+            kind,
+            link.ljust(_NAME_MAX, b"\0"),
+            _MAGIC,
+            _NO_NAMES,
+            devices,
+            _NO_PREFIX,
+        )
+    )
+
+
+_CONSTANT = sum(_MAGIC) + 8 * ord(" ")
+_NO_NAMES = bytes(64)  # of owner and group
+_NO_PREFIX = bytes(155 + 12)

@@ -1,0 +1,95 @@
+"""Tars of layers that have no blob: their digests, and the tars themselves, made again when somebody needs them.
+
+    layers/<id>/tar.json     digest and size of the tar that `archive.layer` makes of this layer, and its files' bytes
+
+A layer's directory never changes, and the same directory gives the same bytes; whoever gets them is told when not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import trees
+from ketch.errors import DataLoss
+from ketch.failpoints import failpoint
+from ketch.storage.archive.layer import write_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.storage.layers.store import Layers
+
+    Write = Callable[[bytes | memoryview], object]
+
+_RECORD = "tar.json"
+
+
+class TarFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer's tar: its digest (the layer's diff id) and size, and the bytes of the layer's files."""
+
+    diff_id: str
+    size: int
+    files: int
+
+
+def known(layers: Layers, layer: str) -> TarFacts | None:
+    """The facts of a layer's tar, if they have been found out (by `facts`)."""
+    try:
+        with open(os.path.join(layers.path(layer), _RECORD), "rb") as f:
+            return msgspec.json.decode(f.read(), type=TarFacts)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None
+
+
+def facts(layers: Layers, layer: str) -> TarFacts:
+    """The facts of a layer's tar, for which all of the layer is read once.
+
+    Blocking.  DataLoss: it is gone.  InvalidArgument: it has files that no layer's tar can have.
+    """
+    found = known(layers, layer)
+    if found is None:
+        found = _written(layers, layer, lambda _data: None)
+        path = os.path.join(layers.path(layer), _RECORD)
+        new = f"{path}.{secrets.token_hex(4)}"
+        with open(new, "xb") as f:
+            f.write(msgspec.json.encode(found))
+        failpoint("layer.hashed")
+        os.rename(new, path)
+    return found
+
+
+def write(layers: Layers, layer: str, expected: str, to: Write) -> None:
+    """Write a layer's tar; ``to`` gets buffers that are used again.
+
+    DataLoss, when all is written, for a tar with another digest than ``expected``; or the layer is gone.
+    """
+    found = _written(layers, layer, to)
+    if found.diff_id != expected:
+        raise DataLoss(
+            f"the files of layer {expected[:19]} in `{layers.diff(layer)}` are not those that it was made of",
+            hint="somebody or a damaged disk has changed them: build, commit, pull or load the image again",
+        )
+
+
+def _written(layers: Layers, layer: str, to: Write) -> TarFacts:
+    [directory] = layers.directories([layer])
+    digest = hashlib.sha256()
+    size = 0
+
+    def take(data: bytes | memoryview) -> None:
+        nonlocal size
+        digest.update(data)
+        size += len(data)
+        to(data)
+
+    fd = os.open(directory, trees.DIRECTORY)
+    try:
+        files = write_layer(fd, take)
+    finally:
+        os.close(fd)
+    return TarFacts(diff_id="sha256:" + digest.hexdigest(), size=size, files=files)

@@ -1,0 +1,291 @@
+"""Tars of layers: the same bytes each time, of every kind of file, and what is unpacked from them gives them again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import tarfile
+import tempfile
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ketch.errors import DataLoss, InvalidArgument
+from ketch.storage.archive import pax, tar
+from ketch.storage.archive.extract import extract
+from ketch.storage.archive.layer import write_layer
+from ketch.storage.layers import tars
+from ketch.storage.layers.store import Layers, built_name
+from ketch.storage.removal import remove_tree
+from ketch.storage.snapshots import layer_copy
+
+KINDS = (
+    "file",
+    "sparse",
+    "large",
+    "hard",
+    "symlink",
+    "fifo",
+    "char",
+    "block",
+    "directory",
+    "opaque",
+    "whiteout",
+    "socket",
+)
+
+
+def name() -> st.SearchStrategy[bytes]:
+    plain = st.sampled_from([b"a", b"b", b"usr", b"n" * 101, b"l" * 255, "ünï".encode(), b"\xff\xfe", b"x\n", b"%41"])
+    wild = st.binary(min_size=1, max_size=20).filter(
+        lambda n: not {0, ord("/")} & {*n} and n not in (b".", b"..") and not n.startswith(b".wh.")
+    )
+    return st.one_of(plain, wild)
+
+
+IDS = st.sampled_from([0, 1, 1000, 8**7 - 1, 8**7, 2**32 - 2])
+TIMES = st.one_of(
+    st.sampled_from([0, 1, -1, -1_500_000_000, 10**18 + 5, 8**11 * 10**9, -(2**31) * 10**9, 1_700_000_000_120_000_000]),
+    st.integers(min_value=-(2**31) * 10**9, max_value=(2**33) * 10**9),
+)
+ENTRY = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(KINDS),
+        "name": name(),
+        "parent": st.integers(0, 5),
+        "mode": st.integers(0, 0o7777),
+        "owner": st.tuples(IDS, IDS),
+        "time": TIMES,
+        "data": st.binary(max_size=1200),
+        "device": st.tuples(st.sampled_from([1, 255, 4095]), st.sampled_from([0, 3, 2**20 - 1])),
+        "xattrs": st.dictionaries(
+            st.sampled_from(["user.a", "user.z", "trusted.t", "security.capability"]),
+            st.binary(max_size=40),
+            max_size=2,
+        ),
+    }
+)
+_CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+
+
+def make(root: bytes, entries: list[dict[str, Any]]) -> None:
+    """A layer's directory with these entries, as far as their names are free."""
+    directories, files = [root], []
+    made = []
+    for entry in entries:
+        path = os.path.join(directories[entry["parent"] % len(directories)], entry["name"])
+        kind = entry["kind"]
+        if os.path.lexists(path) or (kind == "hard" and not files):
+            continue
+        make_one(path, kind, entry, files)
+        if kind in ("directory", "opaque"):
+            directories.append(path)
+        elif kind in ("file", "sparse", "large", "hard"):
+            files.append(path)
+        made.append((path, entry))
+    for path, entry in reversed(made):
+        give(path, entry)
+
+
+def make_one(path: bytes, kind: str, entry: dict[str, Any], files: list[bytes]) -> None:
+    if kind in ("file", "large"):
+        with open(path, "wb") as f:
+            f.write(entry["data"] * (1 if kind == "file" else 200))
+    elif kind == "sparse":
+        with open(path, "wb") as f:
+            f.truncate(300_000)
+            f.seek(150_000)
+            f.write(entry["data"])
+    elif kind == "hard":
+        os.link(files[-1], path)
+    elif kind == "symlink":
+        os.symlink(entry["data"].replace(b"\0", b"/")[:300] or b"nowhere", path)
+    elif kind == "whiteout":
+        os.mknod(path, stat.S_IFCHR, 0)
+    elif kind in ("directory", "opaque"):
+        os.mkdir(path)
+        if kind == "opaque":
+            os.setxattr(path, "trusted.overlay.opaque", b"y")
+    else:
+        types = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK, "socket": stat.S_IFSOCK}
+        os.mknod(path, types[kind] | 0o600, os.makedev(*entry["device"]) if kind in ("char", "block") else 0)
+
+
+def give(path: bytes, entry: dict[str, Any]) -> None:
+    """Owner, mode, attributes and times."""
+    os.chown(path, *entry["owner"], follow_symlinks=False)
+    if entry["kind"] in ("file", "sparse", "large", "directory", "opaque"):
+        for key, value in entry["xattrs"].items():
+            if key != "security.capability":
+                os.setxattr(path, key, value)
+            elif entry["kind"] == "file":
+                os.setxattr(path, key, _CAPABILITY)
+        os.setxattr(path, "trusted.overlay.origin", b"of no layer")
+    if entry["kind"] != "symlink":
+        os.chmod(path, entry["mode"])
+    os.utime(path, ns=(0, entry["time"]), follow_symlinks=False)
+
+
+def written(directory: bytes) -> bytes:
+    buffer = io.BytesIO()
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        write_layer(fd, buffer.write)
+    finally:
+        os.close(fd)
+    return buffer.getvalue()
+
+
+def census(root: bytes) -> dict[bytes, tuple]:
+    """All that a layer says of its files, but for the times of whiteouts and of the root; hard links by first name."""
+    found: dict[bytes, tuple] = {}
+    first: dict[int, bytes] = {}
+    for place, directories, files in os.walk(root):
+        for path in sorted(os.path.join(place, n) for n in (*directories, *files)):
+            s = os.lstat(path)
+            shown = path[len(root) :]
+            if stat.S_ISSOCK(s.st_mode):
+                continue
+            if stat.S_ISCHR(s.st_mode) and not s.st_rdev:
+                found[shown] = ("whiteout",)
+                continue
+            content: object = None
+            if stat.S_ISREG(s.st_mode):
+                with open(path, "rb") as f:
+                    content = hashlib.sha256(f.read()).hexdigest(), first.setdefault(s.st_ino, shown)
+            elif stat.S_ISLNK(s.st_mode):
+                content = os.readlink(path)
+            kept = {}
+            if not stat.S_ISLNK(s.st_mode):
+                kept = {n: os.getxattr(path, n) for n in os.listxattr(path)}
+            kept = {n: v for n, v in kept.items() if n == "trusted.overlay.opaque" or not n.startswith("trusted.")}
+            found[shown] = (s.st_mode, s.st_uid, s.st_gid, s.st_rdev, s.st_mtime_ns, content, kept)
+    return found
+
+
+def without_trusted(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An archive must not speak for the file system's own attributes: they are not unpacked."""
+    return [{**e, "xattrs": {k: v for k, v in e["xattrs"].items() if k != "trusted.t"}} for e in entries]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ENTRY, max_size=14))
+def test_every_kind_of_file_there_and_back(entries):
+    """The tar of a copy, and of what is unpacked from it, is the same; and so are the files."""
+    base = tempfile.mkdtemp(prefix="kt-layer-").encode()
+    try:
+        layer, copied, back = (os.path.join(base, n) for n in (b"layer", b"copied", b"back"))
+        for directory in (layer, copied, back):
+            os.mkdir(directory)
+        make(layer, without_trusted(entries))
+        data = written(layer)
+        assert written(layer) == data
+        fd = os.open(layer, os.O_RDONLY | os.O_DIRECTORY)
+        layer_copy.copy(fd, os.fsdecode(copied))
+        os.close(fd)
+        assert written(copied) == data
+        assert census(copied) == census(layer)
+        extract(io.BytesIO(data), os.fsdecode(back))
+        assert census(back) == census(layer)
+        assert written(back) == data
+        with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
+            theirs = [(m.name, m.size, m.uid, m.gid, m.mode) for m in archive]
+        reader = tar.TarReader(io.BytesIO(data))
+        ours = [
+            (m.name.rstrip("/") if m.kind == tar.DIRECTORY else m.name, m.size, m.uid, m.gid, m.mode) for m in reader
+        ]
+        assert ours == theirs
+    finally:
+        remove_tree(os.fsdecode(base))
+
+
+@given(
+    st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and not n.endswith(b"/")),
+    st.integers(-(2**70), 2**70),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**62),
+    st.dictionaries(st.sampled_from([b"user.x", b"user.y"]), st.binary(max_size=2000)),
+)
+def test_headers_are_read_as_they_were_meant(path, time, owner, size, xattrs):
+    data = pax.header(pax.LINK, path, (0o644, owner, 7, 0, time), path, xattrs=sorted(xattrs.items()))
+    [member] = tar.TarReader(io.BytesIO(data + pax.END))
+    assert (member.name.encode("utf-8", "surrogateescape"), member.linkname) == (path, member.name)
+    assert (member.mtime_ns, member.uid, member.gid, member.mode) == (time, owner, 7, 0o644)
+    assert {k.encode(): v for k, v in (member.xattrs or {}).items()} == xattrs
+    sized = pax.header(pax.FILE, b"f", (0o644, 0, 0, size, 0))
+    info = tarfile.TarInfo.frombuf(sized[-512:], "utf-8", "strict")
+    assert info.size in (size, 0)
+    assert (b" size=%d\n" % size in sized) == (info.size != size)
+
+
+def test_other_programs_read_it(tmp_path):
+    """GNU tar finds in it what is there."""
+    layer, back = os.fsencode(tmp_path / "layer"), os.fsencode(tmp_path / "back")
+    os.mkdir(layer)
+    os.mkdir(back)
+    base = {
+        "mode": 0o640,
+        "owner": (2**31, 5),
+        "time": -1_500_000_000,
+        "data": b"x" * 700,
+        "device": (1, 3),
+        "xattrs": {},
+    }
+    names = {
+        "file": b"\xffile",
+        "hard": b"h" * 150,
+        "symlink": b"link",
+        "fifo": b"pipe",
+        "char": b"c",
+        "directory": b"d",
+    }
+    make(layer, [{**base, "kind": kind, "name": n, "parent": 0} for kind, n in names.items()])
+    subprocess.run(["tar", "-x", "-p", "-C", os.fsdecode(back)], input=written(layer), check=True)
+    assert census(back) == census(layer)
+
+
+@pytest.fixture
+def layers(tmp_path):
+    return Layers(str(tmp_path))
+
+
+def test_facts_are_found_out_once_and_bytes_compared(layers):
+    path = layers.begin()
+    with open(os.path.join(layers.files(path), "f"), "wb") as f:
+        f.write(b"content")
+    layer = built_name()
+    layers.commit_built(path, layer)
+    assert tars.known(layers, layer) is None
+    facts = tars.facts(layers, layer)
+    assert facts == tars.known(layers, layer)
+    assert facts.files == 7
+    buffer = io.BytesIO()
+    tars.write(layers, layer, facts.diff_id, buffer.write)
+    assert "sha256:" + hashlib.sha256(buffer.getvalue()).hexdigest() == facts.diff_id
+    assert len(buffer.getvalue()) == facts.size
+    with open(os.path.join(layers.diff(layer), "f"), "wb") as f:
+        f.write(b"damaged")
+    assert tars.facts(layers, layer) == facts
+    with pytest.raises(DataLoss, match="are not those that it was made of"):
+        tars.write(layers, layer, facts.diff_id, buffer.write)
+    layers.abort(layers.detach(layer))
+    with pytest.raises(DataLoss, match="a layer of the image is missing"):
+        tars.write(layers, layer, facts.diff_id, buffer.write)
+    assert tars.known(layers, layer) is None
+
+
+def test_what_a_tar_cannot_have(tmp_path):
+    layer = os.fsencode(tmp_path)
+    (tmp_path / "f").touch()
+    os.setxattr(tmp_path / "f", "user.a=b", b"")
+    with pytest.raises(InvalidArgument, match="archive `f`: the name of an extended attribute has an equals sign"):
+        written(layer)
+    (tmp_path / "f").unlink()
+    (tmp_path / ".wh.f").touch()
+    with pytest.raises(InvalidArgument, match="means a removed file"):
+        written(layer)
