@@ -1,0 +1,203 @@
+"""Images of layers that are made here: recorded, saved, loaded again, compressed, found damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+
+import pytest
+
+from ketch.errors import DataLoss
+from ketch.images import recover
+from ketch.images.archives.compressed import compressed
+from ketch.images.archives.importer import import_rootfs
+from ketch.images.archives.load import load
+from ketch.images.archives.save import save
+from ketch.images.made.blobs import ImageBlobs
+from ketch.images.made.image import built_image
+from ketch.images.made.times import rewritten
+from ketch.images.schema import SCHEMAS
+from ketch.images.store import ImageStore
+from ketch.oci import digest
+from ketch.oci.config import ImageConfig
+from ketch.storage.database.db import Database
+from ketch.storage.layers import tars
+from ketch.storage.layers.draft import BuiltLayerDraft
+
+CONFIG = ImageConfig(architecture="amd64", os="linux")
+
+
+def opened(root) -> ImageStore:
+    os.makedirs(root, exist_ok=True)
+    return ImageStore(Database(os.path.join(root, "ketch.db"), SCHEMAS), str(root))
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = opened(tmp_path / "here")
+    yield store
+    store.close()
+
+
+def layer(store: ImageStore, lease, **files: str) -> str:
+    draft = BuiltLayerDraft(store.layers, lease)
+    for name, text in files.items():
+        path = os.path.join(draft.directory, name)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        os.utime(path, ns=(0, 1_700_000_000_000_000_001))
+    return draft.commit()
+
+
+def base(store: ImageStore):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("of-base"))
+    data.seek(0)
+    return import_rootfs(store, data, name="base:1")
+
+
+def built(store: ImageStore, name: str = "docker.io/library/made:1"):
+    """An image of the base's layer and two that are made here; the second is in it twice."""
+    below = base(store)
+    with store.lease() as lease:
+        lease.hold(*below.parts())
+        own = layer(store, lease, own="own" * 100), layer(store, lease, other="other")
+        image = built_image(store, lease, [*below.chain_ids, *own, own[0]], CONFIG)
+        return store.add([(image, [name])])[0]
+
+
+def saved(store: ImageStore, name: str = "made:1") -> bytes:
+    buffer = io.BytesIO()
+    save(store, [name], buffer)
+    return buffer.getvalue()
+
+
+def test_no_blob_is_stored(store):
+    image = built(store)
+    assert image.diff_ids[1:] == image.blobs[1:]
+    assert image.diff_ids[1] == image.diff_ids[3]
+    assert [store.content.exists(blob) for blob in image.blobs] == [True, False, False, False]
+    assert image.layer_sizes == [0, 300, 5, 300]
+    blobs = ImageBlobs(store, [image])
+    for blob in image.blobs:
+        with blobs.open(blob) as f:
+            data = f.read()
+        assert blobs.exists(blob)
+        assert digest.of(data) == blob
+        assert len(data) == blobs.size(blob)
+    assert os.listdir(store.content.ingest_root) == []
+    assert image.id in {found.id for found in recover.images(store.content, store.layers)}
+
+
+def test_saved_and_loaded_here_and_elsewhere(store, tmp_path):
+    image = built(store)
+    archive = saved(store)
+    assert saved(store) == archive
+    there = opened(tmp_path / "there")
+    [loaded] = load(there, io.BytesIO(archive), lambda _item: None)
+    assert (loaded.id, loaded.manifest, loaded.layer_sizes) == (image.id, image.manifest, image.layer_sizes)
+    assert saved(there) == archive
+    [again] = load(store, io.BytesIO(archive), lambda _item: None)
+    assert again.id == image.id
+    assert saved(store) == archive
+    with there.lease() as lease:  # its layers were unpacked there: what is made of the same files is the same image
+        lease.hold(*loaded.parts())
+        below = loaded.chain_ids[0]
+        own = layer(there, lease, own="own" * 100), layer(there, lease, other="other")
+        same = built_image(there, lease, [below, *own, own[0]], CONFIG)
+        assert (same.id, same.blobs) == (loaded.id, loaded.blobs)
+        there.add([(same, [])])
+    assert saved(there) == archive
+    assert [n for n in os.listdir(tmp_path / "there" / "layers") if n.startswith("built-")] == []
+    there.close()
+
+
+def test_a_layer_that_others_unpacked_from_another_tar(store):
+    """Its bytes cannot be made from the directory, so they are stored."""
+    below = base(store)
+    with store.lease() as lease:
+        lease.hold(*below.parts())
+        own = layer(store, lease, own="own")
+        facts = tars.facts(store.layers, own)
+        chain = digest.chain_ids([*below.diff_ids, facts.diff_id])[1]
+        path = store.layers.begin()
+        with open(os.path.join(store.layers.files(path), "other-time"), "wb"):
+            pass
+        lease.hold(chain)
+        store.layers.commit(path, chain)
+        image = built_image(store, lease, [*below.chain_ids, own], CONFIG)
+        store.add([(image, ["docker.io/library/made:1"])])
+    assert store.content.exists(facts.diff_id)
+    assert saved(store)
+
+
+def test_compressed_once(store):
+    image = built(store)
+    store.tag("made:1", "made:2")
+    with store.lease() as lease:
+        first = compressed(store, lease, image, image.manifest, lambda _item: None)
+        assert first is not None
+        assert all(map(store.content.exists, first.blobs))
+        store.add([(first, ["docker.io/library/made:1"])])
+        known = store.resolve("made:2")
+        assert known.forms.keys() == {image.manifest}
+        reports: list[object] = []
+        second = compressed(store, lease, known, image.manifest, reports.append)
+        assert second is not None
+        assert (second.manifest, reports) == (first.manifest, [])
+    assert json.loads(store.content.read(first.manifest))["layers"][1]["mediaType"].endswith("tar+gzip")
+    assert store.resolve("made:2").blobs_of(image.manifest) == image.blobs
+    assert saved(store, "made:2")
+
+
+def test_removed(store):
+    image = built(store)
+    chains = {chain[7:] for chain in image.chain_ids}
+    here = set(os.listdir(os.path.dirname(store.layers.path("x"))))
+    assert here > chains
+    store.remove("base:1", False, lambda _id: [])
+    rows = store.remove("made:1", False, lambda _id: [])
+    assert [row["Deleted"] for row in rows if "Deleted" in row] == [image.id, *reversed(image.chain_ids)]
+    assert os.listdir(os.path.dirname(store.layers.path("x"))) == []
+
+
+def test_what_is_damaged_is_said(store):
+    image = built(store)
+    path = os.path.join(store.layers.diff(image.chain_ids[1]), "own")
+    with open(path, "r+", encoding="utf-8") as f:
+        f.write("OWN")
+    os.utime(path, ns=(0, 1_700_000_000_000_000_001))
+    said = "are not those that it was made of"
+    with pytest.raises(DataLoss, match=said):
+        saved(store)
+    with store.lease() as lease, pytest.raises(DataLoss, match=said):
+        compressed(store, lease, image, image.manifest, lambda _item: None)
+    with pytest.raises(DataLoss, match=said):
+        ImageBlobs(store, [image]).open(image.blobs[1])
+    assert os.listdir(store.content.ingest_root) == []
+    shutil.rmtree(os.path.realpath(store.layers.path(image.chain_ids[1])))
+    with pytest.raises(Exception, match=f"blob {image.blobs[1]} is missing"):
+        saved(store)
+    with store.lease() as lease, pytest.raises(DataLoss, match="is of no image"):
+        built_image(store, lease, ["sha256:" + "0" * 64], CONFIG)
+
+
+def test_times_that_are_set_back(store):
+    with store.lease() as lease:
+        late = layer(store, lease, a="a", b="b")
+        os.utime(os.path.join(store.layers.diff(late), "b"), ns=(5, 5))
+        assert rewritten(store, lease, late, 1_700_000_001) == late
+        early = rewritten(store, lease, late, 1_600_000_000)
+        files = store.layers.diff(early)
+        times = [os.stat(os.path.join(files, name)).st_mtime_ns for name in "ab"]
+        assert times == [1_600_000_000_000_000_000, 5]
+        assert rewritten(store, lease, early, 1_600_000_000) == early
+        again = layer(store, lease, a="a", b="b")
+        os.utime(os.path.join(store.layers.diff(again), "b"), ns=(5, 5))
+        os.utime(os.path.join(store.layers.diff(again), "a"), ns=(5, 1_800_000_000_000_000_000))
+        other = rewritten(store, lease, again, 1_600_000_000)
+        assert tars.facts(store.layers, other) == tars.facts(store.layers, early)
