@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -20,12 +21,19 @@ from ketch.images.made.blobs import ImageBlobs
 from ketch.images.made.image import built_image
 from ketch.images.made.times import rewritten
 from ketch.images.schema import SCHEMAS
+from ketch.images.single_flight import SingleFlight
 from ketch.images.store import ImageStore
-from ketch.oci import digest
+from ketch.images.transfer.push import Pusher
+from ketch.oci import digest, reference
+from ketch.oci import manifest as oci
 from ketch.oci.config import ImageConfig
+from ketch.remote.client import Remotes
+from ketch.remote.settings import Settings
 from ketch.storage.database.db import Database
 from ketch.storage.layers import tars
 from ketch.storage.layers.draft import BuiltLayerDraft
+from tests.support.registries import made_images as made
+from tests.support.registries.registries import registry
 
 CONFIG = ImageConfig(architecture="amd64", os="linux")
 
@@ -201,3 +209,38 @@ def test_times_that_are_set_back(store):
         os.utime(os.path.join(store.layers.diff(again), "a"), ns=(5, 1_800_000_000_000_000_000))
         other = rewritten(store, lease, again, 1_600_000_000)
         assert tars.facts(store.layers, other) == tars.facts(store.layers, early)
+
+
+async def test_an_index_of_images_made_here_is_pushed_compressed(store):
+    """The name stands for the compressed form from then on; the second push finds all there."""
+    with registry() as there:
+        name = f"{there.host}/several:1"
+        with store.lease() as lease:
+            images = []
+            for architecture in ("amd64", "arm64"):
+                config = ImageConfig(architecture=architecture, os="linux")
+                images.append(built_image(store, lease, [layer(store, lease, a=architecture)], config))
+            manifests = [
+                oci.Descriptor(media_type=oci.MANIFEST, digest=i.manifest, size=1, platform=i.platform) for i in images
+            ]
+            data = oci.encode(oci.Index(manifests=manifests, media_type=oci.INDEX))
+            index = store.content.put(data, hold=lease.hold)
+            store.add([(image, [name]) for image in images], {name: index})
+        remotes = Remotes(Settings(insecure=(there.host,), attempts=1))
+        try:
+            repository = remotes.repository(reference.parse(name), push=True)
+            said: list[dict] = []
+            pusher = Pusher(store, repository, SingleFlight(), asyncio.Semaphore(2), said.append)
+            pushed = await pusher.push(name)
+            assert await pusher.push(name) == pushed
+        finally:
+            await remotes.close()
+        assert [item["status"] for item in said].count("Pushed") == 2
+        assert store.catalog.names[name].target == pushed.digest
+        assert not store.content.exists(index)
+        found = json.loads(made.got(there.host, "several", "1"))
+        assert [one["platform"]["architecture"] for one in found["manifests"]] == ["amd64", "arm64"]
+        for one in found["manifests"]:
+            manifest = json.loads(made.got(there.host, "several", one["digest"]))
+            assert manifest["layers"][0]["mediaType"] == oci.LAYER_GZIP
+    assert [i.id for i in store.catalog.variants(name)] == [i.id for i in images]

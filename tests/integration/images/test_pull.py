@@ -170,6 +170,27 @@ def test_push_of_an_image_made_here(client, host):
     assert client("push", ref).out.count("Layer already exists") == len(manifest["layers"])
 
 
+def test_push_of_a_commit(client, host):
+    """It goes compressed, once, and comes back as the same layers."""
+    ref, other = f"{host}/committed:1", f"{host}/committed/too:2"
+    name = client("run", "-d", "busybox", "sh", "-c", "echo kept >/a; rm /bin/vi; rm -r /tmp; mkdir /tmp").out.strip()
+    client("wait", name)
+    client("commit", name, ref)
+    client("tag", ref, other)
+    layers = inspect(client, ref)["RootFS"]["Layers"]
+    client("push", ref)
+    again = client("push", other).out
+    assert again.count("Layer already exists") + again.count("Mounted from committed") == len(layers)
+    pushed = [json.loads(made.got(host, *place))["layers"] for place in (("committed", "1"), ("committed/too", "2"))]
+    assert pushed[0] == pushed[1]
+    assert all(layer["mediaType"].endswith("gzip") for layer in pushed[0])
+    client("rm", name)
+    client("rmi", ref, other)
+    client("pull", ref)
+    assert inspect(client, ref)["RootFS"]["Layers"] == layers
+    assert client("run", "--rm", ref, "sh", "-c", "cat /a; test -e /bin/vi || ls /tmp").out == "kept\n"
+
+
 def test_push_of_what_is_not_here(client, host):
     result = client("push", f"{host}/never:1", check=False)
     assert result.code == 1 and "does not exist" in result.err

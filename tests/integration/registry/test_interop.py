@@ -37,16 +37,16 @@ class ByDocker:
     """An engine with Docker's API, through the docker client."""
 
     def __init__(self, engine: Engine) -> None:
-        self._docker = engine.docker
+        self.docker = engine.docker
 
     def pull(self, ref: str) -> str:
-        self._docker("pull", "-q", ref)
-        return json.loads(self._docker("image", "inspect", ref).out)[0]["Id"]
+        self.docker("pull", "-q", ref)
+        return json.loads(self.docker("image", "inspect", ref).out)[0]["Id"]
 
     def push(self, ref: str, to: str) -> None:
-        self._docker("tag", ref, to)
-        self._docker("push", "-q", to)
-        self._docker("rmi", to, ref)
+        self.docker("tag", ref, to)
+        self.docker("push", "-q", to)
+        self.docker("rmi", to, ref)
 
 
 class ByCommand:
@@ -163,3 +163,23 @@ def test_interop(server, clients, client):
     assert ketch.pull(to) == image.image_id
     ketch.push(to, f"{host}/on/{client}:1")
     assert made.got(host, f"on/{client}", "1") == pushed
+
+
+@pytest.mark.ketch_only
+def test_what_is_committed_is_loaded_by_others(clients, tmp_path):
+    """Its layer has no blob; the archive has one, and dockerd finds the same layers in it."""
+    ours_, theirs = clients["ketch"].docker, clients["dockerd"].docker
+    (tmp_path / "base.tar").write_bytes(made.tar({"etc/passwd": b"root:x:0:0::/:/bin/sh\n", "gone": b"x"}))
+    (tmp_path / ("long" * 30)).write_bytes(b"x" * 100_000)
+    ours_("import", str(tmp_path / "base.tar"), "base:1")
+    made_of = ours_("create", "base:1", "none").out.strip()
+    ours_("cp", str(tmp_path / ("long" * 30)), f"{made_of}:/etc/")
+    ours_("commit", made_of, "committed:1")
+    ours_("save", "-o", str(tmp_path / "saved.tar"), "committed:1")
+    theirs("load", "-i", str(tmp_path / "saved.tar"))
+    facts = [json.loads(docker("image", "inspect", "committed:1").out)[0] for docker in (ours_, theirs)]
+    assert facts[0]["Id"] == facts[1]["Id"]
+    assert facts[0]["RootFS"] == facts[1]["RootFS"]
+    ours_("rm", made_of)
+    for docker in (ours_, theirs):
+        docker("rmi", "committed:1")

@@ -9,6 +9,7 @@ then on.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -72,6 +73,7 @@ class Pusher(Struct):
                 images = {d.digest: self.store.catalog.by_manifest(d.digest) for d in index.manifests}
                 lease.hold(*(part for image in images.values() if image is not None for part in image.parts()))
                 if all(image is not None for image in images.values()):
+                    named, index = await self._compressed_index(lease, name, named, index)
                     pushed = await self._index(name, named, index)
                     return await self._noted(name, named.id, pushed)
                 self._report_single_manifest(named, index)
@@ -111,12 +113,40 @@ class Pusher(Struct):
 
     async def _compressed(self, lease: Lease, name: str, named: Named, image: Image) -> tuple[Image, str]:
         """The image, compressed if need be, and its manifest."""
-        target = named.target if named.target in (image.manifest, *image.forms) else image.manifest
+        own = named.target in (image.manifest, *image.forms)
+        target = named.target if own else image.manifest
         better = await run_uncancellable(compressed, self.store, lease, image, target, self._from_thread())
         if better is None:
             return image, target
-        await run_uncancellable(self.store.add, [(better, [name])])
+        await run_uncancellable(self.store.add, [(better, [name] if own else [])])
         return better, better.manifest
+
+    async def _compressed_index(
+        self, lease: Lease, name: str, named: Named, index: oci.Index
+    ) -> tuple[Named, oci.Index]:
+        """The index, which the name stands for from then on, of images that were compressed.
+
+        Only one whose images have layers without blobs, for that was made here; others go as they are.
+        """
+        found: list[tuple[Image, list[str]]] = []
+        manifests: list[oci.Descriptor] = []
+        for descriptor in index.manifests:
+            image = self.store.catalog.by_manifest(descriptor.digest)
+            better = None
+            if image is not None and not all(map(self.store.content.exists, image.blobs_of(descriptor.digest))):
+                arguments = self.store, lease, image, descriptor.digest, self._from_thread()
+                better = await run_uncancellable(compressed, *arguments)
+            if better is not None:
+                size = self.store.content.size(better.manifest)
+                descriptor = msgspec.structs.replace(descriptor, digest=better.manifest, size=size)
+                found.append((better, [name]))
+            manifests.append(descriptor)
+        if not found:
+            return named, index
+        data = oci.encode(msgspec.structs.replace(index, manifests=manifests))
+        target = await run_uncancellable(functools.partial(self.store.content.put, data, hold=lease.hold))
+        await run_uncancellable(self.store.add, found, {name: target})
+        return self.store.catalog.names[name], self.store.catalog.indexes[target]
 
     def _from_thread(self) -> Report:
         loop = asyncio.get_running_loop()
