@@ -155,8 +155,9 @@ class ImageStore:
         return sizes
 
     def layers_size(self) -> int:
-        """Bytes of all layers, each counted once."""
-        return sum(self.layer_sizes().values())
+        """Bytes of all layers, each counted once, in however many stacks it is."""
+        links = self.layers.links()
+        return sum({links.get(chain, chain): size for chain, size in self.layer_sizes().items()}.values())
 
     # -- changing ------------------------------------------------------------------------------
 

@@ -143,6 +143,22 @@ def test_a_layer_that_others_unpacked_from_another_tar(store):
     assert saved(store)
 
 
+def test_a_layer_of_an_image_that_is_gone(store):
+    """Its tar is made of its files; of an image that is not recorded its blobs are taken."""
+    below = base(store)
+    with store.lease() as lease:
+        lease.hold(*below.parts())
+        store.remove("base:1", False, lambda _id: [])
+        image = built_image(store, lease, below.chain_ids, CONFIG)
+        assert image.blobs == image.diff_ids
+        assert image.diff_ids != below.diff_ids
+        same = built_image(store, lease, below.chain_ids, CONFIG, [below])
+        assert same.blobs == below.blobs
+        store.add([(image, ["docker.io/library/made:1"])])
+    assert os.path.islink(store.layers.path(image.chain_ids[0]))
+    assert saved(store)
+
+
 def test_compressed_once(store):
     image = built(store)
     store.tag("made:1", "made:2")
@@ -190,7 +206,7 @@ def test_what_is_damaged_is_said(store):
     shutil.rmtree(os.path.realpath(store.layers.path(image.chain_ids[1])))
     with pytest.raises(Exception, match=f"blob {image.blobs[1]} is missing"):
         saved(store)
-    with store.lease() as lease, pytest.raises(DataLoss, match="is of no image"):
+    with store.lease() as lease, pytest.raises(DataLoss, match="a layer of the image is missing"):
         built_image(store, lease, ["sha256:" + "0" * 64], CONFIG)
 
 

@@ -8,6 +8,7 @@ import secrets
 import pytest
 
 from ketch.build.tree import EMPTY, Tree
+from ketch.daemon.recovery import lost_objects
 from ketch.engine.build.snapshots import EngineBuildSnapshots
 from ketch.errors import DataLoss
 from ketch.images.schema import SCHEMAS
@@ -203,3 +204,9 @@ def test_what_a_start_finds(machine):
     assert set(os.listdir(kept)) == {lost, name[7:]}
     with open(os.path.join(kept, name[7:], "diff", "a"), encoding="utf-8") as f:
         assert f.read() == "lost"
+    machine.stop()
+    assert lost_objects.content(machine.root) == {"layers": 2, "blobs": 0}
+    machine.cached.add(name)
+    machine.start()
+    assert machine.here() == {cached, lost, name[7:]}
+    assert machine.shown(name) == {"a": "lost"}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ketch.errors import DataLoss
 from ketch.images.assembly import descriptor_of, encode_config, make_image, write_manifest
 from ketch.images.made.blobs import ImageBlobs
 from ketch.oci import manifest as oci
@@ -43,7 +42,10 @@ def layers_of(store: ImageStore, image: Image) -> list[ImageLayer]:
 
 
 def layer_of(store: ImageStore, layer: str) -> ImageLayer:
-    """A layer that was made here, as images have it; blocking: one that is new is read once (DataLoss)."""
+    """A layer as images have it, with a tar that is made of its files.
+
+    Blocking: one that is new is read once (DataLoss: it is gone).
+    """
     made = tars.facts(store.layers, layer)
     described = oci.Descriptor(media_type=oci.LAYER, digest=made.diff_id, size=made.size)
     return ImageLayer(made.diff_id, described, made.files)
@@ -55,12 +57,21 @@ def built_image(
     """The record of an image of these layers, lowest first, with ``config`` but for its ``rootfs``; for `store.add`.
 
     The layers are made here, or of images that are here or in ``bases``; the caller's lease holds them, and from then
-    on all that the image has.  Blocking: layers that are new are read once.  DataLoss: a layer is gone, or of no image.
+    on all that the image has.  Blocking: layers that are new are read once.  DataLoss: a layer is gone.
     """
     check_depth(len(layers))
-    of_images = _of_images(store, lease, [layer for layer in layers if not is_built(layer)], bases)
-    found = [layer_of(store, layer) if is_built(layer) else of_images[layer] for layer in layers]
-    return image_of(store, lease, found, layers, config)
+    return image_of(store, lease, layer_facts(store, lease, layers, bases), layers, config)
+
+
+def layer_facts(
+    store: ImageStore, lease: Lease, layers: Sequence[str], bases: Sequence[Image] = ()
+) -> list[ImageLayer]:
+    """The layers, as images have them; those of an image (here, or in ``bases``) with its blobs, others with a tar.
+
+    The lease holds these blobs from then on.  Blocking: layers that are new are read once (DataLoss: one is gone).
+    """
+    of_images = _of_images(store, lease, {layer for layer in layers if not is_built(layer)}, bases)
+    return [of_images[layer] if layer in of_images else layer_of(store, layer) for layer in layers]
 
 
 def image_of(
@@ -80,16 +91,13 @@ def image_of(
     return make_image(image_id, manifest, full, [d.digest for d in descriptors], [layer.files for layer in found])
 
 
-def _of_images(store: ImageStore, lease: Lease, chains: Sequence[str], bases: Sequence[Image]) -> dict[str, ImageLayer]:
-    """The layers of these chain ids, from the images that have them (DataLoss: none has one)."""
+def _of_images(store: ImageStore, lease: Lease, chains: set[str], bases: Sequence[Image]) -> dict[str, ImageLayer]:
+    """The layers of these chain ids, as far as images have them."""
     found: dict[str, ImageLayer] = {}
     for image in (*bases, *store.catalog.images.values()):
-        if not found.keys() >= {*chains} and not {*chains}.isdisjoint(image.chain_ids):
+        if not chains.difference(found).isdisjoint(image.chain_ids):
             lease.hold(*image.parts())
             found = dict(zip(image.chain_ids, layers_of(store, image), strict=True)) | found
-    for chain in chains:
-        if chain not in found:
-            raise DataLoss(f"layer {chain[:19]} is of no image that is here", hint="build it again with --no-cache")
     return found
 
 
