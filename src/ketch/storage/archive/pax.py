@@ -7,6 +7,7 @@ Source: POSIX.1-2017 pax §"pax Header Block" and §"ustar Interchange Format".
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _NUMBER_END, _LONG_NUMBER_END = 8**7, 8**11
 _MAGIC = b"ustar\x0000"
 _NO_DEVICE = b"0000000\x000000000\x00"
 _PAX = b"././@PaxHeader"
+_NAMES = (b"path", b"linkpath")
 
 Records = list[tuple[bytes, bytes]]
 
@@ -81,11 +83,16 @@ def _decimal(ns: int) -> bytes:
 
 def _pax(records: Records) -> bytes:
     """A pax header with its data, padded."""
-    if any(key in (b"path", b"linkpath") and not _is_utf8(value) for key, value in records):
+    if not all([_is_utf8(value) for key, value in records if key in _NAMES]):
         records.insert(0, (b"hdrcharset", b"BINARY"))
     data = b"".join([_record(key, value) for key, value in records])
-    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o644, 0, 0, len(data), 0)
-    return _block(b"x", _PAX, numbers, b"", None) + data + bytes(-len(data) % BLOCK)
+    return _pax_block(len(data)) + data.ljust(len(data) + -len(data) % BLOCK, b"\0")
+
+
+@functools.lru_cache(256)
+def _pax_block(size: int) -> bytes:
+    """The header of a pax header of that size; most have one of few."""
+    return _block(b"x", _PAX, b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o644, 0, 0, size, 0), b"", None)
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -107,7 +114,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 def _block(kind: bytes, name: bytes, numbers: bytes, link: bytes, device: tuple[int, int] | None) -> bytes:
     devices = _NO_DEVICE if device is None else b"%07o\0%07o\0" % device
     # The checksum counts itself as eight spaces; bytes that are zero do not count.
-    checksum = sum(name) + sum(numbers) + sum(link) + sum(devices) + kind[0] + _CONSTANT
+    checksum = sum(name + numbers + kind + link + devices, _CONSTANT)
     return b"".join(
         (
             name.ljust(_NAME_MAX, b"\0"),
