@@ -368,7 +368,7 @@ def image_remove(box: Box) -> int:
 
 def up_with_chest(box: Box) -> None:
     up(box)
-    box.exec("new", "sh", "-c", "echo gold >/chest; rm /etc/passwd")
+    assert box.exec("new", "sh", "-c", "echo gold >/chest; rm /etc/passwd; cat /chest") == b"gold\n"
 
 
 def commit(box: Box) -> int:
