@@ -65,7 +65,7 @@ def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes]) -> None:
 
 
 class _Gathered:
-    """What is written to a tar stream: small pieces go on together, whole buffers at once."""
+    """The output of a tar stream: small pieces go on together, whole buffers at once."""
 
     def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         self._write = write
