@@ -83,7 +83,7 @@ def _decimal(ns: int) -> bytes:
 
 def _pax(records: Records) -> bytes:
     """A pax header with its data, padded."""
-    if not all([_is_utf8(value) for key, value in records if key in _NAMES]):
+    if not all(_is_utf8(value) for key, value in records if key in _NAMES):
         records.insert(0, (b"hdrcharset", b"BINARY"))
     data = b"".join([_record(key, value) for key, value in records])
     return _pax_block(len(data)) + data.ljust(len(data) + -len(data) % BLOCK, b"\0")
