@@ -224,7 +224,7 @@ class Repositories:
             else:
                 _check_size(descriptor, size)
         for entry in content.manifests or ():
-            size = await self._manifest_size(repository, entry.digest)
+            size = await self._entry_size(repository, entry)
             if size is not None:
                 _check_size(entry, size)
             elif not self._sparse:
@@ -235,6 +235,16 @@ class Repositories:
             size = await self._manifest_size(repository, content.subject.digest)
             if size is not None:
                 _check_size(content.subject, size)
+
+    async def _entry_size(self, repository: str, entry: oci.Descriptor) -> int | None:
+        """The size of what an index lists; None when it is missing.
+
+        Beside manifests these can be blobs: so builders have their caches in registries (BuildKit, before 0.21).
+        """
+        size = await self._manifest_size(repository, entry.digest)
+        if size is None and entry.media_type not in oci.MANIFESTS | oci.INDEXES and await self._spare(entry.digest):
+            size = await self.readable(repository, entry.digest)
+        return size
 
     async def _manifest_size(self, repository: str, digest: str) -> int | None:
         """The size of a manifest of the repository; None when it is missing."""

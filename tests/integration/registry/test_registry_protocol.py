@@ -250,6 +250,17 @@ def test_sparse_indexes():
         assert code == (400, "MANIFEST_INVALID")
 
 
+def test_indexes_of_blobs(raw, name):
+    """Older builders list the layers of a cache in an index; these must be there, with the size that it says."""
+    digest = put_blob(raw, name, b"layer")
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": 5}
+    data = json.dumps({"schemaVersion": 2, "manifests": [layer]}).encode()
+    assert raw("PUT", f"/v2/{name}/manifests/1", data, Content_Type=made.INDEX)[0] == 201
+    for wrong in ({"digest": made.digest(b"none")}, {"size": 1}, {"mediaType": JSON}):
+        data = json.dumps({"schemaVersion": 2, "manifests": [{**layer, **wrong}]}).encode()
+        assert raw.code("PUT", f"/v2/{name}/manifests/1", data, Content_Type=made.INDEX)[0] in (400, 404)
+
+
 def test_referrers(raw, name):
     digest, data = put_manifest(raw, name, "1")
     subject = {"mediaType": JSON, "digest": digest, "size": len(data)}
