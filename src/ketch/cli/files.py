@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -34,6 +35,17 @@ def _open(path: str) -> BinaryIO:
         raise InvalidArgument(f"open `{path}`: {e.strerror}") from e
 
 
+def partial_name(path: str) -> str:
+    """The name under which a file is written until it is complete; a device or a pipe is written to as it is.
+
+    (Taking the place of /dev/null would be the end of it.)
+    """
+    try:
+        return f"{path}.part" if stat.S_ISREG(os.stat(path).st_mode) else path
+    except FileNotFoundError:
+        return f"{path}.part"
+
+
 def write_out(response: Response, path: str, tell: Callable[[int], None] = lambda _done: None) -> None:
     """Write the daemon's stream to standard output, or to a file that appears when complete."""
     if not path:
@@ -41,7 +53,7 @@ def write_out(response: Response, path: str, tell: Callable[[int], None] = lambd
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         return
-    partial = path + ".part"
+    partial = partial_name(path)
     try:
         with open(partial, "wb") as f:
             done = 0
@@ -49,9 +61,10 @@ def write_out(response: Response, path: str, tell: Callable[[int], None] = lambd
                 f.write(chunk)
                 done += len(chunk)
                 tell(done)
-        os.rename(partial, path)
+        if partial != path:
+            os.rename(partial, path)
     except OSError as e:
         raise InvalidArgument(f"write `{path}`: {e.strerror}") from e
     finally:
-        if os.path.exists(partial):
+        if partial != path and os.path.exists(partial):
             os.unlink(partial)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import socket
+import stat
 import tarfile
 import threading
 from typing import Any
@@ -115,17 +116,19 @@ def daemon(tmp_path, monkeypatch):
     one, path, loop = Daemon(), str(tmp_path / "socket"), asyncio.new_event_loop()
     with socket.create_server(("127.0.0.1", 0)) as tcp:
 
-        async def begin() -> None:
+        async def begin() -> Server:
             server = Server(one.handle)
             await loop.create_unix_server(server, path)
             await loop.create_server(server, sock=tcp)
+            return server
 
-        loop.run_until_complete(begin())
+        server = loop.run_until_complete(begin())
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
         try:
             yield one, f"unix://{path}", f"tcp://127.0.0.1:{tcp.getsockname()[1]}"
         finally:
+            asyncio.run_coroutine_threadsafe(server.shutdown(1), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -177,8 +180,12 @@ def test_outputs(daemon, capfd, which):
     """Into a directory, a file and standard output; of a build that failed nothing is left."""
     one, host = daemon[0], daemon[which]
     context()
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
     words = ["--progress=plain", "-o", "deep/dir", "-o", "type=tar,dest=new/file.tar", "-o", "-"]
-    assert build(host, *words, ".") == 0
+    assert build(host, *words, "-o", "type=oci,dest=pipe", ".") == 0
+    assert os.read(reader, 1 << 16).startswith(b"result\0") and stat.S_ISFIFO(os.stat("pipe").st_mode)
+    os.close(reader)
     shown = capfd.readouterr()
     assert shown.err.startswith("#0 building with ketchd") and "#1 0.000 hello\n#1 DONE 0.0s\n" in shown.err
     with open("deep/dir/result") as f, tarfile.open("new/file.tar") as tar:

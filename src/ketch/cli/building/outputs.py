@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ketch.cli.building import values
 from ketch.cli.errors import UsageError
+from ketch.cli.files import partial_name
 from ketch.errors import InvalidArgument, KetchError
 
 if TYPE_CHECKING:
@@ -102,12 +103,13 @@ class Sink:
         elif output.dest == "-":
             self.fd = 1
         else:
-            self._partial = f"{output.dest}.part"
             try:
                 os.makedirs(os.path.dirname(os.path.abspath(output.dest)), exist_ok=True)
-                self.fd = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+                partial = partial_name(output.dest)
+                self.fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             except OSError as e:
                 raise InvalidArgument(f"write `{output.dest}`: {e.strerror}") from e
+            self._partial = partial if partial != output.dest else ""
         stack.callback(self._abandon)
 
     def _open_directory(self, stack: ExitStack) -> None:

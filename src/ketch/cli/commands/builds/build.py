@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch import printable
@@ -30,9 +29,8 @@ def cmd_build(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 1, 1)
     mode = flags.mode(opts)
     build = BuildRequest(opts, rest[0])
-    if opts["iidfile"]:
-        with suppress(FileNotFoundError):
-            os.unlink(opts["iidfile"])  # of an earlier build, which a failed one must not leave
+    if os.path.isfile(opts["iidfile"]):
+        os.unlink(opts["iidfile"])  # of an earlier build, which a failed one must not leave
     if not ctx.is_ketch():
         from ketch.cli.building import classic
 
