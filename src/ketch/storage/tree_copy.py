@@ -8,22 +8,18 @@ no symbolic link is followed, for a container may be writing in one of them.  Wh
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from contextlib import suppress
 
 from ketch import trees
+from ketch.storage.byte_copy import ByteCopier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FICLONE = 0x40049409
-_REFUSED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
 _OVERLAY = "trusted.overlay."  # overlay's own notes mean nothing in a merged tree
-_PIECE = 16 << 20  # of one call, which nothing but the process's death interrupts
-_SMALL = 64 << 10  # not worth the questions whether blocks can be shared
 
 
 class Copier:
@@ -36,7 +32,7 @@ class Copier:
         self._root_fd = target_fd
         self._check = check
         self._links: dict[tuple[int, int], str] = {}
-        self._clones = self._ranges = True  # as long as nothing has refused
+        self._bytes = ByteCopier(check)
 
     def tree(self, source_fd: int) -> None:
         """Copy a directory's content to the target, and what the directory itself has."""
@@ -128,64 +124,12 @@ class Copier:
             to_fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target_fd)
             try:
                 status = os.fstat(from_fd)
-                self._data(from_fd, to_fd, status)
+                self._bytes.copy(from_fd, to_fd, status)
                 copy_metadata(from_fd, to_fd, status)
             finally:
                 os.close(to_fd)
         finally:
             os.close(from_fd)
-
-    def _data(self, from_fd: int, to_fd: int, status: os.stat_result) -> None:
-        """Copy a file's bytes, as a reflink where possible; holes stay holes."""
-        size = status.st_size
-        if not size:
-            return
-        if size <= _SMALL and status.st_blocks * 512 >= size:
-            self._range(from_fd, to_fd, 0, size)
-            return
-        if self._clones:
-            try:
-                fcntl.ioctl(to_fd, _FICLONE, from_fd)
-                return
-            except OSError as e:
-                if e.errno not in _REFUSED:
-                    raise
-                self._clones = e.errno == errno.EINVAL  # of this file alone
-        os.ftruncate(to_fd, size)
-        offset = 0
-        while offset < size:
-            try:
-                offset = os.lseek(from_fd, offset, os.SEEK_DATA)
-            except OSError as e:
-                if e.errno != errno.ENXIO:
-                    raise
-                return
-            end = min(os.lseek(from_fd, offset, os.SEEK_HOLE), size)
-            if not self._range(from_fd, to_fd, offset, end):
-                return
-            offset = end
-
-    def _range(self, from_fd: int, to_fd: int, offset: int, end: int) -> bool:
-        """Copy a file's bytes between two offsets; False when it has become shorter."""
-        os.lseek(to_fd, offset, os.SEEK_SET)
-        while offset < end:
-            self._check()
-            copied = self._some(from_fd, to_fd, offset, min(end - offset, _PIECE))
-            if not copied:
-                return False
-            offset += copied
-        return True
-
-    def _some(self, from_fd: int, to_fd: int, offset: int, length: int) -> int:
-        """Copy some bytes to where the target's offset is, which goes on."""
-        if self._ranges:
-            try:
-                return os.copy_file_range(from_fd, to_fd, length, offset)
-            except OSError as e:
-                if e.errno not in _REFUSED:
-                    raise
-                self._ranges = False
-        return os.sendfile(to_fd, from_fd, offset, length)
 
 
 def copy_metadata(source_fd: int, target_fd: int, status: os.stat_result) -> None:

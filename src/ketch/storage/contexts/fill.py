@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument, PermissionDenied
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from ketch.storage.byte_copy import ByteCopier
 from ketch.storage.contexts.scan import changed, entry
-from ketch.storage.tree_copy import Copier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -59,9 +59,9 @@ def fill(
         os.close(target_fd)
 
 
-class _Filling(Copier):
+class _Filling:
     def __init__(self, source_fd: int, target_fd: int, known: Known, copied: Callable[[int], None]) -> None:
-        super().__init__(target_fd, lambda: copied(0))
+        self._root_fd, self._bytes = target_fd, ByteCopier(lambda: copied(0))
         self._source_fd, self._known, self._copied = source_fd, known, copied
         self._parent, self._parent_fd = "", source_fd
         self._copies: dict[tuple[int, ...], str] = {}  # of files with several names, by all that a scan tells of them
@@ -162,7 +162,7 @@ class _Filling(Copier):
                 raise changed(one.path)
             to_fd = os.open(one.path, _NEW, 0o600, dir_fd=self._root_fd)
             try:
-                self._data(from_fd, to_fd, status)
+                self._bytes.copy(from_fd, to_fd, status)
                 if entry(one.path, os.fstat(from_fd)) != one:
                     raise changed(one.path)
                 if not self._owned:

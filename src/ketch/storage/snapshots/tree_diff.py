@@ -9,17 +9,25 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from ketch import trees
 from ketch.storage.tree_copy import Copier, copy_metadata, xattrs
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def write_upper(new_fd: int, old_fd: int, upper_fd: int) -> None:
-    """Fill an empty directory with the first tree's changes, and whiteouts for its deletions."""
-    copier = Copier(upper_fd)
+
+def write_upper(new_fd: int, old_fd: int, upper_fd: int, check: Callable[[], None] = lambda: None) -> None:
+    """Fill an empty directory with the first tree's changes, and whiteouts for its deletions.
+
+    ``check`` is called now and then; what it raises ends it.
+    """
+    copier = Copier(upper_fd, check)
     with trees.Descent(new_fd) as new, trees.Beside(old_fd) as old, trees.Descent(upper_fd) as upper:
         found = [_write_whiteouts(new.fd, old.fd, upper.fd)]  # whether there was a change, level by level
         for name in new.walk():
+            check()
             if name is None:
                 changed = _end(new, old.fd, upper.fd) or found[-1]
                 found.pop()
