@@ -51,12 +51,18 @@ class ContextCopies:
         self._lock = threading.Lock()
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._known: dict[str, KeptCopy] = {}  # by file name, the last used last
+        self._used: dict[str, int] = {}  # by file name, in ns since 1970
         self._load()
 
     def layers(self) -> set[str]:
         """The layers of all copies, which must not be removed."""
         with self._lock:
             return {one.layer for one in self._known.values()}
+
+    def uses(self) -> dict[str, int]:
+        """The layers of all copies with the time of their last use, in ns since 1970."""
+        with self._lock:
+            return {one.layer: self._used.get(name, 0) for name, one in self._known.items()}
 
     def find(self, place: str, wanted: str) -> list[KeptCopy]:
         """The copies of a directory, the likeliest first: that of the same parts, then the newest."""
@@ -65,6 +71,7 @@ class ContextCopies:
             found = [one for key, one in reversed(self._known.items()) if one.place == place and key != name]
             if name in self._known:
                 self._known[name] = same = self._known.pop(name)
+                self._used[name] = now_ns()
                 found.insert(0, same)
             return found
 
@@ -98,6 +105,7 @@ class ContextCopies:
                 return
             self._known.pop(name, None)
             self._known[name] = copy
+            self._used[name] = now_ns()
             self._drop(list(self._known)[:-_MOST])
 
     def forget(self, layers: Collection[str]) -> None:
@@ -108,6 +116,7 @@ class ContextCopies:
     def _drop(self, names: Sequence[str]) -> None:
         for name in names:
             self._known.pop(name, None)
+            self._used.pop(name, None)
             _unlink(os.path.join(self._root, name))
 
     def _load(self) -> None:
@@ -125,6 +134,7 @@ class ContextCopies:
                 dated.pop()
                 _unlink(path)
         self._known = {name: copy for _, name, copy in sorted(dated, key=lambda one: one[0])}
+        self._used = {name: when for when, name, _ in dated}
 
 
 _COPY = msgspec.json.Decoder(KeptCopy)

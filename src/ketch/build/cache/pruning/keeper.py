@@ -15,7 +15,7 @@ from ketch.build.cache.schema import result_id
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from ketch.build.cache.pruning.policy import PruneOptions
@@ -30,8 +30,8 @@ _INTERVAL = 60.0  # seconds between collections
 class KeptCopies(Protocol):
     """The copies of clients' directories that are kept for their next build.  From any thread, quick."""
 
-    def layers(self) -> set[str]:
-        """The layers of all copies."""
+    def uses(self) -> Mapping[str, int]:
+        """The layers of all copies, with the time of their last use in ns since 1970."""
         ...
 
     def forget(self, layers: Collection[str]) -> None:
@@ -74,7 +74,7 @@ class CacheKeeper:
         records = stores.records
         found = usage.rows_of_results(records.results(), records.in_use(), stores.image_layers())
         if stores.copies is not None:
-            copies = stores.copies.layers()
+            copies = stores.copies.uses()
             found += usage.rows_of_copies(copies, {layer: self._size(layer) for layer in copies})
         if stores.mounts is not None:
             found += usage.rows_of_mounts(mounts, {one.name: stores.mounts.size(one.name) for one in mounts})
@@ -121,7 +121,7 @@ class CacheKeeper:
 
     def _forget_copy(self, name: str) -> bool:
         stores = self._stores
-        layers = [layer for layer in stores.copies.layers() if result_id([layer]) == name] if stores.copies else []
+        layers = [layer for layer in stores.copies.uses() if result_id([layer]) == name] if stores.copies else []
         with stores.snapshots.lease() as lease:  # at its end they are removed
             lease.hold(*layers)
             if stores.copies is not None:

@@ -24,6 +24,7 @@ _TEMPORARY = ("source.local", "exec.cachemount", "source.git.checkout")
 _RESERVED = 2_000_000_000
 _FIELDS = ("description", "id", "inuse", "parent", "private", "shared", "type")
 _AGES = ("until", "unused-for")
+_IGNORED = ("label",)  # which dockerd takes, too, because its client sends it to all prunes
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,45 +53,49 @@ def parse(
     *,
     everything: bool = False,
     spaces: tuple[int, int, int] = (0, 0, 0),
+    what: str = "failed to prune build cache",
 ) -> PruneOptions:
     """Options of Docker's filters (InvalidArgument); ``spaces``: reserved, most used, least free."""
     for name in sorted(filters):
-        if name not in (*_FIELDS, *_AGES):
-            raise InvalidArgument(f'invalid filter "{name}": prune the build cache by {", ".join((*_FIELDS, *_AGES))}')
+        if name not in (*_FIELDS, *_AGES, *_IGNORED):
+            raise InvalidArgument(f"{what}: invalid filter '{name}'")
     if filters.get("until") and filters.get("unused-for"):
-        raise InvalidArgument('conflicting filters: "until" and "unused-for"')
+        raise InvalidArgument(f'{what}: conflicting filters: "until" and "unused-for"')
     fields = {}
     for name, values in sorted(filters.items()):
-        if len(values) > 1:
-            raise InvalidArgument(f'filters expect only one value: "{name}" has {len(values)}')
+        if len(values) > 1 and name not in _IGNORED:
+            raise InvalidArgument(f"{what}: filters expect only one value")
         if name in _FIELDS:
             fields[name] = values[0] if values else ""
     if fields.get("id"):
-        _pattern(fields["id"])
-    ages = [value for name in _AGES for value in filters.get(name, ())]
+        _pattern(fields["id"], what)
+    ages = [(name, value) for name in _AGES for value in filters.get(name, ())]
     reserved, most, free = spaces
     return PruneOptions(
         everything=everything,
         fields=fields,
-        keep_ns=_age(ages[0], now_ns) if ages else 0,
+        keep_ns=_age(*ages[0], now_ns, what) if ages else 0,
         reserved_space=reserved,
         max_used_space=most,
         min_free_space=free,
     )
 
 
-def _age(text: str, now_ns: int) -> int:
+def _age(name: str, text: str, now_ns: int, what: str) -> int:
     moment = moments.parse(text, now_ns)
     if moment is None:
-        raise InvalidArgument(f"the age `{text}` is neither a duration (24h) nor a time")
+        raise InvalidArgument(
+            f"{what}: \"{name}\" filter expects a duration (e.g., '24h') or a timestamp: "
+            f'failed to parse value as time or duration: "{text}"'
+        )
     return max(now_ns - moment, 0)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _pattern(text: str, what: str = "") -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as e:
-        raise InvalidArgument(f"the filter id={text} is no regular expression: {e}") from e
+        raise InvalidArgument(f"{what}: the filter id={text} is no regular expression: {e}") from e
 
 
 def matches(row: UsageRow, options: PruneOptions, now_ns: int) -> bool:
@@ -228,6 +233,7 @@ def _rule(rule: CollectionRule) -> PruneOptions:
         filters,
         0,
         everything=rule.all,
+        what="builder.gc",
         spaces=(
             _space(rule.reserved_space or rule.keep_storage, "reservedSpace"),
             _space(rule.max_used_space, "maxUsedSpace"),

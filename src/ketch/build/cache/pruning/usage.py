@@ -108,8 +108,8 @@ def rows_of_mounts(mounts: Sequence[CacheMountRecord], sizes: Mapping[str, int])
     ]
 
 
-def rows_of_copies(layers: Collection[str], sizes: Mapping[str, int]) -> list[UsageRow]:
-    """Rows of the copies of clients' directories, by their layers."""
+def rows_of_copies(copies: Mapping[str, int], sizes: Mapping[str, int]) -> list[UsageRow]:
+    """Rows of the copies of clients' directories: by their layers, when they were used last."""
     return [
         UsageRow(
             id=result_id([layer]),
@@ -117,6 +117,9 @@ def rows_of_copies(layers: Collection[str], sizes: Mapping[str, int]) -> list[Us
             description="local source for context",
             mutable=True,
             size=sizes.get(layer, 0),
+            created=used,
+            last_used=used,
+            usage_count=1,
         )
-        for layer in sorted(layers)
+        for layer, used in sorted(copies.items())
     ]
