@@ -18,6 +18,7 @@ from ketch.storage.contexts.fill import Known, fill
 from ketch.storage.contexts.lookup import link_target, names_in
 from ketch.storage.contexts.receive import receive, sweep
 from ketch.storage.contexts.scan import scan
+from tests.support.memory import MIB, Memory
 from tests.support.waiting import until
 
 
@@ -138,6 +139,23 @@ def test_what_changes_while_it_is_read_is_refused(client, tmp_path, change):
     with pytest.raises(Conflict, match=r"in the build context changed while it was read"):
         fill(fd, entries, str(layer), Known(), spoil)
     assert not [one for one in everything(layer) if one.is_file() and "not for builds" in one.read_text()]
+
+
+@pytest.mark.parametrize("place", ["d", "d/deep"])
+def test_a_directory_that_is_swapped_for_a_link_is_not_followed(client, tmp_path, place):
+    top, fd = client
+    secret = tmp_path / "secret" / "deep"
+    secret.mkdir(parents=True)
+    (secret / "c").write_text("not for builds")
+
+    def choose(_state, path, _is_directory):
+        if path == place:
+            (top / place).rename(tmp_path / "aside")
+            os.symlink(tmp_path / "secret" / "deep", top / place)
+        return True, ()
+
+    with pytest.raises(Conflict, match=f"`{place}` in the build context changed while it was read"):
+        scan(fd, choose)
 
 
 def test_a_file_that_is_written_to_while_it_is_copied_is_refused(tmp_path):
@@ -286,6 +304,35 @@ def test_archives_that_are_broken_or_lead_out_leave_nothing(tmp_path, archive):
         receive(archive, str(tmp_path / "made"))
     assert os.listdir(tmp_path / "made") == []
     assert sorted(os.listdir(tmp_path)) == ["made"]
+
+
+class _Endless(io.RawIOBase):
+    """An archive of one file, made while it is read."""
+
+    def __init__(self, size):
+        info = tarfile.TarInfo("big")
+        info.size = size
+        self._left, self._head = size, info.tobuf()
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self._head:
+            count = min(len(buffer), len(self._head))
+            buffer[:count], self._head = self._head[:count], self._head[count:]
+            return count
+        count = min(len(buffer), self._left)
+        self._left -= count
+        buffer[:count] = bytes(count)
+        return count
+
+
+def test_a_large_archive_takes_little_memory(tmp_path):
+    memory = Memory(os.getpid())
+    with receive(_Endless(96 * MIB), str(tmp_path / "made")) as directory:
+        assert os.stat("big", dir_fd=directory.fd).st_size == 96 * MIB
+    assert memory.grown_mib() < 24
 
 
 def test_leftovers_are_swept(tmp_path):

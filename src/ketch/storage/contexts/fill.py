@@ -140,21 +140,22 @@ class _Filling:
         if directory != self._parent:
             self._enter(directory, self._opened(directory) if directory else self._source_fd)
         try:
-            status = os.stat(name, dir_fd=self._parent_fd, follow_symlinks=False)
-            if entry(one.path, status) != one:
-                raise changed(one.path)
             if stat.S_ISREG(one.mode):
-                self._copy_file(one, name)
-            elif stat.S_ISLNK(one.mode):
-                self._copy_link(one, name)
+                status = self._copy_file(one, name)
             else:
-                self._make_node(one, status)
+                status = os.stat(name, dir_fd=self._parent_fd, follow_symlinks=False)
+                if entry(one.path, status) != one:
+                    raise changed(one.path)
+                if stat.S_ISLNK(one.mode):
+                    self._copy_link(one, name)
+                else:
+                    self._make_node(one, status)
         except FileNotFoundError as e:
             raise changed(one.path) from e
         if status.st_nlink > 1:
             self._copies[one[1:]] = one.path
 
-    def _copy_file(self, one: ScanEntry, name: str) -> None:
+    def _copy_file(self, one: ScanEntry, name: str) -> os.stat_result:
         from_fd = _open_file(one.path, name, self._parent_fd)
         try:
             status = os.fstat(from_fd)
@@ -175,6 +176,7 @@ class _Filling:
         finally:
             os.close(from_fd)
         self._copied(one.size)
+        return status
 
     def _copy_link(self, one: ScanEntry, name: str) -> None:
         target = os.readlink(name, dir_fd=self._parent_fd)

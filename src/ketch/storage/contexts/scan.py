@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ketch import trees
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     A state of None: nothing in it can be wanted.  That of the first directory is ``()``.
     """
 
+_NAME = attrgetter("name")
+_NEW = tuple.__new__
 _LONGEST = 4095  # bytes of a path that the kernel takes; BuildKit's clients cannot send longer ones either
 
 
@@ -52,6 +55,15 @@ def changed(path: str) -> Conflict:
     )
 
 
+def _file(path: str, status: os.stat_result) -> ScanEntry:
+    """An entry of a file, of which there are many: as `entry`, but sooner (Conflict: it is a directory by now)."""
+    mode = status.st_mode
+    if stat.S_ISDIR(mode):
+        raise changed(path)
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return _NEW(ScanEntry, (path, mode, status.st_size, *times, status.st_ino, status.st_dev))
+
+
 def scan(root_fd: int, choose: Choose | None = None, check: Callable[[], None] = lambda: None) -> list[ScanEntry]:
     """The entries below a directory that are wanted (all, without ``choose``), and the directories above them.
 
@@ -67,8 +79,7 @@ def scan(root_fd: int, choose: Choose | None = None, check: Callable[[], None] =
 
 class _Scan:
     def __init__(self, choose: Choose | None, check: Callable[[], None]) -> None:
-        self._choose = choose or (lambda _state, _path, _is_directory: (True, ()))
-        self._check = check
+        self._choose, self._check = choose, check
         self._found: list[ScanEntry] = []
         self._way: list[ScanEntry] = []  # the directories from the first to this one
         self._told = 0  # how many of them are among the entries found
@@ -93,30 +104,30 @@ class _Scan:
         """Tell the files of the present directory; returns the directories in it that are to be entered, last first."""
         self._check()
         below: list[tuple[str, bool, Any]] = []
+        files: list[ScanEntry] = []
         with os.scandir(at.fd) as listing:
-            found = sorted(listing, key=lambda one: one.name)
+            found = sorted(listing, key=_NAME)
+        choose = self._choose
+        wanted, inner = True, ()
         for one in found:
             path = prefix + one.name
             is_directory = one.is_dir(follow_symlinks=False)
-            wanted, inner = self._choose(state, path, is_directory)
+            if choose is not None:
+                wanted, inner = choose(state, path, is_directory)
             if is_directory:
                 if inner is not None:
                     below.append((one.name, wanted, inner))
             elif wanted:
-                self._file(one, path)
+                try:
+                    status = one.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # removed before anybody looked at it
+                files.append(_file(path, status))
+        if files:
+            self._tell()
+            self._found += files
         below.reverse()
         return below
-
-    def _file(self, one: os.DirEntry[str], path: str) -> None:
-        try:
-            status = one.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return  # removed before anybody looked at it
-        if stat.S_ISDIR(status.st_mode):
-            raise changed(path)
-        if self._told < len(self._way):
-            self._tell()
-        self._found.append(entry(path, status))
 
     def _tell(self) -> None:
         """Put the directories on the way among the entries, as far as they are not there yet."""
