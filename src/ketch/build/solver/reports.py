@@ -6,6 +6,7 @@ needed any more.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ketch.build.progress import LogLine, VertexStatus, VertexWarning
 
 CANCELED = "context canceled"
+log = logging.getLogger(__name__)
 
 
 def now() -> str:
@@ -32,37 +34,47 @@ class JobReport:
     """The vertices of one build, as it has been told of them."""
 
     def __init__(self, listener: Callable[[SolveStatus], None]) -> None:
-        self._listener = listener
+        self._listener: Callable[[SolveStatus], None] | None = listener
         self._states: dict[str, VertexState] = {}
+
+    def _tell(self, status: SolveStatus) -> None:
+        """Tell the build's listener, unless it has failed: what it is told of may belong to other builds, too."""
+        if self._listener is None:
+            return
+        try:
+            self._listener(status)
+        except Exception:
+            log.exception("a build's progress is not told any more")
+            self._listener = None
 
     def begin(self, vertices: Iterable[Vertex]) -> None:
         """Tell of vertices that the build consists of."""
         fresh = [_state(vertex) for vertex in vertices if vertex.digest not in self._states]
         self._states.update((state.digest, state) for state in fresh)
         if fresh:
-            self._listener(SolveStatus(vertexes=fresh))
+            self._tell(SolveStatus(vertexes=fresh))
 
     def started(self, digest: str, moment: str, *, cached: bool = False) -> None:
         """Tell that a vertex began."""
         rows = self._found_cached(digest, moment)
         rows.append(self._change(digest, started=moment, completed=None, cached=cached, error=""))
-        self._listener(SolveStatus(vertexes=rows))
+        self._tell(SolveStatus(vertexes=rows))
 
     def ended(self, digest: str, moment: str, error: str = "", *, cached: bool = False) -> None:
         """Tell that a vertex ended."""
-        self._listener(SolveStatus(vertexes=[self._change(digest, completed=moment, cached=cached, error=error)]))
+        self._tell(SolveStatus(vertexes=[self._change(digest, completed=moment, cached=cached, error=error)]))
 
     def status(self, row: VertexStatus) -> None:
         """Tell how far a part of a vertex is."""
-        self._listener(SolveStatus(statuses=[row]))
+        self._tell(SolveStatus(statuses=[row]))
 
     def output(self, lines: list[LogLine]) -> None:
         """Tell what a vertex wrote."""
-        self._listener(SolveStatus(logs=lines))
+        self._tell(SolveStatus(logs=lines))
 
     def warning(self, row: VertexWarning) -> None:
         """Tell a warning."""
-        self._listener(SolveStatus(warnings=[row]))
+        self._tell(SolveStatus(warnings=[row]))
 
     def close(self) -> None:
         """Tell that what still runs was cancelled."""
@@ -73,7 +85,7 @@ class JobReport:
             if state.started is not None and state.completed is None
         ]
         if rows:
-            self._listener(SolveStatus(vertexes=rows))
+            self._tell(SolveStatus(vertexes=rows))
 
     def _change(self, digest: str, **fields: Any) -> VertexState:
         state = self._states[digest] = msgspec.structs.replace(self._states[digest], **fields)

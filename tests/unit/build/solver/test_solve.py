@@ -9,6 +9,7 @@ import pytest
 
 from ketch.build.cache.pruning.usage import rows_of_results
 from ketch.build.errors import SolveError
+from ketch.build.solver.reports import JobReport
 from ketch.build.tree import EMPTY
 from ketch.errors import NotFound
 from tests.support.building.memory import World, evaluated, step, until
@@ -262,3 +263,21 @@ async def test_what_is_made_anew_is_not_what_another_build_makes(world: World) -
     gate.set()
     assert await plain == "b(a())"
     assert await fresh == "b(a( changed without a trace))"
+
+
+async def test_a_listener_that_fails_harms_nobody_else(world: World) -> None:
+    gate = world.behaviour.gates["slow"] = asyncio.Event()
+
+    def failing(_status: object) -> None:
+        raise ConnectionResetError
+
+    with world.snapshots.lease() as lease:
+        job = world.job(lease)
+        job.report = JobReport(failing)
+        first = asyncio.create_task(world.solver.solve(step("slow"), job))
+        await until(lambda: "slow" in world.behaviour.ran)
+        second = asyncio.create_task(world.build(step("slow")))
+        await asyncio.sleep(0.01)
+        gate.set()
+        assert world.snapshots.text(await first) == await second == "slow()"
+    assert [one.name for status in world.statuses for one in status.vertexes if one.completed] == ["slow"]
