@@ -18,6 +18,7 @@ import pytest
 from ketch import trees
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import Action, difference, files, merge, source
+from ketch.build.ops import modes
 from ketch.build.ops.diff import DiffOperation
 from ketch.build.ops.file import FileOperation
 from ketch.build.ops.merge import MergeOperation
@@ -306,6 +307,32 @@ def test_actions_use_what_others_made_and_intermediate_results(snapshots):
     assert len(second.layers) == 2  # not one for each action
 
 
+def test_patterns_make_only_the_directories_that_they_need(snapshots):
+    other = tree(snapshots, a__b__one="1", a__c__two="2", a__b__skip__x="x", d__e=None, top="t")
+    inner = os.path.join(snapshots.directory(other.layers[0]), "a/b")
+    os.chmod(inner, 0o751)
+    os.chown(inner, 5, 6)
+    os.utime(inner, (9, 9))
+
+    def chosen(include, *exclude, base=EMPTY):
+        action = copy("/", "/to")
+        action.copy.include_patterns.extend(include)
+        action.copy.exclude_patterns.extend(exclude)
+        return done(snapshots, base, action, other=other)
+
+    one = chosen(["a/b/*", "none/*"], "a/b/skip")
+    assert names(snapshots, one).keys() == {"to", "to/a", "to/a/b", "to/a/b/one"}
+    status = os.stat(os.path.join(snapshots.directory(one.layers[0]), "to/a/b"))
+    assert (status.st_mode & 0o777, status.st_uid, status.st_gid, status.st_mtime) == (0o751, 5, 6, 9)
+    assert names(snapshots, chosen(["d"])).keys() == {"to", "to/d", "to/d/e"}
+    assert names(snapshots, chosen(["**/two", "top"])).keys() == {"to", "to/a", "to/a/c", "to/a/c/two", "to/top"}
+    assert names(snapshots, chosen([], "**", "!a/c")).keys() == {"to", "to/a", "to/a/c", "to/a/c/two"}
+    in_the_way = tree(snapshots, to__a="a file", to__d="d")
+    assert names(snapshots, chosen(["top"], base=in_the_way))["to/a"] == "a file"
+    with pytest.raises(InvalidArgument, match="^cannot copy to non-directory: /to/a$"):
+        chosen(["a/b/one"], base=in_the_way)
+
+
 # -- attacks -------------------------------------------------------------------------------------
 
 
@@ -472,6 +499,35 @@ def test_what_cannot_be_done_is_said_and_nothing_stays(snapshots, action, messag
         done(snapshots, base, mkfile("/before", b""), action, other=base)
     assert caught.value.message == message
     assert os.listdir(snapshots.root) == before
+
+
+def test_owners_and_modes_of_directories_on_the_way(snapshots):
+    other = tree(snapshots, f="f")
+    action = copy("/f", "/a/b/f", mode=0o4710, timestamp=5_000_000_000)
+    action.copy.owner.user.byID = 3
+    one = snapshots.directory(done(snapshots, EMPTY, action, other=other).layers[0])
+    for path, mode in (("a", 0o710), ("a/b", 0o710), ("a/b/f", 0o4710)):
+        status = os.stat(f"{one}/{path}")
+        assert (status.st_mode & 0o7777, status.st_uid, status.st_gid, status.st_mtime) == (mode, 3, 3, 5), path
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "kind", "expected"),
+    [
+        ("u+x", 0o644, stat.S_IFREG, 0o744),
+        ("+X", 0o644, stat.S_IFREG, 0o644),
+        ("+X", 0o744, stat.S_IFREG, 0o755),
+        ("a=rX", 0o600, stat.S_IFDIR, 0o555),
+        ("go-rwx,u+s", 0o755, stat.S_IFREG, 0o4700),
+        ("=", 0o6755, stat.S_IFREG, 0),
+        ("o=u", 0o640, stat.S_IFREG, 0o646),
+        ("g-u", 0o664, stat.S_IFREG, 0o604),
+        ("u=rw-r+x", 0o000, stat.S_IFREG, 0o300),
+        ("+t", 0o777, stat.S_IFDIR, 0o1777),
+    ],
+)
+def test_symbolic_modes(text, mode, kind, expected):
+    assert modes.symbolic(text)(kind | mode) == expected
 
 
 def test_wildcards_of_removals_and_links_themselves(snapshots):
