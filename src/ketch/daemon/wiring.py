@@ -13,8 +13,10 @@ from aiohttp import web
 from ketch.api.acceptor import Acceptor
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
+from ketch.build.cache.records import CacheRecords
 from ketch.daemon import listen, roots
 from ketch.daemon.recovery import repair
+from ketch.daemon.settings import builder as builder_settings
 from ketch.daemon.settings import last_start
 from ketch.daemon.settings import network as network_settings
 from ketch.daemon.settings import registries as registry_settings
@@ -22,17 +24,21 @@ from ketch.daemon.settings import storage as storage_settings
 from ketch.engine.aio.background import BackgroundTasks
 from ketch.engine.aio.serial_thread import SerialThread
 from ketch.engine.assembly import assemble
+from ketch.engine.build.cache_mounts import CacheMounts
+from ketch.engine.build.history import BuildHistory
+from ketch.engine.build.snapshots import EngineBuildSnapshots
 from ketch.engine.cgroups import ContainerCgroups
 from ketch.engine.events.bus import EventBus
 from ketch.engine.events.journal import EventJournal
 from ketch.engine.model import pending, store
 from ketch.engine.model.records import LogConfig
-from ketch.engine.parts import Parts
+from ketch.engine.parts import BuildParts, Parts
 from ketch.engine.paths import ContainerPaths
 from ketch.engine.volumes import store as volume_store
 from ketch.failpoints import failpoint
 from ketch.images.store import ImageStore
 from ketch.network.manager import NetworkManager
+from ketch.storage.contexts.copies import ContextCopies
 from ketch.storage.database.db import Database
 from ketch.storage.interruption import Interruption
 from ketch.storage.removal import Remover
@@ -75,13 +81,18 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     remover, interruption = Remover(), Interruption()
     stack.callback(remover.close)
     paths = ContainerPaths(config.data_root, config.exec_root)
+    snapshots = storage_settings.choose(config, containers.removals.pending(), remover.later, interruption.check)
+    records = CacheRecords(db)
+    contexts = ContextCopies(os.path.join(config.data_root, "builder", "contexts"))
+    images = ImageStore(db, config.data_root, remover.later, lambda: records.layers() | contexts.layers())
+    layers = EngineBuildSnapshots(images, snapshots)
     parts = Parts(
         engine_id=engine_id,
         paths=paths,
         cgroups=ContainerCgroups(paths, config.cgroup_parent),
         store=containers,
-        images=ImageStore(db, config.data_root, remover.later),
-        snapshots=storage_settings.choose(config, containers.removals.pending(), remover.later, interruption.check),
+        images=images,
+        snapshots=snapshots,
         volumes=volume_store.VolumeStore(db, config.data_root, users_of, remover.later),
         events=EventBus(journal),
         launcher=launcher,
@@ -89,6 +100,16 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         network_thread=SerialThread("network"),
         tasks=BackgroundTasks(),
         registries=registry_settings.build(config),
+        builds=BuildParts(
+            layers=layers,
+            records=records,
+            contexts=contexts,
+            mounts=CacheMounts(config.data_root, layers, remover.later),
+            history=BuildHistory(db),
+            rules=builder_settings.rules(config),
+            max_parallelism=builder_settings.max_parallelism(config),
+            root=os.path.join(config.data_root, "builder", "tmp"),
+        ),
         remover=remover,
         interruption=interruption,
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),

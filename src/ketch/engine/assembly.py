@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.build.cache.pruning.keeper import CacheKeeper, CacheStores
+from ketch.engine.build.command.container import CommandContainers
+from ketch.engine.build.executor import BuildExecutor
 from ketch.engine.build.remains import BuildRemains
+from ketch.engine.build.service import BuildService, ServiceParts
 from ketch.engine.containers.creation import Creation
 from ketch.engine.containers.details import Details
 from ketch.engine.containers.lifecycle import Lifecycle
@@ -50,6 +54,7 @@ from ketch.engine.volumes.backup import VolumeBackups
 from ketch.engine.volumes.container_volumes import ContainerVolumes
 
 if TYPE_CHECKING:
+    from ketch.engine.build.run.builder import Builder
     from ketch.engine.parts import Parts
 
 
@@ -101,6 +106,7 @@ def assemble(p: Parts) -> Engine:
     containers = _containers(p, base, life)
     images = ImageService(p.images, p.store, p.events, p.tasks)
     pulls = PullService(p.images, p.registries, p.events)
+    pushes = PushService(p.images, p.registries, p.events)
     networks = NetworkService(p.network, p.network_thread, p.store, base.live, p.events, base.sandboxes)
     return Engine(
         containers=containers,
@@ -110,7 +116,8 @@ def assemble(p: Parts) -> Engine:
         registries=p.registries,
         manifests=ManifestService(p.paths.data_root, p.registries),
         pulls=pulls,
-        pushes=PushService(p.images, p.registries, p.events),
+        pushes=pushes,
+        builds=_builds(p, pulls, pushes),
         system=SystemService(
             engine_id=p.engine_id,
             data_root=p.paths.data_root,
@@ -155,6 +162,58 @@ def assemble(p: Parts) -> Engine:
         build_remains=BuildRemains(p.paths, p.snapshots, base.orphans),
         restore=_restore(p, base, life),
     )
+
+
+def _builds(p: Parts, pulls: PullService, pushes: PushService) -> BuildService:
+    executor = BuildExecutor(
+        paths=p.paths,
+        cgroups=p.cgroups,
+        snapshots=p.snapshots,
+        layers=p.builds.layers,
+        containers=CommandContainers(p.launcher, p.network, p.network_thread),
+        caches=p.builds.mounts,
+        dns_defaults=p.dns_defaults,
+        host_gateway=p.host_gateway,
+        later=p.remover.later,
+    )
+
+    def make() -> Builder:
+        from ketch.engine.build.run import making  # protobuf and the graph's rooms, which no start needs
+
+        return making.make(
+            making.BuilderParts(
+                root=p.builds.root,
+                store=p.images,
+                snapshots=p.builds.layers,
+                executor=executor,
+                records=p.builds.records,
+                contexts=p.builds.contexts,
+                registries=p.registries,
+                pulls=pulls,
+                pushes=pushes,
+                events=p.events,
+                tasks=p.tasks,
+                host_gateway=p.host_gateway,
+                max_parallelism=p.builds.max_parallelism,
+            )
+        )
+
+    stores = CacheStores(
+        records=p.builds.records,
+        snapshots=p.builds.layers,
+        image_layers=p.images.layer_names,
+        disk=p.paths.data_root,
+        mounts=p.builds.mounts,
+        copies=p.builds.contexts,
+    )
+    parts = ServiceParts(
+        history=p.builds.history,
+        keeper=CacheKeeper(stores, p.builds.rules),
+        executor=executor,
+        events=p.events,
+        root=p.builds.root,
+    )
+    return BuildService(parts, make)
 
 
 def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:

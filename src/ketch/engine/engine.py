@@ -11,6 +11,7 @@ from ketch.engine.restore import relocation
 
 if TYPE_CHECKING:
     from ketch.engine.build.remains import BuildRemains
+    from ketch.engine.build.service import BuildService
     from ketch.engine.containers.lifecycle import Lifecycle
     from ketch.engine.containers.service import ContainerService
     from ketch.engine.events.bus import EventBus
@@ -45,6 +46,7 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
     manifests: ManifestService
     pulls: PullService
     pushes: PushService
+    builds: BuildService
     system: SystemService
     commits: CommitService
     events: EventBus
@@ -67,6 +69,7 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
         await asyncio.to_thread(relocation.relocate, parts.paths.data_root, parts.store, self.container_volumes)
         await self.networks.ensure_predefined()
         await self.build_remains.clear()
+        await asyncio.to_thread(self.builds.resume)
         await self.restore.run()
         await self.commits.resume()
 
@@ -75,12 +78,14 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
         await self.parts.store.flush_durable()
 
     def interrupt(self) -> None:
-        """Break off copies out of images: the daemon is about to end."""
+        """Break off builds and copies out of images: the daemon is about to end."""
         self.parts.interruption.begin()
+        self.builds.interrupt()
 
     async def close(self) -> None:
         """Stop serving; containers go on running under their monitors."""
         parts = self.parts
+        await self.builds.close()
         self.life.end_restarts()
         parts.tasks.cancel_watchers()
         for container in parts.store.all():

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.build.cache.pruning.policy import PruneOptions
+    from ketch.build.cache.records import CacheRecords
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.build.cache_mounts import CacheMounts
+    from ketch.engine.build.history import BuildHistory
+    from ketch.engine.build.snapshots import EngineBuildSnapshots
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.registries import Registries
@@ -20,9 +27,23 @@ if TYPE_CHECKING:
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.network.manager import NetworkManager
+    from ketch.storage.contexts.copies import ContextCopies
     from ketch.storage.interruption import Interruption
     from ketch.storage.removal import Remover
     from ketch.storage.snapshots.overlay import Snapshots
+
+
+class BuildParts(Struct, frozen=True, kw_only=True, eq=False):
+    """Parts for builds that are there before the first one: whose layers, cache and history outlast the daemon."""
+
+    layers: EngineBuildSnapshots
+    records: CacheRecords
+    contexts: ContextCopies
+    mounts: CacheMounts
+    history: BuildHistory
+    rules: Sequence[PruneOptions]  # of the collections of the cache that follow builds
+    max_parallelism: int  # of operations; 0: by the processors
+    root: str  # where contexts that came as a tar are unpacked
 
 
 class Parts(Struct, frozen=True, kw_only=True, eq=False):
@@ -41,6 +62,7 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
     network_thread: SerialThread  # all of the network's blocking calls are made on it
     tasks: BackgroundTasks
     registries: Registries
+    builds: BuildParts
     remover: Remover
     interruption: Interruption  # of copies out of images, which the daemon's end does not wait for
     log_default: LogConfig  # of containers that ask for no driver

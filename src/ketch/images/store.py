@@ -154,6 +154,11 @@ class ImageStore:
             sizes.update(zip(image.chain_ids, image.layer_sizes, strict=True))
         return sizes
 
+    def layer_names(self) -> set[str]:
+        """The layers that images need: chain ids, and the layers that were made here to which these lead."""
+        chains = {chain for image in self.catalog.images.values() for chain in image.chain_ids}
+        return chains | {layer for chain, layer in self.layers.links().items() if chain in chains}
+
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once, in however many stacks it is."""
         links = self.layers.links()

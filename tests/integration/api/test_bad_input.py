@@ -181,7 +181,7 @@ def test_http(engine, method, path, body, status):
         ("POST", "/v1.51/containers/create?name=taken", {"Image": "busybox"}, 409, "already_exists"),
         ("POST", "/v1.51/containers/taken/pause", None, 409, "conflict"),
         ("POST", "/v1.51/containers/taken/start", None, 400, "program_not_found"),
-        ("POST", "/v1.51/build", None, 501, "unimplemented"),
+        ("POST", "/v1.51/build?version=2", None, 501, "unimplemented"),
         ("POST", "/v1.51/networks/create", {"Name": ""}, 400, "invalid_argument"),
     ],
 )

@@ -84,7 +84,6 @@ def test_every_path_and_method(engine, dockerd):
         ("POST", "/swarm/join", "swarm"),
         ("POST", "/plugins/pull?remote=x", "plugins"),
         ("POST", "/plugins/create?name=x", "plugins"),
-        ("POST", "/build", "builder"),
         ("POST", "/build?version=2", "BuildKit"),
     ],
 )

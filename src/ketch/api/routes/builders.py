@@ -1,39 +1,109 @@
-"""``/build``, ``/session``, ``/grpc``, and checkpoints: there is no builder yet, and no checkpoint."""
+"""``/build`` and what belongs to it, Ketch's own ``/ketch/build``; ``/session``, ``/grpc``, and checkpoints."""
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ketch.api import query
+from ketch.api import jsontext, peer_fds, query
+from ketch.api.errors import from_registry, prefixed
+from ketch.api.routes.images import progress
+from ketch.api.streams import while_connected
+from ketch.api.wire.building import build_cache
+from ketch.api.wire.building import builds as wire
 from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from aiohttp import web
 
     from ketch.api.call import Call
 
+_CHUNK = 1 << 18
+_LONGEST_LINE = 8 << 20
+_NO_BUILDKIT = "`ketch build` builds, and so does docker with DOCKER_BUILDKIT=0"
+
 
 async def build(call: Call) -> web.StreamResponse:
-    """Refuse to build; ``version=2`` asks for BuildKit."""
+    """Build an image of the Dockerfile in a tar, as the old API has it; ``version=2`` asks for BuildKit's protocol."""
     version = call.query.get("version") or "1"
     if version not in ("1", "2"):
         raise InvalidArgument(f'invalid version "{version}"')
-    builder = "BuildKit" if version == "2" else "builder"
-    raise Unimplemented(f"build image: this version of Ketch has no {builder}", hint="load or pull a built image")
+    if version == "2":
+        raise Unimplemented("build image: Ketch does not speak BuildKit's protocol yet", hint=_NO_BUILDKIT)
+    request = wire.classic(call.query, call.request.headers.get("X-Registry-Config"))
+    body = call.request.content.iter_chunked(_CHUNK)
+    items = call.engine.builds.classic(request, body, quiet=query.flag(call.query, "q"))
+    with from_registry():
+        async with while_connected(call.request):
+            return await progress(call, items)  # type: ignore[arg-type]
+
+
+async def own(call: Call) -> web.StreamResponse:
+    """Build as ``ketch build`` asks for it: a line of JSON, a tar perhaps; events as lines."""
+    line, body = await _first_line(call)
+    request = wire.own(line, lambda handed: peer_fds.taken(call.request, handed))
+    response = await call.stream("application/x-ndjson")
+    async with while_connected(call.request):
+        async with aclosing(call.engine.builds.build(request, body)) as events:
+            async for event in events:
+                await response.write(jsontext.line(wire.event(event)))
+    return response
+
+
+async def _first_line(call: Call) -> tuple[bytes, AsyncIterator[bytes]]:
+    """The first line of the body, and the rest (InvalidArgument: it does not end)."""
+    chunks = call.request.content.iter_chunked(_CHUNK)
+    found = b""
+    async for chunk in chunks:
+        found += chunk
+        if b"\n" in chunk:
+            break
+        if len(found) > _LONGEST_LINE:
+            raise InvalidArgument(f"build: the first line of the body is longer than {_LONGEST_LINE >> 20} MiB")
+    line, _, rest = found.partition(b"\n")
+
+    async def body() -> AsyncIterator[bytes]:
+        if rest:
+            yield rest
+        async for chunk in chunks:
+            yield chunk
+
+    return line, body()
+
+
+async def list_(call: Call) -> web.StreamResponse:
+    """The last builds, newest first."""
+    return call.json([wire.row(record) for record in call.engine.builds.history.all()])
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """One of the last builds."""
+    return call.json(wire.details(call.engine.builds.history.get(call.path["ref"])))
+
+
+async def forget(call: Call) -> web.StreamResponse:
+    """Forget one of the last builds."""
+    call.engine.builds.history.remove(call.path["ref"])
+    return call.empty()
 
 
 async def cancel(call: Call) -> web.StreamResponse:
-    """Nothing to cancel, which dockerd does not tell from a build that has ended."""
-    if not call.query.get("id"):
+    """Cancel a build; one that is not there has ended, which dockerd does not tell either."""
+    build_id = call.query.get("id")
+    if not build_id:
         raise InvalidArgument("build ID not provided")
+    call.engine.builds.cancel(build_id)
     return call.empty(200)
 
 
 async def prune(call: Call) -> web.StreamResponse:
-    """Answer that no build cache was removed: `docker system prune` asks last for it, and must not fail."""
-    query.filters(call.query)
-    call.engine.events.publish("builder", "prune", "", {"reclaimed": "0"})
-    return call.json({"CachesDeleted": None, "SpaceReclaimed": 0})
+    """Remove build cache."""
+    options = build_cache.prune_options(call.query)
+    with prefixed("failed to prune build cache: "):
+        done = await call.engine.builds.prune(options)
+    return call.json(build_cache.pruned(done))
 
 
 async def grpc(call: Call) -> web.StreamResponse:
@@ -47,7 +117,7 @@ async def session(call: Call) -> web.StreamResponse:
     """Refuse the connections of BuildKit's clients."""
     if "Upgrade" not in call.request.headers:
         raise InvalidArgument("no upgrade proto in request")
-    raise Unimplemented(f"BuildKit ({call.request.path}): this version of Ketch has no builder")
+    raise Unimplemented(f"BuildKit ({call.request.path}): Ketch does not speak its protocol yet", hint=_NO_BUILDKIT)
 
 
 async def checkpoint(call: Call) -> web.StreamResponse:
@@ -63,6 +133,10 @@ ROUTES = (
     ("POST", "/build", build),
     ("POST", "/build/cancel", cancel),
     ("POST", "/build/prune", prune),
+    ("POST", "/ketch/build", own),
+    ("GET", "/ketch/builds", list_),
+    ("GET", "/ketch/builds/{ref}", inspect),
+    ("DELETE", "/ketch/builds/{ref}", forget),
     ("POST", "/session", session),
     ("POST", "/grpc", grpc),
     ("GET", "/containers/{id}/checkpoints", checkpoint),

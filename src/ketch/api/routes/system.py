@@ -63,7 +63,8 @@ async def df(call: Call) -> web.StreamResponse:
     for kind in kinds:
         if kind not in wire_df.KINDS:
             raise InvalidArgument(f"unknown object type: {kind}", hint=f"known: {', '.join(wire_df.KINDS)}")
-    answer = wire_df.answer(call.engine, await call.engine.system.df(kinds), kinds)
+    cache = await call.engine.builds.usage() if wire_df.CACHE in kinds else ()
+    answer = wire_df.answer(call.engine, await call.engine.system.df(kinds), kinds, cache)
     return call.json(versions.shown_df(answer, call.version))
 
 

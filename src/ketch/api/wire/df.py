@@ -6,10 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ketch.api.wire import containers, images, volumes
+from ketch.api.wire.building import build_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
+    from ketch.build.cache.pruning.usage import UsageRow
     from ketch.engine.engine import Engine
     from ketch.engine.model.reports import DiskUsage
     from ketch.images.model import Image
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
 _KIND_OF = {"Images": "image", "Containers": "container", "Volumes": "volume", "BuildCache": "build-cache"}
 KINDS = tuple(_KIND_OF.values())
+CACHE = "build-cache"
 
 
-def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str]) -> ApiObject:
+def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str], cache: Sequence[UsageRow] = ()) -> ApiObject:
     """The body of ``GET /system/df`` from what the engine measured of the kinds."""
     everything = engine.containers.list()
     made = images.containers_by_image(engine)
@@ -41,7 +44,7 @@ def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str]) -> ApiObjec
             for v in engine.volumes.list()
             if not v.options  # what is mounted then takes no space of this directory
         ],
-        "BuildCache": [],
+        "BuildCache": [build_cache.row(record) for record in cache],
     }
     return {name: found[name] if _KIND_OF.get(name, "") in ("", *kinds) else None for name in found}
 

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch.build.cache import schema as cache_schema
 from ketch.daemon import listen
 from ketch.daemon.recovery import exchange, lost_objects
+from ketch.engine.build import history
 from ketch.engine.model import store
 from ketch.engine.model.volume import Volume
 from ketch.engine.monitors import process as monitor_process
@@ -48,7 +50,16 @@ if TYPE_CHECKING:
     from ketch.storage.database.salvage import Row
 
 log = logging.getLogger("ketchd")
-SCHEMAS = (image_schema.SCHEMA, store.SCHEMA, volume_store.SCHEMA, network_schema.SCHEMA, removals.SCHEMA)
+SCHEMAS = (
+    image_schema.SCHEMA,
+    store.SCHEMA,
+    volume_store.SCHEMA,
+    network_schema.SCHEMA,
+    removals.SCHEMA,
+    # The rest is not repaired: what was cached is built again, and what was built is history.
+    cache_schema.SCHEMA,
+    history.SCHEMA,
+)
 _VERSIONS = {schema.name: len(schema.migrations) for schema in SCHEMAS}
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _KEPT = ("containers", "layers", "volumes", "content/blobs/sha256")

@@ -63,6 +63,7 @@ class Config:
     registry_stall_timeout: int = 30
     storage_opts: list[str] = field(default_factory=list)
     storage_driver: str = ""
+    builder: dict[str, object] = field(default_factory=dict)  # of the file alone (`ketch.daemon.settings.builder`)
     repair: bool = False
     prune_lost: bool = False
 

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
+from ketch.daemon.settings import builder as builder_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import storage as storage_settings
 from ketch.daemon.settings.config import DEFAULT_HOST, Config, tcp_address
@@ -194,7 +195,8 @@ def _check_type(path: str, key: str, value: object, default: object) -> None:
     """Raise InvalidArgument for a value of the file that has not its setting's type."""
     kind = type(default)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    fits = type(value) is kind and (key == "default-address-pools" or all(isinstance(item, str) for item in items))
+    free = key in ("default-address-pools", "builder")
+    fits = type(value) is kind and (free or all(isinstance(item, str) for item in items))
     if not fits:
         words = {str: "a text", bool: "true or false", int: "a number", list: "a list of texts", dict: "texts by name"}
         raise InvalidArgument(f"read configuration `{path}`: {key} must be {words[kind]}, not {json.dumps(value)}")
@@ -224,6 +226,7 @@ def _check(config: Config) -> None:
     _check_network(config)
     registry_settings.check(config)
     storage_settings.check(config)
+    builder_settings.check(config)
 
 
 def _check_network(config: Config) -> None:

@@ -1,0 +1,44 @@
+"""A tree of files and a configuration as an image of the image store."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch.build.dockerfile.convert.state import rfc3339
+from ketch.build.export.times import dated
+from ketch.images.made.image import built_image
+from ketch.notation import times
+
+if TYPE_CHECKING:
+    from ketch.build.dockerfile.convert.conversion import Conversion
+    from ketch.build.providers import BuildSnapshots
+    from ketch.build.tree import Tree
+    from ketch.images.model import Image
+    from ketch.images.store import ImageStore
+    from ketch.storage.content.leases import Lease
+
+_MADE_HERE = "built-"
+
+
+def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, conversion: Conversion, tree: Tree) -> Image:
+    """The record of an image, whose content is in place and held by the lease; not in the store yet.  Blocking."""
+    config = conversion.image
+    if conversion.epoch is not None:
+        config = msgspec.structs.replace(config, created=rfc3339(conversion.epoch))
+    made = [_time_of(snapshots, layer) for layer in tree.layers]
+    if conversion.epoch is not None:
+        made = [config.created for _ in made]
+    config = dated(config, made, times.fixed(time.time_ns()))
+    return built_image(store, lease, tree.layers, config)
+
+
+def _time_of(snapshots: BuildSnapshots, layer: str) -> str | None:
+    """The time at which a layer was made here; None: it came with an image."""
+    if not layer.startswith(_MADE_HERE):
+        return None
+    # Of its directory, which nobody changes afterwards: links to the files in it are not counted there.
+    return times.fixed(os.stat(snapshots.directory(layer)).st_ctime_ns)

@@ -1,0 +1,79 @@
+"""History of builds: the last ones, with what became of them.
+
+builds (ref, created, record)      record = BuildRecord as JSON
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from ketch.engine.model.building.builds import BuildRecord
+from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.storage.database.db import Schema
+from ketch.storage.database.records import Form
+
+if TYPE_CHECKING:
+    from ketch.storage.database.db import Database
+
+MOST = 100
+FORM = Form(BuildRecord)
+SCHEMA = Schema(
+    "builds",
+    ("CREATE TABLE builds (ref TEXT PRIMARY KEY, created INTEGER NOT NULL, record BLOB NOT NULL)",),
+    {"builds": FORM.version},
+)
+Records = list[BuildRecord]
+
+
+class BuildHistory:
+    """The last builds of one daemon, from any thread; what is older than the last `MOST` is forgotten."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def begin(self, record: BuildRecord) -> None:
+        """Note a build that begins; it gets its name (``ref``) and its time."""
+        record.ref, record.created = secrets.token_hex(12), time.time_ns()
+        self.write(record)
+
+    def write(self, record: BuildRecord) -> None:
+        """Note how far a build is."""
+        with self._db.transaction(durable=False) as tx:
+            tx.execute(
+                "INSERT OR REPLACE INTO builds (ref, created, record) VALUES (?, ?, ?)",
+                (record.ref, record.created, FORM.encode(record)),
+            )
+            tx.execute(
+                "DELETE FROM builds WHERE ref NOT IN (SELECT ref FROM builds ORDER BY created DESC LIMIT ?)", (MOST,)
+            )
+
+    def all(self) -> Records:
+        """The builds, newest first."""
+        rows = self._db.query("SELECT record FROM builds ORDER BY created DESC")
+        return [FORM.decode(record) for (record,) in rows]
+
+    def get(self, ref: str) -> BuildRecord:
+        """A build by its ref or the beginning of it (NotFound, InvalidArgument: several begin so)."""
+        found = [record for record in self.all() if ref and record.ref.startswith(ref)]
+        if not found:
+            raise NotFound(f"no build has the ref {ref}", hint="`ketch build history` lists them")
+        if len(found) > 1 and found[0].ref != ref:
+            raise InvalidArgument(f"build ref prefix {ref} is ambiguous", hint="give more of it")
+        return found[0]
+
+    def remove(self, ref: str) -> None:
+        """Forget a build (NotFound, Conflict: it runs)."""
+        record = self.get(ref)
+        if record.status == "running":
+            raise Conflict(f"build {record.ref} is running", hint="cancel it first")
+        with self._db.transaction() as tx:
+            tx.execute("DELETE FROM builds WHERE ref = ?", (record.ref,))
+
+    def end_all(self) -> None:
+        """Note that no build runs: at the daemon's start those that did were cut off."""
+        for record in self.all():
+            if record.status == "running":
+                record.status, record.error = "error", "the daemon ended while it was running"
+                self.write(record)

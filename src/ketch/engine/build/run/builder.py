@@ -1,0 +1,73 @@
+"""The builder of one daemon: solver, operations and export, joined with images, layers and containers.
+
+It is made when the first build begins: what it imports no start of the daemon has to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from ketch.build.solver.job import Job
+from ketch.engine.build.run import contexts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AsyncExitStack
+
+    from ketch.build.llb.vertex import Edge
+    from ketch.build.progress import SolveStatus
+    from ketch.build.providers import BuildSession, BuildSnapshots
+    from ketch.build.solver.job import Explanation
+    from ketch.build.solver.solver import Solver
+    from ketch.build.tree import Tree
+    from ketch.engine.build.images import EngineBuildImages
+    from ketch.engine.build.run.contexts import FoundDockerfile
+    from ketch.engine.build.run.exporting import Exporter
+    from ketch.engine.images.pull import PullService
+    from ketch.engine.model.building.builds import ImageBuild
+    from ketch.images.store import ImageStore
+    from ketch.storage.content.leases import Lease
+
+
+class Builder(Struct, frozen=True, kw_only=True, eq=False):
+    """The parts of all builds; ``root``: where contexts that came as a tar are unpacked."""
+
+    solver: Solver
+    snapshots: BuildSnapshots
+    images: EngineBuildImages
+    pulls: PullService
+    store: ImageStore
+    root: str
+    exporter: Exporter
+    host_gateway: str
+
+    async def lease(self, stack: AsyncExitStack) -> Lease:
+        """A lease that lasts as long as the stack."""
+        found = self.snapshots.lease()
+        lease = await asyncio.to_thread(found.__enter__)
+        stack.push_async_callback(asyncio.to_thread, found.__exit__, None, None, None)
+        return lease
+
+    async def solve(
+        self,
+        edge: Edge,
+        session: BuildSession,
+        lease: Lease,
+        tell: Callable[[SolveStatus], None],
+        explanations: list[Explanation] | None = None,
+    ) -> Tree:
+        """The tree of an edge, which the lease holds (KetchError); ``explanations`` gets why steps were not cached."""
+        job = Job(session, lease, tell, explain=explanations is not None)
+        try:
+            return await self.solver.solve(edge, job)
+        finally:
+            if explanations is not None:
+                explanations += job.explanations
+
+    def find_in_tree(self, tree: Tree, request: ImageBuild) -> FoundDockerfile:
+        """The Dockerfile in a tree (InvalidArgument).  Blocking."""
+        with self.snapshots.opened(tree) as fd:
+            return contexts.find(fd, request)

@@ -1,0 +1,155 @@
+"""Names, hosts and limits of a request for a build, checked and put into the form in which a conversion has them."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from ketch.build.dockerfile.convert.options import ImageContext, LocalContext, SourceContext
+from ketch.build.llb import ops_pb2 as pb
+from ketch.engine.build.run import contexts
+from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
+from ketch.images.commit import check_name
+from ketch.oci import platform as platforms
+from ketch.oci import reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ketch.build.dockerfile.convert.options import Context
+    from ketch.engine.model.building.builds import BuildResources, BuildUlimit, ImageBuild
+    from ketch.oci.manifest import Platform
+
+_NETWORKS = {"": pb.UNSET, "default": pb.UNSET, "bridge": pb.UNSET, "host": pb.HOST, "none": pb.NONE}
+_IMAGE = "docker-image://"
+_LOCAL = "local:"
+
+
+def tags(written: Iterable[str]) -> list[str]:
+    """Names of an image, normalized, each once (UnclassifiedArgument)."""
+    found: dict[str, None] = {}
+    for text in written:
+        if not text:
+            continue
+        try:
+            name = check_name(text, "")
+        except InvalidArgument as e:
+            message = "build tag cannot contain a digest" if "digest reference" in e.message else e.message
+            raise UnclassifiedArgument(message, hint=f"the name is `{text}`") from e
+        found[name] = None
+    return list(found)
+
+
+def platforms_of(request: ImageBuild) -> list[Platform | None]:
+    """The platforms that are built for; None: the machine's (InvalidArgument, Unimplemented)."""
+    found = [platforms.canonical(platforms.named(text)) for one in request.platforms for text in one.split(",") if text]
+    for one in found:
+        if one.os != "linux":
+            raise InvalidArgument(f"operating system is not supported: `{one.os}`", hint="Ketch builds for linux")
+    unique: list[Platform | None] = []
+    for one in found:
+        if one not in unique:
+            unique.append(one)
+    return unique or [None]
+
+
+def network(text: str) -> int:
+    """The network of RUN (InvalidArgument, Unimplemented)."""
+    if text in _NETWORKS:
+        return _NETWORKS[text]
+    if text.startswith("container:"):
+        raise Unimplemented(
+            f"build: RUN cannot use the network of another container (`{text}`)", hint="use host or none"
+        )
+    raise InvalidArgument(f'network mode "{text}" not supported by buildkit', hint="use default, host or none")
+
+
+def hosts(written: Iterable[str], gateway: str) -> list[tuple[str, str]]:
+    """Names and addresses of ``--add-host`` (InvalidArgument)."""
+    found = []
+    for text in written:
+        name, colon, address = text.partition("=") if "=" in text else text.partition(":")
+        if not colon or not name:
+            raise InvalidArgument(f"bad format for add-host: {text!r}".replace("'", '"'), hint="write NAME:ADDRESS")
+        address = address.removeprefix("[").removesuffix("]")
+        if address == "host-gateway":
+            address = gateway
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as e:
+            raise InvalidArgument(f'invalid IP address in add-host: "{address}"', hint="write NAME:ADDRESS") from e
+        found.append((name, address))
+    return found
+
+
+def ulimits(given: Iterable[BuildUlimit]) -> list[tuple[str, int, int]]:
+    """Limits as (name, soft, hard) (InvalidArgument)."""
+    found = []
+    for one in given:
+        if not one.name:
+            raise InvalidArgument("build: a ulimit without a name")
+        if one.hard != -1 and one.soft > one.hard:
+            raise InvalidArgument(
+                f"ulimit soft limit must be less than or equal to hard limit: {one.soft} > {one.hard}"
+            )
+        found.append((one.name, one.soft, one.hard))
+    return found
+
+
+def resources(given: BuildResources) -> pb.LinuxResources | None:
+    """Limits of each RUN's cgroup; None: there are none."""
+    found = pb.LinuxResources(
+        memory=given.memory,
+        memorySwap=given.memory_swap,
+        cpuShares=max(0, given.cpu_shares),
+        cpuPeriod=max(0, given.cpu_period),
+        cpuQuota=given.cpu_quota,
+        cpusetCpus=given.cpuset_cpus,
+        cpusetMems=given.cpuset_mems,
+    )
+    return found if found.ByteSize() else None
+
+
+def named_contexts(request: ImageBuild, fds: Mapping[str, int]) -> dict[str, Context]:
+    """The named contexts, each by the name that a Dockerfile has for it (InvalidArgument)."""
+    found: dict[str, Context] = {}
+    for name, place in request.contexts.items():
+        try:
+            parsed = reference.parse(name)
+        except InvalidArgument as e:
+            raise InvalidArgument(f"invalid context name {name}: {e.message}", hint=e.hint) from e
+        found[parsed.familiar_whole.removesuffix(":latest")] = _named(place, fds)
+    return found
+
+
+def _named(place: str, fds: Mapping[str, int]) -> Context:
+    if place.startswith(_IMAGE):
+        return ImageContext(reference=str(reference.parse(place.removeprefix(_IMAGE))))
+    if place.startswith(_LOCAL):
+        name = place.removeprefix(_LOCAL)
+        return LocalContext(name=name, ignore=_rules(name, fds))
+    if contexts.is_git(place):
+        return git(place)
+    if place.startswith(("http://", "https://", "oci-layout://")):
+        return SourceContext(identifier=place)
+    raise InvalidArgument(f"unsupported context source `{place}`", hint="docker-image://, https://, or a directory")
+
+
+def _rules(name: str, fds: Mapping[str, int]) -> Sequence[str]:
+    fd = fds.get(name)
+    return () if fd is None else contexts.rules(fd, "Dockerfile")
+
+
+def git(text: str) -> SourceContext:
+    """A repository as a context (InvalidArgument)."""
+    from ketch.build.dockerfile.convert import sources
+
+    address = f"https://{text}" if text.startswith("github.com/") else text
+    location = sources.git(address)
+    if location is None:
+        head, sharp, part = address.partition("#")
+        location = sources.git(f"{head}.git{sharp}{part}")
+    if location is None:
+        raise InvalidArgument(f"build: `{text}` names no repository")
+    op = location.edge(keep_git_dir=False, checksum="", metadata=pb.OpMetadata()).vertex.op.source
+    return SourceContext(identifier=op.identifier, attrs=dict(op.attrs))

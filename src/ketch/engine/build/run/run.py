@@ -1,0 +1,220 @@
+"""One build, from the request to its products: context, Dockerfile, graph, solution, export."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ketch.build.dockerfile import parser, stages
+from ketch.build.dockerfile.convert.converter import convert
+from ketch.build.dockerfile.convert.options import ConvertOptions, LocalContext
+from ketch.build.dockerfile.errors import DockerfileError, excerpt
+from ketch.build.errors import CommandFailed, SolveError
+from ketch.build.llb import ops_pb2 as pb
+from ketch.build.llb.operations import source
+from ketch.build.tree import EMPTY
+from ketch.engine.build.run import calls, contexts, naming
+from ketch.engine.build.run.contexts import MAIN, FoundDockerfile
+from ketch.engine.build.run.phases import phase
+from ketch.engine.build.run.products import Product
+from ketch.engine.build.run.resolver import SessionResolver
+from ketch.engine.build.run.session import RequestSession
+from ketch.engine.model.building.builds import BuildExplanation, BuildExplanations, BuildFailure, BuildResult
+from ketch.errors import KetchError, PermissionDenied
+from ketch.oci import platform as platforms
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+
+    from ketch.build.dockerfile.convert.conversion import Conversion
+    from ketch.build.dockerfile.convert.options import Context
+    from ketch.build.dockerfile.errors import Span
+    from ketch.build.progress import SolveStatus
+    from ketch.build.solver.job import Explanation
+    from ketch.engine.build.run.builder import Builder
+    from ketch.engine.build.run.listener import BuildListener
+    from ketch.engine.model.building.builds import BuildRecord, ImageBuild
+    from ketch.oci.manifest import Platform
+    from ketch.storage.content.leases import Lease
+
+# Arguments that are there without a declaration: dockerd does not say that nothing used them.
+_PREDEFINED = frozenset(
+    name for one in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY") for name in (one, one.lower())
+) | {"SOURCE_DATE_EPOCH"}
+_HOST_NETWORK, _INSECURE = "network.host", "security.insecure"
+
+
+class BuildRun:
+    """One build; `run` it once."""
+
+    def __init__(self, builder: Builder, request: ImageBuild, listener: BuildListener, record: BuildRecord) -> None:
+        self._builder, self._request, self._listener, self._record = builder, request, listener, record
+        self._session = RequestSession(request)
+        self._conversions: list[Conversion] = []
+        self._states: dict[str, tuple[bool, bool]] = {}  # by vertex: (completed, cached)
+        self._dockerfile: FoundDockerfile | None = None
+
+    async def run(self, body: AsyncIterator[bytes]) -> BuildResult:
+        """Build (KetchError); ``body`` is what is left of the request's."""
+        names = naming.tags(self._request.tags)
+        wanted = naming.platforms_of(self._request)
+        self._check_entitlements()
+        builder = self._builder
+        async with AsyncExitStack() as stack:
+            lease = await builder.lease(stack)
+            await contexts.bring(self._request, self._session, body, builder.root, stack)
+            dockerfile, context = await self._read(lease)
+            self._dockerfile = dockerfile
+            self._record.dockerfile = dockerfile.name
+            self._listener.read(dockerfile)
+            if self._request.call != "build":
+                return calls.answer(self._request, dockerfile)
+            options = self._options(dockerfile, context, many=len(wanted) > 1)
+            products = await _all([self._product(dockerfile, options, one, lease) for one in wanted])
+            result = await builder.exporter.export(self._request, names, products, lease, self._listener)
+        return msgspec.structs.replace(result, ref=self._record.ref, unused=self._unused(dockerfile))
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def _check_entitlements(self) -> None:
+        """Refuse what the client has not allowed (PermissionDenied); Docker's API knows no such thing, and allows."""
+        host = naming.network(self._request.network) == pb.HOST
+        if host and not self._request.classic and _HOST_NETWORK not in self._request.entitlements:
+            raise PermissionDenied("network.host is not allowed", hint="give --allow network.host")
+
+    async def _read(self, lease: Lease) -> tuple[FoundDockerfile, Context]:
+        """The Dockerfile and the main context (KetchError)."""
+        given, request = self._request.dockerfile, self._request
+        shown = given.name if given else request.dockerfile_path
+        with phase(f"[internal] load build definition from {shown}", self._status):
+            if request.remote and contexts.is_git(request.remote):
+                context = naming.git(request.remote)
+                edge = source(context.identifier, context.attrs, None, pb.OpMetadata())
+                tree = await self._builder.solve(edge, self._session, lease, self._status)
+                if given is not None:
+                    return contexts.given(given), context
+                return await asyncio.to_thread(self._builder.find_in_tree, tree, request), context
+            fd = await contexts.directory(self._session)
+            if given is None:
+                found = await asyncio.to_thread(contexts.find, fd, request)
+                if request.classic:
+                    found = found._replace(ignore=contexts.own_files(found))
+            else:
+                found = contexts.given(given)
+        attrs = {"local.session": self._session.id, "local.unique": self._session.id}
+        return found, LocalContext(name=MAIN, ignore=found.ignore, attrs=attrs)
+
+    def _options(self, dockerfile: FoundDockerfile, context: Context, *, many: bool) -> ConvertOptions:
+        request = self._request
+        stages_of = None if not (request.no_cache or request.no_cache_filter) else list(request.no_cache_filter)
+        return ConvertOptions(
+            target=request.target,
+            args={name: value for name, value in request.args.items() if value is not None},
+            labels=request.labels,
+            many_platforms=many,
+            context=context,
+            contexts=naming.named_contexts(request, request.directories),
+            resolve_mode="pull" if request.pull else "local",
+            no_cache=[] if request.no_cache else stages_of,
+            merges=True,
+            network=naming.network(request.network),  # type: ignore[arg-type]
+            hosts=naming.hosts(request.hosts, self._builder.host_gateway),
+            shm_size=request.shm_size,
+            ulimits=naming.ulimits(request.ulimits),
+            cgroup_parent=request.cgroup_parent,
+            resources=naming.resources(request.resources),
+        )
+
+    # -- building --------------------------------------------------------------------------------
+
+    async def _product(
+        self, dockerfile: FoundDockerfile, options: ConvertOptions, platform: Platform | None, lease: Lease
+    ) -> Product:
+        options = msgspec.structs.replace(options, platform=platform)
+        resolver = SessionResolver(self._builder, self._session, options.resolve_mode, self._listener)
+        conversion = await convert(dockerfile.text, options, resolver)
+        self._conversions.append(conversion)
+        self._record.total_steps += len(dict(conversion.places.all()))
+        bases = {stage: resolver.id_of(name) for stage, name in conversion.stages.items()}
+        self._listener.converted(conversion, bases)
+        tree = EMPTY
+        if conversion.edge is not None:
+            found: list[Explanation] = []
+            wanted = found if self._request.explain else None
+            try:
+                tree = await self._builder.solve(conversion.edge, self._session, lease, self._status, wanted)
+            finally:
+                self._explain(found)
+        return Product(platform=platform or platforms.host(), conversion=conversion, tree=tree)
+
+    def _explain(self, found: Sequence[Explanation]) -> None:
+        """Tell why steps were not found in the cache."""
+        rows = [
+            BuildExplanation(vertex=one.vertex, name=one.name, reason=one.reason, details=list(one.details))
+            for one in found
+        ]
+        if rows:
+            self._listener.explained(BuildExplanations(rows))
+
+    def _status(self, status: SolveStatus) -> None:
+        """Pass a change on, and count the steps that have ended."""
+        for state in status.vertexes:
+            if state.completed and not state.error:
+                self._states[state.digest] = (True, state.cached)
+        self._listener.status(status)
+
+    # -- what is told at the end -----------------------------------------------------------------
+
+    def count(self) -> None:
+        """Write into the record how many steps there were."""
+        digests = {digest for one in self._conversions for digest, _ in one.places.all()}
+        found = [self._states[digest] for digest in digests if digest in self._states]
+        self._record.completed_steps = len(found)
+        self._record.cached_steps = sum(cached for _, cached in found)
+
+    def _unused(self, dockerfile: FoundDockerfile) -> list[str]:
+        """The arguments that were given and nothing declares."""
+        found = stages.read(parser.parse(dockerfile.text))
+        declared = set(_PREDEFINED)
+        for one in (*found.args, *(i for stage in found.stages for i in stage.instructions)):
+            declared |= {arg.name for arg in getattr(one, "args", ()) if hasattr(arg, "name")}
+        return sorted(set(self._request.args) - declared)
+
+    def failure(self, error: KetchError) -> BuildFailure:
+        """The error as clients are told it, with the lines of the Dockerfile."""
+        cause: Exception = error.cause if isinstance(error, SolveError) else error
+        vertex = error.vertex if isinstance(error, SolveError) else ""
+        span, word = self._place(error, vertex)
+        shown = ""
+        if span is not None and self._dockerfile is not None:
+            shown = excerpt(self._dockerfile.text, self._dockerfile.name, span, word)
+        return BuildFailure(
+            message=error.message,
+            kind=cause.kind if isinstance(cause, KetchError) else error.kind,
+            hint=error.hint or "",
+            excerpt=shown,
+            vertex=vertex,
+            exit_code=cause.exit_code if isinstance(cause, CommandFailed) else 0,
+        )
+
+    def _place(self, error: KetchError, vertex: str) -> tuple[Span | None, str]:
+        if isinstance(error, DockerfileError):
+            return error.span, error.word
+        for one in self._conversions:
+            if spans := one.places.of(vertex):
+                return spans[0], ""
+        return None, ""
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, Product]]) -> list[Product]:
+    """The products, made at once; the first error ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
