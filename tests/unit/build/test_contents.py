@@ -355,8 +355,8 @@ def test_a_change_at_the_same_moment_might_not_show(tmp_path, monkeypatch):
 def test_tables_are_bounded(tmp_path, monkeypatch):
     table = FileTable(most=3)
     for number in range(9):
-        table.put((number,), str(number))
-    assert (len(table), table.get((8,)), table.get((0,))) == (3, "8", None)
+        table.put(bytes([number]), sha256(bytes([number])))
+    assert (len(table), table.get(b"\x08"), table.get(b"\0")) == (3, sha256(b"\x08"), None)
     for number in range(4):
         (tmp_path / str(number)).touch()
     monkeypatch.setattr(contents, "_MOST_RESULTS", 2)
