@@ -19,6 +19,7 @@ from ketch.errors import FailedPrecondition, KetchError
 from ketch.oci.manifest import Platform
 from ketch.runtime.cgroups import common
 from tests.support.boxes.build_box import PATH
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.ketch_only
 def test_what_a_command_sees(build_box):
     """Hardly anything of the machine, and what BuildKit's commands see."""
     look = """
-        pwd; id; hostname; cat /proc/self/stat | cut -d' ' -f1; cat; umask
+        exec 2>&1; pwd; id; hostname; cat /proc/self/stat | cut -d' ' -f1; cat; umask
         grep -E '^(Seccomp|CapEff|NoNewPrivs):' /proc/self/status
         ulimit -n; df -k /dev/shm | tail -1 | awk '{print $2}'
         ls -A / | grep -v -E '^(bin|dev|etc|home|proc|root|sys|tmp|usr)$'
@@ -421,8 +422,10 @@ def test_cancel(build_box):
         assert task.cancelled()
         build_box.until_gone()
 
+    descriptors = len(os.listdir("/proc/self/fd"))
     for moment in ("running", "0", "0.001", "0.003", "0.005", "0.008", "0.012"):
         build_box.call(cancelled(moment))
+    until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, "all descriptors are closed")
     assert build_box.run("echo still", mounts=[cache(name="lock", sharing="locked")]).out == "still\n"
 
 

@@ -73,7 +73,7 @@ def script(text: str, **more: Any) -> pb.ExecOp:
 def test_a_command_with_everything(build_box):
     other = build_box.tree(lambda root: ((root / "in").mkdir(), (root / "in/file").write_text("other\n")))
     text = """
-        cat /o/file /s /a; echo $TOKEN $HTTPS_PROXY $https_proxy; pwd; hostname; id -u; ulimit -n
+        exec 2>&1; cat /o/file /s /a; echo $TOKEN $HTTPS_PROXY $https_proxy; pwd; hostname; id -u; ulimit -n
         grep far /etc/hosts; df -k /few | tail -1 | awk '{print $2}'; ls /sys/class/net; cat /c/x
         echo 1 >/root-file; echo 2 >/kept/kept-file; echo 3 >/lost/lost-file; echo 4 >rel/x; exit 3
     """

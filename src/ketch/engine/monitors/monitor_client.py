@@ -313,6 +313,8 @@ class MonitorClient(MonitorConnection):
             except KetchError:
                 log.debug("abandon: the monitor was gone already")
         self.disconnect()
+        if self._created.done() and self._created.exception() is None:
+            self._created.result().close()  # whoever waited for it was cancelled, perhaps
         return silent
 
 

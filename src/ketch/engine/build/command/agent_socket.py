@@ -26,23 +26,29 @@ class AgentSocket:
 
     def __init__(self, directory: str, name: str, mount: CommandMount) -> None:
         self.path = os.path.join(directory, name)
-        self._target = mount.socket_path
+        self._mount = mount
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
-        self._socket = _bound(directory, name)
-        os.chown(self.path, mount.uid, mount.gid)
-        os.chmod(self.path, mount.mode or 0o600)
+        self._directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._socket = _bound(self._directory_fd, name)
+        except BaseException:
+            os.close(self._directory_fd)
+            raise
 
     async def listen(self) -> None:
-        """Begin to accept connections."""
+        """Begin to accept connections (OSError)."""
+        os.chown(self.path, self._mount.uid, self._mount.gid)
+        os.chmod(self.path, self._mount.mode & 0o777)
         self._server = await asyncio.start_unix_server(self._accepted, sock=self._socket, backlog=_ROOM)
 
     async def close(self) -> None:
         """End the socket and its connections."""
         if self._server is None:
             self._socket.close()
-            return
-        self._server.close()
+        else:
+            self._server.close()
+        os.close(self._directory_fd)  # by which asyncio, too, finds the socket that it removes (Python 3.13)
         for task in self._talks:
             task.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
@@ -55,7 +61,7 @@ class AgentSocket:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             try:
-                agent_reader, agent_writer = await asyncio.open_unix_connection(self._target)
+                agent_reader, agent_writer = await asyncio.open_unix_connection(self._mount.socket_path)
                 with contextlib.closing(agent_writer):
                     back = asyncio.create_task(_pass_on(agent_reader, writer))
                     try:
@@ -74,14 +80,11 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.write_eof()
 
 
-def _bound(directory: str, name: str) -> socket.socket:
-    """A socket at a path of any length (unix(7): 107 bytes)."""
-    directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _bound(directory_fd: int, name: str) -> socket.socket:
+    """A socket in a directory, whose path may be longer than one of a socket (unix(7): 107 bytes)."""
     with contextlib.ExitStack() as undo:
-        undo.callback(os.close, directory_fd)
         found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        with contextlib.ExitStack() as failed:
-            failed.callback(found.close)
-            found.bind(f"/proc/self/fd/{directory_fd}/{name}")
-            failed.pop_all()
+        undo.callback(found.close)
+        found.bind(f"/proc/self/fd/{directory_fd}/{name}")
+        undo.pop_all()
     return found
