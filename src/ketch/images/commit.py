@@ -12,6 +12,7 @@ from ketch.images.made.image import image_of, layer_of, layers_of
 from ketch.notation import times
 from ketch.oci import reference
 from ketch.oci.config import History, ImageConfig
+from ketch.storage.layers import tars
 from ketch.storage.layers.draft import BuiltLayerDraft
 from ketch.storage.snapshots.overlay import check_depth
 
@@ -22,21 +23,22 @@ if TYPE_CHECKING:
     from ketch.images.store import ImageStore
     from ketch.oci.config import RunConfig
     from ketch.storage.content.leases import Lease
+    from ketch.storage.layers.tars import TarFacts
 
 
 def commit(
     store: ImageStore,
     parent: Image,
     config: RunConfig,
-    fill: Callable[[str], None] | None,
+    fill: Callable[[str], TarFacts | None] | None,
     *,
     name: str = "",
     step: History,
 ) -> Image:
     """Make the image; ``fill(directory)`` writes the layer's files in overlay's own form; None: no layer.
 
-    Blocking.  ``name`` is normalized; ``step`` tells how the image was made, but for the time.  Nothing stays when any
-    of it fails.
+    It returns the facts of the layer's tar, or None.  Blocking.  ``name`` is normalized; ``step`` tells how the image
+    was made, but for the time.  Nothing stays when any of it fails.
     """
     with store.lease() as lease:
         lease.hold(*parent.parts())
@@ -82,12 +84,15 @@ def check_name(repo: str, tag: str) -> str:
     return str(reference.parse(f"{parsed.repository}:{tag}") if tag else parsed)
 
 
-def _new_layer(store: ImageStore, lease: Lease, fill: Callable[[str], None]) -> str:
+def _new_layer(store: ImageStore, lease: Lease, fill: Callable[[str], TarFacts | None]) -> str:
     """The id of a layer whose files are written to its directory."""
     draft = BuiltLayerDraft(store.layers, lease)
     try:
-        fill(draft.directory)
-        return draft.commit()
+        facts = fill(draft.directory)
+        layer = draft.commit()
     except BaseException:
         draft.abort()
         raise
+    if facts is not None:
+        tars.keep(store.layers, layer, facts)
+    return layer

@@ -19,6 +19,7 @@ from ketch.errors import DataLoss, InvalidArgument
 from ketch.storage.archive import pax, tar
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.layer import write_layer
+from ketch.storage.byte_copy import ByteCopier
 from ketch.storage.layers import tars
 from ketch.storage.layers.store import Layers, built_name
 from ketch.storage.removal import remove_tree
@@ -186,8 +187,11 @@ def test_every_kind_of_file_there_and_back(entries):
         data = written(layer)
         assert written(layer) == data
         fd = os.open(layer, os.O_RDONLY | os.O_DIRECTORY)
-        layer_copy.copy(fd, os.fsdecode(copied))
+        facts = layer_copy.copy(fd, os.fsdecode(copied))
         os.close(fd)
+        if facts is not None:  # the files are so new that it cannot tell whether they have changed meanwhile
+            assert facts.diff_id == "sha256:" + hashlib.sha256(data).hexdigest()
+            assert facts.size == len(data)
         assert written(copied) == data
         assert census(copied) == census(layer)
         extract(io.BytesIO(data), os.fsdecode(back))
@@ -247,6 +251,35 @@ def test_other_programs_read_it(tmp_path):
     make(layer, [{**base, "kind": kind, "name": n, "parent": 0} for kind, n in names.items()])
     subprocess.run(["tar", "-x", "-p", "-C", os.fsdecode(back)], input=written(layer), check=True)
     assert census(back) == census(layer)
+
+
+def test_a_file_that_changes_while_it_is_copied(tmp_path, monkeypatch):
+    """The copy is whole; the digest of its tar is known when nothing can have changed."""
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    (upper / "large").write_bytes(b"x" * 200_000)
+    (upper / "small").write_bytes(b"s")
+    fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY)
+    copy = ByteCopier.copy
+
+    def copied(name: str) -> tars.TarFacts | None:
+        (tmp_path / name).mkdir()
+        return layer_copy.copy(fd, str(tmp_path / name))
+
+    def changing(copier: ByteCopier, from_fd: int, to_fd: int, status: os.stat_result) -> None:
+        with open(upper / "large", "ab") as f:
+            f.write(b"y")
+        copy(copier, from_fd, to_fd, status)
+
+    assert copied("a moment ago") is None  # it may change again without another time
+    monkeypatch.setattr(layer_copy, "_TICK_NS", 0)
+    facts = copied("still")
+    assert facts is not None
+    assert facts.diff_id == "sha256:" + hashlib.sha256(written(os.fsencode(tmp_path / "still"))).hexdigest()
+    monkeypatch.setattr(ByteCopier, "copy", changing)
+    assert copied("changed") is None
+    os.close(fd)
+    assert census(os.fsencode(tmp_path / "still")).keys() == census(os.fsencode(tmp_path / "changed")).keys()
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ketch.engine.paths import ContainerPaths
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
+    from ketch.storage.layers.tars import TarFacts
     from ketch.storage.snapshots.overlay import Snapshots
 
 MARK = "paused-for-commit"
@@ -122,7 +123,7 @@ class CommitService(Struct, frozen=True, eq=False):
                 self.images,
                 parent,
                 config,
-                _filler(upper_fd, lower_fd),
+                _filler(upper_fd, lower_fd, container),
                 name=name,
                 step=History(
                     created_by=(cmd if isinstance(cmd, str) else " ".join(cmd)) or None,
@@ -157,12 +158,22 @@ def _run_config(config: ContainerConfig) -> RunConfig:
     return msgspec.convert({k: v for k, v in facts.items() if k in names and v}, RunConfig)
 
 
-def _filler(upper_fd: int, lower_fd: int) -> Callable[[str], None] | None:
+def _filler(upper_fd: int, lower_fd: int, container: Container) -> Callable[[str], TarFacts | None] | None:
     """The function that copies the changes to a directory; None when the container changed nothing."""
     if next(diff.found(upper_fd, lower_fd), None) is None:
         return None
     places = diff.places_made(upper_fd, lower_fd)
-    return lambda directory: layer_copy.copy(upper_fd, directory, places)
+    was_still = _is_still(container)
+
+    def fill(directory: str) -> TarFacts | None:
+        found = layer_copy.copy(upper_fd, directory, places)
+        return found if was_still and _is_still(container) else None
+
+    return fill
+
+
+def _is_still(container: Container) -> bool:
+    return not container.state.running or container.state.status is Status.PAUSED
 
 
 def _remove(path: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -71,7 +73,10 @@ def layer_facts(
     The lease holds these blobs from then on.  Blocking: layers that are new are read once (DataLoss: one is gone).
     """
     of_images = _of_images(store, lease, {layer for layer in layers if not is_built(layer)}, bases)
-    return [of_images[layer] if layer in of_images else layer_of(store, layer) for layer in layers]
+    others = list(dict.fromkeys(layer for layer in layers if layer not in of_images))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        made = dict(zip(others, pool.map(lambda layer: layer_of(store, layer), others), strict=True))
+    return [of_images[layer] if layer in of_images else made[layer] for layer in layers]
 
 
 def image_of(

@@ -17,6 +17,8 @@ from ketch.storage.archive.write import TreeWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.storage.archive.write import Xattrs
+
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
 
@@ -25,7 +27,7 @@ def write_layer(upper_fd: int, write: Callable[[bytes | memoryview], object]) ->
 
     ``write`` gets buffers that are used again.  Raises InvalidArgument for names that a layer cannot have.
     """
-    writer = _LayerWriter(write)
+    writer = LayerWriter(write)
     writer.content(upper_fd, "")
     writer.end()
     return writer.size
@@ -44,20 +46,27 @@ def is_opaque(fd: int) -> bool:
         return False
 
 
-class _LayerWriter(TreeWriter):
+class LayerWriter(TreeWriter):
+    """A writer of upper directories as layers' tars."""
+
     def wanted(self, name: str, path: str) -> bool:
+        """Refuse names that a layer cannot have (InvalidArgument)."""
         if name.startswith(WHITEOUT):
             raise InvalidArgument(
                 f"make a layer of `/{path}`: a name that begins with {WHITEOUT} means a removed file in layers"
             )
         return True
 
-    def entered(self, fd: int, path: str) -> None:
+    def entered(self, fd: int, path: str, status: os.stat_result, xattrs: Xattrs) -> None:
+        """Tell of an opaque directory."""
+        del status, xattrs
         if is_opaque(fd):
             self.marker(f"{path}/{OPAQUE}")
 
     def special(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
+        """Add what is neither a file nor a directory; of a whiteout, what it stands for."""
         if is_whiteout(status):
             self.marker(path[: len(path) - len(name)] + WHITEOUT + name)
+            self.made(name, status)
         else:
             super().special(dir_fd, name, path, status)

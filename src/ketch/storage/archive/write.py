@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_SMALL = 1 << 16  # files that are gathered before they are passed on
+SMALL = 1 << 16  # files that are gathered before they are passed on
 _GATHERED = 1 << 18
 _BUFFER = 1 << 20
 _TRIES = 10
@@ -85,27 +85,31 @@ class _Gathered:
             self._pieces.clear()
             self._size = 0
 
-    def content(self, fd: int, size: int) -> None:
-        """Add a file's content of exactly the announced size, truncated or filled up with zeros, and its padding."""
-        if size <= _SMALL:
-            data = os.read(fd, size) if size else b""
+    def content(self, fd: int, size: int) -> bytes:
+        """Add a file's content of exactly the announced size, truncated or filled up with zeros, and its padding.
+
+        Returns the content of a small file, nothing of others.
+        """
+        if size <= SMALL:
+            data = os.pread(fd, size, 0) if size else b""
             while len(data) < size:
-                data += os.read(fd, size - len(data)) or bytes(size - len(data))
+                data += os.pread(fd, size - len(data), len(data)) or bytes(size - len(data))
             self.add(data.ljust(size + -size % pax.BLOCK, b"\0"))
-            return
+            return data
         self.flush()
         if self._buffer is None:
             self._buffer = memoryview(bytearray(_BUFFER))
-        left = size
-        while left:
-            part = self._buffer[: min(left, _BUFFER)]
-            done = os.readv(fd, [part])
+        at = 0
+        while at < size:
+            part = self._buffer[: min(size - at, _BUFFER)]
+            done = os.preadv(fd, [part], at)
             if not done:
                 part[:] = bytes(len(part))
                 done = len(part)
             self._write(part[:done])
-            left -= done
+            at += done
         self.add(bytes(-size % pax.BLOCK))
+        return b""
 
 
 class TreeWriter:
@@ -157,7 +161,9 @@ class TreeWriter:
         """Add the content of an open directory, of any depth, with ``prefix`` before each name."""
         with trees.Descent(fd) as at:
             for name in at.walk(trees.sorted_names):
-                if name is not None:
+                if name is None:
+                    self.left()
+                else:
                     with contextlib.suppress(FileNotFoundError):  # it went meanwhile
                         self._entry(at, name, prefix + at.prefix + name)
 
@@ -166,8 +172,19 @@ class TreeWriter:
         del name, path
         return True
 
-    def entered(self, fd: int, path: str) -> None:
+    def entered(self, fd: int, path: str, status: os.stat_result, xattrs: Xattrs) -> None:
         """Handle a directory that has been added, before its content."""
+
+    def left(self) -> None:
+        """Handle the end of the directory that was entered last."""
+
+    def file(self, fd: int, path: str, status: os.stat_result, xattrs: Xattrs) -> None:
+        """Add the content of an open file whose header was added."""
+        del path, xattrs
+        self._out.content(fd, status.st_size)
+
+    def linked(self, path: str, first: bytes) -> None:
+        """Handle a further name of a file that has been added."""
 
     def entry(self, dir_fd: int, name: str, path: str) -> None:
         """Add an entry of an open directory, as ``path``."""
@@ -203,8 +220,9 @@ class TreeWriter:
             if e.errno not in _SWAPPED:
                 raise
             return False
-        self.member(pax.DIRECTORY, path + "/", status, xattrs=_xattrs(at.fd))
-        self.entered(at.fd, path)
+        xattrs = _xattrs(at.fd)
+        self.member(pax.DIRECTORY, path + "/", status, xattrs=xattrs)
+        self.entered(at.fd, path, status, xattrs)
         return True
 
     def _regular(self, dir_fd: int, name: str, path: str) -> bool:
@@ -231,6 +249,10 @@ class TreeWriter:
             link = _bytes(os.readlink(name, dir_fd=dir_fd))
             self.size += status.st_size
         self.member(_KINDS[stat.S_IFMT(status.st_mode)], path, status, link)
+        self.made(name, status, link)
+
+    def made(self, name: str, status: os.stat_result, link: bytes = b"") -> None:
+        """Handle a symbolic link, a FIFO or a device node that has been added."""
 
     def _file(self, fd: int, path: str, status: os.stat_result) -> None:
         if status.st_nlink > 1:
@@ -238,10 +260,12 @@ class TreeWriter:
             first = self._links.setdefault((status.st_dev, status.st_ino), name)
             if first != name:
                 self.member(pax.LINK, path, status, first)
+                self.linked(path, first)
                 return
         self.size += status.st_size
-        self.member(pax.FILE, path, status, size=status.st_size, xattrs=_xattrs(fd))
-        self._out.content(fd, status.st_size)
+        xattrs = _xattrs(fd)
+        self.member(pax.FILE, path, status, size=status.st_size, xattrs=xattrs)
+        self.file(fd, path, status, xattrs)
 
 
 def _bytes(path: str) -> bytes:

@@ -37,6 +37,25 @@ class TarFacts(msgspec.Struct, frozen=True, kw_only=True):
     files: int
 
 
+class SeenTar:
+    """The digest and the size of a tar that passes through, to whoever gets its bytes."""
+
+    def __init__(self, to: Write = lambda _data: None) -> None:
+        self._to = to
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes, and pass them on."""
+        self._digest.update(data)
+        self._size += len(data)
+        self._to(data)
+
+    def facts(self, files: int) -> TarFacts:
+        """The facts of the whole tar, of a layer with so many bytes in files."""
+        return TarFacts(diff_id="sha256:" + self._digest.hexdigest(), size=self._size, files=files)
+
+
 def known(layers: Layers, layer: str) -> TarFacts | None:
     """The facts of a layer's tar, if they have been found out (by `facts`)."""
     try:
@@ -53,14 +72,19 @@ def facts(layers: Layers, layer: str) -> TarFacts:
     """
     found = known(layers, layer)
     if found is None:
-        found = _written(layers, layer, lambda _data: None)
-        path = os.path.join(layers.path(layer), _RECORD)
-        new = f"{path}.{secrets.token_hex(4)}"
-        with open(new, "xb") as f:
-            f.write(msgspec.json.encode(found))
-        failpoint("layer.hashed")
-        os.rename(new, path)
+        found = _written(layers, layer)
+        keep(layers, layer, found)
     return found
+
+
+def keep(layers: Layers, layer: str, found: TarFacts) -> None:
+    """Keep the facts of a layer's tar for those who ask."""
+    path = os.path.join(layers.path(layer), _RECORD)
+    new = f"{path}.{secrets.token_hex(4)}"
+    with open(new, "xb") as f:
+        f.write(msgspec.json.encode(found))
+    failpoint("layer.hashed")
+    os.rename(new, path)
 
 
 def write(layers: Layers, layer: str, expected: str, to: Write) -> None:
@@ -76,20 +100,11 @@ def write(layers: Layers, layer: str, expected: str, to: Write) -> None:
         )
 
 
-def _written(layers: Layers, layer: str, to: Write) -> TarFacts:
+def _written(layers: Layers, layer: str, to: Write = lambda _data: None) -> TarFacts:
     [directory] = layers.directories([layer])
-    digest = hashlib.sha256()
-    size = 0
-
-    def take(data: bytes | memoryview) -> None:
-        nonlocal size
-        digest.update(data)
-        size += len(data)
-        to(data)
-
+    seen = SeenTar(to)
     fd = os.open(directory, trees.DIRECTORY)
     try:
-        files = write_layer(fd, take)
+        return seen.facts(write_layer(fd, seen.write))
     finally:
         os.close(fd)
-    return TarFacts(diff_id="sha256:" + digest.hexdigest(), size=size, files=files)
