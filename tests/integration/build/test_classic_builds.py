@@ -206,3 +206,16 @@ def test_the_docker_client_builds_without_buildkit(engine, tmp_path):
     failed = engine.docker("build", "-", stdin=b"FROM busybox\nRUN exit 5\n", check=False, DOCKER_BUILDKIT="0")
     assert failed.code == 5
     assert "returned a non-zero code: 5" in failed.err
+
+
+def test_a_given_time_gives_the_same_image_again(engine):
+    """Also of files that were made at another time: with rewrite-timestamp."""
+    outputs = quote(json.dumps([{"Type": "image", "Attrs": {"rewrite-timestamp": "true"}}]))
+    asked = f"nocache=1&outputs={outputs}&buildargs=" + quote('{"SOURCE_DATE_EPOCH":"1700000000"}')
+    files = {"Dockerfile": "FROM busybox\nRUN date +%N > /dev/null; touch /now; mkdir /d\nCOPY Dockerfile /d/\n"}
+    made = {builds.image_id(builds.post(engine.socket, files, asked)[1]) for _ in range(2)}
+    assert len(made) == 1
+    image = Api(engine.socket).must("GET", f"/images/{made.pop()}/json")
+    assert image["Created"] == "2023-11-14T22:13:20Z"
+    status, lines = builds.post(engine.socket, files, f"outputs={outputs}")
+    assert "SOURCE_DATE_EPOCH" in lines[-1].get("error", ""), (status, lines)

@@ -1,7 +1,11 @@
-"""``/build`` and what belongs to it, Ketch's own ``/ketch/build``; ``/session``, ``/grpc``, and checkpoints."""
+"""``/build`` and what belongs to it, Ketch's own ``/ketch/build``; ``/session``, ``/grpc``, and checkpoints.
+
+What only builds need is imported when there is one: no start of the daemon waits for it.
+"""
 
 from __future__ import annotations
 
+import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -9,8 +13,6 @@ from ketch.api import jsontext, peer_fds, query
 from ketch.api.errors import from_registry, prefixed
 from ketch.api.routes.images import progress
 from ketch.api.streams import while_connected
-from ketch.api.wire.building import build_cache
-from ketch.api.wire.building import builds as wire
 from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ async def build(call: Call) -> web.StreamResponse:
         raise InvalidArgument(f'invalid version "{version}"')
     if version == "2":
         raise Unimplemented("build image: Ketch does not speak BuildKit's protocol yet", hint=_NO_BUILDKIT)
+    from ketch.api.wire.building import builds as wire
+
     request = wire.classic(call.query, call.request.headers.get("X-Registry-Config"))
     body = call.request.content.iter_chunked(_CHUNK)
     items = call.engine.builds.classic(request, body, quiet=query.flag(call.query, "q"))
@@ -42,9 +46,16 @@ async def build(call: Call) -> web.StreamResponse:
 
 async def own(call: Call) -> web.StreamResponse:
     """Build as ``ketch build`` asks for it: a line of JSON, a tar perhaps; events as lines."""
+    from ketch.api.wire.building import builds as wire
+
     line, body = await _first_line(call)
     request = wire.own(line, lambda handed: peer_fds.taken(call.request, handed))
-    response = await call.stream("application/x-ndjson")
+    try:
+        response = await call.stream("application/x-ndjson")
+    except BaseException:
+        for fd in request.descriptors():
+            os.close(fd)
+        raise
     async with while_connected(call.request):
         async with aclosing(call.engine.builds.build(request, body)) as events:
             async for event in events:
@@ -75,11 +86,15 @@ async def _first_line(call: Call) -> tuple[bytes, AsyncIterator[bytes]]:
 
 async def list_(call: Call) -> web.StreamResponse:
     """The last builds, newest first."""
+    from ketch.api.wire.building import builds as wire
+
     return call.json([wire.row(record) for record in call.engine.builds.history.all()])
 
 
 async def inspect(call: Call) -> web.StreamResponse:
     """One of the last builds."""
+    from ketch.api.wire.building import builds as wire
+
     return call.json(wire.details(call.engine.builds.history.get(call.path["ref"])))
 
 
@@ -100,6 +115,8 @@ async def cancel(call: Call) -> web.StreamResponse:
 
 async def prune(call: Call) -> web.StreamResponse:
     """Remove build cache."""
+    from ketch.api.wire.building import build_cache
+
     options = build_cache.prune_options(call.query)
     with prefixed("failed to prune build cache: "):
         done = await call.engine.builds.prune(options)

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ketch.api.wire import containers, images, volumes
-from ketch.api.wire.building import build_cache
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -31,6 +30,8 @@ def answer(engine: Engine, usage: DiskUsage, kinds: Collection[str], cache: Sequ
     for container in everything:
         written = usage.containers.get(container.id, 0)
         rows.append(containers.row(engine, container, (written, written + roots.get(container.image_id, 0))))
+    from ketch.api.wire.building import build_cache
+
     found: ApiObject = {
         "LayersSize": usage.layers,
         "Images": [

@@ -10,18 +10,32 @@ import msgspec
 
 from ketch.build.dockerfile.convert.state import rfc3339
 from ketch.build.export.times import dated
+from ketch.build.tree import Tree
+from ketch.errors import InvalidArgument
 from ketch.images.made.image import built_image
+from ketch.images.made.times import rewritten
 from ketch.notation import times
 
 if TYPE_CHECKING:
     from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.providers import BuildSnapshots
-    from ketch.build.tree import Tree
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease
 
 _MADE_HERE = "built-"
+
+
+def with_times_of(store: ImageStore, lease: Lease, conversion: Conversion, tree: Tree) -> Tree:
+    """A tree whose layers, as far as they were made here, have no file later than the build's own time.  Blocking.
+
+    InvalidArgument: the build has none.
+    """
+    epoch = conversion.epoch
+    if epoch is None:
+        raise InvalidArgument("rewrite-timestamp: the build has no time", hint="give --build-arg SOURCE_DATE_EPOCH=…")
+    layers = (rewritten(store, lease, one, epoch) if one.startswith(_MADE_HERE) else one for one in tree.layers)
+    return Tree(tuple(layers))
 
 
 def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, conversion: Conversion, tree: Tree) -> Image:

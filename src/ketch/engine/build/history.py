@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from ketch.engine.model.building.builds import BuildRecord
+from ketch.engine.model.building.records import BuildRecord
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.storage.database.db import Schema
 from ketch.storage.database.records import Form

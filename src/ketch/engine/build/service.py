@@ -1,6 +1,7 @@
 """Builds, as the API calls them: begun, cancelled, remembered; the cache they leave.
 
-The builder itself is made when the first build begins (`factory`): what it imports is not needed before.
+The builder itself is made when the first build begins (`factory`): what it imports is not needed before, and what
+others here need for builds alone is imported in their functions.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from ketch.build.cache.pruning import policy
 from ketch.engine import os_errors
-from ketch.engine.model.building.builds import BuildFailure, BuildRecord, CachePruned
+from ketch.engine.model.building.records import BuildRecord
 from ketch.errors import KetchError, Unavailable
 from ketch.storage.contexts import receive
 
@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from ketch.engine.build.run.listener import BuildListener
     from ketch.engine.build.run.run import BuildRun
     from ketch.engine.events.bus import EventBus
-    from ketch.engine.model.building.builds import BuildEvent, BuildResult, CachePrune, ImageBuild
+    from ketch.engine.model.building.builds import (
+        BuildEvent,
+        BuildFailure,
+        BuildResult,
+        CachePrune,
+        CachePruned,
+        ImageBuild,
+    )
     from ketch.notation.api_objects import ApiObject
 
 log = logging.getLogger(__name__)
@@ -155,6 +162,9 @@ class BuildService:
 
     async def prune(self, request: CachePrune) -> CachePruned:
         """Remove what a request names of the build cache (InvalidArgument)."""
+        from ketch.build.cache.pruning import policy
+        from ketch.engine.model.building.builds import CachePruned
+
         spaces = (request.reserved, request.max_used, request.min_free)
         options = policy.parse(request.filters, time.time_ns(), everything=request.everything, spaces=spaces)
         rows = await self._parts.keeper.prune(options)
@@ -263,6 +273,8 @@ class _Work:
 
     def failure(self, error: KetchError) -> BuildFailure:
         """The end of the build's events."""
+        from ketch.engine.model.building.builds import BuildFailure
+
         if self._run is not None:
             return self._run.failure(error)
         return BuildFailure(message=error.message, kind=error.kind, hint=error.hint or "")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from multidict import MultiMapping
 
-    from ketch.engine.model.building.builds import BuildEvent, BuildRecord
+    from ketch.engine.model.building.builds import BuildEvent
+    from ketch.engine.model.building.records import BuildRecord
     from ketch.notation.api_objects import ApiObject
 
 _ISOLATIONS = ("default", "process", "hyperv")

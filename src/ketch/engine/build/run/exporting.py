@@ -108,7 +108,7 @@ class _Export:
             "exporting to image" if not to_client else f"exporting to {output.kind} image format", self._tell
         ) as step:
             names = naming.tags([*self._names, *output.attrs.get("name", "").split(",")])
-            await self._make(names, step, keep=not to_client)
+            await self._make(names, step, keep=not to_client, rewrite=_asked(output, "rewrite-timestamp"))
             if to_client:
                 await self._send(number, output, lambda file: self._save(names, file))
             elif _asked(output, "push"):
@@ -120,10 +120,10 @@ class _Export:
 
     # -- images ----------------------------------------------------------------------------------
 
-    async def _make(self, names: Sequence[str], step: Phase, *, keep: bool) -> None:
+    async def _make(self, names: Sequence[str], step: Phase, *, keep: bool, rewrite: bool) -> None:
         """Put the images into the store, with these names where they are kept; several platforms with an index."""
         shown = [reference.parse(name).familiar for name in names]
-        self._images = await asyncio.to_thread(self._add, names if keep else ())
+        self._images = await asyncio.to_thread(self._add, names if keep else (), rewrite=rewrite)
         self._metadata |= {"containerimage.config.digest": self._images[0].id}
         if self._images[0].manifest:
             self._metadata["containerimage.digest"] = self._images[0].manifest
@@ -137,11 +137,12 @@ class _Export:
                 step.part(f"naming to {reference.parse(name)}")
                 self._to.events.of_image(self._images[0], "tag", name)
 
-    def _add(self, names: Sequence[str]) -> list[Image]:
-        made = [
-            images.make(self._to.store, self._to.snapshots, self._lease, one.conversion, one.tree)
-            for one in self._products
-        ]
+    def _add(self, names: Sequence[str], *, rewrite: bool) -> list[Image]:
+        store, lease = self._to.store, self._lease
+        made = []
+        for one in self._products:
+            tree = images.with_times_of(store, lease, one.conversion, one.tree) if rewrite else one.tree
+            made.append(images.make(store, self._to.snapshots, lease, one.conversion, tree))
         if len(made) == 1:
             return self._to.store.add([(made[0], list(names))])
         target = index.write(self._to.store, self._lease, made)

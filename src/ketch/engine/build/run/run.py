@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from ketch.build.solver.job import Explanation
     from ketch.engine.build.run.builder import Builder
     from ketch.engine.build.run.listener import BuildListener
-    from ketch.engine.model.building.builds import BuildRecord, ImageBuild
+    from ketch.engine.model.building.builds import ImageBuild
+    from ketch.engine.model.building.records import BuildRecord
     from ketch.oci.manifest import Platform
     from ketch.storage.content.leases import Lease
 

@@ -170,27 +170,6 @@ class BuildFailure(Struct, frozen=True, kw_only=True):
 BuildEvent = BuildProgress | OutputBytes | BuildExplanations | BuildResult | BuildFailure
 
 
-class BuildRecord(Struct, kw_only=True):
-    """A build as the history has it; times in ns since 1970, ``status``: running, completed, error or canceled."""
-
-    ref: str
-    name: str
-    created: int
-    completed: int = 0
-    status: str = "running"
-    total_steps: int = 0
-    cached_steps: int = 0
-    completed_steps: int = 0
-    error: str = ""
-    target: str = ""
-    image: str = ""
-    platforms: Strings = field(default_factory=list)
-    dockerfile: str = ""
-    context: str = ""
-    arguments: Texts = field(default_factory=dict)
-    warnings: int = 0
-
-
 class CachePrune(Struct, frozen=True, kw_only=True):
     """A request to remove build cache; sizes in bytes, 0: no such bound.
 
