@@ -48,6 +48,7 @@ class BuildStep:
     def __init__(self, digest: str, name: str, *, group: bool = False) -> None:
         self.digest, self.name = digest, name
         self.hidden = group  # until a vertex of the group begins that is not there only for the others' sake
+        self.listed = False
         self.parts: dict[str, StepPart] = {}
         self.shown_parts: list[str] = []  # those that have begun, in that order
         self.warnings: list[Message] = []
@@ -158,7 +159,8 @@ class BuildState:
             step = self._step(row)
             if step.see(row) and not step.hidden:
                 changed.append(step)
-            if step.started and not step.hidden and step not in self.steps:
+            if step.started and not step.hidden and not step.listed:
+                step.listed = True
                 self.steps.append(step)
             if self.began_at is None:
                 self.began_at = nanoseconds(row.get("started"))
