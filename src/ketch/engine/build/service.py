@@ -229,11 +229,11 @@ class _Work:
         given = {name: value or "" for name, value in request.args.items()}
         self.record = BuildRecord(
             ref="",
-            name=request.tags[0] if request.tags else request.target or request.dockerfile_path,
+            name=request.name or (request.tags[0] if request.tags else request.target or request.dockerfile_path),
             created=0,
             target=request.target,
             platforms=list(request.platforms),
-            context=request.remote,
+            context=request.place or request.remote,
             arguments=given,
         )
 

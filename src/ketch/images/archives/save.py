@@ -43,9 +43,19 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: S
             lease.hold(*filter(None, [entry.target]), *(part for image in entry.images for part in image.parts()))
             for image in entry.images:
                 store.resolve(image.id)  # it may have gone before it was held (NotFound)
-        _check_whole(store, entries)
-        _write(store, target, entries)
-        target.write(bytes(2 * _BLOCK))
+        _write_whole(store, target, entries)
+
+
+def save_as(store: ImageStore, images: Sequence[Image], names: Sequence[str], target: IO[bytes]) -> None:
+    """Write images, which the caller holds, under names that they need not have here; without any, unnamed."""
+    full = [str(reference.parse(name)) for name in names]
+    _write_whole(store, target, [_Chosen(name, "", list(images)) for name in full or [""]])
+
+
+def _write_whole(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None:
+    _check_whole(store, entries)
+    _write(store, target, entries)
+    target.write(bytes(2 * _BLOCK))
 
 
 def _key(found: tuple[Image, str]) -> tuple[str, str]:

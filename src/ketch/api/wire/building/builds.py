@@ -165,6 +165,8 @@ class _Line(msgspec.Struct, kw_only=True):
     """The first line of ``POST /ketch/build`` (docs/api.md)."""
 
     id: str = ""
+    name: str = ""
+    context: str = ""
     t: list[str] = []
     target: str = ""
     platforms: list[str] = []
@@ -220,6 +222,8 @@ def _request(line: _Line, reader: _Descriptors) -> ImageBuild:
     uploads = {name: _upload(place) for name, place in line.directories.items() if name not in fds}
     return ImageBuild(
         id=line.id,
+        name=line.name,
+        place=line.context,
         tags=line.t,
         target=line.target,
         args=line.buildargs,

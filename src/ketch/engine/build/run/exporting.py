@@ -16,7 +16,7 @@ from ketch.engine.build.run import naming
 from ketch.engine.build.run.phases import phase
 from ketch.engine.model.building.builds import BuildResult, OutputRequest
 from ketch.errors import InvalidArgument, Unavailable
-from ketch.images.archives.save import save
+from ketch.images.archives.save import save_as
 from ketch.notation import booleans
 from ketch.oci import platform as platforms
 from ketch.oci import reference
@@ -163,7 +163,7 @@ class _Export:
 
     def _save(self, names: Sequence[str], file: IO[bytes]) -> None:
         """Write an archive of the images."""
-        save(self._to.store, [image.id for image in self._images], file)
+        save_as(self._to.store, self._images, names, file)
 
     # -- bytes for the client ----------------------------------------------------------------------
 

@@ -73,10 +73,12 @@ class ImageBuild(Struct, kw_only=True):
     ``args``: None for a name that has no value, which then is only told when nothing has declared it.
     ``directories``: open directories, which are closed at the build's end; ``uploads``: directories in the request's
     tar, by their place in it (`ARCHIVE`: all of it).  ``id``: the name by which it is cancelled.  ``classic``: it came
-    by Docker's API.
+    by Docker's API.  ``name`` and ``place``: of the build and of its context, for the history.
     """
 
     id: str = ""
+    name: str = ""
+    place: str = ""
     classic: bool = False
     tags: Strings = field(default_factory=list)
     target: str = ""
