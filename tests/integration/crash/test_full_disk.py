@@ -82,11 +82,13 @@ def refused(api: Api) -> None:
     for path, what in (
         ("/containers/create?name=late", body("late")),
         ("/volumes/create", {"Name": "late"}),
+        ("/commit?container=fat&repo=late", None),
     ):
         status, answer = api("POST", path, what)
         assert status == 500, (path, status, answer)
         assert "no space left" in answer["message"] or "disk is full" in answer["message"], (path, answer)
-    assert api("GET", "/containers/late/json")[0] == api("GET", "/volumes/late")[0] == 404
+    for path in ("/containers/late/json", "/volumes/late", "/images/late/json"):
+        assert api("GET", path)[0] == 404
 
 
 def frees(engine, api: Api) -> None:
