@@ -12,6 +12,8 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from tests.support.rawapi import Api
+
 from bench import measures
 from bench.images import memory
 
@@ -94,7 +96,7 @@ def forget(engine: Engine) -> None:
     names = engine.docker("images", "-q", "--filter", "reference=bench-*").out.split()
     if names:
         engine.docker("rmi", "-f", *sorted(set(names)))
-    engine.docker("builder", "prune", "-af", timeout=120)
+    Api(engine.socket).must("POST", "/build/prune?all=1")
 
 
 def twelve_steps(root: str) -> Context:
