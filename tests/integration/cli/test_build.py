@@ -150,7 +150,10 @@ def test_cache_and_history(engine, context):
     rows = [json.loads(line) for line in engine.ketch("build", "history", "ls", "--format", "json").out.splitlines()]
     assert rows[0]["Status"] == "Completed" and rows[0]["Name"] == "context"
     assert "Duration:" in engine.ketch("build", "history", "inspect").out
+    again = engine.ketch("build", "history", "logs", rows[0]["Ref"][:12]).err
+    assert "[first 4/4] RUN test ! -e /x/secret" in again and "writing image sha256:" in again
     engine.ketch("build", "history", "rm", rows[0]["Ref"])
+    assert "no build" in engine.ketch("build", "history", "logs", rows[0]["Ref"], check=False).err
     assert rows[0]["Ref"] not in engine.ketch("build", "history", "ls").out
     listed = engine.ketch("builder", "du", "--verbose").out
     assert "Description:  [first 2/4] RUN echo hello nobody | tee /said" in listed

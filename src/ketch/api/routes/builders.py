@@ -5,6 +5,7 @@ What only builds need is imported when there is one: no start of the daemon wait
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -98,6 +99,14 @@ async def inspect(call: Call) -> web.StreamResponse:
     return call.json(wire.details(call.engine.builds.history.get(call.path["ref"])))
 
 
+async def logs(call: Call) -> web.StreamResponse:
+    """The messages of one of the last builds, a line each."""
+    found = await asyncio.to_thread(call.engine.builds.logged, call.path["ref"])
+    response = await call.stream("application/x-ndjson")
+    await response.write(b"".join(b'{"status":%b}\n' % line for line in found))
+    return response
+
+
 async def forget(call: Call) -> web.StreamResponse:
     """Forget one of the last builds."""
     call.engine.builds.history.remove(call.path["ref"])
@@ -153,6 +162,7 @@ ROUTES = (
     ("POST", "/ketch/build", own),
     ("GET", "/ketch/builds", list_),
     ("GET", "/ketch/builds/{ref}", inspect),
+    ("GET", "/ketch/builds/{ref}/logs", logs),
     ("DELETE", "/ketch/builds/{ref}", forget),
     ("POST", "/session", session),
     ("POST", "/grpc", grpc),

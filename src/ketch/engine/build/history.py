@@ -1,6 +1,7 @@
 """History of builds: the last ones, with what became of them.
 
 builds (ref, created, record)      record = BuildRecord as JSON
+build_logs (ref, log)              log = what it wrote, as `status_log` packs it
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ MOST = 100
 FORM = Form(BuildRecord)
 SCHEMA = Schema(
     "builds",
-    ("CREATE TABLE builds (ref TEXT PRIMARY KEY, created INTEGER NOT NULL, record BLOB NOT NULL)",),
+    (
+        "CREATE TABLE builds (ref TEXT PRIMARY KEY, created INTEGER NOT NULL, record BLOB NOT NULL)",
+        "CREATE TABLE build_logs (ref TEXT PRIMARY KEY, log BLOB NOT NULL)",
+    ),
     {"builds": FORM.version},
 )
 Records = list[BuildRecord]
@@ -38,8 +42,8 @@ class BuildHistory:
         record.ref, record.created = secrets.token_hex(12), time.time_ns()
         self.write(record)
 
-    def write(self, record: BuildRecord) -> None:
-        """Note how far a build is."""
+    def write(self, record: BuildRecord, log: bytes = b"") -> None:
+        """Note how far a build is, and what it wrote, as it was packed."""
         with self._db.transaction(durable=False) as tx:
             tx.execute(
                 "INSERT OR REPLACE INTO builds (ref, created, record) VALUES (?, ?, ?)",
@@ -48,6 +52,9 @@ class BuildHistory:
             tx.execute(
                 "DELETE FROM builds WHERE ref NOT IN (SELECT ref FROM builds ORDER BY created DESC LIMIT ?)", (MOST,)
             )
+            if log:
+                tx.execute("INSERT OR REPLACE INTO build_logs (ref, log) VALUES (?, ?)", (record.ref, log))
+                tx.execute("DELETE FROM build_logs WHERE ref NOT IN (SELECT ref FROM builds)")
 
     def all(self) -> Records:
         """The builds, newest first."""
@@ -63,6 +70,14 @@ class BuildHistory:
             raise InvalidArgument(f"build ref prefix {ref} is ambiguous", hint="give more of it")
         return found[0]
 
+    def log(self, ref: str) -> bytes:
+        """A build's log, packed (NotFound: of a build that runs, or was cut off, none is kept)."""
+        record = self.get(ref)
+        rows = self._db.query("SELECT log FROM build_logs WHERE ref = ?", (record.ref,))
+        for (found,) in rows:
+            return bytes(found)
+        raise NotFound(f"of build {record.ref} no log is kept", hint="it runs, or was cut off")
+
     def remove(self, ref: str) -> None:
         """Forget a build (NotFound, Conflict: it runs)."""
         record = self.get(ref)
@@ -70,6 +85,7 @@ class BuildHistory:
             raise Conflict(f"build {record.ref} is running", hint="cancel it first")
         with self._db.transaction() as tx:
             tx.execute("DELETE FROM builds WHERE ref = ?", (record.ref,))
+            tx.execute("DELETE FROM build_logs WHERE ref = ?", (record.ref,))
 
     def end_all(self) -> None:
         """Note that no build runs: at the daemon's start those that did were cut off."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from ketch.engine import os_errors
+from ketch.engine.build.status_log import StatusLog, unpacked
 from ketch.engine.model.building.records import BuildRecord
 from ketch.errors import KetchError, Unavailable
 from ketch.storage.contexts import receive
@@ -156,6 +157,10 @@ class BuildService:
         receive.sweep(self._parts.root)
         self.history.end_all()
 
+    def logged(self, ref: str) -> list[bytes]:
+        """The messages of a build that has ended, each as JSON (NotFound).  Blocking."""
+        return unpacked(self.history.log(ref))
+
     async def usage(self) -> Sequence[UsageRow]:
         """The records of the build cache."""
         return await self._parts.keeper.usage()
@@ -224,7 +229,7 @@ class _Work:
     """One build with its place in the history."""
 
     def __init__(self, service: BuildService, request: ImageBuild, listener: BuildListener) -> None:
-        self._service, self._request, self._listener = service, request, listener
+        self._service, self._request, self._log = service, request, StatusLog(listener)
         self._run: BuildRun | None = None
         given = {name: value or "" for name, value in request.args.items()}
         self.record = BuildRecord(
@@ -245,7 +250,7 @@ class _Work:
         kept = self._request.call == "build"
         if kept:
             await asyncio.to_thread(history.begin, record)
-        self._run = run = BuildRun(self._service.builder(), self._request, self._listener, record)
+        self._run = run = BuildRun(self._service.builder(), self._request, self._log, record)
         record.status = "canceled"
         try:
             result = await run.run(body)
@@ -269,7 +274,7 @@ class _Work:
             run.count()
             record.completed = time.time_ns()
             if kept:
-                await asyncio.shield(asyncio.to_thread(history.write, record))
+                await asyncio.shield(asyncio.to_thread(lambda: history.write(record, self._log.packed())))
 
     def failure(self, error: KetchError) -> BuildFailure:
         """The end of the build's events."""

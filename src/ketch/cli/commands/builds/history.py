@@ -10,7 +10,7 @@ from ketch.cli.each import each
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.output.build_display import BuildDisplay
 from ketch.cli.output.listing import Listing, since, table
-from ketch.errors import InvalidArgument, NotFound, Unimplemented
+from ketch.errors import InvalidArgument, NotFound
 from ketch.notation import moments
 
 if TYPE_CHECKING:
@@ -150,12 +150,7 @@ def _logs(args: list[str], ctx: Context) -> int:
     opts, rest = spec.string("progress", "", "plain, rawjson or tty", default="plain").parse(args)
     spec.arguments(rest, 0, 1)
     reference = _the(ctx, rest[0] if rest else "")
-    try:
-        response = ctx.client().request("GET", f"{_PATH}/{reference}/logs", stream=True)
-    except NotFound as e:
-        if e.message != "page not found":
-            raise
-        raise Unimplemented("build history logs: the daemon does not keep what builds write") from e
+    response = ctx.client().request("GET", f"{_PATH}/{reference}/logs", stream=True)
     with BuildDisplay(ctx.err, opts["progress"]) as display:
         for item in response.stream_lines():
             if "status" in item:
